@@ -1,0 +1,105 @@
+use std::fmt;
+use std::str::FromStr;
+
+/// The name of a network link: 1 to 15 bytes, not `.` or `..`, without `/`, `:` and white space.
+///
+/// The rule is the kernel's own (`dev_valid_name` in `net/core/dev.c`), with one addition: the name
+/// must be UTF-8. It is therefore also safe as one component of a path below `/proc/sys/net`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IfName(Box<str>);
+
+/// Why a text is no link name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IfNameError {
+    /// The empty text.
+    #[error("a link name must not be empty")]
+    Empty,
+    /// More than 15 bytes.
+    #[error("link name {0:?} has {len} bytes, the kernel takes 15 at most", len = .0.len())]
+    TooLong(String),
+    /// `.` or `..`.
+    #[error("link name {0:?} would be a path, choose another")]
+    Dots(String),
+    /// A `/`, a `:`, white space or a control character.
+    #[error("link name {0:?} contains {1:?}: no '/', ':', white space or control characters")]
+    Character(String, char),
+}
+
+impl IfName {
+    /// The longest name in bytes (`IFNAMSIZ` less the final NUL).
+    pub const MAX_LEN: usize = 15;
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for IfName {
+    type Err = IfNameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Err(IfNameError::Empty);
+        }
+        if text.len() > Self::MAX_LEN {
+            return Err(IfNameError::TooLong(text.to_owned()));
+        }
+        if text == "." || text == ".." {
+            return Err(IfNameError::Dots(text.to_owned()));
+        }
+        let bad = |c: &char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control();
+        match text.chars().find(bad) {
+            Some(c) => Err(IfNameError::Character(text.to_owned(), c)),
+            None => Ok(Self(text.into())),
+        }
+    }
+}
+
+impl fmt::Display for IfName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+impl AsRef<str> for IfName {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq<str> for IfName {
+    fn eq(&self, other: &str) -> bool {
+        &*self.0 == other
+    }
+}
+
+crate::serde_as_text!(IfName);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_kernel_takes_is_a_name() {
+        for good in ["eth0", "eth0.10", "br.a", "a", "...", "+4a3b2c1d", "fifteen-bytes-x"] {
+            assert_eq!(good.parse::<IfName>().map(|n| n.to_string()), Ok(good.to_owned()));
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_none() {
+        for bad in ["", ".", "..", "br:a", "a/b", "a b", "a\tb", "a\u{a0}b", "sixteen-bytes-xx", "a\0"] {
+            assert!(bad.parse::<IfName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn serde_uses_the_parser() {
+        assert!(serde_json::from_str::<IfName>("\"eth0\"").is_ok());
+        let error = serde_json::from_str::<IfName>("\"a/b\"").unwrap_err().to_string();
+        assert!(error.contains("a/b"), "{error}");
+        assert_eq!(serde_json::to_string(&"eth0".parse::<IfName>().unwrap()).unwrap(), "\"eth0\"");
+    }
+}

@@ -1,0 +1,126 @@
+use std::fmt;
+use std::str::FromStr;
+
+/// An Ethernet address that a link can have: unicast and not all zeros.
+///
+/// The same rule as the kernel's `is_valid_ether_addr`. Text is six pairs of hexadecimal digits
+/// with `:` or `-` between them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MacAddr([u8; 6]);
+
+/// Why a text or six bytes are no address of a link.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MacAddrError {
+    /// Not six pairs of hexadecimal digits.
+    #[error("{0:?} is no MAC address: it takes six pairs of hexadecimal digits like 02:00:00:00:00:01")]
+    Syntax(String),
+    /// The group bit is set.
+    #[error("MAC address {0} is a multicast address, a link needs a unicast one (an even first byte)")]
+    Multicast(String),
+    /// 00:00:00:00:00:00.
+    #[error("MAC address 00:00:00:00:00:00 stands for none, a link needs a real one")]
+    Zero,
+}
+
+impl MacAddr {
+    /// The six bytes in the order of the wire.
+    #[must_use]
+    pub fn octets(self) -> [u8; 6] {
+        self.0
+    }
+
+    /// A locally administered unicast address from any six bytes, for addresses derived from a hash.
+    ///
+    /// Sets the local bit and clears the group bit of the first byte.
+    #[must_use]
+    pub fn local(mut bytes: [u8; 6]) -> Self {
+        bytes[0] = bytes[0] & 0xfc | 0x02;
+        Self(bytes)
+    }
+}
+
+impl TryFrom<[u8; 6]> for MacAddr {
+    type Error = MacAddrError;
+
+    fn try_from(bytes: [u8; 6]) -> Result<Self, Self::Error> {
+        if bytes == [0; 6] {
+            return Err(MacAddrError::Zero);
+        }
+        let mac = Self(bytes);
+        if bytes[0] & 1 == 1 {
+            return Err(MacAddrError::Multicast(mac.to_string()));
+        }
+        Ok(mac)
+    }
+}
+
+impl FromStr for MacAddr {
+    type Err = MacAddrError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let syntax = || MacAddrError::Syntax(text.to_owned());
+        let separator = match text.as_bytes().get(2) {
+            Some(b':') => ':',
+            Some(b'-') => '-',
+            _ => return Err(syntax()),
+        };
+        let mut bytes = [0; 6];
+        let mut parts = text.split(separator);
+        for byte in &mut bytes {
+            let part = parts.next().ok_or_else(syntax)?;
+            // from_str_radix would take a sign.
+            if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
+                return Err(syntax());
+            }
+            *byte = u8::from_str_radix(part, 16).map_err(|_| syntax())?;
+        }
+        if parts.next().is_some() {
+            return Err(syntax());
+        }
+        Self::try_from(bytes)
+    }
+}
+
+impl fmt::Display for MacAddr {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+crate::serde_as_text!(MacAddr);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_both_separators_and_writes_colons() {
+        for text in ["02:00:5e:10:00:ff", "02-00-5E-10-00-FF"] {
+            assert_eq!(text.parse::<MacAddr>().unwrap().to_string(), "02:00:5e:10:00:ff");
+        }
+    }
+
+    #[test]
+    fn refuses_what_is_no_address() {
+        for bad in [
+            "",
+            "+5:00:00:00:00:01",
+            "02:00:00:00:00",
+            "02:00:00:00:00:01:02",
+            "2:0:0:0:0:1",
+            "02-00:00-00:00-01",
+            "é2:00",
+        ] {
+            assert!(matches!(bad.parse::<MacAddr>(), Err(MacAddrError::Syntax(_))), "{bad:?}");
+        }
+        assert!(matches!("01:00:5e:00:00:01".parse::<MacAddr>(), Err(MacAddrError::Multicast(_))));
+        assert_eq!("00:00:00:00:00:00".parse::<MacAddr>(), Err(MacAddrError::Zero));
+    }
+
+    #[test]
+    fn derived_addresses_are_local_unicast() {
+        assert_eq!(MacAddr::local([0xff; 6]).octets()[0], 0xfe);
+        assert!(MacAddr::try_from(MacAddr::local([1, 0, 0, 0, 0, 0]).octets()).is_ok());
+    }
+}
