@@ -1,1 +1,16 @@
-//! k8slan
+//! What every k8slan program on a node shares, without a network call: where things are
+//! ([`Paths`], [`NodeConfig`]), how records are read and written ([`SafeDir`]), who an attachment
+//! belongs to and whether it is live ([`Attachment`]), and how two programs keep out of each
+//! other's way ([`Lock`]).
+
+mod attachment;
+mod config;
+mod lock;
+mod policy;
+mod safe_dir;
+
+pub use attachment::{Attachment, LINK_GROUP, NetnsRef, Pod, TagError, lan_tag, parse_lan_tag};
+pub use config::{ConfigError, NodeConfig, Paths};
+pub use lock::{Lock, LockError};
+pub use policy::{Policy, PolicyError, Resource};
+pub use safe_dir::{Durability, SafeDir, SafeDirError};

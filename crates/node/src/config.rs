@@ -1,0 +1,157 @@
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use crate::{Policy, SafeDir, SafeDirError};
+
+/// Where things are on the node. Fixed, but for what `/etc/k8slan/node.yaml` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    run: PathBuf,
+    state: PathBuf,
+}
+
+/// `/etc/k8slan/node.yaml`: what this node's administrator decides. All of it is optional, as is the
+/// file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The node's name, for files that give each node its own part.
+    pub node_name: Option<String>,
+    /// In place of `/run/k8slan`.
+    run_dir: Option<PathBuf>,
+    /// In place of `/var/lib/k8slan`.
+    state_dir: Option<PathBuf>,
+    /// What pods may use, by their namespace; absent: whoever may write network configurations is a
+    /// network administrator, and everything may be used.
+    pub policy: Option<Policy>,
+}
+
+/// Why node.yaml cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read, or is not trusted.
+    #[error("cannot use the node's configuration")]
+    Read(#[from] SafeDirError),
+    /// It is no valid configuration.
+    #[error("{path:?} is no valid node configuration: {message}")]
+    Parse {
+        /// The file.
+        path: PathBuf,
+        /// What and where.
+        message: String,
+    },
+}
+
+const FOLDER: &str = "/etc/k8slan";
+const FILE: &str = "node.yaml";
+
+impl NodeConfig {
+    /// Reads `/etc/k8slan/node.yaml`; where there is none, everything is at its default.
+    ///
+    /// # Errors
+    /// A file that others than root could have written, a syntax error, an unknown key, a relative
+    /// path.
+    pub fn load() -> Result<Self, ConfigError> {
+        let Some(dir) = SafeDir::open(Path::new(FOLDER))? else { return Ok(Self::default()) };
+        let Some(bytes) = dir.read(FILE)? else { return Ok(Self::default()) };
+        let failed = |message| ConfigError::Parse { path: dir.path().join(FILE), message };
+        let text = String::from_utf8(bytes).map_err(|e| failed(e.to_string()))?;
+        Self::parse(&text).map_err(failed)
+    }
+
+    /// Reads the file's text.
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.lines().all(|line| matches!(line.trim_start().chars().next(), None | Some('#'))) {
+            return Ok(Self::default());
+        }
+        let config: Self = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+        for (key, dir) in [("runDir", &config.run_dir), ("stateDir", &config.state_dir)] {
+            if dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
+                return Err(format!("{key} must be an absolute path"));
+            }
+        }
+        Ok(config)
+    }
+
+    /// Where things are on this node.
+    #[must_use]
+    pub fn paths(&self) -> Paths {
+        let or = |dir: &Option<PathBuf>, default: &str| dir.clone().unwrap_or_else(|| default.into());
+        Paths { run: or(&self.run_dir, "/run/k8slan"), state: or(&self.state_dir, "/var/lib/k8slan") }
+    }
+}
+
+impl Paths {
+    /// `/run/k8slan`: gone at the next boot.
+    #[must_use]
+    pub fn run(&self) -> &Path {
+        &self.run
+    }
+
+    /// `/var/lib/k8slan`: kept.
+    #[must_use]
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// The spokes' records and locks, one of each per spoke.
+    #[must_use]
+    pub fn spokes(&self) -> PathBuf {
+        self.run.join("spokes")
+    }
+
+    /// Which attachment was given which tap minor.
+    #[must_use]
+    pub fn taps(&self) -> PathBuf {
+        self.run.join("taps")
+    }
+
+    /// Ephemeral leases.
+    #[must_use]
+    pub fn leases(&self) -> PathBuf {
+        self.run.join("ipam")
+    }
+
+    /// The pool files of a single host.
+    #[must_use]
+    pub fn pools(&self) -> PathBuf {
+        self.state.join("pools.d")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{PolicyError, Resource};
+
+    #[test]
+    fn nothing_is_the_default() {
+        for text in ["", "\n", "# only a comment\n\n"] {
+            let config = NodeConfig::parse(text).unwrap();
+            assert_eq!(config, NodeConfig::default());
+            assert_eq!(config.paths().spokes(), Path::new("/run/k8slan/spokes"));
+        }
+    }
+
+    #[test]
+    fn the_policy_decides_by_namespace() {
+        let config = NodeConfig::parse(
+            "nodeName: worker1\nrunDir: /run/other\npolicy:\n  blue:\n    masters: [eth1]\n  \"*\":\n    pools: [iot]\n",
+        )
+        .unwrap();
+        assert_eq!(config.paths().run(), Path::new("/run/other"));
+        let policy = config.policy.unwrap();
+        assert_eq!(policy.check(Some("blue"), Resource::Master("eth1")), Ok(()));
+        assert!(policy.check(Some("blue"), Resource::Pool("iot")).is_err());
+        assert_eq!(policy.check(Some("red"), Resource::Pool("iot")), Ok(()));
+        assert!(matches!(policy.check(None, Resource::Pool("iot")), Err(PolicyError::NoNamespace(_))));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let error = NodeConfig::parse("polcy: {}\n").unwrap_err();
+        assert!(error.contains("polcy"), "{error}");
+        assert!(NodeConfig::parse("runDir: run\n").unwrap_err().contains("absolute"));
+    }
+}

@@ -1,0 +1,99 @@
+use std::fs::File;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::{SafeDir, SafeDirError};
+
+/// An exclusive lock between programs, given back when dropped and by the kernel when its holder
+/// dies (`flock(2)`).
+#[derive(Debug)]
+pub struct Lock {
+    _flock: Flock<File>,
+}
+
+/// Why a lock was not had.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// Somebody else holds it.
+    #[error("{path:?} has been locked by another program for {waited:?}: try again, or find it with 'fuser'")]
+    Held {
+        /// The lock's file.
+        path: PathBuf,
+        /// How long this program waited.
+        waited: Duration,
+    },
+    /// The lock file could not be opened.
+    #[error("cannot lock")]
+    Open(#[from] SafeDirError),
+    /// The kernel refused.
+    #[error("lock {path:?}")]
+    Flock {
+        /// The lock's file.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+}
+
+impl Lock {
+    /// Takes the lock `name` in `dir`, waiting for `patience` at most.
+    ///
+    /// The file is made where it is missing (mode 0600) and stays: whoever removed it could leave two
+    /// holders of two files.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when patience ends.
+    pub fn acquire(dir: &SafeDir, name: &str, patience: Duration) -> Result<Self, LockError> {
+        let path = || dir.path().join(name);
+        let start = Instant::now();
+        let mut file = dir.open_lock(name)?;
+        let mut pause = Duration::from_millis(1);
+        loop {
+            // flock cannot wait for a limited time, so it is asked again.
+            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(flock) => return Ok(Self { _flock: flock }),
+                Err((_, errno)) if errno != Errno::EWOULDBLOCK => {
+                    return Err(LockError::Flock { path: path(), source: errno.into() });
+                }
+                Err(_) if start.elapsed() >= patience => {
+                    return Err(LockError::Held { path: path(), waited: patience });
+                }
+                Err((back, _)) => file = back,
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(20));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_at_a_time() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = SafeDir::create(temp.path()).unwrap();
+        let first = Lock::acquire(&dir, "x.lock", Duration::ZERO).unwrap();
+        let second = Lock::acquire(&dir, "x.lock", Duration::from_millis(5));
+        assert!(matches!(second, Err(LockError::Held { .. })));
+        drop(first);
+        Lock::acquire(&dir, "x.lock", Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_waiter_gets_it_when_it_is_given_back() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = SafeDir::create(temp.path()).unwrap();
+        let first = Lock::acquire(&dir, "x.lock", Duration::ZERO).unwrap();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| Lock::acquire(&dir, "x.lock", Duration::from_secs(10)));
+            std::thread::sleep(Duration::from_millis(30));
+            drop(first);
+            assert!(waiter.join().unwrap().is_ok());
+        });
+    }
+}

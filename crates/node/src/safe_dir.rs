@@ -1,0 +1,320 @@
+use std::fs::File;
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
+use nix::sys::stat::{Mode, fchmod};
+use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+
+/// A folder that only root can have written to, opened once and used by descriptor.
+///
+/// No component of its path and none of its files may be a symbolic link; the folder and every file
+/// read from it belong to root and are writable by nobody else. A tenant who can make a file
+/// somewhere can therefore never have it read as a record.
+#[derive(Debug)]
+pub struct SafeDir {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// Whether a written file must survive a loss of power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// It lives under `/run`: atomic, not synced.
+    UntilReboot,
+    /// Synced before it takes its name, and its folder after.
+    Kept,
+}
+
+/// Why a folder or a file in it is not used.
+#[derive(Debug, thiserror::Error)]
+pub enum SafeDirError {
+    /// The operating system refused.
+    #[error("{operation} {path:?}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// A symbolic link where none may be.
+    #[error(
+        "{0:?} is reached through a symbolic link, which k8slan does not follow: put a real folder or file there"
+    )]
+    Symlink(PathBuf),
+    /// Not owned by root, or writable by others.
+    #[error(
+        "{path:?} could be written by others than root (owner {uid}, mode {mode:04o}), so it is not trusted: \
+         chown root and chmod go-w it"
+    )]
+    Untrusted {
+        /// The folder or file.
+        path: PathBuf,
+        /// Its owner.
+        uid: u32,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A pipe, device or folder where a file should be.
+    #[error("{0:?} is no regular file")]
+    NotAFile(PathBuf),
+    /// Larger than any record.
+    #[error("{path:?} has {len} bytes, more than the {max} that a record can have")]
+    TooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its size in bytes.
+        len: u64,
+        /// The limit in bytes.
+        max: u64,
+    },
+}
+
+/// The largest file that is read, in bytes.
+const MAX_LEN: u64 = 1 << 20;
+
+impl SafeDir {
+    /// Opens an existing folder; `None` where there is none.
+    ///
+    /// # Errors
+    /// A symbolic link on the way, a foreign owner or loose mode, or the kernel's refusal.
+    pub fn open(path: &Path) -> Result<Option<Self>, SafeDirError> {
+        let how = OpenHow::new()
+            .flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_NO_SYMLINKS);
+        let fd = match openat2(AT_FDCWD, path, how) {
+            Ok(fd) => fd,
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ELOOP) => return Err(SafeDirError::Symlink(path.to_owned())),
+            Err(errno) => return Err(io("open the folder", path, errno)),
+        };
+        let file = File::from(fd);
+        let meta = file.metadata().map_err(|e| io("look at the folder", path, e))?;
+        trusted(path, &meta)?;
+        Ok(Some(Self { fd: file.into(), path: path.to_owned() }))
+    }
+
+    /// Opens a folder, made with its parents (mode 0755) where it is missing.
+    ///
+    /// # Errors
+    /// As [`SafeDir::open`].
+    pub fn create(path: &Path) -> Result<Self, SafeDirError> {
+        if let Some(dir) = Self::open(path)? {
+            return Ok(dir);
+        }
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o755)
+            .create(path)
+            .map_err(|e| io("make the folder", path, e))?;
+        Self::open(path)?.ok_or_else(|| io("open the folder", path, Errno::ENOENT))
+    }
+
+    /// The folder's path, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The whole of one file; `None` where there is none. `name` is one path component.
+    ///
+    /// # Errors
+    /// A symbolic link, anything but a regular file, a foreign owner or loose mode, more than 1 MiB,
+    /// or the kernel's refusal.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, SafeDirError> {
+        let path = self.path.join(name);
+        // O_NONBLOCK: opening a pipe that somebody put there must not wait for its other end.
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let mut file = match openat(self.fd.as_fd(), name, flags, Mode::empty()) {
+            Ok(fd) => File::from(fd),
+            Err(Errno::ENOENT) => return Ok(None),
+            Err(Errno::ELOOP) => return Err(SafeDirError::Symlink(path)),
+            Err(errno) => return Err(io("open", &path, errno)),
+        };
+        let meta = file.metadata().map_err(|e| io("look at", &path, e))?;
+        if !meta.is_file() {
+            return Err(SafeDirError::NotAFile(path));
+        }
+        trusted(&path, &meta)?;
+        if meta.len() > MAX_LEN {
+            return Err(SafeDirError::TooLarge { path, len: meta.len(), max: MAX_LEN });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
+        file.read_to_end(&mut bytes).map_err(|e| io("read", &path, e))?;
+        Ok(Some(bytes))
+    }
+
+    /// Writes a file so that a reader finds the old text or the new one, whole (mode 0644).
+    ///
+    /// # Errors
+    /// The kernel's refusal; the old file is then still there.
+    pub fn write(&self, name: &str, bytes: &[u8], durability: Durability) -> Result<(), SafeDirError> {
+        // One writer per file is the rule; the process ID keeps two that break it apart.
+        let temporary = format!(".{name}.{}", std::process::id());
+        let path = self.path.join(name);
+        let result = self.write_temporary(&temporary, bytes, durability).and_then(|()| {
+            renameat(self.fd.as_fd(), temporary.as_str(), self.fd.as_fd(), name)
+                .map_err(|e| io("put in place", &path, e))
+        });
+        if let Err(error) = result {
+            let _ = unlinkat(self.fd.as_fd(), temporary.as_str(), UnlinkatFlags::NoRemoveDir);
+            return Err(error);
+        }
+        if durability == Durability::Kept {
+            fsync(self.fd.as_fd()).map_err(|e| io("sync the folder", &self.path, e))?;
+        }
+        Ok(())
+    }
+
+    fn write_temporary(&self, name: &str, bytes: &[u8], durability: Durability) -> Result<(), SafeDirError> {
+        let path = self.path.join(name);
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(0o644);
+        let fd = openat(self.fd.as_fd(), name, flags, mode).map_err(|e| io("create", &path, e))?;
+        // Whatever the caller's umask was.
+        fchmod(fd.as_fd(), mode).map_err(|e| io("set the mode of", &path, e))?;
+        let mut file = File::from(fd);
+        file.write_all(bytes).map_err(|e| io("write", &path, e))?;
+        if durability == Durability::Kept {
+            file.sync_all().map_err(|e| io("sync", &path, e))?;
+        }
+        Ok(())
+    }
+
+    /// Makes a file that must not exist yet (mode 0644, not synced); `false` where it exists.
+    ///
+    /// # Errors
+    /// The kernel's refusal; no part of the file is left.
+    pub fn create_new(&self, name: &str, bytes: &[u8]) -> Result<bool, SafeDirError> {
+        let path = self.path.join(name);
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let fd = match openat(self.fd.as_fd(), name, flags, Mode::from_bits_truncate(0o644)) {
+            Ok(fd) => fd,
+            Err(Errno::EEXIST) => return Ok(false),
+            Err(errno) => return Err(io("create", &path, errno)),
+        };
+        match File::from(fd).write_all(bytes) {
+            Ok(()) => Ok(true),
+            Err(error) => {
+                let _ = unlinkat(self.fd.as_fd(), name, UnlinkatFlags::NoRemoveDir);
+                Err(io("write", &path, error))
+            }
+        }
+    }
+
+    /// Removes a file; one that is absent is success.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn remove(&self, name: &str) -> Result<(), SafeDirError> {
+        match unlinkat(self.fd.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(io("remove", &self.path.join(name), errno)),
+        }
+    }
+
+    /// The names of the folder's files in no order; names that begin with `.` are left out.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn names(&self) -> Result<Vec<String>, SafeDirError> {
+        let failed = |e| io("list the folder", &self.path, e);
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(&self.path).map_err(failed)? {
+            if let Ok(name) = entry.map_err(failed)?.file_name().into_string()
+                && !name.starts_with('.')
+            {
+                names.push(name);
+            }
+        }
+        Ok(names)
+    }
+
+    pub(crate) fn open_lock(&self, name: &str) -> Result<File, SafeDirError> {
+        let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        openat(self.fd.as_fd(), name, flags, Mode::from_bits_truncate(0o600))
+            .map(File::from)
+            .map_err(|e| io("open the lock", &self.path.join(name), e))
+    }
+}
+
+/// Root's own, and writable by nobody else.
+fn trusted(path: &Path, meta: &std::fs::Metadata) -> Result<(), SafeDirError> {
+    let mode = meta.mode() & 0o7777;
+    if meta.uid() != 0 || mode & 0o022 != 0 {
+        return Err(SafeDirError::Untrusted { path: path.to_owned(), uid: meta.uid(), mode });
+    }
+    Ok(())
+}
+
+fn io(operation: &'static str, path: &Path, source: impl Into<std::io::Error>) -> SafeDirError {
+    SafeDirError::Io { operation, path: path.to_owned(), source: source.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, SafeDir) {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = SafeDir::create(&temp.path().join("a/b")).unwrap();
+        (temp, dir)
+    }
+
+    #[test]
+    fn writes_whole_files_and_reads_them() {
+        let (_temp, dir) = folder();
+        assert_eq!(dir.read("x").unwrap(), None);
+        dir.write("x", b"one", Durability::UntilReboot).unwrap();
+        dir.write("x", b"two", Durability::Kept).unwrap();
+        assert_eq!(dir.read("x").unwrap().as_deref(), Some(&b"two"[..]));
+        assert_eq!(dir.names().unwrap(), ["x"]);
+        assert!(!dir.create_new("x", b"three").unwrap());
+        dir.remove("x").unwrap();
+        dir.remove("x").unwrap();
+        assert!(dir.create_new("x", b"three").unwrap());
+    }
+
+    #[test]
+    fn a_missing_folder_is_none() {
+        assert!(SafeDir::open(Path::new("/nowhere/at/all")).unwrap().is_none());
+    }
+
+    #[test]
+    fn symbolic_links_are_refused_wherever_they_stand() {
+        let (temp, dir) = folder();
+        symlink("/etc/hostname", dir.path().join("link")).unwrap();
+        assert!(matches!(dir.read("link"), Err(SafeDirError::Symlink(_))));
+        symlink(temp.path().join("a"), temp.path().join("c")).unwrap();
+        assert!(matches!(SafeDir::open(&temp.path().join("c/b")), Err(SafeDirError::Symlink(_))));
+    }
+
+    #[test]
+    fn what_others_can_write_is_refused() {
+        let (temp, dir) = folder();
+        dir.write("x", b"{}", Durability::UntilReboot).unwrap();
+        std::fs::set_permissions(dir.path().join("x"), PermissionsExt::from_mode(0o666)).unwrap();
+        assert!(matches!(dir.read("x"), Err(SafeDirError::Untrusted { mode: 0o666, .. })));
+        std::fs::set_permissions(dir.path().join("x"), PermissionsExt::from_mode(0o644)).unwrap();
+        chown(dir.path().join("x"), Some(1000), None).unwrap();
+        assert!(matches!(dir.read("x"), Err(SafeDirError::Untrusted { uid: 1000, .. })));
+        std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+        assert!(matches!(SafeDir::open(&temp.path().join("a/b")), Err(SafeDirError::Untrusted { .. })));
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let (_temp, dir) = folder();
+        nix::unistd::mkfifo(&dir.path().join("pipe"), Mode::from_bits_truncate(0o600)).unwrap();
+        assert!(matches!(dir.read("pipe"), Err(SafeDirError::NotAFile(_))));
+        std::fs::create_dir(dir.path().join("folder")).unwrap();
+        assert!(matches!(dir.read("folder"), Err(SafeDirError::NotAFile(_))));
+    }
+}
