@@ -3,6 +3,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use net_types::IfName;
+use sha2::{Digest, Sha256};
 
 /// The link group (`IFLA_GROUP`) of every link that k8slan makes outside pods: "k8sl" in ASCII.
 ///
@@ -13,8 +14,7 @@ pub const LINK_GROUP: u32 = u32::from_be_bytes(*b"k8sl");
 /// The longest link alias in bytes (`IFALIASZ` less the final NUL).
 const MAX_ALIAS: usize = 255;
 
-const ATTACHMENT_PREFIX: &str = "k8slan:attachment ";
-const POD_PREFIX: &str = "k8slan:pod ";
+const ATTACHMENT_PREFIX: &str = "k8slan:attach ";
 const LAN_PREFIX: &str = "k8slan:lan ";
 
 /// One interface of one container: whom a link or a lease belongs to.
@@ -26,6 +26,10 @@ pub struct Attachment {
     pub ifname: IfName,
     /// The network namespace it was made in.
     pub netns: NetnsRef,
+    /// The CNI network that it belongs to: GC speaks for one network only.
+    pub network: NetworkId,
+    /// The pod, where the runtime states one.
+    pub pod: Option<Pod>,
 }
 
 /// A network namespace as it was when the attachment was made.
@@ -37,7 +41,11 @@ pub struct NetnsRef {
     pub inode: u64,
 }
 
-/// The pod behind an attachment, where the runtime states one.
+/// A CNI network's name, as the first 64 bits of its SHA-256: an alias has no room for the name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NetworkId(u64);
+
+/// The pod behind an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// `K8S_POD_UID`.
@@ -69,17 +77,49 @@ impl NetnsRef {
     }
 }
 
+impl NetworkId {
+    /// The identity of the network with this name.
+    #[must_use]
+    pub fn of(name: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
+        let [a, b, c, d, e, f, g, h, ..] = digest;
+        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+}
+
+impl fmt::Display for NetworkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 impl Attachment {
-    /// The alias of the link that carries this attachment:
-    /// `k8slan:attachment <container ID> <interface> <inode> <path>`.
+    /// The alias of a link of this attachment:
+    /// `k8slan:attach <container ID> <interface> <inode> <path> <network> [<uid or -> <namespace>/<name>]`.
+    ///
+    /// A pod's name is cut where the whole would be longer than the 255 bytes that the kernel takes.
     ///
     /// # Errors
-    /// Where the text is longer than an alias can be, or would not read back.
+    /// Where the text is longer even without the pod, or would not read back.
     pub fn tag(&self) -> Result<String, TagError> {
         let path = plain(&self.netns.path).ok_or_else(|| TagError::Path(self.netns.path.clone()))?;
-        let tag =
-            format!("{ATTACHMENT_PREFIX}{} {} {} {path}", self.container_id, self.ifname, self.netns.inode);
-        if tag.len() > MAX_ALIAS { Err(TagError::TooLong(tag.len())) } else { Ok(tag) }
+        let mut tag = format!(
+            "{ATTACHMENT_PREFIX}{} {} {} {path} {}",
+            self.container_id, self.ifname, self.netns.inode, self.network
+        );
+        if tag.len() > MAX_ALIAS {
+            return Err(TagError::TooLong(tag.len()));
+        }
+        if let Some(pod) = &self.pod {
+            let with_pod = format!("{tag} {} {pod}", pod.uid.as_deref().unwrap_or("-"));
+            let cut = with_pod.floor_char_boundary(MAX_ALIAS);
+            // A pod of which not even the namespace fits is left out.
+            if cut > with_pod.len() - pod.name.len() {
+                tag = with_pod;
+                tag.truncate(cut);
+            }
+        }
+        Ok(tag)
     }
 
     /// Reads [`Attachment::tag`] back; `None` for any other alias.
@@ -90,10 +130,19 @@ impl Attachment {
         let ifname = words.next()?.parse().ok()?;
         let inode = words.next()?.parse().ok()?;
         let path = words.next().filter(|path| !path.is_empty())?.into();
+        let network = NetworkId(u64::from_str_radix(words.next()?, 16).ok()?);
+        let pod = match (words.next(), words.next()) {
+            (None, _) => None,
+            (Some(uid), pod) => {
+                let (namespace, name) = pod?.split_once('/')?;
+                let uid = (uid != "-").then(|| uid.to_owned());
+                Some(Pod { uid, namespace: namespace.to_owned(), name: name.to_owned() })
+            }
+        };
         if words.next().is_some() {
             return None;
         }
-        Some(Self { container_id, ifname, netns: NetnsRef { path, inode } })
+        Some(Self { container_id, ifname, netns: NetnsRef { path, inode }, network, pod })
     }
 
     /// Whether this is the attachment that a CNI call names.
@@ -101,44 +150,20 @@ impl Attachment {
     pub fn is(&self, container_id: &str, ifname: &IfName) -> bool {
         self.container_id == container_id && self.ifname == *ifname
     }
+
+    /// Whether its network namespace is still there.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        self.netns.is_live()
+    }
 }
 
 impl fmt::Display for Attachment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "container {} interface {}", self.container_id, self.ifname)
-    }
-}
-
-impl Pod {
-    /// The alias of a port's other end: `k8slan:pod <uid or -> <namespace>/<name>`, cut to what the
-    /// kernel takes; `k8slan:pod - -` where there is no pod.
-    #[must_use]
-    pub fn tag(pod: Option<&Self>) -> String {
-        let mut tag = match pod {
-            Some(pod) => {
-                format!("{POD_PREFIX}{} {}", pod.uid.as_deref().unwrap_or("-"), pod)
-            }
-            None => format!("{POD_PREFIX}- -"),
-        };
-        let mut end = MAX_ALIAS.min(tag.len());
-        while !tag.is_char_boundary(end) {
-            end -= 1;
+        if let Some(pod) = &self.pod {
+            write!(f, "pod {pod}, ")?;
         }
-        tag.truncate(end);
-        tag
-    }
-
-    /// Reads [`Pod::tag`] back. The outer `None` is any other alias, the inner one a container
-    /// without a pod; a name that had to be cut comes back cut.
-    #[must_use]
-    pub fn parse_tag(alias: &str) -> Option<Option<Self>> {
-        let (uid, pod) = alias.strip_prefix(POD_PREFIX)?.split_once(' ')?;
-        if pod == "-" {
-            return Some(None);
-        }
-        let (namespace, name) = pod.split_once('/')?;
-        let uid = (uid != "-").then(|| uid.to_owned());
-        Some(Some(Self { uid, namespace: namespace.to_owned(), name: name.to_owned() }))
+        write!(f, "container {}, interface {}", self.container_id, self.ifname)
     }
 }
 
@@ -176,7 +201,13 @@ mod tests {
             container_id: id.to_owned(),
             ifname: "net1".parse().unwrap(),
             netns: NetnsRef { path: path.into(), inode: 4_026_533_001 },
+            network: NetworkId::of("vlan44"),
+            pod: None,
         }
+    }
+
+    fn pod(uid: Option<&str>, namespace: &str, name: &str) -> Pod {
+        Pod { uid: uid.map(str::to_owned), namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
     #[test]
@@ -218,24 +249,28 @@ mod tests {
 
     #[test]
     fn long_pod_names_are_cut_at_a_character() {
-        let pod = Pod { uid: None, namespace: "n".into(), name: "é".repeat(200) };
-        let tag = Pod::tag(Some(&pod));
+        let mut a = attachment(&"f".repeat(64), "/var/run/netns/cni-2d1c2f6a-6b6e-4d5c-9d0b-1f2e3d4c5b6a");
+        a.pod = Some(pod(Some("c1a7d4b2-0000-4000-8000-000000000000"), "n", &"é".repeat(200)));
+        let tag = a.tag().unwrap();
         assert!(tag.len() <= 255);
-        assert!(Pod::parse_tag(&tag).unwrap().unwrap().name.starts_with('é'));
-        assert_eq!(Pod::parse_tag(&Pod::tag(None)), Some(None));
+        let back = Attachment::parse_tag(&tag).unwrap();
+        assert!(back.pod.as_ref().unwrap().name.starts_with('é'));
+        assert_eq!(back.pod.unwrap().uid, a.pod.unwrap().uid);
     }
 
     proptest! {
         #[test]
-        fn tags_read_back(id in "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}", inode: u64, path in "/[a-z0-9/-]{1,60}") {
+        fn tags_read_back(id in "[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}", inode: u64, path in "/[a-z0-9/-]{1,60}",
+            stated: bool, uid in proptest::option::of("[0-9a-f]{8}"), name in "[a-z0-9-]{1,20}") {
             let mut a = attachment(&id, &path);
             a.netns.inode = inode;
+            a.pod = stated.then(|| pod(uid.as_deref(), "default", &name));
             prop_assert_eq!(Attachment::parse_tag(&a.tag().unwrap()), Some(a));
         }
 
         #[test]
-        fn no_alias_makes_the_parser_stumble(alias in "(k8slan:(attachment|pod|lan) )?.{0,80}") {
-            let _ = (Attachment::parse_tag(&alias), Pod::parse_tag(&alias), parse_lan_tag(&alias));
+        fn no_alias_makes_the_parser_stumble(alias in "(k8slan:(attach|lan) )?.{0,80}") {
+            let _ = (Attachment::parse_tag(&alias), parse_lan_tag(&alias));
         }
     }
 }

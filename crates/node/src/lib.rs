@@ -9,7 +9,7 @@ mod lock;
 mod policy;
 mod safe_dir;
 
-pub use attachment::{Attachment, LINK_GROUP, NetnsRef, Pod, TagError, lan_tag, parse_lan_tag};
+pub use attachment::{Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag};
 pub use config::{ConfigError, NodeConfig, Paths};
 pub use lock::{Lock, LockError};
 pub use policy::{Policy, PolicyError, Resource};
