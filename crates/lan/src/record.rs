@@ -1,0 +1,253 @@
+use std::path::PathBuf;
+
+use net_types::{Attach, IfName, MacvtapMode, Mtu, SpokeName};
+use serde::{Deserialize, Serialize};
+
+use crate::{LanKey, TapIndex};
+
+/// What the daemon tells the plugin about one spoke: `/run/k8slan/spokes/<spoke>.json`.
+///
+/// Written by the daemon of this node only, read by ADD and the other verbs. Fields that a reader
+/// does not know are ignored, so that a plugin survives a newer daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Wire", try_from = "Wire")]
+pub struct SpokeRecord {
+    /// The LAN that the spoke belongs to.
+    pub lan: LanKey,
+    /// The spoke; also the name of the veth end that carries the macvtap.
+    pub spoke: SpokeName,
+    /// The LAN's network namespace, `/run/netns/<ns>`.
+    pub netns: PathBuf,
+    /// The bridge in it.
+    pub bridge: IfName,
+    /// The index that the spoke's macvtap has in the pod's namespace.
+    pub tap_index: TapIndex,
+    /// What stands at the pod's end.
+    pub attach: Attach,
+    /// The macvtap's mode, where there is one.
+    pub mode: MacvtapMode,
+    /// The pod namespaces that may attach. `None`: all; empty: none.
+    pub allowed_namespaces: Option<Vec<String>>,
+    /// Whether the kubelet hands this spoke out; it then cannot be taken by name.
+    pub kubelet: bool,
+    /// Whether a pod can be attached now.
+    pub state: SpokeState,
+}
+
+/// Whether the LAN of a spoke stands on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpokeState {
+    /// The LAN is built. JSON: `"ready":true,"mtu":1426`.
+    Ready {
+        /// The MTU of the LAN and of every interface on it.
+        mtu: Mtu,
+    },
+    /// It is not. JSON: `"ready":false,"reason":"…"`.
+    NotReady {
+        /// Why, in words for whoever deploys the pod.
+        reason: String,
+    },
+}
+
+/// Why a text is no record.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// Not JSON, or a field of the wrong type or value.
+    #[error("the record of a spoke is not readable")]
+    Parse(#[source] serde_json::Error),
+    /// It is the record of another spoke than its file name says.
+    #[error("the record of spoke {expected:?} says that it is of spoke {found:?}")]
+    OtherSpoke {
+        /// The spoke that the file's name states.
+        expected: String,
+        /// The spoke that its text states.
+        found: String,
+    },
+}
+
+impl SpokeRecord {
+    /// The name of a spoke's file in the records' folder.
+    #[must_use]
+    pub fn file_name(spoke: &SpokeName) -> String {
+        format!("{spoke}.json")
+    }
+
+    /// Reads the text of the record of `spoke`.
+    ///
+    /// # Errors
+    /// Broken JSON, missing or wrong fields, the record of another spoke.
+    pub fn parse(spoke: &SpokeName, text: &[u8]) -> Result<Self, RecordError> {
+        let record: Self = serde_json::from_slice(text).map_err(RecordError::Parse)?;
+        if record.spoke != *spoke {
+            return Err(RecordError::OtherSpoke {
+                expected: spoke.to_string(),
+                found: record.spoke.to_string(),
+            });
+        }
+        Ok(record)
+    }
+
+    /// The record's text, one line.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut text = serde_json::to_vec(self).expect("strings, numbers and lists are always JSON");
+        text.push(b'\n');
+        text
+    }
+
+    /// Whether pods of a namespace may attach. `None` is a runtime that states none: it may only
+    /// where every namespace may.
+    #[must_use]
+    pub fn allows(&self, namespace: Option<&str>) -> bool {
+        let Some(allowed) = &self.allowed_namespaces else { return true };
+        namespace.is_some_and(|namespace| allowed.iter().any(|entry| entry == namespace))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wire {
+    lan: LanKey,
+    spoke: SpokeName,
+    netns: PathBuf,
+    bridge: IfName,
+    mtu: Option<Mtu>,
+    tap_index: TapIndex,
+    attach: Attach,
+    mode: MacvtapMode,
+    // Serde would take a missing field for null, and null lets every namespace in.
+    #[serde(deserialize_with = "present")]
+    allowed_namespaces: Option<Vec<String>>,
+    kubelet: bool,
+    ready: bool,
+    reason: Option<String>,
+}
+
+fn present<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer)
+}
+
+impl From<SpokeRecord> for Wire {
+    fn from(record: SpokeRecord) -> Self {
+        let (ready, mtu, reason) = match record.state {
+            SpokeState::Ready { mtu } => (true, Some(mtu), None),
+            SpokeState::NotReady { reason } => (false, None, Some(reason)),
+        };
+        Self {
+            lan: record.lan,
+            spoke: record.spoke,
+            netns: record.netns,
+            bridge: record.bridge,
+            mtu,
+            tap_index: record.tap_index,
+            attach: record.attach,
+            mode: record.mode,
+            allowed_namespaces: record.allowed_namespaces,
+            kubelet: record.kubelet,
+            ready,
+            reason,
+        }
+    }
+}
+
+impl TryFrom<Wire> for SpokeRecord {
+    type Error = &'static str;
+
+    fn try_from(wire: Wire) -> Result<Self, Self::Error> {
+        let state = match (wire.ready, wire.mtu) {
+            (true, Some(mtu)) => SpokeState::Ready { mtu },
+            (true, None) => return Err("a spoke that is ready has an mtu"),
+            (false, _) => {
+                let reason = wire.reason.unwrap_or_else(|| "no reason is stated".to_owned());
+                SpokeState::NotReady { reason }
+            }
+        };
+        if !wire.netns.is_absolute() {
+            return Err("netns must be an absolute path");
+        }
+        Ok(Self {
+            lan: wire.lan,
+            spoke: wire.spoke,
+            netns: wire.netns,
+            bridge: wire.bridge,
+            tap_index: wire.tap_index,
+            attach: wire.attach,
+            mode: wire.mode,
+            allowed_namespaces: wire.allowed_namespaces,
+            kubelet: wire.kubelet,
+            state,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = r#"{"lan":"k8slan-system/lan-test","spoke":"pod1","netns":"/run/netns/knlvrf","bridge":"br2","mtu":1426,"tapIndex":1245789213,"attach":"macvtap","mode":"passthru","allowedNamespaces":null,"kubelet":false,"ready":true,"reason":null}"#;
+
+    fn pod1() -> SpokeName {
+        "pod1".parse().unwrap()
+    }
+
+    fn edited(edit: impl FnOnce(&mut serde_json::Value)) -> Result<SpokeRecord, RecordError> {
+        let mut json: serde_json::Value = serde_json::from_str(TEXT).unwrap();
+        edit(&mut json);
+        SpokeRecord::parse(&pod1(), json.to_string().as_bytes())
+    }
+
+    #[test]
+    fn the_contracts_text_reads_and_writes_back() {
+        let record = SpokeRecord::parse(&pod1(), TEXT.as_bytes()).unwrap();
+        assert_eq!(record.state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
+        assert_eq!(String::from_utf8(record.to_json()).unwrap(), format!("{TEXT}\n"));
+    }
+
+    #[test]
+    fn not_ready_carries_its_reason() {
+        let record = edited(|json| {
+            json["ready"] = false.into();
+            json["mtu"] = serde_json::Value::Null;
+            json["reason"] = "underlay eth1 is missing".into();
+        })
+        .unwrap();
+        assert_eq!(record.state, SpokeState::NotReady { reason: "underlay eth1 is missing".into() });
+        assert_eq!(SpokeRecord::parse(&pod1(), &record.to_json()).unwrap(), record);
+    }
+
+    #[test]
+    fn unknown_fields_are_ignored_and_needed_ones_are_needed() {
+        assert!(edited(|json| json["later"] = 1.into()).is_ok());
+        let fields =
+            ["lan", "spoke", "netns", "bridge", "tapIndex", "attach", "mode", "kubelet", "ready", "mtu"];
+        for field in fields.iter().chain(&["allowedNamespaces"]) {
+            let result = edited(|json| {
+                json.as_object_mut().unwrap().remove(*field);
+            });
+            assert!(result.is_err(), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_record_under_another_name_is_refused() {
+        let error = SpokeRecord::parse(&"pod2".parse().unwrap(), TEXT.as_bytes()).unwrap_err();
+        assert_eq!(error.to_string(), "the record of spoke \"pod2\" says that it is of spoke \"pod1\"");
+        assert!(edited(|json| json["netns"] = "run/netns/x".into()).is_err());
+        assert!(edited(|json| json["tapIndex"] = 7.into()).is_err());
+    }
+
+    #[test]
+    fn who_may_attach() {
+        let with = |list: serde_json::Value| edited(|json| json["allowedNamespaces"] = list).unwrap();
+        let all = with(serde_json::Value::Null);
+        assert!(all.allows(None) && all.allows(Some("web")));
+        let none = with(serde_json::json!([]));
+        assert!(!none.allows(None) && !none.allows(Some("web")));
+        let web = with(serde_json::json!(["web"]));
+        assert!(!web.allows(None) && web.allows(Some("web")) && !web.allows(Some("webx")));
+    }
+}
