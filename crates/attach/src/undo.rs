@@ -1,0 +1,89 @@
+use std::error::Error;
+
+/// What an ADD has made so far, and how each of it is taken away again.
+///
+/// Explicit rather than by drop: taking away can fail, and the caller must hear of it.
+#[derive(Default)]
+pub struct Undo<'a> {
+    steps: Vec<(&'static str, Step<'a>)>,
+}
+
+type Step<'a> = Box<dyn FnOnce() -> Result<(), Box<dyn Error>> + 'a>;
+
+impl<'a> Undo<'a> {
+    /// Nothing made yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Remembers how to take away what was just made; `what` completes "could not …" in a message.
+    pub fn push<E: Error + 'static>(
+        &mut self,
+        what: &'static str,
+        step: impl FnOnce() -> Result<(), E> + 'a,
+    ) {
+        self.steps.push((what, Box::new(move || step().map_err(Into::into))));
+    }
+
+    /// Takes everything away, the newest first, going on after failures; returns a line per failure.
+    #[must_use]
+    pub fn roll_back(self) -> Vec<String> {
+        let mut failures = Vec::new();
+        for (what, step) in self.steps.into_iter().rev() {
+            if let Err(error) = step() {
+                failures.push(format!("could not {what}: {}", chain(&*error)));
+            }
+        }
+        failures
+    }
+}
+
+/// An error and its sources, joined by ": ".
+#[must_use]
+pub fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn the_newest_goes_first_and_failures_do_not_stop_it() {
+        let done = RefCell::new(Vec::new());
+        let mut undo = Undo::new();
+        undo.push("remove the link", || {
+            done.borrow_mut().push(1);
+            Ok::<_, io::Error>(())
+        });
+        undo.push("remove the node", || {
+            done.borrow_mut().push(2);
+            Err(io::Error::other("busy"))
+        });
+        assert_eq!(undo.roll_back(), ["could not remove the node: busy"]);
+        assert_eq!(*done.borrow(), [2, 1]);
+    }
+
+    #[test]
+    fn what_is_not_rolled_back_stays() {
+        let done = RefCell::new(false);
+        let mut undo = Undo::new();
+        undo.push("remove the link", || {
+            *done.borrow_mut() = true;
+            Ok::<_, io::Error>(())
+        });
+        drop(undo);
+        assert!(!*done.borrow());
+    }
+}
