@@ -1,1 +1,50 @@
-//! k8slan
+//! Simulated nodes for tests: dev only.
+//!
+//! A test binary with `harness = false` hands its trials to [`main`]. The process then moves into a PID,
+//! network and mount namespace of its own before it starts a thread, so that everything the trials make
+//! dies with it, however it ends; the process that stays outside compares the machine before and after.
+//!
+//! - [`Node`]: a network and mount namespace with its own `/run`, `/var/lib`, `/etc`, `/sys` and `/dev`;
+//! - [`Switch`]: an underlay that joins nodes;
+//! - [`Pod`]: a network namespace with a path, as a container runtime makes one;
+//! - [`Daemon`]: a long-lived process on a node, its log kept;
+//! - [`CniCall`]: a CNI plugin run as a runtime runs it;
+//! - [`ping`], [`PacketSocket`], [`Tap`]: traffic without a program from a package.
+//!
+//! Links are made and looked at with iproute2, so that what the product says about the kernel has a witness
+//! that shares no code with it.
+
+mod bin;
+mod cni_call;
+mod daemon;
+mod error;
+mod isolate;
+mod leaks;
+mod mounts;
+mod needs;
+mod node;
+mod packet;
+mod ping;
+mod place;
+mod pod;
+mod run;
+mod socket;
+mod switch;
+mod tap;
+mod wait;
+
+pub use bin::{bin_dir, program, workspace};
+pub use cni_call::{CniCall, CniError};
+pub use daemon::Daemon;
+pub use error::Error;
+pub use isolate::isolated;
+pub use needs::{needs, needs_link_kind};
+pub use node::Node;
+pub use packet::{Frame, PacketSocket};
+pub use ping::{Ping, PingReport};
+pub use place::Place;
+pub use pod::{Netns, Pod};
+pub use run::{Outcome, Stop, Trial, main, test};
+pub use switch::Switch;
+pub use tap::Tap;
+pub use wait::eventually;

@@ -1,0 +1,51 @@
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::Stop;
+
+/// What may be missing even where `CI` is set, and why. Everything else that is missing is an error there.
+const EXCEPTIONS: &[(&str, &str)] = &[];
+
+/// The test needs this program: a name (looked for in `PATH` and the system's `sbin` folders) or a path.
+///
+/// # Errors
+/// The test is skipped by name; where `CI` is set, it fails.
+pub fn needs(program: &str) -> Result<(), Stop> {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let found = if program.contains('/') {
+        Path::new(program).exists()
+    } else {
+        path.split(':')
+            .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"])
+            .any(|dir| Path::new(dir).join(program).is_file())
+    };
+    if found { Ok(()) } else { Err(missing(program, &format!("needs {program}, which is not installed"))) }
+}
+
+/// The test needs a kernel that knows this kind of link (`ip link add type …`).
+///
+/// # Errors
+/// The test is skipped by name; where `CI` is set, it fails.
+pub fn needs_link_kind(kind: &str) -> Result<(), Stop> {
+    // The kernel looks the kind up before anything else, so that "Unknown device type" tells it apart from
+    // attributes that are missing; the namespace is the test process's own.
+    let answer = Command::new("ip")
+        .args(["link", "add", "name", "probe", "type", kind])
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|e| Stop::Failed(format!("ip: {e}")))?;
+    let known = !String::from_utf8_lossy(&answer.stderr).contains("Unknown device type");
+    if answer.status.success() {
+        let _ = Command::new("ip").args(["link", "del", "probe"]).status();
+    }
+    if known { Ok(()) } else { Err(missing(kind, &format!("needs a kernel with links of type {kind}"))) }
+}
+
+fn missing(what: &str, reason: &str) -> Stop {
+    let excused = EXCEPTIONS.iter().find(|(name, _)| *name == what);
+    match (std::env::var_os("CI"), excused) {
+        (None, _) => Stop::Skipped(reason.to_owned()),
+        (Some(_), Some((_, why))) => Stop::Skipped(format!("{reason} ({why})")),
+        (Some(_), None) => Stop::Failed(format!("{reason}, and CI is set")),
+    }
+}

@@ -1,0 +1,210 @@
+use std::fs;
+use std::ops::Deref;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::During;
+use crate::pod::{Netns, Pod};
+use crate::{CniCall, CniError, Daemon, Error, Place, Switch, cni_call, eventually, mounts, switch};
+
+/// A simulated node: a network and mount namespace with its own `/run`, `/var/lib`, `/etc`, `/sys` and `/dev`.
+///
+/// `/var/lib` and what was changed in `/etc` outlive a [`Node::reboot`], nothing else does.
+#[derive(Debug)]
+pub struct Node {
+    name: String,
+    disk: PathBuf,
+    host_devices: bool,
+    place: Place,
+    cables: Vec<Cable>,
+}
+
+/// A connection to a switch, plugged in again after a reboot.
+#[derive(Debug)]
+struct Cable {
+    switch: Arc<Place>,
+    ifname: String,
+    mtu: u32,
+    port: String,
+}
+
+impl Node {
+    /// A node with a `/dev` of its own.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn new(name: &str) -> Result<Self, Error> {
+        Self::start(name, false)
+    }
+
+    /// A node that shares the machine's devtmpfs, where the kernel itself makes `/dev/tapN`. At most one of
+    /// them should exist at a time: the machine has one devtmpfs for all.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn with_host_devices(name: &str) -> Result<Self, Error> {
+        Self::start(name, true)
+    }
+
+    fn start(name: &str, host_devices: bool) -> Result<Self, Error> {
+        static DISKS: AtomicU32 = AtomicU32::new(1);
+        let disk = PathBuf::from(format!("/run/testnet/{name}-{}", DISKS.fetch_add(1, Ordering::Relaxed)));
+        fs::create_dir_all(disk.join("var-lib")).during(|| format!("creating {}", disk.display()))?;
+        let place = Self::boot(&disk, host_devices)?;
+        Ok(Self { name: name.to_owned(), disk, host_devices, place, cables: Vec::new() })
+    }
+
+    fn boot(disk: &Path, host_devices: bool) -> Result<Place, Error> {
+        Place::with_own_mounts(|| {
+            mounts::bind(&disk.join("var-lib"), "/var/lib")?;
+            mounts::private_etc(disk)?;
+            if !host_devices {
+                mounts::own_dev()?;
+            }
+            mounts::own_sysfs()?;
+            mounts::empty("/run")?;
+            // Duplicate address detection would keep the underlay's link-local address unusable for a second.
+            fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0")
+                .during(|| "setting accept_dad".to_owned())
+        })
+    }
+
+    /// The name it was made with.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Gives the node a link into the switch, up, with an IPv6 link-local address and no other.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn connect(&mut self, switch: &Switch, ifname: &str, mtu: u32) -> Result<(), Error> {
+        let port = switch::plug(switch, &self.place, ifname, mtu)?;
+        let switch = Arc::clone(&switch.place);
+        self.cables.push(Cable { switch, ifname: ifname.to_owned(), mtu, port });
+        Ok(())
+    }
+
+    /// A pod's network namespace, where containerd would put it: `/var/run/netns/cni-…`.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn pod(&self, name: &str) -> Result<Pod<'_>, Error> {
+        Pod::new(self, name)
+    }
+
+    /// The network namespace mounted at `path` on this node, for example a LAN's `/run/netns/<ns>`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn netns(&self, path: &str) -> Result<Netns<'_>, Error> {
+        Netns::at(self, path)
+    }
+
+    /// Starts a long-lived program on the node.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn_daemon(&self, argv: &[&str]) -> Result<Daemon, Error> {
+        Daemon::start(&self.place, &self.disk, argv)
+    }
+
+    /// Runs a CNI plugin as a runtime on this node does; stdout of a success is returned as JSON (null if
+    /// it is empty).
+    ///
+    /// # Errors
+    /// The plugin's error document, or what it did instead of writing one.
+    pub fn cni(&self, plugin: &str, verb: &str, call: &CniCall) -> Result<serde_json::Value, CniError> {
+        cni_call::run(&self.place, plugin, verb, call)
+    }
+
+    /// Writes a file on the node, and the folders above it.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn write(&self, path: &str, content: impl AsRef<[u8]> + Sync) -> Result<(), Error> {
+        self.run(|| {
+            if let Some(folder) = Path::new(path).parent() {
+                fs::create_dir_all(folder)?;
+            }
+            fs::write(path, content.as_ref())
+        })
+        .during(|| format!("writing {path} on {}", self.name))
+    }
+
+    /// Reads a text file on the node.
+    ///
+    /// # Errors
+    /// If that fails.
+    pub fn read(&self, path: &str) -> Result<String, Error> {
+        self.run(|| fs::read_to_string(path)).during(|| format!("reading {path} on {}", self.name))
+    }
+
+    /// The names in a folder of the node, sorted; none if there is no such folder.
+    #[must_use]
+    pub fn list(&self, folder: &str) -> Vec<String> {
+        let mut names: Vec<String> = self.run(|| {
+            let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
+        });
+        names.sort();
+        names
+    }
+
+    /// Kills every process of the node and starts it again: all namespaces, mounts and links are gone, its
+    /// cables are plugged in, `/var/lib` and `/etc` are as they were.
+    ///
+    /// # Errors
+    /// If the kernel refuses, or if the old namespaces do not go.
+    pub fn reboot(&mut self) -> Result<(), Error> {
+        self.kill_processes();
+        self.place = Self::boot(&self.disk, self.host_devices)?;
+        for cable in &mut self.cables {
+            // The port goes when the kernel has taken the old namespace down.
+            let ports = |cable: &Cable| cable.switch.link_names().unwrap_or_default();
+            eventually(Duration::from_secs(10), || match ports(cable).contains(&cable.port) {
+                true => Err(format!("the old links of {} are still there", self.name)),
+                false => Ok(()),
+            })?;
+            cable.port = switch::plug(&cable.switch, &self.place, &cable.ifname, cable.mtu)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the processes that live in the node's mount namespace, whoever started them.
+    fn kill_processes(&self) {
+        let Ok(node) = self.place.mount_inode() else { return };
+        let wanted = format!("mnt:[{node}]");
+        for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+            let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
+            let lives_here =
+                fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|ns| ns.as_os_str() == &*wanted);
+            if let (Some(pid), true) = (pid, lives_here)
+                && pid != std::process::id().cast_signed()
+            {
+                // It may have ended by itself since.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+        }
+    }
+}
+
+impl Deref for Node {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.kill_processes();
+    }
+}
