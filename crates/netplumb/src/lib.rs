@@ -1,1 +1,27 @@
-//! k8slan
+//! Network plumbing: the only crate of the workspace that makes network system calls.
+//!
+//! * [`Netns`]: a network namespace as a value. Open one by path, make one, give it a name.
+//! * [`Netlink`]: a blocking netlink socket inside a namespace, used from anywhere. Links, addresses,
+//!   routes, neighbours.
+//! * [`Sysctl`]: settings below `/proc/sys/net` of a namespace.
+//! * [`Error`]: what was asked for, of what, and the kernel's own words (its extended acknowledgement).
+//!
+//! Nothing here depends on the namespace of the calling thread, except where a name says `current`.
+
+mod attrs;
+mod error;
+mod link;
+mod netlink;
+mod netns;
+mod netns_mount;
+mod sysctl;
+
+pub use error::{DisplayPath, Error, Object, Result};
+pub use link::{
+    AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgePort, Link, LinkChange, LinkKind, MacvlanInfo,
+    Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes, Vxlan, VxlanInfo,
+};
+pub use netlink::Netlink;
+pub use netns::{Netns, NetnsId};
+pub use nix::errno::Errno;
+pub use sysctl::{Conf, Sysctl, SysctlSet};

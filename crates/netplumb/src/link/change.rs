@@ -1,0 +1,235 @@
+//! Changing and deleting links.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use net_types::{IfName, MacAddr, Mtu};
+use netlink_packet_core::DefaultNla;
+use netlink_packet_route::link::{
+    AfSpecInet6, AfSpecUnspec, BridgeStpState, In6AddrGenMode, InfoBridge, InfoBridgePort, InfoData,
+    InfoKind, InfoPortData, InfoPortKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage,
+};
+
+use super::{AddrGenMode, RTM_DELLINK, RTM_NEWLINK};
+use crate::netlink::{Request, by_index};
+use crate::{Netlink, Netns, Result};
+
+const IFLA_NEW_IFINDEX: u16 = 49;
+const IFLA_IFALIAS: u16 = 20;
+
+/// What to change of a link; what is `None` stays as it is.
+#[derive(Clone, Debug, Default)]
+pub struct LinkChange {
+    /// Set it up or down.
+    pub up: Option<bool>,
+    /// Rename it (while up only since Linux 6.2).
+    pub name: Option<IfName>,
+    /// Its MTU.
+    pub mtu: Option<Mtu>,
+    /// Its Ethernet address.
+    pub mac: Option<MacAddr>,
+    /// Make it a port, or a port no longer.
+    pub master: Option<Master>,
+    /// Its alias, 255 bytes at most; the empty text takes it away.
+    pub alias: Option<String>,
+    /// Its group.
+    pub group: Option<u32>,
+    /// Promiscuous mode as an administrator sets it.
+    pub promisc: Option<bool>,
+    /// No ARP and no neighbour discovery.
+    pub noarp: Option<bool>,
+    /// Move it into this namespace, where [`Self::name`] is its name at once. Costs an RCU wait of
+    /// some 16 ms.
+    pub netns: Option<Netns>,
+    /// With [`Self::netns`]: its index there, which otherwise stays if it is free.
+    pub new_index: Option<u32>,
+    /// How IPv6 makes its link-local address.
+    pub addr_gen_mode: Option<AddrGenMode>,
+    /// For a bridge: its own attributes.
+    pub bridge: Option<BridgeChange>,
+    /// For a bridge port: how the bridge treats it.
+    pub port: Option<PortChange>,
+}
+
+/// The master of a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Master {
+    /// None: a port no longer.
+    None,
+    /// The bridge or bond with this index.
+    Index(u32),
+}
+
+/// What to change of a bridge; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BridgeChange {
+    /// Spanning tree.
+    pub stp: Option<bool>,
+    /// IGMP and MLD snooping.
+    pub mcast_snooping: Option<bool>,
+    /// How long an address is kept, in hundredths of a second.
+    pub ageing_time: Option<u32>,
+}
+
+/// What to change of a bridge port; what is `None` stays as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PortChange {
+    /// Link-local groups 01-80-C2-00-00-0X that it forwards, a bit for each X; bit 1 (PAUSE) cannot
+    /// be set.
+    pub group_fwd_mask: Option<u16>,
+    /// Talks only to ports that are not isolated.
+    pub isolated: Option<bool>,
+    /// Sends frames back where they came from.
+    pub hairpin: Option<bool>,
+    /// Learns addresses.
+    pub learning: Option<bool>,
+    /// Frames to unknown addresses go out here.
+    pub unicast_flood: Option<bool>,
+    /// Spanning tree state, see [`super::BridgePort::state`]; only without spanning tree.
+    pub state: Option<u8>,
+}
+
+impl Netlink {
+    /// Changes a link, in one message where the kernel takes it in one: everything but port attributes
+    /// together with a new master, since the kernel looks for the master before it sets it.
+    ///
+    /// The kernel applies the parts one after the other and stops at the first that it refuses
+    /// (`do_setlink` in `net/core/rtnetlink.c`).
+    ///
+    /// # Errors
+    /// What the kernel refused; no such link is [`crate::Error::is_not_found`].
+    pub fn set_link(&self, index: u32, change: &LinkChange) -> Result<()> {
+        let object = by_index(index);
+        let send = |body: &LinkMessage| {
+            self.command(&Request {
+                operation: "change link",
+                object: &object,
+                kind: RTM_NEWLINK,
+                flags: 0,
+                body,
+            })
+        };
+        match (&change.port, change.master) {
+            (Some(port), Some(Master::Index(_))) => {
+                send(&message(index, change, None))?;
+                send(&message(index, &LinkChange::default(), Some(port)))
+            }
+            (port, _) => send(&message(index, change, port.as_ref())),
+        }
+    }
+
+    /// Deletes a link; one that is not there is success. What hangs on it goes with it: the peer of a
+    /// veth, the macvtaps on it, in whatever namespace.
+    ///
+    /// # Errors
+    /// What the kernel refused: EOPNOTSUPP for a physical link.
+    pub fn delete_link(&self, index: u32) -> Result<()> {
+        let mut message = LinkMessage::default();
+        message.header.index = index;
+        let object = by_index(index);
+        let request = Request {
+            operation: "delete link",
+            object: &object,
+            kind: RTM_DELLINK,
+            flags: 0,
+            body: &message,
+        };
+        match self.command(&request) {
+            Err(error) if error.is_not_found() => Ok(()),
+            done => done,
+        }
+    }
+}
+
+fn message(index: u32, change: &LinkChange, port: Option<&PortChange>) -> LinkMessage {
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    for (flag, wanted) in
+        [(LinkFlags::Up, change.up), (LinkFlags::Promisc, change.promisc), (LinkFlags::Noarp, change.noarp)]
+    {
+        if let Some(on) = wanted {
+            message.header.change_mask |= flag;
+            message.header.flags.set(flag, on);
+        }
+    }
+    let attributes = &mut message.attributes;
+    if let Some(name) = &change.name {
+        attributes.push(LinkAttribute::IfName(name.to_string()));
+    }
+    if let Some(mtu) = change.mtu {
+        attributes.push(LinkAttribute::Mtu(mtu.get()));
+    }
+    if let Some(mac) = change.mac {
+        attributes.push(LinkAttribute::Address(mac.octets().to_vec()));
+    }
+    if let Some(master) = change.master {
+        attributes.push(LinkAttribute::Controller(match master {
+            Master::None => 0,
+            Master::Index(index) => index,
+        }));
+    }
+    if let Some(alias) = &change.alias {
+        // Without a final NUL: only an attribute of no length takes the alias away.
+        attributes.push(LinkAttribute::Other(DefaultNla::new(IFLA_IFALIAS, alias.clone().into_bytes())));
+    }
+    if let Some(group) = change.group {
+        attributes.push(LinkAttribute::Group(group));
+    }
+    if let Some(netns) = &change.netns {
+        attributes.push(LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()));
+        if let Some(index) = change.new_index {
+            // The type has only the form of an answer, and it is the same.
+            attributes
+                .push(LinkAttribute::Other(DefaultNla::new(IFLA_NEW_IFINDEX, index.to_ne_bytes().into())));
+        }
+    }
+    if let Some(mode) = change.addr_gen_mode {
+        let mode = match mode {
+            AddrGenMode::Eui64 => In6AddrGenMode::Eui64,
+            AddrGenMode::None => In6AddrGenMode::None,
+            AddrGenMode::StablePrivacy => In6AddrGenMode::StablePrivacy,
+            AddrGenMode::Random => In6AddrGenMode::Random,
+            AddrGenMode::Other(mode) => In6AddrGenMode::Other(mode),
+        };
+        let inet6 = AfSpecUnspec::Inet6(vec![AfSpecInet6::AddrGenMode(mode)]);
+        attributes.push(LinkAttribute::AfSpecUnspec(vec![inet6]));
+    }
+    let mut info = Vec::new();
+    if let Some(bridge) = &change.bridge {
+        info.push(LinkInfo::Kind(InfoKind::Bridge));
+        info.push(LinkInfo::Data(InfoData::Bridge(bridge_data(bridge))));
+    }
+    if let Some(port) = port {
+        info.push(LinkInfo::PortKind(InfoPortKind::Bridge));
+        info.push(LinkInfo::PortData(InfoPortData::BridgePort(port_data(port))));
+    }
+    if !info.is_empty() {
+        attributes.push(LinkAttribute::LinkInfo(info));
+    }
+    message
+}
+
+fn bridge_data(change: &BridgeChange) -> Vec<InfoBridge> {
+    let stp = |on| if on { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
+    [
+        change.stp.map(stp).map(InfoBridge::StpState),
+        change.mcast_snooping.map(InfoBridge::MulticastSnooping),
+        change.ageing_time.map(InfoBridge::AgeingTime),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+fn port_data(change: &PortChange) -> Vec<InfoBridgePort> {
+    [
+        change.group_fwd_mask.map(InfoBridgePort::GroupFwdMask),
+        change.isolated.map(InfoBridgePort::Isolated),
+        change.hairpin.map(InfoBridgePort::HairpinMode),
+        change.learning.map(InfoBridgePort::Learning),
+        change.unicast_flood.map(InfoBridgePort::UnicastFlood),
+        change.state.map(|state| InfoBridgePort::State(state.into())),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

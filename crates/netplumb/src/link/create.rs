@@ -1,0 +1,418 @@
+//! Making links: each in one `RTM_NEWLINK`, so that a crash leaves nothing half made.
+
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd};
+
+use net_types::{IfName, MacAddr, MacvtapMode, Mtu, UdpPort, Vni};
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
+use netlink_packet_route::link::{
+    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoMacVtap, InfoVeth, InfoVxlan, LinkMessage,
+    MacVtapMode,
+};
+use nix::errno::Errno;
+use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+use super::{LinkChange, RTM_NEWLINK};
+use crate::attrs::{Attrs, u32_at};
+use crate::netlink::{Request, by_name};
+use crate::{Error, Netlink, Netns, Result};
+
+/// A veth pair to make.
+#[derive(Clone, Debug)]
+pub struct Veth {
+    /// The end that [`Self::master`] is for.
+    pub main: VethEnd,
+    /// The other end.
+    pub peer: VethEnd,
+    /// Index of the bridge that the main end becomes a port of, in the main end's namespace.
+    pub master: Option<u32>,
+    /// The indexes of both, or ones that the kernel chooses: it ignores the peer's without the main
+    /// one's (`veth_newlink`).
+    pub indexes: Option<VethIndexes>,
+}
+
+/// One end of a veth pair to make.
+#[derive(Clone, Debug)]
+pub struct VethEnd {
+    /// Its name.
+    pub name: IfName,
+    /// Its address, or a random one (which udev may then replace, see `MACAddressPolicy` in
+    /// systemd.link(5)).
+    pub mac: Option<MacAddr>,
+    /// Its MTU, 1500 by default.
+    pub mtu: Option<Mtu>,
+    /// Its group, 0 by default.
+    pub group: u32,
+    /// Whether it is up when the call returns.
+    pub up: bool,
+    /// The namespace that it is made in, or the socket's.
+    pub netns: Option<Netns>,
+}
+
+/// The indexes of a new veth pair, each in its own namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VethIndexes {
+    /// Of the main end.
+    pub main: u32,
+    /// Of the other end.
+    pub peer: u32,
+}
+
+/// A bridge to make.
+#[derive(Clone, Debug)]
+pub struct Bridge {
+    /// Its name.
+    pub name: IfName,
+    /// Its address, or a random one until it has ports; a bridge with a set address keeps it.
+    pub mac: Option<MacAddr>,
+    /// Its MTU; once set it no longer follows the smallest of its ports.
+    pub mtu: Option<Mtu>,
+    /// Its group, 0 by default.
+    pub group: u32,
+    /// Whether it is up from the start.
+    pub up: bool,
+    /// Spanning tree, off by default.
+    pub stp: bool,
+    /// IGMP and MLD snooping; the kernel's default is on, here it is off: without a querier on the LAN
+    /// it drops IPv6 groups.
+    pub mcast_snooping: bool,
+}
+
+/// A VXLAN device to make.
+#[derive(Clone, Debug)]
+pub struct Vxlan {
+    /// Its name.
+    pub name: IfName,
+    /// Its network identifier.
+    pub vni: Vni,
+    /// Index of the underlay device in the *socket's* namespace, where it stays.
+    pub underlay: u32,
+    /// Where unknown and broadcast frames go: a multicast group, or one remote.
+    pub remote: IpAddr,
+    /// UDP destination port.
+    pub port: UdpPort,
+    /// Time to live of the outer packets; 0 is the kernel's default, 1 for multicast.
+    pub ttl: u8,
+    /// Whether it learns addresses from what comes in.
+    pub learning: bool,
+    /// Its MTU, or the underlay's less the headers.
+    pub mtu: Option<Mtu>,
+    /// Its link group, 0 by default.
+    pub group: u32,
+    /// Index of the bridge that it becomes a port of, in its own namespace.
+    pub master: Option<u32>,
+    /// Whether it is up from the start.
+    pub up: bool,
+    /// The namespace that it is made in, or the socket's.
+    pub netns: Option<Netns>,
+}
+
+/// A macvtap to make.
+#[derive(Clone, Debug)]
+pub struct Macvtap {
+    /// Its name.
+    pub name: IfName,
+    /// Its index, which names `/dev/tap<index>`, or one that the kernel chooses.
+    pub index: Option<u32>,
+    /// Index of the link below it, in the *socket's* namespace.
+    pub lower: u32,
+    /// Its mode.
+    pub mode: MacvtapMode,
+    /// Its address, or a random one; in passthru mode it takes the lower's whatever is given.
+    pub mac: Option<MacAddr>,
+    /// Its MTU, or the lower's, which it cannot exceed.
+    pub mtu: Option<Mtu>,
+    /// Its group, 0 by default.
+    pub group: u32,
+    /// Whether it is up from the start.
+    pub up: bool,
+    /// The namespace that it is made in, or the socket's.
+    pub netns: Option<Netns>,
+}
+
+impl Veth {
+    /// A pair of two ends, no master, indexes that the kernel chooses.
+    #[must_use]
+    pub fn new(main: VethEnd, peer: VethEnd) -> Self {
+        Self { main, peer, master: None, indexes: None }
+    }
+}
+
+impl VethEnd {
+    /// An end of that name that is down, everything else by default.
+    #[must_use]
+    pub fn new(name: IfName) -> Self {
+        Self { name, mac: None, mtu: None, group: 0, up: false, netns: None }
+    }
+}
+
+impl Bridge {
+    /// A bridge of that name that is down, without spanning tree and snooping.
+    #[must_use]
+    pub fn new(name: IfName) -> Self {
+        Self { name, mac: None, mtu: None, group: 0, up: false, stp: false, mcast_snooping: false }
+    }
+}
+
+impl Vxlan {
+    /// A learning VXLAN device that is down, on port 4789.
+    #[must_use]
+    pub fn new(name: IfName, vni: Vni, underlay: u32, remote: IpAddr) -> Self {
+        const PORT: u64 = 4789;
+        Self {
+            name,
+            vni,
+            underlay,
+            remote,
+            port: UdpPort::try_from(PORT).unwrap_or(UdpPort::MAX),
+            ttl: 0,
+            learning: true,
+            mtu: None,
+            group: 0,
+            master: None,
+            up: false,
+            netns: None,
+        }
+    }
+}
+
+impl Macvtap {
+    /// A macvtap that is down, everything else by default.
+    #[must_use]
+    pub fn new(name: IfName, lower: u32, mode: MacvtapMode) -> Self {
+        Self { name, index: None, lower, mode, mac: None, mtu: None, group: 0, up: false, netns: None }
+    }
+}
+
+type Builder = LinkMessageBuilder<LinkUnspec>;
+
+/// What every kind of link has.
+struct Common<'a> {
+    name: &'a IfName,
+    index: Option<u32>,
+    mac: Option<MacAddr>,
+    mtu: Option<Mtu>,
+    group: u32,
+    up: bool,
+    netns: Option<&'a Netns>,
+}
+
+impl Common<'_> {
+    fn builder(&self, kind: Option<InfoKind>) -> Builder {
+        let mut builder = match kind {
+            Some(kind) => Builder::new_with_info_kind(kind),
+            None => Builder::new(),
+        }
+        .name(self.name.as_str());
+        if let Some(index) = self.index {
+            builder = builder.index(index);
+        }
+        if let Some(mac) = self.mac {
+            builder = builder.address(mac.octets().to_vec());
+        }
+        if let Some(mtu) = self.mtu {
+            builder = builder.mtu(mtu.get());
+        }
+        if self.group != 0 {
+            builder = builder.link_group(self.group);
+        }
+        if self.up {
+            builder = builder.up();
+        }
+        if let Some(netns) = self.netns {
+            builder = builder.setns_by_fd(netns.as_fd().as_raw_fd());
+        }
+        builder
+    }
+}
+
+impl VethEnd {
+    fn common(&self, index: Option<u32>) -> Common<'_> {
+        Common {
+            name: &self.name,
+            index,
+            mac: self.mac,
+            mtu: self.mtu,
+            group: self.group,
+            up: self.up,
+            netns: self.netns.as_ref(),
+        }
+    }
+}
+
+/// What the kernel echoes of a new link.
+#[derive(Clone, Copy, Default)]
+struct Echo {
+    index: Option<u32>,
+    lower: Option<u32>,
+}
+
+impl Netlink {
+    /// Makes a veth pair, both ends with their groups from the start.
+    ///
+    /// One message, and one more if the peer is to be up: the kernel refuses to set an end up before it
+    /// has a peer (ENOTCONN, `veth_open`), and it makes the peer first. If that second one fails, the
+    /// pair is deleted again.
+    ///
+    /// # Errors
+    /// What the kernel refused: a name that exists ([`Error::is_exists`]), an MTU out of range, a master
+    /// that is no bridge.
+    pub fn create_veth(&self, veth: &Veth) -> Result<VethIndexes> {
+        let main = veth.main.common(veth.indexes.map(|indexes| indexes.main));
+        let peer = Common { up: false, ..veth.peer.common(veth.indexes.map(|indexes| indexes.peer)) };
+        let mut builder = main
+            .builder(Some(InfoKind::Veth))
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.builder(None).build())));
+        if let Some(master) = veth.master {
+            builder = builder.controller(master);
+        }
+        let echo = self.create("create veth", &main, &builder.build())?;
+        let main = self.index_of("create veth", &main, echo.index)?;
+        // A veth's peer is its lower (IFLA_LINK); the echo says it as well.
+        let peer = self.index_of("create veth", &peer, echo.lower)?;
+        if veth.peer.up {
+            let up = LinkChange { up: Some(true), ..LinkChange::default() };
+            let done = match &veth.peer.netns {
+                Some(netns) => Self::open(netns).and_then(|there| there.set_link(peer, &up)),
+                None => self.set_link(peer, &up),
+            };
+            if let Err(error) = done {
+                // The first error is the one to tell.
+                let _ = match &veth.main.netns {
+                    Some(netns) => Self::open(netns).and_then(|there| there.delete_link(main)),
+                    None => self.delete_link(main),
+                };
+                return Err(error);
+            }
+        }
+        Ok(VethIndexes { main, peer })
+    }
+
+    /// Makes a bridge and returns its index.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn create_bridge(&self, bridge: &Bridge) -> Result<u32> {
+        let common = Common {
+            name: &bridge.name,
+            index: None,
+            mac: bridge.mac,
+            mtu: bridge.mtu,
+            group: bridge.group,
+            up: bridge.up,
+            netns: None,
+        };
+        let stp = if bridge.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
+        let data = vec![InfoBridge::StpState(stp), InfoBridge::MulticastSnooping(bridge.mcast_snooping)];
+        let message = common.builder(Some(InfoKind::Bridge)).set_info_data(InfoData::Bridge(data)).build();
+        let echo = self.create("create bridge", &common, &message)?;
+        self.index_of("create bridge", &common, echo.index)
+    }
+
+    /// Makes a VXLAN device and returns its index in its namespace. Its underlay, and its UDP socket,
+    /// stay in the socket's namespace.
+    ///
+    /// # Errors
+    /// What the kernel refused: EEXIST also for a VNI and port that another device has, EADDRINUSE for a
+    /// port that a collect-metadata device has.
+    pub fn create_vxlan(&self, vxlan: &Vxlan) -> Result<u32> {
+        let common = Common {
+            name: &vxlan.name,
+            index: None,
+            mac: None,
+            mtu: vxlan.mtu,
+            group: vxlan.group,
+            up: vxlan.up,
+            netns: vxlan.netns.as_ref(),
+        };
+        let data = vec![
+            InfoVxlan::Id(vxlan.vni.get()),
+            match vxlan.remote {
+                IpAddr::V4(ip) => InfoVxlan::Group(ip),
+                IpAddr::V6(ip) => InfoVxlan::Group6(ip),
+            },
+            InfoVxlan::Link(vxlan.underlay),
+            InfoVxlan::Port(vxlan.port.get()),
+            InfoVxlan::Ttl(vxlan.ttl),
+            InfoVxlan::Learning(vxlan.learning),
+        ];
+        let mut builder = common.builder(Some(InfoKind::Vxlan)).set_info_data(InfoData::Vxlan(data));
+        if let Some(master) = vxlan.master {
+            builder = builder.controller(master);
+        }
+        let echo = self.create("create VXLAN", &common, &builder.build())?;
+        self.index_of("create VXLAN", &common, echo.index)
+    }
+
+    /// Makes a macvtap and returns its index in its namespace.
+    ///
+    /// # Errors
+    /// What the kernel refused: EINVAL for an MTU above the lower's or a lower that a passthru macvtap
+    /// has already, EBUSY or EEXIST for an index that is taken.
+    pub fn create_macvtap(&self, macvtap: &Macvtap) -> Result<u32> {
+        let common = Common {
+            name: &macvtap.name,
+            index: macvtap.index,
+            mac: macvtap.mac,
+            mtu: macvtap.mtu,
+            group: macvtap.group,
+            up: macvtap.up,
+            netns: macvtap.netns.as_ref(),
+        };
+        let mode = match macvtap.mode {
+            MacvtapMode::Bridge => MacVtapMode::Bridge,
+            MacvtapMode::Private => MacVtapMode::Private,
+            MacvtapMode::Vepa => MacVtapMode::Vepa,
+            MacvtapMode::Passthru => MacVtapMode::Passthrough,
+        };
+        let message = common
+            .builder(Some(InfoKind::MacVtap))
+            .link(macvtap.lower)
+            .set_info_data(InfoData::MacVtap(vec![InfoMacVtap::Mode(mode)]))
+            .build();
+        let echo = self.create("create macvtap", &common, &message)?;
+        self.index_of("create macvtap", &common, echo.index)
+    }
+
+    /// Sends the message; the kernel echoes the new link only to its own namespace.
+    fn create(&self, operation: &'static str, common: &Common<'_>, message: &LinkMessage) -> Result<Echo> {
+        // Elsewhere the echo would go to whoever has this socket's port there, and the index is
+        // known or looked up; with a given index there is nothing to learn.
+        let echo = if common.netns.is_none() && common.index.is_none() { NLM_F_ECHO } else { 0 };
+        let object = by_name(common.name);
+        let request = Request {
+            operation,
+            object: &object,
+            kind: RTM_NEWLINK,
+            flags: NLM_F_CREATE | NLM_F_EXCL | echo,
+            body: message,
+        };
+        let mut seen = Echo { index: common.index, lower: None };
+        self.request(&request, |kind, body| {
+            if kind == RTM_NEWLINK {
+                const IFLA_LINK: u16 = 5;
+                seen.index = u32_at(body, 4);
+                seen.lower = body
+                    .get(16..)
+                    .and_then(|attrs| Attrs::new(attrs).find(|attr| attr.kind == IFLA_LINK))
+                    .and_then(|attr| attr.u32())
+                    .filter(|&lower| lower != 0);
+            }
+            Ok(())
+        })?;
+        Ok(seen)
+    }
+
+    /// The index of a link just made, asked for where the kernel did not say it.
+    fn index_of(&self, operation: &'static str, common: &Common<'_>, known: Option<u32>) -> Result<u32> {
+        if let Some(index) = common.index.or(known) {
+            return Ok(index);
+        }
+        let link = match common.netns {
+            Some(netns) => Self::open(netns)?.link_by_name(common.name)?,
+            None => self.link_by_name(common.name)?,
+        };
+        // Deleted by someone else in the meantime.
+        link.map(|link| link.index).ok_or_else(|| Error::system(operation, common.name, Errno::ENODEV))
+    }
+}

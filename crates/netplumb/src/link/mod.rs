@@ -1,0 +1,247 @@
+//! Links: what they are, and reading them.
+
+mod change;
+mod create;
+mod decode;
+
+use std::net::IpAddr;
+
+use net_types::{IfName, MacAddr, MacvtapMode};
+use netlink_packet_core::NLM_F_ACK;
+use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
+
+pub use change::{BridgeChange, LinkChange, Master, PortChange};
+pub use create::{Bridge, Macvtap, Veth, VethEnd, VethIndexes, Vxlan};
+
+use crate::netlink::{Request, by_index, by_name};
+use crate::{Netlink, Object, Result};
+
+/// A link as the kernel describes it (`struct ifinfomsg` and `IFLA_*` of `linux/if_link.h`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// Its index in its namespace.
+    pub index: u32,
+    /// Its name in its namespace. Text, since the kernel allows bytes that are no [`IfName`].
+    pub name: String,
+    /// Its Ethernet address; none for links without one and for all zeros.
+    pub mac: Option<MacAddr>,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// The least MTU that its driver takes, where it says so.
+    pub min_mtu: Option<u32>,
+    /// The largest MTU that its driver takes, where it says so.
+    pub max_mtu: Option<u32>,
+    /// Set up by an administrator (`IFF_UP`).
+    pub up: bool,
+    /// Has a carrier (`IFF_LOWER_UP`): for a veth, that its peer is up; always false while down.
+    pub carrier: bool,
+    /// Does no ARP and no neighbour discovery (`IFF_NOARP`).
+    pub noarp: bool,
+    /// Set promiscuous by an administrator (`IFF_PROMISC`).
+    pub promisc: bool,
+    /// Index of the bridge or bond that it is a port of.
+    pub master: Option<u32>,
+    /// Index of the link below it, or of its veth peer (`IFLA_LINK`); in the namespace
+    /// [`Self::lower_netnsid`] if that is set, else in its own.
+    pub lower: Option<u32>,
+    /// The other namespace that `lower` is in, as the kernel numbers it in the link's namespace.
+    pub lower_netnsid: Option<i32>,
+    /// Text that an administrator gave it, up to 255 bytes; here k8slan's tags are.
+    pub alias: Option<String>,
+    /// Group number, 0 by default.
+    pub group: u32,
+    /// What it is.
+    pub kind: LinkKind,
+    /// How it behaves as a port of a bridge, if it is one.
+    pub port: Option<BridgePort>,
+    /// How IPv6 makes its link-local address; none where IPv6 is off.
+    pub addr_gen_mode: Option<AddrGenMode>,
+}
+
+/// What a link is, with what k8slan looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum LinkKind {
+    /// One end of a pair.
+    Veth,
+    /// A bridge.
+    Bridge(BridgeInfo),
+    /// A VXLAN device.
+    Vxlan(VxlanInfo),
+    /// A macvlan with a character device.
+    Macvtap(MacvlanInfo),
+    /// A macvlan.
+    Macvlan(MacvlanInfo),
+    /// Any other kind by the kernel's name; empty for links without one: physical ones and `lo`.
+    Other(String),
+}
+
+/// A bridge's own attributes (`IFLA_BR_*`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BridgeInfo {
+    /// Spanning tree is on.
+    pub stp: bool,
+    /// IGMP and MLD snooping is on.
+    pub mcast_snooping: bool,
+    /// Frames are sorted by VLAN.
+    pub vlan_filtering: bool,
+    /// How long an address is kept, in hundredths of a second.
+    pub ageing_time: u32,
+}
+
+/// A VXLAN device's attributes (`IFLA_VXLAN_*`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VxlanInfo {
+    /// Network identifier.
+    pub vni: u32,
+    /// Where unknown and broadcast frames go: a multicast group or one remote.
+    pub remote: Option<IpAddr>,
+    /// Index of the underlay device, in the namespace that the VXLAN was created from.
+    pub underlay: Option<u32>,
+    /// UDP destination port.
+    pub port: u16,
+    /// Learns addresses from what comes in.
+    pub learning: bool,
+    /// Time to live of the outer packet, 0: the default (1 for multicast).
+    pub ttl: u8,
+    /// Takes VNI and remote from each packet's metadata (Open vSwitch, eBPF).
+    pub collect_metadata: bool,
+}
+
+/// A macvlan's or macvtap's attributes (`IFLA_MACVLAN_*`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MacvlanInfo {
+    /// What it passes to whom; none for `source` and modes not known here.
+    pub mode: Option<MacvtapMode>,
+    /// Leaves its lower device's promiscuity alone (`MACVLAN_FLAG_NOPROMISC`).
+    pub nopromisc: bool,
+}
+
+/// How a bridge treats one of its ports (`IFLA_BRPORT_*`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BridgePort {
+    /// Link-local groups 01-80-C2-00-00-0X that it forwards, a bit for each X.
+    pub group_fwd_mask: u16,
+    /// Talks only to ports that are not isolated.
+    pub isolated: bool,
+    /// Sends frames back where they came from.
+    pub hairpin: bool,
+    /// Learns addresses.
+    pub learning: bool,
+    /// Frames to unknown addresses go out here.
+    pub unicast_flood: bool,
+    /// Spanning tree state: 0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking.
+    pub state: u8,
+}
+
+/// How IPv6 makes a link-local address (`IN6_ADDR_GEN_MODE_*` of `linux/if_link.h`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AddrGenMode {
+    /// From the MAC.
+    Eui64,
+    /// Not at all.
+    None,
+    /// RFC 7217 with the secret of the namespace.
+    StablePrivacy,
+    /// RFC 7217 with a random secret.
+    Random,
+    /// A number not known here.
+    Other(u8),
+}
+
+impl Link {
+    /// The name as a type; none if the kernel has a name that k8slan could not give.
+    #[must_use]
+    pub fn if_name(&self) -> Option<IfName> {
+        self.name.parse().ok()
+    }
+}
+
+pub(crate) const RTM_NEWLINK: u16 = 16;
+pub(crate) const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+
+impl Netlink {
+    /// The link of that name in this namespace, which may be one of its alternative names.
+    ///
+    /// # Errors
+    /// What the kernel refused; no such link is no error.
+    pub fn link_by_name(&self, name: &IfName) -> Result<Option<Link>> {
+        let message = get_message(0, vec![LinkAttribute::IfName(name.to_string())]);
+        self.get_link(&message, &by_name(name))
+    }
+
+    /// The link of that index in this namespace.
+    ///
+    /// # Errors
+    /// What the kernel refused; no such link is no error.
+    pub fn link_by_index(&self, index: u32) -> Result<Option<Link>> {
+        self.get_link(&get_message(index, Vec::new()), &by_index(index))
+    }
+
+    fn get_link(&self, message: &LinkMessage, object: &dyn Fn() -> Object) -> Result<Option<Link>> {
+        let request =
+            Request { operation: "read link", object, kind: RTM_GETLINK, flags: NLM_F_ACK, body: message };
+        let mut link = None;
+        match self.request(&request, |kind, body| {
+            if kind == RTM_NEWLINK {
+                link = decode::link(body);
+            }
+            Ok(())
+        }) {
+            Ok(()) => Ok(link),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// All links of this namespace.
+    ///
+    /// # Errors
+    /// What the kernel refused, or a table that changes faster than it can be read.
+    pub fn links(&self) -> Result<Vec<Link>> {
+        self.dump_links(Vec::new())
+    }
+
+    /// The ports of a bridge or bond; the kernel picks them.
+    ///
+    /// # Errors
+    /// As [`Self::links`].
+    pub fn ports(&self, master: u32) -> Result<Vec<Link>> {
+        let mut ports = self.dump_links(vec![LinkAttribute::Controller(master)])?;
+        // A kernel that knows no such filter sends everything.
+        ports.retain(|link| link.master == Some(master));
+        Ok(ports)
+    }
+
+    /// The links of a group. The kernel has no such filter (`rtnl_dump_ifinfo`), so all are read.
+    ///
+    /// # Errors
+    /// As [`Self::links`].
+    pub fn links_in_group(&self, group: u32) -> Result<Vec<Link>> {
+        let mut links = self.links()?;
+        links.retain(|link| link.group == group);
+        Ok(links)
+    }
+
+    fn dump_links(&self, filter: Vec<LinkAttribute>) -> Result<Vec<Link>> {
+        let message = get_message(0, filter);
+        let object = || Object::from("of the namespace");
+        let request =
+            Request { operation: "read links", object: &object, kind: RTM_GETLINK, flags: 0, body: &message };
+        self.dump(&request, |kind, body| Ok((kind == RTM_NEWLINK).then(|| decode::link(body)).flatten()))
+    }
+}
+
+/// A question for links; statistics, the largest part of an answer, are left out.
+fn get_message(index: u32, mut attributes: Vec<LinkAttribute>) -> LinkMessage {
+    attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    let mut message = LinkMessage::default();
+    message.header.index = index;
+    message.attributes = attributes;
+    message
+}
+
+#[cfg(feature = "monitor")]
+pub(crate) use decode::link as decode_link;

@@ -1,0 +1,300 @@
+//! The blocking transport: one `NETLINK_ROUTE` socket, requests in, answers out.
+
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+use net_types::IfName;
+use netlink_packet_core::{
+    Emitable, NLM_F_ACK, NLM_F_ACK_TLVS, NLM_F_CAPPED, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST,
+};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use nix::errno::Errno;
+
+use crate::attrs::{self, Attrs};
+use crate::{Error, Netns, Object, Result};
+
+/// `struct nlmsghdr`.
+const HEADER: usize = 16;
+const NLMSG_NOOP: u16 = 1;
+const NLMSG_ERROR: u16 = 2;
+const NLMSG_DONE: u16 = 3;
+const NLMSG_OVERRUN: u16 = 4;
+const NLMSGERR_ATTR_MSG: u16 = 1;
+/// The kernel fills at most 32 KiB per read of a dump (`netlink_recvmsg`, `max_recvmsg_len`).
+const RECEIVE_BUFFER: usize = 32 * 1024;
+/// How often a dump that the kernel calls inconsistent is read again before it is an error.
+const DUMP_ATTEMPTS: usize = 64;
+
+/// A blocking netlink socket of one namespace, usable from any thread in any namespace.
+///
+/// Every request is answered before the call returns: rtnetlink works in the sender's own context, so
+/// no call waits for anything but the kernel's work itself.
+pub struct Netlink {
+    inner: Mutex<Inner>,
+}
+
+struct Inner {
+    socket: Socket,
+    sequence: u32,
+    send: Vec<u8>,
+    receive: Vec<u8>,
+}
+
+/// One request: message type, flags beyond `NLM_F_REQUEST`, and what to call it in an error.
+pub(crate) struct Request<'a> {
+    pub(crate) operation: &'static str,
+    pub(crate) object: &'a dyn Fn() -> Object,
+    pub(crate) kind: u16,
+    pub(crate) flags: u16,
+    pub(crate) body: &'a dyn Emitable,
+}
+
+impl Request<'_> {
+    fn error(&self, errno: Errno) -> Error {
+        Error::system(self.operation, (self.object)(), errno)
+    }
+
+    fn reply(&self, problem: impl Into<String>) -> Error {
+        Error::reply(self.operation, (self.object)(), problem)
+    }
+}
+
+/// An object's name for an error, made only when one happens.
+pub(crate) fn by_name(name: &IfName) -> impl Fn() -> Object {
+    move || Object::from(name)
+}
+
+/// Like [`by_name`], for an index.
+pub(crate) fn by_index(index: u32) -> impl Fn() -> Object {
+    move || Object::from(index)
+}
+
+/// How a round of answers ended.
+enum End {
+    Done,
+    Interrupted,
+}
+
+impl Netlink {
+    /// Opens a socket inside the namespace.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or no socket is left.
+    pub fn open(netns: &Netns) -> Result<Self> {
+        Self::from_socket(netns.enter(|| Socket::new(NETLINK_ROUTE))?)
+    }
+
+    /// Opens a socket in the calling thread's own namespace, without entering anything.
+    ///
+    /// # Errors
+    /// No socket is left.
+    pub fn open_current() -> Result<Self> {
+        Self::from_socket(Socket::new(NETLINK_ROUTE))
+    }
+
+    fn from_socket(socket: io::Result<Socket>) -> Result<Self> {
+        let failed = |error: io::Error| Error::io("open", "a netlink socket", &error);
+        let socket = socket.map_err(failed)?;
+        // No bind: the first send binds by itself.
+        socket.set_ext_ack(true).map_err(failed)?;
+        socket.set_netlink_get_strict_chk(true).map_err(failed)?;
+        Ok(Self { inner: Mutex::new(Inner { socket, sequence: 0, send: Vec::new(), receive: Vec::new() }) })
+    }
+
+    /// Sends a request and waits for its acknowledgement; what the kernel echoes goes to `each`.
+    pub(crate) fn request(
+        &self,
+        request: &Request<'_>,
+        mut each: impl FnMut(u16, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let sequence = inner.send(request, NLM_F_ACK)?;
+        inner.answers(request, sequence, &mut each).map(drop)
+    }
+
+    /// Sends a request that has no answer but its acknowledgement.
+    pub(crate) fn command(&self, request: &Request<'_>) -> Result<()> {
+        self.request(request, |_, _| Ok(()))
+    }
+
+    /// Reads a whole table. The kernel marks a dump during which the table changed
+    /// (`NLM_F_DUMP_INTR`); such a one is thrown away and read again.
+    pub(crate) fn dump<T>(
+        &self,
+        request: &Request<'_>,
+        mut each: impl FnMut(u16, &[u8]) -> Result<Option<T>>,
+    ) -> Result<Vec<T>> {
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        for _ in 0..DUMP_ATTEMPTS {
+            let mut all = Vec::new();
+            let sequence = inner.send(request, NLM_F_DUMP)?;
+            let end = inner.answers(request, sequence, &mut |kind, body| {
+                all.extend(each(kind, body)?);
+                Ok(())
+            });
+            match end {
+                Ok(End::Done) => return Ok(all),
+                Ok(End::Interrupted) => {}
+                // ENOBUFS: part of the dump was dropped for want of memory.
+                Err(error) if matches!(error.errno(), Some(Errno::EINTR | Errno::ENOBUFS)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(request.reply(format!("the table changed during each of {DUMP_ATTEMPTS} attempts to read it")))
+    }
+}
+
+impl Inner {
+    fn send(&mut self, request: &Request<'_>, flags: u16) -> Result<u32> {
+        self.send.clear();
+        let sequence = self.append(request, flags);
+        self.flush(request)?;
+        Ok(sequence)
+    }
+
+    /// Adds a message to what is sent next.
+    fn append(&mut self, request: &Request<'_>, flags: u16) -> u32 {
+        self.sequence = self.sequence.wrapping_add(1);
+        let start = self.send.len();
+        let body = request.body.buffer_len();
+        let length = HEADER + body;
+        self.send.reserve(length);
+        // A netlink message is far below 4 GiB.
+        self.send.extend_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_ne_bytes());
+        self.send.extend_from_slice(&request.kind.to_ne_bytes());
+        self.send.extend_from_slice(&(request.flags | flags | NLM_F_REQUEST).to_ne_bytes());
+        self.send.extend_from_slice(&self.sequence.to_ne_bytes());
+        self.send.extend_from_slice(&0_u32.to_ne_bytes());
+        self.send.resize((start + length).next_multiple_of(4), 0);
+        request.body.emit(&mut self.send[start + HEADER..start + length]);
+        self.sequence
+    }
+
+    fn flush(&mut self, request: &Request<'_>) -> Result<()> {
+        // Answers that an earlier call left behind (it failed half way) must not be taken for this one's;
+        // the sequence number tells, see `answers`.
+        loop {
+            match self.socket.send(&self.send, 0) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    return Err(Error::io(request.operation, (request.object)(), &error));
+                }
+            }
+        }
+    }
+
+    /// Reads one datagram into `receive`; false if it was not the kernel's.
+    fn receive(&mut self, request: &Request<'_>) -> Result<bool> {
+        loop {
+            self.receive.clear();
+            self.receive.reserve(RECEIVE_BUFFER);
+            // The answer is there when send returns; MSG_DONTWAIT turns a missing one into an error
+            // instead of a process that hangs.
+            let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
+            match self.socket.recv_from(&mut self.receive, flags) {
+                Ok((length, _)) if length > self.receive.len() => {
+                    return Err(request.reply(format!("the answer of {length} bytes is too long")));
+                }
+                Ok((_, sender)) => return Ok(sender.port_number() == 0),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(request.reply("the kernel did not answer"));
+                }
+                // ENOBUFS: the kernel dropped an answer because this socket's buffer was full, which
+                // one request at a time cannot cause; the state of the request is unknown.
+                Err(error) => {
+                    return Err(Error::io(request.operation, (request.object)(), &error));
+                }
+            }
+        }
+    }
+
+    /// Reads answers to `sequence` until its acknowledgement or the end of its dump.
+    fn answers(
+        &mut self,
+        request: &Request<'_>,
+        sequence: u32,
+        each: &mut dyn FnMut(u16, &[u8]) -> Result<()>,
+    ) -> Result<End> {
+        let mut interrupted = false;
+        // A dump must be read to its end, or the socket stays busy with it.
+        let mut taken = Ok(());
+        loop {
+            if !self.receive(request)? {
+                continue;
+            }
+            let mut rest = self.receive.as_slice();
+            while let Some(message) = Message::first(&mut rest) {
+                if message.sequence != sequence {
+                    continue;
+                }
+                interrupted |= message.flags & NLM_F_DUMP_INTR != 0;
+                match message.kind {
+                    NLMSG_NOOP => {}
+                    NLMSG_OVERRUN => return Err(request.reply("the kernel lost part of the answer")),
+                    NLMSG_DONE | NLMSG_ERROR => {
+                        if let Some(error) = message.error(request)? {
+                            return Err(error);
+                        }
+                        return taken.map(|()| if interrupted { End::Interrupted } else { End::Done });
+                    }
+                    kind => taken = taken.and_then(|()| each(kind, message.body)),
+                }
+            }
+        }
+    }
+}
+
+/// One message of a datagram.
+struct Message<'a> {
+    kind: u16,
+    flags: u16,
+    sequence: u32,
+    body: &'a [u8],
+}
+
+impl<'a> Message<'a> {
+    /// Takes the first message off `rest`; none if nothing whole is left.
+    fn first(rest: &mut &'a [u8]) -> Option<Self> {
+        let all = *rest;
+        let length = usize::try_from(attrs::u32_at(all, 0)?).ok()?;
+        let body = all.get(HEADER..length)?;
+        *rest = all.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some(Self {
+            kind: attrs::u16_at(all, 4)?,
+            flags: attrs::u16_at(all, 6)?,
+            sequence: attrs::u32_at(all, 8)?,
+            body,
+        })
+    }
+
+    /// The error of an `NLMSG_ERROR` or `NLMSG_DONE`, with the extended acknowledgement's text
+    /// (`struct nlmsgerr`, `NLMSGERR_ATTR_MSG` in `linux/netlink.h`).
+    fn error(&self, request: &Request<'_>) -> Result<Option<Error>> {
+        let Some(code) = attrs::u32_at(self.body, 0).map(u32::cast_signed) else {
+            // An empty NLMSG_DONE is a good end.
+            return if self.kind == NLMSG_DONE { Ok(None) } else { Err(request.reply("a short answer")) };
+        };
+        if code >= 0 {
+            return Ok(None);
+        }
+        let mut error = request.error(Errno::from_raw(-code));
+        if self.flags & NLM_F_ACK_TLVS != 0 {
+            let skip = if self.kind == NLMSG_DONE {
+                4
+            } else {
+                // The request follows: its header only if the answer is capped, all of it if not.
+                let echoed = if self.flags & NLM_F_CAPPED == 0 { attrs::u32_at(self.body, 4) } else { None };
+                4 + echoed.and_then(|n| usize::try_from(n).ok()).unwrap_or(HEADER).next_multiple_of(4)
+            };
+            let text = Attrs::new(self.body.get(skip..).unwrap_or_default())
+                .find(|attr| attr.kind == NLMSGERR_ATTR_MSG)
+                .and_then(|attr| attr.text());
+            if let Error::Kernel { kernel, .. } = &mut error {
+                *kernel = text;
+            }
+        }
+        Ok(Some(error))
+    }
+}

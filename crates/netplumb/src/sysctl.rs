@@ -1,0 +1,134 @@
+//! Settings below `/proc/sys/net`, which shows the namespace of whoever opens a file there.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use net_types::IfName;
+
+use crate::{Error, Netns, Result};
+
+const ROOT: &str = "/proc/sys/net";
+
+/// A setting below `/proc/sys/net`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sysctl(PathBuf);
+
+/// Which links a setting of `conf` is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Conf<'a> {
+    /// All links, by rules that differ from setting to setting (`ip-sysctl.rst`).
+    All,
+    /// Links that are made from now on.
+    Default,
+    /// One link.
+    Link(&'a IfName),
+}
+
+impl Conf<'_> {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::All => "all",
+            Self::Default => "default",
+            Self::Link(name) => name.as_str(),
+        }
+    }
+}
+
+impl Sysctl {
+    /// A setting by its fixed path below `/proc/sys/net`: `ipv4/ip_forward`,
+    /// `bridge/bridge-nf-call-iptables`.
+    #[must_use]
+    pub fn net(path: &'static str) -> Self {
+        Self(Path::new(ROOT).join(path))
+    }
+
+    /// `ipv4/conf/<link>/<setting>`.
+    #[must_use]
+    pub fn ipv4(conf: Conf<'_>, setting: &'static str) -> Self {
+        Self([ROOT, "ipv4/conf", conf.as_str(), setting].iter().collect())
+    }
+
+    /// `ipv6/conf/<link>/<setting>`.
+    #[must_use]
+    pub fn ipv6(conf: Conf<'_>, setting: &'static str) -> Self {
+        Self([ROOT, "ipv6/conf", conf.as_str(), setting].iter().collect())
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+/// What setting a sysctl did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SysctlSet {
+    /// It had the value already, nothing was written.
+    Unchanged,
+    /// It was written.
+    Changed,
+    /// This kernel, or this namespace, has no such setting: a module that is not loaded, a link that
+    /// is gone, IPv6 that is off.
+    Absent,
+}
+
+impl Netns {
+    /// Reads a setting in this namespace, without the final line end; none if there is no such setting.
+    ///
+    /// # Errors
+    /// `/proc` is not mounted, or the file cannot be read.
+    pub fn sysctl_get(&self, sysctl: &Sysctl) -> Result<Option<String>> {
+        self.enter(|| get(sysctl))?
+    }
+
+    /// Makes a setting in this namespace have the value: reads, compares, and writes only what differs.
+    ///
+    /// # Errors
+    /// The kernel does not take the value, or `/proc/sys` is mounted read-only.
+    pub fn sysctl_set(&self, sysctl: &Sysctl, value: &str) -> Result<SysctlSet> {
+        self.enter(|| set(sysctl, value))?
+    }
+
+    /// Like [`Self::sysctl_set`] for several settings, entering the namespace once. Stops at the first
+    /// error.
+    ///
+    /// # Errors
+    /// As [`Self::sysctl_set`].
+    pub fn sysctl_set_all(&self, settings: &[(Sysctl, &str)]) -> Result<Vec<SysctlSet>> {
+        self.enter(|| settings.iter().map(|(sysctl, value)| set(sysctl, value)).collect())?
+    }
+}
+
+fn get(sysctl: &Sysctl) -> Result<Option<String>> {
+    match fs::read_to_string(&sysctl.0) {
+        Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            // A missing /proc must not look like a missing setting.
+            fs::metadata(ROOT).map_err(|error| Error::io("read setting", Path::new(ROOT), &error))?;
+            Ok(None)
+        }
+        Err(error) => Err(Error::io("read setting", sysctl.path(), &error)),
+    }
+}
+
+fn set(sysctl: &Sysctl, value: &str) -> Result<SysctlSet> {
+    match get(sysctl)? {
+        None => return Ok(SysctlSet::Absent),
+        // Settings of several numbers are read with tabs between them.
+        Some(now) if now.split_whitespace().eq(value.split_whitespace()) => {
+            return Ok(SysctlSet::Unchanged);
+        }
+        Some(_) => {}
+    }
+    let written =
+        OpenOptions::new().write(true).open(&sysctl.0).and_then(|mut f| f.write_all(value.as_bytes()));
+    match written {
+        Ok(()) => Ok(SysctlSet::Changed),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(SysctlSet::Absent),
+        Err(error) => {
+            Err(Error::io("write setting", format!("{} = {value}", sysctl.path().display()), &error))
+        }
+    }
+}
