@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# packages.sh build|demo|bench|test: installs the Debian packages that this step needs and the machine lacks.
+# For tests it also unpacks (never installs) a Debian cloud kernel into target/vm, for the virtual machine.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+build=(gcc libc6-dev binutils)
+demo=(iproute2)
+bench=(iproute2 containernetworking-plugins)
+test=(iproute2 strace qemu-system-x86 busybox-static cpio containernetworking-plugins)
+
+case "${1:-}" in
+build) wanted=("${build[@]}") ;;
+demo) wanted=("${demo[@]}") ;;
+bench) wanted=("${bench[@]}") ;;
+test) wanted=("${test[@]}") ;;
+*) echo "usage: $0 build|demo|bench|test" >&2; exit 2 ;;
+esac
+
+as_root() {
+    if [ "$(id -u)" != 0 ]; then
+        echo "as root: $*" >&2
+        exit 1
+    fi
+    "$@"
+}
+
+refreshed=
+refresh() {
+    [ -n "$refreshed" ] || as_root apt-get update -q </dev/null
+    refreshed=yes
+}
+
+installed() { [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]; }
+
+missing=()
+for package in "${wanted[@]}"; do
+    installed "$package" || missing+=("$package")
+done
+if [ "${#missing[@]}" -gt 0 ]; then
+    echo "installing ${missing[*]}"
+    refresh
+    DEBIAN_FRONTEND=noninteractive as_root apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null
+fi
+
+if [ "$1" = test ] && [ ! -e target/vm/kernel/boot ]; then
+    meta="linux-image-cloud-$(dpkg --print-architecture)"
+    # The lists may be older than the archive, which keeps the newest version only.
+    refresh
+    kernel=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
+    echo "unpacking $kernel for the virtual machine"
+    rm -rf target/vm/new
+    mkdir -p target/vm/new
+    (cd target/vm/new && apt-get download -q -o APT::Sandbox::User=root "$kernel" </dev/null && dpkg-deb -x ./*.deb .)
+    rm -f target/vm/new/*.deb
+    rm -rf target/vm/kernel
+    mv target/vm/new target/vm/kernel
+fi
