@@ -1,4 +1,5 @@
 //! Imports point down only (docs/architecture.md): read from the manifests, not from what was intended.
+#![expect(clippy::unwrap_used, reason = "a test binary")]
 
 use std::collections::BTreeMap;
 use std::path::Path;
