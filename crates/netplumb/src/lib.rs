@@ -8,20 +8,28 @@
 //!
 //! Nothing here depends on the namespace of the calling thread, except where a name says `current`.
 
+mod address;
 mod attrs;
 mod error;
 mod link;
+mod neighbour;
 mod netlink;
 mod netns;
 mod netns_mount;
+mod route;
 mod sysctl;
+mod tap;
 
+pub use address::{Address, NewAddress};
 pub use error::{DisplayPath, Error, Object, Result};
 pub use link::{
     AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgePort, Link, LinkChange, LinkKind, MacvlanInfo,
     Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes, Vxlan, VxlanInfo,
 };
+pub use neighbour::{FdbEntry, Neighbour};
 pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId};
 pub use nix::errno::Errno;
+pub use route::Route;
 pub use sysctl::{Conf, Sysctl, SysctlSet};
+pub use tap::{DevNum, tap_device};

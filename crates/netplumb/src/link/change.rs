@@ -42,7 +42,7 @@ pub struct LinkChange {
     pub netns: Option<Netns>,
     /// With [`Self::netns`]: its index there, which otherwise stays if it is free.
     pub new_index: Option<u32>,
-    /// How IPv6 makes its link-local address.
+    /// How IPv6 makes its link-local address. Not together with [`Self::netns`]: moving forgets it.
     pub addr_gen_mode: Option<AddrGenMode>,
     /// For a bridge: its own attributes.
     pub bridge: Option<BridgeChange>,
@@ -89,10 +89,12 @@ pub struct PortChange {
 }
 
 impl Netlink {
-    /// Changes a link, in one message where the kernel takes it in one: everything but port attributes
-    /// together with a new master, since the kernel looks for the master before it sets it.
+    /// Changes a link, in one message where the kernel takes it in one. Messages of their own, in this
+    /// order, are the IPv6 mode of a link that is to be up (the kernel sets it up first, and would make
+    /// the address), and the port attributes of a link that gets a new master (the kernel looks for
+    /// the master before it sets it).
     ///
-    /// The kernel applies the parts one after the other and stops at the first that it refuses
+    /// The kernel applies the parts of a message one after the other and stops at the first that it refuses
     /// (`do_setlink` in `net/core/rtnetlink.c`).
     ///
     /// # Errors
@@ -108,6 +110,10 @@ impl Netlink {
                 body,
             })
         };
+        if change.up == Some(true) && change.addr_gen_mode.is_some() && change.netns.is_none() {
+            let first = LinkChange { addr_gen_mode: change.addr_gen_mode, ..LinkChange::default() };
+            send(&message(index, &first, None))?;
+        }
         match (&change.port, change.master) {
             (Some(port), Some(Master::Index(_))) => {
                 send(&message(index, change, None))?;

@@ -1,29 +1,11 @@
-//! Links against the running kernel, in namespaces of the tests' own. Needs root.
-
-use net_types::{IfName, MacAddr, MacvtapMode, Mtu, Vni};
+use net_types::{MacAddr, MacvtapMode, Mtu, Vni};
 use netplumb::{
-    AddrGenMode, Bridge, BridgeChange, LinkChange, LinkKind, Macvtap, Master, Netlink, Netns, PortChange,
-    Veth, VethEnd, VethIndexes, Vxlan,
+    AddrGenMode, Bridge, BridgeChange, LinkChange, LinkKind, Macvtap, Master, PortChange, VethIndexes, Vxlan,
 };
 
+use crate::{name, netns, veth};
+
 const GROUP: u32 = 0x6b38_736c;
-
-fn name(text: &str) -> IfName {
-    text.parse().expect("a link name")
-}
-
-fn netns() -> (Netns, Netlink) {
-    let netns = Netns::new().expect("needs root");
-    let netlink = Netlink::open(&netns).expect("a socket");
-    (netns, netlink)
-}
-
-fn veth(main: &str, peer: &str) -> Veth {
-    let mut veth = Veth::new(VethEnd::new(name(main)), VethEnd::new(name(peer)));
-    veth.main.up = true;
-    veth.peer.up = true;
-    veth
-}
 
 #[test]
 fn a_veth_is_made_whole_in_one_message() {

@@ -1,0 +1,186 @@
+//! IP addresses of links.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+
+use crate::attrs::{Attrs, u32_at};
+use crate::netlink::Request;
+use crate::{Netlink, Object, Result};
+
+pub(crate) const RTM_NEWADDR: u16 = 20;
+pub(crate) const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+
+/// An address on a link (`struct ifaddrmsg` and `IFA_*` of `linux/if_addr.h`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Index of the link.
+    pub index: u32,
+    /// The address itself, with the prefix length of its network (host bits are kept).
+    pub address: IpNetwork,
+    /// Scope: 0 global, 253 link, 254 host.
+    pub scope: u8,
+    /// IPv6 is still looking for a duplicate; the address cannot be used yet.
+    pub tentative: bool,
+    /// IPv6 found a duplicate; the address is not used.
+    pub dad_failed: bool,
+    /// Not looked for duplicates.
+    pub nodad: bool,
+    /// Without the route to its network.
+    pub noprefixroute: bool,
+    /// Set by an administrator, not by router advertisement or DHCP.
+    pub permanent: bool,
+}
+
+/// An address to put on a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NewAddress {
+    /// The address itself, with the prefix length of its network. An IPv4 address gets the network's
+    /// broadcast address, as tools do, from /30 down.
+    pub address: IpNetwork,
+    /// IPv6: use it at once, without looking for a duplicate.
+    pub nodad: bool,
+    /// Do not make the route to its network.
+    pub noprefixroute: bool,
+}
+
+impl NewAddress {
+    /// An address with duplicate detection and the route to its network.
+    #[must_use]
+    pub fn new(address: IpNetwork) -> Self {
+        Self { address, nodad: false, noprefixroute: false }
+    }
+}
+
+impl Netlink {
+    /// The addresses of one link, or of all.
+    ///
+    /// # Errors
+    /// What the kernel refused; a link that is not there is [`crate::Error::is_not_found`].
+    pub fn addresses(&self, index: Option<u32>) -> Result<Vec<Address>> {
+        let mut message = AddressMessage::default();
+        message.header.index = index.unwrap_or(0);
+        let object = || index.map_or_else(|| "of the namespace".into(), |i| format!("of link {i}").into());
+        let request = Request {
+            operation: "read addresses",
+            object: &object,
+            kind: RTM_GETADDR,
+            flags: 0,
+            body: &message,
+        };
+        let mut all =
+            self.dump(&request, |kind, body| Ok((kind == RTM_NEWADDR).then(|| decode(body)).flatten()))?;
+        // A kernel before 4.20 filters nothing.
+        all.retain(|address| index.is_none_or(|index| index == address.index));
+        Ok(all)
+    }
+
+    /// Puts an address on a link.
+    ///
+    /// # Errors
+    /// What the kernel refused: EEXIST for an address that the link has.
+    pub fn add_address(&self, index: u32, new: &NewAddress) -> Result<()> {
+        let mut message = message(index, new.address);
+        let mut flags = AddressFlags::empty();
+        flags.set(AddressFlags::Nodad, new.nodad);
+        flags.set(AddressFlags::Noprefixroute, new.noprefixroute);
+        if !flags.is_empty() {
+            message.attributes.push(AddressAttribute::Flags(flags));
+        }
+        if let Some(broadcast) = broadcast(new.address) {
+            message.attributes.push(AddressAttribute::Broadcast(broadcast));
+        }
+        self.command(&Request {
+            operation: "add address",
+            object: &object(index, new.address),
+            kind: RTM_NEWADDR,
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+            body: &message,
+        })
+    }
+
+    /// Takes an address off a link; one that is not there, and a link that is not there, are success.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn delete_address(&self, index: u32, address: IpNetwork) -> Result<()> {
+        let done = self.command(&Request {
+            operation: "delete address",
+            object: &object(index, address),
+            kind: RTM_DELADDR,
+            flags: 0,
+            body: &message(index, address),
+        });
+        match done {
+            Err(error) if error.is_not_found() => Ok(()),
+            done => done,
+        }
+    }
+}
+
+fn object(index: u32, address: IpNetwork) -> impl Fn() -> Object {
+    move || Object::Text(format!("{address} on link {index}"))
+}
+
+fn message(index: u32, address: IpNetwork) -> AddressMessage {
+    let mut message = AddressMessage::default();
+    message.header.index = index;
+    message.header.prefix_len = address.prefix();
+    message.header.family = match address {
+        IpNetwork::V4(_) => AddressFamily::Inet,
+        IpNetwork::V6(_) => AddressFamily::Inet6,
+    };
+    let link_local = match address.ip() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    message.header.scope = if link_local { AddressScope::Link } else { AddressScope::Universe };
+    message.attributes.push(AddressAttribute::Local(address.ip()));
+    if address.is_ipv4() {
+        message.attributes.push(AddressAttribute::Address(address.ip()));
+    }
+    message
+}
+
+fn broadcast(address: IpNetwork) -> Option<Ipv4Addr> {
+    match address {
+        IpNetwork::V4(net) if net.prefix() < 31 => Some(net.broadcast()),
+        _ => None,
+    }
+}
+
+/// The address in a message's body; none if the body is no such message.
+pub(crate) fn decode(body: &[u8]) -> Option<Address> {
+    const IFA_ADDRESS: u16 = 1;
+    const IFA_LOCAL: u16 = 2;
+    const IFA_FLAGS: u16 = 8;
+    let prefix = *body.get(1)?;
+    let mut flags = u32::from(*body.get(2)?);
+    let scope = *body.get(3)?;
+    let index = u32_at(body, 4)?;
+    let (mut address, mut local) = (None, None);
+    for attr in Attrs::new(body.get(8..)?) {
+        match attr.kind {
+            IFA_ADDRESS => address = attr.ip(),
+            IFA_LOCAL => local = attr.ip(),
+            IFA_FLAGS => flags = attr.u32()?,
+            _ => {}
+        }
+    }
+    let flags = AddressFlags::from_bits_retain(flags);
+    Some(Address {
+        index,
+        // With a peer, IFA_ADDRESS is the peer's.
+        address: IpNetwork::new(local.or(address)?, prefix).ok()?,
+        scope,
+        tentative: flags.contains(AddressFlags::Tentative),
+        dad_failed: flags.contains(AddressFlags::Dadfailed),
+        nodad: flags.contains(AddressFlags::Nodad),
+        noprefixroute: flags.contains(AddressFlags::Noprefixroute),
+        permanent: flags.contains(AddressFlags::Permanent),
+    })
+}

@@ -1,0 +1,260 @@
+//! Routes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::route::{
+    RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteProtocol, RouteScope, RouteType, RouteVia,
+};
+
+use crate::attrs::{Attr, Attrs, u32_at};
+use crate::netlink::Request;
+use crate::{Netlink, Object, Result};
+
+pub(crate) const RTM_NEWROUTE: u16 = 24;
+pub(crate) const RTM_DELROUTE: u16 = 25;
+const RTM_GETROUTE: u16 = 26;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// A unicast route (`struct rtmsg` and `RTA_*` of `linux/rtnetlink.h`).
+///
+/// For [`Netlink::add_route`], what is `None` is the kernel's default; in what [`Netlink::routes`]
+/// gives, it is what the kernel did not say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Where to; prefix length 0 is the default route. Host bits are cut off.
+    pub destination: IpNetwork,
+    /// Through whom; of the other family for IPv4 through an IPv6 router (RFC 5549).
+    pub gateway: Option<IpAddr>,
+    /// Index of the link it leaves by.
+    pub index: Option<u32>,
+    /// Preferred source address.
+    pub source: Option<IpAddr>,
+    /// Metric: the smaller wins. IPv6 without one is 1024.
+    pub metric: Option<u32>,
+    /// Path MTU of the route in bytes.
+    pub mtu: Option<u32>,
+    /// TCP segment size that is advertised, in bytes.
+    pub advmss: Option<u32>,
+    /// Table; 254 is the main one.
+    pub table: u32,
+    /// Scope: 0 global, 253 link, 254 host. Without: link where there is no gateway. IPv6 has none.
+    pub scope: Option<u8>,
+    /// The gateway is on the link whatever the link's networks say.
+    pub onlink: bool,
+    /// Who made it: 2 the kernel, 3 boot, 4 an administrator (`RTPROT_*`).
+    pub protocol: u8,
+}
+
+impl Route {
+    /// The main table.
+    pub const MAIN: u32 = 254;
+
+    /// A route of an administrator in the main table.
+    #[must_use]
+    pub fn new(destination: IpNetwork, gateway: Option<IpAddr>, index: Option<u32>) -> Self {
+        Self {
+            destination,
+            gateway,
+            index,
+            source: None,
+            metric: None,
+            mtu: None,
+            advmss: None,
+            table: Self::MAIN,
+            scope: None,
+            onlink: false,
+            protocol: RouteProtocol::Static.into(),
+        }
+    }
+
+    /// Where to, as the kernel keeps it: without host bits.
+    fn network(&self) -> IpNetwork {
+        IpNetwork::new(self.destination.network(), self.destination.prefix()).unwrap_or(self.destination)
+    }
+}
+
+impl Netlink {
+    /// The unicast routes of all tables, of one link or of all links. Routes with several next hops are
+    /// not among them: k8slan makes none.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn routes(&self, index: Option<u32>) -> Result<Vec<Route>> {
+        let mut all = Vec::new();
+        // One family at a time: for both together the kernel takes no filter.
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let mut message = RouteMessage::default();
+            message.header.address_family = family;
+            message.attributes.extend(index.map(RouteAttribute::Oif));
+            let object =
+                || index.map_or_else(|| "of the namespace".into(), |i| format!("of link {i}").into());
+            let request = Request {
+                operation: "read routes",
+                object: &object,
+                kind: RTM_GETROUTE,
+                flags: 0,
+                body: &message,
+            };
+            let routes =
+                self.dump(&request, |kind, body| Ok((kind == RTM_NEWROUTE).then(|| decode(body)).flatten()));
+            match routes {
+                Ok(routes) => all.extend(routes),
+                // A kernel without IPv6.
+                Err(error) if error.errno() == Some(crate::Errno::EOPNOTSUPP) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        // A kernel before 5.0 filters nothing.
+        all.retain(|route: &Route| index.is_none() || route.index == index);
+        Ok(all)
+    }
+
+    /// Makes a route.
+    ///
+    /// # Errors
+    /// What the kernel refused: EEXIST for a route to the same network with the same metric in that
+    /// table, ENETUNREACH for a gateway that no network of the link has ([`Route::onlink`] helps).
+    pub fn add_route(&self, route: &Route) -> Result<()> {
+        self.command(&Request {
+            operation: "add route",
+            object: &object(route),
+            kind: RTM_NEWROUTE,
+            flags: NLM_F_CREATE | NLM_F_EXCL,
+            body: &message(route, true),
+        })
+    }
+
+    /// Takes a route away; one that is not there is success.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn delete_route(&self, route: &Route) -> Result<()> {
+        let done = self.command(&Request {
+            operation: "delete route",
+            object: &object(route),
+            kind: RTM_DELROUTE,
+            flags: 0,
+            body: &message(route, false),
+        });
+        match done {
+            Err(error) if error.is_not_found() => Ok(()),
+            done => done,
+        }
+    }
+}
+
+fn object(route: &Route) -> impl Fn() -> Object {
+    move || {
+        let mut text = format!("to {}", route.network());
+        if let Some(gateway) = route.gateway {
+            text += &format!(" via {gateway}");
+        }
+        if let Some(index) = route.index {
+            text += &format!(" on link {index}");
+        }
+        Object::Text(text)
+    }
+}
+
+fn message(route: &Route, new: bool) -> RouteMessage {
+    let network = route.network();
+    let mut message = RouteMessage::default();
+    let header = &mut message.header;
+    header.address_family = if network.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    header.destination_prefix_length = network.prefix();
+    header.protocol = route.protocol.into();
+    header.kind = RouteType::Unicast;
+    header.scope = match (route.scope, route.gateway) {
+        (Some(scope), _) => scope.into(),
+        // On deletion "nowhere" matches every scope.
+        (None, _) if !new => RouteScope::NoWhere,
+        (None, None) if network.is_ipv4() => RouteScope::Link,
+        (None, _) => RouteScope::Universe,
+    };
+    if route.onlink {
+        header.flags |= RouteFlags::Onlink;
+    }
+    let attributes = &mut message.attributes;
+    match u8::try_from(route.table) {
+        Ok(table) => header.table = table,
+        Err(_) => attributes.push(RouteAttribute::Table(route.table)),
+    }
+    if network.prefix() != 0 {
+        attributes.push(RouteAttribute::Destination(network.ip().into()));
+    }
+    match route.gateway {
+        Some(IpAddr::V6(gateway)) if network.is_ipv4() => {
+            attributes.push(RouteAttribute::Via(RouteVia::Inet6(gateway)));
+        }
+        Some(gateway) => attributes.push(RouteAttribute::Gateway(gateway.into())),
+        None => {}
+    }
+    attributes.extend(route.index.map(RouteAttribute::Oif));
+    attributes.extend(route.source.map(|source| RouteAttribute::PrefSource(source.into())));
+    attributes.extend(route.metric.map(RouteAttribute::Priority));
+    let metrics: Vec<_> = [route.mtu.map(RouteMetric::Mtu), route.advmss.map(RouteMetric::Advmss)]
+        .into_iter()
+        .flatten()
+        .collect();
+    if new && !metrics.is_empty() {
+        attributes.push(RouteAttribute::Metrics(metrics));
+    }
+    message
+}
+
+/// The route in a message's body; none if the body is no such message or the route is no unicast one.
+pub(crate) fn decode(body: &[u8]) -> Option<Route> {
+    const RTN_UNICAST: u8 = 1;
+    const RTA_DST: u16 = 1;
+    const RTA_OIF: u16 = 4;
+    const RTA_GATEWAY: u16 = 5;
+    const RTA_PRIORITY: u16 = 6;
+    const RTA_PREFSRC: u16 = 7;
+    const RTA_METRICS: u16 = 8;
+    const RTA_MULTIPATH: u16 = 9;
+    const RTA_TABLE: u16 = 15;
+    const RTA_VIA: u16 = 18;
+    const RTAX_MTU: u16 = 2;
+    const RTAX_ADVMSS: u16 = 8;
+    let &[family, prefix, _, _, table, protocol, scope, kind, ..] = body else { return None };
+    if kind != RTN_UNICAST {
+        return None;
+    }
+    let any: IpAddr = match family {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let mut route = Route::new(IpNetwork::new(any, prefix).ok()?, None, None);
+    route.table = table.into();
+    route.protocol = protocol;
+    route.scope = (family == AF_INET).then_some(scope);
+    route.onlink = RouteFlags::from_bits_retain(u32_at(body, 8)?).contains(RouteFlags::Onlink);
+    for attr in Attrs::new(body.get(12..)?) {
+        match attr.kind {
+            RTA_DST => route.destination = IpNetwork::new(attr.ip()?, prefix).ok()?,
+            RTA_OIF => route.index = attr.u32(),
+            RTA_GATEWAY => route.gateway = attr.ip(),
+            RTA_VIA => route.gateway = Attr { kind: RTA_VIA, value: attr.value.get(2..)? }.ip(),
+            RTA_PRIORITY => route.metric = attr.u32(),
+            RTA_PREFSRC => route.source = attr.ip(),
+            RTA_TABLE => route.table = attr.u32()?,
+            RTA_MULTIPATH => return None,
+            RTA_METRICS => {
+                for metric in attr.nested() {
+                    match metric.kind {
+                        RTAX_MTU => route.mtu = metric.u32(),
+                        RTAX_ADVMSS => route.advmss = metric.u32(),
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(route)
+}
