@@ -8,12 +8,14 @@ mod mac;
 mod macvtap;
 mod number;
 mod spoke;
+mod vlan_set;
 
 pub use ifname::{IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
 pub use macvtap::{Attach, MacvtapMode, UnknownName};
 pub use number::{Mtu, OutOfRange, UdpPort, VlanId, Vni};
 pub use spoke::{SpokeName, SpokeNameError};
+pub use vlan_set::{VlanSet, VlanSetError};
 
 /// Serde through `FromStr`/`TryFrom<String>` and `Display`, for the string-like types.
 macro_rules! serde_as_text {
