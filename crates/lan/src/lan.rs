@@ -1,0 +1,138 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use net_types::{Attach, IfName, MacvtapMode, Mtu, SpokeName, UdpPort, Vni};
+
+use crate::{Group, LanKey, NetnsName};
+
+/// A LAN whose specification is good by itself. Whether it gets along with the others is
+/// [`crate::decide`]'s.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lan {
+    /// Which LAN.
+    pub key: LanKey,
+    /// Its network namespace on every node.
+    pub netns: NetnsName,
+    /// The bridge in the namespace.
+    pub bridge: IfName,
+    /// The VXLAN device in the namespace.
+    pub vxlan: IfName,
+    /// The VXLAN network identifier.
+    pub vni: Vni,
+    /// The multicast group of the nodes.
+    pub group: Group,
+    /// The UDP port of the VXLAN device.
+    pub port: UdpPort,
+    /// The underlay of nodes that `underlays` does not name.
+    pub default_underlay: Option<IfName>,
+    /// Underlays by node name.
+    pub underlays: BTreeMap<String, IfName>,
+    /// The MTU that every node must have; `None`: what the node's underlay has room for.
+    pub mtu: Option<Mtu>,
+    /// The spokes.
+    pub spokes: BTreeMap<SpokeName, Spoke>,
+    /// The namespaces whose pods may attach; `None`: all.
+    pub allowed_namespaces: Option<BTreeSet<String>>,
+}
+
+/// What stands at the pod's end of a spoke.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spoke {
+    /// A macvtap or a bare veth.
+    pub attach: Attach,
+    /// The macvtap's mode.
+    pub mode: MacvtapMode,
+}
+
+impl Lan {
+    /// The underlay device on a node; `None` where the LAN has none there, so that it is not built.
+    #[must_use]
+    pub fn underlay(&self, node: &str) -> Option<&IfName> {
+        self.underlays.get(node).or(self.default_underlay.as_ref())
+    }
+
+    /// The MTU of the LAN on a node whose underlay has this MTU.
+    ///
+    /// # Errors
+    /// The underlay has no room for the MTU that is asked for, or for any.
+    pub fn mtu_on(&self, underlay: Mtu) -> Result<Mtu, NoRoom> {
+        let headroom = self.group.headroom();
+        let no_room = NoRoom { underlay, headroom, wanted: self.mtu };
+        let room = underlay.get().checked_sub(headroom).and_then(|room| Mtu::try_from(u64::from(room)).ok());
+        match (self.mtu, room) {
+            (Some(wanted), Some(room)) if wanted <= room => Ok(wanted),
+            (None, Some(room)) => Ok(room),
+            _ => Err(no_room),
+        }
+    }
+}
+
+/// The underlay's MTU is too small.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    underlay: Mtu,
+    headroom: u32,
+    wanted: Option<Mtu>,
+}
+
+impl std::fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { underlay, headroom, wanted } = self;
+        match wanted {
+            Some(wanted) => write!(
+                f,
+                "an MTU of {wanted} needs {needed} on the underlay ({headroom} bytes for VXLAN), which has {underlay}: \
+                 raise the underlay's MTU or lower the LAN's",
+                needed = u64::from(wanted.get()) + u64::from(*headroom),
+            ),
+            None => write!(
+                f,
+                "the underlay's MTU of {underlay} leaves no room for VXLAN ({headroom} bytes): raise it"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for NoRoom {}
+
+impl Group {
+    /// The bytes between an underlay's MTU and the LAN's: the outer IP header, UDP (8), VXLAN (8) and
+    /// the inner Ethernet header with one 802.1Q tag (18).
+    #[must_use]
+    pub fn headroom(self) -> u32 {
+        if self.get().is_ipv6() { 40 + 8 + 8 + 18 } else { 20 + 8 + 8 + 18 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{document, key};
+
+    fn on(group: &str, wanted: Option<i64>, underlay: u64) -> Result<u32, String> {
+        let mut spec = document();
+        spec.vxlan_grp = group.to_owned();
+        spec.mtu = wanted;
+        let lan = Lan::new(key("a/b"), &spec).unwrap();
+        lan.mtu_on(Mtu::try_from(underlay).unwrap()).map(Mtu::get).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn the_mtu_leaves_room_for_the_outer_headers() {
+        assert_eq!(on("ff02::14", None, 1500), Ok(1426));
+        assert_eq!(on("239.1.1.1", None, 1500), Ok(1446));
+        assert_eq!(on("ff02::14", Some(1300), 1500), Ok(1300));
+        assert_eq!(on("ff02::14", Some(1426), 1500), Ok(1426));
+        let error = on("ff02::14", Some(1500), 1500).unwrap_err();
+        assert!(error.contains("an MTU of 1500 needs 1574 on the underlay"), "{error}");
+        assert!(on("ff02::14", None, 100).unwrap_err().contains("no room for VXLAN"));
+    }
+
+    #[test]
+    fn a_node_outside_the_map_takes_the_default() {
+        let mut spec = document();
+        spec.default_vxlan_dev = None;
+        let lan = Lan::new(key("a/b"), &spec).unwrap();
+        assert_eq!(lan.underlay("worker2").unwrap().as_str(), "eth2");
+        assert_eq!(lan.underlay("worker3"), None);
+    }
+}

@@ -1,0 +1,120 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+#[cfg(feature = "crd")]
+use crate::crd;
+
+/// A virtual LAN over the nodes, as its author wrote it.
+///
+/// The values are what stands in the object, right or wrong; [`crate::Lan::new`] makes of them what
+/// they mean, or says everything that is wrong with them. Fields that this version does not know are
+/// ignored, as a node must go on reading objects that a newer one understands; [`crate::manifest`]
+/// refuses them in files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(
+    feature = "crd",
+    derive(kube::CustomResource, schemars::JsonSchema),
+    kube(
+        group = "lan.k8slan.io",
+        version = "v1beta1",
+        kind = "LAN",
+        plural = "lans",
+        root = "LanObject",
+        namespaced,
+        doc = "A virtual layer-2 network over all nodes: on each node a bridge and a VXLAN device in a network namespace of its own, and one port per spoke.",
+        derive = "PartialEq",
+        printcolumn = r#"{"name": "Ns", "type": "string", "jsonPath": ".spec.ns"}"#,
+        printcolumn = r#"{"name": "VNI", "type": "integer", "jsonPath": ".spec.vni"}"#,
+        printcolumn = r#"{"name": "Spokes", "type": "string", "jsonPath": ".spec.spokes", "priority": 1}"#,
+        printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#,
+    ),
+    schemars(description = "What the LAN is on every node.", extend("x-kubernetes-validations" = crd::spec_rules()))
+)]
+pub struct LanSpec {
+    /// The name of the LAN's network namespace on every node, where `ip -n <ns>` finds it. Unique over all LANs.
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::netns"))]
+    pub ns: String,
+    /// The name of the bridge in the namespace.
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::own_link"))]
+    pub bridge: String,
+    /// The name of the VXLAN device in the namespace.
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::own_link"))]
+    pub vxlan: String,
+    /// The VXLAN network identifier, 1 to 16777215. Unique over all LANs.
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::vni"))]
+    pub vni: i64,
+    /// The multicast group, IPv6 or IPv4, that the nodes reach one another by.
+    #[serde(default = "default_group")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::group"))]
+    pub vxlan_grp: String,
+    /// The UDP port of the VXLAN device.
+    #[serde(default = "default_port")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::port"))]
+    pub vxlan_port: i64,
+    /// The underlay device of every node that vxlanDevMap does not name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::node_link"))]
+    pub default_vxlan_dev: Option<String>,
+    /// The underlay device of single nodes, by node name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::node_links"))]
+    pub vxlan_dev_map: BTreeMap<String, String>,
+    /// The MTU of the LAN. Absent: each node takes what its underlay has room for, which is the underlay's MTU
+    /// less 74 bytes (less 54 with an IPv4 group).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::mtu"))]
+    pub mtu: Option<i64>,
+    /// The LAN's spokes: the names that pods and VMs attach by, each to one pod at a time. Unique over all LANs.
+    #[serde(default)]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::spokes"))]
+    pub spokes: Vec<String>,
+    /// What is different for single spokes, by their name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::overrides"))]
+    pub spoke_overrides: BTreeMap<String, SpokeOverride>,
+    /// What stands at the pod's end of a spoke: a macvtap, which VMs and ordinary pods can use, or a bare veth.
+    #[serde(default = "default_attach")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::attach"))]
+    pub attach: String,
+    /// The mode of the macvtaps. In passthru, guests may send from any MAC address.
+    #[serde(default = "default_mode")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::mode"))]
+    pub mode: String,
+    /// The namespaces whose pods may attach. Absent: all; empty: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::allowed_namespaces"))]
+    pub allowed_namespaces: Option<Vec<String>>,
+}
+
+/// What is different for one spoke.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub struct SpokeOverride {
+    /// In place of the LAN's attach.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::attach_override"))]
+    pub attach: Option<String>,
+    /// In place of the LAN's mode.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::mode_override"))]
+    pub mode: Option<String>,
+}
+
+pub(crate) fn default_group() -> String {
+    "ff02::14".to_owned()
+}
+
+pub(crate) fn default_port() -> i64 {
+    4789
+}
+
+pub(crate) fn default_attach() -> String {
+    "macvtap".to_owned()
+}
+
+pub(crate) fn default_mode() -> String {
+    "passthru".to_owned()
+}
