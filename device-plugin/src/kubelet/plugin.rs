@@ -1,0 +1,586 @@
+//! Keeping every spoke registered, whatever the kubelet does.
+//!
+//! One task owns all of the state. It waits for: the folder (a kubelet that starts deletes every
+//! socket and then makes `kubelet.sock`), the catalog, the beginning and end of ListAndWatch calls,
+//! answers to registrations, and retries that are due. It polls nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use net_types::SpokeName;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+
+use super::devices::{Advertised, StreamEvent};
+use super::folder::{Changes, FolderWatch, KubeletSocket, look_for_kubelet};
+use super::listener::{Connection, Endpoint, Listener, remove_socket};
+use super::registrar::{RegisterError, Registrar};
+use super::resource::spoke_of_socket;
+use super::service::Service;
+use super::v1beta1::device_plugin_server::DevicePluginServer;
+use super::{Catalog, Spokes};
+
+const KUBELET_SOCKET: &str = "kubelet.sock";
+
+/// How many registrations are under way at once.
+const PARALLEL: usize = 32;
+
+/// The kubelet closes a connection and then marks the resource as gone; a registration that comes in
+/// between would be marked instead. So a stream that ended is given this long.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// A kubelet that took a registration asks for the device list at once.
+const LIST_DEADLINE: Duration = Duration::from_secs(10);
+
+const FIRST_RETRY: Duration = Duration::from_millis(20);
+const LAST_RETRY: Duration = Duration::from_secs(10);
+
+/// How long open calls may take to end when the daemon stops.
+const STOP_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Why the device plugin cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum KubeletError {
+    /// The folder cannot be watched.
+    #[error(
+        "cannot watch the kubelet's folder {dir:?} (too many watches? see fs.inotify.max_user_instances)"
+    )]
+    Watch {
+        /// The folder.
+        dir: PathBuf,
+        /// The system's words.
+        source: io::Error,
+    },
+    /// The gRPC server ended by itself.
+    #[error("the device plugin's gRPC server ended")]
+    Server(#[source] tonic::transport::Error),
+}
+
+/// How it stands between this node and its kubelet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Status {
+    /// The kubelet's side.
+    pub kubelet: KubeletState,
+    /// Resources that should be registered.
+    pub wanted: usize,
+    /// Resources whose device list the kubelet is reading.
+    pub registered: usize,
+    /// The last thing that went wrong and has not gone right since.
+    pub problem: Option<String>,
+}
+
+/// What is known of the kubelet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KubeletState {
+    /// There is no `kubelet.sock`.
+    Absent,
+    /// There is something that must not be trusted, and why.
+    Refused(String),
+    /// There is a socket.
+    Present,
+}
+
+/// The device plugins of a node, one per spoke.
+pub struct DevicePlugins<S> {
+    dir: PathBuf,
+    spokes: Arc<S>,
+    status: watch::Sender<Status>,
+}
+
+impl<S: Spokes> DevicePlugins<S> {
+    /// Device plugins in the kubelet's folder `dir` (`/var/lib/kubelet/device-plugins`).
+    #[must_use]
+    pub fn new(dir: PathBuf, spokes: Arc<S>) -> Self {
+        let none = Status { kubelet: KubeletState::Absent, wanted: 0, registered: 0, problem: None };
+        Self { dir, spokes, status: watch::channel(none).0 }
+    }
+
+    /// How it stands, now and whenever that changes.
+    #[must_use]
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.subscribe()
+    }
+
+    /// Serves and stays registered until `stop` is done; then ends all calls and removes the sockets.
+    /// Resources are left to the kubelet, which keeps them for its grace time.
+    ///
+    /// # Errors
+    /// The folder cannot be watched. Everything else is retried and shown in the status.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), KubeletError> {
+        let watched = |source| KubeletError::Watch { dir: self.dir.clone(), source };
+        let mut folder = FolderWatch::new(&self.dir).map_err(watched)?;
+        let mut catalog = self.spokes.catalog();
+        let (accepted, incoming) = mpsc::channel(PARALLEL);
+        let (events, mut reported) = mpsc::unbounded_channel();
+        let (stop_server, server_stops) = tokio::sync::oneshot::channel::<()>();
+        let service = DevicePluginServer::new(Service::new(Arc::clone(&self.spokes)));
+        let server = Server::builder()
+            // A kubelet asks for one list and now and then for a device.
+            .max_concurrent_streams(16)
+            .initial_connection_window_size(64 * 1024)
+            .initial_stream_window_size(64 * 1024)
+            .add_service(service)
+            .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
+                // An error is the sender's end, which means the same.
+                let _ = server_stops.await;
+            });
+        let mut server = std::pin::pin!(server);
+        let mut stop = std::pin::pin!(stop);
+
+        let mut state = State::new(self.dir.clone(), accepted, events);
+        state.remove_stale_sockets();
+        state.follow(&catalog.borrow_and_update());
+        state.kubelet_may_have_changed(true);
+        loop {
+            state.start_registrations();
+            self.status.send_if_modified(|status| state.report(status));
+            let due = state.next_due();
+            let retry = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                ended = &mut server => return ended.map_err(KubeletError::Server),
+                Some(event) = reported.recv() => state.stream(&event),
+                changes = folder.changes() => state.folder(&changes.map_err(watched)?),
+                Ok(()) = catalog.changed() => state.follow(&catalog.borrow_and_update()),
+                Some(done) = state.registrations.join_next() => state.registered(done),
+                () = retry => state.retry(),
+            }
+        }
+        state.close();
+        // The receiver is the server's, which is still there.
+        let _ = stop_server.send(());
+        drop(state);
+        if tokio::time::timeout(STOP_DEADLINE, server).await.is_err() {
+            tracing::debug!("calls were still open when the device plugin stopped");
+        }
+        Ok(())
+    }
+}
+
+/// A spoke's resource.
+struct Resource {
+    devices: watch::Sender<Advertised>,
+    endpoint: Arc<Endpoint>,
+    listener: Option<Listener>,
+    streams: BTreeSet<u64>,
+    stage: Stage,
+    failures: u32,
+    problem: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// Not registered with this kubelet; to be asked for at that time, or not before something happens.
+    Waiting(Option<Instant>),
+    /// The kubelet is being asked.
+    Asked,
+    /// The kubelet agreed, and has to ask for the device list by then.
+    Agreed(Instant),
+    /// The kubelet reads the device list.
+    Listed,
+    /// The spoke is gone; the kubelet is being told.
+    Leaving,
+}
+
+type Registered = (SpokeName, u64, Result<(), RegisterError>);
+
+struct State {
+    dir: PathBuf,
+    accepted: mpsc::Sender<io::Result<Connection>>,
+    events: mpsc::UnboundedSender<StreamEvent>,
+    resources: BTreeMap<SpokeName, Resource>,
+    catalog: Arc<Catalog>,
+    kubelet: KubeletSocket,
+    registrar: Option<Registrar>,
+    /// Counts the lives of the kubelet that were seen.
+    life: u64,
+    registrations: JoinSet<Registered>,
+    /// When something is to be done by itself.
+    due: BTreeSet<(Instant, SpokeName)>,
+    listed: usize,
+    last_logged: Option<String>,
+}
+
+impl State {
+    fn new(
+        dir: PathBuf,
+        accepted: mpsc::Sender<io::Result<Connection>>,
+        events: mpsc::UnboundedSender<StreamEvent>,
+    ) -> Self {
+        Self {
+            dir,
+            accepted,
+            events,
+            resources: BTreeMap::new(),
+            catalog: Arc::default(),
+            kubelet: KubeletSocket::Absent,
+            registrar: None,
+            life: 0,
+            registrations: JoinSet::new(),
+            due: BTreeSet::new(),
+            listed: 0,
+            last_logged: None,
+        }
+    }
+
+    /// An earlier life of the daemon that was killed left its sockets.
+    fn remove_stale_sockets(&self) {
+        let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
+        for entry in entries.flatten() {
+            if entry.file_name().to_str().and_then(spoke_of_socket).is_some()
+                && let Err(error) = remove_socket(&entry.path())
+            {
+                tracing::warn!(path = ?entry.path(), %error, "cannot remove a stale socket");
+            }
+        }
+    }
+
+    /// Takes over what can be handed out.
+    fn follow(&mut self, catalog: &Arc<Catalog>) {
+        self.catalog = Arc::clone(catalog);
+        for (spoke, health) in catalog.iter() {
+            match self.resources.get(spoke) {
+                Some(resource) if resource.stage != Stage::Leaving => {
+                    resource.devices.send_if_modified(|advertised| {
+                        let next = Advertised::Device(health.clone());
+                        let changed = *advertised != next;
+                        *advertised = next;
+                        changed
+                    });
+                }
+                // Comes back when the kubelet has let go of the one before.
+                Some(_) => {}
+                None => self.add(spoke, Instant::now()),
+            }
+        }
+        let gone: Vec<_> =
+            self.resources.keys().filter(|spoke| !catalog.contains_key(*spoke)).cloned().collect();
+        for spoke in gone {
+            self.leave(&spoke);
+        }
+    }
+
+    fn add(&mut self, spoke: &SpokeName, when: Instant) {
+        let Some(health) = self.catalog.get(spoke) else { return };
+        let (devices, receiver) = watch::channel(Advertised::Device(health.clone()));
+        let endpoint =
+            Arc::new(Endpoint { spoke: spoke.clone(), devices: receiver, events: self.events.clone() });
+        let resource = Resource {
+            devices,
+            endpoint,
+            listener: None,
+            streams: BTreeSet::new(),
+            stage: Stage::Waiting(None),
+            failures: 0,
+            problem: None,
+        };
+        self.resources.insert(spoke.clone(), resource);
+        self.enter(spoke, Stage::Waiting(Some(when)));
+    }
+
+    fn leave(&mut self, spoke: &SpokeName) {
+        let Some(resource) = self.resources.get(spoke) else { return };
+        if resource.stage == Stage::Leaving {
+            return;
+        }
+        resource.devices.send_replace(Advertised::Gone);
+        let told = resource.streams.is_empty();
+        self.enter(spoke, Stage::Leaving);
+        if told {
+            self.resources.remove(spoke);
+        } else if let Some(resource) = self.resources.get_mut(spoke) {
+            resource.listener = None;
+        }
+    }
+
+    /// Changes a resource's stage, and with it what is counted and when it is due.
+    fn enter(&mut self, spoke: &SpokeName, stage: Stage) {
+        let Some(resource) = self.resources.get_mut(spoke) else { return };
+        let last = std::mem::replace(&mut resource.stage, stage);
+        if let Some(due) = last.due() {
+            self.due.remove(&(due, spoke.clone()));
+        }
+        if let Some(due) = stage.due() {
+            self.due.insert((due, spoke.clone()));
+        }
+        self.listed -= usize::from(last == Stage::Listed);
+        self.listed += usize::from(stage == Stage::Listed);
+        if stage == Stage::Listed {
+            resource.failures = 0;
+            resource.problem = None;
+            if self.listed == self.resources.len() {
+                tracing::info!(resources = self.listed, "registered with the kubelet");
+                self.last_logged = None;
+            }
+        }
+    }
+
+    fn folder(&mut self, changes: &Changes) {
+        let touched =
+            |names: &BTreeSet<String>| names.iter().filter_map(|n| spoke_of_socket(n)).collect::<Vec<_>>();
+        let lost = if changes.everything {
+            self.resources.keys().cloned().collect()
+        } else {
+            touched(&changes.removed)
+        };
+        for spoke in lost {
+            self.restore_socket(&spoke);
+        }
+        let of_kubelet = |names: &BTreeSet<String>| names.contains(KUBELET_SOCKET);
+        if of_kubelet(&changes.created) {
+            self.kubelet_may_have_changed(true);
+        } else if changes.everything || of_kubelet(&changes.removed) || of_kubelet(&changes.changed) {
+            self.kubelet_may_have_changed(false);
+        }
+    }
+
+    /// A socket that somebody deleted while its resource was registered, or about to be.
+    fn restore_socket(&mut self, spoke: &SpokeName) {
+        let Some(resource) = self.resources.get_mut(spoke) else { return };
+        let Some(listener) = &resource.listener else { return };
+        if !listener.is_in_place() {
+            resource.listener = None;
+            if let Err(error) = Self::listen(&self.dir, &self.accepted, resource) {
+                self.failed(spoke, error);
+            }
+        }
+    }
+
+    fn listen(
+        dir: &std::path::Path,
+        accepted: &mpsc::Sender<io::Result<Connection>>,
+        resource: &mut Resource,
+    ) -> Result<(), String> {
+        if resource.listener.as_ref().is_some_and(Listener::is_in_place) {
+            return Ok(());
+        }
+        resource.listener = None;
+        let listener = Listener::bind(dir, Arc::clone(&resource.endpoint), accepted.clone());
+        let listener = listener.map_err(|error| match std::error::Error::source(&error) {
+            Some(source) => format!("{error}: {source}"),
+            None => error.to_string(),
+        })?;
+        resource.listener = Some(listener);
+        Ok(())
+    }
+
+    /// Looks at `kubelet.sock`. A new one is a new kubelet, which knows nothing of us.
+    fn kubelet_may_have_changed(&mut self, new: bool) {
+        let found = look_for_kubelet(&self.dir, KUBELET_SOCKET);
+        if !new && found == self.kubelet {
+            return;
+        }
+        let same_socket = match (&self.kubelet, &found) {
+            (
+                KubeletSocket::Present { device, inode, .. },
+                KubeletSocket::Present { device: found_device, inode: found_inode, .. },
+            ) => !new && (device, inode) == (found_device, found_inode),
+            _ => false,
+        };
+        self.kubelet = found;
+        if same_socket {
+            return;
+        }
+        self.life += 1;
+        self.registrations.abort_all();
+        self.registrar = match &self.kubelet {
+            KubeletSocket::Present { .. } => {
+                tracing::info!(dir = ?self.dir, "the kubelet is there, registering");
+                Some(Registrar::new(self.dir.join(KUBELET_SOCKET)))
+            }
+            KubeletSocket::Refused(reason) => {
+                tracing::error!(reason, "not registering with the kubelet");
+                None
+            }
+            KubeletSocket::Absent => {
+                tracing::info!(dir = ?self.dir, "waiting for the kubelet");
+                None
+            }
+        };
+        let when = self.registrar.is_some().then(Instant::now);
+        let spokes: Vec<_> = self.resources.keys().cloned().collect();
+        for spoke in spokes {
+            let Some(resource) = self.resources.get_mut(&spoke) else { continue };
+            resource.failures = 0;
+            resource.problem = None;
+            if resource.stage == Stage::Leaving {
+                // The kubelet that had to be told is no more.
+                self.resources.remove(&spoke);
+                self.add(&spoke, Instant::now());
+            } else {
+                // Streams that are still open are the old kubelet's; they count no more.
+                resource.streams.clear();
+                self.enter(&spoke, Stage::Waiting(when));
+            }
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let ready = self.registrar.is_some() && self.registrations.len() < PARALLEL;
+        let mut due = self.due.iter();
+        if ready {
+            return due.next().map(|(due, _)| *due);
+        }
+        // What waits for its turn is started when another registration is answered.
+        let waits = |spoke: &SpokeName| {
+            self.resources.get(spoke).is_some_and(|resource| matches!(resource.stage, Stage::Waiting(_)))
+        };
+        due.find(|(_, spoke)| !waits(spoke)).map(|(due, _)| *due)
+    }
+
+    fn start_registrations(&mut self) {
+        let Some(registrar) = self.registrar.clone() else { return };
+        let now = Instant::now();
+        while self.registrations.len() < PARALLEL {
+            let Some((due, spoke)) = self.due.first().cloned() else { return };
+            let Some(resource) = self.resources.get_mut(&spoke) else {
+                self.due.remove(&(due, spoke));
+                continue;
+            };
+            if due > now || !matches!(resource.stage, Stage::Waiting(_)) {
+                return;
+            }
+            // A kubelet deletes sockets before it makes its own: one that is in place now, with this
+            // kubelet there, stays.
+            if let Err(error) = Self::listen(&self.dir, &self.accepted, resource) {
+                self.failed(&spoke, error);
+                continue;
+            }
+            self.enter(&spoke, Stage::Asked);
+            let (registrar, life) = (registrar.clone(), self.life);
+            self.registrations.spawn(async move {
+                let result = registrar.register(&spoke).await;
+                (spoke, life, result)
+            });
+        }
+    }
+
+    fn registered(&mut self, done: Result<Registered, tokio::task::JoinError>) {
+        // An error is a registration with a kubelet that is no more.
+        let Ok((spoke, life, result)) = done else { return };
+        if life != self.life {
+            return;
+        }
+        let Some(resource) = self.resources.get(&spoke) else { return };
+        if resource.stage != Stage::Asked {
+            return;
+        }
+        let listed = !resource.streams.is_empty();
+        match result {
+            _ if listed => self.enter(&spoke, Stage::Listed),
+            Ok(()) => self.enter(&spoke, Stage::Agreed(Instant::now() + LIST_DEADLINE)),
+            Err(error @ RegisterError::Version(_)) => {
+                self.note_problem(&spoke, error.to_string());
+                self.enter(&spoke, Stage::Waiting(None));
+            }
+            Err(error) => self.failed(&spoke, error.to_string()),
+        }
+    }
+
+    fn failed(&mut self, spoke: &SpokeName, problem: String) {
+        self.note_problem(spoke, problem);
+        let Some(resource) = self.resources.get_mut(spoke) else { return };
+        let wait = FIRST_RETRY.saturating_mul(1 << resource.failures.min(12)).min(LAST_RETRY);
+        resource.failures += 1;
+        self.enter(spoke, Stage::Waiting(Some(Instant::now() + wait)));
+    }
+
+    fn note_problem(&mut self, spoke: &SpokeName, problem: String) {
+        // A thousand resources meet the same problem at once; it is told once.
+        if self.last_logged.as_ref() != Some(&problem) {
+            tracing::warn!(%spoke, problem, "not registered with the kubelet");
+            self.last_logged = Some(problem.clone());
+        }
+        if let Some(resource) = self.resources.get_mut(spoke) {
+            resource.problem = Some(problem);
+        }
+    }
+
+    fn stream(&mut self, event: &StreamEvent) {
+        let Some(resource) = self.resources.get_mut(&event.spoke) else { return };
+        if event.open {
+            resource.streams.insert(event.stream);
+            if resource.stage != Stage::Leaving {
+                self.enter(&event.spoke, Stage::Listed);
+            }
+            return;
+        }
+        if !resource.streams.remove(&event.stream) || !resource.streams.is_empty() {
+            return;
+        }
+        let settled = Instant::now() + SETTLE;
+        match resource.stage {
+            Stage::Leaving => {
+                self.resources.remove(&event.spoke);
+                self.add(&event.spoke, settled);
+            }
+            Stage::Listed => self.enter(&event.spoke, Stage::Waiting(Some(settled))),
+            Stage::Waiting(_) | Stage::Asked | Stage::Agreed(_) => {}
+        }
+    }
+
+    /// Handles whoever's time has come; those that wait to be registered are started by themselves.
+    fn retry(&mut self) {
+        let now = Instant::now();
+        let late: Vec<_> = self.due.iter().take_while(|(due, _)| *due <= now).cloned().collect();
+        for (_, spoke) in late {
+            let agreed = |resource: &Resource| matches!(resource.stage, Stage::Agreed(_));
+            if self.resources.get(&spoke).is_some_and(agreed) {
+                let seconds = LIST_DEADLINE.as_secs();
+                self.failed(
+                    &spoke,
+                    format!(
+                        "the kubelet took the registration, but asked for no device list within {seconds} s"
+                    ),
+                );
+            }
+        }
+    }
+
+    /// Brings the status up to date, and says whether it changed.
+    fn report(&self, status: &mut Status) -> bool {
+        let next = Status {
+            kubelet: match &self.kubelet {
+                KubeletSocket::Absent => KubeletState::Absent,
+                KubeletSocket::Refused(reason) => KubeletState::Refused(reason.clone()),
+                KubeletSocket::Present { .. } => KubeletState::Present,
+            },
+            wanted: self.catalog.len(),
+            registered: self.listed,
+            problem: self.last_logged.clone().filter(|_| self.listed < self.resources.len()),
+        };
+        let changed = *status != next;
+        *status = next;
+        changed
+    }
+
+    fn close(&mut self) {
+        self.registrations.abort_all();
+        for resource in self.resources.values_mut() {
+            resource.devices.send_replace(Advertised::Closing);
+            resource.listener = None;
+        }
+    }
+}
+
+impl Stage {
+    fn due(self) -> Option<Instant> {
+        match self {
+            Self::Waiting(due) => due,
+            Self::Agreed(due) => Some(due),
+            Self::Asked | Self::Listed | Self::Leaving => None,
+        }
+    }
+}
