@@ -1,1 +1,12 @@
-//! k8slan
+//! What the end-to-end tests and the demo share: simulated nodes with the daemon on each, LANs as files, and
+//! pods attached by the plugin as a container runtime does it.
+
+mod attach;
+mod lan_file;
+mod traces;
+mod worker;
+
+pub use attach::{joined, on_spoke};
+pub use lan_file::LanFile;
+pub use traces::Traces;
+pub use worker::Worker;

@@ -8,9 +8,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::During;
+use crate::run::show_on_failure;
 use crate::{Error, Place, eventually};
 
-/// A long-lived process on a node. Dropping it kills it; when a test panics, the end of its log is shown.
+/// A long-lived process on a node. Dropping it kills it; if the trial fails, the end of its log is shown.
 #[derive(Debug)]
 pub struct Daemon {
     name: String,
@@ -92,11 +93,9 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            let log = self.log();
-            let lines: Vec<&str> = log.lines().collect();
-            let tail = &lines[lines.len().saturating_sub(40)..];
-            eprintln!("--- the end of the log of {}:\n{}\n---", self.name, tail.join("\n"));
-        }
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let tail = lines[lines.len().saturating_sub(40)..].join("\n");
+        show_on_failure(&format!("\n--- the end of the log of {}:\n{tail}\n", self.name));
     }
 }

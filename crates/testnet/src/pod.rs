@@ -89,7 +89,7 @@ impl<'node> Pod<'node> {
             netns: Some(self.path.clone()),
             ifname: ifname.to_owned(),
             args: format!(
-                "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID=uid-{}",
+                "IgnoreUnknown=true;K8S_POD_NAMESPACE=default;K8S_POD_NAME={};K8S_POD_INFRA_CONTAINER_ID={};K8S_POD_UID=uid-{}",
                 self.name, self.container, self.container
             ),
             path: None,

@@ -1,5 +1,7 @@
+use std::cell::Cell;
 use std::error::Error;
 use std::fmt::Write;
+use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed};
@@ -35,11 +37,28 @@ pub type Trial = libtest_mimic::Trial;
 
 /// Makes a trial of a function.
 pub fn test(name: &str, body: impl FnOnce() -> Outcome + Send + 'static) -> Trial {
-    Trial::ignorable_test(name, move || match body() {
-        Ok(()) => Ok(Completion::Completed),
-        Err(Stop::Skipped(reason)) => Ok(Completion::ignored_with(reason)),
-        Err(Stop::Failed(text)) => Err(Failed::from(text)),
+    Trial::ignorable_test(name, move || {
+        LOGS.take();
+        // By now the trial has dropped its daemons, and each has left the end of its log.
+        match panic::catch_unwind(AssertUnwindSafe(body)) {
+            Ok(Ok(())) => Ok(Completion::Completed),
+            Ok(Err(Stop::Skipped(reason))) => Ok(Completion::ignored_with(reason)),
+            Ok(Err(Stop::Failed(text))) => Err(Failed::from(format!("{text}{}", LOGS.take()))),
+            Err(panic) => {
+                eprint!("{}", LOGS.take());
+                panic::resume_unwind(panic)
+            }
+        }
     })
+}
+
+thread_local! {
+    static LOGS: Cell<String> = const { Cell::new(String::new()) };
+}
+
+/// Keeps a text that is shown if the calling thread's trial fails.
+pub(crate) fn show_on_failure(text: &str) {
+    LOGS.set(LOGS.take() + text);
 }
 
 /// Makes the list of trials from functions, each named as its function.

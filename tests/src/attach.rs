@@ -1,0 +1,22 @@
+use serde_json::{Value, json};
+use testnet::{Pod, Stop};
+
+use crate::Worker;
+
+/// The plugin's configuration as Multus hands it over for a network whose resource is this spoke.
+#[must_use]
+pub fn on_spoke(spoke: &str) -> Value {
+    json!({"cniVersion": "1.0.0", "name": "lan", "type": "macvtap", "deviceID": spoke})
+}
+
+/// A pod on a spoke, its interface `net1` with this address (`10.0.0.1/24`).
+///
+/// # Errors
+/// If the LAN is not built or the plugin refuses.
+pub fn joined<'a>(worker: &'a Worker, spoke: &str, address: &str) -> Result<Pod<'a>, Stop> {
+    worker.ready(spoke)?;
+    let pod = worker.pod(spoke)?;
+    pod.add("macvtap", "net1", &on_spoke(spoke))?;
+    pod.ip(&format!("addr add {address} dev net1 nodad"))?;
+    Ok(pod)
+}
