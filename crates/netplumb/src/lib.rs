@@ -4,23 +4,30 @@
 //! * [`Netlink`]: a blocking netlink socket inside a namespace, used from anywhere. Links, addresses,
 //!   routes, neighbours.
 //! * [`Sysctl`]: settings below `/proc/sys/net` of a namespace.
+//! * [`announce`] and [`probe`]: telling a LAN where an address is, and asking whether it is taken.
+//! * [`tap_device`]: the character device of a macvtap.
 //! * [`Error`]: what was asked for, of what, and the kernel's own words (its extended acknowledgement).
 //!
 //! Nothing here depends on the namespace of the calling thread, except where a name says `current`.
 
 mod address;
+mod announce;
 mod attrs;
 mod error;
+mod frame;
 mod link;
 mod neighbour;
 mod netlink;
 mod netns;
 mod netns_mount;
+mod packet;
+mod probe;
 mod route;
 mod sysctl;
 mod tap;
 
 pub use address::{Address, NewAddress};
+pub use announce::announce;
 pub use error::{DisplayPath, Error, Object, Result};
 pub use link::{
     AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgePort, Link, LinkChange, LinkKind, MacvlanInfo,
@@ -30,6 +37,7 @@ pub use neighbour::{FdbEntry, Neighbour};
 pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId};
 pub use nix::errno::Errno;
+pub use probe::{ProbeTiming, Taken, probe};
 pub use route::Route;
 pub use sysctl::{Conf, Sysctl, SysctlSet};
 pub use tap::{DevNum, tap_device};

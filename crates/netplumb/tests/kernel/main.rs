@@ -1,6 +1,7 @@
 //! The crate against the running kernel, in namespaces of the tests' own. Needs root.
 
 mod addresses;
+mod arp;
 mod links;
 mod tap;
 
