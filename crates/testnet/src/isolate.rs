@@ -99,7 +99,7 @@ fn inside(mark: &str) -> Result<(), Error> {
     crate::place::loopback_up()
 }
 
-fn chain(error: &Error) -> String {
+pub(crate) fn chain(error: &Error) -> String {
     match std::error::Error::source(error) {
         Some(source) => format!("{error}: {source}"),
         None => error.to_string(),

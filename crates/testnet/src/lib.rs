@@ -31,6 +31,7 @@ mod run;
 mod socket;
 mod switch;
 mod tap;
+pub mod vlan_kernel;
 mod wait;
 
 pub use bin::{bin_dir, program, workspace};
