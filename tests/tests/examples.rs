@@ -1,0 +1,108 @@
+//! Manifests are code: every YAML of `nad-examples/` is read by what reads it in a cluster.
+#![expect(clippy::unwrap_used, reason = "a test binary")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use lan::Lan;
+use lan::manifest::{self, Document};
+use serde_json::Value;
+
+fn examples() -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![testnet::workspace().join("nad-examples")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ext| ext == "yaml") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    found
+}
+
+/// The objects of one kind in one folder's files.
+fn objects(folder: &str, kind: &str) -> Vec<Value> {
+    examples()
+        .into_iter()
+        .filter(|(path, _)| path.parent().unwrap().ends_with(folder))
+        .map(|(_, text)| serde_saphyr::from_str::<Value>(&text).unwrap())
+        .filter(|object| object["kind"] == kind)
+        .collect()
+}
+
+#[test]
+fn every_lan_is_valid() {
+    let mut lans = 0;
+    for (path, text) in examples() {
+        for document in manifest::read(&text) {
+            match document {
+                Document::Lan { key, spec } => {
+                    Lan::new(key, &spec).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+                    lans += 1;
+                }
+                Document::Other(_) => {}
+                Document::Broken { message, .. } => panic!("{}: {message}", path.display()),
+            }
+        }
+    }
+    assert!(lans > 0, "no LAN among the examples");
+}
+
+#[test]
+fn every_file_is_of_a_kind_that_is_tested() {
+    let tested = ["LAN", "NetworkAttachmentDefinition", "Pod", "VirtualMachine"];
+    for (path, text) in examples() {
+        let object: Value =
+            serde_saphyr::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        let kind = object["kind"].as_str().unwrap_or_default();
+        assert!(tested.contains(&kind), "{}: kind {kind:?}", path.display());
+    }
+}
+
+/// The pod and the virtual machine of the document reach a spoke of its LAN through a network that exists.
+#[test]
+fn the_documents_objects_refer_to_one_another() {
+    let networks = objects("k8slan", "NetworkAttachmentDefinition");
+    let resource_of = |name: &str| {
+        let network = networks.iter().find(|n| n["metadata"]["name"] == name);
+        let network = network.unwrap_or_else(|| panic!("no network {name}"));
+        network["metadata"]["annotations"]["k8s.v1.cni.cncf.io/resourceName"].as_str().unwrap().to_owned()
+    };
+    let spokes: BTreeSet<String> = objects("k8slan", "LAN")
+        .iter()
+        .flat_map(|lan| lan["spec"]["spokes"].as_array().unwrap().clone())
+        .map(|spoke| format!("macvtap.k8slan.io/{}", spoke.as_str().unwrap()))
+        .collect();
+
+    let pods = objects("k8slan", "Pod");
+    let resource =
+        resource_of(pods[0]["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"].as_str().unwrap());
+    assert!(spokes.contains(&resource), "{resource} is no spoke");
+    assert_eq!(pods[0]["spec"]["containers"][0]["resources"]["limits"][&resource], 1);
+
+    let machines = objects("k8slan", "VirtualMachine");
+    let network = &machines[0]["spec"]["template"]["spec"]["networks"][1]["multus"]["networkName"];
+    assert!(spokes.contains(&resource_of(network.as_str().unwrap())));
+}
+
+#[test]
+fn every_network_has_a_configuration_that_its_plugin_takes() {
+    let mut networks = 0;
+    for (path, text) in examples() {
+        let object: Value = serde_saphyr::from_str(&text).unwrap();
+        if object["kind"] != "NetworkAttachmentDefinition" {
+            continue;
+        }
+        let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap())
+            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+        assert!(["macvtap"].contains(&config["type"].as_str().unwrap()), "{}", path.display());
+        networks += 1;
+    }
+    assert!(networks > 0);
+}
