@@ -1,1 +1,103 @@
-//! k8slan
+//! The Container Network Interface protocol, complete for the versions 0.3.0, 0.3.1, 0.4.0, 1.0.0
+//! and 1.1.0.
+//!
+//! A program implements [`Plugin`] and its `main` is a doorway:
+//!
+//! ```
+//! use std::process::ExitCode;
+//!
+//! use cni::{AddResult, Code, Plugin, PluginError, Request, Target, ValidAttachment};
+//!
+//! struct Example;
+//!
+//! #[derive(serde::Deserialize)]
+//! struct Config {
+//!     master: String,
+//! }
+//!
+//! #[derive(Debug, thiserror::Error)]
+//! enum Error {
+//!     #[error(transparent)]
+//!     Cni(#[from] cni::Error),
+//!     #[error("link {0:?} is not there: create it first")]
+//!     NoMaster(String),
+//! }
+//!
+//! impl PluginError for Error {
+//!     fn code(&self) -> Code {
+//!         match self {
+//!             Self::Cni(error) => error.code(),
+//!             Self::NoMaster(_) => Code::plugin(100),
+//!         }
+//!     }
+//! }
+//!
+//! impl Plugin for Example {
+//!     type Config = Config;
+//!     type Error = Error;
+//!     const NAME: &'static str = "example";
+//!     const ABOUT: &'static str = "attaches nothing, and says so";
+//!
+//!     fn add(&self, request: &Request<Config>, _target: &Target) -> Result<AddResult, Error> {
+//!         Err(Error::NoMaster(request.config.master.clone()))
+//!     }
+//!     fn del(&self, _: &Request<Config>, _: &Target<Option<std::path::PathBuf>>) -> Result<(), Error> {
+//!         Ok(())
+//!     }
+//!     fn check(&self, _: &Request<Config>, _: &Target, _promised: &AddResult) -> Result<(), Error> {
+//!         Ok(())
+//!     }
+//!     fn gc(&self, _: &Request<Config>, _valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
+//!         Ok(())
+//!     }
+//!     fn status(&self, _: &Request<Config>) -> Result<(), Error> {
+//!         Ok(())
+//!     }
+//! }
+//!
+//! fn main() -> ExitCode {
+//!     cni::run(&Example)
+//! }
+//! ```
+//!
+//! What comes in is checked once, here: the variables that the verb needs, the names, the version,
+//! `CNI_ARGS`, the configuration. What a plugin gets is therefore well formed, and what it answers is
+//! written in the shape of the version that was asked for. Everything is said in one JSON document
+//! on standard output, errors too. Source: the
+//! [specification](https://github.com/containernetworking/cni/blob/main/SPEC.md) 1.1.0 and its
+//! [conventions](https://github.com/containernetworking/cni/blob/main/CONVENTIONS.md).
+
+mod args;
+mod code;
+mod decode;
+mod delegate;
+mod document;
+mod doorway;
+mod environment;
+mod error;
+mod exec;
+mod name;
+mod namespace;
+mod plugin;
+mod request;
+mod requested;
+mod result;
+mod verb;
+mod version;
+mod wire;
+
+pub use args::CniArgs;
+pub use code::{Code, PluginError};
+pub use delegate::{Delegate, Delegated, Undone};
+pub use document::{ArgsCni, RuntimeConfig, ValidAttachment};
+pub use doorway::{Answer, MAX_STDIN, dispatch, run};
+pub use environment::Environment;
+pub use error::{Channel, DelegateFailure, Error};
+pub use name::{ContainerId, NameError, NetworkName};
+pub use plugin::Plugin;
+pub use request::{Request, Target};
+pub use requested::{RequestedIp, RequestedIpError};
+pub use result::{AddResult, Dns, Interface, IpConfig, Route};
+pub use verb::Verb;
+pub use version::Version;
+pub use wire::ErrorDocument;

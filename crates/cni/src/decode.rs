@@ -1,0 +1,50 @@
+use serde::Deserialize;
+
+use crate::Error;
+
+/// What was being read, for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// The protocol's own fields on standard input.
+    Protocol,
+    /// The plugin's fields on standard input.
+    Config,
+    /// `prevResult`.
+    PrevResult,
+}
+
+/// Reads a JSON object.
+///
+/// A derived `Deserialize` takes an array as well, by position; the specification does not.
+pub(crate) fn object<'de, T: Deserialize<'de>>(json: &'de [u8], what: What) -> Result<T, Error> {
+    match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
+        Some(b'{') | None => {}
+        // Whatever is no JSON at all gets its error from the parser.
+        Some(_) => {
+            if serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok() {
+                return Err(Error::NotAnObject);
+            }
+        }
+    }
+    serde_json::from_slice(json).map_err(|source| explain::<T>(json, what, source))
+}
+
+/// Finds the field that an error is about. That costs a second pass, so only an error pays for it.
+#[cold]
+fn explain<'de, T: Deserialize<'de>>(json: &'de [u8], what: What, source: serde_json::Error) -> Error {
+    use serde_json::error::Category;
+
+    if matches!(source.classify(), Category::Syntax | Category::Eof) && what != What::PrevResult {
+        return Error::NotJson(source);
+    }
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let field = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(error) => error.path().to_string(),
+        Ok(_) => ".".to_owned(),
+    };
+    match what {
+        What::Protocol => Error::Protocol { field, source },
+        What::Config => Error::Config { field, source },
+        What::PrevResult => Error::PrevResult { field, source },
+    }
+}

@@ -1,0 +1,111 @@
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use crate::{Dns, Error};
+
+/// What the runtime filled in for the capabilities that the configuration declares.
+///
+/// Source: CONVENTIONS.md, "Well-known Capabilities". What this crate does not interpret stays JSON text.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+#[non_exhaustive]
+pub struct RuntimeConfig {
+    /// `mac`, as it was given.
+    pub mac: Option<String>,
+    /// `ips`, each with or without a prefix length, as they were given.
+    pub ips: Option<Vec<String>>,
+    /// `deviceID`
+    #[serde(rename = "deviceID")]
+    pub device_id: Option<String>,
+    /// `ipRanges`: a list of lists of subnets, as host-local's `ranges`.
+    pub ip_ranges: Option<Box<RawValue>>,
+    /// `portMappings`
+    pub port_mappings: Option<Box<RawValue>>,
+    /// `bandwidth`
+    pub bandwidth: Option<Box<RawValue>>,
+    /// `dns`: `servers`, `searches`, `options`.
+    pub dns: Option<Box<RawValue>>,
+    /// `aliases`
+    pub aliases: Option<Vec<String>>,
+    /// `infinibandGUID`
+    #[serde(rename = "infinibandGUID")]
+    pub infiniband_guid: Option<String>,
+    /// `cgroupPath`
+    pub cgroup_path: Option<String>,
+}
+
+/// What stands below `args.cni`.
+///
+/// Source: CONVENTIONS.md, "args in network config", and Multus' `cni-args` annotation, which is
+/// merged there. Other keys belong to those who read them from the same document.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[non_exhaustive]
+pub struct ArgsCni {
+    /// `mac`, as it was given.
+    pub mac: Option<String>,
+    /// `ips`, as they were given. Present, even empty, it makes `IP` in `CNI_ARGS` ignored.
+    pub ips: Option<Vec<String>>,
+}
+
+/// An attachment that the runtime says is valid (`cni.dev/valid-attachments`).
+///
+/// Both are only ever compared, so they are as the runtime wrote them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+pub struct ValidAttachment {
+    /// `containerID`
+    #[serde(rename = "containerID")]
+    pub container_id: String,
+    /// `ifname`
+    pub ifname: String,
+}
+
+/// The protocol's fields of the document on standard input. Like in the reference plugins, `null` is
+/// as good as absent.
+#[derive(Deserialize)]
+pub(crate) struct Document<'a> {
+    #[serde(rename = "cniVersion")]
+    pub(crate) cni_version: Option<String>,
+    pub(crate) name: Option<String>,
+    #[serde(rename = "type")]
+    pub(crate) plugin_type: Option<String>,
+    pub(crate) capabilities: Option<BTreeMap<String, bool>>,
+    pub(crate) ipam: Option<Ipam>,
+    pub(crate) dns: Option<Dns>,
+    #[serde(rename = "runtimeConfig")]
+    pub(crate) runtime_config: Option<RuntimeConfig>,
+    pub(crate) args: Option<Args>,
+    #[serde(rename = "prevResult", borrow)]
+    pub(crate) prev_result: Option<&'a RawValue>,
+    #[serde(rename = "cni.dev/valid-attachments")]
+    pub(crate) valid_attachments: Option<Vec<ValidAttachment>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Ipam {
+    #[serde(rename = "type")]
+    pub(crate) plugin_type: Option<String>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Args {
+    pub(crate) cni: Option<ArgsCni>,
+}
+
+impl<'a> Document<'a> {
+    pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Error> {
+        crate::decode::object(json, crate::decode::What::Protocol)
+    }
+}
+
+/// The `cniVersion` of any input, for VERSION, which validates nothing.
+pub(crate) fn version_of(json: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct OnlyVersion {
+        #[serde(rename = "cniVersion")]
+        cni_version: Option<String>,
+    }
+    let version = serde_json::from_slice::<OnlyVersion>(json).ok()?.cni_version?;
+    (!version.is_empty()).then_some(version)
+}

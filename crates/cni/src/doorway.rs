@@ -1,0 +1,135 @@
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::document::version_of;
+use crate::environment::{COMMAND, NETNS};
+use crate::{Environment, Error, ErrorDocument, Plugin, PluginError, Target, Verb, Version};
+use crate::{decode, namespace, request, wire};
+
+/// The longest configuration that is read, in bytes. A longer one is an error (code 5), and nothing is
+/// done; a runtime's own are some kilobytes.
+pub const MAX_STDIN: u64 = 10 << 20;
+
+/// What a plugin says to its caller.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// One JSON document, or nothing.
+    pub stdout: Vec<u8>,
+    /// Whether the exit code is 0.
+    pub success: bool,
+}
+
+/// A plugin's whole `main`: reads the environment and standard input, calls the plugin, writes the
+/// answer to standard output.
+///
+/// Without `CNI_COMMAND` it is [`Plugin::by_hand`].
+pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
+    let environment = Environment::of_process();
+    if !environment.has_command() {
+        return plugin.by_hand();
+    }
+    let stdin = std::io::stdin();
+    // VERSION needs no input, and a person who tries it has none to give.
+    let answer = if stdin.is_terminal() {
+        dispatch(plugin, environment, std::io::empty())
+    } else {
+        dispatch(plugin, environment, stdin.lock())
+    };
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(&answer.stdout).and_then(|()| stdout.flush()) {
+        Ok(()) if answer.success => ExitCode::SUCCESS,
+        Ok(()) => ExitCode::FAILURE,
+        // The caller does not know what was done, so it has to take it for a failure and call DEL.
+        Err(error) => {
+            eprintln!("{}: writing the answer to standard output failed: {error}", P::NAME);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// One request from its environment and its standard input to its answer, without touching those of
+/// this process: what [`run`] does, for tests.
+///
+/// Delegates are run with the variables in `environment`.
+pub fn dispatch<P: Plugin>(plugin: &P, environment: Environment, stdin: impl Read) -> Answer {
+    let mut version = Version::LATEST;
+    match answer(plugin, environment, stdin, &mut version) {
+        Ok(stdout) => Answer { stdout, success: true },
+        Err(error) => Answer { stdout: error.to_json(version), success: false },
+    }
+}
+
+fn answer<P: Plugin>(
+    plugin: &P,
+    environment: Environment,
+    stdin: impl Read,
+    version: &mut Version,
+) -> Result<Vec<u8>, ErrorDocument> {
+    fn plugins<E: PluginError>(error: E) -> ErrorDocument {
+        ErrorDocument::of(&error)
+    }
+
+    let verb = verb(&environment)?;
+    if verb == Verb::Version {
+        // Nothing else is looked at: libcni probes with dummy values.
+        let input = read(stdin).unwrap_or_default();
+        return Ok(wire::versions(version_of(&input).as_deref())?);
+    }
+    let target = request::target(verb, &environment)?;
+    let (request, valid) = request::parse(verb, environment, read(stdin)?, version)?;
+    if let Some(path) = target.as_ref().and_then(|target| target.netns.as_deref()) {
+        namespace::check(verb, path)?;
+    }
+    let config = match (decode::object(&request.stdin, decode::What::Config), &target) {
+        (Ok(config), _) => config,
+        (Err(error), Some(target)) if verb == Verb::Del => {
+            return match plugin.del_misconfigured(&request, target) {
+                Some(done) => done.map(|()| Vec::new()).map_err(plugins),
+                None => Err(error.into()),
+            };
+        }
+        (Err(error), _) => return Err(error.into()),
+    };
+    let request = request.with_config(config);
+    let nothing = |()| Vec::new();
+    match (verb, target) {
+        (Verb::Add, Some(target)) => {
+            let result = plugin.add(&request, &existing(target)?).map_err(plugins)?;
+            Ok(wire::result(request.version, &result)?)
+        }
+        (Verb::Check, Some(target)) => {
+            let promised = request.prev_result.as_ref().ok_or(Error::NoPrevResult)?;
+            plugin.check(&request, &existing(target)?, promised).map(nothing).map_err(plugins)
+        }
+        (Verb::Del, Some(target)) => plugin.del(&request, &target).map(nothing).map_err(plugins),
+        (Verb::Gc, _) => plugin.gc(&request, valid.as_deref()).map(nothing).map_err(plugins),
+        (Verb::Status, _) => plugin.status(&request).map(nothing).map_err(plugins),
+        (Verb::Add | Verb::Check | Verb::Del | Verb::Version, _) => {
+            Err(Error::UnknownVerb(verb.to_string()).into())
+        }
+    }
+}
+
+fn verb(environment: &Environment) -> Result<Verb, Error> {
+    environment.check_unique()?;
+    let command = environment.text(COMMAND)?.unwrap_or_default();
+    Verb::parse(command).ok_or_else(|| Error::UnknownVerb(command.to_owned()))
+}
+
+/// The target of ADD and CHECK, for which the variables were checked to be there.
+fn existing(target: Target<Option<PathBuf>>) -> Result<Target, Error> {
+    let Target { container_id, ifname, netns } = target;
+    let netns = netns.ok_or_else(|| Error::VariablesMissing { verb: Verb::Add, names: NETNS.to_owned() })?;
+    Ok(Target { container_id, ifname, netns })
+}
+
+fn read(stdin: impl Read) -> Result<Vec<u8>, Error> {
+    // Large enough for what Multus sends, so that one read takes it all.
+    let mut input = Vec::with_capacity(8 << 10);
+    stdin.take(MAX_STDIN + 1).read_to_end(&mut input).map_err(Error::Stdin)?;
+    if input.len() as u64 > MAX_STDIN {
+        return Err(Error::StdinTooLong);
+    }
+    Ok(input)
+}

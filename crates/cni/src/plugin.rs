@@ -1,0 +1,106 @@
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use serde::de::DeserializeOwned;
+
+use crate::{AddResult, PluginError, Request, Target, ValidAttachment, Version};
+
+/// A CNI plugin: what it does for each verb, and nothing of the protocol.
+///
+/// Whatever a method needs that is not about one attachment is in the [`Request`]. Interface plugins
+/// pass every verb on to their IPAM plugin ([`Request::ipam`]).
+pub trait Plugin {
+    /// The plugin's own fields of the configuration, read from the same document as the protocol's.
+    ///
+    /// It must not deny unknown fields: the protocol's are in the same object.
+    type Config: DeserializeOwned;
+
+    /// What can go wrong.
+    type Error: PluginError;
+
+    /// The program's name, like `macvtap`.
+    const NAME: &'static str;
+
+    /// What it does, in half a line: `attaches a pod to …`.
+    const ABOUT: &'static str;
+
+    /// Attaches the container and says what was made.
+    ///
+    /// Whatever was made before a failure has to be undone before the error is returned. The target's
+    /// namespace existed a moment ago and is not the plugin's own.
+    ///
+    /// # Errors
+    /// The plugin's; nothing is left behind then.
+    fn add(&self, request: &Request<Self::Config>, target: &Target) -> Result<AddResult, Self::Error>;
+
+    /// Takes the attachment away. Absent things are success, and so is a namespace that is gone.
+    ///
+    /// # Errors
+    /// The plugin's; everything that could be removed has been.
+    fn del(
+        &self,
+        request: &Request<Self::Config>,
+        target: &Target<Option<PathBuf>>,
+    ) -> Result<(), Self::Error>;
+
+    /// DEL where the configuration is JSON but is not [`Plugin::Config`], so that ADD never
+    /// succeeded with it, or somebody changed it since.
+    ///
+    /// `None`, which is the default, answers with the error of the configuration. A plugin that finds
+    /// what it made without its configuration can clean up here, so that a typing error in a
+    /// configuration does not keep pods from ending.
+    fn del_misconfigured(
+        &self,
+        request: &Request<()>,
+        target: &Target<Option<PathBuf>>,
+    ) -> Option<Result<(), Self::Error>> {
+        let _ = (request, target);
+        None
+    }
+
+    /// Verifies what ADD promised; `promised` is the `prevResult` of the request.
+    ///
+    /// # Errors
+    /// What differs.
+    fn check(
+        &self,
+        request: &Request<Self::Config>,
+        target: &Target,
+        promised: &AddResult,
+    ) -> Result<(), Self::Error>;
+
+    /// Frees what belongs to no attachment in `valid`. `None` (the runtime gave no list) frees
+    /// nothing, an empty list everything.
+    ///
+    /// # Errors
+    /// All that went wrong; everything that could be freed has been.
+    fn gc(
+        &self,
+        request: &Request<Self::Config>,
+        valid: Option<&[ValidAttachment]>,
+    ) -> Result<(), Self::Error>;
+
+    /// Whether ADD could be served now.
+    ///
+    /// # Errors
+    /// What is missing, with [`Code::NOT_AVAILABLE`](crate::Code::NOT_AVAILABLE) or
+    /// [`Code::LIMITED_CONNECTIVITY`](crate::Code::LIMITED_CONNECTIVITY).
+    fn status(&self, request: &Request<Self::Config>) -> Result<(), Self::Error>;
+
+    /// The program was started without `CNI_COMMAND`, so by a person. The default says on standard
+    /// error what this is; a plugin with a command line of its own reads `std::env::args_os` here.
+    fn by_hand(&self) -> ExitCode {
+        eprintln!("{}", about::<Self>());
+        ExitCode::SUCCESS
+    }
+}
+
+/// The line about a plugin.
+pub(crate) fn about<P: Plugin + ?Sized>() -> String {
+    format!(
+        "{}: CNI plugin, {}; a container runtime runs it (CNI_COMMAND is not set). Versions: {}",
+        P::NAME,
+        P::ABOUT,
+        Version::list()
+    )
+}

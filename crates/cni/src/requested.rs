@@ -1,0 +1,124 @@
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use net_types::MacAddr;
+
+use crate::{Channel, Error, Request};
+
+/// An address that somebody asks for, with or without the length of its prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RequestedIp {
+    /// The address.
+    pub address: IpAddr,
+    /// The prefix length, where one was given: at most 32 or 128.
+    pub prefix: Option<u8>,
+}
+
+/// Why a text is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestedIpError {
+    /// Not an address at all.
+    #[error("{0:?} is no IP address: it takes one like 10.0.0.5, 10.0.0.5/24 or fd00::5/64")]
+    Address(String),
+    /// The prefix length is not a number or too large.
+    #[error("{0:?} has no valid prefix length: it takes a number up to {1}")]
+    Prefix(String, u8),
+}
+
+impl FromStr for RequestedIp {
+    type Err = RequestedIpError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| RequestedIpError::Address(text.to_owned()))?;
+        let max = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix
+            .map(|prefix| {
+                // u8's parser takes a sign.
+                let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+                match prefix.parse() {
+                    Ok(length) if digits && length <= max => Ok(length),
+                    _ => Err(RequestedIpError::Prefix(text.to_owned(), max)),
+                }
+            })
+            .transpose()?;
+        Ok(Self { address, prefix })
+    }
+}
+
+impl fmt::Display for RequestedIp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefix {
+            Some(prefix) => write!(f, "{}/{prefix}", self.address),
+            None => self.address.fmt(f),
+        }
+    }
+}
+
+impl<C> Request<C> {
+    /// The MAC address that somebody asks for: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` in
+    /// `CNI_ARGS`. Empty texts ask for nothing.
+    ///
+    /// # Errors
+    /// Where the one that counts is no address of a link; it says which channel it came by.
+    pub fn requested_mac(&self) -> Result<Option<MacAddr>, Error> {
+        let given = [
+            (Channel::RuntimeConfig, &self.runtime_config.mac),
+            (Channel::ArgsCni, &self.args_cni.mac),
+            (Channel::CniArgs, &self.args.mac),
+        ];
+        let given = given
+            .into_iter()
+            .find_map(|(channel, mac)| Some((channel, mac.as_deref().filter(|mac| !mac.is_empty())?)));
+        match given {
+            Some((channel, mac)) => {
+                mac.parse().map(Some).map_err(|source| Error::RequestedMac { channel, source })
+            }
+            None => Ok(None),
+        }
+    }
+
+    /// The addresses that somebody asks for: `runtimeConfig.ips`, else `args.cni.ips`, else `IP` in
+    /// `CNI_ARGS` (several with commas). With `args.cni.ips` present, even empty, `IP` is ignored.
+    ///
+    /// # Errors
+    /// Where one of those that count is no address; it says which channel it came by.
+    pub fn requested_ips(&self) -> Result<Vec<RequestedIp>, Error> {
+        fn parse<'a>(
+            channel: Channel,
+            ips: impl Iterator<Item = &'a str>,
+        ) -> Result<Vec<RequestedIp>, Error> {
+            ips.map(|ip| ip.trim().parse().map_err(|source| Error::RequestedIp { channel, source })).collect()
+        }
+        match (&self.runtime_config.ips, &self.args_cni.ips, &self.args.ip) {
+            (Some(ips), _, _) if !ips.is_empty() => {
+                parse(Channel::RuntimeConfig, ips.iter().map(String::as_str))
+            }
+            (_, Some(ips), _) => parse(Channel::ArgsCni, ips.iter().map(String::as_str)),
+            (_, None, Some(ip)) => parse(Channel::CniArgs, ip.split(',')),
+            (_, None, None) => Ok(Vec::new()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_with_and_without_prefix() {
+        for text in ["10.0.0.5", "10.0.0.5/24", "10.0.0.5/32", "fd00::5", "fd00::5/128", "fd00::5/0"] {
+            assert_eq!(text.parse::<RequestedIp>().unwrap().to_string(), text);
+        }
+        for bad in ["", "/", "10.0.0", "10.0.0.256", "fd00::5%eth0", "010.0.0.1", " 10.0.0.1"] {
+            assert!(matches!(bad.parse::<RequestedIp>(), Err(RequestedIpError::Address(_))), "{bad:?}");
+        }
+        for bad in ["10.0.0.5/33", "10.0.0.5/", "10.0.0.5/+1", "10.0.0.5/1/2", "fd00::/129", "::/256"] {
+            assert!(matches!(bad.parse::<RequestedIp>(), Err(RequestedIpError::Prefix(..))), "{bad:?}");
+        }
+    }
+}

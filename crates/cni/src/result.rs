@@ -1,0 +1,208 @@
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use ipnetwork::IpNetwork;
+use net_types::{IfName, MacAddr};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::decode::{What, object};
+use crate::{Error, Version};
+
+/// What ADD made, whatever the version: it is read from any of them and written in any of them.
+///
+/// Source: SPEC.md, section 5, "ADD Success". An IPAM plugin leaves `interfaces` empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AddResult {
+    /// All interfaces that were made, on the host too.
+    pub interfaces: Vec<Interface>,
+    /// The addresses.
+    pub ips: Vec<IpConfig>,
+    /// The routes.
+    pub routes: Vec<Route>,
+    /// How names are resolved.
+    pub dns: Dns,
+}
+
+/// An interface.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its hardware address; text, as another plugin's may not be Ethernet's.
+    #[serde(default, deserialize_with = "text")]
+    pub mac: Option<String>,
+    /// Its MTU in bytes. Written since 1.1.0.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// The path of the network namespace that it is in (`CNI_NETNS`); `None` on the host.
+    #[serde(default, deserialize_with = "path")]
+    pub sandbox: Option<PathBuf>,
+    /// The path of a socket that stands for it. Written since 1.1.0.
+    #[serde(default, rename = "socketPath", deserialize_with = "path")]
+    pub socket_path: Option<PathBuf>,
+    /// Its PCI device. Written since 1.1.0.
+    #[serde(default, rename = "pciID", deserialize_with = "text")]
+    pub pci_id: Option<String>,
+}
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct IpConfig {
+    /// The index in [`AddResult::interfaces`]; `None` from an IPAM plugin.
+    #[serde(default, deserialize_with = "index")]
+    pub interface: Option<usize>,
+    /// The address with the length of its prefix.
+    #[serde(deserialize_with = "cidr")]
+    pub address: IpNetwork,
+    /// The default gateway of that subnet.
+    #[serde(default, deserialize_with = "address")]
+    pub gateway: Option<IpAddr>,
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Route {
+    /// Where to.
+    #[serde(deserialize_with = "cidr")]
+    pub dst: IpNetwork,
+    /// The next hop; `None`: the gateway of an address may be used.
+    #[serde(default, deserialize_with = "address")]
+    pub gw: Option<IpAddr>,
+    /// The MTU along the path, in bytes. This and the following are written since 1.1.0.
+    #[serde(default)]
+    pub mtu: Option<u32>,
+    /// The segment size to advertise for TCP, in bytes.
+    #[serde(default)]
+    pub advmss: Option<u32>,
+    /// The priority (metric): lower is preferred.
+    #[serde(default)]
+    pub priority: Option<u32>,
+    /// The routing table.
+    #[serde(default)]
+    pub table: Option<u32>,
+    /// The scope: 0 global, 253 link, 254 host.
+    #[serde(default)]
+    pub scope: Option<u32>,
+}
+
+/// How names are resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Dns {
+    /// Name servers' addresses, by priority.
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
+    pub nameservers: Vec<String>,
+    /// The local domain.
+    #[serde(default, deserialize_with = "text", skip_serializing_if = "Option::is_none")]
+    pub domain: Option<String>,
+    /// Domains to search, by priority.
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
+    pub search: Vec<String>,
+    /// Options for the resolver.
+    #[serde(default, deserialize_with = "list", skip_serializing_if = "Vec::is_empty")]
+    pub options: Vec<String>,
+}
+
+impl Interface {
+    /// An interface on the host.
+    #[must_use]
+    pub fn on_host(name: &IfName, mac: Option<MacAddr>) -> Self {
+        Self { name: name.to_string(), mac: mac.map(|mac| mac.to_string()), ..Self::default() }
+    }
+
+    /// An interface in a container.
+    #[must_use]
+    pub fn in_container(name: &IfName, mac: Option<MacAddr>, netns: impl Into<PathBuf>) -> Self {
+        Self { sandbox: Some(netns.into()), ..Self::on_host(name, mac) }
+    }
+}
+
+impl IpConfig {
+    /// An address of the interface with that index.
+    #[must_use]
+    pub fn new(address: IpNetwork, gateway: Option<IpAddr>, interface: Option<usize>) -> Self {
+        Self { interface, address, gateway }
+    }
+}
+
+impl Route {
+    /// A route with nothing but a destination and a next hop.
+    #[must_use]
+    pub fn new(dst: IpNetwork, gw: Option<IpAddr>) -> Self {
+        Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
+    }
+}
+
+/// A result as it is read, from any version. As in the reference plugins, `null` is as good as absent.
+#[derive(Deserialize)]
+pub(crate) struct ResultDocument {
+    #[serde(rename = "cniVersion")]
+    cni_version: Option<String>,
+    interfaces: Option<Vec<Interface>>,
+    ips: Option<Vec<IpConfig>>,
+    routes: Option<Vec<Route>>,
+    dns: Option<Dns>,
+}
+
+impl ResultDocument {
+    /// The result, or the version where that is unknown. A missing one stands for the
+    /// configuration's, as libcni has it.
+    pub(crate) fn into_result(self) -> Result<AddResult, String> {
+        match self.cni_version {
+            Some(version) if !version.is_empty() && Version::parse(&version).is_none() => Err(version),
+            _ => Ok(AddResult {
+                interfaces: self.interfaces.unwrap_or_default(),
+                ips: self.ips.unwrap_or_default(),
+                routes: self.routes.unwrap_or_default(),
+                dns: self.dns.unwrap_or_default(),
+            }),
+        }
+    }
+}
+
+impl AddResult {
+    /// Reads a `prevResult`.
+    pub(crate) fn parse(json: &str) -> Result<Self, Error> {
+        object::<ResultDocument>(json.as_bytes(), What::PrevResult)?
+            .into_result()
+            .map_err(Error::PrevResultVersion)
+    }
+}
+
+/// Text, where the empty one is as good as none.
+fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
+}
+
+fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
+    text(deserializer).map(|text| text.map(PathBuf::from))
+}
+
+fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// An index; some old plugins write -1 for none.
+fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    Ok(Option::<i64>::deserialize(deserializer)?.and_then(|index| usize::try_from(index).ok()))
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {
+    text(deserializer)?.map(|text| text.parse().map_err(|_| no_address(&text, "10.0.0.1"))).transpose()
+}
+
+/// An address with the length of its prefix. `IpNetwork`'s own parser also takes one without, and
+/// netmasks.
+fn cidr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    let bad = || no_address(&text, "10.0.0.1/24");
+    let (address, prefix) = text.split_once('/').ok_or_else(bad)?;
+    if prefix.is_empty() || !prefix.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(bad());
+    }
+    let address = address.parse().map_err(|_| bad())?;
+    IpNetwork::new(address, prefix.parse().map_err(|_| bad())?).map_err(|_| bad())
+}
+
+fn no_address<E: serde::de::Error>(text: &str, example: &str) -> E {
+    E::custom(format_args!("{text:?} is no address like {example}"))
+}
