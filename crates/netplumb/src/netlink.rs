@@ -247,16 +247,16 @@ impl Inner {
 }
 
 /// One message of a datagram.
-pub(crate) struct Message<'a> {
-    pub(crate) kind: u16,
+struct Message<'a> {
+    kind: u16,
     flags: u16,
     sequence: u32,
-    pub(crate) body: &'a [u8],
+    body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
     /// Takes the first message off `rest`; none if nothing whole is left.
-    pub(crate) fn first(rest: &mut &'a [u8]) -> Option<Self> {
+    fn first(rest: &mut &'a [u8]) -> Option<Self> {
         let all = *rest;
         let length = usize::try_from(attrs::u32_at(all, 0)?).ok()?;
         let body = all.get(HEADER..length)?;

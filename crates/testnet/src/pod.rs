@@ -94,7 +94,6 @@ impl<'node> Pod<'node> {
             ),
             path: None,
             config: config.to_string(),
-            under: Vec::new(),
         }
     }
 

@@ -1,1 +1,70 @@
-//! k8slan
+//! The CNI main plugin `macvtap`: attaches a pod or a VM to a spoke of a LAN, to any link of the host, or moves
+//! an existing macvtap into it.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `config` | the plugin's keys, and what they ask for |
+//! | `base` | what an attachment stands on, decided before anything is made |
+//! | `lan_side` | the veth pair in the LAN's namespace |
+//! | `tap`, `device` | the minor and the node of `/dev/tapN` |
+//! | `add`, `del`, `check`, `status` | the verbs |
+
+mod add;
+mod base;
+mod call;
+mod check;
+mod config;
+mod del;
+mod device;
+mod error;
+mod lan_side;
+mod status;
+mod tap;
+
+use std::path::PathBuf;
+
+use cni::{AddResult, Plugin, Request, Target, ValidAttachment};
+
+pub use config::Config;
+pub use device::DeviceError;
+pub use error::Error;
+
+/// The plugin.
+#[derive(Clone, Copy, Debug)]
+pub struct Macvtap;
+
+impl Plugin for Macvtap {
+    type Config = Config;
+    type Error = Error;
+
+    const NAME: &'static str = "macvtap";
+    const ABOUT: &'static str = "attaches pods and VMs to the spokes of a LAN";
+
+    fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
+        add::add(request, target)
+    }
+
+    fn del(&self, request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
+        del::del(request, target)
+    }
+
+    fn del_misconfigured(
+        &self,
+        request: &Request<()>,
+        target: &Target<Option<PathBuf>>,
+    ) -> Option<Result<(), Error>> {
+        Some(del::del_misconfigured(request, target))
+    }
+
+    fn check(&self, request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
+        check::check(request, target, promised)
+    }
+
+    fn gc(&self, request: &Request<Config>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
+        del::gc(request, valid)
+    }
+
+    fn status(&self, request: &Request<Config>) -> Result<(), Error> {
+        status::status(request)
+    }
+}

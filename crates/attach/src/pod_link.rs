@@ -1,0 +1,147 @@
+use std::net::IpAddr;
+
+use cni::{AddResult, IpConfig};
+use ipnetwork::IpNetwork;
+use net_types::{IfName, MacAddr};
+use netplumb::{Netlink, Netns, NewAddress, Route, announce};
+
+/// An interface in a pod, made and up, that gets what the IPAM plugin answered.
+#[derive(Clone, Copy)]
+pub struct PodLink<'a> {
+    /// The pod's namespace.
+    pub netns: &'a Netns,
+    /// A socket in it.
+    pub netlink: &'a Netlink,
+    /// The interface's index there.
+    pub index: u32,
+    /// Its name there.
+    pub name: &'a IfName,
+    /// Its Ethernet address.
+    pub mac: MacAddr,
+}
+
+/// What goes wrong with a pod's addresses and routes.
+#[derive(Debug, thiserror::Error)]
+pub enum PodError {
+    /// The kernel refused.
+    #[error(transparent)]
+    Net(#[from] netplumb::Error),
+    /// CHECK: an address is missing.
+    #[error(
+        "interface {ifname} has no address {address}, which was promised: delete the pod, so that it is attached anew"
+    )]
+    NoAddress {
+        /// The interface.
+        ifname: IfName,
+        /// The address.
+        address: IpNetwork,
+    },
+    /// CHECK: an address is there, but another host has it too.
+    #[error("address {address} of interface {ifname} is not used: another host on this network has it")]
+    Duplicate {
+        /// The interface.
+        ifname: IfName,
+        /// The address.
+        address: IpNetwork,
+    },
+    /// CHECK: a route is missing.
+    #[error(
+        "interface {ifname} has no route to {destination}{}, which was promised: delete the pod, so that it is attached anew",
+        gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default()
+    )]
+    NoRoute {
+        /// The interface.
+        ifname: IfName,
+        /// Where to.
+        destination: IpNetwork,
+        /// Through whom.
+        gateway: Option<IpAddr>,
+    },
+}
+
+impl PodLink<'_> {
+    /// Sets addresses and routes, and tells the neighbours.
+    ///
+    /// Addresses are used at once: whether another host has one is the IPAM plugin's business, before it
+    /// gives it away. A route without a next hop goes through the gateway of an address of its family, as
+    /// in the reference plugins; one that exists already is left as it is.
+    ///
+    /// # Errors
+    /// What the kernel refused; what was set before stays, since the interface goes with its pod.
+    pub fn configure(&self, result: &AddResult) -> Result<(), PodError> {
+        for ip in &result.ips {
+            let mut address = NewAddress::new(ip.address);
+            address.nodad = true;
+            self.netlink.add_address(self.index, &address)?;
+        }
+        for route in &result.routes {
+            match self.netlink.add_route(&self.route(route, &result.ips)) {
+                Err(error) if !error.is_exists() => return Err(error.into()),
+                _ => {}
+            }
+        }
+        // Whoever had one of these addresses before may still be in somebody's cache.
+        let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address.ip()).collect();
+        if !addresses.is_empty() {
+            announce(self.netns, self.index, self.mac, &addresses)?;
+        }
+        Ok(())
+    }
+
+    /// Verifies that addresses and routes are as promised.
+    ///
+    /// # Errors
+    /// The first that is not.
+    pub fn verify(&self, promised: &AddResult) -> Result<(), PodError> {
+        if promised.ips.is_empty() && promised.routes.is_empty() {
+            return Ok(());
+        }
+        let addresses = self.netlink.addresses(Some(self.index))?;
+        for ip in &promised.ips {
+            let ifname = self.name.clone();
+            let address = ip.address;
+            match addresses.iter().find(|have| have.address == address) {
+                None => return Err(PodError::NoAddress { ifname, address }),
+                Some(have) if have.dad_failed => return Err(PodError::Duplicate { ifname, address }),
+                Some(_) => {}
+            }
+        }
+        if promised.routes.is_empty() {
+            return Ok(());
+        }
+        let routes = self.netlink.routes(Some(self.index))?;
+        for route in &promised.routes {
+            let wanted = self.route(route, &promised.ips);
+            let same = |have: &Route| {
+                network(have.destination) == network(wanted.destination)
+                    && have.gateway == wanted.gateway
+                    && have.table == wanted.table
+                    && wanted.metric.is_none_or(|metric| have.metric == Some(metric))
+            };
+            if !routes.iter().any(same) {
+                return Err(PodError::NoRoute {
+                    ifname: self.name.clone(),
+                    destination: wanted.destination,
+                    gateway: wanted.gateway,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    fn route(&self, route: &cni::Route, ips: &[IpConfig]) -> Route {
+        let of_family = |gateway: &IpAddr| gateway.is_ipv4() == route.dst.is_ipv4();
+        let gateway = route.gw.or_else(|| ips.iter().filter_map(|ip| ip.gateway).find(of_family));
+        let mut wanted = Route::new(route.dst, gateway, Some(self.index));
+        wanted.metric = route.priority;
+        wanted.mtu = route.mtu;
+        wanted.advmss = route.advmss;
+        wanted.table = route.table.unwrap_or(Route::MAIN);
+        wanted.scope = route.scope.and_then(|scope| u8::try_from(scope).ok());
+        wanted
+    }
+}
+
+fn network(address: IpNetwork) -> (IpAddr, u8) {
+    (address.network(), address.prefix())
+}

@@ -1,0 +1,275 @@
+//! ADD, step by step.
+
+use attach::{PodLink, Undo, stable_mac};
+use cni::{AddResult, Interface, Request, Target};
+use net_types::{Attach, IfName, MacAddr, MacvtapMode, Mtu};
+use netplumb::{Conf, Errno, Link, LinkChange, Macvtap, Netlink, Netns, Sysctl, VethEnd};
+use node::LINK_GROUP;
+
+use crate::base::{Base, Host};
+use crate::call::Call;
+use crate::device::Claim;
+use crate::lan_side::LanSide;
+use crate::tap::{self, Tap};
+use crate::{Config, Error};
+
+/// Attaches the pod. Whatever fails, nothing of it stays.
+///
+/// # Errors
+/// See [`Error`].
+pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
+    let call = Call::open(request, target)?;
+    let base = Base::resolve(&call)?;
+    let mut undo = Undo::new();
+    attach(&call, &base, &mut undo).map_err(|error| error.and_failures(undo.roll_back()))
+}
+
+/// The pod's interface, made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Made {
+    pub(crate) index: u32,
+    mac: MacAddr,
+    mtu: Mtu,
+    up: bool,
+}
+
+fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result<AddResult, Error> {
+    let made = match base {
+        Base::Spoke { side, .. } => match side.record().attach {
+            Attach::Macvtap => macvtap_on_spoke(call, side, undo)?,
+            Attach::Veth => veth_of_spoke(call, side, undo)?,
+        },
+        Base::Master(host) => macvtap_on_master(call, host, undo)?,
+        Base::Moved(host) => moved(call, host, undo)?,
+    };
+    set_up(call, made)?;
+    let Some(ipam) = call.request.ipam() else { return Ok(result(call, made, AddResult::default())) };
+    let delegated = ipam.add()?;
+    let result = result(call, made, delegated.result().clone());
+    // A guest has its addresses itself; the launcher pod's stack must not answer for them.
+    let configured =
+        if call.is_for_a_guest() { Ok(()) } else { pod_link(call, made.index, made.mac).configure(&result) };
+    match configured {
+        Ok(()) => {
+            let _ = delegated.keep();
+            Ok(result)
+        }
+        Err(error) => Err(Error::Addresses(Box::new(delegated.fail(error)))),
+    }
+}
+
+pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodLink<'a> {
+    PodLink { netns: &call.netns, netlink: &call.netlink, index, name: &call.target.ifname, mac }
+}
+
+/// A macvtap on the spoke's veth end, made from the LAN's namespace directly inside the pod's.
+fn macvtap_on_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'a>) -> Result<Made, Error> {
+    let record = side.record();
+    let (lan, spoke) = (record.lan.to_string(), record.spoke.as_str());
+    let mac = match call.request.requested_mac()? {
+        Some(mac) => mac,
+        None => stable_mac(&[&lan, spoke, &call.owner()]),
+    };
+    let mut end = VethEnd::new(record.spoke.link().clone());
+    // In passthru mode the macvtap takes its lower's address; in the others each has its own.
+    end.mac = Some(match record.mode {
+        MacvtapMode::Passthru => mac,
+        _ => stable_mac(&[&lan, spoke, "lower"]),
+    });
+    end.mtu = Some(side.mtu());
+    end.group = LINK_GROUP;
+    end.up = true;
+    let lower = side.create_pair(&call.attachment, end, undo)?;
+    let below = Below { netlink: side.netlink(), index: lower, name: spoke, mtu: side.mtu().get() };
+    // The macvtap goes with its veth pair, so it needs no undo of its own.
+    let index = record.tap_index.get();
+    let (made, tap) = tap::with_free_minor(call, index, || macvtap(call, &below, record.mode, index, mac))?;
+    tap.provide(call, undo)?;
+    Ok(made)
+}
+
+/// The spoke's own veth end, made directly inside the pod's namespace.
+fn veth_of_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'a>) -> Result<Made, Error> {
+    let record = side.record();
+    let ifname = &call.target.ifname;
+    // Both ends may meet a name that exists; this one must be told apart.
+    if call.netlink.link_by_name(ifname)?.is_some() {
+        return Err(Error::InterfaceExists(ifname.clone()));
+    }
+    let mtu = call.request.config.mtu.unwrap_or(side.mtu());
+    if mtu > side.mtu() {
+        let lower = format!("LAN {}", record.lan);
+        return Err(Error::MtuTooLarge { mtu: mtu.get(), lower, max: side.mtu().get(), source: None });
+    }
+    let mac = match call.request.requested_mac()? {
+        Some(mac) => mac,
+        None => stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), &call.owner()]),
+    };
+    let mut end = VethEnd::new(ifname.clone());
+    end.netns = Some(call.netns.clone());
+    end.mac = Some(mac);
+    end.mtu = Some(mtu);
+    let up = !call.is_for_a_guest();
+    end.up = up;
+    let index = side.create_pair(&call.attachment, end, undo)?;
+    Ok(Made { index, mac, mtu, up })
+}
+
+/// A macvtap on a link of the host, made directly inside the pod's namespace.
+fn macvtap_on_master<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<Made, Error> {
+    let mode = call.request.config.mode.unwrap_or(MacvtapMode::Bridge);
+    let master = &host.link;
+    let requested = call.request.requested_mac()?;
+    let mac = match (mode, requested, master.mac) {
+        (MacvtapMode::Passthru, Some(mac), have) if have != Some(mac) => {
+            return Err(Error::PassthruMac { mac, master: master.name.clone() });
+        }
+        (MacvtapMode::Passthru, _, Some(mac)) | (_, Some(mac), _) => mac,
+        _ => {
+            let network = call.request.network.as_str();
+            stable_mac(&[&master.name, network, &call.owner(), call.target.ifname.as_str()])
+        }
+    };
+    let below = Below { netlink: &host.netlink, index: master.index, name: &master.name, mtu: master.mtu };
+    let index = tap::free_index(call)?;
+    let (made, tap) = tap::with_free_minor(call, index, || macvtap(call, &below, mode, index, mac))?;
+    undo.push("remove the macvtap", move || call.netlink.delete_link(made.index));
+    tap.provide(call, undo)?;
+    Ok(made)
+}
+
+/// An existing macvtap of the host, moved into the pod.
+fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<Made, Error> {
+    let ifname = &call.target.ifname;
+    let Some(name) = host.link.if_name() else { return Err(Error::NoDevice(host.link.name.clone())) };
+    if call.netlink.link_by_name(ifname)?.is_some() {
+        return Err(Error::InterfaceExists(ifname.clone()));
+    }
+    let mac = call.request.requested_mac()?;
+    let change = LinkChange {
+        netns: Some(call.netns.clone()),
+        name: Some(ifname.clone()),
+        mac,
+        ..LinkChange::default()
+    };
+    host.netlink.set_link(host.link.index, &change)?;
+    let original = name.clone();
+    undo.push("move the macvtap back", move || {
+        move_back(&call.netlink, ifname, &host.netns, &original, mac.and(host.link.mac))
+    });
+    let link = call.netlink.link_by_name(ifname)?.ok_or_else(|| Error::NoTap(ifname.clone()))?;
+    if link.index != host.link.index {
+        // The kubelet announced /dev/tap<old index>.
+        return Err(Error::IndexTaken(host.link.index));
+    }
+    let made = made(&link, ifname)?;
+    let tap = Tap::of(call, made.index, false)?.moved_from(name);
+    match tap.claim(call)? {
+        Claim::Ours => tap.provide(call, undo)?,
+        // Another minor would need another macvtap, and this one is not ours to make.
+        Claim::Taken(_) => return Err(Error::NoMinor(1)),
+    }
+    Ok(made)
+}
+
+/// Moves a macvtap back to the host under its own name, with its own address if `mac` says so.
+pub(crate) fn move_back(
+    pod: &Netlink,
+    ifname: &IfName,
+    host: &Netns,
+    original: &IfName,
+    mac: Option<MacAddr>,
+) -> Result<(), netplumb::Error> {
+    let Some(link) = pod.link_by_name(ifname)? else { return Ok(()) };
+    let netns = Some(host.clone());
+    let change = LinkChange { netns, name: Some(original.clone()), mac, ..LinkChange::default() };
+    pod.set_link(link.index, &change)
+}
+
+/// The link below a macvtap to make.
+struct Below<'a> {
+    netlink: &'a Netlink,
+    index: u32,
+    name: &'a str,
+    mtu: u32,
+}
+
+fn macvtap(
+    call: &Call<'_>,
+    below: &Below<'_>,
+    mode: MacvtapMode,
+    index: u32,
+    mac: MacAddr,
+) -> Result<Made, Error> {
+    let config = &call.request.config;
+    let mut macvtap = Macvtap::new(call.target.ifname.clone(), below.index, mode);
+    macvtap.index = Some(index);
+    macvtap.mac = (mode != MacvtapMode::Passthru).then_some(mac);
+    macvtap.mtu = config.mtu;
+    let up = !call.is_for_a_guest();
+    macvtap.up = up;
+    macvtap.netns = Some(call.netns.clone());
+    below.netlink.create_macvtap(&macvtap).map_err(|error| explain(call, below, index, error))?;
+    let mtu = match config.mtu {
+        Some(mtu) => mtu,
+        None => Mtu::try_from(u64::from(below.mtu)).unwrap_or(Mtu::MAX),
+    };
+    Ok(Made { index, mac, mtu, up })
+}
+
+/// What a refusal of the kernel means here: its number alone does not tell.
+fn explain(call: &Call<'_>, below: &Below<'_>, index: u32, error: netplumb::Error) -> Error {
+    let ifname = &call.target.ifname;
+    let exists = |found: netplumb::Result<Option<Link>>| matches!(found, Ok(Some(_)));
+    match (error.errno(), call.request.config.mtu) {
+        (Some(Errno::EEXIST | Errno::EBUSY), _) if exists(call.netlink.link_by_name(ifname)) => {
+            Error::InterfaceExists(ifname.clone())
+        }
+        (Some(Errno::EEXIST | Errno::EBUSY), _) if exists(call.netlink.link_by_index(index)) => {
+            Error::IndexTaken(index)
+        }
+        (Some(Errno::EINVAL), Some(mtu)) if mtu.get() > below.mtu => Error::MtuTooLarge {
+            mtu: mtu.get(),
+            lower: below.name.to_owned(),
+            max: below.mtu,
+            source: Some(error),
+        },
+        _ => error.into(),
+    }
+}
+
+fn made(link: &Link, ifname: &IfName) -> Result<Made, Error> {
+    let mtu = Mtu::try_from(u64::from(link.mtu)).unwrap_or(Mtu::MAX);
+    let mac = link.mac.ok_or_else(|| Error::NoTap(ifname.clone()))?;
+    Ok(Made { index: link.index, mac, mtu, up: link.up })
+}
+
+/// Sets the interface up in the way that its user needs.
+fn set_up(call: &Call<'_>, made: Made) -> Result<(), Error> {
+    let promisc = call.request.config.promisc_mode.then_some(true);
+    let mut change = LinkChange { promisc, ..LinkChange::default() };
+    if call.is_for_a_guest() {
+        // The launcher pod must be silent on its guest's link: before it is up, or the kernel sends router
+        // solicitations and duplicate address detection at once.
+        let setting = Sysctl::ipv6(Conf::Link(&call.target.ifname), "disable_ipv6");
+        call.netns.sysctl_set(&setting, "1")?;
+        change.noarp = Some(true);
+        change.up = Some(true);
+    } else if made.up && change.promisc.is_none() {
+        return Ok(());
+    } else {
+        change.up = Some(true);
+    }
+    Ok(call.netlink.set_link(made.index, &change)?)
+}
+
+/// The answer: the pod's interface and what the IPAM plugin gave.
+fn result(call: &Call<'_>, made: Made, mut result: AddResult) -> AddResult {
+    let mut interface = Interface::in_container(&call.target.ifname, Some(made.mac), &call.target.netns);
+    interface.mtu = Some(made.mtu.get());
+    result.interfaces = vec![interface];
+    for ip in &mut result.ips {
+        ip.interface = Some(0);
+    }
+    result
+}

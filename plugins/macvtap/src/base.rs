@@ -1,0 +1,142 @@
+//! What an attachment stands on: decided and checked before anything is made.
+
+use cni::Request;
+use lan::SpokeRecord;
+use net_types::{Attach, SpokeName};
+use netplumb::{Link, LinkKind, Netlink, Netns};
+use node::{Lock, Paths, Resource};
+
+use crate::Error;
+use crate::call::Call;
+use crate::config::{Config, Wanted};
+use crate::lan_side::{self, LanSide};
+
+/// What an attachment stands on.
+pub(crate) enum Base {
+    /// A spoke of a LAN.
+    Spoke {
+        /// The LAN's namespace.
+        side: Box<LanSide>,
+        /// Keeps other programs off the spoke.
+        _lock: Lock,
+    },
+    /// A link of the host that gets a macvtap.
+    Master(Host),
+    /// A macvtap of the host that is moved into the pod.
+    Moved(Host),
+}
+
+/// A link of the host, and a socket where it is.
+pub(crate) struct Host {
+    /// The host's namespace.
+    pub(crate) netns: Netns,
+    /// A socket in it.
+    pub(crate) netlink: Netlink,
+    /// The link.
+    pub(crate) link: Link,
+}
+
+/// What a request names, looked up.
+pub(crate) enum Named {
+    /// A spoke that has a record.
+    Spoke(Box<SpokeRecord>),
+    /// Anything else.
+    Other(Wanted),
+}
+
+/// Looks up whether a request names a spoke.
+///
+/// # Errors
+/// The configuration names nothing, or a record is not trusted.
+pub(crate) fn named(request: &Request<Config>, paths: &Paths) -> Result<Named, Error> {
+    let wanted = request.config.wanted(request.runtime_config.device_id.as_deref())?;
+    let spoke = match &wanted {
+        Wanted::Spoke(spoke) => Some(spoke.clone()),
+        // A macvtap of the host may have a name that no spoke could have.
+        Wanted::Device(id) => id.parse::<SpokeName>().ok(),
+        Wanted::Master(_) => None,
+    };
+    let record = spoke.map(|spoke| lan_side::read_record(paths, &spoke)).transpose()?.flatten();
+    Ok(record.map_or(Named::Other(wanted), |record| Named::Spoke(Box::new(record))))
+}
+
+impl Base {
+    /// Decides what the attachment stands on, and whether it may.
+    ///
+    /// # Errors
+    /// A mistake in the configuration, something that is missing, or a refusal.
+    pub(crate) fn resolve(call: &Call<'_>) -> Result<Self, Error> {
+        let paths = call.node.paths();
+        match named(call.request, &paths)? {
+            Named::Spoke(record) => {
+                admit(call, &record)?;
+                let side = LanSide::open(*record)?;
+                let lock = lan_side::lock(&paths, &side.record().spoke)?;
+                Ok(Self::Spoke { side: Box::new(side), _lock: lock })
+            }
+            Named::Other(Wanted::Spoke(spoke)) => Err(Error::NoSpoke(spoke)),
+            Named::Other(wanted) => Self::host(call, wanted),
+        }
+    }
+
+    fn host(call: &Call<'_>, wanted: Wanted) -> Result<Self, Error> {
+        let config = &call.request.config;
+        if config.attach == Some(Attach::Veth) {
+            return Err(Error::VethWithoutSpoke);
+        }
+        let netns = Netns::current()?;
+        let netlink = Netlink::open(&netns)?;
+        match wanted {
+            Wanted::Master(master) => {
+                let link = netlink.link_by_name(&master)?.ok_or(Error::NoMaster(master))?;
+                allow(call, &link.name)?;
+                Ok(Self::Master(Host { netns, netlink, link }))
+            }
+            Wanted::Device(id) => {
+                let name = id.parse().ok();
+                let link = name.map(|name| netlink.link_by_name(&name)).transpose()?.flatten();
+                match link {
+                    Some(link) if matches!(link.kind, LinkKind::Macvtap(_)) => {
+                        allow(call, &link.name)?;
+                        for (given, key) in [(config.mode.is_some(), "mode"), (config.mtu.is_some(), "mtu")] {
+                            if given && let Some(name) = link.if_name() {
+                                return Err(Error::Moved(key, name));
+                            }
+                        }
+                        Ok(Self::Moved(Host { netns, netlink, link }))
+                    }
+                    _ => Err(Error::NoDevice(id)),
+                }
+            }
+            Wanted::Spoke(spoke) => Err(Error::NoSpoke(spoke)),
+        }
+    }
+}
+
+/// Whether the node's policy lets the pod use a link of the host.
+fn allow(call: &Call<'_>, link: &str) -> Result<(), Error> {
+    match &call.node.policy {
+        Some(policy) => Ok(policy.check(call.pod_namespace(), Resource::Master(link))?),
+        None => Ok(()),
+    }
+}
+
+/// Whether the pod may have this spoke, and in the way that its configuration asks for.
+fn admit(call: &Call<'_>, record: &SpokeRecord) -> Result<(), Error> {
+    let config = &call.request.config;
+    if record.kubelet && config.spoke.is_some() {
+        return Err(Error::KubeletOnly(record.spoke.clone()));
+    }
+    if !record.allows(call.pod_namespace()) {
+        let namespace = call.pod_namespace().map(str::to_owned);
+        return Err(Error::NotAdmitted { lan: record.lan.to_string(), namespace });
+    }
+    if let Some(given) = config.attach.filter(|given| *given != record.attach) {
+        return Err(Error::AttachDiffers { spoke: record.spoke.clone(), given, have: record.attach });
+    }
+    // A NAD that chose another mode could undo what the LAN's owner decided about foreign MACs.
+    if let Some(given) = config.mode.filter(|given| *given != record.mode) {
+        return Err(Error::ModeDiffers { spoke: record.spoke.clone(), given, have: record.mode });
+    }
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! CHECK: whether everything is as ADD promised.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use cni::{AddResult, Request, Target};
+use net_types::{Attach, MacvtapMode};
+use netplumb::{Conf, Link, LinkKind, Netlink, Sysctl, tap_device};
+
+use crate::base::{Named, named};
+use crate::call::Call;
+use crate::config::Wanted;
+use crate::device::{leads_to, look, node_path};
+use crate::lan_side::LanSide;
+use crate::{Config, Error, add};
+
+/// Verifies the attachment: the interface and the link below it, the device node, addresses and routes, the LAN's
+/// side, and the IPAM plugin's lease.
+///
+/// # Errors
+/// The first thing that differs.
+pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
+    let call = Call::open(request, target)?;
+    let ifname = &target.ifname;
+    let link = call.netlink.link_by_name(ifname)?.ok_or_else(|| {
+        Error::mismatch(format!("interface {ifname}"), "missing", "an interface of that name")
+    })?;
+    interface(&call, &link, promised)?;
+    match named(request, &call.node.paths())? {
+        Named::Spoke(record) => {
+            let side = LanSide::open(*record)?;
+            on_spoke(&call, &side, &link)?;
+            if side.record().attach == Attach::Macvtap {
+                same("tap index", link.index, side.record().tap_index.get())?;
+                device(&call, &link)?;
+            }
+        }
+        Named::Other(Wanted::Spoke(spoke)) => return Err(Error::NoSpoke(spoke)),
+        Named::Other(Wanted::Master(master)) => {
+            let host = Netlink::open(&netplumb::Netns::current()?)?;
+            let lower = host.link_by_name(&master)?.ok_or_else(|| Error::NoMaster(master.clone()))?;
+            same(&format!("the link below {ifname}"), link.lower.unwrap_or(0), lower.index)?;
+            mode(&link, request.config.mode.unwrap_or(MacvtapMode::Bridge))?;
+            device(&call, &link)?;
+        }
+        Named::Other(Wanted::Device(_)) => device(&call, &link)?,
+    }
+    if let Some(mac) = link.mac.filter(|_| !call.is_for_a_guest()) {
+        add::pod_link(&call, link.index, mac).verify(promised)?;
+    }
+    if let Some(ipam) = request.ipam() {
+        ipam.check()?;
+    }
+    Ok(())
+}
+
+/// What the pod sees of its interface.
+fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), Error> {
+    let ifname = &call.target.ifname;
+    let of = |what: &str| format!("{what} of interface {ifname}");
+    same(&of("state"), state(link.up), state(true))?;
+    if let Some(interface) =
+        promised.interfaces.iter().find(|i| i.sandbox.is_some() && i.name == ifname.as_str())
+    {
+        if let Some(mac) = &interface.mac {
+            let have = link.mac.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
+            same(&of("MAC address"), have, mac.to_lowercase())?;
+        }
+        if let Some(mtu) = interface.mtu {
+            same(&of("MTU"), link.mtu, mtu)?;
+        }
+    }
+    if let Some(mtu) = call.request.config.mtu {
+        same(&of("MTU"), link.mtu, mtu.get())?;
+    }
+    if call.request.config.promisc_mode {
+        same(&of("promiscuous mode"), state(link.promisc), state(true))?;
+    }
+    if call.is_for_a_guest() {
+        same(&of("ARP"), state(!link.noarp), state(false))?;
+        let setting = Sysctl::ipv6(Conf::Link(ifname), "disable_ipv6");
+        if let Some(value) = call.netns.sysctl_get(&setting)? {
+            same(&of("disable_ipv6"), value, "1")?;
+        }
+    }
+    Ok(())
+}
+
+/// The LAN's side of a spoke.
+fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link) -> Result<(), Error> {
+    let record = side.record();
+    let spoke = &record.spoke;
+    let Some(port) = side.port_of(call.target.container_id.as_str(), &call.target.ifname)? else {
+        return Err(Error::mismatch(
+            format!("the port of spoke {spoke}"),
+            "not this attachment's",
+            "its port",
+        ));
+    };
+    let bridge = side.netlink().link_by_name(&record.bridge)?.map(|bridge| bridge.index);
+    same(&format!("the bridge of spoke {spoke}"), number(port.master), number(bridge))?;
+    same(&format!("state of the port of spoke {spoke}"), state(port.up), state(true))?;
+    let mask = port.port.as_ref().map_or(0, |port| port.group_fwd_mask);
+    same(
+        &format!("group_fwd_mask of the port of spoke {spoke}"),
+        format!("{mask:#06x}"),
+        format!("{:#06x}", LanSide::GROUP_FWD_MASK),
+    )?;
+    let below = link.lower.unwrap_or(0);
+    match record.attach {
+        Attach::Veth => {
+            if link.kind != LinkKind::Veth {
+                return Err(Error::mismatch("the interface", "no veth", "a veth"));
+            }
+            same("the peer of the interface", below, port.index)
+        }
+        Attach::Macvtap => {
+            let end = side.netlink().link_by_name(spoke.link())?;
+            let end = end.ok_or_else(|| {
+                Error::mismatch(format!("spoke {spoke}"), "missing", "the veth end below the macvtap")
+            })?;
+            same(&format!("the link below {}", call.target.ifname), below, end.index)?;
+            same(&format!("state of spoke {spoke}"), state(end.up), state(true))?;
+            mode(link, record.mode)
+        }
+    }
+}
+
+fn mode(link: &Link, promised: MacvtapMode) -> Result<(), Error> {
+    match &link.kind {
+        LinkKind::Macvtap(macvtap) if macvtap.mode == Some(promised) => Ok(()),
+        LinkKind::Macvtap(macvtap) => {
+            let have = macvtap.mode.map_or("unknown", MacvtapMode::as_str);
+            Err(Error::mismatch("the macvtap's mode", have, promised))
+        }
+        _ => Err(Error::mismatch("the interface", "no macvtap", "a macvtap")),
+    }
+}
+
+/// The device node leads to the interface, and its user may open it.
+fn device(call: &Call<'_>, link: &Link) -> Result<(), Error> {
+    let ifname = &call.target.ifname;
+    let device = tap_device(&call.netns, ifname, link.index)?.ok_or_else(|| Error::NoTap(ifname.clone()))?;
+    let path = node_path(link.index);
+    let Some(meta) = look(&path)? else {
+        return Err(Error::mismatch(shown(&path), "missing", "the device node of the macvtap"));
+    };
+    if leads_to(&meta) != Some(device) {
+        return Err(Error::mismatch(
+            shown(&path),
+            "the node of another device",
+            format!("device {}:{}", device.major, device.minor),
+        ));
+    }
+    let config = &call.request.config;
+    let owner = format!("{}:{}", meta.uid(), meta.gid());
+    same(&format!("the owner of {}", shown(&path)), owner, format!("{}:{}", config.owner, config.group))
+}
+
+fn shown(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn state(on: bool) -> &'static str {
+    if on { "on" } else { "off" }
+}
+
+fn number(index: Option<u32>) -> String {
+    index.map_or_else(|| "none".to_owned(), |index| format!("link {index}"))
+}
+
+fn same<A: PartialEq<B> + ToString, B: ToString>(what: &str, found: A, promised: B) -> Result<(), Error> {
+    if found == promised { Ok(()) } else { Err(Error::mismatch(what, found, promised)) }
+}

@@ -1,0 +1,143 @@
+use net_types::{Attach, IfName, MacvtapMode, Mtu, SpokeName};
+use serde::{Deserialize, Deserializer};
+
+use crate::Error;
+
+/// The plugin's own keys of a network configuration. Exactly one of `deviceID`, `spoke` and `master`
+/// says what to attach to.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// A spoke, or the name of a macvtap on the host; Multus puts it in for the resource that the
+    /// kubelet handed out. `runtimeConfig.deviceID` counts more.
+    #[serde(rename = "deviceID", default, deserialize_with = "text_or_nothing")]
+    pub device_id: Option<String>,
+    /// A spoke by name, where no kubelet hands spokes out.
+    #[serde(default)]
+    pub spoke: Option<SpokeName>,
+    /// A link of the host to put a macvtap on.
+    #[serde(default)]
+    pub master: Option<IfName>,
+    /// What the pod gets; on a spoke it must agree with the spoke.
+    #[serde(default)]
+    pub attach: Option<Attach>,
+    /// The macvtap's mode; on a spoke it must agree with the spoke. On a master: `bridge` by default.
+    #[serde(default)]
+    pub mode: Option<MacvtapMode>,
+    /// The interface's MTU in bytes; absent or 0: that of the link below.
+    #[serde(default, deserialize_with = "mtu_or_nothing")]
+    pub mtu: Option<Mtu>,
+    /// Receive every frame, also those for other MAC addresses.
+    #[serde(default)]
+    pub promisc_mode: bool,
+    /// The owner of `/dev/tapN` (a number), libvirt's 107 by default.
+    #[serde(default = "libvirt")]
+    pub owner: u32,
+    /// The group of `/dev/tapN` (a number), libvirt's 107 by default.
+    #[serde(default = "libvirt")]
+    pub group: u32,
+}
+
+/// `qemu` in KubeVirt's images.
+fn libvirt() -> u32 {
+    107
+}
+
+/// What an attachment stands on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// A device that the kubelet handed out: a spoke if there is a record of that name, else a
+    /// macvtap of the host.
+    Device(String),
+    /// A spoke by name.
+    Spoke(SpokeName),
+    /// A macvtap on a link of the host.
+    Master(IfName),
+}
+
+impl Config {
+    /// What to attach to, given the `deviceID` of `runtimeConfig`.
+    ///
+    /// # Errors
+    /// None of the three keys, or more than one.
+    pub fn wanted(&self, runtime_device: Option<&str>) -> Result<Wanted, Error> {
+        let device = runtime_device.filter(|id| !id.is_empty()).or(self.device_id.as_deref());
+        match (device, &self.spoke, &self.master) {
+            (Some(device), None, None) => Ok(Wanted::Device(device.to_owned())),
+            (None, Some(spoke), None) => Ok(Wanted::Spoke(spoke.clone())),
+            (None, None, Some(master)) => Ok(Wanted::Master(master.clone())),
+            (None, None, None) => Err(Error::NothingWanted),
+            (device, spoke, master) => {
+                let named = [
+                    (device.is_some(), "deviceID"),
+                    (spoke.is_some(), "spoke"),
+                    (master.is_some(), "master"),
+                ];
+                let keys: Vec<_> = named.iter().filter(|(given, _)| *given).map(|(_, key)| *key).collect();
+                Err(Error::SeveralWanted(keys.join(" and ")))
+            }
+        }
+    }
+}
+
+fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
+}
+
+fn mtu_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mtu>, D::Error> {
+    match Option::<i64>::deserialize(deserializer)? {
+        None | Some(0) => Ok(None),
+        Some(given) => u64::try_from(given)
+            .map_err(|_| {
+                serde::de::Error::custom(format_args!("MTU {given} is out of range: it takes 68 to 65535"))
+            })
+            .and_then(|given| Mtu::try_from(given).map_err(serde::de::Error::custom))
+            .map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<Config, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    #[test]
+    fn the_least_configuration() {
+        let config = config(r#"{"cniVersion":"0.3.1","type":"macvtap","deviceID":"pod2"}"#).unwrap();
+        assert_eq!(config.wanted(None).unwrap(), Wanted::Device("pod2".into()));
+        assert_eq!(config.wanted(Some("pod3")).unwrap(), Wanted::Device("pod3".into()));
+        assert_eq!((config.owner, config.group, config.mtu), (107, 107, None));
+    }
+
+    #[test]
+    fn exactly_one_thing_to_attach_to() {
+        let nothing = config(r#"{"deviceID":""}"#).unwrap();
+        assert!(matches!(nothing.wanted(None), Err(Error::NothingWanted)));
+        let both = config(r#"{"spoke":"pod1","master":"eth0"}"#).unwrap();
+        assert_eq!(
+            both.wanted(None).unwrap_err().to_string(),
+            "spoke and master are both given: choose one of deviceID, spoke and master"
+        );
+        assert!(both.wanted(Some("pod1")).is_err());
+    }
+
+    #[test]
+    fn values_are_parsed_once_and_mistakes_name_them() {
+        assert!(config(r#"{"mtu":0}"#).unwrap().mtu.is_none());
+        for (bad, word) in [
+            (r#"{"mtu":67}"#, "MTU 67"),
+            (r#"{"mtu":-1}"#, "MTU -1"),
+            (r#"{"mode":"bridged"}"#, "bridged"),
+            (r#"{"attach":"tap"}"#, "tap"),
+            (r#"{"master":"a/b"}"#, "a/b"),
+            (r#"{"spoke":"-x"}"#, "-x"),
+            (r#"{"promiscMode":"yes"}"#, "yes"),
+        ] {
+            let error = config(bad).unwrap_err().to_string();
+            assert!(error.contains(word), "{bad}: {error}");
+        }
+    }
+}

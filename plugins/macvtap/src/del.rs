@@ -1,0 +1,187 @@
+//! DEL, and what GC does for each attachment: taking away, going on after failures.
+
+use std::path::{Path, PathBuf};
+
+use cni::{Request, Target, ValidAttachment};
+use net_types::IfName;
+use netplumb::{DevNum, LinkKind, Netlink, Netns};
+use node::{Attachment, NetworkId, NodeConfig, Paths};
+
+use crate::base::{Named, named};
+use crate::config::Wanted;
+use crate::device::{Given, Minors, leads_to, look, node_path};
+use crate::lan_side::{self, LanSide, is_stale};
+use crate::{Config, Error, add, call, tap};
+
+/// Where `ip netns` and the daemon keep namespaces.
+const NETNS_DIR: &str = "/run/netns";
+
+/// Detaches the pod. What is gone already is success.
+///
+/// # Errors
+/// All that went wrong; everything else was done.
+pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    if let Some(ipam) = request.ipam() {
+        errors.extend(ipam.del().err().map(Error::from));
+    }
+    match NodeConfig::load() {
+        Ok(node) => detach(request, target, &node.paths(), &mut errors),
+        Err(error) => errors.push(error.into()),
+    }
+    Error::all(errors)
+}
+
+/// DEL for a configuration that no longer parses: what the links and records say is enough.
+pub(crate) fn del_misconfigured(
+    request: &Request<()>,
+    target: &Target<Option<PathBuf>>,
+) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    if let Some(ipam) = request.ipam() {
+        errors.extend(ipam.del().err().map(Error::from));
+    }
+    match NodeConfig::load() {
+        Ok(node) => everywhere(target, &node.paths(), &mut errors),
+        Err(error) => errors.push(error.into()),
+    }
+    Error::all(errors)
+}
+
+/// Frees this network's attachments that are not in the list.
+///
+/// # Errors
+/// All that went wrong; everything else was done.
+pub(crate) fn gc(request: &Request<Config>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    if let Some(ipam) = request.ipam() {
+        errors.extend(ipam.gc().err().map(Error::from));
+    }
+    // A runtime that gives no list says nothing about what is valid.
+    if let Some(valid) = valid {
+        let network = NetworkId::of(request.network.as_str());
+        match NodeConfig::load() {
+            Ok(node) => sweep(&node.paths(), |a| is_stale(a, network, valid), &mut errors),
+            Err(error) => errors.push(error.into()),
+        }
+    }
+    Error::all(errors)
+}
+
+fn detach(
+    request: &Request<Config>,
+    target: &Target<Option<PathBuf>>,
+    paths: &Paths,
+    errors: &mut Vec<Error>,
+) {
+    match named(request, paths) {
+        Ok(Named::Spoke(record)) => match of_spoke(target, paths, *record) {
+            Ok(true) => {}
+            Ok(false) => everywhere(target, paths, errors),
+            Err(error) => errors.push(error),
+        },
+        Ok(Named::Other(Wanted::Spoke(_))) => everywhere(target, paths, errors),
+        Ok(Named::Other(wanted)) => {
+            everywhere(target, paths, errors);
+            errors.extend(unrecorded(&wanted, target).err());
+        }
+        // A configuration that names nothing, or a record that is not trusted: ADD made nothing with it,
+        // or made it before.
+        Err(_) => everywhere(target, paths, errors),
+    }
+}
+
+/// The usual case: the record says where the port is. Returns whether it was there.
+fn of_spoke(
+    target: &Target<Option<PathBuf>>,
+    paths: &Paths,
+    record: lan::SpokeRecord,
+) -> Result<bool, Error> {
+    let index = record.tap_index.get();
+    let Some(side) = LanSide::open_standing(record)? else { return Ok(false) };
+    let Some(port) = side.port_of(target.container_id.as_str(), &target.ifname)? else { return Ok(false) };
+    // The kernel takes its node away with the link, and with it the number.
+    let device = look(&node_path(index))?.and_then(|meta| leads_to(&meta));
+    side.netlink().delete_link(port.index)?;
+    let minors = Minors::open(&paths.taps())?;
+    if let Some(device) = device
+        && let Some(given) = minors.given(device)?
+        && given.attachment.is(target.container_id.as_str(), &target.ifname)
+    {
+        tap::forget(&minors, device, &given)?;
+        return Ok(true);
+    }
+    // A veth has no minor; of a macvtap, the node was not the right one.
+    Ok(side.record().attach == net_types::Attach::Veth)
+}
+
+/// Whatever the attachment has on this node, found by its tag.
+fn everywhere(target: &Target<Option<PathBuf>>, paths: &Paths, errors: &mut Vec<Error>) {
+    sweep(paths, |a| a.is(target.container_id.as_str(), &target.ifname), errors);
+}
+
+/// Takes away every attachment on this node that `wanted` picks.
+fn sweep(paths: &Paths, wanted: impl Fn(&Attachment) -> bool, errors: &mut Vec<Error>) {
+    match lan_side::find(Path::new(NETNS_DIR), &wanted) {
+        Ok(found) => {
+            for port in found {
+                errors.extend(port.netlink.delete_link(port.index).err().map(Error::from));
+            }
+        }
+        Err(error) => errors.push(error),
+    }
+    let minors = match Minors::existing(&paths.taps()) {
+        Ok(Some(minors)) => minors,
+        Ok(None) => return,
+        Err(error) => return errors.push(error.into()),
+    };
+    match minors.all() {
+        Ok(all) => {
+            for (device, given) in all.into_iter().filter(|(_, given)| wanted(&given.attachment)) {
+                errors.extend(take_away(&minors, device, &given).err());
+            }
+        }
+        Err(error) => errors.push(error.into()),
+    }
+}
+
+/// Takes away what a minor's record says: a macvtap in the pod, its node, the record.
+fn take_away(minors: &Minors, device: DevNum, given: &Given) -> Result<(), Error> {
+    let attachment = &given.attachment;
+    if attachment.is_live()
+        && let Some(netns) = call::live(&attachment.netns.path)
+    {
+        let netlink = Netlink::open(&netns)?;
+        if let Some(link) = netlink.link_by_name(&attachment.ifname)?
+            && matches!(link.kind, LinkKind::Macvtap(_))
+        {
+            match &given.moved {
+                Some(original) => back_to_host(&netlink, &attachment.ifname, original)?,
+                None => netlink.delete_link(link.index)?,
+            }
+        }
+    }
+    Ok(tap::forget(minors, device, given)?)
+}
+
+/// A macvtap in the pod without a record: an ADD that was killed before it wrote one.
+fn unrecorded(wanted: &Wanted, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
+    let Some(netns) = target.netns.as_deref().and_then(call::live) else { return Ok(()) };
+    let netlink = Netlink::open(&netns)?;
+    let Some(link) = netlink.link_by_name(&target.ifname)? else { return Ok(()) };
+    if !matches!(link.kind, LinkKind::Macvtap(_)) {
+        return Ok(());
+    }
+    match wanted {
+        Wanted::Device(id) => match id.parse() {
+            Ok(original) => back_to_host(&netlink, &target.ifname, &original),
+            Err(_) => Ok(()),
+        },
+        Wanted::Master(_) | Wanted::Spoke(_) => Ok(netlink.delete_link(link.index)?),
+    }
+}
+
+fn back_to_host(pod: &Netlink, ifname: &IfName, original: &IfName) -> Result<(), Error> {
+    let netns = Netns::current()?;
+    Ok(add::move_back(pod, ifname, &netns, original, None)?)
+}

@@ -1,0 +1,354 @@
+//! `/dev/tapN`, and who was given which tap minor.
+//!
+//! Three facts of the kernel make this necessary (design D2). `/dev/tapN` is named by the macvtap's
+//! ifindex, which is unique per namespace only, in a devtmpfs that all namespaces share. A freed minor is
+//! handed out again at once. And a container keeps its copy of the node for as long as it lives.
+
+use std::fs::{Metadata, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
+use std::path::{Path, PathBuf};
+
+use net_types::IfName;
+use netplumb::DevNum;
+use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
+use node::{Attachment, Durability, SafeDir, SafeDirError};
+use serde::{Deserialize, Serialize};
+
+/// Who may open a tap.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    /// The node's owner.
+    pub(crate) owner: u32,
+    /// The node's group.
+    pub(crate) group: u32,
+}
+
+/// Owner and group read and write, as libvirt needs it.
+const MODE: u32 = 0o660;
+
+/// Why a device node could not be put in place.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The operating system refused.
+    #[error("{operation} {path:?}")]
+    Io {
+        /// What was tried.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// Something that is no character device stands there.
+    #[error("{0:?} is no device node: something else was put there; remove it")]
+    Foreign(PathBuf),
+    /// The records of given minors.
+    #[error("cannot keep the record of tap minors")]
+    Record(#[from] SafeDirError),
+}
+
+/// The node of a macvtap with this ifindex.
+pub(crate) fn node_path(index: u32) -> PathBuf {
+    format!("/dev/tap{index}").into()
+}
+
+/// Whether anything stands at the node's path.
+///
+/// # Errors
+/// The path cannot be looked at.
+pub(crate) fn look(path: &Path) -> Result<Option<Metadata>, DeviceError> {
+    match std::fs::symlink_metadata(path) {
+        Ok(meta) => Ok(Some(meta)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(failed("look at", path, source)),
+    }
+}
+
+/// The device that a node leads to; none if it is no character device.
+pub(crate) fn leads_to(meta: &Metadata) -> Option<DevNum> {
+    let number = |part: u64| u32::try_from(part).ok();
+    if !meta.file_type().is_char_device() {
+        return None;
+    }
+    Some(DevNum { major: number(major(meta.rdev()))?, minor: number(minor(meta.rdev()))? })
+}
+
+/// Makes `path` lead to `device` and lets `access` open it. Returns whether the node is one of ours
+/// rather than the kernel's: the kernel takes away only its own.
+///
+/// # Errors
+/// Something that is no device node stands there, or the kernel refused.
+pub(crate) fn ensure_node(path: &Path, device: DevNum, access: Access) -> Result<bool, DeviceError> {
+    let present = look(path)?;
+    if let Some(meta) = &present
+        && leads_to(meta).is_none()
+    {
+        return Err(DeviceError::Foreign(path.to_owned()));
+    }
+    if let Some(meta) = present.filter(|meta| leads_to(meta) == Some(device)) {
+        if (meta.uid(), meta.gid()) != (access.owner, access.group) {
+            lchown(path, Some(access.owner), Some(access.group)).map_err(|e| failed("give away", path, e))?;
+        }
+        if meta.mode() & 0o7777 != MODE {
+            set_mode(path)?;
+        }
+        return Ok(false);
+    }
+    // Absent (no devtmpfs here), or another namespace's macvtap with the same ifindex. Made under
+    // another name and renamed, so that the path never leads nowhere or is open to the wrong owner.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.k8slan"));
+    let _ = std::fs::remove_file(&temporary);
+    let mode = Mode::from_bits_truncate(0o600);
+    let number = makedev(u64::from(device.major), u64::from(device.minor));
+    mknod(&temporary, SFlag::S_IFCHR, mode, number).map_err(|e| failed("make the node", path, e.into()))?;
+    let place = || -> Result<(), DeviceError> {
+        lchown(&temporary, Some(access.owner), Some(access.group))
+            .map_err(|e| failed("give away", path, e))?;
+        set_mode(&temporary)?;
+        std::fs::rename(&temporary, path).map_err(|e| failed("put in place", path, e))
+    };
+    place().inspect_err(|_| {
+        let _ = std::fs::remove_file(&temporary);
+    })?;
+    Ok(true)
+}
+
+/// Takes the node away if it still leads to `device`.
+///
+/// # Errors
+/// The kernel refused.
+pub(crate) fn remove_node(path: &Path, device: DevNum) -> Result<(), DeviceError> {
+    match look(path)? {
+        Some(meta) if leads_to(&meta) == Some(device) => match std::fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
+    }
+}
+
+fn set_mode(path: &Path) -> Result<(), DeviceError> {
+    std::fs::set_permissions(path, Permissions::from_mode(MODE))
+        .map_err(|e| failed("set the mode of", path, e))
+}
+
+fn failed(operation: &'static str, path: &Path, source: io::Error) -> DeviceError {
+    DeviceError::Io { operation, path: path.to_owned(), source }
+}
+
+/// The folder of records of given minors, `/run/k8slan/taps`: one file `<major>:<minor>` each.
+#[derive(Debug)]
+pub(crate) struct Minors {
+    dir: SafeDir,
+}
+
+/// Which attachment was given a minor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    /// The attachment.
+    pub(crate) attachment: Attachment,
+    /// The node that leads to it.
+    pub(crate) node: PathBuf,
+    /// Whether that node was made by us: the kernel takes away only its own.
+    pub(crate) made: bool,
+    /// The name on the host of a macvtap that was moved into the pod.
+    pub(crate) moved: Option<IfName>,
+}
+
+/// The answer to a claim.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Claim {
+    /// The minor is this attachment's now.
+    Ours,
+    /// A live attachment was given it: its container may still hold a node that leads there.
+    Taken(Attachment),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Wire {
+    attachment: String,
+    node: PathBuf,
+    made: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    moved: Option<IfName>,
+}
+
+impl Minors {
+    /// Opens the folder, made where it is missing.
+    ///
+    /// # Errors
+    /// It cannot be made, or is not trusted.
+    pub(crate) fn open(path: &Path) -> Result<Self, DeviceError> {
+        Ok(Self { dir: SafeDir::create(path)? })
+    }
+
+    /// Opens the folder if it is there.
+    ///
+    /// # Errors
+    /// It is not trusted.
+    pub(crate) fn existing(path: &Path) -> Result<Option<Self>, DeviceError> {
+        Ok(SafeDir::open(path)?.map(|dir| Self { dir }))
+    }
+
+    /// Gives a minor to an attachment, unless a live one was given it before.
+    ///
+    /// # Errors
+    /// The record cannot be written.
+    pub(crate) fn claim(&self, device: DevNum, given: &Given) -> Result<Claim, DeviceError> {
+        let (name, text) = (file_name(device), given.to_json());
+        if self.dir.create_new(&name, &text)? {
+            return Ok(Claim::Ours);
+        }
+        if let Some(other) = self.given(device)?
+            && !other.attachment.is(&given.attachment.container_id, &given.attachment.ifname)
+            && other.attachment.is_live()
+        {
+            return Ok(Claim::Taken(other.attachment));
+        }
+        self.dir.write(&name, &text, Durability::UntilReboot)?;
+        Ok(Claim::Ours)
+    }
+
+    /// Who was given a minor. A record that does not read belongs to nobody.
+    ///
+    /// # Errors
+    /// The record cannot be opened, or is not trusted.
+    pub(crate) fn given(&self, device: DevNum) -> Result<Option<Given>, DeviceError> {
+        Ok(self.dir.read(&file_name(device))?.as_deref().and_then(Given::parse))
+    }
+
+    /// Forgets a minor.
+    ///
+    /// # Errors
+    /// The record cannot be removed.
+    pub(crate) fn release(&self, device: DevNum) -> Result<(), DeviceError> {
+        Ok(self.dir.remove(&file_name(device))?)
+    }
+
+    /// Every minor that was given away.
+    ///
+    /// # Errors
+    /// The folder cannot be listed, or a record is not trusted.
+    pub(crate) fn all(&self) -> Result<Vec<(DevNum, Given)>, DeviceError> {
+        let mut all = Vec::new();
+        for name in self.dir.names()? {
+            if let Some(device) = parse_file_name(&name)
+                && let Some(given) = self.given(device)?
+            {
+                all.push((device, given));
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl Given {
+    fn to_json(&self) -> Vec<u8> {
+        // An attachment whose tag cannot be written has been refused before.
+        let wire = Wire {
+            attachment: self.attachment.tag().unwrap_or_default(),
+            node: self.node.clone(),
+            made: self.made,
+            moved: self.moved.clone(),
+        };
+        serde_json::to_vec(&wire).unwrap_or_default()
+    }
+
+    fn parse(text: &[u8]) -> Option<Self> {
+        let wire: Wire = serde_json::from_slice(text).ok()?;
+        let attachment = Attachment::parse_tag(&wire.attachment)?;
+        Some(Self { attachment, node: wire.node, made: wire.made, moved: wire.moved })
+    }
+}
+
+fn file_name(device: DevNum) -> String {
+    format!("{}:{}", device.major, device.minor)
+}
+
+fn parse_file_name(name: &str) -> Option<DevNum> {
+    let (major, minor) = name.split_once(':')?;
+    Some(DevNum { major: major.parse().ok()?, minor: minor.parse().ok()? })
+}
+
+#[cfg(test)]
+mod tests {
+    use node::{NetnsRef, NetworkId};
+
+    use super::*;
+
+    const DEVICE: DevNum = DevNum { major: 511, minor: 3 };
+
+    fn given(container: &str, live: bool) -> Given {
+        let path = PathBuf::from("/proc/self/ns/net");
+        let inode = std::fs::metadata(&path).unwrap().ino() + u64::from(!live);
+        let attachment = Attachment {
+            container_id: container.into(),
+            ifname: "net1".parse().unwrap(),
+            netns: NetnsRef { path, inode },
+            network: NetworkId::of("vlan44"),
+            pod: None,
+        };
+        Given { attachment, node: "/dev/tap1073741824".into(), made: true, moved: None }
+    }
+
+    #[test]
+    fn a_minor_of_a_live_attachment_is_taken() {
+        let temp = tempfile::tempdir().unwrap();
+        let minors = Minors::open(&temp.path().join("taps")).unwrap();
+        let first = given("a", true);
+        assert_eq!(minors.claim(DEVICE, &first).unwrap(), Claim::Ours);
+        assert_eq!(minors.claim(DEVICE, &first).unwrap(), Claim::Ours);
+        assert_eq!(minors.claim(DEVICE, &given("b", true)).unwrap(), Claim::Taken(first.attachment.clone()));
+        assert_eq!(minors.all().unwrap(), [(DEVICE, first)]);
+        minors.release(DEVICE).unwrap();
+        assert_eq!(minors.claim(DEVICE, &given("b", true)).unwrap(), Claim::Ours);
+    }
+
+    #[test]
+    fn a_minor_of_a_dead_attachment_is_free() {
+        let temp = tempfile::tempdir().unwrap();
+        let minors = Minors::open(temp.path()).unwrap();
+        assert_eq!(minors.claim(DEVICE, &given("a", false)).unwrap(), Claim::Ours);
+        assert_eq!(minors.claim(DEVICE, &given("b", true)).unwrap(), Claim::Ours);
+        assert_eq!(minors.given(DEVICE).unwrap(), Some(given("b", true)));
+    }
+
+    #[test]
+    fn a_torn_record_belongs_to_nobody() {
+        let temp = tempfile::tempdir().unwrap();
+        let minors = Minors::open(temp.path()).unwrap();
+        std::fs::write(temp.path().join("511:3"), "{\"attach").unwrap();
+        assert_eq!(minors.given(DEVICE).unwrap(), None);
+        assert_eq!(minors.claim(DEVICE, &given("a", true)).unwrap(), Claim::Ours);
+    }
+
+    #[test]
+    fn the_node_is_made_corrected_and_taken_away() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("tap1073741824");
+        let access = Access { owner: 107, group: 107 };
+        assert!(ensure_node(&path, DEVICE, access).unwrap());
+        assert!(!ensure_node(&path, DEVICE, access).unwrap());
+        let other = DevNum { major: 511, minor: 4 };
+        assert!(ensure_node(&path, other, access).unwrap());
+        let meta = look(&path).unwrap().unwrap();
+        assert_eq!(leads_to(&meta), Some(other));
+        assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (107, 107, 0o660));
+        remove_node(&path, DEVICE).unwrap();
+        assert!(look(&path).unwrap().is_some());
+        remove_node(&path, other).unwrap();
+        assert!(look(&path).unwrap().is_none());
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_device_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("tap1");
+        std::fs::write(&path, "x").unwrap();
+        let access = Access { owner: 0, group: 0 };
+        assert!(matches!(ensure_node(&path, DEVICE, access), Err(DeviceError::Foreign(_))));
+    }
+}

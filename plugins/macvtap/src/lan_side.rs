@@ -1,0 +1,251 @@
+//! The LAN's side of an attachment: the veth pair in the LAN's namespace.
+
+use std::path::Path;
+use std::time::Duration;
+
+use attach::{Undo, stable_mac};
+use lan::{SpokeRecord, SpokeState};
+use net_types::{IfName, Mtu, SpokeName};
+use netplumb::{Link, LinkChange, Netlink, Netns, PortChange, Veth, VethEnd};
+use node::{Attachment, LINK_GROUP, Lock, NetworkId, Paths, SafeDir, parse_lan_tag};
+
+use crate::Error;
+
+/// How long ADD waits for another program that works on the same spoke.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A LAN's namespace on this node, with a socket in it.
+pub(crate) struct LanSide {
+    netlink: Netlink,
+    record: SpokeRecord,
+}
+
+/// The record of a spoke; none if the daemon wrote none.
+///
+/// # Errors
+/// The record is not trusted or does not read.
+pub(crate) fn read_record(paths: &Paths, spoke: &SpokeName) -> Result<Option<SpokeRecord>, Error> {
+    let refused = |source| Error::Record { spoke: spoke.to_string(), source };
+    let Some(dir) = SafeDir::open(&paths.spokes()).map_err(refused)? else { return Ok(None) };
+    let Some(text) = dir.read(&SpokeRecord::file_name(spoke)).map_err(refused)? else { return Ok(None) };
+    SpokeRecord::parse(spoke, &text)
+        .map(Some)
+        .map_err(|source| Error::RecordText { spoke: spoke.clone(), source })
+}
+
+/// Keeps other programs off the spoke until it is dropped.
+///
+/// # Errors
+/// Another program has it for longer than ten seconds.
+pub(crate) fn lock(paths: &Paths, spoke: &SpokeName) -> Result<Lock, Error> {
+    let dir = SafeDir::open(&paths.spokes())
+        .and_then(|dir| dir.map_or_else(|| SafeDir::create(&paths.spokes()), Ok))
+        .map_err(|source| Error::Record { spoke: spoke.to_string(), source })?;
+    Ok(Lock::acquire(&dir, &format!("{spoke}.lock"), PATIENCE)?)
+}
+
+impl LanSide {
+    /// Link-local groups that a port forwards: all that the kernel lets through, which is all but PAUSE.
+    /// LACP, LLDP and 802.1X cross the LAN so.
+    pub(crate) const GROUP_FWD_MASK: u16 = 0xfffd;
+
+    /// Opens the namespace that a record names, if the LAN is built there.
+    ///
+    /// # Errors
+    /// The LAN is not built, its namespace is gone, or it is another's.
+    pub(crate) fn open(record: SpokeRecord) -> Result<Self, Error> {
+        if let SpokeState::NotReady { reason } = &record.state {
+            return Err(Error::NotReady {
+                spoke: record.spoke.clone(),
+                lan: record.lan.to_string(),
+                reason: reason.clone(),
+            });
+        }
+        let netns = Netns::open(&record.netns)?;
+        let netlink = Netlink::open(&netns)?;
+        let mark = mark_of(&netlink)?;
+        if !is_mark_of(mark.as_deref(), &record) {
+            let mark = mark.map_or_else(|| "no mark".to_owned(), |mark| format!("{mark:?}"));
+            return Err(Error::NotTheLan { netns: record.netns, lan: record.lan.to_string(), mark });
+        }
+        Ok(Self { netlink, record })
+    }
+
+    /// Opens the namespace that a record names, built or not; none if there is no such namespace of the
+    /// daemon's.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn open_standing(record: SpokeRecord) -> Result<Option<Self>, Error> {
+        let Ok(netns) = Netns::open(&record.netns) else { return Ok(None) };
+        let netlink = Netlink::open(&netns)?;
+        let mark = mark_of(&netlink)?;
+        Ok(is_mark_of(mark.as_deref(), &record).then_some(Self { netlink, record }))
+    }
+
+    /// The spoke's record.
+    pub(crate) fn record(&self) -> &SpokeRecord {
+        &self.record
+    }
+
+    /// The LAN's MTU; the largest there is where the LAN is not built.
+    pub(crate) fn mtu(&self) -> Mtu {
+        match self.record.state {
+            SpokeState::Ready { mtu } => mtu,
+            SpokeState::NotReady { .. } => Mtu::MAX,
+        }
+    }
+
+    /// The socket in the LAN's namespace.
+    pub(crate) fn netlink(&self) -> &Netlink {
+        &self.netlink
+    }
+
+    /// Makes the spoke's veth pair: one end a port of the bridge, tagged with its owner, the other as
+    /// `peer` says. Returns the peer's index. The caller holds the spoke's lock.
+    ///
+    /// # Errors
+    /// The spoke is in use, a foreign link has its name, or the kernel refused.
+    pub(crate) fn create_pair<'a>(
+        &'a self,
+        attachment: &Attachment,
+        peer: VethEnd,
+        undo: &mut Undo<'a>,
+    ) -> Result<u32, Error> {
+        let record = &self.record;
+        let Some(bridge) = self.netlink.link_by_name(&record.bridge)? else {
+            return Err(Error::NoBridge { bridge: record.bridge.clone(), lan: record.lan.to_string() });
+        };
+        let tag = attachment.tag()?;
+        let peer_in_lan = peer.netns.is_none();
+        let mut port = VethEnd::new(record.tap_index.port_name());
+        port.mac = Some(stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), "port"]));
+        port.mtu = Some(self.mtu());
+        port.group = LINK_GROUP;
+        port.up = true;
+        let mut pair = Veth::new(port, peer);
+        pair.master = Some(bridge.index);
+        let indexes = match self.netlink.create_veth(&pair) {
+            Err(error) if error.is_exists() => {
+                self.clear(attachment)?;
+                self.netlink.create_veth(&pair)?
+            }
+            created => created?,
+        };
+        undo.push("remove the spoke's veth pair", move || self.netlink.delete_link(indexes.main));
+        let port = PortChange { group_fwd_mask: Some(Self::GROUP_FWD_MASK), ..PortChange::default() };
+        let change = LinkChange { alias: Some(tag.clone()), port: Some(port), ..LinkChange::default() };
+        self.netlink.set_link(indexes.main, &change)?;
+        if peer_in_lan {
+            self.netlink.set_link(indexes.peer, &LinkChange { alias: Some(tag), ..LinkChange::default() })?;
+        }
+        Ok(indexes.peer)
+    }
+
+    /// Removes what dead attachments left of this spoke.
+    fn clear(&self, attachment: &Attachment) -> Result<(), Error> {
+        let record = &self.record;
+        for name in [&record.tap_index.port_name(), record.spoke.link()] {
+            // A pair that went with its first end is not there any more.
+            let Some(link) = self.netlink.link_by_name(name)? else { continue };
+            match owner(&link) {
+                Owner::Foreign => {
+                    return Err(Error::Foreign { name: link.name, netns: record.netns.clone() });
+                }
+                Owner::Attachment(other)
+                    if !other.is(&attachment.container_id, &attachment.ifname) && other.is_live() =>
+                {
+                    return Err(Error::InUse { spoke: record.spoke.clone(), by: other });
+                }
+                // Nobody else has the lock, so nobody is making it now.
+                Owner::Attachment(_) | Owner::HalfMade => self.netlink.delete_link(link.index)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The port of this spoke, if the attachment that a call names has it.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn port_of(&self, container_id: &str, ifname: &IfName) -> Result<Option<Link>, Error> {
+        let link = self.netlink.link_by_name(&self.record.tap_index.port_name())?;
+        Ok(link.filter(|link| match owner(link) {
+            Owner::Attachment(attachment) => attachment.is(container_id, ifname),
+            Owner::HalfMade | Owner::Foreign => false,
+        }))
+    }
+}
+
+/// Whose link it is.
+enum Owner {
+    Attachment(Box<Attachment>),
+    /// Ours, from an ADD that was cut off.
+    HalfMade,
+    Foreign,
+}
+
+fn owner(link: &Link) -> Owner {
+    match link.alias.as_deref() {
+        Some(alias) => {
+            Attachment::parse_tag(alias).map_or(Owner::Foreign, |a| Owner::Attachment(Box::new(a)))
+        }
+        None if link.group == LINK_GROUP => Owner::HalfMade,
+        None => Owner::Foreign,
+    }
+}
+
+fn mark_of(netlink: &Netlink) -> Result<Option<String>, Error> {
+    const LO: u32 = 1;
+    Ok(netlink.link_by_index(LO)?.and_then(|lo| lo.alias))
+}
+
+fn is_mark_of(mark: Option<&str>, record: &SpokeRecord) -> bool {
+    mark.and_then(parse_lan_tag) == Some(&*record.lan.to_string())
+}
+
+/// A port of an attachment somewhere on this node.
+pub(crate) struct Found {
+    /// The socket in its LAN's namespace.
+    pub(crate) netlink: Netlink,
+    /// The port's index there.
+    pub(crate) index: u32,
+}
+
+/// Every attachment in every LAN's namespace of this node that `wanted` picks.
+///
+/// # Errors
+/// `/run/netns` cannot be listed, or the kernel refused.
+pub(crate) fn find(netns_dir: &Path, wanted: impl Fn(&Attachment) -> bool) -> Result<Vec<Found>, Error> {
+    let mut found = Vec::new();
+    let Ok(entries) = std::fs::read_dir(netns_dir) else { return Ok(found) };
+    for entry in entries.flatten() {
+        // Namespaces come and go meanwhile, and plain files may lie here.
+        let Ok(netns) = Netns::open(&entry.path()) else { continue };
+        let netlink = Netlink::open(&netns)?;
+        if mark_of(&netlink)?.is_none_or(|mark| parse_lan_tag(&mark).is_none()) {
+            continue;
+        }
+        for link in netlink.links()? {
+            // One of a pair is enough: the other goes with it.
+            if !lan::TapIndex::is_port_name(&link.name) {
+                continue;
+            }
+            if let Owner::Attachment(attachment) = owner(&link)
+                && wanted(&attachment)
+            {
+                let netlink = Netlink::open(&netns)?;
+                found.push(Found { netlink, index: link.index });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Whether an attachment is of a network and not among those that the runtime says are valid.
+pub(crate) fn is_stale(attachment: &Attachment, network: NetworkId, valid: &[cni::ValidAttachment]) -> bool {
+    attachment.network == network
+        && !valid
+            .iter()
+            .any(|v| v.container_id == attachment.container_id && v.ifname == attachment.ifname.as_str())
+}

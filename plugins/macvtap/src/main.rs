@@ -1,0 +1,7 @@
+//! The executable `macvtap`: a doorway.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&macvtap::Macvtap)
+}

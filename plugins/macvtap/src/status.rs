@@ -1,0 +1,54 @@
+//! STATUS: whether ADD could be served now.
+
+use cni::Request;
+use lan::SpokeState;
+use netplumb::{Netlink, Netns};
+use node::{NodeConfig, SafeDir};
+
+use crate::base::{Named, named};
+use crate::config::Wanted;
+use crate::{Config, Error};
+
+/// Says what is missing on this node: the daemon's records, the spoke's LAN, the master, or whatever the
+/// IPAM plugin lacks.
+///
+/// # Errors
+/// The first thing that is missing.
+pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
+    let node = NodeConfig::load()?;
+    let paths = node.paths();
+    match named(request, &paths) {
+        Ok(Named::Spoke(record)) => {
+            if let SpokeState::NotReady { reason } = &record.state {
+                return Err(Error::Unavailable(format!(
+                    "LAN {} of spoke {} is not built on this node: {reason}",
+                    record.lan, record.spoke
+                )));
+            }
+        }
+        Ok(Named::Other(Wanted::Master(master))) => {
+            if Netlink::open(&Netns::current()?)?.link_by_name(&master)?.is_none() {
+                return Err(Error::Unavailable(Error::NoMaster(master).to_string()));
+            }
+        }
+        Ok(Named::Other(Wanted::Spoke(spoke))) => {
+            return Err(Error::Unavailable(Error::NoSpoke(spoke).to_string()));
+        }
+        // Which device it will be is known at ADD only; that there are any records is known now.
+        Ok(Named::Other(Wanted::Device(_))) | Err(Error::NothingWanted) => {
+            let dir = SafeDir::open(&paths.spokes())
+                .map_err(|source| Error::Record { spoke: "any".to_owned(), source })?;
+            if dir.is_none() {
+                return Err(Error::Unavailable(format!(
+                    "{} does not exist: k8slan-device-plugin has not run on this node since it started",
+                    paths.spokes().display()
+                )));
+            }
+        }
+        Err(error) => return Err(error),
+    }
+    if let Some(ipam) = request.ipam() {
+        ipam.status()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,125 @@
+//! A macvtap's character device: a minor that no live container may still hold, and the right node.
+
+use attach::Undo;
+use net_types::{IfName, MacvtapMode};
+use netplumb::{DevNum, Macvtap, Netlink, Netns, Veth, VethEnd, tap_device};
+use sha2::{Digest, Sha256};
+
+use crate::Error;
+use crate::add::Made;
+use crate::call::Call;
+use crate::device::{self, Access, Claim, Given, Minors, look, node_path};
+
+/// How often another minor is asked for.
+const TRIES: usize = 64;
+
+/// The character device of a macvtap in the pod.
+pub(crate) struct Tap {
+    device: DevNum,
+    given: Given,
+}
+
+impl Tap {
+    /// The device of the pod's macvtap with this index. `before`: whether something stood at its node's
+    /// path before the macvtap was made, so that the kernel could not make its own.
+    pub(crate) fn of(call: &Call<'_>, index: u32, before: bool) -> Result<Self, Error> {
+        let ifname = &call.target.ifname;
+        let device = tap_device(&call.netns, ifname, index)?.ok_or_else(|| Error::NoTap(ifname.clone()))?;
+        let node = node_path(index);
+        let right = look(&node)?.is_some_and(|meta| device::leads_to(&meta) == Some(device));
+        let given = Given { attachment: call.attachment.clone(), node, made: before || !right, moved: None };
+        Ok(Self { device, given })
+    }
+
+    /// Remembers what the macvtap was called on the host.
+    pub(crate) fn moved_from(mut self, name: IfName) -> Self {
+        self.given.moved = Some(name);
+        self
+    }
+
+    /// Takes the minor for this attachment.
+    pub(crate) fn claim(&self, call: &Call<'_>) -> Result<Claim, Error> {
+        Ok(Minors::open(&call.node.paths().taps())?.claim(self.device, &self.given)?)
+    }
+
+    /// Makes the node lead to the device.
+    pub(crate) fn provide<'a>(self, call: &'a Call<'a>, undo: &mut Undo<'a>) -> Result<(), Error> {
+        let config = &call.request.config;
+        let access = Access { owner: config.owner, group: config.group };
+        let Self { device, given } = self;
+        let path = given.node.clone();
+        undo.push("give the tap's minor back", move || {
+            forget(&Minors::open(&call.node.paths().taps())?, device, &given)
+        });
+        device::ensure_node(&path, device, access)?;
+        Ok(())
+    }
+}
+
+/// Takes a node of our making away, and the record of its minor.
+pub(crate) fn forget(minors: &Minors, device: DevNum, given: &Given) -> Result<(), device::DeviceError> {
+    if given.made {
+        device::remove_node(&given.node, device)?;
+    }
+    minors.release(device)
+}
+
+/// Makes a macvtap with this index until the kernel gives it a minor that no live attachment was given.
+///
+/// The kernel hands out the lowest free minor, also one whose macvtap was deleted under a container that
+/// still has the node. A placeholder in a namespace without a name keeps such a minor away meanwhile; it
+/// goes with this process, whatever happens to it.
+pub(crate) fn with_free_minor(
+    call: &Call<'_>,
+    index: u32,
+    make: impl Fn() -> Result<Made, Error>,
+) -> Result<(Made, Tap), Error> {
+    let mut placeholders = Vec::new();
+    for _ in 0..TRIES {
+        let before = look(&node_path(index))?.is_some();
+        let made = make()?;
+        let mut undo = Undo::new();
+        undo.push("remove the macvtap", || call.netlink.delete_link(made.index));
+        match Tap::of(call, index, before).and_then(|tap| Ok((tap.claim(call)?, tap))) {
+            Ok((Claim::Ours, tap)) => return Ok((made, tap)),
+            Ok((Claim::Taken(_), _)) => {
+                call.netlink.delete_link(made.index)?;
+                placeholders.push(placeholder()?);
+            }
+            Err(error) => return Err(error.and_failures(undo.roll_back())),
+        }
+    }
+    Err(Error::NoMinor(TRIES))
+}
+
+/// A macvtap that only takes up a minor.
+fn placeholder() -> Result<Netns, Error> {
+    let netns = Netns::new()?;
+    let netlink = Netlink::open(&netns)?;
+    let name = |text: &str| -> IfName { text.parse().expect("one letter is a link name") };
+    let pair = netlink.create_veth(&Veth::new(VethEnd::new(name("a")), VethEnd::new(name("b"))))?;
+    let mut macvtap = Macvtap::new(name("c"), pair.main, MacvtapMode::Passthru);
+    // Out of the way of real ones: below the indices of masters and spokes.
+    macvtap.index = Some((1 << 28) | (std::process::id() & 0x0fff_ffff));
+    netlink.create_macvtap(&macvtap)?;
+    Ok(netns)
+}
+
+/// A tap index for a macvtap that is on no spoke: in [2^29, 2^30), from container and interface, the first one
+/// whose node is free. An index that the kernel chose would be the same small number in every pod.
+pub(crate) fn free_index(call: &Call<'_>) -> Result<u32, Error> {
+    let mut hash = Sha256::new();
+    hash.update(call.target.container_id.as_str());
+    hash.update([0]);
+    hash.update(call.target.ifname.as_str());
+    let digest: [u8; 32] = hash.finalize().into();
+    let [a, b, c, d, ..] = digest;
+    let start = u32::from_be_bytes([a, b, c, d]);
+    for step in 0..1024 {
+        let index = (1 << 29) | (start.wrapping_add(step) & 0x1fff_ffff);
+        if look(&node_path(index))?.is_none() {
+            return Ok(index);
+        }
+    }
+    Err(Error::NoMinor(1024))
+}
