@@ -22,7 +22,10 @@ pub(crate) fn object<'de, T: Deserialize<'de>>(json: &'de [u8], what: What) -> R
         // Whatever is no JSON at all gets its error from the parser.
         Some(_) => {
             if serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok() {
-                return Err(Error::NotAnObject);
+                return Err(Error::NotAnObject(match what {
+                    What::Protocol | What::Config => "the configuration on standard input",
+                    What::PrevResult => "prevResult",
+                }));
             }
         }
     }
@@ -37,14 +40,20 @@ fn explain<'de, T: Deserialize<'de>>(json: &'de [u8], what: What, source: serde_
     if matches!(source.classify(), Category::Syntax | Category::Eof) && what != What::PrevResult {
         return Error::NotJson(source);
     }
-    let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let field = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
-        Err(error) => error.path().to_string(),
-        Ok(_) => ".".to_owned(),
-    };
+    let field = place::<T>(json);
     match what {
         What::Protocol => Error::Protocol { field, source },
         What::Config => Error::Config { field, source },
         What::PrevResult => Error::PrevResult { field, source },
+    }
+}
+
+/// The path of the field at which reading fails.
+pub(crate) fn place<'de, T: Deserialize<'de>>(json: &'de [u8]) -> String {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(error) if error.path().iter().next().is_some() => error.path().to_string(),
+        // The document as a whole, for instance a field that is missing.
+        _ => "its top level".to_owned(),
     }
 }

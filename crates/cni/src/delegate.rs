@@ -149,17 +149,10 @@ impl<'a> Delegate<'a> {
     }
 
     fn result(&self, stdout: &[u8]) -> Result<AddResult, Error> {
-        let mut deserializer = serde_json::Deserializer::from_slice(stdout);
-        let document: ResultDocument = match ResultDocument::deserialize(&mut deserializer)
-            .and_then(|document| deserializer.end().map(|()| document))
-        {
+        let document: ResultDocument = match serde_json::from_slice(stdout) {
             Ok(document) => document,
             Err(source) => {
-                let mut again = serde_json::Deserializer::from_slice(stdout);
-                let field = match serde_path_to_error::deserialize::<_, ResultDocument>(&mut again) {
-                    Err(error) => error.path().to_string(),
-                    Ok(_) => ".".to_owned(),
-                };
+                let field = crate::decode::place::<ResultDocument>(stdout);
                 return Err(Error::DelegateResult { name: self.name.to_owned(), field, source });
             }
         };
@@ -174,7 +167,8 @@ impl Delegated<'_> {
         &self.result
     }
 
-    /// The attachment stands: the result is not undone any more.
+    /// The attachment stands: the result is not undone any more. For an undo list of the caller's own:
+    /// keep it at once, and put [`Delegate::del`] on the list.
     #[must_use]
     pub fn keep(mut self) -> AddResult {
         self.kept = true;

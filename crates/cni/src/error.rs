@@ -80,9 +80,9 @@ pub enum Error {
     /// Standard input is no JSON.
     #[error("the configuration on standard input is no valid JSON")]
     NotJson(#[source] serde_json::Error),
-    /// Standard input is JSON, and no object.
-    #[error("the configuration on standard input is no JSON object")]
-    NotAnObject,
+    /// Standard input or `prevResult` is JSON, and no object.
+    #[error("{0} is no JSON object")]
+    NotAnObject(&'static str),
     /// One of the protocol's fields has the wrong type.
     #[error("the configuration has something wrong at {field}")]
     Protocol {
@@ -307,7 +307,7 @@ impl PluginError for Error {
             | Self::DelegateIo { .. }
             | Self::DelegateTooLong(_)
             | Self::DelegateSilent { .. } => Code::IO,
-            Self::NotJson(_) | Self::NotAnObject | Self::Protocol { .. } | Self::DelegateResult { .. } => {
+            Self::NotJson(_) | Self::NotAnObject(_) | Self::Protocol { .. } | Self::DelegateResult { .. } => {
                 Code::DECODE
             }
             Self::NoVersion | Self::Version(_) | Self::VerbTooNew { .. } | Self::DelegateVersion { .. } => {

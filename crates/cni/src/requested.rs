@@ -121,4 +121,50 @@ mod tests {
             assert!(matches!(bad.parse::<RequestedIp>(), Err(RequestedIpError::Prefix(..))), "{bad:?}");
         }
     }
+
+    /// The request with these `CNI_ARGS` and these further fields in the configuration.
+    fn request(args: &str, fields: &str) -> Request<()> {
+        let environment = [("CNI_ARGS", args)].into_iter().collect();
+        let stdin = format!(r#"{{"cniVersion":"1.1.0","name":"n"{fields}}}"#);
+        let mut version = crate::Version::LATEST;
+        crate::request::parse(crate::Verb::Add, environment, stdin.into(), &mut version).unwrap().0
+    }
+
+    #[test]
+    fn a_mac_counts_by_its_channel() {
+        let runtime = r#","runtimeConfig":{"mac":"02:00:00:00:00:01"}"#;
+        let cni = r#","args":{"cni":{"mac":"02:00:00:00:00:02"}}"#;
+        let args = "MAC=02-00-00-00-00-03";
+        let mac = |args, fields: &str| request(args, fields).requested_mac().unwrap().map(|m| m.octets()[5]);
+        assert_eq!(mac(args, &format!("{runtime}{cni}")), Some(1));
+        assert_eq!(mac(args, cni), Some(2));
+        assert_eq!(mac(args, ""), Some(3));
+        assert_eq!(mac("", ""), None);
+        // Empty texts and null ask for nothing.
+        assert_eq!(mac(args, r#","runtimeConfig":{"mac":""},"args":{"cni":null}"#), Some(3));
+        assert_eq!(mac("MAC=", r#","runtimeConfig":null,"args":null"#), None);
+        // What does not count need not be right.
+        assert_eq!(mac("MAC=x", runtime), Some(1));
+    }
+
+    #[test]
+    fn addresses_count_by_their_channel() {
+        let runtime = r#","runtimeConfig":{"ips":["10.0.0.1","fd00::1/64"]}"#;
+        let cni = r#","args":{"cni":{"ips":["10.0.0.2/24"]}}"#;
+        let args = "IP=10.0.0.3/24, fd00::3";
+        let ips = |args, fields: &str| -> Vec<String> {
+            request(args, fields).requested_ips().unwrap().iter().map(ToString::to_string).collect()
+        };
+        assert_eq!(ips(args, &format!("{runtime}{cni}")), ["10.0.0.1", "fd00::1/64"]);
+        assert_eq!(ips(args, cni), ["10.0.0.2/24"]);
+        assert_eq!(ips(args, ""), ["10.0.0.3/24", "fd00::3"]);
+        assert!(ips("IP=", "").is_empty());
+        // An empty list asks for nothing, and yet args.cni.ips has IP ignored.
+        assert_eq!(ips(args, r#","runtimeConfig":{"ips":[]}"#), ["10.0.0.3/24", "fd00::3"]);
+        assert!(ips(args, r#","args":{"cni":{"ips":[]}}"#).is_empty());
+        assert!(matches!(
+            request("IP=10.0.0.3,", "").requested_ips(),
+            Err(Error::RequestedIp { channel: Channel::CniArgs, source: RequestedIpError::Address(_) })
+        ));
+    }
 }
