@@ -134,7 +134,10 @@ impl Netlink {
             });
             match end {
                 Ok(End::Done) => return Ok(all),
-                Ok(End::Interrupted) => {}
+                Ok(End::Interrupted) => {
+                    #[cfg(test)]
+                    tests::INTERRUPTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                }
                 // ENOBUFS: part of the dump was dropped for want of memory.
                 Err(error) if matches!(error.errno(), Some(Errno::EINTR | Errno::ENOBUFS)) => {}
                 Err(error) => return Err(error),
@@ -296,5 +299,126 @@ impl<'a> Message<'a> {
             }
         }
         Ok(Some(error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    use netlink_packet_route::link::{InfoData, InfoKind, InfoVxlan};
+    use rtnetlink::{LinkMessageBuilder, LinkUnspec};
+
+    use super::*;
+    use crate::link::{RTM_NEWLINK, Veth, VethEnd};
+
+    /// Dumps that were thrown away.
+    pub(super) static INTERRUPTED: AtomicUsize = AtomicUsize::new(0);
+
+    fn name(text: &str) -> IfName {
+        text.parse().expect("a link name")
+    }
+
+    fn netns() -> (Netns, Netlink) {
+        let netns = Netns::new().expect("needs root");
+        let netlink = Netlink::open(&netns).expect("a socket");
+        (netns, netlink)
+    }
+
+    fn veth(netlink: &Netlink, main: &str, peer: &str) -> Result<u32> {
+        let veth = Veth::new(VethEnd::new(name(main)), VethEnd::new(name(peer)));
+        netlink.create_veth(&veth).map(|indexes| indexes.main)
+    }
+
+    #[test]
+    fn a_dump_under_load_is_whole() {
+        const KEPT: usize = 60;
+        let (netns, netlink) = netns();
+        for n in 0..KEPT {
+            veth(&netlink, &format!("a{n}"), &format!("b{n}")).unwrap();
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for worker in 0..2 {
+                let netlink = Netlink::open(&netns).unwrap();
+                let stop = &stop;
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let index = veth(&netlink, &format!("x{worker}"), &format!("y{worker}")).unwrap();
+                        netlink.delete_link(index).unwrap();
+                    }
+                });
+            }
+            for _ in 0..20_000 {
+                let links = netlink.links().unwrap();
+                let mut kept: Vec<_> =
+                    links.iter().filter(|link| link.name.starts_with(['a', 'b'])).map(|l| l.index).collect();
+                kept.sort_unstable();
+                kept.dedup();
+                assert_eq!(kept.len(), 2 * KEPT);
+                if INTERRUPTED.load(Ordering::Relaxed) >= 5 {
+                    break;
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+        assert!(INTERRUPTED.load(Ordering::Relaxed) > 0, "no dump was interrupted: the test shows nothing");
+    }
+
+    /// Sends what the types of this crate cannot hold.
+    fn create(netlink: &Netlink, kind: InfoKind, mtu: Option<u32>, data: Option<InfoData>) -> Error {
+        let mut builder =
+            LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind).name("vx2").link_group(7);
+        if let Some(mtu) = mtu {
+            builder = builder.mtu(mtu);
+        }
+        if let Some(data) = data {
+            builder = builder.set_info_data(data);
+        }
+        let name = name("vx2");
+        let request = Request {
+            operation: "create VXLAN",
+            object: &by_name(&name),
+            kind: RTM_NEWLINK,
+            flags: netlink_packet_core::NLM_F_CREATE,
+            body: &builder.build(),
+        };
+        netlink.command(&request).unwrap_err()
+    }
+
+    #[test]
+    fn the_kernels_reason_is_the_errors_text() {
+        let (_netns, netlink) = netns();
+        let data = InfoData::Vxlan(vec![InfoVxlan::Id(1 << 24)]);
+        let error = create(&netlink, InfoKind::Vxlan, None, Some(data));
+        assert_eq!(error.to_string(), "create VXLAN \"vx2\": VXLAN ID must be lower than 16777216 (ERANGE)");
+        assert_eq!(error.kernel(), Some("VXLAN ID must be lower than 16777216"));
+        assert_eq!(error.errno(), Some(Errno::ERANGE));
+        let error = create(&netlink, InfoKind::Bridge, Some(70_000), None);
+        assert_eq!(error.to_string(), "create VXLAN \"vx2\": mtu greater than device maximum (EINVAL)");
+        // An answer of another length: the whole request is echoed behind the error.
+        let error = create(&netlink, InfoKind::Other("nothing".into()), None, None);
+        assert_eq!(error.to_string(), "create VXLAN \"vx2\": Unknown device type (EOPNOTSUPP)");
+    }
+
+    #[test]
+    fn messages_are_cut_apart() {
+        let mut bytes = Vec::new();
+        for (kind, body) in [(16_u16, &b"abcde"[..]), (3, b"")] {
+            let length = u32::try_from(HEADER + body.len()).unwrap();
+            bytes.extend_from_slice(&length.to_ne_bytes());
+            bytes.extend_from_slice(&kind.to_ne_bytes());
+            bytes.extend_from_slice(&[0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+            bytes.extend_from_slice(body);
+            bytes.resize(bytes.len().next_multiple_of(4), 0);
+        }
+        let mut rest = bytes.as_slice();
+        let first = Message::first(&mut rest).unwrap();
+        assert_eq!((first.kind, first.sequence, first.body), (16, 9, &b"abcde"[..]));
+        assert_eq!(Message::first(&mut rest).map(|m| (m.kind, m.body.len())), Some((3, 0)));
+        assert!(Message::first(&mut rest).is_none());
+        // Cut off, and of a length that is none: the end, not a loop.
+        assert!(Message::first(&mut &bytes[..20]).is_none());
+        assert!(Message::first(&mut &[0_u8; 32][..]).is_none());
     }
 }

@@ -3,6 +3,7 @@
 mod addresses;
 mod arp;
 mod links;
+mod netns;
 mod tap;
 
 use net_types::IfName;
