@@ -6,6 +6,7 @@
 //! * [`Sysctl`]: settings below `/proc/sys/net` of a namespace.
 //! * [`announce`] and [`probe`]: telling a LAN where an address is, and asking whether it is taken.
 //! * [`tap_device`]: the character device of a macvtap.
+//! * `Monitor` (feature `monitor`): what changes in a namespace, as a stream of events.
 //! * [`Error`]: what was asked for, of what, and the kernel's own words (its extended acknowledgement).
 //!
 //! Nothing here depends on the namespace of the calling thread, except where a name says `current`.
@@ -16,6 +17,8 @@ mod attrs;
 mod error;
 mod frame;
 mod link;
+#[cfg(feature = "monitor")]
+mod monitor;
 mod neighbour;
 mod netlink;
 mod netns;
@@ -33,6 +36,8 @@ pub use link::{
     AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgePort, Link, LinkChange, LinkKind, MacvlanInfo,
     Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes, Vxlan, VxlanInfo,
 };
+#[cfg(feature = "monitor")]
+pub use monitor::{Event, Groups, Monitor};
 pub use neighbour::{FdbEntry, Neighbour};
 pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId};

@@ -250,16 +250,16 @@ impl Inner {
 }
 
 /// One message of a datagram.
-struct Message<'a> {
-    kind: u16,
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
     flags: u16,
     sequence: u32,
-    body: &'a [u8],
+    pub(crate) body: &'a [u8],
 }
 
 impl<'a> Message<'a> {
     /// Takes the first message off `rest`; none if nothing whole is left.
-    fn first(rest: &mut &'a [u8]) -> Option<Self> {
+    pub(crate) fn first(rest: &mut &'a [u8]) -> Option<Self> {
         let all = *rest;
         let length = usize::try_from(attrs::u32_at(all, 0)?).ok()?;
         let body = all.get(HEADER..length)?;
