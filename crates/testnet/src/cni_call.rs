@@ -21,6 +21,8 @@ pub struct CniCall {
     pub path: Option<String>,
     /// What the plugin reads on stdin; text, so that a test can break it.
     pub config: String,
+    /// A program and arguments that run the plugin, for example `strace`; empty otherwise.
+    pub under: Vec<String>,
 }
 
 impl CniCall {
@@ -77,7 +79,14 @@ impl std::error::Error for CniError {}
 pub(crate) fn run(place: &Place, plugin: &str, verb: &str, call: &CniCall) -> Result<Value, CniError> {
     let program = program(plugin);
     let default_path = || format!("{}:/usr/lib/cni", bin_dir().display());
-    let mut command = place.command(&program);
+    let mut command = match call.under.split_first() {
+        Some((tracer, arguments)) => {
+            let mut command = place.command(tracer);
+            command.args(arguments).arg(&program);
+            command
+        }
+        None => place.command(&program),
+    };
     command
         .env("CNI_COMMAND", verb)
         .env("CNI_CONTAINERID", &call.container)

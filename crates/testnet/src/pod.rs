@@ -94,6 +94,7 @@ impl<'node> Pod<'node> {
             ),
             path: None,
             config: config.to_string(),
+            under: Vec::new(),
         }
     }
 
