@@ -62,7 +62,7 @@ fn one_worker() -> Result<(Switch, Worker), Stop> {
 /// The same call, killed before its `number`th system call of this name.
 fn killed_at(call: &CniCall, name: &str, number: u32) -> CniCall {
     let inject = format!("inject={name}:signal=KILL:when={number}");
-    let argv = ["strace", "-qqq", "-o", "/dev/null", "-e", "trace=none", "-e", &inject];
+    let argv = ["strace", "-qqq", "-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject];
     CniCall { under: argv.map(str::to_owned).to_vec(), ..call.clone() }
 }
 
