@@ -4,10 +4,12 @@
 mod attach;
 pub mod kubelet;
 mod lan_file;
+mod responder;
 mod traces;
 mod worker;
 
 pub use attach::{joined, on_spoke};
 pub use lan_file::LanFile;
+pub use responder::TaggedHost;
 pub use traces::Traces;
 pub use worker::Worker;

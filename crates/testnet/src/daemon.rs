@@ -1,6 +1,6 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ExitStatus};
+use std::process::{Child, Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -28,12 +28,17 @@ impl Daemon {
         };
         let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy().into_owned();
         let log = disk.join(format!("{name}-{}.log", LOGS.fetch_add(1, Ordering::Relaxed)));
-        let out = File::create(&log).during(|| format!("creating {}", log.display()))?;
-        let err = out.try_clone().during(|| "duplicating a descriptor".to_owned())?;
         let mut command = place.command(program);
-        command.args(arguments).stdout(out).stderr(err);
-        let child = command.spawn().during(|| format!("starting {program}"))?;
-        Ok(Self { name, log, child })
+        command.args(arguments);
+        Self::run(command, &name, &log)
+    }
+
+    /// Starts a prepared command whose output goes to the file `log`.
+    pub(crate) fn run(mut command: Command, name: &str, log: &Path) -> Result<Self, Error> {
+        let out = File::create(log).during(|| format!("creating {}", log.display()))?;
+        let err = out.try_clone().during(|| "duplicating a descriptor".to_owned())?;
+        let child = command.stdout(out).stderr(err).spawn().during(|| format!("starting {name}"))?;
+        Ok(Self { name: name.to_owned(), log: log.to_owned(), child })
     }
 
     /// Its process ID.

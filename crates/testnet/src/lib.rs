@@ -9,7 +9,8 @@
 //! - [`Pod`]: a network namespace with a path, as a container runtime makes one;
 //! - [`Daemon`]: a long-lived process on a node, its log kept;
 //! - [`CniCall`]: a CNI plugin run as a runtime runs it;
-//! - [`ping`], [`PacketSocket`], [`Tap`]: traffic without a program from a package.
+//! - [`Guest`]: a virtual machine on a tap;
+//! - [`Ping`], [`PacketSocket`], [`Tap`]: traffic without a program from a package.
 //!
 //! Links are made and looked at with iproute2, so that what the product says about the kernel has a witness
 //! that shares no code with it.
@@ -32,6 +33,7 @@ mod socket;
 mod switch;
 mod tap;
 pub mod vlan_kernel;
+mod vm;
 mod wait;
 
 pub use bin::{bin_dir, program, workspace};
@@ -48,4 +50,5 @@ pub use pod::{Netns, Pod};
 pub use run::{Outcome, Stop, Trial, main, test};
 pub use switch::Switch;
 pub use tap::Tap;
+pub use vm::Guest;
 pub use wait::eventually;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use testnet::{Node, Outcome, PacketSocket, Ping, Stop, Switch, eventually};
+use testnet::{Guest, Node, Outcome, PacketSocket, Ping, Stop, Switch, eventually};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         tagged_frames_are_seen_as_they_were_sent,
         a_lost_ping_is_counted,
         daemons_end_with_their_node,
+        a_guest_runs_on_a_tap,
     ])
 }
 
@@ -148,4 +149,27 @@ fn daemons_end_with_their_node() -> Outcome {
     drop(node);
     sleeper.wait(Duration::from_secs(1))?;
     Ok(())
+}
+
+fn a_guest_runs_on_a_tap() -> Outcome {
+    Guest::needs()?;
+    let node = Node::with_host_devices("one")?;
+    node.ip("link add va address 02:00:00:00:00:07 type veth peer name vb")?;
+    node.ip("addr add 192.0.2.1/24 dev vb")?;
+    node.ip("link set va up")?;
+    node.ip("link set vb up")?;
+    // An index that only this test uses: the machine has one devtmpfs.
+    node.ip("link add link va name net1 index 1999999001 type macvtap mode passthru")?;
+    node.ip("link set net1 up")?;
+    let tap = "/dev/tap1999999001";
+    node.exec(&["chown", "107:107", tap])?;
+    let guest = Guest {
+        tap,
+        mac: "02:00:00:00:00:07",
+        mtu: 1500,
+        script: "ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; ping -c 3 -i 0.2 192.0.2.1 && echo reached",
+    };
+    let mut vm = guest.boot(&node)?;
+    vm.wait(Duration::from_secs(60))?;
+    check(vm.log().contains("reached"), vm.log())
 }
