@@ -79,7 +79,7 @@ fn macvtap_on_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'
     end.mtu = Some(side.mtu());
     end.group = LINK_GROUP;
     end.up = true;
-    let lower = side.create_pair(&call.attachment, end, undo)?;
+    let lower = side.create_pair(call, end, undo)?;
     let below = Below { netlink: side.netlink(), index: lower, name: spoke, mtu: side.mtu().get() };
     // The macvtap goes with its veth pair, so it needs no undo of its own.
     let index = record.tap_index.get();
@@ -111,7 +111,7 @@ fn veth_of_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'a>)
     end.mtu = Some(mtu);
     let up = !call.is_for_a_guest();
     end.up = up;
-    let index = side.create_pair(&call.attachment, end, undo)?;
+    let index = side.create_pair(call, end, undo)?;
     Ok(Made { index, mac, mtu, up })
 }
 

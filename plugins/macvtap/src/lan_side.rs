@@ -10,6 +10,7 @@ use netplumb::{Link, LinkChange, Netlink, Netns, PortChange, Veth, VethEnd};
 use node::{Attachment, LINK_GROUP, Lock, NetworkId, Paths, SafeDir, parse_lan_tag};
 
 use crate::Error;
+use crate::call::Call;
 
 /// How long ADD waits for another program that works on the same spoke.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -108,7 +109,7 @@ impl LanSide {
     /// The spoke is in use, a foreign link has its name, or the kernel refused.
     pub(crate) fn create_pair<'a>(
         &'a self,
-        attachment: &Attachment,
+        call: &Call<'_>,
         peer: VethEnd,
         undo: &mut Undo<'a>,
     ) -> Result<u32, Error> {
@@ -116,7 +117,7 @@ impl LanSide {
         let Some(bridge) = self.netlink.link_by_name(&record.bridge)? else {
             return Err(Error::NoBridge { bridge: record.bridge.clone(), lan: record.lan.to_string() });
         };
-        let tag = attachment.tag()?;
+        let tag = call.attachment.tag()?;
         let peer_in_lan = peer.netns.is_none();
         let mut port = VethEnd::new(record.tap_index.port_name());
         port.mac = Some(stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), "port"]));
@@ -127,7 +128,7 @@ impl LanSide {
         pair.master = Some(bridge.index);
         let indexes = match self.netlink.create_veth(&pair) {
             Err(error) if error.is_exists() => {
-                self.clear(attachment)?;
+                self.clear(call)?;
                 self.netlink.create_veth(&pair)?
             }
             created => created?,
@@ -143,7 +144,7 @@ impl LanSide {
     }
 
     /// Removes what dead attachments left of this spoke.
-    fn clear(&self, attachment: &Attachment) -> Result<(), Error> {
+    fn clear(&self, call: &Call<'_>) -> Result<(), Error> {
         let record = &self.record;
         for name in [&record.tap_index.port_name(), record.spoke.link()] {
             // A pair that went with its first end is not there any more.
@@ -152,14 +153,19 @@ impl LanSide {
                 Owner::Foreign => {
                     return Err(Error::Foreign { name: link.name, netns: record.netns.clone() });
                 }
-                Owner::Attachment(other)
-                    if !other.is(&attachment.container_id, &attachment.ifname) && other.is_live() =>
-                {
+                Owner::Attachment(other) if other.is(&call.attachment.container_id, &call.target.ifname) => {
+                    // ADD again for what stands is an error; for what lost its interface, it is a repair.
+                    if call.netlink.link_by_name(&call.target.ifname)?.is_some() {
+                        return Err(Error::InterfaceExists(call.target.ifname.clone()));
+                    }
+                }
+                Owner::Attachment(other) if other.is_live() => {
                     return Err(Error::InUse { spoke: record.spoke.clone(), by: other });
                 }
                 // Nobody else has the lock, so nobody is making it now.
-                Owner::Attachment(_) | Owner::HalfMade => self.netlink.delete_link(link.index)?,
+                Owner::Attachment(_) | Owner::HalfMade => {}
             }
+            self.netlink.delete_link(link.index)?;
         }
         Ok(())
     }
