@@ -4,6 +4,7 @@
 //! * [`Netlink`]: a blocking netlink socket inside a namespace, used from anywhere. Links, addresses,
 //!   routes, neighbours.
 //! * [`Sysctl`]: settings below `/proc/sys/net` of a namespace.
+//! * [`Nftables`]: guards against forged addresses on bridge ports.
 //! * [`announce`] and [`probe`]: telling a LAN where an address is, and asking whether it is taken.
 //! * [`tap_device`]: the character device of a macvtap.
 //! * `Monitor` (feature `monitor`): what changes in a namespace, as a stream of events.
@@ -23,6 +24,7 @@ mod neighbour;
 mod netlink;
 mod netns;
 mod netns_mount;
+mod nft;
 mod packet;
 mod probe;
 mod route;
@@ -33,14 +35,16 @@ pub use address::{Address, NewAddress};
 pub use announce::announce;
 pub use error::{DisplayPath, Error, Object, Result};
 pub use link::{
-    AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgePort, Link, LinkChange, LinkKind, MacvlanInfo,
-    Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes, Vxlan, VxlanInfo,
+    AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgeMember, BridgePort, BridgeVlans, Link, LinkChange,
+    LinkKind, MacvlanInfo, Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes, VlanFiltering, VlanInfo,
+    VlanLink, VlanProtocol, Vxlan, VxlanInfo,
 };
 #[cfg(feature = "monitor")]
 pub use monitor::{Event, Groups, Monitor};
 pub use neighbour::{FdbEntry, Neighbour};
 pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId};
+pub use nft::{GuardState, Nftables, PortGuard};
 pub use nix::errno::Errno;
 pub use probe::{ProbeTiming, Taken, probe};
 pub use route::Route;

@@ -59,6 +59,19 @@ impl Request<'_> {
     }
 }
 
+/// A message that stands ready.
+pub(crate) struct Bytes(pub(crate) Vec<u8>);
+
+impl Emitable for Bytes {
+    fn buffer_len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        buffer.copy_from_slice(&self.0);
+    }
+}
+
 /// An object's name for an error, made only when one happens.
 pub(crate) fn by_name(name: &IfName) -> impl Fn() -> Object {
     move || Object::from(name)
@@ -92,6 +105,16 @@ impl Netlink {
         Self::from_socket(Socket::new(NETLINK_ROUTE))
     }
 
+    /// Like [`Self::open`], for another netlink protocol.
+    pub(crate) fn open_protocol(netns: &Netns, protocol: isize) -> Result<Self> {
+        Self::from_socket(netns.enter(|| Socket::new(protocol))?)
+    }
+
+    /// Like [`Self::open_current`], for another netlink protocol.
+    pub(crate) fn open_current_protocol(protocol: isize) -> Result<Self> {
+        Self::from_socket(Socket::new(protocol))
+    }
+
     fn from_socket(socket: io::Result<Socket>) -> Result<Self> {
         let failed = |error: io::Error| Error::io("open", "a netlink socket", &error);
         let socket = socket.map_err(failed)?;
@@ -115,6 +138,25 @@ impl Netlink {
     /// Sends a request that has no answer but its acknowledgement.
     pub(crate) fn command(&self, request: &Request<'_>) -> Result<()> {
         self.request(request, |_, _| Ok(()))
+    }
+
+    /// Sends several messages at once, for a protocol that applies them all or none, and whose errors
+    /// come per message. The last is expected to be the end of the batch, which is never acknowledged.
+    pub(crate) fn batch(&self, requests: &[Request<'_>]) -> Result<()> {
+        let [.., last, _end] = requests else { return Ok(()) };
+        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.send.clear();
+        let first = inner.sequence.wrapping_add(1);
+        let mut acknowledged = first;
+        for (at, request) in requests.iter().enumerate() {
+            let flags = if at + 2 == requests.len() { NLM_F_ACK } else { 0 };
+            let sequence = inner.append(request, flags);
+            if flags != 0 {
+                acknowledged = sequence;
+            }
+        }
+        inner.flush(last)?;
+        inner.first_error(last, first, acknowledged)
     }
 
     /// Reads a whole table. The kernel marks a dump during which the table changed
@@ -208,6 +250,31 @@ impl Inner {
                 // one request at a time cannot cause; the state of the request is unknown.
                 Err(error) => {
                     return Err(Error::io(request.operation, (request.object)(), &error));
+                }
+            }
+        }
+    }
+
+    /// Reads answers to the messages from `first` on until that of `last`; the first error counts.
+    fn first_error(&mut self, request: &Request<'_>, first: u32, last: u32) -> Result<()> {
+        let mut failed = None;
+        loop {
+            let kernels = match self.receive(request) {
+                Ok(kernels) => kernels,
+                // A batch that failed need not acknowledge its last message.
+                Err(missing) => return Err(failed.unwrap_or(missing)),
+            };
+            let mut rest = if kernels { self.receive.as_slice() } else { &[] };
+            while let Some(message) = Message::first(&mut rest) {
+                if message.kind != NLMSG_ERROR
+                    || message.sequence.wrapping_sub(first) > last.wrapping_sub(first)
+                {
+                    continue;
+                }
+                let error = message.error(request)?;
+                failed = failed.or(error);
+                if message.sequence == last {
+                    return failed.map_or(Ok(()), Err);
                 }
             }
         }

@@ -66,6 +66,8 @@ pub struct BridgeChange {
     pub stp: Option<bool>,
     /// IGMP and MLD snooping.
     pub mcast_snooping: Option<bool>,
+    /// Sorting frames by VLAN.
+    pub vlan_filtering: Option<bool>,
     /// How long an address is kept, in hundredths of a second.
     pub ageing_time: Option<u32>,
 }
@@ -219,6 +221,7 @@ fn bridge_data(change: &BridgeChange) -> Vec<InfoBridge> {
     [
         change.stp.map(stp).map(InfoBridge::StpState),
         change.mcast_snooping.map(InfoBridge::MulticastSnooping),
+        change.vlan_filtering.map(InfoBridge::VlanFiltering),
         change.ageing_time.map(InfoBridge::AgeingTime),
     ]
     .into_iter()

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
-use net_types::{IfName, MacAddr, MacvtapMode, Mtu, UdpPort, Vni};
+use net_types::{IfName, MacAddr, MacvtapMode, Mtu, UdpPort, VlanId, Vni};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, InfoMacVtap, InfoVeth, InfoVxlan, LinkMessage,
@@ -12,7 +12,7 @@ use netlink_packet_route::link::{
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
-use super::{LinkChange, RTM_NEWLINK};
+use super::{LinkChange, RTM_NEWLINK, VlanFiltering};
 use crate::attrs::{Attrs, u32_at};
 use crate::netlink::{Request, by_name};
 use crate::{Error, Netlink, Netns, Result};
@@ -76,6 +76,12 @@ pub struct Bridge {
     /// IGMP and MLD snooping; the kernel's default is on, here it is off: without a querier on the LAN
     /// it drops IPv6 groups.
     pub mcast_snooping: bool,
+    /// Sorting frames by VLAN, off by default.
+    pub vlan_filtering: Option<VlanFiltering>,
+    /// Link-local groups 01-80-C2-00-00-0X that it forwards, a bit for each X.
+    pub group_fwd_mask: Option<u16>,
+    /// How long an address is kept, in hundredths of a second.
+    pub ageing_time: Option<u32>,
 }
 
 /// A VXLAN device to make.
@@ -150,7 +156,18 @@ impl Bridge {
     /// A bridge of that name that is down, without spanning tree and snooping.
     #[must_use]
     pub fn new(name: IfName) -> Self {
-        Self { name, mac: None, mtu: None, group: 0, up: false, stp: false, mcast_snooping: false }
+        Self {
+            name,
+            mac: None,
+            mtu: None,
+            group: 0,
+            up: false,
+            stp: false,
+            mcast_snooping: false,
+            vlan_filtering: None,
+            group_fwd_mask: None,
+            ageing_time: None,
+        }
     }
 }
 
@@ -187,18 +204,18 @@ impl Macvtap {
 type Builder = LinkMessageBuilder<LinkUnspec>;
 
 /// What every kind of link has.
-struct Common<'a> {
-    name: &'a IfName,
-    index: Option<u32>,
-    mac: Option<MacAddr>,
-    mtu: Option<Mtu>,
-    group: u32,
-    up: bool,
-    netns: Option<&'a Netns>,
+pub(super) struct Common<'a> {
+    pub(super) name: &'a IfName,
+    pub(super) index: Option<u32>,
+    pub(super) mac: Option<MacAddr>,
+    pub(super) mtu: Option<Mtu>,
+    pub(super) group: u32,
+    pub(super) up: bool,
+    pub(super) netns: Option<&'a Netns>,
 }
 
 impl Common<'_> {
-    fn builder(&self, kind: Option<InfoKind>) -> Builder {
+    pub(super) fn builder(&self, kind: Option<InfoKind>) -> Builder {
         let mut builder = match kind {
             Some(kind) => Builder::new_with_info_kind(kind),
             None => Builder::new(),
@@ -242,8 +259,8 @@ impl VethEnd {
 
 /// What the kernel echoes of a new link.
 #[derive(Clone, Copy, Default)]
-struct Echo {
-    index: Option<u32>,
+pub(super) struct Echo {
+    pub(super) index: Option<u32>,
     lower: Option<u32>,
 }
 
@@ -303,7 +320,15 @@ impl Netlink {
             netns: None,
         };
         let stp = if bridge.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
-        let data = vec![InfoBridge::StpState(stp), InfoBridge::MulticastSnooping(bridge.mcast_snooping)];
+        let mut data = vec![InfoBridge::StpState(stp), InfoBridge::MulticastSnooping(bridge.mcast_snooping)];
+        if let Some(vlan) = bridge.vlan_filtering {
+            // The default first: once the bridge filters, it may no longer be changed freely.
+            data.push(InfoBridge::VlanDefaultPvid(vlan.default_pvid.map_or(0, VlanId::get)));
+            data.push(InfoBridge::VlanProtocol(vlan.protocol.wire()));
+            data.push(InfoBridge::VlanFiltering(true));
+        }
+        data.extend(bridge.group_fwd_mask.map(InfoBridge::GroupFwdMask));
+        data.extend(bridge.ageing_time.map(InfoBridge::AgeingTime));
         let message = common.builder(Some(InfoKind::Bridge)).set_info_data(InfoData::Bridge(data)).build();
         let echo = self.create("create bridge", &common, &message)?;
         self.index_of("create bridge", &common, echo.index)
@@ -375,7 +400,12 @@ impl Netlink {
     }
 
     /// Sends the message; the kernel echoes the new link only to its own namespace.
-    fn create(&self, operation: &'static str, common: &Common<'_>, message: &LinkMessage) -> Result<Echo> {
+    pub(super) fn create(
+        &self,
+        operation: &'static str,
+        common: &Common<'_>,
+        message: &LinkMessage,
+    ) -> Result<Echo> {
         // Elsewhere the echo would go to whoever has this socket's port there, and the index is
         // known or looked up; with a given index there is nothing to learn.
         let echo = if common.netns.is_none() && common.index.is_none() { NLM_F_ECHO } else { 0 };
@@ -404,7 +434,12 @@ impl Netlink {
     }
 
     /// The index of a link just made, asked for where the kernel did not say it.
-    fn index_of(&self, operation: &'static str, common: &Common<'_>, known: Option<u32>) -> Result<u32> {
+    pub(super) fn index_of(
+        &self,
+        operation: &'static str,
+        common: &Common<'_>,
+        known: Option<u32>,
+    ) -> Result<u32> {
         if let Some(index) = common.index.or(known) {
             return Ok(index);
         }

@@ -1,8 +1,10 @@
 //! From `RTM_NEWLINK` to [`Link`]. Numbers are those of `linux/if_link.h`.
 
-use net_types::{MacAddr, MacvtapMode};
+use net_types::{MacAddr, MacvtapMode, VlanId};
 
-use super::{AddrGenMode, BridgeInfo, BridgePort, Link, LinkKind, MacvlanInfo, VxlanInfo};
+use super::{
+    AddrGenMode, BridgeInfo, BridgePort, Link, LinkKind, MacvlanInfo, VlanInfo, VlanProtocol, VxlanInfo,
+};
 use crate::attrs::{Attr, Attrs, u32_at};
 
 const IFLA_ADDRESS: u16 = 1;
@@ -26,7 +28,12 @@ const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const IFLA_BR_AGEING_TIME: u16 = 4;
 const IFLA_BR_STP_STATE: u16 = 5;
 const IFLA_BR_VLAN_FILTERING: u16 = 7;
+const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
+const IFLA_BR_GROUP_FWD_MASK: u16 = 9;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
+const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
 
 const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
@@ -122,6 +129,7 @@ fn link_info(attr: Attr<'_>, link: &mut Link) {
         "vxlan" => LinkKind::Vxlan(vxlan(data)),
         "macvtap" => LinkKind::Macvtap(macvlan(data)),
         "macvlan" => LinkKind::Macvlan(macvlan(data)),
+        "vlan" => LinkKind::Vlan(vlan(data)),
         _ => LinkKind::Other(kind),
     };
     link.port = (port_kind.as_deref() == Some("bridge")).then(|| bridge_port(port_data));
@@ -134,6 +142,13 @@ fn bridge(data: Attrs<'_>) -> BridgeInfo {
             IFLA_BR_AGEING_TIME => bridge.ageing_time = attr.u32().unwrap_or_default(),
             IFLA_BR_STP_STATE => bridge.stp = attr.u32().is_some_and(|state| state != 0),
             IFLA_BR_VLAN_FILTERING => bridge.vlan_filtering = attr.flag().unwrap_or_default(),
+            IFLA_BR_VLAN_PROTOCOL => {
+                bridge.vlan_protocol = VlanProtocol::from_wire(attr.u16_be().unwrap_or_default());
+            }
+            IFLA_BR_VLAN_DEFAULT_PVID => {
+                bridge.vlan_default_pvid = attr.u16().and_then(|id| VlanId::try_from(u64::from(id)).ok());
+            }
+            IFLA_BR_GROUP_FWD_MASK => bridge.group_fwd_mask = attr.u16().unwrap_or_default(),
             IFLA_BR_MCAST_SNOOPING => bridge.mcast_snooping = attr.flag().unwrap_or_default(),
             _ => {}
         }
@@ -180,6 +195,20 @@ fn vxlan(data: Attrs<'_>) -> VxlanInfo {
         }
     }
     vxlan
+}
+
+fn vlan(data: Attrs<'_>) -> VlanInfo {
+    let mut vlan = VlanInfo { id: 0, protocol: VlanProtocol::Dot1q };
+    for attr in data {
+        match attr.kind {
+            IFLA_VLAN_ID => vlan.id = attr.u16().unwrap_or_default(),
+            IFLA_VLAN_PROTOCOL => {
+                vlan.protocol = VlanProtocol::from_wire(attr.u16_be().unwrap_or_default());
+            }
+            _ => {}
+        }
+    }
+    vlan
 }
 
 fn macvlan(data: Attrs<'_>) -> MacvlanInfo {

@@ -1,15 +1,17 @@
 //! Links: what they are, and reading them.
 
+mod bridge_vlan;
 mod change;
 mod create;
 mod decode;
 
 use std::net::IpAddr;
 
-use net_types::{IfName, MacAddr, MacvtapMode};
+use net_types::{IfName, MacAddr, MacvtapMode, VlanId};
 use netlink_packet_core::NLM_F_ACK;
 use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 
+pub use bridge_vlan::{BridgeMember, BridgeVlans, VlanFiltering, VlanInfo, VlanLink, VlanProtocol};
 pub use change::{BridgeChange, LinkChange, Master, PortChange};
 pub use create::{Bridge, Macvtap, Veth, VethEnd, VethIndexes, Vxlan};
 
@@ -72,6 +74,8 @@ pub enum LinkKind {
     Macvtap(MacvlanInfo),
     /// A macvlan.
     Macvlan(MacvlanInfo),
+    /// A VLAN device.
+    Vlan(VlanInfo),
     /// Any other kind by the kernel's name; empty for links without one: physical ones and `lo`.
     Other(String),
 }
@@ -85,6 +89,12 @@ pub struct BridgeInfo {
     pub mcast_snooping: bool,
     /// Frames are sorted by VLAN.
     pub vlan_filtering: bool,
+    /// The tag that the sorting reads.
+    pub vlan_protocol: VlanProtocol,
+    /// The VLAN that new members carry untagged.
+    pub vlan_default_pvid: Option<VlanId>,
+    /// Link-local groups 01-80-C2-00-00-0X that it forwards, a bit for each X.
+    pub group_fwd_mask: u16,
     /// How long an address is kept, in hundredths of a second.
     pub ageing_time: u32,
 }

@@ -75,7 +75,12 @@ fn a_bridge_and_its_ports_are_changed() {
     let change = LinkChange {
         up: Some(true),
         alias: Some("k8slan:lan default/lan2".into()),
-        bridge: Some(BridgeChange { stp: Some(true), mcast_snooping: Some(true), ageing_time: Some(100) }),
+        bridge: Some(BridgeChange {
+            stp: Some(true),
+            mcast_snooping: Some(true),
+            ageing_time: Some(100),
+            ..BridgeChange::default()
+        }),
         ..LinkChange::default()
     };
     netlink.set_link(bridge, &change).unwrap();

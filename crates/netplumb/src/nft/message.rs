@@ -1,0 +1,253 @@
+//! Writing nftables messages (`linux/netfilter/nf_tables.h`). Numbers are in network byte order.
+
+use net_types::IfName;
+use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
+
+use crate::netlink::Bytes;
+
+const NFNL_SUBSYS_NFTABLES: u16 = 10;
+const NFNL_MSG_BATCH_BEGIN: u16 = 16;
+const NFNL_MSG_BATCH_END: u16 = 17;
+pub(super) const NFPROTO_BRIDGE: u8 = 7;
+const NLA_F_NESTED: u16 = 0x8000;
+
+pub(super) const NEWTABLE: u16 = 0;
+pub(super) const DELTABLE: u16 = 2;
+pub(super) const NEWCHAIN: u16 = 3;
+pub(super) const DELCHAIN: u16 = 5;
+pub(super) const NEWRULE: u16 = 6;
+pub(super) const GETRULE: u16 = 7;
+pub(super) const NEWSET: u16 = 9;
+pub(super) const NEWSETELEM: u16 = 12;
+pub(super) const GETSETELEM: u16 = 13;
+pub(super) const DELSETELEM: u16 = 14;
+
+/// `NFT_REG_VERDICT` and the first two registers of 16 bytes.
+const VERDICT: u32 = 0;
+const REGISTER: u32 = 1;
+const NFT_JUMP: i32 = -3;
+const NFT_RETURN: i32 = -5;
+const NF_DROP: i32 = 0;
+
+/// One message to nftables.
+pub(super) struct Message {
+    pub(super) kind: u16,
+    pub(super) flags: u16,
+    pub(super) body: Bytes,
+}
+
+/// Attributes that are being written.
+#[derive(Clone, Default)]
+pub(super) struct Nla(Vec<u8>);
+
+impl Nla {
+    pub(super) fn new() -> Self {
+        Self::default()
+    }
+
+    pub(super) fn bytes(mut self, kind: u16, value: &[u8]) -> Self {
+        // No attribute here comes near 64 KiB: a set has some tens of addresses.
+        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        self.0.extend_from_slice(&length.to_ne_bytes());
+        self.0.extend_from_slice(&kind.to_ne_bytes());
+        self.0.extend_from_slice(value);
+        self.0.resize(self.0.len().next_multiple_of(4), 0);
+        self
+    }
+
+    pub(super) fn u32(self, kind: u16, value: u32) -> Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    /// Text with its NUL.
+    pub(super) fn text(self, kind: u16, value: &str) -> Self {
+        self.bytes(kind, &[value.as_bytes(), &[0]].concat())
+    }
+
+    pub(super) fn nest(self, kind: u16, inner: &Self) -> Self {
+        self.bytes(kind | NLA_F_NESTED, &inner.0)
+    }
+
+    pub(super) fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Message {
+    /// A message about the bridge family.
+    pub(super) fn new(kind: u16, flags: u16, attributes: Nla) -> Self {
+        let body = [&[NFPROTO_BRIDGE, 0, 0, 0], attributes.0.as_slice()].concat();
+        Self { kind: request_kind(kind), flags, body: Bytes(body) }
+    }
+
+    pub(super) fn batch_begin() -> Self {
+        Self::batch(NFNL_MSG_BATCH_BEGIN)
+    }
+
+    pub(super) fn batch_end() -> Self {
+        Self::batch(NFNL_MSG_BATCH_END)
+    }
+
+    fn batch(kind: u16) -> Self {
+        // struct nfgenmsg: family, version, and here the subsystem.
+        let [high, low] = NFNL_SUBSYS_NFTABLES.to_be_bytes();
+        Self { kind, flags: 0, body: Bytes(vec![0, 0, high, low]) }
+    }
+}
+
+/// The message type on the wire.
+pub(super) fn request_kind(kind: u16) -> u16 {
+    NFNL_SUBSYS_NFTABLES << 8 | kind
+}
+
+pub(super) fn table(kind: u16, flags: u16, table: &str) -> Message {
+    Message::new(kind, flags, Nla::new().text(1, table))
+}
+
+/// A chain; with a hook and a priority it is a base chain of type filter that accepts what no rule drops.
+pub(super) fn chain(kind: u16, flags: u16, table: &str, name: &str, hook: Option<(u32, i32)>) -> Message {
+    let mut attributes = Nla::new().text(1, table).text(3, name);
+    if let Some((hook, priority)) = hook {
+        let place = Nla::new().u32(1, hook).u32(2, priority.cast_unsigned());
+        attributes = attributes.nest(4, &place).u32(5, 1).text(7, "filter");
+    }
+    Message::new(kind, flags, attributes)
+}
+
+/// A rule at the end of a chain, with a comment that `nft list` shows.
+pub(super) fn rule(table: &str, chain: &str, expressions: &Nla, comment: &str) -> Message {
+    // struct nftnl_udata: type (0: comment), length, value.
+    let mut userdata = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
+    userdata.extend_from_slice(comment.as_bytes());
+    userdata.push(0);
+    let attributes = Nla::new().text(1, table).text(2, chain).nest(4, expressions).bytes(7, &userdata);
+    Message::new(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, attributes)
+}
+
+/// The type of a set's keys: what `nft list` calls it, and its length in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct KeyType(u32, u32);
+
+pub(super) const IFNAME: KeyType = KeyType(41, 16);
+pub(super) const ETHER_ADDR: KeyType = KeyType(9, 6);
+pub(super) const IPV4_ADDR: KeyType = KeyType(7, 4);
+pub(super) const IPV6_ADDR: KeyType = KeyType(8, 16);
+
+/// A set that lives and dies with the rule that looks it up, named by a number within the batch.
+pub(super) fn anonymous_set(table: &str, id: u32, key: KeyType, keys: &[Vec<u8>]) -> [Message; 2] {
+    const ANONYMOUS_CONSTANT: u32 = 3;
+    let set = Nla::new()
+        .text(1, table)
+        .text(2, "__set%d")
+        .u32(3, ANONYMOUS_CONSTANT)
+        .u32(4, key.0)
+        .u32(5, key.1)
+        .u32(10, id);
+    let elements = keys
+        .iter()
+        .fold(Nla::new(), |list, key| list.nest(1, &Nla::new().nest(1, &Nla::new().bytes(1, key))));
+    let elements = Nla::new().text(1, table).text(2, "__set%d").u32(4, id).nest(3, &elements);
+    [Message::new(NEWSET, NLM_F_CREATE, set), Message::new(NEWSETELEM, NLM_F_CREATE, elements)]
+}
+
+/// A named map from link names to chains that are jumped to.
+pub(super) fn port_map(table: &str, name: &str) -> Message {
+    const MAP: u32 = 8;
+    const VERDICTS: u32 = 0xffff_ff00;
+    let set = Nla::new()
+        .text(1, table)
+        .text(2, name)
+        .u32(3, MAP)
+        .u32(4, IFNAME.0)
+        .u32(5, IFNAME.1)
+        .u32(6, VERDICTS)
+        .u32(7, 16)
+        .u32(10, 1);
+    Message::new(NEWSET, NLM_F_CREATE, set)
+}
+
+/// An element of that map: for DELSETELEM the port alone counts.
+pub(super) fn port_element(kind: u16, flags: u16, table: &str, map: &str, port: &IfName) -> Message {
+    let jump = Nla::new().u32(1, NFT_JUMP.cast_unsigned()).text(2, port.as_str());
+    let element = Nla::new().nest(1, &Nla::new().bytes(1, &padded(port))).nest(2, &Nla::new().nest(2, &jump));
+    let list = Nla::new().nest(1, &element);
+    Message::new(kind, flags, Nla::new().text(1, table).text(2, map).nest(3, &list))
+}
+
+/// A link's name as nftables compares it: 16 bytes.
+pub(super) fn padded(name: &IfName) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..name.as_str().len()].copy_from_slice(name.as_str().as_bytes());
+    key
+}
+
+fn expression(list: Nla, name: &str, data: &Nla) -> Nla {
+    list.nest(1, &Nla::new().text(1, name).nest(2, data))
+}
+
+/// What a rule looks at.
+#[derive(Clone, Copy)]
+pub(super) enum Field {
+    /// The name of the port that the frame came in by.
+    InputName,
+    /// The type of what is in the frame, behind the outer tag.
+    Protocol,
+    /// Bytes of the Ethernet header.
+    Link { offset: u32, length: u32 },
+    /// Bytes of what is in the frame.
+    Network { offset: u32, length: u32 },
+}
+
+pub(super) fn load(list: Nla, field: Field) -> Nla {
+    let meta = |key| Nla::new().u32(1, REGISTER).u32(2, key);
+    let payload =
+        |base, offset, length| Nla::new().u32(1, REGISTER).u32(2, base).u32(3, offset).u32(4, length);
+    match field {
+        Field::InputName => expression(list, "meta", &meta(6)),
+        Field::Protocol => expression(list, "meta", &meta(1)),
+        Field::Link { offset, length } => expression(list, "payload", &payload(0, offset, length)),
+        Field::Network { offset, length } => expression(list, "payload", &payload(1, offset, length)),
+    }
+}
+
+/// Goes on with the rule if what was loaded has this value.
+pub(super) fn equals(list: Nla, value: &[u8]) -> Nla {
+    expression(list, "cmp", &Nla::new().u32(1, REGISTER).u32(2, 0).nest(3, &Nla::new().bytes(1, value)))
+}
+
+/// Keeps only the bits of the mask of what was loaded.
+pub(super) fn mask(list: Nla, mask: &[u8]) -> Nla {
+    let data = Nla::new()
+        .u32(1, REGISTER)
+        .u32(2, REGISTER)
+        .u32(3, u32::try_from(mask.len()).unwrap_or(0))
+        .nest(4, &Nla::new().bytes(1, mask))
+        .nest(5, &Nla::new().bytes(1, &vec![0; mask.len()]));
+    expression(list, "bitwise", &data)
+}
+
+/// Goes on with the rule if what was loaded is not in the anonymous set.
+pub(super) fn not_in(list: Nla, set: u32) -> Nla {
+    const INVERTED: u32 = 1;
+    let data = Nla::new().text(1, "__set%d").u32(2, REGISTER).u32(4, set).u32(5, INVERTED);
+    expression(list, "lookup", &data)
+}
+
+/// Does what the map says about what was loaded.
+pub(super) fn verdict_of(list: Nla, map: &str) -> Nla {
+    expression(list, "lookup", &Nla::new().text(1, map).u32(2, REGISTER).u32(3, VERDICT).u32(4, 1))
+}
+
+pub(super) fn drop_frame(list: Nla) -> Nla {
+    verdict(list, NF_DROP)
+}
+
+/// Leaves the chain: what follows in it does not count.
+pub(super) fn leave(list: Nla) -> Nla {
+    verdict(list, NFT_RETURN)
+}
+
+fn verdict(list: Nla, code: i32) -> Nla {
+    let data = Nla::new().nest(2, &Nla::new().u32(1, code.cast_unsigned()));
+    expression(list, "immediate", &Nla::new().u32(1, VERDICT).nest(2, &data))
+}
