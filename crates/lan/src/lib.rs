@@ -2,31 +2,46 @@
 //!
 //! [`SpokeRecord`] is what the node's daemon tells the plugin about a spoke; [`TapIndices`] keeps
 //! which spoke has which `/dev/tapN` on a node. [`LanSpec`] is a LAN as its author wrote it, [`Lan`]
-//! what it means.
+//! what it means, [`decide`] which of all LANs are accepted, and [`diff`] what to do on a node.
 //!
 //! Features: `crd` makes a custom resource of [`LanSpec`], `yaml` reads it from files.
 
 #[cfg(feature = "crd")]
 pub mod crd;
+mod desired;
+mod diff;
 mod key;
 mod lan;
 mod limits;
 #[cfg(feature = "yaml")]
 pub mod manifest;
 mod names;
+/// What stands on a node, in types of this crate's own.
+pub mod observed;
+mod plan;
 mod record;
 mod spec;
+mod spokes;
+mod step;
 mod tap_index;
 #[cfg(test)]
 mod testing;
+mod unique;
 mod validate;
 
+pub use desired::{Desired, GROUP_FWD_MASK, SETTINGS, Setting};
+pub use diff::diff;
 pub use key::{LanKey, LanKeyError};
 pub use lan::{Lan, NoRoom, Spoke};
 pub use names::{Group, GroupError, NetnsName, NetnsNameError};
+pub use observed::Observed;
+pub use plan::{Obstacle, Plan, Role};
 pub use record::{RecordError, SpokeRecord, SpokeState};
 #[cfg(feature = "crd")]
 pub use spec::LanObject;
 pub use spec::{LanSpec, SpokeOverride};
+pub use spokes::{Holder, SpokeLinks};
+pub use step::{Change, Step, Target};
 pub use tap_index::{SharedTapIndex, TapIndex, TapIndexError, TapIndices};
+pub use unique::{Claim, Conflict, Verdict, decide};
 pub use validate::Mistake;

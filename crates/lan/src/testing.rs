@@ -19,3 +19,21 @@ pub(crate) fn document() -> LanSpec {
 pub(crate) fn key(text: &str) -> LanKey {
     text.parse().unwrap()
 }
+
+/// What a node whose underlay has index 7 and an MTU of 1500 should have of the document's LAN.
+pub(crate) fn desired() -> crate::Desired {
+    let lan = crate::Lan::new(key("k8slan-system/lan-test"), &document()).unwrap();
+    crate::Desired {
+        lan: lan.key,
+        bridge: lan.bridge,
+        vxlan: lan.vxlan,
+        vni: lan.vni,
+        group: lan.group,
+        port: lan.port,
+        underlay: Some(7),
+        mtu: Some(1426.try_into().unwrap()),
+        spokes: [("pod1", "+40000001"), ("pod2", "+40000002")]
+            .map(|(spoke, port)| (spoke.parse().unwrap(), port.parse().unwrap()))
+            .into(),
+    }
+}

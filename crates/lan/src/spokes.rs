@@ -1,0 +1,89 @@
+use net_types::SpokeName;
+
+use crate::TapIndex;
+use crate::observed::{Alias, Link, LinkKind, Observed};
+
+/// The two ends of an attachment's veth, as far as they are in the LAN's namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct SpokeLinks<'a> {
+    /// The end that is named as the spoke; absent where it is inside the pod itself.
+    pub end: Option<&'a Link>,
+    /// The end that is the bridge's port.
+    pub port: Option<&'a Link>,
+}
+
+/// Whether anybody uses a spoke.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Holder {
+    /// An attachment whose pod is there.
+    Live(String),
+    /// An attachment whose pod is gone.
+    Dead,
+    /// Nobody: the making of the links was cut off before they got an owner.
+    Leftover,
+}
+
+impl SpokeLinks<'_> {
+    /// Who uses the spoke.
+    #[must_use]
+    pub fn holder(&self) -> Holder {
+        let mut dead = false;
+        for link in [self.end, self.port].into_iter().flatten() {
+            match &link.alias {
+                Alias::Attachment { live: true, who } => return Holder::Live(who.clone()),
+                Alias::Attachment { live: false, .. } => dead = true,
+                _ => {}
+            }
+        }
+        if dead {
+            return Holder::Dead;
+        }
+        match self.end {
+            // Its other end is in a pod, for as long as it exists.
+            None => Holder::Live("a pod whose identity was taken off the link".to_owned()),
+            Some(_) => Holder::Leftover,
+        }
+    }
+
+    /// Any of the two; the port's name tells the spoke where the end is inside the pod.
+    #[must_use]
+    pub fn any(&self) -> Option<&Link> {
+        self.end.or(self.port)
+    }
+}
+
+impl Observed {
+    /// The veth pairs of ours in the namespace.
+    #[must_use]
+    pub fn spokes(&self) -> Vec<SpokeLinks<'_>> {
+        let mut spokes = Vec::new();
+        for link in &self.links {
+            let LinkKind::Veth { peer } = link.kind else { continue };
+            let peer = peer
+                .and_then(|index| self.link_at(index))
+                .filter(|peer| matches!(peer.kind, LinkKind::Veth { .. }));
+            // Both ends were made in one request, so one of them being ours is enough.
+            if !link.is_ours() && !peer.is_some_and(Link::is_ours) {
+                continue;
+            }
+            match peer {
+                None if TapIndex::is_port_name(&link.name) => {
+                    spokes.push(SpokeLinks { end: None, port: Some(link) });
+                }
+                None => spokes.push(SpokeLinks { end: Some(link), port: None }),
+                // Each pair once, as seen from its port.
+                Some(peer) if as_port(link) > as_port(peer) => {
+                    spokes.push(SpokeLinks { end: Some(peer), port: Some(link) });
+                }
+                Some(_) => {}
+            }
+        }
+        spokes
+    }
+}
+
+/// Of the two ends, the one that has more of a port: by its name, or by having none that a spoke could
+/// have. Only names count, so that a pair is the same pair whatever is done with it.
+fn as_port(link: &Link) -> (bool, bool, u32) {
+    (TapIndex::is_port_name(&link.name), link.name.parse::<SpokeName>().is_err(), link.index)
+}
