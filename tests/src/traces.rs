@@ -28,6 +28,14 @@ impl Traces {
             minors: node.list("/run/k8slan/taps"),
         })
     }
+
+    /// The same without the notes on tap minors: that of a dead attachment may stay until its minor is given
+    /// again.
+    #[must_use]
+    pub fn without_minors(mut self) -> Self {
+        self.minors.clear();
+        self
+    }
 }
 
 impl fmt::Display for Traces {

@@ -50,8 +50,8 @@ fn cases() -> Vec<Case> {
         case("broken_json", 6, &["JSON"], |call| CniCall { config: "{\"cniVersion\":".into(), ..call }),
         case("empty_stdin", 6, &[], |call| CniCall { config: String::new(), ..call }),
         case("no_object", 6, &[], |call| CniCall { config: "[]".into(), ..call }),
-        case("a_number_as_device", 6, &["deviceID"], |call| call.with("deviceID", json!(5))),
-        case("a_text_as_mtu", 6, &["mtu"], |call| call.with("mtu", json!("large"))),
+        case("a_number_as_device", 7, &["deviceID"], |call| call.with("deviceID", json!(5))),
+        case("a_text_as_mtu", 7, &["mtu"], |call| call.with("mtu", json!("large"))),
         case("unknown_version", 1, &["9.9.9"], |call| call.with("cniVersion", json!("9.9.9"))),
         case("unknown_mode", 7, &["bridged"], |call| call.with("mode", json!("bridged"))),
         case("unknown_attach", 7, &["tap"], |call| call.with("attach", json!("tap"))),
@@ -142,7 +142,7 @@ fn cases() -> Vec<Case> {
             })
         },
         prepared("foreign_link_of_the_spokes_name", 102, &["a"], |worker, _| {
-            worker.ip("-n lan1 link add a type veth peer name mine")?;
+            worker.ip("-n lan1 link add name a type veth peer name mine")?;
             Ok(())
         }),
         Case {

@@ -279,7 +279,7 @@ fn foreign_links_in_the_lans_namespace_are_not_touched() -> Outcome {
     worker.put(&lan())?;
     worker.ready("a")?;
     // Somebody's own link has the name of a spoke, another has a name that means nothing.
-    worker.ip("-n lan1 link add b type veth peer name mine")?;
+    worker.ip("-n lan1 link add name b type veth peer name mine")?;
     let error = worker.pod("b")?.add("macvtap", "net1", &on_spoke("b")).unwrap_err();
     assert!(error.text().contains('b'), "{error}");
     let _a = joined(&worker, "a", "10.0.0.1/24")?;
