@@ -1,0 +1,241 @@
+//! Attachments that stand on no LAN: a macvtap on a link of the host, and an existing one that is moved.
+#![expect(clippy::unwrap_used, reason = "a test binary")]
+
+use std::net::Ipv4Addr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use testnet::{CniError, Frame, Node, Outcome, PacketSocket, Ping, Pod, Switch, Tap};
+
+fn main() -> ExitCode {
+    testnet::main(testnet::tests![
+        two_pods_on_one_master_talk_and_have_their_own_taps,
+        check_promises_what_add_made,
+        passthru_takes_the_masters_address,
+        an_existing_macvtap_moves_in_and_back,
+        a_failed_add_moves_it_back,
+        garbage_is_collected_without_a_lan,
+        the_nodes_policy_decides,
+        a_policy_that_others_could_write_is_not_used,
+        a_killed_add_leaves_nothing_after_del,
+        a_guests_link_is_silent,
+    ])
+}
+
+fn node() -> Result<(Switch, Node), testnet::Error> {
+    let switch = Switch::new()?;
+    let mut node = Node::new("worker1")?;
+    node.connect(&switch, "eth1", 1500)?;
+    Ok((switch, node))
+}
+
+fn on_master(mode: &str) -> Value {
+    json!({"cniVersion": "1.1.0", "name": "flat", "type": "macvtap", "master": "eth1", "mode": mode})
+}
+
+fn device(name: &str) -> Value {
+    json!({"cniVersion": "1.1.0", "name": "flat", "type": "macvtap", "deviceID": name})
+}
+
+fn index(pod: &Pod<'_>, ifname: &str) -> u64 {
+    pod.link(ifname).unwrap().unwrap()["ifindex"].as_u64().unwrap()
+}
+
+/// What a run of the plugin could leave on the node.
+fn traces(node: &Node) -> Vec<String> {
+    let mut traces = node.list("/run/k8slan/taps");
+    traces.extend(node.list("/dev").into_iter().filter(|name| name.contains("tap")));
+    traces
+}
+
+fn check(pod: &Pod<'_>, config: &Value, result: &Value) -> Result<Value, CniError> {
+    let call = pod.call("net1", config).with("prevResult", result.clone());
+    pod.node().cni("macvtap", "CHECK", &call)
+}
+
+fn two_pods_on_one_master_talk_and_have_their_own_taps() -> Outcome {
+    let (_switch, node) = node()?;
+    let (one, two) = (node.pod("one")?, node.pod("two")?);
+    for (pod, address) in [(&one, "10.0.0.1/24"), (&two, "10.0.0.2/24")] {
+        pod.add("macvtap", "net1", &on_master("bridge"))?;
+        pod.ip(&format!("addr add {address} dev net1"))?;
+    }
+    let (first, second) = (index(&one, "net1"), index(&two, "net1"));
+    assert_ne!(first, second, "both would be /dev/tap{first}");
+    for tap in [first, second] {
+        assert!((1 << 29..1 << 30).contains(&tap), "{tap} is in the range of spokes or of the kernel");
+        assert_eq!(Tap::open(&node, &format!("/dev/tap{tap}"))?.link()?, "net1");
+    }
+    Ping::new(Ipv4Addr::new(10, 0, 0, 2)).run(&one)?.perfect().map_err(testnet::Stop::Failed)?;
+    for pod in [&one, &two] {
+        pod.del("macvtap", "net1", &on_master("bridge"))?;
+        assert_eq!(pod.link_names()?, [""; 0]);
+    }
+    assert_eq!(traces(&node), [""; 0]);
+    Ok(())
+}
+
+fn check_promises_what_add_made() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    let config = on_master("private");
+    let result = pod.add("macvtap", "net1", &config)?;
+    check(&pod, &config, &result)?;
+    let node_path = format!("/dev/tap{}", index(&pod, "net1"));
+    node.run(|| std::os::unix::fs::chown(&node_path, Some(0), Some(0))).unwrap();
+    let error = check(&pod, &config, &result).unwrap_err();
+    assert_eq!(error.code, 110, "{error}");
+    assert!(error.text().contains("owner of /dev/tap"), "{error}");
+    let error = check(&pod, &on_master("vepa"), &result).unwrap_err();
+    assert!(error.text().contains("mode is private, but vepa"), "{error}");
+    Ok(())
+}
+
+fn passthru_takes_the_masters_address() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    let with_mac =
+        |mac: &str| pod.call("net1", &on_master("passthru")).with("args", json!({"cni": {"mac": mac}}));
+    let error = node.cni("macvtap", "ADD", &with_mac("02:00:00:00:00:05")).unwrap_err();
+    assert_eq!(error.code, 7, "{error}");
+    assert_eq!(pod.link_names()?, [""; 0]);
+    let result = pod.add("macvtap", "net1", &on_master("passthru"))?;
+    let master = node.link("eth1")?.unwrap();
+    assert_eq!(result["interfaces"][0]["mac"], master["address"]);
+    assert_eq!(pod.link("net1")?.unwrap()["address"], master["address"]);
+    Ok(())
+}
+
+fn an_existing_macvtap_moves_in_and_back() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    node.ip("link add mv0 link eth1 type macvtap mode bridge")?;
+    let before = node.link("mv0")?.unwrap();
+    let result = pod.add("macvtap", "net1", &device("mv0"))?;
+    assert_eq!(result["interfaces"][0]["mac"], before["address"]);
+    assert!(node.link("mv0")?.is_none());
+    assert_eq!(pod.link("net1")?.unwrap()["ifindex"], before["ifindex"]);
+    let tap = format!("/dev/tap{}", before["ifindex"]);
+    assert_eq!(Tap::open(&node, &tap)?.link()?, "net1");
+    check(&pod, &device("mv0"), &result)?;
+    pod.del("macvtap", "net1", &device("mv0"))?;
+    let after = node.link("mv0")?.unwrap();
+    assert_eq!((&after["address"], &after["ifindex"]), (&before["address"], &before["ifindex"]));
+    assert_eq!(pod.link_names()?, [""; 0]);
+    pod.del("macvtap", "net1", &device("mv0"))?;
+    assert_eq!(traces(&node), [""; 0]);
+    Ok(())
+}
+
+fn a_failed_add_moves_it_back() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    node.ip("link add mv0 link eth1 type macvtap mode bridge")?;
+    let mut config = device("mv0");
+    config["ipam"] = json!({"type": "no-such-plugin"});
+    let error = pod.add("macvtap", "net1", &config).unwrap_err();
+    assert!(error.text().contains("no-such-plugin"), "{error}");
+    assert!(node.link("mv0")?.is_some());
+    assert_eq!(pod.link_names()?, [""; 0]);
+    assert_eq!(traces(&node), [""; 0]);
+    let error = pod.add("macvtap", "net1", &device("eth1")).unwrap_err();
+    assert_eq!(error.code, 11, "a link that is no macvtap is no device: {error}");
+    Ok(())
+}
+
+fn garbage_is_collected_without_a_lan() -> Outcome {
+    let (_switch, node) = node()?;
+    let (one, two) = (node.pod("one")?, node.pod("two")?);
+    for pod in [&one, &two] {
+        pod.add("macvtap", "net1", &on_master("bridge"))?;
+    }
+    let valid = json!([{"containerID": two.container(), "ifname": "net1"}]);
+    let gc = |config: &Value, valid: &Value| {
+        let call = one.call("net1", config).with("cni.dev/valid-attachments", valid.clone());
+        node.cni("macvtap", "GC", &call)
+    };
+    let mut other = on_master("bridge");
+    other["name"] = "another".into();
+    gc(&other, &json!([]))?;
+    assert!(one.link("net1")?.is_some(), "GC of another network took it");
+    gc(&on_master("bridge"), &valid)?;
+    assert!(one.link("net1")?.is_none());
+    assert!(two.link("net1")?.is_some());
+    Ok(())
+}
+
+fn the_nodes_policy_decides() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    node.write("/etc/k8slan/node.yaml", "policy:\n  blue:\n    masters: [eth1]\n")?;
+    let of = |namespace: &str| {
+        let mut call = pod.call("net1", &on_master("bridge"));
+        call.args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME=web");
+        call
+    };
+    let error = node.cni("macvtap", "ADD", &of("red")).unwrap_err();
+    assert_eq!(error.code, 101, "{error}");
+    assert!(error.text().contains("\"red\" may not use master \"eth1\""), "{error}");
+    let mut unstated = of("red");
+    unstated.args = String::new();
+    assert_eq!(node.cni("macvtap", "ADD", &unstated).unwrap_err().code, 101);
+    assert_eq!(pod.link_names()?, [""; 0]);
+    node.cni("macvtap", "ADD", &of("blue"))?;
+    Ok(())
+}
+
+fn a_policy_that_others_could_write_is_not_used() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    node.write("/etc/k8slan/node.yaml", "policy: {}\n")?;
+    node.run(|| {
+        std::fs::set_permissions("/etc/k8slan/node.yaml", std::os::unix::fs::PermissionsExt::from_mode(0o666))
+    })
+    .unwrap();
+    let error = pod.add("macvtap", "net1", &on_master("bridge")).unwrap_err();
+    assert_eq!(error.code, 7, "{error}");
+    assert!(error.text().contains("could be written by others than root"), "{error}");
+    Ok(())
+}
+
+fn a_killed_add_leaves_nothing_after_del() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    node.ip("link add mv0 link eth1 type macvtap mode bridge")?;
+    // What a kill between the kernel's answer and the record leaves: a macvtap and no record.
+    for (config, name) in [(on_master("bridge"), None), (device("mv0"), Some("mv0"))] {
+        pod.add("macvtap", "net1", &config)?;
+        node.run(|| std::fs::remove_dir_all("/run/k8slan/taps")).unwrap();
+        pod.del("macvtap", "net1", &config)?;
+        assert_eq!(pod.link_names()?, [""; 0], "{config}");
+        if let Some(name) = name {
+            assert!(node.link(name)?.is_some(), "{name} is not back");
+        }
+    }
+    Ok(())
+}
+
+fn a_guests_link_is_silent() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("launcher")?;
+    let ifname = "pod16477688c0e";
+    let mut config = on_master("bridge");
+    config["cniVersion"] = "1.0.0".into();
+    config["ipam"] = json!({"type": "static", "addresses": [{"address": "10.0.0.7/24"}]});
+    let wire = PacketSocket::open(&node, "eth1")?;
+    let result = pod.add("macvtap", ifname, &config)?;
+    assert_eq!(result["ips"][0]["address"], "10.0.0.7/24", "the guest's address stands in the result");
+    let mac = result["interfaces"][0]["mac"].as_str().unwrap().to_owned();
+    let from_guest = |frame: &Frame| {
+        frame.bytes[6..12].iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":") == mac
+    };
+    // The kernel's first router solicitation and its duplicate address detection come within this time.
+    assert_eq!(wire.find(Duration::from_millis(1500), from_guest)?, None, "the launcher pod spoke");
+    let link = pod.link(ifname)?.unwrap();
+    let flags = link["flags"].to_string();
+    assert!(flags.contains("NOARP") && flags.contains("\"UP\""), "{flags}");
+    assert_eq!(pod.ip(&format!("-o addr show dev {ifname}"))?.trim(), "");
+    pod.del("macvtap", ifname, &config)?;
+    Ok(())
+}
