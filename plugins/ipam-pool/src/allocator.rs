@@ -1,0 +1,595 @@
+//! Who gets which address: pure decisions over a [`Ledger`], O(log n) in the leases.
+
+use crate::book::Book;
+use crate::store::{Ledger, StoreError};
+use crate::{Addr, Attachment, Family, Holder, Lease, Millis, Owner, Refusal, Set, Slot};
+
+/// In which order addresses are used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Those that were never used, ascending; then the one that rests longest.
+    #[default]
+    Oldest,
+    /// The lowest one that does not rest.
+    Lowest,
+}
+
+/// How a pool hands out its addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a released address rests, in milliseconds.
+    pub cooldown: u64,
+    /// Which free address is next.
+    pub order: Order,
+    /// Whether the caller asks the wire before it uses an address; one that is asked for by name may
+    /// then be tried again while it is quarantined.
+    pub probing: bool,
+}
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seeker {
+    /// The attachment.
+    pub holder: Holder,
+    /// Its owner, where it is known.
+    pub owner: Option<Owner>,
+    /// Whether the owner keeps what it gets.
+    pub sticky: bool,
+}
+
+/// An address that was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The address.
+    pub address: Addr,
+    /// Which of the sets it is from.
+    pub set: usize,
+    /// Whether it lies outside of the pool's ranges, which shrank since.
+    pub outside: bool,
+}
+
+/// Why no address was given.
+#[derive(Debug, thiserror::Error)]
+pub enum AllocError {
+    /// All are in use.
+    #[error("no address is free in {pool}{}: release some ('ipam-pool leases'), or widen the pool",
+        resting.map_or_else(String::new, |ms| format!(" (the next one rests for another {:.1} s)", seconds(ms))))]
+    Exhausted {
+        /// The ranges.
+        pool: String,
+        /// In how many milliseconds the next address has rested.
+        resting: Option<u64>,
+    },
+    /// A requested address is somebody else's.
+    #[error("{address} is held by {holder}")]
+    Held {
+        /// The address.
+        address: Addr,
+        /// By whom.
+        holder: String,
+    },
+    /// A requested address is never handed out, or not to this owner.
+    #[error("{address} is not handed out: it is {}", why(refusal))]
+    Refused {
+        /// The address.
+        address: Addr,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// Another station has the address.
+    #[error(
+        "{address} is used by another station on the link: {mac} answered for it; it is left alone until that stops"
+    )]
+    Conflict {
+        /// The address.
+        address: Addr,
+        /// Who answered.
+        mac: String,
+    },
+    /// A request for another address than the one that is held.
+    #[error("{asked} was asked for, but {whom} has {has} already: release that first")]
+    Has {
+        /// What was asked for.
+        asked: Addr,
+        /// Who has the other.
+        whom: String,
+        /// What it has.
+        has: Addr,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
+fn seconds(millis: u64) -> f64 {
+    millis as f64 / 1000.0
+}
+
+fn why(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Gateway => "a gateway".to_owned(),
+        Refusal::Excluded => "excluded from the pool".to_owned(),
+        Refusal::Reserved(owner) => format!("reserved for {owner}"),
+        Refusal::Elsewhere(node) => format!("handed out by {node}, not by this node"),
+    }
+}
+
+/// What happened to an address that another station answered for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Conflict {
+    /// Nobody gets it for a while; ask again for another one.
+    Quarantined,
+    /// It is its owner's and stays so.
+    Kept,
+    /// This attachment does not hold it.
+    NotHeld,
+}
+
+/// The most rested addresses that one call makes available again with [`Order::Lowest`].
+const RETURNED_PER_CALL: usize = 64;
+
+/// One pool at one moment.
+pub struct Allocator<'a> {
+    book: Book<'a>,
+    sets: &'a [Set],
+    rules: Rules,
+    now: Millis,
+}
+
+impl<'a> Allocator<'a> {
+    /// `sets` are all sets of the pool; none are needed to release.
+    pub fn new(ledger: &'a mut dyn Ledger, sets: &'a [Set], rules: Rules, now: Millis) -> Self {
+        Self { book: Book::new(ledger), sets, rules, now }
+    }
+
+    pub(crate) fn book(&self) -> &Book<'a> {
+        &self.book
+    }
+
+    /// One address from each set. `asked[i]` is what was asked for from set `i`.
+    ///
+    /// The same attachment gets the same again.
+    ///
+    /// # Errors
+    /// Why not; then nothing of the change may be kept.
+    pub fn grant(&mut self, seeker: &Seeker, asked: &[Option<Addr>]) -> Result<Vec<Grant>, AllocError> {
+        self.end_quarantines()?;
+        let held = self.book.held_by(&seeker.holder.attachment)?;
+        let mut grants = Vec::with_capacity(self.sets.len());
+        for (index, set) in self.sets.iter().enumerate() {
+            let asked = asked.get(index).copied().flatten();
+            let address = self.grant_from(set, seeker, asked, &held)?;
+            grants.push(Grant { address, set: index, outside: !set.pool().contains(address) });
+        }
+        Ok(grants)
+    }
+
+    fn grant_from(
+        &mut self,
+        set: &Set,
+        seeker: &Seeker,
+        asked: Option<Addr>,
+        held: &[Addr],
+    ) -> Result<Addr, AllocError> {
+        if let Some(has) = held.iter().copied().find(|address| self.is_of(set, *address)) {
+            if let Some(asked) = asked.filter(|asked| *asked != has) {
+                let whom = seeker.holder.attachment.to_string();
+                return Err(AllocError::Has { asked, whom, has });
+            }
+            self.keep_again(seeker, has)?;
+            return Ok(has);
+        }
+        if let (Some(owner), true) = (&seeker.owner, seeker.sticky)
+            && let Some(has) = self.kept_for(set, seeker, owner)?
+        {
+            if let Some(asked) = asked.filter(|asked| *asked != has) {
+                return Err(AllocError::Has { asked, whom: owner.to_string(), has });
+            }
+            self.take(set, has, seeker)?;
+            return Ok(has);
+        }
+        let reserved = seeker.owner.as_ref().and_then(|owner| set.reservation_of(owner));
+        let wanted = match asked {
+            Some(asked) => Some(asked),
+            // A pod's second interface in the same network finds its reservation taken by the first.
+            None => match reserved {
+                Some(reserved) if self.taken_by_sibling(reserved, seeker)? => None,
+                reserved => reserved,
+            },
+        };
+        let address = match wanted {
+            Some(address) => {
+                set.may_have(address, seeker.owner.as_ref())
+                    .map_err(|refusal| AllocError::Refused { address, refusal })?;
+                self.may_take(address, seeker)?;
+                address
+            }
+            None => self.pick(set)?,
+        };
+        self.take(set, address, seeker)?;
+        Ok(address)
+    }
+
+    /// Whether an address that is in use is to be counted to this set.
+    fn is_of(&self, set: &Set, address: Addr) -> bool {
+        if set.pool().contains(address) {
+            return true;
+        }
+        // After a pool shrank: the subnet decides, unless another set names the address.
+        set.range_of(address).is_some() && !self.sets.iter().any(|other| other.pool().contains(address))
+    }
+
+    /// The address of this set that a sticky owner comes back to.
+    fn kept_for(&mut self, set: &Set, seeker: &Seeker, owner: &Owner) -> Result<Option<Addr>, AllocError> {
+        let mut best: Option<(Addr, bool)> = None;
+        for address in self.book.owned_by(owner)? {
+            if !self.is_of(set, address) {
+                continue;
+            }
+            let lease = self.lease(address)?;
+            if has_sibling(&lease, seeker) {
+                continue;
+            }
+            // An address that the pool no longer names is given up by an owner that is not running.
+            if lease.holders.is_empty() && !set.pool().contains(address) {
+                self.rest(address, lease)?;
+                continue;
+            }
+            let same_interface = lease.interface == seeker.holder.attachment.interface;
+            if best.is_none_or(|(_, same)| same_interface && !same) {
+                best = Some((address, same_interface));
+            }
+        }
+        Ok(best.map(|(address, _)| address))
+    }
+
+    /// Whether the same container has the address on another interface.
+    fn taken_by_sibling(&self, address: Addr, seeker: &Seeker) -> Result<bool, AllocError> {
+        Ok(match self.book.slot(address)? {
+            Some(Slot::Leased(lease)) => has_sibling(&lease, seeker),
+            _ => false,
+        })
+    }
+
+    /// Whether an address that was asked for, or is reserved, can be given.
+    fn may_take(&self, address: Addr, seeker: &Seeker) -> Result<(), AllocError> {
+        match self.book.slot(address)? {
+            None | Some(Slot::Resting { .. }) => Ok(()),
+            Some(Slot::Quarantined { mac, .. }) => {
+                if self.rules.probing {
+                    Ok(())
+                } else {
+                    Err(AllocError::Conflict { address, mac })
+                }
+            }
+            Some(Slot::Leased(lease)) => {
+                // The owner's old sandbox may still be on its way out.
+                let own = seeker.owner.is_some() && seeker.owner == lease.owner;
+                if own && !has_sibling(&lease, seeker) {
+                    return Ok(());
+                }
+                Err(AllocError::Held { address, holder: lease.holder_text() })
+            }
+        }
+    }
+
+    /// The next free address.
+    fn pick(&mut self, set: &Set) -> Result<Addr, AllocError> {
+        if self.rules.order == Order::Lowest {
+            self.return_rested(set)?;
+        }
+        if let Some(address) = self.book.first_unused(set.open())? {
+            return Ok(address);
+        }
+        if let Some(address) = self.longest_rested(set)? {
+            return Ok(address);
+        }
+        // The sets may have been numbered differently when those that rest were released.
+        let mut queue = 0;
+        while let Some(found) = self.book.next_queue(set.family(), queue)? {
+            if found != set.queue() {
+                self.requeue(set, found)?;
+            }
+            match found.checked_add(1) {
+                Some(next) => queue = next,
+                None => break,
+            }
+        }
+        if let Some(address) = self.longest_rested(set)? {
+            return Ok(address);
+        }
+        let resting = self.book.oldest(set.family(), set.queue())?;
+        let resting = resting.map(|(_, since)| since.after(self.rules.cooldown).0.saturating_sub(self.now.0));
+        Err(AllocError::Exhausted { pool: set.pool().to_string(), resting })
+    }
+
+    /// The head of the set's queue, if it has rested; what the set does not hand out is dropped on the
+    /// way.
+    fn longest_rested(&mut self, set: &Set) -> Result<Option<Addr>, AllocError> {
+        while let Some((address, since)) = self.book.oldest(set.family(), set.queue())? {
+            if !self.has_rested(since) {
+                return Ok(None);
+            }
+            if set.open().contains(address) {
+                return Ok(Some(address));
+            }
+            self.move_to_its_set(address)?;
+        }
+        Ok(None)
+    }
+
+    fn has_rested(&self, since: Millis) -> bool {
+        since.after(self.rules.cooldown) <= self.now
+    }
+
+    /// Moves what rests in another set's queue to where it belongs now, if that set is gone.
+    fn requeue(&mut self, set: &Set, queue: u8) -> Result<(), AllocError> {
+        let live = self.sets.iter().find(|other| other.queue() == queue && other.family() == set.family());
+        while let Some((address, since)) = self.book.oldest(set.family(), queue)? {
+            // Nobody could have it yet, and all behind it came later.
+            if !self.has_rested(since) || live.is_some_and(|live| live.open().contains(address)) {
+                break;
+            }
+            self.move_to_its_set(address)?;
+        }
+        Ok(())
+    }
+
+    /// Puts a resting address into the queue of the set that hands it out, or forgets it.
+    fn move_to_its_set(&mut self, address: Addr) -> Result<(), AllocError> {
+        let home = self.sets.iter().find(|set| set.open().contains(address));
+        match (self.book.slot(address)?, home) {
+            (Some(Slot::Resting { since, last, .. }), Some(set)) => {
+                Ok(self.book.set_slot(address, &Slot::Resting { since, queue: set.queue(), last })?)
+            }
+            (Some(Slot::Resting { .. }), None) => Ok(self.book.clear_slot(address)?),
+            _ => Err(StoreError::record(format!("{address} is in a queue and does not rest")).into()),
+        }
+    }
+
+    /// Makes rested addresses of the set as good as never used.
+    fn return_rested(&mut self, set: &Set) -> Result<(), AllocError> {
+        for _ in 0..RETURNED_PER_CALL {
+            match self.book.oldest(set.family(), set.queue())? {
+                Some((address, since)) if self.has_rested(since) => {
+                    self.book.clear_slot(address)?;
+                }
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets those rest whose quarantine is over.
+    fn end_quarantines(&mut self) -> Result<(), AllocError> {
+        for family in Family::BOTH {
+            for _ in 0..RETURNED_PER_CALL {
+                match self.book.first_quarantined(family)? {
+                    Some((address, until)) if until <= self.now => match self.book.slot(address)? {
+                        Some(Slot::Quarantined { since, queue, .. }) => {
+                            self.book.set_slot(address, &Slot::Resting { since, queue, last: None })?;
+                        }
+                        _ => {
+                            let what = format!("{address} is in quarantine's queue and not quarantined");
+                            return Err(StoreError::record(what).into());
+                        }
+                    },
+                    _ => break,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes down that the seeker has the address.
+    fn take(&mut self, set: &Set, address: Addr, seeker: &Seeker) -> Result<(), AllocError> {
+        let mut lease = match self.book.slot(address)? {
+            Some(Slot::Leased(lease)) => lease,
+            _ => Lease {
+                owner: seeker.owner.clone(),
+                sticky: false,
+                interface: seeker.holder.attachment.interface.clone(),
+                queue: set.queue(),
+                holders: Vec::new(),
+                since: self.now,
+            },
+        };
+        lease.sticky |= seeker.sticky && seeker.owner.is_some();
+        lease.interface.clone_from(&seeker.holder.attachment.interface);
+        lease.holders.push(seeker.holder.clone());
+        self.book.set_slot(address, &Slot::Leased(lease.clone()))?;
+        self.book.add_held(&seeker.holder.attachment, address)?;
+        if let (Some(owner), true) = (&lease.owner, lease.sticky) {
+            self.book.add_owned(owner, address, &lease)?;
+        }
+        Ok(())
+    }
+
+    /// A sticky address that was given before has to be kept, also if that was cut off.
+    fn keep_again(&mut self, seeker: &Seeker, address: Addr) -> Result<(), AllocError> {
+        if let Some(Slot::Leased(mut lease)) = self.book.slot(address)?
+            && let Some(owner) = lease.owner.clone()
+        {
+            if lease.sticky {
+                self.book.keep(&owner, address, &lease)?;
+            } else if seeker.sticky && seeker.owner.as_ref() == Some(&owner) {
+                lease.sticky = true;
+                self.book.set_slot(address, &Slot::Leased(lease.clone()))?;
+                self.book.add_owned(&owner, address, &lease)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn lease(&self, address: Addr) -> Result<Lease, AllocError> {
+        match self.book.slot(address)? {
+            Some(Slot::Leased(lease)) => Ok(lease),
+            _ => {
+                Err(StoreError::record(format!("{address} is in an index of leases and has no lease")).into())
+            }
+        }
+    }
+
+    /// Detaches an attachment from all its addresses. Those that no sticky owner keeps rest from now
+    /// on. Returns what it held.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn release(&mut self, attachment: &Attachment) -> Result<Vec<Addr>, AllocError> {
+        let held = self.book.held_by(attachment)?;
+        for address in &held {
+            self.detach(attachment, *address)?;
+        }
+        Ok(held)
+    }
+
+    fn detach(&mut self, attachment: &Attachment, address: Addr) -> Result<(), AllocError> {
+        let mut lease = self.lease(address)?;
+        lease.holders.retain(|holder| holder.attachment != *attachment);
+        self.book.remove_held(attachment, address)?;
+        if lease.holders.is_empty() && !lease.sticky {
+            self.rest(address, lease)
+        } else {
+            Ok(self.book.set_slot(address, &Slot::Leased(lease))?)
+        }
+    }
+
+    /// Takes an address from everybody who has it.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn withdraw(&mut self, address: Addr) -> Result<bool, AllocError> {
+        match self.book.slot(address)? {
+            None => return Ok(false),
+            Some(Slot::Leased(lease)) => self.rest(address, lease)?,
+            Some(Slot::Quarantined { since, queue, .. }) => {
+                self.book.set_slot(address, &Slot::Resting { since, queue, last: None })?;
+            }
+            Some(Slot::Resting { .. }) => self.book.clear_slot(address)?,
+        }
+        Ok(true)
+    }
+
+    /// Ends a lease with all that refers to it.
+    fn rest(&mut self, address: Addr, lease: Lease) -> Result<(), AllocError> {
+        for holder in &lease.holders {
+            self.book.remove_held(&holder.attachment, address)?;
+        }
+        if let (Some(owner), true) = (&lease.owner, lease.sticky) {
+            self.book.remove_owned(owner, address)?;
+        }
+        let last = lease.owner.map(|owner| owner.to_string());
+        let slot = Slot::Resting { since: self.now, queue: lease.queue, last };
+        Ok(self.book.set_slot(address, &slot)?)
+    }
+
+    /// Detaches every attachment of the network that `is_valid` does not know. Returns those that were
+    /// detached.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn collect(
+        &mut self,
+        network: &str,
+        is_valid: impl Fn(&Attachment) -> bool,
+    ) -> Result<Vec<Attachment>, AllocError> {
+        let mut gone = Vec::new();
+        for found in self.book.attachments() {
+            let (attachment, _) = found?;
+            if attachment.network == network && !is_valid(&attachment) {
+                gone.push(attachment);
+            }
+        }
+        for attachment in &gone {
+            self.release(attachment)?;
+        }
+        Ok(gone)
+    }
+
+    /// Another station answered for an address that this attachment was just given.
+    ///
+    /// `fixed` says that nothing else may take its place: it was asked for, or is reserved.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn conflict(
+        &mut self,
+        attachment: &Attachment,
+        address: Addr,
+        mac: &str,
+        quarantine: u64,
+        fixed: bool,
+    ) -> Result<Conflict, AllocError> {
+        let Some(Slot::Leased(lease)) = self.book.slot(address)? else { return Ok(Conflict::NotHeld) };
+        let Some(holder) = lease.holders.iter().find(|holder| holder.attachment == *attachment) else {
+            return Ok(Conflict::NotHeld);
+        };
+        // An owner that had it before this attachment came, or has it elsewhere at the same time.
+        let older = lease.since < holder.since || lease.holders.len() > 1;
+        if fixed || older {
+            return Ok(Conflict::Kept);
+        }
+        let queue = lease.queue;
+        self.rest(address, lease)?;
+        let until = self.now.after(quarantine);
+        let slot = Slot::Quarantined { since: self.now, until, mac: mac.to_owned(), queue };
+        self.book.set_slot(address, &slot)?;
+        Ok(Conflict::Quarantined)
+    }
+
+    /// Puts an owner's address back after a reboot. What is there already is left.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn restore(&mut self, address: Addr, kept: &crate::Kept) -> Result<(), AllocError> {
+        if self.book.slot(address)?.is_some() {
+            return Ok(());
+        }
+        let lease = Lease {
+            owner: Some(kept.owner.clone()),
+            sticky: true,
+            interface: kept.interface.clone(),
+            queue: kept.queue,
+            holders: Vec::new(),
+            since: self.now,
+        };
+        self.book.set_slot(address, &Slot::Leased(lease.clone()))?;
+        Ok(self.book.add_owned(&kept.owner, address, &lease)?)
+    }
+
+    /// Takes over a lease that another IPAM plugin gave. The address may lie anywhere.
+    ///
+    /// # Errors
+    /// Somebody else has it here, or the store's.
+    pub fn import(&mut self, address: Addr, queue: u8, holder: &Holder) -> Result<bool, AllocError> {
+        match self.book.slot(address)? {
+            Some(Slot::Leased(lease)) => {
+                if lease.holders.iter().any(|other| other.attachment == holder.attachment) {
+                    return Ok(false);
+                }
+                return Err(AllocError::Held { address, holder: lease.holder_text() });
+            }
+            Some(Slot::Resting { .. } | Slot::Quarantined { .. }) | None => {}
+        }
+        let lease = Lease {
+            owner: None,
+            sticky: false,
+            interface: holder.attachment.interface.clone(),
+            queue,
+            holders: vec![holder.clone()],
+            since: self.now,
+        };
+        self.book.set_slot(address, &Slot::Leased(lease))?;
+        self.book.add_held(&holder.attachment, address)?;
+        Ok(true)
+    }
+}
+
+/// Whether the seeker's own container has this address on another interface.
+fn has_sibling(lease: &Lease, seeker: &Seeker) -> bool {
+    let own = &seeker.holder.attachment;
+    lease.holders.iter().any(|holder| {
+        holder.attachment.container == own.container && holder.attachment.interface != own.interface
+    })
+}

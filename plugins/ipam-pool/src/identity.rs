@@ -1,0 +1,137 @@
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// What an address is leased to: one interface of one container in one network.
+///
+/// The three together are what the CNI specification calls an attachment's identity.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Attachment {
+    /// `CNI_CONTAINERID`
+    pub container: String,
+    /// `CNI_IFNAME`
+    pub interface: String,
+    /// `name` in the configuration.
+    pub network: String,
+}
+
+impl fmt::Display for Attachment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "container {}, interface {}, network {}", self.container, self.interface, self.network)
+    }
+}
+
+/// Whom an address belongs to, over the restarts of containers.
+///
+/// As text `<namespace>/<pod>/<network>`, or `vm:<namespace>/<name>/<network>` for a KubeVirt VM.
+/// Reservations may leave the network out.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Owner(String);
+
+impl Owner {
+    /// The owner "this pod in this network".
+    #[must_use]
+    pub fn pod(namespace: &str, pod: &str, network: &str) -> Self {
+        Self(format!("{namespace}/{pod}/{network}"))
+    }
+
+    /// The owner "this virtual machine in this network".
+    #[must_use]
+    pub fn vm(namespace: &str, name: &str, network: &str) -> Self {
+        Self(format!("vm:{namespace}/{name}/{network}"))
+    }
+
+    /// An owner as a store or a person wrote it.
+    #[must_use]
+    pub fn from_text(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// As text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The owner without its network, as reservations may name it.
+    #[must_use]
+    pub fn in_any_network(&self) -> &str {
+        match self.0.match_indices('/').nth(1) {
+            Some((slash, _)) => self.0.get(..slash).unwrap_or(&self.0),
+            None => &self.0,
+        }
+    }
+
+    /// Whether a reservation's or a command's `name` means this owner.
+    #[must_use]
+    pub fn is_named(&self, name: &str) -> bool {
+        self.0 == name || self.in_any_network() == name
+    }
+}
+
+impl fmt::Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// An attachment that holds an address now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// Which one.
+    pub attachment: Attachment,
+    /// `<namespace>/<name>` of the pod, where the runtime stated it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The pod's UID, where the runtime stated it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<String>,
+    /// The network namespace's path and inode, where it could be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub netns: Option<(String, u64)>,
+    /// When it was given the address.
+    pub since: Millis,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.pod {
+            Some(pod) => write!(f, "pod {pod} ({})", self.attachment),
+            None => self.attachment.fmt(f),
+        }
+    }
+}
+
+/// A point in time: milliseconds since the machine was booted, suspended or not (`CLOCK_BOOTTIME`).
+///
+/// Leases do not outlive the boot, and this clock is not set by anybody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// This much later.
+    #[must_use]
+    pub fn after(self, millis: u64) -> Self {
+        Self(self.0.saturating_add(millis))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owners_are_named_with_and_without_their_network() {
+        let pod = Owner::pod("default", "web-0", "iot");
+        assert_eq!(pod.as_str(), "default/web-0/iot");
+        assert!(pod.is_named("default/web-0") && pod.is_named("default/web-0/iot"));
+        assert!(
+            !pod.is_named("default/web") && !pod.is_named("default/web-0/dmz") && !pod.is_named("default")
+        );
+        let vm = Owner::vm("default", "vyos", "trunk");
+        assert!(vm.is_named("vm:default/vyos") && !vm.is_named("default/vyos"));
+        assert_eq!(Owner::from_text("router").in_any_network(), "router");
+    }
+}

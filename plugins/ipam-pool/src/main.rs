@@ -1,0 +1,3 @@
+//! The program `ipam-pool`.
+
+fn main() {}

@@ -1,0 +1,275 @@
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Addr, Family, Span};
+
+/// A range as it is written, in host-local's words.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RangeSpec {
+    /// The link's subnet in CIDR notation, e.g. `10.0.20.0/24`.
+    pub subnet: String,
+    /// The first address handed out; the subnet's first usable one by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range_start: Option<String>,
+    /// The last address handed out; the subnet's last usable one by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub range_end: Option<String>,
+    /// The gateway: never handed out. By default the subnet's first usable address, as with host-local;
+    /// `none` where the subnet has none. Subnets of one or two addresses have none by default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gateway: Option<String>,
+}
+
+/// Neighbouring addresses to hand out, with what a container needs to know of their subnet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Range {
+    subnet: Span,
+    prefix: u8,
+    span: Span,
+    gateway: Option<Addr>,
+}
+
+/// What is wrong with a range.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RangeError {
+    /// No address with a prefix length.
+    #[error("{0:?} is no subnet: it takes one like 10.0.20.0/24 or fd00:20::/64")]
+    Subnet(String),
+    /// The address is not the subnet's first.
+    #[error("subnet {given:?} has host bits set: the subnet is {meant}")]
+    HostBits {
+        /// As written.
+        given: String,
+        /// The subnet that this address is in.
+        meant: String,
+    },
+    /// No address.
+    #[error("{field} {given:?} is no IP address")]
+    Address {
+        /// The key.
+        field: &'static str,
+        /// As written.
+        given: String,
+    },
+    /// `rangeStart` or `rangeEnd` is not in the subnet.
+    #[error("{field} {given} is outside the subnet {subnet}")]
+    Outside {
+        /// The key.
+        field: &'static str,
+        /// The address.
+        given: Addr,
+        /// As written.
+        subnet: String,
+    },
+    /// The last address comes before the first.
+    #[error("the range {first}-{last} is reversed: rangeStart comes first")]
+    Reversed {
+        /// `rangeStart`
+        first: Addr,
+        /// `rangeEnd`
+        last: Addr,
+    },
+    /// Only the network's own address or the broadcast address is left.
+    #[error(
+        "the range {first}-{last} has no address that a container could have: {subnet} keeps its first and last"
+    )]
+    Empty {
+        /// `rangeStart`
+        first: Addr,
+        /// `rangeEnd`
+        last: Addr,
+        /// As written.
+        subnet: String,
+    },
+    /// The gateway is not in the subnet, or is its network or broadcast address.
+    #[error(
+        "gateway {gateway} is outside the subnet {subnet}: it must be one of the subnet's own usable addresses"
+    )]
+    Gateway {
+        /// The gateway.
+        gateway: Addr,
+        /// As written.
+        subnet: String,
+    },
+}
+
+/// A subnet in CIDR notation without host bits.
+pub(crate) fn parse_subnet(text: &str) -> Result<(Span, u8), RangeError> {
+    let no_subnet = || RangeError::Subnet(text.to_owned());
+    let (address, prefix) = text.split_once('/').ok_or_else(no_subnet)?;
+    let address = Addr::from(address.parse::<IpAddr>().map_err(|_| no_subnet())?);
+    let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
+    let bits = address.family().bits();
+    let prefix: u8 = prefix.parse().ok().filter(|p| digits && *p <= bits).ok_or_else(no_subnet)?;
+    let host = 1u128.checked_shl(u32::from(bits - prefix)).map_or(u128::MAX, |size| size - 1);
+    let ends = Addr::new(address.family(), address.number() & !host)
+        .zip(Addr::new(address.family(), address.number() | host));
+    let subnet = ends.and_then(|(first, last)| Span::new(first, last)).ok_or_else(no_subnet)?;
+    if subnet.first() != address {
+        return Err(RangeError::HostBits {
+            given: text.to_owned(),
+            meant: format!("{}/{prefix}", subnet.first()),
+        });
+    }
+    Ok((subnet, prefix))
+}
+
+impl Range {
+    /// Checks a range as written.
+    ///
+    /// # Errors
+    /// What is wrong, one error per mistake.
+    pub fn parse(spec: &RangeSpec) -> Result<Self, RangeError> {
+        let (subnet, prefix) = parse_subnet(&spec.subnet)?;
+        let usable = usable(subnet);
+        let inside = |field, text: &Option<String>, default| match text {
+            None => Ok(default),
+            Some(text) => {
+                let given = parse_address(field, text)?;
+                if subnet.contains(given) {
+                    Ok(given)
+                } else {
+                    Err(RangeError::Outside { field, given, subnet: spec.subnet.clone() })
+                }
+            }
+        };
+        let first = inside("rangeStart", &spec.range_start, usable.first())?;
+        let last = inside("rangeEnd", &spec.range_end, usable.last())?;
+        if first > last {
+            return Err(RangeError::Reversed { first, last });
+        }
+        let span = Span::new(first.max(usable.first()), last.min(usable.last()))
+            .ok_or_else(|| RangeError::Empty { first, last, subnet: spec.subnet.clone() })?;
+        let gateway = match spec.gateway.as_deref() {
+            Some("none") => None,
+            Some(text) => {
+                let gateway = parse_address("gateway", text)?;
+                if !usable.contains(gateway) {
+                    return Err(RangeError::Gateway { gateway, subnet: spec.subnet.clone() });
+                }
+                Some(gateway)
+            }
+            None => (subnet.len() > 2).then(|| usable.first()),
+        };
+        Ok(Self { subnet, prefix, span, gateway })
+    }
+
+    /// The subnet's prefix length.
+    #[must_use]
+    pub fn prefix(&self) -> u8 {
+        self.prefix
+    }
+
+    /// All addresses of the subnet.
+    #[must_use]
+    pub fn subnet(&self) -> Span {
+        self.subnet
+    }
+
+    /// The addresses from `rangeStart` to `rangeEnd`, without the network and broadcast address.
+    #[must_use]
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    /// The subnet's gateway.
+    #[must_use]
+    pub fn gateway(&self) -> Option<Addr> {
+        self.gateway
+    }
+
+    /// The same subnet with other addresses to hand out.
+    pub(crate) fn with_span(&self, span: Span) -> Self {
+        Self { span, ..self.clone() }
+    }
+}
+
+fn parse_address(field: &'static str, text: &str) -> Result<Addr, RangeError> {
+    text.parse::<IpAddr>().map(Addr::from).map_err(|_| RangeError::Address { field, given: text.to_owned() })
+}
+
+/// A subnet without its own address and, with IPv4, the broadcast address.
+///
+/// Two addresses are a point-to-point link and both usable (RFC 3021, RFC 6164); with IPv6 the first
+/// of more is the subnet-router anycast address (RFC 4291, 2.6.1) and the last an ordinary one.
+fn usable(subnet: Span) -> Span {
+    if subnet.len() <= 2 {
+        return subnet;
+    }
+    let last = match subnet.family() {
+        Family::V4 => subnet.last().prev(),
+        Family::V6 => Some(subnet.last()),
+    };
+    subnet.first().next().zip(last).and_then(|(first, last)| Span::new(first, last)).unwrap_or(subnet)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(subnet: &str, start: &str, end: &str, gateway: &str) -> RangeSpec {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        RangeSpec {
+            subnet: subnet.to_owned(),
+            range_start: given(start),
+            range_end: given(end),
+            gateway: given(gateway),
+        }
+    }
+
+    fn shown(spec: &RangeSpec) -> String {
+        match Range::parse(spec) {
+            Ok(range) => format!(
+                "{}/{} via {}",
+                range.span(),
+                range.prefix(),
+                range.gateway().map_or("none".to_owned(), |gateway| gateway.to_string())
+            ),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn defaults_are_host_locals() {
+        for (subnet, expected) in [
+            ("10.0.20.0/24", "10.0.20.1-10.0.20.254/24 via 10.0.20.1"),
+            ("100.65.0.0/16", "100.65.0.1-100.65.255.254/16 via 100.65.0.1"),
+            ("fd00:20::/64", "fd00:20::1-fd00:20::ffff:ffff:ffff:ffff/64 via fd00:20::1"),
+            ("10.0.0.0/30", "10.0.0.1-10.0.0.2/30 via 10.0.0.1"),
+            ("10.0.0.0/31", "10.0.0.0-10.0.0.1/31 via none"),
+            ("10.0.0.7/32", "10.0.0.7/32 via none"),
+            ("fd00::2/127", "fd00::2-fd00::3/127 via none"),
+            ("fd00::9/128", "fd00::9/128 via none"),
+            ("::/0", "::1-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/0 via ::1"),
+        ] {
+            assert_eq!(shown(&spec(subnet, "", "", "")), expected);
+        }
+    }
+
+    #[test]
+    fn network_and_broadcast_are_cut_off() {
+        let all = spec("10.0.0.0/24", "10.0.0.0", "10.0.0.255", "none");
+        assert_eq!(shown(&all), "10.0.0.1-10.0.0.254/24 via none");
+    }
+
+    #[test]
+    fn every_mistake_has_its_own_words() {
+        for (range, part) in [
+            (spec("10.0.0.0", "", "", ""), "is no subnet"),
+            (spec("10.0.0.0/33", "", "", ""), "is no subnet"),
+            (spec("10.0.0.0/+8", "", "", ""), "is no subnet"),
+            (spec("10.0.0.5/24", "", "", ""), "host bits set: the subnet is 10.0.0.0/24"),
+            (spec("10.0.0.0/24", "10.0.1.0", "", ""), "rangeStart 10.0.1.0 is outside"),
+            (spec("10.0.0.0/24", "", "fd00::1", ""), "rangeEnd fd00::1 is outside"),
+            (spec("10.0.0.0/24", "10.0.0.9", "10.0.0.8", ""), "is reversed"),
+            (spec("10.0.0.0/24", "10.0.0.255", "10.0.0.255", ""), "no address that a container"),
+            (spec("10.0.0.0/24", "", "", "10.0.1.1"), "gateway 10.0.1.1 is outside"),
+            (spec("10.0.0.0/24", "", "", "10.0.0.255"), "gateway 10.0.0.255 is outside"),
+            (spec("10.0.0.0/24", "", "", "router"), "gateway \"router\" is no IP address"),
+        ] {
+            assert!(shown(&range).contains(part), "{range:?}: {}", shown(&range));
+        }
+    }
+}

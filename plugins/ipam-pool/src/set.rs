@@ -1,0 +1,371 @@
+use std::collections::BTreeMap;
+
+use crate::range::{RangeError, parse_subnet};
+use crate::{Addr, Family, Owner, Range, Span, Spans};
+
+/// The addresses of which an attachment gets one: ranges of one family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Set {
+    queue: u8,
+    family: Family,
+    ranges: Vec<Range>,
+    /// All that the ranges name.
+    pool: Spans,
+    /// Those of them that this node may hand out.
+    held: Spans,
+    /// Who hands out the rest, for a message.
+    others: Vec<(String, Spans)>,
+    gateways: Spans,
+    excluded: Spans,
+    reserved: BTreeMap<Addr, String>,
+    /// The same, to be found by owner.
+    reserved_for: BTreeMap<String, Addr>,
+    /// Held, and neither gateway nor excluded nor reserved.
+    open: Spans,
+}
+
+/// What is wrong with a set of ranges, its exclusions or its reservations.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SetError {
+    /// One range.
+    #[error("range {0:?}")]
+    Range(String, #[source] RangeError),
+    /// No range at all.
+    #[error("a list of ranges is empty: give it at least one range, or leave it out")]
+    Empty,
+    /// IPv4 and IPv6 in one inner list.
+    #[error("ranges {0:?} and {1:?} are of two families in one list: put each family into a list of its own")]
+    Families(String, String),
+    /// Two ranges share addresses.
+    #[error("ranges {0:?} and {1:?} overlap at {2}")]
+    Overlap(String, String, Addr),
+    /// No address, range or CIDR.
+    #[error(
+        "exclude {0:?} is neither an address nor a range like 10.0.0.5-10.0.0.9 nor a subnet like 10.0.0.0/28"
+    )]
+    Exclude(String),
+    /// An exclusion that excludes nothing.
+    #[error("exclude {0:?} is outside all subnets of the pool")]
+    ExcludeOutside(String),
+    /// No address.
+    #[error("the reservation of {owner:?} has no valid address: {given:?}")]
+    Reservation {
+        /// For whom.
+        owner: String,
+        /// As written.
+        given: String,
+    },
+    /// A reservation that nobody could get.
+    #[error("{address}, reserved for {owner:?}, is outside the pool's ranges")]
+    ReservationOutside {
+        /// For whom.
+        owner: String,
+        /// The address.
+        address: Addr,
+    },
+    /// One address for two owners.
+    #[error("{address} is reserved twice: for {first:?} and for {second:?}")]
+    ReservedTwice {
+        /// The address.
+        address: Addr,
+        /// For whom.
+        first: String,
+        /// And for whom else.
+        second: String,
+    },
+    /// Two addresses of one family for one owner.
+    #[error("{owner:?} has two reservations in one list of ranges: {first} and {second}")]
+    OwnerTwice {
+        /// For whom.
+        owner: String,
+        /// One.
+        first: Addr,
+        /// The other.
+        second: Addr,
+    },
+    /// The gateway as a reservation.
+    #[error("{address}, reserved for {owner:?}, is the gateway")]
+    ReservedGateway {
+        /// For whom.
+        owner: String,
+        /// The address.
+        address: Addr,
+    },
+}
+
+/// Why an address that was asked for is not given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// A gateway.
+    Gateway,
+    /// Excluded by the pool.
+    Excluded,
+    /// For somebody else.
+    Reserved(String),
+    /// Another node hands it out.
+    Elsewhere(String),
+}
+
+/// What a pool or a network says about addresses, not yet checked against one another.
+#[derive(Clone, Debug, Default)]
+pub struct Limits {
+    /// Addresses, ranges or CIDRs, as written.
+    pub exclude: Vec<String>,
+    /// Owner and addresses, as written.
+    pub reservations: Vec<(String, Vec<String>)>,
+}
+
+impl Set {
+    /// Puts ranges of one family together. `queue` tells the sets of one pool apart in its store.
+    ///
+    /// # Errors
+    /// No range, two families, ranges that overlap.
+    pub fn new(queue: u8, ranges: Vec<Range>) -> Result<Self, SetError> {
+        let first = ranges.first().ok_or(SetError::Empty)?;
+        let family = first.span().family();
+        for (i, range) in ranges.iter().enumerate() {
+            if range.span().family() != family {
+                return Err(SetError::Families(first.span().to_string(), range.span().to_string()));
+            }
+            if let Some(other) = ranges.iter().take(i).find(|other| other.span().overlaps(range.span())) {
+                let at = other.span().first().max(range.span().first());
+                return Err(SetError::Overlap(other.span().to_string(), range.span().to_string(), at));
+            }
+        }
+        let pool = Spans::union(ranges.iter().map(Range::span));
+        let gateways = Spans::union(ranges.iter().filter_map(Range::gateway).map(Span::single));
+        let mut set = Self {
+            queue,
+            family,
+            held: pool.clone(),
+            pool,
+            others: Vec::new(),
+            ranges,
+            gateways,
+            excluded: Spans::default(),
+            reserved: BTreeMap::new(),
+            reserved_for: BTreeMap::new(),
+            open: Spans::default(),
+        };
+        set.settle();
+        Ok(set)
+    }
+
+    /// Applies exclusions and reservations to all sets of a pool.
+    ///
+    /// # Errors
+    /// What fits none of the sets, or does not fit together.
+    pub fn limit(sets: &mut [Self], limits: &Limits) -> Result<(), SetError> {
+        let mut excluded = Vec::with_capacity(limits.exclude.len());
+        for text in &limits.exclude {
+            let span = parse_excluded(text)?;
+            let mut subnets = sets.iter().flat_map(|set| &set.ranges).map(Range::subnet);
+            if !subnets.any(|subnet| subnet.covers(span)) {
+                return Err(SetError::ExcludeOutside(text.clone()));
+            }
+            excluded.push(span);
+        }
+        for set in &mut *sets {
+            set.excluded = Spans::union(excluded.iter().copied().filter(|span| span.family() == set.family));
+        }
+        for (owner, addresses) in &limits.reservations {
+            for given in addresses {
+                let address = given.parse::<std::net::IpAddr>().map(Addr::from);
+                let address = address
+                    .map_err(|_| SetError::Reservation { owner: owner.clone(), given: given.clone() })?;
+                let set = sets.iter_mut().find(|set| set.pool.contains(address));
+                set.ok_or_else(|| SetError::ReservationOutside { owner: owner.clone(), address })?
+                    .reserve(owner, address)?;
+            }
+        }
+        sets.iter_mut().for_each(Self::settle);
+        Ok(())
+    }
+
+    fn reserve(&mut self, owner: &str, address: Addr) -> Result<(), SetError> {
+        if self.gateways.contains(address) {
+            return Err(SetError::ReservedGateway { owner: owner.to_owned(), address });
+        }
+        if let Some(first) = self.reserved_for.insert(owner.to_owned(), address) {
+            return Err(SetError::OwnerTwice { owner: owner.to_owned(), first, second: address });
+        }
+        match self.reserved.insert(address, owner.to_owned()) {
+            None => Ok(()),
+            Some(first) => Err(SetError::ReservedTwice { address, first, second: owner.to_owned() }),
+        }
+    }
+
+    /// Narrows what this node hands out; `others` says who hands out the rest.
+    pub fn hold(&mut self, held: &Spans, others: Vec<(String, Spans)>) {
+        self.held = self.pool.intersection(held);
+        self.others = others;
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let taken = self
+            .gateways
+            .iter()
+            .chain(self.excluded.iter())
+            .chain(self.reserved.keys().copied().map(Span::single));
+        self.open = self.held.without(&Spans::union(taken));
+    }
+
+    /// The queue of its resting addresses.
+    #[must_use]
+    pub fn queue(&self) -> u8 {
+        self.queue
+    }
+
+    /// Its family.
+    #[must_use]
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
+    /// The ranges as they were given.
+    #[must_use]
+    pub fn ranges(&self) -> &[Range] {
+        &self.ranges
+    }
+
+    /// All addresses of the ranges, whoever may hand them out.
+    #[must_use]
+    pub fn pool(&self) -> &Spans {
+        &self.pool
+    }
+
+    /// The addresses that this node may hand out to anybody.
+    #[must_use]
+    pub fn open(&self) -> &Spans {
+        &self.open
+    }
+
+    /// The reserved addresses.
+    #[must_use]
+    pub fn reserved(&self) -> &BTreeMap<Addr, String> {
+        &self.reserved
+    }
+
+    /// The excluded addresses.
+    #[must_use]
+    pub fn excluded(&self) -> &Spans {
+        &self.excluded
+    }
+
+    /// The range whose subnet an address is in: the one that names it, or else any of that subnet, as
+    /// for an address that was leased before the range shrank.
+    #[must_use]
+    pub fn range_of(&self, address: Addr) -> Option<&Range> {
+        let named = self.ranges.iter().find(|range| range.span().contains(address));
+        named.or_else(|| self.ranges.iter().find(|range| range.subnet().contains(address)))
+    }
+
+    /// What is reserved for an owner.
+    #[must_use]
+    pub fn reservation_of(&self, owner: &Owner) -> Option<Addr> {
+        let find = |name: &str| self.reserved_for.get(name).copied();
+        find(owner.as_str()).or_else(|| find(owner.in_any_network()))
+    }
+
+    /// Why an address of the pool would not be given to an owner that asks for it.
+    ///
+    /// # Errors
+    /// The reason.
+    pub fn may_have(&self, address: Addr, owner: Option<&Owner>) -> Result<(), Refusal> {
+        if self.gateways.contains(address) {
+            return Err(Refusal::Gateway);
+        }
+        if let Some(name) = self.reserved.get(&address) {
+            let own = owner.is_some_and(|owner| owner.is_named(name));
+            return if own { Ok(()) } else { Err(Refusal::Reserved(name.clone())) };
+        }
+        if self.excluded.contains(address) {
+            return Err(Refusal::Excluded);
+        }
+        if !self.held.contains(address) {
+            let holder = self.others.iter().find(|(_, spans)| spans.contains(address));
+            return Err(Refusal::Elsewhere(
+                holder.map_or_else(|| "no node".to_owned(), |(node, _)| node.clone()),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// An address, a range of addresses or a CIDR.
+pub(crate) fn parse_excluded(text: &str) -> Result<Span, SetError> {
+    let bad = || SetError::Exclude(text.to_owned());
+    let address = |text: &str| text.trim().parse::<std::net::IpAddr>().map(Addr::from).map_err(|_| bad());
+    if text.contains('/') {
+        let (span, _) = parse_subnet(text).map_err(|error| SetError::Range(text.to_owned(), error))?;
+        return Ok(span);
+    }
+    match text.split_once('-') {
+        Some((first, last)) => {
+            let (first, last) = (address(first)?, address(last)?);
+            Span::new(first, last)
+                .ok_or_else(|| SetError::Range(text.to_owned(), RangeError::Reversed { first, last }))
+        }
+        None => address(text).map(Span::single),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RangeSpec;
+
+    fn range(subnet: &str) -> Range {
+        Range::parse(&RangeSpec { subnet: subnet.to_owned(), ..RangeSpec::default() }).unwrap()
+    }
+
+    fn limited(exclude: &[&str], reservations: &[(&str, &[&str])]) -> Result<Set, SetError> {
+        let mut sets = [Set::new(0, vec![range("10.0.0.0/29")])?];
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+        let limits = Limits {
+            exclude: owned(exclude),
+            reservations: reservations.iter().map(|(owner, a)| ((*owner).to_owned(), owned(a))).collect(),
+        };
+        Set::limit(&mut sets, &limits)?;
+        let [set] = sets;
+        Ok(set)
+    }
+
+    #[test]
+    fn what_is_taken_is_not_open() {
+        let set = limited(&["10.0.0.3", "10.0.0.0/31"], &[("default/web-0", &["10.0.0.5"])]).unwrap();
+        assert_eq!(set.open().to_string(), "10.0.0.2, 10.0.0.4, 10.0.0.6");
+        let owner = Owner::pod("default", "web-0", "iot");
+        let at = |text: &str| text.parse::<std::net::IpAddr>().unwrap().into();
+        assert_eq!(set.reservation_of(&owner), Some(at("10.0.0.5")));
+        assert_eq!(set.may_have(at("10.0.0.5"), Some(&owner)), Ok(()));
+        assert_eq!(set.may_have(at("10.0.0.5"), None), Err(Refusal::Reserved("default/web-0".to_owned())));
+        assert_eq!(set.may_have(at("10.0.0.1"), None), Err(Refusal::Gateway));
+        assert_eq!(set.may_have(at("10.0.0.3"), None), Err(Refusal::Excluded));
+    }
+
+    #[test]
+    fn every_mistake_has_its_own_words() {
+        for (exclude, reservations, part) in [
+            (vec!["10.0.0"], vec![], "is neither an address"),
+            (vec!["10.0.0.9-10.0.0.8"], vec![], "10.0.0.9-10.0.0.8"),
+            (vec!["10.0.1.1"], vec![], "outside all subnets"),
+            (vec!["10.0.0.1/29"], vec![], "10.0.0.1/29"),
+            (vec![], vec![("a/b", vec!["10.0.1.1"])], "is outside the pool's ranges"),
+            (vec![], vec![("a/b", vec!["x"])], "has no valid address"),
+            (vec![], vec![("a/b", vec!["10.0.0.1"])], "is the gateway"),
+            (vec![], vec![("a/b", vec!["10.0.0.2"]), ("c/d", vec!["10.0.0.2"])], "reserved twice"),
+            (vec![], vec![("a/b", vec!["10.0.0.2", "10.0.0.3"])], "has two reservations"),
+        ] {
+            let reservations: Vec<_> = reservations.iter().map(|(o, a)| (*o, a.as_slice())).collect();
+            let error = limited(&exclude, &reservations).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        let error = Set::new(0, vec![range("10.0.0.0/24"), range("fd00::/64")]).unwrap_err().to_string();
+        assert!(error.contains("two families"), "{error}");
+        let error = Set::new(0, vec![range("10.0.0.0/24"), range("10.0.0.128/25")]).unwrap_err().to_string();
+        assert!(error.contains("overlap at 10.0.0.129"), "{error}");
+        assert_eq!(Set::new(0, vec![]), Err(SetError::Empty));
+    }
+}

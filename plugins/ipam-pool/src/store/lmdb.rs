@@ -1,0 +1,244 @@
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
+
+use crate::store::{Entry, StoreError};
+
+/// Address space that a table may grow to: 1 GiB, about three million leases. It costs nothing until
+/// it is used.
+const MAP_SIZE: usize = 1 << 30;
+
+/// LMDB's page size here: the machine's.
+const META_PAGES: usize = 2;
+
+/// Whether a change has to survive a loss of power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// The file lives under `/run`.
+    Never,
+    /// Every change is synced before it is answered.
+    Always,
+}
+
+/// One LMDB file.
+///
+/// LMDB's own lock file is not used: its reader table knows processes by their IDs, which mean nothing
+/// to a process in another PID namespace. Whoever opens a table holds the pool's lock until it is
+/// closed, readers too, so there is never more than one user.
+pub(crate) struct Table {
+    env: Env<WithoutTls>,
+    path: PathBuf,
+}
+
+/// A change of a [`Table`] that is not committed yet.
+pub(crate) struct Change<'a> {
+    table: &'a Table,
+    entries: Database<'a, Bytes, Bytes>,
+    txn: RwTxn<'a>,
+}
+
+impl Table {
+    /// Opens a file; `None` where there is none.
+    pub(crate) fn open(path: &Path, sync: Sync) -> Result<Option<Self>, StoreError> {
+        match File::open(path) {
+            Ok(file) => check_header(&file, path)?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StoreError::io("open", path, source)),
+        }
+        Self::map(path, sync).map(Some)
+    }
+
+    /// Makes a file that is not there yet.
+    pub(crate) fn create(path: &Path, sync: Sync) -> Result<Self, StoreError> {
+        Self::map(path, sync)
+    }
+
+    fn map(path: &Path, sync: Sync) -> Result<Self, StoreError> {
+        let mut flags = EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD;
+        if sync == Sync::Never {
+            flags |= EnvFlags::NO_SYNC;
+        }
+        let mut options = EnvOpenOptions::new().read_txn_without_tls();
+        options.map_size(MAP_SIZE);
+        #[expect(unsafe_code, reason = "a memory map is only sound while nobody else changes the file")]
+        // SAFETY: the folder is root's own, and the caller holds the pool's exclusive lock, which every
+        // user of this file takes before it opens it; NO_LOCK needs just that. NO_SYNC is used where the
+        // file does not outlive the kernel. A damaged file that makes LMDB touch what is not there ends
+        // the process (see `Guard`), it does not corrupt another.
+        let env = unsafe { options.flags(flags).open(path) }.map_err(|error| failed("open", path, error))?;
+        Ok(Self { env, path: path.to_owned() })
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Begins a change.
+    pub(crate) fn change(&self) -> Result<Change<'_>, StoreError> {
+        let failed = |error| failed("open", &self.path, error);
+        let opened = self.env.open_databases_and_commit(
+            self.env.read_txn().map_err(failed)?,
+            |opener, txn| -> Result<_, heed::Error> {
+                Ok(CommitOrAbort::<_, ()>::Commit(opener.open_database::<Bytes, Bytes>(txn, None)?))
+            },
+        );
+        let entries = match opened.map_err(failed)? {
+            CommitOrAbort::Commit(Some(entries)) => entries,
+            CommitOrAbort::Commit(None) | CommitOrAbort::Abort(()) => {
+                return Err(StoreError::damaged(&self.path, "its root is missing"));
+            }
+        };
+        let txn = self.env.write_txn().map_err(failed)?;
+        Ok(Change { table: self, entries, txn })
+    }
+
+    /// Leaves the file open until the process ends: unmapping it would only cost time.
+    pub(crate) fn leave_open(self) {
+        std::mem::forget(self.env);
+    }
+}
+
+impl Change<'_> {
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let found = self.entries.get(&self.txn, key);
+        Ok(found.map_err(|error| self.failed("read", error))?.map(<[u8]>::to_vec))
+    }
+
+    pub(crate) fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let found = self.entries.get_lower_than_or_equal_to(&self.txn, key);
+        Ok(found.map_err(|error| self.failed("read", error))?.map(owned))
+    }
+
+    pub(crate) fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let found = self.entries.get_greater_than_or_equal_to(&self.txn, key);
+        Ok(found.map_err(|error| self.failed("read", error))?.map(owned))
+    }
+
+    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let done = self.entries.put(&mut self.txn, key, value);
+        done.map_err(|error| self.failed("change", error))
+    }
+
+    pub(crate) fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        let done = self.entries.delete(&mut self.txn, key);
+        done.map(drop).map_err(|error| self.failed("change", error))
+    }
+
+    pub(crate) fn commit(self) -> Result<(), StoreError> {
+        self.txn.commit().map_err(|error| failed("write", &self.table.path, error))
+    }
+
+    fn failed(&self, operation: &'static str, error: heed::Error) -> StoreError {
+        failed(operation, &self.table.path, error)
+    }
+}
+
+fn owned((key, value): (&[u8], &[u8])) -> Entry {
+    (key.to_vec(), value.to_vec())
+}
+
+/// Refuses a file that LMDB would stumble over, or would take for a new one: the first bytes of its
+/// two meta pages (`struct MDB_page` and `MDB_meta` in LMDB's mdb.c).
+fn check_header(file: &File, path: &Path) -> Result<(), StoreError> {
+    const MAGIC: u32 = 0xBEEF_C0DE;
+    const VERSION: u32 = 1;
+    const IS_META: u16 = 0x08;
+    const HEAD: usize = 48;
+    // SAFETY of the numbers: sysconf's page size, as LMDB takes it for new files.
+    let page = page_size();
+    let len = file.metadata().map_err(|source| StoreError::io("look at", path, source))?.len();
+    if len < (META_PAGES * page) as u64 {
+        return Err(StoreError::damaged(path, &format!("it has only {len} bytes")));
+    }
+    for meta in 0..META_PAGES {
+        let mut head = [0; HEAD];
+        file.read_exact_at(&mut head, (meta * page) as u64)
+            .map_err(|source| StoreError::io("read", path, source))?;
+        let word = |at: usize| {
+            let bytes = head.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
+            u32::from_ne_bytes(bytes.unwrap_or_default())
+        };
+        // pgno(8) pad(2) flags(2) bounds(4) | magic(4) version(4) address(8) mapsize(8) page size(4)
+        let flags = head.get(10..12).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes);
+        if flags & IS_META == 0 || word(16) != MAGIC || word(40) != page as u32 {
+            return Err(StoreError::damaged(path, "its header is none of LMDB's"));
+        }
+        if word(20) != VERSION {
+            return Err(StoreError::damaged(path, &format!("LMDB's format {} is not known", word(20))));
+        }
+    }
+    Ok(())
+}
+
+fn page_size() -> usize {
+    nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE)
+        .ok()
+        .flatten()
+        .and_then(|size| usize::try_from(size).ok())
+        .unwrap_or(4096)
+}
+
+/// LMDB's errors in this crate's words.
+fn failed(operation: &'static str, path: &Path, error: heed::Error) -> StoreError {
+    use heed::MdbError;
+
+    match error {
+        heed::Error::Io(source) => {
+            // LMDB reports a short write, which is how a disk fills up, as a general failure.
+            if source.raw_os_error() == Some(nix::errno::Errno::EIO as i32) && is_full(path) {
+                return StoreError::io(operation, path, nix::errno::Errno::ENOSPC.into());
+            }
+            StoreError::io(operation, path, source)
+        }
+        heed::Error::Mdb(MdbError::MapFull) => StoreError::Full {
+            path: path.to_owned(),
+            source: std::io::Error::other(format!("a pool's file takes {MAP_SIZE} bytes at most")),
+        },
+        other => StoreError::damaged(path, &other.to_string()),
+    }
+}
+
+fn is_full(path: &Path) -> bool {
+    nix::sys::statvfs::statvfs(path).is_ok_and(|fs| fs.blocks_available() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_is_there_or_not() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x.mdb");
+        assert!(Table::open(&path, Sync::Never).unwrap().is_none());
+        let table = Table::create(&path, Sync::Never).unwrap();
+        let mut change = table.change().unwrap();
+        change.put(b"b", b"1").unwrap();
+        change.commit().unwrap();
+        let mut change = table.change().unwrap();
+        change.put(b"d", b"2").unwrap();
+        assert_eq!(change.first_from(b"c").unwrap(), Some((b"d".to_vec(), b"2".to_vec())));
+        assert_eq!(change.last_until(b"c").unwrap(), Some((b"b".to_vec(), b"1".to_vec())));
+        assert_eq!(change.last_until(b"a").unwrap(), None);
+        drop(change);
+        drop(table);
+        let table = Table::open(&path, Sync::Never).unwrap().unwrap();
+        let change = table.change().unwrap();
+        assert_eq!(change.get(b"d").unwrap(), None);
+        assert_eq!(change.get(b"b").unwrap(), Some(b"1".to_vec()));
+    }
+
+    #[test]
+    fn what_is_no_table_is_refused_and_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x.mdb");
+        for bytes in [Vec::new(), b"hello".to_vec(), vec![0; 3 * page_size()]] {
+            std::fs::write(&path, &bytes).unwrap();
+            assert!(matches!(Table::open(&path, Sync::Never), Err(StoreError::Damaged { .. })));
+            assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        }
+    }
+}

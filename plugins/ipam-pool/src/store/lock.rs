@@ -1,0 +1,71 @@
+use std::fs::{File, OpenOptions, TryLockError};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+
+use crate::store::StoreError;
+
+/// The right to read and change one pool, until it is dropped; the kernel gives it back when the
+/// process dies, and knows nothing of PID namespaces (`flock(2)`).
+#[derive(Debug)]
+pub(crate) struct PoolLock {
+    _file: File,
+}
+
+impl PoolLock {
+    /// Waits for the lock, for `patience` at most, in the order of asking.
+    ///
+    /// The file (mode 0600: whoever can open it could hold everybody up) is made where it is missing
+    /// and never removed.
+    pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<Self, StoreError> {
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .open(path)
+            .map_err(|source| StoreError::io("open the lock", path, source))?;
+        match file.try_lock() {
+            Ok(()) => return Ok(Self { _file: file }),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(source)) => return Err(StoreError::io("lock", path, source)),
+        }
+        // flock knows no time limit, and asking again and again would be unfair and slow: a thread
+        // waits in line. If patience ends, the process does too, and the thread with it.
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || {
+            let result = file.lock().map(|()| file);
+            // If nobody waits any more, the file and with it the lock are dropped here.
+            let _ = sender.send(result);
+        });
+        match receiver.recv_timeout(patience) {
+            Ok(Ok(file)) => Ok(Self { _file: file }),
+            Ok(Err(source)) => Err(StoreError::io("lock", path, source)),
+            Err(_) => Err(StoreError::Locked { path: path.to_owned(), waited: patience }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_at_a_time_and_the_next_one_follows() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("x.lock");
+        let first = PoolLock::acquire(&path, Duration::ZERO).unwrap();
+        let second = PoolLock::acquire(&path, Duration::from_millis(5));
+        assert!(matches!(second, Err(StoreError::Locked { .. })));
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| PoolLock::acquire(&path, Duration::from_secs(10)));
+            std::thread::sleep(Duration::from_millis(20));
+            drop(first);
+            waiter.join().unwrap().unwrap();
+        });
+    }
+}

@@ -1,0 +1,75 @@
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
+use crate::slot::Kept;
+use crate::store::{Entry, Ledger, Store, StoreError};
+use crate::{Addr, Spans};
+
+/// A store in memory, for tests of what stands above it.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore {
+    table: BTreeMap<Vec<u8>, Vec<u8>>,
+    kept: BTreeMap<Addr, Kept>,
+}
+
+impl MemoryStore {
+    /// What a reboot would leave.
+    #[must_use]
+    pub fn kept(&self) -> &BTreeMap<Addr, Kept> {
+        &self.kept
+    }
+}
+
+impl Store for MemoryStore {
+    fn held(&self, wanted: &Spans) -> Result<Spans, StoreError> {
+        Ok(wanted.clone())
+    }
+
+    fn claim(&mut self, _wanted: &Spans) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn change<T, E: From<StoreError>>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let before = self.clone();
+        work(self).inspect_err(|_| *self = before)
+    }
+}
+
+impl Ledger for MemoryStore {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.table.get(key).cloned())
+    }
+
+    fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let range = (Bound::Unbounded, Bound::Included(key));
+        Ok(self.table.range::<[u8], _>(range).next_back().map(|(k, v)| (k.clone(), v.clone())))
+    }
+
+    fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let range = (Bound::Included(key), Bound::Unbounded);
+        Ok(self.table.range::<[u8], _>(range).next().map(|(k, v)| (k.clone(), v.clone())))
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.table.insert(key.to_vec(), value.to_vec());
+        Ok(())
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.table.remove(key);
+        Ok(())
+    }
+
+    fn keep(&mut self, address: Addr, kept: &Kept) -> Result<(), StoreError> {
+        self.kept.insert(address, kept.clone());
+        Ok(())
+    }
+
+    fn forget(&mut self, address: Addr) -> Result<(), StoreError> {
+        self.kept.remove(&address);
+        Ok(())
+    }
+}

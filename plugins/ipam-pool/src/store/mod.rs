@@ -1,0 +1,118 @@
+//! Where leases are kept: an ordered table that changes as a whole.
+
+mod error;
+mod guard;
+mod host;
+mod lmdb;
+mod lock;
+mod memory;
+
+pub use error::StoreError;
+pub use guard::Guard;
+pub use host::{HostStore, Place, PoolKey};
+pub use memory::MemoryStore;
+
+use crate::slot::Kept;
+use crate::{Addr, Spans};
+
+/// A key and its value.
+pub type Entry = (Vec<u8>, Vec<u8>);
+
+/// One pool's table, inside a change that becomes visible as a whole or not at all.
+pub trait Ledger {
+    /// The value of a key.
+    ///
+    /// # Errors
+    /// The store's.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// The entry with the largest key that is not above `key`.
+    ///
+    /// # Errors
+    /// The store's.
+    fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError>;
+
+    /// The entry with the smallest key that is not below `key`.
+    ///
+    /// # Errors
+    /// The store's.
+    fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError>;
+
+    /// Sets the value of a key.
+    ///
+    /// # Errors
+    /// The store's.
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
+
+    /// Removes a key; one that is absent is success.
+    ///
+    /// # Errors
+    /// The store's.
+    fn remove(&mut self, key: &[u8]) -> Result<(), StoreError>;
+
+    /// Says that an address has to be its owner's after a reboot too.
+    ///
+    /// # Errors
+    /// The store's.
+    fn keep(&mut self, address: Addr, kept: &Kept) -> Result<(), StoreError>;
+
+    /// Takes [`Ledger::keep`] back.
+    ///
+    /// # Errors
+    /// The store's.
+    fn forget(&mut self, address: Addr) -> Result<(), StoreError>;
+}
+
+/// What the allocator needs of the place where one pool's leases are.
+///
+/// Nothing above this trait knows whether the node holds the whole pool, as on a single host, or
+/// blocks of it that it claimed from a cluster.
+pub trait Store {
+    /// Which of `wanted` this node may hand out without asking anybody.
+    ///
+    /// # Errors
+    /// The store's.
+    fn held(&self, wanted: &Spans) -> Result<Spans, StoreError>;
+
+    /// Asks for more of `wanted`, and says whether there is more now. A single host holds everything
+    /// from the start.
+    ///
+    /// # Errors
+    /// The store's.
+    fn claim(&mut self, wanted: &Spans) -> Result<bool, StoreError>;
+
+    /// Does `work` alone on the pool: nobody else reads or changes it meanwhile. Its changes are kept
+    /// if it succeeds, and none of them if it does not.
+    ///
+    /// # Errors
+    /// The work's, or the store's.
+    fn change<T, E: From<StoreError>>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
+    ) -> Result<T, E>;
+
+    /// Does `work` and takes its changes back, whatever it says.
+    ///
+    /// # Errors
+    /// The work's, or the store's.
+    fn try_out<T, E: From<StoreError>>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
+    ) -> Result<T, E> {
+        enum Outcome<T, E> {
+            Work(Result<T, E>),
+            Store(StoreError),
+        }
+        impl<T, E> From<StoreError> for Outcome<T, E> {
+            fn from(error: StoreError) -> Self {
+                Self::Store(error)
+            }
+        }
+        let outcome = self.change(|ledger| Err::<std::convert::Infallible, _>(Outcome::Work(work(ledger))));
+        match outcome {
+            Err(Outcome::Work(result)) => result,
+            Err(Outcome::Store(error)) => Err(error.into()),
+            Ok(never) => match never {},
+        }
+    }
+}
