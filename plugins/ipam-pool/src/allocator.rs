@@ -143,10 +143,6 @@ impl<'a> Allocator<'a> {
         Self { book: Book::new(ledger), sets, rules, now }
     }
 
-    pub(crate) fn book(&self) -> &Book<'a> {
-        &self.book
-    }
-
     /// One address from each set. `asked[i]` is what was asked for from set `i`.
     ///
     /// The same attachment gets the same again.
@@ -209,6 +205,16 @@ impl<'a> Allocator<'a> {
         };
         self.take(set, address, seeker)?;
         Ok(address)
+    }
+
+    /// Whether every set has an address for somebody who asks for none by name. Changes nothing that
+    /// may be kept.
+    ///
+    /// # Errors
+    /// A set has none.
+    pub fn try_all(&mut self) -> Result<(), AllocError> {
+        self.end_quarantines()?;
+        self.sets.iter().try_for_each(|set| self.pick(set).map(drop))
     }
 
     /// Whether an address that is in use is to be counted to this set.
@@ -389,6 +395,7 @@ impl<'a> Allocator<'a> {
             _ => Lease {
                 owner: seeker.owner.clone(),
                 sticky: false,
+                imported: false,
                 interface: seeker.holder.attachment.interface.clone(),
                 queue: set.queue(),
                 holders: Vec::new(),
@@ -507,6 +514,31 @@ impl<'a> Allocator<'a> {
         Ok(gone)
     }
 
+    /// Releases what was taken over from another IPAM plugin for this network and that one no longer
+    /// has.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn release_imported(
+        &mut self,
+        network: &str,
+        is_there: impl Fn(&Attachment, Addr) -> bool,
+    ) -> Result<(), AllocError> {
+        let mut gone = Vec::new();
+        for found in self.book.attachments() {
+            let (attachment, addresses) = found?;
+            if attachment.network == network {
+                gone.extend(addresses.into_iter().map(|address| (attachment.clone(), address)));
+            }
+        }
+        for (attachment, address) in gone {
+            if !is_there(&attachment, address) && self.lease(address)?.imported {
+                self.detach(&attachment, address)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Another station answered for an address that this attachment was just given.
     ///
     /// `fixed` says that nothing else may take its place: it was asked for, or is reserved.
@@ -549,6 +581,7 @@ impl<'a> Allocator<'a> {
         let lease = Lease {
             owner: Some(kept.owner.clone()),
             sticky: true,
+            imported: false,
             interface: kept.interface.clone(),
             queue: kept.queue,
             holders: Vec::new(),
@@ -575,6 +608,7 @@ impl<'a> Allocator<'a> {
         let lease = Lease {
             owner: None,
             sticky: false,
+            imported: true,
             interface: holder.attachment.interface.clone(),
             queue,
             holders: vec![holder.clone()],

@@ -54,6 +54,12 @@ impl Owner {
         &self.0
     }
 
+    /// Whether it is a virtual machine.
+    #[must_use]
+    pub fn is_vm(&self) -> bool {
+        self.0.starts_with("vm:")
+    }
+
     /// The owner without its network, as reservations may name it.
     #[must_use]
     pub fn in_any_network(&self) -> &str {

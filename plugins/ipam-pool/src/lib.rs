@@ -5,9 +5,16 @@
 
 mod addr;
 mod allocator;
+mod beside;
 mod book;
+mod cli;
+mod error;
 mod identity;
 mod listing;
+mod network;
+mod options;
+mod plugin;
+mod pool_file;
 mod range;
 mod set;
 mod slot;
@@ -17,8 +24,13 @@ mod verify;
 
 pub use addr::{Addr, Family};
 pub use allocator::{AllocError, Allocator, Conflict, Grant, Order, Rules, Seeker};
+pub use error::Error;
 pub use identity::{Attachment, Holder, Millis, Owner};
 pub use listing::{list, look_up};
+pub use network::{Config, Network, NetworkError};
+pub use options::{Probe, Reservations, Sticky, Time};
+pub use plugin::{CONFLICTS, IpamPool, now, place};
+pub use pool_file::{PoolFile, PoolFileError};
 pub use range::{Range, RangeError, RangeSpec};
 pub use set::{Limits, Refusal, Set, SetError};
 pub use slot::{Kept, Lease, Slot};

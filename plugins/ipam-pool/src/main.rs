@@ -1,3 +1,7 @@
 //! The program `ipam-pool`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cni::run(&ipam_pool::IpamPool)
+}

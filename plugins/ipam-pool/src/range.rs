@@ -179,11 +179,6 @@ impl Range {
     pub fn gateway(&self) -> Option<Addr> {
         self.gateway
     }
-
-    /// The same subnet with other addresses to hand out.
-    pub(crate) fn with_span(&self, span: Span) -> Self {
-        Self { span, ..self.clone() }
-    }
 }
 
 fn parse_address(field: &'static str, text: &str) -> Result<Addr, RangeError> {

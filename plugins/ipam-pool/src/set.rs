@@ -29,7 +29,7 @@ pub struct Set {
 pub enum SetError {
     /// One range.
     #[error("range {0:?}")]
-    Range(String, #[source] RangeError),
+    Range(String, #[source] Box<RangeError>),
     /// No range at all.
     #[error("a list of ranges is empty: give it at least one range, or leave it out")]
     Empty,
@@ -107,7 +107,7 @@ pub enum Refusal {
 }
 
 /// What a pool or a network says about addresses, not yet checked against one another.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Addresses, ranges or CIDRs, as written.
     pub exclude: Vec<String>,
@@ -298,14 +298,14 @@ pub(crate) fn parse_excluded(text: &str) -> Result<Span, SetError> {
     let bad = || SetError::Exclude(text.to_owned());
     let address = |text: &str| text.trim().parse::<std::net::IpAddr>().map(Addr::from).map_err(|_| bad());
     if text.contains('/') {
-        let (span, _) = parse_subnet(text).map_err(|error| SetError::Range(text.to_owned(), error))?;
+        let (span, _) = parse_subnet(text).map_err(|error| SetError::Range(text.to_owned(), error.into()))?;
         return Ok(span);
     }
     match text.split_once('-') {
         Some((first, last)) => {
             let (first, last) = (address(first)?, address(last)?);
             Span::new(first, last)
-                .ok_or_else(|| SetError::Range(text.to_owned(), RangeError::Reversed { first, last }))
+                .ok_or_else(|| SetError::Range(text.to_owned(), RangeError::Reversed { first, last }.into()))
         }
         None => address(text).map(Span::single),
     }

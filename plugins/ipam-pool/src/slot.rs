@@ -40,6 +40,9 @@ pub struct Lease {
     /// Whether the owner keeps it without any attachment, and over a reboot.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sticky: bool,
+    /// Whether another IPAM plugin gave it, and it was taken over.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub imported: bool,
     /// The interface that the owner had it on: one pod may be in a network twice.
     pub interface: String,
     /// In which queue it will rest.

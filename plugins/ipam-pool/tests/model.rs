@@ -1,5 +1,7 @@
 //! The allocator against a plain model: maps and linear scans, no index.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipam_pool::store::MemoryStore;

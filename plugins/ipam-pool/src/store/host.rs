@@ -167,6 +167,12 @@ impl HostStore {
         Ok((Self { leases: Some(table), state, _lock: lock }, true))
     }
 
+    /// Keeps the file mapped and the pool locked until the process ends, which is about to: taking both
+    /// apart would only cost time.
+    pub fn leave_open(self) {
+        std::mem::forget(self);
+    }
+
     fn leases(&self) -> Result<&Table, StoreError> {
         self.leases.as_ref().ok_or_else(|| StoreError::damaged(&self.state, "it was closed"))
     }

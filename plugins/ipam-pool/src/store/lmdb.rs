@@ -94,11 +94,6 @@ impl Table {
         let txn = self.env.write_txn().map_err(failed)?;
         Ok(Change { table: self, entries, txn })
     }
-
-    /// Leaves the file open until the process ends: unmapping it would only cost time.
-    pub(crate) fn leave_open(self) {
-        std::mem::forget(self.env);
-    }
 }
 
 impl Change<'_> {

@@ -1,0 +1,102 @@
+use std::fs::File;
+use std::io::ErrorKind;
+use std::net::IpAddr;
+use std::path::Path;
+
+use super::{Failure, Scene, table};
+use crate::plugin::now;
+use crate::store::{HostStore, PoolKey, Store};
+use crate::{Addr, Allocator, Attachment, Family, Holder, PoolFile, Rules};
+
+/// `ipam-pool import-host-local DIR`
+///
+/// host-local keeps one file per address: its name is the address, its text the container ID and, on a
+/// second line, the interface. All that is read under host-local's own lock, so that it gives out
+/// nothing meanwhile. It may be repeated: what was released since is released here too.
+pub(super) fn import(
+    scene: &Scene,
+    dir: &Path,
+    network: Option<&str>,
+    pool: Option<&str>,
+) -> Result<(), Failure> {
+    let read = |source| Failure::Read { path: dir.to_owned(), source };
+    let named = dir.canonicalize().map_err(read)?;
+    let named = named.file_name().and_then(|name| name.to_str()).map(str::to_owned);
+    let network =
+        network.map(str::to_owned).or(named).filter(|name| name.parse::<cni::NetworkName>().is_ok());
+    let network = network.ok_or_else(|| Failure::NoNetwork(dir.to_owned()))?;
+    let key = match pool {
+        Some(pool) => {
+            PoolFile::load(&scene.pools, pool)?;
+            PoolKey::Named(pool.to_owned())
+        }
+        None => PoolKey::Network(network.clone()),
+    };
+    let lock = lock(dir).map_err(read)?;
+    let found = leases(dir, &network)?;
+    let mut store = HostStore::open(&scene.place, &key)?;
+    let imported = store.change(|ledger| {
+        let mut allocator = Allocator::new(ledger, &[], Rules::default(), now());
+        let there: std::collections::HashSet<(&Attachment, Addr)> =
+            found.iter().map(|(address, attachment)| (attachment, *address)).collect();
+        allocator.release_imported(&network, |attachment, address| there.contains(&(attachment, address)))?;
+        let mut imported = Vec::new();
+        for (address, attachment) in &found {
+            let holder =
+                Holder { attachment: attachment.clone(), pod: None, uid: None, netns: None, since: now() };
+            let queue = match &key {
+                PoolKey::Named(_) => address.family().tag(),
+                PoolKey::Network(_) => u8::from(address.family() == Family::V6),
+            };
+            let new = allocator.import(*address, queue, &holder)?;
+            imported.push((address.to_string(), attachment.clone(), new));
+        }
+        Ok::<_, Failure>(imported)
+    })?;
+    drop(lock);
+    table::print(
+        scene.json,
+        &["ADDRESS", "CONTAINER", "INTERFACE", "NEW"],
+        &imported,
+        |(address, of, new)| {
+            let new = if *new { "yes" } else { "no, known" };
+            vec![address.clone(), of.container.clone(), of.interface.clone(), new.to_owned()]
+        },
+    )
+}
+
+/// host-local locks `lock` in its folder, or, in older versions, the folder.
+fn lock(dir: &Path) -> std::io::Result<File> {
+    let file = match File::open(dir.join("lock")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => File::open(dir)?,
+        opened => opened?,
+    };
+    file.lock()?;
+    Ok(file)
+}
+
+fn leases(dir: &Path, network: &str) -> Result<Vec<(Addr, Attachment)>, Failure> {
+    let failed = |path: &Path, source| Failure::Read { path: path.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).map_err(|e| failed(dir, e))? {
+        let entry = entry.map_err(|e| failed(dir, e))?;
+        let name = entry.file_name();
+        // last_reserved_ip.N and lock are no addresses.
+        let Some(address) = name.to_str().and_then(|name| name.parse::<IpAddr>().ok()) else { continue };
+        let text = std::fs::read_to_string(entry.path()).map_err(|e| failed(&entry.path(), e))?;
+        let mut lines = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty());
+        let Some(container) = lines.next() else {
+            eprintln!("ipam-pool: {:?} is empty, as after a crash of host-local: not imported", entry.path());
+            continue;
+        };
+        let attachment = Attachment {
+            container: container.to_owned(),
+            // Before its version 0.7 host-local did not say which.
+            interface: lines.next().unwrap_or("eth0").to_owned(),
+            network: network.to_owned(),
+        };
+        found.push((Addr::from(address), attachment));
+    }
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,200 @@
+use serde::Serialize;
+
+use super::{Failure, Scene, ago, table};
+use crate::plugin::{now, refusal_text};
+use crate::store::{HostStore, PoolKey, Store};
+use crate::{Addr, Allocator, Holder, PoolFile, Rules, Slot, list, look_up};
+
+/// One line of `leases` and `show`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    address: String,
+    pool: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    owner: Option<String>,
+    sticky: bool,
+    holders: Vec<Holder>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mac: Option<String>,
+    age: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<String>,
+}
+
+fn row(address: Addr, key: &PoolKey, slot: Slot, scene: &Scene) -> Row {
+    let mut row = Row {
+        address: address.to_string(),
+        pool: key.to_string(),
+        state: "leased",
+        owner: None,
+        sticky: false,
+        holders: Vec::new(),
+        mac: None,
+        age: String::new(),
+        note: None,
+    };
+    match slot {
+        Slot::Leased(lease) => {
+            row.age = ago(lease.since);
+            row.owner = lease.owner.map(|owner| owner.to_string());
+            row.sticky = lease.sticky;
+            row.holders = lease.holders;
+            row.note = outside(address, key, scene);
+        }
+        Slot::Resting { since, last, .. } => {
+            row.state = "resting";
+            row.age = ago(since);
+            row.owner = last;
+        }
+        Slot::Quarantined { since, until, mac, .. } => {
+            row.state = "quarantined";
+            row.age = ago(since);
+            row.note = Some(format!("for another {} s", until.0.saturating_sub(now().0) / 1000));
+            row.mac = Some(mac);
+        }
+    }
+    row
+}
+
+fn outside(address: Addr, key: &PoolKey, scene: &Scene) -> Option<String> {
+    let PoolKey::Named(name) = key else { return None };
+    match PoolFile::load(&scene.pools, name) {
+        Ok(file) if file.addresses().contains(address) => None,
+        Ok(_) => Some("outside of the pool, which shrank".to_owned()),
+        Err(_) => Some("the pool's file cannot be read".to_owned()),
+    }
+}
+
+fn print(scene: &Scene, rows: &[Row]) -> Result<(), Failure> {
+    table::print(scene.json, &["ADDRESS", "POOL", "STATE", "OWNER", "HELD BY", "AGE", "NOTE"], rows, |row| {
+        let holders: Vec<_> = row
+            .holders
+            .iter()
+            .map(|holder| {
+                let id: String = holder.attachment.container.chars().take(13).collect();
+                format!("{id}/{}", holder.attachment.interface)
+            })
+            .collect();
+        let owner = row.owner.clone().unwrap_or_else(|| "-".to_owned());
+        let mut note: Vec<String> = row.mac.iter().map(|mac| format!("used by {mac}")).collect();
+        note.extend(row.note.clone());
+        vec![
+            row.address.clone(),
+            row.pool.clone(),
+            row.state.to_owned(),
+            if row.sticky { format!("{owner} (sticky)") } else { owner },
+            if holders.is_empty() { "-".to_owned() } else { holders.join(", ") },
+            row.age.clone(),
+            note.join(", "),
+        ]
+    })
+}
+
+/// `ipam-pool leases [NAME]`
+pub(super) fn leases(scene: &Scene, name: Option<&str>) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    for key in scene.place.list()?.into_iter().filter(|key| name.is_none_or(|name| key.name() == name)) {
+        let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
+        let slots = store.try_out(|ledger| list(ledger))?;
+        drop(store);
+        rows.extend(slots.into_iter().map(|(address, slot)| row(address, &key, slot, scene)));
+    }
+    print(scene, &rows)
+}
+
+/// `ipam-pool show ADDRESS`
+pub(super) fn show(scene: &Scene, address: Addr) -> Result<(), Failure> {
+    let mut rows = Vec::new();
+    for key in scene.place.list()? {
+        let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
+        if let Some(slot) = store.try_out(|ledger| look_up(ledger, address))? {
+            rows.push(row(address, &key, slot, scene));
+        }
+    }
+    // What no store knows may still be in a pool.
+    for name in PoolFile::names(&scene.pools)? {
+        let key = PoolKey::Named(name.clone());
+        let Ok(file) = PoolFile::load(&scene.pools, &name) else { continue };
+        if rows.iter().any(|row| row.pool == key.to_string()) {
+            continue;
+        }
+        let sets = match file.sets_of(scene.node.as_deref(), None) {
+            Ok(sets) => sets,
+            Err(_) => file.all_sets()?,
+        };
+        for set in sets.iter().filter(|set| set.pool().contains(address)) {
+            let note = match set.may_have(address, None) {
+                _ if file.inventory => "in an inventory".to_owned(),
+                Ok(()) => "never used".to_owned(),
+                Err(refusal) => refusal_text(&refusal),
+            };
+            rows.push(Row {
+                address: address.to_string(),
+                pool: key.to_string(),
+                state: "free",
+                owner: None,
+                sticky: false,
+                holders: Vec::new(),
+                mac: None,
+                age: "-".to_owned(),
+                note: Some(note),
+            });
+        }
+    }
+    if rows.is_empty() {
+        return Err(Failure::NothingThere(address.to_string()));
+    }
+    print(scene, &rows)
+}
+
+/// `ipam-pool release ADDRESS|OWNER`
+pub(super) fn release(scene: &Scene, what: &str, force: bool) -> Result<(), Failure> {
+    let address = what.parse::<std::net::IpAddr>().ok().map(Addr::from);
+    let mut released = Vec::new();
+    for key in scene.place.list()? {
+        let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
+        let mut found = store.change(|ledger| {
+            let mut mine = Vec::new();
+            for (candidate, slot) in list(ledger)? {
+                let meant = match (&address, &slot) {
+                    (Some(address), _) => *address == candidate,
+                    (None, Slot::Leased(lease)) => lease.owner.as_ref().is_some_and(|o| o.is_named(what)),
+                    (None, _) => false,
+                };
+                if !meant {
+                    continue;
+                }
+                if let (Slot::Leased(lease), false) = (&slot, force)
+                    && let Some(holder) = lease.holders.iter().find(|holder| is_live(holder))
+                {
+                    return Err(Failure::InUse { address: candidate, holder: holder.to_string() });
+                }
+                mine.push(candidate);
+            }
+            let mut allocator = Allocator::new(ledger, &[], Rules::default(), now());
+            for candidate in &mine {
+                allocator.withdraw(*candidate)?;
+            }
+            Ok(mine)
+        })?;
+        for candidate in found.drain(..) {
+            released.push((candidate.to_string(), key.to_string()));
+        }
+    }
+    if released.is_empty() {
+        return Err(Failure::NothingThere(what.to_owned()));
+    }
+    table::print(scene.json, &["RELEASED", "POOL"], &released, |(address, pool)| {
+        vec![address.clone(), pool.clone()]
+    })
+}
+
+/// Whether the holder's network namespace is still there.
+pub(super) fn is_live(holder: &Holder) -> bool {
+    holder
+        .netns
+        .as_ref()
+        .is_some_and(|(path, inode)| node::NetnsRef { path: path.into(), inode: *inode }.is_live())
+}

@@ -1,0 +1,170 @@
+//! What the program does for a person.
+
+mod import;
+mod leases;
+mod pools;
+mod sweep;
+mod table;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use node::{NodeConfig, SafeDirError};
+
+use crate::plugin::{now, place};
+use crate::store::{Guard, Place, StoreError};
+use crate::{AllocError, PoolFileError};
+
+/// Looks after the addresses that ipam-pool, a CNI IPAM plugin, gave on this node. Container runtimes
+/// run the same program with CNI_COMMAND set.
+#[derive(Debug, Parser)]
+#[command(name = "ipam-pool", version)]
+struct Arguments {
+    /// Write JSON instead of a table.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// All pools: their ranges, and how many addresses are leased, resting, quarantined and free
+    Pools,
+    /// All leases, of one pool or network or of all
+    Leases {
+        /// Only this pool or network
+        name: Option<String>,
+    },
+    /// What is known about one address
+    Show {
+        /// The address
+        address: std::net::IpAddr,
+    },
+    /// Give back an address, or all that an owner keeps
+    Release {
+        /// An address, or an owner as `leases` shows it
+        what: String,
+        /// Also if a container that still exists has the address
+        #[arg(long)]
+        force: bool,
+    },
+    /// Verify the stores and the pool files
+    Check,
+    /// Take over the leases that host-local gave in a network
+    ImportHostLocal {
+        /// host-local's folder, e.g. /var/lib/cni/networks/cbr0: its name is the network's
+        dir: PathBuf,
+        /// The network's name, if the folder is called otherwise
+        #[arg(long)]
+        network: Option<String>,
+        /// Import into this pool; without it, into the network's own ranges
+        #[arg(long)]
+        pool: Option<String>,
+    },
+    /// Free what is not in the node daemon's list of live attachments
+    Sweep {
+        /// The list: {"asOf": <CLOCK_BOOTTIME in ms>, "attachments": [{"containerID", "ifname"}], "owners": [...]}
+        #[arg(long)]
+        live: PathBuf,
+    },
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error("the node's configuration")]
+    Node(#[from] node::ConfigError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+    #[error(transparent)]
+    Pool(#[from] PoolFileError),
+    #[error("read {path:?}")]
+    Read { path: PathBuf, source: std::io::Error },
+    #[error("{path:?} is no list of live attachments: {message}")]
+    Live { path: PathBuf, message: String },
+    #[error("{0:?} is neither leased nor kept on this node")]
+    NothingThere(String),
+    #[error("{address} is in use by {holder}: stop that first, or say --force")]
+    InUse { address: crate::Addr, holder: String },
+    #[error("host-local's folder {0:?} has no name that could be a network's: say --network")]
+    NoNetwork(PathBuf),
+    #[error("{0} problems")]
+    Problems(usize),
+    #[error(transparent)]
+    Dir(#[from] SafeDirError),
+}
+
+/// The node as a command sees it.
+struct Scene {
+    place: Place,
+    pools: PathBuf,
+    node: Option<String>,
+    json: bool,
+}
+
+pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<_> = arguments.collect();
+    if arguments.len() < 2 {
+        eprintln!(
+            "ipam-pool: CNI IPAM plugin, gives addresses from pools; a container runtime runs it (CNI_COMMAND is not \
+             set). By hand: ipam-pool --help"
+        );
+        return ExitCode::SUCCESS;
+    }
+    let arguments = match Arguments::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        Err(error) => error.exit(),
+    };
+    Guard::install(2, |path| {
+        format!("ipam-pool: the leases in {path:?} are damaged: reading them ended with a signal\n")
+            .into_bytes()
+    });
+    match execute(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ipam-pool: {}", chain(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(arguments: Arguments) -> Result<(), Failure> {
+    let config = NodeConfig::load()?;
+    let paths = config.paths();
+    let scene =
+        Scene { place: place(&paths), pools: paths.pools(), node: config.node_name, json: arguments.json };
+    match arguments.command {
+        Command::Pools => pools::pools(&scene),
+        Command::Leases { name } => leases::leases(&scene, name.as_deref()),
+        Command::Show { address } => leases::show(&scene, address.into()),
+        Command::Release { what, force } => leases::release(&scene, &what, force),
+        Command::Check => pools::check(&scene),
+        Command::ImportHostLocal { dir, network, pool } => {
+            import::import(&scene, &dir, network.as_deref(), pool.as_deref())
+        }
+        Command::Sweep { live } => sweep::sweep(&scene, &live),
+    }
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    match error.source() {
+        Some(source) => format!("{error}: {}", chain(source)),
+        None => error.to_string(),
+    }
+}
+
+/// How long ago a moment was.
+fn ago(since: crate::Millis) -> String {
+    let seconds = now().0.saturating_sub(since.0) / 1000;
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m", seconds / 60),
+        3600..86400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{}h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}

@@ -1,0 +1,208 @@
+use cni::{Code, PluginError};
+use net_types::MacAddrError;
+
+use crate::store::StoreError;
+use crate::{Addr, AllocError, NetworkError, PoolFileError, RangeError, SetError};
+
+/// What this plugin finds wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The protocol.
+    #[error(transparent)]
+    Cni(#[from] cni::Error),
+    /// node.yaml.
+    #[error("the node's configuration")]
+    Node(#[from] node::ConfigError),
+    /// The `ipam` section.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// Pool files.
+    #[error(transparent)]
+    Pool(#[from] PoolFileError),
+    /// node.yaml's policy says no.
+    #[error(transparent)]
+    Policy(#[from] node::PolicyError),
+    /// No address.
+    #[error(transparent)]
+    Alloc(#[from] AllocError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Addresses that were asked for and are in no range.
+    #[error("{} asked for, but in no range of {pool}", listed(addresses))]
+    NotInPool {
+        /// The addresses.
+        addresses: Vec<Addr>,
+        /// The pool.
+        pool: String,
+    },
+    /// `sticky: pod` without a pod.
+    #[error(
+        "sticky: pod keeps addresses for pods, but the runtime states none (K8S_POD_NAMESPACE, K8S_POD_NAME)"
+    )]
+    NoPod,
+    /// `sticky: vm` without a VM.
+    #[error(
+        "sticky: vm keeps addresses for virtual machines, but nobody says which one this is: set the annotation's \
+         cni-args to {{\"vm\": \"<name>\"}}, or run the node daemon, which finds it through the pod's owner"
+    )]
+    NoVm,
+    /// A VM's name that is none.
+    #[error("the virtual machine's name {0:?} (args.cni.vm) is no Kubernetes name")]
+    VmName(String),
+    /// The record about the pod's VM.
+    #[error("cannot read what the node daemon says about the pod's virtual machine")]
+    VmRecord(#[from] node::SafeDirError),
+    /// What the caller says about conflicts is malformed.
+    #[error("{variable} is {value:?}: it takes <address>=<MAC>, several with commas")]
+    Conflicts {
+        /// The variable.
+        variable: &'static str,
+        /// What it holds.
+        value: String,
+        /// What is wrong with the MAC address, where that is it.
+        source: Option<MacAddrError>,
+    },
+    /// CHECK: promised and not held.
+    #[error("{address} was promised to this attachment and is not held by it in {pool}")]
+    NotHeld {
+        /// The address.
+        address: Addr,
+        /// The pool.
+        pool: String,
+    },
+    /// CHECK: held and not promised.
+    #[error("this attachment holds {address} in {pool}, which prevResult does not name")]
+    NotPromised {
+        /// The address.
+        address: Addr,
+        /// The pool.
+        pool: String,
+    },
+    /// CHECK: nothing there.
+    #[error("this attachment holds no address in {0}")]
+    NothingHeld(String),
+    /// STATUS: ADD would fail.
+    #[error("ADD cannot be served")]
+    NotReady(#[source] Box<Self>),
+    /// Several at once.
+    #[error("{first}, and {others} more")]
+    Several {
+        /// The first.
+        #[source]
+        first: Box<Self>,
+        /// How many more.
+        others: usize,
+    },
+}
+
+fn listed(addresses: &[Addr]) -> String {
+    let texts: Vec<_> = addresses.iter().map(Addr::to_string).collect();
+    let verb = if texts.len() == 1 { "was" } else { "were" };
+    format!("{} {verb}", texts.join(", "))
+}
+
+impl PluginError for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Cni(error) => error.code(),
+            Self::Node(_) => Code::INVALID_CONFIG,
+            Self::Network(error) => network(error),
+            Self::Pool(error) => pool(error),
+            Self::Policy(_) => Code::plugin(138),
+            Self::Alloc(error) => alloc(error),
+            Self::Store(error) => store(error),
+            Self::NotInPool { .. } => Code::plugin(135),
+            Self::NoPod => Code::plugin(136),
+            Self::NoVm | Self::VmName(_) => Code::plugin(137),
+            Self::VmRecord(_) => Code::IO,
+            Self::Conflicts { .. } => Code::ENVIRONMENT,
+            Self::NotHeld { .. } | Self::NothingHeld(_) => Code::plugin(150),
+            Self::NotPromised { .. } => Code::plugin(151),
+            Self::NotReady(_) => Code::NOT_AVAILABLE,
+            Self::Several { first, .. } => first.code(),
+        }
+    }
+}
+
+fn network(error: &NetworkError) -> Code {
+    match error {
+        NetworkError::Syntax(_) => Code::INVALID_CONFIG,
+        NetworkError::NoRanges => Code::plugin(115),
+        NetworkError::PoolAnd(_) => Code::plugin(116),
+        NetworkError::Set(error) => set(error),
+        NetworkError::ListsOverlap { .. } | NetworkError::TooMany(_) => Code::plugin(108),
+        NetworkError::ResolvConf { .. } => Code::plugin(118),
+        NetworkError::Pool(error) => pool(error),
+    }
+}
+
+fn set(error: &SetError) -> Code {
+    match error {
+        SetError::Range(_, error) => range(error),
+        SetError::Empty => Code::plugin(115),
+        SetError::Families(..) => Code::plugin(107),
+        SetError::Overlap(..) => Code::plugin(108),
+        SetError::Exclude(_) => Code::plugin(109),
+        SetError::ExcludeOutside(_) => Code::plugin(110),
+        SetError::Reservation { .. } => Code::plugin(111),
+        SetError::ReservationOutside { .. } => Code::plugin(112),
+        SetError::ReservedTwice { .. } | SetError::OwnerTwice { .. } => Code::plugin(113),
+        SetError::ReservedGateway { .. } => Code::plugin(114),
+    }
+}
+
+fn range(error: &RangeError) -> Code {
+    match error {
+        RangeError::Subnet(_) => Code::plugin(100),
+        RangeError::HostBits { .. } => Code::plugin(101),
+        RangeError::Address { .. } => Code::plugin(102),
+        RangeError::Outside { .. } => Code::plugin(103),
+        RangeError::Reversed { .. } => Code::plugin(104),
+        RangeError::Empty { .. } => Code::plugin(105),
+        RangeError::Gateway { .. } => Code::plugin(106),
+    }
+}
+
+fn pool(error: &PoolFileError) -> Code {
+    match error {
+        PoolFileError::Unknown { .. } => Code::plugin(120),
+        PoolFileError::Name(_) => Code::plugin(121),
+        PoolFileError::Syntax { .. } | PoolFileError::Kind { .. } => Code::plugin(122),
+        PoolFileError::Misnamed { .. } => Code::plugin(123),
+        PoolFileError::Overlap { .. } => Code::plugin(124),
+        PoolFileError::NoPart { .. } | PoolFileError::NoNodeName(_) => Code::plugin(125),
+        PoolFileError::Spanning { .. } => Code::plugin(126),
+        PoolFileError::Inventory(_) => Code::plugin(127),
+        PoolFileError::Part { .. } | PoolFileError::NodesAndScope(_) | PoolFileError::Scope { .. } => {
+            Code::plugin(128)
+        }
+        PoolFileError::Read(..) => Code::plugin(129),
+        PoolFileError::Set(_, error) => set(error),
+    }
+}
+
+fn alloc(error: &AllocError) -> Code {
+    match error {
+        AllocError::Exhausted { .. } => Code::plugin(130),
+        AllocError::Held { .. } => Code::plugin(131),
+        AllocError::Refused { .. } => Code::plugin(132),
+        AllocError::Conflict { .. } => Code::plugin(133),
+        AllocError::Has { .. } => Code::plugin(134),
+        AllocError::Store(error) => store(error),
+    }
+}
+
+fn store(error: &StoreError) -> Code {
+    match error {
+        StoreError::Damaged { .. } => DAMAGED,
+        StoreError::Newer { .. } => Code::plugin(141),
+        StoreError::Full { .. } => Code::plugin(142),
+        StoreError::ReadOnly { .. } => Code::plugin(143),
+        StoreError::Locked { .. } => Code::TRY_AGAIN,
+        StoreError::Io { .. } | StoreError::Folder(_) => Code::IO,
+    }
+}
+
+/// A damaged store, also where LMDB ends the process over it.
+pub(crate) const DAMAGED: Code = Code::plugin(140);

@@ -1,0 +1,362 @@
+//! The `ipam` section of a network's configuration: host-local's, and what it has not.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use cni::{Dns, Request, Route};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
+
+use crate::options::{Probe, Reservations, Sticky, Time};
+use crate::store::PoolKey;
+use crate::{Addr, Limits, Order, PoolFile, Range, RangeSpec, Rules, Set, SetError};
+
+/// The plugin's part of the document: kept as it is, so that DEL needs none of it to be valid.
+#[derive(Debug, Deserialize)]
+pub struct Config {
+    #[serde(default)]
+    ipam: Option<Box<RawValue>>,
+    #[serde(default)]
+    args: Option<Args>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Args {
+    #[serde(default)]
+    cni: Option<StatedVm>,
+}
+
+/// `args.cni.vm`, as Multus fills it in from the annotation `cni-args`.
+#[derive(Debug, Deserialize)]
+struct StatedVm {
+    #[serde(default)]
+    vm: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Ipam {
+    #[serde(default)]
+    pool: Option<String>,
+    #[serde(default)]
+    ranges: Vec<Vec<RangeSpec>>,
+    #[serde(default)]
+    subnet: Option<String>,
+    #[serde(default)]
+    range_start: Option<String>,
+    #[serde(default)]
+    range_end: Option<String>,
+    #[serde(default)]
+    gateway: Option<String>,
+    #[serde(default)]
+    routes: Vec<Route>,
+    #[serde(default)]
+    resolv_conf: Option<String>,
+    #[serde(default)]
+    dns: Option<Dns>,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    reservations: Reservations,
+    #[serde(default)]
+    sticky: Option<Sticky>,
+    #[serde(default)]
+    cooldown: Option<Time>,
+    #[serde(default)]
+    order: Option<Order>,
+    #[serde(default, deserialize_with = "Probe::parse")]
+    probe: Option<Probe>,
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
+}
+
+/// Keys that are known and mean nothing here: `dataDir` is host-local's, paths are fixed (D3).
+const SILENT: [&str; 3] = ["type", "dataDir", "name"];
+
+/// Only the name of the pool, for the verbs that need no more.
+#[derive(Deserialize)]
+struct OnlyPool {
+    pool: Option<String>,
+}
+
+/// What a network asks of its pool.
+#[derive(Debug)]
+pub struct Network {
+    /// Where its leases are.
+    pub key: PoolKey,
+    /// One address from each.
+    pub sets: Vec<Set>,
+    /// How they are handed out.
+    pub rules: Rules,
+    /// Who keeps them.
+    pub sticky: Sticky,
+    /// Whether the caller asks the wire.
+    pub probe: Option<Probe>,
+    /// Routes, as written.
+    pub routes: Vec<Route>,
+    /// How names are resolved.
+    pub dns: Dns,
+    /// What a person should know, though it is no error.
+    pub warnings: Vec<String>,
+}
+
+/// What is wrong with the `ipam` section.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// A key has a value of the wrong type, or a word that is not known.
+    #[error("the ipam section is not valid: {0}")]
+    Syntax(String),
+    /// Neither pool nor ranges.
+    #[error("the ipam section has neither pool nor ranges nor subnet: name a pool, or give ranges")]
+    NoRanges,
+    /// Both pool and ranges.
+    #[error("the ipam section has both pool and {0}: a pool has its own, leave one of the two out")]
+    PoolAnd(&'static str),
+    /// Ranges, exclusions or reservations.
+    #[error("the ipam section")]
+    Set(#[from] SetError),
+    /// Two lists of ranges share addresses.
+    #[error(
+        "range lists {first} and {second} overlap at {at}: each list gives one address, so they must be apart"
+    )]
+    ListsOverlap {
+        /// The index of one.
+        first: usize,
+        /// The index of the other.
+        second: usize,
+        /// The lowest address of both.
+        at: Addr,
+    },
+    /// More lists than queues.
+    #[error("the ipam section has {0} lists of ranges, 255 at most can be told apart")]
+    TooMany(usize),
+    /// `resolvConf` cannot be read.
+    #[error("read resolvConf {path:?}")]
+    ResolvConf {
+        /// The file.
+        path: String,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+    /// The pool's file.
+    #[error(transparent)]
+    Pool(#[from] crate::PoolFileError),
+}
+
+/// Main plugins whose networks end at the host, unless somebody bridges them on.
+const HOST_ONLY: [&str; 5] = ["bridge", "ptp", "loopback", "dummy", "tap"];
+
+impl Config {
+    /// The store that this network's leases are in; what else is wrong with the section does not
+    /// matter.
+    ///
+    /// # Errors
+    /// The pool's name is none.
+    pub fn key<C>(&self, request: &Request<C>) -> Result<PoolKey, NetworkError> {
+        let named = self
+            .ipam
+            .as_ref()
+            .and_then(|ipam| serde_json::from_str::<OnlyPool>(ipam.get()).ok())
+            .and_then(|ipam| ipam.pool);
+        match named {
+            Some(pool) => {
+                PoolFile::check_name(&pool)?;
+                Ok(PoolKey::Named(pool))
+            }
+            None => Ok(PoolKey::Network(request.network.to_string())),
+        }
+    }
+
+    /// The VM that the request states, in `args.cni.vm`.
+    #[must_use]
+    pub fn stated_vm(&self) -> Option<&str> {
+        self.args.as_ref()?.cni.as_ref()?.vm.as_deref().filter(|vm| !vm.is_empty())
+    }
+
+    /// The whole section, with the file of the pool that it names.
+    ///
+    /// # Errors
+    /// What is wrong.
+    pub fn network(
+        &self,
+        request: &Request<Self>,
+        pools: &std::path::Path,
+        node: Option<&str>,
+    ) -> Result<Network, NetworkError> {
+        let text = self.ipam.as_ref().map_or("{}", |ipam| ipam.get());
+        let ipam: Ipam =
+            serde_json::from_str(text).map_err(|error| NetworkError::Syntax(error.to_string()))?;
+        let mut warnings = Vec::new();
+        for key in ipam.others.keys().filter(|key| !SILENT.contains(&key.as_str())) {
+            warnings.push(format!(
+                "unknown key {key:?} in the ipam section of network {} is ignored",
+                request.network
+            ));
+        }
+        let dns = resolver(&ipam, request)?;
+        let network = Network {
+            key: self.key(request)?,
+            sets: Vec::new(),
+            rules: Rules { probing: ipam.probe.is_some(), ..Rules::default() },
+            sticky: ipam.sticky.unwrap_or_default(),
+            probe: ipam.probe,
+            routes: Vec::new(),
+            dns,
+            warnings,
+        };
+        match &ipam.pool {
+            Some(pool) => from_file(network, ipam.clone_limits(), &ipam, pool, request, (pools, node)),
+            None => inline(network, ipam, request),
+        }
+    }
+}
+
+impl Ipam {
+    fn clone_limits(&self) -> Limits {
+        Limits { exclude: self.exclude.clone(), reservations: self.reservations.0.clone() }
+    }
+}
+
+fn from_file(
+    mut network: Network,
+    limits: Limits,
+    ipam: &Ipam,
+    pool: &str,
+    request: &Request<Config>,
+    (pools, node): (&std::path::Path, Option<&str>),
+) -> Result<Network, NetworkError> {
+    let own_ranges = request.runtime_config.ip_ranges.is_some();
+    for (key, given) in [
+        ("ranges", !ipam.ranges.is_empty()),
+        ("subnet", ipam.subnet.is_some()),
+        ("rangeStart", ipam.range_start.is_some()),
+        ("rangeEnd", ipam.range_end.is_some()),
+        ("gateway", ipam.gateway.is_some()),
+        ("the capability ipRanges", own_ranges),
+        ("reservations", !limits.reservations.is_empty()),
+        ("cooldown", ipam.cooldown.is_some()),
+        ("order", ipam.order.is_some()),
+    ] {
+        if given {
+            return Err(NetworkError::PoolAnd(key));
+        }
+    }
+    let file = PoolFile::load(pools, pool)?;
+    let main = request.plugin_type.as_deref().filter(|main| !HOST_ONLY.contains(main));
+    let spans_nodes = main.map(|main| format!("{}, type {main}", request.network));
+    network.sets = file.sets_of(node, spans_nodes.as_deref())?;
+    if !limits.exclude.is_empty() {
+        let limits = Limits {
+            exclude: file.limits.exclude.iter().chain(&limits.exclude).cloned().collect(),
+            reservations: Vec::new(),
+        };
+        Set::limit(&mut network.sets, &limits)?;
+    }
+    network.rules.cooldown = file.cooldown.millis();
+    network.rules.order = file.order;
+    network.sticky = ipam.sticky.or(file.sticky).unwrap_or_default();
+    network.routes.clone_from(&ipam.routes);
+    Ok(network)
+}
+
+fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result<Network, NetworkError> {
+    let limits = ipam.clone_limits();
+    let mut lists = Vec::new();
+    // The order is host-local's: what the runtime asks for, the single range, the lists.
+    if let Some(raw) = &request.runtime_config.ip_ranges {
+        let asked: Vec<Vec<RangeSpec>> = serde_json::from_str(raw.get())
+            .map_err(|error| NetworkError::Syntax(format!("runtimeConfig.ipRanges: {error}")))?;
+        lists.extend(asked);
+    }
+    if let Some(subnet) = ipam.subnet {
+        let Ipam { range_start, range_end, gateway, .. } = ipam;
+        lists.push(vec![RangeSpec { subnet, range_start, range_end, gateway }]);
+    }
+    lists.extend(ipam.ranges);
+    if lists.is_empty() {
+        return Err(NetworkError::NoRanges);
+    }
+    if lists.len() > 255 {
+        return Err(NetworkError::TooMany(lists.len()));
+    }
+    for (index, list) in (0u8..).zip(&lists) {
+        let mut ranges = Vec::with_capacity(list.len());
+        for spec in list {
+            ranges.push(
+                Range::parse(spec).map_err(|error| SetError::Range(spec.subnet.clone(), error.into()))?,
+            );
+        }
+        let set = Set::new(index, ranges)?;
+        for (other, before) in network.sets.iter().enumerate() {
+            if let Some(at) = before.pool().shared_with(set.pool()) {
+                return Err(NetworkError::ListsOverlap { first: other, second: index.into(), at });
+            }
+        }
+        network.sets.push(set);
+    }
+    Set::limit(&mut network.sets, &limits)?;
+    network.rules.cooldown = ipam.cooldown.unwrap_or_default().millis();
+    network.rules.order = ipam.order.unwrap_or_default();
+    network.routes = ipam.routes;
+    Ok(network)
+}
+
+/// `resolvConf` counts most, then `ipam.dns`, then the network's `dns`.
+fn resolver(ipam: &Ipam, request: &Request<Config>) -> Result<Dns, NetworkError> {
+    let Some(path) = ipam.resolv_conf.as_deref().filter(|path| !path.is_empty()) else {
+        return Ok(ipam.dns.clone().unwrap_or_else(|| request.dns.clone()));
+    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| NetworkError::ResolvConf { path: path.to_owned(), source })?;
+    Ok(parse_resolv_conf(&text))
+}
+
+/// resolv.conf(5), as far as a CNI result can say it.
+fn parse_resolv_conf(text: &str) -> Dns {
+    let mut dns = Dns::default();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        match words.next() {
+            Some("nameserver") => dns.nameservers.extend(words.next().map(str::to_owned)),
+            Some("domain") => dns.domain = words.next().map(str::to_owned),
+            Some("search") => dns.search = words.map(str::to_owned).collect(),
+            Some("options") => dns.options.extend(words.map(str::to_owned)),
+            _ => {}
+        }
+    }
+    dns
+}
+
+impl Network {
+    /// What was asked for from each set, and what fits none.
+    #[must_use]
+    pub fn distribute(&self, asked: &[IpAddr]) -> (Vec<Option<Addr>>, Vec<Addr>) {
+        let mut per_set = vec![None; self.sets.len()];
+        let mut left = Vec::new();
+        for address in asked.iter().copied().map(Addr::from) {
+            let home = self.sets.iter().zip(&mut per_set);
+            match home.into_iter().find(|(set, slot)| slot.is_none() && set.pool().contains(address)) {
+                Some((_, slot)) => *slot = Some(address),
+                None => left.push(address),
+            }
+        }
+        (per_set, left)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_resolv_conf() {
+        let dns = parse_resolv_conf(
+            "# x\nnameserver 10.0.0.53\nnameserver fd00::53\nsearch a b\ndomain example.org\noptions ndots:5 rotate\n",
+        );
+        assert_eq!(dns.nameservers, ["10.0.0.53", "fd00::53"]);
+        assert_eq!(dns.search, ["a", "b"]);
+        assert_eq!(dns.domain.as_deref(), Some("example.org"));
+        assert_eq!(dns.options, ["ndots:5", "rotate"]);
+    }
+}

@@ -1,0 +1,239 @@
+//! What a network's configuration and a pool file say in the same words.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+
+use crate::Order;
+
+/// Who keeps an address over restarts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sticky {
+    /// Nobody: it ends with the attachment.
+    #[default]
+    No,
+    /// The pod of that name.
+    Pod,
+    /// The virtual machine, while it exists.
+    Vm,
+}
+
+/// Whether and how the calling plugin asks the wire for an address before it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// How long an address that somebody else answered for is left alone.
+    pub quarantine: Duration,
+}
+
+/// How long a duration is, written as `90s`, `5m`, `1h30m` or a number of seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Time(pub Duration);
+
+/// Reservations as written: owner, then one or several addresses. Unlike in a map, a second entry of
+/// the same owner is not lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reservations(pub Vec<(String, Vec<String>)>);
+
+const DEFAULT_QUARANTINE: Duration = Duration::from_secs(600);
+
+impl<'de> Deserialize<'de> for Sticky {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Flag(bool),
+            Name(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Flag(false) => Ok(Self::No),
+            Written::Name(name) if name == "none" => Ok(Self::No),
+            Written::Name(name) if name == "pod" => Ok(Self::Pod),
+            Written::Name(name) if name == "vm" => Ok(Self::Vm),
+            Written::Flag(true) => Err(de::Error::custom("unknown sticky true: choose one of none, pod, vm")),
+            Written::Name(name) => {
+                Err(de::Error::custom(format!("unknown sticky {name:?}: choose one of none, pod, vm")))
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Order {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        match name.as_str() {
+            "oldest" => Ok(Self::Oldest),
+            "lowest" => Ok(Self::Lowest),
+            _ => Err(de::Error::custom(format!("unknown order {name:?}: choose one of oldest, lowest"))),
+        }
+    }
+}
+
+impl Time {
+    /// Reads `90s`, `5m`, `1h30m`, `250ms` or `90`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if let Ok(seconds) = text.parse::<u32>()
+            && text.bytes().all(|b| b.is_ascii_digit())
+        {
+            return Some(Self(Duration::from_secs(seconds.into())));
+        }
+        let mut rest = text;
+        let mut sum = Duration::ZERO;
+        while !rest.is_empty() {
+            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+            let (number, tail) = rest.split_at(digits);
+            let number: u32 = number.parse().ok()?;
+            let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
+            let (unit, tail) = tail.split_at(letters);
+            let unit = match unit {
+                "ms" => Duration::from_millis(1),
+                "s" => Duration::from_secs(1),
+                "m" => Duration::from_secs(60),
+                "h" => Duration::from_secs(3600),
+                _ => return None,
+            };
+            sum = sum.checked_add(unit.checked_mul(number)?)?;
+            rest = tail;
+        }
+        (!text.is_empty()).then_some(Self(sum))
+    }
+
+    /// In milliseconds.
+    #[must_use]
+    pub fn millis(self) -> u64 {
+        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Seconds(u32),
+            Text(String),
+        }
+        match Written::deserialize(deserializer)? {
+            Written::Seconds(seconds) => Ok(Self(Duration::from_secs(seconds.into()))),
+            Written::Text(text) => Self::parse(&text).ok_or_else(|| {
+                de::Error::custom(format!("{text:?} is no duration: it takes one like 90s, 5m or 1h"))
+            }),
+        }
+    }
+}
+
+impl Probe {
+    /// Reads `probe`: a flag, or an object with timing; the caller reads the rest of it.
+    ///
+    /// # Errors
+    /// Neither of the two, or a `quarantine` that is no duration.
+    pub fn parse<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        struct Timing {
+            #[serde(default)]
+            quarantine: Option<Time>,
+            #[serde(default, rename = "count")]
+            _count: Option<u32>,
+            #[serde(default, rename = "interval")]
+            _interval: Option<Time>,
+            #[serde(default, rename = "wait")]
+            _wait: Option<Time>,
+        }
+        #[derive(serde::Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Flag(bool),
+            Timing(Timing),
+        }
+        Ok(match Option::<Written>::deserialize(deserializer)? {
+            None | Some(Written::Flag(false)) => None,
+            Some(Written::Flag(true)) => Some(Self { quarantine: DEFAULT_QUARANTINE }),
+            Some(Written::Timing(timing)) => {
+                Some(Self { quarantine: timing.quarantine.map_or(DEFAULT_QUARANTINE, |time| time.0) })
+            }
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for Reservations {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+
+        impl<'de> Visitor<'de> for Entries {
+            type Value = Reservations;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("owners, each with an address or a list of addresses")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut entries = Vec::new();
+                while let Some(owner) = map.next_key::<String>()? {
+                    entries.push((owner, map.next_value::<Addresses>()?.0));
+                }
+                Ok(Reservations(entries))
+            }
+
+            fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+                Ok(Reservations::default())
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
+
+struct Addresses(Vec<String>);
+
+impl<'de> Deserialize<'de> for Addresses {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct OneOrMany;
+
+        impl<'de> Visitor<'de> for OneOrMany {
+            type Value = Addresses;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an address or a list of addresses")
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Addresses(vec![text.to_owned()]))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+                let mut all = Vec::new();
+                while let Some(address) = seq.next_element()? {
+                    all.push(address);
+                }
+                Ok(Addresses(all))
+            }
+        }
+        deserializer.deserialize_any(OneOrMany)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations() {
+        for (text, millis) in
+            [("0", 0), ("90", 90_000), ("90s", 90_000), ("5m", 300_000), ("1h30m", 5_400_000), ("250ms", 250)]
+        {
+            assert_eq!(Time::parse(text).unwrap().millis(), millis, "{text}");
+        }
+        for bad in ["", "s", "5x", "-5s", "+5", "5 s", "1.5h", "99999999999s"] {
+            assert_eq!(Time::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_reservation_is_seen() {
+        let text = r#"{"a/b":"10.0.0.1","c/d":["10.0.0.2","fd00::2"],"a/b":"10.0.0.3"}"#;
+        let Reservations(entries) = serde_json::from_str(text).unwrap();
+        assert_eq!(entries.len(), 3);
+        assert_eq!(entries[1].1, ["10.0.0.2", "fd00::2"]);
+    }
+}

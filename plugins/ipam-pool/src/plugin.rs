@@ -1,0 +1,406 @@
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use cni::{AddResult, ErrorDocument, IpConfig, Plugin, Request, Target, ValidAttachment, Version};
+use ipnetwork::IpNetwork;
+use net_types::MacAddr;
+use node::{NodeConfig, Paths, Resource, SafeDir};
+use serde::Deserialize;
+
+use crate::network::{Config, Network};
+use crate::store::{Guard, HostStore, Ledger, Place, PoolKey, Store};
+use crate::{
+    Addr, AllocError, Allocator, Attachment, Conflict, Error, Grant, Holder, Millis, Owner, Refusal, Rules,
+    Seeker, Sticky, beside, cli,
+};
+
+/// Set by the main plugin when it asks again because others answered for addresses that it was given:
+/// `<address>=<MAC>`, several with commas.
+pub const CONFLICTS: &str = "K8SLAN_IPAM_CONFLICTS";
+
+/// How long a call waits for others on the same pool.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The plugin.
+#[derive(Debug)]
+pub struct IpamPool;
+
+/// What the node's administrator fixed.
+struct Node {
+    config: NodeConfig,
+    place: Place,
+    pools: PathBuf,
+}
+
+impl Node {
+    fn load() -> Result<Self, Error> {
+        let config = NodeConfig::load()?;
+        let paths = config.paths();
+        Ok(Self { place: place(&paths), pools: paths.pools(), config })
+    }
+}
+
+/// Where a node's stores are.
+#[must_use]
+pub fn place(paths: &Paths) -> Place {
+    Place { run: paths.leases(), state: paths.state().join("ipam"), patience: PATIENCE }
+}
+
+/// The time that leases are dated with.
+#[must_use]
+pub fn now() -> Millis {
+    let clock = nix::time::ClockId::CLOCK_BOOTTIME;
+    let time = clock.now().map(Duration::from).unwrap_or_default();
+    Millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+impl Plugin for IpamPool {
+    type Config = Config;
+    type Error = Error;
+
+    const NAME: &'static str = "ipam-pool";
+    const ABOUT: &'static str = "gives addresses from pools";
+
+    fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
+        guard(request.version);
+        let node = Node::load()?;
+        let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
+        for warning in &network.warnings {
+            eprintln!("ipam-pool: {warning}");
+        }
+        allowed(&node.config, &network.key, request)?;
+        let seeker = seeker(request, target, &network, &node)?;
+        let asked: Vec<IpAddr> = request.requested_ips()?.into_iter().map(|ip| ip.address).collect();
+        let (asked, left) = network.distribute(&asked);
+        if !left.is_empty() {
+            return Err(Error::NotInPool { addresses: left, pool: network.key.to_string() });
+        }
+        let conflicts = conflicts()?;
+        let mut store = HostStore::open(&node.place, &network.key)?;
+        if !conflicts.is_empty() {
+            report_conflicts(&mut store, &network, &seeker, &asked, &conflicts)?;
+        }
+        let grants = store.change(|ledger| {
+            beside::check(ledger, &network.key, &node.pools)?;
+            let mut allocator = Allocator::new(ledger, &network.sets, network.rules, now());
+            Ok::<_, Error>(allocator.grant(&seeker, &asked)?)
+        })?;
+        store.leave_open();
+        Ok(result(network, &grants))
+    }
+
+    fn del(&self, request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
+        guard(request.version);
+        release(request.config.key(request).ok(), request.network.as_str(), target)
+    }
+
+    fn del_misconfigured(
+        &self,
+        request: &Request<()>,
+        target: &Target<Option<PathBuf>>,
+    ) -> Option<Result<(), Error>> {
+        guard(request.version);
+        Some(release(None, request.network.as_str(), target))
+    }
+
+    fn check(&self, request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
+        guard(request.version);
+        let node = Node::load()?;
+        let key = request.config.key(request)?;
+        let pool = key.to_string();
+        let attachment = attachment(request.network.as_str(), target);
+        let held = match HostStore::open_existing(&node.place, &key)? {
+            Some(mut store) => store.try_out(|ledger| crate::book::Book::new(ledger).held_by(&attachment))?,
+            None => Vec::new(),
+        };
+        if held.is_empty() {
+            return Err(Error::NothingHeld(pool));
+        }
+        // Another IPAM plugin in the chain may have given other addresses, so only what could be from
+        // this pool has to be held; what is held has to be promised.
+        let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
+        let promised: Vec<Addr> = promised.ips.iter().map(|ip| ip.address.ip().into()).collect();
+        for address in &promised {
+            let ours = network.sets.iter().any(|set| set.pool().contains(*address));
+            if ours && !held.contains(address) {
+                return Err(Error::NotHeld { address: *address, pool });
+            }
+        }
+        match held.into_iter().find(|address| !promised.contains(address)) {
+            Some(address) => Err(Error::NotPromised { address, pool }),
+            None => Ok(()),
+        }
+    }
+
+    fn gc(&self, request: &Request<Config>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
+        guard(request.version);
+        let Some(valid) = valid else { return Ok(()) };
+        let node = Node::load()?;
+        let key = request.config.key(request)?;
+        let Some(mut store) = HostStore::open_existing(&node.place, &key)? else { return Ok(()) };
+        let valid: std::collections::HashSet<(&str, &str)> =
+            valid.iter().map(|valid| (valid.container_id.as_str(), valid.ifname.as_str())).collect();
+        store.change(|ledger| {
+            let is_valid = |a: &Attachment| valid.contains(&(a.container.as_str(), a.interface.as_str()));
+            allocator(ledger).collect(request.network.as_str(), is_valid)
+        })?;
+        Ok(())
+    }
+
+    fn status(&self, request: &Request<Config>) -> Result<(), Error> {
+        guard(request.version);
+        ready(request).map_err(|error| Error::NotReady(Box::new(error)))
+    }
+
+    fn by_hand(&self) -> ExitCode {
+        cli::run(std::env::args_os())
+    }
+}
+
+/// Whether ADD could give an address from every set now.
+fn ready(request: &Request<Config>) -> Result<(), Error> {
+    let node = Node::load()?;
+    let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
+    let mut store = HostStore::open(&node.place, &network.key)?;
+    store.try_out(|ledger| {
+        beside::check(ledger, &network.key, &node.pools)?;
+        Allocator::new(ledger, &network.sets, network.rules, now()).try_all()?;
+        Ok(())
+    })
+}
+
+/// An allocator that only releases.
+fn allocator(ledger: &mut dyn Ledger) -> Allocator<'_> {
+    Allocator::new(ledger, &[], Rules::default(), now())
+}
+
+/// A crash over a damaged store becomes the error document that the runtime expects.
+fn guard(version: Version) {
+    Guard::install(1, move |path| {
+        let document = ErrorDocument {
+            code: crate::error::DAMAGED,
+            msg: format!(
+                "the leases in {path:?} are damaged: nothing was changed; look at them with 'ipam-pool check', and \
+                 move the file away only after the pool's containers have been stopped"
+            ),
+            details: "the process was ended by a signal while it read the file".to_owned(),
+        };
+        document.to_json(version)
+    });
+}
+
+fn attachment<N>(network: &str, target: &Target<N>) -> Attachment {
+    Attachment {
+        container: target.container_id.to_string(),
+        interface: target.ifname.to_string(),
+        network: network.to_owned(),
+    }
+}
+
+/// Named pools are the node's, so its administrator may say who uses them.
+fn allowed(node: &NodeConfig, key: &PoolKey, request: &Request<Config>) -> Result<(), Error> {
+    if let (Some(policy), PoolKey::Named(pool)) = (&node.policy, key) {
+        policy.check(request.args.pod_namespace.as_deref(), Resource::Pool(pool))?;
+    }
+    Ok(())
+}
+
+fn seeker(
+    request: &Request<Config>,
+    target: &Target,
+    network: &Network,
+    node: &Node,
+) -> Result<Seeker, Error> {
+    let args = &request.args;
+    let pod = args.pod_namespace.as_deref().zip(args.pod_name.as_deref());
+    let network_name = request.network.as_str();
+    let vm = match pod {
+        Some((_, pod)) if network.sticky == Sticky::Vm || pod.starts_with("virt-launcher-") => {
+            virtual_machine(request, args.pod_uid.as_deref(), node)?
+        }
+        _ => None,
+    };
+    let owner = match (pod, vm) {
+        (Some((namespace, _)), Some(vm)) => Some(Owner::vm(namespace, &vm, network_name)),
+        (Some((namespace, pod)), None) => Some(Owner::pod(namespace, pod, network_name)),
+        (None, _) => None,
+    };
+    match (network.sticky, &owner) {
+        (Sticky::Pod, None) => return Err(Error::NoPod),
+        (Sticky::Vm, owner) if !owner.as_ref().is_some_and(Owner::is_vm) => return Err(Error::NoVm),
+        _ => {}
+    }
+    let netns = std::fs::metadata(&target.netns).ok();
+    let holder = Holder {
+        attachment: attachment(network_name, target),
+        pod: pod.map(|(namespace, pod)| format!("{namespace}/{pod}")),
+        uid: args.pod_uid.clone(),
+        netns: netns.map(|meta| (target.netns.to_string_lossy().into_owned(), meta.ino())),
+        since: now(),
+    };
+    Ok(Seeker { holder, owner, sticky: network.sticky != Sticky::No })
+}
+
+/// The VM that this pod runs: as the request states it, or as the node daemon found it. The pod's name
+/// is no identity, KubeVirt cuts it.
+fn virtual_machine(
+    request: &Request<Config>,
+    uid: Option<&str>,
+    node: &Node,
+) -> Result<Option<String>, Error> {
+    #[derive(Deserialize)]
+    struct Record {
+        vm: String,
+    }
+    let stated = match request.config.stated_vm() {
+        Some(vm) => Some(vm.to_owned()),
+        None => {
+            let folder = node.config.paths().run().join("owners");
+            let uid = uid.filter(|uid| uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
+            let record = match (uid, SafeDir::open(&folder)?) {
+                (Some(uid), Some(dir)) => dir.read(&format!("{uid}.json"))?,
+                _ => None,
+            };
+            record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok()).map(|record| record.vm)
+        }
+    };
+    match stated {
+        Some(vm) if !is_kubernetes_name(&vm) => Err(Error::VmName(vm)),
+        stated => Ok(stated),
+    }
+}
+
+/// RFC 1123 subdomain: what the name of a VirtualMachine is.
+fn is_kubernetes_name(name: &str) -> bool {
+    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
+    let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    bytes.len() <= 253 && bytes.iter().copied().all(good) && ends(bytes.first()) && ends(bytes.last())
+}
+
+/// What the main plugin found on the wire.
+fn conflicts() -> Result<Vec<(Addr, MacAddr)>, Error> {
+    let Some(value) = std::env::var_os(CONFLICTS) else { return Ok(Vec::new()) };
+    let value = value.to_string_lossy().into_owned();
+    let failed = |source| Error::Conflicts { variable: CONFLICTS, value: value.clone(), source };
+    value
+        .split(',')
+        .map(|pair| {
+            let (address, mac) = pair.split_once('=').ok_or_else(|| failed(None))?;
+            let address: IpAddr = address.parse().map_err(|_| failed(None))?;
+            let mac = mac.parse().map_err(|error| failed(Some(error)))?;
+            Ok((address.into(), mac))
+        })
+        .collect()
+}
+
+/// Quarantines what others answered for; an address that nothing else may replace ends the ADD.
+fn report_conflicts(
+    store: &mut HostStore,
+    network: &Network,
+    seeker: &Seeker,
+    asked: &[Option<Addr>],
+    conflicts: &[(Addr, MacAddr)],
+) -> Result<(), Error> {
+    let quarantine = network.probe.map_or(Duration::ZERO, |probe| probe.quarantine);
+    let quarantine = u64::try_from(quarantine.as_millis()).unwrap_or(u64::MAX);
+    for (address, mac) in conflicts {
+        let reserved = seeker
+            .owner
+            .as_ref()
+            .is_some_and(|owner| network.sets.iter().any(|set| set.reservation_of(owner) == Some(*address)));
+        let fixed = reserved || asked.contains(&Some(*address));
+        let mac = mac.to_string();
+        let outcome = store.change(|ledger| {
+            Allocator::new(ledger, &network.sets, network.rules, now()).conflict(
+                &seeker.holder.attachment,
+                *address,
+                &mac,
+                quarantine,
+                fixed,
+            )
+        })?;
+        match outcome {
+            Conflict::Quarantined => {
+                eprintln!("ipam-pool: {address} is in use by {mac}, another one is given")
+            }
+            Conflict::Kept => return Err(AllocError::Conflict { address: *address, mac }.into()),
+            Conflict::NotHeld => {}
+        }
+    }
+    Ok(())
+}
+
+fn result(network: Network, grants: &[Grant]) -> AddResult {
+    let ips = grants.iter().filter_map(|grant| {
+        let range = network.sets.get(grant.set)?.range_of(grant.address)?;
+        let address = IpNetwork::new(grant.address.ip(), range.prefix()).ok()?;
+        if grant.outside {
+            eprintln!("ipam-pool: {} is kept, though {} no longer has it", grant.address, network.key);
+        }
+        Some(IpConfig::new(address, range.gateway().map(Addr::ip), None))
+    });
+    AddResult {
+        ips: ips.collect(),
+        routes: network.routes.clone(),
+        dns: network.dns.clone(),
+        ..AddResult::default()
+    }
+}
+
+/// DEL: first where the configuration says; if it is not there, the configuration may have changed
+/// since, so everywhere.
+fn release(key: Option<PoolKey>, network: &str, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
+    let attachment = attachment(network, target);
+    let config = NodeConfig::load()?;
+    let place = place(&config.paths());
+    if let Some(key) = &key
+        && release_in(&place, key, &attachment)?
+    {
+        return Ok(());
+    }
+    let mut failed = Vec::new();
+    for other in place.list()? {
+        if Some(&other) == key.as_ref() {
+            continue;
+        }
+        match release_in(&place, &other, &attachment) {
+            Ok(true) => return Ok(()),
+            Ok(false) => {}
+            // A damaged pool that is not this network's must not keep its pods from ending.
+            Err(error) if key.is_some() => {
+                eprintln!("ipam-pool: looking for {attachment} in {other}: {error}")
+            }
+            Err(error) => failed.push(error),
+        }
+    }
+    match (failed.len(), failed.into_iter().next()) {
+        (0, _) | (_, None) => Ok(()),
+        (1, Some(error)) => Err(error),
+        (count, Some(first)) => Err(Error::Several { first: Box::new(first), others: count - 1 }),
+    }
+}
+
+fn release_in(place: &Place, key: &PoolKey, attachment: &Attachment) -> Result<bool, Error> {
+    let Some(mut store) = HostStore::open_existing(place, key)? else { return Ok(false) };
+    let released = store.change(|ledger| allocator(ledger).release(attachment))?;
+    if released.is_empty() {
+        return Ok(false);
+    }
+    // The attachment is found, so no other pool is locked after this one.
+    store.leave_open();
+    Ok(true)
+}
+
+/// Says what a refusal is, for people.
+pub(crate) fn refusal_text(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Gateway => "gateway".to_owned(),
+        Refusal::Excluded => "excluded".to_owned(),
+        Refusal::Reserved(owner) => format!("reserved for {owner}"),
+        Refusal::Elsewhere(node) => format!("handed out by {node}"),
+    }
+}

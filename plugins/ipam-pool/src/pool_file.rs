@@ -1,0 +1,530 @@
+//! Pool files: `/var/lib/k8slan/pools.d/<name>.yaml`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use node::{SafeDir, SafeDirError};
+use serde::Deserialize;
+
+use crate::options::{Reservations, Sticky, Time};
+use crate::set::parse_excluded;
+use crate::{Addr, Family, Limits, Order, Range, RangeError, RangeSpec, Set, SetError, Span, Spans};
+
+const API_VERSION: &str = "lan.k8slan.io/v1beta1";
+const KIND: &str = "IPPool";
+const SUFFIX: &str = ".yaml";
+
+/// A pool as its file describes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolFile {
+    /// Its name: the file's without `.yaml`.
+    pub name: String,
+    ranges: Vec<Range>,
+    nodes: BTreeMap<String, Spans>,
+    /// Whether every host has this pool for itself.
+    pub host_scope: bool,
+    /// Pools of different domains may overlap.
+    pub routing_domain: String,
+    /// It only says what the addresses are for, and hands out none.
+    pub inventory: bool,
+    /// Exclusions and reservations.
+    pub limits: Limits,
+    /// Who keeps an address.
+    pub sticky: Option<Sticky>,
+    /// How long a released address rests.
+    pub cooldown: Time,
+    /// Which address is next.
+    pub order: Order,
+}
+
+/// What is wrong with a pool file, or with all of them together.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolFileError {
+    /// It is not there.
+    #[error("pool {name:?} is unknown: there is no {path:?}")]
+    Unknown {
+        /// The pool.
+        name: String,
+        /// Where its file would be.
+        path: PathBuf,
+    },
+    /// Not a name.
+    #[error(
+        "{0:?} is no name for a pool: it takes letters, digits, '-', '_' and '.', and begins with a letter or digit"
+    )]
+    Name(String),
+    /// It cannot be read, or is not trusted.
+    #[error("cannot read pool {0:?}")]
+    Read(String, #[source] SafeDirError),
+    /// It is no YAML, has an unknown key or a value of the wrong type.
+    #[error("the file of pool {name:?} is not valid: {message}")]
+    Syntax {
+        /// The pool.
+        name: String,
+        /// What and where.
+        message: String,
+    },
+    /// Another kind of object.
+    #[error("the file of pool {name:?} is {found}, it must be {KIND} in {API_VERSION}")]
+    Kind {
+        /// The pool.
+        name: String,
+        /// What it is.
+        found: String,
+    },
+    /// Its name and the file's differ.
+    #[error("the file {file:?} calls its pool {name:?}: rename one of the two")]
+    Misnamed {
+        /// The file.
+        file: String,
+        /// `metadata.name`
+        name: String,
+    },
+    /// Its ranges, exclusions or reservations.
+    #[error("pool {0:?}")]
+    Set(String, #[source] Box<SetError>),
+    /// A node's part.
+    #[error("pool {pool:?}: {part:?}, the part of node {node}, {what}")]
+    Part {
+        /// The pool.
+        pool: String,
+        /// The node.
+        node: String,
+        /// As written.
+        part: String,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// Both ways of telling hosts apart.
+    #[error(
+        "pool {0:?} has both nodes and scope: give each node its part, or say that every host has the pool for itself"
+    )]
+    NodesAndScope(String),
+    /// `scope` is something else.
+    #[error("pool {name:?} has the unknown scope {scope:?}: the only one is host, nodes say the rest")]
+    Scope {
+        /// The pool.
+        name: String,
+        /// As written.
+        scope: String,
+    },
+    /// This node has no part.
+    #[error("pool {pool:?} has no part for node {node:?}: add it to the nodes in its file, on every node")]
+    NoPart {
+        /// The pool.
+        pool: String,
+        /// This node.
+        node: String,
+    },
+    /// Nobody says which node this is.
+    #[error(
+        "pool {0:?} gives each node a part, and this node does not know its name: set nodeName in /etc/k8slan/node.yaml"
+    )]
+    NoNodeName(String),
+    /// Every node would hand out the same addresses.
+    #[error(
+        "pool {pool:?} is used by a network that spans nodes ({network}), and each of them would hand out the same \
+         addresses: give each node its own part (nodes: {{worker1: [10.0.0.1-10.0.0.99], ...}}), or say scope: host \
+         where the network ends at this host"
+    )]
+    Spanning {
+        /// The pool.
+        pool: String,
+        /// What shows that the network spans nodes.
+        network: String,
+    },
+    /// An inventory.
+    #[error("pool {0:?} is an inventory and hands out no addresses: name the pool that is a part of it")]
+    Inventory(String),
+    /// Two pools share addresses.
+    #[error(
+        "pools {first:?} and {second:?} overlap at {at}: change one of them, give them different routingDomains, or \
+         make the larger one an inventory"
+    )]
+    Overlap {
+        /// One.
+        first: String,
+        /// The other.
+        second: String,
+        /// The lowest address of both.
+        at: Addr,
+    },
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Document {
+    api_version: String,
+    kind: String,
+    metadata: Metadata,
+    spec: Spec,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Metadata {
+    name: String,
+    #[serde(default, rename = "labels")]
+    _labels: BTreeMap<String, String>,
+    #[serde(default, rename = "annotations")]
+    _annotations: BTreeMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Spec {
+    ranges: Vec<RangeSpec>,
+    #[serde(default)]
+    nodes: Option<BTreeMap<String, Vec<String>>>,
+    #[serde(default)]
+    scope: Option<String>,
+    #[serde(default)]
+    routing_domain: Option<String>,
+    #[serde(default)]
+    inventory: bool,
+    #[serde(default)]
+    exclude: Vec<String>,
+    #[serde(default)]
+    reservations: Reservations,
+    #[serde(default)]
+    sticky: Option<Sticky>,
+    #[serde(default)]
+    cooldown: Time,
+    #[serde(default)]
+    order: Order,
+}
+
+impl PoolFile {
+    /// Whether a text can be a pool's name, and so a part of a path.
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn check_name(name: &str) -> Result<(), PoolFileError> {
+        let bytes = name.as_bytes();
+        let starts = bytes.first().is_some_and(u8::is_ascii_alphanumeric);
+        let good = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        if starts && bytes.iter().all(good) && bytes.len() <= 200 {
+            Ok(())
+        } else {
+            Err(PoolFileError::Name(name.to_owned()))
+        }
+    }
+
+    /// Reads the file of one pool.
+    ///
+    /// # Errors
+    /// There is none, it could have been written by others than root, or it is not valid.
+    pub fn load(folder: &Path, name: &str) -> Result<Self, PoolFileError> {
+        Self::check_name(name)?;
+        let file = format!("{name}{SUFFIX}");
+        let failed = |error| PoolFileError::Read(name.to_owned(), error);
+        let unknown = || PoolFileError::Unknown { name: name.to_owned(), path: folder.join(&file) };
+        let dir = SafeDir::open(folder).map_err(failed)?.ok_or_else(unknown)?;
+        let bytes = dir.read(&file).map_err(failed)?.ok_or_else(unknown)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|e| PoolFileError::Syntax { name: name.to_owned(), message: e.to_string() })?;
+        Self::parse(name, &text)
+    }
+
+    /// The names of all pools that have a file.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or is not trusted.
+    pub fn names(folder: &Path) -> Result<Vec<String>, PoolFileError> {
+        let failed = |error| PoolFileError::Read("*".to_owned(), error);
+        let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
+        let mut names = BTreeSet::new();
+        names.extend(
+            dir.names().map_err(failed)?.iter().filter_map(|n| n.strip_suffix(SUFFIX)).map(str::to_owned),
+        );
+        Ok(names.into_iter().collect())
+    }
+
+    /// Reads a file's text.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(name: &str, text: &str) -> Result<Self, PoolFileError> {
+        let pool = || name.to_owned();
+        let document: Document = serde_saphyr::from_str(text)
+            .map_err(|error| PoolFileError::Syntax { name: pool(), message: error.to_string() })?;
+        if document.api_version != API_VERSION || document.kind != KIND {
+            let found = format!("{} in {}", document.kind, document.api_version);
+            return Err(PoolFileError::Kind { name: pool(), found });
+        }
+        if document.metadata.name != name {
+            let file = format!("{name}{SUFFIX}");
+            return Err(PoolFileError::Misnamed { file, name: document.metadata.name });
+        }
+        let spec = document.spec;
+        let set_error = |error: SetError| PoolFileError::Set(pool(), error.into());
+        let mut ranges = Vec::with_capacity(spec.ranges.len());
+        for range in &spec.ranges {
+            let parsed = Range::parse(range)
+                .map_err(|error| set_error(SetError::Range(range.subnet.clone(), error.into())))?;
+            ranges.push(parsed);
+        }
+        let host_scope = match spec.scope.as_deref() {
+            None => false,
+            Some("host") => true,
+            Some(scope) => return Err(PoolFileError::Scope { name: pool(), scope: scope.to_owned() }),
+        };
+        if host_scope && spec.nodes.is_some() {
+            return Err(PoolFileError::NodesAndScope(pool()));
+        }
+        let nodes = parts(name, &ranges, spec.nodes.unwrap_or_default())?;
+        let file = Self {
+            name: pool(),
+            ranges,
+            nodes,
+            host_scope,
+            routing_domain: spec.routing_domain.unwrap_or_default(),
+            inventory: spec.inventory,
+            limits: Limits { exclude: spec.exclude, reservations: spec.reservations.0 },
+            sticky: spec.sticky,
+            cooldown: spec.cooldown,
+            order: spec.order,
+        };
+        // Whatever is wrong with it is wrong on every node.
+        file.all_sets()?;
+        Ok(file)
+    }
+
+    /// One set for each family that the pool has, whoever hands out which part.
+    ///
+    /// # Errors
+    /// Ranges, exclusions or reservations that do not fit together.
+    pub fn all_sets(&self) -> Result<Vec<Set>, PoolFileError> {
+        let set_error = |error: SetError| PoolFileError::Set(self.name.clone(), error.into());
+        let mut sets = Vec::new();
+        for family in Family::BOTH {
+            let ranges: Vec<_> =
+                self.ranges.iter().filter(|range| range.span().family() == family).cloned().collect();
+            if !ranges.is_empty() {
+                // The queue stays the family's, whatever else the file says tomorrow.
+                sets.push(Set::new(family.tag(), ranges).map_err(set_error)?);
+            }
+        }
+        if sets.is_empty() {
+            return Err(set_error(SetError::Empty));
+        }
+        Set::limit(&mut sets, &self.limits).map_err(set_error)?;
+        Ok(sets)
+    }
+
+    /// The sets of which this node hands out its part.
+    ///
+    /// `spans_nodes` says, where it is known, what shows that the network is more than this host's.
+    ///
+    /// # Errors
+    /// The pool is an inventory, this node has no part, or the pool does not say how nodes share it.
+    pub fn sets_of(&self, node: Option<&str>, spans_nodes: Option<&str>) -> Result<Vec<Set>, PoolFileError> {
+        if self.inventory {
+            return Err(PoolFileError::Inventory(self.name.clone()));
+        }
+        let mut sets = self.all_sets()?;
+        if self.nodes.is_empty() {
+            return match spans_nodes {
+                Some(network) if !self.host_scope => {
+                    Err(PoolFileError::Spanning { pool: self.name.clone(), network: network.to_owned() })
+                }
+                _ => Ok(sets),
+            };
+        }
+        let node = node.ok_or_else(|| PoolFileError::NoNodeName(self.name.clone()))?;
+        let part = self
+            .nodes
+            .get(node)
+            .ok_or_else(|| PoolFileError::NoPart { pool: self.name.clone(), node: node.to_owned() })?;
+        let others = self.nodes.iter().filter(|(other, _)| *other != node);
+        let others: Vec<_> = others.map(|(other, spans)| (format!("node {other}"), spans.clone())).collect();
+        // A family of which this node has no part is none that it can serve.
+        sets.retain(|set| set.pool().shared_with(part).is_some());
+        for set in &mut sets {
+            set.hold(part, others.clone());
+        }
+        Ok(sets)
+    }
+
+    /// All addresses that the pool speaks of.
+    #[must_use]
+    pub fn addresses(&self) -> Spans {
+        Spans::union(self.ranges.iter().map(Range::span))
+    }
+
+    /// The nodes that have a part.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Spans)> {
+        self.nodes.iter().map(|(node, spans)| (node.as_str(), spans))
+    }
+
+    /// Whether two pools may not be used beside one another.
+    ///
+    /// # Errors
+    /// They overlap, in the same routing domain, and neither is an inventory that holds the other.
+    pub fn check_beside(&self, other: &Self) -> Result<(), PoolFileError> {
+        if self.routing_domain != other.routing_domain {
+            return Ok(());
+        }
+        let (own, others) = (self.addresses(), other.addresses());
+        let Some(at) = own.shared_with(&others) else { return Ok(()) };
+        let holds = |large: &Self, all: &Spans, part: &Spans| large.inventory && part.without(all).is_empty();
+        if holds(self, &own, &others) || holds(other, &others, &own) {
+            return Ok(());
+        }
+        let (first, second) = if self.name < other.name { (self, other) } else { (other, self) };
+        Err(PoolFileError::Overlap { first: first.name.clone(), second: second.name.clone(), at })
+    }
+}
+
+/// What each node hands out: inside the pool's ranges, and no address twice.
+fn parts(
+    pool: &str,
+    ranges: &[Range],
+    nodes: BTreeMap<String, Vec<String>>,
+) -> Result<BTreeMap<String, Spans>, PoolFileError> {
+    let all = Spans::union(ranges.iter().map(Range::span));
+    let mut taken: Vec<(String, Span)> = Vec::new();
+    let mut parts = BTreeMap::new();
+    for (node, texts) in nodes {
+        let bad = |part: &str, what: String| PoolFileError::Part {
+            pool: pool.to_owned(),
+            node: node.clone(),
+            part: part.to_owned(),
+            what,
+        };
+        let mut spans = Vec::with_capacity(texts.len());
+        for text in &texts {
+            let span = match parse_excluded(text) {
+                Ok(span) => span,
+                Err(SetError::Range(_, error)) if !matches!(*error, RangeError::Subnet(_)) => {
+                    return Err(bad(text, format!("cannot be read: {error}")));
+                }
+                Err(_) => return Err(bad(text, "is no address, range or subnet".to_owned())),
+            };
+            // A subnet's own address and its broadcast address belong to nobody anyway.
+            let inside = all.intersection(&Spans::union([span]));
+            let in_subnet = ranges.iter().any(|range| range.subnet().covers(span));
+            if inside.is_empty() || !in_subnet {
+                return Err(bad(text, "is outside the pool's ranges".to_owned()));
+            }
+            if let Some((other, _)) = taken.iter().find(|(other, used)| *other != node && used.overlaps(span))
+            {
+                return Err(bad(text, format!("overlaps with a part of node {other}")));
+            }
+            taken.push((node.clone(), span));
+            spans.extend(inside.iter());
+        }
+        parts.insert(node, Spans::union(spans));
+    }
+    Ok(parts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(spec: &str) -> String {
+        let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+        format!("apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata:\n  name: iot\nspec:\n{spec}")
+    }
+
+    fn parsed(spec: &str) -> Result<PoolFile, PoolFileError> {
+        PoolFile::parse("iot", &file(spec))
+    }
+
+    fn chain(error: &dyn std::error::Error) -> String {
+        match error.source() {
+            Some(source) => format!("{error}: {}", chain(source)),
+            None => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn each_node_gets_its_part() {
+        let pool = parsed(
+            "ranges:\n- subnet: 10.0.20.0/24\n- subnet: fd00:20::/64\nnodes:\n  worker1: [10.0.20.0/26, 'fd00:20::1:0/112']\n  \
+             worker2: [10.0.20.64-10.0.20.127]\nreservations:\n  default/web-0: 10.0.20.70\n",
+        )
+        .unwrap();
+        let first = pool.sets_of(Some("worker1"), Some("macvtap")).unwrap();
+        assert_eq!(first[0].open().to_string(), "10.0.20.2-10.0.20.63");
+        assert_eq!(first[1].open().to_string(), "fd00:20::1:0-fd00:20::1:ffff");
+        let second = pool.sets_of(Some("worker2"), None).unwrap();
+        assert_eq!(second.len(), 1, "worker2 has no part of IPv6");
+        assert_eq!(second[0].open().to_string(), "10.0.20.64-10.0.20.69, 10.0.20.71-10.0.20.127");
+        let error = pool.sets_of(Some("worker3"), None).unwrap_err().to_string();
+        assert!(error.contains("no part for node \"worker3\""), "{error}");
+        assert!(matches!(pool.sets_of(None, None), Err(PoolFileError::NoNodeName(_))));
+    }
+
+    #[test]
+    fn a_network_that_spans_nodes_needs_parts_or_the_word() {
+        let pool = parsed("ranges: [{subnet: 10.0.20.0/24}]").unwrap();
+        assert!(pool.sets_of(None, None).is_ok());
+        let error = pool.sets_of(None, Some("macvtap")).unwrap_err().to_string();
+        assert!(error.contains("scope: host") && error.contains("nodes:"), "{error}");
+        let pool = parsed("ranges: [{subnet: 10.0.20.0/24}]\nscope: host").unwrap();
+        assert!(pool.sets_of(None, Some("macvtap")).is_ok());
+    }
+
+    #[test]
+    fn inventories_hold_pools() {
+        let of = |name: &str, spec: &str| {
+            PoolFile::parse(name, &file(spec).replace("name: iot", &format!("name: {name}"))).unwrap()
+        };
+        let all = of("all", "ranges: [{subnet: 192.168.6.0/24, gateway: none}]\ninventory: true");
+        let lan = of("lan", "ranges: [{subnet: 192.168.6.0/24, rangeEnd: 192.168.6.127, gateway: none}]");
+        let online =
+            of("online", "ranges: [{subnet: 192.168.6.0/24, rangeStart: 192.168.6.128, gateway: none}]");
+        all.check_beside(&lan).unwrap();
+        lan.check_beside(&all).unwrap();
+        lan.check_beside(&online).unwrap();
+        assert!(matches!(all.sets_of(None, None), Err(PoolFileError::Inventory(_))));
+        let wide = of("wide", "ranges: [{subnet: 192.168.0.0/16, gateway: none}]");
+        let error = lan.check_beside(&wide).unwrap_err().to_string();
+        assert!(error.contains("\"lan\" and \"wide\" overlap at 192.168.6.1"), "{error}");
+        let other = of("other", "ranges: [{subnet: 192.168.6.0/24}]\nroutingDomain: lab");
+        lan.check_beside(&other).unwrap();
+        // An inventory that holds only a part of a pool is a mistake like any other.
+        assert!(all.check_beside(&wide).is_err());
+    }
+
+    #[test]
+    fn every_mistake_has_its_own_words() {
+        let subnet = "ranges: [{subnet: 10.0.20.0/24}]\n";
+        for (spec, part) in [
+            ("ranges: []".to_owned(), "a list of ranges is empty"),
+            (format!("{subnet}cooldwn: 5m"), "cooldwn"),
+            ("ranges: [{subnet: 10.0.20.0/24, rangeStrt: 10.0.20.5}]".to_owned(), "rangeStrt"),
+            (format!("{subnet}cooldown: soon"), "no duration"),
+            (format!("{subnet}sticky: yes please"), "unknown sticky"),
+            (format!("{subnet}order: random"), "unknown order"),
+            (format!("{subnet}scope: cluster"), "unknown scope"),
+            (format!("{subnet}scope: host\nnodes: {{a: [10.0.20.0/25]}}"), "both nodes and scope"),
+            (format!("{subnet}nodes: {{a: [10.0.21.0/25]}}"), "outside the pool's ranges"),
+            (format!("{subnet}nodes: {{a: [10.0.20.5/25]}}"), "host bits"),
+            (format!("{subnet}nodes: {{a: [here]}}"), "is no address"),
+            (
+                format!("{subnet}nodes: {{a: [10.0.20.0/25], b: [10.0.20.100-10.0.20.200]}}"),
+                "overlaps with a part of node a",
+            ),
+            (format!("{subnet}exclude: [10.0.21.1]"), "outside all subnets"),
+            (format!("{subnet}reservations: {{a/b: 10.0.21.1}}"), "outside the pool's ranges"),
+            (format!("{subnet}reservations: {{a/b: 10.0.20.9, c/d: 10.0.20.9}}"), "reserved twice"),
+        ] {
+            let error = parsed(&spec).unwrap_err();
+            assert!(chain(&error).contains(part), "{spec}: {}", chain(&error));
+        }
+        let error = PoolFile::parse("lan", &file(subnet)).unwrap_err().to_string();
+        assert!(error.contains("\"lan.yaml\" calls its pool \"iot\""), "{error}");
+        let error = PoolFile::parse("iot", &file(subnet).replace(KIND, "LAN")).unwrap_err().to_string();
+        assert!(error.contains("is LAN in"), "{error}");
+        for bad in ["a/b", "..", "", ".a", "a b", &"a".repeat(201)] {
+            assert!(
+                matches!(PoolFile::load(Path::new("/nowhere"), bad), Err(PoolFileError::Name(_))),
+                "{bad}"
+            );
+        }
+        assert!(matches!(PoolFile::load(Path::new("/nowhere"), "x"), Err(PoolFileError::Unknown { .. })));
+    }
+}
