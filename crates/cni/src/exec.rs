@@ -76,7 +76,8 @@ fn talk(child: &mut Child, input: &[u8]) -> io::Result<Vec<u8>> {
     let (Some(stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
         return Err(ErrorKind::BrokenPipe.into());
     };
-    let mut output = Vec::new();
+    // Large enough for a result, so that one read takes it all.
+    let mut output = Vec::with_capacity(4 << 10);
     feed(stdin, input, &mut stdout, &mut output)?;
     let room = (MAX_STDIN + 1).saturating_sub(output.len() as u64);
     stdout.take(room).read_to_end(&mut output)?;

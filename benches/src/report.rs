@@ -1,0 +1,116 @@
+//! The table, and the same as JSON.
+
+use std::fs;
+
+use serde::Serialize;
+
+use crate::Result;
+
+/// All that was measured.
+#[derive(Serialize)]
+pub(crate) struct Report {
+    kernel: String,
+    processors: usize,
+    rounds: usize,
+    pub(crate) sections: Vec<Section>,
+}
+
+/// One comparison.
+#[derive(Serialize)]
+pub(crate) struct Section {
+    /// What is compared, in a line.
+    pub(crate) title: String,
+    /// The figures.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// Ours beside another's.
+#[derive(Serialize)]
+pub(crate) struct Row {
+    /// What was measured.
+    pub(crate) what: String,
+    /// Of what.
+    pub(crate) unit: &'static str,
+    /// Our figure.
+    pub(crate) ours: f64,
+    /// Whose other figure.
+    pub(crate) beside: Option<String>,
+    /// The other figure.
+    pub(crate) theirs: Option<f64>,
+    /// Ours divided by theirs.
+    pub(crate) ratio: Option<f64>,
+    /// The largest ratio that is wanted.
+    pub(crate) target: Option<f64>,
+}
+
+impl Row {
+    /// A figure of ours alone.
+    pub(crate) fn alone(what: impl Into<String>, unit: &'static str, ours: f64) -> Self {
+        Self { what: what.into(), unit, ours, beside: None, theirs: None, ratio: None, target: None }
+    }
+
+    /// Another's figure beside it.
+    pub(crate) fn beside(self, whose: impl Into<String>, theirs: f64) -> Self {
+        Self { beside: Some(whose.into()), theirs: Some(theirs), ratio: Some(self.ours / theirs), ..self }
+    }
+
+    /// The ratio is wanted to be at most this.
+    pub(crate) fn at_most(self, target: f64) -> Self {
+        Self { target: Some(target), ..self }
+    }
+
+    fn is_missed(&self) -> bool {
+        matches!((self.ratio, self.target), (Some(ratio), Some(target)) if ratio > target)
+    }
+
+    fn print(&self) {
+        let figure = |value: f64| format!("{value:.2} {}", self.unit);
+        print!("  {:<44} {:>12}", self.what, figure(self.ours));
+        if let (Some(whose), Some(theirs), Some(ratio)) = (&self.beside, self.theirs, self.ratio) {
+            print!("   {whose:<22} {:>12}   {ratio:>6.2} x", figure(theirs));
+        }
+        if let Some(target) = self.target {
+            print!("   {} (at most {target:.2})", if self.is_missed() { "MISSED" } else { "met" });
+        }
+        println!();
+    }
+}
+
+impl Section {
+    /// Prints the section's part of the table.
+    pub(crate) fn print(&self) {
+        println!("\n{}", self.title);
+        self.rows.iter().for_each(Row::print);
+    }
+}
+
+impl Report {
+    pub(crate) fn new(rounds: usize) -> Self {
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        println!("Linux {kernel}, {processors} processors; medians of {rounds} rounds, interleaved");
+        Self { kernel, processors, rounds, sections: Vec::new() }
+    }
+
+    /// Says which targets were missed, and saves everything to `target/bench.json`.
+    pub(crate) fn conclude(&self) -> Result<()> {
+        let rows = || self.sections.iter().flat_map(|section| &section.rows);
+        let missed: Vec<_> = rows().filter(|row| row.is_missed()).collect();
+        let targets = rows().filter(|row| row.target.is_some()).count();
+        println!("\n{} of {targets} targets met", targets - missed.len());
+        for row in missed {
+            println!(
+                "MISSED: {} beside {}: {:.2} instead of {:.2}",
+                row.what,
+                row.beside.as_deref().unwrap_or_default(),
+                row.ratio.unwrap_or_default(),
+                row.target.unwrap_or_default()
+            );
+        }
+        let path = testnet::workspace().join("target/bench.json");
+        let text = serde_json::to_string_pretty(self)? + "\n";
+        fs::write(&path, text).map_err(|error| format!("writing {}: {error}", path.display()))?;
+        println!("saved to {}", path.display());
+        Ok(())
+    }
+}
