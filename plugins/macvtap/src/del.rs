@@ -99,7 +99,11 @@ fn of_spoke(
 ) -> Result<bool, Error> {
     let index = record.tap_index.get();
     let Some(side) = LanSide::open_standing(record)? else { return Ok(false) };
-    let Some(port) = side.port_of(target.container_id.as_str(), &target.ifname)? else { return Ok(false) };
+    let Some(port) = side.port_of(target.container_id.as_str(), &target.ifname)? else {
+        let _lock = lan_side::lock(paths, &side.record().spoke)?;
+        side.clear_half_made()?;
+        return Ok(false);
+    };
     // The kernel takes its node away with the link, and with it the number.
     let device = look(&node_path(index))?.and_then(|meta| leads_to(&meta));
     side.netlink().delete_link(port.index)?;

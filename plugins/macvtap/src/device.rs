@@ -97,8 +97,7 @@ pub(crate) fn ensure_node(path: &Path, device: DevNum, access: Access) -> Result
     }
     // Absent (no devtmpfs here), or another namespace's macvtap with the same ifindex. Made under
     // another name and renamed, so that the path never leads nowhere or is open to the wrong owner.
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.k8slan"));
+    let temporary = unfinished(path);
     let _ = std::fs::remove_file(&temporary);
     let mode = Mode::from_bits_truncate(0o600);
     let number = makedev(u64::from(device.major), u64::from(device.minor));
@@ -115,11 +114,18 @@ pub(crate) fn ensure_node(path: &Path, device: DevNum, access: Access) -> Result
     Ok(true)
 }
 
-/// Takes the node away if it still leads to `device`.
+/// Where a node is made before it gets its name.
+fn unfinished(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.k8slan"))
+}
+
+/// Takes the node away if it still leads to `device`, and one that an ADD did not finish.
 ///
 /// # Errors
 /// The kernel refused.
 pub(crate) fn remove_node(path: &Path, device: DevNum) -> Result<(), DeviceError> {
+    let _ = std::fs::remove_file(unfinished(path));
     match look(path)? {
         Some(meta) if leads_to(&meta) == Some(device) => match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),

@@ -170,6 +170,22 @@ impl LanSide {
         Ok(())
     }
 
+    /// Removes what an ADD that was cut off before it tagged its links left of this spoke. The caller holds the
+    /// spoke's lock, so nobody is making them now.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn clear_half_made(&self) -> Result<(), Error> {
+        for name in [&self.record.tap_index.port_name(), self.record.spoke.link()] {
+            if let Some(link) = self.netlink.link_by_name(name)?
+                && matches!(owner(&link), Owner::HalfMade)
+            {
+                self.netlink.delete_link(link.index)?;
+            }
+        }
+        Ok(())
+    }
+
     /// The port of this spoke, if the attachment that a call names has it.
     ///
     /// # Errors
