@@ -20,21 +20,18 @@ impl Traces {
     /// If the LAN's namespace is not there.
     pub fn of(node: &Node, lan: &LanFile) -> Result<Self, Error> {
         let mut device_nodes = node.list("/dev");
-        device_nodes.retain(|name| name.starts_with("tap"));
+        // Also hidden ones, on their way to their name.
+        device_nodes.retain(|name| name.contains("tap"));
+        let mut minors = node.list("/run/k8slan/taps");
+        // An empty note is that of a process that died over it: it binds nobody, and is written over.
+        minors
+            .retain(|name| node.read(&format!("/run/k8slan/taps/{name}")).is_ok_and(|text| !text.is_empty()));
         Ok(Self {
             lan_links: node.netns(&lan.netns())?.link_names()?,
             node_links: node.link_names()?,
             device_nodes,
-            minors: node.list("/run/k8slan/taps"),
+            minors,
         })
-    }
-
-    /// The same without the notes on tap minors: that of a dead attachment may stay until its minor is given
-    /// again.
-    #[must_use]
-    pub fn without_minors(mut self) -> Self {
-        self.minors.clear();
-        self
     }
 }
 
