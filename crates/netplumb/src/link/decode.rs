@@ -12,6 +12,7 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
+const IFLA_OPERSTATE: u16 = 16;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
@@ -58,6 +59,9 @@ const MACVLAN_FLAG_NOPROMISC: u16 = 1;
 const AF_INET6: u16 = 10;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 
+const IF_OPER_UNKNOWN: u8 = 0;
+const IF_OPER_UP: u8 = 6;
+
 const IFF_UP: u32 = 1;
 const IFF_NOARP: u32 = 1 << 7;
 const IFF_PROMISC: u32 = 1 << 8;
@@ -77,6 +81,7 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         max_mtu: None,
         up: flags & IFF_UP != 0,
         carrier: flags & IFF_LOWER_UP != 0,
+        operational: false,
         noarp: flags & IFF_NOARP != 0,
         promisc: flags & IFF_PROMISC != 0,
         master: None,
@@ -88,6 +93,7 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         port: None,
         addr_gen_mode: None,
     };
+    let mut state = None;
     for attr in attrs {
         match attr.kind {
             IFLA_ADDRESS => link.mac = attr.mac().and_then(|mac| MacAddr::try_from(mac).ok()),
@@ -96,6 +102,7 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
             // 0: the link below is gone or in a namespace of its own.
             IFLA_LINK => link.lower = attr.u32().filter(|&lower| lower != 0),
             IFLA_MASTER => link.master = attr.u32().filter(|&master| master != 0),
+            IFLA_OPERSTATE => state = attr.u8(),
             IFLA_LINKINFO => link_info(attr, &mut link),
             IFLA_IFALIAS => link.alias = attr.text().filter(|alias| !alias.is_empty()),
             IFLA_AF_SPEC => link.addr_gen_mode = addr_gen_mode(attr),
@@ -106,6 +113,10 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
+    // Links that do not have a real carrier stay unknown for ever, these only until it is looked at.
+    let settles = matches!(link.kind, LinkKind::Veth | LinkKind::Macvtap(_) | LinkKind::Macvlan(_));
+    link.operational =
+        link.up && link.carrier && (state == Some(IF_OPER_UP) || state == Some(IF_OPER_UNKNOWN) && !settles);
     Some(link)
 }
 

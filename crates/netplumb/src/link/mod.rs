@@ -6,6 +6,7 @@ mod create;
 mod decode;
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use net_types::{IfName, MacAddr, MacvtapMode, VlanId};
 use netlink_packet_core::NLM_F_ACK;
@@ -16,7 +17,7 @@ pub use change::{BridgeChange, LinkChange, Master, PortChange};
 pub use create::{Bridge, Macvtap, Veth, VethEnd, VethIndexes, Vxlan};
 
 use crate::netlink::{Request, by_index, by_name};
-use crate::{Netlink, Object, Result};
+use crate::{Errno, Error, Netlink, Object, Result};
 
 /// A link as the kernel describes it (`struct ifinfomsg` and `IFLA_*` of `linux/if_link.h`).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,9 @@ pub struct Link {
     pub up: bool,
     /// Has a carrier (`IFF_LOWER_UP`): for a veth, that its peer is up; always false while down.
     pub carrier: bool,
+    /// Up, and the kernel has taken note of the carrier and passes frames (`IFLA_OPERSTATE` up, or
+    /// unknown for links that have no real carrier; RFC 2863). Follows the carrier a little later, see [`Netlink::wait_operational`].
+    pub operational: bool,
     /// Does no ARP and no neighbour discovery (`IFF_NOARP`).
     pub noarp: bool,
     /// Set promiscuous by an administrator (`IFF_PROMISC`).
@@ -203,6 +207,33 @@ impl Netlink {
             Ok(()) => Ok(link),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until a link passes frames: some time after its carrier came the kernel starts its queue,
+    /// and its bridge the port; until then frames are lost without a trace. Returns whether it came
+    /// to that.
+    ///
+    /// Reading a link makes a kernel from 6.7 on do so at once (`linkwatch_sync_dev`), so there is
+    /// nothing to wait for; older ones are asked every two milliseconds. A link without a carrier is
+    /// waited for all the while.
+    ///
+    /// # Errors
+    /// What the kernel refused; no such link is ENODEV.
+    pub fn wait_operational(&self, index: u32, at_most: Duration) -> Result<bool> {
+        let end = Instant::now() + at_most;
+        loop {
+            let link = self
+                .link_by_index(index)?
+                .ok_or_else(|| Error::system("wait for link", index, Errno::ENODEV))?;
+            if link.operational {
+                return Ok(true);
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            std::thread::sleep(left.min(Duration::from_millis(2)));
         }
     }
 

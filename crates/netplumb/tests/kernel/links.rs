@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use net_types::{MacAddr, MacvtapMode, Mtu, Vni};
 use netplumb::{
     AddrGenMode, Bridge, BridgeChange, LinkChange, LinkKind, Macvtap, Master, PortChange, VethIndexes, Vxlan,
@@ -37,6 +39,26 @@ fn a_veth_is_made_whole_in_one_message() {
     assert_eq!(netlink.ports(bridge).unwrap(), vec![main.clone()]);
     assert_eq!(netlink.links_in_group(GROUP).unwrap().len(), 3);
     assert_eq!(netlink.link_by_index(peer.index).unwrap(), Some(peer));
+}
+
+#[test]
+fn a_port_passes_frames_once_it_is_operational() {
+    let (_netns, netlink) = netns();
+    let mut bridge = Bridge::new(name("br2"));
+    bridge.up = true;
+    let bridge = netlink.create_bridge(&bridge).unwrap();
+    let mut pair = veth("port", "pod1");
+    pair.master = Some(bridge);
+    pair.peer.up = false;
+    let ends = netlink.create_veth(&pair).unwrap();
+    assert!(!netlink.wait_operational(ends.main, Duration::ZERO).unwrap(), "its peer is down");
+    netlink.set_link(ends.peer, &LinkChange { up: Some(true), ..LinkChange::default() }).unwrap();
+    for end in [ends.main, ends.peer] {
+        assert!(netlink.wait_operational(end, Duration::from_secs(5)).unwrap());
+    }
+    let port = netlink.link_by_index(ends.main).unwrap().unwrap();
+    assert_eq!(port.port.unwrap().state, 3, "forwarding");
+    assert!(netlink.wait_operational(4711, Duration::ZERO).unwrap_err().is_not_found());
 }
 
 #[test]
