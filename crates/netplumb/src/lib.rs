@@ -49,4 +49,4 @@ pub use nix::errno::Errno;
 pub use probe::{ProbeTiming, Taken, probe};
 pub use route::Route;
 pub use sysctl::{Conf, Sysctl, SysctlSet};
-pub use tap::{DevNum, tap_device};
+pub use tap::{DevNum, TapWatch, tap_device};

@@ -3,10 +3,11 @@
 use std::ffi::CStr;
 use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use net_types::IfName;
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_KOBJECT_UEVENT};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};
 use nix::sys::stat::Mode;
@@ -26,6 +27,75 @@ impl fmt::Display for DevNum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.major, self.minor)
     }
+}
+
+/// Waits for the character device of a macvtap that is going to be made: a tenth of the cost of
+/// [`tap_device`], which it falls back to.
+///
+/// The kernel tells the processes of the link's namespace, before the request that makes it is
+/// answered, which device it made (a uevent, `kobject_uevent_env` in `lib/kobject_uevent.c`).
+pub struct TapWatch {
+    socket: Socket,
+    netns: Netns,
+}
+
+impl TapWatch {
+    /// Starts listening in the namespace that the macvtap will be in.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or no socket is left.
+    pub fn open(netns: &Netns) -> Result<Self> {
+        const KERNEL_EVENTS: u32 = 1;
+        let failed = |error: io::Error| Error::io("listen for", "device events", &error);
+        let mut socket = netns.enter(|| Socket::new(NETLINK_KOBJECT_UEVENT))?.map_err(failed)?;
+        socket.bind(&SocketAddr::new(0, KERNEL_EVENTS)).map_err(failed)?;
+        Ok(Self { socket, netns: netns.clone() })
+    }
+
+    /// The device of the macvtap that was made with this name and index meanwhile; none if there is no
+    /// such macvtap.
+    ///
+    /// # Errors
+    /// As [`tap_device`].
+    pub fn device(&self, name: &IfName, index: u32) -> Result<Option<DevNum>> {
+        let path = format!("/{name}/macvtap/tap{index}");
+        let mut found = None;
+        let mut buffer = Vec::with_capacity(4096);
+        loop {
+            buffer.clear();
+            match self.socket.recv_from(&mut buffer, libc::MSG_DONTWAIT) {
+                // Whoever is root in the namespace can send here, too.
+                Ok((_, sender)) if sender.port_number() != 0 => {}
+                // One that was made, deleted and made again is told of twice.
+                Ok(_) => found = added(&buffer, &path).or(found),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // Nothing more, or (ENOBUFS) something lost.
+                Err(_) => break,
+            }
+        }
+        match found {
+            Some(device) => Ok(Some(device)),
+            None => tap_device(&self.netns, name, index),
+        }
+    }
+}
+
+/// The device number in an event, if it tells of a device at this path that was added.
+fn added(event: &[u8], path: &str) -> Option<DevNum> {
+    let mut fields = event.split(|&byte| byte == 0).filter_map(|field| str::from_utf8(field).ok());
+    let place = fields.next()?.strip_prefix("add@")?;
+    if !place.ends_with(path) {
+        return None;
+    }
+    let (mut major, mut minor) = (None, None);
+    for field in fields {
+        match field.split_once('=') {
+            Some(("MAJOR", number)) => major = number.parse().ok(),
+            Some(("MINOR", number)) => minor = number.parse().ok(),
+            _ => {}
+        }
+    }
+    Some(DevNum { major: major?, minor: minor? })
 }
 
 /// The character device of the macvtap with this name and index in this namespace; none if there is no
@@ -103,6 +173,16 @@ fn fs_mount(context: &OwnedFd) -> Result<OwnedFd, Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn reads_what_the_kernel_tells() {
+        let event = b"add@/devices/virtual/net/net1/macvtap/tap7\0ACTION=add\0MAJOR=246\0MINOR=1\0SEQNUM=9\0";
+        assert_eq!(added(event, "/net1/macvtap/tap7"), Some(DevNum { major: 246, minor: 1 }));
+        assert_eq!(added(event, "/net1/macvtap/tap8"), None);
+        assert_eq!(added(event, "/net/macvtap/tap7"), None);
+        assert_eq!(added(&event[..60], "/net1/macvtap/tap7"), None);
+        assert_eq!(added(b"remove@/x/net1/macvtap/tap7\0MAJOR=1\0MINOR=1\0", "/net1/macvtap/tap7"), None);
+    }
 
     #[test]
     fn reads_what_sysfs_writes() {
