@@ -32,7 +32,7 @@ mod sysctl;
 mod tap;
 
 pub use address::{Address, NewAddress};
-pub use announce::announce;
+pub use announce::{announce, announce_from_now, announce_own};
 pub use error::{DisplayPath, Error, Object, Result};
 pub use link::{
     AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgeMember, BridgePort, BridgeVlans, Link, LinkChange,
