@@ -1,7 +1,7 @@
 //! Settings below `/proc/sys/net`, which shows the namespace of whoever opens a file there.
 
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use net_types::IfName;
@@ -102,8 +102,13 @@ impl Netns {
 }
 
 fn get(sysctl: &Sysctl) -> Result<Option<String>> {
-    match fs::read_to_string(&sysctl.0) {
-        Ok(text) => Ok(Some(text.trim_end_matches('\n').to_owned())),
+    // One read gives a whole setting (proc_dostring and its kin end a second one at once).
+    let mut text = [0; 1024];
+    match File::open(&sysctl.0).and_then(|mut file| file.read(&mut text)) {
+        Ok(length) => {
+            let text = String::from_utf8_lossy(&text[..length]);
+            Ok(Some(text.trim_end_matches('\n').to_owned()))
+        }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             // A missing /proc must not look like a missing setting.
             fs::metadata(ROOT).map_err(|error| Error::io("read setting", Path::new(ROOT), &error))?;
