@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use cni::{AddResult, IpConfig};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
-use netplumb::{Netlink, Netns, NewAddress, Route, announce};
+use netplumb::{Netlink, Netns, NewAddress, Route, announce_from_now, announce_own};
 
 /// An interface in a pod, made and up, that gets what the IPAM plugin answered.
 #[derive(Clone, Copy)]
@@ -69,6 +69,10 @@ impl PodLink<'_> {
     /// # Errors
     /// What the kernel refused; what was set before stays, since the interface goes with its pod.
     pub fn configure(&self, result: &AddResult) -> Result<(), PodError> {
+        if !result.ips.is_empty() {
+            // Whoever had one of these addresses before may still be in somebody's cache.
+            announce_from_now(self.netns, self.name)?;
+        }
         for ip in &result.ips {
             let mut address = NewAddress::new(ip.address);
             address.nodad = true;
@@ -80,10 +84,8 @@ impl PodLink<'_> {
                 _ => {}
             }
         }
-        // Whoever had one of these addresses before may still be in somebody's cache.
-        let addresses: Vec<_> = result.ips.iter().map(|ip| ip.address.ip()).collect();
-        if !addresses.is_empty() {
-            announce(self.netns, self.index, self.mac, &addresses)?;
+        if result.ips.iter().any(|ip| ip.address.is_ipv4()) {
+            announce_own(self.netlink, self.index, self.mac)?;
         }
         Ok(())
     }
