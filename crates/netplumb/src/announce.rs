@@ -83,6 +83,8 @@ pub fn announce_own(netlink: &Netlink, index: u32, mac: MacAddr) -> Result<()> {
 mod tests {
     use std::time::{Duration, Instant};
 
+    use net_types::MacvtapMode;
+
     use super::*;
     use crate::frame::NEIGHBOR_ADVERTISEMENT;
     use crate::packet::{ETH_P_ARP, ETH_P_IPV6};
@@ -104,7 +106,7 @@ mod tests {
     }
 
     /// A macvtap in a pod on one end, as attachments are, and packet sockets on the other.
-    fn wire(up: bool) -> Wire {
+    fn wire(mode: MacvtapMode, up: bool) -> Wire {
         let lan_ns = Netns::new().expect("needs root");
         let lan = Netlink::open(&lan_ns).expect("a socket");
         let near = Netns::new().expect("needs root");
@@ -116,7 +118,7 @@ mod tests {
         for end in [ends.main, ends.peer] {
             assert!(lan.wait_operational(end, Duration::from_secs(3)).expect("read"));
         }
-        let mut macvtap = Macvtap::new(name("net1"), ends.main, net_types::MacvtapMode::Passthru);
+        let mut macvtap = Macvtap::new(name("net1"), ends.main, mode);
         macvtap.netns = Some(near.clone());
         macvtap.up = up;
         let index = lan.create_macvtap(&macvtap).expect("a macvtap");
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn announcements_are_on_the_wire() {
-        let wire = wire(true);
+        let wire = wire(MacvtapMode::Passthru, true);
         let ips = ["10.0.1.4".parse().unwrap(), "fd00::4".parse().unwrap()];
         announce(&wire.near, wire.index, wire.mac, &ips).unwrap();
         assert_eq!(wire.heard(ips[0], ips[1]), [ArpOperation::Request, ArpOperation::Reply]);
@@ -170,17 +172,19 @@ mod tests {
 
     #[test]
     fn a_link_that_is_up_announces_its_own() {
-        let wire = wire(true);
-        announce_from_now(&wire.near, &name("net1")).unwrap();
-        let (four, six) = (wire.add("10.0.1.4/24"), wire.add("fd00::4/64"));
-        announce_own(&wire.near_link, wire.index, wire.mac).unwrap();
-        assert_eq!(wire.heard(four, six), [ArpOperation::Request]);
-        assert_eq!(wire.near_link.link_by_index(wire.index).unwrap().unwrap().mac, Some(wire.mac));
+        for mode in [MacvtapMode::Passthru, MacvtapMode::Bridge] {
+            let wire = wire(mode, true);
+            announce_from_now(&wire.near, &name("net1")).unwrap();
+            let (four, six) = (wire.add("10.0.1.4/24"), wire.add("fd00::4/64"));
+            announce_own(&wire.near_link, wire.index, wire.mac).unwrap();
+            assert_eq!(wire.heard(four, six), [ArpOperation::Request]);
+            assert_eq!(wire.near_link.link_by_index(wire.index).unwrap().unwrap().mac, Some(wire.mac));
+        }
     }
 
     #[test]
     fn a_link_that_comes_up_announces_its_own() {
-        let wire = wire(false);
+        let wire = wire(MacvtapMode::Passthru, false);
         announce_from_now(&wire.near, &name("net1")).unwrap();
         let (four, six) = (wire.add("10.0.1.4/24"), wire.add("fd00::4/64"));
         let up = LinkChange { up: Some(true), ..LinkChange::default() };
