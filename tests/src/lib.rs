@@ -4,12 +4,16 @@
 mod attach;
 pub mod kubelet;
 mod lan_file;
+mod network;
 mod responder;
 mod traces;
+mod underlay;
 mod worker;
 
 pub use attach::{joined, on_spoke};
 pub use lan_file::LanFile;
+pub use network::Network;
 pub use responder::TaggedHost;
 pub use traces::Traces;
+pub use underlay::underlay;
 pub use worker::Worker;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use k8slan_tests::{LanFile, Traces, Worker, joined, on_spoke};
+use k8slan_tests::{LanFile, Traces, Worker, joined, on_spoke, underlay};
 use serde_json::Value;
 use testnet::{Node, Outcome, Ping, Place, Stop, Switch, eventually};
 

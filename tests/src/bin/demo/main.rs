@@ -1,0 +1,43 @@
+//! `make demo`: three simulated nodes, the document's LAN and a second one, pods on both, and what the kernel has
+//! of it all.
+//!
+//! Everything lives in namespaces of this process; whatever ends it, they go.
+
+mod build;
+mod show;
+mod tree;
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use testnet::{Outcome, Stop};
+
+fn main() -> ExitCode {
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("make demo needs root: it makes network namespaces");
+        return ExitCode::FAILURE;
+    }
+    testnet::isolated(|| match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Stop::Failed(why) | Stop::Skipped(why)) => {
+            eprintln!("\nthe demo failed: {why}");
+            ExitCode::FAILURE
+        }
+    })
+}
+
+fn run() -> Outcome {
+    let progress = show::Progress::new(Instant::now());
+    println!("k8slan: three nodes on one underlay, two LANs, five pods\n");
+    let cluster = build::cluster(&progress)?;
+    let pods = build::pods(&cluster, &progress)?;
+    let times = build::pings(&pods, &progress)?;
+    println!("\nWhat the kernel has of it:\n");
+    for worker in cluster.workers() {
+        print!("{}", tree::of_node(worker, &times)?);
+    }
+    drop(pods);
+    drop(cluster);
+    progress.done("all nodes are gone, with everything on them");
+    Ok(())
+}
