@@ -104,12 +104,13 @@ impl Snapshot {
     }
 
     /// What is there now, was not before, and belongs to the run `mark`. The kernel takes a moment to take
-    /// namespaces down, so this waits up to five seconds for things to go.
+    /// namespaces down, and another program may have made a folder for a moment: this waits up to fifteen
+    /// seconds for things to go.
     pub(crate) fn what_is_left(&self, mark: &str, ledger: &Ledger) -> Result<Vec<String>, Error> {
         let ours = ledger.cookies()?;
         let mut left = Vec::new();
         let mut failure = None;
-        let gone = eventually(Duration::from_secs(5), || match self.differences(mark, &ours) {
+        let gone = eventually(Duration::from_secs(15), || match self.differences(mark, &ours) {
             Ok(found) if found.is_empty() => Ok(()),
             Ok(found) => {
                 left = found;
