@@ -154,6 +154,16 @@ impl Error {
         Self::Reply { operation, object: object.into(), problem: problem.into() }
     }
 
+    /// The same refusal as part of another operation.
+    pub(crate) fn about(self, operation: &'static str, object: impl Into<Object>) -> Self {
+        match self {
+            Self::Kernel { errno, kernel, .. } => {
+                Self::Kernel { operation, object: object.into(), errno, kernel }
+            }
+            other => other,
+        }
+    }
+
     /// The error number, where the kernel refused.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {

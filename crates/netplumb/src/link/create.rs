@@ -1,13 +1,14 @@
 //! Making links: each in one `RTM_NEWLINK`, so that a crash leaves nothing half made.
 
+use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 
 use net_types::{IfName, MacAddr, MacvtapMode, Mtu, UdpPort, VlanId, Vni};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::link::{
-    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoMacVtap, InfoVeth, InfoVxlan, LinkMessage,
-    MacVtapMode,
+    BridgeStpState, InfoBridge, InfoData, InfoKind, InfoMacVtap, InfoVeth, InfoVxlan, LinkAttribute,
+    LinkFlags, LinkMessage, MacVtapMode,
 };
 use nix::errno::Errno;
 use rtnetlink::{LinkMessageBuilder, LinkUnspec};
@@ -204,6 +205,7 @@ impl Macvtap {
 type Builder = LinkMessageBuilder<LinkUnspec>;
 
 /// What every kind of link has.
+#[derive(Clone, Copy)]
 pub(super) struct Common<'a> {
     pub(super) name: &'a IfName,
     pub(super) index: Option<u32>,
@@ -399,13 +401,62 @@ impl Netlink {
         self.index_of("create macvtap", &common, echo.index)
     }
 
-    /// Sends the message; the kernel echoes the new link only to its own namespace.
+    /// Makes the link; the kernel echoes it only to its own namespace.
     pub(super) fn create(
         &self,
         operation: &'static str,
         common: &Common<'_>,
         message: &LinkMessage,
     ) -> Result<Echo> {
+        match (self.send_new(operation, common, message), common.netns) {
+            (Err(error), Some(netns)) if error.is_exists() => {
+                let there = Self::open(netns)?;
+                // Kernels before 6.14 refuse a name that the socket's namespace has, too.
+                if there.link_by_name(common.name)?.is_some() || self.link_by_name(common.name)?.is_none() {
+                    return Err(error);
+                }
+                self.create_under_another_name(operation, common, message, &there)
+            }
+            (result, _) => result,
+        }
+    }
+
+    /// Makes the link under a name that nobody has, and renames it where it is.
+    fn create_under_another_name(
+        &self,
+        operation: &'static str,
+        common: &Common<'_>,
+        message: &LinkMessage,
+        there: &Self,
+    ) -> Result<Echo> {
+        let name = passing_name();
+        let mut message = message.clone();
+        for attribute in &mut message.attributes {
+            if let LinkAttribute::IfName(text) = attribute {
+                *text = name.to_string();
+            }
+        }
+        // Kernels before 6.2 rename no link that is up.
+        message.header.flags.remove(LinkFlags::Up);
+        message.header.change_mask.remove(LinkFlags::Up);
+        self.send_new(operation, common, &message)?;
+        let passing = Common { name: &name, ..*common };
+        let index = there.index_of(operation, &Common { netns: None, ..passing }, None)?;
+        let change = LinkChange {
+            name: Some(common.name.clone()),
+            up: common.up.then_some(true),
+            ..LinkChange::default()
+        };
+        there.set_link(index, &change).map_err(|error| {
+            // The first error is the one to tell.
+            let _ = there.delete_link(index);
+            error.about(operation, common.name)
+        })?;
+        Ok(Echo { index: Some(index), lower: None })
+    }
+
+    /// Sends the message, exactly.
+    fn send_new(&self, operation: &'static str, common: &Common<'_>, message: &LinkMessage) -> Result<Echo> {
         // Elsewhere the echo would go to whoever has this socket's port there, and the index is
         // known or looked up; with a given index there is nothing to learn.
         let echo = if common.netns.is_none() && common.index.is_none() { NLM_F_ECHO } else { 0 };
@@ -449,5 +500,17 @@ impl Netlink {
         };
         // Deleted by someone else in the meantime.
         link.map(|link| link.index).ok_or_else(|| Error::system(operation, common.name, Errno::ENODEV))
+    }
+}
+
+/// A name for the moment.
+fn passing_name() -> IfName {
+    let mut random = RandomState::new().hash_one(std::process::id());
+    loop {
+        // 13 characters; always a name.
+        if let Ok(name) = format!("~{:012x}", random & 0xffff_ffff_ffff).parse() {
+            return name;
+        }
+        random = random.wrapping_add(1);
     }
 }

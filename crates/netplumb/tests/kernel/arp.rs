@@ -13,6 +13,9 @@ fn two() -> (Netns, u32, MacAddr, Netns, Netlink, u32) {
     let mut pair = veth("near", "far");
     pair.peer.netns = Some(far_ns.clone());
     let indexes = near.create_veth(&pair).expect("a pair");
+    for (netlink, index) in [(&near, indexes.main), (&far, indexes.peer)] {
+        assert!(netlink.wait_operational(index, Duration::from_secs(3)).expect("read"));
+    }
     let mac = near.link_by_index(indexes.main).expect("read").expect("there").mac.expect("has one");
     (near_ns, indexes.main, mac, far_ns, far, indexes.peer)
 }

@@ -66,7 +66,7 @@ fn a_peer_is_made_in_another_namespace() {
     let (_lan, lan) = netns();
     let (pod_ns, pod) = netns();
     let mut pair = veth("port", "eth0");
-    pair.peer.netns = Some(pod_ns);
+    pair.peer.netns = Some(pod_ns.clone());
     pair.indexes = Some(VethIndexes { main: 77, peer: 1 << 30 });
     let indexes = lan.create_veth(&pair).unwrap();
     assert_eq!(Some(indexes), pair.indexes);
@@ -80,6 +80,12 @@ fn a_peer_is_made_in_another_namespace() {
     pair.peer.name = name("eth1");
     let indexes = lan.create_veth(&pair).unwrap();
     assert_eq!(pod.link_by_name(&name("eth1")).unwrap().unwrap().index, indexes.peer);
+    // The other way round, and the main end's name is one that the socket's namespace has.
+    let mut pair = veth("port", "port3");
+    pair.main.netns = Some(pod_ns);
+    let indexes = lan.create_veth(&pair).unwrap();
+    assert_eq!(pod.link_by_name(&name("port")).unwrap().unwrap().index, indexes.main);
+    assert_eq!(lan.link_by_name(&name("port3")).unwrap().unwrap().index, indexes.peer);
 }
 
 #[test]
@@ -130,7 +136,10 @@ fn a_bridge_and_its_ports_are_changed() {
     assert!(state.isolated && state.hairpin && !state.learning && state.unicast_flood);
     assert_eq!(link.alias.unwrap().len(), 255);
 
+    // Kernels before 6.2 rename no link that is up.
+    netlink.set_link(port, &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
     let change = LinkChange {
+        up: Some(true),
         master: Some(Master::None),
         alias: Some(String::new()),
         promisc: Some(true),
@@ -150,8 +159,9 @@ fn a_bridge_and_its_ports_are_changed() {
 fn a_macvtap_is_made_in_the_pod_with_its_index() {
     let (_lan, lan) = netns();
     let (pod_ns, pod) = netns();
-    let spoke = lan.create_veth(&veth("+4a3b2c1d", "pod1")).unwrap().peer;
-    // The same name as a link of the LAN's namespace must not matter.
+    let VethIndexes { main: port, peer: spoke } = lan.create_veth(&veth("+4a3b2c1d", "pod1")).unwrap();
+    // Kernels before 6.14 look for the name in the LAN's namespace as well.
+    lan.create_bridge(&Bridge::new(name("net1"))).unwrap();
     let mut macvtap = Macvtap::new(name("net1"), spoke, MacvtapMode::Passthru);
     macvtap.index = Some(1_245_789_213);
     macvtap.netns = Some(pod_ns);
@@ -166,6 +176,16 @@ fn a_macvtap_is_made_in_the_pod_with_its_index() {
         LinkKind::Macvtap(info) => assert_eq!(info.mode, Some(MacvtapMode::Passthru)),
         other => panic!("{other:?}"),
     }
+    macvtap.lower = port;
+    macvtap.index = None;
+    let again = lan.create_macvtap(&macvtap).unwrap_err();
+    assert!(again.is_exists() && again.to_string().starts_with("create macvtap \"net1\": "), "{again}");
+    assert_eq!(pod.links().unwrap().len(), 2, "nothing is left of it");
+    macvtap.name = name("net2");
+    lan.create_bridge(&Bridge::new(name("net2"))).unwrap();
+    let second = lan.create_macvtap(&macvtap).unwrap();
+    let second = pod.link_by_index(second).unwrap().unwrap();
+    assert_eq!((second.name.as_str(), second.up), ("net2", true));
     lan.delete_link(spoke).unwrap();
     assert!(pod.link_by_name(&name("net1")).unwrap().is_none(), "it goes with its lower");
     lan.delete_link(spoke).unwrap();
