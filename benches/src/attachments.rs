@@ -66,6 +66,7 @@ pub(crate) fn compare(options: &Options) -> Result<Section> {
             Row::alone("floor: the netlink requests of DEL", "ms", figure("floor DEL")?),
             Row::alone("one start of a static process", "ms", start),
         ],
+        spreads: series.spreads(),
     })
 }
 

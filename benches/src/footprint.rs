@@ -1,5 +1,6 @@
 //! Memory of one run, and size of the executables.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{PipeWriter, Write, pipe};
 use std::path::{Path, PathBuf};
@@ -34,7 +35,11 @@ pub(crate) fn compare(_: &Options) -> Result<Section> {
             None => row,
         });
     }
-    Ok(Section { title: "Memory of one run, and size of the executables".to_owned(), rows })
+    Ok(Section {
+        title: "Memory of one run, and size of the executables".to_owned(),
+        rows,
+        spreads: BTreeMap::new(),
+    })
 }
 
 fn size(file: &PathBuf) -> Result<f64> {

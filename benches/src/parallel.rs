@@ -1,5 +1,6 @@
 //! 64 attachments at once: nothing fails, nothing is left.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::Instant;
 
@@ -43,6 +44,7 @@ pub(crate) fn compare(_: &Options) -> Result<Section> {
             Row::alone("macvtap ADD", "ms", add).beside("macvlan ADD", their_add),
             Row::alone("macvtap DEL", "ms", del).beside("macvlan DEL", their_del),
         ],
+        spreads: BTreeMap::new(),
     })
 }
 

@@ -1,16 +1,19 @@
 //! The table, and the same as JSON.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use serde::Serialize;
 
 use crate::Result;
+use crate::rounds::Spread;
 
 /// All that was measured.
 #[derive(Serialize)]
 pub(crate) struct Report {
     kernel: String,
     processors: usize,
+    load_before: f64,
     rounds: usize,
     pub(crate) sections: Vec<Section>,
 }
@@ -22,6 +25,8 @@ pub(crate) struct Section {
     pub(crate) title: String,
     /// The figures.
     pub(crate) rows: Vec<Row>,
+    /// How the times were spread.
+    pub(crate) spreads: BTreeMap<&'static str, Spread>,
 }
 
 /// Ours beside another's.
@@ -89,7 +94,15 @@ impl Report {
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default().trim().to_owned();
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
         println!("Linux {kernel}, {processors} processors; medians of {rounds} rounds, interleaved");
-        Self { kernel, processors, rounds, sections: Vec::new() }
+        // The first of five numbers: the last minute's.
+        let load = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+        let load_before: f64 = load.split(' ').next().and_then(|load| load.parse().ok()).unwrap_or_default();
+        if load_before > processors as f64 / 4.0 {
+            println!(
+                "the machine is busy (load {load_before}): starts of processes wait, ratios are blurred"
+            );
+        }
+        Self { kernel, processors, load_before, rounds, sections: Vec::new() }
     }
 
     /// Says which targets were missed, and saves everything to `target/bench.json`.

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::Result;
 
 /// Rounds whose figures are thrown away: caches fill.
@@ -12,6 +14,17 @@ const WARM_UP: usize = 3;
 #[derive(Default)]
 pub(crate) struct Series(BTreeMap<&'static str, Vec<Duration>>);
 
+/// How figures are spread, in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub(crate) struct Spread {
+    /// Nine of ten are larger.
+    pub(crate) p10: f64,
+    /// Half are larger.
+    pub(crate) median: f64,
+    /// One of ten is larger.
+    pub(crate) p90: f64,
+}
+
 impl Series {
     /// Adds a figure.
     pub(crate) fn add(&mut self, name: &'static str, figure: Duration) {
@@ -20,11 +33,23 @@ impl Series {
 
     /// The median in milliseconds.
     pub(crate) fn median(&self, name: &str) -> Result<f64> {
-        let mut figures = self.0.get(name).cloned().ok_or_else(|| format!("{name} was not measured"))?;
-        figures.sort();
-        let middle = figures.get(figures.len() / 2).ok_or_else(|| format!("{name} was not measured"))?;
-        Ok(middle.as_secs_f64() * 1e3)
+        let figures = self.0.get(name).ok_or_else(|| format!("{name} was not measured"))?;
+        Ok(spread(figures).ok_or_else(|| format!("{name} was not measured"))?.median)
     }
+
+    /// How all of them are spread.
+    pub(crate) fn spreads(&self) -> BTreeMap<&'static str, Spread> {
+        self.0.iter().filter_map(|(name, figures)| Some((*name, spread(figures)?))).collect()
+    }
+}
+
+/// `None` without a figure.
+fn spread(figures: &[Duration]) -> Option<Spread> {
+    let mut figures = figures.to_vec();
+    figures.sort();
+    let at =
+        |tenths: usize| figures.get(figures.len() * tenths / 10).map(|figure| figure.as_secs_f64() * 1e3);
+    Some(Spread { p10: at(1)?, median: at(5)?, p90: at(9)? })
 }
 
 /// Something to measure once in each round.
@@ -46,4 +71,33 @@ pub(crate) fn interleave(rounds: usize, contenders: &mut [Contender<'_>]) -> Res
         }
     }
     Ok(series)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        let figures: Vec<_> = (1..=101).rev().map(Duration::from_millis).collect();
+        let spread = spread(&figures).unwrap();
+        assert_eq!([spread.p10, spread.median, spread.p90], [11.0, 51.0, 91.0]);
+        assert!(super::spread(&[]).is_none());
+    }
+
+    #[test]
+    fn contenders_take_turns_and_the_warm_up_is_thrown_away() {
+        let order = std::cell::RefCell::new(Vec::new());
+        let order = &order;
+        let contender = |name: &'static str| -> Contender<'_> {
+            Box::new(move |series: &mut Series| {
+                order.borrow_mut().push(name);
+                series.add(name, Duration::from_millis(1));
+                Ok(())
+            })
+        };
+        let series = interleave(2, &mut [contender("a"), contender("b")]).unwrap();
+        assert_eq!(series.0["a"].len(), 2);
+        assert_eq!(order.borrow().concat(), "abbaabbaab");
+    }
 }
