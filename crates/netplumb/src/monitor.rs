@@ -59,7 +59,8 @@ pub enum Event {
 /// A stream of events of one namespace.
 ///
 /// One socket and no task: hundreds of them can be awaited on one current-thread runtime. Whoever reads
-/// tables as well must open the monitor first and read afterwards; then nothing falls between.
+/// tables as well must open the monitor first and read afterwards; then nothing falls between. A monitor
+/// keeps its namespace alive.
 pub struct Monitor {
     socket: AsyncFd<Socket>,
     pending: VecDeque<Event>,

@@ -25,7 +25,8 @@ const RECEIVE_BUFFER: usize = 32 * 1024;
 /// How often a dump that the kernel calls inconsistent is read again before it is an error.
 const DUMP_ATTEMPTS: usize = 64;
 
-/// A blocking netlink socket of one namespace, usable from any thread in any namespace.
+/// A blocking netlink socket of one namespace, usable from any thread in any namespace. It keeps the
+/// namespace alive.
 ///
 /// Every request is answered before the call returns: rtnetlink works in the sender's own context, so
 /// no call waits for anything but the kernel's work itself.

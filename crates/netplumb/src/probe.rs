@@ -48,7 +48,7 @@ pub struct Taken {
 /// IPv4: ARP probes from 0.0.0.0 (RFC 5227, section 2.1.1); taken is what anyone sends ARP from, or
 /// probes for at the same time. IPv6: neighbour solicitations from :: (RFC 4862, section 5.4); taken is
 /// what anyone advertises, or solicits from :: at the same time. The addresses need not be, and should
-/// not be, on the link.
+/// not be, on the link. Closing the packet sockets takes some 10 ms more for each family (RCU).
 ///
 /// # Errors
 /// The link is down (ENETDOWN) or gone, or the caller lacks CAP_NET_RAW.
