@@ -138,7 +138,7 @@ impl Worker {
         serde_json::from_str(&text).ok()
     }
 
-    /// Waits up to five seconds for a spoke whose LAN is built, and returns its record.
+    /// Waits up to ten seconds for a spoke whose LAN is built, and returns its record.
     ///
     /// # Errors
     /// With the record as it is, after that time.
@@ -146,7 +146,7 @@ impl Worker {
         self.record_where(spoke, |record| record["ready"] == true)
     }
 
-    /// Waits up to five seconds until the record says that the LAN of a spoke is not built, for a reason that
+    /// Waits up to ten seconds until the record says that the LAN of a spoke is not built, for a reason that
     /// contains `words`.
     ///
     /// # Errors
@@ -158,18 +158,18 @@ impl Worker {
     }
 
     fn record_where(&self, spoke: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, Error> {
-        eventually(Duration::from_secs(5), || match self.record(spoke) {
+        eventually(Duration::from_secs(10), || match self.record(spoke) {
             Some(record) if wanted(&record) => Ok(record),
             other => Err(format!("{}: the record of {spoke} is {other:?}", self.node.name())),
         })
     }
 
-    /// Waits up to five seconds for `/run/k8slan/status.json` to satisfy `wanted`.
+    /// Waits up to ten seconds for `/run/k8slan/status.json` to satisfy `wanted`.
     ///
     /// # Errors
     /// With the status as it is, after that time.
     pub fn status(&self, wanted: impl Fn(&str) -> bool) -> Result<String, Error> {
-        eventually(Duration::from_secs(5), || {
+        eventually(Duration::from_secs(10), || {
             let status = self.node.read("/run/k8slan/status.json").unwrap_or_default();
             if wanted(&status) {
                 Ok(status)

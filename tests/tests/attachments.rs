@@ -234,8 +234,10 @@ fn check_sees_what_was_broken() -> Outcome {
     ];
     for (what, breakage) in breakages {
         let pod = worker.pod("checked")?;
-        let result = pod.add("macvtap", "net1", &on_spoke("a"))?;
         let mut config = on_spoke("a");
+        // The first version whose results state the MTU.
+        config["cniVersion"] = "1.1.0".into();
+        let result = pod.add("macvtap", "net1", &config)?;
         config["prevResult"] = result;
         worker.cni("macvtap", "CHECK", &pod.call("net1", &config))?;
         breakage(&pod)?;
