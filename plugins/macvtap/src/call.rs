@@ -33,7 +33,7 @@ impl<'a> Call<'a> {
     /// Either is not usable.
     pub(crate) fn open(request: &'a Request<Config>, target: &'a Target) -> Result<Self, Error> {
         let node = NodeConfig::load()?;
-        let netns = Netns::open(&target.netns)?;
+        let netns = Netns::open(&target.netns).map_err(Error::NoNamespace)?;
         let netlink = Netlink::open(&netns)?;
         let attachment = Attachment {
             container_id: target.container_id.as_str().to_owned(),

@@ -15,6 +15,9 @@ pub enum Error {
     /// The kernel refused a network operation.
     #[error(transparent)]
     Net(#[from] netplumb::Error),
+    /// `CNI_NETNS` leads to something else than a network namespace.
+    #[error("CNI_NETNS takes the path of a network namespace")]
+    NoNamespace(#[source] netplumb::Error),
     /// The pod's addresses and routes.
     #[error(transparent)]
     Addresses(Box<cni::Undone<attach::PodError>>),
@@ -279,6 +282,7 @@ impl PluginError for Error {
     fn code(&self) -> Code {
         match self {
             Self::Cni(error) => error.code(),
+            Self::NoNamespace(_) => Code::ENVIRONMENT,
             Self::NothingWanted
             | Self::SeveralWanted(_)
             | Self::AttachDiffers { .. }

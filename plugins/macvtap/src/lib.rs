@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 use cni::{AddResult, Plugin, Request, Target, ValidAttachment};
 
-pub use config::Config;
+pub use config::{Config, Wanted};
 pub use device::DeviceError;
 pub use error::Error;
 
