@@ -83,7 +83,7 @@ fn cases() -> Vec<Case> {
             netns: Some("/run/netns/none".into()),
             ..call
         }),
-        case("namespace_is_no_namespace", 4, &["/etc/passwd"], |call| CniCall {
+        case("namespace_is_no_namespace", 4, &["CNI_NETNS", "/etc/passwd"], |call| CniCall {
             netns: Some("/etc/passwd".into()),
             ..call
         }),

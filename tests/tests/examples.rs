@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use k8slan_tests::Network;
 use lan::Lan;
 use lan::manifest::{self, Document};
 use serde_json::Value;
@@ -99,9 +100,11 @@ fn every_network_has_a_configuration_that_its_plugin_takes() {
         if object["kind"] != "NetworkAttachmentDefinition" {
             continue;
         }
-        let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap())
-            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        assert!(["macvtap"].contains(&config["type"].as_str().unwrap()), "{}", path.display());
+        // As the plugin gets it: with the device that Multus fills in.
+        let network = Network::read(&text).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+        assert_eq!(network.config["type"], "macvtap", "{}", path.display());
+        let config: macvtap::Config = serde_json::from_value(network.config).unwrap();
+        assert_eq!(config.wanted(None).unwrap(), macvtap::Wanted::Device(network.spoke));
         networks += 1;
     }
     assert!(networks > 0);
