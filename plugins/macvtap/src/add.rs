@@ -163,7 +163,7 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
         return Err(Error::IndexTaken(host.link.index));
     }
     let made = made(&link, ifname)?;
-    let tap = Tap::of(call, made.index, false)?.moved_from(name);
+    let tap = Tap::standing(call, made.index)?.moved_from(name);
     match tap.claim(call)? {
         Claim::Ours => tap.provide(call, undo)?,
         // Another minor would need another macvtap, and this one is not ours to make.

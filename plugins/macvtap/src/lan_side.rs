@@ -12,6 +12,9 @@ use node::{Attachment, LINK_GROUP, Lock, NetworkId, Paths, SafeDir, parse_lan_ta
 use crate::Error;
 use crate::call::Call;
 
+/// How long a port may take from its carrier to forwarding.
+const SETTLES: Duration = Duration::from_millis(50);
+
 /// How long ADD waits for another program that works on the same spoke.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -118,7 +121,7 @@ impl LanSide {
             return Err(Error::NoBridge { bridge: record.bridge.clone(), lan: record.lan.to_string() });
         };
         let tag = call.attachment.tag()?;
-        let peer_in_lan = peer.netns.is_none();
+        let (peer_in_lan, peer_up) = (peer.netns.is_none(), peer.up);
         let mut port = VethEnd::new(record.tap_index.port_name());
         port.mac = Some(stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), "port"]));
         port.mtu = Some(self.mtu());
@@ -139,6 +142,11 @@ impl LanSide {
         self.netlink.set_link(indexes.main, &change)?;
         if peer_in_lan {
             self.netlink.set_link(indexes.peer, &LinkChange { alias: Some(tag), ..LinkChange::default() })?;
+        }
+        if peer_up {
+            // The pod's first frames are lost before the port forwards; a port that does not is the
+            // daemon's to repair, and no reason to fail.
+            self.netlink.wait_operational(indexes.main, SETTLES)?;
         }
         Ok(indexes.peer)
     }

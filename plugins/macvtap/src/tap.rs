@@ -2,7 +2,7 @@
 
 use attach::Undo;
 use net_types::{IfName, MacvtapMode};
-use netplumb::{DevNum, Macvtap, Netlink, Netns, Veth, VethEnd, tap_device};
+use netplumb::{DevNum, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
 use sha2::{Digest, Sha256};
 
 use crate::Error;
@@ -20,11 +20,15 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// The device of the pod's macvtap with this index. `before`: whether something stood at its node's
-    /// path before the macvtap was made, so that the kernel could not make its own.
-    pub(crate) fn of(call: &Call<'_>, index: u32, before: bool) -> Result<Self, Error> {
-        let ifname = &call.target.ifname;
-        let device = tap_device(&call.netns, ifname, index)?.ok_or_else(|| Error::NoTap(ifname.clone()))?;
+    /// The device of a macvtap that stands in the pod already.
+    pub(crate) fn standing(call: &Call<'_>, index: u32) -> Result<Self, Error> {
+        Self::of(call, index, tap_device(&call.netns, &call.target.ifname, index)?, false)
+    }
+
+    /// The pod's macvtap with this index. `before`: whether something stood at its node's path before the
+    /// macvtap was made, so that the kernel could not make its own.
+    fn of(call: &Call<'_>, index: u32, device: Option<DevNum>, before: bool) -> Result<Self, Error> {
+        let device = device.ok_or_else(|| Error::NoTap(call.target.ifname.clone()))?;
         let node = node_path(index);
         let right = look(&node)?.is_some_and(|meta| device::leads_to(&meta) == Some(device));
         let given = Given { attachment: call.attachment.clone(), node, made: before || !right, moved: None };
@@ -77,10 +81,15 @@ pub(crate) fn with_free_minor(
     let mut placeholders = Vec::new();
     for _ in 0..TRIES {
         let before = look(&node_path(index))?.is_some();
+        let watch = TapWatch::open(&call.netns)?;
         let made = make()?;
         let mut undo = Undo::new();
         undo.push("remove the macvtap", || call.netlink.delete_link(made.index));
-        match Tap::of(call, index, before).and_then(|tap| Ok((tap.claim(call)?, tap))) {
+        let claim = || -> Result<_, Error> {
+            let tap = Tap::of(call, index, watch.device(&call.target.ifname, index)?, before)?;
+            Ok((tap.claim(call)?, tap))
+        };
+        match claim() {
             Ok((Claim::Ours, tap)) => return Ok((made, tap)),
             Ok((Claim::Taken(_), _)) => {
                 call.netlink.delete_link(made.index)?;
