@@ -18,9 +18,16 @@ impl Network {
     /// # Errors
     /// What it lacks.
     pub fn read(text: &str) -> Result<Self, Stop> {
-        let object: Value = serde_saphyr::from_str(text)?;
+        Self::of_object(&serde_saphyr::from_str(text)?)
+    }
+
+    /// The same of an object.
+    ///
+    /// # Errors
+    /// What it lacks.
+    pub fn of_object(object: &Value) -> Result<Self, Stop> {
         let lacks =
-            |what: &str| Stop::Failed(format!("the NetworkAttachmentDefinition has no {what}: {text}"));
+            |what: &str| Stop::Failed(format!("the NetworkAttachmentDefinition has no {what}: {object}"));
         let name = object["metadata"]["name"].as_str().ok_or_else(|| lacks("name"))?;
         let resource = object["metadata"]["annotations"]["k8s.v1.cni.cncf.io/resourceName"].as_str();
         let spoke =
