@@ -203,15 +203,20 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             continue;
         }
         let shared = Arc::clone(&shared);
+        let (watched, mut news) = (Arc::clone(&shared), shared.news.subscribe());
+        let refused = async move { while news.changed().await.is_ok() && !watched.lock().faults.refuse {} };
         tokio::spawn(async move {
             let service = service_fn(move |request| {
                 let shared = Arc::clone(&shared);
                 async move { Ok::<_, Infallible>(answer(shared, request).await) }
             });
-            // A client that goes away ends its connection with an error.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            let connection =
+                hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+            tokio::select! {
+                // A client that goes away ends its connection with an error.
+                _ = connection => {}
+                () = refused => {}
+            }
         });
     }
 }
@@ -258,9 +263,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
             let manager = query.get("fieldManager").cloned().unwrap_or_default();
             store.patch(&target, &body, apply.then_some(manager.as_str()))
         }
-        (Method::DELETE, true) => store.existing(&target).map(|object| {
+        (Method::DELETE, true) => store.existing(&target).inspect(|_| {
             store.delete(&target.collection, &target.key());
-            object
         }),
         _ => Err((405, "MethodNotAllowed", "not here".to_owned())),
     };
@@ -516,7 +520,7 @@ fn merge(object: &mut Value, patch: &Value, apply: bool) {
             }
         }
         (Value::Array(items), Value::Array(patch))
-            if apply && patch.iter().all(|item| item["type"].is_string()) =>
+            if apply && !patch.is_empty() && patch.iter().all(|item| item["type"].is_string()) =>
         {
             for value in patch {
                 match items.iter_mut().find(|item| item["type"] == value["type"]) {

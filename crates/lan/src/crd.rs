@@ -9,8 +9,8 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
 use kube::core::CustomResourceExt as _;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
-use crate::LanObject;
 use crate::limits::{MAX_NAMESPACES, MAX_NODES, MAX_SPOKES};
+use crate::{LanNode, LanObject};
 
 /// Names of links, in ASCII, without what the kernel refuses or takes for a pattern (`/`, `:`, `%`
 /// and white space). A CEL rule or the daemon refuses the few names that are left and mean something else.
@@ -36,6 +36,12 @@ pub fn crd() -> CustomResourceDefinition {
         }
     }
     crd
+}
+
+/// The custom resource definition of `LANNode`: what one node says of one LAN.
+#[must_use]
+pub fn node_crd() -> CustomResourceDefinition {
+    LanNode::crd()
 }
 
 fn rule(rule: &str, message: &str) -> ValidationRule {
@@ -171,5 +177,28 @@ pub(crate) fn allowed_namespaces(_: &mut SchemaGenerator) -> Schema {
         "maxItems": MAX_NAMESPACES,
         "x-kubernetes-list-type": "set",
         "items": { "type": "string", "minLength": 1, "maxLength": 63, "pattern": LABEL },
+    })
+}
+
+pub(crate) fn deletion_policy(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "enum": ["WhenUnused", "Force"] })
+}
+
+pub(crate) fn network_attachments(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<crate::NetworkAttachments>()
+}
+
+pub(crate) fn ipam(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "object", "maxProperties": 32, "x-kubernetes-preserve-unknown-fields": true })
+}
+
+pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    let items = generator.subschema_for::<crate::Condition>();
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": items,
     })
 }

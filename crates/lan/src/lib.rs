@@ -22,6 +22,8 @@ mod plan;
 mod record;
 mod spec;
 mod spokes;
+#[cfg(feature = "crd")]
+mod status;
 mod step;
 mod tap_index;
 #[cfg(test)]
@@ -39,8 +41,10 @@ pub use plan::{Obstacle, Plan, Role};
 pub use record::{RecordError, SpokeRecord, SpokeState};
 #[cfg(feature = "crd")]
 pub use spec::LanObject;
-pub use spec::{LanSpec, SpokeOverride};
+pub use spec::{DeletionPolicy, LanSpec, NetworkAttachments, SpokeOverride};
 pub use spokes::{Holder, SpokeLinks};
+#[cfg(feature = "crd")]
+pub use status::{Condition, LanNode, LanNodeSpec, LanStatus, Report, SpokeUse};
 pub use step::{Change, Step, Target};
 pub use tap_index::{SharedTapIndex, TapIndex, TapIndexError, TapIndices};
 pub use unique::{Claim, Conflict, Verdict, decide};

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use crate::spec::{default_attach, default_group, default_mode, default_port};
-use crate::{LanKey, LanSpec, SpokeOverride};
+use crate::{DeletionPolicy, LanKey, LanSpec, NetworkAttachments, SpokeOverride};
 
 /// The `apiVersion` of LANs.
 pub const API_VERSION: &str = "lan.k8slan.io/v1beta1";
@@ -181,6 +181,10 @@ struct StrictSpec {
     // Not null: nothing behind the colon would let every namespace in, and looks like none.
     #[serde(default, deserialize_with = "some")]
     allowed_namespaces: Option<Vec<String>>,
+    #[serde(default)]
+    deletion_policy: DeletionPolicy,
+    #[serde(default)]
+    network_attachments: Option<NetworkAttachments>,
 }
 
 #[derive(Deserialize)]

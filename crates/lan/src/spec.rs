@@ -25,6 +25,11 @@ use crate::crd;
         namespaced,
         doc = "A virtual layer-2 network over all nodes: on each node a bridge and a VXLAN device in a network namespace of its own, and one port per spoke.",
         derive = "PartialEq",
+        status = "crate::LanStatus",
+        printcolumn = r#"{"name": "Accepted", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Accepted\")].status"}"#,
+        printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+        printcolumn = r#"{"name": "Nodes", "type": "string", "jsonPath": ".status.nodes"}"#,
+        printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.reason"}"#,
         printcolumn = r#"{"name": "Ns", "type": "string", "jsonPath": ".spec.ns"}"#,
         printcolumn = r#"{"name": "VNI", "type": "integer", "jsonPath": ".spec.vni"}"#,
         printcolumn = r#"{"name": "Spokes", "type": "string", "jsonPath": ".spec.spokes", "priority": 1}"#,
@@ -86,6 +91,40 @@ pub struct LanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::allowed_namespaces"))]
     pub allowed_namespaces: Option<Vec<String>>,
+    /// What happens when the LAN is deleted while pods are attached. WhenUnused: it goes when the last of them
+    /// is gone. Force: at once, and the pods are cut off.
+    #[serde(default)]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::deletion_policy"))]
+    pub deletion_policy: DeletionPolicy,
+    /// Makes k8slan keep one NetworkAttachmentDefinition per spoke, named as the spoke. Absent: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::network_attachments"))]
+    pub network_attachments: Option<NetworkAttachments>,
+}
+
+/// What happens when a LAN is deleted while pods are attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeletionPolicy {
+    /// It goes when the last of them is gone.
+    #[default]
+    WhenUnused,
+    /// It goes at once.
+    Force,
+}
+
+/// The NetworkAttachmentDefinitions of a LAN.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+pub struct NetworkAttachments {
+    /// The namespaces to keep them in. Absent: those in allowedNamespaces, or else the LAN's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::allowed_namespaces"))]
+    pub namespaces: Option<Vec<String>>,
+    /// The ipam section of their configuration. Absent: no addresses.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crd::ipam"))]
+    pub ipam: Option<serde_json::Map<String, serde_json::Value>>,
 }
 
 /// What is different for one spoke.

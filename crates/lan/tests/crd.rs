@@ -6,26 +6,24 @@ use kube::core::cel::Validator;
 use lan::{Lan, LanKey, LanSpec, SpokeOverride};
 use serde_json::{Value, json};
 
-fn path() -> PathBuf {
-    [env!("CARGO_MANIFEST_DIR"), "../../install/crds/lan.k8slan.io_lans.yaml"].iter().collect()
-}
-
 #[test]
-fn the_checked_in_crd_is_current() {
-    let text = format!(
-        "# Made from crates/lan by its test 'crd'; UPDATE=1 cargo test -p lan --test crd writes it anew.\n{}",
-        serde_saphyr::to_string(&lan::crd::crd()).unwrap()
-    );
-    if std::env::var_os("UPDATE").is_some() {
-        std::fs::create_dir_all(path().parent().unwrap()).unwrap();
-        std::fs::write(path(), &text).unwrap();
+fn the_checked_in_crds_are_current() {
+    let head =
+        "# Made from crates/lan by its test 'crd'; UPDATE=1 cargo test -p lan --test crd writes it anew.\n";
+    for crd in [lan::crd::crd(), lan::crd::node_crd()] {
+        let file = format!("lan.k8slan.io_{}.yaml", crd.spec.names.plural);
+        let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../install/crds", &file].iter().collect();
+        let text = format!("{head}{}", serde_saphyr::to_string(&crd).unwrap());
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &text).unwrap();
+        }
+        let found = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            found == text,
+            "{path:?} is not what the types say: run UPDATE=1 cargo test -p lan --test crd"
+        );
     }
-    let found = std::fs::read_to_string(path()).unwrap_or_default();
-    assert!(
-        found == text,
-        "{:?} is not what the types say: run UPDATE=1 cargo test -p lan --test crd",
-        path()
-    );
 }
 
 fn schema() -> Value {

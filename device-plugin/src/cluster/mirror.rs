@@ -13,6 +13,7 @@ use lan::LanKey;
 use node::{Durability, SafeDir, SafeDirError};
 use tokio::sync::watch;
 
+use super::chain;
 use super::object::{self, FoundLan};
 
 /// Watches LANs and writes each into a file of its own.
@@ -213,19 +214,4 @@ struct Progress {
     fresh: BTreeMap<Option<String>, BTreeSet<LanKey>>,
     complete: BTreeSet<Option<String>>,
     count: usize,
-}
-
-/// An error and everything that caused it.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let words = inner.to_string();
-        // kube's errors state their sources themselves.
-        if !text.contains(&words) {
-            text = format!("{text}: {words}");
-        }
-        source = inner.source();
-    }
-    text
 }

@@ -4,8 +4,35 @@
 //! are mirrored as files into a folder of the node's state ([`Mirror`]), and LANs are built from that
 //! folder by the very code that builds them from a folder of one's own.
 
+//!
+//! Each node writes what it sees into an object of its own per LAN ([`Reporter`]), on change only. One node, the
+//! leader ([`Election`]), sums them up in the LANs' status and lets go of deleted LANs ([`Leader`]).
+
+mod election;
+mod leader;
 mod mirror;
 mod object;
+mod report;
+mod summary;
 
+pub use election::{Election, Timing};
+pub use leader::Leader;
 pub use mirror::{Hearing, Mirror, MirrorError};
 pub use object::{FoundLan, file_name};
+pub use report::{LanReport, Reporter, Reports, object_name};
+pub use summary::{FINALIZER, Seen, Summary, summarize};
+
+/// An error and everything that caused it.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        let words = inner.to_string();
+        // kube's errors state their sources themselves.
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = inner.source();
+    }
+    text
+}

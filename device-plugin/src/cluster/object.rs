@@ -122,6 +122,7 @@ mod tests {
             "ns": "knlvrf", "bridge": "br2", "vxlan": "vx2", "vni": 222, "defaultVxlanDev": "eth0.10",
             "vxlanDevMap": { "worker1": "eth1", "worker2": "eth2" }, "spokes": ["pod1", "pod2"],
             "vxlanGrp": "ff02::14", "vxlanPort": 4789, "attach": "macvtap", "mode": "passthru",
+            "deletionPolicy": "WhenUnused",
         })
     }
 

@@ -2,11 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
 mod mirror;
+mod status;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    testnet::main(mirror::trials())
+    let mut trials = mirror::trials();
+    trials.extend(status::trials());
+    testnet::main(trials)
 }
 
 /// Makes a check of a trial: what is not so is its failure.

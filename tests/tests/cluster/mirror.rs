@@ -110,6 +110,13 @@ fn a_bad_object_is_kept_for_the_reader_and_harms_no_other() -> Outcome {
     Ok(())
 }
 
+fn is_shown(running: &Running) -> Result<(), Error> {
+    eventually(LATER, || match running.hearing.borrow().clone() {
+        hearing if hearing.error.is_some() => Ok(()),
+        hearing => Err(format!("no error is shown: {hearing:?}")),
+    })
+}
+
 fn the_folder_stays_while_the_server_is_away() -> Outcome {
     let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
     server.put("lans", lan("a", "one", 1));
@@ -117,15 +124,13 @@ fn the_folder_stays_while_the_server_is_away() -> Outcome {
     files(dir.path(), &["a.one"], SOON)?;
     server.fault(|faults| faults.refuse = true);
     server.put("lans", lan("a", "two", 2));
-    eventually(LATER, || match running.hearing.borrow().error.clone() {
-        Some(_) => Ok(()),
-        None => Err("no error is shown".into()),
-    })?;
+    is_shown(&running)?;
     files(dir.path(), &["a.one"], SOON)?;
     // A daemon that starts meanwhile has what the last one left.
     drop(running);
     let running = start(&server, dir.path(), &[])?;
     files(dir.path(), &["a.one"], SOON)?;
+    is_shown(&running)?;
     check!(!running.hearing.borrow().up_to_date, "it has heard nothing");
     server.fault(|faults| faults.refuse = false);
     files(dir.path(), &["a.one", "a.two"], LATER)?;
@@ -136,10 +141,7 @@ fn the_folder_stays_while_the_server_is_away() -> Outcome {
     for fault in [403, 500] {
         server.fault(|faults| faults.errors = vec![("GET".into(), fault)]);
         server.put("lans", lan("a", &format!("three-{fault}"), u32::from(fault)));
-        eventually(LATER, || match running.hearing.borrow().error.clone() {
-            Some(_) => Ok(()),
-            None => Err("no error is shown".into()),
-        })?;
+        is_shown(&running)?;
         server.fault(|faults| faults.errors.clear());
         eventually(Duration::from_secs(30), || {
             let name = format!("a.three-{fault}.yaml");

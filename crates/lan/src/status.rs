@@ -1,0 +1,117 @@
+use serde::{Deserialize, Serialize};
+
+use crate::crd;
+
+/// How a LAN stands over all nodes, as the daemons' leader sums it up.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LanStatus {
+    /// The generation of the specification that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Accepted: the specification is good and nothing in it belongs to another LAN. Ready: it is built on every
+    /// node that takes part. MtuUniform: it has one MTU. Deleting: somebody deleted it.
+    #[serde(default)]
+    #[schemars(schema_with = "crd::conditions")]
+    pub conditions: Vec<Condition>,
+    /// On how many nodes it is ready, and how many take part: `2/3`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes: Option<String>,
+    /// Why it is not as it should be, in a word.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The MTU that every node has room for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<i64>,
+    /// How many pods are attached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attachments: Option<i64>,
+    /// Whom a deleted LAN waits for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
+}
+
+/// A condition, as every Kubernetes object has them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    /// What it is about.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// Why, in a word.
+    pub reason: String,
+    /// Why, and what to do.
+    pub message: String,
+    /// When the status last changed, RFC 3339.
+    pub last_transition_time: String,
+    /// The generation that it speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+}
+
+/// What one node says of one LAN. Each node writes its own, when something changes and not otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, kube::CustomResource, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+#[kube(
+    group = "lan.k8slan.io",
+    version = "v1beta1",
+    kind = "LANNode",
+    plural = "lannodes",
+    root = "LanNode",
+    namespaced,
+    doc = "How a LAN stands on one node. Written by the daemon of that node.",
+    derive = "PartialEq",
+    printcolumn = r#"{"name": "LAN", "type": "string", "jsonPath": ".spec.lan"}"#,
+    printcolumn = r#"{"name": "Node", "type": "string", "jsonPath": ".spec.node"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "boolean", "jsonPath": ".spec.ready.holds"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".spec.ready.reason"}"#,
+    printcolumn = r#"{"name": "Underlay", "type": "string", "jsonPath": ".spec.underlay"}"#,
+    printcolumn = r#"{"name": "MTU", "type": "integer", "jsonPath": ".spec.mtu"}"#
+)]
+#[schemars(description = "What the node says.")]
+pub struct LanNodeSpec {
+    /// The name of the LAN, in this object's namespace.
+    pub lan: String,
+    /// The node.
+    pub node: String,
+    /// The generation of the LAN's specification that this speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Whether the LAN is accepted; every node decides the same.
+    pub accepted: Report,
+    /// Whether it is built on this node.
+    pub ready: Report,
+    /// The underlay device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub underlay: Option<String>,
+    /// The MTU of the LAN on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<i64>,
+    /// Who is attached.
+    #[serde(default)]
+    pub attachments: Vec<SpokeUse>,
+}
+
+/// Whether something is so, and why not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Report {
+    /// Whether it is so.
+    pub holds: bool,
+    /// Why, in a word.
+    pub reason: String,
+    /// Why, and what to do.
+    pub message: String,
+}
+
+/// Who is attached to a spoke.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SpokeUse {
+    /// The spoke.
+    pub spoke: String,
+    /// The pod, `<namespace>/<name>`, or the container's ID where the runtime states no pod.
+    pub by: String,
+}

@@ -1,0 +1,242 @@
+//! What the leader does: the LANs' status, their finalizer, and the reports of nodes that are gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use kube::{Api, Client};
+use lan::{DeletionPolicy, LanNodeSpec, LanStatus};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::summary::{FINALIZER, Seen, summarize};
+use super::{chain, object};
+
+const MANAGER: &str = "k8slan-leader";
+
+/// Changes come in bursts, above all when a node comes up; they are summed up once.
+const GATHER: Duration = Duration::from_millis(300);
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The leader's work.
+pub struct Leader {
+    client: Client,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Kind {
+    Lan,
+    LanNode,
+    Node,
+}
+
+#[derive(Default)]
+struct Cache {
+    objects: BTreeMap<Kind, BTreeMap<(String, String), DynamicObject>>,
+    fresh: BTreeMap<Kind, BTreeMap<(String, String), DynamicObject>>,
+    complete: BTreeSet<Kind>,
+}
+
+impl Leader {
+    /// Leads through this client.
+    #[must_use]
+    pub fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    /// Does the leader's work until it is dropped.
+    pub async fn run(&self) {
+        let lan_nodes = resource("lan.k8slan.io", "v1beta1", "LANNode", "lannodes");
+        let nodes = resource("", "v1", "Node", "nodes");
+        let watches = [(Kind::Lan, object::lans()), (Kind::LanNode, lan_nodes), (Kind::Node, nodes)].map(
+            |(kind, resource)| {
+                let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+                let events = watch_objects(api, watcher::Config::default()).default_backoff();
+                events.map(move |event| (kind, event)).boxed()
+            },
+        );
+        let mut events = stream::select_all(watches);
+        let mut cache = Cache::default();
+        let mut due: Option<Instant> = None;
+        loop {
+            let settled = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                Some((kind, event)) = events.next() => match event {
+                    Ok(event) => {
+                        if cache.take(kind, event) && cache.complete.len() == 3 {
+                            due.get_or_insert_with(|| Instant::now() + GATHER);
+                        }
+                    }
+                    Err(error) => tracing::warn!(?kind, error = chain(&error), "the leader does not hear the API server"),
+                },
+                () = settled => {
+                    due = None;
+                    if let Err(error) = self.sum_up(&cache).await {
+                        tracing::warn!(error = chain(&error), "the leader cannot write");
+                        due = Some(Instant::now() + RETRY);
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    async fn sum_up(&self, cache: &Cache) -> Result<(), kube::Error> {
+        let now = Timestamp::now();
+        let now = format!("{now:.0}");
+        let alive = cache.alive();
+        let mut said: BTreeMap<(String, String), Vec<LanNodeSpec>> = BTreeMap::new();
+        for ((namespace, name), report) in cache.of(Kind::LanNode) {
+            let Ok(spec) = serde_json::from_value::<LanNodeSpec>(report.data["spec"].clone()) else {
+                continue;
+            };
+            match alive.get(&spec.node) {
+                None => self.delete_report(namespace, name).await?,
+                Some(false) => {}
+                Some(true) => said.entry((namespace.clone(), spec.lan.clone())).or_default().push(spec),
+            }
+        }
+        let mut result = Ok(());
+        for (key, lan) in cache.of(Kind::Lan) {
+            let nodes = said.get(key).map(Vec::as_slice).unwrap_or_default();
+            // One LAN that cannot be written must not keep the others from it.
+            if let Err(error) = self.sum_up_one(lan, nodes, &now).await {
+                result = Err(error);
+            }
+        }
+        result
+    }
+
+    async fn sum_up_one(
+        &self,
+        lan: &DynamicObject,
+        nodes: &[LanNodeSpec],
+        now: &str,
+    ) -> Result<(), kube::Error> {
+        let status = serde_json::from_value::<LanStatus>(lan.data["status"].clone()).ok();
+        let policy = serde_json::from_value::<DeletionPolicy>(lan.data["spec"]["deletionPolicy"].clone());
+        let deleting = lan.metadata.deletion_timestamp.is_some();
+        let seen = Seen {
+            generation: lan.metadata.generation.unwrap_or_default(),
+            deleting,
+            force: matches!(policy, Ok(DeletionPolicy::Force)),
+            status: status.as_ref(),
+            nodes: nodes.iter().collect(),
+        };
+        let summary = summarize(&seen, now);
+        let namespace = lan.metadata.namespace.as_deref().unwrap_or_default();
+        let name = lan.metadata.name.as_deref().unwrap_or_default();
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &object::lans());
+        if status.as_ref() != Some(&summary.status) {
+            let patch = json!({
+                "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN",
+                "metadata": { "name": name, "namespace": namespace },
+                "status": summary.status,
+            });
+            let params = PatchParams::apply(MANAGER).force();
+            gone_is_fine(api.patch_status(name, &params, &Patch::Apply(&patch)).await)?;
+        }
+        let finalizers = lan.metadata.finalizers.clone().unwrap_or_default();
+        let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
+        let next = match (held, deleting) {
+            (true, true) if summary.release => finalizers.into_iter().filter(|f| f != FINALIZER).collect(),
+            (false, false) => finalizers.into_iter().chain([FINALIZER.to_owned()]).collect::<Vec<_>>(),
+            _ => return Ok(()),
+        };
+        // Only as it was seen: somebody else's finalizer must not be lost.
+        let version = json!(lan.metadata.resource_version);
+        let mut patch = json!({ "metadata": { "finalizers": next } });
+        if status.as_ref() == Some(&summary.status) {
+            patch["metadata"]["resourceVersion"] = version;
+        } else {
+            // The status that was just written made another version; what it leads to is seen soon.
+            return Ok(());
+        }
+        gone_is_fine(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+    }
+
+    /// The report of a node that is no more.
+    async fn delete_report(&self, namespace: &str, name: &str) -> Result<(), kube::Error> {
+        let resource = resource("lan.k8slan.io", "v1beta1", "LANNode", "lannodes");
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
+        gone_is_fine(api.delete(name, &DeleteParams::default()).await)
+    }
+}
+
+fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+/// An object that went meanwhile needs nothing more, and one that changed is seen again.
+fn gone_is_fine<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+impl Cache {
+    /// Takes an event in, and says whether anything is to be summed up again.
+    fn take(&mut self, kind: Kind, event: Event<DynamicObject>) -> bool {
+        let key = |object: &DynamicObject| {
+            let metadata = &object.metadata;
+            (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+        };
+        match event {
+            Event::Init => {
+                self.fresh.insert(kind, BTreeMap::new());
+                false
+            }
+            Event::InitApply(object) => {
+                self.fresh.entry(kind).or_default().insert(key(&object), slim(kind, object));
+                false
+            }
+            Event::InitDone => {
+                self.objects.insert(kind, self.fresh.remove(&kind).unwrap_or_default());
+                self.complete.insert(kind);
+                true
+            }
+            Event::Apply(object) => {
+                let (key, object) = (key(&object), slim(kind, object));
+                let last = self.objects.entry(kind).or_default().insert(key, object.clone());
+                // A node's heartbeat means nothing here.
+                kind != Kind::Node || last.is_none_or(|last| last.data != object.data)
+            }
+            Event::Delete(object) => self.objects.entry(kind).or_default().remove(&key(&object)).is_some(),
+        }
+    }
+
+    fn of(&self, kind: Kind) -> impl Iterator<Item = (&(String, String), &DynamicObject)> {
+        self.objects.get(&kind).into_iter().flatten()
+    }
+
+    /// The nodes that there are, and whether the kubelet of each is heard.
+    fn alive(&self) -> BTreeMap<String, bool> {
+        let nodes = self.of(Kind::Node);
+        nodes.map(|((_, name), node)| (name.clone(), node.data["ready"] == json!(true))).collect()
+    }
+}
+
+/// Of nodes, only what is looked at is kept: there are hundreds, and each is large.
+fn slim(kind: Kind, mut object: DynamicObject) -> DynamicObject {
+    object.metadata.managed_fields = None;
+    if kind == Kind::Node {
+        let conditions = object.data["status"]["conditions"].as_array();
+        let ready = conditions.and_then(|list| list.iter().find(|c| c["type"] == "Ready"));
+        let ready = ready.is_none_or(|condition| condition["status"] == "True");
+        object.metadata.annotations = None;
+        object.metadata.labels = None;
+        object.data = Value::Object(serde_json::Map::from_iter([("ready".to_owned(), json!(ready))]));
+    }
+    object
+}

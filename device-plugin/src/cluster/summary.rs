@@ -1,0 +1,295 @@
+//! What all nodes together say of a LAN. Pure: the leader reads objects, asks here, and writes.
+
+use lan::{Condition, LanNodeSpec, LanStatus};
+
+/// A deleted LAN waits for its last attachment only while this stands on it.
+pub const FINALIZER: &str = "lan.k8slan.io/in-use";
+
+/// How many nodes or pods a message names.
+const NAMED: usize = 5;
+
+/// A LAN as the leader sees it.
+#[derive(Clone, Debug, Default)]
+pub struct Seen<'a> {
+    /// The generation of its specification.
+    pub generation: i64,
+    /// Whether somebody deleted it.
+    pub deleting: bool,
+    /// Whether it goes without waiting.
+    pub force: bool,
+    /// What its status says now.
+    pub status: Option<&'a LanStatus>,
+    /// What the nodes say of it. A node that is not alive speaks no more.
+    pub nodes: Vec<&'a LanNodeSpec>,
+}
+
+/// What the leader makes of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    /// The status to write.
+    pub status: LanStatus,
+    /// Whether a deleted LAN may go.
+    pub release: bool,
+}
+
+/// Sums up. `now` is the time of conditions that change, RFC 3339.
+#[must_use]
+pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
+    let mut nodes = seen.nodes.clone();
+    nodes.sort_by(|a, b| a.node.cmp(&b.node));
+    // A node that refuses the LAN, or has no part in it, is not one that it should be ready on.
+    let ready = nodes.iter().filter(|node| node.ready.holds).count();
+    let accepted = accepted(&nodes);
+    let readiness = readiness(&nodes, ready);
+    let uniform = uniform(&nodes);
+    let mut users: Vec<String> = nodes
+        .iter()
+        .flat_map(|node| {
+            node.attachments.iter().map(move |a| format!("{} on {} (spoke {})", a.by, node.node, a.spoke))
+        })
+        .collect();
+    users.sort();
+    let mut conditions = vec![("Accepted", accepted), ("Ready", readiness), ("MtuUniform", uniform)];
+    let release = seen.deleting && (seen.force || users.is_empty());
+    if seen.deleting {
+        let waits = match (users.len(), seen.force) {
+            (0, _) => state("True", "Unused", "nothing is attached: the LAN goes".into()),
+            (_, true) => {
+                state("True", "Forced", "deletionPolicy is Force: the LAN goes, and cuts pods off".into())
+            }
+            (count, false) => state(
+                "True",
+                "InUse",
+                format!(
+                    "waits for {count} attachments: {}; delete those pods, or set deletionPolicy: Force",
+                    some_of(&users)
+                ),
+            ),
+        };
+        conditions.push(("Deleting", waits));
+    }
+    let reason = conditions
+        .iter()
+        .find(
+            |(kind, state)| if *kind == "Deleting" { state.status == "True" } else { state.status != "True" },
+        )
+        .map(|(_, state)| state.reason.to_owned());
+    let conditions = conditions
+        .into_iter()
+        .map(|(kind, state)| {
+            let last = seen.status.and_then(|status| status.conditions.iter().find(|c| c.kind == kind));
+            let since =
+                last.filter(|last| last.status == state.status).map(|last| last.last_transition_time.clone());
+            Condition {
+                kind: kind.to_owned(),
+                status: state.status.to_owned(),
+                reason: state.reason.to_owned(),
+                message: state.message,
+                last_transition_time: since.unwrap_or_else(|| now.to_owned()),
+                observed_generation: Some(seen.generation),
+            }
+        })
+        .collect();
+    let status = LanStatus {
+        observed_generation: Some(seen.generation),
+        conditions,
+        nodes: Some(format!("{ready}/{}", nodes.len())),
+        reason,
+        mtu: nodes.iter().filter_map(|node| node.mtu).min(),
+        attachments: Some(i64::try_from(users.len()).unwrap_or(i64::MAX)),
+        waiting_for: if seen.deleting && !release { users } else { Vec::new() },
+    };
+    Summary { status, release }
+}
+
+struct State {
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+fn state(status: &'static str, reason: &str, message: String) -> State {
+    State { status, reason: reason.to_owned(), message }
+}
+
+fn accepted(nodes: &[&LanNodeSpec]) -> State {
+    match nodes.iter().find(|node| !node.accepted.holds) {
+        Some(node) => state("False", &node.accepted.reason, node.accepted.message.clone()),
+        None if nodes.is_empty() => state("Unknown", "NoNode", "no node has looked at it yet".into()),
+        None => state("True", "Accepted", String::new()),
+    }
+}
+
+fn readiness(nodes: &[&LanNodeSpec], ready: usize) -> State {
+    let Some(first) = nodes.iter().find(|node| !node.ready.holds) else {
+        return match ready {
+            0 => state("Unknown", "NoNode", "no node has looked at it yet".into()),
+            _ => state("True", "Built", format!("built on {ready} nodes")),
+        };
+    };
+    let waiting: Vec<_> = nodes
+        .iter()
+        .filter(|node| !node.ready.holds)
+        .map(|node| format!("{}: {}", node.node, node.ready.message))
+        .collect();
+    state("False", &first.ready.reason, some_of(&waiting))
+}
+
+fn uniform(nodes: &[&LanNodeSpec]) -> State {
+    let with: Vec<_> = nodes.iter().filter_map(|node| Some((node.node.as_str(), node.mtu?))).collect();
+    let (least, most) = (with.iter().min_by_key(|(_, mtu)| mtu), with.iter().max_by_key(|(_, mtu)| mtu));
+    match (least, most) {
+        (Some((small, least)), Some((large, most))) if least != most => state(
+            "False",
+            "UnequalMtu",
+            format!(
+                "{small} has {least} and {large} has {most}: large frames between them are lost; set spec.mtu to {least}, \
+                 or raise the underlay's MTU on {small}"
+            ),
+        ),
+        _ => state("True", "Uniform", String::new()),
+    }
+}
+
+fn some_of(texts: &[String]) -> String {
+    let mut text = texts.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
+    if texts.len() > NAMED {
+        text.push_str(&format!("; and {} more", texts.len() - NAMED));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use lan::{Report, SpokeUse};
+
+    use super::*;
+
+    fn report(holds: bool, reason: &str, message: &str) -> Report {
+        Report { holds, reason: reason.into(), message: message.into() }
+    }
+
+    fn node(name: &str, mtu: i64) -> LanNodeSpec {
+        LanNodeSpec {
+            lan: "lan-test".into(),
+            node: name.into(),
+            observed_generation: Some(1),
+            accepted: report(true, "Accepted", ""),
+            ready: report(true, "Built", ""),
+            underlay: Some("eth1".into()),
+            mtu: Some(mtu),
+            attachments: Vec::new(),
+        }
+    }
+
+    fn of(nodes: &[LanNodeSpec], edit: impl FnOnce(&mut Seen<'_>)) -> Summary {
+        let mut seen = Seen { generation: 1, nodes: nodes.iter().collect(), ..Seen::default() };
+        edit(&mut seen);
+        summarize(&seen, "2026-11-21T08:00:00Z")
+    }
+
+    fn condition<'a>(summary: &'a Summary, kind: &str) -> (&'a str, &'a str, &'a str) {
+        let found = summary.status.conditions.iter().find(|c| c.kind == kind).unwrap();
+        (&found.status, &found.reason, &found.message)
+    }
+
+    #[test]
+    fn all_is_well() {
+        let summary = of(&[node("worker1", 1426), node("worker2", 1426)], |_| {});
+        assert_eq!(summary.status.nodes.as_deref(), Some("2/2"));
+        assert_eq!((summary.status.mtu, summary.status.reason.as_deref()), (Some(1426), None));
+        assert_eq!(condition(&summary, "Ready"), ("True", "Built", "built on 2 nodes"));
+        assert!(!summary.release && summary.status.waiting_for.is_empty());
+    }
+
+    #[test]
+    fn no_node_yet_is_unknown() {
+        assert_eq!(condition(&of(&[], |_| {}), "Accepted").0, "Unknown");
+        assert_eq!(condition(&of(&[], |_| {}), "Ready").0, "Unknown");
+    }
+
+    #[test]
+    fn a_node_that_cannot_is_named() {
+        let mut bad = node("worker2", 1426);
+        bad.ready = report(false, "UnderlayMissing", "underlay eth2 is missing");
+        let summary = of(&[bad, node("worker1", 1426)], |_| {});
+        assert_eq!(
+            condition(&summary, "Ready"),
+            ("False", "UnderlayMissing", "worker2: underlay eth2 is missing")
+        );
+        assert_eq!(summary.status.nodes.as_deref(), Some("1/2"));
+        assert_eq!(summary.status.reason.as_deref(), Some("UnderlayMissing"));
+    }
+
+    #[test]
+    fn many_nodes_that_cannot_fit_into_a_message() {
+        let nodes: Vec<_> = (0..200)
+            .map(|n| {
+                let mut node = node(&format!("worker{n:03}"), 1426);
+                node.ready = report(false, "UnderlayMissing", "underlay eth2 is missing");
+                node
+            })
+            .collect();
+        let summary = of(&nodes, |_| {});
+        let (_, _, message) = condition(&summary, "Ready");
+        assert!(message.ends_with("; and 195 more") && message.len() < 1000, "{message}");
+    }
+
+    #[test]
+    fn unequal_mtus_give_the_least_and_say_whose() {
+        let summary = of(&[node("a", 8926), node("b", 1426), node("c", 8926)], |_| {});
+        assert_eq!(summary.status.mtu, Some(1426));
+        let (status, reason, message) = condition(&summary, "MtuUniform");
+        assert_eq!((status, reason), ("False", "UnequalMtu"));
+        assert!(message.contains("b has 1426") && message.contains("set spec.mtu to 1426"), "{message}");
+    }
+
+    #[test]
+    fn a_conflict_is_the_lans_and_not_the_nodes() {
+        let mut loser = node("a", 1426);
+        loser.accepted = report(false, "Conflict", "VNI 222 belongs to LAN x/first");
+        loser.ready = report(false, "NotAccepted", "VNI 222 belongs to LAN x/first");
+        let summary = of(&[loser], |_| {});
+        assert_eq!(condition(&summary, "Accepted"), ("False", "Conflict", "VNI 222 belongs to LAN x/first"));
+        assert_eq!(summary.status.reason.as_deref(), Some("Conflict"));
+    }
+
+    #[test]
+    fn times_change_with_the_status_only() {
+        let bad = || {
+            let mut node = node("a", 1426);
+            node.ready = report(false, "UnderlayMissing", "underlay eth1 is missing");
+            node
+        };
+        let first = of(&[bad()], |_| {}).status;
+        let mut other = bad();
+        other.ready.message = "underlay eth1 is missing, still".into();
+        let nodes = [other];
+        let seen =
+            Seen { generation: 1, status: Some(&first), nodes: nodes.iter().collect(), ..Seen::default() };
+        let same = summarize(&seen, "2027-01-01T00:00:00Z").status;
+        assert!(same.conditions.iter().all(|c| c.last_transition_time == "2026-11-21T08:00:00Z"));
+        let nodes = [node("a", 1426)];
+        let seen =
+            Seen { generation: 1, status: Some(&first), nodes: nodes.iter().collect(), ..Seen::default() };
+        let next = summarize(&seen, "2027-01-01T00:00:00Z").status;
+        let ready = next.conditions.iter().find(|c| c.kind == "Ready").unwrap();
+        assert_eq!(ready.last_transition_time, "2027-01-01T00:00:00Z");
+    }
+
+    #[test]
+    fn a_deleted_lan_waits_for_its_last_pod() {
+        let mut used = node("worker1", 1426);
+        used.attachments = vec![SpokeUse { spoke: "pod1".into(), by: "default/vm".into() }];
+        let nodes = [used, node("worker2", 1426)];
+        let waits = of(&nodes, |seen| seen.deleting = true);
+        assert!(!waits.release);
+        assert_eq!(waits.status.waiting_for, ["default/vm on worker1 (spoke pod1)"]);
+        assert_eq!(condition(&waits, "Deleting").1, "InUse");
+        assert_eq!(waits.status.reason.as_deref(), Some("InUse"));
+        // A dead node's reports are not among those that are looked at.
+        assert!(of(&nodes[1..], |seen| seen.deleting = true).release);
+        let forced = of(&nodes, |seen| (seen.deleting, seen.force) = (true, true));
+        assert!(forced.release && forced.status.waiting_for.is_empty());
+    }
+}

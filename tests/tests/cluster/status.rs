@@ -1,0 +1,306 @@
+//! Reports of nodes, the leader that sums them up, and LANs that are deleted while in use.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8slan_device_plugin::cluster::{
+    Election, FINALIZER, LanReport, Leader, Mirror, Reporter, Reports, Timing,
+};
+use k8slan_tests::apiserver::ApiServer;
+use lan::{LanKey, Report, SpokeUse};
+use serde_json::{Value, json};
+use testnet::{Error, Outcome, Stop, Trial, eventually, tests};
+use tokio::sync::{oneshot, watch};
+
+use crate::mirror::lan;
+use crate::{Background, check};
+
+const GROUP: &str = "lan.k8slan.io/v1beta1";
+const LEASES: &str = "coordination.k8s.io/v1";
+const SOON: Duration = Duration::from_secs(5);
+const LATER: Duration = Duration::from_secs(15);
+const QUICK: Timing = Timing {
+    lease: Duration::from_secs(2),
+    renew: Duration::from_millis(300),
+    look: Duration::from_millis(300),
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    tests![
+        nodes_report_and_the_leader_sums_up,
+        nothing_is_written_when_nothing_changes,
+        a_deleted_lan_waits_for_its_last_pod,
+        force_does_not_wait,
+        a_dead_node_blocks_nothing,
+        reports_survive_a_refusing_server,
+        another_leads_when_the_leader_dies,
+        a_leader_that_stops_gives_the_lease_back,
+    ]
+}
+
+/// One node's daemon, as far as the cluster sees it.
+struct Node {
+    reports: watch::Sender<Arc<Reports>>,
+    stop: Option<oneshot::Sender<()>>,
+    background: Background,
+}
+
+impl Node {
+    fn start(server: &ApiServer, dir: &Path, name: &str) -> Result<Self, Stop> {
+        let object = json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
+            "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+        });
+        server.put("nodes", object);
+        let background = Background::new();
+        let client = background.client(&server.url());
+        let mirror = Mirror::new(client.clone(), Vec::new(), dir.join(name))?;
+        let (reports, receiver) = watch::channel(Arc::new(Reports::new()));
+        let reporter = Reporter::new(client.clone(), name.to_owned(), receiver, mirror.hearing());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let name = name.to_owned();
+        background.runtime().spawn(async move {
+            let election = Election::new(client.clone(), "k8slan-system", "k8slan-leader", &name, QUICK);
+            let leader = Leader::new(client);
+            let stopped = async {
+                let _ = stopped.await;
+            };
+            tokio::join!(mirror.run(), reporter.run(), election.run(|| leader.run(), stopped)).0
+        });
+        Ok(Self { reports, stop: Some(stop), background })
+    }
+
+    fn report(&self, lans: &[(&str, LanReport)]) {
+        let reports: BTreeMap<LanKey, LanReport> =
+            lans.iter().map(|(key, report)| (key.parse().unwrap(), report.clone())).collect();
+        self.reports.send_replace(Arc::new(reports));
+    }
+
+    /// Ends as on SIGTERM.
+    fn stop(mut self) {
+        let _ = self.stop.take().map(|stop| stop.send(()));
+        std::thread::sleep(Duration::from_millis(300));
+        drop(self.background);
+    }
+}
+
+fn built(mtu: u32, users: &[(&str, &str)]) -> LanReport {
+    let said = |reason: &str| Report { holds: true, reason: reason.into(), message: String::new() };
+    LanReport {
+        accepted: said("Accepted"),
+        ready: said("Built"),
+        underlay: Some("eth1".into()),
+        mtu: Some(mtu),
+        attachments: users
+            .iter()
+            .map(|(spoke, by)| SpokeUse { spoke: (*spoke).into(), by: (*by).into() })
+            .collect(),
+    }
+}
+
+fn broken(reason: &str, message: &str) -> LanReport {
+    let ready = Report { holds: false, reason: reason.into(), message: message.into() };
+    LanReport { ready, mtu: None, ..built(1426, &[]) }
+}
+
+fn status(server: &ApiServer, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value, Error> {
+    eventually(limit, || match server.get("lans", GROUP, "a/one") {
+        Some(lan) if wanted(&lan["status"]) => Ok(lan),
+        other => Err(format!("{other:?}")),
+    })
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+    let list = status["conditions"].as_array();
+    list.and_then(|list| list.iter().find(|c| c["type"] == kind)).unwrap_or(&Value::Null)
+}
+
+fn nodes_report_and_the_leader_sums_up() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let one = Node::start(&server, dir.path(), "worker1")?;
+    let two = Node::start(&server, dir.path(), "worker2")?;
+    one.report(&[("a/one", built(1426, &[("s1", "default/web")]))]);
+    two.report(&[("a/one", broken("UnderlayMissing", "underlay eth2 is missing: add it"))]);
+    let found = status(&server, SOON, |status| status["nodes"] == "1/2")?;
+    check!(found["status"]["attachments"] == 1 && found["status"]["reason"] == "UnderlayMissing", "{found}");
+    let ready = condition(&found["status"], "Ready");
+    check!(ready["status"] == "False", "{found}");
+    check!(ready["message"] == "worker2: underlay eth2 is missing: add it", "{found}");
+    check!(condition(&found["status"], "Accepted")["status"] == "True", "{found}");
+    two.report(&[("a/one", built(8926, &[]))]);
+    let found = status(&server, SOON, |status| status["nodes"] == "2/2")?;
+    check!(condition(&found["status"], "Ready")["status"] == "True", "{found}");
+    check!(found["status"]["mtu"] == 1426, "{found}");
+    check!(condition(&found["status"], "MtuUniform")["reason"] == "UnequalMtu", "{found}");
+    let reports = server.keys("lannodes", GROUP);
+    check!(reports.iter().eq(["a/one.worker1", "a/one.worker2"]), "{reports:?}");
+    let report = server.get("lannodes", GROUP, "a/one.worker1").unwrap();
+    check!(report["spec"]["attachments"] == json!([{ "spoke": "s1", "by": "default/web" }]), "{report}");
+    Ok(())
+}
+
+fn writes(server: &ApiServer) -> Vec<String> {
+    // The lease is renewed all the time, as it must be.
+    let is_write = |line: &&String| !line.starts_with("GET ") && !line.contains("/leases");
+    server.requests().iter().filter(is_write).cloned().collect()
+}
+
+fn nothing_is_written_when_nothing_changes() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let one = Node::start(&server, dir.path(), "worker1")?;
+    let two = Node::start(&server, dir.path(), "worker2")?;
+    for node in [&one, &two] {
+        node.report(&[("a/one", built(1426, &[]))]);
+    }
+    status(&server, SOON, |status| status["nodes"] == "2/2")?;
+    std::thread::sleep(Duration::from_secs(1));
+    let before = writes(&server);
+    for node in [&one, &two] {
+        node.report(&[("a/one", built(1426, &[]))]);
+    }
+    // A heartbeat of a node, a watch that ends, and time.
+    let mut heartbeat = server.get("nodes", "v1", "/worker1").unwrap();
+    heartbeat["status"]["conditions"][0]["lastHeartbeatTime"] = json!("2026-11-21T09:00:00Z");
+    server.put("nodes", heartbeat);
+    server.hang_up();
+    std::thread::sleep(Duration::from_secs(2));
+    let after = writes(&server);
+    check!(after.len() == before.len(), "written: {:?}", &after[before.len()..]);
+    Ok(())
+}
+
+/// A LAN that is deleted before anybody held it goes at once.
+fn is_held(server: &ApiServer) -> Result<(), Error> {
+    eventually(LATER, || match server.get("lans", GROUP, "a/one") {
+        Some(lan) if lan["metadata"]["finalizers"] == json!([FINALIZER]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+}
+
+fn deleting(server: &ApiServer, dir: &Path, users: &[(&str, &str)], force: bool) -> Result<Node, Stop> {
+    let mut object = lan("a", "one", 1);
+    if force {
+        object["spec"]["deletionPolicy"] = json!("Force");
+    }
+    server.put("lans", object);
+    let node = Node::start(server, dir, "worker1")?;
+    node.report(&[("a/one", built(1426, users))]);
+    is_held(server)?;
+    status(server, SOON, |status| status["attachments"] == users.len())?;
+    server.delete("lans", GROUP, "a/one");
+    Ok(node)
+}
+
+fn gone(server: &ApiServer, limit: Duration) -> Result<(), Error> {
+    eventually(limit, || match server.get("lans", GROUP, "a/one") {
+        None => Ok(()),
+        Some(lan) => Err(lan.to_string()),
+    })
+}
+
+fn a_deleted_lan_waits_for_its_last_pod() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    let node = deleting(&server, dir.path(), &[("s1", "default/web")], false)?;
+    let found = status(&server, SOON, |status| status["reason"] == "InUse")?;
+    check!(found["status"]["waitingFor"] == json!(["default/web on worker1 (spoke s1)"]), "{found}");
+    check!(dir.path().join("worker1/a.one.yaml").exists(), "it is built as long as it is used");
+    node.report(&[("a/one", built(1426, &[]))]);
+    gone(&server, SOON)?;
+    eventually(SOON, || match dir.path().join("worker1/a.one.yaml").exists() {
+        true => Err("the LAN's file is still there".into()),
+        false => Ok(()),
+    })?;
+    let reports = server.keys("lannodes", GROUP);
+    check!(reports.is_empty(), "{reports:?}");
+    Ok(())
+}
+
+fn force_does_not_wait() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    let _node = deleting(&server, dir.path(), &[("s1", "default/web")], true)?;
+    gone(&server, SOON)?;
+    Ok(())
+}
+
+fn a_dead_node_blocks_nothing() -> Outcome {
+    for dies in ["is not heard", "is gone"] {
+        let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+        let _node = deleting(&server, dir.path(), &[], false)?;
+        gone(&server, SOON)?;
+        server.put("lans", lan("a", "one", 1));
+        let dead = Node::start(&server, dir.path(), "worker9")?;
+        dead.report(&[("a/one", built(1426, &[("s1", "default/web")]))]);
+        status(&server, LATER, |status| status["attachments"] == 1)?;
+        is_held(&server)?;
+        drop(dead);
+        server.delete("lans", GROUP, "a/one");
+        status(&server, LATER, |status| status["reason"] == "InUse")?;
+        if dies == "is gone" {
+            server.delete("nodes", "v1", "/worker9");
+        } else {
+            let mut node = server.get("nodes", "v1", "/worker9").unwrap();
+            node["status"]["conditions"][0]["status"] = json!("Unknown");
+            server.put("nodes", node);
+        }
+        gone(&server, LATER)?;
+    }
+    Ok(())
+}
+
+fn reports_survive_a_refusing_server() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    status(&server, SOON, |status| status["nodes"] == "1/1")?;
+    server.fault(|faults| faults.errors = vec![("PATCH".into(), 503)]);
+    node.report(&[("a/one", broken("UnderlayMissing", "underlay eth1 is missing"))]);
+    std::thread::sleep(Duration::from_secs(2));
+    server.fault(|faults| faults.errors.clear());
+    status(&server, LATER, |status| status["nodes"] == "0/1")?;
+    Ok(())
+}
+
+fn holder(server: &ApiServer, limit: Duration, wanted: impl Fn(&str) -> bool) -> Result<String, Error> {
+    eventually(limit, || {
+        let lease = server.get("leases", LEASES, "k8slan-system/k8slan-leader");
+        let lease = lease.unwrap_or_default();
+        match lease["spec"]["holderIdentity"].as_str() {
+            Some(name) if wanted(name) => Ok(name.to_owned()),
+            _ => Err(lease.to_string()),
+        }
+    })
+}
+
+fn another_leads_when_the_leader_dies() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let one = Node::start(&server, dir.path(), "worker1")?;
+    holder(&server, SOON, |name| name == "worker1")?;
+    let two = Node::start(&server, dir.path(), "worker2")?;
+    std::thread::sleep(Duration::from_secs(3));
+    holder(&server, SOON, |name| name == "worker1")?;
+    drop(one);
+    holder(&server, LATER, |name| name == "worker2")?;
+    two.report(&[("a/one", built(1426, &[]))]);
+    status(&server, LATER, |status| status["nodes"] == "1/1")?;
+    let lease = server.get("leases", LEASES, "k8slan-system/k8slan-leader").unwrap();
+    check!(lease["spec"]["leaseTransitions"] == 1, "{lease}");
+    Ok(())
+}
+
+fn a_leader_that_stops_gives_the_lease_back() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    let one = Node::start(&server, dir.path(), "worker1")?;
+    holder(&server, SOON, |name| name == "worker1")?;
+    one.stop();
+    let lease = server.get("leases", LEASES, "k8slan-system/k8slan-leader").unwrap();
+    check!(lease["spec"]["holderIdentity"].is_null(), "{lease}");
+    let _two = Node::start(&server, dir.path(), "worker2")?;
+    holder(&server, Duration::from_secs(1), |name| name == "worker2")?;
+    Ok(())
+}
