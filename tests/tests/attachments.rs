@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         a_reboot_gives_the_same_device_node,
         a_spoke_in_use_is_never_stolen,
         deleting_twice_late_or_early_succeeds,
+        a_pod_dies_under_an_open_tap,
         a_freed_tap_minor_never_leads_to_another_pod,
         two_nodes_keep_their_own_device_nodes,
         the_machines_own_devtmpfs_works_too,
@@ -125,6 +126,29 @@ fn deleting_twice_late_or_early_succeeds() -> Outcome {
     call.netns = None;
     worker.cni("macvtap", "DEL", &call)?;
     assert_eq!(Traces::of(&worker, &lan())?, before);
+    Ok(())
+}
+
+fn a_pod_dies_under_an_open_tap() -> Outcome {
+    let (_switch, worker) = one_worker(&lan())?;
+    let before = Traces::of(&worker, &lan())?;
+    let pod = joined(&worker, "a", "10.0.0.1/24")?;
+    let held = Tap::open(&worker, &format!("/dev/tap{}", index(&pod)))?;
+    let call = pod.call("net1", &on_spoke("a"));
+    // The sandbox goes while the VM monitor still has the device.
+    pod.remove()?;
+    worker.cni("macvtap", "DEL", &call)?;
+    assert_eq!(Traces::of(&worker, &lan())?, before);
+    let next = joined(&worker, "a", "10.0.0.1/24")?;
+    let _b = joined(&worker, "b", "10.0.0.2/24")?;
+    perfect(&next, "10.0.0.2")?;
+    // What the old monitor sends now reaches nobody.
+    let ear = testnet::PacketSocket::open(&next, "net1")?;
+    let mut frame = vec![0xff; 6];
+    frame.extend_from_slice(&[2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
+    frame.extend_from_slice(&[7; 50]);
+    let _ = held.send(&frame);
+    assert_eq!(ear.find(Duration::from_millis(200), |seen| seen.bytes == frame)?, None);
     Ok(())
 }
 

@@ -19,7 +19,7 @@ pub fn needs(program: &str) -> Result<(), Stop> {
             .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"])
             .any(|dir| Path::new(dir).join(program).is_file())
     };
-    if found { Ok(()) } else { Err(missing(program, &format!("needs {program}, which is not installed"))) }
+    if found { Ok(()) } else { Err(missing(program, &format!("needs {program}: `make test` provides it"))) }
 }
 
 /// The test needs a kernel that knows this kind of link (`ip link add type …`).
