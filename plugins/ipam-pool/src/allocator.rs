@@ -585,7 +585,8 @@ impl<'a> Allocator<'a> {
             interface: kept.interface.clone(),
             queue: kept.queue,
             holders: Vec::new(),
-            since: self.now,
+            // Before anything of this boot.
+            since: Millis(0),
         };
         self.book.set_slot(address, &Slot::Leased(lease.clone()))?;
         Ok(self.book.add_owned(&kept.owner, address, &lease)?)

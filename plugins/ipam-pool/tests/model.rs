@@ -351,8 +351,9 @@ impl World {
         let kept = self.store.kept().clone();
         let mut expected: Vec<Addr> = Vec::new();
         self.model.states.retain(|address, state| match state {
-            State::Leased { sticky: true, holders, .. } => {
+            State::Leased { sticky: true, holders, since, .. } => {
                 holders.clear();
+                *since = 0;
                 expected.push(*address);
                 true
             }
@@ -429,7 +430,12 @@ fn holders((address, slot): (Addr, Slot)) -> Vec<(Addr, Attachment)> {
 }
 
 fn play(steps: &[Step], order: Order) {
-    let mut world = World { store: MemoryStore::default(), model: Model::default(), sets: sets(0), order };
+    let mut world = World {
+        store: MemoryStore::default(),
+        model: Model { now: 1, ..Model::default() },
+        sets: sets(0),
+        order,
+    };
     for (i, step) in steps.iter().enumerate() {
         world.run(step);
         // Comparing everything is most of the work.
