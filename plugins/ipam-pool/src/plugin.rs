@@ -80,6 +80,7 @@ impl Plugin for IpamPool {
         }
         let conflicts = conflicts()?;
         let mut store = HostStore::open(&node.place, &network.key)?;
+        store.reserve()?;
         if !conflicts.is_empty() {
             report_conflicts(&mut store, &network, &seeker, &asked, &conflicts)?;
         }

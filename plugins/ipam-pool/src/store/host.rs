@@ -167,6 +167,14 @@ impl HostStore {
         Ok((Self { leases: Some(table), state, _lock: lock }, true))
     }
 
+    /// Sees to it that the disk has room for what ADD writes and for DELs after it.
+    ///
+    /// # Errors
+    /// It has not.
+    pub fn reserve(&self) -> Result<(), StoreError> {
+        self.leases()?.reserve()
+    }
+
     /// Keeps the file mapped and the pool locked until the process ends, which is about to: taking both
     /// apart would only cost time.
     pub fn leave_open(self) {
@@ -276,6 +284,9 @@ fn write_kept(path: &Path, changes: &[(Addr, Option<Kept>)]) -> Result<(), Store
             create(path, Sync::Always, None, None)?
         }
     };
+    if changes.iter().any(|(_, kept)| kept.is_some()) {
+        table.reserve()?;
+    }
     let mut change = table.change()?;
     let mut changed = false;
     for (address, kept) in changes {

@@ -1,9 +1,10 @@
 use std::fs::File;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
+use nix::fcntl::{FallocateFlags, fallocate};
 
 use crate::store::{Entry, StoreError};
 
@@ -11,7 +12,11 @@ use crate::store::{Entry, StoreError};
 /// it is used.
 const MAP_SIZE: usize = 1 << 30;
 
-/// LMDB's page size here: the machine's.
+/// Space that giving addresses back finds on a full disk, in bytes. A change rewrites some ten pages,
+/// and the pages that it frees serve the one after the next.
+const RESERVE: u64 = 128 << 10;
+
+/// The two pages at the beginning, of which the newer one counts.
 const META_PAGES: usize = 2;
 
 /// Whether a change has to survive a loss of power.
@@ -31,6 +36,8 @@ pub(crate) enum Sync {
 pub(crate) struct Table {
     env: Env<WithoutTls>,
     path: PathBuf,
+    /// The file's length and the space that it has on the disk, when it was opened.
+    size: (u64, u64),
 }
 
 /// A change of a [`Table`] that is not committed yet.
@@ -44,19 +51,47 @@ impl Table {
     /// Opens a file; `None` where there is none.
     pub(crate) fn open(path: &Path, sync: Sync) -> Result<Option<Self>, StoreError> {
         match File::open(path) {
-            Ok(file) => check_header(&file, path)?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(StoreError::io("open", path, source)),
+            Ok(file) => Self::map(path, sync, check_header(&file, path)?).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::io("open", path, source)),
         }
-        Self::map(path, sync).map(Some)
     }
 
     /// Makes a file that is not there yet.
     pub(crate) fn create(path: &Path, sync: Sync) -> Result<Self, StoreError> {
-        Self::map(path, sync)
+        Self::map(path, sync, (0, 0))
     }
 
-    fn map(path: &Path, sync: Sync) -> Result<Self, StoreError> {
+    /// Sees to it that there is space for some changes more than the one that is about to be made: what
+    /// gives addresses back needs space too, and must not find the disk full.
+    pub(crate) fn reserve(&self) -> Result<(), StoreError> {
+        let (len, space) = self.size;
+        if space >= len + RESERVE {
+            return Ok(());
+        }
+        let reserved = File::options().write(true).open(&self.path).and_then(|file| {
+            let bytes = i64::try_from(len + 2 * RESERVE).map_err(std::io::Error::other)?;
+            Ok(fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes)?)
+        });
+        match reserved {
+            // A file system that cannot say so beforehand.
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+            Err(_) if self.unused() + space.saturating_sub(len) >= RESERVE => Ok(()),
+            Err(source) => Err(StoreError::io("reserve space for", &self.path, source)),
+            Ok(()) => Ok(()),
+        }
+    }
+
+    /// Space inside the file that nothing uses any more, in bytes; a few pages too much, since LMDB's
+    /// own list of them counts as unused.
+    fn unused(&self) -> u64 {
+        let stat = self.env.unnamed_database_stat();
+        let used = META_PAGES + stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
+        let all = self.env.info().last_page_number + 1;
+        (all.saturating_sub(used) * page_size()) as u64
+    }
+
+    fn map(path: &Path, sync: Sync, size: (u64, u64)) -> Result<Self, StoreError> {
         let mut flags = EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD;
         if sync == Sync::Never {
             flags |= EnvFlags::NO_SYNC;
@@ -69,7 +104,7 @@ impl Table {
         // file does not outlive the kernel. A damaged file that makes LMDB touch what is not there ends
         // the process (see `Guard`), it does not corrupt another.
         let env = unsafe { options.flags(flags).open(path) }.map_err(|error| failed("open", path, error))?;
-        Ok(Self { env, path: path.to_owned() })
+        Ok(Self { env, path: path.to_owned(), size })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -137,14 +172,14 @@ fn owned((key, value): (&[u8], &[u8])) -> Entry {
 
 /// Refuses a file that LMDB would stumble over, or would take for a new one: the first bytes of its
 /// two meta pages (`struct MDB_page` and `MDB_meta` in LMDB's mdb.c).
-fn check_header(file: &File, path: &Path) -> Result<(), StoreError> {
+fn check_header(file: &File, path: &Path) -> Result<(u64, u64), StoreError> {
     const MAGIC: u32 = 0xBEEF_C0DE;
     const VERSION: u32 = 1;
     const IS_META: u16 = 0x08;
     const HEAD: usize = 48;
-    // SAFETY of the numbers: sysconf's page size, as LMDB takes it for new files.
     let page = page_size();
-    let len = file.metadata().map_err(|source| StoreError::io("look at", path, source))?.len();
+    let meta = file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
+    let len = meta.len();
     if len < (META_PAGES * page) as u64 {
         return Err(StoreError::damaged(path, &format!("it has only {len} bytes")));
     }
@@ -165,7 +200,7 @@ fn check_header(file: &File, path: &Path) -> Result<(), StoreError> {
             return Err(StoreError::damaged(path, &format!("LMDB's format {} is not known", word(20))));
         }
     }
-    Ok(())
+    Ok((len, meta.blocks() * 512))
 }
 
 fn page_size() -> usize {

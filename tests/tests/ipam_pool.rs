@@ -1,0 +1,819 @@
+//! ipam-pool as runtimes and people use it: the verbs, pool files, owners, bad input, and host-local's own
+//! behaviours run against both.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+use testnet::{CniCall, CniError, Node, Outcome, Pod, Stop, needs, program, workspace};
+
+fn main() -> ExitCode {
+    testnet::main(testnet::tests![
+        as_host_local_where_it_is_right,
+        better_than_host_local_where_it_is_not,
+        an_attachment_gets_the_same_again_and_gives_it_back,
+        addresses_asked_for,
+        a_full_pool_answers_cleanly,
+        nodes_have_their_parts,
+        the_documents_pools_are_read_and_lie_beside_one_another,
+        fixed_service_addresses_stay_their_owners,
+        sticky_pods_keep_their_address_over_a_reboot,
+        sticky_vms_migrate,
+        gc_and_sweep_free_what_is_gone,
+        check_compares_what_was_promised,
+        a_pool_that_changed_keeps_its_leases,
+        overlapping_pools_are_refused,
+        a_namespace_without_permission_gets_nothing,
+        taken_addresses_are_quarantined,
+        people_see_and_release,
+        host_locals_leases_are_taken_over,
+        every_mistake_has_its_own_code,
+    ])
+}
+
+const POOLS: &str = "/var/lib/k8slan/pools.d";
+
+fn network(ipam: &Value) -> Value {
+    let mut ipam = ipam.clone();
+    if ipam.get("type").is_none() {
+        ipam["type"] = json!("ipam-pool");
+    }
+    json!({ "cniVersion": "1.0.0", "name": "net", "type": "macvlan", "ipam": ipam })
+}
+
+fn ranges(subnets: &[&str]) -> Value {
+    network(&json!({ "ranges": subnets.iter().map(|s| json!([{ "subnet": s }])).collect::<Vec<_>>() }))
+}
+
+fn put_pool(node: &Node, name: &str, spec: &str) -> Outcome {
+    let mut text =
+        format!("apiVersion: lan.k8slan.io/v1beta1\nkind: IPPool\nmetadata:\n  name: {name}\nspec:\n");
+    for line in spec.lines() {
+        let _ = writeln!(text, "  {line}");
+    }
+    node.write(&format!("{POOLS}/{name}.yaml"), text)?;
+    Ok(())
+}
+
+fn ips(result: &Value) -> Vec<String> {
+    let list = result["ips"].as_array().cloned().unwrap_or_default();
+    list.iter().filter_map(|ip| ip["address"].as_str()).map(str::to_owned).collect()
+}
+
+fn add(pod: &Pod<'_>, config: &Value) -> Result<Vec<String>, CniError> {
+    pod.add("ipam-pool", "net1", config).map(|result| ips(&result))
+}
+
+fn del(pod: &Pod<'_>, config: &Value) -> Outcome {
+    pod.del("ipam-pool", "net1", config)?;
+    Ok(())
+}
+
+fn refused(answer: Result<impl std::fmt::Debug, CniError>, code: u64, part: &str) -> Outcome {
+    match answer {
+        Err(error) if error.code == code && error.text().contains(part) => Ok(()),
+        other => Err(Stop::Failed(format!("expected code {code} with {part:?}, got {other:?}"))),
+    }
+}
+
+fn by_hand(node: &Node, arguments: &str) -> Result<String, Stop> {
+    let program = program("ipam-pool");
+    let argv: Vec<&str> =
+        std::iter::once(program.to_str().unwrap_or_default()).chain(arguments.split_whitespace()).collect();
+    Ok(node.exec(&argv)?)
+}
+
+fn in_order(node: &Node) -> Outcome {
+    let said = by_hand(node, "check")?;
+    assert!(said.contains("are in order"), "{said}");
+    Ok(())
+}
+
+/// The same cases against Debian's host-local and ours: what is asked, and what both answer.
+fn as_host_local_where_it_is_right() -> Outcome {
+    needs("/usr/lib/cni/host-local")?;
+    let node = Node::new("n")?;
+    let pods: Vec<_> = (0..3).map(|i| node.pod(&format!("p{i}"))).collect::<Result<_, _>>()?;
+    let cases = [
+        json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }]], "routes": [{ "dst": "0.0.0.0/0" }] }),
+        json!({ "ranges": [[{ "subnet": "10.0.1.0/24", "rangeStart": "10.0.1.10", "gateway": "10.0.1.254" }]] }),
+        json!({ "ranges": [[{ "subnet": "10.0.2.0/29" }, { "subnet": "10.0.3.0/29" }], [{ "subnet": "fd00::/64" }]] }),
+        json!({ "subnet": "10.0.4.0/30" }),
+        json!({ "subnet": "10.0.5.0/24", "rangeStart": "10.0.5.7", "rangeEnd": "10.0.5.8", "gateway": "10.0.5.7" }),
+        json!({ "ranges": [[{ "subnet": "10.0.6.5/24" }]] }),
+        json!({ "ranges": [[{ "subnet": "10.0.6.0/24", "rangeStart": "10.0.7.1" }]] }),
+        json!({ "ranges": [[{ "subnet": "10.0.6.0/24", "rangeStart": "10.0.6.9", "rangeEnd": "10.0.6.8" }]] }),
+        json!({ "ranges": [[{ "subnet": "10.0.6.0/24" }], [{ "subnet": "10.0.6.0/25" }]] }),
+        json!({ "ranges": [[{ "subnet": "10.0.6.0/24" }, { "subnet": "fd00::/64" }]] }),
+        json!({ "ranges": [] }),
+        json!({ "subnet": "10.0.8.0/24", "resolvConf": "/etc/k8slan-resolv.conf" }),
+    ];
+    node.write("/etc/k8slan-resolv.conf", "nameserver 10.0.0.53\nsearch example.org\noptions ndots:5\n")?;
+    for (i, case) in cases.iter().enumerate() {
+        let answers: Vec<Vec<Option<Value>>> = ["host-local", "ipam-pool"]
+            .iter()
+            .map(|plugin| {
+                let mut ipam = case.clone();
+                ipam["type"] = json!(plugin);
+                let mut config = network(&ipam);
+                config["name"] = json!(format!("net{i}"));
+                let path = if *plugin == "host-local" { "/usr/lib/cni/host-local" } else { "ipam-pool" };
+                let mut answers: Vec<_> =
+                    pods.iter().map(|pod| pod.add(path, "eth0", &config).ok()).collect();
+                // DEL twice is no error, and an address asked for is given.
+                // Ours ends a pod also where the configuration is wrong, theirs does not.
+                if let Some(first) = pods.first().filter(|_| answers.iter().all(Option::is_some)) {
+                    answers.push(first.del(path, "eth0", &config).ok());
+                    answers.push(first.del(path, "eth0", &config).ok());
+                    let asked = CniCall {
+                        args: "IgnoreUnknown=1;IP=10.0.0.77".to_owned(),
+                        ..first.call("eth0", &config)
+                    };
+                    answers.push(node.cni(path, "ADD", &asked).ok());
+                    answers.push(node.cni(path, "ADD", &CniCall { ifname: "eth1".to_owned(), ..asked }).ok());
+                }
+                answers
+            })
+            .collect();
+        let [theirs, ours] = [&answers[0], &answers[1]].map(|all| {
+            // An empty dns object says as much as none.
+            let said = |answer: &Option<Value>| {
+                let mut answer = answer.clone();
+                if let Some(Value::Object(result)) = &mut answer
+                    && result.get("dns") == Some(&json!({}))
+                {
+                    result.remove("dns");
+                }
+                answer
+            };
+            all.iter().map(said).collect::<Vec<_>>()
+        });
+        assert_eq!(theirs, ours, "{case}");
+    }
+    in_order(&node)
+}
+
+/// What host-local gets wrong, and is known for.
+fn better_than_host_local_where_it_is_not() -> Outcome {
+    let node = Node::new("n")?;
+    let all = network(&json!({ "subnet": "10.0.0.0/29", "rangeStart": "10.0.0.0", "rangeEnd": "10.0.0.7" }));
+    let mut got = BTreeSet::new();
+    for i in 0..5 {
+        got.extend(add(&node.pod(&format!("p{i}"))?, &all)?);
+    }
+    assert_eq!(got.len(), 5, "{got:?}");
+    assert!(!got.contains("10.0.0.0/29") && !got.contains("10.0.0.7/29") && !got.contains("10.0.0.1/29"));
+    refused(add(&node.pod("p6")?, &all), 130, "no address is free")?;
+    let mut huge = ranges(&["fd02::/16", "10.64.0.0/10"]);
+    huge["name"] = json!("huge");
+    assert_eq!(add(&node.pod("h")?, &huge)?, ["fd02::2/16", "10.64.0.2/10"]);
+    // Single addresses and links of two.
+    for (i, (subnet, expected)) in [
+        ("10.1.0.7/32", vec!["10.1.0.7/32"]),
+        ("10.2.0.0/31", vec!["10.2.0.0/31", "10.2.0.1/31"]),
+        ("fd00::2/127", vec!["fd00::2/127", "fd00::3/127"]),
+        ("fd01::9/128", vec!["fd01::9/128"]),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let mut config = ranges(&[subnet]);
+        config["name"] = json!(format!("small{i}"));
+        for (j, address) in expected.iter().enumerate() {
+            assert_eq!(add(&node.pod(&format!("s{i}-{j}"))?, &config)?, [*address]);
+        }
+        refused(add(&node.pod("late")?, &config), 130, "no address is free")?;
+    }
+    Ok(())
+}
+
+fn an_attachment_gets_the_same_again_and_gives_it_back() -> Outcome {
+    let node = Node::new("n")?;
+    let config = ranges(&["10.0.0.0/24", "fd00::/64"]);
+    let (a, b) = (node.pod("a")?, node.pod("b")?);
+    let first = add(&a, &config)?;
+    assert_eq!(first, ["10.0.0.2/24", "fd00::2/64"]);
+    assert_eq!(add(&a, &config)?, first, "ADD is idempotent");
+    let other = a.add("ipam-pool", "net2", &config)?;
+    assert_eq!(ips(&other), ["10.0.0.3/24", "fd00::3/64"], "another interface is another attachment");
+    assert_eq!(add(&b, &config)?, ["10.0.0.4/24", "fd00::4/64"]);
+    // DEL needs no valid definition, no namespace and no luck.
+    let broken = network(&json!({ "ranges": [[{ "subnet": "nonsense" }]], "sticky": 7 }));
+    let call = CniCall { netns: None, args: String::new(), ..a.call("net1", &broken) };
+    for _ in 0..2 {
+        node.cni("ipam-pool", "DEL", &call)?;
+    }
+    a.del("ipam-pool", "net2", &config)?;
+    // Addresses that were never used come first, then the one that rests longest.
+    assert_eq!(add(&node.pod("c")?, &config)?, ["10.0.0.5/24", "fd00::5/64"]);
+    // A configuration that names another pool by now finds the lease where it is.
+    del(&b, &network(&json!({ "pool": "elsewhere" })))?;
+    assert!(!by_hand(&node, "leases")?.contains(&b.container()[..13]));
+    // A failed ADD leaves nothing of the sets that could have been served.
+    let half = ranges(&["10.9.0.0/24", "10.8.0.0/32"]);
+    let mut half = half;
+    half["name"] = json!("half");
+    add(&node.pod("d")?, &half)?;
+    refused(add(&node.pod("e")?, &half), 130, "10.8.0.0")?;
+    let leases = by_hand(&node, "leases half")?;
+    assert_eq!(leases.lines().count(), 3, "{leases}");
+    in_order(&node)
+}
+
+fn addresses_asked_for() -> Outcome {
+    let node = Node::new("n")?;
+    let config = network(&json!({
+        "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00::/64" }]],
+        "exclude": ["10.0.0.8", "10.0.0.16/28", "fd00::5-fd00::9"],
+        "reservations": { "default/owner": ["10.0.0.40", "fd00::40"] }
+    }));
+    let pod = node.pod("a")?;
+    let with = |pod: &Pod<'_>, config: &Value, args: &str| {
+        let call = pod.call("net1", config);
+        node.cni("ipam-pool", "ADD", &CniCall { args: format!("{};{args}", call.args), ..call })
+            .map(|r| ips(&r))
+    };
+    assert_eq!(with(&pod, &config, "IP=10.0.0.50")?, ["10.0.0.50/24", "fd00::2/64"]);
+    refused(with(&node.pod("b")?, &config, "IP=10.0.0.50"), 131, "held by default/a/net")?;
+    refused(with(&node.pod("b")?, &config, "IP=10.0.0.1"), 132, "a gateway")?;
+    refused(with(&node.pod("b")?, &config, "IP=10.0.0.20"), 132, "excluded")?;
+    refused(with(&node.pod("b")?, &config, "IP=10.0.0.40"), 132, "reserved for default/owner")?;
+    refused(with(&node.pod("b")?, &config, "IP=10.0.1.7"), 135, "10.0.1.7")?;
+    refused(with(&pod, &config, "IP=10.0.0.51"), 134, "10.0.0.50 already")?;
+    assert_eq!(add(&node.pod("owner")?, &config)?, ["10.0.0.40/24", "fd00::40/64"]);
+    // The capability counts more than args.cni, and that more than CNI_ARGS.
+    let mut by_capability = config.clone();
+    by_capability["runtimeConfig"] = json!({ "ips": ["10.0.0.60/24", "fd00::60"] });
+    by_capability["args"] = json!({ "cni": { "ips": ["10.0.0.61"] } });
+    assert_eq!(with(&node.pod("c")?, &by_capability, "IP=10.0.0.62")?, ["10.0.0.60/24", "fd00::60/64"]);
+    let mut by_args = config.clone();
+    by_args["args"] = json!({ "cni": { "ips": ["10.0.0.61"] } });
+    assert_eq!(with(&node.pod("d")?, &by_args, "IP=10.0.0.62")?[0], "10.0.0.61/24");
+    // An address that was just released may be asked for at once: a pod with a fixed one restarts.
+    del(&pod, &config)?;
+    assert_eq!(with(&node.pod("a")?, &config, "IP=10.0.0.50")?[0], "10.0.0.50/24");
+    // runtimeConfig.ipRanges come first, as with host-local.
+    let mut with_ranges = config;
+    with_ranges["runtimeConfig"] = json!({ "ipRanges": [[{ "subnet": "10.7.0.0/24" }]] });
+    assert_eq!(add(&node.pod("e")?, &with_ranges)?[0], "10.7.0.2/24");
+    in_order(&node)
+}
+
+fn a_full_pool_answers_cleanly() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, "small", "scope: host\nranges: [{subnet: 10.0.0.0/29}]\ncooldown: 1h\n")?;
+    let mut config = network(&json!({ "pool": "small" }));
+    config["cniVersion"] = json!("1.1.0");
+    let status = |config: &Value| {
+        let call = CniCall {
+            container: String::new(),
+            netns: None,
+            ifname: String::new(),
+            args: String::new(),
+            path: None,
+            config: config.to_string(),
+            under: Vec::new(),
+        };
+        node.cni("ipam-pool", "STATUS", &call)
+    };
+    status(&config)?;
+    let pods: Vec<_> = (0..5).map(|i| node.pod(&format!("p{i}"))).collect::<Result<_, _>>()?;
+    for pod in &pods {
+        status(&config)?;
+        add(pod, &config)?;
+    }
+    refused(status(&config), 50, "no address is free")?;
+    refused(add(&node.pod("late")?, &config), 130, "no address is free in 10.0.0.1-10.0.0.6")?;
+    // A released address rests; who asks for it by name need not wait.
+    del(&pods[0], &config)?;
+    refused(add(&node.pod("late")?, &config), 130, "the next one rests for another")?;
+    refused(status(&config), 50, "rests for another")?;
+    let pools = by_hand(&node, "pools")?;
+    assert!(pools.contains("pool small"), "{pools}");
+    in_order(&node)
+}
+
+fn nodes_have_their_parts() -> Outcome {
+    let spec =
+        "ranges: [{subnet: 10.0.20.0/24}]\nnodes: {worker1: [10.0.20.0/26], worker2: [10.0.20.64/26]}\n";
+    let config = network(&json!({ "pool": "iot" }));
+    let mut seen = BTreeSet::new();
+    for name in ["worker1", "worker2"] {
+        let node = Node::new(name)?;
+        put_pool(&node, "iot", spec)?;
+        refused(add(&node.pod("p")?, &config), 125, "nodeName")?;
+        node.write("/etc/k8slan/node.yaml", format!("nodeName: {name}\n"))?;
+        for i in 0..5 {
+            for address in add(&node.pod(&format!("p{i}"))?, &config)? {
+                assert!(seen.insert(address.clone()), "{address} twice");
+            }
+        }
+        let call = node.pod("asks")?.call("net1", &config);
+        let other = if name == "worker1" { "10.0.20.70" } else { "10.0.20.7" };
+        let call = CniCall { args: format!("{};IP={other}", call.args), ..call };
+        refused(node.cni("ipam-pool", "ADD", &call), 132, "handed out by node worker")?;
+        node.write("/etc/k8slan/node.yaml", "nodeName: worker9\n")?;
+        refused(add(&node.pod("q")?, &config), 125, "no part for node \"worker9\"")?;
+        put_pool(&node, "iot", "ranges: [{subnet: 10.0.20.0/24}]\n")?;
+        refused(add(&node.pod("r")?, &config), 126, "scope: host")?;
+        // A bridge of this host alone needs neither.
+        let mut alone = config.clone();
+        alone["type"] = json!("bridge");
+        assert_eq!(add(&node.pod("s")?, &alone)?.len(), 1);
+    }
+    Ok(())
+}
+
+/// Copies the pool files of one example to a node.
+fn example(node: &Node, name: &str) -> Result<Vec<String>, Stop> {
+    let folder = workspace().join("nad-examples").join(name).join("pools");
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let path = entry?.path();
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        node.write(&format!("{POOLS}/{stem}.yaml"), std::fs::read(&path)?)?;
+        names.push(stem);
+    }
+    names.sort();
+    Ok(names)
+}
+
+fn the_documents_pools_are_read_and_lie_beside_one_another() -> Outcome {
+    for (folder, node_name, expected) in [
+        (
+            "zones",
+            "talos1",
+            vec![
+                ("lan", "10.0.1.16/24"),
+                ("mgmt", "172.26.10.64/24"),
+                ("iot", "10.0.20.64/24"),
+                ("dmz", "172.26.30.64/24"),
+            ],
+        ),
+        (
+            "homelab",
+            "server",
+            vec![
+                ("lan-services", "192.168.6.2/24"),
+                ("online-services", "192.168.6.129/24"),
+                ("iot", "192.168.3.2/24"),
+                ("vpn-shared", "10.8.2.2/24"),
+                ("vpn-private", "10.8.4.2/24"),
+            ],
+        ),
+        (
+            "kube-dc",
+            "node1",
+            vec![
+                ("ext-cloud", "100.65.64.0/16"),
+                ("ext-public", "168.119.17.52/28"),
+                ("project-a", "10.0.10.2/24"),
+                ("project-demo", "10.0.10.2/24"),
+                ("project-b", "10.0.20.2/24"),
+            ],
+        ),
+    ] {
+        let node = Node::new("n")?;
+        node.write("/etc/k8slan/node.yaml", format!("nodeName: {node_name}\n"))?;
+        let names = example(&node, folder)?;
+        in_order(&node)?;
+        for (pool, address) in &expected {
+            let mut config = network(&json!({ "pool": pool }));
+            config["name"] = json!(format!("net-{pool}"));
+            assert_eq!(add(&node.pod(&format!("pod-{pool}"))?, &config)?, [*address], "{folder}/{pool}");
+        }
+        for pool in names.iter().filter(|name| !expected.iter().any(|(pool, _)| pool == name)) {
+            refused(add(&node.pod("p")?, &network(&json!({ "pool": pool }))), 127, "inventory")?;
+        }
+        in_order(&node)?;
+    }
+    Ok(())
+}
+
+fn fixed_service_addresses_stay_their_owners() -> Outcome {
+    let node = Node::new("n")?;
+    example(&node, "homelab")?;
+    // 126 addresses less 8 fixed ones; none of the fixed is ever handed out by accident.
+    let config = network(&json!({ "pool": "lan-services", "sticky": "none" }));
+    let pod = node.pod("p")?;
+    let mut seen = BTreeSet::new();
+    loop {
+        let call = CniCall { ifname: format!("n{}", seen.len()), ..pod.call("net1", &config) };
+        match node.cni("ipam-pool", "ADD", &call) {
+            Ok(result) => assert!(seen.insert(ips(&result).concat())),
+            Err(error) => {
+                refused(Err::<(), _>(error), 130, "no address is free")?;
+                break;
+            }
+        }
+    }
+    assert_eq!(seen.len(), 127 - 9);
+    for fixed in ["1", "60", "65", "71", "77", "88", "90", "91", "99"] {
+        assert!(!seen.contains(&format!("192.168.6.{fixed}/24")), "{fixed}");
+    }
+    let shown = by_hand(&node, "show 192.168.6.99")?;
+    assert!(shown.contains("free") || shown.contains("reserved for service/pihole"), "{shown}");
+    in_order(&node)
+}
+
+fn sticky_pods_keep_their_address_over_a_reboot() -> Outcome {
+    let mut node = Node::new("n")?;
+    put_pool(
+        &node,
+        "db",
+        "scope: host\nranges: [{subnet: 10.0.0.0/24}, {subnet: fd00::/64}]\nsticky: pod\n",
+    )?;
+    let sticky = network(&json!({ "pool": "db" }));
+    let ephemeral = network(&json!({ "pool": "db", "sticky": "none" }));
+    let first = add(&node.pod("db-0")?, &sticky)?;
+    assert_eq!(add(&node.pod("web")?, &ephemeral)?, ["10.0.0.3/24", "fd00::3/64"]);
+    let second = {
+        let pod = node.pod("db-1")?;
+        let got = add(&pod, &sticky)?;
+        del(&pod, &sticky)?;
+        got
+    };
+    assert!(by_hand(&node, "leases")?.contains("default/db-1/net (sticky)"));
+    // Another sandbox of the same pod, while the old one is still on its way out.
+    assert_eq!(add(&node.pod("db-0")?, &sticky)?, first);
+    refused(
+        node.cni(
+            "ipam-pool",
+            "ADD",
+            &CniCall { args: String::new(), ..node.pod("x")?.call("net1", &sticky) },
+        ),
+        136,
+        "K8S_POD_NAME",
+    )?;
+    node.reboot()?;
+    let leases = by_hand(&node, "leases")?;
+    assert!(!leases.contains("10.0.0.3"), "ephemeral leases must not survive: {leases}");
+    assert_eq!(add(&node.pod("other")?, &ephemeral)?, ["10.0.0.3/24", "fd00::3/64"]);
+    assert_eq!(add(&node.pod("db-1")?, &sticky)?, second);
+    assert_eq!(add(&node.pod("db-0")?, &sticky)?, first);
+    // An operator gives it back.
+    del(&node.pod("db-9")?, &sticky)?;
+    let refused_release =
+        node.output(&[program("ipam-pool").to_str().unwrap_or_default(), "release", "default/db-0"])?;
+    assert!(!refused_release.status.success(), "a live pod's address");
+    by_hand(&node, "release default/db-0 --force")?;
+    node.reboot()?;
+    let leases = by_hand(&node, "leases")?;
+    assert!(!leases.contains("db-0") && leases.contains("db-1"), "{leases}");
+    in_order(&node)
+}
+
+fn sticky_vms_migrate() -> Outcome {
+    let mut node = Node::new("n")?;
+    let config = network(&json!({ "subnet": "10.0.0.0/24", "sticky": "vm" }));
+    let mut stated = config.clone();
+    stated["args"] = json!({ "cni": { "vm": "vyos" } });
+    let (source, target) = (node.pod("virt-launcher-vyos-abcde")?, node.pod("virt-launcher-vyos-fghij")?);
+    refused(add(&source, &config), 137, "nobody says which one")?;
+    let mut bad = config.clone();
+    bad["args"] = json!({ "cni": { "vm": "../x" } });
+    refused(add(&source, &bad), 137, "../x")?;
+    let address = add(&source, &stated)?;
+    assert_eq!(add(&target, &stated)?, address, "both launchers hold it during a migration");
+    let leases = by_hand(&node, "leases --json")?;
+    let leases: Value = serde_json::from_str(&leases)?;
+    assert_eq!(leases[0]["holders"].as_array().map(Vec::len), Some(2), "{leases}");
+    assert_eq!(leases[0]["owner"], "vm:default/vyos/net");
+    del(&source, &stated)?;
+    assert_ne!(add(&node.pod("other")?, &ranges(&["10.0.0.0/24"]))?, address, "the target still has it");
+    del(&target, &stated)?;
+    assert_ne!(add(&node.pod("another")?, &ranges(&["10.0.0.0/24"]))?, address, "the VM still exists");
+    drop((source, target));
+    node.reboot()?;
+    // The node daemon's word is as good as the annotation's.
+    let launcher = node.pod("virt-launcher-vyos-klmno")?;
+    node.write(&format!("/run/k8slan/owners/uid-{}.json", launcher.container()), r#"{"vm":"vyos"}"#)?;
+    assert_eq!(add(&launcher, &config)?, address);
+    in_order(&node)
+}
+
+fn gc_and_sweep_free_what_is_gone() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, "shared", "scope: host\nranges: [{subnet: 10.0.0.0/24}]\n")?;
+    let mut config = network(&json!({ "pool": "shared" }));
+    config["cniVersion"] = json!("1.1.0");
+    let mut other = config.clone();
+    other["name"] = json!("other");
+    let sticky = network(&json!({ "pool": "shared", "sticky": "pod" }));
+    let (kept, gone, foreign, owner) =
+        (node.pod("kept")?, node.pod("gone")?, node.pod("foreign")?, node.pod("owner")?);
+    add(&kept, &config)?;
+    add(&gone, &config)?;
+    add(&foreign, &other)?;
+    add(&owner, &sticky)?;
+    let gc = |valid: Option<Value>| {
+        let mut config = config.clone();
+        if let Some(valid) = valid {
+            config["cni.dev/valid-attachments"] = valid;
+        }
+        node.cni("ipam-pool", "GC", &kept.call("net1", &config))
+    };
+    let there = |name: &str| -> Result<bool, Stop> {
+        Ok(by_hand(&node, "leases --json")?.contains(&format!("default/{name}/")))
+    };
+    let leased = || -> Result<usize, Stop> {
+        Ok(by_hand(&node, "leases --json")?.matches("\"state\": \"leased\"").count())
+    };
+    gc(None)?;
+    assert_eq!(leased()?, 4, "no list frees nothing");
+    gc(Some(json!([{ "containerID": kept.container(), "ifname": "net1" }])))?;
+    assert_eq!(leased()?, 3, "gone is freed; the other network's and the sticky owner's stay");
+    assert!(there("owner")?);
+    gc(Some(json!([])))?;
+    assert_eq!(leased()?, 2);
+    // The daemon's sweep. What is newer than its list is not judged by it, nor what has no pod UID.
+    let now = || -> Result<u64, Stop> {
+        let uptime = std::fs::read_to_string("/proc/uptime")?;
+        let seconds: f64 = uptime.split_whitespace().next().unwrap_or("0").parse()?;
+        Ok((seconds * 1000.0) as u64 + 20)
+    };
+    let live = |as_of: u64, owners: Option<Value>| {
+        let mut list = json!({ "asOf": as_of, "attachments": [] });
+        if let Some(owners) = owners {
+            list["owners"] = owners;
+        }
+        node.write("/run/live.json", list.to_string())
+    };
+    let dead = node.pod("dead")?;
+    let dead_call = dead.call("net1", &other);
+    node.cni("ipam-pool", "ADD", &dead_call)?;
+    let nameless = node.pod("nameless")?;
+    let nameless_call = CniCall { args: String::new(), ..nameless.call("net1", &other) };
+    node.cni("ipam-pool", "ADD", &nameless_call)?;
+    dead.remove()?;
+    nameless.remove()?;
+    live(0, None)?;
+    by_hand(&node, "sweep --live /run/live.json")?;
+    assert_eq!(leased()?, 4, "all are newer than the list");
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    live(now()?, None)?;
+    let swept = by_hand(&node, "sweep --live /run/live.json")?;
+    assert!(swept.contains("default/dead"), "{swept}");
+    assert_eq!(leased()?, 3, "foreign has a namespace, nameless no UID, owner is an owner");
+    live(now()?, Some(json!(["default/owner"])))?;
+    by_hand(&node, "sweep --live /run/live.json")?;
+    assert!(there("owner")?);
+    live(now()?, Some(json!([])))?;
+    let swept = by_hand(&node, "sweep --live /run/live.json")?;
+    assert!(swept.contains("default/owner/net"), "{swept}");
+    in_order(&node)
+}
+
+fn check_compares_what_was_promised() -> Outcome {
+    let node = Node::new("n")?;
+    let mut config = ranges(&["10.0.0.0/24", "fd00::/64"]);
+    let pod = node.pod("p")?;
+    let result = pod.add("ipam-pool", "net1", &config)?;
+    let check = |config: &Value, promised: &Value| {
+        let mut config = config.clone();
+        config["prevResult"] = promised.clone();
+        node.cni("ipam-pool", "CHECK", &pod.call("net1", &config))
+    };
+    check(&config, &result)?;
+    let mut other = result.clone();
+    other["ips"][0]["address"] = json!("10.0.0.9/24");
+    refused(check(&config, &other), 150, "10.0.0.9")?;
+    let mut less = result.clone();
+    less["ips"].as_array_mut().map(|ips| ips.remove(1));
+    refused(check(&config, &less), 151, "fd00::2")?;
+    del(&pod, &config)?;
+    refused(check(&config, &result), 150, "holds no address")?;
+    config["cniVersion"] = json!("0.3.1");
+    refused(check(&config, &result), 1, "CHECK")
+}
+
+fn a_pool_that_changed_keeps_its_leases() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(
+        &node,
+        "p",
+        "scope: host\nranges: [{subnet: 10.0.0.0/24, rangeStart: 10.0.0.10, rangeEnd: 10.0.0.19}]\n",
+    )?;
+    let config = network(&json!({ "pool": "p" }));
+    let sticky = network(&json!({ "pool": "p", "sticky": "pod" }));
+    let pod = node.pod("p")?;
+    assert_eq!(add(&pod, &config)?, ["10.0.0.10/24"]);
+    let owner = node.pod("owner")?;
+    assert_eq!(add(&owner, &sticky)?, ["10.0.0.11/24"]);
+    put_pool(
+        &node,
+        "p",
+        "scope: host\nranges: [{subnet: 10.0.0.0/24, rangeStart: 10.0.0.15, rangeEnd: 10.0.0.19}]\n",
+    )?;
+    let pools = by_hand(&node, "pools")?;
+    assert!(pools.contains("2 leased addresses are outside of the pool, which shrank"), "{pools}");
+    let said = node.output(&[program("ipam-pool").to_str().unwrap_or_default(), "check"])?;
+    assert!(!said.status.success() && String::from_utf8_lossy(&said.stdout).contains("which shrank"));
+    assert_eq!(add(&pod, &config)?, ["10.0.0.10/24"], "a live lease stays");
+    assert_eq!(add(&owner, &sticky)?, ["10.0.0.11/24"]);
+    assert_eq!(add(&node.pod("new")?, &config)?, ["10.0.0.15/24"]);
+    // A sticky owner that comes back gets one that the pool has.
+    del(&owner, &sticky)?;
+    assert_eq!(add(&node.pod("owner")?, &sticky)?, ["10.0.0.16/24"]);
+    del(&pod, &config)?;
+    in_order(&node)?;
+    node.run(|| std::fs::remove_file(format!("{POOLS}/p.yaml")))?;
+    refused(add(&node.pod("late")?, &config), 120, "\"p\" is unknown")?;
+    del(&node.pod("any")?, &config)
+}
+
+fn overlapping_pools_are_refused() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, "a", "scope: host\nranges: [{subnet: 10.0.0.0/24}]\n")?;
+    let (a, b) = (network(&json!({ "pool": "a" })), network(&json!({ "pool": "b" })));
+    add(&node.pod("p0")?, &a)?;
+    put_pool(&node, "b", "scope: host\nranges: [{subnet: 10.0.0.128/25}]\n")?;
+    refused(add(&node.pod("p1")?, &b), 124, "\"a\" and \"b\" overlap at 10.0.0.129")?;
+    refused(add(&node.pod("p1")?, &a), 124, "\"a\" and \"b\" overlap")?;
+    put_pool(&node, "b", "scope: host\nroutingDomain: other\nranges: [{subnet: 10.0.0.128/25}]\n")?;
+    assert_eq!(add(&node.pod("p1")?, &b)?, ["10.0.0.130/25"]);
+    assert_eq!(add(&node.pod("p2")?, &a)?, ["10.0.0.3/24"]);
+    in_order(&node)
+}
+
+fn a_namespace_without_permission_gets_nothing() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, "dmz", "scope: host\nranges: [{subnet: 172.26.30.0/24}]\n")?;
+    let config = network(&json!({ "pool": "dmz" }));
+    node.write("/etc/k8slan/node.yaml", "policy:\n  default:\n    pools: [iot]\n")?;
+    refused(add(&node.pod("p")?, &config), 138, "\"default\" may not use pool \"dmz\"")?;
+    node.write("/etc/k8slan/node.yaml", "policy:\n  default:\n    pools: [dmz]\n")?;
+    add(&node.pod("p")?, &config)?;
+    let call = CniCall { args: String::new(), ..node.pod("q")?.call("net1", &config) };
+    refused(node.cni("ipam-pool", "ADD", &call), 138, "states none")
+}
+
+/// ipam-pool's side of the conflict probe: the main plugin says who answered.
+fn taken_addresses_are_quarantined() -> Outcome {
+    let node = Node::new("n")?;
+    let config = network(&json!({ "subnet": "10.0.0.0/29", "probe": { "quarantine": "1h" } }));
+    let pod = node.pod("p")?;
+    assert_eq!(add(&pod, &config)?, ["10.0.0.2/29"]);
+    let again = |pod: &Pod<'_>, config: &Value, conflicts: &str, args: &str| {
+        let call = pod.call("net1", config);
+        let under = vec!["env".to_owned(), format!("K8SLAN_IPAM_CONFLICTS={conflicts}")];
+        node.cni("ipam-pool", "ADD", &CniCall { under, args: format!("{};{args}", call.args), ..call })
+            .map(|r| ips(&r))
+    };
+    assert_eq!(again(&pod, &config, "10.0.0.2=02:00:00:00:00:99", "X=1")?, ["10.0.0.3/29"]);
+    let shown = by_hand(&node, "show 10.0.0.2")?;
+    assert!(shown.contains("quarantined") && shown.contains("02:00:00:00:00:99"), "{shown}");
+    // Somebody else's address cannot be taken away so.
+    let other = node.pod("other")?;
+    assert_eq!(again(&other, &config, "10.0.0.3=02:00:00:00:00:99", "X=1")?, ["10.0.0.4/29"]);
+    assert_eq!(add(&pod, &config)?, ["10.0.0.3/29"]);
+    // What was asked for is not replaced by something else.
+    let fixed = node.pod("fixed")?;
+    let asked = CniCall { args: "IgnoreUnknown=1;IP=10.0.0.6".to_owned(), ..fixed.call("net1", &config) };
+    node.cni("ipam-pool", "ADD", &asked)?;
+    refused(again(&fixed, &config, "10.0.0.6=02:00:00:00:00:77", "IP=10.0.0.6"), 133, "02:00:00:00:00:77")?;
+    del(&fixed, &config)?;
+    // The quarantined address is nobody's until its time is over.
+    let mut got = BTreeSet::new();
+    for i in 0..2 {
+        got.extend(add(&node.pod(&format!("p{i}"))?, &config)?);
+    }
+    assert!(!got.contains("10.0.0.2/29"), "{got:?}");
+    refused(add(&node.pod("late")?, &config), 130, "no address is free")?;
+    refused(again(&pod, &config, "nonsense", "X=1"), 4, "nonsense")?;
+    by_hand(&node, "release 10.0.0.2")?;
+    assert_eq!(add(&node.pod("late")?, &config)?, ["10.0.0.2/29"]);
+    in_order(&node)
+}
+
+fn people_see_and_release() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(
+        &node,
+        "p",
+        "scope: host\nranges: [{subnet: 10.0.0.0/24}, {subnet: fd00::/64}]\nexclude: [10.0.0.9]\nreservations: {default/web-0: 10.0.0.40}\n",
+    )?;
+    let config = network(&json!({ "pool": "p" }));
+    let pod = node.pod("p")?;
+    add(&pod, &config)?;
+    let pools: Value = serde_json::from_str(&by_hand(&node, "pools --json")?)?;
+    assert_eq!(pools[0]["leased"], 2);
+    // 254 - gateway - excluded - reserved - leased; 2^64 - 1 - gateway - leased.
+    assert_eq!(pools[0]["free"], (250u128 + (1 << 64) - 3).to_string());
+    for (address, part) in [
+        ("10.0.0.2", "leased"),
+        ("10.0.0.1", "gateway"),
+        ("10.0.0.9", "excluded"),
+        ("10.0.0.40", "reserved for default/web-0"),
+        ("fd00::77", "never used"),
+    ] {
+        let shown = by_hand(&node, &format!("show {address}"))?;
+        assert!(shown.contains(part), "{address}: {shown}");
+    }
+    assert!(by_hand(&node, "show 10.1.0.1").is_err());
+    assert!(by_hand(&node, "release 10.0.0.2").is_err(), "its namespace exists");
+    pod.remove()?;
+    let released = by_hand(&node, "release 10.0.0.2")?;
+    assert!(released.contains("10.0.0.2"), "{released}");
+    assert!(by_hand(&node, "release nobody/there").is_err());
+    assert!(by_hand(&node, "show 10.0.0.2")?.contains("resting"));
+    in_order(&node)
+}
+
+fn host_locals_leases_are_taken_over() -> Outcome {
+    needs("/usr/lib/cni/host-local")?;
+    let node = Node::new("n")?;
+    let with = |plugin: &str| {
+        network(
+            &json!({ "type": plugin, "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00::/64" }]] }),
+        )
+    };
+    let (old, new) = (with("host-local"), with("ipam-pool"));
+    let pods: Vec<_> = (0..4).map(|i| node.pod(&format!("p{i}"))).collect::<Result<_, _>>()?;
+    let given: Vec<_> = pods
+        .iter()
+        .map(|pod| pod.add("/usr/lib/cni/host-local", "net1", &old).map(|result| ips(&result)))
+        .collect::<Result<_, _>>()?;
+    node.write("/var/lib/cni/networks/net/10.0.0.99", "")?;
+    by_hand(&node, "import-host-local /var/lib/cni/networks/net")?;
+    // A pod comes and another goes before the configuration is changed: the import is repeated.
+    let late = node.pod("late")?;
+    let late_ips = ips(&late.add("/usr/lib/cni/host-local", "net1", &old)?);
+    pods[3].del("/usr/lib/cni/host-local", "net1", &old)?;
+    let said = by_hand(&node, "import-host-local /var/lib/cni/networks/net")?;
+    assert!(said.contains(late.container()), "{said}");
+    // From now on it is ours: nothing is given twice, what runs keeps what it has, and DEL frees it.
+    for (pod, ips) in pods.iter().zip(&given).take(3) {
+        assert_eq!(&add(pod, &new)?, ips);
+    }
+    assert_eq!(add(&late, &new)?, late_ips);
+    let fresh = add(&node.pod("fresh")?, &new)?;
+    assert!(given.iter().take(3).chain([&late_ips]).all(|ips| *ips != fresh), "{fresh:?}");
+    del(&pods[0], &new)?;
+    assert!(by_hand(&node, "show 10.0.0.2")?.contains("resting"));
+    in_order(&node)
+}
+
+fn every_mistake_has_its_own_code() -> Outcome {
+    let node = Node::new("n")?;
+    let range = |range: Value| json!({ "ranges": [[range]] });
+    let subnet = json!([[{ "subnet": "10.0.0.0/24" }]]);
+    let with = |key: &str, value: Value| json!({ "ranges": subnet.clone(), key: value });
+    let cases = [
+        (range(json!({ "subnet": "10.0.0.0" })), 100, "is no subnet"),
+        (range(json!({ "subnet": "10.0.0.5/24" })), 101, "host bits"),
+        (range(json!({ "subnet": "10.0.0.0/24", "rangeEnd": "x" })), 102, "rangeEnd"),
+        (range(json!({ "subnet": "10.0.0.0/24", "rangeStart": "10.0.1.1" })), 103, "outside the subnet"),
+        (
+            range(json!({ "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.9", "rangeEnd": "10.0.0.8" })),
+            104,
+            "reversed",
+        ),
+        (range(json!({ "subnet": "10.0.0.0/24", "rangeStart": "10.0.0.255" })), 104, ""),
+        (
+            range(json!({ "subnet": "10.0.0.0/24", "gateway": "10.0.1.1" })),
+            106,
+            "gateway 10.0.1.1 is outside",
+        ),
+        (
+            json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }, { "subnet": "fd00::/64" }]] }),
+            107,
+            "two families",
+        ),
+        (json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "10.0.0.0/25" }]] }), 108, "overlap"),
+        (with("exclude", json!(["here"])), 109, "exclude"),
+        (with("exclude", json!(["10.0.1.0/24"])), 110, "outside all subnets"),
+        (with("reservations", json!({ "a/b": "x" })), 111, "no valid address"),
+        (with("reservations", json!({ "a/b": "10.0.1.1" })), 112, "outside the pool's ranges"),
+        (with("reservations", json!({ "a/b": "10.0.0.9", "c/d": "10.0.0.9" })), 113, "reserved twice"),
+        (with("reservations", json!({ "a/b": "10.0.0.1" })), 114, "is the gateway"),
+        (json!({}), 115, "neither pool nor ranges"),
+        (with("pool", json!("p")), 116, "both pool and ranges"),
+        (with("resolvConf", json!("/nowhere")), 118, "/nowhere"),
+        (with("sticky", json!("yes")), 7, "sticky"),
+        (with("order", json!("random")), 7, "order"),
+        (with("cooldown", json!("soon")), 7, "duration"),
+        (with("probe", json!({ "cont": 3 })), 7, ""),
+        (json!({ "ranges": "10.0.0.0/24" }), 7, "ipam section"),
+        (json!({ "pool": "unknown" }), 120, "unknown.yaml"),
+        (json!({ "pool": "a/b" }), 121, "a/b"),
+    ];
+    let pod = node.pod("p")?;
+    for (ipam, code, part) in cases {
+        let answer = add(&pod, &network(&ipam));
+        refused(answer, code, part).map_err(|stop| Stop::Failed(format!("{ipam}: {stop:?}")))?;
+    }
+    put_pool(&node, "typo", "scope: host\nranges: [{subnet: 10.0.0.0/24}]\ncooldwn: 5m\n")?;
+    refused(add(&pod, &network(&json!({ "pool": "typo" }))), 122, "cooldwn")?;
+    node.run(|| std::fs::rename(format!("{POOLS}/typo.yaml"), format!("{POOLS}/other.yaml")))?;
+    put_pool(&node, "typo", "scope: host\nranges: [{subnet: 10.0.0.0/24}]\n")?;
+    node.run(|| std::fs::rename(format!("{POOLS}/typo.yaml"), format!("{POOLS}/other.yaml")))?;
+    refused(add(&pod, &network(&json!({ "pool": "other" }))), 123, "calls its pool \"typo\"")?;
+    put_pool(&node, "parts", "ranges: [{subnet: 10.0.0.0/24}]\nnodes: {a: [10.0.0.0/25], b: [10.0.0.5]}\n")?;
+    refused(add(&pod, &network(&json!({ "pool": "parts" }))), 128, "overlaps with a part of node a")?;
+    node.exec(&["chmod", "666", &format!("{POOLS}/parts.yaml")])?;
+    refused(add(&pod, &network(&json!({ "pool": "parts" }))), 129, "could be written by others")?;
+    assert!(by_hand(&node, "leases")?.lines().count() <= 1, "nothing was leased");
+    Ok(())
+}

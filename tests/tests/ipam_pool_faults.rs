@@ -1,0 +1,477 @@
+//! ipam-pool when things go wrong: killed anywhere, many at once, also from other PID namespaces, damaged and
+//! copied stores, a full disk, a folder that cannot be written.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Seek, SeekFrom, Write};
+use std::process::ExitCode;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testnet::{CniCall, CniError, Node, Outcome, Stop, needs, program};
+
+fn main() -> ExitCode {
+    testnet::main(testnet::tests![
+        add_killed_anywhere,
+        del_killed_anywhere,
+        many_at_once,
+        many_at_once_from_other_pid_namespaces,
+        copies_open,
+        damage_is_reported,
+        a_cut_off_store_is_reported,
+        a_full_disk_loses_nothing,
+        a_read_only_folder_is_named,
+    ])
+}
+
+const STORE: &str = "/run/k8slan/ipam/networks/net.mdb";
+const KEPT: &str = "/var/lib/k8slan/ipam/networks/net.mdb";
+
+/// How long processes compete: a minute in continuous integration, or what `K8SLAN_IPAM_SECONDS` says.
+fn competition() -> Duration {
+    let given = std::env::var("K8SLAN_IPAM_SECONDS").ok().and_then(|text| text.parse().ok());
+    let default = if std::env::var_os("CI").is_some() { 60 } else { 6 };
+    Duration::from_secs(given.unwrap_or(default))
+}
+
+fn config(subnet: &str, sticky: &str) -> Value {
+    json!({ "cniVersion": "1.0.0", "name": "net", "type": "macvlan",
+        "ipam": { "type": "ipam-pool", "ranges": [[{ "subnet": subnet }]], "sticky": sticky } })
+}
+
+/// A call for container `c<number>`; all of them share a namespace, which is nothing that IPAM minds.
+fn call(netns: &str, number: u32, config: &Value) -> CniCall {
+    CniCall {
+        container: format!("c{number}"),
+        netns: Some(netns.to_owned()),
+        ifname: "net1".to_owned(),
+        args: format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=p{number}"),
+        path: None,
+        config: config.to_string(),
+        under: Vec::new(),
+    }
+}
+
+fn address(result: &Value) -> String {
+    result["ips"][0]["address"].as_str().unwrap_or_default().to_owned()
+}
+
+fn by_hand(node: &Node, arguments: &str) -> Result<String, Stop> {
+    let program = program("ipam-pool");
+    let argv: Vec<&str> =
+        std::iter::once(program.to_str().unwrap_or_default()).chain(arguments.split_whitespace()).collect();
+    Ok(node.exec(&argv)?)
+}
+
+/// The leased addresses and the containers that hold them; the store has to be in order.
+fn leases(node: &Node) -> Result<BTreeMap<String, Vec<String>>, Stop> {
+    let said = by_hand(node, "check")?;
+    assert!(said.contains("are in order"), "{said}");
+    let rows: Vec<Value> = serde_json::from_str(&by_hand(node, "leases --json")?)?;
+    let leased = rows.iter().filter(|row| row["state"] == "leased");
+    Ok(leased
+        .map(|row| {
+            let holders = row["holders"].as_array().cloned().unwrap_or_default();
+            let containers = holders.iter().filter_map(|h| h["attachment"]["container"].as_str());
+            (row["address"].as_str().unwrap_or_default().to_owned(), containers.map(str::to_owned).collect())
+        })
+        .collect())
+}
+
+/// The system calls with which the program changes something outside itself.
+const CHANGING: &[&str] = &[
+    "fdatasync",
+    "flock",
+    "fsync",
+    "ftruncate",
+    "mkdir",
+    "openat",
+    "pwrite64",
+    "pwritev",
+    "rename",
+    "unlink",
+    "write",
+    "writev",
+];
+
+fn killed_at(call: &CniCall, name: &str, number: u32) -> CniCall {
+    let inject = format!("inject={name}:signal=KILL:when={number}");
+    let argv = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject];
+    CniCall { under: argv.map(str::to_owned).to_vec(), ..call.clone() }
+}
+
+/// Runs `attempt` for the first, second, third … call of each name until it says that the plugin lived.
+fn everywhere(mut attempt: impl FnMut(&str, u32) -> Result<bool, Stop>) -> Result<u32, Stop> {
+    let mut deaths = 0;
+    for name in CHANGING {
+        let mut number = 1;
+        while !attempt(name, number)
+            .map_err(|stop| Stop::Failed(format!("killed at {name} number {number}: {stop:?}")))?
+        {
+            (number, deaths) = (number + 1, deaths + 1);
+        }
+    }
+    Ok(deaths)
+}
+
+fn died(answer: Result<Value, CniError>) -> Result<Option<Value>, Stop> {
+    match answer {
+        Ok(result) => Ok(Some(result)),
+        Err(error) if error.code == 0 => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn add_killed_anywhere() -> Outcome {
+    needs("strace")?;
+    let mut total = 0;
+    // The first ADD makes the stores, later ones find them; a sticky one writes two.
+    for (sticky, fresh) in [("none", true), ("none", false), ("pod", true), ("pod", false)] {
+        let node = Node::new("n")?;
+        let netns = node.pod("x")?.path().to_owned();
+        let config = config("10.0.0.0/24", sticky);
+        let mut next = 100;
+        total += everywhere(|name, number| {
+            if fresh {
+                let _ =
+                    node.run(|| (fs::remove_dir_all("/run/k8slan"), fs::remove_dir_all("/var/lib/k8slan")));
+            } else {
+                node.cni("ipam-pool", "ADD", &call(&netns, 1, &config))?;
+            }
+            let before = leases(&node)?;
+            next += 1;
+            let victim = call(&netns, next, &config);
+            let answer = died(node.cni("ipam-pool", "ADD", &killed_at(&victim, name, number)))?;
+            let lives = answer.is_some();
+            // Whatever it did, nobody lost anything, and the victim has at most one address.
+            let after = leases(&node)?;
+            assert!(before.iter().all(|(address, holders)| after.get(address) == Some(holders)), "{after:?}");
+            assert!(after.len() <= before.len() + 1, "{after:?}");
+            // The runtime asks again, and gives it back.
+            let got = address(&node.cni("ipam-pool", "ADD", &victim)?);
+            assert_eq!(leases(&node)?.len(), before.len() + 1);
+            if let Some(answer) = answer {
+                assert_eq!(address(&answer), got);
+            }
+            if sticky == "pod" {
+                assert!(node.read(KEPT).is_ok() || node.run(|| fs::metadata(KEPT).is_ok()), "it is kept");
+            }
+            node.cni("ipam-pool", "DEL", &victim)?;
+            if sticky == "pod" {
+                by_hand(&node, &format!("release default/p{next}"))?;
+            }
+            assert_eq!(leases(&node)?, before);
+            Ok(lives)
+        })?;
+    }
+    assert!(total > 40, "only {total} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+fn del_killed_anywhere() -> Outcome {
+    needs("strace")?;
+    let mut total = 0;
+    for sticky in ["none", "pod"] {
+        let node = Node::new("n")?;
+        let netns = node.pod("x")?.path().to_owned();
+        let config = config("10.0.0.0/24", sticky);
+        node.cni("ipam-pool", "ADD", &call(&netns, 1, &config))?;
+        total += everywhere(|name, number| {
+            let victim = call(&netns, 2, &config);
+            let had = address(&node.cni("ipam-pool", "ADD", &victim)?);
+            let before = leases(&node)?;
+            let lives = died(node.cni("ipam-pool", "DEL", &killed_at(&victim, name, number)))?.is_some();
+            let between = leases(&node)?;
+            assert!(between.len() == before.len() || between.len() + 1 == before.len(), "{between:?}");
+            node.cni("ipam-pool", "DEL", &victim)?;
+            let after = leases(&node)?;
+            let holders = |address: &str| after.get(address.split('/').next().unwrap_or_default()).cloned();
+            assert_eq!(holders(&had), (sticky == "pod").then(Vec::new));
+            Ok(lives)
+        })?;
+    }
+    assert!(total > 8, "only {total} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+/// 64 runtimes that attach and detach as fast as they can, some of them in a pool that has room for fewer.
+fn compete(under: &(dyn Fn(u32) -> Vec<String> + Sync), subnet: &str) -> Outcome {
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let config = config(subnet, "none");
+    let held: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
+    let (adds, full) = (AtomicU32::new(0), AtomicU32::new(0));
+    let failed = AtomicBool::new(false);
+    let end = Instant::now() + competition();
+    let worker = |worker: u32| -> Outcome {
+        let mut mine: Vec<(u32, String)> = Vec::new();
+        let mut number = worker * 100_000;
+        while Instant::now() < end && !failed.load(Ordering::Relaxed) {
+            number += 1;
+            let call = CniCall { under: under(worker), ..call(&netns, number, &config) };
+            match node.cni("ipam-pool", "ADD", &call) {
+                Ok(result) => {
+                    let address = address(&result);
+                    adds.fetch_add(1, Ordering::Relaxed);
+                    let mut held = held.lock().map_err(|_| Stop::Failed("poisoned".to_owned()))?;
+                    if let Some(other) = held.insert(address.clone(), number) {
+                        return Err(Stop::Failed(format!("{address} for c{number}, but c{other} has it")));
+                    }
+                    mine.push((number, address));
+                }
+                Err(error) if error.code == 130 => {
+                    full.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error.into()),
+            }
+            // Keep up to four, so that the pool is nearly full all the time.
+            while mine.len() > 3 || (!mine.is_empty() && number.is_multiple_of(3)) {
+                let (number, address) = mine.remove(0);
+                // From the moment that DEL begins, another one may get it.
+                held.lock().map_err(|_| Stop::Failed("poisoned".to_owned()))?.remove(&address);
+                let call = CniCall { under: under(worker), ..self::call(&netns, number, &config) };
+                node.cni("ipam-pool", "DEL", &call)?;
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..64)
+            .map(|i| {
+                let (worker, failed) = (&worker, &failed);
+                scope.spawn(move || worker(i).inspect_err(|_| failed.store(true, Ordering::Relaxed)))
+            })
+            .collect();
+        let results =
+            workers.into_iter().map(|w| w.join().unwrap_or_else(|_| Err(Stop::Failed("panic".to_owned()))));
+        results.collect::<Result<Vec<()>, Stop>>()
+    })?;
+    let held = held.into_inner().map_err(|_| Stop::Failed("poisoned".to_owned()))?;
+    let expected: BTreeMap<String, Vec<String>> = held
+        .iter()
+        .map(|(address, number)| {
+            (address.split('/').next().unwrap_or_default().to_owned(), vec![format!("c{number}")])
+        })
+        .collect();
+    assert_eq!(leases(&node)?, expected, "none lost, none twice");
+    let (adds, full) = (adds.into_inner(), full.into_inner());
+    assert!(adds > 100, "only {adds} ADDs");
+    eprintln!("{adds} ADDs, {full} times full, {} left", expected.len());
+    Ok(())
+}
+
+fn many_at_once() -> Outcome {
+    compete(&|_| Vec::new(), "10.0.0.0/26")
+}
+
+fn many_at_once_from_other_pid_namespaces() -> Outcome {
+    needs("unshare")?;
+    let under = |worker: u32| match worker % 2 {
+        0 => Vec::new(),
+        _ => ["unshare", "--pid", "--fork", "--kill-child"].map(str::to_owned).to_vec(),
+    };
+    compete(&under, "10.0.0.0/26")
+}
+
+/// Puts a copy of a store onto another node and looks at it.
+fn opens(copy: &[u8]) -> Result<String, Stop> {
+    let node = Node::new("copy")?;
+    node.write(STORE, copy)?;
+    node.exec(&["chmod", "0600", STORE])?;
+    let said = node.output(&[program("ipam-pool").to_str().unwrap_or_default(), "check"])?;
+    Ok(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned())
+}
+
+/// Copies that are taken while the lock is held, and at every moment that a kill leaves behind, open. A
+/// plain copy while others write opens too, unless more than one change is made between its first and its
+/// last byte; then that is said, and never is it taken for an empty pool.
+fn copies_open() -> Outcome {
+    needs("strace")?;
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let config = config("10.0.0.0/16", "none");
+    for number in 0..40 {
+        node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?;
+    }
+    let read = || node.run(|| fs::read(STORE));
+    everywhere(|name, number| {
+        let victim = call(&netns, 1000, &config);
+        let lives = died(node.cni("ipam-pool", "ADD", &killed_at(&victim, name, number)))?.is_some();
+        let said = opens(&read()?)?;
+        assert!(said.contains("are in order"), "{said}");
+        node.cni("ipam-pool", "DEL", &victim)?;
+        Ok(lives)
+    })?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let writers: Vec<_> = (0..4)
+            .map(|i| {
+                let (done, node, netns, config) = (&done, &node, &netns, &config);
+                scope.spawn(move || -> Outcome {
+                    let mut number = 10_000 * (i + 1);
+                    while !done.load(Ordering::Relaxed) {
+                        number += 1;
+                        node.cni("ipam-pool", "ADD", &call(netns, number, config))?;
+                    }
+                    Ok(())
+                })
+            })
+            .collect();
+        let result = (|| -> Outcome {
+            let mut torn = 0;
+            for i in 0..30 {
+                let lock = node.run(|| fs::File::open("/run/k8slan/ipam/networks/net.lock"))?;
+                let locked = i % 2 == 0;
+                if locked {
+                    lock.lock()?;
+                }
+                let copy = read()?;
+                drop(lock);
+                let said = opens(&copy)?;
+                let good = said.contains("are in order");
+                torn += u32::from(!good);
+                assert!(good || (!locked && said.contains("damaged")), "locked: {locked}: {said}");
+            }
+            eprintln!("{torn} of 15 copies that were made without the lock are torn, and say so");
+            Ok(())
+        })();
+        done.store(true, Ordering::Relaxed);
+        for writer in writers {
+            writer.join().unwrap_or_else(|_| Err(Stop::Failed("panic".to_owned())))?;
+        }
+        result
+    })
+}
+
+/// A node with leases, and a way to damage its store and to see what ADD says.
+fn damaged(
+    damage: &(dyn Fn(&mut fs::File, u64) -> std::io::Result<()> + Sync),
+) -> Result<Option<CniError>, Stop> {
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let config = config("10.0.0.0/24", "none");
+    let mut given = Vec::new();
+    for number in 0..60 {
+        given.push(address(&node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?));
+    }
+    node.run(|| -> std::io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).read(true).open(STORE)?;
+        let len = file.metadata()?.len();
+        damage(&mut file, len)
+    })?;
+    let before = node.run(|| fs::read(STORE))?;
+    match node.cni("ipam-pool", "ADD", &call(&netns, 1000, &config)) {
+        Ok(result) => {
+            // It may not have touched the damage; then what it did is right.
+            assert!(!given.contains(&address(&result)), "{} twice", address(&result));
+            Ok(None)
+        }
+        Err(error) => {
+            assert_eq!(node.run(|| fs::read(STORE))?, before, "a damaged store was changed");
+            Ok(Some(error))
+        }
+    }
+}
+
+fn damage_is_reported() -> Outcome {
+    let mut reported = 0;
+    for page in 0..8u64 {
+        for fill in [0x00, 0xff, 0x5a] {
+            let answer = damaged(&|file, len| {
+                if page * 4096 >= len {
+                    return Ok(());
+                }
+                file.seek(SeekFrom::Start(page * 4096))?;
+                file.write_all(&[fill; 4096])
+            })?;
+            if let Some(error) = answer {
+                assert_eq!(error.code, 140, "page {page} filled with {fill:02x}: {error}");
+                assert!(
+                    error.msg.contains("are damaged") && error.msg.contains("ipam-pool check"),
+                    "{error}"
+                );
+                reported += 1;
+            }
+        }
+    }
+    assert!(reported >= 6, "only {reported} of 24 damages were noticed");
+    Ok(())
+}
+
+fn a_cut_off_store_is_reported() -> Outcome {
+    for pages in [0u64, 1, 2, 3, 4, 5] {
+        let answer = damaged(&|file, len| file.set_len((pages * 4096).min(len)))?;
+        let error = answer.ok_or_else(|| Stop::Failed(format!("{pages} pages are taken for a store")))?;
+        assert_eq!(error.code, 140, "{pages} pages: {error}");
+    }
+    let answer = damaged(&|file, _| file.write_all(b"not a store at all"))?;
+    assert_eq!(answer.map(|error| error.code), Some(140));
+    Ok(())
+}
+
+fn a_full_disk_loses_nothing() -> Outcome {
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    for (folder, sticky, file) in [("/run/k8slan/ipam", "none", STORE), ("/var/lib/k8slan/ipam", "pod", KEPT)]
+    {
+        let config = config("10.0.0.0/16", sticky);
+        node.exec(&["mkdir", "-p", folder])?;
+        node.exec(&["mount", "-t", "tmpfs", "-o", "size=400k,mode=0700", "none", folder])?;
+        let mut given = BTreeMap::new();
+        let full = loop {
+            let number = u32::try_from(given.len())? + 1;
+            match node.cni("ipam-pool", "ADD", &call(&netns, number, &config)) {
+                Ok(result) => {
+                    let address = address(&result).split('/').next().unwrap_or_default().to_owned();
+                    assert!(given.insert(address, number).is_none());
+                }
+                Err(error) => break error,
+            }
+            assert!(given.len() < 20_000, "the disk does not fill up");
+        };
+        assert_eq!(full.code, 142, "{full}");
+        assert!(full.text().contains(file.rsplit_once('/').map_or("", |(folder, _)| folder)), "{full}");
+        let held = leases(&node)?;
+        for (address, number) in &given {
+            assert_eq!(held.get(address), Some(&vec![format!("c{number}")]), "{address} is lost");
+        }
+        // DEL works on the full disk, and then ADD does again.
+        for number in given.values() {
+            node.cni("ipam-pool", "DEL", &call(&netns, *number, &config))?;
+        }
+        if sticky == "none" {
+            node.cni("ipam-pool", "ADD", &call(&netns, 90_000, &config))?;
+        }
+        node.exec(&["umount", folder])?;
+        let _ = node.run(|| fs::remove_dir_all("/run/k8slan"));
+    }
+    Ok(())
+}
+
+fn a_read_only_folder_is_named() -> Outcome {
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let config = config("10.0.0.0/24", "none");
+    let first = call(&netns, 1, &config);
+    let got = address(&node.cni("ipam-pool", "ADD", &first)?);
+    let folder = "/run/k8slan/ipam";
+    node.exec(&["mount", "--bind", folder, folder])?;
+    node.exec(&["mount", "-o", "remount,ro,bind", folder])?;
+    for (verb, number) in [("ADD", 2), ("DEL", 1)] {
+        match node.cni("ipam-pool", verb, &call(&netns, number, &config)) {
+            Err(error) => {
+                assert_eq!(error.code, 143, "{error}");
+                assert!(
+                    error.text().contains("/run/k8slan/ipam") && error.text().contains("Read-only"),
+                    "{error}"
+                );
+            }
+            Ok(_) => return Err(Stop::Failed(format!("{verb} in a read-only folder"))),
+        }
+    }
+    node.exec(&["umount", folder])?;
+    assert_eq!(address(&node.cni("ipam-pool", "ADD", &first)?), got);
+    Ok(())
+}
