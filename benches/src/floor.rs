@@ -5,13 +5,19 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use net_types::{IfName, MacAddr, MacvtapMode, Mtu};
-use netplumb::{LinkChange, Macvtap, Netlink, Netns, PortChange, Veth, VethEnd};
+use netplumb::{LinkChange, Macvtap, Netlink, Netns, PortChange, TapWatch, Veth, VethEnd};
 
 use crate::Result;
 use crate::lab::{BRIDGE, LAN};
 
 /// Of the links that it makes; any group would do.
 const GROUP: u32 = 0x6b38_736c;
+
+/// Of the macvtap: no spoke's.
+const INDEX: u32 = 1 << 28;
+
+/// As long as ADD waits for the port at most.
+const SETTLES: Duration = Duration::from_millis(50);
 
 /// Open sockets, and names that no spoke has.
 pub(crate) struct Floor {
@@ -69,11 +75,14 @@ impl Floor {
         let change = LinkChange { alias: alias.clone(), port: Some(forward), ..LinkChange::default() };
         self.lan.set_link(made.main, &change)?;
         self.lan.set_link(made.peer, &LinkChange { alias, ..LinkChange::default() })?;
+        self.lan.wait_operational(made.main, SETTLES)?;
+        let watch = TapWatch::open(&self.pod)?;
         let mut macvtap = Macvtap::new(self.inside.clone(), made.peer, MacvtapMode::Passthru);
-        macvtap.index = Some(1 << 28);
+        macvtap.index = Some(INDEX);
         macvtap.up = true;
         macvtap.netns = Some(self.pod.clone());
         self.lan.create_macvtap(&macvtap)?;
+        watch.device(&self.inside, INDEX)?.ok_or("the macvtap has no device")?;
         Ok(made.main)
     }
 }
