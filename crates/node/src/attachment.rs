@@ -97,7 +97,8 @@ impl Attachment {
     /// The alias of a link of this attachment:
     /// `k8slan:attach <container ID> <interface> <inode> <path> <network> [<uid or -> <namespace>/<name>]`.
     ///
-    /// A pod's name is cut where the whole would be longer than the 255 bytes that the kernel takes.
+    /// A pod's name is cut where the whole would be longer than the 255 bytes that the kernel takes; a pod
+    /// that would not read back is left out: the runtime stated something that no pod is called.
     ///
     /// # Errors
     /// Where the text is longer even without the pod, or would not read back.
@@ -110,11 +111,11 @@ impl Attachment {
         if tag.len() > MAX_ALIAS {
             return Err(TagError::TooLong(tag.len()));
         }
-        if let Some(pod) = &self.pod {
+        if let Some(pod) = self.pod.as_ref().filter(|pod| pod.is_plain()) {
             let with_pod = format!("{tag} {} {pod}", pod.uid.as_deref().unwrap_or("-"));
             let cut = with_pod.floor_char_boundary(MAX_ALIAS);
             // A pod of which not even the namespace fits is left out.
-            if cut > with_pod.len() - pod.name.len() {
+            if cut >= with_pod.len() - pod.name.len() {
                 tag = with_pod;
                 tag.truncate(cut);
             }
@@ -185,9 +186,22 @@ pub fn parse_lan_tag(alias: &str) -> Option<&str> {
     alias.strip_prefix(LAN_PREFIX).filter(|lan| !lan.is_empty())
 }
 
+impl Pod {
+    /// Whether a tag with it reads back.
+    fn is_plain(&self) -> bool {
+        self.uid.as_deref().is_none_or(|uid| !uid.is_empty() && uid != "-" && is_word(uid))
+            && is_word(&self.namespace)
+            && !self.namespace.contains('/')
+            && is_word(&self.name)
+    }
+}
+
 fn plain(path: &Path) -> Option<&str> {
-    path.to_str()
-        .filter(|text| !text.is_empty() && !text.chars().any(|c| c.is_whitespace() || c.is_control()))
+    path.to_str().filter(|text| !text.is_empty() && is_word(text))
+}
+
+fn is_word(text: &str) -> bool {
+    !text.chars().any(|c| c.is_whitespace() || c.is_control())
 }
 
 #[cfg(test)]
@@ -248,6 +262,13 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_without_a_name_is_not_lost() {
+        let mut a = attachment("c1", "/run/netns/a");
+        a.pod = Some(pod(Some("0d4e"), "default", ""));
+        assert_eq!(Attachment::parse_tag(&a.tag().unwrap()), Some(a));
+    }
+
+    #[test]
     fn long_pod_names_are_cut_at_a_character() {
         let mut a = attachment(&"f".repeat(64), "/var/run/netns/cni-2d1c2f6a-6b6e-4d5c-9d0b-1f2e3d4c5b6a");
         a.pod = Some(pod(Some("c1a7d4b2-0000-4000-8000-000000000000"), "n", &"é".repeat(200)));
@@ -266,6 +287,19 @@ mod tests {
             a.netns.inode = inode;
             a.pod = stated.then(|| pod(uid.as_deref(), "default", &name));
             prop_assert_eq!(Attachment::parse_tag(&a.tag().unwrap()), Some(a));
+        }
+
+        #[test]
+        fn a_tag_reads_back_whatever_the_runtime_calls_the_pod(uid in proptest::option::of(".{0,8}"),
+            namespace in ".{0,8}", name in ".{0,200}") {
+            let mut a = attachment("c1", "/run/netns/a");
+            a.pod = Some(pod(uid.as_deref(), &namespace, &name));
+            let back = Attachment::parse_tag(&a.tag().unwrap()).unwrap();
+            prop_assert!(back.is("c1", &a.ifname));
+            if let Some(pod) = back.pod {
+                prop_assert_eq!((pod.uid, pod.namespace), (uid, namespace));
+                prop_assert!(name.starts_with(&pod.name));
+            }
         }
 
         #[test]
