@@ -1,8 +1,10 @@
 use std::fmt;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use net_types::IfName;
+use nix::errno::Errno;
 use sha2::{Digest, Sha256};
 
 /// The link group (`IFLA_GROUP`) of every link that k8slan makes outside pods: "k8sl" in ASCII.
@@ -70,10 +72,18 @@ pub enum TagError {
 }
 
 impl NetnsRef {
-    /// Whether the path still leads to that namespace.
+    /// Whether the path still leads to that namespace, or may do so: what cannot be looked at is not gone,
+    /// and what a live pod holds is not given away.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        std::fs::metadata(&self.path).is_ok_and(|meta| meta.ino() == self.inode)
+        match std::fs::metadata(&self.path) {
+            Ok(meta) => meta.ino() == self.inode,
+            // ESRCH: a process whose /proc folder was just going.
+            Err(error) => {
+                !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+                    && error.raw_os_error() != Some(Errno::ESRCH as i32)
+            }
+        }
     }
 }
 
@@ -259,6 +269,11 @@ mod tests {
         assert!(NetnsRef { path: path.clone(), inode }.is_live());
         assert!(!NetnsRef { path, inode: inode + 1 }.is_live());
         assert!(!NetnsRef { path: "/nowhere".into(), inode }.is_live());
+        assert!(!NetnsRef { path: "/proc/self/comm/net".into(), inode }.is_live());
+        let temp = tempfile::tempdir().unwrap();
+        let endless = temp.path().join("endless");
+        std::os::unix::fs::symlink(&endless, &endless).unwrap();
+        assert!(NetnsRef { path: endless, inode }.is_live(), "nobody said that it is gone");
     }
 
     #[test]
