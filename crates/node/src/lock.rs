@@ -47,9 +47,20 @@ impl Lock {
     /// # Errors
     /// [`LockError::Held`] when patience ends.
     pub fn acquire(dir: &SafeDir, name: &str, patience: Duration) -> Result<Self, LockError> {
-        let path = || dir.path().join(name);
+        Self::of_file(dir.open_lock(name)?, || dir.path().join(name), patience)
+    }
+
+    /// Takes the lock on the folder itself, which needs no file: for what is done to several of its files, or
+    /// after reading one.
+    ///
+    /// # Errors
+    /// [`LockError::Held`] when patience ends.
+    pub fn folder(dir: &SafeDir, patience: Duration) -> Result<Self, LockError> {
+        Self::of_file(dir.reopen()?, || dir.path().to_owned(), patience)
+    }
+
+    fn of_file(mut file: File, path: impl Fn() -> PathBuf, patience: Duration) -> Result<Self, LockError> {
         let start = Instant::now();
-        let mut file = dir.open_lock(name)?;
         let mut pause = Duration::from_millis(1);
         loop {
             // flock cannot wait for a limited time, so it is asked again.
@@ -82,6 +93,17 @@ mod tests {
         assert!(matches!(second, Err(LockError::Held { .. })));
         drop(first);
         Lock::acquire(&dir, "x.lock", Duration::ZERO).unwrap();
+    }
+
+    #[test]
+    fn a_folder_is_locked_apart_from_its_files() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = SafeDir::create(temp.path()).unwrap();
+        let first = Lock::folder(&dir, Duration::ZERO).unwrap();
+        assert!(matches!(Lock::folder(&dir, Duration::ZERO), Err(LockError::Held { .. })));
+        Lock::acquire(&dir, "x.lock", Duration::ZERO).unwrap();
+        drop(first);
+        Lock::folder(&dir, Duration::ZERO).unwrap();
     }
 
     #[test]

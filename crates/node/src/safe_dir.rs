@@ -5,9 +5,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::{Mode, fchmod};
-use nix::unistd::{UnlinkatFlags, fsync, unlinkat};
+use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 
 /// A folder that only root can have written to, opened once and used by descriptor.
 ///
@@ -186,24 +186,23 @@ impl SafeDir {
         Ok(())
     }
 
-    /// Makes a file that must not exist yet (mode 0644, not synced); `false` where it exists.
+    /// Makes a file that must not exist yet (mode 0644 less the umask, not synced); `false` where it exists.
+    ///
+    /// The file has no name until it is whole (`O_TMPFILE`), so that a writer that dies leaves nothing.
     ///
     /// # Errors
-    /// The kernel's refusal; no part of the file is left.
+    /// The kernel's refusal, EOPNOTSUPP on a file system without such files; no part of the file is left.
     pub fn create_new(&self, name: &str, bytes: &[u8]) -> Result<bool, SafeDirError> {
         let path = self.path.join(name);
-        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        let fd = match openat(self.fd.as_fd(), name, flags, Mode::from_bits_truncate(0o644)) {
-            Ok(fd) => fd,
-            Err(Errno::EEXIST) => return Ok(false),
-            Err(errno) => return Err(io("create", &path, errno)),
-        };
-        match File::from(fd).write_all(bytes) {
+        let flags = OFlag::O_WRONLY | OFlag::O_TMPFILE | OFlag::O_CLOEXEC;
+        let fd = openat(self.fd.as_fd(), ".", flags, Mode::from_bits_truncate(0o644))
+            .map_err(|e| io("create", &path, e))?;
+        let mut file = File::from(fd);
+        file.write_all(bytes).map_err(|e| io("write", &path, e))?;
+        match linkat(file.as_fd(), "", self.fd.as_fd(), name, AtFlags::AT_EMPTY_PATH) {
             Ok(()) => Ok(true),
-            Err(error) => {
-                let _ = unlinkat(self.fd.as_fd(), name, UnlinkatFlags::NoRemoveDir);
-                Err(io("write", &path, error))
-            }
+            Err(Errno::EEXIST) => Ok(false),
+            Err(errno) => Err(io("put in place", &path, errno)),
         }
     }
 
@@ -233,6 +232,14 @@ impl SafeDir {
             }
         }
         Ok(names)
+    }
+
+    /// The folder itself, opened once more: a lock belongs to what one open made.
+    pub(crate) fn reopen(&self) -> Result<File, SafeDirError> {
+        let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        openat(self.fd.as_fd(), ".", flags, Mode::empty())
+            .map(File::from)
+            .map_err(|e| io("open the folder", &self.path, e))
     }
 
     pub(crate) fn open_lock(&self, name: &str) -> Result<File, SafeDirError> {
