@@ -11,7 +11,7 @@ use crate::base::{Named, named};
 use crate::config::Wanted;
 use crate::device::{Given, Minors, leads_to, look, node_path};
 use crate::lan_side::{self, LanSide, is_stale};
-use crate::{Config, Error, add, call, tap};
+use crate::{Config, Error, add, call};
 
 /// Where `ip netns` and the daemon keep namespaces.
 const NETNS_DIR: &str = "/run/netns";
@@ -112,7 +112,7 @@ fn of_spoke(
         && let Some(given) = minors.given(device)?
         && given.attachment.is(target.container_id.as_str(), &target.ifname)
     {
-        tap::forget(&minors, device, &given)?;
+        minors.release(device, &given)?;
         return Ok(true);
     }
     // A veth has no minor; of a macvtap, the node was not the right one.
@@ -165,7 +165,7 @@ fn take_away(minors: &Minors, device: DevNum, given: &Given) -> Result<(), Error
             }
         }
     }
-    Ok(tap::forget(minors, device, given)?)
+    Ok(minors.release(device, given)?)
 }
 
 /// A macvtap in the pod without a record: an ADD that was killed before it wrote one.

@@ -8,11 +8,12 @@ use std::fs::{Metadata, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use net_types::IfName;
 use netplumb::DevNum;
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
-use node::{Attachment, Durability, SafeDir, SafeDirError};
+use node::{Attachment, Durability, Lock, LockError, SafeDir, SafeDirError};
 use serde::{Deserialize, Serialize};
 
 /// Who may open a tap.
@@ -26,6 +27,9 @@ pub(crate) struct Access {
 
 /// Owner and group read and write, as libvirt needs it.
 const MODE: u32 = 0o660;
+
+/// How long a program waits for another one that works on the records.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Why a device node could not be put in place.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +50,9 @@ pub enum DeviceError {
     /// The records of given minors.
     #[error("cannot keep the record of tap minors")]
     Record(#[from] SafeDirError),
+    /// Another program works on the records of given minors.
+    #[error("cannot work on the records of tap minors")]
+    Lock(#[from] LockError),
 }
 
 /// The node of a macvtap with this ifindex.
@@ -198,7 +205,8 @@ impl Minors {
         Ok(SafeDir::open(path)?.map(|dir| Self { dir }))
     }
 
-    /// Gives a minor to an attachment, unless a live one was given it before.
+    /// Gives a minor to an attachment, unless a live one was given it before. A node that a dead one left is
+    /// taken away: it would lead to the new one's traffic.
     ///
     /// # Errors
     /// The record cannot be written.
@@ -207,11 +215,17 @@ impl Minors {
         if self.dir.create_new(&name, &text)? {
             return Ok(Claim::Ours);
         }
+        // Whose it is may change between reading and writing.
+        let _lock = Lock::folder(&self.dir, PATIENCE)?;
         if let Some(other) = self.given(device)?
             && !other.attachment.is(&given.attachment.container_id, &given.attachment.ifname)
-            && other.attachment.is_live()
         {
-            return Ok(Claim::Taken(other.attachment));
+            if other.attachment.is_live() {
+                return Ok(Claim::Taken(other.attachment));
+            }
+            if other.made && other.node != given.node {
+                remove_node(&other.node, device)?;
+            }
         }
         self.dir.write(&name, &text, Durability::UntilReboot)?;
         Ok(Claim::Ours)
@@ -225,11 +239,23 @@ impl Minors {
         Ok(self.dir.read(&file_name(device))?.as_deref().and_then(Given::parse))
     }
 
-    /// Forgets a minor.
+    /// Forgets that a minor was given to this attachment, and takes the node away if it was made by us. What has
+    /// been given to another since stays.
     ///
     /// # Errors
-    /// The record cannot be removed.
-    pub(crate) fn release(&self, device: DevNum) -> Result<(), DeviceError> {
+    /// The record or the node cannot be removed.
+    pub(crate) fn release(&self, device: DevNum, given: &Given) -> Result<(), DeviceError> {
+        let _lock = Lock::folder(&self.dir, PATIENCE)?;
+        let attachment = &given.attachment;
+        if self.given(device)?.is_some_and(|now| {
+            !now.attachment.is(&attachment.container_id, &attachment.ifname)
+                || now.attachment.netns != attachment.netns
+        }) {
+            return Ok(());
+        }
+        if given.made {
+            remove_node(&given.node, device)?;
+        }
         Ok(self.dir.remove(&file_name(device))?)
     }
 
@@ -307,9 +333,33 @@ mod tests {
         assert_eq!(minors.claim(DEVICE, &first).unwrap(), Claim::Ours);
         assert_eq!(minors.claim(DEVICE, &first).unwrap(), Claim::Ours);
         assert_eq!(minors.claim(DEVICE, &given("b", true)).unwrap(), Claim::Taken(first.attachment.clone()));
-        assert_eq!(minors.all().unwrap(), [(DEVICE, first)]);
-        minors.release(DEVICE).unwrap();
+        assert_eq!(minors.all().unwrap(), [(DEVICE, first.clone())]);
+        minors.release(DEVICE, &first).unwrap();
         assert_eq!(minors.claim(DEVICE, &given("b", true)).unwrap(), Claim::Ours);
+        // A DEL that was slow: what it knew is not so any more.
+        minors.release(DEVICE, &first).unwrap();
+        assert_eq!(minors.given(DEVICE).unwrap(), Some(given("b", true)));
+    }
+
+    #[test]
+    fn a_dead_attachments_node_does_not_lead_to_the_next_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let minors = Minors::open(temp.path()).unwrap();
+        let left = Given { node: temp.path().join("tap1"), ..given("a", false) };
+        ensure_node(&left.node, DEVICE, Access { owner: 107, group: 107 }).unwrap();
+        minors.claim(DEVICE, &left).unwrap();
+        minors.claim(DEVICE, &Given { node: temp.path().join("tap2"), ..given("b", true) }).unwrap();
+        assert!(look(&left.node).unwrap().is_none(), "whoever opens it reads the other's traffic");
+    }
+
+    #[test]
+    fn a_half_made_node_goes_with_its_record() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("tap1");
+        let half = temp.path().join(".tap1.k8slan");
+        ensure_node(&half, DEVICE, Access { owner: 107, group: 107 }).unwrap();
+        remove_node(&path, DEVICE).unwrap();
+        assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -53,19 +53,11 @@ impl Tap {
         let Self { device, given } = self;
         let path = given.node.clone();
         undo.push("give the tap's minor back", move || {
-            forget(&Minors::open(&call.node.paths().taps())?, device, &given)
+            Minors::open(&call.node.paths().taps())?.release(device, &given)
         });
         device::ensure_node(&path, device, access)?;
         Ok(())
     }
-}
-
-/// Takes a node of our making away, and the record of its minor.
-pub(crate) fn forget(minors: &Minors, device: DevNum, given: &Given) -> Result<(), device::DeviceError> {
-    if given.made {
-        device::remove_node(&given.node, device)?;
-    }
-    minors.release(device)
 }
 
 /// Makes a macvtap with this index until the kernel gives it a minor that no live attachment was given.
