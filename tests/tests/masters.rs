@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testnet::{CniError, Frame, Node, Outcome, PacketSocket, Ping, Pod, Switch, Tap};
+use testnet::{CniCall, CniError, Frame, Node, Outcome, PacketSocket, Ping, Pod, Switch, Tap, needs};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -19,6 +19,13 @@ fn main() -> ExitCode {
         the_nodes_policy_decides,
         a_policy_that_others_could_write_is_not_used,
         a_killed_add_leaves_nothing_after_del,
+        a_killed_move_is_put_back_by_del,
+        what_was_moved_is_as_before_when_it_is_back,
+        a_move_that_fails_is_taken_back,
+        another_plugins_macvtap_is_left_alone,
+        a_path_that_leads_to_another_pod_by_now,
+        what_stands_on_a_master_already_is_named,
+        the_networks_name_servers_are_in_the_result,
         a_guests_link_is_silent,
     ])
 }
@@ -202,17 +209,135 @@ fn a_policy_that_others_could_write_is_not_used() -> Outcome {
 fn a_killed_add_leaves_nothing_after_del() -> Outcome {
     let (_switch, node) = node()?;
     let pod = node.pod("one")?;
-    node.ip("link add mv0 link eth1 type macvtap mode bridge")?;
+    let config = on_master("bridge");
     // What a kill between the kernel's answer and the record leaves: a macvtap and no record.
-    for (config, name) in [(on_master("bridge"), None), (device("mv0"), Some("mv0"))] {
-        pod.add("macvtap", "net1", &config)?;
-        node.run(|| std::fs::remove_dir_all("/run/k8slan/taps")).unwrap();
-        pod.del("macvtap", "net1", &config)?;
-        assert_eq!(pod.link_names()?, [""; 0], "{config}");
-        if let Some(name) = name {
-            assert!(node.link(name)?.is_some(), "{name} is not back");
+    pod.add("macvtap", "net1", &config)?;
+    node.run(|| std::fs::remove_dir_all("/run/k8slan/taps")).unwrap();
+    pod.del("macvtap", "net1", &config)?;
+    assert_eq!(pod.link_names()?, [""; 0]);
+    Ok(())
+}
+
+fn a_killed_move_is_put_back_by_del() -> Outcome {
+    needs("strace")?;
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    node.ip("link add mv0 link eth1 address 02:00:00:00:00:07 type macvtap mode bridge")?;
+    let before = node.link("mv0")?.unwrap();
+    let call = pod.call("net1", &device("mv0")).with("runtimeConfig", json!({"mac": "02:00:00:00:00:05"}));
+    let mut deaths = 0;
+    for syscall in ["sendto", "openat", "write", "mknodat", "rename"] {
+        for number in 1.. {
+            let trace = format!("trace={syscall}");
+            let kill = format!("inject={syscall}:signal=KILL:when={number}");
+            let argv = ["strace", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &kill];
+            let killed = CniCall { under: argv.map(str::to_owned).to_vec(), ..call.clone() };
+            let lived = node.cni("macvtap", "ADD", &killed).is_ok();
+            node.cni("macvtap", "DEL", &call)?;
+            let back = node.link("mv0")?;
+            assert_eq!(
+                back.as_ref().map(|link| &link["address"]),
+                Some(&before["address"]),
+                "{syscall} {number}"
+            );
+            assert_eq!(pod.link_names()?, [""; 0], "{syscall} {number}");
+            assert_eq!(traces(&node), [""; 0], "{syscall} {number}");
+            if lived {
+                break;
+            }
+            deaths += 1;
         }
     }
+    assert!(deaths > 15, "only {deaths} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+fn what_was_moved_is_as_before_when_it_is_back() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("launcher")?;
+    node.ip("link add mv0 link eth1 type macvtap mode bridge")?;
+    let before = node.link("mv0")?.unwrap();
+    let mut config = device("mv0");
+    config["promiscMode"] = true.into();
+    config["runtimeConfig"] = json!({"mac": "02:00:00:00:00:05"});
+    let result = pod.add("macvtap", "pod16477688c0e", &config)?;
+    assert_eq!(result["interfaces"][0]["mac"], "02:00:00:00:00:05");
+    pod.del("macvtap", "pod16477688c0e", &config)?;
+    let after = node.link("mv0")?.unwrap();
+    assert_eq!((&after["address"], &after["flags"]), (&before["address"], &before["flags"]));
+    Ok(())
+}
+
+fn a_move_that_fails_is_taken_back() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    node.ip("link add mv0 link eth1 type macvtap mode bridge")?;
+    node.ip("link add other link eth1 address 02:00:00:00:00:05 up type macvtap mode bridge")?;
+    let call = pod.call("net1", &device("mv0")).with("runtimeConfig", json!({"mac": "02:00:00:00:00:05"}));
+    let error = node.cni("macvtap", "ADD", &call).unwrap_err();
+    assert!(error.text().contains("Address already in use"), "{error}");
+    assert!(node.link("mv0")?.is_some(), "it stays in the pod");
+    assert_eq!(pod.link_names()?, [""; 0]);
+    assert_eq!(traces(&node), [""; 0]);
+    Ok(())
+}
+
+fn another_plugins_macvtap_is_left_alone() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    node.ip("link add foreign link eth1 type macvtap mode bridge")?;
+    node.ip(&format!("link set foreign netns {} name net1", pod.path()))?;
+    node.ip("link add mv0 link eth1 type macvtap mode bridge")?;
+    for config in [on_master("bridge"), device("mv0")] {
+        let error = pod.add("macvtap", "net1", &config).unwrap_err();
+        assert_eq!(error.code, 103, "{error}");
+        pod.del("macvtap", "net1", &config)?;
+        assert_eq!(pod.link_names()?, ["net1"], "DEL took what ADD had not made: {config}");
+        assert!(node.link("mv0")?.is_some());
+    }
+    Ok(())
+}
+
+fn a_path_that_leads_to_another_pod_by_now() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    node.ip("link add mv0 link eth1 type macvtap mode bridge")?;
+    for config in [on_master("bridge"), device("mv0")] {
+        pod.add("macvtap", "net1", &config)?;
+        // /proc/<pid>/ns/net of a process that is gone, whose number another pod's process has.
+        let late = CniCall { container: "gone".into(), ..pod.call("net1", &config) };
+        node.cni("macvtap", "DEL", &late)?;
+        assert_eq!(pod.link_names()?, ["net1"], "a late DEL took another pod's interface: {config}");
+        pod.del("macvtap", "net1", &config)?;
+    }
+    Ok(())
+}
+
+fn what_stands_on_a_master_already_is_named() -> Outcome {
+    let (_switch, node) = node()?;
+    let (one, two) = (node.pod("one")?, node.pod("two")?);
+    one.add("macvtap", "net1", &on_master("passthru"))?;
+    for mode in ["passthru", "bridge"] {
+        let text = two.add("macvtap", "net1", &on_master(mode)).unwrap_err().text();
+        for word in ["eth1", mode, "passthru", "Invalid argument"] {
+            assert!(text.contains(word), "{word:?} is not in {text:?}");
+        }
+    }
+    one.del("macvtap", "net1", &on_master("passthru"))?;
+    node.ip("link add br0 type bridge")?;
+    node.ip("link set eth1 master br0")?;
+    let text = two.add("macvtap", "net1", &on_master("bridge")).unwrap_err().text();
+    assert!(text.contains("eth1") && text.contains("port of a bridge"), "{text}");
+    Ok(())
+}
+
+fn the_networks_name_servers_are_in_the_result() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    let mut config = on_master("bridge");
+    config["dns"] = json!({"nameservers": ["10.0.0.53"]});
+    let result = pod.add("macvtap", "net1", &config)?;
+    assert_eq!(result["dns"], config["dns"]);
     Ok(())
 }
 

@@ -1,14 +1,16 @@
 //! ADD, step by step.
 
+use std::rc::Rc;
+
 use attach::{PodLink, Undo, stable_mac};
-use cni::{AddResult, Interface, Request, Target};
+use cni::{AddResult, Dns, Interface, Request, Target};
 use net_types::{Attach, IfName, MacAddr, MacvtapMode, Mtu};
-use netplumb::{Conf, Errno, Link, LinkChange, Macvtap, Netlink, Netns, Sysctl, VethEnd};
+use netplumb::{Conf, Errno, Link, LinkChange, LinkKind, Macvtap, Netlink, Netns, Sysctl, VethEnd};
 use node::LINK_GROUP;
 
 use crate::base::{Base, Host};
 use crate::call::Call;
-use crate::device::Claim;
+use crate::device::{Claim, Moved};
 use crate::lan_side::LanSide;
 use crate::tap::{self, Tap};
 use crate::{Config, Error};
@@ -145,45 +147,72 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
     if call.netlink.link_by_name(ifname)?.is_some() {
         return Err(Error::InterfaceExists(ifname.clone()));
     }
+    let index = host.link.index;
+    // The kubelet announced /dev/tap<index>, and the kernel would choose another index.
+    if call.netlink.link_by_index(index)?.is_some() {
+        return Err(Error::IndexTaken(index));
+    }
     let mac = call.request.requested_mac()?;
-    let change = LinkChange {
-        netns: Some(call.netns.clone()),
-        name: Some(ifname.clone()),
-        mac,
-        ..LinkChange::default()
-    };
-    host.netlink.set_link(host.link.index, &change)?;
-    let original = name.clone();
-    undo.push("move the macvtap back", move || {
-        move_back(&call.netlink, ifname, &host.netns, &original, mac.and(host.link.mac))
-    });
+    let was = Moved { name, mac: host.link.mac, noarp: host.link.noarp, promisc: host.link.promisc };
+    // Recorded before it moves, so that DEL finds it wherever this program dies.
+    let on_host = Rc::new(Tap::on_host(call, &host.netns, index, was.clone())?);
+    claim_the_only(&on_host, call)?;
+    let claimed = Rc::clone(&on_host);
+    undo.push("give the tap's minor back", move || claimed.release(call));
+    undo.push("move the macvtap back", move || move_back(&call.netlink, ifname, index, &host.netns, &was));
+    let (netns, name) = (Some(call.netns.clone()), Some(ifname.clone()));
+    host.netlink.set_link(index, &LinkChange { netns, name, ..LinkChange::default() })?;
+    let tap = on_host.after_move(call, index)?;
+    if !tap.is(&on_host) {
+        claim_the_only(&tap, call)?;
+        on_host.release(call)?;
+    }
+    tap.provide(call, undo)?;
+    if mac.is_some() {
+        call.netlink.set_link(index, &LinkChange { mac, ..LinkChange::default() })?;
+    }
     let link = call.netlink.link_by_name(ifname)?.ok_or_else(|| Error::NoTap(ifname.clone()))?;
-    if link.index != host.link.index {
-        // The kubelet announced /dev/tap<old index>.
-        return Err(Error::IndexTaken(host.link.index));
-    }
-    let made = made(&link, ifname)?;
-    let tap = Tap::standing(call, made.index)?.moved_from(name);
-    match tap.claim(call)? {
-        Claim::Ours => tap.provide(call, undo)?,
-        // Another minor would need another macvtap, and this one is not ours to make.
-        Claim::Taken(_) => return Err(Error::NoMinor(1)),
-    }
-    Ok(made)
+    made(&link, ifname)
 }
 
-/// Moves a macvtap back to the host under its own name, with its own address if `mac` says so.
+/// Takes the minor of a macvtap that is not ours to make anew, so that no other minor can be had.
+fn claim_the_only(tap: &Tap, call: &Call<'_>) -> Result<(), Error> {
+    match tap.claim(call)? {
+        Claim::Ours => Ok(()),
+        Claim::Taken(_) => Err(Error::NoMinor(1)),
+    }
+}
+
+/// Moves a macvtap back to the host as it was there, if it is in the pod: by the index that it has had since
+/// before, or by the name that ADD gave it.
 pub(crate) fn move_back(
     pod: &Netlink,
     ifname: &IfName,
+    index: u32,
     host: &Netns,
-    original: &IfName,
-    mac: Option<MacAddr>,
+    was: &Moved,
 ) -> Result<(), netplumb::Error> {
-    let Some(link) = pod.link_by_name(ifname)? else { return Ok(()) };
-    let netns = Some(host.clone());
-    let change = LinkChange { netns, name: Some(original.clone()), mac, ..LinkChange::default() };
-    pod.set_link(link.index, &change)
+    let is_one = |link: &Link| matches!(link.kind, LinkKind::Macvtap(_));
+    let Some(link) = (match pod.link_by_index(index)?.filter(is_one) {
+        Some(link) => Some(link),
+        None => pod.link_by_name(ifname)?.filter(is_one),
+    }) else {
+        return Ok(());
+    };
+    // The next pod must not get this one's address, nor a link that does no ARP.
+    let restored = pod.set_link(
+        link.index,
+        &LinkChange {
+            up: Some(false),
+            mac: was.mac.filter(|mac| link.mac != Some(*mac)),
+            noarp: Some(was.noarp),
+            promisc: Some(was.promisc),
+            ..LinkChange::default()
+        },
+    );
+    let (netns, name) = (Some(host.clone()), Some(was.name.clone()));
+    pod.set_link(link.index, &LinkChange { netns, name, ..LinkChange::default() })?;
+    restored
 }
 
 /// The link below a macvtap to make.
@@ -263,11 +292,15 @@ fn set_up(call: &Call<'_>, made: Made) -> Result<(), Error> {
     Ok(call.netlink.set_link(made.index, &change)?)
 }
 
-/// The answer: the pod's interface and what the IPAM plugin gave.
+/// The answer: the pod's interface and what the IPAM plugin gave; its name servers count more than the
+/// network's.
 fn result(call: &Call<'_>, made: Made, mut result: AddResult) -> AddResult {
     let mut interface = Interface::in_container(&call.target.ifname, Some(made.mac), &call.target.netns);
     interface.mtu = Some(made.mtu.get());
     result.interfaces = vec![interface];
+    if result.dns == Dns::default() {
+        result.dns = call.request.dns.clone();
+    }
     for ip in &mut result.ips {
         ip.interface = Some(0);
     }

@@ -1,8 +1,5 @@
 //! What every verb about one attachment starts with.
 
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-
 use attach::is_launcher_link;
 use cni::{Request, Target};
 use netplumb::{Netlink, Netns};
@@ -78,10 +75,4 @@ pub(crate) fn pod<C>(request: &Request<C>) -> Option<Pod> {
         namespace: stated(&args.pod_namespace)?,
         name: stated(&args.pod_name).unwrap_or_default(),
     })
-}
-
-/// The namespace at a path, if it is still there.
-pub(crate) fn live(path: &Path) -> Option<Netns> {
-    std::fs::metadata(path).ok().filter(|meta| meta.ino() != 0)?;
-    Netns::open(path).ok()
 }

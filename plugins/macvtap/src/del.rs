@@ -3,15 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use cni::{Request, Target, ValidAttachment};
-use net_types::IfName;
 use netplumb::{DevNum, LinkKind, Netlink, Netns};
 use node::{Attachment, NetworkId, NodeConfig, Paths};
 
 use crate::base::{Named, named};
 use crate::config::Wanted;
-use crate::device::{Given, Minors, leads_to, look, node_path};
+use crate::device::{Given, Minors, index_of, leads_to, look, node_path};
 use crate::lan_side::{self, LanSide, is_stale};
-use crate::{Config, Error, add, call};
+use crate::{Config, Error, add, tap};
 
 /// Where `ip netns` and the daemon keep namespaces.
 const NETNS_DIR: &str = "/run/netns";
@@ -80,10 +79,10 @@ fn detach(
             Ok(false) => everywhere(target, paths, errors),
             Err(error) => errors.push(error),
         },
-        Ok(Named::Other(Wanted::Spoke(_))) => everywhere(target, paths, errors),
-        Ok(Named::Other(wanted)) => {
+        Ok(Named::Other(Wanted::Spoke(_) | Wanted::Device(_))) => everywhere(target, paths, errors),
+        Ok(Named::Other(Wanted::Master(_))) => {
             everywhere(target, paths, errors);
-            errors.extend(unrecorded(&wanted, target).err());
+            errors.extend(unrecorded(target).err());
         }
         // A configuration that names nothing, or a record that is not trusted: ADD made nothing with it,
         // or made it before.
@@ -152,40 +151,35 @@ fn sweep(paths: &Paths, wanted: impl Fn(&Attachment) -> bool, errors: &mut Vec<E
 /// Takes away what a minor's record says: a macvtap in the pod, its node, the record.
 fn take_away(minors: &Minors, device: DevNum, given: &Given) -> Result<(), Error> {
     let attachment = &given.attachment;
-    if attachment.is_live()
-        && let Some(netns) = call::live(&attachment.netns.path)
-    {
+    let netns = Netns::open(&attachment.netns.path).ok();
+    // The path may lead to another pod's by now.
+    if let Some(netns) = netns.filter(|netns| netns.id().ino == attachment.netns.inode) {
         let netlink = Netlink::open(&netns)?;
-        if let Some(link) = netlink.link_by_name(&attachment.ifname)?
-            && matches!(link.kind, LinkKind::Macvtap(_))
-        {
-            match &given.moved {
-                Some(original) => back_to_host(&netlink, &attachment.ifname, original)?,
-                None => netlink.delete_link(link.index)?,
+        match &given.moved {
+            Some(was) => {
+                let index = index_of(&given.node).unwrap_or(0);
+                add::move_back(&netlink, &attachment.ifname, index, &Netns::current()?, was)?;
+            }
+            None => {
+                let link = netlink.link_by_name(&attachment.ifname)?;
+                if let Some(link) = link.filter(|link| {
+                    matches!(link.kind, LinkKind::Macvtap(_)) && index_of(&given.node) == Some(link.index)
+                }) {
+                    netlink.delete_link(link.index)?;
+                }
             }
         }
     }
     Ok(minors.release(device, given)?)
 }
 
-/// A macvtap in the pod without a record: an ADD that was killed before it wrote one.
-fn unrecorded(wanted: &Wanted, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
-    let Some(netns) = target.netns.as_deref().and_then(call::live) else { return Ok(()) };
+/// A macvtap on a master without a record: an ADD that was killed before it wrote one. Its index tells that it
+/// is this attachment's, and neither another plugin's nor, where the path leads elsewhere by now, another pod's.
+fn unrecorded(target: &Target<Option<PathBuf>>) -> Result<(), Error> {
+    let Some(netns) = target.netns.as_deref().and_then(|path| Netns::open(path).ok()) else { return Ok(()) };
     let netlink = Netlink::open(&netns)?;
     let Some(link) = netlink.link_by_name(&target.ifname)? else { return Ok(()) };
-    if !matches!(link.kind, LinkKind::Macvtap(_)) {
-        return Ok(());
-    }
-    match wanted {
-        Wanted::Device(id) => match id.parse() {
-            Ok(original) => back_to_host(&netlink, &target.ifname, &original),
-            Err(_) => Ok(()),
-        },
-        Wanted::Master(_) | Wanted::Spoke(_) => Ok(netlink.delete_link(link.index)?),
-    }
-}
-
-fn back_to_host(pod: &Netlink, ifname: &IfName, original: &IfName) -> Result<(), Error> {
-    let netns = Netns::current()?;
-    Ok(add::move_back(pod, ifname, &netns, original, None)?)
+    let ours = matches!(link.kind, LinkKind::Macvtap(_))
+        && tap::indices(target.container_id.as_str(), &target.ifname).any(|index| index == link.index);
+    if ours { Ok(netlink.delete_link(link.index)?) } else { Ok(()) }
 }

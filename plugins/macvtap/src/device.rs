@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use net_types::IfName;
+use net_types::{IfName, MacAddr};
 use netplumb::DevNum;
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use node::{Attachment, Durability, Lock, LockError, SafeDir, SafeDirError};
@@ -58,6 +58,11 @@ pub enum DeviceError {
 /// The node of a macvtap with this ifindex.
 pub(crate) fn node_path(index: u32) -> PathBuf {
     format!("/dev/tap{index}").into()
+}
+
+/// The index that a node is named by.
+pub(crate) fn index_of(node: &Path) -> Option<u32> {
+    node.file_name()?.to_str()?.strip_prefix("tap")?.parse().ok()
 }
 
 /// Whether anything stands at the node's path.
@@ -166,8 +171,21 @@ pub(crate) struct Given {
     pub(crate) node: PathBuf,
     /// Whether that node was made by us: the kernel takes away only its own.
     pub(crate) made: bool,
-    /// The name on the host of a macvtap that was moved into the pod.
-    pub(crate) moved: Option<IfName>,
+    /// What a macvtap that was moved into the pod was on the host.
+    pub(crate) moved: Option<Moved>,
+}
+
+/// A macvtap on the host, as it was before it was moved into a pod.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Moved {
+    /// Its name.
+    pub(crate) name: IfName,
+    /// Its address.
+    pub(crate) mac: Option<MacAddr>,
+    /// Whether it did no ARP.
+    pub(crate) noarp: bool,
+    /// Whether it was promiscuous.
+    pub(crate) promisc: bool,
 }
 
 /// The answer to a claim.
@@ -185,7 +203,7 @@ struct Wire {
     node: PathBuf,
     made: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    moved: Option<IfName>,
+    moved: Option<Moved>,
 }
 
 impl Minors {

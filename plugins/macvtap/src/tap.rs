@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use crate::Error;
 use crate::add::Made;
 use crate::call::Call;
-use crate::device::{self, Access, Claim, Given, Minors, look, node_path};
+use crate::device::{self, Access, Claim, DeviceError, Given, Minors, Moved, look, node_path};
 
 /// How often another minor is asked for.
 const TRIES: usize = 64;
@@ -20,9 +20,11 @@ pub(crate) struct Tap {
 }
 
 impl Tap {
-    /// The device of a macvtap that stands in the pod already.
-    pub(crate) fn standing(call: &Call<'_>, index: u32) -> Result<Self, Error> {
-        Self::of(call, index, tap_device(&call.netns, &call.target.ifname, index)?, false)
+    /// The device of a macvtap that is still on the host, for the pod that it is to be moved into.
+    pub(crate) fn on_host(call: &Call<'_>, host: &Netns, index: u32, moved: Moved) -> Result<Self, Error> {
+        let mut tap = Self::of(call, index, tap_device(host, &moved.name, index)?, false)?;
+        tap.given.moved = Some(moved);
+        Ok(tap)
     }
 
     /// The pod's macvtap with this index. `before`: whether something stood at its node's path before the
@@ -35,10 +37,16 @@ impl Tap {
         Ok(Self { device, given })
     }
 
-    /// Remembers what the macvtap was called on the host.
-    pub(crate) fn moved_from(mut self, name: IfName) -> Self {
-        self.given.moved = Some(name);
-        self
+    /// The device after the move, which may have another minor.
+    pub(crate) fn after_move(&self, call: &Call<'_>, index: u32) -> Result<Self, Error> {
+        let mut tap = Self::of(call, index, tap_device(&call.netns, &call.target.ifname, index)?, false)?;
+        tap.given.moved.clone_from(&self.given.moved);
+        Ok(tap)
+    }
+
+    /// Whether this is the same device.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.device == other.device
     }
 
     /// Takes the minor for this attachment.
@@ -46,15 +54,17 @@ impl Tap {
         Ok(Minors::open(&call.node.paths().taps())?.claim(self.device, &self.given)?)
     }
 
+    /// Gives the minor back.
+    pub(crate) fn release(&self, call: &Call<'_>) -> Result<(), DeviceError> {
+        Minors::open(&call.node.paths().taps())?.release(self.device, &self.given)
+    }
+
     /// Makes the node lead to the device.
     pub(crate) fn provide<'a>(self, call: &'a Call<'a>, undo: &mut Undo<'a>) -> Result<(), Error> {
         let config = &call.request.config;
         let access = Access { owner: config.owner, group: config.group };
-        let Self { device, given } = self;
-        let path = given.node.clone();
-        undo.push("give the tap's minor back", move || {
-            Minors::open(&call.node.paths().taps())?.release(device, &given)
-        });
+        let (path, device) = (self.given.node.clone(), self.device);
+        undo.push("give the tap's minor back", move || self.release(call));
         device::ensure_node(&path, device, access)?;
         Ok(())
     }
@@ -109,18 +119,26 @@ fn placeholder() -> Result<Netns, Error> {
 /// A tap index for a macvtap that is on no spoke: in [2^29, 2^30), from container and interface, the first one
 /// whose node is free. An index that the kernel chose would be the same small number in every pod.
 pub(crate) fn free_index(call: &Call<'_>) -> Result<u32, Error> {
-    let mut hash = Sha256::new();
-    hash.update(call.target.container_id.as_str());
-    hash.update([0]);
-    hash.update(call.target.ifname.as_str());
-    let digest: [u8; 32] = hash.finalize().into();
-    let [a, b, c, d, ..] = digest;
-    let start = u32::from_be_bytes([a, b, c, d]);
-    for step in 0..1024 {
-        let index = (1 << 29) | (start.wrapping_add(step) & 0x1fff_ffff);
+    for index in indices(call.target.container_id.as_str(), &call.target.ifname) {
         if look(&node_path(index))?.is_none() {
             return Ok(index);
         }
     }
-    Err(Error::NoMinor(1024))
+    Err(Error::NoMinor(INDICES as usize))
+}
+
+/// How many indices are tried.
+const INDICES: u32 = 1024;
+
+/// The indices that a container's interface may get on a master. Nothing else has one of them, so they also
+/// tell our own macvtap from another's in the pod, where an alias could be forged.
+pub(crate) fn indices(container_id: &str, ifname: &IfName) -> impl Iterator<Item = u32> + use<> {
+    let mut hash = Sha256::new();
+    hash.update(container_id);
+    hash.update([0]);
+    hash.update(ifname.as_str());
+    let digest: [u8; 32] = hash.finalize().into();
+    let [a, b, c, d, ..] = digest;
+    let start = u32::from_be_bytes([a, b, c, d]);
+    (0..INDICES).map(move |step| (1 << 29) | (start.wrapping_add(step) & 0x1fff_ffff))
 }
