@@ -2,7 +2,7 @@
 
 use cni::Request;
 use lan::SpokeState;
-use netplumb::{Netlink, Netns};
+use netplumb::{LinkKind, Netlink};
 use node::{NodeConfig, SafeDir};
 
 use crate::base::{Named, named};
@@ -27,13 +27,14 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
             }
         }
         Ok(Named::Other(Wanted::Master(master))) => {
-            if Netlink::open(&Netns::current()?)?.link_by_name(&master)?.is_none() {
+            if Netlink::open_current()?.link_by_name(&master)?.is_none() {
                 return Err(Error::Unavailable(Error::NoMaster(master).to_string()));
             }
         }
         Ok(Named::Other(Wanted::Spoke(spoke))) => {
             return Err(Error::Unavailable(Error::NoSpoke(spoke).to_string()));
         }
+        Ok(Named::Other(Wanted::Device(id))) if is_macvtap(&id)? => {}
         // Which device it will be is known at ADD only; that there are any records is known now.
         Ok(Named::Other(Wanted::Device(_))) | Err(Error::NothingWanted) => {
             let dir = SafeDir::open(&paths.spokes())
@@ -51,4 +52,11 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
         ipam.status()?;
     }
     Ok(())
+}
+
+/// Whether the host has a macvtap of that name, which needs no LAN.
+fn is_macvtap(id: &str) -> Result<bool, Error> {
+    let Ok(name) = id.parse() else { return Ok(false) };
+    let link = Netlink::open_current()?.link_by_name(&name)?;
+    Ok(link.is_some_and(|link| matches!(link.kind, LinkKind::Macvtap(_))))
 }
