@@ -10,7 +10,7 @@ use netplumb::{Conf, Link, LinkKind, Netlink, Sysctl, tap_device};
 use crate::base::{Named, named};
 use crate::call::Call;
 use crate::config::Wanted;
-use crate::device::{leads_to, look, node_path};
+use crate::device::{MODE, leads_to, look, node_path};
 use crate::lan_side::LanSide;
 use crate::{Config, Error, add};
 
@@ -29,7 +29,8 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     match named(request, &call.node.paths())? {
         Named::Spoke(record) => {
             let side = LanSide::open(*record)?;
-            on_spoke(&call, &side, &link)?;
+            let stated = promised.interfaces.iter().any(|interface| interface.mtu.is_some());
+            on_spoke(&call, &side, &link, stated)?;
             if side.record().attach == Attach::Macvtap {
                 same("tap index", link.index, side.record().tap_index.get())?;
                 device(&call, &link)?;
@@ -86,8 +87,8 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
     Ok(())
 }
 
-/// The LAN's side of a spoke.
-fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link) -> Result<(), Error> {
+/// The LAN's side of a spoke. `stated`: whether the result that was promised says the MTU.
+fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link, stated: bool) -> Result<(), Error> {
     let record = side.record();
     let spoke = &record.spoke;
     let Some(port) = side.port_of(call.target.container_id.as_str(), &call.target.ifname)? else {
@@ -106,12 +107,18 @@ fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link) -> Result<(), Error> {
         format!("{mask:#06x}"),
         format!("{:#06x}", LanSide::GROUP_FWD_MASK),
     )?;
+    // A result before version 1.1.0 has no MTU: without one asked for, it is that of the link below.
+    let mtu = |below: &Link| match call.request.config.mtu {
+        None if !stated => same(&format!("MTU of interface {}", call.target.ifname), link.mtu, below.mtu),
+        _ => Ok(()),
+    };
     let below = link.lower.unwrap_or(0);
     match record.attach {
         Attach::Veth => {
             if link.kind != LinkKind::Veth {
                 return Err(Error::mismatch("the interface", "no veth", "a veth"));
             }
+            mtu(&port)?;
             same("the peer of the interface", below, port.index)
         }
         Attach::Macvtap => {
@@ -121,6 +128,7 @@ fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link) -> Result<(), Error> {
             })?;
             same(&format!("the link below {}", call.target.ifname), below, end.index)?;
             same(&format!("state of spoke {spoke}"), state(end.up), state(true))?;
+            mtu(&end)?;
             mode(link, record.mode)
         }
     }
@@ -154,7 +162,9 @@ fn device(call: &Call<'_>, link: &Link) -> Result<(), Error> {
     }
     let config = &call.request.config;
     let owner = format!("{}:{}", meta.uid(), meta.gid());
-    same(&format!("the owner of {}", shown(&path)), owner, format!("{}:{}", config.owner, config.group))
+    same(&format!("the owner of {}", shown(&path)), owner, format!("{}:{}", config.owner, config.group))?;
+    let mode = |mode: u32| format!("{:04o}", mode & 0o7777);
+    same(&format!("the mode of {}", shown(&path)), mode(meta.mode()), mode(MODE))
 }
 
 fn shown(path: &Path) -> String {

@@ -26,7 +26,7 @@ pub(crate) struct Access {
 }
 
 /// Owner and group read and write, as libvirt needs it.
-const MODE: u32 = 0o660;
+pub(crate) const MODE: u32 = 0o660;
 
 /// How long a program waits for another one that works on the records.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -296,7 +296,7 @@ impl Minors {
 
 impl Given {
     fn to_json(&self) -> Vec<u8> {
-        // An attachment whose tag cannot be written has been refused before.
+        // An attachment whose tag cannot be written has been refused before (`Call::open`).
         let wire = Wire {
             attachment: self.attachment.tag().unwrap_or_default(),
             node: self.node.clone(),
