@@ -238,7 +238,7 @@ fn macvtap(
     let up = !call.is_for_a_guest();
     macvtap.up = up;
     macvtap.netns = Some(call.netns.clone());
-    below.netlink.create_macvtap(&macvtap).map_err(|error| explain(call, below, index, error))?;
+    below.netlink.create_macvtap(&macvtap).map_err(|error| explain(call, below, mode, index, error))?;
     let mtu = match config.mtu {
         Some(mtu) => mtu,
         None => Mtu::try_from(u64::from(below.mtu)).unwrap_or(Mtu::MAX),
@@ -247,10 +247,16 @@ fn macvtap(
 }
 
 /// What a refusal of the kernel means here: its number alone does not tell.
-fn explain(call: &Call<'_>, below: &Below<'_>, index: u32, error: netplumb::Error) -> Error {
+fn explain(
+    call: &Call<'_>,
+    below: &Below<'_>,
+    mode: MacvtapMode,
+    index: u32,
+    source: netplumb::Error,
+) -> Error {
     let ifname = &call.target.ifname;
     let exists = |found: netplumb::Result<Option<Link>>| matches!(found, Ok(Some(_)));
-    match (error.errno(), call.request.config.mtu) {
+    match (source.errno(), call.request.config.mtu) {
         (Some(Errno::EEXIST | Errno::EBUSY), _) if exists(call.netlink.link_by_name(ifname)) => {
             Error::InterfaceExists(ifname.clone())
         }
@@ -261,9 +267,12 @@ fn explain(call: &Call<'_>, below: &Below<'_>, index: u32, error: netplumb::Erro
             mtu: mtu.get(),
             lower: below.name.to_owned(),
             max: below.mtu,
-            source: Some(error),
+            source: Some(source),
         },
-        _ => error.into(),
+        (Some(Errno::EINVAL | Errno::EBUSY | Errno::EADDRINUSE), _) => {
+            Error::NotOnLower { lower: below.name.to_owned(), mode, source }
+        }
+        _ => source.into(),
     }
 }
 

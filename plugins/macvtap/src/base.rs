@@ -69,9 +69,12 @@ impl Base {
         let paths = call.node.paths();
         match named(call.request, &paths)? {
             Named::Spoke(record) => {
+                let lock = lan_side::lock(&paths, &record.spoke)?;
+                // Whoever had the lock before may have changed the record: what it says now counts.
+                let record = lan_side::read_record(&paths, &record.spoke)?
+                    .ok_or_else(|| Error::NoSpoke(record.spoke.clone()))?;
                 admit(call, &record)?;
-                let side = LanSide::open(*record)?;
-                let lock = lan_side::lock(&paths, &side.record().spoke)?;
+                let side = LanSide::open(record)?;
                 Ok(Self::Spoke { side: Box::new(side), _lock: lock })
             }
             Named::Other(Wanted::Spoke(spoke)) => Err(Error::NoSpoke(spoke)),
@@ -81,13 +84,15 @@ impl Base {
 
     fn host(call: &Call<'_>, wanted: Wanted) -> Result<Self, Error> {
         let config = &call.request.config;
-        if config.attach == Some(Attach::Veth) {
-            return Err(Error::VethWithoutSpoke);
-        }
+        let macvtap_only = || match config.attach {
+            Some(Attach::Veth) => Err(Error::VethWithoutSpoke),
+            Some(Attach::Macvtap) | None => Ok(()),
+        };
         let netns = Netns::current()?;
         let netlink = Netlink::open(&netns)?;
         match wanted {
             Wanted::Master(master) => {
+                macvtap_only()?;
                 let link = netlink.link_by_name(&master)?.ok_or(Error::NoMaster(master))?;
                 allow(call, &link.name)?;
                 Ok(Self::Master(Host { netns, netlink, link }))
@@ -97,6 +102,7 @@ impl Base {
                 let link = name.map(|name| netlink.link_by_name(&name)).transpose()?.flatten();
                 match link {
                     Some(link) if matches!(link.kind, LinkKind::Macvtap(_)) => {
+                        macvtap_only()?;
                         allow(call, &link.name)?;
                         for (given, key) in [(config.mode.is_some(), "mode"), (config.mtu.is_some(), "mtu")] {
                             if given && let Some(name) = link.if_name() {

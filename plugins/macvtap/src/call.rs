@@ -17,6 +17,8 @@ pub(crate) struct Call<'a> {
     pub(crate) node: NodeConfig,
     /// Who asks.
     pub(crate) attachment: Attachment,
+    /// Who asks, as links and records state it.
+    pub(crate) tag: String,
     /// The container's namespace.
     pub(crate) netns: Netns,
     /// A socket in it.
@@ -27,7 +29,7 @@ impl<'a> Call<'a> {
     /// Reads the node's configuration and opens the container's namespace.
     ///
     /// # Errors
-    /// Either is not usable.
+    /// Either is not usable, or no link could carry the attachment's tag.
     pub(crate) fn open(request: &'a Request<Config>, target: &'a Target) -> Result<Self, Error> {
         let node = NodeConfig::load()?;
         let netns = Netns::open(&target.netns).map_err(Error::NoNamespace)?;
@@ -39,7 +41,8 @@ impl<'a> Call<'a> {
             network: NetworkId::of(request.network.as_str()),
             pod: pod(request),
         };
-        Ok(Self { request, target, node, attachment, netns, netlink })
+        let tag = attachment.tag()?;
+        Ok(Self { request, target, node, attachment, tag, netns, netlink })
     }
 
     /// The pod's namespace, where the runtime states one.

@@ -21,12 +21,13 @@ const NETNS_DIR: &str = "/run/netns";
 /// All that went wrong; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let mut errors = Vec::new();
-    if let Some(ipam) = request.ipam() {
-        errors.extend(ipam.del().err().map(Error::from));
-    }
     match NodeConfig::load() {
         Ok(node) => detach(request, target, &node.paths(), &mut errors),
         Err(error) => errors.push(error.into()),
+    }
+    // After the interface: an address that is free may be another pod's at once.
+    if let Some(ipam) = request.ipam() {
+        errors.extend(ipam.del().err().map(Error::from));
     }
     Error::all(errors)
 }
@@ -37,12 +38,12 @@ pub(crate) fn del_misconfigured(
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
     let mut errors = Vec::new();
-    if let Some(ipam) = request.ipam() {
-        errors.extend(ipam.del().err().map(Error::from));
-    }
     match NodeConfig::load() {
         Ok(node) => everywhere(target, &node.paths(), &mut errors),
         Err(error) => errors.push(error.into()),
+    }
+    if let Some(ipam) = request.ipam() {
+        errors.extend(ipam.del().err().map(Error::from));
     }
     Error::all(errors)
 }
@@ -53,9 +54,6 @@ pub(crate) fn del_misconfigured(
 /// All that went wrong; everything else was done.
 pub(crate) fn gc(request: &Request<Config>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
     let mut errors = Vec::new();
-    if let Some(ipam) = request.ipam() {
-        errors.extend(ipam.gc().err().map(Error::from));
-    }
     // A runtime that gives no list says nothing about what is valid.
     if let Some(valid) = valid {
         let network = NetworkId::of(request.network.as_str());
@@ -63,6 +61,9 @@ pub(crate) fn gc(request: &Request<Config>, valid: Option<&[ValidAttachment]>) -
             Ok(node) => sweep(&node.paths(), |a| is_stale(a, network, valid), &mut errors),
             Err(error) => errors.push(error.into()),
         }
+    }
+    if let Some(ipam) = request.ipam() {
+        errors.extend(ipam.gc().err().map(Error::from));
     }
     Error::all(errors)
 }
@@ -97,9 +98,9 @@ fn of_spoke(
     record: lan::SpokeRecord,
 ) -> Result<bool, Error> {
     let index = record.tap_index.get();
+    let _lock = lan_side::lock(paths, &record.spoke)?;
     let Some(side) = LanSide::open_standing(record)? else { return Ok(false) };
     let Some(port) = side.port_of(target.container_id.as_str(), &target.ifname)? else {
-        let _lock = lan_side::lock(paths, &side.record().spoke)?;
         side.clear_half_made()?;
         return Ok(false);
     };

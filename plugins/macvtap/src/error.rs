@@ -2,6 +2,7 @@ use std::path::PathBuf;
 
 use cni::{Code, PluginError};
 use net_types::{Attach, IfName, MacAddr, MacvtapMode, SpokeName};
+use netplumb::Errno;
 use node::{Attachment, ConfigError, LockError, PolicyError, SafeDirError, TagError};
 
 use crate::device::DeviceError;
@@ -197,6 +198,16 @@ pub enum Error {
         /// The kernel's answer, where it was asked.
         source: Option<netplumb::Error>,
     },
+    /// The kernel puts no macvtap on the link below.
+    #[error("cannot put a macvtap in mode {mode} on {lower}: {}", why(source, *mode))]
+    NotOnLower {
+        /// The link below.
+        lower: String,
+        /// The mode asked for.
+        mode: MacvtapMode,
+        /// The kernel's answer.
+        source: netplumb::Error,
+    },
     /// The pod has an interface of that name.
     #[error("the pod has an interface {0} already: CNI_IFNAME must be new")]
     InterfaceExists(IfName),
@@ -217,6 +228,14 @@ pub enum Error {
         /// What stays.
         failures: Vec<String>,
     },
+    /// The folder of named namespaces.
+    #[error("cannot list the network namespaces in {path:?}")]
+    NetnsFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
     /// Several things went wrong; the others were done.
     #[error("{}", .0.iter().map(|error| attach::chain(error)).collect::<Vec<_>>().join("; "))]
     Several(Vec<Self>),
@@ -233,6 +252,18 @@ pub enum Error {
     /// STATUS: nothing can be attached now.
     #[error("{0}")]
     Unavailable(String),
+}
+
+/// What a refusal means: the kernel has the same few numbers for many reasons.
+fn why(error: &netplumb::Error, mode: MacvtapMode) -> &'static str {
+    match (error.errno(), mode) {
+        (Some(Errno::EBUSY), _) => "is it a port of a bridge or a bond? Then attach to the bridge instead",
+        (Some(Errno::EADDRINUSE), _) => "another link on it has the same MAC address",
+        (Some(Errno::EINVAL), MacvtapMode::Passthru) => {
+            "passthru needs the link for itself; is another macvtap or macvlan on it, or is it no Ethernet link?"
+        }
+        _ => "is there one in mode passthru on it, which has it for itself, or is it no Ethernet link?",
+    }
 }
 
 fn named(namespace: Option<&str>) -> String {
@@ -300,9 +331,10 @@ impl PluginError for Error {
             | Self::NoBridge { .. }
             | Self::InUse { .. }
             | Self::Lock(_)
+            | Self::Device(DeviceError::Lock(_))
             | Self::NoMinor(_) => Code::TRY_AGAIN,
-            Self::Device(_) => Code::IO,
-            Self::Net(_) | Self::Addresses(_) | Self::NoTap(_) => code::KERNEL,
+            Self::Device(_) | Self::NetnsFolder { .. } => Code::IO,
+            Self::Net(_) | Self::Addresses(_) | Self::NoTap(_) | Self::NotOnLower { .. } => code::KERNEL,
             Self::KubeletOnly(_) | Self::NotAdmitted { .. } | Self::Policy(_) => code::NOT_ALLOWED,
             Self::Foreign { .. } => code::FOREIGN,
             Self::InterfaceExists(_) | Self::IndexTaken(_) => code::EXISTS,

@@ -1,5 +1,6 @@
 //! The LAN's side of an attachment: the veth pair in the LAN's namespace.
 
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -120,7 +121,7 @@ impl LanSide {
         let Some(bridge) = self.netlink.link_by_name(&record.bridge)? else {
             return Err(Error::NoBridge { bridge: record.bridge.clone(), lan: record.lan.to_string() });
         };
-        let tag = call.attachment.tag()?;
+        let tag = call.tag.clone();
         let (peer_in_lan, peer_up) = (peer.netns.is_none(), peer.up);
         let mut port = VethEnd::new(record.tap_index.port_name());
         port.mac = Some(stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), "port"]));
@@ -248,7 +249,11 @@ pub(crate) struct Found {
 /// `/run/netns` cannot be listed, or the kernel refused.
 pub(crate) fn find(netns_dir: &Path, wanted: impl Fn(&Attachment) -> bool) -> Result<Vec<Found>, Error> {
     let mut found = Vec::new();
-    let Ok(entries) = std::fs::read_dir(netns_dir) else { return Ok(found) };
+    let entries = match std::fs::read_dir(netns_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(source) => return Err(Error::NetnsFolder { path: netns_dir.to_owned(), source }),
+    };
     for entry in entries.flatten() {
         // Namespaces come and go meanwhile, and plain files may lie here.
         let Ok(netns) = Netns::open(&entry.path()) else { continue };
