@@ -55,18 +55,29 @@ impl<'a> Call<'a> {
         is_launcher_link(&self.target.ifname)
     }
 
-    /// Whom a stable MAC address belongs to: the VM, the pod, or else the container.
-    pub(crate) fn owner(&self) -> String {
+    /// Whom a stable MAC address belongs to: the VM, the pod, or else the container. `shared`: whether others
+    /// are on the same link at the same time, as on a master, and must not have the same owner.
+    pub(crate) fn owner(&self, shared: bool) -> String {
         match &self.attachment.pod {
-            // A launcher pod's name ends in a random part; the VM keeps its address over restarts.
-            Some(pod) if self.is_for_a_guest() => {
-                let vm = pod.name.rsplit_once('-').map_or(pod.name.as_str(), |(vm, _)| vm);
-                format!("{}/{vm}", pod.namespace)
-            }
+            Some(pod) if self.is_for_a_guest() => match vm(&pod.name, shared) {
+                Some(vm) => format!("{}/{vm}", pod.namespace),
+                None => pod.to_string(),
+            },
             Some(pod) => pod.to_string(),
             None => self.attachment.container_id.clone(),
         }
     }
+}
+
+/// The VM of a launcher pod, whose name is the VM's and a random part: the VM keeps its address over restarts.
+/// None if only one VM may be meant and the pod's name is so long that its VM's may have been cut.
+fn vm(pod: &str, only_one: bool) -> Option<&str> {
+    /// The API server cuts what it is given, so that a name has at most these many bytes.
+    const LONGEST: usize = 63;
+    if only_one && pod.len() >= LONGEST {
+        return None;
+    }
+    pod.rsplit_once('-').map(|(vm, _)| vm)
 }
 
 /// The pod that the runtime states.
@@ -78,4 +89,18 @@ pub(crate) fn pod<C>(request: &Request<C>) -> Option<Pod> {
         namespace: stated(&args.pod_namespace)?,
         name: stated(&args.pod_name).unwrap_or_default(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vm_is_told_by_its_launcher_unless_the_name_was_cut() {
+        assert_eq!(vm("virt-launcher-web-x7k2p", true), Some("virt-launcher-web"));
+        let cut = format!("virt-launcher-{}x7k2p", "a-long-name-of-many-".repeat(3).split_at(44).0);
+        assert_eq!(cut.len(), 63);
+        assert_eq!(vm(&cut, true), None, "another VM's name may begin alike");
+        assert!(vm(&cut, false).is_some());
+    }
 }
