@@ -19,6 +19,8 @@ fn main() -> ExitCode {
         the_underlay_is_changed_in_the_file,
         a_spoke_is_added_and_removed,
         a_removed_lan_is_taken_down,
+        a_lan_removed_under_live_pods_falls_silent,
+        a_spoke_removed_under_a_live_pod_falls_silent,
         a_lan_removed_while_the_daemon_was_away_is_taken_down,
         a_foreign_namespace_is_not_touched,
         foreign_links_in_the_lans_namespace_are_not_touched,
@@ -225,7 +227,7 @@ fn gone(worker: &Worker, lan: &LanFile) -> Outcome {
         Ok(_) => Err("the LAN's namespace goes".to_owned()),
         Err(_) => Ok(()),
     })?;
-    assert_eq!(worker.list("/run/netns"), [""; 0]);
+    assert_eq!(worker.list("/run/netns").iter().filter(|name| !name.starts_with("cni-")).count(), 0);
     assert_eq!(worker.list("/run/k8slan/spokes").iter().filter(|f| f.ends_with(".json")).count(), 0);
     assert_eq!(worker.link_names()?, ["eth1"]);
     Ok(())
@@ -237,6 +239,51 @@ fn a_removed_lan_is_taken_down() -> Outcome {
     worker.ready("a")?;
     worker.remove(&lan())?;
     gone(&worker, &lan())
+}
+
+/// Waits for pings to be answered no more.
+fn falls_silent(from: &Place, to: &str) -> Outcome {
+    eventually(SECOND, || if pings(from, to) { Err(format!("{to} falls silent")) } else { Ok(()) })?;
+    Ok(())
+}
+
+fn a_lan_removed_under_live_pods_falls_silent() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    let (a, b) = (joined(&worker, "a", "10.0.0.1/24")?, joined(&worker, "b", "10.0.0.2/24")?);
+    heals(&a, "10.0.0.2")?;
+    worker.remove(&lan())?;
+    falls_silent(&a, "10.0.0.2")?;
+    // A macvtap deleted under a container would leave its device number to another pod's.
+    assert!(a.link("net1")?.is_some() && b.link("net1")?.is_some(), "a macvtap was taken from a live pod");
+    let late = worker.pod("late")?.add("macvtap", "net1", &on_spoke("a")).unwrap_err();
+    assert_eq!(late.code, 11, "{late}");
+    // Back before the pods are gone: it goes on.
+    worker.put(&lan())?;
+    heals(&a, "10.0.0.2")?;
+    worker.remove(&lan())?;
+    falls_silent(&a, "10.0.0.2")?;
+    a.del("macvtap", "net1", &on_spoke("a"))?;
+    b.del("macvtap", "net1", &on_spoke("b"))?;
+    a.remove()?;
+    b.remove()?;
+    gone(&worker, &lan())
+}
+
+fn a_spoke_removed_under_a_live_pod_falls_silent() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    let lan = LanFile::new("lan1", 7, &["a", "b", "c"]);
+    worker.put(&lan)?;
+    let (a, b) = (joined(&worker, "a", "10.0.0.1/24")?, joined(&worker, "b", "10.0.0.2/24")?);
+    let c = joined(&worker, "c", "10.0.0.3/24")?;
+    worker.put(&LanFile::new("lan1", 7, &["a", "b"]))?;
+    falls_silent(&a, "10.0.0.3")?;
+    assert!(c.link("net1")?.is_some(), "the macvtap was taken from a live pod");
+    assert!(pings(&a, "10.0.0.2"), "another spoke is disturbed");
+    c.del("macvtap", "net1", &on_spoke("c"))?;
+    assert_eq!(worker.netns(&lan.netns())?.link("c")?, None);
+    drop(b);
+    Ok(())
 }
 
 fn a_lan_removed_while_the_daemon_was_away_is_taken_down() -> Outcome {
