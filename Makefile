@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 # reaches neither build scripts nor procedural macros, which must stay dynamic.
 HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
-BINARIES := macvtap ipam-pool k8slan-device-plugin
+BINARIES := macvtap ipam-pool vlan-bridge k8slan-device-plugin
 
 .PHONY: help build demo test bench lint clean
 

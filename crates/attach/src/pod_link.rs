@@ -73,6 +73,19 @@ impl PodLink<'_> {
             // Whoever had one of these addresses before may still be in somebody's cache.
             announce_from_now(self.netns, self.name)?;
         }
+        self.configure_silently(result)?;
+        if result.ips.iter().any(|ip| ip.address.is_ipv4()) {
+            announce_own(self.netlink, self.index, self.mac)?;
+        }
+        Ok(())
+    }
+
+    /// Like [`Self::configure`], without telling the neighbours: for a guest that answers for its addresses
+    /// itself, and whose other self may still have them.
+    ///
+    /// # Errors
+    /// As [`Self::configure`].
+    pub fn configure_silently(&self, result: &AddResult) -> Result<(), PodError> {
         for ip in &result.ips {
             let mut address = NewAddress::new(ip.address);
             address.nodad = true;
@@ -83,9 +96,6 @@ impl PodLink<'_> {
                 Err(error) if !error.is_exists() => return Err(error.into()),
                 _ => {}
             }
-        }
-        if result.ips.iter().any(|ip| ip.address.is_ipv4()) {
-            announce_own(self.netlink, self.index, self.mac)?;
         }
         Ok(())
     }

@@ -149,6 +149,22 @@ mod tests {
     }
 
     #[test]
+    fn bridges_are_allowed_by_vlan() {
+        let config =
+            NodeConfig::parse("policy:\n  blue:\n    bridges: {br0: '10,20-29', br1: ''}\n").unwrap();
+        let policy = config.policy.unwrap();
+        let may = |name, vlans: Option<&str>| {
+            let vlans = vlans.map(|text| text.parse().unwrap());
+            policy.check(Some("blue"), Resource::Bridge { name, vlans: vlans.as_ref() })
+        };
+        assert_eq!(may("br0", Some("10,21")), Ok(()));
+        assert_eq!(may("br1", None), Ok(()));
+        let refused = may("br0", Some("10,30")).unwrap_err().to_string();
+        assert!(refused.contains("bridge \"br0\" with VLANs 10,30"), "{refused}");
+        assert!(may("br1", Some("1")).is_err() && may("br2", None).is_err());
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let error = NodeConfig::parse("polcy: {}\n").unwrap_err();
         assert!(error.contains("polcy"), "{error}");

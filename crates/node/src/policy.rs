@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use net_types::VlanSet;
 use serde::Deserialize;
 
 /// Which shared things of the node the attachments of a pod namespace may use.
@@ -18,6 +19,9 @@ struct Allowed {
     masters: Vec<String>,
     #[serde(default)]
     pools: Vec<String>,
+    /// The VLANs of each bridge; a bridge without any may be used by ports that speak of no VLAN.
+    #[serde(default)]
+    bridges: BTreeMap<String, VlanSet>,
 }
 
 /// A shared thing of the node.
@@ -27,6 +31,13 @@ pub enum Resource<'a> {
     Master(&'a str),
     /// A named address pool.
     Pool(&'a str),
+    /// A bridge of the node.
+    Bridge {
+        /// Its name.
+        name: &'a str,
+        /// The VLANs that a port would carry; none: the port would be an ordinary one.
+        vlans: Option<&'a VlanSet>,
+    },
 }
 
 /// The policy says no.
@@ -55,11 +66,15 @@ impl Policy {
     pub fn check(&self, namespace: Option<&str>, resource: Resource<'_>) -> Result<(), PolicyError> {
         let namespace = namespace.ok_or_else(|| PolicyError::NoNamespace(resource.to_string()))?;
         let listed = self.0.get(namespace).or_else(|| self.0.get("*")).is_some_and(|allowed| {
-            let (list, name) = match resource {
-                Resource::Master(name) => (&allowed.masters, name),
-                Resource::Pool(name) => (&allowed.pools, name),
-            };
-            list.iter().any(|entry| entry == name)
+            let listed = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
+            match resource {
+                Resource::Master(name) => listed(&allowed.masters, name),
+                Resource::Pool(name) => listed(&allowed.pools, name),
+                Resource::Bridge { name, vlans } => allowed
+                    .bridges
+                    .get(name)
+                    .is_some_and(|allowed| vlans.is_none_or(|vlans| vlans.without(allowed).is_empty())),
+            }
         });
         if listed {
             return Ok(());
@@ -73,6 +88,8 @@ impl fmt::Display for Resource<'_> {
         match self {
             Self::Master(name) => write!(f, "master {name:?}"),
             Self::Pool(name) => write!(f, "pool {name:?}"),
+            Self::Bridge { name, vlans: None } => write!(f, "bridge {name:?}"),
+            Self::Bridge { name, vlans: Some(vlans) } => write!(f, "bridge {name:?} with VLANs {vlans}"),
         }
     }
 }

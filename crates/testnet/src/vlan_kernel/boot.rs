@@ -1,4 +1,5 @@
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::mpsc;
@@ -45,6 +46,8 @@ pub(super) fn boot() -> Result<ExitCode, Error> {
     // The memory is a file there; the machine's /tmp may be a disk.
     command.env("TMPDIR", "/dev/shm").env("HOME", "/tmp");
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    // It signals its whole process group when it ends.
+    command.process_group(0);
     let mut kernel = command.spawn().during(|| format!("starting {KERNEL}"))?;
     let code = hand_on(&mut kernel);
     // Off already, unless it hangs.

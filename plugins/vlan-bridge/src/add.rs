@@ -1,0 +1,332 @@
+//! ADD, step by step.
+
+use std::net::IpAddr;
+
+use attach::{PodLink, stable_mac};
+use cni::{AddResult, Interface, Request, Route, Target};
+use ipnetwork::IpNetwork;
+use net_types::{IfName, MacAddr, Mtu};
+use netplumb::{BridgeVlans, LinkChange, Netns, Sysctl};
+use node::{Lock, Resource};
+
+use crate::bridge::Bridge;
+use crate::call::Call;
+use crate::port::{self, Port};
+use crate::record::{PortRecord, RecordStore, port_name};
+use crate::{Config, Error, guard, leg, remove, uplink};
+
+/// Attaches the pod. Whatever fails, nothing of it stays.
+///
+/// # Errors
+/// See [`Error`].
+pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
+    let config = &request.config;
+    config.validate(request.ipam().is_some())?;
+    let call = Call::open(request, target)?;
+    let vlans = config.port_vlans()?;
+    allow(&call, vlans.as_ref())?;
+    let store = RecordStore::open(&call.node.paths())?;
+    let name = port_name(target.container_id.as_str(), &target.ifname);
+    let attaching = Attaching { call: &call, store: &store, name, vlans };
+    let made = {
+        let lock = store.lock(&config.bridge)?;
+        attaching.make(&lock)?
+    };
+    attaching.finish(&made).map_err(|error| {
+        let undone = store.lock(&config.bridge).and_then(|lock| {
+            remove::take_away(&call.host, &store, &attaching.name, Some(&config.bridge), &lock)
+        });
+        error.and_failures(undone.err())
+    })
+}
+
+/// Whether the node's policy lets the pod use the bridge and the VLANs.
+fn allow(call: &Call<'_>, vlans: Option<&BridgeVlans>) -> Result<(), Error> {
+    let Some(policy) = &call.node.policy else { return Ok(()) };
+    let config = &call.request.config;
+    let mut all = vlans.map(BridgeVlans::all).unwrap_or_default();
+    for gateway in &config.gateway {
+        all.insert(gateway.vlan);
+    }
+    let vlans = vlans.is_some().then_some(&all);
+    Ok(policy.check(call.pod_namespace(), Resource::Bridge { name: config.bridge.as_str(), vlans })?)
+}
+
+struct Attaching<'a> {
+    call: &'a Call<'a>,
+    store: &'a RecordStore,
+    name: IfName,
+    vlans: Option<BridgeVlans>,
+}
+
+/// What stands when the port does.
+struct Made {
+    bridge: Bridge,
+    bridge_mac: Option<MacAddr>,
+    port: Port,
+    mac: MacAddr,
+    mtu: Mtu,
+}
+
+impl Attaching<'_> {
+    /// Everything that is done under the bridge's lock.
+    fn make(&self, lock: &Lock) -> Result<Made, Error> {
+        let (call, store) = (self.call, self.store);
+        let config = &call.request.config;
+        self.clear(lock)?;
+        // Look first: nothing is changed by a configuration that does not fit.
+        let bridge = Bridge::look(&call.host, &config.bridge)?;
+        let uplinks = uplink::find(&call.host, bridge.as_ref(), config)?;
+        if let Some(bridge) = &bridge {
+            bridge.suits(&call.host, config, self.vlans.is_some())?;
+        }
+        let mac = match call.request.requested_mac()? {
+            Some(mac) => mac,
+            None => stable_mac(&[
+                "vlan-bridge",
+                call.request.network.as_str(),
+                &call.owner(),
+                call.target.ifname.as_str(),
+            ]),
+        };
+        let ours = bridge.as_ref().is_none_or(Bridge::is_ours);
+        let mut record = PortRecord {
+            attachment: call.attachment.tag()?,
+            bridge: config.bridge.clone(),
+            vlans: None,
+            uplinks: Vec::new(),
+            legs: Vec::new(),
+            guard: guard::wanted(config, mac, &[]),
+        };
+        let mut adds = Vec::new();
+        if let Some(vlans) = &self.vlans {
+            let others = store.others(&config.bridge, &self.name)?;
+            let in_bridge: Vec<_> = uplinks.iter().filter(|link| link.master.is_some()).cloned().collect();
+            let observed = uplink::observed(&call.host, &in_bridge)?;
+            for (wanted, link) in config.uplinks.iter().zip(&uplinks) {
+                let have = observed.get(&link.index).cloned().unwrap_or_default();
+                let (add, entry) = uplink::join(wanted, vlans, &have, &others, ours)?;
+                adds.push((link, add));
+                record.uplinks.push(entry);
+            }
+            record.vlans = Some(vlans.into());
+        }
+        store.write(&self.name, &record)?;
+        let made = self.build(bridge, &uplinks, mac, &mut record, &adds);
+        made.map_err(|error| {
+            let undone = remove::take_away(&call.host, store, &self.name, Some(&config.bridge), lock);
+            error.and_failures(undone.err())
+        })
+    }
+
+    /// Takes away what an earlier ADD of the same attachment left; one that stands is an error.
+    fn clear(&self, lock: &Lock) -> Result<(), Error> {
+        let call = self.call;
+        if self.store.read(&self.name)?.is_none() {
+            return Ok(());
+        }
+        let stands = call.host.link_by_name(&self.name)?.is_some_and(|link| link.up);
+        if stands && call.pod.link_by_name(&call.target.ifname)?.is_some() {
+            return Err(Error::InterfaceExists(call.target.ifname.clone()));
+        }
+        remove::take_away(&call.host, self.store, &self.name, Some(&call.request.config.bridge), lock)
+    }
+
+    fn build(
+        &self,
+        bridge: Option<Bridge>,
+        uplinks: &[netplumb::Link],
+        mac: MacAddr,
+        record: &mut PortRecord,
+        adds: &[(&netplumb::Link, BridgeVlans)],
+    ) -> Result<Made, Error> {
+        let (call, store) = (self.call, self.store);
+        let config = &call.request.config;
+        let bridge = match bridge {
+            Some(bridge) => {
+                bridge.prepare(&call.host, config, self.vlans.is_some())?;
+                for link in uplinks.iter().filter(|link| link.master.is_none()) {
+                    let master = Some(netplumb::Master::Index(bridge.index));
+                    call.host.set_link(
+                        link.index,
+                        &LinkChange { master, up: Some(true), ..LinkChange::default() },
+                    )?;
+                }
+                bridge
+            }
+            None => Bridge::make(&call.host, config, self.vlans.is_some(), uplinks)?,
+        };
+        let mtu = config.mtu.unwrap_or_else(|| bridge.mtu());
+        let port = port::make(call, &bridge, &self.name, mac, mtu)?;
+        if let Some(vlans) = &self.vlans {
+            let vlans = port::wanted(config, &bridge, vlans);
+            if record.vlans.as_ref().is_some_and(|recorded| BridgeVlans::from(recorded) != vlans) {
+                record.vlans = Some((&vlans).into());
+                store.write(&self.name, record)?;
+            }
+            port::set_vlans(call, &bridge, port.index, &vlans)?;
+        }
+        for (link, add) in adds {
+            uplink::apply(&call.host, link, add)?;
+        }
+        if let Some(guard) = &record.guard {
+            guard::put(store, &self.name, guard)?;
+        }
+        port::open(call, port.index, &call.attachment)?;
+        let bridge_mac = bridge.link.mac;
+        Ok(Made { bridge, bridge_mac, port, mac, mtu })
+    }
+
+    /// The pod's side, and what the IPAM plugin's answer leads to.
+    fn finish(&self, made: &Made) -> Result<AddResult, Error> {
+        let call = self.call;
+        let config = &call.request.config;
+        if !config.disable_container_interface {
+            let up = LinkChange { up: Some(true), ..LinkChange::default() };
+            call.pod.set_link(made.port.pod_index, &up)?;
+        }
+        let Some(ipam) = call.request.ipam() else {
+            self.legs(made, &[])?;
+            return Ok(self.result(made, AddResult::default()));
+        };
+        let delegated = ipam.add()?;
+        let answer = delegated.result().clone();
+        match self.configure(made, answer) {
+            Ok(result) => {
+                let _ = delegated.keep();
+                Ok(result)
+            }
+            Err(error) => {
+                let undone = delegated.undo().err().map(Error::from);
+                Err(error.and_failures(undone))
+            }
+        }
+    }
+
+    fn configure(&self, made: &Made, mut answer: AddResult) -> Result<AddResult, Error> {
+        let call = self.call;
+        let config = &call.request.config;
+        let mut gateways = Vec::new();
+        if config.is_gateway() {
+            for ip in &mut answer.ips {
+                let gateway =
+                    ip.gateway.or_else(|| first_host(ip.address)).ok_or(Error::NoGateway(ip.address))?;
+                ip.gateway = Some(gateway);
+                gateways.push(
+                    IpNetwork::new(gateway, ip.address.prefix()).map_err(|_| Error::NoGateway(ip.address))?,
+                );
+            }
+        }
+        if config.is_default_gateway {
+            for gateway in gateways.iter().map(IpNetwork::ip) {
+                let everything = everything(gateway);
+                if !answer.routes.iter().any(|route| route.dst == everything) {
+                    answer.routes.push(Route::new(everything, Some(gateway)));
+                }
+            }
+        }
+        self.legs(made, &gateways)?;
+        if config.ipspoofchk {
+            let addresses: Vec<IpAddr> = answer.ips.iter().map(|ip| ip.address.ip()).collect();
+            let guard = guard::wanted(config, made.mac, &addresses);
+            let _lock = self.store.lock(&config.bridge)?;
+            if let (Some(mut record), Some(guard)) = (self.store.read(&self.name)?, guard) {
+                record.guard = Some(guard.clone());
+                self.store.write(&self.name, &record)?;
+                guard::put(self.store, &self.name, &guard)?;
+            }
+        }
+        let result = self.result(made, answer);
+        let link = pod_link(call, made.port.pod_index, made.mac);
+        // A guest answers for its addresses itself, and during a migration its other self still has them.
+        let configured =
+            if call.is_for_a_guest() { link.configure_silently(&result) } else { link.configure(&result) };
+        configured.map_err(Error::Pod)?;
+        Ok(result)
+    }
+
+    /// The node's own legs.
+    fn legs(&self, made: &Made, gateways: &[IpNetwork]) -> Result<(), Error> {
+        let call = self.call;
+        let config = &call.request.config;
+        let wanted = leg::wanted(config, self.vlans.as_ref(), gateways);
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let _lock = self.store.lock(&config.bridge)?;
+        let others = self.store.others(&config.bridge, &self.name)?;
+        let legs = wanted
+            .iter()
+            .map(|leg| leg::plan(&call.host, &made.bridge, leg, &others, config.force_address))
+            .collect::<Result<Vec<_>, _>>()?;
+        if let Some(mut record) = self.store.read(&self.name)? {
+            record.legs.clone_from(&legs);
+            self.store.write(&self.name, &record)?;
+        }
+        for leg in &legs {
+            leg::ensure(&call.host, &made.bridge, leg)?;
+        }
+        let forward = |v4: bool| legs.iter().any(|leg| leg.address.is_some_and(|a| a.is_ipv4() == v4));
+        let node = Netns::current()?;
+        if config.is_gateway() && forward(true) {
+            node.sysctl_set(&Sysctl::net("ipv4/ip_forward"), "1")?;
+        }
+        if config.is_gateway() && forward(false) {
+            node.sysctl_set(&Sysctl::net("ipv6/conf/all/forwarding"), "1")?;
+        }
+        Ok(())
+    }
+
+    /// The answer: bridge, port and the pod's interface, behind what plugins before this one made.
+    fn result(&self, made: &Made, answer: AddResult) -> AddResult {
+        let call = self.call;
+        let mut result = call.request.prev_result.clone().unwrap_or_default();
+        let mtu = Some(made.mtu.get());
+        let bridge = &made.bridge;
+        let mut interfaces = [
+            Interface::on_host(&bridge.name, made.bridge_mac),
+            Interface::on_host(&self.name, Some(made.port.mac)),
+            Interface::in_container(&call.target.ifname, Some(made.mac), &call.target.netns),
+        ];
+        interfaces[0].mtu = Some(bridge.link.mtu);
+        interfaces[1].mtu = mtu;
+        interfaces[2].mtu = mtu;
+        result.interfaces.extend(interfaces);
+        let own = result.interfaces.len() - 1;
+        result.ips.extend(answer.ips.into_iter().map(|mut ip| {
+            ip.interface = Some(own);
+            ip
+        }));
+        result.routes.extend(answer.routes);
+        if result.dns == cni::Dns::default() {
+            result.dns = answer.dns;
+        }
+        result
+    }
+}
+
+/// The pod's interface, for addresses and routes.
+pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodLink<'a> {
+    PodLink { netns: &call.netns, netlink: &call.pod, index, name: &call.target.ifname, mac }
+}
+
+/// The first host's address of a subnet, which is its gateway where nobody says another.
+fn first_host(address: IpNetwork) -> Option<IpAddr> {
+    match address.network() {
+        IpAddr::V4(network) => {
+            network.to_bits().checked_add(1).map(|bits| std::net::Ipv4Addr::from_bits(bits).into())
+        }
+        IpAddr::V6(network) => {
+            network.to_bits().checked_add(1).map(|bits| std::net::Ipv6Addr::from_bits(bits).into())
+        }
+    }
+}
+
+/// The default route's destination in an address's family.
+fn everything(gateway: IpAddr) -> IpNetwork {
+    let any: IpAddr = match gateway {
+        IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => std::net::Ipv6Addr::UNSPECIFIED.into(),
+    };
+    IpNetwork::new(any, 0).unwrap_or_else(|_| unreachable!("0 is a prefix length"))
+}

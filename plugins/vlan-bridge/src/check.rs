@@ -1,0 +1,144 @@
+//! CHECK: whether everything is as ADD promised.
+
+use cni::{AddResult, Request, Target};
+use netplumb::{BridgeVlans, GuardState, Link, Nftables};
+
+use crate::bridge::Bridge;
+use crate::call::Call;
+use crate::record::{PortRecord, RecordStore, port_name};
+use crate::{Config, Error, add, leg};
+
+/// Verifies the attachment: the pod's interface, the port and what it carries, the bridge, uplinks, guard, the
+/// node's legs, addresses and routes, and the IPAM plugin's lease.
+///
+/// # Errors
+/// The first thing that differs.
+pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
+    let config = &request.config;
+    let call = Call::open(request, target)?;
+    let ifname = &target.ifname;
+    let name = port_name(target.container_id.as_str(), ifname);
+    let store = RecordStore::open(&call.node.paths())?;
+    let record = store.read(&name)?.ok_or_else(|| mismatch("the record of the port", "missing", "one"))?;
+    let missing = |what: String| Error::mismatch(what, "missing", "there");
+    let link =
+        call.pod.link_by_name(ifname)?.ok_or_else(|| missing(format!("interface {ifname} in the pod")))?;
+    let port = call.host.link_by_name(&name)?.ok_or_else(|| missing(format!("port {name}")))?;
+    interface(&call, &link, promised)?;
+    same("the link at the other end of the port", port.lower.unwrap_or(0), link.index)?;
+    let bridge = Bridge::look(&call.host, &config.bridge)?
+        .ok_or_else(|| missing(format!("bridge {}", config.bridge)))?;
+    on_bridge(&call, &bridge, &name, &port)?;
+    if let Some(vlans) = &record.vlans {
+        carried(&call, &bridge, &port, &BridgeVlans::from(vlans))?;
+        uplinks(&call, &bridge, &record)?;
+    }
+    if let Some(guard) = &record.guard {
+        let state = Nftables::open_current()?.guard_state(&guard.of_port(&name))?;
+        let shown = match state {
+            GuardState::InPlace => "in place",
+            GuardState::Absent => "gone",
+            GuardState::Different => "changed",
+        };
+        same("the spoof check of the port", shown, "in place")?;
+    }
+    for recorded in &record.legs {
+        let standing = if leg::stands(&call.host, recorded)? { "there" } else { "missing" };
+        same(&leg::shown(&recorded.link, recorded.address), standing, "there")?;
+    }
+    if let Some(mac) = link.mac {
+        add::pod_link(&call, link.index, mac).verify(&own(promised, ifname.as_str()))?;
+    }
+    if let Some(ipam) = request.ipam() {
+        ipam.check()?;
+    }
+    Ok(())
+}
+
+/// What was promised of this interface, without what other plugins of a chain promised of theirs.
+fn own(promised: &AddResult, ifname: &str) -> AddResult {
+    let mut own = promised.clone();
+    let at = promised.interfaces.iter().position(|i| i.sandbox.is_some() && i.name == ifname);
+    own.ips.retain(|ip| ip.interface.is_none() || ip.interface == at);
+    own
+}
+
+/// What the pod sees of its interface.
+fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), Error> {
+    let ifname = &call.target.ifname;
+    let of = |what: &str| format!("{what} of interface {ifname}");
+    if !call.request.config.disable_container_interface {
+        same(&of("state"), state(link.up), "up")?;
+    }
+    let promise = promised.interfaces.iter().find(|i| i.sandbox.is_some() && i.name == ifname.as_str());
+    if let Some(mac) = promise.and_then(|interface| interface.mac.as_ref()) {
+        let have = link.mac.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
+        same(&of("MAC address"), have, mac.to_lowercase())?;
+    }
+    let mtu = promise.and_then(|interface| interface.mtu);
+    if let Some(mtu) = mtu.or(call.request.config.mtu.map(net_types::Mtu::get)) {
+        same(&of("MTU"), link.mtu, mtu)?;
+    }
+    Ok(())
+}
+
+/// The port as the bridge treats it.
+fn on_bridge(call: &Call<'_>, bridge: &Bridge, name: &net_types::IfName, port: &Link) -> Result<(), Error> {
+    let config = &call.request.config;
+    let of = |what: &str| format!("{what} of port {name}");
+    same(&of("bridge"), port.master.unwrap_or(0), bridge.index)?;
+    same(&of("state"), state(port.up), "up")?;
+    same(&of("owner"), port.alias.clone().unwrap_or_default(), call.attachment.tag()?)?;
+    let treated = port.port.clone().unwrap_or_default();
+    same(&of("isolation"), treated.isolated, config.port_isolation)?;
+    same(&of("hairpin mode"), treated.hairpin, config.hairpin_mode)?;
+    if let Some(mtu) = config.mtu {
+        same(&of("MTU"), port.mtu, mtu.get())?;
+    }
+    Ok(())
+}
+
+/// What the port carries, and that the bridge sorts by it.
+fn carried(call: &Call<'_>, bridge: &Bridge, port: &Link, wanted: &BridgeVlans) -> Result<(), Error> {
+    let filtering = if bridge.info.vlan_filtering { "on" } else { "off" };
+    same(&format!("VLAN filtering of bridge {}", bridge.name), filtering, "on")?;
+    let protocol = bridge.info.vlan_protocol.to_string();
+    same(
+        &format!("the tag of bridge {}", bridge.name),
+        protocol,
+        call.request.config.protocol().to_string(),
+    )?;
+    let have = call.host.bridge_vlans(port.index)?;
+    if have == *wanted {
+        return Ok(());
+    }
+    Err(Error::mismatch(format!("what port {} carries", port.name), &have, wanted))
+}
+
+/// What the uplinks carry for the port.
+fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), Error> {
+    for uplink in &record.uplinks {
+        let name = &uplink.name;
+        let link = call.host.link_by_name(name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
+        same(&format!("the bridge of uplink {name}"), link.master.unwrap_or(0), bridge.index)?;
+        let wanted = if uplink.follow { record.all_vlans() } else { uplink.fixed.clone() };
+        let lost = wanted.without(&call.host.bridge_vlans(link.index)?.all());
+        if !lost.is_empty() {
+            let what = format!("VLAN {lost} on uplink {name}");
+            return Err(Error::mismatch(what, "missing", "carried"));
+        }
+    }
+    Ok(())
+}
+
+fn state(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
+}
+
+fn mismatch(what: &str, found: &str, promised: &str) -> Error {
+    Error::mismatch(what, found, promised)
+}
+
+fn same<A: PartialEq<B> + ToString, B: ToString>(what: &str, found: A, promised: B) -> Result<(), Error> {
+    if found == promised { Ok(()) } else { Err(Error::mismatch(what, found, promised)) }
+}

@@ -1,0 +1,308 @@
+use ipnetwork::IpNetwork;
+use net_types::{IfName, MacAddr, Mtu, VlanId, VlanSet};
+use netplumb::{BridgeVlans, VlanProtocol};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::Error;
+
+/// The plugin's own keys of a network configuration: every one of the reference plugin `bridge` with the same
+/// meaning, and more.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Config {
+    /// The bridge, `cni0` by default.
+    #[serde(default = "cni0")]
+    pub bridge: IfName,
+    /// Access port: the one VLAN, without a tag.
+    #[serde(default)]
+    pub vlan: Option<VlanId>,
+    /// Trunk: the VLANs with their tags.
+    #[serde(default)]
+    pub trunk: Option<VlanSet>,
+    /// The reference plugin's name for `trunk`.
+    #[serde(default)]
+    pub vlan_trunk: Option<VlanSet>,
+    /// Trunk: the VLAN without a tag; absent: none.
+    #[serde(default)]
+    pub native_vlan: Option<VlanId>,
+    /// Keep the bridge's default VLAN on the port. The reference plugin's default is true; here it is
+    /// false, since nothing may leak into VLAN 1.
+    #[serde(default)]
+    pub preserve_default_vlan: bool,
+    /// Links of the node that must be ports of the bridge.
+    #[serde(default)]
+    pub uplinks: Vec<Uplink>,
+    /// The bridge sorts by 802.1ad tags; customers' tags pass inside.
+    #[serde(default)]
+    pub qinq: bool,
+    /// A bridge that is made: spanning tree.
+    #[serde(default)]
+    pub stp: bool,
+    /// A bridge that is made: IGMP and MLD snooping.
+    #[serde(default)]
+    pub mcast_snooping: bool,
+    /// A bridge that is made: link-local groups to forward, a bit for each.
+    #[serde(default)]
+    pub group_fwd_mask: Option<u16>,
+    /// A bridge that is made: how long an address is kept, in seconds.
+    #[serde(default)]
+    pub ageing: Option<u32>,
+    /// MTU in bytes; absent or 0: that of the bridge.
+    #[serde(default, deserialize_with = "mtu_or_nothing")]
+    pub mtu: Option<Mtu>,
+    /// The port talks only to ports that are not isolated.
+    #[serde(default)]
+    pub port_isolation: bool,
+    /// The port gets its own frames back.
+    #[serde(default)]
+    pub hairpin_mode: bool,
+    /// The bridge receives every frame.
+    #[serde(default)]
+    pub promisc_mode: bool,
+    /// Drop frames from other MAC addresses than the pod's.
+    #[serde(default)]
+    pub macspoofchk: bool,
+    /// Drop IP packets and ARP from other addresses than the pod's.
+    #[serde(default)]
+    pub ipspoofchk: bool,
+    /// MAC addresses that are allowed besides.
+    #[serde(default)]
+    pub allowed_macs: Vec<MacAddr>,
+    /// Addresses that are allowed besides.
+    #[serde(default)]
+    pub allowed_addresses: Vec<std::net::IpAddr>,
+    /// VRRP routers whose virtual MAC addresses are allowed (RFC 5798, IPv4 and IPv6).
+    #[serde(default)]
+    pub vrrp: Vec<u8>,
+    /// The node is the gateway: it gets the gateway's address in the pod's VLAN.
+    #[serde(default)]
+    pub is_gateway: bool,
+    /// The same, and the pod's default route goes there.
+    #[serde(default)]
+    pub is_default_gateway: bool,
+    /// Replace another address of the gateway.
+    #[serde(default)]
+    pub force_address: bool,
+    /// Addresses of the node in VLANs.
+    #[serde(default)]
+    pub gateway: Vec<Gateway>,
+    /// The node has a link of its own in the pod's VLAN.
+    #[serde(default)]
+    pub host: bool,
+    /// Masquerading; not served yet.
+    #[serde(default)]
+    pub ip_masq: bool,
+    /// Duplicate address detection; not served yet.
+    #[serde(default)]
+    pub enabledad: bool,
+    /// The interface in the container stays down.
+    #[serde(default)]
+    pub disable_container_interface: bool,
+    /// An existing bridge that does not filter VLANs is made to.
+    #[serde(default)]
+    pub adopt: bool,
+}
+
+/// A link of the node that carries VLANs of the bridge outwards.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Uplink {
+    /// Its name.
+    pub name: IfName,
+    /// VLANs that it carries with their tags.
+    #[serde(default, skip_serializing_if = "VlanSet::is_empty")]
+    pub tagged: VlanSet,
+    /// The VLAN that it carries without a tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub untagged: Option<VlanId>,
+    /// It carries what the ports of this node need, with tags.
+    #[serde(default)]
+    pub follow: bool,
+}
+
+/// An address of the node in a VLAN.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Gateway {
+    /// The VLAN.
+    pub vlan: VlanId,
+    /// The address with the length of its prefix.
+    pub address: IpNetwork,
+}
+
+fn cni0() -> IfName {
+    const NAME: &str = "cni0";
+    NAME.parse().unwrap_or_else(|_| unreachable!("{NAME} is a name"))
+}
+
+fn mtu_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mtu>, D::Error> {
+    match Option::<u64>::deserialize(deserializer)? {
+        None | Some(0) => Ok(None),
+        Some(given) => Mtu::try_from(given).map(Some).map_err(serde::de::Error::custom),
+    }
+}
+
+impl Config {
+    /// What the port is to carry; none: the configuration does not speak of VLANs.
+    ///
+    /// # Errors
+    /// A contradiction.
+    pub fn port_vlans(&self) -> Result<Option<BridgeVlans>, Error> {
+        let trunk = match (&self.trunk, &self.vlan_trunk) {
+            (Some(_), Some(_)) => return Err(Error::TrunkTwice),
+            (Some(trunk), None) | (None, Some(trunk)) => Some(trunk).filter(|trunk| !trunk.is_empty()),
+            (None, None) => None,
+        };
+        match (self.vlan, trunk, self.native_vlan) {
+            (None, None, None) => Ok(None),
+            (Some(vlan), None, None) => Ok(Some(BridgeVlans::access(vlan))),
+            (Some(vlan), None, Some(native)) => Err(Error::NativeOnAccess { vlan, native }),
+            (Some(vlan), Some(_), Some(native)) if vlan != native => {
+                Err(Error::VlanAndNative { vlan, native })
+            }
+            // The reference plugin refuses both; said twice in the same way, it is clear.
+            (Some(vlan), Some(_), None) => Err(Error::VlanAndTrunk(vlan)),
+            (_, Some(trunk), native) => Ok(Some(BridgeVlans::trunk(trunk, native))),
+            (None, None, Some(native)) => Err(Error::NativeWithoutTrunk(native)),
+        }
+    }
+
+    /// The tag that the bridge sorts by.
+    #[must_use]
+    pub fn protocol(&self) -> VlanProtocol {
+        if self.qinq { VlanProtocol::Dot1ad } else { VlanProtocol::Dot1q }
+    }
+
+    /// Whether the node is to be a gateway.
+    #[must_use]
+    pub fn is_gateway(&self) -> bool {
+        self.is_gateway || self.is_default_gateway
+    }
+
+    /// Finds every mistake that shows without a look at the node.
+    ///
+    /// # Errors
+    /// The first mistake.
+    pub fn validate(&self, has_ipam: bool) -> Result<(), Error> {
+        let vlans = self.port_vlans()?;
+        if self.hairpin_mode && self.promisc_mode {
+            return Err(Error::HairpinAndPromisc);
+        }
+        if self.ip_masq {
+            return Err(Error::Unsupported("ipMasq", "true"));
+        }
+        if self.enabledad {
+            return Err(Error::Unsupported("enabledad", "true"));
+        }
+        if self.disable_container_interface && has_ipam {
+            return Err(Error::DisabledWithIpam);
+        }
+        if !self.vrrp.is_empty() && !self.macspoofchk {
+            return Err(Error::AllowedWithoutCheck { key: "vrrp", check: "macspoofchk" });
+        }
+        if !self.allowed_macs.is_empty() && !self.macspoofchk {
+            return Err(Error::AllowedWithoutCheck { key: "allowedMacs", check: "macspoofchk" });
+        }
+        if !self.allowed_addresses.is_empty() && !self.ipspoofchk {
+            return Err(Error::AllowedWithoutCheck { key: "allowedAddresses", check: "ipspoofchk" });
+        }
+        if self.vrrp.contains(&0) {
+            return Err(Error::VrrpZero);
+        }
+        if self.ipspoofchk && !has_ipam && self.allowed_addresses.is_empty() {
+            return Err(Error::NoAddressToAllow);
+        }
+        if (self.host || self.is_gateway()) && vlans.as_ref().is_some_and(|vlans| vlans.pvid.is_none()) {
+            return Err(Error::LegWithoutVlan);
+        }
+        if vlans.is_none() && (self.host || !self.gateway.is_empty()) {
+            return Err(Error::LegWithoutVlan);
+        }
+        for (at, uplink) in self.uplinks.iter().enumerate() {
+            let name = &uplink.name;
+            if uplink.follow && (!uplink.tagged.is_empty() || uplink.untagged.is_some()) {
+                return Err(Error::FollowAndVlans(name.clone()));
+            }
+            if let Some(untagged) = uplink.untagged.filter(|&id| uplink.tagged.contains(id)) {
+                return Err(Error::TaggedAndUntagged { uplink: name.clone(), vlan: untagged });
+            }
+            if self.uplinks.iter().take(at).any(|other| other.name == *name) {
+                return Err(Error::UplinkTwice(name.clone()));
+            }
+            if *name == self.bridge {
+                return Err(Error::UplinkIsBridge(name.clone()));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(text: &str) -> Result<Config, serde_json::Error> {
+        serde_json::from_str(text)
+    }
+
+    fn mistake(text: &str) -> String {
+        match config(text) {
+            Err(error) => error.to_string(),
+            Ok(config) => config.validate(false).expect_err(text).to_string(),
+        }
+    }
+
+    fn vlans(text: &str) -> String {
+        let config = config(text).unwrap();
+        config.validate(false).unwrap_or_else(|e| panic!("{text}: {e}"));
+        config.port_vlans().unwrap().map_or_else(|| "none".to_owned(), |vlans| vlans.to_string())
+    }
+
+    #[test]
+    fn what_a_port_carries() {
+        assert_eq!(vlans("{}"), "none");
+        assert_eq!(vlans(r#"{"vlan": 10}"#), "10 untagged (PVID 10)");
+        assert_eq!(vlans(r#"{"trunk": "10,20,30-39"}"#), "10,20,30-39 tagged (no PVID)");
+        assert_eq!(
+            vlans(r#"{"vlanTrunk": [{"minID": 10, "maxID": 12}, {"id": 20}]}"#),
+            "10-12,20 tagged (no PVID)"
+        );
+        assert_eq!(vlans(r#"{"trunk": "1-4094", "nativeVlan": 1}"#), "2-4094 tagged, 1 untagged (PVID 1)");
+        assert_eq!(vlans(r#"{"trunk": [10], "nativeVlan": 1}"#), "10 tagged, 1 untagged (PVID 1)");
+        assert_eq!(vlans(r#"{"trunk": [10], "nativeVlan": 1, "vlan": 1}"#), "10 tagged, 1 untagged (PVID 1)");
+    }
+
+    #[test]
+    fn each_mistake_has_its_message() {
+        let mistakes = [
+            (r#"{"vlan": 0}"#, "VLAN ID 0 is out of range"),
+            (r#"{"vlan": 4095}"#, "VLAN ID 4095 is out of range"),
+            (r#"{"trunk": "20-10"}"#, "VLAN range 20-10 is reversed"),
+            (r#"{"trunk": ["10-20", 15]}"#, "VLAN 15 is named twice"),
+            (r#"{"trunk": [10], "nativeVlan": 2, "vlan": 1}"#, "vlan 1 and nativeVlan 2 differ"),
+            (r#"{"nativeVlan": 2, "vlan": 1}"#, "not allowed on an access port"),
+            (r#"{"nativeVlan": 2}"#, "needs a trunk"),
+            (r#"{"vlan": 2, "trunk": [3]}"#, "vlan 2 and a trunk"),
+            (r#"{"vlanTrunk": [{"id": 2}], "trunk": [3]}"#, "trunk and vlanTrunk"),
+            (r#"{"hairpinMode": true, "promiscMode": true}"#, "hairpinMode and promiscMode"),
+            (r#"{"bridge": "a/b"}"#, "a/b"),
+            (r#"{"mtu": 10}"#, "MTU 10 is out of range"),
+            (r#"{"uplinks": [{"name": "e", "follow": true, "tagged": "10"}]}"#, "follow"),
+            (r#"{"uplinks": [{"name": "e", "untagged": 10, "tagged": "10"}]}"#, "both tagged and untagged"),
+            (r#"{"uplinks": [{"name": "e"}, {"name": "e"}]}"#, "listed twice"),
+            (r#"{"uplinks": [{"name": "cni0"}]}"#, "bridge itself"),
+            (r#"{"uplinks": [{"name": "e", "vlans": "10"}]}"#, "unknown field `vlans`"),
+            (r#"{"vrrp": [1]}"#, "macspoofchk"),
+            (r#"{"vrrp": [0], "macspoofchk": true}"#, "VRRP"),
+            (r#"{"ipspoofchk": true}"#, "no address"),
+            (r#"{"trunk": [10], "host": true}"#, "VLAN of its own"),
+            (r#"{"ipMasq": true}"#, "ipMasq"),
+        ];
+        let mut seen = Vec::new();
+        for (text, says) in mistakes {
+            let message = mistake(text);
+            assert!(message.contains(says), "{text}: {message}");
+            seen.push(message);
+        }
+    }
+}

@@ -1,0 +1,390 @@
+use cni::{Code, PluginError};
+use ipnetwork::IpNetwork;
+use net_types::{IfName, IfNameError, VlanId, VlanSetError};
+use netplumb::VlanProtocol;
+use node::{ConfigError, LockError, PolicyError, SafeDirError, TagError};
+
+/// What can go wrong in this plugin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The protocol's part, or the IPAM plugin.
+    #[error(transparent)]
+    Cni(#[from] cni::Error),
+    /// The kernel refused a network operation.
+    #[error(transparent)]
+    Net(#[from] netplumb::Error),
+    /// The pod's addresses and routes.
+    #[error(transparent)]
+    Pod(#[from] attach::PodError),
+    /// `/etc/k8slan/node.yaml`.
+    #[error(transparent)]
+    NodeConfig(#[from] ConfigError),
+    /// Another program works on the same bridge.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// The attachment's identity does not fit on a link.
+    #[error(transparent)]
+    Tag(#[from] TagError),
+    /// The node's policy says no.
+    #[error(transparent)]
+    Policy(#[from] PolicyError),
+    /// The folder of the ports' records.
+    #[error("cannot use the records of the ports")]
+    Records(#[source] SafeDirError),
+    /// A record's text is damaged.
+    #[error("the record of port {port} is damaged: DEL removes it")]
+    RecordText {
+        /// The port.
+        port: IfName,
+        /// Why.
+        source: serde_json::Error,
+    },
+
+    /// `trunk` and `vlanTrunk`.
+    #[error("trunk and vlanTrunk are both given: they are two names for the same, leave one out")]
+    TrunkTwice,
+    /// `vlan` with a trunk.
+    #[error(
+        "vlan {0} and a trunk are both given: an access port has vlan alone; for a trunk with an untagged VLAN, say nativeVlan"
+    )]
+    VlanAndTrunk(VlanId),
+    /// Two untagged VLANs.
+    #[error("vlan {vlan} and nativeVlan {native} differ: a port has one untagged VLAN")]
+    VlanAndNative {
+        /// `vlan`
+        vlan: VlanId,
+        /// `nativeVlan`
+        native: VlanId,
+    },
+    /// `nativeVlan` on an access port.
+    #[error(
+        "nativeVlan {native} is not allowed on an access port (vlan {vlan}): it is a trunk's untagged VLAN"
+    )]
+    NativeOnAccess {
+        /// `vlan`
+        vlan: VlanId,
+        /// `nativeVlan`
+        native: VlanId,
+    },
+    /// `nativeVlan` alone.
+    #[error("nativeVlan {0} needs a trunk: for a port with one untagged VLAN, say vlan")]
+    NativeWithoutTrunk(VlanId),
+    /// `hairpinMode` and `promiscMode`.
+    #[error("hairpinMode and promiscMode are both given: each frame would come back twice, leave one out")]
+    HairpinAndPromisc,
+    /// A field that is not served.
+    #[error("{0}: {1} is not supported by vlan-bridge: leave it out")]
+    Unsupported(&'static str, &'static str),
+    /// `disableContainerInterface` with IPAM.
+    #[error(
+        "disableContainerInterface and ipam are both given: an interface that stays down has no addresses"
+    )]
+    DisabledWithIpam,
+    /// A list of exceptions to nothing.
+    #[error("{key} needs {check}: true, without it every sender is allowed")]
+    AllowedWithoutCheck {
+        /// The list.
+        key: &'static str,
+        /// The check.
+        check: &'static str,
+    },
+    /// VRRP router 0.
+    #[error("VRRP router 0 does not exist: vrrp takes 1 to 255")]
+    VrrpZero,
+    /// `ipspoofchk` with nothing to allow.
+    #[error(
+        "ipspoofchk would drop every packet, since there is no address to allow: add ipam or allowedAddresses"
+    )]
+    NoAddressToAllow,
+    /// A leg without a VLAN.
+    #[error(
+        "host, isGateway and gateway need a VLAN of its own for the node: give vlan, or nativeVlan of a trunk"
+    )]
+    LegWithoutVlan,
+    /// `follow` and a list.
+    #[error("uplink {0} has follow: true and VLANs of its own: leave one of them out")]
+    FollowAndVlans(IfName),
+    /// A VLAN in both lists.
+    #[error("uplink {uplink} carries VLAN {vlan} both tagged and untagged: choose one")]
+    TaggedAndUntagged {
+        /// The uplink.
+        uplink: IfName,
+        /// The VLAN.
+        vlan: VlanId,
+    },
+    /// An uplink twice.
+    #[error("uplink {0} is listed twice")]
+    UplinkTwice(IfName),
+    /// The bridge as its own uplink.
+    #[error("uplink {0} is the bridge itself")]
+    UplinkIsBridge(IfName),
+
+    /// The bridge's name is another link's.
+    #[error("{name} is {kind}, not a bridge: choose another name for bridge")]
+    NotABridge {
+        /// The name.
+        name: IfName,
+        /// What it is.
+        kind: String,
+    },
+    /// The bridge came or went while the plugin worked.
+    #[error("bridge {0} was changed by another program just now: try again")]
+    BridgeAppeared(IfName),
+    /// The bridge does not filter.
+    #[error(
+        "bridge {0} does not filter VLANs, so every port would see every VLAN: switch it on where the bridge is declared \
+         (Talos: bridge.vlan.vlanFiltering: true in machine.network.interfaces; systemd-networkd: VLANFiltering=yes in [Bridge]; \
+         ifupdown2: bridge-vlan-aware yes; NetworkManager: bridge.vlan-filtering yes), or set adopt: true"
+    )]
+    NotFiltering(IfName),
+    /// Adoption would disturb the node.
+    #[error(
+        "bridge {bridge} cannot be adopted, because the node's own frames would leave in another way: {why}"
+    )]
+    NotAdoptable {
+        /// The bridge.
+        bridge: IfName,
+        /// What would change.
+        why: String,
+    },
+    /// The bridge sorts by another tag.
+    #[error(
+        "bridge {bridge} sorts by {have} tags, but qinq asks for {wanted}: change qinq or take another bridge"
+    )]
+    OtherProtocol {
+        /// The bridge.
+        bridge: IfName,
+        /// What it does.
+        have: VlanProtocol,
+        /// What is asked for.
+        wanted: VlanProtocol,
+    },
+    /// MTUs do not agree.
+    #[error("{link} has MTU {have}, but {wanted} is needed: give bridge, uplinks and mtu the same")]
+    MtuDiffers {
+        /// Which does not agree.
+        link: IfName,
+        /// Its MTU.
+        have: u32,
+        /// What is needed.
+        wanted: u32,
+    },
+    /// There is no link of the uplink's name.
+    #[error("uplink {0} does not exist on this node")]
+    NoUplink(IfName),
+    /// The uplink is another bridge's port.
+    #[error("uplink {uplink} is a port of {master}, not of {bridge}: take it out there, or name that bridge")]
+    UplinkElsewhere {
+        /// The uplink.
+        uplink: IfName,
+        /// Where it is.
+        master: String,
+        /// Where it should be.
+        bridge: IfName,
+    },
+    /// The uplink is not in a bridge that is not ours.
+    #[error("uplink {uplink} is not a port of bridge {bridge}, which k8slan did not make: add it there")]
+    UplinkOutside {
+        /// The uplink.
+        uplink: IfName,
+        /// The bridge.
+        bridge: IfName,
+    },
+    /// The node uses the uplink itself.
+    #[error(
+        "uplink {uplink} has address {address}: in a bridge the node would lose it, so move it to a bridge first"
+    )]
+    UplinkInUse {
+        /// The uplink.
+        uplink: IfName,
+        /// Its address.
+        address: String,
+    },
+    /// The uplink carries a VLAN in another way.
+    #[error("uplink {uplink} carries {have}; {wanted} would change how the node's own frames leave")]
+    UplinkVlans {
+        /// The uplink.
+        uplink: IfName,
+        /// What it carries.
+        have: String,
+        /// What is asked for.
+        wanted: String,
+    },
+    /// The leg's name is no link name.
+    #[error("the node's link in a VLAN is named after bridge and VLAN: choose a shorter name for the bridge")]
+    LegName(#[source] IfNameError),
+    /// The leg's name is taken.
+    #[error("link {link} is there, and is not VLAN {vlan} on bridge {bridge}: remove or rename it")]
+    LegTaken {
+        /// The name.
+        link: IfName,
+        /// The bridge.
+        bridge: IfName,
+        /// The VLAN.
+        vlan: VlanId,
+    },
+    /// The leg has another address.
+    #[error(
+        "{link} has address {have}, {wanted} is asked for: change one, or set forceAddress for an address that k8slan gave"
+    )]
+    OtherAddress {
+        /// The link.
+        link: IfName,
+        /// What it has.
+        have: String,
+        /// What is asked for.
+        wanted: String,
+    },
+    /// No gateway can be told from the address.
+    #[error("no gateway follows from address {0}: let the IPAM plugin name one")]
+    NoGateway(IpNetwork),
+    /// The pod has an interface of that name.
+    #[error("the pod has an interface {0} already: CNI_IFNAME must be new")]
+    InterfaceExists(IfName),
+    /// A foreign link has the port's name.
+    #[error("link {0} was not made by k8slan, so it is not touched: remove it")]
+    Foreign(IfName),
+
+    /// The command line is wrong.
+    #[error("{0}")]
+    Usage(&'static str),
+    /// The port's name is no link name.
+    #[error("no name of a port")]
+    PortName(#[source] IfNameError),
+    /// The VLANs of a command.
+    #[error("no VLANs")]
+    Vlans(#[source] VlanSetError),
+    /// There is no such port.
+    #[error("port {0} is not known: 'vlan-bridge trunk show' lists the ports of this node")]
+    NoPort(IfName),
+    /// The port is an access port.
+    #[error("port {0} is not a trunk, so its VLANs cannot be changed")]
+    NotATrunk(IfName),
+    /// Nothing would be left of the trunk.
+    #[error("port {0} would carry no tagged VLAN any more: delete the attachment instead")]
+    EmptyTrunk(IfName),
+
+    /// It failed, and taking it back did too.
+    #[error("{}; and what was made could not all be taken back: {}", attach::chain(&**error), attach::chain(&**undo))]
+    NotUndone {
+        /// Why it failed.
+        error: Box<Self>,
+        /// What stays.
+        undo: Box<Self>,
+    },
+    /// Several things went wrong; the others were done.
+    #[error("{}", .0.iter().map(|error| attach::chain(error)).collect::<Vec<_>>().join("; "))]
+    Several(Vec<Self>),
+    /// CHECK: something is not as ADD promised.
+    #[error("{what} is {found}, but {promised} was promised: delete the pod, so that it is attached anew")]
+    Mismatch {
+        /// What was looked at.
+        what: String,
+        /// What it is.
+        found: String,
+        /// What it should be.
+        promised: String,
+    },
+    /// STATUS: nothing can be attached now.
+    #[error("{}", attach::chain(&**.0))]
+    Unavailable(Box<Self>),
+}
+
+impl Error {
+    /// A mismatch found by CHECK.
+    pub(crate) fn mismatch(what: impl Into<String>, found: impl ToString, promised: impl ToString) -> Self {
+        Self::Mismatch { what: what.into(), found: found.to_string(), promised: promised.to_string() }
+    }
+
+    /// This error, with what went wrong in taking things back after it.
+    pub(crate) fn and_failures(self, undo: Option<Self>) -> Self {
+        match undo {
+            None => self,
+            Some(undo) => Self::NotUndone { error: Box::new(self), undo: Box::new(undo) },
+        }
+    }
+
+    /// Nothing, the one error, or all of them.
+    ///
+    /// # Errors
+    /// If there is any.
+    pub(crate) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
+        match errors.len() {
+            0 => Ok(()),
+            1 => Err(errors.remove(0)),
+            _ => Err(Self::Several(errors)),
+        }
+    }
+}
+
+/// Our own numbers, from 100 on (SPEC.md, section 5).
+mod code {
+    use cni::Code;
+
+    pub(super) const KERNEL: Code = Code::plugin(100);
+    pub(super) const NOT_ALLOWED: Code = Code::plugin(101);
+    pub(super) const FOREIGN: Code = Code::plugin(102);
+    pub(super) const EXISTS: Code = Code::plugin(103);
+    pub(super) const UNTRUSTED: Code = Code::plugin(104);
+    pub(super) const MISMATCH: Code = Code::plugin(110);
+    pub(super) const NOT_FILTERING: Code = Code::plugin(120);
+    pub(super) const NOT_ADOPTABLE: Code = Code::plugin(121);
+    pub(super) const NO_UPLINK: Code = Code::plugin(122);
+    pub(super) const UPLINK: Code = Code::plugin(123);
+    pub(super) const MTU: Code = Code::plugin(124);
+    pub(super) const PROTOCOL: Code = Code::plugin(125);
+    pub(super) const ADDRESS: Code = Code::plugin(126);
+}
+
+impl PluginError for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Cni(error) => error.code(),
+            Self::TrunkTwice
+            | Self::VlanAndTrunk(_)
+            | Self::VlanAndNative { .. }
+            | Self::NativeOnAccess { .. }
+            | Self::NativeWithoutTrunk(_)
+            | Self::HairpinAndPromisc
+            | Self::DisabledWithIpam
+            | Self::AllowedWithoutCheck { .. }
+            | Self::VrrpZero
+            | Self::NoAddressToAllow
+            | Self::LegWithoutVlan
+            | Self::FollowAndVlans(_)
+            | Self::TaggedAndUntagged { .. }
+            | Self::UplinkTwice(_)
+            | Self::UplinkIsBridge(_)
+            | Self::LegName(_)
+            | Self::NoGateway(_)
+            | Self::NodeConfig(_)
+            | Self::Usage(_)
+            | Self::PortName(_)
+            | Self::Vlans(_)
+            | Self::NotATrunk(_)
+            | Self::EmptyTrunk(_)
+            | Self::Tag(_) => Code::INVALID_CONFIG,
+            Self::Unsupported(..) => Code::UNSUPPORTED_FIELD,
+            Self::Lock(_) | Self::BridgeAppeared(_) => Code::TRY_AGAIN,
+            Self::Net(_) => code::KERNEL,
+            Self::Policy(_) => code::NOT_ALLOWED,
+            Self::NotABridge { .. } | Self::Foreign(_) | Self::LegTaken { .. } => code::FOREIGN,
+            Self::InterfaceExists(_) => code::EXISTS,
+            Self::Records(_) | Self::RecordText { .. } => code::UNTRUSTED,
+            Self::NotFiltering(_) => code::NOT_FILTERING,
+            Self::NotAdoptable { .. } => code::NOT_ADOPTABLE,
+            Self::NoUplink(_) | Self::NoPort(_) => code::NO_UPLINK,
+            Self::UplinkElsewhere { .. }
+            | Self::UplinkOutside { .. }
+            | Self::UplinkInUse { .. }
+            | Self::UplinkVlans { .. } => code::UPLINK,
+            Self::MtuDiffers { .. } => code::MTU,
+            Self::OtherProtocol { .. } => code::PROTOCOL,
+            Self::OtherAddress { .. } => code::ADDRESS,
+            Self::Mismatch { .. } | Self::Pod(_) => code::MISMATCH,
+            Self::Unavailable(_) => Code::NOT_AVAILABLE,
+            Self::NotUndone { error, .. } => error.code(),
+            Self::Several(errors) => errors.first().map_or(code::KERNEL, Self::code),
+        }
+    }
+}

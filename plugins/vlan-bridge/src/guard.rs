@@ -1,0 +1,52 @@
+//! What a port may send from.
+
+use std::net::IpAddr;
+
+use net_types::{IfName, MacAddr};
+use netplumb::Nftables;
+
+use crate::record::{RecordStore, RecordedGuard};
+use crate::{Config, Error};
+
+/// The guard that a configuration asks for, for a pod with this MAC address and these addresses.
+pub(crate) fn wanted(config: &Config, mac: MacAddr, addresses: &[IpAddr]) -> Option<RecordedGuard> {
+    if !config.macspoofchk && !config.ipspoofchk {
+        return None;
+    }
+    let macs = config.macspoofchk.then(|| {
+        let mut macs = vec![mac];
+        macs.extend(&config.allowed_macs);
+        macs.extend(config.vrrp.iter().flat_map(|&id| virtual_macs(id)));
+        macs.sort();
+        macs.dedup();
+        macs
+    });
+    let addresses = config.ipspoofchk.then(|| {
+        let mut all = [addresses, &config.allowed_addresses].concat();
+        all.sort();
+        all.dedup();
+        all
+    });
+    Some(RecordedGuard { macs, addresses })
+}
+
+/// The virtual MAC addresses of a VRRP router, for IPv4 and IPv6 (RFC 5798, section 7.3).
+fn virtual_macs(id: u8) -> [MacAddr; 2] {
+    [1, 2].map(|family| {
+        MacAddr::try_from([0, 0, 0x5e, 0, family, id]).unwrap_or_else(|_| unreachable!("it is unicast"))
+    })
+}
+
+/// Puts the guard on the port.
+pub(crate) fn put(store: &RecordStore, port: &IfName, guard: &RecordedGuard) -> Result<(), Error> {
+    let nftables = Nftables::open_current()?;
+    let _lock = store.lock_guards()?;
+    Ok(nftables.guard(&guard.of_port(port))?)
+}
+
+/// Takes it off.
+pub(crate) fn remove(store: &RecordStore, port: &IfName) -> Result<(), Error> {
+    let nftables = Nftables::open_current()?;
+    let _lock = store.lock_guards()?;
+    Ok(nftables.unguard(port)?)
+}

@@ -1,0 +1,109 @@
+//! The port: a veth pair between the bridge and the pod.
+
+use attach::stable_mac;
+use net_types::{IfName, MacAddr, Mtu};
+use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, PortChange, Veth, VethEnd};
+use node::{Attachment, LINK_GROUP};
+
+use crate::bridge::Bridge;
+use crate::call::Call;
+use crate::vlans::{Change, diff};
+use crate::{Config, Error};
+
+/// A port that was made.
+pub(crate) struct Port {
+    /// Its index on the node.
+    pub(crate) index: u32,
+    /// Its MAC address on the node.
+    pub(crate) mac: MacAddr,
+    /// The interface's index in the pod.
+    pub(crate) pod_index: u32,
+}
+
+/// Makes the pair: the pod's end in the pod, the other a port that is down, so that no frame passes before
+/// its VLANs are set.
+pub(crate) fn make(
+    call: &Call<'_>,
+    bridge: &Bridge,
+    name: &IfName,
+    mac: MacAddr,
+    mtu: Mtu,
+) -> Result<Port, Error> {
+    let port_mac = high_mac(name);
+    let mut main = VethEnd::new(name.clone());
+    main.mac = Some(port_mac);
+    main.mtu = Some(mtu);
+    main.group = LINK_GROUP;
+    let mut peer = VethEnd::new(call.target.ifname.clone());
+    peer.mac = Some(mac);
+    peer.mtu = Some(mtu);
+    peer.netns = Some(call.netns.clone());
+    let mut pair = Veth::new(main, peer);
+    pair.master = Some(bridge.index);
+    let indexes = call.host.create_veth(&pair).map_err(|error| {
+        let there = |found: netplumb::Result<Option<Link>>| matches!(found, Ok(Some(_)));
+        if error.is_exists() && there(call.pod.link_by_name(&call.target.ifname)) {
+            Error::InterfaceExists(call.target.ifname.clone())
+        } else if error.is_exists() {
+            Error::Foreign(name.clone())
+        } else {
+            error.into()
+        }
+    })?;
+    Ok(Port { index: indexes.main, mac: port_mac, pod_index: indexes.peer })
+}
+
+/// The port's own address. A bridge takes the smallest address of its ports for its own unless it was given
+/// one: the node's address on the bridge would move to another MAC address whenever a port came or went. None
+/// is greater than one that starts with fe.
+fn high_mac(name: &IfName) -> MacAddr {
+    let mut bytes = stable_mac(&["vlan-bridge port", name.as_str()]).octets();
+    bytes[0] = 0xfe;
+    MacAddr::local(bytes)
+}
+
+/// What the port carries before anything is set: the bridge's default.
+pub(crate) fn at_first(bridge: &Bridge) -> BridgeVlans {
+    bridge.info.vlan_default_pvid.map(BridgeVlans::access).unwrap_or_default()
+}
+
+/// What the port is to carry on this bridge.
+pub(crate) fn wanted(config: &Config, bridge: &Bridge, vlans: &BridgeVlans) -> BridgeVlans {
+    let mut wanted = vlans.clone();
+    if config.preserve_default_vlan
+        && let Some(default) = bridge.info.vlan_default_pvid
+        && !wanted.all().contains(default)
+    {
+        wanted.untagged.insert(default);
+        wanted.pvid = wanted.pvid.or(Some(default));
+    }
+    wanted
+}
+
+/// Sets what the port carries.
+pub(crate) fn set_vlans(
+    call: &Call<'_>,
+    bridge: &Bridge,
+    port: u32,
+    vlans: &BridgeVlans,
+) -> Result<(), Error> {
+    let change: Change = diff(vlans, &at_first(bridge));
+    Ok(change.apply(&call.host, BridgeMember::Port(port))?)
+}
+
+/// Tags the port with its owner and lets frames pass.
+pub(crate) fn open(call: &Call<'_>, port: u32, attachment: &Attachment) -> Result<(), Error> {
+    let config = &call.request.config;
+    let attributes = PortChange {
+        isolated: config.port_isolation.then_some(true),
+        hairpin: config.hairpin_mode.then_some(true),
+        ..PortChange::default()
+    };
+    let change = LinkChange {
+        alias: Some(attachment.tag()?),
+        up: Some(true),
+        port: (attributes != PortChange::default()).then_some(attributes),
+        ..LinkChange::default()
+    };
+    Ok(call.host.set_link(port, &change)?)
+}

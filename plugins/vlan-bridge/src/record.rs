@@ -1,0 +1,259 @@
+//! The file about each port, `/run/k8slan/ports/<port>.json`: what ADD decided and DEL takes away. It is written
+//! before anything is made and removed after everything is gone, so that a kill at any moment leaves either
+//! nothing or a file that says what to clean up. It is also how a trunk is known after it was changed.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use attach::stable_mac;
+use ipnetwork::IpNetwork;
+use net_types::{IfName, MacAddr, VlanId, VlanSet};
+use netplumb::{BridgeVlans, PortGuard};
+use node::{Attachment, Durability, Lock, Paths, SafeDir};
+use serde::{Deserialize, Serialize};
+
+use crate::Error;
+
+/// How long a program waits for another one that works on the same bridge.
+const PATIENCE: Duration = Duration::from_secs(30);
+const SUFFIX: &str = ".json";
+
+/// What is known about a port.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct PortRecord {
+    /// Whose port it is, as on the link's alias.
+    pub attachment: String,
+    /// The bridge.
+    pub bridge: IfName,
+    /// What it carries; none: the configuration does not speak of VLANs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlans: Option<PortVlans>,
+    /// The uplinks that it needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub uplinks: Vec<RecordedUplink>,
+    /// The node's own links and addresses that it needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub legs: Vec<RecordedLeg>,
+    /// What it may send from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<RecordedGuard>,
+}
+
+/// [`BridgeVlans`] in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct PortVlans {
+    /// With their tags.
+    #[serde(default)]
+    pub tagged: VlanSet,
+    /// Without.
+    #[serde(default)]
+    pub untagged: VlanSet,
+    /// Of frames that come in without a tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pvid: Option<VlanId>,
+}
+
+/// An uplink that a port needs.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RecordedUplink {
+    /// Its name.
+    pub name: IfName,
+    /// It carries whatever the port carries.
+    #[serde(default)]
+    pub follow: bool,
+    /// What it must carry if it does not follow.
+    #[serde(default)]
+    pub fixed: VlanSet,
+    /// Which of these this plugin put on it: only these are ever taken off.
+    #[serde(default)]
+    pub added: VlanSet,
+}
+
+/// A link or an address of the node in a VLAN.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RecordedLeg {
+    /// The link: the bridge itself or a VLAN device on it.
+    pub link: IfName,
+    /// The VLAN of a device.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vlan: Option<VlanId>,
+    /// The address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<IpNetwork>,
+    /// This plugin put the address there.
+    #[serde(default)]
+    pub added: bool,
+}
+
+/// [`PortGuard`] in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct RecordedGuard {
+    /// Source MAC addresses; none: any.
+    pub macs: Option<Vec<MacAddr>>,
+    /// Source addresses; none: any.
+    pub addresses: Option<Vec<IpAddr>>,
+}
+
+impl From<&BridgeVlans> for PortVlans {
+    fn from(vlans: &BridgeVlans) -> Self {
+        Self { tagged: vlans.tagged.clone(), untagged: vlans.untagged.clone(), pvid: vlans.pvid }
+    }
+}
+
+impl From<&PortVlans> for BridgeVlans {
+    fn from(vlans: &PortVlans) -> Self {
+        Self { tagged: vlans.tagged.clone(), untagged: vlans.untagged.clone(), pvid: vlans.pvid }
+    }
+}
+
+impl RecordedGuard {
+    pub(crate) fn of_port(&self, port: &IfName) -> PortGuard {
+        PortGuard { port: port.clone(), macs: self.macs.clone(), addresses: self.addresses.clone() }
+    }
+}
+
+impl PortRecord {
+    /// Whose port it is; none if the text is no tag.
+    #[must_use]
+    pub fn attachment(&self) -> Option<Attachment> {
+        Attachment::parse_tag(&self.attachment)
+    }
+
+    /// All VLANs that it carries.
+    #[must_use]
+    pub fn all_vlans(&self) -> VlanSet {
+        self.vlans.as_ref().map(|vlans| vlans.tagged.union(&vlans.untagged)).unwrap_or_default()
+    }
+}
+
+/// The name of the port of an attachment: `vb` and twelve hexadecimal digits, the same whenever it is asked.
+#[must_use]
+pub fn port_name(container_id: &str, ifname: &IfName) -> IfName {
+    use std::fmt::Write;
+    let digits = stable_mac(&["vlan-bridge port", container_id, ifname.as_str()]).octets();
+    let name = digits.iter().fold("vb".to_owned(), |mut name, byte| {
+        let _ = write!(name, "{byte:02x}");
+        name
+    });
+    name.parse().unwrap_or_else(|_| unreachable!("vb and twelve digits are a name"))
+}
+
+/// The folder of the records, and the locks of the bridges.
+pub struct RecordStore {
+    ports: SafeDir,
+    locks: SafeDir,
+}
+
+impl RecordStore {
+    /// Opens both, making them where they are missing.
+    ///
+    /// # Errors
+    /// A folder that others than root could have written.
+    pub fn open(paths: &Paths) -> Result<Self, Error> {
+        let open = |name: &str| SafeDir::create(&paths.run().join(name)).map_err(Error::Records);
+        Ok(Self { ports: open("ports")?, locks: open("bridges")? })
+    }
+
+    /// Keeps other programs off a bridge until it is dropped.
+    ///
+    /// # Errors
+    /// Another program has it for longer than thirty seconds.
+    pub fn lock(&self, bridge: &IfName) -> Result<Lock, Error> {
+        Ok(Lock::acquire(&self.locks, &format!("{bridge}.lock"), PATIENCE)?)
+    }
+
+    /// Keeps other programs off the guards, which all bridges share. No bridge has a `/` in its name.
+    pub(crate) fn lock_guards(&self) -> Result<Lock, Error> {
+        Ok(Lock::acquire(&self.locks, "guards:.lock", PATIENCE)?)
+    }
+
+    /// The record of a port; none if there is none.
+    ///
+    /// # Errors
+    /// It cannot be read, or is none of ours.
+    pub fn read(&self, port: &IfName) -> Result<Option<PortRecord>, Error> {
+        let Some(text) = self.ports.read(&file(port)).map_err(Error::Records)? else { return Ok(None) };
+        serde_json::from_slice(&text)
+            .map(Some)
+            .map_err(|source| Error::RecordText { port: port.clone(), source })
+    }
+
+    /// Writes the record of a port, as a whole.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, port: &IfName, record: &PortRecord) -> Result<(), Error> {
+        let text =
+            serde_json::to_vec(record).map_err(|source| Error::RecordText { port: port.clone(), source })?;
+        self.ports.write(&file(port), &text, Durability::UntilReboot).map_err(Error::Records)
+    }
+
+    /// Removes the record of a port; none is success.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub fn remove(&self, port: &IfName) -> Result<(), Error> {
+        self.ports.remove(&file(port)).map_err(Error::Records)
+    }
+
+    /// All records but damaged ones, which say nothing about anybody's needs.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn all(&self) -> Result<Vec<(IfName, PortRecord)>, Error> {
+        let names = self.ports.names().map_err(Error::Records)?;
+        let ports = names.iter().filter_map(|name| name.strip_suffix(SUFFIX)?.parse::<IfName>().ok());
+        Ok(ports.filter_map(|port| Some((port.clone(), self.read(&port).ok()??))).collect())
+    }
+
+    /// The records of a bridge's other ports.
+    pub(crate) fn others(&self, bridge: &IfName, port: &IfName) -> Result<Vec<PortRecord>, Error> {
+        let all = self.all()?.into_iter();
+        Ok(all.filter(|(name, record)| name != port && record.bridge == *bridge).map(|(_, r)| r).collect())
+    }
+}
+
+fn file(port: &IfName) -> String {
+    format!("{port}{SUFFIX}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ports_name_is_its_attachments() {
+        let eth0 = "eth0".parse().unwrap();
+        let name = port_name("c1", &eth0);
+        assert_eq!(name, port_name("c1", &eth0));
+        assert_ne!(name, port_name("c2", &eth0));
+        assert_ne!(name, port_name("c1", &"eth1".parse().unwrap()));
+        assert_eq!(name.as_str().len(), 14);
+    }
+
+    #[test]
+    fn a_record_reads_back() {
+        let record = PortRecord {
+            attachment: "k8slan:attach c net1 1 /x 0000000000000001".to_owned(),
+            bridge: "br0".parse().unwrap(),
+            vlans: Some(PortVlans {
+                tagged: "10,20-30".parse().unwrap(),
+                untagged: "1".parse().unwrap(),
+                pvid: "1".parse().ok(),
+            }),
+            uplinks: vec![RecordedUplink {
+                name: "eth0".parse().unwrap(),
+                follow: true,
+                fixed: VlanSet::EMPTY,
+                added: "10".parse().unwrap(),
+            }],
+            legs: Vec::new(),
+            guard: None,
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        assert_eq!(serde_json::from_str::<PortRecord>(&text).unwrap(), record);
+        assert_eq!(record.all_vlans().to_string(), "1,10,20-30");
+        assert!(record.attachment().is_some());
+    }
+}

@@ -1,0 +1,242 @@
+//! Uplinks: the node's links that carry VLANs of the bridge outwards.
+
+use std::collections::BTreeMap;
+
+use net_types::{IfName, VlanSet};
+use netplumb::{BridgeMember, BridgeVlans, Link, Netlink};
+
+use crate::bridge::Bridge;
+use crate::config::Uplink;
+use crate::record::{PortRecord, RecordedUplink};
+use crate::vlans::Change;
+use crate::{Config, Error};
+
+/// Finds the uplinks of a configuration. They are in the bridge, or can be put into one that is to be made.
+///
+/// # Errors
+/// One is missing, in another bridge, not in this one, too small, or the node's own traffic runs over it.
+pub(crate) fn find(host: &Netlink, bridge: Option<&Bridge>, config: &Config) -> Result<Vec<Link>, Error> {
+    config.uplinks.iter().map(|uplink| find_one(host, bridge, config, &uplink.name)).collect()
+}
+
+fn find_one(host: &Netlink, bridge: Option<&Bridge>, config: &Config, name: &IfName) -> Result<Link, Error> {
+    let link = host.link_by_name(name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
+    match (link.master, bridge) {
+        (Some(master), Some(bridge)) if master == bridge.index => {}
+        (Some(master), _) => {
+            let master = host.link_by_index(master)?.map_or_else(|| master.to_string(), |link| link.name);
+            return Err(Error::UplinkElsewhere {
+                uplink: name.clone(),
+                master,
+                bridge: config.bridge.clone(),
+            });
+        }
+        // An ADD that was cut off may have made the bridge and not got so far.
+        (None, Some(bridge)) if !bridge.is_ours() => {
+            return Err(Error::UplinkOutside { uplink: name.clone(), bridge: bridge.name.clone() });
+        }
+        (None, _) => {
+            let link_local = |address: &ipnetwork::IpNetwork| match address {
+                ipnetwork::IpNetwork::V6(v6) => v6.ip().is_unicast_link_local(),
+                ipnetwork::IpNetwork::V4(_) => false,
+            };
+            let own = host.addresses(Some(link.index))?.into_iter().find(|a| !link_local(&a.address));
+            if let Some(own) = own {
+                let address = own.address.to_string();
+                return Err(Error::UplinkInUse { uplink: name.clone(), address });
+            }
+        }
+    }
+    let wanted = config.mtu.map(net_types::Mtu::get).or(bridge.map(|bridge| bridge.link.mtu));
+    if let Some(wanted) = wanted.filter(|&wanted| link.mtu < wanted) {
+        return Err(Error::MtuDiffers { link: name.clone(), have: link.mtu, wanted });
+    }
+    Ok(link)
+}
+
+/// What an uplink must carry for a port.
+fn needed(uplink: &Uplink, port: &BridgeVlans) -> BridgeVlans {
+    if uplink.follow {
+        return BridgeVlans { tagged: port.all(), ..BridgeVlans::default() };
+    }
+    BridgeVlans {
+        tagged: uplink.tagged.clone(),
+        untagged: uplink.untagged.map(VlanSet::from).unwrap_or_default(),
+        pvid: uplink.untagged,
+    }
+}
+
+/// What has to be done to an uplink for a new port, and what the port's record says of it: pure.
+///
+/// # Errors
+/// It carries one of the VLANs in another way, and the bridge is not ours to change that.
+pub(crate) fn join(
+    uplink: &Uplink,
+    port: &BridgeVlans,
+    observed: &BridgeVlans,
+    others: &[PortRecord],
+    ours: bool,
+) -> Result<(BridgeVlans, RecordedUplink), Error> {
+    let needed = needed(uplink, port);
+    let name = &uplink.name;
+    if !uplink.follow {
+        let conflict = needed.tagged.intersection(&observed.untagged);
+        let conflict = conflict.union(&needed.untagged.intersection(&observed.tagged));
+        let other_pvid = needed.pvid.is_some() && observed.pvid.is_some() && observed.pvid != needed.pvid;
+        if !ours && (!conflict.is_empty() || other_pvid) {
+            return Err(Error::UplinkVlans {
+                uplink: name.clone(),
+                have: observed.to_string(),
+                wanted: needed.to_string(),
+            });
+        }
+    }
+    let add = if uplink.follow {
+        BridgeVlans { tagged: needed.tagged.without(&observed.all()), ..BridgeVlans::default() }
+    } else {
+        BridgeVlans {
+            tagged: needed.tagged.without(&observed.tagged),
+            untagged: needed.untagged.without(&observed.untagged),
+            pvid: needed.pvid.filter(|&pvid| !observed.untagged.contains(pvid)),
+        }
+    };
+    let before = added_by(others, name);
+    let added = add.all().without(&observed.all()).union(&needed.all().intersection(&before));
+    let fixed = if uplink.follow { VlanSet::EMPTY } else { needed.all() };
+    Ok((add, RecordedUplink { name: name.clone(), follow: uplink.follow, fixed, added }))
+}
+
+/// What no one else put on or needs any more when a port leaves: pure. `members` is what the bridge's other
+/// members carry, uplinks left out.
+pub(crate) fn leave(record: &RecordedUplink, others: &[PortRecord], members: &VlanSet) -> VlanSet {
+    let fixed = of(others, &record.name).fold(VlanSet::EMPTY, |all, uplink| all.union(&uplink.fixed));
+    let follows = of(others, &record.name).any(|uplink| uplink.follow) || record.follow;
+    let in_use = if follows { fixed.union(members) } else { fixed };
+    record.added.without(&in_use)
+}
+
+/// What the other ports need of an uplink.
+fn of<'a>(others: &'a [PortRecord], name: &IfName) -> impl Iterator<Item = &'a RecordedUplink> {
+    let name = name.clone();
+    others.iter().flat_map(|record| &record.uplinks).filter(move |uplink| uplink.name == name)
+}
+
+fn added_by(others: &[PortRecord], name: &IfName) -> VlanSet {
+    of(others, name).fold(VlanSet::EMPTY, |all, uplink| all.union(&uplink.added))
+}
+
+/// Takes off the uplinks what a leaving port was the last to need, while the port is still there: a kill in
+/// between leaves a port that says what to do.
+pub(crate) fn release(
+    host: &Netlink,
+    bridge: &Bridge,
+    record: &PortRecord,
+    port: Option<u32>,
+    others: &[PortRecord],
+) -> Result<(), Error> {
+    if record.uplinks.iter().all(|uplink| uplink.added.is_empty()) {
+        return Ok(());
+    }
+    let vlans = host.all_bridge_vlans()?;
+    let ports = host.ports(bridge.index)?;
+    let is_uplink = |link: &Link| {
+        record.uplinks.iter().chain(others.iter().flat_map(|r| &r.uplinks)).any(|u| u.name == *link.name)
+    };
+    let members = ports
+        .iter()
+        .filter(|link| Some(link.index) != port && !is_uplink(link))
+        .map(|link| link.index)
+        .chain([bridge.index])
+        .filter_map(|index| vlans.get(&index))
+        .fold(VlanSet::EMPTY, |all, member| all.union(&member.all()));
+    for uplink in &record.uplinks {
+        let Some(link) = ports.iter().find(|link| link.name == uplink.name.as_str()) else { continue };
+        let carried = vlans.get(&link.index).map(BridgeVlans::all).unwrap_or_default();
+        let remove = leave(uplink, others, &members).intersection(&carried);
+        host.remove_bridge_vlans(BridgeMember::Port(link.index), &remove)?;
+    }
+    Ok(())
+}
+
+/// What an uplink carries now.
+pub(crate) fn observed(host: &Netlink, links: &[Link]) -> Result<BTreeMap<u32, BridgeVlans>, Error> {
+    links.iter().map(|link| Ok((link.index, host.bridge_vlans(link.index)?))).collect()
+}
+
+/// Puts on an uplink what a port needs.
+pub(crate) fn apply(host: &Netlink, link: &Link, add: &BridgeVlans) -> Result<(), Error> {
+    let change = Change { remove: VlanSet::EMPTY, add: add.clone() };
+    Ok(change.apply(host, BridgeMember::Port(link.index))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn set(text: &str) -> VlanSet {
+        text.parse().unwrap()
+    }
+
+    fn record(uplink: RecordedUplink, vlans: &BridgeVlans) -> PortRecord {
+        PortRecord {
+            attachment: String::new(),
+            bridge: "br0".parse().unwrap(),
+            vlans: Some(vlans.into()),
+            uplinks: vec![uplink],
+            legs: Vec::new(),
+            guard: None,
+        }
+    }
+
+    fn following() -> Uplink {
+        Uplink { name: "eth0".parse().unwrap(), tagged: VlanSet::EMPTY, untagged: None, follow: true }
+    }
+
+    proptest! {
+        /// Ports come and go in any order; the uplink carries exactly what they need, and what was there
+        /// before stays.
+        #[test]
+        fn an_uplink_follows(steps in proptest::collection::vec((0_u64..6, 1_u64..9, 1_u64..9), 1..40), before in "(1|1,5)?") {
+            let before = set(&before);
+            let mut uplink = BridgeVlans { untagged: before.clone(), ..BridgeVlans::default() };
+            let mut ports: BTreeMap<u64, PortRecord> = BTreeMap::new();
+            for (port, a, b) in steps {
+                let gone = ports.remove(&port);
+                let others: Vec<_> = ports.values().cloned().collect();
+                match gone {
+                    Some(gone) => {
+                        let members = others.iter().fold(VlanSet::EMPTY, |all, r| all.union(&r.all_vlans()));
+                        let remove = leave(&gone.uplinks[0], &others, &members);
+                        uplink.tagged = uplink.tagged.without(&remove);
+                        uplink.untagged = uplink.untagged.without(&remove);
+                    }
+                    None => {
+                        let ids = VlanSet::from_iter([a, b].map(|id| id.try_into().unwrap()));
+                        let vlans = BridgeVlans::trunk(&ids, None);
+                        let (add, entry) = join(&following(), &vlans, &uplink, &others, false).unwrap();
+                        uplink.tagged = uplink.tagged.union(&add.tagged);
+                        ports.insert(port, record(entry, &vlans));
+                    }
+                }
+                let needed = ports.values().fold(before.clone(), |all, r| all.union(&r.all_vlans()));
+                prop_assert_eq!(uplink.all(), needed);
+                prop_assert_eq!(&uplink.untagged, &before);
+            }
+        }
+    }
+
+    #[test]
+    fn a_fixed_uplink_of_another_bridge_is_not_turned_over() {
+        let mut fixed = following();
+        fixed.follow = false;
+        fixed.untagged = "91".parse().ok();
+        let have = BridgeVlans::access("1".parse().unwrap());
+        let port = BridgeVlans::access("91".parse().unwrap());
+        let error = join(&fixed, &port, &have, &[], false).unwrap_err().to_string();
+        assert!(error.contains("eth0") && error.contains("PVID 91"), "{error}");
+        let (add, entry) = join(&fixed, &port, &have, &[], true).unwrap();
+        assert_eq!((add.pvid, entry.added), ("91".parse().ok(), set("91")));
+    }
+}
