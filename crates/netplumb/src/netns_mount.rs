@@ -62,9 +62,7 @@ impl Netns {
         let made = (|| {
             let netns = Self::new()?;
             prepare(&netns, &Netlink::open(&netns)?)?;
-            let source = format!("/proc/self/fd/{}", netns.as_fd().as_raw_fd());
-            mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
-                .map_err(|errno| Error::system("mount network namespace at", path, errno))?;
+            netns.bind(path)?;
             Ok(netns)
         })();
         if made.is_err() {
@@ -73,6 +71,33 @@ impl Netns {
         }
         drop(place);
         made
+    }
+
+    /// Gives a namespace that is held a name: bind-mounts it at `path`, with the folder as for
+    /// [`Self::create_at`].
+    ///
+    /// # Errors
+    /// [`Error::NetnsExists`] if a namespace is mounted there already, [`Error::NotANetns`] if
+    /// something else is at the path; else what the kernel refused.
+    pub fn mount_at(&self, path: &Path) -> Result<()> {
+        let folder = path
+            .parent()
+            .ok_or_else(|| Error::reply("mount network namespace at", path, "the path has no folder"))?;
+        share_folder(folder)?;
+        let place = claim(path)?;
+        let mounted = self.bind(path);
+        if mounted.is_err() {
+            // The lock is still held, so this is the leftover of nobody else.
+            let _ = fs::remove_file(path);
+        }
+        drop(place);
+        mounted
+    }
+
+    fn bind(&self, path: &Path) -> Result<()> {
+        let source = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+        mount(Some(source.as_str()), path, None::<&str>, MsFlags::MS_BIND, None::<&str>)
+            .map_err(|errno| Error::system("mount network namespace at", path, errno))
     }
 
     /// Takes the name of a namespace away: unmounts `path` and removes the file. The namespace dies

@@ -102,6 +102,11 @@ fn a_named_namespace_is_marked_before_it_has_its_name() {
         assert!(Netns::open(&path).unwrap_err().is_not_found());
         // It lives as long as it is held.
         assert!(Netlink::open(&netns).unwrap().link_by_index(1).unwrap().is_some());
+        // And gets its name back.
+        netns.mount_at(&path).unwrap();
+        assert_eq!(Netns::open(&path).unwrap().id(), netns.id());
+        assert!(netns.mount_at(&path).unwrap_err().is_exists());
+        Netns::remove_at(&path).unwrap();
     });
 }
 
