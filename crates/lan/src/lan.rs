@@ -77,17 +77,16 @@ pub struct NoRoom {
 impl std::fmt::Display for NoRoom {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { underlay, headroom, wanted } = self;
-        match wanted {
-            Some(wanted) => write!(
+        match (wanted, underlay.get().checked_sub(*headroom)) {
+            (Some(wanted), Some(room)) => write!(
                 f,
-                "an MTU of {wanted} needs {needed} on the underlay ({headroom} bytes for VXLAN), which has {underlay}: \
-                 raise the underlay's MTU or lower the LAN's",
-                needed = u64::from(wanted.get()) + u64::from(*headroom),
+                "an MTU of {wanted} is more than the {room} that an underlay with {underlay} has room for: \
+                 raise the underlay's to {} or lower the LAN's",
+                u64::from(wanted.get()) + u64::from(*headroom),
             ),
-            None => write!(
-                f,
-                "the underlay's MTU of {underlay} leaves no room for VXLAN ({headroom} bytes): raise it"
-            ),
+            _ => {
+                write!(f, "an underlay with an MTU of {underlay} has no room for VXLAN's {headroom} bytes: raise it")
+            }
         }
     }
 }
@@ -123,8 +122,8 @@ mod tests {
         assert_eq!(on("ff02::14", Some(1300), 1500), Ok(1300));
         assert_eq!(on("ff02::14", Some(1426), 1500), Ok(1426));
         let error = on("ff02::14", Some(1500), 1500).unwrap_err();
-        assert!(error.contains("an MTU of 1500 needs 1574 on the underlay"), "{error}");
-        assert!(on("ff02::14", None, 100).unwrap_err().contains("no room for VXLAN"));
+        assert!(error.contains("more than the 1426") && error.contains("underlay's to 1574"), "{error}");
+        assert!(on("ff02::14", None, 100).unwrap_err().contains("no room for VXLAN's 74 bytes"));
     }
 
     #[test]

@@ -116,6 +116,14 @@ impl TapIndices {
         self.by_spoke.get(spoke).copied()
     }
 
+    /// The spoke whose bridge port has this name.
+    #[must_use]
+    pub fn spoke_of_port(&self, name: &str) -> Option<&SpokeName> {
+        let digits = name.strip_prefix('+').filter(|_| TapIndex::is_port_name(name))?;
+        let index = u32::from_str_radix(digits, 16).ok()?;
+        self.by_spoke.iter().find(|(_, own)| own.0 == index).map(|(spoke, _)| spoke)
+    }
+
     /// How many spokes have an index.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -193,6 +201,8 @@ mod tests {
         let mut back: TapIndices = serde_json::from_str(&text).unwrap();
         assert_eq!(back, indices);
         assert_eq!(back.assign(&spoke("pod1")), index);
+        assert_eq!(back.spoke_of_port(index.port_name().as_str()), Some(&spoke("pod1")));
+        assert_eq!(back.spoke_of_port("pod1"), None);
     }
 
     #[test]
