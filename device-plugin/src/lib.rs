@@ -1,5 +1,11 @@
 //! The node daemon: LANs from a cluster or a folder, built on this node and handed to its pods.
 
+pub mod cli;
 pub mod cluster;
+mod events;
+mod folder;
 pub mod health;
 pub mod kubelet;
+mod lans;
+mod standalone;
+mod status;

@@ -85,7 +85,10 @@ impl std::fmt::Display for NoRoom {
                 u64::from(wanted.get()) + u64::from(*headroom),
             ),
             _ => {
-                write!(f, "an underlay with an MTU of {underlay} has no room for VXLAN's {headroom} bytes: raise it")
+                write!(
+                    f,
+                    "an underlay with an MTU of {underlay} has no room for VXLAN's {headroom} bytes: raise it"
+                )
             }
         }
     }

@@ -1,0 +1,14 @@
+//! How the daemon hears of changes: the kernel tells, nobody asks now and then.
+//!
+//! Each source marks in [`Wake`] what may have changed; whoever waits there is woken once for all that
+//! came meanwhile.
+
+mod files;
+mod links;
+mod mounts;
+mod wake;
+
+pub(crate) use files::{FileWatch, Folder};
+pub(crate) use links::{LanLinks, watch_underlays};
+pub(crate) use mounts::watch_mounts;
+pub(crate) use wake::Wake;

@@ -1,0 +1,57 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::lans::Dirty;
+
+/// Where all sources of events meet.
+#[derive(Clone, Default)]
+pub(crate) struct Wake(Arc<Shared>);
+
+#[derive(Default)]
+struct Shared {
+    dirty: Mutex<Dirty>,
+    notify: Notify,
+}
+
+impl Wake {
+    /// Notes that something may have changed.
+    pub(crate) fn mark(&self, dirty: Dirty) {
+        self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).merge(dirty);
+        self.0.notify.notify_one();
+    }
+
+    /// Waits until something is noted. Cancelling it loses nothing.
+    pub(crate) async fn wait(&self) {
+        while *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner) == Dirty::default() {
+            self.0.notify.notified().await;
+        }
+    }
+
+    /// Takes all that was noted.
+    pub(crate) fn take(&self) -> Dirty {
+        std::mem::take(&mut *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn wakes_once_for_all_that_came() {
+        let wake = Wake::default();
+        wake.mark(Dirty { names: true, ..Dirty::default() });
+        wake.mark(Dirty { netns: ["n".parse().unwrap()].into(), ..Dirty::default() });
+        wake.wait().await;
+        let dirty = wake.take();
+        assert!(dirty.names && dirty.netns.len() == 1 && !dirty.everything);
+        assert!(tokio::time::timeout(Duration::from_millis(20), wake.wait()).await.is_err());
+        let waiting = wake.clone();
+        let task = tokio::spawn(async move { waiting.wait().await });
+        wake.mark(Dirty { records: true, ..Dirty::default() });
+        tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+    }
+}

@@ -1,0 +1,174 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use lan::{Change, Step, Target};
+use net_types::{IfName, SpokeName};
+use netplumb::{
+    Bridge, BridgeChange, LinkChange, Master, Netlink, Netns, PortChange, Sysctl, SysctlSet, Vxlan,
+};
+use node::{Attachment, LINK_GROUP, Lock, LockError, SafeDir, lan_tag};
+
+use super::namespaces::Held;
+use lan::{LanKey, NetnsName};
+
+/// Does the steps of one plan, in one namespace.
+pub(super) struct Apply<'a> {
+    /// The namespace's name.
+    pub(super) name: &'a NetnsName,
+    /// A socket in the node's own namespace, where the underlays are.
+    pub(super) host: &'a Netlink,
+    /// The folder of the spokes' locks.
+    pub(super) locks: &'a SafeDir,
+    /// The spoke that a bridge port is of.
+    pub(super) spoke_of_port: &'a dyn Fn(&str) -> Option<SpokeName>,
+}
+
+/// What came of the steps.
+#[derive(Default)]
+pub(super) struct Applied {
+    /// The namespace, where a step made it.
+    pub(super) made: Option<Held>,
+    /// Whether a step took the namespace away.
+    pub(super) removed: bool,
+    /// Whether a spoke was left for later, since a plugin is at work on it.
+    pub(super) postponed: bool,
+}
+
+impl Apply<'_> {
+    /// Does the steps one after the other, and stops at the first that fails.
+    pub(super) fn run(&self, held: Option<&Held>, steps: &[Step]) -> (Applied, Result<()>) {
+        let mut applied = Applied::default();
+        let mut indexes = BTreeMap::new();
+        for step in steps {
+            let result = self.step(held, step, &mut applied, &mut indexes);
+            if let Err(error) = result.with_context(|| step.to_string()) {
+                return (applied, Err(error));
+            }
+        }
+        (applied, Ok(()))
+    }
+
+    fn step(
+        &self,
+        held: Option<&Held>,
+        step: &Step,
+        applied: &mut Applied,
+        indexes: &mut BTreeMap<String, u32>,
+    ) -> Result<()> {
+        let path = self.name.path();
+        if let Step::CreateNetns(lan) = step {
+            let netns = Netns::create_at(&path, |_, netlink| {
+                let Some(lo) = netlink.link_by_index(1)? else { return Ok(()) };
+                netlink.set_link(lo.index, &mark(lan))
+            })?;
+            applied.made = Some(Held::open(netns)?);
+            return Ok(());
+        }
+        let there = applied.made.as_ref().or(held).context("the namespace is not there")?;
+        let netlink = &there.netlink;
+        match step {
+            Step::CreateNetns(_) => {}
+            Step::MountNetns => there.netns.mount_at(&path)?,
+            Step::RemoveNetns => {
+                // Only this one: somebody may have put another under the name meanwhile.
+                match Netns::open(&path) {
+                    Ok(found) if found.id() == there.netns.id() => Netns::remove_at(&path)?,
+                    Ok(_) => {}
+                    // An unmounted one leaves its empty file.
+                    Err(_) if !Netns::is_mounted(&path)? => Netns::remove_at(&path)?,
+                    Err(error) => return Err(error.into()),
+                }
+                applied.removed = true;
+            }
+            Step::Set { path, value } => {
+                // Settings of modules that are not loaded are absent, which is as good.
+                let _: SysctlSet = there.netns.sysctl_set(&Sysctl::net(path), value)?;
+            }
+            Step::RemoveLink(target) => netlink.delete_link(resolve(netlink, target, indexes)?)?,
+            Step::RemoveSpoke(target) => {
+                if !self.remove_spoke(netlink, target)? {
+                    applied.postponed = true;
+                }
+            }
+            Step::CreateBridge { name, mtu } => {
+                let mut bridge = Bridge::new(link_name(name)?);
+                (bridge.mtu, bridge.group, bridge.up) = (*mtu, LINK_GROUP, true);
+                indexes.insert(name.clone(), netlink.create_bridge(&bridge)?);
+            }
+            Step::CreateVxlan { name, vni, group, port, underlay, mtu, bridge } => {
+                let mut vxlan = Vxlan::new(link_name(name)?, *vni, *underlay, *group);
+                (vxlan.port, vxlan.mtu, vxlan.group) = (*port, Some(*mtu), LINK_GROUP);
+                vxlan.master = Some(resolve(netlink, bridge, indexes)?);
+                vxlan.netns = Some(there.netns.clone());
+                // From the node's namespace: there the underlay is, and there it stays.
+                indexes.insert(name.clone(), self.host.create_vxlan(&vxlan)?);
+            }
+            Step::Change(target, change) => {
+                let index = resolve(netlink, target, indexes)?;
+                netlink.set_link(index, &link_change(netlink, change, indexes)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a veth pair that nobody uses. `false` where a plugin is at work on the spoke, or a pod took
+    /// it meanwhile; the plugin's own changes then bring the daemon back here.
+    fn remove_spoke(&self, netlink: &Netlink, target: &Target) -> Result<bool> {
+        let spoke = (self.spoke_of_port)(&target.name).or_else(|| target.name.parse().ok());
+        let _lock = match spoke {
+            Some(spoke) => match Lock::acquire(self.locks, &format!("{spoke}.lock"), Duration::ZERO) {
+                Ok(lock) => Some(lock),
+                Err(LockError::Held { .. }) => return Ok(false),
+                Err(error) => return Err(error.into()),
+            },
+            // No plugin makes links that are named so.
+            None => None,
+        };
+        let Some(index) = target.index else { bail!("a spoke that was never seen") };
+        let Some(link) = netlink.link_by_index(index)? else { return Ok(true) };
+        let peer = link.lower.filter(|_| link.lower_netnsid.is_none());
+        let peer = peer.map(|peer| netlink.link_by_index(peer)).transpose()?.flatten();
+        let tags = [Some(&link), peer.as_ref()].into_iter().flatten().filter_map(|end| end.alias.as_deref());
+        if tags.filter_map(Attachment::parse_tag).any(|attachment| attachment.is_live()) {
+            return Ok(false);
+        }
+        netlink.delete_link(index)?;
+        Ok(true)
+    }
+}
+
+/// The group and the alias of what belongs to a LAN.
+fn mark(lan: &LanKey) -> LinkChange {
+    let alias = Some(lan_tag(&lan.to_string()));
+    LinkChange { alias, group: Some(LINK_GROUP), ..LinkChange::default() }
+}
+
+fn link_change(netlink: &Netlink, change: &Change, indexes: &BTreeMap<String, u32>) -> Result<LinkChange> {
+    let Change { mark: lan, master, mtu, stp, mcast_snooping, group_fwd_mask, up } = change;
+    let marked = lan.as_ref().map(mark).unwrap_or_default();
+    let master = master.as_ref().map(|master| resolve(netlink, master, indexes)).transpose()?;
+    let bridge = BridgeChange { stp: *stp, mcast_snooping: *mcast_snooping, ..BridgeChange::default() };
+    let port = PortChange { group_fwd_mask: *group_fwd_mask, ..PortChange::default() };
+    Ok(LinkChange {
+        up: *up,
+        mtu: *mtu,
+        master: master.map(Master::Index),
+        bridge: (bridge != BridgeChange::default()).then_some(bridge),
+        port: (port != PortChange::default()).then_some(port),
+        ..marked
+    })
+}
+
+/// The index of a step's link: as it was seen, as it was made, or by its name.
+fn resolve(netlink: &Netlink, target: &Target, made: &BTreeMap<String, u32>) -> Result<u32> {
+    if let Some(index) = target.index.or_else(|| made.get(&target.name).copied()) {
+        return Ok(index);
+    }
+    let link = netlink.link_by_name(&link_name(&target.name)?)?;
+    Ok(link.with_context(|| format!("link {target} is not there"))?.index)
+}
+
+fn link_name(name: &str) -> Result<IfName> {
+    Ok(name.parse()?)
+}

@@ -1,0 +1,36 @@
+use std::collections::BTreeMap;
+
+use lan::{Lan, LanKey};
+
+/// The LANs that somebody asked for, from wherever they come.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Declared {
+    /// By their key.
+    pub(crate) lans: BTreeMap<LanKey, Declaration>,
+    /// What could not be read. While there is anything, a LAN that is not in `lans` may still be
+    /// wanted, and is left as it stands.
+    pub(crate) unread: Vec<Note>,
+    /// What was left out on purpose.
+    pub(crate) ignored: Vec<Note>,
+}
+
+/// One LAN that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Declaration {
+    /// Where it stands, for people.
+    pub(crate) source: String,
+    /// When its object was created, in seconds since 1970; the older one wins a conflict. `None` where
+    /// nobody knows: what is built already wins.
+    pub(crate) created: Option<i64>,
+    /// What it is, or everything that is wrong with it.
+    pub(crate) lan: Result<Lan, String>,
+}
+
+/// Something about a place that LANs are read from.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Note {
+    /// The file.
+    pub(crate) source: String,
+    /// What about it.
+    pub(crate) message: String,
+}

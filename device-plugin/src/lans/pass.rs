@@ -1,0 +1,308 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lan::{Desired, Lan, NetnsName, Plan, Step, diff};
+use net_types::SpokeName;
+use netplumb::{Netlink, Netns};
+use node::Paths;
+
+use super::Declared;
+use super::apply::Apply;
+use super::decision::{Decisions, Goal, decide};
+use super::namespaces::Namespaces;
+use super::record_set::{self, InUse, RecordSet};
+use super::records::Records;
+use super::report::{LanState, Report};
+use super::taps::Taps;
+use super::underlay::Underlay;
+use crate::status::NodeStatus;
+
+/// What may have changed since the last pass.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dirty {
+    /// Everything: the first pass, or events were lost.
+    pub(crate) everything: bool,
+    /// What is declared.
+    pub(crate) declared: bool,
+    /// Which namespaces have a name, and which pods' namespaces are there.
+    pub(crate) names: bool,
+    /// The spokes' records.
+    pub(crate) records: bool,
+    /// The underlays.
+    pub(crate) underlays: bool,
+    /// The links in these namespaces.
+    pub(crate) netns: BTreeSet<NetnsName>,
+}
+
+impl Dirty {
+    /// Takes more in.
+    pub(crate) fn merge(&mut self, more: Self) {
+        let Self { everything, declared, names, records, underlays, netns } = more;
+        self.everything |= everything;
+        self.declared |= declared;
+        self.names |= names;
+        self.records |= records;
+        self.underlays |= underlays;
+        self.netns.extend(netns);
+    }
+}
+
+/// What a pass leaves behind.
+pub(crate) struct Outcome {
+    /// What there is to tell.
+    pub(crate) status: NodeStatus,
+    /// The namespaces to listen in.
+    pub(crate) netns: BTreeMap<NetnsName, Netns>,
+    /// When to come back although nothing changed, since something failed.
+    pub(crate) retry: Option<Duration>,
+}
+
+/// The LANs of this node.
+pub(crate) struct NodeLans {
+    node: String,
+    host: Netlink,
+    taps: Taps,
+    records: Records,
+    namespaces: Namespaces,
+    /// Namespaces where a pod has to go before something else can.
+    waiting: BTreeSet<NetnsName>,
+    /// How often in a row something failed, by namespace.
+    failures: BTreeMap<NetnsName, u32>,
+}
+
+/// What was done in one namespace.
+struct Done {
+    /// What is still to be done after it.
+    left: Plan,
+    error: Option<String>,
+    postponed: bool,
+}
+
+impl NodeLans {
+    pub(crate) fn open(node: String, paths: &Paths) -> Result<Self> {
+        Ok(Self {
+            node,
+            host: Netlink::open_current()?,
+            taps: Taps::open(paths.state())?,
+            records: Records::open(paths.spokes())?,
+            namespaces: Namespaces::default(),
+            waiting: BTreeSet::new(),
+            failures: BTreeMap::new(),
+        })
+    }
+
+    /// Looks at what changed, and makes the node what it should be.
+    ///
+    /// # Errors
+    /// Only what concerns the node as a whole; what goes wrong with one LAN is in the status.
+    pub(crate) fn pass(&mut self, declared: &Declared, dirty: &Dirty) -> Result<Outcome> {
+        self.look(dirty)?;
+        let mut decisions = self.decide(declared)?;
+        self.taps.assign(decisions.lans.values().flatten().flat_map(|lan| lan.spokes.keys()))?;
+
+        // Nobody is let into what is about to go.
+        let mut report = Report::new(&self.node, declared);
+        self.put_records(&decisions, &mut report, false);
+        let going = goals(&decisions, |goal| *goal == Goal::Remove);
+        for name in &going {
+            let done = self.carry_out(name, None)?;
+            let owner = self.namespaces.observed(name).and_then(|there| there.owner().cloned());
+            report.going(name, owner, &done.left, done.error.as_deref());
+            self.count(name, &done);
+        }
+        if !going.is_empty() {
+            decisions = self.decide(declared)?;
+        }
+
+        self.waiting.clear();
+        for lan in decisions.lans.values().flatten() {
+            self.build(lan, &decisions, &mut report)?;
+        }
+        self.put_records(&decisions, &mut report, true);
+        report
+            .left(&decisions, |name| self.namespaces.observed(name).and_then(|there| there.owner().cloned()));
+        self.waiting.extend(going);
+        let status = report.finish(&decisions, |spoke| {
+            let record = self.records.get(spoke).cloned();
+            let who = self.in_use().into_iter().find(|used| used.spoke == *spoke).map(|used| used.who);
+            (record, who)
+        });
+
+        let wanted: BTreeSet<&NetnsName> = decisions.namespaces.keys().collect();
+        self.namespaces.keep_only(|name| wanted.contains(name));
+        self.failures.retain(|name, _| wanted.contains(name));
+        Ok(Outcome {
+            status,
+            netns: self
+                .namespaces
+                .all_held()
+                .map(|(name, held)| (name.clone(), held.netns.clone()))
+                .collect(),
+            retry: self.failures.values().copied().max().map(pause),
+        })
+    }
+
+    fn look(&mut self, dirty: &Dirty) -> Result<()> {
+        if dirty.names || dirty.everything {
+            self.namespaces.scan()?;
+            for name in &self.waiting {
+                self.namespaces.touch(name);
+            }
+        }
+        for name in &dirty.netns {
+            self.namespaces.touch(name);
+        }
+        if dirty.everything {
+            self.namespaces.touch_all();
+        }
+        if dirty.records || dirty.everything {
+            self.records.reload()?;
+        }
+        self.namespaces.refresh()
+    }
+
+    fn decide(&mut self, declared: &Declared) -> Result<Decisions> {
+        let decisions = decide(&self.node, declared, &self.namespaces.standing(), &self.records.lans());
+        for name in decisions.namespaces.keys() {
+            self.namespaces.want(name)?;
+        }
+        self.namespaces.refresh()?;
+        Ok(decisions)
+    }
+
+    /// Does what is to be done in a namespace, and looks at what came of it.
+    fn carry_out(&mut self, name: &NetnsName, desired: Option<&Desired>) -> Result<Done> {
+        let plan = self.plan(name, desired);
+        if plan.steps.is_empty() {
+            return Ok(Done { left: plan, error: None, postponed: false });
+        }
+        for step in &plan.steps {
+            tracing::debug!(netns = %name, "{step}");
+        }
+        let apply = Apply {
+            name,
+            host: &self.host,
+            locks: self.records.dir(),
+            spoke_of_port: &|port| self.taps.spoke_of_port(port),
+        };
+        let (applied, result) = apply.run(self.namespaces.held(name), &plan.steps);
+        if let Some(held) = applied.made {
+            self.namespaces.hold(name, held);
+        }
+        if applied.removed {
+            self.namespaces.let_go(name);
+        }
+        self.namespaces.look_at(name)?;
+        self.namespaces.refresh()?;
+        let error = result.err().map(|error| format!("{error:#}"));
+        Ok(Done { left: self.plan(name, desired), error, postponed: applied.postponed })
+    }
+
+    fn plan(&self, name: &NetnsName, desired: Option<&Desired>) -> Plan {
+        match self.namespaces.observed(name) {
+            Some(observed) => diff(desired, observed),
+            None => diff(desired, &lan::Observed::absent()),
+        }
+    }
+
+    fn build(&mut self, lan: &Lan, decisions: &Decisions, report: &mut Report) -> Result<()> {
+        let Some(underlay) = Underlay::of(lan, &self.node, &self.host)? else {
+            let message = format!(
+                "the LAN has no underlay on node {}: name one in vxlanDevMap or defaultVxlanDev",
+                self.node
+            );
+            report.state(lan, LanState::not_ready("NoUnderlay", message), None);
+            return Ok(());
+        };
+        let mtu = underlay.mtu(lan);
+        if let Some(goal) = decisions.namespaces.get(&lan.netns)
+            && *goal != Goal::Build(lan.key.clone())
+        {
+            let message = format!("{}: what stands there has to go first", lan.netns.path().display());
+            report.state(lan, LanState::not_ready("Conflict", message), Some(&underlay));
+            return Ok(());
+        }
+        let desired = self.desired(lan, &underlay, mtu.as_ref().ok().copied());
+        let done = self.carry_out(&lan.netns, Some(&desired))?;
+        self.count(&lan.netns, &done);
+        if done.left.obstacles.iter().any(|obstacle| matches!(obstacle, lan::Obstacle::Held { .. })) {
+            self.waiting.insert(lan.netns.clone());
+        }
+        report.state(lan, LanState::after(lan, &underlay, mtu, &done.left, done.error), Some(&underlay));
+        Ok(())
+    }
+
+    fn desired(&self, lan: &Lan, underlay: &Underlay, mtu: Option<net_types::Mtu>) -> Desired {
+        let ports = lan.spokes.keys().filter_map(|spoke| {
+            let port = self.taps.get(spoke)?.port_name();
+            Some((spoke.clone(), port))
+        });
+        Desired {
+            lan: lan.key.clone(),
+            bridge: lan.bridge.clone(),
+            vxlan: lan.vxlan.clone(),
+            vni: lan.vni,
+            group: lan.group,
+            port: lan.port,
+            underlay: underlay.link.as_ref().map(|link| link.index),
+            mtu,
+            spokes: ports.collect(),
+        }
+    }
+
+    fn in_use(&self) -> Vec<InUse> {
+        let in_use = self.namespaces.in_use(|port| self.taps.spoke_of_port(port)).into_iter();
+        in_use
+            .map(|(spoke, netns, who)| {
+                let observed = self.namespaces.observed(&netns);
+                let lan = observed.and_then(|there| there.owner().cloned());
+                let bridge = observed.and_then(record_set::bridge);
+                InUse { spoke, netns, lan, bridge, who }
+            })
+            .collect()
+    }
+
+    /// Writes the records that there should be. Before the work only what takes something back counts:
+    /// `known` is whether the states of the LANs are in the report.
+    fn put_records(&mut self, decisions: &Decisions, report: &mut Report, known: bool) {
+        let in_use = self.in_use();
+        let there = self.records.all().map(|record| (record.spoke.clone(), record.clone())).collect();
+        let mut wanted = RecordSet {
+            decisions,
+            in_use: &in_use,
+            there,
+            tap: &|spoke| self.taps.get(spoke),
+            state: &|lan| if known { report.spoke_state(&lan.key) } else { None },
+        }
+        .wanted();
+        let mut spokes: BTreeSet<SpokeName> = self.records.spokes().into_iter().collect();
+        spokes.extend(wanted.keys().cloned());
+        for spoke in spokes {
+            let record = wanted.remove(&spoke);
+            if let Err(error) = self.records.put(&spoke, record).context("write the record") {
+                report.record_failed(&spoke, format!("{error:#}"));
+            }
+        }
+    }
+
+    /// Counts failures, so that what fails again and again is tried less and less often.
+    fn count(&mut self, name: &NetnsName, done: &Done) {
+        let unfinished = done.left.steps.iter().any(|step| !matches!(step, Step::RemoveSpoke(_)));
+        if done.error.is_some() || done.postponed || unfinished {
+            *self.failures.entry(name.clone()).or_default() += 1;
+        } else {
+            self.failures.remove(name);
+        }
+    }
+}
+
+fn goals(decisions: &Decisions, wanted: impl Fn(&Goal) -> bool) -> Vec<NetnsName> {
+    decisions.namespaces.iter().filter(|(_, goal)| wanted(goal)).map(|(name, _)| name.clone()).collect()
+}
+
+/// 100 ms after the first failure, twice as long after each further one, 30 s at most.
+fn pause(failures: u32) -> Duration {
+    let doubled = 100_u64 << failures.saturating_sub(1).min(10);
+    Duration::from_millis(doubled.min(30_000))
+}

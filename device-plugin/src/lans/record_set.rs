@@ -1,0 +1,152 @@
+use std::collections::BTreeMap;
+
+use lan::observed::LinkKind;
+use lan::{Lan, LanKey, NetnsName, Observed, SpokeRecord, SpokeState, TapIndex};
+use net_types::{Attach, IfName, MacvtapMode, SpokeName};
+
+use super::decision::{Decisions, Goal};
+
+/// A spoke that a pod uses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct InUse {
+    pub(super) spoke: SpokeName,
+    /// The namespace that its links are in.
+    pub(super) netns: NetnsName,
+    /// The LAN that this namespace is of.
+    pub(super) lan: Option<LanKey>,
+    /// The bridge there.
+    pub(super) bridge: Option<IfName>,
+    /// The pod, for people.
+    pub(super) who: String,
+}
+
+/// What the records are made from.
+pub(super) struct RecordSet<'a> {
+    pub(super) decisions: &'a Decisions,
+    pub(super) in_use: &'a [InUse],
+    /// The records that are there.
+    pub(super) there: BTreeMap<SpokeName, SpokeRecord>,
+    /// The tap index of every spoke that has one.
+    pub(super) tap: &'a dyn Fn(&SpokeName) -> Option<TapIndex>,
+    /// Whether a LAN is built; `None` while that is not known yet, and a record says what it said.
+    pub(super) state: &'a dyn Fn(&Lan) -> Option<SpokeState>,
+}
+
+impl RecordSet<'_> {
+    /// The records that there should be.
+    pub(super) fn wanted(&self) -> BTreeMap<SpokeName, SpokeRecord> {
+        let mut wanted = self.left();
+        wanted.extend(self.accepted());
+        wanted.extend(self.held());
+        wanted
+    }
+
+    /// Of namespaces that stay as they are: nobody new is let in, and DEL still finds its way.
+    fn left(&self) -> BTreeMap<SpokeName, SpokeRecord> {
+        let mut records = BTreeMap::new();
+        for (netns, goal) in &self.decisions.namespaces {
+            let Goal::Leave(why) = goal else { continue };
+            for record in self.there.values().filter(|record| record.netns == netns.path()) {
+                let reason = format!("the LAN stands, but takes no pods: {why}");
+                let record = SpokeRecord { state: SpokeState::NotReady { reason }, ..record.clone() };
+                records.insert(record.spoke.clone(), record);
+            }
+        }
+        records
+    }
+
+    fn accepted(&self) -> BTreeMap<SpokeName, SpokeRecord> {
+        let mut records = BTreeMap::new();
+        for lan in self.decisions.lans.values().flatten() {
+            let state = (self.state)(lan);
+            for (spoke, how) in &lan.spokes {
+                let Some(tap_index) = (self.tap)(spoke) else { continue };
+                let before = self.there.get(spoke).filter(|record| {
+                    record.lan == lan.key && record.netns == lan.netns.path() && record.bridge == lan.bridge
+                });
+                let building = || SpokeState::NotReady { reason: "the LAN is being built".to_owned() };
+                let state = state
+                    .clone()
+                    .or_else(|| before.map(|record| record.state.clone()))
+                    .unwrap_or_else(building);
+                let record = SpokeRecord {
+                    lan: lan.key.clone(),
+                    spoke: spoke.clone(),
+                    netns: lan.netns.path(),
+                    bridge: lan.bridge.clone(),
+                    tap_index,
+                    attach: how.attach,
+                    mode: how.mode,
+                    allowed_namespaces: lan
+                        .allowed_namespaces
+                        .as_ref()
+                        .map(|set| set.iter().cloned().collect()),
+                    kubelet: false,
+                    state,
+                };
+                records.insert(spoke.clone(), record);
+            }
+        }
+        records
+    }
+
+    /// Of spokes that a pod still uses where they should not be any more. Two macvtaps of one index would
+    /// give the second pod the first one's LAN, so a spoke waits until the pod is gone, wherever it is to
+    /// be next.
+    fn held(&self) -> BTreeMap<SpokeName, SpokeRecord> {
+        let mut records = BTreeMap::new();
+        for used in self.in_use {
+            if self.is_at_home(used) {
+                continue;
+            }
+            let (Some(lan), Some(tap_index)) = (used.lan.clone(), (self.tap)(&used.spoke)) else { continue };
+            let path = used.netns.path();
+            let reason =
+                format!("spoke {} is still used by {} on LAN {lan}, which it left", used.spoke, used.who);
+            let state = SpokeState::NotReady { reason };
+            let before = self.there.get(&used.spoke).filter(|record| record.netns == path);
+            let record = match (before, &used.bridge) {
+                (Some(before), _) => SpokeRecord { state, ..before.clone() },
+                (None, Some(bridge)) => SpokeRecord {
+                    lan,
+                    spoke: used.spoke.clone(),
+                    netns: path,
+                    bridge: bridge.clone(),
+                    tap_index,
+                    attach: Attach::Macvtap,
+                    mode: MacvtapMode::Passthru,
+                    allowed_namespaces: Some(Vec::new()),
+                    kubelet: false,
+                    state,
+                },
+                (None, None) => continue,
+            };
+            records.insert(used.spoke.clone(), record);
+        }
+        records
+    }
+
+    /// Whether a spoke is used where it should be, or where everything stays as it is.
+    fn is_at_home(&self, used: &InUse) -> bool {
+        match self.decisions.namespaces.get(&used.netns) {
+            Some(Goal::Build(key)) => {
+                let lan = self.decisions.lans.get(key).and_then(|lan| lan.as_ref().ok());
+                lan.is_some_and(|lan| lan.spokes.contains_key(&used.spoke))
+            }
+            Some(Goal::Leave(_)) => !self.is_wanted_elsewhere(used),
+            Some(Goal::Remove) | None => false,
+        }
+    }
+
+    fn is_wanted_elsewhere(&self, used: &InUse) -> bool {
+        let mut accepted = self.decisions.lans.values().flatten();
+        accepted.any(|lan| lan.netns != used.netns && lan.spokes.contains_key(&used.spoke))
+    }
+}
+
+/// The bridge of ours in a namespace.
+pub(super) fn bridge(observed: &Observed) -> Option<IfName> {
+    let bridge =
+        observed.links.iter().find(|link| link.is_ours() && matches!(link.kind, LinkKind::Bridge { .. }))?;
+    bridge.if_name()
+}

@@ -1,0 +1,158 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::Result;
+use lan::{LanKey, SpokeRecord};
+use net_types::SpokeName;
+use node::{Durability, SafeDir};
+
+/// The spokes' records on disk, and what is known of them.
+pub(super) struct Records {
+    path: PathBuf,
+    dir: SafeDir,
+    /// What is there, by spoke; `None` for what is no record of that spoke.
+    there: BTreeMap<SpokeName, Option<SpokeRecord>>,
+}
+
+impl Records {
+    pub(super) fn open(path: PathBuf) -> Result<Self> {
+        let mut records = Self { dir: SafeDir::create(&path)?, path, there: BTreeMap::new() };
+        records.reload()?;
+        Ok(records)
+    }
+
+    /// Reads all of them again, since somebody else changed something.
+    pub(super) fn reload(&mut self) -> Result<()> {
+        // The folder may be another one.
+        self.dir = SafeDir::create(&self.path)?;
+        self.there.clear();
+        for name in self.dir.names()? {
+            let Some(spoke) = name.strip_suffix(".json").and_then(|spoke| spoke.parse().ok()) else {
+                continue;
+            };
+            // What is not to be trusted, or does not read, is replaced.
+            let record = self.dir.read(&name).ok().flatten();
+            let record = record.and_then(|text| SpokeRecord::parse(&spoke, &text).ok());
+            self.there.insert(spoke, record);
+        }
+        Ok(())
+    }
+
+    /// The folder, where the spokes' locks are too.
+    pub(super) fn dir(&self) -> &SafeDir {
+        &self.dir
+    }
+
+    /// The record of a spoke.
+    pub(super) fn get(&self, spoke: &SpokeName) -> Option<&SpokeRecord> {
+        self.there.get(spoke)?.as_ref()
+    }
+
+    /// All records that read.
+    pub(super) fn all(&self) -> impl Iterator<Item = &SpokeRecord> {
+        self.there.values().flatten()
+    }
+
+    /// Which LAN each spoke's record names.
+    pub(super) fn lans(&self) -> BTreeMap<SpokeName, LanKey> {
+        self.all().map(|record| (record.spoke.clone(), record.lan.clone())).collect()
+    }
+
+    /// Makes the folder have this record, or none; every error is told and the rest is done.
+    pub(super) fn put(&mut self, spoke: &SpokeName, record: Option<SpokeRecord>) -> Result<()> {
+        let there = self.there.get(spoke);
+        let name = SpokeRecord::file_name(spoke);
+        match record {
+            None if there.is_none() => {}
+            None => {
+                self.dir.remove(&name)?;
+                self.there.remove(spoke);
+            }
+            Some(record) if there.is_some_and(|there| there.as_ref() == Some(&record)) => {}
+            Some(record) => {
+                self.dir.write(&name, &record.to_json(), Durability::UntilReboot)?;
+                self.there.insert(spoke.clone(), Some(record));
+            }
+        }
+        Ok(())
+    }
+
+    /// All spokes that have a file.
+    pub(super) fn spokes(&self) -> Vec<SpokeName> {
+        self.there.keys().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use lan::SpokeState;
+
+    use super::*;
+
+    fn record(reason: &str) -> SpokeRecord {
+        SpokeRecord {
+            lan: "a/b".parse().unwrap(),
+            spoke: "p".parse().unwrap(),
+            netns: "/run/netns/n".into(),
+            bridge: "br".parse().unwrap(),
+            tap_index: (1 << 30).try_into().unwrap(),
+            attach: net_types::Attach::Macvtap,
+            mode: net_types::MacvtapMode::Passthru,
+            allowed_namespaces: None,
+            kubelet: false,
+            state: SpokeState::NotReady { reason: reason.into() },
+        }
+    }
+
+    #[test]
+    fn writes_what_differs_and_replaces_what_is_no_record() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("spokes");
+        let spoke: SpokeName = "p".parse().unwrap();
+        let mut records = Records::open(path.clone()).unwrap();
+        records.put(&spoke, Some(record("one"))).unwrap();
+        let written = |path: &PathBuf| fs::metadata(path.join("p.json")).unwrap().modified().unwrap();
+        let first = written(&path);
+        records.put(&spoke, Some(record("one"))).unwrap();
+        assert_eq!(written(&path), first, "written although it was the same");
+        assert_eq!(Records::open(path.clone()).unwrap().get(&spoke), Some(&record("one")));
+
+        for forged in ["{", r#"{"lan":"a/b","spoke":"q"}"#] {
+            fs::write(path.join("p.json"), forged).unwrap();
+            records.reload().unwrap();
+            assert_eq!(records.get(&spoke), None);
+            records.put(&spoke, Some(record("two"))).unwrap();
+            assert_eq!(Records::open(path.clone()).unwrap().get(&spoke), Some(&record("two")));
+        }
+        fs::remove_file(path.join("p.json")).unwrap();
+        std::os::unix::fs::symlink("/etc/hostname", path.join("p.json")).unwrap();
+        records.reload().unwrap();
+        records.put(&spoke, Some(record("three"))).unwrap();
+        assert!(fs::symlink_metadata(path.join("p.json")).unwrap().is_file());
+    }
+
+    #[test]
+    fn takes_away_what_is_not_wanted_and_leaves_others_files() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("spokes");
+        let spoke: SpokeName = "p".parse().unwrap();
+        let mut records = Records::open(path.clone()).unwrap();
+        records.put(&spoke, Some(record("x"))).unwrap();
+        fs::write(path.join("p.lock"), "").unwrap();
+        fs::write(path.join("no spoke.json"), "").unwrap();
+        records.reload().unwrap();
+        assert_eq!(records.spokes(), std::slice::from_ref(&spoke));
+        records.put(&spoke, None).unwrap();
+        records.put(&spoke, None).unwrap();
+        let mut left: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, ["no spoke.json", "p.lock"]);
+        // The folder goes and comes back.
+        fs::remove_dir_all(&path).unwrap();
+        records.reload().unwrap();
+        records.put(&spoke, Some(record("y"))).unwrap();
+        assert!(path.join("p.json").exists());
+    }
+}

@@ -1,0 +1,228 @@
+use std::collections::BTreeMap;
+
+use lan::{Lan, LanKey, NetnsName, Obstacle, Plan, SpokeRecord, SpokeState, Step};
+use net_types::{Mtu, SpokeName};
+
+use super::Declared;
+use super::decision::{Decisions, Goal};
+use super::underlay::Underlay;
+use crate::status::{Condition, LanStatus, NodeStatus, SpokeStatus};
+
+/// Whether an accepted LAN is built on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct LanState {
+    mtu: Option<Mtu>,
+    ready: bool,
+    reason: &'static str,
+    message: String,
+}
+
+/// Collects what a pass found, for the status.
+pub(super) struct Report {
+    status: NodeStatus,
+    sources: BTreeMap<LanKey, String>,
+    states: BTreeMap<LanKey, (LanState, Option<String>)>,
+    /// Namespaces that go or stay as they are, with their LANs and why they are still there.
+    others: Vec<(NetnsName, Option<LanKey>, &'static str, String)>,
+    failed: BTreeMap<SpokeName, String>,
+}
+
+impl LanState {
+    pub(super) fn not_ready(reason: &'static str, message: String) -> Self {
+        Self { mtu: None, ready: false, reason, message }
+    }
+
+    /// What is the case after everything was done that could be.
+    pub(super) fn after(
+        lan: &Lan,
+        underlay: &Underlay,
+        mtu: Result<Mtu, (&'static str, String)>,
+        left: &Plan,
+        error: Option<String>,
+    ) -> Self {
+        if let Some(obstacle) = left.obstacles.iter().find(|obstacle| obstacle.blocks_lan()) {
+            let message = format!("{}: {obstacle}", lan.netns.path().display());
+            return Self::not_ready("Conflict", message);
+        }
+        if let Some(error) = error {
+            return Self::not_ready("BuildFailed", error);
+        }
+        let mtu = match mtu {
+            Ok(mtu) => mtu,
+            Err((reason, message)) => return Self::not_ready(reason, message),
+        };
+        let undone = left.steps.iter().find(|step| !matches!(step, Step::RemoveSpoke(_)));
+        if let Some(step) = undone {
+            let message = format!("it does not stay as it is made; to do again: {step}");
+            return Self { mtu: Some(mtu), ..Self::not_ready("Unstable", message) };
+        }
+        let mut message = format!("built, MTU {mtu}");
+        let rest = left.obstacles.iter().map(|obstacle| match obstacle {
+            Obstacle::NameTaken { .. } => format!("{}: {obstacle}", lan.netns.path().display()),
+            _ => obstacle.to_string(),
+        });
+        for more in underlay.complaint().into_iter().chain(rest) {
+            message.push_str("; ");
+            message.push_str(&more);
+        }
+        Self { mtu: Some(mtu), ready: true, reason: "Built", message }
+    }
+}
+
+impl Report {
+    pub(super) fn new(node: &str, declared: &Declared) -> Self {
+        let status = NodeStatus {
+            node: node.to_owned(),
+            lans: Vec::new(),
+            unread: declared.unread.clone(),
+            ignored: declared.ignored.clone(),
+        };
+        let sources = declared.lans.iter().map(|(key, lan)| (key.clone(), lan.source.clone())).collect();
+        let (states, others, failed) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
+        Self { status, sources, states, others, failed }
+    }
+
+    /// Takes in what became of an accepted LAN.
+    pub(super) fn state(&mut self, lan: &Lan, state: LanState, underlay: Option<&Underlay>) {
+        let underlay = underlay.map(|underlay| underlay.name.to_string());
+        self.states.insert(lan.key.clone(), (state, underlay));
+    }
+
+    /// Takes in what is left of a namespace that should go.
+    pub(super) fn going(
+        &mut self,
+        name: &NetnsName,
+        owner: Option<LanKey>,
+        left: &Plan,
+        error: Option<&str>,
+    ) {
+        let obstacles = left.obstacles.iter().map(ToString::to_string);
+        let steps = left.steps.iter().map(|step| format!("still to do: {step}"));
+        let why: Vec<String> = error.map(str::to_owned).into_iter().chain(obstacles).chain(steps).collect();
+        if !why.is_empty() {
+            self.others.push((name.clone(), owner, "Removing", why.join("; ")));
+        }
+    }
+
+    /// Takes in the namespaces that stay as they are.
+    pub(super) fn left(&mut self, decisions: &Decisions, owner: impl Fn(&NetnsName) -> Option<LanKey>) {
+        for (name, goal) in &decisions.namespaces {
+            if let Goal::Leave(why) = goal {
+                self.others.push((name.clone(), owner(name), "Left", why.clone()));
+            }
+        }
+    }
+
+    /// Takes in that a spoke's record could not be written.
+    pub(super) fn record_failed(&mut self, spoke: &SpokeName, error: String) {
+        self.failed.insert(spoke.clone(), error);
+    }
+
+    /// What the records of an accepted LAN's spokes say.
+    pub(super) fn spoke_state(&self, lan: &LanKey) -> Option<SpokeState> {
+        let (state, _) = self.states.get(lan)?;
+        Some(match state.mtu.filter(|_| state.ready) {
+            Some(mtu) => SpokeState::Ready { mtu },
+            None => SpokeState::NotReady { reason: state.message.clone() },
+        })
+    }
+
+    /// The status. `spoke` tells the record of a spoke and who uses it.
+    pub(super) fn finish(
+        mut self,
+        decisions: &Decisions,
+        spoke: impl Fn(&SpokeName) -> (Option<SpokeRecord>, Option<String>),
+    ) -> NodeStatus {
+        for (key, lan) in &decisions.lans {
+            let status = match lan {
+                Ok(lan) => self.accepted(lan, &spoke),
+                Err(refusal) => {
+                    let stands = self.others.iter().find(|(_, owner, ..)| owner.as_ref() == Some(key));
+                    let how = match stands {
+                        Some((netns, _, "Left", _)) => {
+                            format!(
+                                "refused; what stands of it in {} is left as it is",
+                                netns.path().display()
+                            )
+                        }
+                        Some((_, _, _, why)) => format!("refused, and being removed: {why}"),
+                        None => "refused".to_owned(),
+                    };
+                    LanStatus {
+                        lan: key.clone(),
+                        source: self.sources.get(key).cloned(),
+                        netns: stands.map(|(netns, ..)| netns.to_string()),
+                        conditions: vec![
+                            Condition::new("Accepted", false, refusal.reason, refusal.message.clone()),
+                            Condition::new("Ready", false, "Refused", how),
+                        ],
+                        underlay: None,
+                        mtu: None,
+                        spokes: Vec::new(),
+                    }
+                }
+            };
+            self.status.lans.push(status);
+        }
+        for (netns, owner, reason, why) in &self.others {
+            let Some(key) = owner.as_ref().filter(|key| !decisions.lans.contains_key(key)) else { continue };
+            self.status.lans.push(LanStatus {
+                lan: key.clone(),
+                source: None,
+                netns: Some(netns.to_string()),
+                conditions: vec![
+                    Condition::new("Accepted", false, "NotDeclared", "no file declares it".to_owned()),
+                    Condition::new("Ready", false, reason, why.clone()),
+                ],
+                underlay: None,
+                mtu: None,
+                spokes: Vec::new(),
+            });
+        }
+        self.status.lans.sort_by(|a, b| (&a.lan, &a.netns).cmp(&(&b.lan, &b.netns)));
+        self.status
+    }
+
+    fn accepted(
+        &self,
+        lan: &Lan,
+        spoke: &impl Fn(&SpokeName) -> (Option<SpokeRecord>, Option<String>),
+    ) -> LanStatus {
+        let nothing = || LanState::not_ready("Waiting", "not looked at yet".to_owned());
+        let (mut state, underlay) = self.states.get(&lan.key).cloned().unwrap_or_else(|| (nothing(), None));
+        for (netns, owner, _, why) in &self.others {
+            if owner.as_ref() == Some(&lan.key) {
+                state.message.push_str(&format!("; its former namespace {netns}: {why}"));
+            }
+        }
+        let spokes = lan.spokes.iter().filter_map(|(name, how)| {
+            let (record, used_by) = spoke(name);
+            let record = record?;
+            let reason = match (self.failed.get(name), &record.state) {
+                (Some(error), _) => Some(error.clone()),
+                (None, SpokeState::NotReady { reason }) => Some(reason.clone()),
+                (None, SpokeState::Ready { .. }) => None,
+            };
+            Some(SpokeStatus {
+                name: name.clone(),
+                attach: how.attach,
+                tap_index: record.tap_index,
+                ready: reason.is_none(),
+                reason,
+                used_by,
+            })
+        });
+        LanStatus {
+            lan: lan.key.clone(),
+            source: self.sources.get(&lan.key).cloned(),
+            netns: Some(lan.netns.to_string()),
+            conditions: vec![
+                Condition::new("Accepted", true, "Accepted", "its values are good and its own".to_owned()),
+                Condition::new("Ready", state.ready, state.reason, state.message),
+            ],
+            underlay,
+            mtu: state.mtu,
+            spokes: spokes.collect(),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use lan::{TapIndex, TapIndices};
+use net_types::SpokeName;
+use node::{Durability, SafeDir};
+
+const FILE: &str = "taps.json";
+
+/// The tap indices of this node, kept on disk.
+pub(super) struct Taps {
+    dir: SafeDir,
+    indices: TapIndices,
+}
+
+impl Taps {
+    /// Reads what is kept in the state folder, which is made where it is missing.
+    pub(super) fn open(state: &Path) -> Result<Self> {
+        let dir = SafeDir::create(state)?;
+        let indices = match dir.read(FILE)? {
+            None => TapIndices::default(),
+            // To start anew would give a pod the traffic of another that is still there.
+            Some(text) => serde_json::from_slice(&text).with_context(|| {
+                format!(
+                    "{} does not read; put back a copy of it, or, when no pod is attached to any spoke, remove it",
+                    state.join(FILE).display()
+                )
+            })?,
+        };
+        Ok(Self { dir, indices })
+    }
+
+    /// Gives every spoke its index. New ones are on disk when this returns, so that no record can name
+    /// one that a loss of power takes back.
+    pub(super) fn assign<'a>(&mut self, spokes: impl Iterator<Item = &'a SpokeName>) -> Result<()> {
+        let mut indices = self.indices.clone();
+        for spoke in spokes {
+            indices.assign(spoke);
+        }
+        if indices.len() > self.indices.len() {
+            let text = serde_json::to_vec(&indices)?;
+            self.dir.write(FILE, &text, Durability::Kept)?;
+            self.indices = indices;
+        }
+        Ok(())
+    }
+
+    /// The index of a spoke that has one.
+    pub(super) fn get(&self, spoke: &SpokeName) -> Option<TapIndex> {
+        self.indices.get(spoke)
+    }
+
+    /// The spoke whose bridge port has this name.
+    pub(super) fn spoke_of_port(&self, name: &str) -> Option<SpokeName> {
+        self.indices.spoke_of_port(name).cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn indices_outlive_the_daemon() {
+        let temp = tempfile::tempdir().unwrap();
+        let state = temp.path().join("state");
+        let spokes: Vec<SpokeName> = ["p", "q"].map(|s| s.parse().unwrap()).into();
+        let mut taps = Taps::open(&state).unwrap();
+        taps.assign(spokes[..1].iter()).unwrap();
+        let index = taps.get(&spokes[0]).unwrap();
+        let mut again = Taps::open(&state).unwrap();
+        assert_eq!(again.get(&spokes[0]), Some(index));
+        again.assign(spokes.iter()).unwrap();
+        assert_eq!(again.get(&spokes[0]), Some(index));
+        assert_eq!(again.spoke_of_port(index.port_name().as_str()), Some(spokes[0].clone()));
+    }
+
+    #[test]
+    fn a_file_that_does_not_read_stops_the_daemon() {
+        let temp = tempfile::tempdir().unwrap();
+        for broken in ["", "{", r#"{"p":1}"#] {
+            std::fs::write(temp.path().join(FILE), broken).unwrap();
+            let error = Taps::open(temp.path()).err().unwrap();
+            assert!(error.to_string().contains("taps.json does not read"), "{error:#}");
+        }
+    }
+}

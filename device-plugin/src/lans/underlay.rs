@@ -1,0 +1,63 @@
+use anyhow::Result;
+use lan::Lan;
+use net_types::{IfName, Mtu};
+use netplumb::Netlink;
+
+/// The underlay device of a LAN on this node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Underlay {
+    /// The name that the LAN gives it.
+    pub(super) name: IfName,
+    /// The device, where there is one.
+    pub(super) link: Option<UnderlayLink>,
+}
+
+/// What matters of an underlay device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct UnderlayLink {
+    pub(super) index: u32,
+    pub(super) mtu: Mtu,
+    pub(super) up: bool,
+    pub(super) carrier: bool,
+}
+
+impl Underlay {
+    /// Looks for the underlay that a LAN has on the node; `None` where it has none there.
+    pub(super) fn of(lan: &Lan, node: &str, host: &Netlink) -> Result<Option<Self>> {
+        let Some(name) = lan.underlay(node) else { return Ok(None) };
+        let link = host.link_by_name(name)?.map(|link| UnderlayLink {
+            index: link.index,
+            // Loopback's 65536 is no MTU that a LAN could have.
+            mtu: Mtu::try_from(u64::from(link.mtu)).unwrap_or(if link.mtu > Mtu::MAX.get() {
+                Mtu::MAX
+            } else {
+                Mtu::MIN
+            }),
+            up: link.up,
+            carrier: link.carrier,
+        });
+        Ok(Some(Self { name: name.clone(), link }))
+    }
+
+    /// The MTU of the LAN, or one word and a text why there is none.
+    pub(super) fn mtu(&self, lan: &Lan) -> Result<Mtu, (&'static str, String)> {
+        let Some(link) = &self.link else {
+            let message = format!(
+                "underlay {} does not exist on this node: create it, or change vxlanDevMap or defaultVxlanDev",
+                self.name
+            );
+            return Err(("UnderlayMissing", message));
+        };
+        lan.mtu_on(link.mtu).map_err(|error| ("NoRoom", format!("underlay {}: {error}", self.name)))
+    }
+
+    /// What keeps frames from crossing although the LAN is built.
+    pub(super) fn complaint(&self) -> Option<String> {
+        let link = self.link.as_ref()?;
+        match (link.up, link.carrier) {
+            (false, _) => Some(format!("underlay {} is down", self.name)),
+            (true, false) => Some(format!("underlay {} has no carrier", self.name)),
+            (true, true) => None,
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The daemon on a host without an API server: LANs from a folder, everything else the same.
+
+use std::path::PathBuf;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use node::{Durability, Lock, LockError, NodeConfig, Paths, SafeDir};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::events::{FileWatch, Folder, LanLinks, Wake, watch_mounts, watch_underlays};
+use crate::folder;
+use crate::lans::{Declared, Dirty, NETNS_DIR, NodeLans, Outcome};
+use crate::status::NodeStatus;
+
+/// How long events are collected before a pass: what comes together is done together.
+const SETTLE: Duration = Duration::from_millis(10);
+/// The least time between the starts of two passes, so that a storm of events costs little.
+const SPACING: Duration = Duration::from_millis(50);
+
+/// What to run with.
+pub(crate) struct Options {
+    /// The folder of LAN files.
+    pub(crate) lan_dir: PathBuf,
+    /// The node's name; where it is absent, `/etc/k8slan/node.yaml` has it.
+    pub(crate) node_name: Option<String>,
+}
+
+/// Builds and keeps the LANs until SIGTERM or SIGINT, and leaves them standing.
+pub(crate) async fn run(options: Options) -> Result<()> {
+    let config = NodeConfig::load()?;
+    let Some(node) = options.node_name.or_else(|| config.node_name.clone()) else {
+        bail!("the node has no name: give --node-name, or set nodeName in /etc/k8slan/node.yaml");
+    };
+    let paths = config.paths();
+    if !options.lan_dir.is_dir() {
+        bail!("{} is no folder: make it, and put LAN files into it", options.lan_dir.display());
+    }
+    let run = SafeDir::create(paths.run())?;
+    let _only_one = only_one(&run)?;
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+
+    let wake = Wake::default();
+    let underlays = watch_underlays(wake.clone())?;
+    watch_mounts(wake.clone())?;
+    let files = FileWatch::start(folders(&options.lan_dir, &paths), wake.clone())?;
+    let mut links = LanLinks::new(wake.clone());
+    let mut lans = Some(NodeLans::open(node.clone(), &paths)?);
+    tracing::info!(node, folder = %options.lan_dir.display(), "started");
+
+    let mut declared = Declared::default();
+    let mut status = NodeStatus::default();
+    wake.mark(Dirty { everything: true, ..Dirty::default() });
+    loop {
+        // Before the pass: what changes after this point wakes it again.
+        files.place();
+        let dirty = wake.take();
+        if dirty.declared || dirty.everything {
+            declared = folder::read(&options.lan_dir);
+            *underlays.lock().unwrap_or_else(PoisonError::into_inner) = names(&declared, &node);
+        }
+        // Deleting a link takes the kernel 20 ms; nobody else waits for it meanwhile.
+        let mut own = lans.take().context("the last pass did not come back")?;
+        let with = declared.clone();
+        let pass = tokio::task::spawn_blocking(move || {
+            let outcome = own.pass(&with, &dirty);
+            (own, outcome)
+        });
+        let (own, outcome) = pass.await.context("a pass over the LANs")?;
+        lans = Some(own);
+        let retry = match outcome {
+            Ok(Outcome { status: now, netns, retry }) => {
+                links.listen_in(&netns);
+                publish(&run, &mut status, now);
+                retry
+            }
+            Err(error) => {
+                tracing::error!("{error:#}");
+                wake.mark(Dirty { everything: true, ..Dirty::default() });
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                None
+            }
+        };
+        let next = async {
+            tokio::time::sleep(SPACING - SETTLE).await;
+            match retry {
+                Some(pause) => drop(tokio::time::timeout(pause, wake.wait()).await),
+                None => wake.wait().await,
+            }
+            tokio::time::sleep(SETTLE).await;
+        };
+        tokio::select! {
+            () = next => {}
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    tracing::info!("stopped; the LANs stay up");
+    Ok(())
+}
+
+/// Two daemons on one node would undo each other's work.
+fn only_one(run: &SafeDir) -> Result<Lock> {
+    match Lock::acquire(run, "daemon.lock", Duration::ZERO) {
+        Err(LockError::Held { path, .. }) => {
+            bail!("another k8slan-device-plugin runs on this node: it holds {}", path.display())
+        }
+        lock => Ok(lock?),
+    }
+}
+
+fn folders(lan_dir: &std::path::Path, paths: &Paths) -> Vec<Folder> {
+    let declared = Dirty { declared: true, ..Dirty::default() };
+    let names = Dirty { names: true, ..Dirty::default() };
+    let records = Dirty { records: true, ..Dirty::default() };
+    vec![
+        // Files may be links to others, as in a volume of Kubernetes, so every name matters.
+        Folder::new(lan_dir, |_| true, declared),
+        Folder::new(NETNS_DIR, |_| true, names),
+        Folder::new(paths.spokes(), |name| name.ends_with(".json") && !name.starts_with('.'), records),
+    ]
+}
+
+/// The devices of the node that are underlays.
+fn names(declared: &Declared, node: &str) -> std::collections::BTreeSet<net_types::IfName> {
+    let lans = declared.lans.values().filter_map(|declaration| declaration.lan.as_ref().ok());
+    lans.filter_map(|lan| lan.underlay(node).cloned()).collect()
+}
+
+/// Writes the status where it changed.
+fn publish(run: &SafeDir, before: &mut NodeStatus, now: NodeStatus) {
+    if *before == now {
+        return;
+    }
+    now.log_changes(before);
+    let text = serde_json::to_vec_pretty(&now).map_err(anyhow::Error::from);
+    let written = text.and_then(|mut text| {
+        text.push(b'\n');
+        Ok(run.write("status.json", &text, Durability::UntilReboot)?)
+    });
+    match written {
+        Ok(()) => *before = now,
+        // Written again at the next change of anything.
+        Err(error) => tracing::error!("cannot write the status: {error:#}"),
+    }
+}
