@@ -14,6 +14,7 @@ use lan::{DeletionPolicy, LanNodeSpec, LanStatus};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::definitions::{self, Wish};
 use super::summary::{FINALIZER, Seen, summarize};
 use super::{chain, object};
 
@@ -33,6 +34,7 @@ enum Kind {
     Lan,
     LanNode,
     Node,
+    Definition,
 }
 
 #[derive(Default)]
@@ -53,13 +55,25 @@ impl Leader {
     pub async fn run(&self) {
         let lan_nodes = resource("lan.k8slan.io", "v1beta1", "LANNode", "lannodes");
         let nodes = resource("", "v1", "Node", "nodes");
-        let watches = [(Kind::Lan, object::lans()), (Kind::LanNode, lan_nodes), (Kind::Node, nodes)].map(
-            |(kind, resource)| {
-                let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-                let events = watch_objects(api, watcher::Config::default()).default_backoff();
-                events.map(move |event| (kind, event)).boxed()
-            },
-        );
+        let watches = [
+            (Kind::Lan, object::lans()),
+            (Kind::LanNode, lan_nodes),
+            (Kind::Node, nodes),
+            (Kind::Definition, definitions::resource()),
+        ]
+        .map(|(kind, resource)| {
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+            let config = match kind {
+                Kind::Definition => watcher::Config::default().labels(&format!(
+                    "{}={}",
+                    definitions::LABEL,
+                    definitions::OURS
+                )),
+                _ => watcher::Config::default(),
+            };
+            let events = watch_objects(api, config).default_backoff();
+            events.map(move |event| (kind, event)).boxed()
+        });
         let mut events = stream::select_all(watches);
         let mut cache = Cache::default();
         let mut due: Option<Instant> = None;
@@ -73,9 +87,13 @@ impl Leader {
             tokio::select! {
                 Some((kind, event)) = events.next() => match event {
                     Ok(event) => {
-                        if cache.take(kind, event) && cache.complete.len() == 3 {
+                        if cache.take(kind, event) && cache.is_complete() {
                             due.get_or_insert_with(|| Instant::now() + GATHER);
                         }
+                    }
+                    // A cluster without Multus knows no definitions; who wants some is told in the LAN's status.
+                    Err(error) if kind == Kind::Definition => {
+                        tracing::debug!(error = chain(&error), "no network attachment definitions can be read");
                     }
                     Err(error) => tracing::warn!(?kind, error = chain(&error), "the leader does not hear the API server"),
                 },
@@ -107,10 +125,11 @@ impl Leader {
             }
         }
         let mut result = Ok(());
+        let problems = self.keep_definitions(cache).await?;
         for (key, lan) in cache.of(Kind::Lan) {
             let nodes = said.get(key).map(Vec::as_slice).unwrap_or_default();
             // One LAN that cannot be written must not keep the others from it.
-            if let Err(error) = self.sum_up_one(lan, nodes, &now).await {
+            if let Err(error) = self.sum_up_one(lan, nodes, problems.get(key).cloned(), &now).await {
                 result = Err(error);
             }
         }
@@ -121,6 +140,7 @@ impl Leader {
         &self,
         lan: &DynamicObject,
         nodes: &[LanNodeSpec],
+        definitions: Option<Vec<String>>,
         now: &str,
     ) -> Result<(), kube::Error> {
         let status = serde_json::from_value::<LanStatus>(lan.data["status"].clone()).ok();
@@ -131,6 +151,7 @@ impl Leader {
             deleting,
             force: matches!(policy, Ok(DeletionPolicy::Force)),
             status: status.as_ref(),
+            definitions,
             nodes: nodes.iter().collect(),
         };
         let summary = summarize(&seen, now);
@@ -165,6 +186,85 @@ impl Leader {
         gone_is_fine(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await)
     }
 
+    /// Makes the definitions that LANs ask for, and says by LAN what could not be made.
+    async fn keep_definitions(
+        &self,
+        cache: &Cache,
+    ) -> Result<BTreeMap<(String, String), Vec<String>>, kube::Error> {
+        let mut problems = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
+        for (key, lan) in cache.of(Kind::Lan) {
+            let Ok(spec) = serde_json::from_value::<lan::LanSpec>(lan.data["spec"].clone()) else { continue };
+            let (Some(asked), Ok(lan_key)) = (&spec.network_attachments, object::key(lan)) else { continue };
+            // A spoke that two LANs name belongs to the accepted one, and so does its definition.
+            let conditions = lan.data["status"]["conditions"].as_array().into_iter().flatten();
+            let mut refused = conditions.filter(|c| c["type"] == "Accepted" && c["status"] == "False");
+            if lan.metadata.deletion_timestamp.is_some() || refused.next().is_some() {
+                continue;
+            }
+            let wish = Wish {
+                key: &lan_key,
+                uid: lan.metadata.uid.as_deref().unwrap_or_default(),
+                spokes: &spec.spokes,
+                allowed: spec.allowed_namespaces.as_deref(),
+                asked,
+            };
+            let mut definitions = definitions::wanted(&wish);
+            if !cache.complete.contains(&Kind::Definition) {
+                let why = "NetworkAttachmentDefinitions cannot be listed: is Multus installed, and may k8slan read them?";
+                definitions.problems.push(why.to_owned());
+                definitions.objects.clear();
+            }
+            problems.insert(key.clone(), definitions.problems);
+            for (place, object) in definitions.objects {
+                wanted.entry(place).or_insert((key.clone(), object));
+            }
+        }
+        if !cache.complete.contains(&Kind::Definition) {
+            return Ok(problems);
+        }
+        let existing: BTreeMap<_, _> =
+            cache.of(Kind::Definition).filter(|(_, object)| definitions::is_ours(object)).collect();
+        for (place, object) in &existing {
+            if !wanted.contains_key(*place) {
+                tracing::info!(definition = ?place, lan = definitions::of_lan(object), "no longer asked for");
+                self.definitions(&place.0)
+                    .delete(&place.1, &DeleteParams::default())
+                    .await
+                    .map(drop)
+                    .or_else(gone)?;
+            }
+        }
+        for (place, (key, object)) in wanted {
+            let api = self.definitions(&place.0);
+            let result = match existing.get(&place) {
+                Some(existing) if definitions::is_current(existing, &object) => continue,
+                Some(_) => {
+                    api.patch(&place.1, &PatchParams::default(), &Patch::Merge(&object)).await.map(drop)
+                }
+                None => match serde_json::from_value::<DynamicObject>(object) {
+                    Ok(object) => api.create(&kube::api::PostParams::default(), &object).await.map(drop),
+                    Err(_) => continue,
+                },
+            };
+            let problem = match result {
+                Ok(()) => continue,
+                Err(kube::Error::Api(status)) if status.code == 409 => format!(
+                    "{}/{} exists and is not k8slan's: it is left as it is; rename it, or the spoke",
+                    place.0, place.1
+                ),
+                Err(kube::Error::Api(status)) => format!("{}/{}: {}", place.0, place.1, status.message),
+                Err(error) => return Err(error),
+            };
+            problems.entry(key).or_default().push(problem);
+        }
+        Ok(problems)
+    }
+
+    fn definitions(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.client.clone(), namespace, &definitions::resource())
+    }
+
     /// The report of a node that is no more.
     async fn delete_report(&self, namespace: &str, name: &str) -> Result<(), kube::Error> {
         let resource = resource("lan.k8slan.io", "v1beta1", "LANNode", "lannodes");
@@ -185,7 +285,16 @@ fn gone_is_fine<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
     }
 }
 
+fn gone(error: kube::Error) -> Result<(), kube::Error> {
+    gone_is_fine::<()>(Err(error))
+}
+
 impl Cache {
+    /// Whether everything that a summary needs was listed; definitions are not among it.
+    fn is_complete(&self) -> bool {
+        [Kind::Lan, Kind::LanNode, Kind::Node].iter().all(|kind| self.complete.contains(kind))
+    }
+
     /// Takes an event in, and says whether anything is to be summed up again.
     fn take(&mut self, kind: Kind, event: Event<DynamicObject>) -> bool {
         let key = |object: &DynamicObject| {

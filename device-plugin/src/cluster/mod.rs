@@ -8,6 +8,7 @@
 //! Each node writes what it sees into an object of its own per LAN ([`Reporter`]), on change only. One node, the
 //! leader ([`Election`]), sums them up in the LANs' status and lets go of deleted LANs ([`Leader`]).
 
+mod definitions;
 mod election;
 mod leader;
 mod mirror;

@@ -19,6 +19,8 @@ pub struct Seen<'a> {
     pub force: bool,
     /// What its status says now.
     pub status: Option<&'a LanStatus>,
+    /// What is wrong with the NetworkAttachmentDefinitions that it asks for; `None`: it asks for none.
+    pub definitions: Option<Vec<String>>,
     /// What the nodes say of it. A node that is not alive speaks no more.
     pub nodes: Vec<&'a LanNodeSpec>,
 }
@@ -50,6 +52,15 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
         .collect();
     users.sort();
     let mut conditions = vec![("Accepted", accepted), ("Ready", readiness), ("MtuUniform", uniform)];
+    if let Some(problems) = &seen.definitions {
+        conditions.push((
+            "NetworkAttachments",
+            match problems.as_slice() {
+                [] => state("True", "Kept", String::new()),
+                problems => state("False", "Incomplete", some_of(problems)),
+            },
+        ));
+    }
     let release = seen.deleting && (seen.force || users.is_empty());
     if seen.deleting {
         let waits = match (users.len(), seen.force) {

@@ -1,6 +1,7 @@
 //! The cluster's side of the daemon against an API server over real HTTP.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+mod definitions;
 mod mirror;
 mod status;
 
@@ -9,6 +10,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     let mut trials = mirror::trials();
     trials.extend(status::trials());
+    trials.extend(definitions::trials());
     testnet::main(trials)
 }
 

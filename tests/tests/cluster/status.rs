@@ -41,14 +41,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// One node's daemon, as far as the cluster sees it.
-struct Node {
+pub(crate) struct Node {
     reports: watch::Sender<Arc<Reports>>,
     stop: Option<oneshot::Sender<()>>,
     background: Background,
 }
 
 impl Node {
-    fn start(server: &ApiServer, dir: &Path, name: &str) -> Result<Self, Stop> {
+    pub(crate) fn start(server: &ApiServer, dir: &Path, name: &str) -> Result<Self, Stop> {
         let object = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
             "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
@@ -72,7 +72,7 @@ impl Node {
         Ok(Self { reports, stop: Some(stop), background })
     }
 
-    fn report(&self, lans: &[(&str, LanReport)]) {
+    pub(crate) fn report(&self, lans: &[(&str, LanReport)]) {
         let reports: BTreeMap<LanKey, LanReport> =
             lans.iter().map(|(key, report)| (key.parse().unwrap(), report.clone())).collect();
         self.reports.send_replace(Arc::new(reports));
@@ -86,7 +86,7 @@ impl Node {
     }
 }
 
-fn built(mtu: u32, users: &[(&str, &str)]) -> LanReport {
+pub(crate) fn built(mtu: u32, users: &[(&str, &str)]) -> LanReport {
     let said = |reason: &str| Report { holds: true, reason: reason.into(), message: String::new() };
     LanReport {
         accepted: said("Accepted"),
@@ -105,14 +105,18 @@ fn broken(reason: &str, message: &str) -> LanReport {
     LanReport { ready, mtu: None, ..built(1426, &[]) }
 }
 
-fn status(server: &ApiServer, limit: Duration, wanted: impl Fn(&Value) -> bool) -> Result<Value, Error> {
+pub(crate) fn status(
+    server: &ApiServer,
+    limit: Duration,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value, Error> {
     eventually(limit, || match server.get("lans", GROUP, "a/one") {
         Some(lan) if wanted(&lan["status"]) => Ok(lan),
         other => Err(format!("{other:?}")),
     })
 }
 
-fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
+pub(crate) fn condition<'a>(status: &'a Value, kind: &str) -> &'a Value {
     let list = status["conditions"].as_array();
     list.and_then(|list| list.iter().find(|c| c["type"] == kind)).unwrap_or(&Value::Null)
 }

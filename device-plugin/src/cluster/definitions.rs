@@ -1,0 +1,182 @@
+//! NetworkAttachmentDefinitions that the leader keeps for LANs that ask for them.
+
+use std::collections::BTreeMap;
+
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use lan::{LanKey, NetworkAttachments};
+use net_types::SpokeName;
+use serde_json::{Map, Value, json};
+
+use crate::kubelet::resource_name;
+
+/// What tells the leader's definitions from those of users, which are never touched.
+pub(super) const LABEL: &str = "app.kubernetes.io/managed-by";
+/// The label's value.
+pub(super) const OURS: &str = "k8slan";
+/// Which LAN a definition belongs to, `<namespace>/<name>`; too long for a label.
+pub(super) const OF_LAN: &str = "lan.k8slan.io/lan";
+/// What Multus asks the kubelet for.
+const RESOURCE: &str = "k8s.v1.cni.cncf.io/resourceName";
+
+/// What a LAN's object says that matters here.
+pub(super) struct Wish<'a> {
+    pub(super) key: &'a LanKey,
+    pub(super) uid: &'a str,
+    pub(super) spokes: &'a [String],
+    pub(super) allowed: Option<&'a [String]>,
+    pub(super) asked: &'a NetworkAttachments,
+}
+
+/// The definitions of a LAN, by namespace and name, and what cannot be made of it.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    pub(super) objects: BTreeMap<(String, String), Value>,
+    pub(super) problems: Vec<String>,
+}
+
+pub(super) fn resource() -> ApiResource {
+    let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition");
+    ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions")
+}
+
+/// One definition per spoke and namespace.
+pub(super) fn wanted(wish: &Wish<'_>) -> Wanted {
+    let own = [wish.key.namespace().to_owned()];
+    let namespaces = wish.asked.namespaces.as_deref().or(wish.allowed).unwrap_or(&own);
+    let mut wanted = Wanted::default();
+    for spoke in wish.spokes {
+        let Ok(spoke) = spoke.parse::<SpokeName>() else { continue };
+        if !is_object_name(spoke.as_str()) {
+            wanted.problems.push(format!(
+                "spoke {spoke} cannot name an object (lower-case letters, digits, '-' and '.' only): make its definition \
+                 yourself, under another name"
+            ));
+            continue;
+        }
+        for namespace in namespaces {
+            let refused = wish.allowed.is_some_and(|allowed| !allowed.contains(namespace));
+            if refused {
+                continue;
+            }
+            let object = definition(wish, &spoke, namespace);
+            wanted.objects.insert((namespace.clone(), spoke.to_string()), object);
+        }
+    }
+    if let (Some(namespaces), Some(allowed)) = (&wish.asked.namespaces, wish.allowed) {
+        for namespace in namespaces.iter().filter(|namespace| !allowed.contains(namespace)) {
+            wanted.problems.push(format!("namespace {namespace} is not among allowedNamespaces"));
+        }
+    }
+    wanted
+}
+
+fn definition(wish: &Wish<'_>, spoke: &SpokeName, namespace: &str) -> Value {
+    let mut config = Map::from_iter([
+        ("cniVersion".to_owned(), json!("1.0.0")),
+        ("name".to_owned(), json!(spoke)),
+        ("type".to_owned(), json!("macvtap")),
+    ]);
+    if let Some(ipam) = &wish.asked.ipam {
+        config.insert("ipam".to_owned(), Value::Object(ipam.clone()));
+    }
+    let mut metadata = json!({
+        "namespace": namespace,
+        "name": spoke,
+        "labels": { LABEL: OURS },
+        "annotations": { RESOURCE: resource_name(spoke), OF_LAN: wish.key.to_string() },
+    });
+    // An owner in another namespace would have the garbage collector delete the definition.
+    if namespace == wish.key.namespace() {
+        metadata["ownerReferences"] = json!([{
+            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "name": wish.key.name(), "uid": wish.uid,
+        }]);
+    }
+    json!({
+        "apiVersion": "k8s.cni.cncf.io/v1",
+        "kind": "NetworkAttachmentDefinition",
+        "metadata": metadata,
+        "spec": { "config": Value::Object(config).to_string() },
+    })
+}
+
+/// Whether an existing definition is the leader's.
+pub(super) fn is_ours(object: &DynamicObject) -> bool {
+    let labels = object.metadata.labels.as_ref();
+    labels.is_some_and(|labels| labels.get(LABEL).map(String::as_str) == Some(OURS))
+        && of_lan(object).is_some()
+}
+
+/// The LAN that a definition of the leader's belongs to.
+pub(super) fn of_lan(object: &DynamicObject) -> Option<&str> {
+    object.metadata.annotations.as_ref()?.get(OF_LAN).map(String::as_str)
+}
+
+/// Whether an existing definition says what it should.
+pub(super) fn is_current(object: &DynamicObject, wanted: &Value) -> bool {
+    let annotation = |name: &str| object.metadata.annotations.as_ref().and_then(|all| all.get(name));
+    object.data["spec"] == wanted["spec"]
+        && [RESOURCE, OF_LAN].iter().all(|name| {
+            annotation(name).map(String::as_str) == wanted["metadata"]["annotations"][name].as_str()
+        })
+}
+
+fn is_object_name(text: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    text.split('.').all(|part| {
+        part.bytes().all(|b| plain(b) || b == b'-')
+            && part.bytes().next().is_some_and(plain)
+            && part.bytes().last().is_some_and(plain)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(spokes: &[&str], allowed: Option<&[&str]>, asked: Value) -> Wanted {
+        let key: LanKey = "k8slan-system/lan-test".parse().unwrap();
+        let spokes: Vec<String> = spokes.iter().map(|&s| s.to_owned()).collect();
+        let allowed: Option<Vec<String>> = allowed.map(|list| list.iter().map(|&s| s.to_owned()).collect());
+        let asked: NetworkAttachments = serde_json::from_value(asked).unwrap();
+        wanted(&Wish { key: &key, uid: "u", spokes: &spokes, allowed: allowed.as_deref(), asked: &asked })
+    }
+
+    fn places(wanted: &Wanted) -> Vec<String> {
+        wanted.objects.keys().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
+    }
+
+    #[test]
+    fn one_per_spoke_where_pods_may_join() {
+        assert_eq!(
+            places(&of(&["pod1", "pod2"], None, json!({}))),
+            ["k8slan-system/pod1", "k8slan-system/pod2"]
+        );
+        assert_eq!(places(&of(&["pod1"], Some(&["web", "db"]), json!({}))), ["db/pod1", "web/pod1"]);
+        let chosen = of(&["pod1"], None, json!({ "namespaces": ["web"] }));
+        assert_eq!(places(&chosen), ["web/pod1"]);
+        let refused = of(&["pod1"], Some(&["web"]), json!({ "namespaces": ["web", "db"] }));
+        assert_eq!(places(&refused), ["web/pod1"]);
+        assert!(refused.problems[0].contains("db is not among allowedNamespaces"), "{refused:?}");
+        assert!(places(&of(&["pod1"], Some(&[]), json!({}))).is_empty());
+    }
+
+    #[test]
+    fn they_say_what_multus_needs() {
+        let wanted = of(&["pod1"], None, json!({ "ipam": { "type": "ipam-pool", "pool": "lan" } }));
+        let object = &wanted.objects[&("k8slan-system".to_owned(), "pod1".to_owned())];
+        assert_eq!(object["metadata"]["annotations"][RESOURCE], "macvtap.k8slan.io/pod1");
+        assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u");
+        let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap()).unwrap();
+        assert_eq!((&config["type"], &config["ipam"]["pool"]), (&json!("macvtap"), &json!("lan")));
+        let elsewhere = of(&["pod1"], Some(&["web"]), json!({}));
+        let object = elsewhere.objects.values().next().unwrap();
+        assert!(object["metadata"].get("ownerReferences").is_none(), "{object}");
+    }
+
+    #[test]
+    fn a_spoke_that_names_no_object_is_told() {
+        let wanted = of(&["Pod_1", "pod2"], None, json!({}));
+        assert_eq!(places(&wanted), ["k8slan-system/pod2"]);
+        assert!(wanted.problems[0].contains("Pod_1"), "{wanted:?}");
+    }
+}

@@ -1,0 +1,114 @@
+//! NetworkAttachmentDefinitions that the leader keeps.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k8slan_tests::apiserver::ApiServer;
+use serde_json::json;
+use testnet::{Error, Outcome, Trial, eventually, tests};
+
+use crate::check;
+use crate::mirror::lan;
+use crate::status::{Node, built, condition, status};
+
+const GROUP: &str = "lan.k8slan.io/v1beta1";
+const DEFINITIONS: &str = "network-attachment-definitions";
+const CNI: &str = "k8s.cni.cncf.io/v1";
+const SOON: Duration = Duration::from_secs(5);
+const LATER: Duration = Duration::from_secs(15);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    tests![definitions_follow_the_lan, those_of_users_are_never_touched, a_cluster_without_multus_is_told]
+}
+
+fn are(server: &ApiServer, wanted: &[&str]) -> Result<(), Error> {
+    let wanted: BTreeSet<String> = wanted.iter().map(|&key| key.to_owned()).collect();
+    eventually(LATER, || match server.keys(DEFINITIONS, CNI) {
+        found if found == wanted => Ok(()),
+        found => Err(format!("{found:?}")),
+    })
+}
+
+fn definitions_follow_the_lan() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    let mut object = lan("a", "one", 1);
+    object["spec"]["networkAttachments"] = json!({ "ipam": { "type": "ipam-pool", "pool": "p" } });
+    server.put("lans", object.clone());
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    are(&server, &["a/s1"])?;
+    let found = status(&server, SOON, |s| condition(s, "NetworkAttachments")["status"] == "True")?;
+    check!(found["status"]["reason"].is_null(), "{found}");
+    let definition = server.get(DEFINITIONS, CNI, "a/s1").unwrap();
+    let resource = &definition["metadata"]["annotations"]["k8s.v1.cni.cncf.io/resourceName"];
+    check!(*resource == "macvtap.k8slan.io/s1", "{definition}");
+    check!(definition["spec"]["config"].as_str().unwrap().contains("ipam-pool"), "{definition}");
+
+    object["spec"]["spokes"] = json!(["s1", "s2"]);
+    object["spec"]["allowedNamespaces"] = json!(["web"]);
+    server.put("lans", object.clone());
+    are(&server, &["web/s1", "web/s2"])?;
+    object["spec"]["networkAttachments"] = json!({});
+    server.put("lans", object.clone());
+    eventually(LATER, || {
+        let definition = server.get(DEFINITIONS, CNI, "web/s1").unwrap_or_default();
+        match definition["spec"]["config"].as_str() {
+            Some(config) if !config.contains("ipam") => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    // Somebody edits it: it is k8slan's, and is put right.
+    let mut edited = server.get(DEFINITIONS, CNI, "web/s1").unwrap();
+    edited["spec"]["config"] = json!("{}");
+    server.put(DEFINITIONS, edited);
+    eventually(LATER, || {
+        let definition = server.get(DEFINITIONS, CNI, "web/s1").unwrap_or_default();
+        if definition["spec"]["config"] == "{}" { Err("it is as it was edited".into()) } else { Ok(()) }
+    })?;
+    server.delete("lans", GROUP, "a/one");
+    are(&server, &[])?;
+    Ok(())
+}
+
+fn those_of_users_are_never_touched() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    let mine = |name: &str| {
+        json!({
+            "apiVersion": CNI, "kind": "NetworkAttachmentDefinition",
+            "metadata": { "namespace": "a", "name": name }, "spec": { "config": "{\"type\":\"bridge\"}" },
+        })
+    };
+    server.put(DEFINITIONS, mine("s1"));
+    server.put(DEFINITIONS, mine("other"));
+    let before = [server.get(DEFINITIONS, CNI, "a/s1"), server.get(DEFINITIONS, CNI, "a/other")];
+    let mut object = lan("a", "one", 1);
+    object["spec"]["networkAttachments"] = json!({});
+    object["spec"]["spokes"] = json!(["s1", "s2"]);
+    server.put("lans", object);
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    are(&server, &["a/other", "a/s1", "a/s2"])?;
+    let found = status(&server, SOON, |s| condition(s, "NetworkAttachments")["status"] == "False")?;
+    let message = condition(&found["status"], "NetworkAttachments")["message"].to_string();
+    check!(message.contains("a/s1 exists and is not k8slan's"), "{message}");
+    server.delete("lans", GROUP, "a/one");
+    are(&server, &["a/other", "a/s1"])?;
+    let after = [server.get(DEFINITIONS, CNI, "a/s1"), server.get(DEFINITIONS, CNI, "a/other")];
+    check!(before == after, "{after:?}");
+    Ok(())
+}
+
+fn a_cluster_without_multus_is_told() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.fault(|faults| faults.errors = vec![(DEFINITIONS.into(), 404)]);
+    let mut object = lan("a", "one", 1);
+    object["spec"]["networkAttachments"] = json!({});
+    server.put("lans", object);
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    let found = status(&server, SOON, |s| condition(s, "NetworkAttachments")["status"] == "False")?;
+    let message = condition(&found["status"], "NetworkAttachments")["message"].to_string();
+    check!(message.contains("is Multus installed"), "{message}");
+    check!(condition(&found["status"], "Ready")["status"] == "True", "{found}");
+    Ok(())
+}
