@@ -1,10 +1,13 @@
-//! Attachments that stand on no LAN: a macvtap on a link of the host, and an existing one that is moved.
+//! Attachments without the daemon: a macvtap on a link of the host, an existing one that is moved, and spokes of a
+//! LAN that the test makes itself.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+use std::fs::File;
 use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use testnet::{CniCall, CniError, Frame, Node, Outcome, PacketSocket, Ping, Pod, Switch, Tap, needs};
 
@@ -27,6 +30,11 @@ fn main() -> ExitCode {
         what_stands_on_a_master_already_is_named,
         the_networks_name_servers_are_in_the_result,
         a_guests_link_is_silent,
+        a_record_counts_as_it_is_once_the_lock_is_had,
+        del_waits_for_an_add_of_the_same_spoke,
+        a_device_that_is_not_there_yet_is_no_mistake,
+        a_pod_of_an_odd_name_leaves_its_spoke_free,
+        a_changed_mtu_is_seen_without_one_in_the_result,
     ])
 }
 
@@ -362,5 +370,116 @@ fn a_guests_link_is_silent() -> Outcome {
     assert!(flags.contains("NOARP") && flags.contains("\"UP\""), "{flags}");
     assert_eq!(pod.ip(&format!("-o addr show dev {ifname}"))?.trim(), "");
     pod.del("macvtap", ifname, &config)?;
+    Ok(())
+}
+
+const RECORD: &str = "/run/k8slan/spokes/a.json";
+const LOCK: &str = "/run/k8slan/spokes/a.lock";
+
+/// What the daemon writes about spoke `a`, whose LAN is built.
+fn record() -> Value {
+    json!({
+        "lan": "k8slan-system/lan1", "spoke": "a", "netns": "/run/netns/lan1", "bridge": "br2", "mtu": 1426,
+        "tapIndex": 1_245_789_213, "attach": "macvtap", "mode": "passthru", "allowedNamespaces": null,
+        "kubelet": false, "ready": true, "reason": null,
+    })
+}
+
+/// A node with the LAN of [`record`], as the daemon builds it.
+fn node_with_a_lan() -> Result<Node, testnet::Error> {
+    let node = Node::new("worker1")?;
+    for command in ["netns add lan1", "-n lan1 link add br2 up type bridge"] {
+        node.ip(command)?;
+    }
+    node.exec(&["ip", "-n", "lan1", "link", "set", "lo", "up", "alias", "k8slan:lan k8slan-system/lan1"])?;
+    node.write(RECORD, record().to_string())?;
+    Ok(node)
+}
+
+fn on_spoke(version: &str) -> Value {
+    json!({"cniVersion": version, "name": "lan", "type": "macvtap", "deviceID": "a"})
+}
+
+fn locked(node: &Node) -> Flock<File> {
+    let file = node.run(|| File::create(LOCK)).unwrap();
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).unwrap()
+}
+
+fn lan_links(node: &Node) -> Result<Vec<String>, testnet::Error> {
+    let mut names = node.netns("/run/netns/lan1")?.link_names()?;
+    names.retain(|name| name != "br2");
+    Ok(names)
+}
+
+fn a_record_counts_as_it_is_once_the_lock_is_had() -> Outcome {
+    let node = node_with_a_lan()?;
+    let pod = node.pod("late")?;
+    let lock = locked(&node);
+    let error = std::thread::scope(|scope| -> Result<_, testnet::Error> {
+        let waiting = scope.spawn(|| pod.add("macvtap", "net1", &on_spoke("1.0.0")));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waiting.is_finished(), "ADD did not wait for the lock");
+        let mut record = record();
+        record["ready"] = false.into();
+        record["reason"] = "it is being removed".into();
+        node.write(RECORD, record.to_string())?;
+        drop(lock);
+        Ok(waiting.join().unwrap().unwrap_err())
+    })?;
+    assert_eq!(error.code, 11, "{error}");
+    assert!(error.text().contains("it is being removed"), "{error}");
+    assert_eq!(lan_links(&node)?, [""; 0]);
+    Ok(())
+}
+
+fn del_waits_for_an_add_of_the_same_spoke() -> Outcome {
+    let node = node_with_a_lan()?;
+    let pod = node.pod("one")?;
+    pod.add("macvtap", "net1", &on_spoke("1.0.0"))?;
+    let lock = locked(&node);
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| pod.del("macvtap", "net1", &on_spoke("1.0.0")));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waiting.is_finished(), "DEL did not wait for the lock");
+        drop(lock);
+        waiting.join().unwrap()
+    })?;
+    assert_eq!(lan_links(&node)?, [""; 0]);
+    Ok(())
+}
+
+fn a_device_that_is_not_there_yet_is_no_mistake() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("one")?;
+    let mut config = device("spoke1");
+    config["attach"] = "veth".into();
+    let error = pod.add("macvtap", "net1", &config).unwrap_err();
+    assert_eq!(error.code, 11, "the daemon may know it in a moment: {error}");
+    Ok(())
+}
+
+fn a_pod_of_an_odd_name_leaves_its_spoke_free() -> Outcome {
+    let node = node_with_a_lan()?;
+    let pod = node.pod("one")?;
+    let mut call = pod.call("net1", &on_spoke("1.0.0"));
+    call.args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=a b;K8S_POD_NAME=c/d e".into();
+    node.cni("macvtap", "ADD", &call)?;
+    node.cni("macvtap", "DEL", &call)?;
+    assert_eq!(lan_links(&node)?, [""; 0]);
+    assert_eq!(traces(&node), [""; 0]);
+    Ok(())
+}
+
+fn a_changed_mtu_is_seen_without_one_in_the_result() -> Outcome {
+    let node = node_with_a_lan()?;
+    let pod = node.pod("one")?;
+    let config = on_spoke("1.0.0");
+    let result = pod.add("macvtap", "net1", &config)?;
+    assert_eq!(result["interfaces"][0]["mtu"], Value::Null);
+    check(&pod, &config, &result)?;
+    pod.ip("link set net1 mtu 1300")?;
+    let error = check(&pod, &config, &result).unwrap_err();
+    assert_eq!(error.code, 110, "{error}");
+    assert!(error.text().contains("1300, but 1426"), "{error}");
     Ok(())
 }
