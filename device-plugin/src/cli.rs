@@ -1,6 +1,7 @@
 //! The command line.
 
 use std::io::IsTerminal as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::standalone;
+use crate::daemon::{self, Lans};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
 /// macvtap plugin about the LANs' spokes.
@@ -38,8 +39,41 @@ enum Command {
         /// /etc/k8slan/node.yaml.
         #[arg(long, value_name = "NAME")]
         node_name: Option<String>,
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A node of a cluster: the LANs are objects of the API server.
+    ///
+    /// They are kept in /var/lib/k8slan/lans, so that the node has its LANs before it hears the API server. Who the
+    /// API server is comes from KUBECONFIG, or from the pod that this runs in.
+    Cluster {
+        /// The name of this node's Node object.
+        #[arg(long, value_name = "NAME", env = "NODE_NAME")]
+        node_name: String,
+        /// The namespaces to take LANs from; without it, all.
+        #[arg(long = "namespace", value_name = "NAMESPACE")]
+        namespaces: Vec<String>,
+        /// The namespace of the leader's lease.
+        #[arg(long, value_name = "NAMESPACE", default_value = "k8slan-system", env = "POD_NAMESPACE")]
+        lease_namespace: String,
+        #[command(flatten)]
+        common: Common,
     },
 }
+
+#[derive(Debug, clap::Args)]
+struct Common {
+    /// Hands the spokes out through the kubelet whose plugin folder this is (with cluster:
+    /// /var/lib/kubelet/device-plugins).
+    #[arg(long, value_name = "DIR")]
+    kubelet_dir: Option<PathBuf>,
+    /// Serves /metrics, /livez and /readyz on this address and port.
+    #[arg(long, value_name = "ADDRESS")]
+    health: Option<SocketAddr>,
+}
+
+/// Where every kubelet has its plugins' sockets, whatever its root is.
+const KUBELET_DIR: &str = "/var/lib/kubelet/device-plugins";
 
 /// Reads the command line and does what it says.
 #[must_use]
@@ -47,8 +81,19 @@ pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     log();
     let result = match command {
-        Command::Node { lan_dir, node_name } => {
-            block_on(standalone::run(standalone::Options { lan_dir, node_name }))
+        Command::Node { lan_dir, node_name, common: Common { kubelet_dir, health } } => {
+            let lans = Lans::Folder(lan_dir);
+            block_on(daemon::run(daemon::Options { lans, node_name, kubelet_dir, health }))
+        }
+        Command::Cluster {
+            node_name,
+            namespaces,
+            lease_namespace,
+            common: Common { kubelet_dir, health },
+        } => {
+            let lans = Lans::Cluster { namespaces, lease_namespace };
+            let kubelet_dir = Some(kubelet_dir.unwrap_or_else(|| KUBELET_DIR.into()));
+            block_on(daemon::run(daemon::Options { lans, node_name: Some(node_name), kubelet_dir, health }))
         }
     };
     match result {
@@ -85,7 +130,7 @@ mod tests {
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
         let ok = Cli::try_parse_from(["x", "node", "--lan-dir", "/lans", "--node-name", "worker1"]).unwrap();
-        let Command::Node { lan_dir, node_name } = ok.command;
+        let Command::Node { lan_dir, node_name, .. } = ok.command else { panic!("{ok:?}") };
         assert_eq!((lan_dir.to_str(), node_name.as_deref()), (Some("/lans"), Some("worker1")));
     }
 

@@ -37,6 +37,24 @@ pub(crate) fn read(dir: &Path) -> Declared {
     declared
 }
 
+/// Reads a folder that mirrors an API server's objects, one to a file, in JSON: as [`read`] does, and with
+/// the times at which the objects were created.
+pub(crate) fn read_mirror(dir: &Path) -> Declared {
+    let mut declared = read(dir);
+    for declaration in declared.lans.values_mut() {
+        // What cannot be read a second time has been told about by the first.
+        let Ok(text) = text(&dir.join(&declaration.source)) else { continue };
+        declaration.created = created(&text);
+    }
+    declared
+}
+
+fn created(text: &str) -> Option<i64> {
+    let object: serde_json::Value = serde_json::from_str(text).ok()?;
+    let stamp = object["metadata"]["creationTimestamp"].as_str()?;
+    Some(stamp.parse::<k8s_openapi::jiff::Timestamp>().ok()?.as_second())
+}
+
 fn names(dir: &Path) -> std::io::Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(dir)? {
@@ -177,6 +195,17 @@ mod tests {
             "{messages:#?}"
         );
         assert!(read(&dir.path().join("none")).unread[0].message.contains("No such file"));
+    }
+
+    #[test]
+    fn a_mirror_tells_when_objects_were_made() {
+        let text = r#"{"apiVersion":"lan.k8slan.io/v1beta1","kind":"LAN",
+            "metadata":{"namespace":"a","name":"b","creationTimestamp":"1970-01-01T00:01:40Z"},
+            "spec":{"ns":"n","bridge":"b","vxlan":"v","vni":1,"defaultVxlanDev":"eth0"}}"#;
+        let (dir, declared) = folder(&[("a.b.yaml", text)]);
+        let key = "a/b".parse().unwrap();
+        assert_eq!(declared.lans[&key].created, None);
+        assert_eq!(read_mirror(dir.path()).lans[&key].created, Some(100));
     }
 
     #[test]

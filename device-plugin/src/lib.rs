@@ -2,10 +2,12 @@
 
 pub mod cli;
 pub mod cluster;
+mod daemon;
 mod events;
 mod folder;
 pub mod health;
 pub mod kubelet;
 mod lans;
+mod node_spokes;
 mod standalone;
 mod status;

@@ -1,12 +1,13 @@
-//! The daemon on a host without an API server: LANs from a folder, everything else the same.
+//! LANs from a folder, built and kept. In a cluster the folder is the mirror of the API server's LANs.
 
 use std::path::PathBuf;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use node::{Durability, Lock, LockError, NodeConfig, Paths, SafeDir};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
 use crate::events::{FileWatch, Folder, LanLinks, Wake, watch_mounts, watch_underlays};
 use crate::folder;
@@ -24,10 +25,14 @@ pub(crate) struct Options {
     pub(crate) lan_dir: PathBuf,
     /// The node's name; where it is absent, `/etc/k8slan/node.yaml` has it.
     pub(crate) node_name: Option<String>,
+    /// Whether the folder mirrors an API server's objects, of which the older one wins a conflict.
+    pub(crate) mirrored: bool,
+    /// Whether the kubelet hands the spokes out.
+    pub(crate) kubelet: bool,
 }
 
 /// Builds and keeps the LANs until SIGTERM or SIGINT, and leaves them standing.
-pub(crate) async fn run(options: Options) -> Result<()> {
+pub(crate) async fn run(options: Options, told: &watch::Sender<Arc<NodeStatus>>) -> Result<()> {
     let config = NodeConfig::load()?;
     let Some(node) = options.node_name.or_else(|| config.node_name.clone()) else {
         bail!("the node has no name: give --node-name, or set nodeName in /etc/k8slan/node.yaml");
@@ -46,7 +51,7 @@ pub(crate) async fn run(options: Options) -> Result<()> {
     watch_mounts(wake.clone())?;
     let files = FileWatch::start(folders(&options.lan_dir, &paths), wake.clone())?;
     let mut links = LanLinks::new(wake.clone());
-    let mut lans = Some(NodeLans::open(node.clone(), &paths)?);
+    let mut lans = Some(NodeLans::open(node.clone(), &paths, options.kubelet)?);
     tracing::info!(node, folder = %options.lan_dir.display(), "started");
 
     let mut declared = Declared::default();
@@ -57,7 +62,10 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         files.place();
         let dirty = wake.take();
         if dirty.declared || dirty.everything {
-            declared = folder::read(&options.lan_dir);
+            declared = match options.mirrored {
+                true => folder::read_mirror(&options.lan_dir),
+                false => folder::read(&options.lan_dir),
+            };
             *underlays.lock().unwrap_or_else(PoisonError::into_inner) = names(&declared, &node);
         }
         // Deleting a link takes the kernel 20 ms; nobody else waits for it meanwhile.
@@ -72,7 +80,14 @@ pub(crate) async fn run(options: Options) -> Result<()> {
         let retry = match outcome {
             Ok(Outcome { status: now, netns, retry }) => {
                 links.listen_in(&netns);
-                publish(&run, &mut status, now);
+                publish(&run, &mut status, now.clone());
+                told.send_if_modified(|before| {
+                    let changed = **before != now || !before.looked;
+                    if changed {
+                        *before = Arc::new(now);
+                    }
+                    changed
+                });
                 retry
             }
             Err(error) => {

@@ -10,6 +10,9 @@ use crate::lans::Note;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NodeStatus {
+    /// Whether it was looked at; false before the first pass.
+    #[serde(skip)]
+    pub(crate) looked: bool,
     /// The node's name.
     pub(crate) node: String,
     /// All LANs that are declared, or that still stand.

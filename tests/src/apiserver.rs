@@ -91,8 +91,20 @@ impl ApiServer {
     /// # Errors
     /// No port can be had.
     pub fn start() -> io::Result<Self> {
+        Self::start_on(std::net::TcpListener::bind(("127.0.0.1", 0))?)
+    }
+
+    /// Starts one on a socket, which may be of another network namespace.
+    ///
+    /// # Errors
+    /// The socket cannot be used.
+    pub fn start_on(listener: std::net::TcpListener) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener)?
+        };
         let address = listener.local_addr()?;
         let shared = Arc::new(Shared { store: Mutex::default(), news: watch::channel((0, 0)).0 });
         runtime.spawn(serve(listener, Arc::clone(&shared)));

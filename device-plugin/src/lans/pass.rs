@@ -61,6 +61,8 @@ pub(crate) struct Outcome {
 /// The LANs of this node.
 pub(crate) struct NodeLans {
     node: String,
+    /// Whether the kubelet hands the spokes out.
+    kubelet: bool,
     host: Netlink,
     taps: Taps,
     records: Records,
@@ -80,9 +82,10 @@ struct Done {
 }
 
 impl NodeLans {
-    pub(crate) fn open(node: String, paths: &Paths) -> Result<Self> {
+    pub(crate) fn open(node: String, paths: &Paths, kubelet: bool) -> Result<Self> {
         Ok(Self {
             node,
+            kubelet,
             host: Netlink::open_current()?,
             taps: Taps::open(paths.state())?,
             records: Records::open(paths.spokes())?,
@@ -270,6 +273,7 @@ impl NodeLans {
         let there = self.records.all().map(|record| (record.spoke.clone(), record.clone())).collect();
         let mut wanted = RecordSet {
             decisions,
+            kubelet: self.kubelet,
             in_use: &in_use,
             there,
             tap: &|spoke| self.taps.get(spoke),

@@ -23,6 +23,8 @@ pub(super) struct InUse {
 /// What the records are made from.
 pub(super) struct RecordSet<'a> {
     pub(super) decisions: &'a Decisions,
+    /// Whether the kubelet hands the spokes out.
+    pub(super) kubelet: bool,
     pub(super) in_use: &'a [InUse],
     /// The records that are there.
     pub(super) there: BTreeMap<SpokeName, SpokeRecord>,
@@ -81,7 +83,7 @@ impl RecordSet<'_> {
                         .allowed_namespaces
                         .as_ref()
                         .map(|set| set.iter().cloned().collect()),
-                    kubelet: false,
+                    kubelet: self.kubelet,
                     state,
                 };
                 records.insert(spoke.clone(), record);
@@ -116,7 +118,7 @@ impl RecordSet<'_> {
                     attach: Attach::Macvtap,
                     mode: MacvtapMode::Passthru,
                     allowed_namespaces: Some(Vec::new()),
-                    kubelet: false,
+                    kubelet: self.kubelet,
                     state,
                 },
                 (None, None) => continue,

@@ -72,6 +72,7 @@ impl LanState {
 impl Report {
     pub(super) fn new(node: &str, declared: &Declared) -> Self {
         let status = NodeStatus {
+            looked: true,
             node: node.to_owned(),
             lans: Vec::new(),
             unread: declared.unread.clone(),

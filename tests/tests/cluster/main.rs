@@ -1,6 +1,7 @@
 //! The cluster's side of the daemon against an API server over real HTTP.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+mod daemon;
 mod definitions;
 mod mirror;
 mod status;
@@ -11,6 +12,7 @@ fn main() -> ExitCode {
     let mut trials = mirror::trials();
     trials.extend(status::trials());
     trials.extend(definitions::trials());
+    trials.extend(daemon::trials());
     testnet::main(trials)
 }
 

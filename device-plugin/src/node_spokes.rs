@@ -1,0 +1,161 @@
+//! What the node's status means to those who ask: the kubelet, the cluster, operators.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use lan::{Report, SpokeUse};
+use net_types::SpokeName;
+use tokio::sync::watch;
+
+use crate::cluster::{LanReport, Reports};
+use crate::health::{Metrics, Overview};
+use crate::kubelet::{self, Catalog, Grant, Health, Refusal, Spokes};
+use crate::status::{Condition, LanStatus, NodeStatus};
+
+/// The spokes of the node, for the kubelet.
+pub(crate) struct NodeSpokes {
+    status: watch::Receiver<Arc<NodeStatus>>,
+    catalog: watch::Sender<Arc<Catalog>>,
+    metrics: Arc<Metrics>,
+}
+
+impl NodeSpokes {
+    pub(crate) fn new(status: watch::Receiver<Arc<NodeStatus>>, metrics: Arc<Metrics>) -> Self {
+        Self { status, catalog: watch::channel(Arc::default()).0, metrics }
+    }
+
+    /// Brings the catalog up to date.
+    pub(crate) fn follow(&self, status: &NodeStatus) {
+        let next = catalog(status);
+        self.catalog.send_if_modified(|catalog| {
+            let changed = **catalog != next;
+            if changed {
+                *catalog = Arc::new(next);
+            }
+            changed
+        });
+    }
+
+    fn find(&self, spoke: &SpokeName) -> Result<Grant, Refusal> {
+        let status = self.status.borrow();
+        let found =
+            status.lans.iter().find_map(|lan| Some((lan, lan.spokes.iter().find(|s| s.name == *spoke)?)));
+        let (lan, found) = found.ok_or_else(|| Refusal::Unknown(spoke.clone()))?;
+        match (lan.mtu, &found.reason) {
+            (Some(mtu), None) => Ok(Grant { attach: found.attach, tap_index: found.tap_index, mtu }),
+            (_, reason) => {
+                let reason = reason.clone().unwrap_or_else(|| "its MTU is not known yet".to_owned());
+                Err(Refusal::NotReady { spoke: spoke.clone(), reason })
+            }
+        }
+    }
+}
+
+impl Spokes for NodeSpokes {
+    fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
+        self.catalog.subscribe()
+    }
+
+    /// The status follows the kernel's events: what it says is built is built.
+    async fn grant(&self, spoke: &SpokeName) -> Result<Grant, Refusal> {
+        let start = Instant::now();
+        let answer = self.find(spoke);
+        self.metrics.allocate.observe(start.elapsed());
+        match answer {
+            Ok(_) => self.metrics.allocations.increment(),
+            Err(_) => self.metrics.allocations_refused.increment(),
+        }
+        answer
+    }
+}
+
+fn catalog(status: &NodeStatus) -> Catalog {
+    let spokes = status.lans.iter().flat_map(|lan| &lan.spokes);
+    spokes
+        .map(|spoke| {
+            let health = match &spoke.reason {
+                None => Health::Healthy,
+                Some(reason) => Health::Unhealthy { reason: reason.clone() },
+            };
+            (spoke.name.clone(), health)
+        })
+        .collect()
+}
+
+fn condition<'a>(lan: &'a LanStatus, kind: &str) -> Option<&'a Condition> {
+    lan.conditions.iter().find(|condition| condition.kind == kind)
+}
+
+fn holds(lan: &LanStatus, kind: &str) -> bool {
+    condition(lan, kind).is_some_and(|condition| condition.status == "True")
+}
+
+/// What the node says of its LANs to the cluster. A LAN that has no underlay here is none of this node's.
+pub(crate) fn reports(status: &NodeStatus) -> Reports {
+    let report = |lan: &LanStatus, kind| {
+        let condition = condition(lan, kind);
+        Report {
+            holds: condition.is_some_and(|condition| condition.status == "True"),
+            reason: condition.map(|condition| condition.reason.to_owned()).unwrap_or_default(),
+            message: condition.map(|condition| condition.message.clone()).unwrap_or_default(),
+        }
+    };
+    let takes_part =
+        |lan: &&LanStatus| condition(lan, "Ready").is_none_or(|ready| ready.reason != "NoUnderlay");
+    let mut reports: BTreeMap<_, LanReport> = BTreeMap::new();
+    for lan in status.lans.iter().filter(takes_part) {
+        let uses = lan
+            .spokes
+            .iter()
+            .filter_map(|spoke| Some(SpokeUse { spoke: spoke.name.to_string(), by: spoke.used_by.clone()? }));
+        let report = LanReport {
+            accepted: report(lan, "Accepted"),
+            ready: report(lan, "Ready"),
+            underlay: lan.underlay.clone(),
+            mtu: lan.mtu.map(net_types::Mtu::get),
+            attachments: uses.collect(),
+        };
+        // What is left of a LAN in a former namespace stands beside it under the same key.
+        reports.entry(lan.lan.clone()).or_insert(report);
+    }
+    reports
+}
+
+/// How the node is, in numbers, and what it waits for.
+pub(crate) fn overview(status: &NodeStatus, kubelet: Option<&kubelet::Status>) -> Overview {
+    let mut waiting = Vec::new();
+    if !status.looked {
+        waiting.push("the LANs have not been looked at yet".to_owned());
+    }
+    for lan in &status.lans {
+        let no_underlay = condition(lan, "Ready").is_some_and(|ready| ready.reason == "NoUnderlay");
+        // A LAN that is refused, or has no part on this node, is nothing that the node could be ready for.
+        if holds(lan, "Accepted") && !holds(lan, "Ready") && !no_underlay {
+            let why = condition(lan, "Ready").map(|ready| ready.message.clone()).unwrap_or_default();
+            waiting.push(format!("LAN {} is not built: {why}", lan.lan));
+        }
+    }
+    if let Some(kubelet) = kubelet.filter(|kubelet| kubelet.registered < kubelet.wanted) {
+        let why = match (&kubelet.problem, &kubelet.kubelet) {
+            (Some(problem), _) => problem.clone(),
+            (None, kubelet::KubeletState::Absent) => "there is no kubelet.sock".to_owned(),
+            (None, kubelet::KubeletState::Refused(reason)) => reason.clone(),
+            (None, kubelet::KubeletState::Present) => "the kubelet is being asked".to_owned(),
+        };
+        waiting.push(format!(
+            "{} of {} resources are registered with the kubelet: {why}",
+            kubelet.registered, kubelet.wanted
+        ));
+    }
+    let spokes = || status.lans.iter().flat_map(|lan| &lan.spokes);
+    Overview {
+        lans: status.lans.len(),
+        lans_ready: status.lans.iter().filter(|lan| holds(lan, "Ready")).count(),
+        spokes: spokes().count(),
+        attachments: spokes().filter(|spoke| spoke.used_by.is_some()).count(),
+        resources_wanted: kubelet.map_or(0, |kubelet| kubelet.wanted),
+        resources_registered: kubelet.map_or(0, |kubelet| kubelet.registered),
+        waiting,
+    }
+}
