@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `attachments` | ADD and DEL on a LAN's spoke beside macvlan's, and beside the floor |
 //! | `parallel` | 64 attachments at once |
+//! | `ipam` | addresses beside host-local's, few and many leases, many at once |
 //! | `footprint` | memory of one run, size of the executables |
 //! | `floor` | the same netlink requests from a process that is there already |
 //! | `lab` | the node, its LAN and its pods |
@@ -16,6 +17,7 @@
 mod attachments;
 mod floor;
 mod footprint;
+mod ipam;
 mod lab;
 mod parallel;
 mod report;
@@ -32,7 +34,7 @@ type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// All comparisons, in the order of the table.
 const SECTIONS: &[fn(&Options) -> Result<Section>] =
-    &[attachments::compare, parallel::compare, footprint::compare];
+    &[attachments::compare, parallel::compare, ipam::compare, footprint::compare];
 
 /// How to measure.
 #[derive(Clone, Copy, Debug)]
