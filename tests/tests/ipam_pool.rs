@@ -6,7 +6,7 @@ use std::fmt::Write;
 use std::process::ExitCode;
 
 use serde_json::{Value, json};
-use testnet::{CniCall, CniError, Node, Outcome, Pod, Stop, needs, program, workspace};
+use testnet::{CniCall, CniError, Node, Outcome, Pod, Stop, Switch, needs, program, workspace};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         overlapping_pools_are_refused,
         a_namespace_without_permission_gets_nothing,
         taken_addresses_are_quarantined,
+        the_wire_is_asked_before_an_address_is_used,
         people_see_and_release,
         host_locals_leases_are_taken_over,
         every_mistake_has_its_own_code,
@@ -684,6 +685,48 @@ fn taken_addresses_are_quarantined() -> Outcome {
     refused(again(&pod, &config, "nonsense", "X=1"), 4, "nonsense")?;
     by_hand(&node, "release 10.0.0.2")?;
     assert_eq!(add(&node.pod("late")?, &config)?, ["10.0.0.2/29"]);
+    in_order(&node)
+}
+
+/// The whole way: somebody on the network has what the pool would give first, IPv4 and IPv6.
+fn the_wire_is_asked_before_an_address_is_used() -> Outcome {
+    let switch = Switch::new()?;
+    let (mut node, mut other) = (Node::new("n")?, Node::new("squatter")?);
+    node.connect(&switch, "eth1", 1500)?;
+    other.connect(&switch, "eth1", 1500)?;
+    for address in ["10.0.0.2/24", "10.0.0.3/24", "fd00::2/64"] {
+        other.ip(&format!("addr add {address} dev eth1 nodad"))?;
+    }
+    let mac = other.link("eth1")?.unwrap_or_default()["address"].as_str().unwrap_or_default().to_owned();
+    let config = |probe: Value| {
+        json!({ "cniVersion": "1.1.0", "name": "net", "type": "macvtap", "master": "eth1", "mode": "bridge",
+            "ipam": { "type": "ipam-pool", "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00::/64" }]],
+                "probe": probe } })
+    };
+    let pod = node.pod("p")?;
+    let timing = json!({ "count": 2, "interval": "60ms", "wait": "200ms", "quarantine": "1h" });
+    let result = pod.add("macvtap", "net1", &config(timing.clone()))?;
+    assert_eq!(ips(&result), ["10.0.0.4/24", "fd00::3/64"], "{result}");
+    for address in ["10.0.0.2", "10.0.0.3", "fd00::2"] {
+        let shown = by_hand(&node, &format!("show {address}"))?;
+        assert!(shown.contains("quarantined") && shown.contains(&mac), "{shown}");
+    }
+    // Its own address is no conflict for the one that is asked again, and others find it taken.
+    pod.del("macvtap", "net1", &config(timing.clone()))?;
+    // What was asked for by name is not replaced.
+    let asked = pod.call("net1", &config(timing));
+    let asked = CniCall { args: format!("{};IP=10.0.0.2", asked.args), ..asked };
+    match node.cni("macvtap", "ADD", &asked) {
+        Err(error) => assert!(error.text().contains(&mac) && error.text().contains("10.0.0.2"), "{error}"),
+        Ok(result) => return Err(Stop::Failed(format!("10.0.0.2 is taken: {result}"))),
+    }
+    assert_eq!(pod.link_names()?, [""; 0], "undone");
+    assert!(!by_hand(&node, "leases")?.contains("leased"), "undone");
+    // Without the probe nobody asks.
+    let trusting = json!({ "cniVersion": "1.1.0", "name": "other", "type": "macvtap", "master": "eth1", "mode": "bridge",
+        "ipam": { "type": "ipam-pool", "subnet": "10.0.0.0/24" } });
+    assert_eq!(ips(&pod.add("macvtap", "net1", &trusting)?), ["10.0.0.2/24"]);
+    pod.del("macvtap", "net1", &trusting)?;
     in_order(&node)
 }
 

@@ -26,6 +26,9 @@ pub enum PodError {
     /// The kernel refused.
     #[error(transparent)]
     Net(#[from] netplumb::Error),
+    /// No address that nobody else has.
+    #[error(transparent)]
+    Conflict(#[from] crate::ConflictError),
     /// CHECK: an address is missing.
     #[error(
         "interface {ifname} has no address {address}, which was promised: delete the pod, so that it is attached anew"

@@ -125,7 +125,11 @@ impl<'a> Delegate<'a> {
 
     /// Its standard output, if it succeeds.
     fn run(&self, program: &Path, verb: Verb) -> Result<Vec<u8>, Error> {
-        let output = exec::run(program, verb, self.environment, self.stdin)?;
+        self.run_with(program, verb, None)
+    }
+
+    fn run_with(&self, program: &Path, verb: Verb, extra: Option<(&str, &str)>) -> Result<Vec<u8>, Error> {
+        let output = exec::run(program, verb, self.environment, extra, self.stdin)?;
         if output.status.success() {
             return Ok(output.stdout);
         }
@@ -165,6 +169,19 @@ impl Delegated<'_> {
     #[must_use]
     pub fn result(&self) -> &AddResult {
         &self.result
+    }
+
+    /// Runs ADD again with one more environment variable, for a delegate that is known to understand it;
+    /// the new result takes the old one's place.
+    ///
+    /// # Errors
+    /// As for [`Delegate::add`]; the delegate still gets its DEL from [`Delegated::fail`] or when this is
+    /// dropped.
+    pub fn add_again(&mut self, variable: &str, value: &str) -> Result<(), Error> {
+        let program = self.delegate.find()?;
+        let stdout = self.delegate.run_with(&program, Verb::Add, Some((variable, value)))?;
+        self.result = self.delegate.result(&stdout)?;
+        Ok(())
     }
 
     /// The attachment stands: the result is not undone any more. For an undo list of the caller's own:

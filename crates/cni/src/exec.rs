@@ -24,6 +24,7 @@ pub(crate) fn run(
     program: &Path,
     verb: Verb,
     environment: &Environment,
+    extra: Option<(&str, &str)>,
     stdin: &[u8],
 ) -> Result<Output, Error> {
     let failed = |what| move |source| Error::DelegateIo { what, program: program.to_owned(), verb, source };
@@ -31,6 +32,7 @@ pub(crate) fn run(
     let mut command = Command::new(program);
     command
         .envs(environment.iter())
+        .envs(extra)
         .env(COMMAND, verb.as_str())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

@@ -8,6 +8,7 @@ mod mac;
 mod macvtap;
 mod number;
 mod spoke;
+mod timespan;
 mod vlan_set;
 
 pub use ifname::{IfName, IfNameError};
@@ -15,6 +16,7 @@ pub use mac::{MacAddr, MacAddrError};
 pub use macvtap::{Attach, MacvtapMode, UnknownName};
 pub use number::{Mtu, OutOfRange, UdpPort, VlanId, Vni};
 pub use spoke::{SpokeName, SpokeNameError};
+pub use timespan::{Timespan, TimespanError};
 pub use vlan_set::{VlanSet, VlanSetError};
 
 /// Serde through `FromStr`/`TryFrom<String>` and `Display`, for the string-like types.

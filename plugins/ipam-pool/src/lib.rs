@@ -28,7 +28,7 @@ pub use error::Error;
 pub use identity::{Attachment, Holder, Millis, Owner};
 pub use listing::{list, look_up};
 pub use network::{Config, Network, NetworkError};
-pub use options::{Probe, Reservations, Sticky, Time};
+pub use options::{Probe, Reservations, Sticky};
 pub use plugin::{CONFLICTS, IpamPool, now, place};
 pub use pool_file::{PoolFile, PoolFileError};
 pub use range::{Range, RangeError, RangeSpec};

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use cni::{Dns, Request, Route};
+use net_types::Timespan;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
-use crate::options::{Probe, Reservations, Sticky, Time};
+use crate::options::{Probe, Reservations, Sticky};
 use crate::store::PoolKey;
 use crate::{Addr, Limits, Order, PoolFile, Range, RangeSpec, Rules, Set, SetError};
 
@@ -62,7 +63,7 @@ struct Ipam {
     #[serde(default)]
     sticky: Option<Sticky>,
     #[serde(default)]
-    cooldown: Option<Time>,
+    cooldown: Option<Timespan>,
     #[serde(default)]
     order: Option<Order>,
     #[serde(default, deserialize_with = "Probe::parse")]

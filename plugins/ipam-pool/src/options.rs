@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use net_types::Timespan;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::Order;
@@ -25,10 +26,6 @@ pub struct Probe {
     /// How long an address that somebody else answered for is left alone.
     pub quarantine: Duration,
 }
-
-/// How long a duration is, written as `90s`, `5m`, `1h30m` or a number of seconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Time(pub Duration);
 
 /// Reservations as written: owner, then one or several addresses. Unlike in a map, a second entry of
 /// the same owner is not lost.
@@ -69,60 +66,6 @@ impl<'de> Deserialize<'de> for Order {
     }
 }
 
-impl Time {
-    /// Reads `90s`, `5m`, `1h30m`, `250ms` or `90`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        if let Ok(seconds) = text.parse::<u32>()
-            && text.bytes().all(|b| b.is_ascii_digit())
-        {
-            return Some(Self(Duration::from_secs(seconds.into())));
-        }
-        let mut rest = text;
-        let mut sum = Duration::ZERO;
-        while !rest.is_empty() {
-            let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
-            let (number, tail) = rest.split_at(digits);
-            let number: u32 = number.parse().ok()?;
-            let letters = tail.bytes().take_while(u8::is_ascii_alphabetic).count();
-            let (unit, tail) = tail.split_at(letters);
-            let unit = match unit {
-                "ms" => Duration::from_millis(1),
-                "s" => Duration::from_secs(1),
-                "m" => Duration::from_secs(60),
-                "h" => Duration::from_secs(3600),
-                _ => return None,
-            };
-            sum = sum.checked_add(unit.checked_mul(number)?)?;
-            rest = tail;
-        }
-        (!text.is_empty()).then_some(Self(sum))
-    }
-
-    /// In milliseconds.
-    #[must_use]
-    pub fn millis(self) -> u64 {
-        u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)
-    }
-}
-
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(untagged)]
-        enum Written {
-            Seconds(u32),
-            Text(String),
-        }
-        match Written::deserialize(deserializer)? {
-            Written::Seconds(seconds) => Ok(Self(Duration::from_secs(seconds.into()))),
-            Written::Text(text) => Self::parse(&text).ok_or_else(|| {
-                de::Error::custom(format!("{text:?} is no duration: it takes one like 90s, 5m or 1h"))
-            }),
-        }
-    }
-}
-
 impl Probe {
     /// Reads `probe`: a flag, or an object with timing; the caller reads the rest of it.
     ///
@@ -133,13 +76,13 @@ impl Probe {
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         struct Timing {
             #[serde(default)]
-            quarantine: Option<Time>,
+            quarantine: Option<Timespan>,
             #[serde(default, rename = "count")]
             _count: Option<u32>,
             #[serde(default, rename = "interval")]
-            _interval: Option<Time>,
+            _interval: Option<Timespan>,
             #[serde(default, rename = "wait")]
-            _wait: Option<Time>,
+            _wait: Option<Timespan>,
         }
         #[derive(serde::Deserialize)]
         #[serde(untagged)]
@@ -151,7 +94,7 @@ impl Probe {
             None | Some(Written::Flag(false)) => None,
             Some(Written::Flag(true)) => Some(Self { quarantine: DEFAULT_QUARANTINE }),
             Some(Written::Timing(timing)) => {
-                Some(Self { quarantine: timing.quarantine.map_or(DEFAULT_QUARANTINE, |time| time.0) })
+                Some(Self { quarantine: timing.quarantine.map_or(DEFAULT_QUARANTINE, |time| time.get()) })
             }
         })
     }
@@ -216,18 +159,6 @@ impl<'de> Deserialize<'de> for Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn durations() {
-        for (text, millis) in
-            [("0", 0), ("90", 90_000), ("90s", 90_000), ("5m", 300_000), ("1h30m", 5_400_000), ("250ms", 250)]
-        {
-            assert_eq!(Time::parse(text).unwrap().millis(), millis, "{text}");
-        }
-        for bad in ["", "s", "5x", "-5s", "+5", "5 s", "1.5h", "99999999999s"] {
-            assert_eq!(Time::parse(bad), None, "{bad}");
-        }
-    }
 
     #[test]
     fn every_reservation_is_seen() {

@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use net_types::Timespan;
 use node::{SafeDir, SafeDirError};
 use serde::Deserialize;
 
-use crate::options::{Reservations, Sticky, Time};
+use crate::options::{Reservations, Sticky};
 use crate::set::parse_excluded;
 use crate::{Addr, Family, Limits, Order, Range, RangeError, RangeSpec, Set, SetError, Span, Spans};
 
@@ -32,7 +33,7 @@ pub struct PoolFile {
     /// Who keeps an address.
     pub sticky: Option<Sticky>,
     /// How long a released address rests.
-    pub cooldown: Time,
+    pub cooldown: Timespan,
     /// Which address is next.
     pub order: Order,
 }
@@ -189,7 +190,7 @@ struct Spec {
     #[serde(default)]
     sticky: Option<Sticky>,
     #[serde(default)]
-    cooldown: Time,
+    cooldown: Timespan,
     #[serde(default)]
     order: Order,
 }

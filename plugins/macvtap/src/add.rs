@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use attach::{PodLink, Undo, stable_mac};
+use attach::{PodError, PodLink, Undo, stable_mac};
 use cni::{AddResult, Dns, Interface, Request, Target};
 use net_types::{Attach, IfName, MacAddr, MacvtapMode, Mtu};
 use netplumb::{Conf, Errno, Link, LinkChange, LinkKind, Macvtap, Netlink, Netns, Sysctl, VethEnd};
@@ -46,11 +46,17 @@ fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result
     };
     set_up(call, made)?;
     let Some(ipam) = call.request.ipam() else { return Ok(result(call, made, AddResult::default())) };
-    let delegated = ipam.add()?;
+    let mut delegated = ipam.add()?;
+    let link = pod_link(call, made.index, made.mac);
+    // A guest has its addresses itself; the launcher pod's stack must neither ask nor answer for them.
+    let settled = if call.is_for_a_guest() {
+        Ok(())
+    } else {
+        link.settle(&mut delegated, &call.request.stdin).map_err(PodError::from)
+    };
     let result = result(call, made, delegated.result().clone());
-    // A guest has its addresses itself; the launcher pod's stack must not answer for them.
     let configured =
-        if call.is_for_a_guest() { Ok(()) } else { pod_link(call, made.index, made.mac).configure(&result) };
+        settled.and_then(|()| if call.is_for_a_guest() { Ok(()) } else { link.configure(&result) });
     match configured {
         Ok(()) => {
             let _ = delegated.keep();
