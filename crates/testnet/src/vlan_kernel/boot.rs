@@ -26,6 +26,9 @@ pub(super) fn missing() -> Option<String> {
         .map(|(path, package)| format!("needs {path} (package {package})"))
 }
 
+/// How long switching off may take.
+const SWITCH_OFF: Duration = Duration::from_secs(10);
+
 /// Runs the kernel until it is switched off, and hands on what it prints.
 pub(super) fn boot() -> Result<ExitCode, Error> {
     let exe = std::env::current_exe().during(|| "finding this program".to_owned())?;
@@ -50,9 +53,16 @@ pub(super) fn boot() -> Result<ExitCode, Error> {
     command.process_group(0);
     let mut kernel = command.spawn().during(|| format!("starting {KERNEL}"))?;
     let code = hand_on(&mut kernel);
-    // Off already, unless it hangs.
-    let _ = kernel.kill();
-    kernel.wait().during(|| format!("waiting for {KERNEL}"))?;
+    // It is never killed: its processes are traced ones of this machine, and with their tracer gone the system
+    // call that one of them stood in would be done here, by this machine's own kernel. When this process
+    // ends, which is the first of its PID namespace, all of them are killed at once.
+    let start = Instant::now();
+    while start.elapsed() < SWITCH_OFF {
+        if kernel.try_wait().during(|| format!("waiting for {KERNEL}"))?.is_some() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
     code
 }
 

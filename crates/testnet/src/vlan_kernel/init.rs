@@ -23,7 +23,17 @@ pub(super) const MODPROBE: &str = "/sbin/modprobe";
 /// Ends the arguments for the trials on the kernel's command line.
 pub(super) const END_OF_ARGUMENTS: &str = "--k8slan-end-of-arguments";
 /// Loaded before the first trial; the kernel asks for all others itself.
-const LOADED: &[&str] = &["8021q", "bridge", "veth", "nf_tables", "overlay", "dummy"];
+const LOADED: &[&str] = &[
+    "8021q",
+    "bridge",
+    "veth",
+    "nf_tables",
+    "overlay",
+    "dummy",
+    "iptable_filter",
+    "iptable_nat",
+    "iptable_mangle",
+];
 
 /// The first process of the kernel: prepares it, runs the trials as its child, switches it off.
 pub(super) fn run() -> ExitCode {

@@ -1,0 +1,414 @@
+//! The zones network as a whole: the switch as its port table says, an ISP, three hosts, two routers, pods in four
+//! zones; all from the files of `nad-examples/zones`.
+#![expect(clippy::unwrap_used, reason = "a test binary")]
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use testnet::{Daemon, Node, Outcome, PacketSocket, Place, Pod, Stop, Switch, eventually, vlan_kernel};
+
+const PLUGIN: &str = "vlan-bridge";
+/// The service that every pod and the Internet have: it says who it was called by, then echoes.
+const PORT: u16 = 7;
+const INTERNET: [u8; 4] = [198, 51, 100, 7];
+
+fn main() -> ExitCode {
+    vlan_kernel::main(testnet::tests![the_zones_network_works_as_its_document_says])
+}
+
+fn check(condition: bool, what: impl Into<String>) -> Outcome {
+    if condition { Ok(()) } else { Err(Stop::Failed(what.into())) }
+}
+
+fn file(name: &str) -> String {
+    std::fs::read_to_string(testnet::workspace().join("nad-examples/zones").join(name)).unwrap()
+}
+
+/// The configuration of a NetworkAttachmentDefinition, as Multus hands it on.
+fn network(name: &str) -> Value {
+    let object: Value = serde_saphyr::from_str(&file(&format!("nad-{name}.yaml"))).unwrap();
+    let mut config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap()).unwrap();
+    config["name"] = object["metadata"]["name"].clone();
+    config
+}
+
+fn words<'a>(program: &'a str, arguments: &'a str) -> Vec<&'a str> {
+    std::iter::once(program).chain(arguments.split_whitespace()).collect()
+}
+
+fn bridge(place: &Place, arguments: &str) -> Result<String, Stop> {
+    Ok(place.exec(&words("bridge", arguments))?)
+}
+
+/// A row of the port table.
+struct Row {
+    port: u8,
+    untagged: Option<u16>,
+    tagged: &'static [u16],
+}
+
+const TRUNK: &[u16] = &[1, 10, 20, 30, 91];
+
+fn table() -> Vec<Row> {
+    (1..=12)
+        .map(|port| match port {
+            1..=7 => Row { port, untagged: Some(1), tagged: &[] },
+            8 => Row { port, untagged: Some(91), tagged: &[] },
+            // Port 12 is drawn otherwise in the diagram; the table holds.
+            _ => Row { port, untagged: None, tagged: TRUNK },
+        })
+        .collect()
+}
+
+/// Whoever is behind the switch's ports.
+struct Network {
+    switch: Switch,
+    office: Node,
+    isp: Node,
+    hosts: Vec<Node>,
+}
+
+fn build() -> Result<Network, Stop> {
+    let switch = Switch::new()?;
+    switch.ip("link set dev switch type bridge vlan_filtering 1 vlan_default_pvid 0")?;
+    let mut office = Node::new("office")?;
+    let mut isp = Node::new("isp")?;
+    let mut hosts = Vec::new();
+    for row in table() {
+        match row.port {
+            8 => isp.connect(&switch, "eth0", 1500)?,
+            9..=11 => {
+                let name = format!("talos{}", row.port - 8);
+                let mut host = Node::new(&name)?;
+                host.connect(&switch, "eth0", 1500)?;
+                hosts.push(host);
+            }
+            port => office.connect(&switch, &format!("eth{port}"), 1500)?,
+        }
+        if let Some(id) = row.untagged {
+            bridge(&switch, &format!("vlan add vid {id} pvid untagged dev port{}", row.port))?;
+        }
+        for id in row.tagged {
+            bridge(&switch, &format!("vlan add vid {id} dev port{}", row.port))?;
+        }
+    }
+    for (at, host) in hosts.iter().enumerate() {
+        for command in
+            ["link add br0 type bridge vlan_filtering 1 vlan_default_pvid 0", "link set dev eth0 master br0"]
+        {
+            host.ip(command)?;
+        }
+        bridge(host, "vlan add vid 1 dev eth0")?;
+        bridge(host, "vlan add vid 1 pvid untagged self dev br0")?;
+        host.ip("link set dev br0 up")?;
+        host.ip(&format!("addr add 10.0.1.{}/24 dev br0", 11 + at))?;
+        host.write("/etc/k8slan/node.yaml", format!("nodeName: {}\n", host.name()))?;
+        for pool in ["lan", "mgmt", "iot", "dmz"] {
+            host.write(&format!("/var/lib/k8slan/pools.d/{pool}.yaml"), file(&format!("pools/{pool}.yaml")))?;
+        }
+    }
+    Ok(Network { switch, office, isp, hosts })
+}
+
+fn frame(tag: Option<u16>) -> Vec<u8> {
+    let tag = tag.map_or_else(Vec::new, |id| [&[0x81, 0][..], &id.to_be_bytes()].concat());
+    [&[0xff; 6][..], &[2, 9, 9, 9, 9, 9], &tag, &[0x88, 0xb5], &[0x55; 50]].concat()
+}
+
+/// Every row of the port table against frames: what goes in at a port comes out where the table says, with or
+/// without its tag.
+fn the_port_table_holds(net: &Network) -> Outcome {
+    let open = |port: u8| match port {
+        8 => PacketSocket::open(&net.isp, "eth0"),
+        9..=11 => PacketSocket::open(&net.hosts[usize::from(port) - 9], "eth0"),
+        _ => PacketSocket::open(&net.office, &format!("eth{port}")),
+    };
+    let rows = table();
+    let sockets = rows.iter().map(|row| open(row.port)).collect::<Result<Vec<_>, _>>()?;
+    let inputs = [None, Some(1), Some(10), Some(20), Some(30), Some(91), Some(40)];
+    for (from, sender) in rows.iter().zip(&sockets) {
+        for input in inputs {
+            let vlan = match input {
+                None => from.untagged,
+                Some(id) if from.tagged.contains(&id) || from.untagged == Some(id) => Some(id),
+                Some(_) => None,
+            };
+            sender.send(&frame(input))?;
+            // The last frame of each round is for all: when it is there, the one before it was, or never will be.
+            for (to, receiver) in rows.iter().zip(&sockets) {
+                if to.port == from.port {
+                    continue;
+                }
+                let expected = vlan.and_then(|id| {
+                    if to.untagged == Some(id) {
+                        Some(frame(None))
+                    } else {
+                        to.tagged.contains(&id).then(|| frame(Some(id)))
+                    }
+                });
+                let patience = Duration::from_millis(if expected.is_some() { 1000 } else { 1 });
+                let seen =
+                    receiver.find(patience, |f| f.bytes[6..12] == [2, 9, 9, 9, 9, 9])?.map(|f| f.bytes);
+                check(
+                    seen == expected,
+                    format!("{input:?} in at port {} came out at port {} as {seen:x?}", from.port, to.port),
+                )?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A service on a place that answers each caller with his address and then what he says.
+fn serve(place: &Place) -> Outcome {
+    let listener = place.run(|| TcpListener::bind(("0.0.0.0", PORT)))?;
+    std::thread::spawn(move || {
+        for caller in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || echo(caller));
+        }
+    });
+    Ok(())
+}
+
+fn echo(mut caller: TcpStream) {
+    let Ok(peer) = caller.peer_addr() else { return };
+    let mut buffer = [0; 64];
+    let _ = caller.write_all(format!("{}\n", peer.ip()).as_bytes());
+    while let Ok(length @ 1..) = caller.read(&mut buffer) {
+        if caller.write_all(&buffer[..length]).is_err() {
+            break;
+        }
+    }
+}
+
+/// Calls a service; the address that it saw, or none if it cannot be reached.
+fn call(place: &Place, to: SocketAddr, patience: Duration) -> Result<Option<IpAddr>, Stop> {
+    place.run(|| -> Result<Option<IpAddr>, Stop> {
+        let mut stream = match TcpStream::connect_timeout(&to, patience) {
+            Ok(stream) => stream,
+            Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),
+            Err(error) => return Err(Stop::Failed(format!("calling {to}: {error}"))),
+        };
+        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
+        let mut line = String::new();
+        let mut byte = [0];
+        while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
+            line.push(char::from(byte[0]));
+        }
+        Ok(Some(line.parse().unwrap()))
+    })
+}
+
+/// The ISP: DHCP on the WAN, and the Internet behind it.
+fn isp(node: &Node) -> Result<Daemon, Stop> {
+    node.ip("addr add 203.0.113.1/24 dev eth0")?;
+    node.ip("addr add 198.51.100.7/32 dev lo")?;
+    serve(node)?;
+    Ok(node.spawn_daemon(&words(
+        "dnsmasq",
+        "--no-daemon --port=0 --conf-file=/dev/null --user=root --leasefile-ro --no-ping --interface=eth0 --bind-interfaces \
+         --dhcp-range=203.0.113.100,203.0.113.150,1h --pid-file=/run/dnsmasq.pid",
+    ))?)
+}
+
+/// A router in the place of a VM: attached by the trunk, with the policy's files.
+struct Router<'a> {
+    pod: Pod<'a>,
+    vrrp: Daemon,
+    wan: IpAddr,
+}
+
+const UDHCPC: &str = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\n\
+    ip addr add $ip/24 dev $interface && ip route replace default via $router dev $interface\n";
+
+fn router<'a>(host: &'a Node, own: u8, priority: u8) -> Result<Router<'a>, Stop> {
+    let pod = host.pod(&format!("vyos{}", own - 1))?;
+    pod.add(PLUGIN, "net1", &network("router"))?;
+    for (setting, value) in [
+        ("net/ipv4/ip_forward", "1"),
+        ("net/ipv4/conf/all/rp_filter", "0"),
+        ("net/ipv4/conf/default/rp_filter", "0"),
+    ] {
+        pod.run(|| std::fs::write(format!("/proc/sys/{setting}"), value))?;
+    }
+    pod.ip(&format!("addr add 10.0.1.{own}/24 dev net1"))?;
+    for (id, subnet) in [(10, "172.26.10"), (20, "10.0.20"), (30, "172.26.30")] {
+        pod.ip(&format!("link add link net1 name net1.{id} type vlan id {id}"))?;
+        pod.ip(&format!("addr add {subnet}.{own}/24 dev net1.{id}"))?;
+        pod.ip(&format!("link set dev net1.{id} up"))?;
+    }
+    pod.ip("link add link net1 name net1.91 type vlan id 91")?;
+    pod.ip("link set dev net1.91 up")?;
+    let script = format!("/run/udhcpc-{own}");
+    host.write(&script, UDHCPC)?;
+    host.exec(&["chmod", "755", &script])?;
+    pod.exec(&["busybox", "udhcpc", "-f", "-q", "-n", "-t", "5", "-T", "1", "-i", "net1.91", "-s", &script])?;
+    let shown = pod.ip_json("addr show dev net1.91")?;
+    let wan = shown[0]["addr_info"].as_array().unwrap().iter().find(|a| a["family"] == "inet").unwrap();
+    let wan = wan["local"].as_str().unwrap().parse().unwrap();
+    let (rules, conf) = (format!("/run/firewall-{own}"), format!("/run/keepalived-{own}.conf"));
+    host.write(&rules, file("router/firewall.rules"))?;
+    host.write(&conf, file("router/keepalived.conf").replace("@PRIORITY@", &priority.to_string()))?;
+    pod.exec(&["iptables-legacy-restore", &rules])?;
+    let net = format!("--net={}", pod.path());
+    let pids = format!("-p /run/k{own}.pid -r /run/k{own}v.pid -c /run/k{own}c.pid");
+    let arguments = format!("{net} keepalived -n -l -D -P -f {conf} {pids}");
+    let vrrp = host.spawn_daemon(&words("nsenter", &arguments))?;
+    Ok(Router { pod, vrrp, wan })
+}
+
+fn is_master(router: &Pod<'_>) -> bool {
+    router.ip("-br addr show").is_ok_and(|shown| {
+        ["10.0.1.1/32", "172.26.10.1/32", "10.0.20.1/32", "172.26.30.1/32"]
+            .iter()
+            .all(|vip| shown.contains(vip))
+    })
+}
+
+/// What a zone may reach, and whether with its own address (`own`) or the router's (`nat`).
+const POLICY: [(&str, [&str; 5]); 4] = [
+    //         lan    mgmt   iot    dmz    Internet
+    ("lan", ["", "own", "own", "nat", "nat"]),
+    ("mgmt", ["own", "", "own", "nat", "nat"]),
+    ("iot", ["no", "no", "", "nat", "nat"]),
+    ("dmz", ["no", "no", "no", "", "nat"]),
+];
+
+struct Zone<'a> {
+    name: &'static str,
+    pod: Pod<'a>,
+    address: IpAddr,
+}
+
+fn zone<'a>(host: &'a Node, name: &'static str) -> Result<Zone<'a>, Stop> {
+    let pod = host.pod(name)?;
+    let mut call = pod.call("net1", &network(name));
+    if name == "dmz" {
+        // The server that the firewall's rules name.
+        call.args += ";IP=172.26.30.200";
+    }
+    let result = host.cni(PLUGIN, "ADD", &call)?;
+    let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
+    serve(&pod)?;
+    Ok(Zone { name, pod, address })
+}
+
+fn the_policy_holds(zones: &[Zone<'_>], isp: &Node, wan: IpAddr) -> Outcome {
+    let (yes, no) = (Duration::from_secs(3), Duration::from_millis(400));
+    for (from, (name, rights)) in zones.iter().zip(POLICY) {
+        assert_eq!(from.name, name);
+        let internet = (5, IpAddr::from(INTERNET));
+        for ((at, to), right) in zones.iter().map(|z| z.address).enumerate().chain([internet]).zip(rights) {
+            let patience = if right == "no" { no } else { yes };
+            if right.is_empty() {
+                continue;
+            }
+            let seen = call(&from.pod, SocketAddr::new(to, PORT), patience)?;
+            let fits = match (right, seen) {
+                ("no", None) => true,
+                ("own", Some(by)) => by == from.address,
+                ("nat", Some(by)) => by == if at == 5 { wan } else { "172.26.30.2".parse().unwrap() },
+                _ => false,
+            };
+            check(fits, format!("{name} to {to}: {right:?} expected, seen as {seen:?}"))?;
+        }
+    }
+    // From outside: the DMZ's service by the router's address, and nothing else, whoever knows the way.
+    for subnet in ["10.0.1.0/24", "172.26.10.0/24", "10.0.20.0/24", "172.26.30.0/24"] {
+        isp.ip(&format!("route add {subnet} via {wan}"))?;
+    }
+    let by = call(isp, SocketAddr::new(wan, 8080), yes)?;
+    check(by == Some([203, 0, 113, 1].into()), format!("the DMZ's service from outside: {by:?}"))?;
+    for zone in zones {
+        let seen = call(isp, SocketAddr::new(zone.address, PORT), no)?;
+        check(seen.is_none(), format!("{} is reached from outside", zone.name))?;
+    }
+    Ok(())
+}
+
+/// Kills the first router under an established connection that is not translated; how long it was silent.
+fn takeover(zones: &[Zone<'_>], first: Router<'_>, second: &Router<'_>) -> Result<Duration, Stop> {
+    let to = SocketAddr::new(zones[1].address, PORT);
+    let mut session = zones[0].pod.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(3)))?;
+    session.set_read_timeout(Some(Duration::from_secs(20)))?;
+    session.set_nodelay(true)?;
+    let mut line = [0; 64];
+    let greeting = session.read(&mut line)?;
+    check(greeting > 1, "no greeting")?;
+    let mut say = |text: &[u8]| -> Outcome {
+        session.write_all(text)?;
+        let mut heard = vec![0; text.len()];
+        session.read_exact(&mut heard)?;
+        check(heard == text, "the session is garbled")
+    };
+    say(b"before")?;
+    // The VM is gone at once: its process, its port, its links.
+    let call = first.pod.call("net1", &network("router"));
+    let host = first.pod.node();
+    let start = Instant::now();
+    // The link first: what a dying keepalived would still say is not heard.
+    first.pod.ip("link set dev net1 down")?;
+    first.vrrp.kill()?;
+    say(b"after")?;
+    let silent = start.elapsed();
+    eventually(Duration::from_secs(2), || match is_master(&second.pod) {
+        true => Ok(()),
+        false => Err("the second router has not all gateways".to_owned()),
+    })?;
+    say(b"and on")?;
+    host.cni(PLUGIN, "DEL", &call)?;
+    Ok(silent)
+}
+
+fn the_zones_network_works_as_its_document_says() -> Outcome {
+    for program in ["keepalived", "dnsmasq", "busybox", "iptables-legacy-restore", "nsenter"] {
+        testnet::needs(program)?;
+    }
+    let net = build()?;
+    the_port_table_holds(&net)?;
+    let listening: Vec<_> = (9..=11)
+        .map(|port| PacketSocket::open(&net.switch, &format!("port{port}")))
+        .collect::<Result<_, _>>()?;
+    let _dhcp = isp(&net.isp)?;
+    let first = router(&net.hosts[0], 2, 200)?;
+    let second = router(&net.hosts[1], 3, 100)?;
+    eventually(Duration::from_secs(20), || match is_master(&first.pod) && !is_master(&second.pod) {
+        true => Ok(()),
+        false => Err(format!("{}\n{}", first.vrrp.log(), second.vrrp.log())),
+    })?;
+    let zones = ["lan", "mgmt", "iot", "dmz"]
+        .into_iter()
+        .map(|name| zone(&net.hosts[2], name))
+        .collect::<Result<Vec<_>, _>>()?;
+    the_policy_holds(&zones, &net.isp, first.wan)?;
+    // A workstation of the office is in the LAN, like the hosts themselves.
+    net.office.ip("addr add 10.0.1.50/24 dev eth1")?;
+    net.office.ip("route add default via 10.0.1.1")?;
+    let by = call(&net.office, SocketAddr::new(IpAddr::from(INTERNET), PORT), Duration::from_secs(3))?;
+    check(by == Some(first.wan), format!("a workstation in the Internet: {by:?}"))?;
+    let to_host = call(&net.office, SocketAddr::new(zones[0].address, PORT), Duration::from_secs(3))?;
+    check(to_host.is_some(), "a workstation does not reach a pod in the LAN")?;
+    let silent = takeover(&zones, first, &second)?;
+    println!("takeover: an established connection was silent for {} ms", silent.as_millis());
+    check(silent < Duration::from_secs(4), format!("the takeover took {silent:?}"))?;
+    let by = call(&zones[2].pod, SocketAddr::new(IpAddr::from(INTERNET), PORT), Duration::from_secs(3))?;
+    check(by == Some(second.wan), format!("IoT in the Internet after the takeover: {by:?}"))?;
+    // Whatever the hosts sent has a tag.
+    for (socket, port) in listening.iter().zip(9..) {
+        let mut frames = 0;
+        while let Some(frame) = socket.receive(Duration::from_millis(1))? {
+            frames += 1;
+            let tagged = frame.bytes[12..14] == [0x81, 0];
+            check(tagged, format!("an untagged frame at port {port}: {:x?}", frame.bytes))?;
+        }
+        check(frames > 0, format!("no frame was seen at port {port}"))?;
+    }
+    for zone in zones {
+        zone.pod.del(PLUGIN, "net1", &network(zone.name))?;
+    }
+    let left = bridge(&net.hosts[2], "-compressvlans vlan show dev eth0")?;
+    check(!left.contains("10") && !left.contains("30"), format!("VLANs are left on the uplink: {left}"))
+}
