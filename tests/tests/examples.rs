@@ -63,7 +63,7 @@ fn every_lan_is_valid() {
 
 #[test]
 fn every_file_is_of_a_kind_that_is_tested() {
-    let tested = ["LAN", "NetworkAttachmentDefinition", "Pod", "VirtualMachine"];
+    let tested = ["LAN", "IPPool", "NetworkAttachmentDefinition", "Pod", "VirtualMachine"];
     for (path, object) in objects() {
         let kind = object["kind"].as_str().unwrap_or_default();
         assert!(tested.contains(&kind), "{}: kind {kind:?}", path.display());
@@ -107,6 +107,11 @@ fn every_network_has_a_configuration_that_its_plugin_takes() {
         let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap())
             .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         match config["type"].as_str() {
+            Some("vlan-bridge") => {
+                let has_ipam = config.get("ipam").is_some();
+                let config: vlan_bridge::Config = serde_json::from_value(config).unwrap();
+                config.validate(has_ipam).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
             Some("macvtap") => {
                 // As the plugin gets it: with the device that Multus fills in.
                 let network =
