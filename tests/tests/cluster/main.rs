@@ -4,6 +4,7 @@
 mod daemon;
 mod definitions;
 mod mirror;
+mod real_server;
 mod status;
 
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ fn main() -> ExitCode {
     trials.extend(status::trials());
     trials.extend(definitions::trials());
     trials.extend(daemon::trials());
+    trials.extend(real_server::trials());
     testnet::main(trials)
 }
 
