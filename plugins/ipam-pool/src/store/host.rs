@@ -418,3 +418,63 @@ fn boot_id() -> Result<String, StoreError> {
     let text = std::fs::read_to_string(path).map_err(|source| StoreError::io("read", path, source))?;
     Ok(text.trim().to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place(temp: &tempfile::TempDir) -> Place {
+        let (run, state) = (temp.path().join("run"), temp.path().join("state"));
+        Place { run, state, patience: Duration::from_millis(10) }
+    }
+
+    fn say(store: &mut HostStore, meta: &Meta) {
+        let bytes = slot::encode(META, meta).unwrap();
+        store.change(|ledger| ledger.put(META, &bytes)).unwrap();
+    }
+
+    #[test]
+    fn a_newer_store_is_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let (place, key) = (place(&temp), PoolKey::Named("p".to_owned()));
+        say(
+            &mut HostStore::open(&place, &key).unwrap(),
+            &Meta { version: VERSION + 1, boot: Some(boot_id().unwrap()) },
+        );
+        let before = std::fs::read(place.run.join("pools/p.mdb")).unwrap();
+        let error = HostStore::open(&place, &key).unwrap_err();
+        assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
+        assert_eq!(std::fs::read(place.run.join("pools/p.mdb")).unwrap(), before);
+    }
+
+    #[test]
+    fn leases_of_another_boot_are_gone_and_what_is_kept_is_there() {
+        let temp = tempfile::tempdir().unwrap();
+        let (place, key) = (place(&temp), PoolKey::Network("n".to_owned()));
+        let address = Addr::from(std::net::IpAddr::from([10, 0, 0, 7]));
+        let kept =
+            Kept { owner: crate::Owner::pod("default", "db-0", "n"), interface: "net1".to_owned(), queue: 0 };
+        let mut store = HostStore::open(&place, &key).unwrap();
+        store.change(|ledger| ledger.put(b"x", b"of this boot")).unwrap();
+        store.change(|ledger| ledger.keep(address, &kept)).unwrap();
+        say(&mut store, &Meta { version: VERSION, boot: Some("another".to_owned()) });
+        drop(store);
+        let mut store = HostStore::open(&place, &key).unwrap();
+        store
+            .change(|ledger| -> Result<(), StoreError> {
+                assert_eq!(ledger.get(b"x")?, None);
+                let slot = crate::look_up(ledger, address)?;
+                assert!(matches!(slot, Some(crate::Slot::Leased(lease)) if lease.owner == Some(kept.owner)));
+                Ok(())
+            })
+            .unwrap();
+    }
+
+    #[test]
+    fn nobody_waits_for_ever() {
+        let temp = tempfile::tempdir().unwrap();
+        let (place, key) = (place(&temp), PoolKey::Named("p".to_owned()));
+        let _first = HostStore::open(&place, &key).unwrap();
+        assert!(matches!(HostStore::open(&place, &key), Err(StoreError::Locked { .. })));
+    }
+}
