@@ -218,9 +218,21 @@ impl Store for HostStore {
         let result = work(&mut ledger)?;
         let HostLedger { change, kept } = ledger;
         let (forgotten, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(_, kept)| kept.is_none());
-        write_kept(&self.state, &forgotten)?;
+        if !forgotten.is_empty()
+            && let Some(table) = open_kept(&self.state, false)?
+        {
+            write_kept(&table, &forgotten)?;
+        }
+        // Whatever can be wrong with the other file or its disk is found before anything is given.
+        let table = if kept.is_empty() { None } else { open_kept(&self.state, true)? };
+        if let Some(table) = &table {
+            table.reserve()?;
+        }
+        Guard::touching(path);
         change.commit().map_err(|error| error.at(path))?;
-        write_kept(&self.state, &kept)?;
+        if let Some(table) = &table {
+            write_kept(table, &kept)?;
+        }
         Ok(result)
     }
 }
@@ -265,28 +277,26 @@ impl Ledger for HostLedger<'_> {
     }
 }
 
-/// Writes what is kept over a reboot, synced, if it is not there already.
-fn write_kept(path: &Path, changes: &[(Addr, Option<Kept>)]) -> Result<(), StoreError> {
-    if changes.is_empty() {
-        return Ok(());
-    }
+/// The file of what is kept over a reboot; it is made where it is missing, if that is wanted.
+fn open_kept(path: &Path, make: bool) -> Result<Option<Table>, StoreError> {
     Guard::touching(path);
-    let table = match Table::open(path, Sync::Always)? {
-        Some(table) => {
-            read_meta(&table.change()?, path)?;
-            table
-        }
-        None if changes.iter().all(|(_, kept)| kept.is_none()) => return Ok(()),
-        None => {
-            if let Some(folder) = path.parent() {
-                ensure_folder(folder)?;
-            }
-            create(path, Sync::Always, None, None)?
-        }
-    };
-    if changes.iter().any(|(_, kept)| kept.is_some()) {
-        table.reserve()?;
+    if let Some(table) = Table::open(path, Sync::Always)? {
+        read_meta(&table.change()?, path)?;
+        return Ok(Some(table));
     }
+    if !make {
+        return Ok(None);
+    }
+    if let Some(folder) = path.parent() {
+        ensure_folder(folder)?;
+    }
+    create(path, Sync::Always, None, None).map(Some)
+}
+
+/// Writes what is kept over a reboot, synced, if it is not there already.
+fn write_kept(table: &Table, changes: &[(Addr, Option<Kept>)]) -> Result<(), StoreError> {
+    let path = table.path();
+    Guard::touching(path);
     let mut change = table.change()?;
     let mut changed = false;
     for (address, kept) in changes {
