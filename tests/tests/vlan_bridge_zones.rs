@@ -101,6 +101,8 @@ fn build() -> Result<Network, Stop> {
         {
             host.ip(command)?;
         }
+        // A port of a bridge has no stack of its own; this one had one before it became a port.
+        host.run(|| std::fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "1"))?;
         bridge(host, "vlan add vid 1 dev eth0")?;
         bridge(host, "vlan add vid 1 pvid untagged self dev br0")?;
         host.ip("link set dev br0 up")?;
