@@ -50,21 +50,20 @@ pub(crate) fn compare(options: &Options) -> Result<Section> {
         )
     })?;
 
-    let figure = |name| series.median(name);
-    let (add, del, start) = (figure("macvtap ADD")?, figure("macvtap DEL")?, figure("start")?);
+    let of = |name| series.spread(name);
+    let (add, del, start) = (of("macvtap ADD")?, of("macvtap DEL")?, of("start")?);
+    let (floor_add, floor_del) = (of("floor ADD")?, of("floor DEL")?);
     Ok(Section {
         title: "An attachment to a LAN's spoke (veth pair and macvtap) beside Debian's macvlan without IPAM"
             .to_owned(),
         rows: vec![
-            Row::alone("macvtap ADD", "ms", add).beside("macvlan ADD", figure("macvlan ADD")?).at_most(0.6),
-            Row::alone("macvtap ADD", "ms", add)
-                .beside("floor + one start", figure("floor ADD")? + start)
-                .at_most(1.5),
-            Row::alone("macvtap DEL", "ms", del).beside("macvlan DEL", figure("macvlan DEL")?).at_most(1.1),
-            Row::alone("macvtap DEL", "ms", del).beside("floor + one start", figure("floor DEL")? + start),
-            Row::alone("floor: the netlink requests of ADD", "ms", figure("floor ADD")?),
-            Row::alone("floor: the netlink requests of DEL", "ms", figure("floor DEL")?),
-            Row::alone("one start of a static process", "ms", start),
+            Row::times("macvtap ADD", add, "macvlan ADD", of("macvlan ADD")?).at_most(0.6),
+            Row::times("macvtap ADD", add, "floor + one start", floor_add + start).at_most(1.5),
+            Row::times("macvtap DEL", del, "macvlan DEL", of("macvlan DEL")?).at_most(1.1),
+            Row::times("macvtap DEL", del, "floor + one start", floor_del + start),
+            Row::alone("floor: the netlink requests of ADD", "ms", floor_add.median),
+            Row::alone("floor: the netlink requests of DEL", "ms", floor_del.median),
+            Row::alone("one start of a static process", "ms", start.median),
         ],
         spreads: series.spreads(),
     })

@@ -10,8 +10,8 @@ use netplumb::{LinkChange, Macvtap, Netlink, Netns, PortChange, TapWatch, Veth, 
 use crate::Result;
 use crate::lab::{BRIDGE, LAN};
 
-/// Of the links that it makes; any group would do.
-const GROUP: u32 = 0x6b38_736c;
+/// Of the links that it makes: not k8slan's, or the daemon would take them for leftovers.
+const GROUP: u32 = 1;
 
 /// Of the macvtap: no spoke's.
 const INDEX: u32 = 1 << 28;
@@ -70,7 +70,10 @@ impl Floor {
         let mut pair = Veth::new(port, spoke);
         pair.master = Some(bridge.index);
         let made = self.lan.create_veth(&pair)?;
-        let alias = Some("k8slan:attachment floor net1 1 /run/netns/floor".to_owned());
+        let alias = Some(
+            "as long as the tag of an attachment: 64 digits of a container ID, a path, and some more of it"
+                .to_owned(),
+        );
         let forward = PortChange { group_fwd_mask: Some(0xfffd), ..PortChange::default() };
         let change = LinkChange { alias: alias.clone(), port: Some(forward), ..LinkChange::default() };
         self.lan.set_link(made.main, &change)?;

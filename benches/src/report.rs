@@ -44,6 +44,8 @@ pub(crate) struct Row {
     pub(crate) theirs: Option<f64>,
     /// Ours divided by theirs.
     pub(crate) ratio: Option<f64>,
+    /// The same of the best tenth of the rounds, which other work on the machine disturbs least.
+    pub(crate) undisturbed: Option<f64>,
     /// The largest ratio that is wanted.
     pub(crate) target: Option<f64>,
 }
@@ -51,7 +53,19 @@ pub(crate) struct Row {
 impl Row {
     /// A figure of ours alone.
     pub(crate) fn alone(what: impl Into<String>, unit: &'static str, ours: f64) -> Self {
-        Self { what: what.into(), unit, ours, beside: None, theirs: None, ratio: None, target: None }
+        let what = what.into();
+        Self { what, unit, ours, beside: None, theirs: None, ratio: None, undisturbed: None, target: None }
+    }
+
+    /// Our time beside another's, by the medians.
+    pub(crate) fn times(
+        what: impl Into<String>,
+        ours: Spread,
+        whose: impl Into<String>,
+        theirs: Spread,
+    ) -> Self {
+        let row = Self::alone(what, "ms", ours.median).beside(whose, theirs.median);
+        Self { undisturbed: Some(ours.p10 / theirs.p10), ..row }
     }
 
     /// Another's figure beside it.
@@ -73,6 +87,9 @@ impl Row {
         print!("  {:<44} {:>12}", self.what, figure(self.ours));
         if let (Some(whose), Some(theirs), Some(ratio)) = (&self.beside, self.theirs, self.ratio) {
             print!("   {whose:<22} {:>12}   {ratio:>6.2} x", figure(theirs));
+        }
+        if let Some(undisturbed) = self.undisturbed {
+            print!("  (best tenth {undisturbed:.2} x)");
         }
         if let Some(target) = self.target {
             print!("   {} (at most {target:.2})", if self.is_missed() { "MISSED" } else { "met" });

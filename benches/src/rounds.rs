@@ -1,6 +1,7 @@
 //! Interleaving and medians.
 
 use std::collections::BTreeMap;
+use std::ops::Add;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -25,16 +26,24 @@ pub(crate) struct Spread {
     pub(crate) p90: f64,
 }
 
+impl Add for Spread {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self { p10: self.p10 + other.p10, median: self.median + other.median, p90: self.p90 + other.p90 }
+    }
+}
+
 impl Series {
     /// Adds a figure.
     pub(crate) fn add(&mut self, name: &'static str, figure: Duration) {
         self.0.entry(name).or_default().push(figure);
     }
 
-    /// The median in milliseconds.
-    pub(crate) fn median(&self, name: &str) -> Result<f64> {
-        let figures = self.0.get(name).ok_or_else(|| format!("{name} was not measured"))?;
-        Ok(spread(figures).ok_or_else(|| format!("{name} was not measured"))?.median)
+    /// How the figures of that name are spread.
+    pub(crate) fn spread(&self, name: &str) -> Result<Spread> {
+        let figures = self.0.get(name).and_then(|figures| spread(figures));
+        Ok(figures.ok_or_else(|| format!("{name} was not measured"))?)
     }
 
     /// How all of them are spread.
