@@ -140,21 +140,14 @@ pub(crate) fn compare(options: &Options) -> Result<Section> {
     for verb in ["ADD", "DEL"] {
         let [own, own_many, peer] =
             [format!("ipam-pool {verb}"), format!("ipam-pool {verb}, 60000"), format!("host-local {verb}")];
-        let at_few = series.median(&own)?;
+        let (at_few, at_many) = (series.spread(&own)?, series.spread(&own_many)?);
+        let many = format!("{own}, {MANY} leases in a /16");
         rows.push(
-            Row::alone(format!("{own}, {FEW} leases"), "ms", at_few)
-                .beside(peer.clone(), series.median(&peer)?)
-                .at_most(0.35),
+            Row::times(format!("{own}, {FEW} leases"), at_few, &peer, series.spread(&peer)?).at_most(0.35),
         );
-        rows.push(
-            Row::alone(format!("{own}, {MANY} leases in a /16"), "ms", series.median(&own_many)?)
-                .beside(format!("its own at {FEW}"), at_few)
-                .at_most(1.3),
-        );
-        rows.push(
-            Row::alone(format!("{own}, {MANY} leases in a /16"), "ms", series.median(&own_many)?)
-                .beside(format!("{peer}, {MANY}"), slow.median(&format!("{peer}, 60000"))?),
-        );
+        rows.push(Row::times(&many, at_many, format!("its own at {FEW}"), at_few).at_most(1.3));
+        let peer_many = slow.spread(&format!("{peer}, 60000"))?;
+        rows.push(Row::times(&many, at_many, format!("{peer}, {MANY}"), peer_many));
     }
     let [our_rate, peer_rate] = rates;
     rows.push(
