@@ -34,14 +34,8 @@ pub struct Metrics {
     pub allocations_refused: Counter,
     /// How long Allocate took.
     pub allocate: Histogram,
-    /// Passes over the LANs that changed something which had stood before.
-    pub drift_repairs: Counter,
-    /// How long a pass over the LANs took.
-    pub pass: Histogram,
     /// Requests to the API server that failed.
     pub api_errors: Counter,
-    /// Attachments that the sweep removed.
-    pub swept: Counter,
 }
 
 impl Metrics {
@@ -83,25 +77,14 @@ impl Metrics {
             self.allocations_refused.get(),
         );
         simple(
-            "k8slan_drift_repairs_total",
-            "counter",
-            "Passes that changed something which had stood before.",
-            self.drift_repairs.get(),
-        );
-        simple(
             "k8slan_api_errors_total",
             "counter",
             "Requests to the API server that failed.",
             self.api_errors.get(),
         );
-        simple("k8slan_swept_total", "counter", "Attachments that the sweep removed.", self.swept.get());
-        for (name, help, histogram) in [
-            ("k8slan_allocate_seconds", "How long Allocate took.", &self.allocate),
-            ("k8slan_pass_seconds", "How long a pass over the LANs took.", &self.pass),
-        ] {
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} histogram");
-            histogram.write(&mut out, name);
-        }
+        let name = "k8slan_allocate_seconds";
+        let _ = writeln!(out, "# HELP {name} How long an answer to Allocate took.\n# TYPE {name} histogram");
+        self.allocate.write(&mut out, name);
         out
     }
 }
