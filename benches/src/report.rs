@@ -86,16 +86,21 @@ impl Row {
         let figure = |value: f64| format!("{value:.2} {}", self.unit);
         print!("  {:<44} {:>12}", self.what, figure(self.ours));
         if let (Some(whose), Some(theirs), Some(ratio)) = (&self.beside, self.theirs, self.ratio) {
-            print!("   {whose:<22} {:>12}   {ratio:>6.2} x", figure(theirs));
+            print!("   {whose:<22} {:>12}   {:>8}", figure(theirs), times(ratio));
         }
         if let Some(undisturbed) = self.undisturbed {
-            print!("  (best tenth {undisturbed:.2} x)");
+            print!("  (best tenth {})", times(undisturbed));
         }
         if let Some(target) = self.target {
             print!("   {} (at most {target:.2})", if self.is_missed() { "MISSED" } else { "met" });
         }
         println!();
     }
+}
+
+/// A ratio, with enough digits for one that is far from 1.
+fn times(ratio: f64) -> String {
+    if ratio < 0.01 { format!("{ratio:.4} x") } else { format!("{ratio:.2} x") }
 }
 
 impl Section {

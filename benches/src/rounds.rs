@@ -1,7 +1,6 @@
 //! Interleaving and medians.
 
 use std::collections::BTreeMap;
-use std::ops::Add;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -24,14 +23,6 @@ pub(crate) struct Spread {
     pub(crate) median: f64,
     /// One of ten is larger.
     pub(crate) p90: f64,
-}
-
-impl Add for Spread {
-    type Output = Self;
-
-    fn add(self, other: Self) -> Self {
-        Self { p10: self.p10 + other.p10, median: self.median + other.median, p90: self.p90 + other.p90 }
-    }
 }
 
 impl Series {
