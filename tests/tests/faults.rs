@@ -1,12 +1,20 @@
 //! The plugin dies before any of its system calls: DEL puts everything right, and the spoke is free again.
 
+use std::fs;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use k8slan_tests::{LanFile, Traces, Worker, on_spoke};
-use testnet::{CniCall, Outcome, Stop, Switch, needs};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use testnet::{CniCall, Outcome, Stop, Switch, eventually, needs};
 
 fn main() -> ExitCode {
-    testnet::main(testnet::tests![add_killed_anywhere, del_killed_anywhere])
+    testnet::main(testnet::tests![
+        add_killed_anywhere,
+        del_killed_anywhere,
+        the_daemon_killed_anywhere_while_it_builds
+    ])
 }
 
 /// The system calls with which a program changes something outside itself. Before one is after the one before.
@@ -66,11 +74,29 @@ fn killed_at(call: &CniCall, name: &str, number: u32) -> CniCall {
     CniCall { under: argv.map(str::to_owned).to_vec(), ..call.clone() }
 }
 
+/// Those with which the daemon builds a LAN and writes its files; it opens many more than it changes.
+const BUILDING: &[&str] = &[
+    "fchmod",
+    "fsync",
+    "linkat",
+    "mkdir",
+    "mkdirat",
+    "mount",
+    "rename",
+    "renameat",
+    "renameat2",
+    "sendto",
+    "setns",
+    "unlinkat",
+    "unshare",
+    "write",
+];
+
 /// Runs `attempt` for the first, second, third … call of each name until it says that the plugin lived; it is told
 /// where the plugin dies. Answers how often it died.
-fn everywhere(mut attempt: impl FnMut(&str, u32) -> Result<bool, Stop>) -> Result<u32, Stop> {
+fn everywhere(calls: &[&str], mut attempt: impl FnMut(&str, u32) -> Result<bool, Stop>) -> Result<u32, Stop> {
     let mut deaths = 0;
-    for name in CHANGING {
+    for name in calls {
         let mut number = 1;
         while !attempt(name, number)
             .map_err(|stop| Stop::Failed(format!("killed at {name} number {number}: {stop:?}")))?
@@ -84,7 +110,7 @@ fn everywhere(mut attempt: impl FnMut(&str, u32) -> Result<bool, Stop>) -> Resul
 fn add_killed_anywhere() -> Outcome {
     let (_switch, worker) = one_worker()?;
     let before = Traces::of(&worker, &lan())?;
-    let deaths = everywhere(|name, number| {
+    let deaths = everywhere(CHANGING, |name, number| {
         let pod = worker.pod("victim")?;
         let call = pod.call("net1", &on_spoke("a"));
         let answer = worker.cni("macvtap", "ADD", &killed_at(&call, name, number));
@@ -119,7 +145,7 @@ fn add_killed_anywhere() -> Outcome {
 fn del_killed_anywhere() -> Outcome {
     let (_switch, worker) = one_worker()?;
     let before = Traces::of(&worker, &lan())?;
-    let deaths = everywhere(|name, number| {
+    let deaths = everywhere(CHANGING, |name, number| {
         let pod = worker.pod("victim")?;
         let call = pod.call("net1", &on_spoke("a"));
         worker.cni("macvtap", "ADD", &call)?;
@@ -132,6 +158,56 @@ fn del_killed_anywhere() -> Outcome {
     })?;
     assert!(deaths > 10, "only {deaths} deaths: is the list of system calls right?");
     Ok(())
+}
+
+fn the_daemon_killed_anywhere_while_it_builds() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    let built = Traces::of(&worker, &lan())?;
+    let program = testnet::program("k8slan-device-plugin");
+    let deaths = everywhere(BUILDING, |name, number| {
+        worker.remove(&lan())?;
+        eventually(Duration::from_secs(5), || {
+            let stands = worker.netns(&lan().netns()).is_ok() || worker.record("b").is_some();
+            if stands { Err("the LAN and its records go".to_owned()) } else { Ok(()) }
+        })?;
+        worker.stop_daemon()?;
+        worker.put(&lan())?;
+        let (trace, inject) = (format!("trace={name}"), format!("inject={name}:signal=KILL:when={number}"));
+        let strace = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+        let daemon =
+            [&*program.to_string_lossy(), "node", "--lan-dir", Worker::LANS, "--node-name", worker.name()];
+        let mut traced = worker.spawn_daemon(&[&strace[..], &daemon].concat())?;
+        // It dies, or it is done: the call of that number does not happen.
+        let died = eventually(Duration::from_secs(10), || {
+            if traced.wait(Duration::ZERO).is_ok() {
+                return Ok(true);
+            }
+            let ready = |spoke| worker.record(spoke).is_some_and(|record| record["ready"] == true);
+            if ready("a") && ready("b") { Ok(false) } else { Err("the daemon is done or dead".to_owned()) }
+        })?;
+        if !died {
+            end_tracee(traced.id());
+            traced.wait(Duration::from_secs(5))?;
+        }
+        // Whatever stood there half-way, the next one finishes.
+        worker.start_daemon()?;
+        worker.ready("a")?;
+        worker.ready("b")?;
+        same(&built, &Traces::of(&worker, &lan())?)?;
+        assert_eq!(worker.list("/run/netns"), ["lan1"], "killed at {name} number {number}");
+        Ok(!died)
+    })?;
+    assert!(deaths > 20, "only {deaths} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+/// Kills the program that a tracer runs, which would outlive it.
+fn end_tracee(tracer: u32) {
+    let children = fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).unwrap_or_default();
+    for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
+        // It may have ended by itself.
+        let _ = kill(Pid::from_raw(child), Signal::SIGKILL);
+    }
 }
 
 fn same(before: &Traces, after: &Traces) -> Outcome {
