@@ -116,7 +116,9 @@ fn log() {
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    // The thread that works on the LANs ends soon after its work: an idle daemon is silent.
+    let keep = std::time::Duration::from_secs(1);
+    let runtime = tokio::runtime::Builder::new_current_thread().thread_keep_alive(keep).enable_all().build();
     runtime.context("start the runtime")?.block_on(future)
 }
 

@@ -19,6 +19,9 @@ const SETTLE: Duration = Duration::from_millis(10);
 /// The least time between the starts of two passes, so that a storm of events costs little.
 const SPACING: Duration = Duration::from_millis(50);
 
+/// How long a pass that failed as a whole is followed by none.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// What to run with.
 pub(crate) struct Options {
     /// The folder of LAN files.
@@ -77,6 +80,7 @@ pub(crate) async fn run(options: Options, told: &watch::Sender<Arc<NodeStatus>>)
         });
         let (own, outcome) = pass.await.context("a pass over the LANs")?;
         lans = Some(own);
+        let mut spacing = SPACING - SETTLE;
         let retry = match outcome {
             Ok(Outcome { status: now, netns, retry }) => {
                 links.listen_in(&netns);
@@ -93,12 +97,12 @@ pub(crate) async fn run(options: Options, told: &watch::Sender<Arc<NodeStatus>>)
             Err(error) => {
                 tracing::error!("{error:#}");
                 wake.mark(Dirty { everything: true, ..Dirty::default() });
-                tokio::time::sleep(Duration::from_secs(1)).await;
+                spacing = AFTER_FAILURE;
                 None
             }
         };
         let next = async {
-            tokio::time::sleep(SPACING - SETTLE).await;
+            tokio::time::sleep(spacing).await;
             match retry {
                 Some(pause) => drop(tokio::time::timeout(pause, wake.wait()).await),
                 None => wake.wait().await,

@@ -56,6 +56,12 @@ impl Worker {
         self.daemon.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// The process ID of the running daemon.
+    #[must_use]
+    pub fn daemon_id(&self) -> Option<u32> {
+        self.daemon().as_ref().map(Daemon::id)
+    }
+
     /// What the running daemon has logged.
     #[must_use]
     pub fn log(&self) -> String {

@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::BTreeSet;
 
-use net_types::Mtu;
+use net_types::{Mtu, SpokeName};
 
 use crate::desired::{Desired, GROUP_FWD_MASK, SETTINGS};
 use crate::observed::{Alias, Link, LinkKind, NetnsOwner, NetnsState, Observed, Vxlan};
@@ -60,15 +60,17 @@ fn build(desired: &Desired, observed: &Observed) -> Plan {
     let mut lan = Build { desired, observed, plan, gone: BTreeSet::new() };
     lan.loopback();
     lan.remove_stale();
-    let spokes = lan.sort_spokes();
+    let spokes = observed.spokes();
+    let ours: BTreeSet<u32> = spokes.iter().flat_map(SpokeLinks::indexes).collect();
+    let wanted = lan.sort_spokes(spokes);
     let bridge = lan.bridge();
     if let Some(bridge) = &bridge {
         lan.vxlan(bridge);
     }
-    for spoke in spokes {
+    for spoke in wanted {
         lan.spoke(&spoke, bridge.as_ref());
     }
-    lan.spoke_names();
+    lan.spoke_names(&ours);
     lan.plan
 }
 
@@ -119,9 +121,9 @@ impl<'a> Build<'a> {
     }
 
     /// Takes spokes that should not be there down or away; returns those that should.
-    fn sort_spokes(&mut self) -> Vec<SpokeLinks<'a>> {
+    fn sort_spokes(&mut self, spokes: Vec<SpokeLinks<'a>>) -> Vec<SpokeLinks<'a>> {
         let mut wanted = Vec::new();
-        for spoke in self.observed.spokes() {
+        for spoke in spokes {
             match spoke.holder() {
                 Holder::Leftover => self.remove_spoke(&spoke),
                 _ if self.is_wanted(&spoke) => wanted.push(spoke),
@@ -133,11 +135,13 @@ impl<'a> Build<'a> {
     }
 
     fn is_wanted(&self, spoke: &SpokeLinks<'_>) -> bool {
-        self.desired.spokes.iter().any(|(name, port_name)| match (spoke.end, spoke.port) {
-            (Some(end), _) => end.name == name.as_str(),
-            (None, Some(port)) => *port_name == *port.name.as_str(),
+        match (spoke.end, spoke.port) {
+            (Some(end), _) => {
+                end.name.parse().is_ok_and(|name: SpokeName| self.desired.spokes.contains_key(&name))
+            }
+            (None, Some(port)) => self.desired.spokes.values().any(|name| *name == *port.name.as_str()),
             (None, None) => false,
-        })
+        }
     }
 
     /// The bridge as the later steps find it; `None` where somebody else's link is in the way.
@@ -215,17 +219,12 @@ impl<'a> Build<'a> {
     }
 
     /// Somebody else's links under the names of spokes: ADD could not make them.
-    fn spoke_names(&mut self) {
+    fn spoke_names(&mut self, ours: &BTreeSet<u32>) {
+        let names: BTreeSet<&str> =
+            self.desired.spokes.iter().flat_map(|(spoke, port)| [spoke.as_str(), port.as_str()]).collect();
         for link in &self.observed.links {
-            let is_spoke = self
-                .desired
-                .spokes
-                .iter()
-                .any(|(spoke, port)| link.name == spoke.as_str() || *port == *link.name.as_str());
-            let pair_is_ours = self.observed.spokes().iter().any(|spoke| {
-                [spoke.end, spoke.port].into_iter().flatten().any(|ours| ours.index == link.index)
-            });
-            if is_spoke && !pair_is_ours && !self.gone.contains(&link.index) {
+            let gone = self.gone.contains(&link.index);
+            if names.contains(link.name.as_str()) && !ours.contains(&link.index) && !gone {
                 self.plan.obstacles.push(Obstacle::NameTaken { name: link.name.clone(), role: Role::Spoke });
             }
         }
@@ -279,7 +278,7 @@ impl<'a> Build<'a> {
     }
 
     fn remove_spoke(&mut self, spoke: &SpokeLinks<'_>) {
-        self.gone.extend([spoke.end, spoke.port].into_iter().flatten().map(|link| link.index));
+        self.gone.extend(spoke.indexes());
         self.plan.steps.extend(spoke.any().map(|link| Step::RemoveSpoke(target(link))));
     }
 }
@@ -297,7 +296,7 @@ fn remove(observed: &Observed) -> Plan {
     plan.steps.extend(ours(|kind| matches!(kind, LinkKind::Vxlan(_))));
     let mut spokes = BTreeSet::new();
     for spoke in observed.spokes() {
-        spokes.extend([spoke.end, spoke.port].into_iter().flatten().map(|link| link.index));
+        spokes.extend(spoke.indexes());
         match spoke.holder() {
             Holder::Live(who) => retire(&spoke, who, &mut plan),
             Holder::Dead | Holder::Leftover => {

@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use net_types::SpokeName;
 
 use crate::TapIndex;
@@ -45,6 +47,11 @@ impl SpokeLinks<'_> {
         }
     }
 
+    /// The indexes of the ends that are here.
+    pub fn indexes(&self) -> impl Iterator<Item = u32> + use<> {
+        [self.end, self.port].map(|end| end.map(|link| link.index)).into_iter().flatten()
+    }
+
     /// Any of the two; the port's name tells the spoke where the end is inside the pod.
     #[must_use]
     pub fn any(&self) -> Option<&Link> {
@@ -56,12 +63,16 @@ impl Observed {
     /// The veth pairs of ours in the namespace.
     #[must_use]
     pub fn spokes(&self) -> Vec<SpokeLinks<'_>> {
+        let veths: BTreeMap<u32, &Link> = self
+            .links
+            .iter()
+            .filter(|link| matches!(link.kind, LinkKind::Veth { .. }))
+            .map(|link| (link.index, link))
+            .collect();
         let mut spokes = Vec::new();
-        for link in &self.links {
+        for &link in veths.values() {
             let LinkKind::Veth { peer } = link.kind else { continue };
-            let peer = peer
-                .and_then(|index| self.link_at(index))
-                .filter(|peer| matches!(peer.kind, LinkKind::Veth { .. }));
+            let peer = peer.and_then(|index| veths.get(&index).copied());
             // Both ends were made in one request, so one of them being ours is enough.
             if !link.is_ours() && !peer.is_some_and(Link::is_ours) {
                 continue;

@@ -1,12 +1,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
+use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use lan::observed::{LinkKind, NetnsOwner, NetnsState, Observed};
 use lan::{Holder, NetnsName};
 use net_types::SpokeName;
-use netplumb::{Netlink, Netns, NetnsId};
+use netplumb::{Netlink, Netns};
+use node::{Durability, SafeDir};
 
 use super::decision::Standing;
 use super::observe;
@@ -16,20 +18,30 @@ pub(crate) const NETNS_DIR: &str = "/run/netns";
 
 /// The network namespaces of this node's LANs, held open: one whose name somebody takes away lives on,
 /// with everything in it, and gets its name back.
-#[derive(Default)]
+///
+/// Only names that a LAN declares, or that the daemon itself gave before, are looked at. A pod that may
+/// change its own links could give its own namespace a LAN's mark; under such a name it cannot be.
 pub(super) struct Namespaces {
     spaces: BTreeMap<NetnsName, Space>,
-    /// Namespaces that are not ours, so that each is opened only once.
-    foreign: BTreeMap<NetnsName, NetnsId>,
+    given: Given,
 }
 
-/// One namespace of ours, or one that has a name that we need.
+/// The names that the daemon gave, a file for each.
+struct Given {
+    path: PathBuf,
+    dir: SafeDir,
+    names: BTreeSet<NetnsName>,
+}
+
+/// One name, and what it stands for.
 struct Space {
     held: Option<Held>,
     place: Place,
     observed: Observed,
     /// Whether `observed` is out of date.
     stale: bool,
+    /// Why it could not be looked at.
+    trouble: Option<String>,
 }
 
 /// A namespace with a socket in it.
@@ -56,26 +68,52 @@ impl Held {
 }
 
 impl Namespaces {
-    /// Looks at all names again.
-    pub(super) fn scan(&mut self) -> Result<()> {
-        let mut seen = BTreeSet::new();
-        for name in names()? {
-            let place = self.place(&name).with_context(|| format!("look at {}", name.path().display()))?;
-            seen.insert(name.clone());
-            self.put(name, place);
-        }
-        self.foreign.retain(|name, _| seen.contains(name));
-        for (_, space) in self.spaces.iter_mut().filter(|(name, _)| !seen.contains(*name)) {
-            if space.place != Place::Nothing {
-                (space.place, space.stale) = (Place::Nothing, true);
-            }
-        }
-        self.forget_empty();
-        Ok(())
+    /// `given` is the folder that remembers the names that the daemon gave.
+    pub(super) fn open(given: PathBuf) -> Result<Self> {
+        let dir = SafeDir::create(&given)?;
+        let names = dir.names()?.iter().filter_map(|name| name.parse().ok()).collect();
+        Ok(Self { spaces: BTreeMap::new(), given: Given { path: given, dir, names } })
     }
 
-    /// What is at a name, and takes hold of it where it is new and ours.
-    fn place(&mut self, name: &NetnsName) -> Result<Place> {
+    /// Looks at all names again.
+    pub(super) fn scan(&mut self) {
+        let mut names: BTreeSet<NetnsName> = self.given.names.clone();
+        names.extend(self.spaces.keys().cloned());
+        for name in names {
+            self.look_at(&name);
+        }
+    }
+
+    /// Sees to it that a name that a LAN needs is looked at.
+    pub(super) fn want(&mut self, name: &NetnsName) {
+        if !self.spaces.contains_key(name) {
+            self.look_at(name);
+        }
+    }
+
+    /// Looks again at what has this name.
+    pub(super) fn look_at(&mut self, name: &NetnsName) {
+        let found = self.place(name).and_then(|found| {
+            // A namespace of ours under a name that was forgotten.
+            if found.0 == Place::Held {
+                self.remember(name)?;
+            }
+            Ok(found)
+        });
+        let space = self.spaces.entry(name.clone()).or_insert_with(Space::empty);
+        match found {
+            Ok((place, held)) => {
+                space.held = held.or(space.held.take());
+                space.place = place;
+                space.trouble = None;
+            }
+            Err(error) => space.trouble = Some(format!("look at {}: {error:#}", name.path().display())),
+        }
+        space.stale = true;
+    }
+
+    /// What is at a name, and a hold on it where it is ours and not held yet.
+    fn place(&self, name: &NetnsName) -> Result<(Place, Option<Held>)> {
         let path = name.path();
         if !Netns::is_mounted(&path)? {
             // An empty file is what is left of a mount; all else is somebody's.
@@ -83,77 +121,66 @@ impl Namespaces {
                 Ok(meta) => meta.is_file() && meta.len() == 0,
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
             };
-            return Ok(if leftover { Place::Nothing } else { Place::Foreign });
+            return Ok((if leftover { Place::Nothing } else { Place::Foreign }, None));
         }
         let netns = match Netns::open(&path) {
             Ok(netns) => netns,
-            Err(error) if error.is_not_found() => return Ok(Place::Nothing),
-            Err(netplumb::Error::NotANetns { .. }) => return Ok(Place::Foreign),
+            Err(error) if error.is_not_found() => return Ok((Place::Nothing, None)),
+            Err(netplumb::Error::NotANetns { .. }) => return Ok((Place::Foreign, None)),
             Err(error) => return Err(error.into()),
         };
-        let id = netns.id();
-        if self.held(name).is_some_and(|held| held.netns.id() == id) {
-            return Ok(Place::Held);
-        }
-        if self.foreign.get(name) == Some(&id) {
-            return Ok(Place::Foreign);
+        if self.held(name).is_some_and(|held| held.netns.id() == netns.id()) {
+            return Ok((Place::Held, None));
         }
         let held = Held::open(netns)?;
-        if observe::owner(&held.netlink)?.is_none() {
-            self.foreign.insert(name.clone(), id);
-            return Ok(Place::Foreign);
-        }
-        self.foreign.remove(name);
-        self.hold(name, held);
-        Ok(Place::Held)
-    }
-
-    fn put(&mut self, name: NetnsName, place: Place) {
-        match self.spaces.get_mut(&name) {
-            Some(space) if space.place != place => (space.place, space.stale) = (place, true),
-            Some(_) => {}
-            // Nobody's, or somebody else's, and no LAN needs the name.
-            None => {}
+        match observe::owner(&held.netlink)? {
+            Some(_) => Ok((Place::Held, Some(held))),
+            None => Ok((Place::Foreign, None)),
         }
     }
 
-    /// Takes hold of a namespace that was just found, or made.
+    /// Remembers a name that is about to be given, so that the namespace is found again whatever happens.
+    pub(super) fn remember(&mut self, name: &NetnsName) -> Result<()> {
+        if self.given.names.contains(name) {
+            return Ok(());
+        }
+        // The folder may be another one.
+        self.given.dir = SafeDir::create(&self.given.path)?;
+        self.given.dir.write(name.as_str(), b"", Durability::UntilReboot)?;
+        self.given.names.insert(name.clone());
+        Ok(())
+    }
+
+    /// Takes hold of a namespace that was just made.
     pub(super) fn hold(&mut self, name: &NetnsName, held: Held) {
-        let observed = Observed::absent();
-        let space = Space { held: Some(held), place: Place::Held, observed, stale: true };
+        let space = Space { held: Some(held), place: Place::Held, ..Space::empty() };
         self.spaces.insert(name.clone(), space);
     }
 
-    /// Sees to it that a name that a LAN needs is looked at, whatever is there.
-    pub(super) fn want(&mut self, name: &NetnsName) -> Result<()> {
-        if !self.spaces.contains_key(name) {
-            let place = self.place(name).with_context(|| format!("look at {}", name.path().display()))?;
-            let observed = Observed::absent();
-            self.spaces.entry(name.clone()).or_insert(Space { held: None, place, observed, stale: true });
-        }
-        Ok(())
-    }
-
-    /// Looks again at what has this name.
-    pub(super) fn look_at(&mut self, name: &NetnsName) -> Result<()> {
-        let place = self.place(name).with_context(|| format!("look at {}", name.path().display()))?;
-        self.put(name.clone(), place);
-        self.touch(name);
-        Ok(())
-    }
-
-    /// Lets go of names that nobody needs and where nothing of ours is.
-    pub(super) fn keep_only(&mut self, wanted: impl Fn(&NetnsName) -> bool) {
-        self.spaces.retain(|name, space| space.held.is_some() || wanted(name));
-    }
-
-    fn forget_empty(&mut self) {
-        self.spaces.retain(|_, space| space.held.is_some() || space.place == Place::Foreign);
-    }
-
     /// Lets go of a namespace, which dies with that if nothing else holds it.
-    pub(super) fn let_go(&mut self, name: &NetnsName) {
+    pub(super) fn let_go(&mut self, name: &NetnsName) -> Result<()> {
         self.spaces.remove(name);
+        self.given.dir.remove(name.as_str())?;
+        self.given.names.remove(name);
+        Ok(())
+    }
+
+    /// Forgets names where nothing of ours is and that nobody wants, and takes away the empty file that
+    /// is left of one.
+    pub(super) fn forget_empty(&mut self, wanted: impl Fn(&NetnsName) -> bool) -> Result<()> {
+        let is_empty = |space: &Space| space.held.is_none() && space.place == Place::Nothing;
+        let given = self.given.names.iter();
+        let left: Vec<NetnsName> = given
+            .filter(|name| !wanted(name) && self.spaces.get(*name).is_some_and(is_empty))
+            .cloned()
+            .collect();
+        for name in left {
+            // Only an empty file goes; whatever else came meanwhile is an error.
+            Netns::remove_at(&name.path())?;
+            self.let_go(&name)?;
+        }
+        self.spaces.retain(|name, space| space.held.is_some() || wanted(name));
+        Ok(())
     }
 
     /// Marks a namespace as changed.
@@ -169,17 +196,26 @@ impl Namespaces {
     }
 
     /// Looks into the namespaces that changed.
-    pub(super) fn refresh(&mut self) -> Result<()> {
+    pub(super) fn refresh(&mut self) {
         for (name, space) in self.spaces.iter_mut().filter(|(_, space)| space.stale) {
-            space.observed = space.look().with_context(|| format!("look into network namespace {name}"))?;
-            space.stale = false;
+            match space.look() {
+                Ok(observed) => {
+                    (space.observed, space.stale) = (observed, false);
+                }
+                // It stays stale, and is looked into again at the next pass.
+                Err(error) => space.trouble = Some(format!("look into network namespace {name}: {error:#}")),
+            }
         }
-        Ok(())
     }
 
     /// What is in a namespace, as of the last [`Namespaces::refresh`].
     pub(super) fn observed(&self, name: &NetnsName) -> Option<&Observed> {
         self.spaces.get(name).map(|space| &space.observed)
+    }
+
+    /// Why a namespace could not be looked at.
+    pub(super) fn trouble(&self, name: &NetnsName) -> Option<&str> {
+        self.spaces.get(name)?.trouble.as_deref()
     }
 
     /// The namespace itself.
@@ -225,6 +261,10 @@ impl Namespaces {
 }
 
 impl Space {
+    fn empty() -> Self {
+        Self { held: None, place: Place::Nothing, observed: Observed::absent(), stale: true, trouble: None }
+    }
+
     fn look(&self) -> Result<Observed> {
         let Some(held) = &self.held else {
             let netns = if self.place == Place::Foreign { NetnsState::Foreign } else { NetnsState::Absent };
@@ -237,22 +277,8 @@ impl Space {
             Place::Nothing => NetnsState::Unmounted(owner),
             Place::Foreign => NetnsState::Foreign,
         };
-        let links = observe::links(&held.netlink)?;
-        Ok(Observed { netns, settings: observe::settings(&held.netns)?, links })
+        let links = observe::links(&held.netlink).context("read its links")?;
+        let settings = observe::settings(&held.netns).context("read its settings")?;
+        Ok(Observed { netns, settings, links })
     }
-}
-
-fn names() -> Result<Vec<NetnsName>> {
-    let failed = || format!("list {NETNS_DIR}");
-    let entries = match fs::read_dir(NETNS_DIR) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries.with_context(failed)?,
-    };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.with_context(failed)?.file_name();
-        // Names that no LAN can have are others'.
-        names.extend(name.to_str().and_then(|name| name.parse().ok()));
-    }
-    Ok(names)
 }

@@ -89,7 +89,7 @@ impl NodeLans {
             host: Netlink::open_current()?,
             taps: Taps::open(paths.state())?,
             records: Records::open(paths.spokes())?,
-            namespaces: Namespaces::default(),
+            namespaces: Namespaces::open(paths.run().join("netns"))?,
             waiting: BTreeSet::new(),
             failures: BTreeMap::new(),
         })
@@ -101,7 +101,7 @@ impl NodeLans {
     /// Only what concerns the node as a whole; what goes wrong with one LAN is in the status.
     pub(crate) fn pass(&mut self, declared: &Declared, dirty: &Dirty) -> Result<Outcome> {
         self.look(dirty)?;
-        let mut decisions = self.decide(declared)?;
+        let mut decisions = self.decide(declared);
         self.taps.assign(decisions.lans.values().flatten().flat_map(|lan| lan.spokes.keys()))?;
 
         // Nobody is let into what is about to go.
@@ -109,13 +109,13 @@ impl NodeLans {
         self.put_records(&decisions, &mut report, false);
         let going = goals(&decisions, |goal| *goal == Goal::Remove);
         for name in &going {
-            let done = self.carry_out(name, None)?;
+            let done = self.carry_out(name, None);
             let owner = self.namespaces.observed(name).and_then(|there| there.owner().cloned());
             report.going(name, owner, &done.left, done.error.as_deref());
             self.count(name, &done);
         }
         if !going.is_empty() {
-            decisions = self.decide(declared)?;
+            decisions = self.decide(declared);
         }
 
         self.waiting.clear();
@@ -126,14 +126,15 @@ impl NodeLans {
         report
             .left(&decisions, |name| self.namespaces.observed(name).and_then(|there| there.owner().cloned()));
         self.waiting.extend(going);
-        let status = report.finish(&decisions, |spoke| {
-            let record = self.records.get(spoke).cloned();
-            let who = self.in_use().into_iter().find(|used| used.spoke == *spoke).map(|used| used.who);
-            (record, who)
-        });
+        let users: BTreeMap<SpokeName, String> =
+            self.in_use().into_iter().map(|used| (used.spoke, used.who)).collect();
+        let status =
+            report.finish(&decisions, |spoke| (self.records.get(spoke).cloned(), users.get(spoke).cloned()));
 
         let wanted: BTreeSet<&NetnsName> = decisions.namespaces.keys().collect();
-        self.namespaces.keep_only(|name| wanted.contains(name));
+        if let Err(error) = self.namespaces.forget_empty(|name| wanted.contains(name)) {
+            tracing::warn!("{error:#}");
+        }
         self.failures.retain(|name, _| wanted.contains(name));
         Ok(Outcome {
             status,
@@ -148,7 +149,7 @@ impl NodeLans {
 
     fn look(&mut self, dirty: &Dirty) -> Result<()> {
         if dirty.names || dirty.everything {
-            self.namespaces.scan()?;
+            self.namespaces.scan();
             for name in &self.waiting {
                 self.namespaces.touch(name);
             }
@@ -162,23 +163,34 @@ impl NodeLans {
         if dirty.records || dirty.everything {
             self.records.reload()?;
         }
-        self.namespaces.refresh()
+        self.namespaces.refresh();
+        Ok(())
     }
 
-    fn decide(&mut self, declared: &Declared) -> Result<Decisions> {
-        let decisions = decide(&self.node, declared, &self.namespaces.standing(), &self.records.lans());
-        for name in decisions.namespaces.keys() {
-            self.namespaces.want(name)?;
+    fn decide(&mut self, declared: &Declared) -> Decisions {
+        // Also those of LANs that are not accepted: what stands there may be of an earlier time.
+        let lans = declared.lans.values().filter_map(|declaration| declaration.lan.as_ref().ok());
+        for lan in lans {
+            self.namespaces.want(&lan.netns);
         }
-        self.namespaces.refresh()?;
-        Ok(decisions)
+        self.namespaces.refresh();
+        decide(&self.node, declared, &self.namespaces.standing(), &self.records.lans())
     }
 
     /// Does what is to be done in a namespace, and looks at what came of it.
-    fn carry_out(&mut self, name: &NetnsName, desired: Option<&Desired>) -> Result<Done> {
+    fn carry_out(&mut self, name: &NetnsName, desired: Option<&Desired>) -> Done {
+        let failed = |left, error| Done { left, error: Some(error), postponed: false };
+        if let Some(trouble) = self.namespaces.trouble(name) {
+            return failed(Plan::default(), trouble.to_owned());
+        }
         let plan = self.plan(name, desired);
         if plan.steps.is_empty() {
-            return Ok(Done { left: plan, error: None, postponed: false });
+            return Done { left: plan, error: None, postponed: false };
+        }
+        if desired.is_some()
+            && let Err(error) = self.namespaces.remember(name).context("remember the namespace's name")
+        {
+            return failed(plan, format!("{error:#}"));
         }
         for step in &plan.steps {
             tracing::debug!(netns = %name, "{step}");
@@ -189,17 +201,19 @@ impl NodeLans {
             locks: self.records.dir(),
             spoke_of_port: &|port| self.taps.spoke_of_port(port),
         };
-        let (applied, result) = apply.run(self.namespaces.held(name), &plan.steps);
+        let (applied, mut result) = apply.run(self.namespaces.held(name), &plan.steps);
         if let Some(held) = applied.made {
             self.namespaces.hold(name, held);
         }
         if applied.removed {
-            self.namespaces.let_go(name);
+            let forgotten = self.namespaces.let_go(name).context("forget the namespace's name");
+            result = result.and(forgotten);
         }
-        self.namespaces.look_at(name)?;
-        self.namespaces.refresh()?;
-        let error = result.err().map(|error| format!("{error:#}"));
-        Ok(Done { left: self.plan(name, desired), error, postponed: applied.postponed })
+        self.namespaces.look_at(name);
+        self.namespaces.refresh();
+        let trouble = self.namespaces.trouble(name).map(str::to_owned);
+        let error = result.err().map(|error| format!("{error:#}")).or(trouble);
+        Done { left: self.plan(name, desired), error, postponed: applied.postponed }
     }
 
     fn plan(&self, name: &NetnsName, desired: Option<&Desired>) -> Plan {
@@ -227,7 +241,7 @@ impl NodeLans {
             return Ok(());
         }
         let desired = self.desired(lan, &underlay, mtu.as_ref().ok().copied());
-        let done = self.carry_out(&lan.netns, Some(&desired))?;
+        let done = self.carry_out(&lan.netns, Some(&desired));
         self.count(&lan.netns, &done);
         if done.left.obstacles.iter().any(|obstacle| matches!(obstacle, lan::Obstacle::Held { .. })) {
             self.waiting.insert(lan.netns.clone());

@@ -1,0 +1,481 @@
+//! The daemon as a program on its node: alone, silent, hard to disturb, and mortal.
+#![expect(clippy::unwrap_used, reason = "a test binary")]
+
+use std::net::IpAddr;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use k8slan_tests::{LanFile, Worker, joined, on_spoke};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use testnet::{Daemon, Error, Node, Outcome, Ping, Stop, Switch, eventually, needs, program};
+
+fn main() -> ExitCode {
+    testnet::main(testnet::tests![
+        a_second_daemon_is_refused,
+        what_it_cannot_run_with_is_told,
+        an_idle_daemon_makes_no_system_call,
+        records_are_put_back,
+        a_namespace_that_loses_its_name_keeps_its_pods,
+        the_mtu_follows_the_underlay,
+        an_underlay_is_known_by_its_name,
+        a_spoke_in_use_does_not_go_to_another_lan,
+        a_file_of_many_lans_is_built_at_once,
+        a_file_that_is_being_written_takes_nothing_down,
+        a_storm_of_changes_settles,
+        tap_indices_are_on_disk_before_records_name_them,
+        killed_anywhere_while_it_builds,
+        killed_anywhere_while_it_takes_down,
+    ])
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn lan() -> LanFile {
+    LanFile::new("lan1", 7, &["a", "b"])
+}
+
+fn one_worker() -> Result<(Switch, Worker), Stop> {
+    let switch = Switch::new()?;
+    let worker = Worker::new("worker1", &switch, 1500)?;
+    Ok((switch, worker))
+}
+
+fn argv<'a>(path: &'a str, node: &'a Node) -> [&'a str; 6] {
+    [path, "node", "--lan-dir", Worker::LANS, "--node-name", node.name()]
+}
+
+fn a_second_daemon_is_refused() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    worker.ready("a")?;
+    let path = program("k8slan-device-plugin");
+    let output = worker.output(&argv(&path.to_string_lossy(), &worker))?;
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("another k8slan-device-plugin runs on this node"), "{said}");
+    assert!(said.contains("/run/k8slan/daemon.lock"), "{said}");
+    worker.ready("a")?;
+    Ok(())
+}
+
+fn what_it_cannot_run_with_is_told() -> Outcome {
+    let node = Node::new("worker1")?;
+    let path = program("k8slan-device-plugin");
+    let path = path.to_string_lossy();
+    node.write("/var/lib/k8slan/taps.json", "{")?;
+    std::fs::create_dir_all("/run/lans").unwrap();
+    node.run(|| std::fs::create_dir_all("/run/lans")).unwrap();
+    for (argv, words) in [
+        (&["node"][..], "--lan-dir <DIR>"),
+        (&["node", "--lan-dir", "/none", "--node-name", "x"], "/none is no folder"),
+        (&["node", "--lan-dir", "/run/lans"], "--node-name"),
+        (&["node", "--lan-dir", "/run/lans", "--node-name", "x"], "/var/lib/k8slan/taps.json does not read"),
+    ] {
+        let output = node.output(&[&[&*path], argv].concat())?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && said.contains(words), "{argv:?}: {said}");
+    }
+    Ok(())
+}
+
+fn an_idle_daemon_makes_no_system_call() -> Outcome {
+    needs("strace")?;
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    worker.ready("a")?;
+    // Threads that wait for more work end after a second.
+    std::thread::sleep(2 * SECOND);
+    let pid = worker.daemon_id().unwrap().to_string();
+    let trace = ["timeout", "2", "strace", "-f", "-qqq", "-o", "/run/trace", "-p", &pid];
+    let _ = worker.output(&trace)?;
+    let trace = worker.read("/run/trace")?;
+    let calls: Vec<&str> = trace.lines().filter(|line| line.contains(") = ")).collect();
+    assert_eq!(calls, [""; 0], "an idle daemon did something");
+    assert!(!trace.is_empty(), "strace saw no thread");
+    Ok(())
+}
+
+fn records_are_put_back() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    let good = worker.ready("a")?;
+    let forged = good.to_string().replace("/run/netns/lan1", "/proc/1/ns/net");
+    let damage: [(&str, &(dyn Fn() -> std::io::Result<()> + Sync)); 6] = [
+        ("deleted", &|| std::fs::remove_file("/run/k8slan/spokes/a.json")),
+        ("forged", &|| std::fs::write("/run/k8slan/spokes/a.json", &forged)),
+        ("emptied", &|| std::fs::write("/run/k8slan/spokes/a.json", "")),
+        ("a link", &|| {
+            std::fs::write("/run/forged", &forged)?;
+            std::fs::remove_file("/run/k8slan/spokes/a.json")?;
+            std::os::unix::fs::symlink("/run/forged", "/run/k8slan/spokes/a.json")
+        }),
+        ("of no LAN", &|| {
+            std::fs::write("/run/k8slan/spokes/z.json", good.to_string().replace("\"a\"", "\"z\""))
+        }),
+        ("all gone", &|| std::fs::remove_dir_all("/run/k8slan/spokes")),
+    ];
+    for (what, damage) in damage {
+        worker.run(damage).unwrap();
+        eventually(SECOND, || {
+            let is_file = worker.run(|| {
+                std::fs::symlink_metadata("/run/k8slan/spokes/a.json").is_ok_and(|meta| meta.is_file())
+            });
+            let right = is_file && worker.record("a").as_ref() == Some(&good) && worker.record("z").is_none();
+            if right { Ok(()) } else { Err(format!("{what}: the record is put back")) }
+        })?;
+    }
+    Ok(())
+}
+
+fn a_namespace_that_loses_its_name_keeps_its_pods() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    let (a, b) = (joined(&worker, "a", "10.0.0.1/24")?, joined(&worker, "b", "10.0.0.2/24")?);
+    let to: IpAddr = "10.0.0.2".parse().unwrap();
+    Ping::new(to).repeated(3, Duration::from_millis(10)).run(&a)?.perfect().map_err(Stop::Failed)?;
+    let inode = || worker.exec(&["stat", "-Lc", "%i", "/run/netns/lan1"]);
+    let before = inode()?;
+    for how in [&["umount", "/run/netns/lan1"][..], &["ip", "netns", "del", "lan1"]] {
+        worker.exec(how)?;
+        let report = Ping::new(to).repeated(60, Duration::from_millis(10)).run(&a)?;
+        assert_eq!(report.lost(), 0, "{how:?}");
+        eventually(SECOND, || {
+            let now = inode().map_err(|error| error.to_string())?;
+            if now == before {
+                Ok(())
+            } else {
+                Err(format!("{how:?}: the same namespace has its name again"))
+            }
+        })?;
+    }
+    let c = worker.pod("again")?;
+    b.del("macvtap", "net1", &on_spoke("b"))?;
+    c.add("macvtap", "net1", &on_spoke("b"))?;
+    Ok(())
+}
+
+/// The MTU of a link in the LAN's namespace.
+fn mtu(worker: &Worker, link: &str) -> Result<Value, Error> {
+    let link = worker.netns("/run/netns/lan1")?.link(link)?;
+    Ok(link.map(|link| link["mtu"].clone()).unwrap_or_default())
+}
+
+fn the_mtu_follows_the_underlay() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    let a = joined(&worker, "a", "10.0.0.1/24")?;
+    for (underlay, wanted, pod) in [(1400, 1326, 1326), (1500, 1426, 1326), (1300, 1226, 1226)] {
+        worker.ip(&format!("link set eth1 mtu {underlay}"))?;
+        eventually(SECOND, || {
+            let record = worker.record("a").ok_or("no record")?;
+            let links = ["br2", "vx2", "a"].map(|link| mtu(&worker, link).unwrap_or_default());
+            if links.iter().chain([&record["mtu"]]).all(|mtu| *mtu == wanted) {
+                Ok(())
+            } else {
+                Err(format!("{links:?} and the record {record} have MTU {wanted}"))
+            }
+        })?;
+        // A macvtap shrinks with what is below it; to grow again is the pod's own affair.
+        assert_eq!(a.link("net1")?.unwrap()["mtu"], pod);
+    }
+    Ok(())
+}
+
+fn an_underlay_is_known_by_its_name() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    worker.ready("a")?;
+    worker.ip("link set eth1 down")?;
+    worker.ip("link set eth1 name other")?;
+    worker.not_ready("a", "eth1 does not exist")?;
+    worker.ip("link set other name eth1")?;
+    worker.status(|status| status.contains("underlay eth1 is down"))?;
+    worker.ip("link set eth1 up")?;
+    worker.ready("a")?;
+    worker.status(|status| !status.contains("eth1 is down"))?;
+    Ok(())
+}
+
+fn a_spoke_in_use_does_not_go_to_another_lan() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    let other = LanFile::new("lan2", 8, &["c"]);
+    worker.put(&other)?;
+    let a = joined(&worker, "a", "10.0.0.1/24")?;
+    worker.ready("c")?;
+    let index = worker.record("a").unwrap()["tapIndex"].clone();
+    // Two macvtaps of one index would give the second pod the first one's LAN.
+    worker.put(&LanFile::new("lan1", 7, &["b"]))?;
+    worker.put(&LanFile::new("lan2", 8, &["c", "a"]))?;
+    let record = worker.not_ready("a", "still used")?;
+    assert_eq!((&record["lan"], &record["tapIndex"]), (&"k8slan-system/lan1".into(), &index));
+    let late = worker.pod("late")?;
+    let error = late.add("macvtap", "net1", &on_spoke("a")).unwrap_err();
+    assert_eq!(error.code, 11, "{error}");
+    assert!(a.link("net1")?.is_some(), "the macvtap was taken from a live pod");
+    a.del("macvtap", "net1", &on_spoke("a"))?;
+    let record = worker.ready("a")?;
+    assert_eq!((&record["lan"], &record["tapIndex"]), (&"k8slan-system/lan2".into(), &index));
+    late.add("macvtap", "net1", &on_spoke("a"))?;
+    Ok(())
+}
+
+fn a_file_of_many_lans_is_built_at_once() -> Outcome {
+    const LANS: u32 = 50;
+    let (_switch, worker) = one_worker()?;
+    let lans: Vec<LanFile> =
+        (1..=LANS).map(|n| LanFile::new(&format!("lan{n}"), n, &[&format!("s{n}")])).collect();
+    let mut text = "apiVersion: v1\nkind: Pod\nmetadata: {name: nginx}\n".to_owned();
+    for lan in &lans {
+        text.push_str("---\n");
+        text.push_str(&lan.yaml());
+    }
+    let start = Instant::now();
+    worker.put_text("all.yaml", &text)?;
+    eventually(10 * SECOND, || {
+        let missing =
+            (1..=LANS).filter(|n| worker.record(&format!("s{n}")).is_none_or(|r| r["ready"] != true));
+        match missing.count() {
+            0 => Ok(()),
+            missing => Err(format!("{missing} of {LANS} LANs are missing")),
+        }
+    })?;
+    println!("{LANS} LANs in {:?}", start.elapsed());
+    assert!(start.elapsed() < LANS * Duration::from_millis(100), "{:?}", start.elapsed());
+    worker.status(|status| status.contains("v1 Pod"))?;
+    worker.run(|| std::fs::remove_file(format!("{}/all.yaml", Worker::LANS))).unwrap();
+    eventually(20 * SECOND, || match worker.list("/run/netns").len() {
+        0 => Ok(()),
+        left => Err(format!("{left} LANs are still there")),
+    })?;
+    Ok(())
+}
+
+fn a_file_that_is_being_written_takes_nothing_down() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    worker.ready("a")?;
+    let inode = || worker.exec(&["stat", "-Lc", "%i", "/run/netns/lan1"]);
+    let before = inode()?;
+    let text = lan().yaml();
+    for part in ["", &text[..text.len() / 2], "apiVersion: v1\nkind: [\n"] {
+        worker.write(&format!("{}/lan1.yaml", Worker::LANS), part)?;
+        worker.status(|status| status.contains("lan1.yaml"))?;
+        // Another file changes meanwhile.
+        worker.put(&LanFile::new("lan2", 8, &["c"]))?;
+        worker.ready("c")?;
+        worker.put(&LanFile::new("lan2", 8, &["d"]))?;
+        worker.ready("d")?;
+        assert_eq!(inode()?, before, "{part:?}");
+        assert!(worker.netns("/run/netns/lan1")?.link("vx2")?.is_some(), "{part:?}");
+        worker.not_ready("a", "stands")?;
+    }
+    // The other LAN's file goes; it might stand in the one that cannot be read.
+    worker.remove(&LanFile::new("lan2", 8, &["d"]))?;
+    worker.status(|status| status.contains("it may be in lan1.yaml"))?;
+    worker.write(&format!("{}/lan1.yaml", Worker::LANS), &text)?;
+    worker.ready("a")?;
+    worker.status(|status| !status.contains("lan2"))?;
+    assert_eq!(inode()?, before);
+    Ok(())
+}
+
+fn a_storm_of_changes_settles() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    worker.ready("a")?;
+    let inside = worker.netns("/run/netns/lan1")?;
+    let storm = "for i in $(seq 200); do ip link set br2 down; ip link set vx2 mtu 1300; ip link set vx2 nomaster; done";
+    let start = Instant::now();
+    inside.exec(&["sh", "-c", storm])?;
+    println!("the storm took {:?}", start.elapsed());
+    eventually(SECOND, || {
+        let (bridge, vxlan) = (inside.link("br2").unwrap().unwrap(), inside.link("vx2").unwrap().unwrap());
+        let seen =
+            (&vxlan["mtu"], &vxlan["master"], bridge["flags"].as_array().unwrap().contains(&"UP".into()));
+        if seen == (&1426.into(), &"br2".into(), true) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?} after the storm"))
+        }
+    })?;
+    worker.ready("a")?;
+    Ok(())
+}
+
+fn tap_indices_are_on_disk_before_records_name_them() -> Outcome {
+    needs("strace")?;
+    let (_switch, node) = node()?;
+    node.write(&format!("{}/lan1.yaml", Worker::LANS), lan().yaml())?;
+    let path = program("k8slan-device-plugin");
+    let path = path.to_string_lossy();
+    let trace = "trace=fsync,fdatasync,rename,renameat,renameat2";
+    let daemon = node.spawn_daemon(
+        &[&["strace", "-D", "-f", "-y", "-qqq", "-o", "/run/trace", "-e", trace], &argv(&path, &node)[..]]
+            .concat(),
+    )?;
+    eventually(5 * SECOND, || ready(&node, "a"))?;
+    daemon.terminate()?;
+    let trace = node.read("/run/trace")?;
+    let place = |needle: &[&str]| {
+        trace
+            .lines()
+            .position(|line| needle.iter().all(|word| line.contains(word)))
+            .ok_or_else(|| Stop::Failed(format!("no {needle:?} in:\n{trace}")))
+    };
+    let file = place(&["sync(", ".taps.json"])?;
+    let name = place(&["rename", "\"taps.json\""])?;
+    let folder = place(&["sync(", "/var/lib/k8slan>"])?;
+    let record = place(&["rename", "a.json"])?;
+    assert!(file < name && name < folder && folder < record, "{trace}");
+    Ok(())
+}
+
+fn node() -> Result<(Switch, Node), Stop> {
+    let switch = Switch::new()?;
+    let mut node = Node::new("worker1")?;
+    node.connect(&switch, "eth1", 1500)?;
+    node.run(|| std::fs::create_dir_all(Worker::LANS)).unwrap();
+    Ok((switch, node))
+}
+
+fn ready(node: &Node, spoke: &str) -> Result<(), String> {
+    let text = node.read(&format!("/run/k8slan/spokes/{spoke}.json")).map_err(|error| error.to_string())?;
+    let record: Value = serde_json::from_str(&text).map_err(|error| error.to_string())?;
+    if record["ready"] == true { Ok(()) } else { Err(text) }
+}
+
+fn gone(node: &Node) -> Result<(), String> {
+    let mut left = node.list("/run/netns");
+    left.extend(node.list("/run/k8slan/spokes").into_iter().filter(|name| name.ends_with(".json")));
+    if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left")) }
+}
+
+/// All links of the LAN as the kernel tells them, but for what differs from one to the next.
+fn shape(node: &Node) -> Result<Vec<Value>, Error> {
+    let mut links = node.netns("/run/netns/lan1")?.ip_json("-details link show")?;
+    for link in &mut links {
+        let link = link.as_object_mut().unwrap();
+        for field in
+            ["ifindex", "address", "linkinfo", "link_netnsid", "link_index", "link", "operstate", "broadcast"]
+        {
+            link.remove(field);
+        }
+    }
+    Ok(links)
+}
+
+/// The system calls that leave something behind.
+const CHANGING: &[&str] =
+    &["mount", "openat", "renameat", "sendto", "umount2", "unlink", "unlinkat", "unshare", "write"];
+
+/// Starts daemons that die before their first, second, third … call of each name, until `done` says that one lived;
+/// after each death `check` starts another one. Answers how many died.
+fn die_everywhere(
+    node: &Node,
+    prepare: impl Fn() -> Outcome,
+    done: impl Fn() -> Result<(), String>,
+    check: impl Fn() -> Outcome,
+) -> Result<u32, Stop> {
+    let path = program("k8slan-device-plugin");
+    let path = path.to_string_lossy();
+    let mut deaths = 0;
+    for name in CHANGING {
+        // Of the files that are opened most are only read.
+        let step = if *name == "openat" { 7 } else { 1 };
+        for number in (1_u32..).step_by(step) {
+            let told = |stop: Stop| Stop::Failed(format!("killed at {name} number {number}: {stop:?}"));
+            prepare().map_err(told)?;
+            let (trace, inject) =
+                (format!("trace={name}"), format!("inject={name}:signal=KILL:when={number}"));
+            let strace = ["strace", "-D", "-f", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+            let mut daemon = node.spawn_daemon(&[&strace, &argv(&path, node)[..]].concat())?;
+            let lived = lives(&mut daemon, &done).map_err(told)?;
+            if lived {
+                daemon.terminate()?;
+            } else {
+                deaths += 1;
+            }
+            check().map_err(told)?;
+            if lived {
+                break;
+            }
+        }
+    }
+    Ok(deaths)
+}
+
+/// Waits until the daemon has done its work, or is dead.
+fn lives(daemon: &mut Daemon, done: &impl Fn() -> Result<(), String>) -> Result<bool, Stop> {
+    Ok(eventually(10 * SECOND, || {
+        if done().is_ok() {
+            // It may still have died over what comes last.
+            return Ok(daemon.wait(Duration::from_millis(150)).is_err());
+        }
+        match daemon.wait(Duration::from_millis(5)) {
+            Ok(_) => Ok(false),
+            Err(_) => Err("the daemon does its work".to_owned()),
+        }
+    })?)
+}
+
+fn killed_anywhere_while_it_builds() -> Outcome {
+    needs("strace")?;
+    let (_switch, node) = node()?;
+    let (path, file) = (program("k8slan-device-plugin"), format!("{}/lan1.yaml", Worker::LANS));
+    let path = path.to_string_lossy();
+    let build = || -> Result<Vec<Value>, Stop> {
+        let daemon = node.spawn_daemon(&argv(&path, &node))?;
+        eventually(5 * SECOND, || ready(&node, "a").and_then(|()| ready(&node, "b")))?;
+        let shape = shape(&node)?;
+        node.run(|| std::fs::remove_file(&file)).unwrap();
+        eventually(5 * SECOND, || gone(&node))?;
+        daemon.terminate()?;
+        Ok(shape)
+    };
+    node.write(&file, lan().yaml())?;
+    let reference = build()?;
+    let deaths = die_everywhere(
+        &node,
+        || Ok(node.write(&file, lan().yaml())?),
+        || ready(&node, "a").and_then(|()| ready(&node, "b")),
+        || {
+            let built = build()?;
+            assert_eq!(built, reference, "what a killed daemon left was not finished");
+            Ok(())
+        },
+    )?;
+    println!("{deaths} deaths");
+    assert!(deaths > 30, "only {deaths} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+fn killed_anywhere_while_it_takes_down() -> Outcome {
+    needs("strace")?;
+    let (_switch, node) = node()?;
+    let (path, file) = (program("k8slan-device-plugin"), format!("{}/lan1.yaml", Worker::LANS));
+    let path = path.to_string_lossy();
+    let deaths = die_everywhere(
+        &node,
+        || {
+            node.write(&file, lan().yaml())?;
+            let daemon = node.spawn_daemon(&argv(&path, &node))?;
+            eventually(5 * SECOND, || ready(&node, "a").and_then(|()| ready(&node, "b")))?;
+            daemon.signal(Signal::SIGKILL)?;
+            drop(daemon);
+            node.run(|| std::fs::remove_file(&file)).unwrap();
+            Ok(())
+        },
+        || gone(&node),
+        || {
+            let daemon = node.spawn_daemon(&argv(&path, &node))?;
+            eventually(5 * SECOND, || gone(&node))?;
+            daemon.terminate()?;
+            Ok(())
+        },
+    )?;
+    println!("{deaths} deaths");
+    assert!(deaths > 10, "only {deaths} deaths: is the list of system calls right?");
+    Ok(())
+}
