@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-build=(gcc libc6-dev binutils)
+build=(make gcc libc6-dev binutils)
 demo=(iproute2)
 bench=(iproute2 containernetworking-plugins)
 test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins)

@@ -1,8 +1,7 @@
 //! Kubernetes' own server of custom resources: it takes the CRDs, and what the daemon writes.
 //!
-//! `apiextensions-apiserver` is looked for in `PATH` and below `$GOPATH/bin` and `/var/tmp/k8slan-peers/bin`
-//! (`GOBIN=/var/tmp/k8slan-peers/bin go install k8s.io/apiextensions-apiserver@v0.34.2`). It keeps its objects in etcd,
-//! and knows neither nodes nor leases: for those there is the double.
+//! `apiextensions-apiserver` is looked for in `PATH` and where `go install k8s.io/apiextensions-apiserver@v0.34.2` puts
+//! it. It keeps its objects in etcd, and knows neither nodes nor leases: for those there is the double.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -45,9 +44,11 @@ fn run(dir: &Path, program: &Path, arguments: &[&str]) -> Result<Running, Stop> 
 
 fn server_program() -> Result<PathBuf, Stop> {
     const NAME: &str = "apiextensions-apiserver";
-    let gopath = std::env::var_os("GOPATH").map(|path| PathBuf::from(path).join("bin"));
-    let places = [gopath, Some("/var/tmp/k8slan-peers/bin".into())];
-    let found = places.into_iter().flatten().map(|dir| dir.join(NAME)).find(|path| path.is_file());
+    let below =
+        |variable: &str, folder: &str| std::env::var_os(variable).map(|dir| Path::new(&dir).join(folder));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let places = std::env::split_paths(&path).chain(below("GOPATH", "bin")).chain(below("HOME", "go/bin"));
+    let found = places.map(|dir| dir.join(NAME)).find(|path| path.is_file());
     match found {
         Some(path) => Ok(path),
         // Not a package of Debian: a test peer that one has or has not, also where CI is set.
