@@ -18,6 +18,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("attach", &["cni", "net-types", "netplumb", "node"]),
     ("ipam-pool", &["attach", "cni", "lan", "net-types", "netplumb", "node"]),
     ("macvtap", &["attach", "cni", "lan", "net-types", "netplumb", "node"]),
+    ("vlan-bridge", &["attach", "cni", "net-types", "netplumb", "node"]),
     ("k8slan-device-plugin", &["lan", "net-types", "netplumb", "node"]),
 ];
 
@@ -112,7 +113,7 @@ fn the_lan_crate_has_no_client() {
 
 #[test]
 fn plugins_carry_no_client() {
-    for plugin in ["macvtap", "ipam-pool"] {
+    for plugin in ["ipam-pool", "macvtap", "vlan-bridge"] {
         let tree = cargo(&[
             "tree",
             "--offline",
