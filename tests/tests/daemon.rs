@@ -20,11 +20,11 @@ fn main() -> ExitCode {
         the_mtu_follows_the_underlay,
         an_underlay_is_known_by_its_name,
         a_spoke_in_use_does_not_go_to_another_lan,
+        a_pod_cannot_pass_for_a_lan,
         a_file_of_many_lans_is_built_at_once,
         a_file_that_is_being_written_takes_nothing_down,
         a_storm_of_changes_settles,
         tap_indices_are_on_disk_before_records_name_them,
-        killed_anywhere_while_it_builds,
         killed_anywhere_while_it_takes_down,
     ])
 }
@@ -221,6 +221,38 @@ fn a_spoke_in_use_does_not_go_to_another_lan() -> Outcome {
     Ok(())
 }
 
+fn a_pod_cannot_pass_for_a_lan() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    let a = joined(&worker, "a", "10.0.0.1/24")?;
+    let inside = worker.netns("/run/netns/lan1")?;
+    let port = inside.link_names()?.into_iter().find(|name| name.starts_with('+')).unwrap();
+    let alias = inside.link(&port)?.unwrap()["ifalias"].as_str().unwrap().to_owned();
+    // A pod that may change its own links gives them the marks of a LAN, and says that it uses a spoke.
+    let group = u32::from_be_bytes(*b"k8sl").to_string();
+    for lan in ["k8slan-system/lan1", "k8slan-system/gone"] {
+        a.exec(&["ip", "link", "set", "lo", "alias", &format!("k8slan:lan {lan}"), "group", &group])?;
+        let _ = a.ip("link add b type veth peer name +40000001");
+        for link in ["b", "+40000001"] {
+            a.exec(&["ip", "link", "set", link, "alias", &alias, "group", &group, "up"])?;
+        }
+        for restarted in [false, true] {
+            if restarted {
+                worker.stop_daemon()?;
+                worker.start_daemon()?;
+            }
+            worker.put(&LanFile::new("lan1", 7, &["a", "b", if restarted { "c" } else { "d" }]))?;
+            worker.ready(if restarted { "c" } else { "d" })?;
+            worker.ready("b")?;
+            assert!(a.link("net1")?.is_some() && a.link("b")?.is_some(), "{lan}: a pod's links were touched");
+            let status = worker.status(|_| true)?;
+            assert!(!status.contains("gone"), "{status}");
+        }
+    }
+    worker.pod("b")?.add("macvtap", "net1", &on_spoke("b"))?;
+    Ok(())
+}
+
 fn a_file_of_many_lans_is_built_at_once() -> Outcome {
     const LANS: u32 = 50;
     let (_switch, worker) = one_worker()?;
@@ -352,20 +384,6 @@ fn gone(node: &Node) -> Result<(), String> {
     if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left")) }
 }
 
-/// All links of the LAN as the kernel tells them, but for what differs from one to the next.
-fn shape(node: &Node) -> Result<Vec<Value>, Error> {
-    let mut links = node.netns("/run/netns/lan1")?.ip_json("-details link show")?;
-    for link in &mut links {
-        let link = link.as_object_mut().unwrap();
-        for field in
-            ["ifindex", "address", "linkinfo", "link_netnsid", "link_index", "link", "operstate", "broadcast"]
-        {
-            link.remove(field);
-        }
-    }
-    Ok(links)
-}
-
 /// The system calls that leave something behind.
 const CHANGING: &[&str] =
     &["mount", "openat", "renameat", "sendto", "umount2", "unlink", "unlinkat", "unshare", "write"];
@@ -418,37 +436,6 @@ fn lives(daemon: &mut Daemon, done: &impl Fn() -> Result<(), String>) -> Result<
             Err(_) => Err("the daemon does its work".to_owned()),
         }
     })?)
-}
-
-fn killed_anywhere_while_it_builds() -> Outcome {
-    needs("strace")?;
-    let (_switch, node) = node()?;
-    let (path, file) = (program("k8slan-device-plugin"), format!("{}/lan1.yaml", Worker::LANS));
-    let path = path.to_string_lossy();
-    let build = || -> Result<Vec<Value>, Stop> {
-        let daemon = node.spawn_daemon(&argv(&path, &node))?;
-        eventually(5 * SECOND, || ready(&node, "a").and_then(|()| ready(&node, "b")))?;
-        let shape = shape(&node)?;
-        node.run(|| std::fs::remove_file(&file)).unwrap();
-        eventually(5 * SECOND, || gone(&node))?;
-        daemon.terminate()?;
-        Ok(shape)
-    };
-    node.write(&file, lan().yaml())?;
-    let reference = build()?;
-    let deaths = die_everywhere(
-        &node,
-        || Ok(node.write(&file, lan().yaml())?),
-        || ready(&node, "a").and_then(|()| ready(&node, "b")),
-        || {
-            let built = build()?;
-            assert_eq!(built, reference, "what a killed daemon left was not finished");
-            Ok(())
-        },
-    )?;
-    println!("{deaths} deaths");
-    assert!(deaths > 30, "only {deaths} deaths: is the list of system calls right?");
-    Ok(())
 }
 
 fn killed_anywhere_while_it_takes_down() -> Outcome {

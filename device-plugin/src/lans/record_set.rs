@@ -152,3 +152,123 @@ pub(super) fn bridge(observed: &Observed) -> Option<IfName> {
         observed.links.iter().find(|link| link.is_ours() && matches!(link.kind, LinkKind::Bridge { .. }))?;
     bridge.if_name()
 }
+
+#[cfg(test)]
+mod tests {
+    use lan::LanSpec;
+
+    use super::*;
+    use crate::lans::decision::Refusal;
+
+    fn key(name: &str) -> LanKey {
+        format!("t/{name}").parse().unwrap()
+    }
+
+    fn lan(name: &str, ns: &str, spokes: &[&str]) -> Lan {
+        let spec: LanSpec = serde_json::from_value(serde_json::json!({
+            "ns": ns, "bridge": "br", "vxlan": "vx", "vni": 1, "defaultVxlanDev": "eth0", "spokes": spokes,
+            "allowedNamespaces": ["web"],
+        }))
+        .unwrap();
+        Lan::new(key(name), &spec).unwrap()
+    }
+
+    fn used(spoke: &str, ns: &str, of: &str) -> InUse {
+        InUse {
+            spoke: spoke.parse().unwrap(),
+            netns: ns.parse().unwrap(),
+            lan: Some(key(of)),
+            bridge: Some("br".parse().unwrap()),
+            who: "pod web/nginx".into(),
+        }
+    }
+
+    /// LANs that are built, and others' goals.
+    fn decisions(built: &[Lan], others: &[(&str, Goal)]) -> Decisions {
+        let mut decisions = Decisions::default();
+        for lan in built {
+            decisions.lans.insert(lan.key.clone(), Ok(lan.clone()));
+            decisions.namespaces.insert(lan.netns.clone(), Goal::Build(lan.key.clone()));
+        }
+        let others = others.iter().map(|(ns, goal)| (ns.parse().unwrap(), goal.clone()));
+        decisions.namespaces.extend(others);
+        decisions
+    }
+
+    type Records = BTreeMap<SpokeName, SpokeRecord>;
+
+    fn wanted(decisions: &Decisions, in_use: &[InUse], there: &Records, mtu: Option<u64>) -> Records {
+        let tap = |spoke: &SpokeName| TapIndex::try_from((1 << 30) + spoke.as_str().len() as u32).ok();
+        let state = |_: &Lan| mtu.map(|mtu| SpokeState::Ready { mtu: mtu.try_into().unwrap() });
+        let there = there.clone();
+        RecordSet { decisions, kubelet: false, in_use, there, tap: &tap, state: &state }.wanted()
+    }
+
+    fn of<'a>(records: &'a Records, spoke: &str) -> &'a SpokeRecord {
+        &records[&spoke.parse::<SpokeName>().unwrap()]
+    }
+
+    fn reason(record: &SpokeRecord) -> &str {
+        match &record.state {
+            SpokeState::NotReady { reason } => reason,
+            SpokeState::Ready { .. } => panic!("{record:?}"),
+        }
+    }
+
+    #[test]
+    fn a_built_lans_spokes_are_ready_and_nothing_is_promised_before() {
+        let built = decisions(&[lan("a", "n", &["p", "q"])], &[]);
+        let before = wanted(&built, &[], &Records::new(), None);
+        assert_eq!(reason(of(&before, "p")), "the LAN is being built");
+        let ready = wanted(&built, &[], &before, Some(1426));
+        assert_eq!(of(&ready, "q").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
+        assert_eq!(of(&ready, "q").allowed_namespaces.as_deref(), Some(&["web".to_owned()][..]));
+        // What was promised stays while the LAN is looked at again, but not for another bridge.
+        assert_eq!(wanted(&built, &[], &ready, None), ready);
+        let mut other = lan("a", "n", &["p"]);
+        other.bridge = "other".parse().unwrap();
+        reason(of(&wanted(&decisions(&[other], &[]), &[], &ready, None), "p"));
+    }
+
+    #[test]
+    fn a_spoke_that_nobody_wants_has_no_record_unless_a_pod_has_it() {
+        let there = wanted(&decisions(&[lan("a", "n", &["p"])], &[]), &[], &Records::new(), Some(1426));
+        let without = decisions(&[lan("a", "n", &[])], &[]);
+        assert_eq!(wanted(&without, &[], &there, Some(1426)), Records::new());
+        let held = wanted(&without, &[used("p", "n", "a")], &there, Some(1426));
+        assert!(reason(of(&held, "p")).contains("still used by pod web/nginx on LAN t/a"));
+        // Also without the record that was there.
+        let again = wanted(&without, &[used("p", "n", "a")], &Records::new(), Some(1426));
+        assert_eq!(of(&again, "p").allowed_namespaces, Some(Vec::new()));
+    }
+
+    #[test]
+    fn a_spoke_in_use_waits_wherever_it_is_wanted_next() {
+        let moved = decisions(&[lan("b", "m", &["p"])], &[("n", Goal::Remove)]);
+        let records = wanted(&moved, &[used("p", "n", "a")], &Records::new(), Some(1426));
+        assert_eq!(of(&records, "p").lan, key("a"));
+        assert!(reason(of(&records, "p")).contains("still used"));
+        assert_eq!(of(&wanted(&moved, &[], &records, Some(1426)), "p").lan, key("b"));
+        // Used where it belongs, it is as ready as any.
+        let home = wanted(&moved, &[used("p", "m", "b")], &Records::new(), Some(1426));
+        assert_eq!(of(&home, "p").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
+    }
+
+    #[test]
+    fn what_is_left_as_it_stands_takes_nobody_in() {
+        let there = wanted(&decisions(&[lan("a", "n", &["p"])], &[]), &[], &Records::new(), Some(1426));
+        let mut left = decisions(&[], &[("n", Goal::Leave("vni: nonsense".into()))]);
+        let refusal = Refusal { reason: "Invalid", message: "vni: nonsense".into() };
+        left.lans.insert(key("a"), Err(refusal));
+        for in_use in [&[][..], &[used("p", "n", "a")]] {
+            let records = wanted(&left, in_use, &there, None);
+            assert_eq!(reason(of(&records, "p")), "the LAN stands, but takes no pods: vni: nonsense");
+            assert_eq!(of(&records, "p").netns, of(&there, "p").netns);
+        }
+        // A spoke that somebody else has by now, and nobody uses, is that one's.
+        left.lans.insert(key("b"), Ok(lan("b", "m", &["p"])));
+        assert_eq!(of(&wanted(&left, &[], &there, Some(1426)), "p").lan, key("b"));
+        let used = wanted(&left, &[used("p", "n", "a")], &there, Some(1426));
+        assert!(reason(of(&used, "p")).contains("still used"));
+    }
+}
