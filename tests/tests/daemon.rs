@@ -231,10 +231,10 @@ fn a_pod_cannot_pass_for_a_lan() -> Outcome {
     // A pod that may change its own links gives them the marks of a LAN, and says that it uses a spoke.
     let group = u32::from_be_bytes(*b"k8sl").to_string();
     for lan in ["k8slan-system/lan1", "k8slan-system/gone"] {
-        a.exec(&["ip", "link", "set", "lo", "alias", &format!("k8slan:lan {lan}"), "group", &group])?;
-        let _ = a.ip("link add b type veth peer name +40000001");
+        a.exec(&["ip", "link", "set", "dev", "lo", "alias", &format!("k8slan:lan {lan}"), "group", &group])?;
+        let _ = a.ip("link add name b type veth peer name +40000001");
         for link in ["b", "+40000001"] {
-            a.exec(&["ip", "link", "set", link, "alias", &alias, "group", &group, "up"])?;
+            a.exec(&["ip", "link", "set", "dev", link, "alias", &alias, "group", &group, "up"])?;
         }
         for restarted in [false, true] {
             if restarted {
