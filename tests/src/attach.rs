@@ -1,5 +1,7 @@
+use std::net::IpAddr;
+
 use serde_json::{Value, json};
-use testnet::{Pod, Stop};
+use testnet::{CniCall, Pod, Stop};
 
 use crate::Worker;
 
@@ -19,4 +21,19 @@ pub fn joined<'a>(worker: &'a Worker, spoke: &str, address: &str) -> Result<Pod<
     pod.add("macvtap", "net1", &on_spoke(spoke))?;
     pod.ip(&format!("addr add {address} dev net1 nodad"))?;
     Ok(pod)
+}
+
+/// What a runtime says about a pod of this Kubernetes namespace.
+#[must_use]
+pub fn call_in(namespace: &str, pod: &Pod<'_>, ifname: &str, config: &Value) -> CniCall {
+    let call = pod.call(ifname, config);
+    let args = call.args.replace("K8S_POD_NAMESPACE=default;", &format!("K8S_POD_NAMESPACE={namespace};"));
+    CniCall { args, ..call }
+}
+
+/// The addresses of a result, without the lengths of their prefixes.
+#[must_use]
+pub fn addresses(result: &Value) -> Vec<IpAddr> {
+    let list = result["ips"].as_array().into_iter().flatten();
+    list.filter_map(|ip| ip["address"].as_str()?.split('/').next()?.parse().ok()).collect()
 }

@@ -3,18 +3,24 @@
 
 pub mod apiserver;
 mod attach;
+mod example;
 pub mod kubelet;
 mod lan_file;
 mod network;
 mod responder;
+mod router;
+mod service;
 mod traces;
 mod underlay;
 mod worker;
 
-pub use attach::{joined, on_spoke};
+pub use attach::{addresses, call_in, joined, on_spoke};
+pub use example::Example;
 pub use lan_file::LanFile;
 pub use network::Network;
 pub use responder::TaggedHost;
+pub use router::route;
+pub use service::{Heard, Session, call, serve};
 pub use traces::Traces;
 pub use underlay::underlay;
 pub use worker::Worker;

@@ -1,10 +1,11 @@
 //! Manifests are code: every YAML of `nad-examples/` is read by what reads it in a cluster.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
+use ipam_pool::PoolFile;
 use k8slan_tests::Network;
 use lan::Lan;
 use lan::manifest::{self, Document};
@@ -61,6 +62,37 @@ fn every_lan_is_valid() {
     assert!(lans > 0, "no LAN among the examples");
 }
 
+/// Each is read as on a node, and those of a folder lie beside one another.
+#[test]
+fn every_pool_is_valid() {
+    let mut pools: BTreeMap<PathBuf, Vec<PoolFile>> = BTreeMap::new();
+    for (path, text) in examples().into_iter().filter(|(path, _)| path.parent().unwrap().ends_with("pools")) {
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        let pool = PoolFile::parse(name, &text).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+        pools.entry(path.parent().unwrap().to_owned()).or_default().push(pool);
+    }
+    for (folder, pools) in &pools {
+        for (at, pool) in pools.iter().enumerate() {
+            for other in &pools[..at] {
+                pool.check_beside(other).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+            }
+        }
+    }
+    assert!(!pools.is_empty(), "no pool among the examples");
+}
+
+/// A network that names a pool names one of its folder.
+#[test]
+fn every_pool_that_is_named_is_there() {
+    for (path, object) in objects() {
+        let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap_or("{}")).unwrap();
+        if let Some(pool) = config["ipam"]["pool"].as_str() {
+            let file = path.parent().unwrap().join(format!("pools/{pool}.yaml"));
+            assert!(file.exists(), "{}: no {}", path.display(), file.display());
+        }
+    }
+}
+
 #[test]
 fn every_file_is_of_a_kind_that_is_tested() {
     let tested = ["LAN", "IPPool", "NetworkAttachmentDefinition", "Pod", "VirtualMachine"];
@@ -111,6 +143,10 @@ fn every_network_has_a_configuration_that_its_plugin_takes() {
                 let has_ipam = config.get("ipam").is_some();
                 let config: vlan_bridge::Config = serde_json::from_value(config).unwrap();
                 config.validate(has_ipam).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+            }
+            Some("macvtap") if config.get("master").is_some() => {
+                let config: macvtap::Config = serde_json::from_value(config).unwrap();
+                config.wanted(None).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
             }
             Some("macvtap") => {
                 // As the plugin gets it: with the device that Multus fills in.

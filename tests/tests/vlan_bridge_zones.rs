@@ -2,11 +2,11 @@
 //! zones; all from the files of `nad-examples/zones`.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use k8slan_tests::{Example, Session, route, serve};
 use serde_json::Value;
 use testnet::{Daemon, Node, Outcome, PacketSocket, Place, Pod, Stop, Switch, eventually, vlan_kernel};
 
@@ -24,15 +24,12 @@ fn check(condition: bool, what: impl Into<String>) -> Outcome {
 }
 
 fn file(name: &str) -> String {
-    std::fs::read_to_string(testnet::workspace().join("nad-examples/zones").join(name)).unwrap()
+    Example::named("zones").text(name).unwrap()
 }
 
 /// The configuration of a NetworkAttachmentDefinition, as Multus hands it on.
 fn network(name: &str) -> Value {
-    let object: Value = serde_saphyr::from_str(&file(&format!("nad-{name}.yaml"))).unwrap();
-    let mut config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap()).unwrap();
-    config["name"] = object["metadata"]["name"].clone();
-    config
+    Example::named("zones").network(&format!("nad-{name}.yaml"), name).unwrap()
 }
 
 fn words<'a>(program: &'a str, arguments: &'a str) -> Vec<&'a str> {
@@ -107,10 +104,7 @@ fn build() -> Result<Network, Stop> {
         bridge(host, "vlan add vid 1 pvid untagged self dev br0")?;
         host.ip("link set dev br0 up")?;
         host.ip(&format!("addr add 10.0.1.{}/24 dev br0", 11 + at))?;
-        host.write("/etc/k8slan/node.yaml", format!("nodeName: {}\n", host.name()))?;
-        for pool in ["lan", "mgmt", "iot", "dmz"] {
-            host.write(&format!("/var/lib/k8slan/pools.d/{pool}.yaml"), file(&format!("pools/{pool}.yaml")))?;
-        }
+        Example::named("zones").pools_to(host)?;
     }
     Ok(Network { switch, office, isp, hosts })
 }
@@ -164,51 +158,16 @@ fn the_port_table_holds(net: &Network) -> Outcome {
     Ok(())
 }
 
-/// A service on a place that answers each caller with his address and then what he says.
-fn serve(place: &Place) -> Outcome {
-    let listener = place.run(|| TcpListener::bind(("0.0.0.0", PORT)))?;
-    std::thread::spawn(move || {
-        for caller in listener.incoming().map_while(Result::ok) {
-            std::thread::spawn(move || echo(caller));
-        }
-    });
-    Ok(())
-}
-
-fn echo(mut caller: TcpStream) {
-    let Ok(peer) = caller.peer_addr() else { return };
-    let mut buffer = [0; 64];
-    let _ = caller.write_all(format!("{}\n", peer.ip()).as_bytes());
-    while let Ok(length @ 1..) = caller.read(&mut buffer) {
-        if caller.write_all(&buffer[..length]).is_err() {
-            break;
-        }
-    }
-}
-
 /// Calls a service; the address that it saw, or none if it cannot be reached.
 fn call(place: &Place, to: SocketAddr, patience: Duration) -> Result<Option<IpAddr>, Stop> {
-    place.run(|| -> Result<Option<IpAddr>, Stop> {
-        let mut stream = match TcpStream::connect_timeout(&to, patience) {
-            Ok(stream) => stream,
-            Err(error) if error.kind() == ErrorKind::TimedOut => return Ok(None),
-            Err(error) => return Err(Stop::Failed(format!("calling {to}: {error}"))),
-        };
-        stream.set_read_timeout(Some(Duration::from_secs(3)))?;
-        let mut line = String::new();
-        let mut byte = [0];
-        while stream.read(&mut byte)? == 1 && byte[0] != b'\n' {
-            line.push(char::from(byte[0]));
-        }
-        Ok(Some(line.parse().unwrap()))
-    })
+    Ok(k8slan_tests::call(place, to, patience)?.map(|heard| heard.by))
 }
 
 /// The ISP: DHCP on the WAN, and the Internet behind it.
 fn isp(node: &Node) -> Result<Daemon, Stop> {
     node.ip("addr add 203.0.113.1/24 dev eth0")?;
     node.ip("addr add 198.51.100.7/32 dev lo")?;
-    serve(node)?;
+    serve(node, PORT, "internet")?;
     Ok(node.spawn_daemon(&words(
         "dnsmasq",
         "--no-daemon --port=0 --conf-file=/dev/null --user=root --leasefile-ro --no-ping --interface=eth0 --bind-interfaces \
@@ -229,13 +188,7 @@ const UDHCPC: &str = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\n\
 fn router<'a>(host: &'a Node, own: u8, priority: u8) -> Result<Router<'a>, Stop> {
     let pod = host.pod(&format!("vyos{}", own - 1))?;
     pod.add(PLUGIN, "net1", &network("router"))?;
-    for (setting, value) in [
-        ("net/ipv4/ip_forward", "1"),
-        ("net/ipv4/conf/all/rp_filter", "0"),
-        ("net/ipv4/conf/default/rp_filter", "0"),
-    ] {
-        pod.run(|| std::fs::write(format!("/proc/sys/{setting}"), value))?;
-    }
+    route(&pod, &file("router/firewall.rules"))?;
     pod.ip(&format!("addr add 10.0.1.{own}/24 dev net1"))?;
     for (id, subnet) in [(10, "172.26.10"), (20, "10.0.20"), (30, "172.26.30")] {
         pod.ip(&format!("link add link net1 name net1.{id} type vlan id {id}"))?;
@@ -251,10 +204,8 @@ fn router<'a>(host: &'a Node, own: u8, priority: u8) -> Result<Router<'a>, Stop>
     let shown = pod.ip_json("addr show dev net1.91")?;
     let wan = shown[0]["addr_info"].as_array().unwrap().iter().find(|a| a["family"] == "inet").unwrap();
     let wan = wan["local"].as_str().unwrap().parse().unwrap();
-    let (rules, conf) = (format!("/run/firewall-{own}"), format!("/run/keepalived-{own}.conf"));
-    host.write(&rules, file("router/firewall.rules"))?;
+    let conf = format!("/run/keepalived-{own}.conf");
     host.write(&conf, file("router/keepalived.conf").replace("@PRIORITY@", &priority.to_string()))?;
-    pod.exec(&["iptables-legacy-restore", &rules])?;
     let net = format!("--net={}", pod.path());
     let pids = format!("-p /run/k{own}.pid -r /run/k{own}v.pid -c /run/k{own}c.pid");
     let arguments = format!("{net} keepalived -n -l -D -P -f {conf} {pids}");
@@ -294,7 +245,7 @@ fn zone<'a>(host: &'a Node, name: &'static str) -> Result<Zone<'a>, Stop> {
     }
     let result = host.cni(PLUGIN, "ADD", &call)?;
     let address = result["ips"][0]["address"].as_str().unwrap().split('/').next().unwrap().parse().unwrap();
-    serve(&pod)?;
+    serve(&pod, PORT, name)?;
     Ok(Zone { name, pod, address })
 }
 
@@ -334,19 +285,9 @@ fn the_policy_holds(zones: &[Zone<'_>], isp: &Node, wan: IpAddr) -> Outcome {
 /// Kills the first router under an established connection that is not translated; how long it was silent.
 fn takeover(zones: &[Zone<'_>], first: Router<'_>, second: &Router<'_>) -> Result<Duration, Stop> {
     let to = SocketAddr::new(zones[1].address, PORT);
-    let mut session = zones[0].pod.run(|| TcpStream::connect_timeout(&to, Duration::from_secs(3)))?;
-    session.set_read_timeout(Some(Duration::from_secs(20)))?;
-    session.set_nodelay(true)?;
-    let mut line = [0; 64];
-    let greeting = session.read(&mut line)?;
-    check(greeting > 1, "no greeting")?;
-    let mut say = |text: &[u8]| -> Outcome {
-        session.write_all(text)?;
-        let mut heard = vec![0; text.len()];
-        session.read_exact(&mut heard)?;
-        check(heard == text, "the session is garbled")
-    };
-    say(b"before")?;
+    let session = Session::open(&zones[0].pod, to, Duration::from_secs(3))?;
+    let mut session = session.ok_or_else(|| Stop::Failed(format!("no session with {to}")))?;
+    session.say(b"before")?;
     // The VM is gone at once: its process, its port, its links.
     let call = first.pod.call("net1", &network("router"));
     let host = first.pod.node();
@@ -354,13 +295,13 @@ fn takeover(zones: &[Zone<'_>], first: Router<'_>, second: &Router<'_>) -> Resul
     // The link first: what a dying keepalived would still say is not heard.
     first.pod.ip("link set dev net1 down")?;
     first.vrrp.kill()?;
-    say(b"after")?;
+    session.say(b"after")?;
     let silent = start.elapsed();
     eventually(Duration::from_secs(2), || match is_master(&second.pod) {
         true => Ok(()),
         false => Err("the second router has not all gateways".to_owned()),
     })?;
-    say(b"and on")?;
+    session.say(b"and on")?;
     host.cni(PLUGIN, "DEL", &call)?;
     Ok(silent)
 }

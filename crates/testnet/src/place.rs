@@ -137,7 +137,15 @@ impl Place {
     /// # Errors
     /// As [`Place::exec`].
     pub fn ip(&self, arguments: &str) -> Result<String, Error> {
-        let argv: Vec<&str> = std::iter::once("ip").chain(arguments.split_whitespace()).collect();
+        self.tool("ip", arguments)
+    }
+
+    /// A program with these arguments, split at white space.
+    ///
+    /// # Errors
+    /// As [`Place::exec`].
+    pub fn tool(&self, program: &str, arguments: &str) -> Result<String, Error> {
+        let argv: Vec<&str> = std::iter::once(program).chain(arguments.split_whitespace()).collect();
         self.exec(&argv)
     }
 
