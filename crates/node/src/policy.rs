@@ -15,8 +15,10 @@ pub struct Policy(BTreeMap<String, Allowed>);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Allowed {
+    /// Links of the node that a macvtap may be put on.
     #[serde(default)]
     masters: Vec<String>,
+    /// Named pools.
     #[serde(default)]
     pools: Vec<String>,
     /// The VLANs of each bridge; a bridge without any may be used by ports that speak of no VLAN.

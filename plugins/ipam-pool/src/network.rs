@@ -38,34 +38,49 @@ struct StatedVm {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Ipam {
+    /// A named pool in place of ranges: `/var/lib/k8slan/pools.d/<name>.yaml`. Many networks may name one.
     #[serde(default)]
     pool: Option<String>,
+    /// One address from each outer list; an inner list is one pool of ranges.
     #[serde(default)]
     ranges: Vec<Vec<RangeSpec>>,
+    /// A single range, in the words of older configurations: the link's subnet.
     #[serde(default)]
     subnet: Option<String>,
+    /// The first address of that range; the subnet's first usable one by default.
     #[serde(default)]
     range_start: Option<String>,
+    /// The last address of that range; the subnet's last usable one by default.
     #[serde(default)]
     range_end: Option<String>,
+    /// The gateway of that range: the subnet's first usable address by default, `none` where there is none.
     #[serde(default)]
     gateway: Option<String>,
+    /// Routes for the pod.
     #[serde(default)]
     routes: Vec<Route>,
+    /// A file in the form of resolv.conf that says how names are resolved; counts more than `dns`.
     #[serde(default)]
     resolv_conf: Option<String>,
+    /// How names are resolved.
     #[serde(default)]
     dns: Option<Dns>,
+    /// Addresses, ranges (`10.0.0.5-10.0.0.9`) and subnets that are not handed out.
     #[serde(default)]
     exclude: Vec<String>,
+    /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
     #[serde(default)]
     reservations: Reservations,
+    /// Who keeps an address over restarts: nobody (the default), the pod of that name, or the virtual machine.
     #[serde(default)]
     sticky: Option<Sticky>,
+    /// How long a released address rests before it is handed out again; `0s` by default.
     #[serde(default)]
     cooldown: Option<Timespan>,
+    /// Which address is next: `oldest` (the default: never used ones ascending, then the one that rests longest) or `lowest`.
     #[serde(default)]
     order: Option<Order>,
+    /// Ask the wire whether somebody has the address before it is used.
     #[serde(default, deserialize_with = "Probe::parse")]
     probe: Option<Probe>,
     #[serde(flatten)]

@@ -174,23 +174,33 @@ struct Metadata {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Spec {
+    /// The ranges of the pool, of both families if you like.
     ranges: Vec<RangeSpec>,
+    /// Each node's own part, by node name: addresses, ranges and subnets. The file is the same on every node.
     #[serde(default)]
     nodes: Option<BTreeMap<String, Vec<String>>>,
+    /// `host`: every host has the whole pool for itself, since the networks that use it end at the host.
     #[serde(default)]
     scope: Option<String>,
+    /// Pools of different domains may overlap.
     #[serde(default)]
     routing_domain: Option<String>,
+    /// The pool says what the addresses are for, and hands out none; parts of it may be pools.
     #[serde(default)]
     inventory: bool,
+    /// Addresses, ranges (`10.0.0.5-10.0.0.9`) and subnets that are not handed out.
     #[serde(default)]
     exclude: Vec<String>,
+    /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
     #[serde(default)]
     reservations: Reservations,
+    /// Who keeps an address over restarts, where the network does not say.
     #[serde(default)]
     sticky: Option<Sticky>,
+    /// How long a released address rests before it is handed out again; `0s` by default.
     #[serde(default)]
     cooldown: Timespan,
+    /// Which address is next: `oldest` (the default: never used ones ascending, then the one that rests longest) or `lowest`.
     #[serde(default)]
     order: Order,
 }

@@ -30,10 +30,10 @@ pub struct Config {
     /// Receive every frame, also those for other MAC addresses.
     #[serde(default)]
     pub promisc_mode: bool,
-    /// The owner of `/dev/tapN` (a number), libvirt's 107 by default.
+    /// The owner of `/dev/tapN`, a number; libvirt's in KubeVirt's images.
     #[serde(default = "libvirt")]
     pub owner: u32,
-    /// The group of `/dev/tapN` (a number), libvirt's 107 by default.
+    /// The group of `/dev/tapN`, a number; libvirt's in KubeVirt's images.
     #[serde(default = "libvirt")]
     pub group: u32,
 }
