@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use net_types::{IfName, MacAddr, VlanId, VlanSet};
 use netplumb::{
-    Bridge, BridgeMember, BridgeVlans, GuardState, LinkKind, Netlink, Netns, Nftables, PortGuard,
+    Bridge, BridgeMember, BridgeVlans, LinkKind, Netlink, Netns, Nftables, PortGuard, RuleState,
     VlanFiltering, VlanLink, VlanProtocol,
 };
 use testnet::{Node, Outcome, PacketSocket, Stop, vlan_kernel};
@@ -184,17 +184,17 @@ fn guards_come_and_go_whole() -> Outcome {
         addresses: (last > 1).then(|| vec!["10.0.0.1".parse().unwrap()]),
     };
     nft.unguard(&name("p1"))?;
-    check(nft.guard_state(&guard("p1", 1))? == GuardState::Absent, "a guard is there at first")?;
+    check(nft.guard_state(&guard("p1", 1))? == RuleState::Absent, "a guard is there at first")?;
     nft.guard(&guard("p1", 1))?;
     nft.guard(&guard("p2", 2))?;
-    check(nft.guard_state(&guard("p1", 1))? == GuardState::InPlace, "p1 is not guarded")?;
-    check(nft.guard_state(&guard("p2", 2))? == GuardState::InPlace, "p2 is not guarded")?;
-    check(nft.guard_state(&guard("p2", 3))? == GuardState::Different, "another guard is taken for it")?;
+    check(nft.guard_state(&guard("p1", 1))? == RuleState::InPlace, "p1 is not guarded")?;
+    check(nft.guard_state(&guard("p2", 2))? == RuleState::InPlace, "p2 is not guarded")?;
+    check(nft.guard_state(&guard("p2", 3))? == RuleState::Different, "another guard is taken for it")?;
     nft.guard(&guard("p1", 5))?;
-    check(nft.guard_state(&guard("p1", 5))? == GuardState::InPlace, "p1 is not replaced")?;
+    check(nft.guard_state(&guard("p1", 5))? == RuleState::InPlace, "p1 is not replaced")?;
     check(nft.guarded()?.unwrap().len() == 2, format!("{:?}", nft.guarded()?))?;
     node.exec(&["nft", "add rule bridge k8slan p1 counter"])?;
-    check(nft.guard_state(&guard("p1", 5))? == GuardState::Different, "a rule too many is not seen")?;
+    check(nft.guard_state(&guard("p1", 5))? == RuleState::Different, "a rule too many is not seen")?;
     nft.unguard(&name("p1"))?;
     nft.unguard(&name("p1"))?;
     check(nft.guarded()? == Some(vec![name("p2")]), format!("{:?}", nft.guarded()?))?;

@@ -1,12 +1,14 @@
-//! The pod's side of an attachment, which every main plugin needs: the MAC address, the addresses and
-//! routes that the IPAM plugin gave, announcements, and taking everything back when a step fails.
+//! The pod's side of an attachment, which every main plugin needs: who asks, the MAC address, the addresses
+//! and routes that the IPAM plugin gave, announcements, and taking everything back when a step fails.
 
+mod call;
 mod conflict;
 mod launcher;
 mod mac;
 mod pod_link;
 mod undo;
 
+pub use call::{Call, CallError};
 pub use conflict::{CONFLICTS, ConflictError, Probing};
 pub use launcher::is_launcher_link;
 pub use mac::stable_mac;

@@ -1,9 +1,10 @@
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use cni::{AddResult, IpConfig};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
-use netplumb::{Netlink, Netns, NewAddress, Route, announce_from_now, announce_own};
+use netplumb::{Conf, Errno, Netlink, Netns, NewAddress, Route, Sysctl, announce_from_now, announce_own};
 
 /// An interface in a pod, made and up, that gets what the IPAM plugin answered.
 #[derive(Clone, Copy)]
@@ -29,6 +30,12 @@ pub enum PodError {
     /// No address that nobody else has.
     #[error(transparent)]
     Conflict(#[from] crate::ConflictError),
+    /// Duplicate address detection did not come to an end.
+    #[error("interface {ifname} is still looking whether others have its addresses after {} s", PATIENCE.as_secs())]
+    StillTentative {
+        /// The interface.
+        ifname: IfName,
+    },
     /// CHECK: an address is missing.
     #[error(
         "interface {ifname} has no address {address}, which was promised: delete the pod, so that it is attached anew"
@@ -39,7 +46,7 @@ pub enum PodError {
         /// The address.
         address: IpNetwork,
     },
-    /// CHECK: an address is there, but another host has it too.
+    /// An address is there, but another host has it too.
     #[error("address {address} of interface {ifname} is not used: another host on this network has it")]
     Duplicate {
         /// The interface.
@@ -62,6 +69,10 @@ pub enum PodError {
     },
 }
 
+/// How long IPv6 may look for duplicates, as in the reference plugins.
+const PATIENCE: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_millis(20);
+
 impl PodLink<'_> {
     /// Sets addresses and routes, and tells the neighbours.
     ///
@@ -83,17 +94,84 @@ impl PodLink<'_> {
         Ok(())
     }
 
+    /// Like [`Self::configure`], but IPv6 addresses are used only when the kernel has looked for others that have
+    /// them (RFC 4862, section 5.4), which takes a second or two.
+    ///
+    /// # Errors
+    /// As [`Self::configure`], or another host has an address.
+    pub fn configure_detecting(&self, result: &AddResult) -> Result<(), PodError> {
+        let settings = ["accept_dad", "enhanced_dad"].map(|setting| (self.setting(setting), "1"));
+        self.netns.sysctl_set_all(&settings)?;
+        if !result.ips.is_empty() {
+            announce_from_now(self.netns, self.name)?;
+        }
+        self.add_addresses(&result.ips, false)?;
+        self.wait_for_detection()?;
+        self.add_routes(result)?;
+        if result.ips.iter().any(|ip| ip.address.is_ipv4()) {
+            announce_own(self.netlink, self.index, self.mac)?;
+        }
+        Ok(())
+    }
+
     /// Like [`Self::configure`], without telling the neighbours: for a guest that answers for its addresses
     /// itself, and whose other self may still have them.
     ///
     /// # Errors
     /// As [`Self::configure`].
     pub fn configure_silently(&self, result: &AddResult) -> Result<(), PodError> {
-        for ip in &result.ips {
+        self.add_addresses(&result.ips, true)?;
+        self.add_routes(result)
+    }
+
+    fn add_addresses(&self, ips: &[IpConfig], nodad: bool) -> Result<(), PodError> {
+        for ip in ips {
             let mut address = NewAddress::new(ip.address);
-            address.nodad = true;
-            self.netlink.add_address(self.index, &address)?;
+            address.nodad = nodad;
+            match self.netlink.add_address(self.index, &address) {
+                // A runtime without IPv6 of its own switches it off in every sandbox.
+                Err(error) if ip.address.is_ipv6() && error.errno() == Some(Errno::EACCES) => {
+                    self.enable_ipv6()?;
+                    self.netlink.add_address(self.index, &address)?;
+                }
+                done => done?,
+            }
         }
+        Ok(())
+    }
+
+    /// On the interface, and on the loopback, over which the pod talks to its own addresses.
+    fn enable_ipv6(&self) -> Result<(), PodError> {
+        self.netns.sysctl_set(&self.setting("disable_ipv6"), "0")?;
+        if let Ok(lo) = "lo".parse() {
+            self.netns.sysctl_set(&Sysctl::ipv6(Conf::Link(&lo), "disable_ipv6"), "0")?;
+        }
+        Ok(())
+    }
+
+    fn setting(&self, setting: &'static str) -> Sysctl {
+        Sysctl::ipv6(Conf::Link(self.name), setting)
+    }
+
+    /// Waits until no IPv6 address of the interface is tentative.
+    fn wait_for_detection(&self) -> Result<(), PodError> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let addresses = self.netlink.addresses(Some(self.index))?;
+            if let Some(duplicate) = addresses.iter().find(|have| have.dad_failed) {
+                return Err(PodError::Duplicate { ifname: self.name.clone(), address: duplicate.address });
+            }
+            if !addresses.iter().any(|have| have.tentative) {
+                return Ok(());
+            }
+            if Instant::now() > end {
+                return Err(PodError::StillTentative { ifname: self.name.clone() });
+            }
+            std::thread::sleep(PAUSE);
+        }
+    }
+
+    fn add_routes(&self, result: &AddResult) -> Result<(), PodError> {
         for route in &result.routes {
             match self.netlink.add_route(&self.route(route, &result.ips)) {
                 Err(error) if !error.is_exists() => return Err(error.into()),

@@ -4,7 +4,7 @@
 //! * [`Netlink`]: a blocking netlink socket inside a namespace, used from anywhere. Links, addresses,
 //!   routes, neighbours.
 //! * [`Sysctl`]: settings below `/proc/sys/net` of a namespace.
-//! * [`Nftables`]: guards against forged addresses on bridge ports.
+//! * [`Nftables`]: guards against forged addresses on bridge ports, and masquerading.
 //! * [`announce`] and [`probe`]: telling a LAN where an address is, and asking whether it is taken.
 //! * [`tap_device`]: the character device of a macvtap.
 //! * `Monitor` (feature `monitor`): what changes in a namespace, as a stream of events.
@@ -44,7 +44,7 @@ pub use monitor::{Event, Groups, Monitor};
 pub use neighbour::{FdbEntry, Neighbour};
 pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId};
-pub use nft::{GuardState, Nftables, PortGuard};
+pub use nft::{Masquerade, Nftables, PortGuard, RuleState};
 pub use nix::errno::Errno;
 pub use probe::{ProbeTiming, Taken, probe};
 pub use route::Route;

@@ -9,11 +9,10 @@ use netplumb::{Conf, Errno, Link, LinkChange, LinkKind, Macvtap, Netlink, Netns,
 use node::LINK_GROUP;
 
 use crate::base::{Base, Host};
-use crate::call::Call;
 use crate::device::{Claim, Moved};
 use crate::lan_side::LanSide;
 use crate::tap::{self, Tap};
-use crate::{Config, Error};
+use crate::{Call, Config, Error};
 
 /// Attaches the pod. Whatever fails, nothing of it stays.
 ///

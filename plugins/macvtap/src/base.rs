@@ -6,10 +6,9 @@ use net_types::{Attach, SpokeName};
 use netplumb::{Link, LinkKind, Netlink, Netns};
 use node::{Lock, Paths, Resource};
 
-use crate::Error;
-use crate::call::Call;
 use crate::config::{Config, Wanted};
 use crate::lan_side::{self, LanSide};
+use crate::{Call, Error};
 
 /// What an attachment stands on.
 pub(crate) enum Base {

@@ -8,11 +8,10 @@ use net_types::{Attach, MacvtapMode};
 use netplumb::{Conf, Link, LinkKind, Netlink, Sysctl, tap_device};
 
 use crate::base::{Named, named};
-use crate::call::Call;
 use crate::config::Wanted;
 use crate::device::{MODE, leads_to, look, node_path};
 use crate::lan_side::LanSide;
-use crate::{Config, Error, add};
+use crate::{Call, Config, Error, add};
 
 /// Verifies the attachment: the interface and the link below it, the device node, addresses and routes, the LAN's
 /// side, and the IPAM plugin's lease.

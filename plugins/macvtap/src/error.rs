@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use cni::{Code, PluginError};
 use net_types::{Attach, IfName, MacAddr, MacvtapMode, SpokeName};
 use netplumb::Errno;
-use node::{Attachment, ConfigError, LockError, PolicyError, SafeDirError, TagError};
+use node::{Attachment, ConfigError, LockError, PolicyError, SafeDirError};
 
 use crate::device::DeviceError;
 
@@ -16,9 +16,9 @@ pub enum Error {
     /// The kernel refused a network operation.
     #[error(transparent)]
     Net(#[from] netplumb::Error),
-    /// `CNI_NETNS` leads to something else than a network namespace.
-    #[error("CNI_NETNS takes the path of a network namespace")]
-    NoNamespace(#[source] netplumb::Error),
+    /// Who asks, or where, cannot be used.
+    #[error(transparent)]
+    Call(#[from] attach::CallError),
     /// The pod's addresses and routes.
     #[error(transparent)]
     Addresses(Box<cni::Undone<attach::PodError>>),
@@ -34,9 +34,6 @@ pub enum Error {
     /// Another program works on the same spoke.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The attachment's identity does not fit on a link.
-    #[error(transparent)]
-    Tag(#[from] TagError),
     /// The node's policy says no.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -313,7 +310,7 @@ impl PluginError for Error {
     fn code(&self) -> Code {
         match self {
             Self::Cni(error) => error.code(),
-            Self::NoNamespace(_) => Code::ENVIRONMENT,
+            Self::Call(error) => error.code(),
             Self::NothingWanted
             | Self::SeveralWanted(_)
             | Self::AttachDiffers { .. }
@@ -323,8 +320,7 @@ impl PluginError for Error {
             | Self::NoMaster(_)
             | Self::PassthruMac { .. }
             | Self::MtuTooLarge { .. }
-            | Self::NodeConfig(_)
-            | Self::Tag(_) => Code::INVALID_CONFIG,
+            | Self::NodeConfig(_) => Code::INVALID_CONFIG,
             Self::NoDevice(_)
             | Self::NoSpoke(_)
             | Self::NotReady { .. }

@@ -10,8 +10,7 @@ use net_types::{IfName, Mtu, SpokeName};
 use netplumb::{Link, LinkChange, Netlink, Netns, PortChange, Veth, VethEnd};
 use node::{Attachment, LINK_GROUP, Lock, NetworkId, Paths, SafeDir, parse_lan_tag};
 
-use crate::Error;
-use crate::call::Call;
+use crate::{Call, Error};
 
 /// How long a port may take from its carrier to forwarding.
 const SETTLES: Duration = Duration::from_millis(50);

@@ -11,7 +11,6 @@
 
 mod add;
 mod base;
-mod call;
 mod check;
 mod config;
 mod del;
@@ -28,6 +27,9 @@ use cni::{AddResult, Plugin, Request, Target, ValidAttachment};
 pub use config::{Config, Wanted};
 pub use device::DeviceError;
 pub use error::Error;
+
+/// A request about one attachment.
+type Call<'a> = attach::Call<'a, Config>;
 
 /// The plugin.
 #[derive(Clone, Copy, Debug)]

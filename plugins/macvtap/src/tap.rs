@@ -5,10 +5,9 @@ use net_types::{IfName, MacvtapMode};
 use netplumb::{DevNum, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
 use sha2::{Digest, Sha256};
 
-use crate::Error;
 use crate::add::Made;
-use crate::call::Call;
 use crate::device::{self, Access, Claim, DeviceError, Given, Minors, Moved, look, node_path};
+use crate::{Call, Error};
 
 /// How often another minor is asked for.
 const TRIES: usize = 64;

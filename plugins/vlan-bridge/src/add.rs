@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use attach::{PodLink, stable_mac};
-use cni::{AddResult, Interface, Request, Route, Target};
+use cni::{AddResult, Delegated, Interface, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
 use netplumb::{BridgeVlans, LinkChange, Netns, Sysctl};
@@ -13,7 +13,7 @@ use crate::bridge::Bridge;
 use crate::call::Call;
 use crate::port::{self, Port};
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::{Config, Error, guard, leg, remove, uplink};
+use crate::{Config, Error, guard, leg, masquerade, remove, uplink};
 
 /// Attaches the pod. Whatever fails, nothing of it stays.
 ///
@@ -75,7 +75,7 @@ impl Attaching<'_> {
         let config = &call.request.config;
         self.clear(lock)?;
         // Look first: nothing is changed by a configuration that does not fit.
-        let bridge = Bridge::look(&call.host, &config.bridge)?;
+        let bridge = Bridge::find(&call.host, config)?;
         let uplinks = uplink::find(&call.host, bridge.as_ref(), config)?;
         if let Some(bridge) = &bridge {
             bridge.suits(&call.host, config, self.vlans.is_some())?;
@@ -85,18 +85,19 @@ impl Attaching<'_> {
             None => stable_mac(&[
                 "vlan-bridge",
                 call.request.network.as_str(),
-                &call.owner(),
+                &call.owner(true),
                 call.target.ifname.as_str(),
             ]),
         };
         let ours = bridge.as_ref().is_none_or(Bridge::is_ours);
         let mut record = PortRecord {
-            attachment: call.attachment.tag()?,
+            attachment: call.tag.clone(),
             bridge: config.bridge.clone(),
             vlans: None,
             uplinks: Vec::new(),
             legs: Vec::new(),
             guard: guard::wanted(config, mac, &[]),
+            masquerade: Vec::new(),
         };
         let mut adds = Vec::new();
         if let Some(vlans) = &self.vlans {
@@ -126,7 +127,7 @@ impl Attaching<'_> {
             return Ok(());
         }
         let stands = call.host.link_by_name(&self.name)?.is_some_and(|link| link.up);
-        if stands && call.pod.link_by_name(&call.target.ifname)?.is_some() {
+        if stands && call.netlink.link_by_name(&call.target.ifname)?.is_some() {
             return Err(Error::InterfaceExists(call.target.ifname.clone()));
         }
         remove::take_away(&call.host, self.store, &self.name, Some(&call.request.config.bridge), lock)
@@ -172,7 +173,7 @@ impl Attaching<'_> {
         if let Some(guard) = &record.guard {
             guard::put(store, &self.name, guard)?;
         }
-        port::open(call, port.index, &call.attachment)?;
+        port::open(call, port.index)?;
         let bridge_mac = bridge.link.mac;
         Ok(Made { bridge, bridge_mac, port, mac, mtu })
     }
@@ -183,15 +184,14 @@ impl Attaching<'_> {
         let config = &call.request.config;
         if !config.disable_container_interface {
             let up = LinkChange { up: Some(true), ..LinkChange::default() };
-            call.pod.set_link(made.port.pod_index, &up)?;
+            call.netlink.set_link(made.port.pod_index, &up)?;
         }
         let Some(ipam) = call.request.ipam() else {
             self.legs(made, &[])?;
             return Ok(self.result(made, AddResult::default()));
         };
-        let delegated = ipam.add()?;
-        let answer = delegated.result().clone();
-        match self.configure(made, answer) {
+        let mut delegated = ipam.add()?;
+        match self.configure(made, &mut delegated) {
             Ok(result) => {
                 let _ = delegated.keep();
                 Ok(result)
@@ -203,9 +203,15 @@ impl Attaching<'_> {
         }
     }
 
-    fn configure(&self, made: &Made, mut answer: AddResult) -> Result<AddResult, Error> {
+    fn configure(&self, made: &Made, delegated: &mut Delegated<'_>) -> Result<AddResult, Error> {
         let call = self.call;
         let config = &call.request.config;
+        let link = pod_link(call, made.port.pod_index, made.mac);
+        // A guest asks itself, and during a migration its other self would answer.
+        if !call.is_for_a_guest() {
+            link.settle(delegated, &call.request.stdin).map_err(attach::PodError::from)?;
+        }
+        let mut answer = delegated.result().clone();
         let mut gateways = Vec::new();
         if config.is_gateway() {
             for ip in &mut answer.ips {
@@ -226,23 +232,41 @@ impl Attaching<'_> {
             }
         }
         self.legs(made, &gateways)?;
-        if config.ipspoofchk {
-            let addresses: Vec<IpAddr> = answer.ips.iter().map(|ip| ip.address.ip()).collect();
-            let guard = guard::wanted(config, made.mac, &addresses);
-            let _lock = self.store.lock(&config.bridge)?;
-            if let (Some(mut record), Some(guard)) = (self.store.read(&self.name)?, guard) {
-                record.guard = Some(guard.clone());
-                self.store.write(&self.name, &record)?;
-                guard::put(self.store, &self.name, &guard)?;
-            }
+        self.netfilter(made, &answer)?;
+        if call.is_for_a_guest() {
+            // A guest answers for its addresses itself, and during a migration its other self still has them.
+            link.configure_silently(&answer)?;
+        } else if config.enabledad {
+            link.configure_detecting(&answer)?;
+        } else {
+            link.configure(&answer)?;
         }
-        let result = self.result(made, answer);
-        let link = pod_link(call, made.port.pod_index, made.mac);
-        // A guest answers for its addresses itself, and during a migration its other self still has them.
-        let configured =
-            if call.is_for_a_guest() { link.configure_silently(&result) } else { link.configure(&result) };
-        configured.map_err(Error::Pod)?;
-        Ok(result)
+        Ok(self.result(made, answer))
+    }
+
+    /// What the node's netfilter does about the pod's addresses.
+    fn netfilter(&self, made: &Made, answer: &AddResult) -> Result<(), Error> {
+        let config = &self.call.request.config;
+        let addresses: Vec<IpNetwork> = answer.ips.iter().map(|ip| ip.address).collect();
+        let masquerade = if config.ip_masq { addresses.as_slice() } else { &[] };
+        if !config.ipspoofchk && masquerade.is_empty() {
+            return Ok(());
+        }
+        let _lock = self.store.lock(&config.bridge)?;
+        let Some(mut record) = self.store.read(&self.name)? else { return Ok(()) };
+        if config.ipspoofchk {
+            let addresses: Vec<IpAddr> = addresses.iter().map(IpNetwork::ip).collect();
+            record.guard = guard::wanted(config, made.mac, &addresses);
+        }
+        record.masquerade = masquerade.to_vec();
+        self.store.write(&self.name, &record)?;
+        if let Some(guard) = record.guard.filter(|_| config.ipspoofchk) {
+            guard::put(self.store, &self.name, &guard)?;
+        }
+        if !masquerade.is_empty() {
+            masquerade::put(self.store, &self.name, masquerade)?;
+        }
+        Ok(())
     }
 
     /// The node's own legs.
@@ -298,8 +322,10 @@ impl Attaching<'_> {
             ip
         }));
         result.routes.extend(answer.routes);
-        if result.dns == cni::Dns::default() {
-            result.dns = answer.dns;
+        // As in the reference plugin: what the network says counts before what the IPAM plugin says.
+        let said = [&call.request.dns, &answer.dns].into_iter().find(|dns| **dns != cni::Dns::default());
+        if let Some(dns) = said {
+            result.dns = dns.clone();
         }
         result
     }
@@ -307,7 +333,7 @@ impl Attaching<'_> {
 
 /// The pod's interface, for addresses and routes.
 pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodLink<'a> {
-    PodLink { netns: &call.netns, netlink: &call.pod, index, name: &call.target.ifname, mac }
+    PodLink { netns: &call.netns, netlink: &call.netlink, index, name: &call.target.ifname, mac }
 }
 
 /// The first host's address of a subnet, which is its gateway where nobody says another.

@@ -2,8 +2,8 @@
 
 use net_types::{IfName, Mtu, VlanId};
 use netplumb::{
-    Bridge as NewBridge, BridgeChange, BridgeInfo, BridgeVlans, Link, LinkChange, LinkKind, Master, Netlink,
-    VlanFiltering,
+    Bridge as NewBridge, BridgeChange, BridgeInfo, BridgeVlans, Conf, Link, LinkChange, LinkKind, Master,
+    Netlink, Netns, Sysctl, VlanFiltering,
 };
 use node::LINK_GROUP;
 
@@ -33,6 +33,17 @@ impl Bridge {
                 Ok(Some(Self { name: name.clone(), index: link.index, info: info.clone(), link }))
             }
             other => Err(Error::NotABridge { name: name.clone(), kind: kind(other) }),
+        }
+    }
+
+    /// The bridge of a configuration; none if ADD is to make it.
+    ///
+    /// # Errors
+    /// A link of another kind has the name, or the bridge is missing and not to be made.
+    pub(crate) fn find(host: &Netlink, config: &Config) -> Result<Option<Self>, Error> {
+        match Self::look(host, &config.bridge)? {
+            None if !config.create_bridge => Err(Error::NoBridge(config.bridge.clone())),
+            found => Ok(found),
         }
     }
 
@@ -70,6 +81,7 @@ impl Bridge {
             Err(error) if error.is_exists() => return Err(Error::BridgeAppeared(config.bridge.clone())),
             created => created?,
         };
+        ignore_routers(&config.bridge)?;
         let change = LinkChange {
             alias: Some(TAG.to_owned()),
             up: Some(true),
@@ -179,6 +191,13 @@ impl Bridge {
         }
         Ok(())
     }
+}
+
+/// Before a link of the node comes up where pods are: the node takes no route and no address from a router
+/// advertisement that one of them sends.
+pub(crate) fn ignore_routers(link: &IfName) -> Result<(), Error> {
+    Netns::current()?.sysctl_set(&Sysctl::ipv6(Conf::Link(link), "accept_ra"), "0")?;
+    Ok(())
 }
 
 /// Whether this plugin made a link: its group says so from birth, its alias soon after.

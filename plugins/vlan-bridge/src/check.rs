@@ -1,12 +1,12 @@
 //! CHECK: whether everything is as ADD promised.
 
 use cni::{AddResult, Request, Target};
-use netplumb::{BridgeVlans, GuardState, Link, Nftables};
+use netplumb::{BridgeVlans, Link, Nftables, RuleState};
 
 use crate::bridge::Bridge;
 use crate::call::Call;
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::{Config, Error, add, leg};
+use crate::{Config, Error, add, leg, masquerade};
 
 /// Verifies the attachment: the pod's interface, the port and what it carries, the bridge, uplinks, guard, the
 /// node's legs, addresses and routes, and the IPAM plugin's lease.
@@ -21,8 +21,10 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     let store = RecordStore::open(&call.node.paths())?;
     let record = store.read(&name)?.ok_or_else(|| mismatch("the record of the port", "missing", "one"))?;
     let missing = |what: String| Error::mismatch(what, "missing", "there");
-    let link =
-        call.pod.link_by_name(ifname)?.ok_or_else(|| missing(format!("interface {ifname} in the pod")))?;
+    let link = call
+        .netlink
+        .link_by_name(ifname)?
+        .ok_or_else(|| missing(format!("interface {ifname} in the pod")))?;
     let port = call.host.link_by_name(&name)?.ok_or_else(|| missing(format!("port {name}")))?;
     interface(&call, &link, promised)?;
     same("the link at the other end of the port", port.lower.unwrap_or(0), link.index)?;
@@ -35,19 +37,18 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     }
     if let Some(guard) = &record.guard {
         let state = Nftables::open_current()?.guard_state(&guard.of_port(&name))?;
-        let shown = match state {
-            GuardState::InPlace => "in place",
-            GuardState::Absent => "gone",
-            GuardState::Different => "changed",
-        };
-        same("the spoof check of the port", shown, "in place")?;
+        same("the spoof check of the port", shown(state), "in place")?;
+    }
+    if !record.masquerade.is_empty() {
+        let state = masquerade::state(&name, &record.masquerade)?;
+        same("the masquerading of the pod's addresses", shown(state), "in place")?;
     }
     for recorded in &record.legs {
         let standing = if leg::stands(&call.host, recorded)? { "there" } else { "missing" };
         same(&leg::shown(&recorded.link, recorded.address), standing, "there")?;
     }
     if let Some(mac) = link.mac {
-        add::pod_link(&call, link.index, mac).verify(&own(promised, ifname.as_str()))?;
+        add::pod_link(&call, link.index, mac).verify(&own(promised, ifname.as_str())).map_err(Error::Pod)?;
     }
     if let Some(ipam) = request.ipam() {
         ipam.check()?;
@@ -60,6 +61,11 @@ fn own(promised: &AddResult, ifname: &str) -> AddResult {
     let mut own = promised.clone();
     let at = promised.interfaces.iter().position(|i| i.sandbox.is_some() && i.name == ifname);
     own.ips.retain(|ip| ip.interface.is_none() || ip.interface == at);
+    if promised.interfaces.iter().filter(|i| i.sandbox.is_some()).count() > 1 {
+        // A result does not say through which interface a route goes; its gateway does.
+        own.routes
+            .retain(|route| route.gw.is_some_and(|gw| own.ips.iter().any(|ip| ip.address.contains(gw))));
+    }
     own
 }
 
@@ -88,7 +94,7 @@ fn on_bridge(call: &Call<'_>, bridge: &Bridge, name: &net_types::IfName, port: &
     let of = |what: &str| format!("{what} of port {name}");
     same(&of("bridge"), port.master.unwrap_or(0), bridge.index)?;
     same(&of("state"), state(port.up), "up")?;
-    same(&of("owner"), port.alias.clone().unwrap_or_default(), call.attachment.tag()?)?;
+    same(&of("owner"), port.alias.clone().unwrap_or_default(), &*call.tag)?;
     let treated = port.port.clone().unwrap_or_default();
     same(&of("isolation"), treated.isolated, config.port_isolation)?;
     same(&of("hairpin mode"), treated.hairpin, config.hairpin_mode)?;
@@ -129,6 +135,14 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
         }
     }
     Ok(())
+}
+
+fn shown(state: RuleState) -> &'static str {
+    match state {
+        RuleState::InPlace => "in place",
+        RuleState::Absent => "gone",
+        RuleState::Different => "changed",
+    }
 }
 
 fn state(up: bool) -> &'static str {

@@ -89,10 +89,14 @@ pub struct Config {
     /// The node has a link of its own in the pod's VLAN.
     #[serde(default)]
     pub host: bool,
-    /// Masquerading; not served yet.
+    /// What leaves the pod's network gets the node's address.
     #[serde(default)]
     pub ip_masq: bool,
-    /// Duplicate address detection; not served yet.
+    /// The reference plugin's choice between two programs. Here it is always nftables, and no program is
+    /// started, so either is taken and makes no difference.
+    #[serde(default)]
+    pub ip_masq_backend: Option<MasqueradeBackend>,
+    /// IPv6 addresses are used only when nobody else has them.
     #[serde(default)]
     pub enabledad: bool,
     /// The interface in the container stays down.
@@ -101,6 +105,19 @@ pub struct Config {
     /// An existing bridge that does not filter VLANs is made to.
     #[serde(default)]
     pub adopt: bool,
+    /// A bridge that is not there is made; false: it is the node's own, and that it is missing is an error.
+    #[serde(default = "yes")]
+    pub create_bridge: bool,
+}
+
+/// `ipMasqBackend`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MasqueradeBackend {
+    /// `iptables`
+    Iptables,
+    /// `nftables`
+    Nftables,
 }
 
 /// A link of the node that carries VLANs of the bridge outwards.
@@ -128,6 +145,10 @@ pub struct Gateway {
     pub vlan: VlanId,
     /// The address with the length of its prefix.
     pub address: IpNetwork,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn cni0() -> IfName {
@@ -160,9 +181,8 @@ impl Config {
             (Some(vlan), Some(_), Some(native)) if vlan != native => {
                 Err(Error::VlanAndNative { vlan, native })
             }
-            // The reference plugin refuses both; said twice in the same way, it is clear.
-            (Some(vlan), Some(_), None) => Err(Error::VlanAndTrunk(vlan)),
-            (_, Some(trunk), native) => Ok(Some(BridgeVlans::trunk(trunk, native))),
+            // Beside a trunk, vlan is the reference plugin's name for nativeVlan.
+            (vlan, Some(trunk), native) => Ok(Some(BridgeVlans::trunk(trunk, native.or(vlan)))),
             (None, None, Some(native)) => Err(Error::NativeWithoutTrunk(native)),
         }
     }
@@ -187,12 +207,6 @@ impl Config {
         let vlans = self.port_vlans()?;
         if self.hairpin_mode && self.promisc_mode {
             return Err(Error::HairpinAndPromisc);
-        }
-        if self.ip_masq {
-            return Err(Error::Unsupported("ipMasq", "true"));
-        }
-        if self.enabledad {
-            return Err(Error::Unsupported("enabledad", "true"));
         }
         if self.disable_container_interface && has_ipam {
             return Err(Error::DisabledWithIpam);
@@ -270,6 +284,7 @@ mod tests {
         assert_eq!(vlans(r#"{"trunk": "1-4094", "nativeVlan": 1}"#), "2-4094 tagged, 1 untagged (PVID 1)");
         assert_eq!(vlans(r#"{"trunk": [10], "nativeVlan": 1}"#), "10 tagged, 1 untagged (PVID 1)");
         assert_eq!(vlans(r#"{"trunk": [10], "nativeVlan": 1, "vlan": 1}"#), "10 tagged, 1 untagged (PVID 1)");
+        assert_eq!(vlans(r#"{"vlanTrunk": [{"id": 10}], "vlan": 2}"#), "10 tagged, 2 untagged (PVID 2)");
     }
 
     #[test]
@@ -282,7 +297,6 @@ mod tests {
             (r#"{"trunk": [10], "nativeVlan": 2, "vlan": 1}"#, "vlan 1 and nativeVlan 2 differ"),
             (r#"{"nativeVlan": 2, "vlan": 1}"#, "not allowed on an access port"),
             (r#"{"nativeVlan": 2}"#, "needs a trunk"),
-            (r#"{"vlan": 2, "trunk": [3]}"#, "vlan 2 and a trunk"),
             (r#"{"vlanTrunk": [{"id": 2}], "trunk": [3]}"#, "trunk and vlanTrunk"),
             (r#"{"hairpinMode": true, "promiscMode": true}"#, "hairpinMode and promiscMode"),
             (r#"{"bridge": "a/b"}"#, "a/b"),
@@ -296,7 +310,7 @@ mod tests {
             (r#"{"vrrp": [0], "macspoofchk": true}"#, "VRRP"),
             (r#"{"ipspoofchk": true}"#, "no address"),
             (r#"{"trunk": [10], "host": true}"#, "VLAN of its own"),
-            (r#"{"ipMasq": true}"#, "ipMasq"),
+            (r#"{"ipMasqBackend": "ebtables"}"#, "unknown variant `ebtables`"),
         ];
         let mut seen = Vec::new();
         for (text, says) in mistakes {

@@ -2,7 +2,7 @@ use cni::{Code, PluginError};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, IfNameError, VlanId, VlanSetError};
 use netplumb::VlanProtocol;
-use node::{ConfigError, LockError, PolicyError, SafeDirError, TagError};
+use node::{ConfigError, LockError, PolicyError, SafeDirError};
 
 /// What can go wrong in this plugin.
 #[derive(Debug, thiserror::Error)]
@@ -13,18 +13,21 @@ pub enum Error {
     /// The kernel refused a network operation.
     #[error(transparent)]
     Net(#[from] netplumb::Error),
-    /// The pod's addresses and routes.
+    /// ADD: the pod's addresses and routes.
     #[error(transparent)]
-    Pod(#[from] attach::PodError),
+    Addresses(#[from] attach::PodError),
+    /// CHECK: the pod's addresses and routes.
+    #[error(transparent)]
+    Pod(attach::PodError),
     /// `/etc/k8slan/node.yaml`.
     #[error(transparent)]
     NodeConfig(#[from] ConfigError),
     /// Another program works on the same bridge.
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// The attachment's identity does not fit on a link.
+    /// Who asks, or where, cannot be used.
     #[error(transparent)]
-    Tag(#[from] TagError),
+    Call(#[from] attach::CallError),
     /// The node's policy says no.
     #[error(transparent)]
     Policy(#[from] PolicyError),
@@ -43,11 +46,6 @@ pub enum Error {
     /// `trunk` and `vlanTrunk`.
     #[error("trunk and vlanTrunk are both given: they are two names for the same, leave one out")]
     TrunkTwice,
-    /// `vlan` with a trunk.
-    #[error(
-        "vlan {0} and a trunk are both given: an access port has vlan alone; for a trunk with an untagged VLAN, say nativeVlan"
-    )]
-    VlanAndTrunk(VlanId),
     /// Two untagged VLANs.
     #[error("vlan {vlan} and nativeVlan {native} differ: a port has one untagged VLAN")]
     VlanAndNative {
@@ -72,9 +70,6 @@ pub enum Error {
     /// `hairpinMode` and `promiscMode`.
     #[error("hairpinMode and promiscMode are both given: each frame would come back twice, leave one out")]
     HairpinAndPromisc,
-    /// A field that is not served.
-    #[error("{0}: {1} is not supported by vlan-bridge: leave it out")]
-    Unsupported(&'static str, &'static str),
     /// `disableContainerInterface` with IPAM.
     #[error(
         "disableContainerInterface and ipam are both given: an interface that stays down has no addresses"
@@ -127,6 +122,11 @@ pub enum Error {
         /// What it is.
         kind: String,
     },
+    /// The bridge is missing and must not be made.
+    #[error(
+        "bridge {0} does not exist on this node, and createBridge is false: declare it where the node's links are"
+    )]
+    NoBridge(IfName),
     /// The bridge came or went while the plugin worked.
     #[error("bridge {0} was changed by another program just now: try again")]
     BridgeAppeared(IfName),
@@ -340,8 +340,8 @@ impl PluginError for Error {
     fn code(&self) -> Code {
         match self {
             Self::Cni(error) => error.code(),
+            Self::Call(error) => error.code(),
             Self::TrunkTwice
-            | Self::VlanAndTrunk(_)
             | Self::VlanAndNative { .. }
             | Self::NativeOnAccess { .. }
             | Self::NativeWithoutTrunk(_)
@@ -362,18 +362,16 @@ impl PluginError for Error {
             | Self::PortName(_)
             | Self::Vlans(_)
             | Self::NotATrunk(_)
-            | Self::EmptyTrunk(_)
-            | Self::Tag(_) => Code::INVALID_CONFIG,
-            Self::Unsupported(..) => Code::UNSUPPORTED_FIELD,
+            | Self::EmptyTrunk(_) => Code::INVALID_CONFIG,
             Self::Lock(_) | Self::BridgeAppeared(_) => Code::TRY_AGAIN,
-            Self::Net(_) => code::KERNEL,
+            Self::Net(_) | Self::Addresses(_) => code::KERNEL,
             Self::Policy(_) => code::NOT_ALLOWED,
             Self::NotABridge { .. } | Self::Foreign(_) | Self::LegTaken { .. } => code::FOREIGN,
             Self::InterfaceExists(_) => code::EXISTS,
             Self::Records(_) | Self::RecordText { .. } => code::UNTRUSTED,
             Self::NotFiltering(_) => code::NOT_FILTERING,
             Self::NotAdoptable { .. } => code::NOT_ADOPTABLE,
-            Self::NoUplink(_) | Self::NoPort(_) => code::NO_UPLINK,
+            Self::NoBridge(_) | Self::NoUplink(_) | Self::NoPort(_) => code::NO_UPLINK,
             Self::UplinkElsewhere { .. }
             | Self::UplinkOutside { .. }
             | Self::UplinkInUse { .. }

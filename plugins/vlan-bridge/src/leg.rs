@@ -5,7 +5,7 @@ use net_types::{IfName, VlanId, VlanSet};
 use netplumb::{BridgeMember, BridgeVlans, LinkChange, LinkKind, Netlink, NewAddress, VlanLink};
 use node::LINK_GROUP;
 
-use crate::bridge::{Bridge, TAG, is_ours};
+use crate::bridge::{Bridge, TAG, ignore_routers, is_ours};
 use crate::record::{PortRecord, RecordedLeg};
 use crate::{Config, Error};
 
@@ -89,7 +89,7 @@ pub(crate) fn ensure(host: &Netlink, bridge: &Bridge, leg: &RecordedLeg) -> Resu
     let index = match (host.link_by_name(&leg.link)?, leg.vlan) {
         (Some(link), vlan) => {
             if vlan.is_some() && is_ours(&link) && (link.alias.is_none() || !link.up) {
-                finish(host, link.index)?;
+                finish(host, link.index, &leg.link)?;
             }
             link.index
         }
@@ -106,7 +106,7 @@ pub(crate) fn ensure(host: &Netlink, bridge: &Bridge, leg: &RecordedLeg) -> Resu
                 group: LINK_GROUP,
                 up: false,
             })?;
-            finish(host, index)?;
+            finish(host, index, &leg.link)?;
             index
         }
         (None, None) => return Err(Error::BridgeAppeared(leg.link.clone())),
@@ -122,7 +122,8 @@ pub(crate) fn ensure(host: &Netlink, bridge: &Bridge, leg: &RecordedLeg) -> Resu
     Ok(())
 }
 
-fn finish(host: &Netlink, index: u32) -> Result<(), Error> {
+fn finish(host: &Netlink, index: u32, name: &IfName) -> Result<(), Error> {
+    ignore_routers(name)?;
     let change = LinkChange { alias: Some(TAG.to_owned()), up: Some(true), ..LinkChange::default() };
     Ok(host.set_link(index, &change)?)
 }

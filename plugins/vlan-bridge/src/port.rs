@@ -3,7 +3,7 @@
 use attach::stable_mac;
 use net_types::{IfName, MacAddr, Mtu};
 use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, PortChange, Veth, VethEnd};
-use node::{Attachment, LINK_GROUP};
+use node::LINK_GROUP;
 
 use crate::bridge::Bridge;
 use crate::call::Call;
@@ -42,7 +42,7 @@ pub(crate) fn make(
     pair.master = Some(bridge.index);
     let indexes = call.host.create_veth(&pair).map_err(|error| {
         let there = |found: netplumb::Result<Option<Link>>| matches!(found, Ok(Some(_)));
-        if error.is_exists() && there(call.pod.link_by_name(&call.target.ifname)) {
+        if error.is_exists() && there(call.netlink.link_by_name(&call.target.ifname)) {
             Error::InterfaceExists(call.target.ifname.clone())
         } else if error.is_exists() {
             Error::Foreign(name.clone())
@@ -92,7 +92,7 @@ pub(crate) fn set_vlans(
 }
 
 /// Tags the port with its owner and lets frames pass.
-pub(crate) fn open(call: &Call<'_>, port: u32, attachment: &Attachment) -> Result<(), Error> {
+pub(crate) fn open(call: &Call<'_>, port: u32) -> Result<(), Error> {
     let config = &call.request.config;
     let attributes = PortChange {
         isolated: config.port_isolation.then_some(true),
@@ -100,7 +100,7 @@ pub(crate) fn open(call: &Call<'_>, port: u32, attachment: &Attachment) -> Resul
         ..PortChange::default()
     };
     let change = LinkChange {
-        alias: Some(attachment.tag()?),
+        alias: Some(call.tag.clone()),
         up: Some(true),
         port: (attributes != PortChange::default()).then_some(attributes),
         ..LinkChange::default()

@@ -38,6 +38,9 @@ pub struct PortRecord {
     /// What it may send from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<RecordedGuard>,
+    /// The pod's addresses that are masqueraded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masquerade: Vec<IpNetwork>,
 }
 
 /// [`BridgeVlans`] in a file.
@@ -250,6 +253,7 @@ mod tests {
             }],
             legs: Vec::new(),
             guard: None,
+            masquerade: vec!["10.0.0.5/24".parse().unwrap()],
         };
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<PortRecord>(&text).unwrap(), record);

@@ -9,7 +9,7 @@ use node::{Attachment, LINK_GROUP, Lock, NetworkId, NodeConfig};
 
 use crate::bridge::Bridge;
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::{Config, Error, guard, leg, uplink};
+use crate::{Config, Error, guard, leg, masquerade, uplink};
 
 /// Detaches the pod. What is gone already is success. The configuration is not needed: the record says all.
 ///
@@ -17,11 +17,12 @@ use crate::{Config, Error, guard, leg, uplink};
 /// All that went wrong; everything else was done.
 pub(crate) fn del<C>(request: &Request<C>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let mut errors = Vec::new();
+    let port = port_name(target.container_id.as_str(), &target.ifname);
+    errors.extend(detach(&port).err());
+    // After the interface: an address that is free may be another pod's at once.
     if let Some(ipam) = request.ipam() {
         errors.extend(ipam.del().err().map(Error::from));
     }
-    let port = port_name(target.container_id.as_str(), &target.ifname);
-    errors.extend(detach(&port).err());
     Error::all(errors)
 }
 
@@ -96,12 +97,13 @@ pub(crate) fn take_away(
         errors.extend(host.delete_link(link.index).err().map(Error::from));
     }
     // After the port: without its guard it must not send.
-    if record.as_ref().is_none_or(|record| record.guard.is_some()) {
-        match guard::remove(store, port) {
-            // A kernel without netfilter has no guards; a damaged record could not say that there was none.
-            Err(_) if record.is_none() => {}
-            done => errors.extend(done.err()),
-        }
+    let guarded = record.as_ref().is_none_or(|record| record.guard.is_some());
+    let masqueraded = record.as_ref().is_none_or(|record| !record.masquerade.is_empty());
+    let guards = guarded.then(|| guard::remove(store, port));
+    let masquerades = masqueraded.then(|| masquerade::remove(store, port));
+    for done in [guards, masquerades].into_iter().flatten() {
+        // A kernel without netfilter has no rules; a damaged record could not say that there were none.
+        errors.extend(done.err().filter(|_| record.is_some()));
     }
     if let Some(bridge) = bridge.filter(Bridge::is_ours) {
         errors.extend(remove_if_last(host, store, &bridge, port, record.as_ref()).err());
@@ -139,12 +141,12 @@ fn remove_if_last(
 /// All that went wrong; everything else was done.
 pub(crate) fn gc(request: &Request<Config>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
     let mut errors = Vec::new();
-    if let Some(ipam) = request.ipam() {
-        errors.extend(ipam.gc().err().map(Error::from));
-    }
     // A runtime that gives no list says nothing about what is valid.
     if let Some(valid) = valid {
         errors.extend(sweep(NetworkId::of(request.network.as_str()), valid).err());
+    }
+    if let Some(ipam) = request.ipam() {
+        errors.extend(ipam.gc().err().map(Error::from));
     }
     Error::all(errors)
 }

@@ -16,8 +16,7 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
     let host = Netlink::open_current()?;
     let vlans = config.port_vlans()?.is_some();
     let fits = || -> Result<(), Error> {
-        // A bridge that is not there is made by the first ADD.
-        let bridge = Bridge::look(&host, &config.bridge)?;
+        let bridge = Bridge::find(&host, config)?;
         uplink::find(&host, bridge.as_ref(), config)?;
         match bridge {
             Some(bridge) => bridge.suits(&host, config, vlans),

@@ -187,6 +187,7 @@ mod tests {
             uplinks: vec![uplink],
             legs: Vec::new(),
             guard: None,
+            masquerade: Vec::new(),
         }
     }
 

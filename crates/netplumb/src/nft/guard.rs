@@ -14,18 +14,17 @@ use std::net::IpAddr;
 use net_types::{IfName, MacAddr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
-use super::Nftables;
-use super::message::{self as nft, Field, Message, Nla};
-use crate::attrs::Attrs;
-use crate::netlink::{Bytes, Request, by_name};
+use super::message::{self as nft, Field, Hook, Message, Nla, Table};
+use super::{Fnv, Nftables, RuleState};
+use crate::netlink::by_name;
 use crate::{Object, Result};
 
-const TABLE: &str = "k8slan";
+const TABLE: Table = Table::bridge("k8slan");
 const MAP: &str = "ports";
 const BASE: &str = "from-ports";
-const NF_BR_PRE_ROUTING: u32 = 0;
-/// Before everything that an administrator would hook there (dstnat is -300 and looks at nothing of ours).
-const PRIORITY: i32 = -290;
+/// Where frames come in (`NF_BR_PRE_ROUTING`), before everything that an administrator would hook there (dstnat is
+/// -300 and looks at nothing of ours).
+const HOOK: Hook = Hook { kind: "filter", number: 0, priority: -290 };
 
 const ARP: [u8; 2] = [0x08, 0x06];
 const IPV4: [u8; 2] = [0x08, 0x00];
@@ -44,17 +43,6 @@ pub struct PortGuard {
     /// addresses, and the unspecified ones of address detection, may always be used. Frames with a
     /// second tag are dropped then, since nothing in them can be looked at.
     pub addresses: Option<Vec<IpAddr>>,
-}
-
-/// What there is of a guard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GuardState {
-    /// Nothing.
-    Absent,
-    /// Exactly it.
-    InPlace,
-    /// Part of it, or another one.
-    Different,
 }
 
 /// A rule, and the sets that it looks up.
@@ -137,7 +125,7 @@ impl Rules<'_> {
         for key in keys {
             hash.write(key);
         }
-        let comment = format!("k8slan {what} {:016x}", hash.0);
+        let comment = format!("k8slan {what} {hash}");
         self.rules.push(Rule { sets, expressions, comment });
     }
 
@@ -180,21 +168,6 @@ fn protocol_is(protocol: Option<[u8; 2]>) -> Nla {
     }
 }
 
-/// FNV-1a: the same text for the same rule in every version of this program.
-struct Fnv(u64);
-
-impl Fnv {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for &byte in bytes {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
-    }
-}
-
 impl Nftables {
     /// Puts a guard on a port, in place of one that is there. From the moment that this returns no frame
     /// passes that it forbids.
@@ -206,7 +179,7 @@ impl Nftables {
     /// What the kernel refused: EOPNOTSUPP without nftables for bridges (`nf_tables`).
     pub fn guard(&self, guard: &PortGuard) -> Result<()> {
         let mut messages = Vec::new();
-        match self.chain_comments(&guard.port)? {
+        match self.comments(guard.port.as_str())? {
             Some(_) => messages.extend(remove_messages(&guard.port)),
             None if self.guarded()?.is_none() => messages.extend(table_messages()),
             None => {}
@@ -236,22 +209,21 @@ impl Nftables {
     /// # Errors
     /// What the kernel refused.
     pub fn guarded(&self) -> Result<Option<Vec<IfName>>> {
-        let message = Message::new(nft::GETSETELEM, 0, Nla::new().text(1, TABLE).text(2, MAP));
+        let message = Message::new(nft::GETSETELEM, 0, TABLE, &Nla::new().text(2, MAP));
         let object = || Object::from("of all ports");
-        let found =
-            self.dump("read guards", &object, &message.body, nft::GETSETELEM, nft::NEWSETELEM, |attrs| {
-                let mut ports = Vec::new();
-                for element in attrs.filter(|attr| attr.kind == 3).flat_map(|list| list.nested()) {
-                    let key = element
-                        .nested()
-                        .find(|attr| attr.kind == 1)
-                        .and_then(|key| key.nested().find(|attr| attr.kind == 1))
-                        .and_then(|value| value.text())
-                        .and_then(|name| name.parse().ok());
-                    ports.extend(key);
-                }
-                Some(ports)
-            });
+        let found = self.dump("read guards", &object, &message, nft::NEWSETELEM, |attrs| {
+            let mut ports = Vec::new();
+            for element in attrs.filter(|attr| attr.kind == 3).flat_map(|list| list.nested()) {
+                let key = element
+                    .nested()
+                    .find(|attr| attr.kind == 1)
+                    .and_then(|key| key.nested().find(|attr| attr.kind == 1))
+                    .and_then(|value| value.text())
+                    .and_then(|name| name.parse().ok());
+                ports.extend(key);
+            }
+            Some(ports)
+        });
         match found {
             Ok(parts) => Ok(Some(parts.into_iter().flatten().collect())),
             Err(error) if error.is_not_found() => Ok(None),
@@ -263,61 +235,18 @@ impl Nftables {
     ///
     /// # Errors
     /// What the kernel refused.
-    pub fn guard_state(&self, guard: &PortGuard) -> Result<GuardState> {
-        let Some(comments) = self.chain_comments(&guard.port)? else { return Ok(GuardState::Absent) };
+    pub fn guard_state(&self, guard: &PortGuard) -> Result<RuleState> {
+        let Some(comments) = self.comments(guard.port.as_str())? else { return Ok(RuleState::Absent) };
         let wanted: Vec<_> = guard.rules().into_iter().map(|rule| rule.comment).collect();
         let reached = self.guarded()?.is_some_and(|ports| ports.contains(&guard.port))
             && self.comments(BASE)?.is_some_and(|base| base.len() == 1);
-        Ok(if reached && comments == wanted { GuardState::InPlace } else { GuardState::Different })
+        Ok(if reached && comments == wanted { RuleState::InPlace } else { RuleState::Different })
     }
 
-    /// The comments of a guard's rules in their order; none if there is no such chain or it is empty.
-    fn chain_comments(&self, port: &IfName) -> Result<Option<Vec<String>>> {
-        self.comments(port.as_str())
-    }
-
+    /// The comments of a chain's rules in their order; none if there is no such chain or it is empty.
     fn comments(&self, chain: &str) -> Result<Option<Vec<String>>> {
-        let message = Message::new(nft::GETRULE, 0, Nla::new().text(1, TABLE).text(2, chain));
-        let object = || Object::from(format!("of chain {chain:?}"));
-        let rules = self.dump("read rules", &object, &message.body, nft::GETRULE, nft::NEWRULE, |attrs| {
-            let mut of_chain = false;
-            let mut comment = String::new();
-            for attr in attrs {
-                match attr.kind {
-                    // Old kernels know no filter by chain.
-                    2 => of_chain = attr.text().as_deref() == Some(chain),
-                    7 => {
-                        let text = attr.value.get(2..).unwrap_or_default();
-                        comment = String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
-                    }
-                    _ => {}
-                }
-            }
-            of_chain.then_some(comment)
-        });
-        match rules {
-            Ok(comments) if comments.is_empty() => Ok(None),
-            Ok(comments) => Ok(Some(comments)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(error),
-        }
-    }
-
-    fn dump<T>(
-        &self,
-        operation: &'static str,
-        object: &dyn Fn() -> Object,
-        body: &Bytes,
-        ask: u16,
-        answer: u16,
-        read: impl Fn(Attrs<'_>) -> Option<T>,
-    ) -> Result<Vec<T>> {
-        let request = Request { operation, object, kind: nft::request_kind(ask), flags: 0, body };
-        self.netlink.dump(&request, |kind, body| {
-            Ok((kind == nft::request_kind(answer))
-                .then(|| read(Attrs::new(body.get(4..).unwrap_or_default())))
-                .flatten())
-        })
+        let rules = self.rules(TABLE, chain)?;
+        Ok((!rules.is_empty()).then(|| rules.into_iter().map(|rule| rule.comment).collect()))
     }
 }
 
@@ -326,7 +255,7 @@ fn table_messages() -> Vec<Message> {
     vec![
         nft::table(nft::NEWTABLE, NLM_F_CREATE | NLM_F_EXCL, TABLE),
         nft::port_map(TABLE, MAP),
-        nft::chain(nft::NEWCHAIN, NLM_F_CREATE, TABLE, BASE, Some((NF_BR_PRE_ROUTING, PRIORITY))),
+        nft::chain(nft::NEWCHAIN, NLM_F_CREATE, TABLE, BASE, Some(HOOK)),
         nft::rule(TABLE, BASE, &lookup, "k8slan guards"),
     ]
 }

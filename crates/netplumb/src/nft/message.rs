@@ -8,7 +8,8 @@ use crate::netlink::Bytes;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
-pub(super) const NFPROTO_BRIDGE: u8 = 7;
+const NFPROTO_INET: u8 = 1;
+const NFPROTO_BRIDGE: u8 = 7;
 const NLA_F_NESTED: u16 = 0x8000;
 
 pub(super) const NEWTABLE: u16 = 0;
@@ -17,6 +18,7 @@ pub(super) const NEWCHAIN: u16 = 3;
 pub(super) const DELCHAIN: u16 = 5;
 pub(super) const NEWRULE: u16 = 6;
 pub(super) const GETRULE: u16 = 7;
+pub(super) const DELRULE: u16 = 8;
 pub(super) const NEWSET: u16 = 9;
 pub(super) const NEWSETELEM: u16 = 12;
 pub(super) const GETSETELEM: u16 = 13;
@@ -28,6 +30,24 @@ const REGISTER: u32 = 1;
 const NFT_JUMP: i32 = -3;
 const NFT_RETURN: i32 = -5;
 const NF_DROP: i32 = 0;
+
+/// A table, named by its family and its name.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Table {
+    family: u8,
+    name: &'static str,
+}
+
+/// Where a base chain is hooked in.
+#[derive(Clone, Copy)]
+pub(super) struct Hook {
+    /// The type of chain: `filter`, `nat`.
+    pub(super) kind: &'static str,
+    /// The number of the hook in the table's family.
+    pub(super) number: u32,
+    /// Smaller ones come first.
+    pub(super) priority: i32,
+}
 
 /// One message to nftables.
 pub(super) struct Message {
@@ -74,9 +94,10 @@ impl Nla {
 }
 
 impl Message {
-    /// A message about the bridge family.
-    pub(super) fn new(kind: u16, flags: u16, attributes: Nla) -> Self {
-        let body = [&[NFPROTO_BRIDGE, 0, 0, 0], attributes.0.as_slice()].concat();
+    /// A message about something in a table; the attributes come after its name, which is the first of all of them.
+    pub(super) fn new(kind: u16, flags: u16, table: Table, attributes: &Nla) -> Self {
+        let name = Nla::new().text(1, table.name);
+        let body = [&[table.family, 0, 0, 0], name.as_bytes(), attributes.as_bytes()].concat();
         Self { kind: request_kind(kind), flags, body: Bytes(body) }
     }
 
@@ -100,28 +121,46 @@ pub(super) fn request_kind(kind: u16) -> u16 {
     NFNL_SUBSYS_NFTABLES << 8 | kind
 }
 
-pub(super) fn table(kind: u16, flags: u16, table: &str) -> Message {
-    Message::new(kind, flags, Nla::new().text(1, table))
+impl Table {
+    /// A table of the bridge family: frames.
+    pub(super) const fn bridge(name: &'static str) -> Self {
+        Self { family: NFPROTO_BRIDGE, name }
+    }
+
+    /// A table of the inet family: IPv4 and IPv6 packets.
+    pub(super) const fn inet(name: &'static str) -> Self {
+        Self { family: NFPROTO_INET, name }
+    }
 }
 
-/// A chain; with a hook and a priority it is a base chain of type filter that accepts what no rule drops.
-pub(super) fn chain(kind: u16, flags: u16, table: &str, name: &str, hook: Option<(u32, i32)>) -> Message {
-    let mut attributes = Nla::new().text(1, table).text(3, name);
-    if let Some((hook, priority)) = hook {
-        let place = Nla::new().u32(1, hook).u32(2, priority.cast_unsigned());
-        attributes = attributes.nest(4, &place).u32(5, 1).text(7, "filter");
+pub(super) fn table(kind: u16, flags: u16, table: Table) -> Message {
+    Message::new(kind, flags, table, &Nla::new())
+}
+
+/// A chain; with a hook it is a base chain that accepts what no rule drops.
+pub(super) fn chain(kind: u16, flags: u16, table: Table, name: &str, hook: Option<Hook>) -> Message {
+    let mut attributes = Nla::new().text(3, name);
+    if let Some(hook) = hook {
+        let place = Nla::new().u32(1, hook.number).u32(2, hook.priority.cast_unsigned());
+        attributes = attributes.nest(4, &place).u32(5, 1).text(7, hook.kind);
     }
-    Message::new(kind, flags, attributes)
+    Message::new(kind, flags, table, &attributes)
 }
 
 /// A rule at the end of a chain, with a comment that `nft list` shows.
-pub(super) fn rule(table: &str, chain: &str, expressions: &Nla, comment: &str) -> Message {
+pub(super) fn rule(table: Table, chain: &str, expressions: &Nla, comment: &str) -> Message {
     // struct nftnl_udata: type (0: comment), length, value.
     let mut userdata = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
     userdata.extend_from_slice(comment.as_bytes());
     userdata.push(0);
-    let attributes = Nla::new().text(1, table).text(2, chain).nest(4, expressions).bytes(7, &userdata);
-    Message::new(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, attributes)
+    let attributes = Nla::new().text(2, chain).nest(4, expressions).bytes(7, &userdata);
+    Message::new(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, table, &attributes)
+}
+
+/// Takes one rule out of a chain, by the number that the kernel gave it.
+pub(super) fn delete_rule(table: Table, chain: &str, handle: u64) -> Message {
+    let attributes = Nla::new().text(2, chain).bytes(3, &handle.to_be_bytes());
+    Message::new(DELRULE, 0, table, &attributes)
 }
 
 /// The type of a set's keys: what `nft list` calls it, and its length in bytes.
@@ -134,28 +173,25 @@ pub(super) const IPV4_ADDR: KeyType = KeyType(7, 4);
 pub(super) const IPV6_ADDR: KeyType = KeyType(8, 16);
 
 /// A set that lives and dies with the rule that looks it up, named by a number within the batch.
-pub(super) fn anonymous_set(table: &str, id: u32, key: KeyType, keys: &[Vec<u8>]) -> [Message; 2] {
+pub(super) fn anonymous_set(table: Table, id: u32, key: KeyType, keys: &[Vec<u8>]) -> [Message; 2] {
     const ANONYMOUS_CONSTANT: u32 = 3;
-    let set = Nla::new()
-        .text(1, table)
-        .text(2, "__set%d")
-        .u32(3, ANONYMOUS_CONSTANT)
-        .u32(4, key.0)
-        .u32(5, key.1)
-        .u32(10, id);
+    let set =
+        Nla::new().text(2, "__set%d").u32(3, ANONYMOUS_CONSTANT).u32(4, key.0).u32(5, key.1).u32(10, id);
     let elements = keys
         .iter()
         .fold(Nla::new(), |list, key| list.nest(1, &Nla::new().nest(1, &Nla::new().bytes(1, key))));
-    let elements = Nla::new().text(1, table).text(2, "__set%d").u32(4, id).nest(3, &elements);
-    [Message::new(NEWSET, NLM_F_CREATE, set), Message::new(NEWSETELEM, NLM_F_CREATE, elements)]
+    let elements = Nla::new().text(2, "__set%d").u32(4, id).nest(3, &elements);
+    [
+        Message::new(NEWSET, NLM_F_CREATE, table, &set),
+        Message::new(NEWSETELEM, NLM_F_CREATE, table, &elements),
+    ]
 }
 
 /// A named map from link names to chains that are jumped to.
-pub(super) fn port_map(table: &str, name: &str) -> Message {
+pub(super) fn port_map(table: Table, name: &str) -> Message {
     const MAP: u32 = 8;
     const VERDICTS: u32 = 0xffff_ff00;
     let set = Nla::new()
-        .text(1, table)
         .text(2, name)
         .u32(3, MAP)
         .u32(4, IFNAME.0)
@@ -163,15 +199,15 @@ pub(super) fn port_map(table: &str, name: &str) -> Message {
         .u32(6, VERDICTS)
         .u32(7, 16)
         .u32(10, 1);
-    Message::new(NEWSET, NLM_F_CREATE, set)
+    Message::new(NEWSET, NLM_F_CREATE, table, &set)
 }
 
 /// An element of that map: for DELSETELEM the port alone counts.
-pub(super) fn port_element(kind: u16, flags: u16, table: &str, map: &str, port: &IfName) -> Message {
+pub(super) fn port_element(kind: u16, flags: u16, table: Table, map: &str, port: &IfName) -> Message {
     let jump = Nla::new().u32(1, NFT_JUMP.cast_unsigned()).text(2, port.as_str());
     let element = Nla::new().nest(1, &Nla::new().bytes(1, &padded(port))).nest(2, &Nla::new().nest(2, &jump));
     let list = Nla::new().nest(1, &element);
-    Message::new(kind, flags, Nla::new().text(1, table).text(2, map).nest(3, &list))
+    Message::new(kind, flags, table, &Nla::new().text(2, map).nest(3, &list))
 }
 
 /// A link's name as nftables compares it: 16 bytes.
@@ -192,6 +228,8 @@ pub(super) enum Field {
     InputName,
     /// The type of what is in the frame, behind the outer tag.
     Protocol,
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`: which of the two a packet is, in a table for both.
+    Family,
     /// Bytes of the Ethernet header.
     Link { offset: u32, length: u32 },
     /// Bytes of what is in the frame.
@@ -205,6 +243,7 @@ pub(super) fn load(list: Nla, field: Field) -> Nla {
     match field {
         Field::InputName => expression(list, "meta", &meta(6)),
         Field::Protocol => expression(list, "meta", &meta(1)),
+        Field::Family => expression(list, "meta", &meta(15)),
         Field::Link { offset, length } => expression(list, "payload", &payload(0, offset, length)),
         Field::Network { offset, length } => expression(list, "payload", &payload(1, offset, length)),
     }
@@ -212,7 +251,17 @@ pub(super) fn load(list: Nla, field: Field) -> Nla {
 
 /// Goes on with the rule if what was loaded has this value.
 pub(super) fn equals(list: Nla, value: &[u8]) -> Nla {
-    expression(list, "cmp", &Nla::new().u32(1, REGISTER).u32(2, 0).nest(3, &Nla::new().bytes(1, value)))
+    compare(list, 0, value)
+}
+
+/// Goes on with the rule if what was loaded has another value.
+pub(super) fn differs(list: Nla, value: &[u8]) -> Nla {
+    compare(list, 1, value)
+}
+
+fn compare(list: Nla, operator: u32, value: &[u8]) -> Nla {
+    let data = Nla::new().u32(1, REGISTER).u32(2, operator).nest(3, &Nla::new().bytes(1, value));
+    expression(list, "cmp", &data)
 }
 
 /// Keeps only the bits of the mask of what was loaded.
@@ -236,6 +285,11 @@ pub(super) fn not_in(list: Nla, set: u32) -> Nla {
 /// Does what the map says about what was loaded.
 pub(super) fn verdict_of(list: Nla, map: &str) -> Nla {
     expression(list, "lookup", &Nla::new().text(1, map).u32(2, REGISTER).u32(3, VERDICT).u32(4, 1))
+}
+
+/// Gives the packet the address of the link that it leaves by.
+pub(super) fn masquerade(list: Nla) -> Nla {
+    expression(list, "masq", &Nla::new())
 }
 
 pub(super) fn drop_frame(list: Nla) -> Nla {

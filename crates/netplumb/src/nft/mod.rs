@@ -1,19 +1,42 @@
-//! nftables by netlink, as far as k8slan needs it: guards against forged addresses on bridge ports.
+//! nftables by netlink, as far as k8slan needs it: guards against forged addresses on bridge ports, masquerading,
+//! and a look at whether the node's own rules would drop what a bridge forwards.
 
 mod guard;
+mod masquerade;
 mod message;
 
-pub use guard::{GuardState, PortGuard};
+use std::fmt;
+
+pub use guard::PortGuard;
+pub use masquerade::Masquerade;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
+use crate::attrs::Attrs;
 use crate::netlink::{Netlink, Request};
 use crate::{Netns, Object, Result};
-use message::Message;
+use message::{self as nft, Message, Nla, Table};
 
 /// A socket to the netfilter of one namespace.
 pub struct Nftables {
     netlink: Netlink,
+}
+
+/// What there is of a guard or a masquerade.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RuleState {
+    /// Nothing.
+    Absent,
+    /// Exactly it.
+    InPlace,
+    /// Part of it, or another one.
+    Different,
+}
+
+/// A rule as the kernel gives it back.
+struct FoundRule {
+    handle: u64,
+    comment: String,
 }
 
 impl Nftables {
@@ -53,5 +76,71 @@ impl Nftables {
             })
             .collect();
         self.netlink.batch(&requests)
+    }
+
+    /// The rules of a chain in their order; none if there is no such chain.
+    fn rules(&self, table: Table, chain: &str) -> Result<Vec<FoundRule>> {
+        let message = Message::new(nft::GETRULE, 0, table, &Nla::new().text(2, chain));
+        let object = || Object::from(format!("of chain {chain:?}"));
+        let rules = self.dump("read rules", &object, &message, nft::NEWRULE, |attrs| {
+            let mut of_chain = false;
+            let mut rule = FoundRule { handle: 0, comment: String::new() };
+            for attr in attrs {
+                match attr.kind {
+                    // Old kernels know no filter by chain.
+                    2 => of_chain = attr.text().as_deref() == Some(chain),
+                    3 => {
+                        rule.handle = attr.value.try_into().map(u64::from_be_bytes).unwrap_or_default();
+                    }
+                    7 => {
+                        let text = attr.value.get(2..).unwrap_or_default();
+                        rule.comment = String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
+                    }
+                    _ => {}
+                }
+            }
+            of_chain.then_some(rule)
+        });
+        match rules {
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            rules => rules,
+        }
+    }
+
+    fn dump<T>(
+        &self,
+        operation: &'static str,
+        object: &dyn Fn() -> Object,
+        ask: &Message,
+        answer: u16,
+        read: impl Fn(Attrs<'_>) -> Option<T>,
+    ) -> Result<Vec<T>> {
+        let request = Request { operation, object, kind: ask.kind, flags: 0, body: &ask.body };
+        self.netlink.dump(&request, |kind, body| {
+            Ok((kind == nft::request_kind(answer))
+                .then(|| read(Attrs::new(body.get(4..).unwrap_or_default())))
+                .flatten())
+        })
+    }
+}
+
+/// FNV-1a: the same text for the same rule in every version of this program.
+struct Fnv(u64);
+
+impl Fnv {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+impl fmt::Display for Fnv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
     }
 }

@@ -1,63 +1,92 @@
-//! What every verb about one attachment starts with.
-
-use attach::is_launcher_link;
-use cni::{Request, Target};
+use cni::{Code, PluginError, Request, Target};
 use netplumb::{Netlink, Netns};
-use node::{Attachment, NetnsRef, NetworkId, NodeConfig, Pod};
+use node::{Attachment, ConfigError, NetnsRef, NetworkId, NodeConfig, Pod, TagError};
 
-use crate::{Config, Error};
+use crate::is_launcher_link;
 
-/// A request about one attachment whose namespace is there.
-pub(crate) struct Call<'a> {
+/// A request about one attachment whose namespace is there: what every verb but DEL starts with.
+pub struct Call<'a, C> {
     /// The request.
-    pub(crate) request: &'a Request<Config>,
+    pub request: &'a Request<C>,
     /// The container's side of it.
-    pub(crate) target: &'a Target,
+    pub target: &'a Target,
     /// `/etc/k8slan/node.yaml`.
-    pub(crate) node: NodeConfig,
+    pub node: NodeConfig,
     /// Who asks.
-    pub(crate) attachment: Attachment,
+    pub attachment: Attachment,
     /// Who asks, as links and records state it.
-    pub(crate) tag: String,
+    pub tag: String,
     /// The container's namespace.
-    pub(crate) netns: Netns,
+    pub netns: Netns,
     /// A socket in it.
-    pub(crate) netlink: Netlink,
+    pub netlink: Netlink,
 }
 
-impl<'a> Call<'a> {
+/// Why a request cannot even be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// `/etc/k8slan/node.yaml`.
+    #[error(transparent)]
+    NodeConfig(#[from] ConfigError),
+    /// `CNI_NETNS` leads to something else than a network namespace.
+    #[error("CNI_NETNS takes the path of a network namespace")]
+    NoNamespace(#[source] netplumb::Error),
+    /// The kernel gave no socket.
+    #[error(transparent)]
+    Net(#[from] netplumb::Error),
+    /// The attachment's identity does not fit on a link.
+    #[error(transparent)]
+    Tag(#[from] TagError),
+}
+
+impl PluginError for CallError {
+    fn code(&self) -> Code {
+        /// The kernel refused, in every plugin of ours.
+        const KERNEL: Code = Code::plugin(100);
+        match self {
+            Self::NoNamespace(_) => Code::ENVIRONMENT,
+            Self::NodeConfig(_) | Self::Tag(_) => Code::INVALID_CONFIG,
+            Self::Net(_) => KERNEL,
+        }
+    }
+}
+
+impl<'a, C> Call<'a, C> {
     /// Reads the node's configuration and opens the container's namespace.
     ///
     /// # Errors
     /// Either is not usable, or no link could carry the attachment's tag.
-    pub(crate) fn open(request: &'a Request<Config>, target: &'a Target) -> Result<Self, Error> {
+    pub fn open(request: &'a Request<C>, target: &'a Target) -> Result<Self, CallError> {
         let node = NodeConfig::load()?;
-        let netns = Netns::open(&target.netns).map_err(Error::NoNamespace)?;
+        let netns = Netns::open(&target.netns).map_err(CallError::NoNamespace)?;
         let netlink = Netlink::open(&netns)?;
         let attachment = Attachment {
             container_id: target.container_id.as_str().to_owned(),
             ifname: target.ifname.clone(),
             netns: NetnsRef { path: target.netns.clone(), inode: netns.id().ino },
             network: NetworkId::of(request.network.as_str()),
-            pod: pod(request),
+            pod: stated_pod(request),
         };
         let tag = attachment.tag()?;
         Ok(Self { request, target, node, attachment, tag, netns, netlink })
     }
 
     /// The pod's namespace, where the runtime states one.
-    pub(crate) fn pod_namespace(&self) -> Option<&str> {
+    #[must_use]
+    pub fn pod_namespace(&self) -> Option<&str> {
         self.attachment.pod.as_ref().map(|pod| pod.namespace.as_str())
     }
 
     /// Whether the interface is for the guest of a VM, not for the pod that launches it.
-    pub(crate) fn is_for_a_guest(&self) -> bool {
+    #[must_use]
+    pub fn is_for_a_guest(&self) -> bool {
         is_launcher_link(&self.target.ifname)
     }
 
     /// Whom a stable MAC address belongs to: the VM, the pod, or else the container. `shared`: whether others
-    /// are on the same link at the same time, as on a master, and must not have the same owner.
-    pub(crate) fn owner(&self, shared: bool) -> String {
+    /// are on the same link at the same time, as on a bridge or a master, and must not have the same owner.
+    #[must_use]
+    pub fn owner(&self, shared: bool) -> String {
         match &self.attachment.pod {
             Some(pod) if self.is_for_a_guest() => match vm(&pod.name, shared) {
                 Some(vm) => format!("{}/{vm}", pod.namespace),
@@ -81,7 +110,7 @@ fn vm(pod: &str, only_one: bool) -> Option<&str> {
 }
 
 /// The pod that the runtime states.
-pub(crate) fn pod<C>(request: &Request<C>) -> Option<Pod> {
+fn stated_pod<C>(request: &Request<C>) -> Option<Pod> {
     let args = &request.args;
     let stated = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     Some(Pod {

@@ -1,0 +1,169 @@
+//! Masquerading: packets of a pod that leave its network get the address of the link that they leave by.
+//!
+//! ```text
+//! table inet k8slan {
+//!     chain postrouting {
+//!         type nat hook postrouting priority 100
+//!         ip saddr 10.1.2.3 ip daddr != 10.1.2.0/24 ip daddr != 224.0.0.0/4 masquerade comment "k8slan vb12… …"
+//!     }
+//! }
+//! ```
+//! The kernel looks at a chain of type nat once per connection. A rule per address, and not a set of addresses: two
+//! attachments may have the same address one after the other, and each takes away only its own.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use net_types::IfName;
+use netlink_packet_core::NLM_F_CREATE;
+
+use super::message::{self as nft, Field, Hook, Nla, Table};
+use super::{Fnv, FoundRule, Nftables, RuleState};
+use crate::Result;
+use crate::netlink::by_name;
+
+const TABLE: Table = Table::inet("k8slan");
+const CHAIN: &str = "postrouting";
+/// `NF_INET_POST_ROUTING` with the priority that nft calls srcnat.
+const HOOK: Hook = Hook { kind: "nat", number: 4, priority: 100 };
+
+const NFPROTO_IPV4: u8 = 2;
+const NFPROTO_IPV6: u8 = 10;
+
+/// Whose packets are masqueraded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masquerade {
+    /// The port that they come from; only a name for the rules.
+    pub port: IfName,
+    /// Addresses, each with its network: packets that stay in it, and those to multicast groups, are left alone.
+    pub addresses: Vec<IpNetwork>,
+}
+
+/// Where the addresses are in a packet's header, and which are multicast groups.
+struct Family {
+    number: u8,
+    source: u32,
+    destination: u32,
+    length: u32,
+    multicast: IpNetwork,
+}
+
+fn family(address: IpNetwork) -> Family {
+    let network = |ip: IpAddr, prefix| {
+        IpNetwork::new(ip, prefix).unwrap_or_else(|_| unreachable!("{prefix} is a prefix length of {ip}"))
+    };
+    match address {
+        IpNetwork::V4(_) => Family {
+            number: NFPROTO_IPV4,
+            source: 12,
+            destination: 16,
+            length: 4,
+            multicast: network(Ipv4Addr::new(224, 0, 0, 0).into(), 4),
+        },
+        IpNetwork::V6(_) => Family {
+            number: NFPROTO_IPV6,
+            source: 8,
+            destination: 24,
+            length: 16,
+            multicast: network(Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0).into(), 8),
+        },
+    }
+}
+
+fn octets(ip: IpAddr) -> Vec<u8> {
+    match ip {
+        IpAddr::V4(ip) => ip.octets().to_vec(),
+        IpAddr::V6(ip) => ip.octets().to_vec(),
+    }
+}
+
+impl Masquerade {
+    fn prefix(port: &IfName) -> String {
+        format!("k8slan {port} ")
+    }
+
+    /// The rule of each address, and its comment.
+    fn rules(&self) -> Vec<(Nla, String)> {
+        let rule = |&address: &IpNetwork| {
+            let of = family(address);
+            let destination = Field::Network { offset: of.destination, length: of.length };
+            let mut rule = nft::equals(nft::load(Nla::new(), Field::Family), &[of.number]);
+            let source = Field::Network { offset: of.source, length: of.length };
+            rule = nft::equals(nft::load(rule, source), &octets(address.ip()));
+            for network in [address, of.multicast] {
+                rule = nft::mask(nft::load(rule, destination), &octets(network.mask()));
+                rule = nft::differs(rule, &octets(network.network()));
+            }
+            rule = nft::masquerade(rule);
+            let mut hash = Fnv::new();
+            hash.write(rule.as_bytes());
+            (rule, format!("{}{hash}", Self::prefix(&self.port)))
+        };
+        self.addresses.iter().map(rule).collect()
+    }
+}
+
+impl Nftables {
+    /// Masquerades the addresses, in place of what is there for that port.
+    ///
+    /// Callers in several processes must hold a lock of their own: the table comes with the first and goes
+    /// with the last.
+    ///
+    /// # Errors
+    /// What the kernel refused: ENOENT without nftables' NAT for IPv4 and IPv6 (`nft_chain_nat`, `nft_masq`).
+    pub fn masquerade(&self, wanted: &Masquerade) -> Result<()> {
+        let mut messages = Vec::new();
+        let found = self.masquerades()?;
+        if found.is_empty() {
+            // A chain whose rules are all gone still is one.
+            messages.push(nft::table(nft::NEWTABLE, NLM_F_CREATE, TABLE));
+            messages.push(nft::chain(nft::NEWCHAIN, NLM_F_CREATE, TABLE, CHAIN, Some(HOOK)));
+        }
+        let (own, _) = split(&found, &wanted.port);
+        messages.extend(own.iter().map(|rule| nft::delete_rule(TABLE, CHAIN, rule.handle)));
+        messages.extend(wanted.rules().iter().map(|(rule, comment)| nft::rule(TABLE, CHAIN, rule, comment)));
+        self.apply("masquerade what comes from port", &by_name(&wanted.port), &messages)
+    }
+
+    /// Masquerades nothing more of that port; nothing is success. The port need not exist any more.
+    ///
+    /// # Errors
+    /// As [`Self::masquerade`].
+    pub fn unmasquerade(&self, port: &IfName) -> Result<()> {
+        let found = self.masquerades()?;
+        let (own, others) = split(&found, port);
+        let messages: Vec<_> = match (own.is_empty(), others.is_empty()) {
+            (true, _) => return Ok(()),
+            (false, true) => vec![nft::table(nft::DELTABLE, 0, TABLE)],
+            (false, false) => own.iter().map(|rule| nft::delete_rule(TABLE, CHAIN, rule.handle)).collect(),
+        };
+        self.apply("masquerade no more what comes from port", &by_name(port), &messages)
+    }
+
+    /// Whether exactly this is masqueraded.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn masquerade_state(&self, wanted: &Masquerade) -> Result<RuleState> {
+        let found = self.masquerades()?;
+        let (own, _) = split(&found, &wanted.port);
+        let comments = wanted.rules().into_iter().map(|(_, comment)| comment);
+        Ok(if own.is_empty() {
+            RuleState::Absent
+        } else if own.iter().map(|rule| rule.comment.clone()).eq(comments) {
+            RuleState::InPlace
+        } else {
+            RuleState::Different
+        })
+    }
+
+    fn masquerades(&self) -> Result<Vec<FoundRule>> {
+        self.rules(TABLE, CHAIN)
+    }
+}
+
+/// The rules of a port, and the others.
+fn split<'a>(rules: &'a [FoundRule], port: &IfName) -> (Vec<&'a FoundRule>, Vec<&'a FoundRule>) {
+    let prefix = Masquerade::prefix(port);
+    rules.iter().partition(|rule| rule.comment.starts_with(&prefix))
+}
