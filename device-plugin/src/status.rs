@@ -1,15 +1,13 @@
 //! What the daemon tells about its LANs: `/run/k8slan/status.json`.
 
-use std::borrow::Cow;
-
 use lan::{LanKey, TapIndex};
 use net_types::{Attach, Mtu, SpokeName};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::lans::Note;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NodeStatus {
     /// Whether it was looked at; false before the first pass.
@@ -20,15 +18,15 @@ pub(crate) struct NodeStatus {
     /// All LANs that are declared, or that still stand.
     pub(crate) lans: Vec<LanStatus>,
     /// Files that could not be read.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) unread: Vec<Note>,
     /// Files, or documents in them, that are no LANs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) ignored: Vec<Note>,
 }
 
 /// One LAN on this node.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LanStatus {
     /// Which.
@@ -36,9 +34,6 @@ pub(crate) struct LanStatus {
     /// The file that declares it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) source: Option<String>,
-    /// The generation of its object that this speaks of.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) observed_generation: Option<i64>,
     /// Its network namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) netns: Option<String>,
@@ -51,29 +46,26 @@ pub(crate) struct LanStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mtu: Option<Mtu>,
     /// Its spokes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) spokes: Vec<SpokeStatus>,
 }
 
-/// Said here, or read from a file.
-type Word = Cow<'static, str>;
-
 /// Whether something holds, as Kubernetes writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Condition {
     /// What.
     #[serde(rename = "type")]
-    pub(crate) kind: Word,
+    pub(crate) kind: &'static str,
     /// `True` or `False`.
-    pub(crate) status: Word,
+    pub(crate) status: &'static str,
     /// One word for programs.
-    pub(crate) reason: Word,
+    pub(crate) reason: &'static str,
     /// For people.
     pub(crate) message: String,
 }
 
 /// One spoke.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SpokeStatus {
     /// Its name.
@@ -94,23 +86,11 @@ pub(crate) struct SpokeStatus {
 
 impl Condition {
     pub(crate) fn new(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Self {
-        let status = if holds { "True" } else { "False" };
-        Self { kind: kind.into(), status: status.into(), reason: reason.into(), message }
+        Self { kind, status: if holds { "True" } else { "False" }, reason, message }
     }
 }
 
-/// The file's name in the run folder.
-pub(crate) const FILE: &str = "status.json";
-
 impl NodeStatus {
-    /// The file's text.
-    pub(crate) fn text(&self) -> String {
-        // Names and words: nothing in it fails to be written.
-        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
-        text.push('\n');
-        text
-    }
-
     /// Logs every condition that is not as it was.
     pub(crate) fn log_changes(&self, before: &Self) {
         for lan in &self.lans {
@@ -120,7 +100,7 @@ impl NodeStatus {
                     continue;
                 }
                 let Condition { kind, status, reason, message } = condition;
-                if status == "True" {
+                if *status == "True" {
                     tracing::info!(lan = %lan.lan, "{kind}: {message}");
                 } else {
                     tracing::warn!(lan = %lan.lan, "not {kind} ({reason}): {message}");

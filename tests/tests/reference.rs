@@ -119,6 +119,7 @@ const WORDS: &[(&str, &str)] = &[
     ("MacvtapMode", "`passthru`, `bridge`, `private`, `vepa`"),
     ("Map", "object"),
     ("Mtu", "number, 68-65535"),
+    ("MasqueradeBackend", "`nftables` or `iptables`"),
     ("NetworkAttachments", "object"),
     ("Order", "`oldest` or `lowest`"),
     ("PathBuf", "absolute path"),
