@@ -9,7 +9,8 @@ use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::daemon::{self, Lans};
+use crate::agent;
+use crate::daemon::{self, Cluster, Node};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
 /// macvtap plugin about the LANs' spokes.
@@ -39,6 +40,13 @@ enum Command {
         /// /etc/k8slan/node.yaml.
         #[arg(long, value_name = "NAME")]
         node_name: Option<String>,
+        /// The folder is kept by `cluster --api-only`, a file for each LAN object: made where it is missing, and of
+        /// two objects that want the same, the older one wins.
+        #[arg(long)]
+        mirrored: bool,
+        /// Hands the spokes out through the kubelet whose plugin folder this is.
+        #[arg(long, value_name = "DIR")]
+        kubelet_dir: Option<PathBuf>,
         #[command(flatten)]
         common: Common,
     },
@@ -46,6 +54,9 @@ enum Command {
     ///
     /// They are kept in /var/lib/k8slan/lans, so that the node has its LANs before it hears the API server. Who the
     /// API server is comes from KUBECONFIG, or from the pod that this runs in.
+    ///
+    /// With --api-only, this process only talks to the API server, and needs no privilege but root's files; the LANs
+    /// are built by another one, `node --mirrored --lan-dir /var/lib/k8slan/lans`.
     Cluster {
         /// The name of this node's Node object.
         #[arg(long, value_name = "NAME", env = "NODE_NAME")]
@@ -56,17 +67,39 @@ enum Command {
         /// The namespace of the leader's lease.
         #[arg(long, value_name = "NAMESPACE", default_value = "k8slan-system", env = "POD_NAMESPACE")]
         lease_namespace: String,
+        /// Leaves links, mounts and the kubelet to a `node --mirrored` beside it.
+        #[arg(long)]
+        api_only: bool,
+        /// Hands the spokes out through the kubelet whose plugin folder this is.
+        #[arg(long, value_name = "DIR", default_value = KUBELET_DIR, conflicts_with = "api_only")]
+        kubelet_dir: PathBuf,
         #[command(flatten)]
         common: Common,
     },
+    /// Asks the daemon of this node, through its socket, and prints the answer.
+    ///
+    /// With readyz and livez it ends with code 1 unless the answer is yes: probes of a container without a port.
+    Agent {
+        /// What to ask.
+        question: Question,
+    },
+}
+
+/// What the agent socket answers.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Question {
+    /// The LANs of this node, in JSON.
+    Status,
+    /// Metrics, in Prometheus' text format.
+    Metrics,
+    /// Whether LANs are built and resources registered; if not, why.
+    Readyz,
+    /// Whether it answers.
+    Livez,
 }
 
 #[derive(Debug, clap::Args)]
 struct Common {
-    /// Hands the spokes out through the kubelet whose plugin folder this is (with cluster:
-    /// /var/lib/kubelet/device-plugins).
-    #[arg(long, value_name = "DIR")]
-    kubelet_dir: Option<PathBuf>,
     /// Serves /metrics, /livez and /readyz on this address and port.
     #[arg(long, value_name = "ADDRESS")]
     health: Option<SocketAddr>,
@@ -81,20 +114,25 @@ pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     log();
     let result = match command {
-        Command::Node { lan_dir, node_name, common: Common { kubelet_dir, health } } => {
-            let lans = Lans::Folder(lan_dir);
-            block_on(daemon::run(daemon::Options { lans, node_name, kubelet_dir, health }))
+        Command::Node { lan_dir, node_name, mirrored, kubelet_dir, common: Common { health } } => {
+            let node = Node { lan_dir, mirrored, node_name, kubelet_dir };
+            block_on(daemon::run_node(node, health))
         }
         Command::Cluster {
             node_name,
             namespaces,
             lease_namespace,
-            common: Common { kubelet_dir, health },
+            api_only,
+            kubelet_dir,
+            common: Common { health },
         } => {
-            let lans = Lans::Cluster { namespaces, lease_namespace };
-            let kubelet_dir = Some(kubelet_dir.unwrap_or_else(|| KUBELET_DIR.into()));
-            block_on(daemon::run(daemon::Options { lans, node_name: Some(node_name), kubelet_dir, health }))
+            let cluster = Cluster { node_name, namespaces, lease_namespace };
+            match api_only {
+                true => block_on(daemon::run_cluster(cluster, health)),
+                false => block_on(daemon::run_both(cluster, kubelet_dir, health)),
+            }
         }
+        Command::Agent { question } => block_on(ask(question)),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -103,6 +141,23 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+async fn ask(question: Question) -> anyhow::Result<()> {
+    let path = match question {
+        Question::Status => "/status",
+        Question::Metrics => "/metrics",
+        Question::Readyz => "/readyz",
+        Question::Livez => "/livez",
+    };
+    let run = node::NodeConfig::load()?.paths().run().to_owned();
+    let (code, text) =
+        agent::ask_once(&run, path).await.context("the daemon of this node does not answer")?;
+    match code.is_success() {
+        true => print!("{text}"),
+        false => anyhow::bail!("{}", text.trim_end()),
+    }
+    Ok(())
 }
 
 fn log() {
@@ -134,6 +189,15 @@ mod tests {
         let ok = Cli::try_parse_from(["x", "node", "--lan-dir", "/lans", "--node-name", "worker1"]).unwrap();
         let Command::Node { lan_dir, node_name, .. } = ok.command else { panic!("{ok:?}") };
         assert_eq!((lan_dir.to_str(), node_name.as_deref()), (Some("/lans"), Some("worker1")));
+        let both = Cli::try_parse_from(["x", "cluster", "--node-name", "a"]).unwrap();
+        let Command::Cluster { kubelet_dir, api_only: false, .. } = both.command else { panic!("{both:?}") };
+        assert_eq!(kubelet_dir.to_str(), Some(KUBELET_DIR));
+        let api = ["x", "cluster", "--api-only", "--node-name", "a", "--health", "0.0.0.0:9810"];
+        assert!(Cli::try_parse_from(api).is_ok());
+        assert!(
+            Cli::try_parse_from(["x", "cluster", "--api-only", "--node-name", "a", "--kubelet-dir", "/k"])
+                .is_err()
+        );
     }
 
     #[test]

@@ -1,4 +1,8 @@
-//! The daemon as a whole: where LANs come from, and everybody who wants to know of them.
+//! The daemon as a whole: the node's part, which makes links and mounts and talks to the kubelet; the cluster's
+//! part, which talks to the API server; or both in one process.
+//!
+//! The parts meet in files and one socket: the cluster's part writes LANs into a folder, and the node's part says
+//! what became of them in `status.json` and on the agent socket. So each of them may run, and die, by itself.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -6,65 +10,203 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use node::NodeConfig;
+use node::{Lock, NodeConfig, SafeDir};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
+use crate::agent::{self, Agent, Presence};
 use crate::cluster::{Election, Hearing, Leader, Mirror, Reporter, Timing};
-use crate::health::{self, Metrics, Overview};
+use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
 use crate::kubelet::{self, DevicePlugins};
 use crate::node_spokes::{self, NodeSpokes};
-use crate::standalone;
+use crate::root_socket::RootSocket;
+use crate::standalone::{self, Claim, only_one};
 use crate::status::NodeStatus;
+use crate::status_file;
+use crate::told::{OfCluster, OfNode};
 
-/// Where LANs come from.
-pub(crate) enum Lans {
-    /// Files.
-    Folder(PathBuf),
-    /// An API server.
-    Cluster {
-        /// The namespaces to take them from; none: all.
-        namespaces: Vec<String>,
-        /// Where the leader's lease is.
-        lease_namespace: String,
-    },
-}
-
-/// What to run with.
-pub(crate) struct Options {
-    pub(crate) lans: Lans,
+/// The node's part.
+pub(crate) struct Node {
+    /// The folder of LAN files.
+    pub(crate) lan_dir: PathBuf,
+    /// Whether the folder mirrors an API server's objects.
+    pub(crate) mirrored: bool,
     pub(crate) node_name: Option<String>,
     /// The kubelet's folder of sockets; `None`: no kubelet.
     pub(crate) kubelet_dir: Option<PathBuf>,
-    /// Where metrics and health are told; `None`: nowhere.
-    pub(crate) health: Option<SocketAddr>,
+}
+
+/// The cluster's part.
+pub(crate) struct Cluster {
+    pub(crate) node_name: String,
+    /// The namespaces to take LANs from; none: all.
+    pub(crate) namespaces: Vec<String>,
+    /// Where the leader's lease is.
+    pub(crate) lease_namespace: String,
 }
 
 /// The mirror of the cluster's LANs, below the state folder.
 const MIRROR: &str = "lans";
+/// What the cluster's part writes for the node's part, below the run folder.
+const CLUSTER: &str = "cluster";
+const LOCK: &str = "cluster.lock";
 const LEASE: &str = "k8slan-leader";
 
 /// How long the others may take to end when the daemon stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// Runs until SIGTERM or SIGINT, and leaves the LANs standing.
-pub(crate) async fn run(options: Options) -> Result<()> {
-    raise_file_limit();
-    let (told, status) = watch::channel(Arc::new(NodeStatus::default()));
-    let (stop, stopped) = watch::channel(false);
-    let metrics = Arc::new(Metrics::default());
-    // Those that have something to end well, and those that may just be dropped.
-    let mut orderly: JoinSet<Result<()>> = JoinSet::new();
-    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+/// How long the cluster's part waits for another one that is ending.
+const HAND_OVER: Duration = Duration::from_secs(5);
 
-    let kubelet = options.kubelet_dir.clone().map(|dir| {
-        let spokes = Arc::new(NodeSpokes::new(status.clone(), Arc::clone(&metrics)));
+/// A node's part that is away for so long is reported. A restart is not: what it built stands meanwhile.
+const AWAY: Duration = Duration::from_secs(30);
+
+/// The node's part alone, until SIGTERM or SIGINT; the LANs are left standing.
+pub(crate) async fn run_node(node: Node, health: Option<SocketAddr>) -> Result<()> {
+    let mut parts = Parts::new()?;
+    let build = parts.start_node(node, None, health)?;
+    parts.run(build).await
+}
+
+/// Both parts in one process, until SIGTERM or SIGINT.
+pub(crate) async fn run_both(
+    cluster: Cluster,
+    kubelet_dir: PathBuf,
+    health: Option<SocketAddr>,
+) -> Result<()> {
+    let node = Node {
+        lan_dir: mirror_dir()?,
+        mirrored: true,
+        node_name: Some(cluster.node_name.clone()),
+        kubelet_dir: Some(kubelet_dir),
+    };
+    let _only_one = only_cluster_part()?;
+    let mut parts = Parts::new()?;
+    let api = Arc::new(ApiMetrics::default());
+    let build = parts.start_node(node, Some(Arc::clone(&api)), health)?;
+    let status = parts.status.subscribe();
+    parts.start_cluster(cluster, status, None, api)?;
+    parts.run(build).await
+}
+
+/// The cluster's part alone, until SIGTERM or SIGINT. It needs no capability, only root's files.
+pub(crate) async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) -> Result<()> {
+    let paths = NodeConfig::load()?.paths();
+    let _only_one = only_cluster_part()?;
+    let mut parts = Parts::new()?;
+    let api = Arc::new(ApiMetrics::default());
+    let agent = Arc::new(Agent::new(paths.run()));
+    if let Some(address) = health {
+        parts.serve(address, OfCluster { api: Arc::clone(&api), agent: Arc::clone(&agent) });
+    }
+    let told = parts.status.clone();
+    let run = paths.run().to_owned();
+    parts.tasks.spawn(async move { status_file::follow(&run, told).await });
+    let presence = agent.presence();
+    parts.tasks.spawn(async move { agent.run().await });
+    let status = parts.status.subscribe();
+    parts.start_cluster(cluster, status, Some(presence), api)?;
+    let stopped = wait_for(parts.stopped());
+    parts
+        .run(async {
+            stopped.await;
+            Ok(())
+        })
+        .await
+}
+
+/// Two of them would write the same files.
+fn only_cluster_part() -> Result<Lock> {
+    let folder = SafeDir::create(&NodeConfig::load()?.paths().run().join(CLUSTER))?;
+    only_one(&folder, LOCK, HAND_OVER)
+}
+
+fn mirror_dir() -> Result<PathBuf> {
+    Ok(NodeConfig::load()?.paths().state().join(MIRROR))
+}
+
+/// What runs.
+struct Parts {
+    status: watch::Sender<Arc<NodeStatus>>,
+    stop: watch::Sender<bool>,
+    /// Those that have something to end well.
+    orderly: JoinSet<Result<()>>,
+    /// Those that may just be dropped.
+    tasks: JoinSet<Result<()>>,
+}
+
+impl Parts {
+    /// Nothing but the ears for signals.
+    fn new() -> Result<Self> {
+        let stop = watch::channel(false).0;
+        let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+        let mut tasks = JoinSet::new();
+        let told = stop.clone();
+        tasks.spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            told.send_replace(true);
+            std::future::pending().await
+        });
+        let status = watch::channel(Arc::new(NodeStatus::default())).0;
+        Ok(Self { status, stop, orderly: JoinSet::new(), tasks })
+    }
+
+    fn stopped(&self) -> watch::Receiver<bool> {
+        self.stop.subscribe()
+    }
+
+    /// Starts what goes with the builder, and returns the builder itself.
+    fn start_node(
+        &mut self,
+        node: Node,
+        api: Option<Arc<ApiMetrics>>,
+        health: Option<SocketAddr>,
+    ) -> Result<impl Future<Output = Result<()>> + use<>> {
+        let options = standalone::Options {
+            lan_dir: node.lan_dir,
+            node_name: node.node_name,
+            mirrored: node.mirrored,
+            kubelet: node.kubelet_dir.is_some(),
+        };
+        let claim = Claim::take(&options)?;
+        raise_file_limit();
+        let metrics = Arc::new(Metrics::default());
+        let kubelet = node.kubelet_dir.map(|dir| self.start_kubelet(dir, &metrics));
+        let (sender, overview) = watch::channel(Overview::default());
+        self.tasks.spawn(tell(self.status.subscribe(), kubelet, sender));
+        let told = |status| OfNode {
+            metrics: Arc::clone(&metrics),
+            api: api.clone(),
+            overview: overview.clone(),
+            status,
+        };
+        let socket = RootSocket::bind(&claim.paths().run().join(agent::SOCKET))?;
+        let local = Arc::new(told(Some(self.status.subscribe())));
+        self.tasks.spawn(async move {
+            agent::serve(socket, local).await;
+            Ok(())
+        });
+        if let Some(address) = health {
+            self.serve(address, told(None));
+        }
+        let (status, stop) = (self.status.clone(), wait_for(self.stopped()));
+        Ok(async move { standalone::run(claim, options, &status, stop).await })
+    }
+
+    fn start_kubelet(&mut self, dir: PathBuf, metrics: &Arc<Metrics>) -> watch::Receiver<kubelet::Status> {
+        let spokes = Arc::new(NodeSpokes::new(self.status.subscribe(), Arc::clone(metrics)));
         let plugins = DevicePlugins::new(dir, Arc::clone(&spokes));
         let kubelet = plugins.status();
-        let stop = wait_for(stopped.clone());
-        orderly.spawn(async move { Ok(plugins.run(stop).await?) });
-        let mut status = status.clone();
-        tasks.spawn(async move {
+        let stop = wait_for(self.stopped());
+        self.orderly.spawn(async move { Ok(plugins.run(stop).await?) });
+        let mut status = self.status.subscribe();
+        self.tasks.spawn(async move {
             loop {
                 spokes.follow(&status.borrow_and_update().clone());
                 if status.changed().await.is_err() {
@@ -73,99 +215,112 @@ pub(crate) async fn run(options: Options) -> Result<()> {
             }
         });
         kubelet
-    });
+    }
 
-    let lan_dir = match &options.lans {
-        Lans::Folder(dir) => dir.clone(),
-        Lans::Cluster { namespaces, lease_namespace } => {
-            let node = options.node_name.clone().context("a node of a cluster has a name")?;
-            let dir = NodeConfig::load()?.paths().state().join(MIRROR);
+    /// Starts what talks to the API server: its LANs in, this node's reports out.
+    fn start_cluster(
+        &mut self,
+        cluster: Cluster,
+        status: watch::Receiver<Arc<NodeStatus>>,
+        presence: Option<watch::Receiver<Presence>>,
+        metrics: Arc<ApiMetrics>,
+    ) -> Result<()> {
+        let Cluster { node_name: node, namespaces, lease_namespace } = cluster;
+        let dir = mirror_dir()?;
+        let stopped = self.stopped();
+        self.orderly.spawn(async move {
             let client = kube::Client::try_default().await.context("find the API server")?;
-            let mirror = Mirror::new(client.clone(), namespaces.clone(), dir.clone())?;
-            let hearing = mirror.hearing();
-            orderly.spawn(lead(client.clone(), lease_namespace.clone(), node.clone(), stopped.clone()));
-            join_cluster(&mut tasks, client, &node, mirror, &status);
-            count_errors(&mut tasks, hearing, Arc::clone(&metrics));
-            dir
-        }
-    };
+            let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+            let mirror = Mirror::new(client.clone(), namespaces, dir)?;
+            let (sender, reports) = watch::channel(Arc::default());
+            let reporter = Reporter::new(client.clone(), node.clone(), reports, mirror.hearing());
+            count_errors(&mut tasks, mirror.hearing(), metrics);
+            tasks.spawn(async move { Ok(mirror.run().await?) });
+            tasks.spawn(async move {
+                reporter.run().await;
+                Ok(())
+            });
+            tasks.spawn(report(status, presence, sender));
+            tokio::select! {
+                () = lead(client, lease_namespace, node, stopped) => Ok(()),
+                Some(ended) = tasks.join_next() => ended.context("a part of the daemon")?,
+            }
+        });
+        Ok(())
+    }
 
-    if let Some(address) = options.health {
-        let (sender, overview) = watch::channel(Overview::default());
-        tasks.spawn(tell(status.clone(), kubelet, sender));
-        let metrics = Arc::clone(&metrics);
-        tasks.spawn(async move {
+    /// Serves metrics and health.
+    fn serve(&mut self, address: SocketAddr, told: impl Told) {
+        self.tasks.spawn(async move {
             let bound = |address| tracing::info!(%address, "metrics and health");
-            Ok(health::serve(address, metrics, overview, bound).await?)
+            Ok(health::serve(address, Arc::new(told), bound).await?)
         });
     }
 
-    let standalone = standalone::Options {
-        lan_dir,
-        node_name: options.node_name,
-        mirrored: matches!(options.lans, Lans::Cluster { .. }),
-        kubelet: options.kubelet_dir.is_some(),
-    };
-    let result = tokio::select! {
-        result = standalone::run(standalone, &told) => result,
-        Some(ended) = orderly.join_next() => ended.context("a part of the daemon")?,
-        Some(ended) = tasks.join_next() => ended.context("a part of the daemon")?,
-    };
-    stop.send_replace(true);
-    let ended = async { while orderly.join_next().await.is_some() {} };
-    if tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
-        tracing::warn!("not everything ended in time");
+    /// Runs until `main` ends, which a signal makes it do, or until anything else fails.
+    async fn run(mut self, main: impl Future<Output = Result<()>>) -> Result<()> {
+        let mut main = std::pin::pin!(main);
+        let (done, result) = tokio::select! {
+            result = &mut main => (true, result),
+            Some(ended) = self.orderly.join_next() => (false, ended.context("a part of the daemon").flatten()),
+            Some(ended) = self.tasks.join_next() => (false, ended.context("a part of the daemon").flatten()),
+        };
+        self.stop.send_replace(true);
+        // What is half done, a pass over the LANs above all, is finished.
+        let result = if done { result } else { result.and(main.await) };
+        let ended = async { while self.orderly.join_next().await.is_some() {} };
+        if tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
+            tracing::warn!("not everything ended in time");
+        }
+        result
     }
-    result
 }
 
-/// The cluster's part: its LANs in, this node's reports out.
-fn join_cluster(
-    tasks: &mut JoinSet<Result<()>>,
-    client: kube::Client,
-    node: &str,
-    mirror: Mirror,
-    status: &watch::Receiver<Arc<NodeStatus>>,
-) {
-    let (sender, reports) = watch::channel(Arc::default());
-    let reporter = Reporter::new(client, node.to_owned(), reports, mirror.hearing());
-    tasks.spawn(async move { Ok(mirror.run().await?) });
-    tasks.spawn(async move {
-        reporter.run().await;
-        Ok(())
-    });
-    let mut status = status.clone();
-    tasks.spawn(async move {
-        loop {
-            sender.send_replace(Arc::new(node_spokes::reports(&status.borrow_and_update().clone())));
-            if status.changed().await.is_err() {
-                return std::future::pending().await;
+/// Keeps what this node says of its LANs as its status says it.
+async fn report(
+    mut status: watch::Receiver<Arc<NodeStatus>>,
+    mut presence: Option<watch::Receiver<Presence>>,
+    sender: watch::Sender<Arc<crate::cluster::Reports>>,
+) -> Result<()> {
+    let mut away_since: Option<Instant> = None;
+    loop {
+        let now = status.borrow_and_update().clone();
+        let here = presence.as_mut().is_none_or(|presence| *presence.borrow_and_update() == Presence::Here);
+        away_since = if here { None } else { away_since.or_else(|| Some(Instant::now())) };
+        let away = away_since.is_some_and(|since| since.elapsed() >= AWAY);
+        sender.send_replace(Arc::new(match away {
+            true => node_spokes::reports_of_an_absent_node(&now),
+            false => node_spokes::reports(&now),
+        }));
+        let patience_ends = async {
+            match away_since.filter(|_| !away) {
+                Some(since) => tokio::time::sleep_until(since + AWAY).await,
+                None => std::future::pending().await,
             }
+        };
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() { return std::future::pending().await },
+            () = changed(presence.as_mut()) => {}
+            () = patience_ends => {}
         }
-    });
+    }
 }
 
 /// Leads when it is this node's turn.
-async fn lead(
-    client: kube::Client,
-    namespace: String,
-    node: String,
-    stopped: watch::Receiver<bool>,
-) -> Result<()> {
+async fn lead(client: kube::Client, namespace: String, node: String, stopped: watch::Receiver<bool>) {
     let election = Election::new(client.clone(), &namespace, LEASE, &node, Timing::default());
     let leader = Leader::new(client);
     election.run(|| leader.run(), wait_for(stopped)).await;
-    Ok(())
 }
 
 fn count_errors(
     tasks: &mut JoinSet<Result<()>>,
     mut hearing: watch::Receiver<Hearing>,
-    metrics: Arc<Metrics>,
+    metrics: Arc<ApiMetrics>,
 ) {
     tasks.spawn(async move {
         while hearing.changed().await.is_ok() {
-            metrics.api_errors.set(hearing.borrow_and_update().errors);
+            metrics.errors.set(hearing.borrow_and_update().errors);
         }
         std::future::pending().await
     });
@@ -181,19 +336,21 @@ async fn tell(
         let now = status.borrow_and_update().clone();
         let registered = kubelet.as_mut().map(|kubelet| kubelet.borrow_and_update().clone());
         sender.send_replace(node_spokes::overview(&now, registered.as_ref()));
-        let kubelet_changes = async {
-            let changed = match &mut kubelet {
-                Some(kubelet) => kubelet.changed().await.is_ok(),
-                None => false,
-            };
-            if !changed {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             changed = status.changed() => if changed.is_err() { return std::future::pending().await },
-            () = kubelet_changes => {}
+            () = changed(kubelet.as_mut()) => {}
         }
+    }
+}
+
+/// Waits for a change of what may not be there, which then never changes.
+async fn changed<T>(watched: Option<&mut watch::Receiver<T>>) {
+    let changed = match watched {
+        Some(watched) => watched.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending::<()>().await;
     }
 }
 

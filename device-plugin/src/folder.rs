@@ -38,21 +38,24 @@ pub(crate) fn read(dir: &Path) -> Declared {
 }
 
 /// Reads a folder that mirrors an API server's objects, one to a file, in JSON: as [`read`] does, and with
-/// the times at which the objects were created.
+/// the times at which the objects were created, and their generations.
 pub(crate) fn read_mirror(dir: &Path) -> Declared {
     let mut declared = read(dir);
     for declaration in declared.lans.values_mut() {
         // What cannot be read a second time has been told about by the first.
         let Ok(text) = text(&dir.join(&declaration.source)) else { continue };
-        declaration.created = created(&text);
+        (declaration.created, declaration.generation) = of_object(&text);
     }
     declared
 }
 
-fn created(text: &str) -> Option<i64> {
-    let object: serde_json::Value = serde_json::from_str(text).ok()?;
-    let stamp = object["metadata"]["creationTimestamp"].as_str()?;
-    Some(stamp.parse::<k8s_openapi::jiff::Timestamp>().ok()?.as_second())
+/// When an object was created, and its generation.
+fn of_object(text: &str) -> (Option<i64>, Option<i64>) {
+    let object: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+    let metadata = &object["metadata"];
+    let stamp = metadata["creationTimestamp"].as_str();
+    let created = stamp.and_then(|stamp| stamp.parse::<k8s_openapi::jiff::Timestamp>().ok());
+    (created.map(|created| created.as_second()), metadata["generation"].as_i64())
 }
 
 fn names(dir: &Path) -> std::io::Result<Vec<String>> {
@@ -122,13 +125,15 @@ fn take(declared: &mut Declared, name: &str, text: &str) {
 fn declare(declared: &mut Declared, name: &str, key: LanKey, lan: Result<Lan, String>) {
     match declared.lans.entry(key) {
         Entry::Vacant(entry) => {
-            entry.insert(Declaration { source: name.to_owned(), created: None, lan });
+            let source = name.to_owned();
+            entry.insert(Declaration { source, created: None, generation: None, lan });
         }
         Entry::Occupied(mut entry) => {
             // Which of them is meant, nobody can say.
             let first = entry.get().source.clone();
             let message = format!("it is declared more than once, in {first} and in {name}: remove one");
-            entry.insert(Declaration { source: first, created: None, lan: Err(message) });
+            let lan = Err(message);
+            entry.insert(Declaration { source: first, created: None, generation: None, lan });
         }
     }
 }
@@ -200,12 +205,13 @@ mod tests {
     #[test]
     fn a_mirror_tells_when_objects_were_made() {
         let text = r#"{"apiVersion":"lan.k8slan.io/v1beta1","kind":"LAN",
-            "metadata":{"namespace":"a","name":"b","creationTimestamp":"1970-01-01T00:01:40Z"},
+            "metadata":{"namespace":"a","name":"b","creationTimestamp":"1970-01-01T00:01:40Z","generation":7},
             "spec":{"ns":"n","bridge":"b","vxlan":"v","vni":1,"defaultVxlanDev":"eth0"}}"#;
         let (dir, declared) = folder(&[("a.b.yaml", text)]);
         let key = "a/b".parse().unwrap();
         assert_eq!(declared.lans[&key].created, None);
-        assert_eq!(read_mirror(dir.path()).lans[&key].created, Some(100));
+        let mirrored = &read_mirror(dir.path()).lans[&key];
+        assert_eq!((mirrored.created, mirrored.generation), (Some(100), Some(7)));
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The node daemon: LANs from a cluster or a folder, built on this node and handed to its pods.
 
+mod agent;
 pub mod cli;
 pub mod cluster;
 mod daemon;
@@ -9,5 +10,8 @@ pub mod health;
 pub mod kubelet;
 mod lans;
 mod node_spokes;
+mod root_socket;
 mod standalone;
 mod status;
+mod status_file;
+mod told;

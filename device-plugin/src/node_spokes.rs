@@ -97,7 +97,7 @@ pub(crate) fn reports(status: &NodeStatus) -> Reports {
         let condition = condition(lan, kind);
         Report {
             holds: condition.is_some_and(|condition| condition.status == "True"),
-            reason: condition.map(|condition| condition.reason.to_owned()).unwrap_or_default(),
+            reason: condition.map(|condition| condition.reason.to_string()).unwrap_or_default(),
             message: condition.map(|condition| condition.message.clone()).unwrap_or_default(),
         }
     };
@@ -110,6 +110,7 @@ pub(crate) fn reports(status: &NodeStatus) -> Reports {
             .iter()
             .filter_map(|spoke| Some(SpokeUse { spoke: spoke.name.to_string(), by: spoke.used_by.clone()? }));
         let report = LanReport {
+            generation: lan.observed_generation,
             accepted: report(lan, "Accepted"),
             ready: report(lan, "Ready"),
             underlay: lan.underlay.clone(),
@@ -118,6 +119,22 @@ pub(crate) fn reports(status: &NodeStatus) -> Reports {
         };
         // What is left of a LAN in a former namespace stands beside it under the same key.
         reports.entry(lan.lan.clone()).or_insert(report);
+    }
+    reports
+}
+
+/// The same, when the node's part has been away for long: what it built stands, but nobody looks after it. What
+/// is attached stays in the reports, since it holds a deleted LAN.
+pub(crate) fn reports_of_an_absent_node(status: &NodeStatus) -> Reports {
+    let mut reports = reports(status);
+    for report in reports.values_mut().filter(|report| report.ready.holds) {
+        report.ready = Report {
+            holds: false,
+            reason: "NodePartAway".to_owned(),
+            message: "what stands stays, but changes wait: k8slan's process that builds LANs does not run here; see \
+                      the log of its container"
+                .to_owned(),
+        };
     }
     reports
 }

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use node::{Durability, Lock, LockError, NodeConfig, Paths, SafeDir};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
 use crate::events::{FileWatch, Folder, LanLinks, Wake, watch_mounts, watch_underlays};
 use crate::folder;
 use crate::lans::{Declared, Dirty, NETNS_DIR, NodeLans, Outcome};
-use crate::status::NodeStatus;
+use crate::status::{self, NodeStatus};
 
 /// How long events are collected before a pass: what comes together is done together.
 const SETTLE: Duration = Duration::from_millis(10);
@@ -34,20 +33,51 @@ pub(crate) struct Options {
     pub(crate) kubelet: bool,
 }
 
-/// Builds and keeps the LANs until SIGTERM or SIGINT, and leaves them standing.
-pub(crate) async fn run(options: Options, told: &watch::Sender<Arc<NodeStatus>>) -> Result<()> {
-    let config = NodeConfig::load()?;
-    let Some(node) = options.node_name.or_else(|| config.node_name.clone()) else {
-        bail!("the node has no name: give --node-name, or set nodeName in /etc/k8slan/node.yaml");
-    };
-    let paths = config.paths();
-    if !options.lan_dir.is_dir() {
-        bail!("{} is no folder: make it, and put LAN files into it", options.lan_dir.display());
+/// The right to be this node's daemon, held until it is dropped.
+pub(crate) struct Claim {
+    run: SafeDir,
+    paths: Paths,
+    node: String,
+    _only_one: Lock,
+}
+
+impl Claim {
+    /// Takes it, before anything else is touched.
+    ///
+    /// # Errors
+    /// Another daemon runs here, the node has no name, or a folder is not to be used.
+    pub(crate) fn take(options: &Options) -> Result<Self> {
+        let config = NodeConfig::load()?;
+        let Some(node) = options.node_name.clone().or_else(|| config.node_name.clone()) else {
+            bail!("the node has no name: give --node-name, or set nodeName in /etc/k8slan/node.yaml");
+        };
+        if options.mirrored {
+            // Whoever mirrors may come later.
+            SafeDir::create(&options.lan_dir)?;
+        } else if !options.lan_dir.is_dir() {
+            bail!("{} is no folder: make it, and put LAN files into it", options.lan_dir.display());
+        }
+        let paths = config.paths();
+        let run = SafeDir::create(paths.run())?;
+        let _only_one = only_one(&run, "daemon.lock", Duration::ZERO)?;
+        Ok(Self { run, paths, node, _only_one })
     }
-    let run = SafeDir::create(paths.run())?;
-    let _only_one = only_one(&run)?;
-    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
+
+    /// Where things are.
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
+    }
+}
+
+/// Builds and keeps the LANs until `stop` is done, and leaves them standing.
+pub(crate) async fn run(
+    claim: Claim,
+    options: Options,
+    told: &watch::Sender<Arc<NodeStatus>>,
+    stop: impl Future<Output = ()>,
+) -> Result<()> {
+    let Claim { run, paths, node, _only_one } = claim;
+    let mut stop = std::pin::pin!(stop);
 
     let wake = Wake::default();
     let underlays = watch_underlays(wake.clone())?;
@@ -111,8 +141,7 @@ pub(crate) async fn run(options: Options, told: &watch::Sender<Arc<NodeStatus>>)
         };
         tokio::select! {
             () = next => {}
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
+            () = &mut stop => break,
         }
     }
     tracing::info!("stopped; the LANs stay up");
@@ -120,8 +149,11 @@ pub(crate) async fn run(options: Options, told: &watch::Sender<Arc<NodeStatus>>)
 }
 
 /// Two daemons on one node would undo each other's work.
-fn only_one(run: &SafeDir) -> Result<Lock> {
-    match Lock::acquire(run, "daemon.lock", Duration::ZERO) {
+///
+/// # Errors
+/// The other one still holds the lock after `patience`.
+pub(crate) fn only_one(run: &SafeDir, lock: &str, patience: Duration) -> Result<Lock> {
+    match Lock::acquire(run, lock, patience) {
         Err(LockError::Held { path, .. }) => {
             bail!("another k8slan-device-plugin runs on this node: it holds {}", path.display())
         }
@@ -153,14 +185,10 @@ fn publish(run: &SafeDir, before: &mut NodeStatus, now: NodeStatus) {
         return;
     }
     now.log_changes(before);
-    let text = serde_json::to_vec_pretty(&now).map_err(anyhow::Error::from);
-    let written = text.and_then(|mut text| {
-        text.push(b'\n');
-        Ok(run.write("status.json", &text, Durability::UntilReboot)?)
-    });
+    let written = run.write(status::FILE, now.text().as_bytes(), Durability::UntilReboot);
     match written {
         Ok(()) => *before = now,
         // Written again at the next change of anything.
-        Err(error) => tracing::error!("cannot write the status: {error:#}"),
+        Err(error) => tracing::error!("cannot write the status: {:#}", anyhow::Error::from(error)),
     }
 }

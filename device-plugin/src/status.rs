@@ -1,13 +1,15 @@
 //! What the daemon tells about its LANs: `/run/k8slan/status.json`.
 
+use std::borrow::Cow;
+
 use lan::{LanKey, TapIndex};
 use net_types::{Attach, Mtu, SpokeName};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::lans::Note;
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct NodeStatus {
     /// Whether it was looked at; false before the first pass.
@@ -18,15 +20,15 @@ pub(crate) struct NodeStatus {
     /// All LANs that are declared, or that still stand.
     pub(crate) lans: Vec<LanStatus>,
     /// Files that could not be read.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) unread: Vec<Note>,
     /// Files, or documents in them, that are no LANs.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) ignored: Vec<Note>,
 }
 
 /// One LAN on this node.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct LanStatus {
     /// Which.
@@ -34,6 +36,9 @@ pub(crate) struct LanStatus {
     /// The file that declares it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) source: Option<String>,
+    /// The generation of its object that this speaks of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) observed_generation: Option<i64>,
     /// Its network namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) netns: Option<String>,
@@ -46,26 +51,29 @@ pub(crate) struct LanStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mtu: Option<Mtu>,
     /// Its spokes.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) spokes: Vec<SpokeStatus>,
 }
 
+/// Said here, or read from a file.
+type Word = Cow<'static, str>;
+
 /// Whether something holds, as Kubernetes writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Condition {
     /// What.
     #[serde(rename = "type")]
-    pub(crate) kind: &'static str,
+    pub(crate) kind: Word,
     /// `True` or `False`.
-    pub(crate) status: &'static str,
+    pub(crate) status: Word,
     /// One word for programs.
-    pub(crate) reason: &'static str,
+    pub(crate) reason: Word,
     /// For people.
     pub(crate) message: String,
 }
 
 /// One spoke.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct SpokeStatus {
     /// Its name.
@@ -86,11 +94,23 @@ pub(crate) struct SpokeStatus {
 
 impl Condition {
     pub(crate) fn new(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Self {
-        Self { kind, status: if holds { "True" } else { "False" }, reason, message }
+        let status = if holds { "True" } else { "False" };
+        Self { kind: kind.into(), status: status.into(), reason: reason.into(), message }
     }
 }
 
+/// The file's name in the run folder.
+pub(crate) const FILE: &str = "status.json";
+
 impl NodeStatus {
+    /// The file's text.
+    pub(crate) fn text(&self) -> String {
+        // Names and words: nothing in it fails to be written.
+        let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
     /// Logs every condition that is not as it was.
     pub(crate) fn log_changes(&self, before: &Self) {
         for lan in &self.lans {
@@ -100,7 +120,7 @@ impl NodeStatus {
                     continue;
                 }
                 let Condition { kind, status, reason, message } = condition;
-                if *status == "True" {
+                if status == "True" {
                     tracing::info!(lan = %lan.lan, "{kind}: {message}");
                 } else {
                     tracing::warn!(lan = %lan.lan, "not {kind} ({reason}): {message}");

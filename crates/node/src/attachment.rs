@@ -76,7 +76,13 @@ impl NetnsRef {
     /// and what a live pod holds is not given away.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        match std::fs::metadata(&self.path) {
+        // /var/run is /run on every host; an image of a container may lack it.
+        let in_run = self.path.strip_prefix("/var/run").map(|rest| Path::new("/run").join(rest));
+        let found = std::fs::metadata(&self.path).or_else(|error| match in_run {
+            Ok(path) if error.kind() == ErrorKind::NotFound => std::fs::metadata(path),
+            _ => Err(error),
+        });
+        match found {
             Ok(meta) => meta.ino() == self.inode,
             // ESRCH: a process whose /proc folder was just going.
             Err(error) => {

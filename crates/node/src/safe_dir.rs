@@ -64,7 +64,7 @@ pub enum SafeDirError {
     #[error("{0:?} is no regular file")]
     NotAFile(PathBuf),
     /// Larger than any record.
-    #[error("{path:?} has {len} bytes, more than the {max} that a record can have")]
+    #[error("{path:?} has {len} bytes, more than the {max} that it can have")]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -127,6 +127,14 @@ impl SafeDir {
     /// A symbolic link, anything but a regular file, a foreign owner or loose mode, more than 1 MiB,
     /// or the kernel's refusal.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, SafeDirError> {
+        self.read_up_to(name, MAX_LEN)
+    }
+
+    /// The same for a file that is no record and may have up to `max` bytes.
+    ///
+    /// # Errors
+    /// As [`SafeDir::read`].
+    pub fn read_up_to(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, SafeDirError> {
         let path = self.path.join(name);
         // O_NONBLOCK: opening a pipe that somebody put there must not wait for its other end.
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
@@ -141,8 +149,8 @@ impl SafeDir {
             return Err(SafeDirError::NotAFile(path));
         }
         trusted(&path, &meta)?;
-        if meta.len() > MAX_LEN {
-            return Err(SafeDirError::TooLarge { path, len: meta.len(), max: MAX_LEN });
+        if meta.len() > max {
+            return Err(SafeDirError::TooLarge { path, len: meta.len(), max });
         }
         let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
         file.read_to_end(&mut bytes).map_err(|e| io("read", &path, e))?;

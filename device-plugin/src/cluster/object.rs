@@ -71,6 +71,9 @@ pub(super) fn text(object: &DynamicObject, key: &LanKey) -> Vec<u8> {
         ("namespace".to_owned(), json!(key.namespace())),
         ("name".to_owned(), json!(key.name())),
     ]);
+    if let Some(generation) = object.metadata.generation {
+        metadata.insert("generation".to_owned(), json!(generation));
+    }
     if let Some(created) = &object.metadata.creation_timestamp {
         metadata.insert("creationTimestamp".to_owned(), json!(created));
     }

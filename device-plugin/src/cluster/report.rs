@@ -19,6 +19,8 @@ use super::object::FoundLan;
 /// What the rest of the daemon knows of one LAN on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LanReport {
+    /// The generation of its object that this speaks of.
+    pub generation: Option<i64>,
     /// Whether its specification is good and nothing in it belongs to another LAN.
     pub accepted: Report,
     /// Whether it is built here.
@@ -136,7 +138,7 @@ fn object(node: &str, lan: &FoundLan, report: &LanReport) -> Value {
     let spec = LanNodeSpec {
         lan: lan.key.name().to_owned(),
         node: node.to_owned(),
-        observed_generation: Some(lan.generation),
+        observed_generation: report.generation,
         accepted: report.accepted.clone(),
         ready: report.ready.clone(),
         underlay: report.underlay.clone(),

@@ -25,7 +25,7 @@ impl Counter {
     }
 }
 
-/// What is counted as it happens. What can be told from how things are is in [`Overview`].
+/// What the node's part counts as it happens. What can be told from how things are is in [`Overview`].
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Allocate calls that were answered with a device.
@@ -34,59 +34,81 @@ pub struct Metrics {
     pub allocations_refused: Counter,
     /// How long Allocate took.
     pub allocate: Histogram,
+}
+
+/// What the cluster's part counts.
+#[derive(Debug, Default)]
+pub struct ApiMetrics {
     /// Requests to the API server that failed.
-    pub api_errors: Counter,
+    pub errors: Counter,
+}
+
+/// Prometheus' text format, version 0.0.4.
+#[derive(Default)]
+struct Exposition(String);
+
+impl Exposition {
+    fn one(&mut self, kind: &str, name: &str, help: &str, value: u64) {
+        // Writing to a String does not fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: usize) {
+        self.one("gauge", name, help, u64::try_from(value).unwrap_or(u64::MAX));
+    }
+
+    fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
+        self.one("counter", name, help, counter.get());
+    }
+
+    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} histogram");
+        histogram.write(&mut self.0, name);
+    }
 }
 
 impl Metrics {
-    /// Everything, in Prometheus' text format, version 0.0.4.
+    /// Everything, in Prometheus' text format.
     #[must_use]
     pub fn render(&self, now: &Overview) -> String {
-        let mut out = String::new();
-        let mut simple = |name: &str, kind: &str, help: &str, value: u64| {
-            // Writing to a String does not fail.
-            let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-        };
-        let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-        simple("k8slan_lans", "gauge", "LANs that are declared.", count(now.lans));
-        simple("k8slan_lans_ready", "gauge", "LANs that are built on this node.", count(now.lans_ready));
-        simple("k8slan_spokes", "gauge", "Spokes of this node's LANs.", count(now.spokes));
-        simple("k8slan_attachments", "gauge", "Pods and VMs that are attached.", count(now.attachments));
-        simple(
-            "k8slan_resources_wanted",
-            "gauge",
-            "Resources that the kubelet should know.",
-            count(now.resources_wanted),
-        );
-        simple(
+        let mut out = Exposition::default();
+        out.gauge("k8slan_lans", "LANs that are declared.", now.lans);
+        out.gauge("k8slan_lans_ready", "LANs that are built on this node.", now.lans_ready);
+        out.gauge("k8slan_spokes", "Spokes of this node's LANs.", now.spokes);
+        out.gauge("k8slan_attachments", "Pods and VMs that are attached.", now.attachments);
+        out.gauge("k8slan_resources_wanted", "Resources that the kubelet should know.", now.resources_wanted);
+        out.gauge(
             "k8slan_resources_registered",
-            "gauge",
             "Resources whose device list the kubelet reads.",
-            count(now.resources_registered),
+            now.resources_registered,
         );
-        simple(
-            "k8slan_allocations_total",
-            "counter",
-            "Allocate calls that got a device.",
-            self.allocations.get(),
-        );
-        simple(
+        out.counter("k8slan_allocations_total", "Allocate calls that got a device.", &self.allocations);
+        out.counter(
             "k8slan_allocations_refused_total",
-            "counter",
             "Allocate calls that were refused.",
-            self.allocations_refused.get(),
+            &self.allocations_refused,
         );
-        simple(
-            "k8slan_api_errors_total",
-            "counter",
-            "Requests to the API server that failed.",
-            self.api_errors.get(),
-        );
-        let name = "k8slan_allocate_seconds";
-        let _ = writeln!(out, "# HELP {name} How long an answer to Allocate took.\n# TYPE {name} histogram");
-        self.allocate.write(&mut out, name);
-        out
+        out.histogram("k8slan_allocate_seconds", "How long an answer to Allocate took.", &self.allocate);
+        out.0
     }
+}
+
+impl ApiMetrics {
+    /// Everything, in Prometheus' text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = Exposition::default();
+        out.counter("k8slan_api_errors_total", "Requests to the API server that failed.", &self.errors);
+        out.0
+    }
+}
+
+/// Whether the node's part answers, for a cluster's part that runs beside it.
+#[must_use]
+pub fn node_up(up: bool) -> String {
+    let mut out = Exposition::default();
+    out.gauge("k8slan_node_up", "Whether the node's part of k8slan answers.", usize::from(up));
+    out.0
 }
 
 #[cfg(test)]
@@ -103,6 +125,7 @@ mod tests {
             metrics.allocate.observe(Duration::from_micros(micros));
         }
         let text = metrics.render(&Overview { lans: 2, lans_ready: 1, ..Overview::default() });
+        let text = [text, ApiMetrics::default().render(), node_up(false)].concat();
         for wanted in [
             "k8slan_lans 2\n",
             "k8slan_lans_ready 1\n",
@@ -130,7 +153,9 @@ mod tests {
     fn the_dashboard_asks_for_metrics_that_exist() {
         let text = include_str!("../../../install/grafana-dashboard.json");
         let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
-        let rendered = Metrics::default().render(&Overview::default());
+        let rendered =
+            [Metrics::default().render(&Overview::default()), ApiMetrics::default().render(), node_up(true)]
+                .concat();
         let mut asked = 0;
         for panel in dashboard["panels"].as_array().expect("panels") {
             for target in panel["targets"].as_array().expect("targets") {

@@ -5,5 +5,5 @@ mod metrics;
 mod server;
 
 pub use histogram::Histogram;
-pub use metrics::{Counter, Metrics};
-pub use server::{HealthError, Overview, serve};
+pub use metrics::{ApiMetrics, Counter, Metrics, node_up};
+pub use server::{HealthError, Overview, Told, VERSION, converse, serve};

@@ -4,13 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::Incoming;
+use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-
-use super::Metrics;
 
 /// How things are, in numbers, and what readiness waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -49,14 +48,26 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Open connections at once; a scraper and a kubelet need two.
 const CONNECTIONS: usize = 32;
 
+/// What there is to tell.
+pub trait Told: Send + Sync + 'static {
+    /// Metrics, in Prometheus' text format.
+    fn metrics(&self) -> impl Future<Output = String> + Send;
+    /// Why the node is not ready, a sentence each; empty: it is.
+    fn waiting(&self) -> impl Future<Output = Vec<String>> + Send;
+    /// The node's status in JSON; `None`: it is not told here, or not known yet.
+    fn status(&self) -> Option<String>;
+}
+
+/// The header that says which version of k8slan answers.
+pub const VERSION: &str = "k8slan-version";
+
 /// Serves `/metrics`, `/livez` and `/readyz` until it is dropped. `bound` is told the address.
 ///
 /// # Errors
 /// The address cannot be bound.
 pub async fn serve(
     address: SocketAddr,
-    metrics: Arc<Metrics>,
-    overview: watch::Receiver<Overview>,
+    told: Arc<impl Told>,
     bound: impl FnOnce(SocketAddr),
 ) -> Result<(), HealthError> {
     let failed = |source| HealthError::Bind { address, source };
@@ -76,42 +87,55 @@ pub async fn serve(
             },
             Some(_) = connections.join_next() => continue,
         };
-        let (metrics, overview) = (Arc::clone(&metrics), overview.clone());
-        connections.spawn(async move {
-            let service = service_fn(|request: Request<Incoming>| {
-                let answer = answer(&request, &metrics, &overview.borrow());
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = hyper::server::conn::http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEADER_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service);
-            // A client that goes away ends its connection with an error.
-            let _ = connection.await;
-        });
+        connections.spawn(converse(stream, Arc::clone(&told), Some(HEADER_TIMEOUT)));
     }
 }
 
-fn answer(request: &Request<Incoming>, metrics: &Metrics, now: &Overview) -> Response<String> {
-    let (code, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, metrics.render(now)),
+/// Answers on one connection until the other end has done. With `patience`, one that says nothing for so long
+/// is let go.
+pub async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    told: Arc<impl Told>,
+    patience: Option<Duration>,
+) {
+    let service = service_fn(|request: Request<Incoming>| {
+        let told = Arc::clone(&told);
+        async move { Ok::<_, Infallible>(answer(&request, &*told).await) }
+    });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience)
+        .serve_connection(TokioIo::new(stream), service);
+    // A client that goes away ends its connection with an error.
+    let _ = connection.await;
+}
+
+async fn answer(request: &Request<Incoming>, told: &impl Told) -> Response<String> {
+    const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+    let (code, kind, text) = match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, TEXT, told.metrics().await),
         // An answer is the proof: there is one thread, and it gave it.
-        (&Method::GET | &Method::HEAD, "/livez") => (StatusCode::OK, "ok\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/readyz") if now.waiting.is_empty() => {
-            (StatusCode::OK, "ok\n".to_owned())
-        }
-        (&Method::GET | &Method::HEAD, "/readyz") => {
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready:\n{}\n", now.waiting.join("\n")))
-        }
+        (&Method::GET | &Method::HEAD, "/livez") => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+        (&Method::GET | &Method::HEAD, "/readyz") => match told.waiting().await.as_slice() {
+            [] => (StatusCode::OK, TEXT, "ok\n".to_owned()),
+            waiting => {
+                (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready:\n{}\n", waiting.join("\n")))
+            }
+        },
+        (&Method::GET | &Method::HEAD, "/status") => match told.status() {
+            Some(status) => (StatusCode::OK, "application/json", status),
+            None => (StatusCode::NOT_FOUND, TEXT, "no status is told here, or none yet\n".to_owned()),
+        },
         (&Method::GET | &Method::HEAD, _) => {
-            (StatusCode::NOT_FOUND, "there are /metrics, /livez and /readyz\n".to_owned())
+            (StatusCode::NOT_FOUND, TEXT, "there are /metrics, /livez and /readyz\n".to_owned())
         }
-        _ => (StatusCode::METHOD_NOT_ALLOWED, "GET only\n".to_owned()),
+        _ => (StatusCode::METHOD_NOT_ALLOWED, TEXT, "GET only\n".to_owned()),
     };
     let mut response = Response::new(text);
     *response.status_mut() = code;
-    let kind = hyper::header::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(hyper::header::CONTENT_TYPE, kind);
+    let headers = response.headers_mut();
+    headers.insert(hyper::header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(VERSION, HeaderValue::from_static(env!("CARGO_PKG_VERSION")));
     response
 }
 
@@ -119,6 +143,7 @@ fn answer(request: &Request<Incoming>, metrics: &Metrics, now: &Overview) -> Res
 mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpStream;
+    use tokio::sync::watch;
 
     use super::*;
 
@@ -131,24 +156,43 @@ mod tests {
         text
     }
 
+    struct Waiting(watch::Receiver<Vec<String>>);
+
+    impl Told for Waiting {
+        async fn metrics(&self) -> String {
+            "k8slan_lans_ready 1\n".to_owned()
+        }
+
+        async fn waiting(&self) -> Vec<String> {
+            self.0.borrow().clone()
+        }
+
+        fn status(&self) -> Option<String> {
+            None
+        }
+    }
+
     #[tokio::test]
     async fn ready_is_said_when_nothing_is_waited_for() {
-        let (overview, receiver) = watch::channel(Overview {
-            waiting: vec!["LAN a/b is not built: underlay eth1 is missing".into()],
-            ..Overview::default()
-        });
+        let (waiting, receiver) =
+            watch::channel(vec!["LAN a/b is not built: underlay eth1 is missing".to_owned()]);
         let (bound, address) = tokio::sync::oneshot::channel();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        tokio::spawn(serve(any, Arc::default(), receiver, |address| bound.send(address).unwrap()));
+        let told = Arc::new(Waiting(receiver));
+        tokio::spawn(serve(any, Arc::clone(&told), |address| bound.send(address).unwrap()));
         let address = address.await.unwrap();
-        assert!(get(address, "/livez").await.starts_with("HTTP/1.1 200"));
+        let text = get(address, "/livez").await;
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
+        assert!(text.contains(concat!("k8slan-version: ", env!("CARGO_PKG_VERSION"))), "{text}");
         let text = get(address, "/readyz").await;
         assert!(text.starts_with("HTTP/1.1 503") && text.contains("underlay eth1 is missing"), "{text}");
-        overview.send_replace(Overview { lans: 1, lans_ready: 1, ..Overview::default() });
+        waiting.send_replace(Vec::new());
         assert!(get(address, "/readyz").await.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/metrics").await.contains("k8slan_lans_ready 1\n"));
-        assert!(get(address, "/").await.starts_with("HTTP/1.1 404"));
-        let taken = serve(address, Arc::default(), overview.subscribe(), |_| ()).await.unwrap_err();
+        for path in ["/", "/status"] {
+            assert!(get(address, path).await.starts_with("HTTP/1.1 404"));
+        }
+        let taken = serve(address, told, |_| ()).await.unwrap_err();
         assert!(taken.to_string().contains("end who has it"), "{taken}");
     }
 }

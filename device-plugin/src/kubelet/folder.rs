@@ -10,6 +10,8 @@ use std::task::Poll;
 use inotify::{Event, EventMask, EventStream, Inotify, WatchMask};
 use tokio_stream::Stream;
 
+use crate::root_socket::is_trusted;
+
 type Events = EventStream<[u8; 4096]>;
 
 /// What happened in a folder since it was last asked.
@@ -143,7 +145,6 @@ pub(super) enum KubeletSocket {
 /// Looks at the kubelet's folder and socket. Whoever could replace the socket would be asked to dial
 /// ours, and whoever could write to the folder could take our sockets' names.
 pub(super) fn look_for_kubelet(dir: &Path, socket: &str) -> KubeletSocket {
-    let owners = [0, nix::unistd::geteuid().as_raw()];
     let path = dir.join(socket);
     for (path, wanted_socket) in [(dir, false), (path.as_path(), true)] {
         let metadata = match std::fs::symlink_metadata(path) {
@@ -156,7 +157,7 @@ pub(super) fn look_for_kubelet(dir: &Path, socket: &str) -> KubeletSocket {
             let what = if wanted_socket { "socket" } else { "folder" };
             return KubeletSocket::Refused(format!("{path:?} is no {what}"));
         }
-        if !owners.contains(&metadata.uid()) {
+        if !is_trusted(metadata.uid()) {
             return KubeletSocket::Refused(format!(
                 "{path:?} belongs to user {} and not to root: chown it, or find out who made it",
                 metadata.uid()

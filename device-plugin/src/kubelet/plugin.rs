@@ -19,12 +19,13 @@ use tonic::transport::Server;
 
 use super::devices::{Advertised, StreamEvent};
 use super::folder::{Changes, FolderWatch, KubeletSocket, look_for_kubelet};
-use super::listener::{Connection, Endpoint, Listener, remove_socket};
+use super::listener::{Connection, Endpoint, Listener};
 use super::registrar::{RegisterError, Registrar};
 use super::resource::spoke_of_socket;
 use super::service::Service;
 use super::v1beta1::device_plugin_server::DevicePluginServer;
 use super::{Catalog, Spokes};
+use crate::root_socket::remove_socket;
 
 const KUBELET_SOCKET: &str = "kubelet.sock";
 

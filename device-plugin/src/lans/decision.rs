@@ -165,13 +165,17 @@ mod tests {
             }))
             .unwrap();
             let lan = Ok(Lan::new(key(name), &spec).unwrap());
-            self.declared.lans.insert(key(name), Declaration { source: name.into(), created: None, lan });
+            self.declared
+                .lans
+                .insert(key(name), Declaration { source: name.into(), created: None, generation: None, lan });
             self
         }
 
         fn broken(mut self, name: &str) -> Self {
             let lan = Err("vni: nonsense".to_owned());
-            self.declared.lans.insert(key(name), Declaration { source: name.into(), created: None, lan });
+            self.declared
+                .lans
+                .insert(key(name), Declaration { source: name.into(), created: None, generation: None, lan });
             self
         }
 

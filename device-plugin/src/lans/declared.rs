@@ -22,12 +22,14 @@ pub(crate) struct Declaration {
     /// When its object was created, in seconds since 1970; the older one wins a conflict. `None` where
     /// nobody knows: what is built already wins.
     pub(crate) created: Option<i64>,
+    /// Which version of its object this is.
+    pub(crate) generation: Option<i64>,
     /// What it is, or everything that is wrong with it.
     pub(crate) lan: Result<Lan, String>,
 }
 
 /// Something about a place that LANs are read from.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
 pub(crate) struct Note {
     /// The file.
     pub(crate) source: String,

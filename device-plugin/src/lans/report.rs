@@ -3,9 +3,9 @@ use std::collections::BTreeMap;
 use lan::{Lan, LanKey, NetnsName, Obstacle, Plan, SpokeRecord, SpokeState, Step};
 use net_types::{Mtu, SpokeName};
 
-use super::Declared;
 use super::decision::{Decisions, Goal};
 use super::underlay::Underlay;
+use super::{Declaration, Declared};
 use crate::status::{Condition, LanStatus, NodeStatus, SpokeStatus};
 
 /// Whether an accepted LAN is built on this node.
@@ -20,7 +20,7 @@ pub(super) struct LanState {
 /// Collects what a pass found, for the status.
 pub(super) struct Report {
     status: NodeStatus,
-    sources: BTreeMap<LanKey, String>,
+    sources: BTreeMap<LanKey, (String, Option<i64>)>,
     states: BTreeMap<LanKey, (LanState, Option<String>)>,
     /// Namespaces that go or stay as they are, with their LANs and why they are still there.
     others: Vec<(NetnsName, Option<LanKey>, &'static str, String)>,
@@ -78,7 +78,8 @@ impl Report {
             unread: declared.unread.clone(),
             ignored: declared.ignored.clone(),
         };
-        let sources = declared.lans.iter().map(|(key, lan)| (key.clone(), lan.source.clone())).collect();
+        let source = |lan: &Declaration| (lan.source.clone(), lan.generation);
+        let sources = declared.lans.iter().map(|(key, lan)| (key.clone(), source(lan))).collect();
         let (states, others, failed) = (BTreeMap::new(), Vec::new(), BTreeMap::new());
         Self { status, sources, states, others, failed }
     }
@@ -151,7 +152,8 @@ impl Report {
                     };
                     LanStatus {
                         lan: key.clone(),
-                        source: self.sources.get(key).cloned(),
+                        source: self.source(key),
+                        observed_generation: self.generation(key),
                         netns: stands.map(|(netns, ..)| netns.to_string()),
                         conditions: vec![
                             Condition::new("Accepted", false, refusal.reason, refusal.message.clone()),
@@ -170,6 +172,7 @@ impl Report {
             self.status.lans.push(LanStatus {
                 lan: key.clone(),
                 source: None,
+                observed_generation: None,
                 netns: Some(netns.to_string()),
                 conditions: vec![
                     Condition::new("Accepted", false, "NotDeclared", "no file declares it".to_owned()),
@@ -182,6 +185,14 @@ impl Report {
         }
         self.status.lans.sort_by(|a, b| (&a.lan, &a.netns).cmp(&(&b.lan, &b.netns)));
         self.status
+    }
+
+    fn source(&self, lan: &LanKey) -> Option<String> {
+        self.sources.get(lan).map(|(source, _)| source.clone())
+    }
+
+    fn generation(&self, lan: &LanKey) -> Option<i64> {
+        self.sources.get(lan).and_then(|(_, generation)| *generation)
     }
 
     fn accepted(
@@ -215,7 +226,8 @@ impl Report {
         });
         LanStatus {
             lan: lan.key.clone(),
-            source: self.sources.get(&lan.key).cloned(),
+            source: self.source(&lan.key),
+            observed_generation: self.generation(&lan.key),
             netns: Some(lan.netns.to_string()),
             conditions: vec![
                 Condition::new("Accepted", true, "Accepted", "its values are good and its own".to_owned()),

@@ -5,15 +5,21 @@ mod daemon;
 mod definitions;
 mod mirror;
 mod real_server;
+mod site;
 mod status;
+mod two_processes;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(exit) = two_processes::child() {
+        return exit;
+    }
     let mut trials = mirror::trials();
     trials.extend(status::trials());
     trials.extend(definitions::trials());
     trials.extend(daemon::trials());
+    trials.extend(two_processes::trials());
     trials.extend(real_server::trials());
     testnet::main(trials)
 }

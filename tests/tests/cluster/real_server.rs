@@ -213,6 +213,7 @@ fn the_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
     let mirror = Mirror::new(client.clone(), Vec::new(), dir.path().join("lans"))?;
     let said = |reason: &str| Report { holds: true, reason: reason.into(), message: String::new() };
     let report = LanReport {
+        generation: Some(1),
         accepted: said("Accepted"),
         ready: said("Built"),
         underlay: Some("eth1".into()),

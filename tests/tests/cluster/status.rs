@@ -89,6 +89,7 @@ impl Node {
 pub(crate) fn built(mtu: u32, users: &[(&str, &str)]) -> LanReport {
     let said = |reason: &str| Report { holds: true, reason: reason.into(), message: String::new() };
     LanReport {
+        generation: Some(1),
         accepted: said("Accepted"),
         ready: said("Built"),
         underlay: Some("eth1".into()),

@@ -1,0 +1,150 @@
+//! Unix sockets that answer root only.
+
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tokio::net::{UnixListener, UnixStream};
+
+/// A bound socket (mode 0600). Dropping it closes it, and removes its file where that is still this socket's.
+pub(crate) struct RootSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+/// Why there is no socket.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SocketError {
+    #[error(
+        "cannot make the socket {path:?}: something that is no socket of root's stands there; look what it is and remove it"
+    )]
+    Foreign { path: PathBuf },
+    #[error("cannot make the socket {path:?}")]
+    Bind { path: PathBuf, source: io::Error },
+}
+
+/// Who may be on either end: root, and whoever this runs as.
+pub(crate) fn is_trusted(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
+}
+
+impl RootSocket {
+    /// Binds the socket, in place of one that an earlier life left there.
+    ///
+    /// # Errors
+    /// Something that is no socket of root's stands there, or the kernel refused.
+    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
+        Self::open(path).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => SocketError::Foreign { path: path.to_owned() },
+            _ => SocketError::Bind { path: path.to_owned(), source },
+        })
+    }
+
+    fn open(path: &Path) -> io::Result<Self> {
+        remove_socket(path)?;
+        let listener = UnixListener::bind(path)?;
+        std::fs::set_permissions(path, PermissionsExt::from_mode(0o600))?;
+        let metadata = std::fs::symlink_metadata(path)?;
+        Ok(Self { listener, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
+    }
+
+    /// The next connection of root's; others are refused, and told of in the log.
+    pub(crate) async fn accept(&self) -> UnixStream {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(peer) if is_trusted(peer.uid()) => return stream,
+                    Ok(peer) => tracing::warn!(
+                        socket = %self.path.display(), uid = peer.uid(), pid = peer.pid(),
+                        "refused a connection: only root may talk to this socket"
+                    ),
+                    Err(error) => {
+                        tracing::warn!(socket = %self.path.display(), %error, "cannot tell who connects");
+                    }
+                },
+                Err(error) => {
+                    // Out of file descriptors, mostly: the connection stays in the queue meanwhile.
+                    tracing::warn!(socket = %self.path.display(), %error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    /// Whether the file is still there and still this socket's.
+    pub(crate) fn is_in_place(&self) -> bool {
+        std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity)
+    }
+
+    /// Removes the file where it is still this socket's.
+    pub(crate) fn unlink(&self) {
+        if self.is_in_place() {
+            // A file that cannot be removed is found and removed by the next start.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+impl Drop for RootSocket {
+    fn drop(&mut self) {
+        self.unlink();
+    }
+}
+
+/// Removes a socket of ours that an earlier life left there; nothing there is fine, anything else is
+/// an `AlreadyExists`.
+pub(crate) fn remove_socket(path: &Path) -> io::Result<()> {
+    let metadata = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        other => other?,
+    };
+    let ours = metadata.file_type().is_socket() && metadata.uid() == nix::unistd::geteuid().as_raw();
+    if !ours {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_stale_socket_is_replaced_and_anything_else_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let socket = RootSocket::bind(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        assert!(socket.is_in_place());
+        drop(socket);
+        assert!(!path.exists());
+
+        std::fs::write(&path, "").unwrap();
+        assert!(matches!(RootSocket::bind(&path), Err(SocketError::Foreign { .. })));
+        std::fs::remove_file(&path).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+            std::os::unix::fs::chown(&path, Some(1000), None).unwrap();
+            assert!(matches!(RootSocket::bind(&path), Err(SocketError::Foreign { .. })));
+            assert!(path.exists());
+        }
+    }
+
+    #[tokio::test]
+    async fn another_sockets_file_is_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let first = RootSocket::bind(&path).unwrap();
+        let second = RootSocket::bind(&path).unwrap();
+        assert!(!first.is_in_place() && second.is_in_place());
+        drop(first);
+        assert!(path.exists());
+    }
+}

@@ -1,0 +1,125 @@
+//! A node of a cluster: the node, its API server, and the daemon on it, whole or in its two parts.
+
+use std::io::{Read, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8slan_tests::apiserver::ApiServer;
+use serde_json::{Value, json};
+use testnet::{Daemon, Node, Stop, Switch, program};
+
+pub(crate) const GROUP: &str = "lan.k8slan.io/v1beta1";
+pub(crate) const SOON: Duration = Duration::from_secs(5);
+
+pub(crate) struct Site {
+    pub(crate) server: ApiServer,
+    pub(crate) node: Node,
+    /// Where the kubelet has its sockets.
+    pub(crate) kubelet_dir: PathBuf,
+    kubeconfig: PathBuf,
+    _dir: tempfile::TempDir,
+    _switch: Arc<Switch>,
+}
+
+pub(crate) fn failed(text: impl ToString) -> Stop {
+    Stop::Failed(text.to_string())
+}
+
+/// The LAN of the document.
+pub(crate) fn document(spokes: &[&str]) -> Value {
+    json!({
+        "apiVersion": GROUP, "kind": "LAN", "metadata": { "namespace": "k8slan-system", "name": "lan-test" },
+        "spec": {
+            "ns": "knlvrf", "bridge": "br2", "vxlan": "vx2", "vni": 222, "defaultVxlanDev": "eth0.10",
+            "vxlanDevMap": { "worker1": "eth1", "worker2": "eth2" }, "spokes": spokes,
+        },
+    })
+}
+
+impl Site {
+    /// The node `worker1` with the underlay eth1, and an API server that knows it.
+    pub(crate) fn new() -> Result<Self, Stop> {
+        let switch = Switch::new()?;
+        let mut node = Node::new("worker1")?;
+        node.connect(&switch, "eth1", 1500)?;
+        let dir = tempfile::tempdir()?;
+        let server = ApiServer::start_on(node.run(|| std::net::TcpListener::bind(("127.0.0.1", 0)))?)?;
+        let kubeconfig = dir.path().join("kubeconfig");
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "c",
+            "clusters": [{ "name": "k", "cluster": { "server": server.url() } }],
+            "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
+            "users": [{ "name": "u", "user": {} }],
+        });
+        std::fs::write(&kubeconfig, config.to_string())?;
+        server.put(
+            "nodes",
+            json!({
+                "apiVersion": "v1", "kind": "Node", "metadata": { "name": "worker1" },
+                "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+            }),
+        );
+        let kubelet_dir = dir.path().join("device-plugins");
+        Ok(Self { server, node, kubelet_dir, kubeconfig, _dir: dir, _switch: Arc::new(switch) })
+    }
+
+    fn start(&self, before: &[&str], arguments: &[&str]) -> Result<Daemon, Stop> {
+        let config = format!("KUBECONFIG={}", self.kubeconfig.display());
+        let program = program("k8slan-device-plugin");
+        let program = program.to_string_lossy();
+        let mut argv = vec!["env", &config];
+        argv.extend(before);
+        argv.push(&program);
+        argv.extend(arguments);
+        Ok(self.node.spawn_daemon(&argv)?)
+    }
+
+    /// The daemon in one process.
+    pub(crate) fn whole(&self) -> Result<Daemon, Stop> {
+        let dir = self.kubelet_dir.to_string_lossy();
+        let health = ["--health", "127.0.0.1:9810"];
+        let arguments = ["cluster", "--node-name", "worker1", "--kubelet-dir", &dir];
+        self.start(&[], &[&arguments[..], &health].concat())
+    }
+
+    /// The node's part.
+    pub(crate) fn node_part(&self) -> Result<Daemon, Stop> {
+        let dir = self.kubelet_dir.to_string_lossy();
+        let lans = ["node", "--mirrored", "--lan-dir", "/var/lib/k8slan/lans", "--node-name", "worker1"];
+        let kubelet = ["--kubelet-dir", &dir];
+        self.start(&[], &[&lans[..], &kubelet].concat())
+    }
+
+    /// The cluster's part: root, with no capability at all.
+    pub(crate) fn cluster_part(&self) -> Result<Daemon, Stop> {
+        let bare = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--no-new-privs"];
+        let arguments = ["cluster", "--api-only", "--node-name", "worker1", "--health", "127.0.0.1:9810"];
+        self.start(&bare, &arguments)
+    }
+
+    /// Asks the daemon's port for a path.
+    pub(crate) fn get(&self, path: &str) -> String {
+        let ask = || -> std::io::Result<String> {
+            let mut stream = std::net::TcpStream::connect("127.0.0.1:9810")?;
+            stream.write_all(
+                format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes(),
+            )?;
+            let mut text = String::new();
+            stream.read_to_string(&mut text)?;
+            Ok(text)
+        };
+        self.node.run(ask).unwrap_or_else(|error| error.to_string())
+    }
+
+    /// Asks the node's part through its socket, as a probe does.
+    pub(crate) fn agent(&self, question: &str) -> Result<std::process::Output, Stop> {
+        let program = program("k8slan-device-plugin");
+        Ok(self.node.output(&[&program.to_string_lossy(), "agent", question])?)
+    }
+
+    /// This node's report on the LAN.
+    pub(crate) fn report(&self) -> Value {
+        self.server.get("lannodes", GROUP, "k8slan-system/lan-test.worker1").unwrap_or_default()
+    }
+}

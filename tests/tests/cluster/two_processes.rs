@@ -1,0 +1,246 @@
+//! The node's part and the cluster's part as two processes, each of which may die at any moment.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use k8slan_tests::kubelet::Kubelet;
+use testnet::{Outcome, Trial, eventually, tests};
+
+use crate::check;
+use crate::site::{GROUP, SOON, Site, document, failed};
+
+const CHILD: &str = "K8SLAN_TEST_CONNECT_TO_AGENT";
+const SOCKET: &str = "/run/k8slan/agent.sock";
+
+pub(crate) fn trials() -> Vec<Trial> {
+    tests![
+        each_part_lives_and_dies_by_itself,
+        killed_at_any_moment_they_converge,
+        the_agent_socket_is_roots,
+        a_socket_of_another_owner_is_neither_asked_nor_replaced,
+        each_part_runs_once,
+    ]
+}
+
+fn spokes(count: usize) -> Vec<String> {
+    (1..=count).map(|n| format!("pod{n}")).collect()
+}
+
+fn put(site: &Site, count: usize) {
+    let names = spokes(count);
+    site.server.put("lans", document(&names.iter().map(String::as_str).collect::<Vec<_>>()));
+}
+
+fn each_part_lives_and_dies_by_itself() -> Outcome {
+    let site = Site::new()?;
+    put(&site, 2);
+    let kubelet = Kubelet::start(&site.kubelet_dir)?;
+
+    // As after a boot, in the less lucky order: the folder is there, nobody builds.
+    let cluster = site.cluster_part()?;
+    eventually(SOON, || match site.get("/readyz") {
+        text if text.starts_with("HTTP/1.1 503") && text.contains("is away: look at") => Ok(()),
+        text => Err(format!("{text}\n{}", cluster.log())),
+    })?;
+    check!(site.get("/livez").starts_with("HTTP/1.1 200"), "{}", site.get("/livez"));
+    check!(site.get("/metrics").contains("k8slan_node_up 0"), "{}", site.get("/metrics"));
+
+    let node = site.node_part()?;
+    let log = || format!("node:\n{}\ncluster:\n{}", node.log(), cluster.log());
+    kubelet.wait_allocatable(2, SOON).map_err(|what| failed(format!("{what}\n{}", log())))?;
+    kubelet.admit("uid-1", "vm", "macvtap.k8slan.io/pod1", 1).map_err(failed)?;
+    eventually(SOON, || match site.report() {
+        report if report["spec"]["ready"]["holds"] == true && report["spec"]["observedGeneration"] == 1 => {
+            Ok(())
+        }
+        report => Err(format!("{report}\n{}", log())),
+    })?;
+    eventually(SOON, || match site.get("/readyz") {
+        text if text.starts_with("HTTP/1.1 200") => Ok(()),
+        text => Err(format!("{text}\n{}", log())),
+    })?;
+    let metrics = site.get("/metrics");
+    for line in
+        ["k8slan_lans_ready 1", "k8slan_allocations_total 1", "k8slan_node_up 1", "k8slan_api_errors_total 0"]
+    {
+        check!(metrics.contains(line), "{line} in {metrics}");
+    }
+    for (question, words) in
+        [("livez", "ok"), ("readyz", "ok"), ("status", "\"lan-test"), ("metrics", "k8slan_spokes 2")]
+    {
+        let answer = site.agent(question)?;
+        let text = String::from_utf8_lossy(&answer.stdout).into_owned();
+        let words = if question == "status" { "k8slan-system/lan-test" } else { words };
+        check!(answer.status.success() && text.contains(words), "{question}: {answer:?}");
+    }
+
+    // The node's part dies: that is said, nothing is claimed that it did not see, and what stands stands.
+    node.kill()?;
+    eventually(SOON, || match site.get("/readyz") {
+        text if text.starts_with("HTTP/1.1 503") && text.contains("is away") => Ok(()),
+        text => Err(text),
+    })?;
+    let answer = site.agent("readyz")?;
+    check!(!answer.status.success(), "{answer:?}");
+    put(&site, 3);
+    std::thread::sleep(Duration::from_secs(1));
+    let report = site.report();
+    check!(report["spec"]["observedGeneration"] == 1 && report["spec"]["ready"]["holds"] == true, "{report}");
+    let node = site.node_part()?;
+    kubelet.wait_allocatable(3, SOON).map_err(|what| failed(format!("{what}\n{}", node.log())))?;
+    eventually(SOON, || match (site.get("/readyz"), site.report()) {
+        (text, report) if text.starts_with("HTTP/1.1 200") && report["spec"]["observedGeneration"] == 2 => {
+            Ok(())
+        }
+        other => Err(format!("{other:?}\n{}", cluster.log())),
+    })?;
+
+    // The cluster's part dies: the node goes on, and what it missed is made up for.
+    cluster.kill()?;
+    kubelet.admit("uid-2", "vm", "macvtap.k8slan.io/pod3", 1).map_err(failed)?;
+    put(&site, 4);
+    let cluster = site.cluster_part()?;
+    kubelet.wait_allocatable(4, SOON).map_err(|what| failed(format!("{what}\n{}", cluster.log())))?;
+    for part in [cluster, node] {
+        let status = part.terminate()?;
+        check!(status.success(), "{status}");
+    }
+    check!(!site.node.run(|| std::path::Path::new(SOCKET).exists()), "the socket is left");
+    Ok(())
+}
+
+fn killed_at_any_moment_they_converge() -> Outcome {
+    let site = Site::new()?;
+    put(&site, 1);
+    let kubelet = Kubelet::start(&site.kubelet_dir)?;
+    let (mut node, mut cluster) = (site.node_part()?, site.cluster_part()?);
+    for round in 0..12_u64 {
+        let count = usize::try_from(1 + round * 5 % 7)?;
+        put(&site, count);
+        // From before the object is heard to after everything is done.
+        std::thread::sleep(Duration::from_millis(round * 11 % 60));
+        if round % 3 != 1 {
+            node.kill()?;
+            node = site.node_part()?;
+        }
+        if round % 3 != 0 {
+            cluster.kill()?;
+            cluster = site.cluster_part()?;
+        }
+    }
+    put(&site, 3);
+    let log = || format!("node:\n{}\ncluster:\n{}", node.log(), cluster.log());
+    kubelet.wait_allocatable(3, SOON).map_err(|what| failed(format!("{what}\n{}", log())))?;
+    let generation = site.server.get("lans", GROUP, "k8slan-system/lan-test").unwrap_or_default();
+    let generation = &generation["metadata"]["generation"];
+    eventually(SOON, || match site.report() {
+        report
+            if report["spec"]["observedGeneration"] == *generation
+                && report["spec"]["ready"]["holds"] == true =>
+        {
+            Ok(())
+        }
+        report => Err(format!("{report}\n{}", log())),
+    })?;
+    let answer = site.agent("readyz")?;
+    check!(answer.status.success(), "{answer:?}");
+    Ok(())
+}
+
+/// In the child: asks, and says how that went.
+pub(crate) fn child() -> Option<ExitCode> {
+    use std::io::{Read, Write};
+    let path = std::env::var_os(CHILD)?;
+    let attempt = || -> std::io::Result<String> {
+        let mut stream = UnixStream::connect(path)?;
+        stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+        stream.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    };
+    match attempt() {
+        Ok(text) if text.is_empty() => println!("closed"),
+        Ok(text) => println!("{}", text.lines().next().unwrap_or_default()),
+        Err(error) => println!("{}", error.kind()),
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+fn ask_as(site: &Site, user: u32) -> std::io::Result<String> {
+    // Through the link, since an unprivileged user may not be able to walk to the file itself.
+    let output = site.node.run(|| Command::new("/proc/self/exe").uid(user).env(CHILD, SOCKET).output())?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn the_agent_socket_is_roots() -> Outcome {
+    let site = Site::new()?;
+    // What a daemon that was killed left.
+    site.node.run(|| -> std::io::Result<()> {
+        std::fs::create_dir_all("/run/k8slan")?;
+        drop(UnixListener::bind(SOCKET)?);
+        Ok(())
+    })?;
+    let node = site.node_part()?;
+    eventually(SOON, || match site.agent("livez") {
+        Ok(answer) if answer.status.success() => Ok(()),
+        other => Err(format!("{other:?}\n{}", node.log())),
+    })?;
+    let mode = site.node.run(|| std::fs::symlink_metadata(SOCKET))?.permissions().mode();
+    check!(mode & 0o777 == 0o600, "{mode:o}");
+    let asked = ask_as(&site, 0)?;
+    check!(asked == "HTTP/1.1 200 OK", "root: {asked}");
+    let asked = ask_as(&site, 1000)?;
+    check!(asked == "permission denied", "a user: {asked}");
+    // Whoever loosens the mode opens nothing, and our own programs do not trust it any more.
+    site.node.run(|| std::fs::set_permissions(SOCKET, PermissionsExt::from_mode(0o666)))?;
+    let asked = ask_as(&site, 1000)?;
+    check!(["closed", "connection reset", "broken pipe"].contains(&asked.as_str()), "a user: {asked}");
+    check!(node.log().contains("refused a connection"), "{}", node.log());
+    let answer = site.agent("livez")?;
+    let text = String::from_utf8_lossy(&answer.stderr).into_owned();
+    check!(!answer.status.success() && text.contains("mode 0666"), "{text}");
+    Ok(())
+}
+
+fn a_socket_of_another_owner_is_neither_asked_nor_replaced() -> Outcome {
+    let site = Site::new()?;
+    let _listener = site.node.run(|| -> std::io::Result<UnixListener> {
+        std::fs::create_dir_all("/run/k8slan")?;
+        let listener = UnixListener::bind(SOCKET)?;
+        std::os::unix::fs::chown(SOCKET, Some(1000), Some(1000))?;
+        Ok(listener)
+    })?;
+    let answer = site.agent("livez")?;
+    let text = String::from_utf8_lossy(&answer.stderr).into_owned();
+    check!(!answer.status.success() && text.contains("belongs to user 1000"), "{text}");
+    let mut node = site.node_part()?;
+    let status = node.wait(SOON)?;
+    check!(!status.success() && node.log().contains("no socket of root's"), "{}", node.log());
+    check!(site.node.run(|| std::path::Path::new(SOCKET).exists()), "it was removed");
+    Ok(())
+}
+
+fn each_part_runs_once() -> Outcome {
+    let site = Site::new()?;
+    let (node, cluster) = (site.node_part()?, site.cluster_part()?);
+    eventually(SOON, || match site.agent("livez") {
+        Ok(answer) if answer.status.success() => Ok(()),
+        other => Err(format!("{other:?}\n{}", node.log())),
+    })?;
+    let (mut second_node, mut second_cluster) = (site.node_part()?, site.cluster_part()?);
+    for second in [&mut second_node, &mut second_cluster] {
+        let status = second.wait(Duration::from_secs(8))?;
+        check!(!status.success(), "{status}");
+        check!(second.log().contains("another k8slan-device-plugin runs on this node"), "{}", second.log());
+    }
+    let answer = site.agent("livez")?;
+    check!(answer.status.success(), "the first one's socket is still there: {answer:?}");
+    for part in [cluster, node] {
+        check!(part.terminate()?.success(), "it ends well");
+    }
+    Ok(())
+}
