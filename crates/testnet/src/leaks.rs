@@ -16,7 +16,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::error::During;
-use crate::{Error, eventually, isolate};
+use crate::{Error, cgroups, eventually, isolate};
 
 /// The cookies of the network namespaces of a run, in memory that the process outside reads.
 pub(crate) struct Ledger(File);
@@ -148,6 +148,7 @@ impl Snapshot {
                 found.push(format!("network namespace of process {pid}"));
             }
         }
+        found.extend(cgroups::remove(mark).iter().map(|group| format!("control group {}", group.display())));
         for path in entries("/run/netns") {
             if is_ours(&path, ours) {
                 found.push(format!("network namespace mounted on {}", path.display()));

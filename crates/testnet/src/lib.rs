@@ -16,6 +16,7 @@
 //! that shares no code with it.
 
 mod bin;
+mod cgroups;
 mod cni_call;
 mod daemon;
 mod error;

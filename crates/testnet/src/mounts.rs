@@ -10,7 +10,7 @@ use nix::mount::{MsFlags, mount};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
 use crate::error::During;
-use crate::{Error, bin_dir, workspace};
+use crate::{Error, bin_dir, cgroups, workspace};
 
 const NONE: Option<&str> = None;
 
@@ -42,7 +42,7 @@ pub(crate) fn private_etc(layers: &Path) -> Result<(), Error> {
 
 /// Mounts a sysfs that shows the links of the calling thread's network namespace.
 pub(crate) fn own_sysfs() -> Result<(), Error> {
-    mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE).during(|| "mounting /sys".to_owned())
+    covering("/sys", || mount(Some("sysfs"), "/sys", Some("sysfs"), MsFlags::empty(), NONE))
 }
 
 /// Mounts a `/proc` that shows the calling process's PID namespace.
@@ -99,10 +99,12 @@ fn covering(target: &str, cover: impl FnOnce() -> nix::Result<()>) -> Result<(),
     Ok(())
 }
 
-/// A clone of the project may lie anywhere, also under `/tmp` or `/var/lib`.
+/// A clone of the project may lie anywhere, also under `/tmp` or `/var/lib`; and container runtimes need the
+/// machine's control groups.
 fn kept() -> Vec<PathBuf> {
     let target = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
-    let mut folders: Vec<PathBuf> = [Some(workspace()), Some(bin_dir()), target]
+    let groups = PathBuf::from(cgroups::ROOT);
+    let mut folders: Vec<PathBuf> = [Some(workspace()), Some(bin_dir()), target, Some(groups)]
         .into_iter()
         .flatten()
         .filter_map(|folder| folder.canonicalize().ok())

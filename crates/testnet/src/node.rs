@@ -10,7 +10,8 @@ use nix::unistd::Pid;
 
 use crate::error::During;
 use crate::pod::{Netns, Pod};
-use crate::{CniCall, CniError, Daemon, Error, Place, Switch, cni_call, eventually, mounts, switch};
+use crate::{CniCall, CniError, Daemon, Error, Place, Switch};
+use crate::{cgroups, cni_call, eventually, isolate, mounts, switch};
 
 /// A simulated node: a network and mount namespace with its own `/run`, `/var/lib`, `/etc`, `/sys` and `/dev`.
 ///
@@ -78,6 +79,21 @@ impl Node {
     #[must_use]
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The node's `/var/lib` as the test process sees it: a socket in it is reached by both paths.
+    #[must_use]
+    pub fn var_lib(&self) -> PathBuf {
+        self.disk.join("var-lib")
+    }
+
+    /// The control group beneath which a container runtime of this node is to make its own: what is in it ends
+    /// with the node, and the run removes it.
+    #[must_use]
+    pub fn cgroup(&self) -> String {
+        let mark = std::env::var(isolate::MARK).unwrap_or_default();
+        let node = self.disk.file_name().unwrap_or_default();
+        format!("/{}/{}", cgroups::of_run(&mark), node.to_string_lossy())
     }
 
     /// Gives the node a link into the switch, up, with an IPv6 link-local address and no other.
@@ -177,15 +193,20 @@ impl Node {
         Ok(())
     }
 
-    /// Ends the processes that live in the node's mount namespace, whoever started them.
+    /// Ends the processes that live in the node's mount namespace, whoever started them, and its containers,
+    /// which have mount namespaces of their own.
     fn kill_processes(&self) {
         let Ok(node) = self.place.mount_inode() else { return };
-        let wanted = format!("mnt:[{node}]");
+        let (wanted, group) = (format!("mnt:[{node}]"), self.cgroup());
         for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
             let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
             let lives_here =
                 fs::read_link(entry.path().join("ns/mnt")).is_ok_and(|ns| ns.as_os_str() == &*wanted);
-            if let (Some(pid), true) = (pid, lives_here)
+            let contained = || {
+                fs::read_to_string(entry.path().join("cgroup"))
+                    .is_ok_and(|text| cgroups::is_in(&text, &group))
+            };
+            if let (Some(pid), true) = (pid, lives_here || contained())
                 && pid != std::process::id().cast_signed()
             {
                 // It may have ended by itself since.
