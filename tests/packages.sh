@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 build=(make gcc libc6-dev binutils)
 demo=(iproute2)
 bench=(iproute2 containernetworking-plugins)
-test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins)
+test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;

@@ -275,6 +275,22 @@ impl Kubelet {
         }
     }
 
+    /// What the checkpoint says that a container of a pod was given, as it is read when its sandbox is made anew:
+    /// the plugin is not asked again.
+    #[must_use]
+    pub fn given(&self, pod: &str, container: &str) -> ContainerAllocateResponse {
+        let state = self.inner.lock();
+        let of_container = state.allocations.iter().filter(|a| a.pod == pod && a.container_name == container);
+        let mut given = ContainerAllocateResponse::default();
+        for response in of_container {
+            let response =
+                ContainerAllocateResponse::decode(response.alloc_resp.as_slice()).unwrap_or_default();
+            given.envs.extend(response.envs);
+            given.devices.extend(response.devices);
+        }
+        given
+    }
+
     fn call(
         &self,
         mut client: DevicePluginClient<Channel>,

@@ -3,6 +3,7 @@
 
 pub mod apiserver;
 mod attach;
+pub mod containerd;
 mod example;
 pub mod kubelet;
 mod lan_file;

@@ -12,11 +12,15 @@ use crate::LanFile;
 pub struct Worker {
     daemon: Mutex<Option<Daemon>>,
     node: Node,
+    has_kubelet: bool,
 }
 
 impl Worker {
     /// Where the LAN files lie on the node.
     pub const LANS: &str = "/etc/k8slan/lans";
+
+    /// Where a kubelet has its plugins' sockets.
+    pub const KUBELET: &str = "/var/lib/kubelet/device-plugins";
 
     /// A node with the underlay `eth1` of this MTU, and no LAN yet; the daemon runs.
     ///
@@ -33,9 +37,21 @@ impl Worker {
     /// # Errors
     /// If the daemon cannot be started.
     pub fn on(node: Node) -> Result<Self, Error> {
+        Self::start(node, false)
+    }
+
+    /// The same where a kubelet hands the spokes out; the kubelet itself is the caller's.
+    ///
+    /// # Errors
+    /// If the daemon cannot be started.
+    pub fn with_kubelet(node: Node) -> Result<Self, Error> {
+        Self::start(node, true)
+    }
+
+    fn start(node: Node, has_kubelet: bool) -> Result<Self, Error> {
         node.run(|| std::fs::create_dir_all(Self::LANS))
             .map_err(|source| Error::System { operation: format!("creating {}", Self::LANS), source })?;
-        let worker = Self { daemon: Mutex::new(None), node };
+        let worker = Self { daemon: Mutex::new(None), node, has_kubelet };
         worker.start_daemon()?;
         Ok(worker)
     }
@@ -47,7 +63,10 @@ impl Worker {
     pub fn start_daemon(&self) -> Result<(), Error> {
         let path = program("k8slan-device-plugin");
         let path = path.to_string_lossy();
-        let argv = [&*path, "node", "--lan-dir", Self::LANS, "--node-name", self.node.name()];
+        let mut argv = vec![&*path, "node", "--lan-dir", Self::LANS, "--node-name", self.node.name()];
+        if self.has_kubelet {
+            argv.extend(["--kubelet-dir", Self::KUBELET]);
+        }
         *self.daemon() = Some(self.node.spawn_daemon(&argv)?);
         Ok(())
     }
@@ -101,9 +120,17 @@ impl Worker {
     /// # Errors
     /// As [`Node::reboot`].
     pub fn reboot(&mut self) -> Result<(), Error> {
-        self.kill_daemon()?;
-        self.node.reboot()?;
+        self.lose_power()?;
         self.start_daemon()
+    }
+
+    /// Reboots the node and starts nothing on it.
+    ///
+    /// # Errors
+    /// As [`Node::reboot`].
+    pub fn lose_power(&mut self) -> Result<(), Error> {
+        self.kill_daemon()?;
+        self.node.reboot()
     }
 
     /// Writes a LAN's file, as an editor does: complete at once.
