@@ -17,14 +17,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::agent::{self, Agent, Presence};
-use crate::cluster::{Election, Hearing, Leader, Mirror, Reporter, Timing};
+use crate::cluster::{Election, Hearing, Leader, Mirror, Pods, Reporter, Timing};
 use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
 use crate::kubelet::{self, DevicePlugins};
+use crate::live_pods;
 use crate::node_spokes::{self, NodeSpokes};
 use crate::root_socket::RootSocket;
 use crate::standalone::{self, Claim, only_one};
 use crate::status::NodeStatus;
 use crate::status_file;
+use crate::sweep::Sweep;
 use crate::told::{OfCluster, OfNode};
 
 /// The node's part.
@@ -49,9 +51,8 @@ pub(crate) struct Cluster {
 
 /// The mirror of the cluster's LANs, below the state folder.
 const MIRROR: &str = "lans";
-/// What the cluster's part writes for the node's part, below the run folder.
-const CLUSTER: &str = "cluster";
-const LOCK: &str = "cluster.lock";
+/// Which VM a launcher pod runs, below the run folder.
+const OWNERS: &str = "owners";
 const LEASE: &str = "k8slan-leader";
 
 /// How long the others may take to end when the daemon stops.
@@ -119,8 +120,8 @@ pub(crate) async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) ->
 
 /// Two of them would write the same files.
 fn only_cluster_part() -> Result<Lock> {
-    let folder = SafeDir::create(&NodeConfig::load()?.paths().run().join(CLUSTER))?;
-    only_one(&folder, LOCK, HAND_OVER)
+    let folder = SafeDir::create(&NodeConfig::load()?.paths().run().join(live_pods::FOLDER))?;
+    only_one(&folder, live_pods::LOCK, HAND_OVER)
 }
 
 fn mirror_dir() -> Result<PathBuf> {
@@ -186,6 +187,7 @@ impl Parts {
             overview: overview.clone(),
             status,
         };
+        self.tasks.spawn(Sweep::new(claim.paths().clone(), Arc::clone(&metrics)).run());
         let socket = RootSocket::bind(&claim.paths().run().join(agent::SOCKET))?;
         let local = Arc::new(told(Some(self.status.subscribe())));
         self.tasks.spawn(async move {
@@ -227,6 +229,9 @@ impl Parts {
     ) -> Result<()> {
         let Cluster { node_name: node, namespaces, lease_namespace } = cluster;
         let dir = mirror_dir()?;
+        let run = NodeConfig::load()?.paths().run().to_owned();
+        let pods = SafeDir::create(&run.join(live_pods::FOLDER))?;
+        let owners = SafeDir::create(&run.join(OWNERS))?;
         let stopped = self.stopped();
         self.orderly.spawn(async move {
             let client = kube::Client::try_default().await.context("find the API server")?;
@@ -234,7 +239,8 @@ impl Parts {
             let mirror = Mirror::new(client.clone(), namespaces, dir)?;
             let (sender, reports) = watch::channel(Arc::default());
             let reporter = Reporter::new(client.clone(), node.clone(), reports, mirror.hearing());
-            count_errors(&mut tasks, mirror.hearing(), metrics);
+            count_errors(&mut tasks, mirror.hearing(), Arc::clone(&metrics));
+            tasks.spawn(Pods::new(client.clone(), node.clone(), pods, owners, metrics).run());
             tasks.spawn(async move { Ok(mirror.run().await?) });
             tasks.spawn(async move {
                 reporter.run().await;
@@ -320,7 +326,7 @@ fn count_errors(
 ) {
     tasks.spawn(async move {
         while hearing.changed().await.is_ok() {
-            metrics.errors.set(hearing.borrow_and_update().errors);
+            metrics.lan_errors.set(hearing.borrow_and_update().errors);
         }
         std::future::pending().await
     });

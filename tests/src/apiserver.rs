@@ -83,6 +83,8 @@ struct Target {
     namespace: Option<String>,
     name: Option<String>,
     status: bool,
+    /// The field selector, as far as it is one: `<path>=<value>`.
+    field: Option<(String, String)>,
 }
 
 impl ApiServer {
@@ -245,7 +247,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
     if let Some((_, code)) = faults.errors.iter().find(|(text, _)| line.contains(text)) {
         return failure(*code, "Injected", "a fault that the test asked for");
     }
-    let Some(target) = Target::parse(parts.uri.path()) else {
+    let Some(mut target) = Target::parse(parts.uri.path()) else {
         return failure(404, "NotFound", "the server could not find the requested resource");
     };
     let query: BTreeMap<String, String> = parts
@@ -256,6 +258,8 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
         .filter_map(|pair| pair.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.replace("%2F", "/").replace("%3D", "=")))
         .collect();
+    let selector = query.get("fieldSelector").and_then(|selector| selector.split_once('='));
+    target.field = selector.map(|(path, value)| (path.to_owned(), value.to_owned()));
     let apply = parts
         .headers
         .get("content-type")
@@ -304,7 +308,15 @@ impl Target {
         }
         let collection = Collection { group_version, plural: (*rest.first()?).to_owned() };
         let name = rest.get(1).map(|name| (*name).to_owned());
-        Some(Self { collection, namespace, name, status: rest.get(2) == Some(&"status") })
+        Some(Self { collection, namespace, name, status: rest.get(2) == Some(&"status"), field: None })
+    }
+
+    /// Whether a list or watch of this target has the object in it.
+    fn selects(&self, object: &Value) -> bool {
+        let field = self.field.as_ref().is_none_or(|(path, wanted)| {
+            object.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_str) == Some(wanted)
+        });
+        field && in_namespace(object, self.namespace.as_deref())
     }
 
     fn key(&self) -> String {
@@ -323,11 +335,8 @@ type Refused = (u16, &'static str, String);
 impl Store {
     fn list(&self, target: &Target) -> Value {
         let objects = self.objects.get(&target.collection);
-        let items: Vec<_> = objects
-            .into_iter()
-            .flat_map(BTreeMap::values)
-            .filter(|object| in_namespace(object, target.namespace.as_deref()))
-            .collect();
+        let items: Vec<_> =
+            objects.into_iter().flat_map(BTreeMap::values).filter(|object| target.selects(object)).collect();
         json!({
             "apiVersion": target.collection.group_version, "kind": "List",
             "metadata": { "resourceVersion": self.version.to_string() }, "items": items,
@@ -579,9 +588,7 @@ fn watch_collection(
                     lines.push(b'\n');
                 }
                 for change in store.history.iter().filter(|change| change.version > state.from) {
-                    if change.collection == state.target.collection
-                        && in_namespace(&change.object, state.target.namespace.as_deref())
-                    {
+                    if change.collection == state.target.collection && state.target.selects(&change.object) {
                         let line = json!({ "type": change.kind, "object": change.object });
                         lines.extend(serde_json::to_vec(&line).unwrap_or_default());
                         lines.push(b'\n');

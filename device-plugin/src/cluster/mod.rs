@@ -13,6 +13,7 @@ mod election;
 mod leader;
 mod mirror;
 mod object;
+mod pods;
 mod report;
 mod summary;
 
@@ -20,6 +21,7 @@ pub use election::{Election, Timing};
 pub use leader::Leader;
 pub use mirror::{Hearing, Mirror, MirrorError};
 pub use object::{FoundLan, file_name};
+pub(crate) use pods::Pods;
 pub use report::{LanReport, Reporter, Reports, object_name};
 pub use summary::{FINALIZER, Seen, Summary, summarize};
 

@@ -13,6 +13,11 @@ impl Counter {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// So many more.
+    pub fn add(&self, count: usize) {
+        self.0.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
     /// Sets it to what somebody else counted.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
@@ -34,13 +39,21 @@ pub struct Metrics {
     pub allocations_refused: Counter,
     /// How long Allocate took.
     pub allocate: Histogram,
+    /// Attachments of dead pods that were removed.
+    pub swept: Counter,
+    /// Attachments of dead pods whose leases were freed.
+    pub swept_leases: Counter,
+    /// What could not be looked at or removed.
+    pub sweep_errors: Counter,
 }
 
 /// What the cluster's part counts.
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
-    /// Requests to the API server that failed.
-    pub errors: Counter,
+    /// Requests about LANs that the API server did not answer, or refused.
+    pub lan_errors: Counter,
+    /// Requests about pods.
+    pub pod_errors: Counter,
 }
 
 /// Prometheus' text format, version 0.0.4.
@@ -88,6 +101,21 @@ impl Metrics {
             "Allocate calls that were refused.",
             &self.allocations_refused,
         );
+        out.counter(
+            "k8slan_swept_attachments_total",
+            "Attachments of dead pods that were removed.",
+            &self.swept,
+        );
+        out.counter(
+            "k8slan_swept_leases_total",
+            "Attachments of dead pods whose leases were freed.",
+            &self.swept_leases,
+        );
+        out.counter(
+            "k8slan_sweep_errors_total",
+            "What a sweep could not look at or remove.",
+            &self.sweep_errors,
+        );
         out.histogram("k8slan_allocate_seconds", "How long an answer to Allocate took.", &self.allocate);
         out.0
     }
@@ -98,7 +126,8 @@ impl ApiMetrics {
     #[must_use]
     pub fn render(&self) -> String {
         let mut out = Exposition::default();
-        out.counter("k8slan_api_errors_total", "Requests to the API server that failed.", &self.errors);
+        let errors = self.lan_errors.get() + self.pod_errors.get();
+        out.one("counter", "k8slan_api_errors_total", "Requests to the API server that failed.", errors);
         out.0
     }
 }

@@ -47,6 +47,12 @@ pub enum Error {
          cni-args to {{\"vm\": \"<name>\"}}, or run the node daemon, which finds it through the pod's owner"
     )]
     NoVm,
+    /// `sticky: vm`, and the node daemon has not said yet which VM a launcher runs.
+    #[error(
+        "sticky: vm keeps addresses for virtual machines, and the node daemon has not said yet which one this launcher \
+         pod runs: try again"
+    )]
+    VmNotYet,
     /// A VM's name that is none.
     #[error("the virtual machine's name {0:?} (args.cni.vm) is no Kubernetes name")]
     VmName(String),
@@ -115,6 +121,7 @@ impl PluginError for Error {
             Self::NotInPool { .. } => Code::plugin(135),
             Self::NoPod => Code::plugin(136),
             Self::NoVm | Self::VmName(_) => Code::plugin(137),
+            Self::VmNotYet => Code::TRY_AGAIN,
             Self::VmRecord(_) => Code::IO,
             Self::Conflicts { .. } => Code::ENVIRONMENT,
             Self::NotHeld { .. } | Self::NothingHeld(_) => Code::plugin(150),

@@ -219,7 +219,7 @@ fn seeker(
     let pod = args.pod_namespace.as_deref().zip(args.pod_name.as_deref());
     let network_name = request.network.as_str();
     let vm = match pod {
-        Some((_, pod)) if network.sticky == Sticky::Vm || pod.starts_with("virt-launcher-") => {
+        Some((_, pod)) if network.sticky == Sticky::Vm || pod.starts_with(LAUNCHER) => {
             virtual_machine(request, args.pod_uid.as_deref(), node)?
         }
         _ => None,
@@ -231,7 +231,12 @@ fn seeker(
     };
     match (network.sticky, &owner) {
         (Sticky::Pod, None) => return Err(Error::NoPod),
-        (Sticky::Vm, owner) if !owner.as_ref().is_some_and(Owner::is_vm) => return Err(Error::NoVm),
+        (Sticky::Vm, owner) if !owner.as_ref().is_some_and(Owner::is_vm) => {
+            // The daemon of a cluster finds it as soon as it hears of the pod, which may be after the kubelet.
+            let launcher = args.pod_uid.is_some() && pod.is_some_and(|(_, pod)| pod.starts_with(LAUNCHER));
+            let soon = launcher && owners_folder(node).is_dir();
+            return Err(if soon { Error::VmNotYet } else { Error::NoVm });
+        }
         _ => {}
     }
     let netns = std::fs::metadata(&target.netns).ok();
@@ -243,6 +248,14 @@ fn seeker(
         since: now(),
     };
     Ok(Seeker { holder, owner, sticky: network.sticky != Sticky::No })
+}
+
+/// How KubeVirt calls the pods that run VMs.
+const LAUNCHER: &str = "virt-launcher-";
+
+/// Where the node daemon says which VM a pod runs.
+fn owners_folder(node: &Node) -> PathBuf {
+    node.config.paths().run().join("owners")
 }
 
 /// The VM that this pod runs: as the request states it, or as the node daemon found it. The pod's name
@@ -259,7 +272,7 @@ fn virtual_machine(
     let stated = match request.config.stated_vm() {
         Some(vm) => Some(vm.to_owned()),
         None => {
-            let folder = node.config.paths().run().join("owners");
+            let folder = owners_folder(node);
             let uid = uid.filter(|uid| uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
             let record = match (uid, SafeDir::open(&folder)?) {
                 (Some(uid), Some(dir)) => dir.read(&format!("{uid}.json"))?,

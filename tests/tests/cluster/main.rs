@@ -7,6 +7,7 @@ mod mirror;
 mod real_server;
 mod site;
 mod status;
+mod sweep;
 mod two_processes;
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ fn main() -> ExitCode {
     trials.extend(definitions::trials());
     trials.extend(daemon::trials());
     trials.extend(two_processes::trials());
+    trials.extend(sweep::trials());
     trials.extend(real_server::trials());
     testnet::main(trials)
 }

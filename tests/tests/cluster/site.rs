@@ -15,8 +15,9 @@ pub(crate) const SOON: Duration = Duration::from_secs(5);
 pub(crate) struct Site {
     pub(crate) server: ApiServer,
     pub(crate) node: Node,
-    /// Where the kubelet has its sockets.
+    /// Where the kubelet has its sockets, if there is one.
     pub(crate) kubelet_dir: PathBuf,
+    kubelet: bool,
     kubeconfig: PathBuf,
     _dir: tempfile::TempDir,
     _switch: Arc<Switch>,
@@ -38,6 +39,11 @@ pub(crate) fn document(spokes: &[&str]) -> Value {
 }
 
 impl Site {
+    /// The same, with a daemon that hands nothing out through a kubelet.
+    pub(crate) fn without_kubelet() -> Result<Self, Stop> {
+        Ok(Self { kubelet: false, ..Self::new()? })
+    }
+
     /// The node `worker1` with the underlay eth1, and an API server that knows it.
     pub(crate) fn new() -> Result<Self, Stop> {
         let switch = Switch::new()?;
@@ -61,14 +67,22 @@ impl Site {
             }),
         );
         let kubelet_dir = dir.path().join("device-plugins");
-        Ok(Self { server, node, kubelet_dir, kubeconfig, _dir: dir, _switch: Arc::new(switch) })
+        Ok(Self {
+            server,
+            node,
+            kubelet_dir,
+            kubelet: true,
+            kubeconfig,
+            _dir: dir,
+            _switch: Arc::new(switch),
+        })
     }
 
     fn start(&self, before: &[&str], arguments: &[&str]) -> Result<Daemon, Stop> {
         let config = format!("KUBECONFIG={}", self.kubeconfig.display());
         let program = program("k8slan-device-plugin");
         let program = program.to_string_lossy();
-        let mut argv = vec!["env", &config];
+        let mut argv = vec!["env", &config, "K8SLAN_SWEEP_GRACE_MS=500"];
         argv.extend(before);
         argv.push(&program);
         argv.extend(arguments);
@@ -88,7 +102,7 @@ impl Site {
         let dir = self.kubelet_dir.to_string_lossy();
         let lans = ["node", "--mirrored", "--lan-dir", "/var/lib/k8slan/lans", "--node-name", "worker1"];
         let kubelet = ["--kubelet-dir", &dir];
-        self.start(&[], &[&lans[..], &kubelet].concat())
+        self.start(&[], &[&lans[..], if self.kubelet { &kubelet } else { &[] }].concat())
     }
 
     /// The cluster's part: root, with no capability at all.

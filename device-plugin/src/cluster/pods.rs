@@ -1,0 +1,198 @@
+//! Which pods this node has, for the sweep, and which virtual machine a launcher pod runs, for `ipam-pool`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result};
+use futures_util::StreamExt as _;
+use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, PartialObjectMeta};
+use kube::runtime::watcher as watch_objects;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
+use kube::{Api, Client};
+use node::{Durability, SafeDir};
+use serde_json::json;
+
+use super::chain;
+use crate::health::ApiMetrics;
+use crate::live_pods::{LivePod, LivePods};
+
+/// Watches the pods of one node, of which only the metadata is asked for.
+pub(crate) struct Pods {
+    api: Api<PartialObjectMeta>,
+    node: String,
+    list: SafeDir,
+    owners: SafeDir,
+    metrics: Arc<ApiMetrics>,
+}
+
+/// By the UID of its object.
+type Known = BTreeMap<String, Vec<LivePod>>;
+
+impl Pods {
+    /// Watches the pods of `node`; `list` is the folder of the list, `owners` that of the launcher pods' VMs.
+    pub(crate) fn new(
+        client: Client,
+        node: String,
+        list: SafeDir,
+        owners: SafeDir,
+        metrics: Arc<ApiMetrics>,
+    ) -> Self {
+        let kind = GroupVersionKind::gvk("", "v1", "Pod");
+        let api = Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, "pods"));
+        Self { api, node, list, owners, metrics }
+    }
+
+    /// Keeps the list, for ever. While the API server is not heard, the list says so.
+    ///
+    /// # Errors
+    /// A file cannot be written.
+    pub(crate) async fn run(self) -> Result<()> {
+        // What an earlier life heard may not be so any more.
+        let mut written = LivePods::read(&self.list).ok().flatten().unwrap_or_default();
+        let unheard = LivePods { heard: false, ..written.clone() };
+        self.write(&mut written, unheard)?;
+        let mut known = Known::new();
+        let mut backoff = DefaultBackoff::default();
+        loop {
+            // A watch that failed goes on from where it was without a sign; a new list is one.
+            let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node));
+            let mut events = std::pin::pin!(watch_objects(self.api.clone(), config));
+            let mut fresh = Known::new();
+            let error = loop {
+                match events.next().await {
+                    Some(Ok(Event::Init)) => fresh.clear(),
+                    Some(Ok(Event::InitApply(pod))) => self.add(&mut fresh, &pod.metadata)?,
+                    Some(Ok(Event::InitDone)) => {
+                        known = std::mem::take(&mut fresh);
+                        self.forget_other_owners(&known)?;
+                        backoff = DefaultBackoff::default();
+                        self.write(&mut written, list(&known))?;
+                    }
+                    Some(Ok(Event::Apply(pod))) => {
+                        self.add(&mut known, &pod.metadata)?;
+                        self.write(&mut written, list(&known))?;
+                    }
+                    Some(Ok(Event::Delete(pod))) => {
+                        if let Some(uid) = &pod.metadata.uid {
+                            known.remove(uid);
+                            self.owners.remove(&owner_file(uid))?;
+                        }
+                        self.write(&mut written, list(&known))?;
+                    }
+                    Some(Err(error)) => break chain(&error),
+                    None => break "the watch ended".to_owned(),
+                }
+            };
+            self.metrics.pod_errors.increment();
+            tracing::warn!(error, "the pods of this node are not heard of; nothing is swept");
+            self.write(&mut written, LivePods { heard: false, pods: list(&known).pods })?;
+            tokio::time::sleep(backoff.next().unwrap_or(std::time::Duration::from_secs(30))).await;
+        }
+    }
+
+    /// Takes a pod in. Whose machine it runs is written at once: its addresses are soon asked for.
+    fn add(&self, known: &mut Known, pod: &ObjectMeta) -> Result<()> {
+        let entries = entries(pod);
+        if let Some(LivePod { uid, vm: Some(vm), .. }) = entries.first()
+            && pod.uid.as_ref().is_none_or(|uid| known.get(uid) != Some(&entries))
+        {
+            let text = json!({ "vm": vm }).to_string();
+            self.owners.write(&owner_file(uid), text.as_bytes(), Durability::UntilReboot)?;
+        }
+        if let Some(uid) = &pod.uid {
+            known.insert(uid.clone(), entries);
+        }
+        Ok(())
+    }
+
+    fn forget_other_owners(&self, known: &Known) -> Result<()> {
+        let pods = known.values().flatten().filter(|pod| pod.vm.is_some());
+        let keep: BTreeSet<String> = pods.map(|pod| owner_file(&pod.uid)).collect();
+        for name in self.owners.names()? {
+            if !keep.contains(&name) {
+                self.owners.remove(&name)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, written: &mut LivePods, now: LivePods) -> Result<()> {
+        if *written != now {
+            now.write(&self.list).context("tell which pods there are")?;
+            *written = now;
+        }
+        Ok(())
+    }
+}
+
+fn list(known: &Known) -> LivePods {
+    LivePods { heard: true, pods: known.values().flatten().cloned().collect() }
+}
+
+fn owner_file(uid: &str) -> String {
+    // The API server makes UIDs; whatever it is, it is one component of a path.
+    let uid: String = uid.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
+    format!("{uid}.json")
+}
+
+/// A pod under every UID that a runtime may state for it. A static pod has one of its own; the object that
+/// stands for it at the API server has another, and names the first in an annotation.
+fn entries(pod: &ObjectMeta) -> Vec<LivePod> {
+    const STATIC: &str = "kubernetes.io/config.hash";
+    let entry = |uid: &String| LivePod {
+        uid: uid.clone(),
+        namespace: pod.namespace.clone().unwrap_or_default(),
+        name: pod.name.clone().unwrap_or_default(),
+        vm: vm(pod),
+    };
+    let of_file = pod.annotations.as_ref().and_then(|annotations| annotations.get(STATIC));
+    pod.uid.iter().chain(of_file).map(entry).collect()
+}
+
+/// The virtual machine that a launcher pod runs: KubeVirt makes the VirtualMachineInstance the pod's controller, and
+/// calls it as the VirtualMachine that it is of.
+fn vm(pod: &ObjectMeta) -> Option<String> {
+    let owners = pod.owner_references.iter().flatten();
+    let mut instances = owners.filter(|owner| {
+        owner.kind == "VirtualMachineInstance"
+            && owner.api_version.starts_with("kubevirt.io/")
+            && owner.controller == Some(true)
+    });
+    instances.next().map(|owner| owner.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, from_value};
+
+    use super::*;
+
+    fn pod(more: Value) -> ObjectMeta {
+        let mut pod = json!({ "namespace": "default", "name": "virt-launcher-a-x7k2p", "uid": "u1" });
+        pod.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        from_value(pod).unwrap()
+    }
+
+    fn owned_by(api: &str, kind: &str, controller: bool) -> ObjectMeta {
+        let owner =
+            json!({ "apiVersion": api, "kind": kind, "name": "vyos", "uid": "o", "controller": controller });
+        pod(json!({ "ownerReferences": [owner] }))
+    }
+
+    #[test]
+    fn a_launchers_machine_is_its_controller() {
+        assert_eq!(vm(&owned_by("kubevirt.io/v1", "VirtualMachineInstance", true)).as_deref(), Some("vyos"));
+        assert_eq!(vm(&owned_by("kubevirt.io/v1", "VirtualMachineInstance", false)), None);
+        assert_eq!(vm(&owned_by("kubevirt.example/v1", "VirtualMachineInstance", true)), None);
+        assert_eq!(vm(&owned_by("apps/v1", "ReplicaSet", true)), None);
+        assert_eq!(vm(&pod(json!({}))), None);
+    }
+
+    #[test]
+    fn a_static_pod_is_known_by_both_its_uids() {
+        let annotations = json!({ "kubernetes.io/config.hash": "h1", "kubernetes.io/config.mirror": "h1" });
+        let pods = entries(&pod(json!({ "annotations": annotations })));
+        assert_eq!(pods.iter().map(|pod| &*pod.uid).collect::<Vec<_>>(), ["u1", "h1"]);
+        assert_eq!(owner_file("../a/b-1"), "ab-1.json");
+    }
+}

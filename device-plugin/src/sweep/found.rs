@@ -1,0 +1,177 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use netplumb::{Netlink, Netns};
+use node::{Attachment, LINK_GROUP, NetnsRef, Paths, SafeDir, parse_lan_tag};
+use serde::Deserialize;
+
+use super::programs::Lease;
+use crate::lans::NETNS_DIR;
+
+/// An attachment's name: what CNI's DEL goes by.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    pub(super) container: String,
+    pub(super) ifname: String,
+}
+
+/// Everything that attachments have on this node, as far as it carries a pod's UID.
+#[derive(Debug, Default)]
+pub(super) struct Found(BTreeMap<Key, One>);
+
+/// What one attachment has.
+#[derive(Debug)]
+struct One {
+    uid: String,
+    pod: String,
+    /// Whether any of its traces names a network namespace that is there.
+    live: bool,
+    traces: Traces,
+}
+
+/// Who made something for an attachment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traces {
+    pub(super) macvtap: bool,
+    pub(super) vlan_bridge: bool,
+    pub(super) lease: bool,
+}
+
+const MACVTAP: Traces = Traces { macvtap: true, vlan_bridge: false, lease: false };
+const VLAN_BRIDGE: Traces = Traces { macvtap: false, vlan_bridge: true, lease: false };
+const LEASE: Traces = Traces { macvtap: false, vlan_bridge: false, lease: true };
+
+impl Found {
+    /// Looks into LANs, at the node's links, and into the plugins' records.
+    ///
+    /// # Errors
+    /// Something cannot be read: what is not seen must not look gone, or be taken for all there is.
+    pub(super) fn look(paths: &Paths, leases: &[Lease]) -> Result<Self> {
+        let mut found = Self::default();
+        for attachment in in_lans(&paths.run().join("netns"))? {
+            found.add(attachment, MACVTAP);
+        }
+        for attachment in in_records(&paths.taps())? {
+            found.add(attachment, MACVTAP);
+        }
+        for attachment in in_records(&paths.run().join("ports"))? {
+            found.add(attachment, VLAN_BRIDGE);
+        }
+        let host = Netlink::open_current()?;
+        for link in host.links_in_group(LINK_GROUP).context("list the node's links")? {
+            if let Some(attachment) = link.alias.as_deref().and_then(Attachment::parse_tag) {
+                found.add(attachment, VLAN_BRIDGE);
+            }
+        }
+        for lease in leases {
+            let live = lease.netns.as_ref().is_some_and(is_live);
+            found.add_one(&lease.key, lease.uid.as_deref(), lease.pod.as_deref(), live, LEASE);
+        }
+        Ok(found)
+    }
+
+    fn add(&mut self, attachment: Attachment, traces: Traces) {
+        let key = Key { container: attachment.container_id.clone(), ifname: attachment.ifname.to_string() };
+        let pod = attachment.pod.as_ref();
+        let uid = pod.and_then(|pod| pod.uid.as_deref());
+        let name = pod.map(ToString::to_string);
+        self.add_one(&key, uid, name.as_deref(), is_live(&attachment.netns), traces);
+    }
+
+    fn add_one(&mut self, key: &Key, uid: Option<&str>, pod: Option<&str>, live: bool, traces: Traces) {
+        let Some(uid) = uid else { return };
+        let one = self.0.entry(key.clone()).or_insert_with(|| One {
+            uid: uid.to_owned(),
+            pod: pod.unwrap_or_default().to_owned(),
+            live: false,
+            traces: Traces::default(),
+        });
+        // Two pods with one container would be a runtime's lie: nothing of it is touched.
+        one.live |= live || one.uid != uid;
+        one.traces.macvtap |= traces.macvtap;
+        one.traces.vlan_bridge |= traces.vlan_bridge;
+        one.traces.lease |= traces.lease;
+    }
+
+    /// Those whose namespace is gone and whose pod, by its UID, is not alive.
+    pub(super) fn dead(&self, is_alive: impl Fn(&str) -> bool) -> BTreeSet<Key> {
+        let dead = self.0.iter().filter(|(_, one)| !one.live && !is_alive(&one.uid));
+        dead.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Who made what an attachment has.
+    pub(super) fn traces(&self, key: &Key) -> Option<&Traces> {
+        self.0.get(key).map(|one| &one.traces)
+    }
+
+    /// Whose it was, for people.
+    pub(super) fn pod(&self, key: &Key) -> &str {
+        self.0.get(key).map_or("", |one| &one.pod)
+    }
+
+    #[cfg(test)]
+    pub(super) fn of(all: &[(&str, Option<&str>, bool)]) -> Self {
+        let mut found = Self::default();
+        for (container, uid, live) in all {
+            let key = Key { container: (*container).into(), ifname: "net1".into() };
+            found.add_one(&key, *uid, None, *live, MACVTAP);
+        }
+        found
+    }
+}
+
+/// Whether a namespace is there, or may be: processes of the node cannot be seen from another PID namespace.
+fn is_live(netns: &NetnsRef) -> bool {
+    netns.is_live() || (netns.path.starts_with("/proc") && !sees_all_processes())
+}
+
+fn sees_all_processes() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    /// PROC_PID_INIT_INO of the kernel's include/linux/proc_ns.h.
+    const FIRST: u64 = 0xefff_fffc;
+    std::fs::metadata("/proc/self/ns/pid").is_ok_and(|meta| meta.ino() == FIRST)
+}
+
+/// The attachments in the namespaces that the daemon gave names to.
+fn in_lans(given: &Path) -> Result<Vec<Attachment>> {
+    const LO: u32 = 1;
+    let mut attachments = Vec::new();
+    let Some(given) = SafeDir::open(given)? else { return Ok(attachments) };
+    for name in given.names()? {
+        let path = Path::new(NETNS_DIR).join(&name);
+        // The daemon puts a name back that somebody took away; the next look sees what is there.
+        let Ok(netns) = Netns::open(&path) else { continue };
+        let netlink = Netlink::open(&netns)?;
+        let mark = netlink.link_by_index(LO)?.and_then(|lo| lo.alias);
+        if mark.as_deref().and_then(parse_lan_tag).is_none() {
+            continue;
+        }
+        let links = netlink.links().with_context(|| format!("list the links of {}", path.display()))?;
+        let ports = links.iter().filter(|link| lan::TapIndex::is_port_name(&link.name));
+        attachments.extend(ports.filter_map(|link| Attachment::parse_tag(link.alias.as_deref()?)));
+    }
+    Ok(attachments)
+}
+
+/// The attachments that the records in a folder are about. A damaged record is about nobody.
+fn in_records(folder: &Path) -> Result<Vec<Attachment>> {
+    #[derive(Deserialize)]
+    struct Record {
+        attachment: String,
+    }
+    let mut attachments = Vec::new();
+    let Some(dir) = SafeDir::open(folder)? else { return Ok(attachments) };
+    for name in dir.names()? {
+        let Some(text) = dir.read(&name)? else { continue };
+        let record = serde_json::from_slice::<Record>(&text).ok();
+        attachments.extend(record.and_then(|record| Attachment::parse_tag(&record.attachment)));
+    }
+    Ok(attachments)
+}
+
+/// Milliseconds since the machine was booted, suspended or not, as leases count them.
+pub(super) fn now() -> u64 {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from);
+    now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0))
+}

@@ -1,0 +1,156 @@
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use node::{Durability, NetnsRef, Paths, SafeDir};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::found::Key;
+use super::is_program;
+
+/// Where runtimes have their plugins.
+const CNI_FOLDER: &str = "/opt/cni/bin";
+/// The list for `ipam-pool sweep`, in the run folder.
+const LIVE: &str = "live.json";
+
+/// The plugins' executables: beside the daemon's own, or where runtimes have them.
+pub(super) struct Programs {
+    run: PathBuf,
+    folders: Vec<PathBuf>,
+}
+
+/// What an attachment holds in a pool.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) key: Key,
+    pub(super) uid: Option<String>,
+    pub(super) pod: Option<String>,
+    pub(super) netns: Option<NetnsRef>,
+}
+
+impl Programs {
+    pub(super) fn new(run: PathBuf) -> Self {
+        let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
+        Self { run, folders: own.into_iter().chain([CNI_FOLDER.into()]).collect() }
+    }
+
+    fn find(&self, name: &str) -> Result<(&Path, PathBuf)> {
+        let mut all = self.folders.iter().map(|folder| (folder.as_path(), folder.join(name)));
+        let found = all.find(|(_, program)| is_program(program));
+        found.with_context(|| format!("there is no {name} in any of {:?}: install the plugins", self.folders))
+    }
+
+    /// Runs a plugin's DEL, which finds what there is by the attachment's name alone.
+    ///
+    /// # Errors
+    /// The plugin's own words.
+    pub(super) fn del(&self, plugin: &str, key: &Key) -> Result<()> {
+        let (folder, program) = self.find(plugin)?;
+        let config = json!({ "cniVersion": "1.0.0", "name": "k8slan-sweep", "type": plugin }).to_string();
+        let mut command = Command::new(&program);
+        command
+            .env_clear()
+            .env("CNI_COMMAND", "DEL")
+            .env("CNI_CONTAINERID", &key.container)
+            .env("CNI_IFNAME", &key.ifname)
+            .env("CNI_PATH", folder);
+        run(command, config.as_bytes()).with_context(|| format!("{plugin} DEL")).map(drop)
+    }
+
+    /// All leases that attachments hold; none where no pool was ever used.
+    ///
+    /// # Errors
+    /// `ipam-pool` cannot be run, or fails.
+    pub(super) fn leases(&self, paths: &Paths) -> Result<Vec<Lease>> {
+        if !paths.leases().exists() {
+            return Ok(Vec::new());
+        }
+        let output = self.ipam_pool([OsStr::new("leases"), OsStr::new("--json")])?;
+        parse(&output.stdout).context("what ipam-pool leases says")
+    }
+
+    /// Frees all leases that are older than `as_of` and not held by one of these.
+    ///
+    /// # Errors
+    /// `ipam-pool` cannot be run, or fails.
+    pub(super) fn free_leases<'a>(&self, as_of: u64, live: impl Iterator<Item = &'a Key>) -> Result<()> {
+        let live: Vec<_> =
+            live.map(|key| json!({ "containerID": key.container, "ifname": key.ifname })).collect();
+        // Without `owners`, nobody loses what is kept for him: a VM that is stopped has no pod.
+        let text = json!({ "asOf": as_of, "attachments": live }).to_string();
+        SafeDir::create(&self.run)?.write(LIVE, text.as_bytes(), Durability::UntilReboot)?;
+        let path = self.run.join(LIVE);
+        self.ipam_pool([OsStr::new("sweep"), OsStr::new("--live"), path.as_os_str()]).map(drop)
+    }
+
+    fn ipam_pool<'a>(&self, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Output> {
+        let (_, program) = self.find("ipam-pool")?;
+        let mut command = Command::new(&program);
+        command.env_clear().args(arguments);
+        run(command, b"").context("ipam-pool")
+    }
+}
+
+fn run(mut command: Command, input: &[u8]) -> Result<Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("start {:?}", command.get_program()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends before it has read says why by itself.
+        let _ = stdin.write_all(input);
+    }
+    let output = child.wait_with_output().context("wait for it")?;
+    if !output.status.success() {
+        let text = [&*output.stdout, &*output.stderr].concat();
+        bail!("{}: {}", output.status, String::from_utf8_lossy(&text).trim());
+    }
+    Ok(output)
+}
+
+fn parse(text: &[u8]) -> Result<Vec<Lease>> {
+    #[derive(Deserialize)]
+    struct Row {
+        holders: Vec<Holder>,
+    }
+    #[derive(Deserialize)]
+    struct Holder {
+        attachment: Attachment,
+        pod: Option<String>,
+        uid: Option<String>,
+        netns: Option<(PathBuf, u64)>,
+    }
+    #[derive(Deserialize)]
+    struct Attachment {
+        container: String,
+        interface: String,
+    }
+    let rows: Vec<Row> = serde_json::from_slice(text)?;
+    let holders = rows.into_iter().flat_map(|row| row.holders);
+    Ok(holders
+        .map(|holder| Lease {
+            key: Key { container: holder.attachment.container, ifname: holder.attachment.interface },
+            uid: holder.uid,
+            pod: holder.pod,
+            netns: holder.netns.map(|(path, inode)| NetnsRef { path, inode }),
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_read_as_ipam_pool_writes_them() {
+        let text = r#"[{"address":"10.0.0.2","pool":"iot","state":"leased","owner":"default/a/iot","sticky":false,
+            "holders":[{"attachment":{"container":"c1","interface":"net1","network":"iot"},"pod":"default/a",
+            "uid":"u1","netns":["/run/netns/x",4026533001],"since":12}],"age":"1s"},
+            {"address":"10.0.0.3","pool":"iot","state":"resting","sticky":false,"holders":[],"age":"1s"}]"#;
+        let leases = parse(text.as_bytes()).unwrap();
+        assert_eq!(leases.len(), 1);
+        assert_eq!((leases[0].key.container.as_str(), leases[0].uid.as_deref()), ("c1", Some("u1")));
+        assert_eq!(leases[0].netns.as_ref().unwrap().inode, 4_026_533_001);
+    }
+}

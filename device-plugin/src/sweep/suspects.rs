@@ -1,0 +1,114 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::found::{Found, Key};
+use crate::live_pods::LivePods;
+
+/// What is suspicious, and since when. Pure: it decides, others look and remove.
+pub(super) struct Suspects {
+    grace: Duration,
+    since: BTreeMap<Key, Instant>,
+}
+
+impl Suspects {
+    pub(super) fn new(grace: Duration) -> Self {
+        Self { grace, since: BTreeMap::new() }
+    }
+
+    pub(super) fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// Takes in what was found, and returns what has been suspicious at an earlier look and for the whole grace.
+    pub(super) fn look(&mut self, now: Instant, found: &Found, pods: &LivePods) -> BTreeSet<Key> {
+        let live: BTreeSet<&str> = pods.pods.iter().map(|pod| pod.uid.as_str()).collect();
+        let suspicious = found.dead(|uid| live.contains(uid));
+        // Whoever came back, or was removed by somebody else, is not suspicious any more.
+        self.since.retain(|key, _| suspicious.contains(key));
+        let mut gone = BTreeSet::new();
+        for key in suspicious {
+            match self.since.get(&key) {
+                Some(since) if now.duration_since(*since) >= self.grace => {
+                    gone.insert(key);
+                }
+                Some(_) => {}
+                None => {
+                    self.since.insert(key, now);
+                }
+            }
+        }
+        for key in &gone {
+            self.since.remove(key);
+        }
+        gone
+    }
+
+    /// Lets something that could not be removed wait for another grace.
+    pub(super) fn put_off(&mut self, key: &Key, now: Instant) {
+        self.since.insert(key.clone(), now);
+    }
+
+    /// Forgets every suspicion.
+    pub(super) fn clear(&mut self) {
+        self.since.clear();
+    }
+
+    /// When the next grace ends.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.since.values().min().map(|since| *since + self.grace)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live_pods::LivePod;
+
+    const GRACE: Duration = Duration::from_secs(60);
+
+    fn pods(uids: &[&str]) -> LivePods {
+        let pod =
+            |uid: &&str| LivePod { uid: (*uid).into(), namespace: "a".into(), name: "b".into(), vm: None };
+        LivePods { heard: true, pods: uids.iter().map(pod).collect() }
+    }
+
+    fn containers(keys: &BTreeSet<Key>) -> Vec<&str> {
+        keys.iter().map(|key| key.container.as_str()).collect()
+    }
+
+    #[test]
+    fn only_what_lost_pod_and_namespace_goes_after_two_looks_and_the_grace() {
+        let found = Found::of(&[
+            ("both-gone", Some("u1"), false),
+            ("pod-lives", Some("u2"), false),
+            ("namespace-lives", Some("u3"), true),
+            ("no-uid", None, false),
+        ]);
+        let mut suspects = Suspects::new(GRACE);
+        let start = Instant::now();
+        assert!(suspects.look(start, &found, &pods(&["u2"])).is_empty());
+        assert_eq!(suspects.next(), Some(start + GRACE));
+        assert!(suspects.look(start + GRACE / 2, &found, &pods(&["u2"])).is_empty());
+        assert_eq!(containers(&suspects.look(start + GRACE, &found, &pods(&["u2"]))), ["both-gone"]);
+        assert_eq!(suspects.next(), None);
+    }
+
+    #[test]
+    fn one_look_never_suffices_and_whoever_comes_back_starts_again() {
+        let found = Found::of(&[("c", Some("u1"), false)]);
+        let mut suspects = Suspects::new(Duration::ZERO);
+        let start = Instant::now();
+        assert!(suspects.look(start, &found, &pods(&[])).is_empty());
+        assert!(suspects.look(start, &found, &pods(&["u1"])).is_empty());
+        assert!(suspects.look(start, &found, &pods(&[])).is_empty());
+        suspects.clear();
+        assert!(suspects.look(start, &found, &pods(&[])).is_empty());
+        assert_eq!(containers(&suspects.look(start, &found, &pods(&[]))), ["c"]);
+        for key in found.dead(|_| false) {
+            suspects.put_off(&key, start);
+        }
+        assert_eq!(suspects.next(), Some(start));
+    }
+}
