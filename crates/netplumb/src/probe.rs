@@ -174,7 +174,8 @@ impl Probe<'_> {
 }
 
 // Classic BPF (linux/filter.h). Frames of a VLAN are handed to the sockets of their trunk as well, and
-// are none of its own: the tag, which the kernel keeps beside the frame, must be absent or 0.
+// are none of its own: the tag, which the kernel keeps beside the frame, must be absent or 0. Before 6.2 a bridge that
+// takes a tag off only says that it is absent, and leaves its number there.
 const LD_W: u16 = 0x20;
 const LD_B: u16 = 0x30;
 const AND: u16 = 0x54;
@@ -182,6 +183,8 @@ const JEQ: u16 = 0x15;
 const RET: u16 = 0x06;
 /// `SKF_AD_OFF + SKF_AD_VLAN_TAG`.
 const VLAN_TAG: u32 = 0xffff_f000 + 44;
+/// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`.
+const VLAN_TAG_PRESENT: u32 = 0xffff_f000 + 48;
 const ALL: u32 = 0xffff;
 
 const fn op(code: u16, k: u32) -> libc::sock_filter {
@@ -192,11 +195,20 @@ const fn jeq(k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: JEQ, jt, jf, k }
 }
 
-const ARP_FILTER: [libc::sock_filter; 5] =
-    [op(LD_W, VLAN_TAG), op(AND, 0xfff), jeq(0, 0, 1), op(RET, ALL), op(RET, 0)];
+const ARP_FILTER: [libc::sock_filter; 7] = [
+    op(LD_W, VLAN_TAG_PRESENT),
+    jeq(0, 3, 0),
+    op(LD_W, VLAN_TAG),
+    op(AND, 0xfff),
+    jeq(0, 0, 1),
+    op(RET, ALL),
+    op(RET, 0),
+];
 
 /// ICMPv6 types 135 and 136, without extension headers (which neighbour discovery does not use).
-const NEIGHBOR_FILTER: [libc::sock_filter; 10] = [
+const NEIGHBOR_FILTER: [libc::sock_filter; 12] = [
+    op(LD_W, VLAN_TAG_PRESENT),
+    jeq(0, 3, 0),
     op(LD_W, VLAN_TAG),
     op(AND, 0xfff),
     jeq(0, 0, 6),
