@@ -141,6 +141,7 @@ fn network(error: &NetworkError) -> Code {
         NetworkError::ListsOverlap { .. } | NetworkError::TooMany(_) => Code::plugin(108),
         NetworkError::ResolvConf { .. } => Code::plugin(118),
         NetworkError::Pool(error) => pool(error),
+        NetworkError::Inventory { .. } => Code::plugin(127),
     }
 }
 

@@ -158,6 +158,19 @@ pub enum NetworkError {
     /// The pool's file.
     #[error(transparent)]
     Pool(#[from] crate::PoolFileError),
+    /// The pool is an inventory.
+    #[error(
+        "pool {pool:?} is an inventory and hands out no addresses, but network {network} asks it for one for {asker}: \
+         name a pool that is a part of it"
+    )]
+    Inventory {
+        /// The pool.
+        pool: String,
+        /// The network.
+        network: String,
+        /// The pod, or what the runtime calls the container.
+        asker: String,
+    },
 }
 
 /// Main plugins whose networks end at the host, unless somebody bridges them on.
@@ -261,7 +274,7 @@ fn from_file(
     let file = PoolFile::load(pools, pool)?;
     let main = request.plugin_type.as_deref().filter(|main| !HOST_ONLY.contains(main));
     let spans_nodes = main.map(|main| format!("{}, type {main}", request.network));
-    network.sets = file.sets_of(node, spans_nodes.as_deref())?;
+    network.sets = file.sets_of(node, spans_nodes.as_deref()).map_err(|error| asked(error, request))?;
     if !limits.exclude.is_empty() {
         let limits = Limits {
             exclude: file.limits.exclude.iter().chain(&limits.exclude).cloned().collect(),
@@ -274,6 +287,17 @@ fn from_file(
     network.sticky = ipam.sticky.or(file.sticky).unwrap_or_default();
     network.routes.clone_from(&ipam.routes);
     Ok(network)
+}
+
+/// Who asks an inventory is told: that is what some inventories are for.
+fn asked(error: crate::PoolFileError, request: &Request<Config>) -> NetworkError {
+    let crate::PoolFileError::Inventory(pool) = error else { return error.into() };
+    let args = &request.args;
+    let asker = match (&args.pod_namespace, &args.pod_name) {
+        (Some(namespace), Some(name)) => format!("pod {namespace}/{name}"),
+        _ => "a container that the runtime does not name".to_owned(),
+    };
+    NetworkError::Inventory { pool, network: request.network.to_string(), asker }
 }
 
 fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result<Network, NetworkError> {

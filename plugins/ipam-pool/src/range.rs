@@ -38,12 +38,14 @@ pub enum RangeError {
     #[error("{0:?} is no subnet: it takes one like 10.0.20.0/24 or fd00:20::/64")]
     Subnet(String),
     /// The address is not the subnet's first.
-    #[error("subnet {given:?} has host bits set: the subnet is {meant}")]
+    #[error("subnet {given:?} has host bits set: the subnet is {meant}, or {begins} if it begins there")]
     HostBits {
         /// As written.
         given: String,
         /// The subnet that this address is in.
         meant: String,
+        /// The largest subnet that begins with this address.
+        begins: String,
     },
     /// No address.
     #[error("{field} {given:?} is no IP address")]
@@ -111,6 +113,10 @@ pub(crate) fn parse_subnet(text: &str) -> Result<(Span, u8), RangeError> {
         return Err(RangeError::HostBits {
             given: text.to_owned(),
             meant: format!("{}/{prefix}", subnet.first()),
+            begins: format!(
+                "{address}/{}",
+                u32::from(bits).saturating_sub(address.number().trailing_zeros())
+            ),
         });
     }
     Ok((subnet, prefix))
@@ -255,7 +261,9 @@ mod tests {
             (spec("10.0.0.0", "", "", ""), "is no subnet"),
             (spec("10.0.0.0/33", "", "", ""), "is no subnet"),
             (spec("10.0.0.0/+8", "", "", ""), "is no subnet"),
-            (spec("10.0.0.5/24", "", "", ""), "host bits set: the subnet is 10.0.0.0/24"),
+            (spec("10.0.0.5/24", "", "", ""), "host bits set: the subnet is 10.0.0.0/24, or 10.0.0.5/32"),
+            (spec("192.168.5.0/20", "", "", ""), "the subnet is 192.168.0.0/20, or 192.168.5.0/24"),
+            (spec("fd00:5::/20", "", "", ""), "the subnet is fd00::/20, or fd00:5::/32"),
             (spec("10.0.0.0/24", "10.0.1.0", "", ""), "rangeStart 10.0.1.0 is outside"),
             (spec("10.0.0.0/24", "", "fd00::1", ""), "rangeEnd fd00::1 is outside"),
             (spec("10.0.0.0/24", "10.0.0.9", "10.0.0.8", ""), "is reversed"),
