@@ -2,7 +2,9 @@
 //! pods attached by the plugin as a container runtime does it; and doubles of what the daemon talks to.
 
 pub mod apiserver;
+mod arp;
 mod attach;
+mod broadcast;
 pub mod containerd;
 mod example;
 pub mod kubelet;
@@ -15,13 +17,15 @@ mod traces;
 mod underlay;
 mod worker;
 
+pub use arp::{announcement, mac_of};
 pub use attach::{addresses, call_in, joined, on_spoke};
+pub use broadcast::is_seen;
 pub use example::Example;
 pub use lan_file::LanFile;
 pub use network::Network;
 pub use responder::TaggedHost;
 pub use router::route;
-pub use service::{Heard, Session, call, serve};
+pub use service::{Heard, Session, call, hears, serve};
 pub use traces::Traces;
 pub use underlay::underlay;
 pub use worker::Worker;

@@ -48,6 +48,26 @@ pub fn call(place: &Place, to: SocketAddr, patience: Duration) -> Result<Option<
     Ok(Session::open(place, to, patience)?.map(|session| session.heard))
 }
 
+/// Calls the service at an address and port, and compares who answers, and by which address he sees the caller, with what is
+/// expected; `None`: nobody is reached.
+///
+/// # Errors
+/// If it is not as expected.
+pub fn hears(
+    place: &Place,
+    who: &str,
+    (to, port): (IpAddr, u16),
+    expected: Option<(&str, IpAddr)>,
+) -> Outcome {
+    let patience = Duration::from_millis(if expected.is_some() { 3000 } else { 400 });
+    let heard = call(place, SocketAddr::new(to, port), patience)?;
+    let got = heard.as_ref().map(|heard| (heard.name.as_str(), heard.by));
+    if got == expected {
+        return Ok(());
+    }
+    Err(Stop::Failed(format!("{who} calls {to}, port {port}: {expected:?} expected, got {got:?}")))
+}
+
 /// An established connection to a service.
 #[derive(Debug)]
 pub struct Session {

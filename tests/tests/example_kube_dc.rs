@@ -1,11 +1,11 @@
 //! The Kube-DC network from the files of `nad-examples/kube-dc`: two provider networks on a VLAN bridge, a LAN for
 //! each project, and routers between them.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use k8slan_tests::{Example, Worker, addresses, call, call_in, route, serve};
+use k8slan_tests::{Example, Worker, addresses, announcement, call_in, hears, is_seen, mac_of, route, serve};
 use serde_json::json;
 use testnet::{Node, Outcome, PacketSocket, Ping, Pod, Stop, Switch, vlan_kernel};
 
@@ -121,7 +121,7 @@ impl<'a> Member<'a> {
 
     /// Calls a service; who answered, and which caller he saw.
     fn hears(&self, to: &str, port: u16, expected: Option<(&str, IpAddr)>) -> Outcome {
-        hears(&self.pod, self.spoke, to, port, expected)
+        hears(&self.pod, self.spoke, (ip(to), port), expected)
     }
 
     fn leave(&self, worker: &Worker) -> Outcome {
@@ -129,20 +129,6 @@ impl<'a> Member<'a> {
         worker.cni("macvtap", "DEL", &call)?;
         Ok(())
     }
-}
-
-fn hears(
-    place: &testnet::Place,
-    who: &str,
-    to: &str,
-    port: u16,
-    expected: Option<(&str, IpAddr)>,
-) -> Outcome {
-    let address: IpAddr = to.parse().map_err(|_| Stop::Failed(format!("{to} is no address")))?;
-    let patience = Duration::from_millis(if expected.is_some() { 3000 } else { 400 });
-    let heard = call(place, SocketAddr::new(address, port), patience)?;
-    let got = heard.as_ref().map(|heard| (heard.name.as_str(), heard.by));
-    check(got == expected, format!("{who} calls {to}:{port}: {expected:?} expected, got {got:?}"))
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -205,7 +191,7 @@ fn projects_have_their_networks_and_the_outside_world() -> Outcome {
     demo_web.hears("198.51.100.7", HTTP, Some(("internet", ip("168.119.17.61"))))?;
     // FIP: one to one, both ways.
     fedora.hears("198.51.100.7", HTTP, Some(("internet", ip("168.119.17.62"))))?;
-    let internet = |to, port, expected| hears(&cloud.internet, "the Internet", to, port, expected);
+    let internet = |to, port, expected| hears(&cloud.internet, "the Internet", (ip(to), port), expected);
     internet("168.119.17.62", HTTP, Some(("fedora", INTERNET.into())))?;
     // DNAT: 2222 is 22 of one machine, and nothing else is open.
     internet("168.119.17.61", 2222, Some(("debian", INTERNET.into())))?;
@@ -239,18 +225,13 @@ fn projects_have_their_networks_and_the_outside_world() -> Outcome {
 
 fn projects_are_isolated(cloud: &Cloud, a: &[&Member<'_>], demo: &[&Member<'_>], b: &Member<'_>) -> Outcome {
     // Nothing of one LAN is seen in another, not even what goes to all.
-    let listening: Vec<_> =
-        demo.iter().map(|member| PacketSocket::open(&member.pod, "net1")).collect::<Result<_, _>>()?;
     for member in a {
-        let loud = [&[0xff; 6][..], &[2, 9, 9, 9, 9, 9], &[0x88, 0xb5], &[0x55; 50]].concat();
-        PacketSocket::open(&member.pod, "net1")?.send(&loud)?;
+        for other in demo {
+            let seen = is_seen(&member.pod, "net1", &PacketSocket::open(&other.pod, "net1")?)?;
+            check(!seen, format!("{} sees a frame of {}", other.spoke, member.spoke))?;
+        }
         let none = Ping::new(ip("10.0.10.171")).patience(Duration::from_millis(200)).run(&member.pod)?;
         check(none.replies.is_empty(), format!("{} reaches a machine of project demo", member.spoke))?;
-    }
-    for (socket, member) in listening.iter().zip(demo) {
-        let seen =
-            socket.find(Duration::from_millis(50), |frame| frame.bytes[6..12] == [2, 9, 9, 9, 9, 9])?;
-        check(seen.is_none(), format!("{} sees a frame of project a", member.spoke))?;
     }
     // Nor is there a way around, even if the provider's router knew one.
     a[0].hears(&b.address.to_string(), HTTP, None)?;
@@ -258,7 +239,7 @@ fn projects_are_isolated(cloud: &Cloud, a: &[&Member<'_>], demo: &[&Member<'_>],
     cloud.gateway.ip("route add 10.0.10.0/24 via 168.119.17.61")?;
     a[0].hears(&b.address.to_string(), HTTP, None)?;
     b.hears("10.0.10.171", HTTP, None)?;
-    hears(&cloud.gateway, "the provider's router", "10.0.10.171", HTTP, None)?;
+    hears(&cloud.gateway, "the provider's router", (ip("10.0.10.171"), HTTP), None)?;
     // A pod of another namespace does not get onto the LAN.
     let node = &cloud.nodes[2];
     let stranger = node.pod("stranger")?;
@@ -273,24 +254,14 @@ fn projects_are_isolated(cloud: &Cloud, a: &[&Member<'_>], demo: &[&Member<'_>],
 
 /// The router of a project says that the provider's address were its own: nobody hears it.
 fn nobody_takes_a_gateways_address(cloud: &Cloud, router: &Pod<'_>) -> Outcome {
-    let link = router.link("net2")?.unwrap_or_default();
-    let mac: Vec<u8> = link["address"]
-        .as_str()
-        .unwrap_or_default()
-        .split(':')
-        .filter_map(|byte| u8::from_str_radix(byte, 16).ok())
-        .collect();
-    let claim = |address: [u8; 4]| {
-        let arp = [0, 1, 8, 0, 6, 4, 0, 2];
-        let head = [&[0xff; 6][..], &mac, &[8, 6]].concat();
-        [&head[..], &arp, &mac, &address, &[0xff; 6], &address].concat()
-    };
+    let mac = mac_of(router, "net2")?;
     let (wire, out) = (PacketSocket::open(&cloud.gateway, "eth0.4013")?, PacketSocket::open(router, "net2")?);
     for (address, passes) in [([100, 65, 0, 1], false), ([100, 65, 0, 101], false), ([100, 65, 0, 102], true)]
     {
-        out.send(&claim(address))?;
+        let claim = announcement(mac, address.into());
+        out.send(&claim)?;
         let patience = Duration::from_millis(if passes { 2000 } else { 100 });
-        let seen = wire.find(patience, |frame| frame.bytes.starts_with(&claim(address)))?.is_some();
+        let seen = wire.find(patience, |frame| frame.bytes.starts_with(&claim))?.is_some();
         check(seen == passes, format!("ARP that claims {address:?}: seen {seen}"))?;
     }
     Ok(())

@@ -38,10 +38,10 @@ fn objects() -> Vec<(PathBuf, Value)> {
     examples().into_iter().flat_map(of_file).collect()
 }
 
-/// The objects of one kind in one folder.
-fn of_kind(folder: &str, kind: &str) -> Vec<Value> {
-    let in_folder = |path: &PathBuf| path.parent().unwrap().ends_with(folder);
-    objects().into_iter().filter(|(path, o)| in_folder(path) && o["kind"] == kind).map(|(_, o)| o).collect()
+/// The objects of one kind, with their files' folders.
+fn of_kind(kind: &str) -> Vec<(PathBuf, Value)> {
+    let of_kind = objects().into_iter().filter(|(_, object)| object["kind"] == kind);
+    of_kind.map(|(path, object)| (path.parent().unwrap().to_owned(), object)).collect()
 }
 
 #[test]
@@ -102,30 +102,52 @@ fn every_file_is_of_a_kind_that_is_tested() {
     }
 }
 
-/// The pod and the virtual machine of the document reach a spoke of its LAN through a network that exists.
+/// Every pod and virtual machine names networks of its folder, and what needs a resource names a spoke of a LAN there,
+/// of which a pod asks for one.
 #[test]
-fn the_documents_objects_refer_to_one_another() {
-    let networks = of_kind("k8slan", "NetworkAttachmentDefinition");
-    let resource_of = |name: &str| {
-        let network = networks.iter().find(|n| n["metadata"]["name"] == name);
-        let network = network.unwrap_or_else(|| panic!("no network {name}"));
-        network["metadata"]["annotations"]["k8s.v1.cni.cncf.io/resourceName"].as_str().unwrap().to_owned()
+fn objects_refer_to_one_another() {
+    let networks = of_kind("NetworkAttachmentDefinition");
+    let resource_of = |folder: &PathBuf, name: &str| {
+        let network =
+            networks.iter().find(|(place, object)| place == folder && object["metadata"]["name"] == name);
+        let (_, network) = network.unwrap_or_else(|| panic!("{}: no network {name}", folder.display()));
+        network["metadata"]["annotations"]["k8s.v1.cni.cncf.io/resourceName"].as_str().map(str::to_owned)
     };
-    let spokes: BTreeSet<String> = of_kind("k8slan", "LAN")
-        .iter()
-        .flat_map(|lan| lan["spec"]["spokes"].as_array().unwrap().clone())
-        .map(|spoke| format!("macvtap.k8slan.io/{}", spoke.as_str().unwrap()))
+    let spokes: BTreeSet<(PathBuf, String)> = of_kind("LAN")
+        .into_iter()
+        .flat_map(|(folder, lan)| {
+            let spokes = lan["spec"]["spokes"].as_array().unwrap().clone();
+            let resource = |spoke: Value| format!("macvtap.k8slan.io/{}", spoke.as_str().unwrap());
+            spokes.into_iter().map(move |spoke| (folder.clone(), resource(spoke)))
+        })
         .collect();
-
-    let pods = of_kind("k8slan", "Pod");
-    let resource =
-        resource_of(pods[0]["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"].as_str().unwrap());
-    assert!(spokes.contains(&resource), "{resource} is no spoke");
-    assert_eq!(pods[0]["spec"]["containers"][0]["resources"]["limits"][&resource], 1);
-
-    let machines = of_kind("k8slan", "VirtualMachine");
-    let network = &machines[0]["spec"]["template"]["spec"]["networks"][1]["multus"]["networkName"];
-    assert!(spokes.contains(&resource_of(network.as_str().unwrap())));
+    let is_spoke = |folder: &PathBuf, resource: &str| {
+        let known = spokes.contains(&(folder.clone(), resource.to_owned()));
+        assert!(known, "{}: {resource} is no spoke", folder.display());
+    };
+    for (folder, network) in &networks {
+        if let Some(resource) = resource_of(folder, network["metadata"]["name"].as_str().unwrap()) {
+            is_spoke(folder, &resource);
+        }
+    }
+    for (folder, pod) in of_kind("Pod") {
+        let names = pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"].as_str().unwrap();
+        for name in names.split(',') {
+            if let Some(resource) = resource_of(&folder, name.trim()) {
+                assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"][&resource], 1, "{name}");
+            }
+        }
+    }
+    for (folder, machine) in of_kind("VirtualMachine") {
+        let interfaces =
+            machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"].as_array().unwrap();
+        for network in machine["spec"]["template"]["spec"]["networks"].as_array().unwrap() {
+            assert!(interfaces.iter().any(|interface| interface["name"] == network["name"]), "{network}");
+            if let Some(name) = network["multus"]["networkName"].as_str() {
+                resource_of(&folder, name);
+            }
+        }
+    }
 }
 
 #[test]
