@@ -185,9 +185,22 @@ struct Router<'a> {
 const UDHCPC: &str = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\n\
     ip addr add $ip/24 dev $interface && ip route replace default via $router dev $interface\n";
 
+/// The fixed MAC address of a VirtualMachine's first interface.
+fn mac_of_machine(name: &str) -> Result<String, Stop> {
+    let machine: Value = serde_saphyr::from_str(&file(name))?;
+    let mac = &machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"][0]["macAddress"];
+    mac.as_str().map(str::to_owned).ok_or_else(|| Stop::Failed(format!("{name} has no macAddress")))
+}
+
 fn router<'a>(host: &'a Node, own: u8, priority: u8) -> Result<Router<'a>, Stop> {
-    let pod = host.pod(&format!("vyos{}", own - 1))?;
-    pod.add(PLUGIN, "net1", &network("router"))?;
+    let color = if own == 2 { "blue" } else { "green" };
+    let pod = host.pod(&format!("vyos-{color}"))?;
+    // KubeVirt has Multus ask for the machine's address.
+    let mac = mac_of_machine(&format!("vyos-{color}.yaml"))?;
+    let mut call = pod.call("net1", &network("router"));
+    call.args += &format!(";MAC={mac}");
+    let result = host.cni(PLUGIN, "ADD", &call)?;
+    check(result.to_string().contains(&mac), format!("vyos-{color} has not {mac}: {result}"))?;
     route(&pod, &file("router/firewall.rules"))?;
     pod.ip(&format!("addr add 10.0.1.{own}/24 dev net1"))?;
     for (id, subnet) in [(10, "172.26.10"), (20, "10.0.20"), (30, "172.26.30")] {
