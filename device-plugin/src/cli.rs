@@ -26,7 +26,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// A host without Kubernetes: the LANs are files in a folder.
+    /// A host without Kubernetes, or the privileged part on one with it: the LANs are files in a folder.
     ///
     /// Every *.yaml and *.yml file of the folder is read, as one would give it to kubectl; documents of other
     /// kinds are ignored. Changes are followed: a new file is a new LAN, a file that goes takes its LANs with

@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::agent::{self, Agent, Presence};
-use crate::cluster::{Election, Hearing, Leader, Mirror, Pods, Reporter, Timing};
+use crate::cluster::{Election, Hearing, Leader, Machines, Mirror, Pods, Reporter, Timing};
 use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
 use crate::kubelet::{self, DevicePlugins};
 use crate::live_pods;
@@ -26,7 +26,7 @@ use crate::root_socket::RootSocket;
 use crate::standalone::{self, Claim, only_one};
 use crate::status::NodeStatus;
 use crate::status_file;
-use crate::sweep::Sweep;
+use crate::sweep::{self, Sweep};
 use crate::told::{OfCluster, OfNode};
 
 /// The node's part.
@@ -230,7 +230,8 @@ impl Parts {
         let Cluster { node_name: node, namespaces, lease_namespace } = cluster;
         let dir = mirror_dir()?;
         let run = NodeConfig::load()?.paths().run().to_owned();
-        let pods = SafeDir::create(&run.join(live_pods::FOLDER))?;
+        let answers = || SafeDir::create(&run.join(live_pods::FOLDER));
+        let (pods, vms) = (answers()?, answers()?);
         let owners = SafeDir::create(&run.join(OWNERS))?;
         let stopped = self.stopped();
         self.orderly.spawn(async move {
@@ -240,6 +241,8 @@ impl Parts {
             let (sender, reports) = watch::channel(Arc::default());
             let reporter = Reporter::new(client.clone(), node.clone(), reports, mirror.hearing());
             count_errors(&mut tasks, mirror.hearing(), Arc::clone(&metrics));
+            let machines = Machines::new(client.clone(), run, vms, sweep::grace(), Arc::clone(&metrics));
+            tasks.spawn(machines.run());
             tasks.spawn(Pods::new(client.clone(), node.clone(), pods, owners, metrics).run());
             tasks.spawn(async move { Ok(mirror.run().await?) });
             tasks.spawn(async move {

@@ -176,3 +176,22 @@ pub(crate) fn overview(status: &NodeStatus, kubelet: Option<&kubelet::Status>) -
         waiting,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_absent_nodes_lans_are_not_ready_and_stay_in_use() {
+        let text = r#"{"node":"worker1","lans":[{"lan":"a/b","observedGeneration":3,"conditions":[
+            {"type":"Accepted","status":"True","reason":"Accepted","message":""},
+            {"type":"Ready","status":"True","reason":"Built","message":"built"}],
+            "spokes":[{"name":"pod1","attach":"macvtap","tapIndex":1073741824,"ready":true,"usedBy":"pod x"}]}]}"#;
+        let status: NodeStatus = serde_json::from_str(text).unwrap();
+        let here = reports(&status).into_values().next().unwrap();
+        assert!(here.ready.holds && here.generation == Some(3), "{here:?}");
+        let away = reports_of_an_absent_node(&status).into_values().next().unwrap();
+        assert_eq!((away.ready.holds, &*away.ready.reason), (false, "NodePartAway"));
+        assert_eq!((away.attachments, away.accepted), (here.attachments, here.accepted));
+    }
+}

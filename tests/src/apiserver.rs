@@ -238,6 +238,8 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
 async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let line = format!("{} {}", parts.method, parts.uri);
+    // Before the faults are read: whoever changes them then hangs up on this request, too.
+    let hung_up = shared.news.borrow().1;
     let faults = {
         let mut store = shared.lock();
         store.requests.push(line.clone());
@@ -267,7 +269,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
     if parts.method == Method::GET && query.get("watch").is_some_and(|watch| watch == "true") {
-        return watch_collection(&shared, target, &query);
+        return watch_collection(&shared, target, &query, hung_up);
     }
     let mut store = shared.lock();
     let result = match (parts.method, target.name.is_some()) {
@@ -288,7 +290,11 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
     drop(store);
     match result {
         Ok(value) => response(200, &value),
-        Err((code, reason, message)) => failure(code, reason, &message),
+        Err((code, reason, message)) => {
+            let mut refused = status(code, reason, &message);
+            refused["details"] = json!({ "name": target.name, "kind": target.collection.plural });
+            response(code, &refused)
+        }
     }
 }
 
@@ -558,10 +564,10 @@ fn watch_collection(
     shared: &Arc<Shared>,
     target: Target,
     query: &BTreeMap<String, String>,
+    hung_up: u64,
 ) -> Response<Body> {
     let from: u64 = query.get("resourceVersion").and_then(|v| v.parse().ok()).unwrap_or_default();
     let news = shared.news.subscribe();
-    let hung_up = news.borrow().1;
     struct Watching {
         shared: Arc<Shared>,
         news: watch::Receiver<(u64, u64)>,

@@ -11,6 +11,7 @@
 mod definitions;
 mod election;
 mod leader;
+mod machines;
 mod mirror;
 mod object;
 mod pods;
@@ -19,6 +20,7 @@ mod summary;
 
 pub use election::{Election, Timing};
 pub use leader::Leader;
+pub(crate) use machines::Machines;
 pub use mirror::{Hearing, Mirror, MirrorError};
 pub use object::{FoundLan, file_name};
 pub(crate) use pods::Pods;

@@ -41,7 +41,7 @@ pub struct Metrics {
     pub allocate: Histogram,
     /// Attachments of dead pods that were removed.
     pub swept: Counter,
-    /// Attachments of dead pods whose leases were freed.
+    /// Attachments of dead pods, and virtual machines, whose leases were freed.
     pub swept_leases: Counter,
     /// What could not be looked at or removed.
     pub sweep_errors: Counter,
@@ -52,7 +52,7 @@ pub struct Metrics {
 pub struct ApiMetrics {
     /// Requests about LANs that the API server did not answer, or refused.
     pub lan_errors: Counter,
-    /// Requests about pods.
+    /// Requests about pods and virtual machines.
     pub pod_errors: Counter,
 }
 
@@ -108,7 +108,7 @@ impl Metrics {
         );
         out.counter(
             "k8slan_swept_leases_total",
-            "Attachments of dead pods whose leases were freed.",
+            "Dead pods' attachments, and virtual machines that are gone, whose leases were freed.",
             &self.swept_leases,
         );
         out.counter(

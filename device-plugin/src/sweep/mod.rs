@@ -22,10 +22,11 @@ use tokio::time::Instant;
 
 use crate::events::{FileWatch, Folder, Wake};
 use crate::health::Metrics;
+use crate::kept_vms::{self, Vms};
 use crate::lans::{Dirty, NETNS_DIR};
 use crate::live_pods::{self, LivePods};
-use found::{Found, Traces};
-use programs::Programs;
+use found::{Found, Key, Traces};
+use programs::{Kept, Leases, Programs};
 use suspects::Suspects;
 
 /// How long something stays suspicious before it goes. A runtime's own DEL comes within seconds.
@@ -48,17 +49,25 @@ pub(crate) struct Sweep {
     /// The pods at the last look, and when leases were last looked at.
     before: BTreeSet<String>,
     leases_at: Option<Instant>,
+    /// The machines that were gone at the last look.
+    gone_vms: Vms,
+}
+
+/// How long something must be gone before what it left goes, too.
+pub(crate) fn grace() -> Duration {
+    let asked = std::env::var(GRACE_VARIABLE).ok().and_then(|text| text.parse().ok());
+    asked.map_or(GRACE, Duration::from_millis)
 }
 
 impl Sweep {
     /// A sweep with its grace.
     pub(crate) fn new(paths: Paths, metrics: Arc<Metrics>) -> Self {
-        let asked = std::env::var(GRACE_VARIABLE).ok().and_then(|text| text.parse().ok());
-        let grace = asked.map_or(GRACE, Duration::from_millis);
+        let grace = grace();
         let programs = Programs::new(paths.run().to_owned());
         let (before, leases_at) = (BTreeSet::new(), None);
         let suspects = Suspects::new(grace);
-        Self { paths, programs, suspects, metrics, settle: SETTLE.min(grace), before, leases_at }
+        let (settle, gone_vms) = (SETTLE.min(grace), Vms::new());
+        Self { paths, programs, suspects, metrics, settle, before, leases_at, gone_vms }
     }
 
     /// Sweeps for ever.
@@ -70,7 +79,7 @@ impl Sweep {
         let list: PathBuf = self.paths.run().join(live_pods::FOLDER);
         let news = || Dirty { names: true, ..Dirty::default() };
         let folders = vec![
-            Folder::new(list, |name| name == live_pods::FILE, news()),
+            Folder::new(list, |name| name == live_pods::FILE || name == kept_vms::GONE, news()),
             Folder::new(NETNS_DIR, |_| true, news()),
         ];
         let files = FileWatch::start(folders, wake.clone())?;
@@ -114,21 +123,18 @@ impl Sweep {
     }
 
     fn try_look(&mut self) -> Result<Option<Instant>> {
-        let pods = match SafeDir::open(&self.paths.run().join(live_pods::FOLDER))? {
-            Some(dir) => LivePods::read_heard(&dir)?,
-            None => None,
+        let Some(answers) = SafeDir::open(&self.paths.run().join(live_pods::FOLDER))? else {
+            return Ok(None);
         };
-        let Some(pods) = pods else {
+        let Some(pods) = LivePods::read_heard(&answers)? else {
             self.suspects.clear();
             return Ok(None);
         };
+        let gone_vms = kept_vms::read(&answers, kept_vms::GONE)?;
         let (as_of, now) = (found::now(), Instant::now());
-        let leases = if self.may_have_lost_leases(now, &pods) {
-            self.programs.leases(&self.paths)?
-        } else {
-            Vec::new()
-        };
-        let found = Found::look(&self.paths, &leases)?;
+        let due = self.may_have_lost_leases(now, &pods, &gone_vms);
+        let leases = if due { self.programs.leases(&self.paths)? } else { Leases::default() };
+        let found = Found::look(&self.paths, &leases.held)?;
         let mut gone = self.suspects.look(now, &found, &pods);
         gone.retain(|key| {
             let Some(traces) = found.traces(key) else { return false };
@@ -138,14 +144,7 @@ impl Sweep {
             }
             removed
         });
-        let freed = gone.iter().filter(|key| found.traces(key).is_some_and(|traces| traces.lease)).count();
-        if freed > 0 {
-            self.programs.free_leases(
-                as_of,
-                leases.iter().map(|lease| &lease.key).filter(|key| !gone.contains(*key)),
-            )?;
-            self.metrics.swept_leases.add(freed);
-        }
+        let freed = self.free_leases(as_of, &leases, &found, &gone, &gone_vms)?;
         for key in &gone {
             self.metrics.swept.increment();
             tracing::info!(
@@ -155,15 +154,46 @@ impl Sweep {
                 "swept: pod and network namespace are gone"
             );
         }
+        if due {
+            let leases = if freed { self.programs.leases(&self.paths)? } else { leases };
+            let kept = leases.kept.iter().filter_map(Kept::idle_vm).map(str::to_owned).collect();
+            kept_vms::write(&SafeDir::create(self.paths.run())?, kept_vms::KEPT, &kept)?;
+        }
         Ok(Some(self.suspects.next().unwrap_or(now + LEISURE)))
     }
 
-    /// Whether to look at leases, which takes a process: when a pod went, while anything is suspicious, and now
-    /// and then.
-    fn may_have_lost_leases(&mut self, now: Instant, pods: &LivePods) -> bool {
+    /// Frees what the dead held, and what is kept for machines that are gone; says whether there was anything.
+    fn free_leases(
+        &self,
+        as_of: u64,
+        leases: &Leases,
+        found: &Found,
+        gone: &BTreeSet<Key>,
+        gone_vms: &Vms,
+    ) -> Result<bool> {
+        let held = gone.iter().filter(|key| found.traces(key).is_some_and(|traces| traces.lease)).count();
+        let is_gone = |kept: &&Kept| kept.idle_vm().is_some_and(|vm| gone_vms.contains(vm));
+        let kept = leases.kept.iter().filter(is_gone).count();
+        if held + kept == 0 {
+            return Ok(false);
+        }
+        let live = leases.held.iter().map(|lease| &lease.key).filter(|key| !gone.contains(*key));
+        let owners = leases.kept.iter().filter(|kept| !is_gone(kept)).map(|kept| kept.owner.as_str());
+        self.programs.free_leases(as_of, live, owners)?;
+        for kept in leases.kept.iter().filter(is_gone) {
+            tracing::info!(owner = kept.owner, "freed: the virtual machine is gone");
+        }
+        self.metrics.swept_leases.add(held + kept);
+        Ok(true)
+    }
+
+    /// Whether to look at leases, which takes a process: when a pod or machine went, while anything is
+    /// suspicious, and now and then.
+    fn may_have_lost_leases(&mut self, now: Instant, pods: &LivePods, gone_vms: &Vms) -> bool {
         let uids: BTreeSet<String> = pods.pods.iter().map(|pod| pod.uid.clone()).collect();
-        let went = !self.before.is_subset(&uids);
+        let went = !self.before.is_subset(&uids) || self.gone_vms != *gone_vms;
         self.before = uids;
+        self.gone_vms.clone_from(gone_vms);
         let long_ago = self.leases_at.is_none_or(|at| now.duration_since(at) >= LEISURE);
         let due = went || long_ago || self.suspects.next().is_some();
         if due {
@@ -173,7 +203,7 @@ impl Sweep {
     }
 
     /// Removes an attachment; says whether all of it is gone.
-    fn remove(&self, key: &found::Key, traces: &Traces) -> bool {
+    fn remove(&self, key: &Key, traces: &Traces) -> bool {
         let mut removed = true;
         for (there, plugin) in [(traces.macvtap, "macvtap"), (traces.vlan_bridge, "vlan-bridge")] {
             if there && let Err(error) = self.programs.del(plugin, key) {

@@ -31,6 +31,34 @@ pub(super) struct Lease {
     pub(super) netns: Option<NetnsRef>,
 }
 
+/// What `ipam-pool leases` says.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    /// By whom addresses are held.
+    pub(super) held: Vec<Lease>,
+    /// For whom addresses are kept, also while nobody holds them.
+    pub(super) kept: Vec<Kept>,
+}
+
+/// An owner whose address is kept.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// As `ipam-pool` writes it.
+    pub(super) owner: String,
+    /// Whether nobody holds the address.
+    idle: bool,
+}
+
+impl Kept {
+    /// The machine, `<namespace>/<name>`, that is the owner and does not run here.
+    pub(super) fn idle_vm(&self) -> Option<&str> {
+        let vm = self.owner.strip_prefix("vm:").filter(|_| self.idle)?;
+        // The network's name may follow.
+        let end = vm.match_indices('/').nth(1).map_or(vm.len(), |(slash, _)| slash);
+        vm.get(..end).filter(|vm| vm.contains('/'))
+    }
+}
+
 impl Programs {
     pub(super) fn new(run: PathBuf) -> Self {
         let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
@@ -60,27 +88,33 @@ impl Programs {
         run(command, config.as_bytes()).with_context(|| format!("{plugin} DEL")).map(drop)
     }
 
-    /// All leases that attachments hold; none where no pool was ever used.
+    /// All leases; none where no pool was ever used.
     ///
     /// # Errors
     /// `ipam-pool` cannot be run, or fails.
-    pub(super) fn leases(&self, paths: &Paths) -> Result<Vec<Lease>> {
+    pub(super) fn leases(&self, paths: &Paths) -> Result<Leases> {
         if !paths.leases().exists() {
-            return Ok(Vec::new());
+            return Ok(Leases::default());
         }
         let output = self.ipam_pool([OsStr::new("leases"), OsStr::new("--json")])?;
         parse(&output.stdout).context("what ipam-pool leases says")
     }
 
-    /// Frees all leases that are older than `as_of` and not held by one of these.
+    /// Frees all leases that are older than `as_of` and neither held by one of these nor kept for one of these
+    /// owners.
     ///
     /// # Errors
     /// `ipam-pool` cannot be run, or fails.
-    pub(super) fn free_leases<'a>(&self, as_of: u64, live: impl Iterator<Item = &'a Key>) -> Result<()> {
+    pub(super) fn free_leases<'a>(
+        &self,
+        as_of: u64,
+        live: impl Iterator<Item = &'a Key>,
+        owners: impl Iterator<Item = &'a str>,
+    ) -> Result<()> {
         let live: Vec<_> =
             live.map(|key| json!({ "containerID": key.container, "ifname": key.ifname })).collect();
-        // Without `owners`, nobody loses what is kept for him: a VM that is stopped has no pod.
-        let text = json!({ "asOf": as_of, "attachments": live }).to_string();
+        let owners: Vec<_> = owners.collect();
+        let text = json!({ "asOf": as_of, "attachments": live, "owners": owners }).to_string();
         SafeDir::create(&self.run)?.write(LIVE, text.as_bytes(), Durability::UntilReboot)?;
         let path = self.run.join(LIVE);
         self.ipam_pool([OsStr::new("sweep"), OsStr::new("--live"), path.as_os_str()]).map(drop)
@@ -109,9 +143,11 @@ fn run(mut command: Command, input: &[u8]) -> Result<Output> {
     Ok(output)
 }
 
-fn parse(text: &[u8]) -> Result<Vec<Lease>> {
+fn parse(text: &[u8]) -> Result<Leases> {
     #[derive(Deserialize)]
     struct Row {
+        owner: Option<String>,
+        sticky: bool,
         holders: Vec<Holder>,
     }
     #[derive(Deserialize)]
@@ -127,15 +163,21 @@ fn parse(text: &[u8]) -> Result<Vec<Lease>> {
         interface: String,
     }
     let rows: Vec<Row> = serde_json::from_slice(text)?;
+    let kept = rows
+        .iter()
+        .filter(|row| row.sticky)
+        .filter_map(|row| Some(Kept { owner: row.owner.clone()?, idle: row.holders.is_empty() }));
+    let kept = kept.collect();
     let holders = rows.into_iter().flat_map(|row| row.holders);
-    Ok(holders
+    let held = holders
         .map(|holder| Lease {
             key: Key { container: holder.attachment.container, ifname: holder.attachment.interface },
             uid: holder.uid,
             pod: holder.pod,
             netns: holder.netns.map(|(path, inode)| NetnsRef { path, inode }),
         })
-        .collect())
+        .collect();
+    Ok(Leases { held, kept })
 }
 
 #[cfg(test)]
@@ -147,9 +189,16 @@ mod tests {
         let text = r#"[{"address":"10.0.0.2","pool":"iot","state":"leased","owner":"default/a/iot","sticky":false,
             "holders":[{"attachment":{"container":"c1","interface":"net1","network":"iot"},"pod":"default/a",
             "uid":"u1","netns":["/run/netns/x",4026533001],"since":12}],"age":"1s"},
-            {"address":"10.0.0.3","pool":"iot","state":"resting","sticky":false,"holders":[],"age":"1s"}]"#;
-        let leases = parse(text.as_bytes()).unwrap();
-        assert_eq!(leases.len(), 1);
+            {"address":"10.0.0.3","pool":"iot","state":"resting","sticky":false,"holders":[],"age":"1s"},
+            {"address":"10.0.0.4","pool":"iot","state":"leased","owner":"vm:default/vyos/iot","sticky":true,
+            "holders":[],"age":"1s"}]"#;
+        let Leases { held: leases, kept } = parse(text.as_bytes()).unwrap();
+        assert_eq!((leases.len(), kept.len()), (1, 1));
+        assert_eq!(kept[0].idle_vm(), Some("default/vyos"));
+        for owner in ["default/a/iot", "vm:default"] {
+            assert_eq!(Kept { owner: owner.into(), idle: true }.idle_vm(), None, "{owner}");
+        }
+        assert_eq!(Kept { owner: "vm:default/vyos".into(), idle: false }.idle_vm(), None);
         assert_eq!((leases[0].key.container.as_str(), leases[0].uid.as_deref()), ("c1", Some("u1")));
         assert_eq!(leases[0].netns.as_ref().unwrap().inode, 4_026_533_001);
     }

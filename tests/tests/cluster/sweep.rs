@@ -14,6 +14,7 @@ const LONG: Duration = Duration::from_secs(2);
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
         what_pod_and_namespace_left_is_swept_and_nothing_else,
+        ports_of_a_bridge_and_macvtaps_of_a_master_are_swept,
         nothing_is_swept_while_the_api_server_is_away,
         a_sweep_that_is_killed_is_finished_by_the_next,
         a_virtual_machine_keeps_its_address,
@@ -92,8 +93,11 @@ fn attach<'a>(
 
 fn start(site: &Site) -> Result<(Daemon, Daemon), Stop> {
     let parts = (site.node_part()?, site.cluster_part()?);
+    let built = |record: String| record.contains("\"ready\":true");
     eventually(SOON, || match site.agent("readyz") {
-        Ok(answer) if answer.status.success() && site.node.read("/run/k8slan/spokes/pod1.json").is_ok() => {
+        Ok(answer)
+            if answer.status.success() && site.node.read("/run/k8slan/spokes/pod1.json").is_ok_and(built) =>
+        {
             Ok(())
         }
         other => Err(format!("{other:?}\n{}\n{}", parts.0.log(), parts.1.log())),
@@ -143,6 +147,54 @@ fn what_pod_and_namespace_left_is_swept_and_nothing_else() -> Outcome {
     for part in [cluster, node] {
         check!(part.terminate()?.success(), "it ends well");
     }
+    Ok(())
+}
+
+fn ports_of_a_bridge_and_macvtaps_of_a_master_are_swept() -> Outcome {
+    let site = Site::without_kubelet()?;
+    site.server.put("lans", document(&["pod1"]));
+    site.node.ip("link add br9 type bridge")?;
+    site.node.ip("link set br9 up")?;
+    let (node, _cluster) = start(&site)?;
+    let mut pods = Vec::new();
+    for (name, plugin, config) in [
+        ("bridged", "vlan-bridge", json!({ "bridge": "br9" })),
+        ("mastered", "macvtap", json!({ "master": "eth1" })),
+        ("stays", "vlan-bridge", json!({ "bridge": "br9" })),
+    ] {
+        let uid = put_pod(&site, name)?;
+        let pod = site.node.pod(name)?;
+        let mut config = config;
+        config["cniVersion"] = json!("1.0.0");
+        config["name"] = json!("other");
+        config["type"] = json!(plugin);
+        let mut call = pod.call("net1", &config);
+        call.args = arguments(name, &uid);
+        site.node.cni(plugin, "ADD", &call).map_err(failed)?;
+        pods.push(pod);
+    }
+    let ports = || -> Result<usize, testnet::Error> {
+        Ok(site.node.link_names()?.iter().filter(|name| name.starts_with("vb")).count())
+    };
+    let records = |folder: &str| {
+        let path = format!("/run/k8slan/{folder}");
+        site.node.run(|| std::fs::read_dir(path).map(Iterator::count))
+    };
+    check!((ports()?, records("ports")?, records("taps")?) == (2, 2, 1), "{:?}", site.node.link_names()?);
+    // The host's end of a port goes with the pod's; the record and the link of a master's macvtap do not.
+    for pod in pods {
+        let name = pod.name().to_owned();
+        pod.remove()?;
+        if name != "stays" {
+            site.server.delete("pods", "v1", &format!("default/{name}"));
+        }
+    }
+    eventually(SOON, || match (records("ports"), records("taps")) {
+        (Ok(1), Ok(0)) => Ok(()),
+        other => Err(format!("{other:?}\n{}", node.log())),
+    })?;
+    let metrics = site.get("/metrics");
+    check!(metrics.contains("k8slan_swept_attachments_total 2"), "{metrics}");
     Ok(())
 }
 
@@ -204,7 +256,14 @@ fn a_sweep_that_is_killed_is_finished_by_the_next() -> Outcome {
 fn a_virtual_machine_keeps_its_address() -> Outcome {
     let site = Site::without_kubelet()?;
     site.server.put("lans", document(&["pod1"]));
-    let (node, _cluster) = start(&site)?;
+    let (node, cluster) = start(&site)?;
+    site.server.put(
+        "virtualmachines",
+        json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachine",
+            "metadata": { "namespace": "default", "name": "vyos" },
+        }),
+    );
     let launch = |name: &str| -> Result<Attached<'_>, Stop> {
         site.server.put(
             "pods",
@@ -248,9 +307,24 @@ fn a_virtual_machine_keeps_its_address() -> Outcome {
     let record = format!("/run/k8slan/owners/{}.json", first.uid);
     check!(site.node.read(&record).is_err(), "the record of a pod that is gone");
     // It starts again, in another pod.
-    let _second = launch("virt-launcher-vyos-bbbbb")?;
+    let second = launch("virt-launcher-vyos-bbbbb")?;
     let now = leases(&site)?;
     check!(now.len() == 1 && now[0]["address"] == address, "{now:?}");
+
+    // A machine that exists keeps what is kept for it; one that is deleted does not.
+    site.server.delete("pods", "v1", "default/virt-launcher-vyos-bbbbb");
+    second.pod.remove()?;
+    swept(&site, &[], &node)?;
+    std::thread::sleep(LONG);
+    let now = leases(&site)?;
+    check!(now.len() == 1 && now[0]["address"] == address, "{now:?}\n{}", node.log());
+    check!(site.node.read("/run/k8slan/kept-vms.json")?.contains("default/vyos"), "it is asked about");
+    site.server.delete("virtualmachines", "kubevirt.io/v1", "default/vyos");
+    eventually(Duration::from_secs(10), || match leases(&site) {
+        Ok(left) if left.is_empty() => Ok(()),
+        Ok(left) => Err(format!("{left:?}\n{}\n{}", node.log(), cluster.log())),
+        Err(_) => Err("ipam-pool fails".to_owned()),
+    })?;
 
     // A launcher whose machine nobody knows yet is to be tried again.
     let pod = site.node.pod("virt-launcher-other-ccccc")?;

@@ -22,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         the_agent_socket_is_roots,
         a_socket_of_another_owner_is_neither_asked_nor_replaced,
         each_part_runs_once,
+        another_version_is_named,
     ]
 }
 
@@ -221,6 +222,41 @@ fn a_socket_of_another_owner_is_neither_asked_nor_replaced() -> Outcome {
     let status = node.wait(SOON)?;
     check!(!status.success() && node.log().contains("no socket of root's"), "{}", node.log());
     check!(site.node.run(|| std::path::Path::new(SOCKET).exists()), "it was removed");
+    Ok(())
+}
+
+/// A node's part of another version, as far as it is asked.
+fn answer_as_another_version(mut stream: UnixStream) -> std::io::Result<()> {
+    use std::io::{Read, Write};
+    let mut request = [0; 1024];
+    while stream.read(&mut request)? > 0 {
+        let head = "HTTP/1.1 503 Service Unavailable\r\nk8slan-version: 9.9.9\r\ncontent-length: 24\r\n\r\n";
+        stream.write_all(format!("{head}not ready:\nbeing built\n\n").as_bytes())?;
+    }
+    Ok(())
+}
+
+fn another_version_is_named() -> Outcome {
+    let site = Site::new()?;
+    let listener = site.node.run(|| -> std::io::Result<UnixListener> {
+        std::fs::create_dir_all("/run/k8slan")?;
+        let listener = UnixListener::bind(SOCKET)?;
+        std::fs::set_permissions(SOCKET, PermissionsExt::from_mode(0o600))?;
+        Ok(listener)
+    })?;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            std::thread::spawn(move || answer_as_another_version(stream));
+        }
+    });
+    site.node.write("/run/k8slan/status.json", "{\"nodes\": []}\n")?;
+    let cluster = site.cluster_part()?;
+    eventually(SOON, || match cluster.log() {
+        log if log.contains("version 9.9.9") && log.contains("no status of this version") => Ok(()),
+        log => Err(log),
+    })?;
+    let text = site.get("/readyz");
+    check!(text.starts_with("HTTP/1.1 503") && text.contains("being built"), "{text}");
     Ok(())
 }
 
