@@ -7,6 +7,7 @@ mod attach;
 mod broadcast;
 pub mod containerd;
 mod example;
+pub mod kills;
 pub mod kubelet;
 mod lan_file;
 mod network;

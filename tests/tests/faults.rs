@@ -4,6 +4,7 @@ use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use k8slan_tests::kills::{CHANGING, everywhere, strace};
 use k8slan_tests::{LanFile, Traces, Worker, on_spoke};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -16,42 +17,6 @@ fn main() -> ExitCode {
         the_daemon_killed_anywhere_while_it_builds
     ])
 }
-
-/// The system calls with which a program changes something outside itself. Before one is after the one before.
-const CHANGING: &[&str] = &[
-    "chmod",
-    "chown",
-    "fchmod",
-    "fchmodat",
-    "fchown",
-    "fchownat",
-    "fdatasync",
-    "flock",
-    "fsync",
-    "ftruncate",
-    "ioctl",
-    "lchown",
-    "link",
-    "linkat",
-    "mkdir",
-    "mkdirat",
-    "mknod",
-    "mknodat",
-    "openat",
-    "pwrite64",
-    "rename",
-    "renameat",
-    "renameat2",
-    "rmdir",
-    "sendmsg",
-    "sendto",
-    "setns",
-    "symlink",
-    "symlinkat",
-    "unlink",
-    "unlinkat",
-    "write",
-];
 
 fn lan() -> LanFile {
     LanFile::new("lan1", 7, &["a", "b"])
@@ -69,9 +34,7 @@ fn one_worker() -> Result<(Switch, Worker), Stop> {
 
 /// The same call, killed before its `number`th system call of this name.
 fn killed_at(call: &CniCall, name: &str, number: u32) -> CniCall {
-    let inject = format!("inject={name}:signal=KILL:when={number}");
-    let argv = ["strace", "-qqq", "-o", "/dev/null", "-e", &format!("trace={name}"), "-e", &inject];
-    CniCall { under: argv.map(str::to_owned).to_vec(), ..call.clone() }
+    CniCall { under: strace(name, number), ..call.clone() }
 }
 
 /// Those with which the daemon builds a LAN and writes its files; it opens many more than it changes.
@@ -91,21 +54,6 @@ const BUILDING: &[&str] = &[
     "unshare",
     "write",
 ];
-
-/// Runs `attempt` for the first, second, third … call of each name until it says that the plugin lived; it is told
-/// where the plugin dies. Answers how often it died.
-fn everywhere(calls: &[&str], mut attempt: impl FnMut(&str, u32) -> Result<bool, Stop>) -> Result<u32, Stop> {
-    let mut deaths = 0;
-    for name in calls {
-        let mut number = 1;
-        while !attempt(name, number)
-            .map_err(|stop| Stop::Failed(format!("killed at {name} number {number}: {stop:?}")))?
-        {
-            (number, deaths) = (number + 1, deaths + 1);
-        }
-    }
-    Ok(deaths)
-}
 
 fn add_killed_anywhere() -> Outcome {
     let (_switch, worker) = one_worker()?;
