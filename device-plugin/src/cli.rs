@@ -7,10 +7,12 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 use crate::agent;
 use crate::daemon::{self, Cluster, Node};
+use crate::install::{InstallOptions, UninstallOptions, install, uninstall};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
 /// macvtap plugin about the LANs' spokes.
@@ -83,6 +85,46 @@ enum Command {
         /// What to ask.
         question: Question,
     },
+    /// Puts the CNI plugins into this node's CNI folder.
+    ///
+    /// Each is written beside its place, read back, and takes its name in one step. What another program had put there
+    /// is kept beside it and comes back with uninstall; /var/lib/k8slan/install.json says what is ours. Run again, it
+    /// puts right whatever a run that was cut off left.
+    Install {
+        /// The folder that the container runtime takes CNI plugins from.
+        #[arg(long, value_name = "DIR", default_value = CNI_BIN_DIR)]
+        cni_bin_dir: PathBuf,
+        /// The folder that has the plugins to install; without it, the one of this program.
+        #[arg(long, value_name = "DIR")]
+        from: Option<PathBuf>,
+        /// Says what would be done, and does nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Takes the CNI plugins away that install put there, and puts back what they replaced.
+    ///
+    /// Refuses while pods are attached: without the plugins they could not be taken down.
+    Uninstall {
+        /// The CNI folder; without it, every one that plugins were put into.
+        #[arg(long, value_name = "DIR")]
+        cni_bin_dir: Option<PathBuf>,
+        /// The folder that has the plugins; without it, the one of this program.
+        #[arg(long, value_name = "DIR")]
+        from: Option<PathBuf>,
+        /// Takes everything else of k8slan away, too: LANs, records, leases, all in /run/k8slan and /var/lib/k8slan.
+        /// The daemon must not run.
+        #[arg(long)]
+        purge: bool,
+        /// Cuts attached pods off. What they hold falls silent and goes with them: uninstall again then.
+        #[arg(long)]
+        force: bool,
+        /// Says what would be done, and does nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// When all is done, waits for SIGTERM: in a DaemonSet, what ends is started again.
+        #[arg(long)]
+        stay: bool,
+    },
 }
 
 /// What the agent socket answers.
@@ -104,6 +146,9 @@ struct Common {
     #[arg(long, value_name = "ADDRESS")]
     health: Option<SocketAddr>,
 }
+
+/// Where most container runtimes look for CNI plugins.
+const CNI_BIN_DIR: &str = "/opt/cni/bin";
 
 /// Where every kubelet has its plugins' sockets, whatever its root is.
 const KUBELET_DIR: &str = "/var/lib/kubelet/device-plugins";
@@ -133,6 +178,13 @@ pub fn main() -> ExitCode {
             }
         }
         Command::Agent { question } => block_on(ask(question)),
+        Command::Install { cni_bin_dir, from, dry_run } => {
+            install(&InstallOptions { cni_bin_dir, from, dry_run })
+        }
+        Command::Uninstall { cni_bin_dir, from, purge, force, dry_run, stay } => {
+            let done = uninstall(&UninstallOptions { cni_bin_dir, from, purge, force, dry_run });
+            if stay { done.and_then(|()| block_on(until_terminated())) } else { done }
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -168,6 +220,13 @@ fn log() {
         .with_writer(std::io::stderr)
         .with_target(false)
         .init();
+}
+
+async fn until_terminated() -> anyhow::Result<()> {
+    tracing::info!("done");
+    let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
+    terminate.recv().await;
+    Ok(())
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {

@@ -119,7 +119,7 @@ pub(crate) async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) ->
 }
 
 /// Two of them would write the same files.
-fn only_cluster_part() -> Result<Lock> {
+pub(crate) fn only_cluster_part() -> Result<Lock> {
     let folder = SafeDir::create(&NodeConfig::load()?.paths().run().join(live_pods::FOLDER))?;
     only_one(&folder, live_pods::LOCK, HAND_OVER)
 }

@@ -59,7 +59,7 @@ impl Claim {
         }
         let paths = config.paths();
         let run = SafeDir::create(paths.run())?;
-        let _only_one = only_one(&run, "daemon.lock", Duration::ZERO)?;
+        let _only_one = only_one(&run, DAEMON_LOCK, Duration::ZERO)?;
         Ok(Self { run, paths, node, _only_one })
     }
 
@@ -147,6 +147,9 @@ pub(crate) async fn run(
     tracing::info!("stopped; the LANs stay up");
     Ok(())
 }
+
+/// The lock of the node's part, in the run folder.
+pub(crate) const DAEMON_LOCK: &str = "daemon.lock";
 
 /// Two daemons on one node would undo each other's work.
 ///

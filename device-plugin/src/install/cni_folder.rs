@@ -1,0 +1,257 @@
+use std::fs::File;
+use std::io::{Read as _, Write as _};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, openat, readlinkat, renameat};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstatat};
+use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
+
+use super::manifest::Checksum;
+
+/// A CNI folder, opened once; its files are used by their names beneath it and no link in it is followed.
+///
+/// The folder itself may be reached through links: an administrator named it.
+pub(super) struct CniFolder {
+    dir: File,
+    path: PathBuf,
+}
+
+/// What stands under a name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// Nothing.
+    Nothing,
+    /// A file.
+    File {
+        /// Of its content.
+        checksum: Checksum,
+        /// Whether it is root's, and may be run by everybody and written by nobody else.
+        fit: bool,
+    },
+    /// A symbolic link to this.
+    Link(PathBuf),
+    /// Neither.
+    Other,
+}
+
+/// What an executable of everybody's and nobody else's looks like.
+const MODE: u32 = 0o755;
+
+/// How many backups of one name there may be.
+const BACKUPS: u32 = 100;
+
+impl CniFolder {
+    /// Opens it; `None` where there is none.
+    pub(super) fn open(path: &Path) -> Result<Option<Self>> {
+        match File::open(path) {
+            Ok(dir) if dir.metadata().is_ok_and(|meta| meta.is_dir()) => {
+                Ok(Some(Self { dir, path: path.to_owned() }))
+            }
+            Ok(_) => bail!("{} is no folder", path.display()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("open the CNI folder {}", path.display())),
+        }
+    }
+
+    /// Its path, as it was given.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it.
+    pub(super) fn of(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// Whether nothing is in it.
+    pub(super) fn is_empty(&self) -> Result<bool> {
+        let entries = std::fs::read_dir(&self.path);
+        let mut entries = entries.with_context(|| format!("list {}", self.path.display()))?;
+        Ok(entries.next().is_none())
+    }
+
+    /// What stands under a name.
+    pub(super) fn look(&self, name: &str) -> Result<Found> {
+        let looked = || format!("look at {}", self.of(name).display());
+        let stat = match fstatat(self.dir.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => stat,
+            Err(Errno::ENOENT) => return Ok(Found::Nothing),
+            Err(errno) => return Err(errno).with_context(looked),
+        };
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        if kind == SFlag::S_IFLNK {
+            let target = readlinkat(self.dir.as_fd(), name).with_context(looked)?;
+            return Ok(Found::Link(target.into()));
+        }
+        if kind != SFlag::S_IFREG {
+            return Ok(Found::Other);
+        }
+        let (file, checksum) = self.checksum(name)?;
+        let meta = file.metadata().with_context(looked)?;
+        Ok(Found::File { checksum, fit: meta.uid() == 0 && meta.mode() & 0o7777 == MODE })
+    }
+
+    fn checksum(&self, name: &str) -> Result<(File, Checksum)> {
+        let failed = || format!("read {}", self.of(name).display());
+        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        let file = openat(self.dir.as_fd(), name, flags, Mode::empty()).with_context(failed)?;
+        let mut file = File::from(file);
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes).with_context(failed)?;
+        Ok((file, Checksum::of(&bytes)))
+    }
+
+    /// Writes a file under the name that [`CniFolder::put`] takes it from; it is on disk and was read back when this
+    /// returns. What an earlier run left there goes.
+    pub(super) fn stage(&self, name: &str, bytes: &[u8]) -> Result<()> {
+        let staged = staged(name);
+        self.remove(&staged)?;
+        let written = self.write(&staged, bytes);
+        if written.is_err() {
+            // The first error is the one to tell.
+            let _ = self.remove(&staged);
+        }
+        written
+    }
+
+    fn write(&self, staged: &str, bytes: &[u8]) -> Result<()> {
+        let failed = || format!("write {}", self.of(staged).display());
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        let mode = Mode::from_bits_truncate(MODE);
+        let mut file = File::from(openat(self.dir.as_fd(), staged, flags, mode).with_context(failed)?);
+        // Whatever the umask is.
+        fchmod(file.as_fd(), mode).with_context(failed)?;
+        file.write_all(bytes).with_context(failed)?;
+        file.sync_all().with_context(failed)?;
+        drop(file);
+        let (_, checksum) = self.checksum(staged)?;
+        if checksum != Checksum::of(bytes) {
+            bail!("{} does not read as it was written: the disk is faulty", self.of(staged).display());
+        }
+        Ok(())
+    }
+
+    /// Gives a staged file its name, in place of whatever has it.
+    pub(super) fn put(&self, name: &str) -> Result<()> {
+        self.rename(&staged(name), name)
+    }
+
+    /// Takes away what an earlier run may have left behind.
+    pub(super) fn unstage(&self, name: &str) -> Result<()> {
+        self.remove(&staged(name))
+    }
+
+    /// The name to keep under what stands under a name: one that nobody has, or that a run which was cut off gave it.
+    pub(super) fn backup(&self, name: &str, found: &Found) -> Result<String> {
+        for number in 1..=BACKUPS {
+            let backup = backup(name, number);
+            let there = self.look(&backup)?;
+            if there == Found::Nothing || there == *found {
+                return Ok(backup);
+            }
+        }
+        bail!("{} has {BACKUPS} backups beside it: remove those that nobody needs", self.of(name).display())
+    }
+
+    /// Keeps what stands under a name under its backup's, too.
+    pub(super) fn keep(&self, name: &str, backup: &str) -> Result<()> {
+        match linkat(self.dir.as_fd(), name, self.dir.as_fd(), backup, AtFlags::empty()) {
+            // A run that was cut off kept it already.
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            // A file system without hard links: the name is nobody's for a moment.
+            Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::EMLINK) => self.rename(name, backup),
+            Err(errno) => Err(errno).with_context(|| format!("keep {} as {backup}", self.of(name).display())),
+        }
+    }
+
+    /// Gives a file another name, in place of whatever has that.
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
+        renameat(self.dir.as_fd(), from, self.dir.as_fd(), to)
+            .with_context(|| format!("rename {} to {to}", self.of(from).display()))
+    }
+
+    /// Removes a file; one that is absent is success.
+    pub(super) fn remove(&self, name: &str) -> Result<()> {
+        match unlinkat(self.dir.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
+            Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            Err(errno) => Err(errno).with_context(|| format!("remove {}", self.of(name).display())),
+        }
+    }
+
+    /// What was renamed and removed is so on disk when this returns.
+    pub(super) fn sync(&self) -> Result<()> {
+        fsync(self.dir.as_fd()).with_context(|| format!("sync {}", self.path.display()))
+    }
+}
+
+/// The name of a file before it takes its own.
+fn staged(name: &str) -> String {
+    format!(".{name}.k8slan-new")
+}
+
+/// The name that a foreign file is kept under.
+fn backup(name: &str, number: u32) -> String {
+    match number {
+        1 => format!("{name}.before-k8slan"),
+        _ => format!("{name}.before-k8slan.{number}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn folder() -> (tempfile::TempDir, CniFolder) {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = CniFolder::open(temp.path()).unwrap().unwrap();
+        (temp, folder)
+    }
+
+    #[test]
+    fn a_file_is_staged_and_put() {
+        let (temp, folder) = folder();
+        fs::write(temp.path().join(".macvtap.k8slan-new"), "half of an earlier o").unwrap();
+        folder.stage("macvtap", b"new").unwrap();
+        assert_eq!(folder.look("macvtap").unwrap(), Found::Nothing);
+        folder.put("macvtap").unwrap();
+        let fit = Found::File { checksum: Checksum::of(b"new"), fit: true };
+        assert_eq!(folder.look("macvtap").unwrap(), fit);
+        folder.unstage("macvtap").unwrap();
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_link_in_the_place_of_a_staged_file_is_not_followed() {
+        let (temp, folder) = folder();
+        fs::write(temp.path().join("precious"), "text").unwrap();
+        symlink("precious", temp.path().join(".macvtap.k8slan-new")).unwrap();
+        folder.stage("macvtap", b"new").unwrap();
+        assert_eq!(fs::read_to_string(temp.path().join("precious")).unwrap(), "text");
+    }
+
+    #[test]
+    fn what_is_kept_is_kept_once_and_nothing_is_overwritten() {
+        let (temp, folder) = folder();
+        let write = |name: &str, text: &str| fs::write(temp.path().join(name), text).unwrap();
+        write("macvtap", "theirs");
+        write("macvtap.before-k8slan", "older");
+        let theirs = folder.look("macvtap").unwrap();
+        for _ in 0..2 {
+            assert_eq!(folder.backup("macvtap", &theirs).unwrap(), "macvtap.before-k8slan.2");
+            folder.keep("macvtap", "macvtap.before-k8slan.2").unwrap();
+        }
+        assert_eq!(fs::read_to_string(temp.path().join("macvtap.before-k8slan")).unwrap(), "older");
+        symlink("/usr/lib/cni/macvtap", temp.path().join("other")).unwrap();
+        let link = folder.look("other").unwrap();
+        assert_eq!(link, Found::Link("/usr/lib/cni/macvtap".into()));
+        folder.keep("other", "kept").unwrap();
+        assert_eq!(folder.look("kept").unwrap(), link);
+    }
+}

@@ -1,0 +1,31 @@
+//! Puts the CNI plugins into a node's CNI folder, and takes away what k8slan left on a node.
+//!
+//! What was put there is known by its checksum, kept in `/var/lib/k8slan/install.json` and written before the first
+//! file takes its name. So a program that dies anywhere leaves a folder in which every plugin is whole, the old
+//! one or the new one, and in which the next run knows which files are its own.
+
+mod attached;
+mod cni_folder;
+mod manifest;
+mod purge;
+mod put;
+mod take;
+
+pub(crate) use put::{InstallOptions, install};
+pub(crate) use take::{UninstallOptions, uninstall};
+
+use std::time::Duration;
+
+use anyhow::Result;
+use node::{Lock, SafeDir};
+
+/// The plugins that a node needs, as they are called in the CNI folder.
+const PLUGINS: [&str; 3] = ["ipam-pool", "macvtap", "vlan-bridge"];
+
+/// How long one installer waits for another.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One installer at a time.
+fn only_installer(state: &SafeDir) -> Result<Lock> {
+    Ok(Lock::acquire(state, "install.lock", PATIENCE)?)
+}

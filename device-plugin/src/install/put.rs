@@ -1,0 +1,186 @@
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use node::{NodeConfig, SafeDir};
+
+use super::cni_folder::{CniFolder, Found};
+use super::manifest::{Checksum, Installed, Manifest};
+use super::{PLUGINS, only_installer};
+
+/// What to install, and where.
+#[derive(Debug)]
+pub(crate) struct InstallOptions {
+    /// The runtime's CNI folder.
+    pub(crate) cni_bin_dir: PathBuf,
+    /// The folder that has the plugins; `None`: the one of this program.
+    pub(crate) from: Option<PathBuf>,
+    /// Say what would be done, and do nothing.
+    pub(crate) dry_run: bool,
+}
+
+/// A plugin as this program brings it along.
+struct Plugin {
+    name: &'static str,
+    bytes: Vec<u8>,
+    checksum: Checksum,
+}
+
+/// What is to be done about one plugin.
+#[derive(Debug, PartialEq, Eq)]
+enum Step {
+    /// It is there as it should be.
+    Leave,
+    /// Nothing is in its place.
+    Add,
+    /// What is in its place is ours.
+    Replace,
+    /// What is in its place is somebody's, and is kept beside.
+    Keep(Found),
+}
+
+/// Puts the plugins into the CNI folder.
+///
+/// # Errors
+/// What it could not do. Unless it says otherwise, the folder's plugins are as they were.
+pub(crate) fn install(options: &InstallOptions) -> Result<()> {
+    let paths = NodeConfig::load()?.paths();
+    let plugins = plugins(options.from.as_deref())?;
+    let Some(folder) = CniFolder::open(&options.cni_bin_dir)? else {
+        bail!(
+            "there is no folder {}: name the one that the container runtime takes CNI plugins from, with --cni-bin-dir",
+            options.cni_bin_dir.display()
+        );
+    };
+    if folder.is_empty()? {
+        tracing::warn!(
+            folder = %folder.path().display(),
+            "no other CNI plugin is in this folder: is it the one that the container runtime uses?"
+        );
+    }
+    if options.dry_run {
+        let manifest = match SafeDir::open(paths.state())? {
+            Some(state) => Manifest::read(&state)?,
+            None => Manifest::default(),
+        };
+        for plugin in &plugins {
+            println!("{}: {}", folder.of(plugin.name).display(), step(&folder, &manifest, plugin)?);
+        }
+        return Ok(());
+    }
+    let state = SafeDir::create(paths.state())?;
+    let _only_one = only_installer(&state)?;
+    put(&state, &folder, &plugins)
+}
+
+/// Reads the plugins that are to be installed.
+fn plugins(from: Option<&Path>) -> Result<Vec<Plugin>> {
+    let from = source(from)?;
+    PLUGINS
+        .into_iter()
+        .map(|name| {
+            let path = from.join(name);
+            let bytes = fs::read(&path).with_context(|| {
+                format!("read {}: name the folder that has the plugins, with --from", path.display())
+            })?;
+            let checksum = Checksum::of(&bytes);
+            Ok(Plugin { name, bytes, checksum })
+        })
+        .collect()
+}
+
+/// The folder that has the plugins: they come with this program.
+pub(super) fn source(from: Option<&Path>) -> Result<PathBuf> {
+    if let Some(from) = from {
+        return Ok(from.to_owned());
+    }
+    let program = std::env::current_exe().context("find this program's own folder")?;
+    Ok(program.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+fn step(folder: &CniFolder, manifest: &Manifest, plugin: &Plugin) -> Result<Step> {
+    let known = manifest.get(folder.path(), plugin.name);
+    Ok(match folder.look(plugin.name)? {
+        Found::Nothing => Step::Add,
+        Found::Other => bail!(
+            "{} is neither a file nor a link: move away what is there",
+            folder.of(plugin.name).display()
+        ),
+        Found::File { checksum, fit: true } if checksum == plugin.checksum => Step::Leave,
+        Found::File { checksum, .. } if checksum == plugin.checksum => Step::Replace,
+        Found::File { checksum, .. } if known.is_some_and(|known| known.sha256.contains(&checksum)) => {
+            Step::Replace
+        }
+        found => Step::Keep(found),
+    })
+}
+
+fn put(state: &SafeDir, folder: &CniFolder, plugins: &[Plugin]) -> Result<()> {
+    let mut manifest = Manifest::read(state)?;
+    let mut steps = Vec::new();
+    for plugin in plugins {
+        steps.push((plugin, step(folder, &manifest, plugin)?));
+    }
+    // All of them first: a disk that is full is found out while every old one is in its place.
+    let staged = steps
+        .iter()
+        .filter(|(_, step)| *step != Step::Leave)
+        .try_for_each(|(plugin, _)| folder.stage(plugin.name, &plugin.bytes));
+    // And what is ours before any file is: whoever comes next must know it.
+    let known = staged.and_then(|()| {
+        for plugin in plugins {
+            manifest.entry(folder.path(), plugin.name).sha256.insert(plugin.checksum.clone());
+        }
+        manifest.write(state)
+    });
+    if let Err(error) = known {
+        for plugin in plugins {
+            // The first error is the one to tell; the next run takes away what is left.
+            let _ = folder.unstage(plugin.name);
+        }
+        return Err(error);
+    }
+    for (plugin, step) in &steps {
+        let path = folder.of(plugin.name);
+        match step {
+            Step::Leave => folder.unstage(plugin.name)?,
+            Step::Add | Step::Replace => folder.put(plugin.name)?,
+            Step::Keep(found) => {
+                let backup = folder.backup(plugin.name, found)?;
+                manifest.entry(folder.path(), plugin.name).replaced = Some(backup.clone());
+                manifest.write(state)?;
+                folder.keep(plugin.name, &backup)?;
+                folder.put(plugin.name)?;
+            }
+        }
+        tracing::info!(path = %path.display(), checksum = %plugin.checksum, "{step}");
+    }
+    folder.sync()?;
+    for plugin in plugins {
+        let expected = Found::File { checksum: plugin.checksum.clone(), fit: true };
+        if folder.look(plugin.name)? != expected {
+            bail!(
+                "{} is not what was put there: another program writes to this folder",
+                folder.of(plugin.name).display()
+            );
+        }
+        let Installed { sha256, .. } = manifest.entry(folder.path(), plugin.name);
+        sha256.retain(|checksum| *checksum == plugin.checksum);
+    }
+    manifest.write(state)
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leave => f.write_str("is up to date"),
+            Self::Add => f.write_str("new"),
+            Self::Replace => f.write_str("another version of ours is replaced"),
+            Self::Keep(Found::Link(to)) => {
+                write!(f, "a link to {} is replaced, and kept beside it", to.display())
+            }
+            Self::Keep(_) => f.write_str("another program is replaced, and kept beside it"),
+        }
+    }
+}
