@@ -1,0 +1,128 @@
+//! Every overlay, built by kustomize as its users build it.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use testnet::{Outcome, Stop, Trial, tests};
+
+use crate::pod::{consistent, daemon_set, host_path, mounts};
+use crate::types::check;
+use crate::{documents, install, numbers_alike, read};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    tests![
+        the_base_builds_to_the_one_file,
+        talos_writes_nothing_in_etc,
+        k3s_has_a_cni_folder_of_its_own,
+        the_other_overlays_build,
+        metrics_are_a_component
+    ]
+}
+
+/// kustomize by itself, or the one in kubectl.
+fn kustomize() -> Result<Command, Stop> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let below =
+        |variable: &str, folder: &str| std::env::var_os(variable).map(|dir| Path::new(&dir).join(folder));
+    let places: Vec<PathBuf> =
+        std::env::split_paths(&path).chain(below("GOPATH", "bin")).chain(below("HOME", "go/bin")).collect();
+    let find = |name: &str| places.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
+    if let Some(program) = find("kustomize") {
+        let mut command = Command::new(program);
+        command.arg("build");
+        return Ok(command);
+    }
+    let Some(program) = find("kubectl") else {
+        // Neither is a package of Debian that could build these: test peers that one has or has not, also in CI.
+        return Err(Stop::Skipped("needs kubectl, or kustomize, which go installs".to_owned()));
+    };
+    let mut command = Command::new(program);
+    command.arg("kustomize");
+    Ok(command)
+}
+
+fn build(folder: &Path) -> Result<Vec<Value>, Stop> {
+    let output = kustomize()?.arg(folder).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", folder.display());
+    assert!(!said.contains("deprecated"), "{}: {said}", folder.display());
+    let built = documents(&String::from_utf8_lossy(&output.stdout), folder)?;
+    for document in &built {
+        check(document).map_err(|what| Stop::Failed(format!("{}: {what}", folder.display())))?;
+    }
+    Ok(built)
+}
+
+/// An overlay's DaemonSet; all else is as in the base.
+fn overlay(name: &str) -> Result<Value, Stop> {
+    let built = build(&install().join("overlays").join(name))?;
+    let set = daemon_set(&built)?.clone();
+    consistent(&set);
+    let others = |documents: &[Value]| {
+        let mut others: Vec<String> = documents
+            .iter()
+            .filter(|document| document["kind"] != "DaemonSet")
+            .map(|document| numbers_alike(document.clone()).to_string())
+            .collect();
+        others.sort();
+        others
+    };
+    assert!(others(&built) == others(&read("k8slan.yaml")?), "{name} changes more than the DaemonSet");
+    Ok(set)
+}
+
+fn the_base_builds_to_the_one_file() -> Outcome {
+    let sorted = |documents: Vec<Value>| {
+        let mut documents: Vec<Value> = documents.into_iter().map(numbers_alike).collect();
+        documents.sort_by_key(ToString::to_string);
+        documents
+    };
+    assert_eq!(sorted(build(&install().join("base"))?), sorted(read("k8slan.yaml")?));
+    Ok(())
+}
+
+fn talos_writes_nothing_in_etc() -> Outcome {
+    let set = overlay("talos")?;
+    let etc = |path: &str| path.starts_with("/etc");
+    assert!(!mounts(&set).any(|(_, _, mount)| mount["mountPath"].as_str().is_some_and(etc)), "{set}");
+    assert_eq!(host_path(&set, "netns"), "/var/run/netns");
+    assert_eq!(host_path(&set, "run"), "/var/run/k8slan");
+    Ok(())
+}
+
+fn k3s_has_a_cni_folder_of_its_own() -> Outcome {
+    assert_eq!(host_path(&overlay("k3s")?, "cni-bin"), "/var/lib/rancher/k3s/data/cni");
+    Ok(())
+}
+
+fn the_other_overlays_build() -> Outcome {
+    assert_eq!(overlay("single-node")?["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 1);
+    overlay("multus-thick").map(drop)
+}
+
+fn metrics_are_a_component() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    // A root of one's own, as somebody writes it who has the Prometheus operator, and a registry.
+    let root = dir.path().canonicalize()?.join("mine");
+    std::fs::create_dir(&root)?;
+    let up = "../".repeat(root.components().count() - 1);
+    let install = install().canonicalize()?;
+    let install = format!("{up}{}", install.display().to_string().trim_start_matches('/'));
+    let text = format!(
+        "resources: [{install}/base]\ncomponents: [{install}/components/pod-monitor]\n\
+         images: [{{name: localhost/k8slan, newName: registry.example/k8slan, newTag: 1.2.3}}]\n"
+    );
+    std::fs::write(root.join("kustomization.yaml"), text)?;
+    let built = build(&root)?;
+    let monitor = crate::of_kind(&built, "PodMonitor")?;
+    let set = daemon_set(&built)?;
+    let labels = &set["spec"]["template"]["metadata"]["labels"];
+    for (name, value) in monitor["spec"]["selector"]["matchLabels"].as_object().into_iter().flatten() {
+        assert_eq!(&labels[name], value, "the monitor selects no pod of the DaemonSet");
+    }
+    let port = &monitor["spec"]["podMetricsEndpoints"][0]["port"];
+    assert!(set.to_string().contains(&format!("\"name\":{port}")), "no port is called {port}");
+    assert!(!set.to_string().contains("localhost/k8slan"), "an image that is not replaced: {set}");
+    Ok(())
+}
