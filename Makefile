@@ -11,10 +11,17 @@ HOST := $(shell rustc -vV | sed -n 's/^host: //p')
 TARGET_DIR := $(abspath $(or $(CARGO_TARGET_DIR),target))
 BINARIES := macvtap ipam-pool vlan-bridge k8slan-device-plugin
 
-.PHONY: help build demo test bench lint clean
+# The image. For arm64 it takes `rustup target add aarch64-unknown-linux-gnu` and Debian's gcc-aarch64-linux-gnu with
+# libc6-dev-arm64-cross; without them the image is for this machine only, and `make image` says so.
+VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
+ARCHIVE := dist/k8slan-image.tar
+ARM64 := aarch64-unknown-linux-gnu
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+
+.PHONY: help build arm64 image push demo test bench lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
 
 build: ## the static release binaries, in dist/
 	@tests/packages.sh build
@@ -26,6 +33,25 @@ build: ## the static release binaries, in dist/
 	    if readelf -lW dist/$$b | grep -q INTERP; then echo "dist/$$b is not static"; exit 1; fi; \
 	    printf 'dist/%-22s %7d KiB, static\n' $$b $$(( $$(stat -c %s dist/$$b) / 1024 )); \
 	done
+
+arm64: ## the same for arm64 in dist/arm64, where the machine has the compilers
+	@if ! aarch64-linux-gnu-gcc --version >/dev/null 2>&1 || ! ls "$$(rustc --print sysroot)/lib/rustlib/$(ARM64)/lib" >/dev/null 2>&1; then \
+	    echo "no arm64: it needs rustup target add $(ARM64), and the packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; \
+	    rm -rf dist/arm64; exit 0; \
+	fi; \
+	echo "building $(BINARIES) for $(ARM64)"; \
+	CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+	    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUSTFLAGS='-C target-feature=+crt-static' \
+	    cargo build --locked --release --target $(ARM64) $(BINARIES:%=--bin %); \
+	install -m 0755 -D -t "$(CURDIR)/dist/arm64" $(BINARIES:%="$(TARGET_DIR)/$(ARM64)/release/%")
+
+image: build arm64 ## an OCI archive of the image in dist/, x86-64 and arm64
+	@tests/packages.sh image
+	@install/image/build.sh $(ARCHIVE) $(VERSION) $(shell dpkg --print-architecture)=dist $$([ ! -e dist/arm64 ] || echo arm64=dist/arm64)
+
+push: ## sends the image to IMAGE=registry/name:tag and sets it in install/local [OVERLAY=talos]
+	@tests/packages.sh push
+	@install/image/push.sh $(ARCHIVE) $(or $(IMAGE),$(error say where to: make push IMAGE=registry.example/k8slan:$(VERSION))) $(OVERLAY)
 
 demo: build ## three simulated nodes, two LANs, pods that ping each other
 	@tests/packages.sh demo

@@ -1,20 +1,24 @@
 #!/usr/bin/env bash
-# packages.sh build|demo|bench|test: installs the Debian packages that this step needs and the machine lacks.
+# packages.sh build|image|push|demo|bench|test: installs the Debian packages that this step needs and the machine lacks.
 # For tests it also unpacks (never installs) a Debian cloud kernel into target/vm, for the virtual machine.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 build=(make gcc libc6-dev binutils)
+image=(buildah)
+push=(skopeo)
 demo=(iproute2)
 bench=(iproute2 containernetworking-plugins)
 test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;
+image) wanted=("${image[@]}") ;;
+push) wanted=("${push[@]}") ;;
 demo) wanted=("${demo[@]}") ;;
 bench) wanted=("${bench[@]}") ;;
 test) wanted=("${test[@]}") ;;
-*) echo "usage: $0 build|demo|bench|test" >&2; exit 2 ;;
+*) echo "usage: $0 build|image|push|demo|bench|test" >&2; exit 2 ;;
 esac
 
 as_root() {
