@@ -96,7 +96,7 @@ fn the_mounts_are_what_each_needs() -> Outcome {
         let needs = match container {
             "install" => matches!(volume, "cni-bin" | "state"),
             "node" => matches!(volume, "netns" | "run" | "state" | "kubelet" | "dev"),
-            _ => volume == "lans",
+            _ => matches!(volume, "lans" | "run-cluster" | "run-owners"),
         };
         assert_eq!(writes, needs, "{container}: {mount}");
     }
