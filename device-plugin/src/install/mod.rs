@@ -4,7 +4,6 @@
 //! file takes its name. So a program that dies anywhere leaves a folder in which every plugin is whole, the old
 //! one or the new one, and in which the next run knows which files are its own.
 
-mod attached;
 mod cni_folder;
 mod manifest;
 mod purge;

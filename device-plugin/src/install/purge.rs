@@ -1,19 +1,16 @@
+use std::collections::BTreeSet;
 use std::fs;
-use std::io::{ErrorKind, Write as _};
+use std::io::ErrorKind;
 use std::path::Path;
-use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use node::{Attachment, Paths, SafeDir};
+use node::{Paths, SafeDir};
 
-use super::attached::attached;
 use crate::daemon::only_cluster_part;
 use crate::lans::{Declared, Dirty, NodeLans};
 use crate::standalone::{DAEMON_LOCK, only_one};
-
-/// The plugins that leave something outside pods.
-const ATTACHING: [&str; 2] = ["macvtap", "vlan-bridge"];
+use crate::sweep::{Key, Programs, Traces, attachments, is_live};
 
 /// How long the LANs may take to go.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -24,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// What could not be taken away; the rest is.
-pub(super) fn purge(paths: &Paths, plugins: &Path) -> Result<()> {
+pub(super) fn purge(paths: &Paths) -> Result<()> {
     if SafeDir::open(paths.run())?.is_none() && SafeDir::open(paths.state())?.is_none() {
         return Ok(());
     }
@@ -33,10 +30,16 @@ pub(super) fn purge(paths: &Paths, plugins: &Path) -> Result<()> {
         || -> Result<_> { Ok((only_one(&run, DAEMON_LOCK, Duration::ZERO)?, only_cluster_part()?)) };
     let _none_runs = none_runs().context("delete the DaemonSet k8slan-ds, or stop the service, first")?;
     let mut failed = Vec::new();
-    for attachment in attached(paths)?.into_iter().filter(|attachment| !attachment.is_live()) {
-        for plugin in ATTACHING {
-            if let Err(error) = detach(&plugins.join(plugin), &attachment) {
-                failed.push(format!("{plugin}, {attachment}: {error:#}"));
+    let programs = Programs::new(paths.run().to_owned());
+    for (attachment, Traces { macvtap, vlan_bridge, .. }) in attachments(paths)? {
+        if is_live(&attachment.netns) {
+            continue;
+        }
+        for plugin in
+            [macvtap.then_some("macvtap"), vlan_bridge.then_some("vlan-bridge")].into_iter().flatten()
+        {
+            if let Err(error) = programs.del(plugin, &Key::of(&attachment)) {
+                failed.push(format!("{attachment}: {error:#}"));
             }
         }
     }
@@ -53,9 +56,9 @@ pub(super) fn purge(paths: &Paths, plugins: &Path) -> Result<()> {
         }
         std::thread::sleep(outcome.retry.unwrap_or(Duration::from_millis(100)));
     };
-    let live: Vec<Attachment> = attached(paths)?.into_iter().filter(Attachment::is_live).collect();
-    for attachment in &live {
-        failed.push(format!("{attachment} is still attached; what it holds is silent: delete the pod"));
+    let live = live(paths)?;
+    for who in &live {
+        failed.push(format!("{who} is still attached; what it holds is silent: delete the pod"));
     }
     if live.is_empty() && !left.is_empty() {
         failed.push(format!("network namespaces that do not go: {}", left.join(", ")));
@@ -63,27 +66,10 @@ pub(super) fn purge(paths: &Paths, plugins: &Path) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("{}; then uninstall again", failed.join("; ")) }
 }
 
-/// Runs a plugin's DEL: it finds by marks and records what there is to take away, and needs no configuration.
-fn detach(plugin: &Path, attachment: &Attachment) -> Result<()> {
-    let mut child = Command::new(plugin)
-        .env_clear()
-        .env("CNI_COMMAND", "DEL")
-        .env("CNI_CONTAINERID", &attachment.container_id)
-        .env("CNI_IFNAME", attachment.ifname.as_str())
-        .env("CNI_PATH", plugin.parent().unwrap_or(Path::new("/")))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("run {}", plugin.display()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // Why it did not read all of it, it says itself.
-        let _ = stdin.write_all(br#"{"cniVersion":"1.0.0","name":"uninstalled","type":"uninstalled"}"#);
-    }
-    let output = child.wait_with_output()?;
-    if output.status.success() {
-        return Ok(());
-    }
-    bail!("{}", String::from_utf8_lossy(&output.stdout).trim())
+/// Whose interfaces are attached on this node, for people.
+pub(super) fn live(paths: &Paths) -> Result<BTreeSet<String>> {
+    let all = attachments(paths)?.into_iter();
+    Ok(all.filter(|(a, _)| is_live(&a.netns)).map(|(a, _)| a.to_string()).collect())
 }
 
 /// Removes the folders of k8slan, but for files that an administrator put there.

@@ -1,12 +1,11 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
-use node::{Attachment, NodeConfig, SafeDir};
+use node::{NodeConfig, SafeDir};
 
-use super::attached::attached;
 use super::cni_folder::{CniFolder, Found};
 use super::manifest::{Checksum, Installed, Manifest};
-use super::purge::{purge, remove_files};
+use super::purge::{live, purge, remove_files};
 use super::put::source;
 use super::{PLUGINS, only_installer};
 
@@ -45,9 +44,9 @@ enum Step {
 /// What it could not do, or for whom it left something standing.
 pub(crate) fn uninstall(options: &UninstallOptions) -> Result<()> {
     let paths = NodeConfig::load()?.paths();
-    let live: Vec<Attachment> = attached(&paths)?.into_iter().filter(Attachment::is_live).collect();
-    for attachment in &live {
-        tracing::warn!("{attachment} is attached");
+    let live = live(&paths)?;
+    for who in &live {
+        tracing::warn!("{who} is attached");
     }
     if !live.is_empty() && !options.force {
         bail!(
@@ -70,7 +69,7 @@ pub(crate) fn uninstall(options: &UninstallOptions) -> Result<()> {
     }
     if options.purge {
         // The plugins stay as long as something does: its pod is taken down by them.
-        purge(&paths, &source(options.from.as_deref())?)?;
+        purge(&paths)?;
     }
     if let Some(state) = SafeDir::open(paths.state())? {
         let _only_one = only_installer(&state)?;

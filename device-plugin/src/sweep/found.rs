@@ -11,9 +11,15 @@ use crate::lans::NETNS_DIR;
 
 /// An attachment's name: what CNI's DEL goes by.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Key {
+pub(crate) struct Key {
     pub(super) container: String,
     pub(super) ifname: String,
+}
+
+impl Key {
+    pub(crate) fn of(attachment: &Attachment) -> Self {
+        Self { container: attachment.container_id.clone(), ifname: attachment.ifname.to_string() }
+    }
 }
 
 /// Everything that attachments have on this node, as far as it carries a pod's UID.
@@ -32,9 +38,9 @@ struct One {
 
 /// Who made something for an attachment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Traces {
-    pub(super) macvtap: bool,
-    pub(super) vlan_bridge: bool,
+pub(crate) struct Traces {
+    pub(crate) macvtap: bool,
+    pub(crate) vlan_bridge: bool,
     pub(super) lease: bool,
 }
 
@@ -49,20 +55,8 @@ impl Found {
     /// Something cannot be read: what is not seen must not look gone, or be taken for all there is.
     pub(super) fn look(paths: &Paths, leases: &[Lease]) -> Result<Self> {
         let mut found = Self::default();
-        for attachment in in_lans(&paths.run().join("netns"))? {
-            found.add(attachment, MACVTAP);
-        }
-        for attachment in in_records(&paths.taps())? {
-            found.add(attachment, MACVTAP);
-        }
-        for attachment in in_records(&paths.run().join("ports"))? {
-            found.add(attachment, VLAN_BRIDGE);
-        }
-        let host = Netlink::open_current()?;
-        for link in host.links_in_group(LINK_GROUP).context("list the node's links")? {
-            if let Some(attachment) = link.alias.as_deref().and_then(Attachment::parse_tag) {
-                found.add(attachment, VLAN_BRIDGE);
-            }
+        for (attachment, traces) in attachments(paths)? {
+            found.add(attachment, traces);
         }
         for lease in leases {
             let live = lease.netns.as_ref().is_some_and(is_live);
@@ -72,7 +66,7 @@ impl Found {
     }
 
     fn add(&mut self, attachment: Attachment, traces: Traces) {
-        let key = Key { container: attachment.container_id.clone(), ifname: attachment.ifname.to_string() };
+        let key = Key::of(&attachment);
         let pod = attachment.pod.as_ref();
         let uid = pod.and_then(|pod| pod.uid.as_deref());
         let name = pod.map(ToString::to_string);
@@ -121,8 +115,27 @@ impl Found {
     }
 }
 
+/// What attachments left on this node outside their pods, whether they carry a pod's UID or not: in LANs, at the
+/// node's links, in the plugins' records. One may be there several times.
+///
+/// # Errors
+/// Something cannot be read: what is not seen must not look gone, or be taken for all there is.
+pub(crate) fn attachments(paths: &Paths) -> Result<Vec<(Attachment, Traces)>> {
+    let mut all = Vec::new();
+    let mut take = |attachments: Vec<Attachment>, traces| {
+        all.extend(attachments.into_iter().map(|attachment| (attachment, traces)));
+    };
+    take(in_lans(&paths.run().join("netns"))?, MACVTAP);
+    take(in_records(&paths.taps())?, MACVTAP);
+    take(in_records(&paths.run().join("ports"))?, VLAN_BRIDGE);
+    let links = Netlink::open_current()?.links_in_group(LINK_GROUP).context("list the node's links")?;
+    let tags = links.iter().filter_map(|link| link.alias.as_deref());
+    take(tags.filter_map(Attachment::parse_tag).collect(), VLAN_BRIDGE);
+    Ok(all)
+}
+
 /// Whether a namespace is there, or may be: processes of the node cannot be seen from another PID namespace.
-fn is_live(netns: &NetnsRef) -> bool {
+pub(crate) fn is_live(netns: &NetnsRef) -> bool {
     netns.is_live() || (netns.path.starts_with("/proc") && !sees_all_processes())
 }
 

@@ -25,8 +25,11 @@ use crate::health::Metrics;
 use crate::kept_vms::{self, Vms};
 use crate::lans::{Dirty, NETNS_DIR};
 use crate::live_pods::{self, LivePods};
-use found::{Found, Key, Traces};
-use programs::{Kept, Leases, Programs};
+pub(crate) use found::{Key, Traces, attachments, is_live};
+pub(crate) use programs::Programs;
+
+use found::Found;
+use programs::{Kept, Leases};
 use suspects::Suspects;
 
 /// How long something stays suspicious before it goes. A runtime's own DEL comes within seconds.

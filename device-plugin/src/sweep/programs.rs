@@ -8,7 +8,7 @@ use node::{Durability, NetnsRef, Paths, SafeDir};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::found::Key;
+use super::Key;
 use super::is_program;
 
 /// Where runtimes have their plugins.
@@ -17,7 +17,7 @@ const CNI_FOLDER: &str = "/opt/cni/bin";
 const LIVE: &str = "live.json";
 
 /// The plugins' executables: beside the daemon's own, or where runtimes have them.
-pub(super) struct Programs {
+pub(crate) struct Programs {
     run: PathBuf,
     folders: Vec<PathBuf>,
 }
@@ -60,7 +60,7 @@ impl Kept {
 }
 
 impl Programs {
-    pub(super) fn new(run: PathBuf) -> Self {
+    pub(crate) fn new(run: PathBuf) -> Self {
         let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
         Self { run, folders: own.into_iter().chain([CNI_FOLDER.into()]).collect() }
     }
@@ -75,7 +75,7 @@ impl Programs {
     ///
     /// # Errors
     /// The plugin's own words.
-    pub(super) fn del(&self, plugin: &str, key: &Key) -> Result<()> {
+    pub(crate) fn del(&self, plugin: &str, key: &Key) -> Result<()> {
         let (folder, program) = self.find(plugin)?;
         let config = json!({ "cniVersion": "1.0.0", "name": "k8slan-sweep", "type": plugin }).to_string();
         let mut command = Command::new(&program);
