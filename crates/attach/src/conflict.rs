@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni::Delegated;
-use net_types::{MacAddr, Timespan};
-use netplumb::{ProbeTiming, Taken, probe};
+use net_types::{MacAddr, MacvtapMode, Timespan};
+use netplumb::{LinkChange, LinkKind, ProbeTiming, Taken, probe};
 use serde::Deserialize;
 
 use crate::PodLink;
@@ -118,6 +118,50 @@ impl PodLink<'_> {
         let answers =
             |addresses: &[IpAddr]| Ok(probe(self.netns, self.index, self.mac, addresses, probing.timing)?);
         settle(delegated, answers)
+    }
+}
+
+impl PodLink<'_> {
+    /// As [`PodLink::settle`], for a link that is the guest's of a VM: asks under the MAC address `asker`,
+    /// which must be nobody else's. In a live migration the VM still runs elsewhere, and one frame with its
+    /// MAC address would lead its traffic here. What the guest itself answers, there, is no conflict.
+    ///
+    /// The link must be silent: one that takes only frames to its own MAC address has the asker's until the
+    /// answers are in.
+    ///
+    /// # Errors
+    /// As [`PodLink::settle`].
+    pub fn settle_for_guest(
+        &self,
+        delegated: &mut Delegated<'_>,
+        stdin: &[u8],
+        asker: MacAddr,
+    ) -> Result<(), ConflictError> {
+        let Some(probing) = Probing::of(stdin)? else { return Ok(()) };
+        if delegated.result().ips.is_empty() {
+            return Ok(());
+        }
+        let kind = self.netlink.link_by_index(self.index)?.map(|link| link.kind);
+        let takes_all = match kind {
+            Some(LinkKind::Macvtap(info) | LinkKind::Macvlan(info)) => {
+                info.mode == Some(MacvtapMode::Passthru)
+            }
+            _ => true,
+        };
+        let call_it = |mac| match takes_all {
+            true => Ok(()),
+            false => {
+                self.netlink.set_link(self.index, &LinkChange { mac: Some(mac), ..LinkChange::default() })
+            }
+        };
+        call_it(asker)?;
+        let settled = settle(delegated, |addresses| {
+            let mut taken = probe(self.netns, self.index, asker, addresses, probing.timing)?;
+            taken.retain(|taken| taken.mac != self.mac);
+            Ok(taken)
+        });
+        let renamed = call_it(self.mac);
+        settled.and(renamed.map_err(Into::into))
     }
 }
 

@@ -49,10 +49,12 @@ fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result
     let link = pod_link(call, made.index, made.mac);
     // A guest has its addresses itself; the launcher pod's stack must neither ask nor answer for them.
     let settled = if call.is_for_a_guest() {
-        Ok(())
+        let asker = stable_mac(&["asker", call.target.container_id.as_str(), call.target.ifname.as_str()]);
+        link.settle_for_guest(&mut delegated, &call.request.stdin, asker)
     } else {
-        link.settle(&mut delegated, &call.request.stdin).map_err(PodError::from)
+        link.settle(&mut delegated, &call.request.stdin)
     };
+    let settled = settled.map_err(PodError::from);
     let result = result(call, made, delegated.result().clone());
     let configured =
         settled.and_then(|()| if call.is_for_a_guest() { Ok(()) } else { link.configure(&result) });
