@@ -1,7 +1,7 @@
 //! ipam-pool when things go wrong: killed anywhere, many at once, also from other PID namespaces, damaged and
 //! copied stores, a full disk, a folder that cannot be written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Seek, SeekFrom, Write};
 use std::process::ExitCode;
@@ -18,9 +18,12 @@ fn main() -> ExitCode {
         del_killed_anywhere,
         many_at_once,
         many_at_once_from_other_pid_namespaces,
-        copies_open,
+        a_copy_of_every_moment_opens,
+        copies_beside_writers,
+        a_backup_restores_what_is_kept,
         damage_is_reported,
         a_cut_off_store_is_reported,
+        a_page_that_leads_astray_gives_no_address_twice,
         a_full_disk_loses_nothing,
         a_read_only_folder_is_named,
     ])
@@ -276,74 +279,196 @@ fn many_at_once_from_other_pid_namespaces() -> Outcome {
     compete(&under, "10.0.0.0/26")
 }
 
-/// Puts a copy of a store onto another node and looks at it.
-fn opens(copy: &[u8]) -> Result<String, Stop> {
-    let node = Node::new("copy")?;
-    node.write(STORE, copy)?;
-    node.exec(&["chmod", "0600", STORE])?;
-    let said = node.output(&[program("ipam-pool").to_str().unwrap_or_default(), "check"])?;
-    Ok(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned())
+/// A node that looks at copies of another one's store.
+struct Desk(Node);
+
+impl Desk {
+    fn new() -> Result<Self, Stop> {
+        Ok(Self(Node::new("copy")?))
+    }
+
+    /// What `check` says about a copy.
+    fn says(&self, copy: &[u8]) -> Result<String, Stop> {
+        self.0.write(STORE, copy)?;
+        self.0.exec(&["chmod", "0600", STORE])?;
+        let said = self.0.output(&[program("ipam-pool").to_str().unwrap_or_default(), "check"])?;
+        Ok(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned())
+    }
 }
 
-/// Copies that are taken while the lock is held, and at every moment that a kill leaves behind, open. A
-/// plain copy while others write opens too, unless more than one change is made between its first and its
-/// last byte; then that is said, and never is it taken for an empty pool.
-fn copies_open() -> Outcome {
+/// Writer `i` attaches the containers `i * WRITER + 1`, `+ 2` and so on, one after the other.
+const WRITER: u32 = 100_000;
+
+/// How far each writer had come in a store; it has to be one that was, so nothing in between may be missing.
+fn progress(node: &Node, writers: u32) -> Result<Vec<u32>, Stop> {
+    let mut seen: Vec<Vec<u32>> = vec![Vec::new(); usize::try_from(writers)? + 1];
+    for container in leases(node)?.into_values().flatten() {
+        let number: u32 = container.trim_start_matches('c').parse()?;
+        seen[usize::try_from(number / WRITER)?].push(number % WRITER);
+    }
+    seen.into_iter()
+        .map(|mut of_one| {
+            of_one.sort_unstable();
+            let count = u32::try_from(of_one.len())?;
+            assert!(of_one.iter().copied().eq(1..=count), "not what one moment had: {of_one:?}");
+            Ok(count)
+        })
+        .collect()
+}
+
+/// Ends those who work until it is set, also where a test fails.
+struct Stopper<'a>(&'a AtomicBool);
+
+impl Drop for Stopper<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a kill at any system call leaves is whole, and so is a copy of it.
+fn a_copy_of_every_moment_opens() -> Outcome {
     needs("strace")?;
     let node = Node::new("n")?;
+    let desk = Desk::new()?;
     let netns = node.pod("x")?.path().to_owned();
     let config = config("10.0.0.0/16", "none");
     for number in 0..40 {
         node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?;
     }
-    let read = || node.run(|| fs::read(STORE));
-    everywhere(|name, number| {
+    let deaths = everywhere(|name, number| {
         let victim = call(&netns, 1000, &config);
         let lives = died(node.cni("ipam-pool", "ADD", &killed_at(&victim, name, number)))?.is_some();
-        let said = opens(&read()?)?;
+        let said = desk.says(&node.run(|| fs::read(STORE))?)?;
         assert!(said.contains("are in order"), "{said}");
         node.cni("ipam-pool", "DEL", &victim)?;
         Ok(lives)
     })?;
+    assert!(deaths > 4, "only {deaths} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+/// Beside 16 writers: a backup always is one moment's state. So is a plain copy, or it says that it is none: never
+/// does one pass that is a little of this and a little of that.
+fn copies_beside_writers() -> Outcome {
+    const WRITERS: u32 = 16;
+    let node = Node::new("n")?;
+    let desk = Desk::new()?;
+    let netns = node.pod("x")?.path().to_owned();
+    let config = config("10.0.0.0/16", "none");
     let done = AtomicBool::new(false);
+    let answered: Vec<AtomicU32> = (0..=WRITERS).map(|_| AtomicU32::new(0)).collect();
     std::thread::scope(|scope| {
-        let writers: Vec<_> = (0..4)
+        let writers: Vec<_> = (1..=WRITERS)
             .map(|i| {
-                let (done, node, netns, config) = (&done, &node, &netns, &config);
+                let (done, node, netns, config, answered) = (&done, &node, &netns, &config, &answered);
                 scope.spawn(move || -> Outcome {
-                    let mut number = 10_000 * (i + 1);
-                    while !done.load(Ordering::Relaxed) {
-                        number += 1;
-                        node.cni("ipam-pool", "ADD", &call(netns, number, config))?;
+                    for number in 1..WRITER {
+                        if done.load(Ordering::Relaxed) {
+                            break;
+                        }
+                        node.cni("ipam-pool", "ADD", &call(netns, i * WRITER + number, config))?;
+                        if let Some(count) = answered.get(usize::try_from(i)?) {
+                            count.store(number, Ordering::Relaxed);
+                        }
                     }
                     Ok(())
                 })
             })
             .collect();
+        let stop = Stopper(&done);
         let result = (|| -> Outcome {
-            let mut torn = 0;
-            for i in 0..30 {
-                let lock = node.run(|| fs::File::open("/run/k8slan/ipam/networks/net.lock"))?;
-                let locked = i % 2 == 0;
-                if locked {
-                    lock.lock()?;
-                }
-                let copy = read()?;
-                drop(lock);
-                let said = opens(&copy)?;
-                let good = said.contains("are in order");
-                torn += u32::from(!good);
-                assert!(good || (!locked && said.contains("damaged")), "locked: {locked}: {said}");
+            while answered.iter().all(|count| count.load(Ordering::Relaxed) == 0)
+                && !writers.iter().any(std::thread::ScopedJoinHandle::is_finished)
+            {
+                std::thread::sleep(Duration::from_millis(5));
             }
-            eprintln!("{torn} of 15 copies that were made without the lock are torn, and say so");
+            let end = Instant::now() + Duration::from_secs(6);
+            let (mut copies, mut torn, mut backups) = (0, 0, 0);
+            while Instant::now() < end {
+                let before: Vec<u32> = answered.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+                let rows: Vec<Value> = serde_json::from_str(&by_hand(&node, "backup /run/backup --json")?)?;
+                assert!(rows.iter().all(|row| row.get("problem").is_none()) && !rows.is_empty(), "{rows:?}");
+                let said = desk.says(&node.run(|| fs::read("/run/backup/run/networks/net.mdb"))?)?;
+                assert!(said.contains("are in order"), "{said}");
+                let got = progress(&desk.0, WRITERS)?;
+                assert!(
+                    got.iter().zip(&before).all(|(got, before)| got >= before),
+                    "{got:?} after {before:?}"
+                );
+                backups += 1;
+                for _ in 0..4 {
+                    node.exec(&["cp", STORE, "/run/copy.mdb"])?;
+                    let said = desk.says(&node.run(|| fs::read("/run/copy.mdb"))?)?;
+                    copies += 1;
+                    if said.contains("are in order") {
+                        progress(&desk.0, WRITERS)?;
+                    } else {
+                        assert!(said.contains("damaged"), "{said}");
+                        torn += 1;
+                    }
+                }
+            }
+            eprintln!("{backups} backups are whole; {torn} of {copies} plain copies are not, and say so");
             Ok(())
         })();
-        done.store(true, Ordering::Relaxed);
+        drop(stop);
         for writer in writers {
             writer.join().unwrap_or_else(|_| Err(Stop::Failed("panic".to_owned())))?;
         }
         result
     })
+}
+
+/// With the very lines of `ipam-pool backup --help`.
+fn a_backup_restores_what_is_kept() -> Outcome {
+    let mut node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let (sticky, ephemeral) = (config("10.0.0.0/24", "pod"), config("10.0.0.0/24", "none"));
+    let mut given = Vec::new();
+    for number in 0..5 {
+        given.push(address(&node.cni("ipam-pool", "ADD", &call(&netns, number, &sticky))?));
+    }
+    node.cni("ipam-pool", "ADD", &call(&netns, 10, &ephemeral))?;
+    let said = by_hand(&node, "backup /var/lib/backup")?;
+    assert!(said.contains("kept") && said.contains("/var/lib/backup/state/networks/net.mdb"), "{said}");
+    // A new node, or a new disk.
+    node.exec(&["rm", "-rf", "/var/lib/k8slan"])?;
+    node.reboot()?;
+    let help = by_hand(&node, "backup --help")?;
+    let commands: Vec<&str> = help
+        .lines()
+        .map(str::trim)
+        .filter(|line| ["mkdir", "rm", "ipam-pool check"].iter().any(|start| line.starts_with(start)))
+        .collect();
+    assert_eq!(commands.len(), 3, "{help}");
+    let program = program("ipam-pool");
+    let script = commands
+        .join("\n")
+        .replace("DIR", "/var/lib/backup")
+        .replace("ipam-pool ", &format!("{} ", program.display()));
+    let said = node.exec(&["sh", "-e", "-c", &script])?;
+    assert!(said.contains("are in order"), "{said}");
+    let netns = node.pod("y")?.path().to_owned();
+    for (number, had) in (0..5).zip(given) {
+        assert_eq!(address(&node.cni("ipam-pool", "ADD", &call(&netns, number, &sticky))?), had);
+    }
+    assert_eq!(leases(&node)?.len(), 5, "the ephemeral one is gone");
+    // A copy that is none is not restored in silence.
+    let kept = node.run(|| fs::read("/var/lib/backup/state/networks/net.mdb"))?;
+    let mut torn = kept.clone();
+    for at in (0..kept.len()).filter(|at| kept[*at..].starts_with(b"default")) {
+        torn[at] = b'D';
+    }
+    node.run(|| fs::write("/var/lib/backup/state/networks/net.mdb", &torn))?;
+    node.exec(&["sh", "-e", "-c", "cp -r /var/lib/backup/state/. /var/lib/k8slan/ipam/"])?;
+    assert!(by_hand(&node, "check").is_err(), "check reads what is kept as well");
+    node.reboot()?;
+    let netns = node.pod("z")?.path().to_owned();
+    match node.cni("ipam-pool", "ADD", &call(&netns, 0, &sticky)) {
+        Err(error) => assert_eq!(error.code, 140, "{error}"),
+        Ok(result) => return Err(Stop::Failed(format!("from a torn copy: {result}"))),
+    }
+    Ok(())
 }
 
 /// A node with leases, and a way to damage its store and to see what ADD says.
@@ -399,6 +524,73 @@ fn damage_is_reported() -> Outcome {
     }
     assert!(reported >= 6, "only {reported} of 24 damages were noticed");
     Ok(())
+}
+
+/// The page numbers in a branch page decide which records are found. Two that are exchanged lead to pages that
+/// are sound: no checksum sees it.
+fn a_page_that_leads_astray_gives_no_address_twice() -> Outcome {
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let config = config("10.0.0.0/24", "none");
+    let mut held = BTreeSet::new();
+    for number in 0..60 {
+        held.insert(address(&node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?));
+    }
+    let sound = node.run(|| fs::read(STORE))?;
+    let (mut noticed, mut pair) = (0, 0);
+    loop {
+        let mut bytes = sound.clone();
+        if !exchange(&mut bytes, pair).ok_or_else(|| Stop::Failed("not a tree of two levels".to_owned()))? {
+            break;
+        }
+        node.run(|| fs::write(STORE, &bytes))?;
+        let said = node.output(&[program("ipam-pool").to_str().unwrap_or_default(), "check"])?;
+        assert!(!said.status.success(), "pair {pair}: check sees nothing");
+        let mut given = held.clone();
+        for number in 100..120 {
+            match node.cni("ipam-pool", "ADD", &call(&netns, number, &config)) {
+                Ok(result) => {
+                    let address = address(&result);
+                    assert!(given.insert(address.clone()), "pair {pair}: {address} twice");
+                }
+                Err(error) => {
+                    assert_eq!(error.code, 140, "pair {pair}: {error}");
+                    noticed += 1;
+                    break;
+                }
+            }
+        }
+        pair += 1;
+    }
+    assert!(pair > 4 && noticed > 0, "{noticed} of {pair} exchanges were noticed by ADD");
+    eprintln!("{noticed} of {pair} exchanges are noticed by ADD, all by check");
+    Ok(())
+}
+
+/// Exchanges two neighbouring page numbers in the root of the tree (struct MDB_meta, MDB_page and MDB_node of
+/// LMDB's mdb.c); `false` where it has no such pair.
+fn exchange(store: &mut [u8], pair: usize) -> Option<bool> {
+    let word = |store: &[u8], at: usize| -> Option<u64> {
+        Some(u64::from_ne_bytes(store.get(at..at + 8)?.try_into().ok()?))
+    };
+    let half = |store: &[u8], at: usize| -> Option<usize> {
+        Some(u16::from_ne_bytes(store.get(at..at + 2)?.try_into().ok()?).into())
+    };
+    const ROOT: usize = 128;
+    const TXN: usize = 144;
+    let newest = if word(store, TXN)? > word(store, 4096 + TXN)? { 0 } else { 4096 };
+    let root = usize::try_from(word(store, newest + ROOT)?).ok()? * 4096;
+    assert_eq!(half(store, root + 10)?, 1, "the root is no branch page");
+    let nodes = (half(store, root + 12)? - 16) / 2;
+    if pair + 1 >= nodes {
+        return Some(false);
+    }
+    let [a, b] = [pair, pair + 1].map(|i| half(store, root + 16 + 2 * i).map(|at| root + at));
+    // Of eight bytes, the last two are the key's length.
+    for byte in 0..6 {
+        store.swap(a? + byte, b? + byte);
+    }
+    Some(true)
 }
 
 fn a_cut_off_store_is_reported() -> Outcome {

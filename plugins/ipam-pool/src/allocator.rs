@@ -96,6 +96,19 @@ pub enum AllocError {
         /// What it has.
         has: Addr,
     },
+    /// What is held lies in no subnet of the pool, which was changed meanwhile.
+    #[error(
+        "{whom} has {address}, which is in no subnet of {pool} any more: the pool was changed while that was leased. \
+         End it first (DEL, or 'ipam-pool release {address}'), or put the subnet back"
+    )]
+    Moved {
+        /// The address.
+        address: Addr,
+        /// Who has it.
+        whom: String,
+        /// The ranges as they are now.
+        pool: String,
+    },
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -152,6 +165,9 @@ impl<'a> Allocator<'a> {
     pub fn grant(&mut self, seeker: &Seeker, asked: &[Option<Addr>]) -> Result<Vec<Grant>, AllocError> {
         self.end_quarantines()?;
         let held = self.book.held_by(&seeker.holder.attachment)?;
+        if let Some(address) = held.iter().copied().find(|address| !self.has_home(*address)) {
+            return Err(self.moved(address, &seeker.holder.attachment));
+        }
         let mut grants = Vec::with_capacity(self.sets.len());
         for (index, set) in self.sets.iter().enumerate() {
             let asked = asked.get(index).copied().flatten();
@@ -226,11 +242,22 @@ impl<'a> Allocator<'a> {
         set.range_of(address).is_some() && !self.sets.iter().any(|other| other.pool().contains(address))
     }
 
+    /// Whether an address that is in use can be counted to any set.
+    fn has_home(&self, address: Addr) -> bool {
+        self.sets.iter().any(|set| self.is_of(set, address))
+    }
+
+    fn moved(&self, address: Addr, whom: &impl ToString) -> AllocError {
+        let pool: Vec<_> = self.sets.iter().map(|set| set.pool().to_string()).collect();
+        AllocError::Moved { address, whom: whom.to_string(), pool: pool.join(", ") }
+    }
+
     /// The address of this set that a sticky owner comes back to.
     fn kept_for(&mut self, set: &Set, seeker: &Seeker, owner: &Owner) -> Result<Option<Addr>, AllocError> {
         let mut best: Option<(Addr, bool)> = None;
         for address in self.book.owned_by(owner)? {
-            if !self.is_of(set, address) {
+            let homeless = address.family() == set.family() && !self.has_home(address);
+            if !homeless && !self.is_of(set, address) {
                 continue;
             }
             let lease = self.lease(address)?;
@@ -241,6 +268,9 @@ impl<'a> Allocator<'a> {
             if lease.holders.is_empty() && !set.pool().contains(address) {
                 self.rest(address, lease)?;
                 continue;
+            }
+            if homeless {
+                return Err(self.moved(address, owner));
             }
             let same_interface = lease.interface == seeker.holder.attachment.interface;
             if best.is_none_or(|(_, same)| same_interface && !same) {
@@ -286,7 +316,14 @@ impl<'a> Allocator<'a> {
             self.return_rested(set)?;
         }
         if let Some(address) = self.book.first_unused(set.open())? {
-            return Ok(address);
+            // Two indices have to agree before an address is given: a damaged one alone gives none twice.
+            return match self.book.slot(address)? {
+                None => Ok(address),
+                Some(_) => {
+                    Err(StoreError::record(format!("{address} has a record and is not marked as used"))
+                        .into())
+                }
+            };
         }
         if let Some(address) = self.longest_rested(set)? {
             return Ok(address);
@@ -317,10 +354,14 @@ impl<'a> Allocator<'a> {
             if !self.has_rested(since) {
                 return Ok(None);
             }
-            if set.open().contains(address) {
-                return Ok(Some(address));
+            if !set.open().contains(address) {
+                self.move_to_its_set(address)?;
+                continue;
             }
-            self.move_to_its_set(address)?;
+            return match self.book.slot(address)? {
+                Some(Slot::Resting { .. }) => Ok(Some(address)),
+                _ => Err(StoreError::record(format!("{address} is in a queue and does not rest")).into()),
+            };
         }
         Ok(None)
     }

@@ -1,6 +1,7 @@
 use cni::{Code, PluginError};
 use net_types::MacAddrError;
 
+use crate::owners::VmRecordError;
 use crate::store::StoreError;
 use crate::{Addr, AllocError, NetworkError, PoolFileError, RangeError, SetError};
 
@@ -11,7 +12,7 @@ pub enum Error {
     #[error(transparent)]
     Cni(#[from] cni::Error),
     /// node.yaml.
-    #[error("the node's configuration")]
+    #[error(transparent)]
     Node(#[from] node::ConfigError),
     /// The `ipam` section.
     #[error(transparent)]
@@ -57,8 +58,8 @@ pub enum Error {
     #[error("the virtual machine's name {0:?} (args.cni.vm) is no Kubernetes name")]
     VmName(String),
     /// The record about the pod's VM.
-    #[error("cannot read what the node daemon says about the pod's virtual machine")]
-    VmRecord(#[from] node::SafeDirError),
+    #[error("what the node daemon says about the pod's virtual machine cannot be used")]
+    VmRecord(#[from] VmRecordError),
     /// What the caller says about conflicts is malformed.
     #[error("{variable} is {value:?}: it takes <address>=<MAC>, several with commas")]
     Conflicts {
@@ -112,7 +113,7 @@ impl PluginError for Error {
     fn code(&self) -> Code {
         match self {
             Self::Cni(error) => error.code(),
-            Self::Node(_) => Code::INVALID_CONFIG,
+            Self::Node(_) => Code::plugin(119),
             Self::Network(error) => network(error),
             Self::Pool(error) => pool(error),
             Self::Policy(_) => Code::plugin(138),
@@ -120,12 +121,14 @@ impl PluginError for Error {
             Self::Store(error) => store(error),
             Self::NotInPool { .. } => Code::plugin(135),
             Self::NoPod => Code::plugin(136),
-            Self::NoVm | Self::VmName(_) => Code::plugin(137),
+            Self::NoVm => Code::plugin(137),
             Self::VmNotYet => Code::TRY_AGAIN,
-            Self::VmRecord(_) => Code::IO,
+            Self::VmName(_) => Code::plugin(175),
+            Self::VmRecord { .. } => Code::plugin(176),
             Self::Conflicts { .. } => Code::ENVIRONMENT,
-            Self::NotHeld { .. } | Self::NothingHeld(_) => Code::plugin(150),
+            Self::NotHeld { .. } => Code::plugin(150),
             Self::NotPromised { .. } => Code::plugin(151),
+            Self::NothingHeld(_) => Code::plugin(152),
             Self::NotReady(_) => Code::NOT_AVAILABLE,
             Self::Several { first, .. } => first.code(),
         }
@@ -135,27 +138,48 @@ impl PluginError for Error {
 fn network(error: &NetworkError) -> Code {
     match error {
         NetworkError::Syntax(_) => Code::INVALID_CONFIG,
+        NetworkError::Value { key, .. } => value(key),
         NetworkError::NoRanges => Code::plugin(115),
         NetworkError::PoolAnd(_) => Code::plugin(116),
         NetworkError::Set(error) => set(error),
-        NetworkError::ListsOverlap { .. } | NetworkError::TooMany(_) => Code::plugin(108),
+        NetworkError::ListsOverlap { .. } => Code::plugin(108),
+        NetworkError::TooMany(_) => Code::plugin(167),
         NetworkError::ResolvConf { .. } => Code::plugin(118),
         NetworkError::Pool(error) => pool(error),
         NetworkError::Inventory { .. } => Code::plugin(127),
     }
 }
 
+/// A key's value of the wrong type, or a word that it does not know.
+fn value(key: &str) -> Code {
+    match key {
+        "ipam.exclude" => Code::plugin(109),
+        "ipam.reservations" => Code::plugin(111),
+        "ipam.resolvConf" => Code::plugin(118),
+        "ipam.pool" => Code::plugin(121),
+        "ipam.sticky" => Code::plugin(160),
+        "ipam.order" => Code::plugin(161),
+        "ipam.cooldown" => Code::plugin(162),
+        "ipam.probe" => Code::plugin(163),
+        "ipam.routes" => Code::plugin(164),
+        "ipam.dns" => Code::plugin(165),
+        "runtimeConfig.ipRanges" => Code::plugin(166),
+        _ => Code::plugin(117),
+    }
+}
+
 fn set(error: &SetError) -> Code {
     match error {
         SetError::Range(_, error) => range(error),
-        SetError::Empty => Code::plugin(115),
+        SetError::Empty => Code::plugin(168),
         SetError::Families(..) => Code::plugin(107),
         SetError::Overlap(..) => Code::plugin(108),
         SetError::Exclude(_) => Code::plugin(109),
         SetError::ExcludeOutside(_) => Code::plugin(110),
         SetError::Reservation { .. } => Code::plugin(111),
         SetError::ReservationOutside { .. } => Code::plugin(112),
-        SetError::ReservedTwice { .. } | SetError::OwnerTwice { .. } => Code::plugin(113),
+        SetError::ReservedTwice { .. } => Code::plugin(113),
+        SetError::OwnerTwice { .. } => Code::plugin(169),
         SetError::ReservedGateway { .. } => Code::plugin(114),
     }
 }
@@ -176,15 +200,18 @@ fn pool(error: &PoolFileError) -> Code {
     match error {
         PoolFileError::Unknown { .. } => Code::plugin(120),
         PoolFileError::Name(_) => Code::plugin(121),
-        PoolFileError::Syntax { .. } | PoolFileError::Kind { .. } => Code::plugin(122),
+        PoolFileError::UnknownKey { .. } => Code::plugin(122),
+        PoolFileError::Syntax { .. } => Code::plugin(170),
+        PoolFileError::Kind { .. } => Code::plugin(171),
         PoolFileError::Misnamed { .. } => Code::plugin(123),
         PoolFileError::Overlap { .. } => Code::plugin(124),
-        PoolFileError::NoPart { .. } | PoolFileError::NoNodeName(_) => Code::plugin(125),
+        PoolFileError::NoPart { .. } => Code::plugin(125),
+        PoolFileError::NoNodeName(_) => Code::plugin(172),
         PoolFileError::Spanning { .. } => Code::plugin(126),
         PoolFileError::Inventory(_) => Code::plugin(127),
-        PoolFileError::Part { .. } | PoolFileError::NodesAndScope(_) | PoolFileError::Scope { .. } => {
-            Code::plugin(128)
-        }
+        PoolFileError::Part { .. } => Code::plugin(128),
+        PoolFileError::NodesAndScope(_) => Code::plugin(173),
+        PoolFileError::Scope { .. } => Code::plugin(174),
         PoolFileError::Read(..) => Code::plugin(129),
         PoolFileError::Set(_, error) => set(error),
     }
@@ -197,6 +224,7 @@ fn alloc(error: &AllocError) -> Code {
         AllocError::Refused { .. } => Code::plugin(132),
         AllocError::Conflict { .. } => Code::plugin(133),
         AllocError::Has { .. } => Code::plugin(134),
+        AllocError::Moved { .. } => Code::plugin(139),
         AllocError::Store(error) => store(error),
     }
 }
@@ -208,7 +236,8 @@ fn store(error: &StoreError) -> Code {
         StoreError::Full { .. } => Code::plugin(142),
         StoreError::ReadOnly { .. } => Code::plugin(143),
         StoreError::Locked { .. } => Code::TRY_AGAIN,
-        StoreError::Io { .. } | StoreError::Folder(_) => Code::IO,
+        StoreError::Folder(_) => Code::plugin(144),
+        StoreError::Io { .. } => Code::IO,
     }
 }
 

@@ -7,6 +7,7 @@ use cni::{Dns, Request, Route};
 use net_types::Timespan;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::options::{Probe, Reservations, Sticky};
@@ -120,9 +121,17 @@ pub struct Network {
 /// What is wrong with the `ipam` section.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// A key has a value of the wrong type, or a word that is not known.
+    /// It is no object, or has a key twice.
     #[error("the ipam section is not valid: {0}")]
     Syntax(String),
+    /// A key has a value of the wrong type, or a word that is not known.
+    #[error("{key} is not valid: {message}")]
+    Value {
+        /// The key, with its section: `ipam.order`.
+        key: String,
+        /// What is wrong with its value.
+        message: String,
+    },
     /// Neither pool nor ranges.
     #[error("the ipam section has neither pool nor ranges nor subnet: name a pool, or give ranges")]
     NoRanges,
@@ -214,8 +223,7 @@ impl Config {
         node: Option<&str>,
     ) -> Result<Network, NetworkError> {
         let text = self.ipam.as_ref().map_or("{}", |ipam| ipam.get());
-        let ipam: Ipam =
-            serde_json::from_str(text).map_err(|error| NetworkError::Syntax(error.to_string()))?;
+        let ipam: Ipam = serde_json::from_str(text).map_err(|error| Ipam::blame(text, &error))?;
         let mut warnings = Vec::new();
         for key in ipam.others.keys().filter(|key| !SILENT.contains(&key.as_str())) {
             warnings.push(format!(
@@ -242,6 +250,17 @@ impl Config {
 }
 
 impl Ipam {
+    /// Says which key it is that does not read: each is tried by itself.
+    fn blame(text: &str, error: &serde_json::Error) -> NetworkError {
+        let section: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
+        let failed = section.into_iter().find_map(|(key, value)| {
+            let alone = Value::Object([(key.clone(), value)].into_iter().collect());
+            let error = serde_json::from_value::<Self>(alone).err()?;
+            Some(NetworkError::Value { key: format!("ipam.{key}"), message: error.to_string() })
+        });
+        failed.unwrap_or_else(|| NetworkError::Syntax(error.to_string()))
+    }
+
     fn clone_limits(&self) -> Limits {
         Limits { exclude: self.exclude.clone(), reservations: self.reservations.0.clone() }
     }
@@ -305,8 +324,9 @@ fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result
     let mut lists = Vec::new();
     // The order is host-local's: what the runtime asks for, the single range, the lists.
     if let Some(raw) = &request.runtime_config.ip_ranges {
-        let asked: Vec<Vec<RangeSpec>> = serde_json::from_str(raw.get())
-            .map_err(|error| NetworkError::Syntax(format!("runtimeConfig.ipRanges: {error}")))?;
+        let asked: Vec<Vec<RangeSpec>> = serde_json::from_str(raw.get()).map_err(|error| {
+            NetworkError::Value { key: "runtimeConfig.ipRanges".to_owned(), message: error.to_string() }
+        })?;
         lists.extend(asked);
     }
     if let Some(subnet) = ipam.subnet {

@@ -7,14 +7,13 @@ use std::time::Duration;
 use cni::{AddResult, ErrorDocument, IpConfig, Plugin, Request, Target, ValidAttachment, Version};
 use ipnetwork::IpNetwork;
 use net_types::MacAddr;
-use node::{NodeConfig, Paths, Resource, SafeDir};
-use serde::Deserialize;
+use node::{NodeConfig, Paths, Resource};
 
 use crate::network::{Config, Network};
 use crate::store::{Guard, HostStore, Ledger, Place, PoolKey, Store};
 use crate::{
     Addr, AllocError, Allocator, Attachment, Conflict, Error, Grant, Holder, Millis, Owner, Refusal, Rules,
-    Seeker, Sticky, beside, cli,
+    Seeker, Sticky, beside, cli, owners,
 };
 
 /// Set by the main plugin when it asks again because others answered for addresses that it was given:
@@ -265,20 +264,14 @@ fn virtual_machine(
     uid: Option<&str>,
     node: &Node,
 ) -> Result<Option<String>, Error> {
-    #[derive(Deserialize)]
-    struct Record {
-        vm: String,
-    }
     let stated = match request.config.stated_vm() {
         Some(vm) => Some(vm.to_owned()),
         None => {
-            let folder = owners_folder(node);
             let uid = uid.filter(|uid| uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
-            let record = match (uid, SafeDir::open(&folder)?) {
-                (Some(uid), Some(dir)) => dir.read(&format!("{uid}.json"))?,
-                _ => None,
-            };
-            record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok()).map(|record| record.vm)
+            match uid {
+                Some(uid) => owners::vm_of(&owners_folder(node), uid)?,
+                None => None,
+            }
         }
     };
     match stated {

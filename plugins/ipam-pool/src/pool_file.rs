@@ -57,7 +57,15 @@ pub enum PoolFileError {
     /// It cannot be read, or is not trusted.
     #[error("cannot read pool {0:?}")]
     Read(String, #[source] SafeDirError),
-    /// It is no YAML, has an unknown key or a value of the wrong type.
+    /// A key that means nothing, probably mistyped.
+    #[error("the file of pool {name:?} has an unknown key: {message}")]
+    UnknownKey {
+        /// The pool.
+        name: String,
+        /// Which and where.
+        message: String,
+    },
+    /// It is no YAML, or has a value of the wrong type.
     #[error("the file of pool {name:?} is not valid: {message}")]
     Syntax {
         /// The pool.
@@ -257,8 +265,13 @@ impl PoolFile {
     /// What is wrong with it.
     pub fn parse(name: &str, text: &str) -> Result<Self, PoolFileError> {
         let pool = || name.to_owned();
-        let document: Document = serde_saphyr::from_str(text)
-            .map_err(|error| PoolFileError::Syntax { name: pool(), message: error.to_string() })?;
+        let document: Document =
+            serde_saphyr::from_str(text).map_err(|error| match error.without_snippet() {
+                serde_saphyr::Error::SerdeUnknownField { .. } => {
+                    PoolFileError::UnknownKey { name: pool(), message: error.to_string() }
+                }
+                _ => PoolFileError::Syntax { name: pool(), message: error.to_string() },
+            })?;
         if document.api_version != API_VERSION || document.kind != KIND {
             let found = format!("{} in {}", document.kind, document.api_version);
             return Err(PoolFileError::Kind { name: pool(), found });

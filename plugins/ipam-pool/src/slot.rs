@@ -112,7 +112,7 @@ pub(crate) fn decode<T: for<'de> Deserialize<'de>>(key: &[u8], bytes: &[u8]) -> 
 }
 
 /// FNV-1a of 64 bits: against accidents, not against attackers (the folder is root's own).
-fn checksum(key: &[u8], text: &[u8]) -> u64 {
+pub(crate) fn checksum(key: &[u8], text: &[u8]) -> u64 {
     key.iter().chain(text).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
     })

@@ -1,13 +1,16 @@
-//! The allocator against a plain model: maps and linear scans, no index.
+//! The allocator against a plain model: maps and linear scans, no index. In memory many times, and on LMDB files
+//! fewer times.
 
 #![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
 
-use ipam_pool::store::MemoryStore;
+use ipam_pool::store::{HostStore, Ledger, MemoryStore, Place, PoolKey, StoreError};
 use ipam_pool::{
-    Addr, AllocError, Allocator, Attachment, Conflict, Holder, Limits, Millis, Order, Owner, Range,
-    RangeSpec, Rules, Seeker, Set, Slot, Store, list, verify,
+    Addr, AllocError, Allocator, Attachment, Conflict, Holder, Kept, Limits, Millis, Order, Owner, Range,
+    RangeSpec, Rules, Seeker, Set, Slot, Spans, Store, list, verify,
 };
 use proptest::prelude::*;
 
@@ -166,14 +169,112 @@ impl Model {
     }
 }
 
-struct World {
-    store: MemoryStore,
+/// A store that can be booted.
+trait Machine: Store {
+    fn new() -> Self;
+    fn kept(&self) -> BTreeMap<Addr, Kept>;
+    fn reboot(&mut self);
+    /// Reads everything.
+    fn problems(&mut self) -> Vec<String>;
+}
+
+impl Machine for MemoryStore {
+    fn new() -> Self {
+        Self::default()
+    }
+
+    fn kept(&self) -> BTreeMap<Addr, Kept> {
+        self.kept().clone()
+    }
+
+    fn reboot(&mut self) {
+        let kept = self.kept().clone();
+        *self = Self::default();
+        self.change(|ledger| {
+            let mut allocator = Allocator::new(ledger, &[], Rules::default(), Millis(0));
+            kept.iter().try_for_each(|(address, kept)| allocator.restore(*address, kept))
+        })
+        .unwrap();
+    }
+
+    fn problems(&mut self) -> Vec<String> {
+        self.change(|ledger| verify(ledger)).unwrap()
+    }
+}
+
+/// The store of a host.
+struct Disk {
+    store: Option<HostStore>,
+    place: Place,
+    _folder: tempfile::TempDir,
+}
+
+const POOL: &str = "p";
+
+impl Disk {
+    fn open(&mut self) -> &mut HostStore {
+        let place = &self.place;
+        self.store.get_or_insert_with(|| HostStore::open(place, &PoolKey::Named(POOL.to_owned())).unwrap())
+    }
+}
+
+impl Machine for Disk {
+    fn new() -> Self {
+        // In memory where that can be had: what is kept is synced at every change.
+        let folder = match Path::new("/dev/shm") {
+            memory if memory.is_dir() => tempfile::tempdir_in(memory),
+            _ => tempfile::tempdir(),
+        };
+        let folder = folder.unwrap();
+        let (run, state) = (folder.path().join("run"), folder.path().join("state"));
+        let place = Place { run, state, patience: Duration::from_secs(1) };
+        let mut disk = Self { store: None, place, _folder: folder };
+        disk.open();
+        disk
+    }
+
+    fn kept(&self) -> BTreeMap<Addr, Kept> {
+        self.store.as_ref().unwrap().kept().unwrap()
+    }
+
+    fn reboot(&mut self) {
+        self.store = None;
+        std::fs::remove_dir_all(&self.place.run).unwrap();
+        self.open();
+    }
+
+    fn problems(&mut self) -> Vec<String> {
+        // Also what another process would find.
+        self.store = None;
+        self.open().verify().unwrap()
+    }
+}
+
+impl Store for Disk {
+    fn held(&self, wanted: &Spans) -> Result<Spans, StoreError> {
+        Ok(wanted.clone())
+    }
+
+    fn claim(&mut self, _wanted: &Spans) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
+    fn change<T, E: From<StoreError>>(
+        &mut self,
+        work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.open().change(work)
+    }
+}
+
+struct World<M> {
+    store: M,
     model: Model,
     sets: Vec<Set>,
     order: Order,
 }
 
-impl World {
+impl<M: Machine> World<M> {
     fn rules(&self) -> Rules {
         Rules { cooldown: COOLDOWN, order: self.order, probing: false }
     }
@@ -198,7 +299,7 @@ impl World {
         };
         let seeker = Seeker { holder, owner: Some(owner.clone()), sticky };
         let asked = asked.map(asked_address);
-        let before = self.store.clone();
+        let before = self.store.kept();
         let result = self.allocate(|a| a.grant(&seeker, &[asked, None]));
         let held = self.model.held(attachment);
         match result {
@@ -210,7 +311,7 @@ impl World {
                 }
             }
             Err(error) => {
-                assert_eq!(self.store.kept(), before.kept(), "a failed ADD keeps something");
+                assert_eq!(self.store.kept(), before, "a failed ADD keeps something");
                 self.judge_error(&error, asked, &owner);
             }
         }
@@ -325,7 +426,7 @@ impl World {
                         || matches!(self.model.states.get(has), Some(State::Leased { .. }))
                 );
             }
-            AllocError::Store(error) => panic!("{error}"),
+            AllocError::Moved { .. } | AllocError::Store(_) => panic!("{error}"),
         }
     }
 
@@ -348,7 +449,7 @@ impl World {
     }
 
     fn reboot(&mut self) {
-        let kept = self.store.kept().clone();
+        let kept = self.store.kept();
         let mut expected: Vec<Addr> = Vec::new();
         self.model.states.retain(|address, state| match state {
             State::Leased { sticky: true, holders, since, .. } => {
@@ -360,8 +461,7 @@ impl World {
             _ => false,
         });
         assert_eq!(kept.keys().copied().collect::<Vec<_>>(), expected, "what outlives a reboot");
-        self.store = MemoryStore::default();
-        self.allocate(|a| kept.iter().try_for_each(|(address, kept)| a.restore(*address, kept))).unwrap();
+        self.store.reboot();
     }
 
     fn run(&mut self, step: &Step) {
@@ -429,20 +529,16 @@ fn holders((address, slot): (Addr, Slot)) -> Vec<(Addr, Attachment)> {
     }
 }
 
-fn play(steps: &[Step], order: Order) {
-    let mut world = World {
-        store: MemoryStore::default(),
-        model: Model { now: 1, ..Model::default() },
-        sets: sets(0),
-        order,
-    };
+fn play<M: Machine>(steps: &[Step], order: Order) {
+    let mut world =
+        World { store: M::new(), model: Model { now: 1, ..Model::default() }, sets: sets(0), order };
     for (i, step) in steps.iter().enumerate() {
         world.run(step);
         // Comparing everything is most of the work.
         if i % 8 != 0 && i + 1 != steps.len() {
             continue;
         }
-        let problems = world.store.change(|ledger| verify(ledger)).unwrap();
+        let problems = world.store.problems();
         assert!(problems.is_empty(), "after step {i}, {step:?}: {problems:?}");
         let held: BTreeSet<(Addr, Attachment)> = (0..10)
             .flat_map(|c| [attachment(c, 0), attachment(c, 1)])
@@ -459,16 +555,25 @@ proptest! {
 
     #[test]
     fn oldest_first(steps in proptest::collection::vec(step(), 1..80)) {
-        play(&steps, Order::Oldest);
+        play::<MemoryStore>(&steps, Order::Oldest);
     }
 
     #[test]
     fn lowest_first(steps in proptest::collection::vec(step(), 1..80)) {
-        play(&steps, Order::Lowest);
+        play::<MemoryStore>(&steps, Order::Lowest);
     }
 
     #[test]
     fn while_the_pool_changes(steps in proptest::collection::vec(redefining(), 1..80)) {
-        play(&steps, Order::Oldest);
+        play::<MemoryStore>(&steps, Order::Oldest);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 400, ..ProptestConfig::default() })]
+
+    #[test]
+    fn on_a_hosts_files(steps in proptest::collection::vec(redefining(), 1..80), lowest: bool) {
+        play::<Disk>(&steps, if lowest { Order::Lowest } else { Order::Oldest });
     }
 }

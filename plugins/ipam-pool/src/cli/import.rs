@@ -58,6 +58,7 @@ pub(super) fn import(
         scene.json,
         &["ADDRESS", "CONTAINER", "INTERFACE", "NEW"],
         &imported,
+        "no leases there",
         |(address, of, new)| {
             let new = if *new { "yes" } else { "no, known" };
             vec![address.clone(), of.container.clone(), of.interface.clone(), new.to_owned()]

@@ -68,34 +68,48 @@ fn outside(address: Addr, key: &PoolKey, scene: &Scene) -> Option<String> {
 }
 
 fn print(scene: &Scene, rows: &[Row]) -> Result<(), Failure> {
-    table::print(scene.json, &["ADDRESS", "POOL", "STATE", "OWNER", "HELD BY", "AGE", "NOTE"], rows, |row| {
-        let holders: Vec<_> = row
-            .holders
-            .iter()
-            .map(|holder| {
-                let id: String = holder.attachment.container.chars().take(13).collect();
-                format!("{id}/{}", holder.attachment.interface)
-            })
-            .collect();
-        let owner = row.owner.clone().unwrap_or_else(|| "-".to_owned());
-        let mut note: Vec<String> = row.mac.iter().map(|mac| format!("used by {mac}")).collect();
-        note.extend(row.note.clone());
-        vec![
-            row.address.clone(),
-            row.pool.clone(),
-            row.state.to_owned(),
-            if row.sticky { format!("{owner} (sticky)") } else { owner },
-            if holders.is_empty() { "-".to_owned() } else { holders.join(", ") },
-            row.age.clone(),
-            note.join(", "),
-        ]
-    })
+    table::print(
+        scene.json,
+        &["ADDRESS", "POOL", "STATE", "OWNER", "HELD BY", "AGE", "NOTE"],
+        rows,
+        "no leases",
+        |row| {
+            let holders: Vec<_> = row
+                .holders
+                .iter()
+                .map(|holder| {
+                    let id: String = holder.attachment.container.chars().take(13).collect();
+                    format!("{id}/{}", holder.attachment.interface)
+                })
+                .collect();
+            let owner = row.owner.clone().unwrap_or_else(|| "-".to_owned());
+            let mut note: Vec<String> = row.mac.iter().map(|mac| format!("used by {mac}")).collect();
+            note.extend(row.note.clone());
+            vec![
+                row.address.clone(),
+                row.pool.clone(),
+                row.state.to_owned(),
+                if row.sticky { format!("{owner} (sticky)") } else { owner },
+                if holders.is_empty() { "-".to_owned() } else { holders.join(", ") },
+                row.age.clone(),
+                note.join(", "),
+            ]
+        },
+    )
 }
 
 /// `ipam-pool leases [NAME]`
 pub(super) fn leases(scene: &Scene, name: Option<&str>) -> Result<(), Failure> {
     let mut rows = Vec::new();
-    for key in scene.place.list()?.into_iter().filter(|key| name.is_none_or(|name| key.name() == name)) {
+    let is_meant = |key: &PoolKey| name.is_none_or(|name| key.name() == name);
+    let keys: Vec<_> = scene.place.list()?.into_iter().filter(is_meant).collect();
+    if let Some(name) = name
+        && keys.is_empty()
+        && !PoolFile::names(&scene.pools)?.iter().any(|pool| pool == name)
+    {
+        return Err(Failure::NoPool(name.to_owned()));
+    }
+    for key in keys {
         let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
         let slots = store.try_out(|ledger| list(ledger))?;
         drop(store);
@@ -186,7 +200,7 @@ pub(super) fn release(scene: &Scene, what: &str, force: bool) -> Result<(), Fail
     if released.is_empty() {
         return Err(Failure::NothingThere(what.to_owned()));
     }
-    table::print(scene.json, &["RELEASED", "POOL"], &released, |(address, pool)| {
+    table::print(scene.json, &["RELEASED", "POOL"], &released, "", |(address, pool)| {
         vec![address.clone(), pool.clone()]
     })
 }

@@ -1,5 +1,6 @@
 //! What the program does for a person.
 
+mod backup;
 mod import;
 mod leases;
 mod pools;
@@ -53,6 +54,19 @@ enum Command {
     },
     /// Verify the stores and the pool files
     Check,
+    /// Copy the stores, each as of one moment, also while addresses come and go
+    ///
+    /// DIR/run has the leases of this boot, to look at; DIR/state has what sticky owners keep. Copies that
+    /// are there already are replaced. To restore, on a node where no pod is attached yet:
+    ///
+    ///   mkdir -p /var/lib/k8slan/ipam && cp -r DIR/state/. /var/lib/k8slan/ipam/
+    ///   rm -rf /run/k8slan/ipam
+    ///   ipam-pool check && ipam-pool leases
+    #[command(verbatim_doc_comment)]
+    Backup {
+        /// The folder, made where it is missing
+        dir: PathBuf,
+    },
     /// Take over the leases that host-local gave in a network
     ImportHostLocal {
         /// host-local's folder, e.g. /var/lib/cni/networks/cbr0: its name is the network's
@@ -66,8 +80,9 @@ enum Command {
     },
     /// Free what is not in the node daemon's list of live attachments
     Sweep {
-        /// The list: {"asOf": <CLOCK_BOOTTIME in ms>, "attachments": [{"containerID", "ifname"}], "owners": [...]}
-        #[arg(long)]
+        /// The list, a file of root's own: {"asOf": <CLOCK_BOOTTIME in ms>, "attachments": [{"containerID": "...",
+        /// "ifname": "..."}], "owners": ["default/db-0", ...]}
+        #[arg(long, value_name = "FILE")]
         live: PathBuf,
     },
 }
@@ -75,7 +90,7 @@ enum Command {
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum Failure {
-    #[error("the node's configuration")]
+    #[error(transparent)]
     Node(#[from] node::ConfigError),
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -85,15 +100,24 @@ enum Failure {
     Pool(#[from] PoolFileError),
     #[error("read {path:?}")]
     Read { path: PathBuf, source: std::io::Error },
-    #[error("{path:?} is no list of live attachments: {message}")]
+    #[error(
+        "{path:?} is no list of live attachments: {message}; it is {{\"asOf\": <CLOCK_BOOTTIME in ms>, \"attachments\": \
+         [{{\"containerID\", \"ifname\"}}], \"owners\": [...]}}. Nothing was freed"
+    )]
     Live { path: PathBuf, message: String },
+    #[error(
+        "the list {path:?} is not of this boot: {why}. Nothing was freed; let the node daemon make a new one"
+    )]
+    OldList { path: PathBuf, why: String },
     #[error("{0:?} is neither leased nor kept on this node")]
     NothingThere(String),
+    #[error("no pool and no network is called {0:?} here: 'ipam-pool pools' lists them")]
+    NoPool(String),
     #[error("{address} is in use by {holder}: stop that first, or say --force")]
     InUse { address: crate::Addr, holder: String },
     #[error("host-local's folder {0:?} has no name that could be a network's: say --network")]
     NoNetwork(PathBuf),
-    #[error("{0} problems")]
+    #[error("{}", counted(*.0, "problem"))]
     Problems(usize),
     #[error(transparent)]
     Dir(#[from] SafeDirError),
@@ -144,6 +168,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
         Command::Show { address } => leases::show(&scene, address.into()),
         Command::Release { what, force } => leases::release(&scene, &what, force),
         Command::Check => pools::check(&scene),
+        Command::Backup { dir } => backup::backup(&scene, &dir),
         Command::ImportHostLocal { dir, network, pool } => {
             import::import(&scene, &dir, network.as_deref(), pool.as_deref())
         }
@@ -167,4 +192,9 @@ fn ago(since: crate::Millis) -> String {
         3600..86400 => format!("{}h{}m", seconds / 3600, seconds % 3600 / 60),
         _ => format!("{}d{}h", seconds / 86400, seconds % 86400 / 3600),
     }
+}
+
+/// "1 problem", "2 problems".
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

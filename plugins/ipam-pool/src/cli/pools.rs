@@ -1,8 +1,8 @@
 use serde::Serialize;
 
-use super::{Failure, Scene, chain, table};
+use super::{Failure, Scene, chain, counted, table};
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{PoolFile, Slot, list, verify};
+use crate::{PoolFile, Slot, list};
 
 /// One line of `pools`.
 #[derive(Debug, Serialize)]
@@ -29,7 +29,7 @@ pub(super) fn pools(scene: &Scene) -> Result<(), Failure> {
         rows.push(row(scene, &key)?);
     }
     let heading = ["POOL", "RANGES", "LEASED", "KEPT", "RESTING", "QUARANTINED", "FREE", "NOTES"];
-    table::print(scene.json, &heading, &rows, |row| {
+    table::print(scene.json, &heading, &rows, "no pools", |row| {
         vec![
             row.pool.clone(),
             row.ranges.clone(),
@@ -132,7 +132,7 @@ pub(super) fn check(scene: &Scene) -> Result<(), Failure> {
     let keys = scene.place.list()?;
     for key in &keys {
         let checked = HostStore::open_existing(&scene.place, key).and_then(|store| match store {
-            Some(mut store) => store.try_out(|ledger| Ok((verify(ledger)?, list(ledger)?))),
+            Some(mut store) => Ok((store.verify()?, store.try_out(|ledger| list(ledger))?)),
             None => Ok((Vec::new(), Vec::new())),
         });
         match checked {
@@ -150,11 +150,15 @@ pub(super) fn check(scene: &Scene) -> Result<(), Failure> {
         if scene.json {
             println!("[]");
         } else {
-            println!("{} pool files and {} stores are in order", files.len(), keys.len());
+            println!(
+                "{} and {} are in order",
+                counted(files.len(), "pool file"),
+                counted(keys.len(), "store")
+            );
         }
         return Ok(());
     }
-    table::print(scene.json, &["POOL", "PROBLEM"], &problems, |row| {
+    table::print(scene.json, &["POOL", "PROBLEM"], &problems, "", |row| {
         vec![row.pool.clone(), row.problem.clone()]
     })?;
     Err(Failure::Problems(problems.len()))

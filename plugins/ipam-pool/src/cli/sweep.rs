@@ -1,6 +1,10 @@
 use std::collections::{BTreeSet, HashSet};
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
+use node::SafeDirError;
 use serde::Deserialize;
 
 use super::leases::is_live;
@@ -30,11 +34,41 @@ struct LiveAttachment {
     ifname: String,
 }
 
-/// `ipam-pool sweep --live FILE`
-pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
-    let text = std::fs::read(path).map_err(|source| Failure::Read { path: path.to_owned(), source })?;
+/// How far a list may be ahead: none, but for a clock that was read roughly.
+const AHEAD: u64 = 1000;
+
+/// Reads the list, if only root can have written it, and in this boot.
+fn read(path: &Path) -> Result<Live, Failure> {
+    let failed = |source| Failure::Read { path: path.to_owned(), source };
+    let mut file = std::fs::File::open(path).map_err(failed)?;
+    let meta = file.metadata().map_err(failed)?;
+    if !meta.is_file() {
+        return Err(SafeDirError::NotAFile(path.to_owned()).into());
+    }
+    let mode = meta.mode() & 0o7777;
+    if meta.uid() != 0 || mode & 0o022 != 0 {
+        return Err(SafeDirError::Untrusted { path: path.to_owned(), uid: meta.uid(), mode }.into());
+    }
+    let mut text = Vec::new();
+    file.read_to_end(&mut text).map_err(failed)?;
     let live: Live = serde_json::from_slice(&text)
         .map_err(|error| Failure::Live { path: path.to_owned(), message: error.to_string() })?;
+    let old = |why: String| Failure::OldList { path: path.to_owned(), why };
+    let (as_of, now) = (live.as_of.0, now().0);
+    if as_of > now.saturating_add(AHEAD) {
+        return Err(old(format!("it is as of {as_of} ms after the boot, and this boot is {now} ms old")));
+    }
+    let written = meta.modified().map_err(failed)?;
+    let booted = SystemTime::now().checked_sub(Duration::from_millis(now));
+    if booted.is_some_and(|booted| written < booted) {
+        return Err(old("the file was written before the machine was booted".to_owned()));
+    }
+    Ok(live)
+}
+
+/// `ipam-pool sweep --live FILE`
+pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
+    let live = read(path)?;
     let attachments: HashSet<&LiveAttachment> = live.attachments.iter().collect();
     let is_listed = |attachment: &Attachment| {
         attachments.contains(&LiveAttachment {
@@ -77,7 +111,11 @@ pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
         })?;
         freed.extend(gone);
     }
-    table::print(scene.json, &["ADDRESS", "POOL", "WAS HELD BY"], &freed, |(address, pool, holder)| {
-        vec![address.clone(), pool.clone(), holder.clone()]
-    })
+    table::print(
+        scene.json,
+        &["ADDRESS", "POOL", "WAS HELD BY"],
+        &freed,
+        "nothing to free",
+        |(address, pool, holder)| vec![address.clone(), pool.clone(), holder.clone()],
+    )
 }

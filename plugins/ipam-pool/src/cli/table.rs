@@ -2,15 +2,20 @@ use serde::Serialize;
 
 use super::Failure;
 
-/// Writes rows as a table with a heading, or as one JSON array.
+/// Writes rows as a table with a heading, or as one JSON array; `none` is what a person reads where there are none.
 pub(super) fn print<T: Serialize>(
     json: bool,
     heading: &[&str],
     rows: &[T],
+    none: &str,
     cells: impl Fn(&T) -> Vec<String>,
 ) -> Result<(), Failure> {
     if json {
         println!("{}", serde_json::to_string_pretty(rows).unwrap_or_default());
+        return Ok(());
+    }
+    if rows.is_empty() {
+        println!("{none}");
         return Ok(());
     }
     let mut table: Vec<Vec<String>> = vec![heading.iter().map(|cell| (*cell).to_owned()).collect()];

@@ -1,21 +1,19 @@
+use std::collections::BTreeMap;
+use std::io::Read;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use node::SafeDir;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::slot::{self, Kept};
-use crate::store::lmdb::{Change, Sync, Table};
+use crate::store::lmdb::{Sync, Table};
 use crate::store::lock::PoolLock;
+use crate::store::records::Records;
 use crate::store::{Entry, Guard, Ledger, Store, StoreError};
-use crate::{Addr, Allocator, Millis, Rules, Spans};
+use crate::{Addr, Allocator, Millis, Rules, Slot, Spans};
 
-/// What this program writes, and the newest that it reads.
-const VERSION: u32 = 1;
-
-const META: &[u8] = b"m";
 const KEPT: u8 = b'a';
 
 /// A name of up to this many bytes is a file's name as it is.
@@ -41,16 +39,6 @@ pub struct Place {
     pub patience: Duration,
 }
 
-/// What a store says about itself.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Meta {
-    version: u32,
-    /// The boot that ephemeral leases are of; `None` for what is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    boot: Option<String>,
-}
-
 /// The store of a single host: an LMDB file for this boot, and one for what is kept over it.
 ///
 /// The file for this boot holds everything, also what is kept, so that an ordinary call touches no
@@ -64,7 +52,7 @@ pub struct HostStore {
 }
 
 impl PoolKey {
-    fn folder(&self) -> &'static str {
+    pub(crate) fn folder(&self) -> &'static str {
         match self {
             Self::Named(_) => "pools",
             Self::Network(_) => "networks",
@@ -121,7 +109,7 @@ impl Place {
         Ok(keys.into_iter().collect())
     }
 
-    fn file(&self, root: &Path, key: &PoolKey, suffix: &str) -> PathBuf {
+    pub(crate) fn file(&self, root: &Path, key: &PoolKey, suffix: &str) -> PathBuf {
         root.join(key.folder()).join(key.file(suffix))
     }
 }
@@ -157,8 +145,8 @@ impl HostStore {
         Guard::touching(&path);
         let boot = boot_id()?;
         if let Some(table) = Table::open(&path, Sync::Never)? {
-            let meta = read_meta(&table.change()?, &path)?;
-            if meta.boot.as_deref() == Some(boot.as_str()) {
+            let of_this_boot = Records::of(&table)?.meta().boot.as_deref() == Some(boot.as_str());
+            if of_this_boot {
                 return Ok((Self { leases: Some(table), state, _lock: lock }, false));
             }
             // Leases of an earlier boot on a disk: their pods are gone.
@@ -173,6 +161,35 @@ impl HostStore {
     /// It has not.
     pub fn reserve(&self) -> Result<(), StoreError> {
         self.leases()?.reserve()
+    }
+
+    /// What would be left after a reboot.
+    ///
+    /// # Errors
+    /// The file is damaged, or is not all that was written to it.
+    pub fn kept(&self) -> Result<BTreeMap<Addr, Kept>, StoreError> {
+        read_kept(&self.state)
+    }
+
+    /// Reads everything and compares it: what does not fit, for people.
+    ///
+    /// # Errors
+    /// A record that cannot be read at all, or records that are not those of one moment.
+    pub fn verify(&mut self) -> Result<Vec<String>, StoreError> {
+        Records::of(self.leases()?)?.verify()?;
+        let kept = self.kept()?;
+        self.try_out(|ledger| {
+            let mut problems = crate::verify(ledger)?;
+            // Not the other way round: an ADD that is cut off holds what it does not keep yet.
+            for (address, kept) in kept {
+                let held = crate::look_up(ledger, address)?;
+                if !matches!(held, Some(Slot::Leased(lease)) if lease.sticky && lease.owner.as_ref() == Some(&kept.owner))
+                {
+                    problems.push(format!("{address} is kept for {}, who does not have it", kept.owner));
+                }
+            }
+            Ok(problems)
+        })
     }
 
     /// Keeps the file mapped and the pool locked until the process ends, which is about to: taking both
@@ -214,9 +231,9 @@ impl Store for HostStore {
     ) -> Result<T, E> {
         let leases = self.leases()?;
         let path = leases.path();
-        let mut ledger = HostLedger { change: leases.change()?, kept: Vec::new() };
+        let mut ledger = HostLedger { records: Records::of(leases)?, kept: Vec::new() };
         let result = work(&mut ledger)?;
-        let HostLedger { change, kept } = ledger;
+        let HostLedger { records, kept } = ledger;
         let (forgotten, kept): (Vec<_>, Vec<_>) = kept.into_iter().partition(|(_, kept)| kept.is_none());
         if !forgotten.is_empty()
             && let Some(table) = open_kept(&self.state, false)?
@@ -229,7 +246,7 @@ impl Store for HostStore {
             table.reserve()?;
         }
         Guard::touching(path);
-        change.commit().map_err(|error| error.at(path))?;
+        records.commit().map_err(|error| error.at(path))?;
         if let Some(table) = &table {
             write_kept(table, &kept)?;
         }
@@ -239,29 +256,29 @@ impl Store for HostStore {
 
 /// The file of this boot within a change, and what has to be kept beyond it.
 struct HostLedger<'a> {
-    change: Change<'a>,
+    records: Records<'a>,
     kept: Vec<(Addr, Option<Kept>)>,
 }
 
 impl Ledger for HostLedger<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.change.get(key)
+        self.records.get(key)
     }
 
     fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        self.change.last_until(key)
+        self.records.last_until(key)
     }
 
     fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        self.change.first_from(key)
+        self.records.first_from(key)
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        self.change.put(key, value)
+        self.records.put(key, value)
     }
 
     fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        self.change.remove(key)
+        self.records.remove(key)
     }
 
     fn keep(&mut self, address: Addr, kept: &Kept) -> Result<(), StoreError> {
@@ -281,7 +298,7 @@ impl Ledger for HostLedger<'_> {
 fn open_kept(path: &Path, make: bool) -> Result<Option<Table>, StoreError> {
     Guard::touching(path);
     if let Some(table) = Table::open(path, Sync::Always)? {
-        read_meta(&table.change()?, path)?;
+        Records::of(&table)?;
         return Ok(Some(table));
     }
     if !make {
@@ -297,60 +314,67 @@ fn open_kept(path: &Path, make: bool) -> Result<Option<Table>, StoreError> {
 fn write_kept(table: &Table, changes: &[(Addr, Option<Kept>)]) -> Result<(), StoreError> {
     let path = table.path();
     Guard::touching(path);
-    let mut change = table.change()?;
-    let mut changed = false;
+    let mut records = Records::of(table)?;
     for (address, kept) in changes {
         let key = kept_key(*address);
-        let old = change.get(&key)?;
-        let new = kept.as_ref().map(|kept| slot::encode(&key, kept)).transpose();
-        let new = new.map_err(|error| StoreError::damaged(path, &error.to_string()))?;
-        if old == new {
-            continue;
-        }
-        changed = true;
-        match new {
-            Some(bytes) => change.put(&key, &bytes)?,
-            None => change.remove(&key)?,
+        match kept {
+            Some(kept) => {
+                let bytes = slot::encode(&key, kept)
+                    .map_err(|error| StoreError::damaged(path, &error.to_string()))?;
+                records.put(&key, &bytes)?;
+            }
+            None => records.remove(&key)?,
         }
     }
-    if changed { change.commit() } else { Ok(()) }
+    records.commit()
 }
 
-/// Puts back, after a reboot, what was kept.
-fn restore<'a>(change: Change<'a>, state: &Path) -> Result<Change<'a>, StoreError> {
-    Guard::touching(state);
-    let Some(table) = Table::open(state, Sync::Always)? else { return Ok(change) };
-    let kept = table.change()?;
-    read_meta(&kept, state)?;
-    let mut ledger = Restoring { ledger: HostLedger { change, kept: Vec::new() } };
+/// What the file of a pool keeps over a reboot; whether it is all that was written to it, too.
+pub(crate) fn read_kept(path: &Path) -> Result<BTreeMap<Addr, Kept>, StoreError> {
+    Guard::touching(path);
+    let mut all = BTreeMap::new();
+    let Some(table) = Table::open(path, Sync::Always)? else { return Ok(all) };
+    let records = Records::of(&table)?;
+    records.verify()?;
     let mut next = vec![KEPT];
-    while let Some((key, value)) = kept.first_from(&next)? {
+    while let Some((key, value)) = records.first_from(&next)? {
         let Some(address) = key.strip_prefix(&[KEPT]) else { break };
         let address = Addr::from_key(address)
-            .ok_or_else(|| StoreError::damaged(state, "a record's key is no address"))?;
-        let record: Kept =
-            slot::decode(&key, &value).map_err(|error| StoreError::damaged(state, &error.to_string()))?;
-        ledger.restore(address, &record).map_err(|error| error.at(state))?;
+            .ok_or_else(|| StoreError::damaged(path, "a record's key is no address"))?;
+        let kept =
+            slot::decode(&key, &value).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
+        all.insert(address, kept);
         next = key;
         next.push(0);
     }
-    Ok(ledger.ledger.change)
+    Ok(all)
 }
 
-struct Restoring<'a> {
-    ledger: HostLedger<'a>,
-}
-
-impl Restoring<'_> {
-    fn restore(&mut self, address: Addr, kept: &Kept) -> Result<(), StoreError> {
-        // An owner has its address from before this boot.
-        let mut allocator = Allocator::new(&mut self.ledger, &[], Rules::default(), Millis(0));
-        match allocator.restore(address, kept) {
-            Ok(()) => Ok(()),
-            Err(crate::AllocError::Store(error)) => Err(error),
-            Err(other) => Err(StoreError::record(other.to_string())),
-        }
+/// All addresses in a file of leases, if it is in order.
+pub(crate) fn read_leases(path: &Path) -> Result<Vec<(Addr, Slot)>, StoreError> {
+    let table =
+        Table::open(path, Sync::Never)?.ok_or_else(|| StoreError::damaged(path, "it is not there"))?;
+    let records = Records::of(&table)?;
+    records.verify()?;
+    let mut ledger = HostLedger { records, kept: Vec::new() };
+    match crate::verify(&mut ledger).map_err(|error| error.at(path))?.first() {
+        Some(problem) => Err(StoreError::damaged(path, problem)),
+        None => crate::list(&mut ledger).map_err(|error| error.at(path)),
     }
+}
+
+/// Puts back, after a reboot, what was kept.
+fn restore<'a>(records: Records<'a>, state: &Path) -> Result<Records<'a>, StoreError> {
+    let mut ledger = HostLedger { records, kept: Vec::new() };
+    // An owner has its address from before this boot.
+    for (address, kept) in read_kept(state)? {
+        let mut allocator = Allocator::new(&mut ledger, &[], Rules::default(), Millis(0));
+        allocator.restore(address, &kept).map_err(|error| match error {
+            crate::AllocError::Store(error) => error.at(state),
+            other => StoreError::damaged(state, &other.to_string()),
+        })?;
+    }
+    Ok(ledger.records)
 }
 
 /// Makes a table under another name, fills it with what `state` kept, and gives it its name: whoever finds the name finds a
@@ -368,14 +392,12 @@ fn create(path: &Path, sync: Sync, boot: Option<String>, state: Option<&Path>) -
     remove("remove")?;
     let made = (|| {
         let table = Table::create(&temporary, sync)?;
-        let mut change = match state {
-            Some(state) => restore(table.change()?, state)?,
-            None => table.change()?,
+        let records = Records::new(&table, boot)?;
+        let records = match state {
+            Some(state) => restore(records, state)?,
+            None => records,
         };
-        let meta = slot::encode(META, &Meta { version: VERSION, boot })
-            .map_err(|error| StoreError::damaged(path, &error.to_string()))?;
-        change.put(META, &meta)?;
-        change.commit()
+        records.commit()
     })();
     let named = made.and_then(|()| {
         std::fs::rename(&temporary, path).map_err(|source| StoreError::io("put in place", path, source))
@@ -393,16 +415,6 @@ fn create(path: &Path, sync: Sync, boot: Option<String>, state: Option<&Path>) -
     Table::open(path, sync)?.ok_or_else(|| StoreError::damaged(path, "it vanished while it was made"))
 }
 
-fn read_meta(change: &Change<'_>, path: &Path) -> Result<Meta, StoreError> {
-    let bytes = change.get(META)?.ok_or_else(|| StoreError::damaged(path, "it does not say what it is"))?;
-    let meta: Meta =
-        slot::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
-    if meta.version > VERSION {
-        return Err(StoreError::Newer { path: path.to_owned(), found: meta.version, known: VERSION });
-    }
-    Ok(meta)
-}
-
 fn kept_key(address: Addr) -> Vec<u8> {
     let mut key = vec![KEPT];
     key.extend_from_slice(&address.key());
@@ -410,7 +422,7 @@ fn kept_key(address: Addr) -> Vec<u8> {
 }
 
 /// The folder, made where it is missing (mode 0700), and trusted.
-fn ensure_folder(folder: &Path) -> Result<(), StoreError> {
+pub(crate) fn ensure_folder(folder: &Path) -> Result<(), StoreError> {
     if SafeDir::open(folder)?.is_some() {
         return Ok(());
     }
@@ -425,32 +437,34 @@ fn ensure_folder(folder: &Path) -> Result<(), StoreError> {
 
 fn boot_id() -> Result<String, StoreError> {
     let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let text = std::fs::read_to_string(path).map_err(|source| StoreError::io("read", path, source))?;
-    Ok(text.trim().to_owned())
+    let failed = |source| StoreError::io("read", path, source);
+    // The kernel gives all of it at once: no need to ask for its size, nor for more.
+    let mut text = [0; 64];
+    let len = std::fs::File::open(path).and_then(|mut file| file.read(&mut text)).map_err(failed)?;
+    Ok(String::from_utf8_lossy(text.get(..len).unwrap_or_default()).trim().to_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::records::{Meta, VERSION};
 
     fn place(temp: &tempfile::TempDir) -> Place {
         let (run, state) = (temp.path().join("run"), temp.path().join("state"));
         Place { run, state, patience: Duration::from_millis(10) }
     }
 
-    fn say(store: &mut HostStore, meta: &Meta) {
-        let bytes = slot::encode(META, meta).unwrap();
-        store.change(|ledger| ledger.put(META, &bytes)).unwrap();
+    fn say(store: &HostStore, edit: impl FnOnce(&mut Meta)) {
+        let mut records = Records::of(store.leases().unwrap()).unwrap();
+        records.say(edit);
+        records.commit().unwrap();
     }
 
     #[test]
     fn a_newer_store_is_left_alone() {
         let temp = tempfile::tempdir().unwrap();
         let (place, key) = (place(&temp), PoolKey::Named("p".to_owned()));
-        say(
-            &mut HostStore::open(&place, &key).unwrap(),
-            &Meta { version: VERSION + 1, boot: Some(boot_id().unwrap()) },
-        );
+        say(&HostStore::open(&place, &key).unwrap(), |meta| meta.version = VERSION + 1);
         let before = std::fs::read(place.run.join("pools/p.mdb")).unwrap();
         let error = HostStore::open(&place, &key).unwrap_err();
         assert!(matches!(error, StoreError::Newer { found: 2, known: 1, .. }), "{error}");
@@ -467,17 +481,33 @@ mod tests {
         let mut store = HostStore::open(&place, &key).unwrap();
         store.change(|ledger| ledger.put(b"x", b"of this boot")).unwrap();
         store.change(|ledger| ledger.keep(address, &kept)).unwrap();
-        say(&mut store, &Meta { version: VERSION, boot: Some("another".to_owned()) });
+        say(&store, |meta| meta.boot = Some("another".to_owned()));
         drop(store);
         let mut store = HostStore::open(&place, &key).unwrap();
         store
             .change(|ledger| -> Result<(), StoreError> {
                 assert_eq!(ledger.get(b"x")?, None);
                 let slot = crate::look_up(ledger, address)?;
-                assert!(matches!(slot, Some(crate::Slot::Leased(lease)) if lease.owner == Some(kept.owner)));
+                assert!(matches!(slot, Some(Slot::Leased(lease)) if lease.owner == Some(kept.owner)));
                 Ok(())
             })
             .unwrap();
+    }
+
+    #[test]
+    fn records_that_are_not_of_one_moment_are_noticed() {
+        let temp = tempfile::tempdir().unwrap();
+        let (place, key) = (place(&temp), PoolKey::Named("p".to_owned()));
+        let mut store = HostStore::open(&place, &key).unwrap();
+        store.change(|ledger| ledger.put(b"x", b"1")).unwrap();
+        assert_eq!(store.verify().unwrap(), [""; 0]);
+        let before = Records::of(store.leases().unwrap()).unwrap().meta().clone();
+        store.change(|ledger| ledger.put(b"x", b"2")).unwrap();
+        assert_eq!(store.verify().unwrap(), [""; 0]);
+        // As in a copy of which one page is older than the others.
+        say(&store, |meta| *meta = before);
+        let error = store.verify().unwrap_err().to_string();
+        assert!(error.contains("do not add up"), "{error}");
     }
 
     #[test]

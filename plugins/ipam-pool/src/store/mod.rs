@@ -1,12 +1,15 @@
 //! Where leases are kept: an ordered table that changes as a whole.
 
+mod backup;
 mod error;
 mod guard;
 mod host;
 mod lmdb;
 mod lock;
 mod memory;
+mod records;
 
+pub use backup::{Copied, Part};
 pub use error::StoreError;
 pub use guard::Guard;
 pub use host::{HostStore, Place, PoolKey};

@@ -1,0 +1,85 @@
+use std::fs::{self, File};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::Slot;
+use crate::store::host::{self, Place, PoolKey};
+use crate::store::lock::PoolLock;
+use crate::store::{Guard, StoreError};
+
+/// One file of a backup.
+#[derive(Debug)]
+pub struct Copied {
+    /// What it is a copy of.
+    pub part: Part,
+    /// The copy.
+    pub path: PathBuf,
+    /// How many addresses are leased or kept in it; or what is wrong with it, which is wrong with the
+    /// original as well.
+    pub addresses: Result<usize, StoreError>,
+}
+
+/// The two files of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The leases of this boot.
+    Leases,
+    /// What outlives it.
+    Kept,
+}
+
+impl Place {
+    /// Copies a pool's files into `folder`, as `run/…` and `state/…`, both of one moment: nobody changes
+    /// the pool meanwhile. A copy that is there already is replaced when the new one is whole. What was
+    /// copied is then read and compared, when others can work again.
+    ///
+    /// # Errors
+    /// The pool is locked for too long, or the kernel's refusal.
+    pub fn back_up(&self, key: &PoolKey, folder: &Path) -> Result<Vec<Copied>, StoreError> {
+        host::ensure_folder(&self.run.join(key.folder()))?;
+        let lock = PoolLock::acquire(&self.file(&self.run, key, "lock"), self.patience)?;
+        let mut copied = Vec::new();
+        for (part, root, name) in [(Part::Leases, &self.run, "run"), (Part::Kept, &self.state, "state")] {
+            let from = self.file(root, key, "mdb");
+            let to = self.file(&folder.join(name), key, "mdb");
+            if copy(&from, &to)? {
+                copied.push((part, to));
+            }
+        }
+        drop(lock);
+        Ok(copied
+            .into_iter()
+            .map(|(part, path)| {
+                Guard::touching(&path);
+                let addresses = match part {
+                    Part::Leases => host::read_leases(&path).map(|slots| {
+                        slots.iter().filter(|(_, slot)| matches!(slot, Slot::Leased(_))).count()
+                    }),
+                    Part::Kept => host::read_kept(&path).map(|kept| kept.len()),
+                };
+                Copied { part, path, addresses }
+            })
+            .collect())
+    }
+}
+
+/// Copies a file under another name and gives it its own, synced; `false` where there is none.
+fn copy(from: &Path, to: &Path) -> Result<bool, StoreError> {
+    let mut original = match File::open(from) {
+        Ok(file) => file,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(source) => return Err(StoreError::io("open", from, source)),
+    };
+    let failed = |source| StoreError::io("copy to", to, source);
+    let folder = to.parent().unwrap_or(to);
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+    let name = to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let temporary = to.with_file_name(format!(".{name}.new"));
+    let mut copy = File::create(&temporary).map_err(failed)?;
+    copy.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
+    std::io::copy(&mut original, &mut copy).map_err(failed)?;
+    copy.sync_all().map_err(failed)?;
+    fs::rename(&temporary, to).map_err(failed)?;
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
+    Ok(true)
+}
