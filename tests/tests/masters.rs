@@ -350,13 +350,15 @@ fn the_networks_name_servers_are_in_the_result() -> Outcome {
 }
 
 fn a_guests_link_is_silent() -> Outcome {
-    let (_switch, node) = node()?;
+    let (switch, node) = node()?;
+    let mut other = Node::new("other")?;
+    other.connect(&switch, "eth1", 1500)?;
     let pod = node.pod("launcher")?;
     let ifname = "pod16477688c0e";
     let mut config = on_master("bridge");
     config["cniVersion"] = "1.0.0".into();
     config["ipam"] = json!({"type": "static", "addresses": [{"address": "10.0.0.7/24"}]});
-    let wire = PacketSocket::open(&node, "eth1")?;
+    let wire = PacketSocket::open(&other, "eth1")?;
     let result = pod.add("macvtap", ifname, &config)?;
     assert_eq!(result["ips"][0]["address"], "10.0.0.7/24", "the guest's address stands in the result");
     let mac = result["interfaces"][0]["mac"].as_str().unwrap().to_owned();
