@@ -9,7 +9,7 @@ image=(buildah)
 push=(skopeo)
 demo=(iproute2)
 bench=(iproute2 containernetworking-plugins)
-test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc)
+test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc buildah)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;

@@ -72,12 +72,17 @@ pub(super) fn live(paths: &Paths) -> Result<BTreeSet<String>> {
     Ok(all.filter(|(a, _)| is_live(&a.netns)).map(|(a, _)| a.to_string()).collect())
 }
 
+/// A runtime makes it for the DaemonSet's mount where no administrator did.
+const CONFIG: &str = "/etc/k8slan";
+
 /// Removes the folders of k8slan, but for files that an administrator put there.
 ///
 /// # Errors
 /// What could not be removed; the rest is.
 pub(super) fn remove_files(paths: &Paths) -> Result<()> {
     remove_folder(paths.run(), &|_| false)?;
+    // Only an empty one goes; what is in it is the administrator's.
+    let _ = fs::remove_dir(CONFIG);
     let pools = paths.pools();
     let has_pools = fs::read_dir(&pools).is_ok_and(|mut entries| entries.next().is_some());
     if has_pools {
