@@ -45,6 +45,8 @@ pub struct Link {
     pub noarp: bool,
     /// Set promiscuous by an administrator (`IFF_PROMISC`).
     pub promisc: bool,
+    /// Takes multicast (`IFF_MULTICAST`).
+    pub multicast: bool,
     /// Index of the bridge or bond that it is a port of.
     pub master: Option<u32>,
     /// Index of the link below it, or of its veth peer (`IFLA_LINK`); in the namespace

@@ -15,6 +15,7 @@ const NLA_F_NESTED: u16 = 0x8000;
 pub(super) const NEWTABLE: u16 = 0;
 pub(super) const DELTABLE: u16 = 2;
 pub(super) const NEWCHAIN: u16 = 3;
+pub(super) const GETCHAIN: u16 = 4;
 pub(super) const DELCHAIN: u16 = 5;
 pub(super) const NEWRULE: u16 = 6;
 pub(super) const GETRULE: u16 = 7;
@@ -99,6 +100,11 @@ impl Message {
         let name = Nla::new().text(1, table.name);
         let body = [&[table.family, 0, 0, 0], name.as_bytes(), attributes.as_bytes()].concat();
         Self { kind: request_kind(kind), flags, body: Bytes(body) }
+    }
+
+    /// A question for all of a kind, in all tables of all families.
+    pub(super) fn all(kind: u16) -> Self {
+        Self { kind: request_kind(kind), flags: 0, body: Bytes(vec![0; 4]) }
     }
 
     pub(super) fn batch_begin() -> Self {

@@ -1,12 +1,14 @@
 //! nftables by netlink, as far as k8slan needs it: guards against forged addresses on bridge ports, masquerading,
-//! and a look at whether the node's own rules would drop what a bridge forwards.
+//! and where the node's own filters are hooked in.
 
+mod base_chains;
 mod guard;
 mod masquerade;
 mod message;
 
 use std::fmt;
 
+pub use base_chains::{BaseChain, ChainPolicy};
 pub use guard::PortGuard;
 pub use masquerade::Masquerade;
 

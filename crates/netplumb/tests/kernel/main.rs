@@ -4,6 +4,7 @@ mod addresses;
 mod arp;
 mod links;
 mod netns;
+mod nft;
 mod tap;
 
 use net_types::IfName;
