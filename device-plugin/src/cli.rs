@@ -10,9 +10,9 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::agent;
 use crate::daemon::{self, Cluster, Node};
 use crate::install::{InstallOptions, UninstallOptions, install, uninstall};
+use crate::{agent, inspect};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
 /// macvtap plugin about the LANs' spokes.
@@ -125,6 +125,10 @@ enum Command {
         #[arg(long)]
         stay: bool,
     },
+    /// Shows what this node has: LANs, spokes, pods, bridges, macvtaps, pools, and what is left over.
+    ///
+    /// Read from the kernel and from /run/k8slan, as root; no daemon need run, and nothing is changed.
+    Inspect(inspect::Options),
 }
 
 /// What the agent socket answers.
@@ -159,6 +163,7 @@ pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
     log();
     let result = match command {
+        Command::Inspect(options) => return inspect::main(&options),
         Command::Node { lan_dir, node_name, mirrored, kubelet_dir, common: Common { health } } => {
             let node = Node { lan_dir, mirrored, node_name, kubelet_dir };
             block_on(daemon::run_node(node, health))

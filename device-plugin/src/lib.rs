@@ -7,6 +7,7 @@ mod daemon;
 mod events;
 mod folder;
 pub mod health;
+pub mod inspect;
 mod install;
 mod kept_vms;
 pub mod kubelet;

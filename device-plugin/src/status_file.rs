@@ -46,7 +46,11 @@ pub(crate) async fn follow(run: &Path, told: watch::Sender<Arc<NodeStatus>>) -> 
     }
 }
 
-fn read(run: &Path) -> Result<Option<NodeStatus>> {
+/// The status as it was written last; none before there is one since boot.
+///
+/// # Errors
+/// The file is not to be trusted, or is of another version.
+pub(crate) fn read(run: &Path) -> Result<Option<NodeStatus>> {
     let Some(dir) = SafeDir::open(run)? else { return Ok(None) };
     let Some(text) = dir.read_up_to(FILE, MAX_LEN)? else { return Ok(None) };
     let status: NodeStatus = serde_json::from_slice(&text).with_context(|| {

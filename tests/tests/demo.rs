@@ -29,11 +29,13 @@ fn the_whole_demo() -> Outcome {
     for word in [
         "worker3",
         "underlay eth0.10",
-        "namespace knlvrf: k8slan:lan k8slan-system/lan-test",
+        "LAN k8slan-system/lan-test: ready, built, MTU 1426",
+        "namespace knlvrf",
         "bridge br2, up, MTU 1426",
-        "VXLAN vx2, up, MTU 1426, VNI 222, group ff02::14, UDP port 4789, underlay eth2",
-        "spoke pod1",
-        "pod nginx: net1, macvtap passthru, /dev/tap",
+        "VXLAN vx2, up, MTU 1426, VNI 222, group ff02::14, UDP port 4789",
+        "underlay eth2, up, MTU 1500",
+        "spoke pod2: pod default/nginx",
+        "net1, macvtap passthru, /dev/tap",
         "10.44.0.2/24",
         "to blue-c on worker3: 0.",
     ] {

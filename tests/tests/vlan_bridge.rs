@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         nothing_leaks_into_vlan_1,
         a_session_survives_adoption_attach_and_detach,
         uplinks_follow_the_ports,
+        inspect_shows_what_ports_and_uplinks_carry,
         a_trunk_changes_while_its_user_runs,
         check_sees_every_change,
         gc_frees_what_is_not_listed,
@@ -367,6 +368,33 @@ fn a_session_survives_adoption_attach_and_detach() -> Outcome {
     })?;
     check(filtering(&node)? == 1, "the bridge is not filtering")?;
     report.perfect().map_err(Stop::Failed)
+}
+
+fn inspect_shows_what_ports_and_uplinks_carry() -> Outcome {
+    let node = node()?;
+    node.ip("link add br0 type bridge vlan_filtering 1 vlan_default_pvid 0")?;
+    node.ip("link set dev br0 up")?;
+    node.ip("link set dev eth1 master br0")?;
+    let up = json!([{"name": "eth1", "follow": true}]);
+    let (a, b) = (node.pod("a")?, node.pod("b")?);
+    a.add(PLUGIN, "net1", &config(json!({"vlan": 10, "uplinks": up})))?;
+    b.add(PLUGIN, "net1", &config(json!({"trunk": "20-22", "uplinks": up})))?;
+    let inspect = |how: &[&str]| {
+        let program = testnet::program("k8slan-device-plugin");
+        let argv = [&[program.to_str().unwrap(), "inspect"], how].concat();
+        node.exec(&argv)
+    };
+    let tree = inspect(&[])?;
+    for words in [
+        "bridge br0, up, MTU 1500, sorts by VLAN",
+        "uplink eth1, up, MTU 1500, VLAN 10,20-22 tagged",
+        ", VLAN 10 untagged, PVID 10: pod default/a",
+        ", VLAN 20-22 tagged: pod default/b",
+    ] {
+        check(tree.contains(words), format!("{words:?} is not in:\n{tree}"))?;
+    }
+    let drawing = inspect(&["--svg"])?;
+    check(drawing.contains("eth1: VLAN 10,20-22 tagged"), drawing)
 }
 
 fn uplinks_follow_the_ports() -> Outcome {

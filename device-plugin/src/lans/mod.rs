@@ -8,7 +8,7 @@ mod apply;
 mod decision;
 mod declared;
 mod namespaces;
-mod observe;
+pub(crate) mod observe;
 mod pass;
 mod record_set;
 mod records;

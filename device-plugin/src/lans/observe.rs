@@ -10,7 +10,7 @@ use node::{Attachment, LINK_GROUP, parse_lan_tag};
 const LO: u32 = 1;
 
 /// Whose a namespace is by the mark on its `lo`; `None` where k8slan did not make it.
-pub(super) fn owner(netlink: &Netlink) -> Result<Option<NetnsOwner>> {
+pub(crate) fn owner(netlink: &Netlink) -> Result<Option<NetnsOwner>> {
     let lo = netlink.link_by_index(LO)?;
     Ok(lo.and_then(|lo| match alias(lo.alias.as_deref()) {
         Alias::Lan(key) => Some(NetnsOwner::Lan(key)),
@@ -35,7 +35,8 @@ pub(super) fn settings(netns: &Netns) -> Result<BTreeMap<&'static str, String>> 
     Ok(settings)
 }
 
-fn link(link: netplumb::Link) -> Link {
+/// A link as the planning sees it.
+pub(crate) fn link(link: netplumb::Link) -> Link {
     let kind = match link.kind {
         netplumb::LinkKind::Bridge(bridge) => {
             LinkKind::Bridge { stp: bridge.stp, mcast_snooping: bridge.mcast_snooping }

@@ -1,0 +1,275 @@
+//! What a node has, as data: what `--json` prints and `--from` reads.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NodeView {
+    /// Its name.
+    pub node: String,
+    /// Whether a daemon is seen to run; its process ID where it can be seen.
+    pub daemon: Option<u32>,
+    /// The LANs that are declared or stand here.
+    pub lans: Vec<LanView>,
+    /// The node's links that pods have macvtaps on.
+    pub masters: Vec<MasterView>,
+    /// The node's bridges that pods are ports of.
+    pub bridges: Vec<BridgeView>,
+    /// The address pools.
+    pub pools: Vec<PoolView>,
+    /// What is left over or in the way, for a person to look at.
+    pub problems: Vec<String>,
+    /// What could not be looked at.
+    pub notes: Vec<String>,
+}
+
+/// A LAN on a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LanView {
+    /// `<namespace>/<name>`.
+    pub lan: String,
+    /// Whether it is accepted, as the daemon said last.
+    pub accepted: Option<StateView>,
+    /// Whether it is built, as the daemon said last.
+    pub ready: Option<StateView>,
+    /// The name of its network namespace.
+    pub netns: Option<String>,
+    /// Whether that namespace stands.
+    pub stands: bool,
+    /// The bridge in it.
+    pub bridge: Option<LinkView>,
+    /// The VXLAN device in it.
+    pub vxlan: Option<VxlanView>,
+    /// The device of the node that carries it.
+    pub underlay: Option<UnderlayView>,
+    /// Its spokes, by name.
+    pub spokes: Vec<SpokeView>,
+}
+
+/// Whether something holds, and why.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateView {
+    /// Whether it is so.
+    pub holds: bool,
+    /// Why, in a word.
+    pub reason: String,
+    /// Why, for people.
+    pub message: String,
+}
+
+/// A link.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LinkView {
+    /// Its name.
+    pub name: String,
+    /// Whether it is set up.
+    pub up: bool,
+    /// Whether it has a carrier.
+    pub carrier: bool,
+    /// Its MTU.
+    pub mtu: u32,
+    /// Its Ethernet address.
+    pub mac: Option<String>,
+}
+
+/// A VXLAN device.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VxlanView {
+    /// As a link.
+    #[serde(flatten)]
+    pub link: LinkView,
+    /// Its network identifier.
+    pub vni: u32,
+    /// Its multicast group.
+    pub group: Option<String>,
+    /// Its UDP port.
+    pub port: u16,
+}
+
+/// The device of a node that carries a LAN.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnderlayView {
+    /// Its name.
+    pub name: String,
+    /// The link; none if it is missing.
+    pub link: Option<LinkView>,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+}
+
+/// A spoke.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SpokeView {
+    /// Its name.
+    pub name: String,
+    /// Who has it.
+    pub state: SpokeState,
+    /// Why no pod can have it, where that is so.
+    pub reason: Option<String>,
+    /// What stands at the pod's end, `macvtap` or `veth`.
+    pub attach: Option<String>,
+    /// The macvtap's mode.
+    pub mode: Option<String>,
+    /// The index that its macvtap has or will have, as in `/dev/tap<index>`.
+    pub tap_index: Option<u32>,
+    /// The end of its veth pair that is named as the spoke and carries the macvtap.
+    pub end: Option<LinkView>,
+    /// The end that is the bridge's port.
+    pub port: Option<LinkView>,
+    /// Whose it is.
+    pub attachment: Option<AttachmentView>,
+}
+
+/// Who has a spoke.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SpokeState {
+    /// Nobody.
+    #[default]
+    Free,
+    /// A live attachment.
+    Held,
+    /// An attachment that is gone, or that never was complete.
+    LeftOver,
+}
+
+/// An interface of a pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentView {
+    /// `<namespace>/<name>`, where the runtime stated it.
+    pub pod: Option<String>,
+    /// The container's ID.
+    pub container: String,
+    /// The interface's name in the pod.
+    pub ifname: String,
+    /// The path of the pod's network namespace.
+    pub netns: PathBuf,
+    /// Whether that namespace is still there.
+    pub live: bool,
+    /// The interface as it is; none if it cannot be seen.
+    pub link: Option<PodLinkView>,
+}
+
+/// An interface as it is in its pod.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PodLinkView {
+    /// `macvtap`, `veth`, …
+    pub kind: String,
+    /// A macvtap's mode.
+    pub mode: Option<String>,
+    /// Its index: a macvtap's device is `/dev/tap<index>`.
+    pub index: u32,
+    /// As a link.
+    #[serde(flatten)]
+    pub link: LinkView,
+    /// Its addresses.
+    pub addresses: Vec<String>,
+}
+
+/// A link of the node with macvtaps on it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MasterView {
+    /// The link.
+    #[serde(flatten)]
+    pub link: LinkView,
+    /// The pods' macvtaps.
+    pub macvtaps: Vec<AttachmentView>,
+}
+
+/// A bridge of the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BridgeView {
+    /// The bridge.
+    #[serde(flatten)]
+    pub link: LinkView,
+    /// Whether it sorts frames by VLAN.
+    pub vlan_filtering: bool,
+    /// The pods' ports.
+    pub ports: Vec<PortView>,
+    /// All other ports.
+    pub uplinks: Vec<PortView>,
+}
+
+/// A port of a bridge.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortView {
+    /// The port.
+    #[serde(flatten)]
+    pub link: LinkView,
+    /// The VLANs whose frames have a tag.
+    pub tagged: String,
+    /// The VLANs whose frames have none.
+    pub untagged: String,
+    /// The VLAN of frames that come in without a tag.
+    pub pvid: Option<u16>,
+    /// Whose it is.
+    pub attachment: Option<AttachmentView>,
+}
+
+/// An address pool, as `ipam-pool pools --json` tells it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolView {
+    /// Its name.
+    pub pool: String,
+    /// Its addresses.
+    #[serde(default)]
+    pub ranges: String,
+    /// How many are leased.
+    #[serde(default)]
+    pub leased: u64,
+    /// How many are free; text, since there can be very many.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub free: Option<String>,
+    /// All else that was said.
+    #[serde(flatten)]
+    pub more: BTreeMap<String, serde_json::Value>,
+}
+
+impl AttachmentView {
+    /// The pod's name, or the container's ID, shortened.
+    #[must_use]
+    pub fn who(&self) -> String {
+        match &self.pod {
+            Some(pod) => format!("pod {pod}"),
+            None => format!("container {}", self.container.get(..12).unwrap_or(&self.container)),
+        }
+    }
+}
+
+impl PortView {
+    /// What it carries, for people: with tags, and without; nothing where it knows no VLANs.
+    #[must_use]
+    pub fn vlans(&self) -> Vec<String> {
+        let mut parts = Vec::new();
+        if !self.tagged.is_empty() {
+            parts.push(format!("VLAN {} tagged", self.tagged));
+        }
+        let pvid = self.pvid.map(|pvid| format!("PVID {pvid}"));
+        match (self.untagged.is_empty(), pvid) {
+            (false, Some(pvid)) => parts.push(format!("VLAN {} untagged, {pvid}", self.untagged)),
+            (false, None) => parts.push(format!("VLAN {} untagged", self.untagged)),
+            (true, pvid) => parts.extend(pvid),
+        }
+        parts
+    }
+}
+
+impl NodeView {
+    /// Keeps only the LANs of this name, `<namespace>/<name>` or the last part of it; returns whether there is
+    /// any.
+    pub fn only(&mut self, lan: &str) -> bool {
+        let is = |key: &str| key == lan || key.split_once('/').is_some_and(|(_, name)| name == lan);
+        self.lans.retain(|view| is(&view.lan));
+        self.masters.clear();
+        self.bridges.clear();
+        self.pools.clear();
+        !self.lans.is_empty()
+    }
+}
