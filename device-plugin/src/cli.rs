@@ -12,7 +12,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::daemon::{self, Cluster, Node};
 use crate::install::{InstallOptions, UninstallOptions, install, uninstall};
-use crate::{agent, inspect};
+use crate::{agent, check_host, inspect};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
 /// macvtap plugin about the LANs' spokes.
@@ -129,6 +129,12 @@ enum Command {
     ///
     /// Read from the kernel and from /run/k8slan, as root; no daemon need run, and nothing is changed.
     Inspect(inspect::Options),
+    /// Checks whether this node can carry LANs, and says what to do where it cannot.
+    ///
+    /// Run as root. What the kernel can do is tried in network namespaces of its own; nothing on the node is
+    /// changed. The exit code is 0 if all is fine, 1 with a warning, 2 with a failure, 3 if nothing could be looked
+    /// at.
+    CheckHost(check_host::Options),
 }
 
 /// What the agent socket answers.
@@ -164,6 +170,7 @@ pub fn main() -> ExitCode {
     log();
     let result = match command {
         Command::Inspect(options) => return inspect::main(&options),
+        Command::CheckHost(options) => return check_host::main(&options),
         Command::Node { lan_dir, node_name, mirrored, kubelet_dir, common: Common { health } } => {
             let node = Node { lan_dir, mirrored, node_name, kubelet_dir };
             block_on(daemon::run_node(node, health))

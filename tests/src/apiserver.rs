@@ -249,6 +249,9 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
     if let Some((_, code)) = faults.errors.iter().find(|(text, _)| line.contains(text)) {
         return failure(*code, "Injected", "a fault that the test asked for");
     }
+    if let Some(resources) = shared.lock().resources(parts.uri.path()) {
+        return response(200, &resources);
+    }
     let Some(mut target) = Target::parse(parts.uri.path()) else {
         return failure(404, "NotFound", "the server could not find the requested resource");
     };
@@ -339,6 +342,27 @@ fn key_of(object: &Value) -> String {
 type Refused = (u16, &'static str, String);
 
 impl Store {
+    /// The kinds of a version of an API group (`/apis/<group>/<version>`), once there was an object of it.
+    fn resources(&self, path: &str) -> Option<Value> {
+        let group_version = path.strip_prefix("/apis/")?;
+        let of_group =
+            || self.objects.iter().filter(|(collection, _)| collection.group_version == group_version);
+        of_group().next()?;
+        let kind = |objects: &BTreeMap<String, Value>| objects.values().next().map(|o| o["kind"].clone());
+        let resources: Vec<Value> = of_group()
+            .filter_map(|(collection, objects)| {
+                let kind = kind(objects)?;
+                let name = &collection.plural;
+                Some(json!({
+                    "name": name, "singularName": "", "kind": kind, "namespaced": true, "verbs": ["list"],
+                }))
+            })
+            .collect();
+        Some(json!({
+            "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources,
+        }))
+    }
+
     fn list(&self, target: &Target) -> Value {
         let objects = self.objects.get(&target.collection);
         let items: Vec<_> =
