@@ -59,7 +59,7 @@ const LEASE: &str = "k8slan-leader";
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long the cluster's part waits for another one that is ending.
-const HAND_OVER: Duration = Duration::from_secs(5);
+const HAND_OVER: Duration = Duration::from_secs(2);
 
 /// A node's part that is away for so long is reported. A restart is not: what it built stands meanwhile.
 const AWAY: Duration = Duration::from_secs(30);

@@ -105,11 +105,17 @@ impl Site {
         self.start(&[], &[&lans[..], if self.kubelet { &kubelet } else { &[] }].concat())
     }
 
-    /// The cluster's part: root, with no capability at all.
+    /// The cluster's part as in its container: root without any capability, and of the node's files only those that
+    /// are its own may be written.
     pub(crate) fn cluster_part(&self) -> Result<Daemon, Stop> {
+        const MOUNTS: &str = "set -e; mkdir -p /run/k8slan/cluster /run/k8slan/owners /var/lib/k8slan/lans
+            for own in /run/k8slan/cluster /run/k8slan/owners /var/lib/k8slan/lans; do mount --bind $own $own; done
+            for all in /run/k8slan /var/lib/k8slan; do mount --rbind $all $all; mount -o remount,ro,bind $all; done
+            exec \"$@\"";
         let bare = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--no-new-privs"];
+        let before = [&["unshare", "--mount", "sh", "-c", MOUNTS, "sh"][..], &bare].concat();
         let arguments = ["cluster", "--api-only", "--node-name", "worker1", "--health", "127.0.0.1:9810"];
-        self.start(&bare, &arguments)
+        self.start(&before, &arguments)
     }
 
     /// Asks the daemon's port for a path.
