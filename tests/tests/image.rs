@@ -128,8 +128,8 @@ impl<'n> Runtime<'n> {
             }
         }
         for mount in container["volumeMounts"].as_array().into_iter().flatten() {
-            let volumes = pod["volumes"].as_array().into_iter().flatten();
-            let volume = volumes.filter(|volume| volume["name"] == mount["name"]).last();
+            let mut volumes = pod["volumes"].as_array().into_iter().flatten();
+            let volume = volumes.find(|volume| volume["name"] == mount["name"]);
             let path = volume.map_or("", |volume| volume["hostPath"]["path"].as_str().unwrap_or_default());
             let source = if path == "/opt/cni/bin" { CNI } else { path };
             self.node.exec(&["mkdir", "-p", source])?;
@@ -192,6 +192,12 @@ fn containerd_runs_what_the_manifests_say() -> Outcome {
         .collect();
     runtime.ctr(&[&["tasks", "exec", "--exec-id", "probe", "node"], &probe[..]].concat())?;
 
+    // Without an API server it ends; but it has made its folders by then, without a capability and on a read-only root.
+    let cluster = container(&manifest, "containers", "cluster");
+    let ended = runtime.run(&manifest, cluster, "cluster");
+    assert!(matches!(&ended, Err(Stop::Failed(text)) if text.contains("find the API server")), "{ended:?}");
+    assert!(node.read("/run/k8slan/cluster/cluster.lock").is_ok(), "{:?}", node.list("/run/k8slan/cluster"));
+
     // The daemon must see from inside its container that the pod's namespace, /var/run/netns/…, is there.
     let attached = node.pod("a")?;
     attached.add("macvtap", "net1", &on_spoke("a"))?;
@@ -220,7 +226,7 @@ fn containerd_runs_what_the_manifests_say() -> Outcome {
     assert_eq!(node.list(CNI), [""; 0]);
     assert!(node.netns(&lan.netns()).is_err(), "the LAN's namespace is there");
     assert_eq!(node.link_names()?, links);
-    for id in ["install", "node", "refused", "uninstall"] {
+    for id in ["install", "node", "cluster", "refused", "uninstall"] {
         runtime.ctr(&["images", "unmount", &format!("{ROOTS}/{id}")])?;
     }
     Ok(())
