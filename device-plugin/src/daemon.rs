@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::agent::{self, Agent, Presence};
-use crate::cluster::{Election, Hearing, Leader, Machines, Mirror, Pods, Reporter, Timing};
+use crate::cluster::{Election, Hearing, LEASE, Leader, Machines, Mirror, Pods, Reporter, Timing};
 use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
 use crate::kubelet::{self, DevicePlugins};
 use crate::live_pods;
@@ -53,7 +53,6 @@ pub(crate) struct Cluster {
 const MIRROR: &str = "lans";
 /// Which VM a launcher pod runs, below the run folder.
 const OWNERS: &str = "owners";
-const LEASE: &str = "k8slan-leader";
 
 /// How long the others may take to end when the daemon stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
@@ -237,7 +236,7 @@ impl Parts {
         self.orderly.spawn(async move {
             let client = kube::Client::try_default().await.context("find the API server")?;
             let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-            let mirror = Mirror::new(client.clone(), namespaces, dir)?;
+            let mirror = Mirror::new(client.clone(), &node, namespaces, dir)?;
             let (sender, reports) = watch::channel(Arc::default());
             let reporter = Reporter::new(client.clone(), node.clone(), reports, mirror.hearing());
             count_errors(&mut tasks, mirror.hearing(), Arc::clone(&metrics));
@@ -318,7 +317,7 @@ async fn report(
 /// Leads when it is this node's turn.
 async fn lead(client: kube::Client, namespace: String, node: String, stopped: watch::Receiver<bool>) {
     let election = Election::new(client.clone(), &namespace, LEASE, &node, Timing::default());
-    let leader = Leader::new(client);
+    let leader = Leader::new(client, &node);
     election.run(|| leader.run(), wait_for(stopped)).await;
 }
 

@@ -9,7 +9,8 @@ use std::path::Path;
 use lan::manifest::{Document, read as documents};
 use lan::{Lan, LanKey};
 
-use crate::lans::{Declaration, Declared, Note};
+use crate::lans::{Declaration, Declared, Mistaken, Note};
+use crate::mirrored::Notes;
 
 /// The largest file that is read, in bytes.
 const MAX_LEN: u64 = 4 << 20;
@@ -38,20 +39,27 @@ pub(crate) fn read(dir: &Path) -> Declared {
 }
 
 /// Reads a folder that mirrors an API server's objects, one to a file, in JSON: as [`read`] does, and with
-/// the times at which the objects were created, and their generations.
-pub(crate) fn read_mirror(dir: &Path) -> Declared {
+/// the times at which the objects were created, their generations, and what the cluster notes for the node.
+pub(crate) fn read_mirror(dir: &Path, node: &str) -> Declared {
     let mut declared = read(dir);
     for declaration in declared.lans.values_mut() {
         // What cannot be read a second time has been told about by the first.
         let Ok(text) = text(&dir.join(&declaration.source)) else { continue };
-        (declaration.created, declaration.generation) = of_object(&text);
+        let Ok(object) = serde_json::from_str(&text) else { continue };
+        (declaration.created, declaration.generation) = of_object(&object);
+        if let Ok(lan) = &mut declaration.lan {
+            let Notes { hostname, mtu } = Notes::of(&object);
+            lan.common_mtu = mtu;
+            if let Some(hostname) = hostname {
+                lan.also_known_as(node, &hostname);
+            }
+        }
     }
     declared
 }
 
 /// When an object was created, and its generation.
-fn of_object(text: &str) -> (Option<i64>, Option<i64>) {
-    let object: serde_json::Value = serde_json::from_str(text).unwrap_or_default();
+fn of_object(object: &serde_json::Value) -> (Option<i64>, Option<i64>) {
     let metadata = &object["metadata"];
     let stamp = metadata["creationTimestamp"].as_str();
     let created = stamp.and_then(|stamp| stamp.parse::<k8s_openapi::jiff::Timestamp>().ok());
@@ -111,10 +119,11 @@ fn take(declared: &mut Declared, name: &str, text: &str) {
             Document::Broken { key: None, message } => {
                 declared.unread.push(Note { source: name.to_owned(), message });
             }
-            Document::Broken { key: Some(key), message } => declare(declared, name, key, Err(message)),
+            Document::Broken { key: Some(key), message } => declare(declared, name, key, Err(message.into())),
             Document::Lan { key, spec } => {
-                let lan = Lan::new(key.clone(), &spec).map_err(|mistakes| {
-                    mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+                let lan = Lan::new(key.clone(), &spec).map_err(|mistakes| Mistaken {
+                    message: mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+                    spokes: spec.spokes.iter().filter_map(|spoke| spoke.parse().ok()).collect(),
                 });
                 declare(declared, name, key, lan);
             }
@@ -122,7 +131,7 @@ fn take(declared: &mut Declared, name: &str, text: &str) {
     }
 }
 
-fn declare(declared: &mut Declared, name: &str, key: LanKey, lan: Result<Lan, String>) {
+fn declare(declared: &mut Declared, name: &str, key: LanKey, lan: Result<Lan, Mistaken>) {
     match declared.lans.entry(key) {
         Entry::Vacant(entry) => {
             let source = name.to_owned();
@@ -132,7 +141,7 @@ fn declare(declared: &mut Declared, name: &str, key: LanKey, lan: Result<Lan, St
             // Which of them is meant, nobody can say.
             let first = entry.get().source.clone();
             let message = format!("it is declared more than once, in {first} and in {name}: remove one");
-            let lan = Err(message);
+            let lan = Err(message.into());
             entry.insert(Declaration { source: first, created: None, generation: None, lan });
         }
     }
@@ -177,9 +186,11 @@ mod tests {
 
     #[test]
     fn all_mistakes_of_a_lan_are_told() {
-        let (_dir, declared) = folder(&[("a.yaml", &lan("a", ", vxlanGrp: 10.0.0.1, mtu: 1"))]);
+        let (_dir, declared) = folder(&[("a.yaml", &lan("a", ", vxlanGrp: 10.0.0.1, mtu: 1, spokes: [p, 'a:b']"))]);
         let error = declared.lans[&"default/a".parse().unwrap()].lan.as_ref().unwrap_err();
-        assert!(error.contains("vxlanGrp: ") && error.contains("; mtu: "), "{error}");
+        let Mistaken { message, spokes } = error;
+        assert!(message.contains("vxlanGrp: ") && message.contains("; mtu: "), "{message}");
+        assert_eq!(spokes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["p"]);
     }
 
     #[test]
@@ -203,21 +214,25 @@ mod tests {
     }
 
     #[test]
-    fn a_mirror_tells_when_objects_were_made() {
+    fn a_mirror_tells_when_objects_were_made_and_what_the_cluster_knows() {
         let text = r#"{"apiVersion":"lan.k8slan.io/v1beta1","kind":"LAN",
-            "metadata":{"namespace":"a","name":"b","creationTimestamp":"1970-01-01T00:01:40Z","generation":7},
-            "spec":{"ns":"n","bridge":"b","vxlan":"v","vni":1,"defaultVxlanDev":"eth0"}}"#;
+            "metadata":{"namespace":"a","name":"b","creationTimestamp":"1970-01-01T00:01:40Z","generation":7,
+                "annotations":{"lan.k8slan.io/hostname":"worker1","lan.k8slan.io/mtu":"1426"}},
+            "spec":{"ns":"n","bridge":"b","vxlan":"v","vni":1,"vxlanDevMap":{"worker1":"eth1"}}}"#;
         let (dir, declared) = folder(&[("a.b.yaml", text)]);
         let key = "a/b".parse().unwrap();
         assert_eq!(declared.lans[&key].created, None);
-        let mirrored = &read_mirror(dir.path()).lans[&key];
+        let mirrored = read_mirror(dir.path(), "ip-10-0-0-7").lans.remove(&key).unwrap();
         assert_eq!((mirrored.created, mirrored.generation), (Some(100), Some(7)));
+        let lan = mirrored.lan.unwrap();
+        assert_eq!(lan.underlay("ip-10-0-0-7").unwrap().as_str(), "eth1");
+        assert_eq!(lan.common_mtu.unwrap().get(), 1426);
     }
 
     #[test]
     fn a_lan_that_stands_there_twice_is_neither() {
         let (_dir, declared) = folder(&[("a.yaml", &lan("a", "")), ("b.yaml", &lan("a", ""))]);
         let error = declared.lans[&"default/a".parse().unwrap()].lan.as_ref().unwrap_err();
-        assert!(error.contains("in a.yaml and in b.yaml"), "{error}");
+        assert!(error.message.contains("in a.yaml and in b.yaml"), "{error:?}");
     }
 }

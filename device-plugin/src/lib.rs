@@ -14,6 +14,7 @@ mod kept_vms;
 pub mod kubelet;
 mod lans;
 mod live_pods;
+mod mirrored;
 mod node_spokes;
 mod root_socket;
 mod standalone;

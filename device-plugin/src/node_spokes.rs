@@ -91,7 +91,7 @@ fn holds(lan: &LanStatus, kind: &str) -> bool {
     condition(lan, kind).is_some_and(|condition| condition.status == "True")
 }
 
-/// What the node says of its LANs to the cluster. A LAN that has no underlay here is none of this node's.
+/// What the node says of its LANs to the cluster.
 pub(crate) fn reports(status: &NodeStatus) -> Reports {
     let report = |lan: &LanStatus, kind| {
         let condition = condition(lan, kind);
@@ -101,10 +101,8 @@ pub(crate) fn reports(status: &NodeStatus) -> Reports {
             message: condition.map(|condition| condition.message.clone()).unwrap_or_default(),
         }
     };
-    let takes_part =
-        |lan: &&LanStatus| condition(lan, "Ready").is_none_or(|ready| ready.reason != "NoUnderlay");
     let mut reports: BTreeMap<_, LanReport> = BTreeMap::new();
-    for lan in status.lans.iter().filter(takes_part) {
+    for lan in &status.lans {
         let uses = lan
             .spokes
             .iter()
@@ -115,6 +113,9 @@ pub(crate) fn reports(status: &NodeStatus) -> Reports {
             ready: report(lan, "Ready"),
             underlay: lan.underlay.clone(),
             mtu: lan.mtu.map(net_types::Mtu::get),
+            room: lan.room.map(net_types::Mtu::get),
+            // A LAN that has no underlay here is none of this node's.
+            takes_part: condition(lan, "Ready").is_none_or(|ready| ready.reason != "NoUnderlay"),
             attachments: uses.collect(),
         };
         // What is left of a LAN in a former namespace stands beside it under the same key.

@@ -96,7 +96,7 @@ pub(crate) async fn run(
         let dirty = wake.take();
         if dirty.declared || dirty.everything {
             declared = match options.mirrored {
-                true => folder::read_mirror(&options.lan_dir),
+                true => folder::read_mirror(&options.lan_dir, &node),
                 false => folder::read(&options.lan_dir),
             };
             *underlays.lock().unwrap_or_else(PoisonError::into_inner) = names(&declared, &node);

@@ -50,6 +50,9 @@ pub(crate) struct LanStatus {
     /// Its MTU here, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mtu: Option<Mtu>,
+    /// The largest MTU that the underlay has room for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) room: Option<Mtu>,
     /// Its spokes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) spokes: Vec<SpokeStatus>,

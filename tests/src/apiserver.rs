@@ -23,6 +23,8 @@ use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
 
+use crate::access::{Access, Rules};
+
 /// A running API server; dropping it ends it.
 pub struct ApiServer {
     shared: Arc<Shared>,
@@ -49,6 +51,10 @@ struct Store {
     applied: BTreeMap<(Collection, String, String), Value>,
     faults: Faults,
     requests: Vec<String>,
+    /// What clients may do; `None`: everything.
+    rules: Option<Rules>,
+    accesses: BTreeSet<Access>,
+    refused: BTreeSet<Access>,
 }
 
 #[derive(Clone)]
@@ -85,6 +91,8 @@ struct Target {
     status: bool,
     /// The field selector, as far as it is one: `<path>=<value>`.
     field: Option<(String, String)>,
+    /// The label selector, as far as it is equalities.
+    labels: Vec<(String, String)>,
 }
 
 impl ApiServer {
@@ -186,6 +194,23 @@ impl ApiServer {
         self.shared.lock().objects.get(&collection).into_iter().flat_map(|o| o.keys().cloned()).collect()
     }
 
+    /// Allows clients what these rules say, and answers 403 to everything else.
+    pub fn enforce(&self, rules: Rules) {
+        self.shared.lock().rules = Some(rules);
+    }
+
+    /// What clients did so far, in RBAC's words.
+    #[must_use]
+    pub fn accesses(&self) -> BTreeSet<Access> {
+        self.shared.lock().accesses.clone()
+    }
+
+    /// What clients tried and were not allowed to do.
+    #[must_use]
+    pub fn refused(&self) -> BTreeSet<Access> {
+        self.shared.lock().refused.clone()
+    }
+
     /// The requests so far, as `<method> <path and query>`.
     #[must_use]
     pub fn requests(&self) -> Vec<String> {
@@ -261,17 +286,26 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
         .unwrap_or_default()
         .split('&')
         .filter_map(|pair| pair.split_once('='))
-        .map(|(name, value)| (name.to_owned(), value.replace("%2F", "/").replace("%3D", "=")))
+        .map(|(name, value)| {
+            (name.to_owned(), value.replace("%2F", "/").replace("%3D", "=").replace("%2C", ","))
+        })
         .collect();
     let selector = query.get("fieldSelector").and_then(|selector| selector.split_once('='));
     target.field = selector.map(|(path, value)| (path.to_owned(), value.to_owned()));
+    let equal = |term: &str| term.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let terms = query.get("labelSelector").map(String::as_str).unwrap_or_default().split(',');
+    target.labels = terms.filter_map(equal).collect();
     let apply = parts
         .headers
         .get("content-type")
         .is_some_and(|kind| kind.as_bytes().starts_with(b"application/apply"));
+    let watches = parts.method == Method::GET && query.get("watch").is_some_and(|watch| watch == "true");
+    if let Some(denied) = shared.lock().authorize(&parts.method, &target, watches, apply) {
+        return failure(403, "Forbidden", &denied);
+    }
     let bytes = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
     let body: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
-    if parts.method == Method::GET && query.get("watch").is_some_and(|watch| watch == "true") {
+    if watches {
         return watch_collection(&shared, target, &query, hung_up);
     }
     let mut store = shared.lock();
@@ -317,7 +351,7 @@ impl Target {
         }
         let collection = Collection { group_version, plural: (*rest.first()?).to_owned() };
         let name = rest.get(1).map(|name| (*name).to_owned());
-        Some(Self { collection, namespace, name, status: rest.get(2) == Some(&"status"), field: None })
+        Some(Self { collection, namespace, name, status: rest.get(2) == Some(&"status"), field: None, labels: Vec::new() })
     }
 
     /// Whether a list or watch of this target has the object in it.
@@ -325,7 +359,10 @@ impl Target {
         let field = self.field.as_ref().is_none_or(|(path, wanted)| {
             object.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_str) == Some(wanted)
         });
-        field && in_namespace(object, self.namespace.as_deref())
+        let labels = &object["metadata"]["labels"];
+        field
+            && self.labels.iter().all(|(name, value)| labels[name] == *value)
+            && in_namespace(object, self.namespace.as_deref())
     }
 
     fn key(&self) -> String {
@@ -361,6 +398,48 @@ impl Store {
         Some(json!({
             "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources,
         }))
+    }
+
+    /// Notes what a request does, and says why it may not.
+    fn authorize(&mut self, method: &Method, target: &Target, watches: bool, apply: bool) -> Option<String> {
+        let verbs: &[&str] = match (method, target.name.is_some()) {
+            (&Method::GET, _) if watches => &["watch"],
+            (&Method::GET, false) => &["list"],
+            (&Method::GET, true) => &["get"],
+            (&Method::POST, _) => &["create"],
+            (&Method::PUT, _) => &["update"],
+            // Who applies what is not there creates it, and must be allowed to.
+            (&Method::PATCH, _) if apply && !target.status && self.existing(target).is_err() => {
+                &["patch", "create"]
+            }
+            (&Method::PATCH, _) => &["patch"],
+            (&Method::DELETE, true) => &["delete"],
+            (&Method::DELETE, false) => &["deletecollection"],
+            _ => &["unknown"],
+        };
+        let group = target.collection.group_version.rsplit_once('/').map_or("", |(group, _)| group);
+        let resource = match target.status {
+            true => format!("{}/status", target.collection.plural),
+            false => target.collection.plural.clone(),
+        };
+        let mut denied = None;
+        for verb in verbs {
+            let access = Access {
+                verb: (*verb).to_owned(),
+                group: group.to_owned(),
+                resource: resource.clone(),
+                namespace: target.namespace.clone(),
+                name: target.name.clone(),
+            };
+            if self.rules.as_ref().is_some_and(|rules| !rules.allow(&access)) {
+                denied = Some(format!(
+                    "User \"test\" cannot {verb} resource \"{resource}\" in API group \"{group}\""
+                ));
+                self.refused.insert(access.clone());
+            }
+            self.accesses.insert(access);
+        }
+        denied
     }
 
     fn list(&self, target: &Target) -> Value {
@@ -544,6 +623,13 @@ fn in_namespace(object: &Value, namespace: Option<&str>) -> bool {
 
 /// Takes away what a manager applied before and applies no more.
 fn take_away(object: &mut Value, before: &Value, now: &Value) {
+    // A list whose items are known by their type.
+    if let (Some(items), Some(before), Some(now)) = (object.as_array_mut(), before.as_array(), now.as_array())
+    {
+        let has = |list: &[Value], item: &Value| list.iter().any(|other| other["type"] == item["type"]);
+        items.retain(|item| !item["type"].is_string() || !has(before, item) || has(now, item));
+        return;
+    }
     let (Some(fields), Some(before)) = (object.as_object_mut(), before.as_object()) else { return };
     for (name, value) in before {
         match now.get(name) {

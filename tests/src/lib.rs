@@ -1,6 +1,7 @@
 //! What the end-to-end tests and the demo share: simulated nodes with the daemon on each, LANs as files, and
 //! pods attached by the plugin as a container runtime does it; and doubles of what the daemon talks to.
 
+pub mod access;
 pub mod apiserver;
 mod arp;
 mod attach;

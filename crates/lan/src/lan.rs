@@ -28,6 +28,8 @@ pub struct Lan {
     pub underlays: BTreeMap<String, IfName>,
     /// The MTU that every node must have; `None`: what the node's underlay has room for.
     pub mtu: Option<Mtu>,
+    /// What all nodes of the cluster have room for, where that is known; counts where `mtu` is absent.
+    pub common_mtu: Option<Mtu>,
     /// The spokes.
     pub spokes: BTreeMap<SpokeName, Spoke>,
     /// The namespaces whose pods may attach; `None`: all.
@@ -55,13 +57,26 @@ impl Lan {
     /// # Errors
     /// The underlay has no room for the MTU that is asked for, or for any.
     pub fn mtu_on(&self, underlay: Mtu) -> Result<Mtu, NoRoom> {
-        let headroom = self.group.headroom();
-        let no_room = NoRoom { underlay, headroom, wanted: self.mtu };
-        let room = underlay.get().checked_sub(headroom).and_then(|room| Mtu::try_from(u64::from(room)).ok());
-        match (self.mtu, room) {
+        match (self.mtu, self.room_on(underlay)) {
             (Some(wanted), Some(room)) if wanted <= room => Ok(wanted),
-            (None, Some(room)) => Ok(room),
-            _ => Err(no_room),
+            (None, Some(room)) => Ok(self.common_mtu.map_or(room, |common| common.min(room))),
+            _ => Err(NoRoom { underlay, headroom: self.group.headroom(), wanted: self.mtu }),
+        }
+    }
+
+    /// The largest MTU that the LAN could have on a node whose underlay has this MTU.
+    #[must_use]
+    pub fn room_on(&self, underlay: Mtu) -> Option<Mtu> {
+        let room = underlay.get().checked_sub(self.group.headroom())?;
+        Mtu::try_from(u64::from(room)).ok()
+    }
+
+    /// Looks a node up by a second name, its host name, in the map of underlays. Its own name comes first.
+    pub fn also_known_as(&mut self, node: &str, hostname: &str) {
+        if !self.underlays.contains_key(node)
+            && let Some(underlay) = self.underlays.get(hostname)
+        {
+            self.underlays.insert(node.to_owned(), underlay.clone());
         }
     }
 }
@@ -127,6 +142,33 @@ mod tests {
         let error = on("ff02::14", Some(1500), 1500).unwrap_err();
         assert!(error.contains("more than the 1426") && error.contains("underlay's to 1574"), "{error}");
         assert!(on("ff02::14", None, 100).unwrap_err().contains("no room for VXLAN's 74 bytes"));
+    }
+
+    #[test]
+    fn no_node_takes_more_than_all_have_room_for() {
+        let on = |wanted: Option<i64>, underlay: u64| {
+            let mut spec = document();
+            spec.mtu = wanted;
+            let mut lan = Lan::new(key("a/b"), &spec).unwrap();
+            lan.common_mtu = Some(Mtu::try_from(1426_u64).unwrap());
+            lan.mtu_on(Mtu::try_from(underlay).unwrap()).map(Mtu::get)
+        };
+        assert_eq!(on(None, 9000), Ok(1426));
+        // A node with less room than was known of has what it has room for.
+        assert_eq!(on(None, 1400), Ok(1326));
+        // What the author asks for is not for others to decide.
+        assert_eq!(on(Some(8000), 9000), Ok(8000));
+    }
+
+    #[test]
+    fn a_node_is_found_by_its_host_name_after_its_own() {
+        let mut lan = Lan::new(key("a/b"), &document()).unwrap();
+        lan.also_known_as("ip-10-0-0-7", "worker2");
+        lan.also_known_as("worker1", "worker2");
+        lan.also_known_as("other", "unknown");
+        assert_eq!(lan.underlay("ip-10-0-0-7").unwrap().as_str(), "eth2");
+        assert_eq!(lan.underlay("worker1").unwrap().as_str(), "eth1");
+        assert_eq!(lan.underlay("other").unwrap().as_str(), "eth0.10");
     }
 
     #[test]

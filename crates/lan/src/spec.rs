@@ -62,11 +62,11 @@ pub struct LanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::node_link"))]
     pub default_vxlan_dev: Option<String>,
-    /// The underlay device of single nodes, by node name.
+    /// The underlay device of single nodes, by the node's name or else its label kubernetes.io/hostname.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::node_links"))]
     pub vxlan_dev_map: BTreeMap<String, String>,
-    /// The MTU of the LAN. Absent: each node takes what its underlay has room for, which is the underlay's MTU
+    /// The MTU of the LAN. Absent: what the underlays of all nodes have room for, which is the smallest of their MTUs
     /// less 74 bytes (less 54 with an IPv4 group).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::mtu"))]

@@ -20,7 +20,8 @@ pub struct LanStatus {
     /// Why it is not as it should be, in a word.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The MTU that every node has room for.
+    /// The MTU of the LAN on every node: spec.mtu, or else the smallest that a node has room for. It falls at once, and
+    /// rises when all nodes have had room for more for ten minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<i64>,
     /// How many pods are attached.
@@ -89,6 +90,9 @@ pub struct LanNodeSpec {
     /// The MTU of the LAN on this node.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<i64>,
+    /// The largest MTU that the LAN could have on this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub room: Option<i64>,
     /// Who is attached.
     #[serde(default)]
     pub attachments: Vec<SpokeUse>,

@@ -140,6 +140,7 @@ impl Lan {
                     default_underlay,
                     underlays,
                     mtu,
+                    common_mtu: None,
                     spokes,
                     allowed_namespaces,
                 })

@@ -11,6 +11,9 @@ use tokio::time::Instant;
 
 use super::chain;
 
+/// The name of the leader's lease.
+pub const LEASE: &str = "k8slan-leader";
+
 /// How long a leader may be silent, and how often it is looked after.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
@@ -45,6 +48,12 @@ enum Attempt {
     Later(Duration),
 }
 
+/// Leases.
+pub(super) fn resource() -> ApiResource {
+    let kind = GroupVersionKind::gvk("coordination.k8s.io", "v1", "Lease");
+    ApiResource::from_gvk_with_plural(&kind, "leases")
+}
+
 /// What was seen of somebody else's lease, and when it was seen to change.
 struct Sighting {
     version: String,
@@ -55,8 +64,7 @@ impl Election {
     /// A candidate for the Lease `name` in `namespace`; `identity` is the node's name.
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timing: Timing) -> Self {
-        let kind = GroupVersionKind::gvk("coordination.k8s.io", "v1", "Lease");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "leases");
+        let resource = resource();
         let api = Api::namespaced_with(client, namespace, &resource);
         Self { api, resource, name: name.to_owned(), identity: identity.to_owned(), timing }
     }

@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::events;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
@@ -14,7 +16,9 @@ use lan::{DeletionPolicy, LanNodeSpec, LanStatus};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::announce::{Announcement, Announcer};
 use super::definitions::{self, Wish};
+use super::mtu::{self, Rise};
 use super::summary::{FINALIZER, Seen, summarize};
 use super::{chain, object};
 
@@ -27,6 +31,33 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The leader's work.
 pub struct Leader {
     client: Client,
+    node: String,
+}
+
+/// What a leader remembers from one summary to the next.
+#[derive(Default)]
+struct Memory {
+    announcer: Announcer,
+    /// Larger MTUs that are waited for, by the LAN's UID.
+    rises: BTreeMap<String, Rise>,
+    /// When to sum up again although nothing changes.
+    again: Option<Instant>,
+}
+
+impl Memory {
+    fn look_again(&mut self, at: Option<Instant>) {
+        self.again = [self.again, at].into_iter().flatten().min();
+    }
+}
+
+/// What the nodes say of a LAN.
+#[derive(Default)]
+struct Said {
+    /// Those whose kubelet is heard.
+    alive: Vec<LanNodeSpec>,
+    /// What they have room for, and what those have that are silent at the moment: a node that comes and goes
+    /// must not change the LAN's MTU.
+    rooms: Vec<i64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,10 +76,10 @@ struct Cache {
 }
 
 impl Leader {
-    /// Leads through this client.
+    /// Leads through this client, on the node of this name.
     #[must_use]
-    pub fn new(client: Client) -> Self {
-        Self { client }
+    pub fn new(client: Client, node: &str) -> Self {
+        Self { client, node: node.to_owned() }
     }
 
     /// Does the leader's work until it is dropped.
@@ -76,6 +107,7 @@ impl Leader {
         });
         let mut events = stream::select_all(watches);
         let mut cache = Cache::default();
+        let mut memory = Memory::default();
         let mut due: Option<Instant> = None;
         loop {
             let settled = async {
@@ -88,7 +120,8 @@ impl Leader {
                 Some((kind, event)) = events.next() => match event {
                     Ok(event) => {
                         if cache.take(kind, event) && cache.is_complete() {
-                            due.get_or_insert_with(|| Instant::now() + GATHER);
+                            let soon = Instant::now() + GATHER;
+                            due = Some(due.map_or(soon, |due| due.min(soon)));
                         }
                     }
                     // A cluster without Multus knows no definitions; who wants some is told in the LAN's status.
@@ -98,38 +131,46 @@ impl Leader {
                     Err(error) => tracing::warn!(?kind, error = chain(&error), "the leader does not hear the API server"),
                 },
                 () = settled => {
-                    due = None;
-                    if let Err(error) = self.sum_up(&cache).await {
+                    memory.again = None;
+                    if let Err(error) = self.sum_up(&cache, &mut memory).await {
                         tracing::warn!(error = chain(&error), "the leader cannot write");
-                        due = Some(Instant::now() + RETRY);
+                        memory.look_again(Some(Instant::now() + RETRY));
                     }
+                    due = memory.again;
                 }
                 else => return,
             }
         }
     }
 
-    async fn sum_up(&self, cache: &Cache) -> Result<(), kube::Error> {
+    async fn sum_up(&self, cache: &Cache, memory: &mut Memory) -> Result<(), kube::Error> {
         let now = Timestamp::now();
         let now = format!("{now:.0}");
         let alive = cache.alive();
-        let mut said: BTreeMap<(String, String), Vec<LanNodeSpec>> = BTreeMap::new();
+        let mut said: BTreeMap<(String, String), Said> = BTreeMap::new();
         for ((namespace, name), report) in cache.of(Kind::LanNode) {
             let Ok(spec) = serde_json::from_value::<LanNodeSpec>(report.data["spec"].clone()) else {
                 continue;
             };
-            match alive.get(&spec.node) {
-                None => self.delete_report(namespace, name).await?,
-                Some(false) => {}
-                Some(true) => said.entry((namespace.clone(), spec.lan.clone())).or_default().push(spec),
+            let Some(is_alive) = alive.get(&spec.node) else {
+                self.delete_report(namespace, name).await?;
+                continue;
+            };
+            let said = said.entry((namespace.clone(), spec.lan.clone())).or_default();
+            said.rooms.extend(spec.room.or(spec.mtu));
+            if *is_alive {
+                said.alive.push(spec);
             }
         }
+        let uids: BTreeSet<&str> = cache.of(Kind::Lan).map(|(_, lan)| uid(lan)).collect();
+        memory.announcer.retain(|lan| uids.contains(lan));
+        memory.rises.retain(|lan, _| uids.contains(lan.as_str()));
         let mut result = Ok(());
         let problems = self.keep_definitions(cache).await?;
         for (key, lan) in cache.of(Kind::Lan) {
-            let nodes = said.get(key).map(Vec::as_slice).unwrap_or_default();
+            let said = said.remove(key).unwrap_or_default();
             // One LAN that cannot be written must not keep the others from it.
-            if let Err(error) = self.sum_up_one(lan, nodes, problems.get(key).cloned(), &now).await {
+            if let Err(error) = self.sum_up_one(lan, &said, problems.get(key).cloned(), &now, memory).await {
                 result = Err(error);
             }
         }
@@ -139,20 +180,31 @@ impl Leader {
     async fn sum_up_one(
         &self,
         lan: &DynamicObject,
-        nodes: &[LanNodeSpec],
+        said: &Said,
         definitions: Option<Vec<String>>,
         now: &str,
+        memory: &mut Memory,
     ) -> Result<(), kube::Error> {
         let status = serde_json::from_value::<LanStatus>(lan.data["status"].clone()).ok();
         let policy = serde_json::from_value::<DeletionPolicy>(lan.data["spec"]["deletionPolicy"].clone());
         let deleting = lan.metadata.deletion_timestamp.is_some();
+        let asked = lan.data["spec"]["mtu"].as_i64();
+        let mut rise = memory.rises.remove(uid(lan));
+        let last = status.as_ref().and_then(|status| status.mtu);
+        let mtu = mtu::effective(asked, last, said.rooms.iter().copied(), &mut rise, Instant::now());
+        if let Some(rise) = rise {
+            memory.rises.insert(uid(lan).to_owned(), rise);
+            memory.look_again(Some(rise.due()));
+        }
         let seen = Seen {
             generation: lan.metadata.generation.unwrap_or_default(),
             deleting,
             force: matches!(policy, Ok(DeletionPolicy::Force)),
             status: status.as_ref(),
             definitions,
-            nodes: nodes.iter().collect(),
+            mtu,
+            mtu_is_asked_for: asked.is_some(),
+            nodes: said.alive.iter().collect(),
         };
         let summary = summarize(&seen, now);
         let namespace = lan.metadata.namespace.as_deref().unwrap_or_default();
@@ -166,6 +218,18 @@ impl Leader {
             });
             let params = PatchParams::apply(MANAGER).force();
             gone_is_fine(api.patch_status(name, &params, &Patch::Apply(&patch)).await)?;
+        }
+        let (due, later) = memory.announcer.due(
+            uid(lan),
+            status.as_ref(),
+            &summary.status,
+            &summary.details,
+            Instant::now(),
+        );
+        memory.look_again(later);
+        for announcement in due {
+            self.publish(lan, &announcement).await?;
+            memory.announcer.told(uid(lan), &announcement, &summary.status, &summary.details, Instant::now());
         }
         let finalizers = lan.metadata.finalizers.clone().unwrap_or_default();
         let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
@@ -184,6 +248,37 @@ impl Leader {
             return Ok(());
         }
         gone_is_fine(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+    }
+
+    async fn publish(&self, lan: &DynamicObject, announcement: &Announcement) -> Result<(), kube::Error> {
+        let Announcement { action, warning, reason, note, .. } = announcement;
+        let of = ObjectReference {
+            api_version: Some("lan.k8slan.io/v1beta1".to_owned()),
+            kind: Some("LAN".to_owned()),
+            name: lan.metadata.name.clone(),
+            namespace: lan.metadata.namespace.clone(),
+            uid: lan.metadata.uid.clone(),
+            ..ObjectReference::default()
+        };
+        // An instance takes 128 characters.
+        let instance = Some(self.node.chars().take(128).collect());
+        let reporter = events::Reporter { controller: "k8slan.io/leader".to_owned(), instance };
+        let event = events::Event {
+            type_: if *warning { events::EventType::Warning } else { events::EventType::Normal },
+            reason: reason.clone(),
+            note: Some(note.clone()),
+            action: (*action).to_owned(),
+            secondary: None,
+        };
+        // A recorder of its own for each: one that remembers would put the old note into the new event.
+        match events::Recorder::new(self.client.clone(), reporter).publish(&event, &of).await {
+            // Who may not write events, or writes them into a namespace that goes, tells it in the status alone.
+            Err(kube::Error::Api(status)) if status.code == 403 || status.code == 404 => {
+                tracing::warn!(lan = ?lan.metadata.name, reason, status = status.message, "the event is not published");
+                Ok(())
+            }
+            answer => answer,
+        }
     }
 
     /// Makes the definitions that LANs ask for, and says by LAN what could not be made.
@@ -275,6 +370,10 @@ impl Leader {
 
 fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+fn uid(object: &DynamicObject) -> &str {
+    object.metadata.uid.as_deref().unwrap_or_default()
 }
 
 /// An object that went meanwhile needs nothing more, and one that changed is seen again.

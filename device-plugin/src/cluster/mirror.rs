@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
-use kube::core::DynamicObject;
+use k8s_openapi::api::core::v1::Node;
+use kube::core::{DynamicObject, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
@@ -15,10 +17,14 @@ use tokio::sync::watch;
 
 use super::chain;
 use super::object::{self, FoundLan};
+use crate::mirrored::Notes;
+
+const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
 /// Watches LANs and writes each into a file of its own.
 pub struct Mirror {
     client: Client,
+    node: String,
     namespaces: Vec<String>,
     dir: SafeDir,
     hearing: watch::Sender<Hearing>,
@@ -51,14 +57,36 @@ pub enum MirrorError {
     },
 }
 
+type NodeEvent = Result<Event<PartialObjectMeta<Node>>, watcher::Error>;
+
+/// What a watch has to say.
+enum Heard {
+    /// Of LANs in this namespace (`None`: in all).
+    Lans(Option<String>, Result<Event<DynamicObject>, watcher::Error>),
+    /// Of this node.
+    Node(Box<NodeEvent>),
+}
+
 impl Mirror {
-    /// Mirrors the LANs of these namespaces, or of all if there are none, into `dir`, which is made.
+    /// Mirrors the LANs of these namespaces, or of all if there are none, into `dir`, which is made, for the
+    /// node of this name.
     ///
     /// # Errors
     /// The folder cannot be made, or others than root could write to it.
-    pub fn new(client: Client, namespaces: Vec<String>, dir: PathBuf) -> Result<Self, MirrorError> {
+    pub fn new(
+        client: Client,
+        node: &str,
+        namespaces: Vec<String>,
+        dir: PathBuf,
+    ) -> Result<Self, MirrorError> {
         let dir = SafeDir::create(&dir).map_err(|source| MirrorError::Folder { dir, source })?;
-        Ok(Self { client, namespaces, dir, hearing: watch::channel(Hearing::default()).0 })
+        Ok(Self {
+            client,
+            node: node.to_owned(),
+            namespaces,
+            dir,
+            hearing: watch::channel(Hearing::default()).0,
+        })
     }
 
     /// How well the API server is heard, now and whenever that changes.
@@ -73,6 +101,29 @@ impl Mirror {
     /// # Errors
     /// The folder cannot be written to.
     pub async fn run(self) -> Result<(), MirrorError> {
+        let mut progress = Progress { hostname: self.remembered(), ..Progress::default() };
+        // First of all the node's names: a LAN that is read without them might be built on another underlay.
+        let mut node = self.node_events();
+        while let Some(event) = node.next().await {
+            if self.hear_node(&mut progress, event)? {
+                break;
+            }
+        }
+        let lans = self.lan_events();
+        progress.count = lans.len();
+        let node = node.map(|event| Heard::Node(Box::new(event))).boxed();
+        let mut events = stream::select_all(lans.into_iter().chain([node]));
+        while let Some(heard) = events.next().await {
+            match heard {
+                Heard::Lans(namespace, Ok(event)) => self.take(&mut progress, namespace, event)?,
+                Heard::Lans(_, Err(error)) => self.not_heard(&error),
+                Heard::Node(event) => drop(self.hear_node(&mut progress, *event)?),
+            }
+        }
+        Ok(())
+    }
+
+    fn lan_events(&self) -> Vec<BoxStream<'static, Heard>> {
         let resource = object::lans();
         let apis: Vec<(Option<String>, Api<DynamicObject>)> = if self.namespaces.is_empty() {
             vec![(None, Api::all_with(self.client.clone(), &resource))]
@@ -83,27 +134,61 @@ impl Mirror {
             };
             self.namespaces.iter().map(api).collect()
         };
-        let count = apis.len();
         let watches = apis.into_iter().map(|(namespace, api)| {
             let events = watch_objects(api, watcher::Config::default()).default_backoff();
-            events.map(move |event| (namespace.clone(), event)).boxed()
+            events.map(move |event| Heard::Lans(namespace.clone(), event)).boxed()
         });
-        let mut events = stream::select_all(watches);
-        let mut progress = Progress { fresh: BTreeMap::new(), complete: BTreeSet::new(), count };
-        while let Some((namespace, event)) = events.next().await {
-            match event {
-                Ok(event) => self.take(&mut progress, namespace, event)?,
-                Err(error) => {
-                    let text = chain(&error);
-                    tracing::warn!(error = text, "the API server is not heard; LANs stay as they are");
-                    self.hearing.send_modify(|hearing| {
-                        hearing.errors += 1;
-                        hearing.error = Some(text);
-                    });
-                }
+        watches.collect()
+    }
+
+    /// This node's metadata alone: the rest is large, and changes all the time.
+    fn node_events(&self) -> BoxStream<'static, NodeEvent> {
+        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
+        let api: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
+        watch_objects(api, config).default_backoff().boxed()
+    }
+
+    /// Takes in what is heard of the node, and says whether its names are known as well as they can be.
+    fn hear_node(&self, progress: &mut Progress, event: NodeEvent) -> Result<bool, MirrorError> {
+        let node = match event {
+            Ok(Event::InitApply(node) | Event::Apply(node)) => node,
+            Ok(Event::InitDone) => return Ok(true),
+            // A node that is deleted while its daemon runs keeps its name.
+            Ok(Event::Init | Event::Delete(_)) => return Ok(false),
+            Err(error) => {
+                self.not_heard(&error);
+                // Who may not read nodes, or asks a server that knows none, goes without them.
+                return Ok(is_final(&error));
+            }
+        };
+        let labels = node.metadata.labels.unwrap_or_default();
+        let hostname = labels.get(HOSTNAME_LABEL).filter(|name| **name != self.node).cloned();
+        if progress.hostname != hostname {
+            tracing::info!(node = self.node, hostname, "the node's host name");
+            progress.hostname = hostname;
+            for (key, object) in &progress.objects {
+                self.write_file(key, object, progress.hostname.as_ref())?;
             }
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// The host name that the daemon's last life knew.
+    fn remembered(&self) -> Option<String> {
+        let names = self.dir.names().unwrap_or_default();
+        names.iter().find_map(|name| {
+            let text = self.dir.read(name).ok()??;
+            Notes::of(&serde_json::from_slice(&text).ok()?).hostname
+        })
+    }
+
+    fn not_heard(&self, error: &watcher::Error) {
+        let text = chain(error);
+        tracing::warn!(error = text, "the API server is not heard; LANs stay as they are");
+        self.hearing.send_modify(|hearing| {
+            hearing.errors += 1;
+            hearing.error = Some(text);
+        });
     }
 
     fn take(
@@ -120,7 +205,7 @@ impl Mirror {
                 heard = false;
             }
             Event::InitApply(object) => {
-                if let Some(key) = self.write(&object, &mut lans)?
+                if let Some(key) = self.write(object, progress, &mut lans)?
                     && let Some(fresh) = progress.fresh.get_mut(&namespace)
                 {
                     fresh.insert(key);
@@ -128,15 +213,16 @@ impl Mirror {
             }
             Event::InitDone => {
                 let fresh = progress.fresh.remove(&namespace).unwrap_or_default();
-                self.forget_others(namespace.as_deref(), &fresh, &mut lans)?;
+                self.forget_others(namespace.as_deref(), &fresh, progress, &mut lans)?;
                 progress.complete.insert(namespace);
             }
             Event::Apply(object) => {
-                self.write(&object, &mut lans)?;
+                self.write(object, progress, &mut lans)?;
             }
             Event::Delete(object) => {
                 if let Ok(key) = object::key(&object) {
                     self.remove(&object::file_name(&key))?;
+                    progress.objects.remove(&key);
                     Arc::make_mut(&mut lans).remove(&key);
                 }
             }
@@ -158,10 +244,11 @@ impl Mirror {
 
     fn write(
         &self,
-        object: &DynamicObject,
+        mut object: DynamicObject,
+        progress: &mut Progress,
         lans: &mut Arc<BTreeMap<LanKey, FoundLan>>,
     ) -> Result<Option<LanKey>, MirrorError> {
-        let key = match object::key(object) {
+        let key = match object::key(&object) {
             Ok(key) => key,
             Err(error) => {
                 // The CRD does not let such names in; an older one may have.
@@ -169,13 +256,26 @@ impl Mirror {
                 return Ok(None);
             }
         };
-        let name = object::file_name(&key);
-        let text = object::text(object, &key);
+        self.write_file(&key, &object, progress.hostname.as_ref())?;
+        Arc::make_mut(lans).insert(key.clone(), object::found(&object, key.clone()));
+        object.metadata.managed_fields = None;
+        progress.objects.insert(key.clone(), object);
+        Ok(Some(key))
+    }
+
+    fn write_file(
+        &self,
+        key: &LanKey,
+        object: &DynamicObject,
+        hostname: Option<&String>,
+    ) -> Result<(), MirrorError> {
+        let name = object::file_name(key);
+        let notes = Notes { hostname: hostname.cloned(), mtu: object::common_mtu(object) };
+        let text = object::text(object, key, &notes);
         if self.dir.read(&name).ok().flatten().as_deref() != Some(&text) {
             self.dir.write(&name, &text, Durability::Kept).map_err(|source| self.failed(source))?;
         }
-        Arc::make_mut(lans).insert(key.clone(), object::found(object, key.clone()));
-        Ok(Some(key))
+        Ok(())
     }
 
     /// Removes the LANs that went away while nobody listened.
@@ -183,6 +283,7 @@ impl Mirror {
         &self,
         namespace: Option<&str>,
         fresh: &BTreeSet<LanKey>,
+        progress: &mut Progress,
         lans: &mut Arc<BTreeMap<LanKey, FoundLan>>,
     ) -> Result<(), MirrorError> {
         let keep: BTreeSet<_> = fresh.iter().map(object::file_name).collect();
@@ -195,8 +296,9 @@ impl Mirror {
                 self.remove(&name)?;
             }
         }
-        Arc::make_mut(lans)
-            .retain(|key, _| fresh.contains(key) || namespace.is_some_and(|n| n != key.namespace()));
+        let stays = |key: &LanKey| fresh.contains(key) || namespace.is_some_and(|n| n != key.namespace());
+        progress.objects.retain(|key, _| stays(key));
+        Arc::make_mut(lans).retain(|key, _| stays(key));
         Ok(())
     }
 
@@ -209,8 +311,24 @@ impl Mirror {
     }
 }
 
-/// How far the first lists have come, by namespace (`None`: all).
+/// Whether asking again would not help: the server answered, and does not give it.
+fn is_final(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(kube::Error::Api(status))
+    | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
+    else {
+        return false;
+    };
+    status.code == 403 || status.code == 404
+}
+
+/// What was heard so far.
+#[derive(Default)]
 struct Progress {
+    /// The node's second name.
+    hostname: Option<String>,
+    /// The LANs' objects, since their files change with the node's name.
+    objects: BTreeMap<LanKey, DynamicObject>,
+    /// How far the first lists have come, by namespace (`None`: all).
     fresh: BTreeMap<Option<String>, BTreeSet<LanKey>>,
     complete: BTreeSet<Option<String>>,
     count: usize,

@@ -8,17 +8,19 @@
 //! Each node writes what it sees into an object of its own per LAN ([`Reporter`]), on change only. One node, the
 //! leader ([`Election`]), sums them up in the LANs' status and lets go of deleted LANs ([`Leader`]).
 
+mod announce;
 mod definitions;
 mod election;
 mod leader;
 mod machines;
 mod mirror;
+mod mtu;
 mod object;
 mod pods;
 mod report;
 mod summary;
 
-pub use election::{Election, Timing};
+pub use election::{Election, LEASE, Timing};
 pub use leader::Leader;
 pub(crate) use machines::Machines;
 pub use mirror::{Hearing, Mirror, MirrorError};

@@ -2,7 +2,10 @@
 
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use lan::{LanKey, LanKeyError, LanSpec};
+use net_types::Mtu;
 use serde_json::{Map, Value, json};
+
+use crate::mirrored::Notes;
 
 /// What the rest of the daemon must know of an object beside its specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,13 +58,21 @@ pub(super) fn found(object: &DynamicObject, key: LanKey) -> FoundLan {
     }
 }
 
+/// The MTU that all nodes have room for, as the leader found it out.
+pub(super) fn common_mtu(object: &DynamicObject) -> Option<Mtu> {
+    if !object.data["spec"]["mtu"].is_null() {
+        return None;
+    }
+    Mtu::try_from(object.data["status"]["mtu"].as_u64()?).ok()
+}
+
 /// The text of a LAN's file: the object without what changes without meaning anything to a node (its
 /// status, its managers), so that the file is written when the LAN changes and not otherwise.
 ///
 /// Files are read strictly. Fields that this version does not know, of an object that a newer API server
 /// accepted, are therefore left out; a specification that cannot be read at all stays as it is, for the
 /// reader of the file to say what is wrong with it.
-pub(super) fn text(object: &DynamicObject, key: &LanKey) -> Vec<u8> {
+pub(super) fn text(object: &DynamicObject, key: &LanKey, notes: &Notes) -> Vec<u8> {
     let raw = object.data.get("spec").cloned().unwrap_or(Value::Null);
     let spec = match serde_json::from_value::<LanSpec>(raw.clone()) {
         Ok(spec) => serde_json::to_value(spec).unwrap_or(raw),
@@ -76,6 +87,10 @@ pub(super) fn text(object: &DynamicObject, key: &LanKey) -> Vec<u8> {
     }
     if let Some(created) = &object.metadata.creation_timestamp {
         metadata.insert("creationTimestamp".to_owned(), json!(created));
+    }
+    let annotations = notes.annotations();
+    if !annotations.is_empty() {
+        metadata.insert("annotations".to_owned(), Value::Object(annotations));
     }
     let file = json!({
         "apiVersion": "lan.k8slan.io/v1beta1",
@@ -114,7 +129,7 @@ mod tests {
         let object = object(spec);
         let key = key(&object).unwrap();
         assert_eq!(file_name(&key), "k8slan-system.lan.test.yaml");
-        let text = String::from_utf8(text(&object, &key)).unwrap();
+        let text = String::from_utf8(text(&object, &key, &Notes::default())).unwrap();
         assert!(!text.contains("managedFields") && !text.contains("status"), "{text}");
         let mut documents = read(&text);
         assert_eq!(documents.len(), 1, "{documents:?}");
@@ -147,6 +162,19 @@ mod tests {
         let Document::Broken { key, message } = read_back(wrong) else { panic!("broken") };
         assert_eq!(key.unwrap().to_string(), "k8slan-system/lan.test");
         assert!(message.contains("line ") && !message.contains("line 1,"), "{message}");
+    }
+
+    #[test]
+    fn what_the_cluster_knows_stands_in_the_file() {
+        let mut object = object(spec());
+        object.data["status"] = json!({ "mtu": 1426 });
+        let notes = Notes { hostname: Some("worker1".into()), mtu: common_mtu(&object) };
+        let text = String::from_utf8(text(&object, &key(&object).unwrap(), &notes)).unwrap();
+        assert_eq!(Notes::of(&serde_json::from_str(&text).unwrap()), notes);
+        assert!(matches!(read(&text).as_slice(), [Document::Lan { .. }]), "{text}");
+        // What the author asks for is in the specification.
+        object.data["spec"]["mtu"] = json!(1400);
+        assert_eq!(common_mtu(&object), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kube::api::{Patch, PatchParams};
+use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
 use lan::{LanKey, LanNode, LanNodeSpec, Report, SpokeUse};
 use serde_json::{Value, json};
@@ -29,6 +29,10 @@ pub struct LanReport {
     pub underlay: Option<String>,
     /// Its MTU here.
     pub mtu: Option<u32>,
+    /// The largest MTU that its underlay has room for.
+    pub room: Option<u32>,
+    /// Whether it has a part on this node at all.
+    pub takes_part: bool,
     /// Who is attached here.
     pub attachments: Vec<SpokeUse>,
 }
@@ -66,7 +70,8 @@ impl Reporter {
 
     /// Writes what changed, for ever. Objects go with their LAN, whose dependents they are.
     pub async fn run(mut self) {
-        let mut written: BTreeMap<(LanKey, String), Value> = BTreeMap::new();
+        // What the node last said of each LAN; `None`: nothing, and nothing is there.
+        let mut written: BTreeMap<(LanKey, String), Option<Value>> = BTreeMap::new();
         let mut retry = FIRST_RETRY;
         loop {
             let reports = Arc::clone(&self.reports.borrow_and_update());
@@ -75,7 +80,8 @@ impl Reporter {
             let wanted: BTreeMap<_, _> = lans
                 .values()
                 .filter_map(|lan| {
-                    let object = object(&self.node, lan, reports.get(&lan.key)?);
+                    let report = reports.get(&lan.key)?;
+                    let object = report.takes_part.then(|| object(&self.node, lan, report));
                     Some(((lan.key.clone(), lan.uid.clone()), object))
                 })
                 .collect();
@@ -84,7 +90,7 @@ impl Reporter {
                 if written.get(&key) == Some(&object) {
                     continue;
                 }
-                match self.write(&key.0, &object).await {
+                match self.write(&key.0, object.as_ref()).await {
                     Ok(()) => {
                         written.insert(key, object);
                     }
@@ -111,9 +117,15 @@ impl Reporter {
         }
     }
 
-    async fn write(&self, lan: &LanKey, object: &Value) -> Result<(), kube::Error> {
+    async fn write(&self, lan: &LanKey, object: Option<&Value>) -> Result<(), kube::Error> {
         let api: Api<LanNode> = Api::namespaced(self.client.clone(), lan.namespace());
         let name = object_name(lan.name(), &self.node);
+        let Some(object) = object else {
+            return match api.delete(&name, &DeleteParams::default()).await {
+                Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+                answer => answer.map(drop),
+            };
+        };
         api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await?;
         Ok(())
     }
@@ -143,6 +155,7 @@ fn object(node: &str, lan: &FoundLan, report: &LanReport) -> Value {
         ready: report.ready.clone(),
         underlay: report.underlay.clone(),
         mtu: report.mtu.map(i64::from),
+        room: report.room.map(i64::from),
         attachments,
     };
     json!({

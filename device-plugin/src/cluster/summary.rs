@@ -1,5 +1,7 @@
 //! What all nodes together say of a LAN. Pure: the leader reads objects, asks here, and writes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use lan::{Condition, LanNodeSpec, LanStatus};
 
 /// A deleted LAN waits for its last attachment only while this stands on it.
@@ -21,6 +23,10 @@ pub struct Seen<'a> {
     pub status: Option<&'a LanStatus>,
     /// What is wrong with the NetworkAttachmentDefinitions that it asks for; `None`: it asks for none.
     pub definitions: Option<Vec<String>>,
+    /// The MTU that it has on every node.
+    pub mtu: Option<i64>,
+    /// Whether its author asks for that one.
+    pub mtu_is_asked_for: bool,
     /// What the nodes say of it. A node that is not alive speaks no more.
     pub nodes: Vec<&'a LanNodeSpec>,
 }
@@ -32,6 +38,8 @@ pub struct Summary {
     pub status: LanStatus,
     /// Whether a deleted LAN may go.
     pub release: bool,
+    /// What a condition that does not hold is about, by its kind: nodes, or texts.
+    pub details: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
 /// Sums up. `now` is the time of conditions that change, RFC 3339.
@@ -43,7 +51,7 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
     let ready = nodes.iter().filter(|node| node.ready.holds).count();
     let accepted = accepted(&nodes);
     let readiness = readiness(&nodes, ready);
-    let uniform = uniform(&nodes);
+    let uniform = uniform(&nodes, seen);
     let mut users: Vec<String> = nodes
         .iter()
         .flat_map(|node| {
@@ -106,11 +114,18 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
         conditions,
         nodes: Some(format!("{ready}/{}", nodes.len())),
         reason,
-        mtu: nodes.iter().filter_map(|node| node.mtu).min(),
+        mtu: seen.mtu,
         attachments: Some(i64::try_from(users.len()).unwrap_or(i64::MAX)),
         waiting_for: if seen.deleting && !release { users } else { Vec::new() },
     };
-    Summary { status, release }
+    let failing = nodes.iter().filter(|node| !node.ready.holds).map(|node| node.node.clone()).collect();
+    let refusal = nodes.iter().find(|node| !node.accepted.holds).map(|node| node.accepted.message.clone());
+    let details = BTreeMap::from([
+        ("Ready", failing),
+        ("Accepted", refusal.into_iter().collect()),
+        ("NetworkAttachments", seen.definitions.iter().flatten().cloned().collect()),
+    ]);
+    Summary { status, release, details }
 }
 
 struct State {
@@ -146,16 +161,33 @@ fn readiness(nodes: &[&LanNodeSpec], ready: usize) -> State {
     state("False", &first.ready.reason, some_of(&waiting))
 }
 
-fn uniform(nodes: &[&LanNodeSpec]) -> State {
-    let with: Vec<_> = nodes.iter().filter_map(|node| Some((node.node.as_str(), node.mtu?))).collect();
-    let (least, most) = (with.iter().min_by_key(|(_, mtu)| mtu), with.iter().max_by_key(|(_, mtu)| mtu));
-    match (least, most) {
-        (Some((small, least)), Some((large, most))) if least != most => state(
-            "False",
-            "UnequalMtu",
+/// Whether one MTU suits all nodes. What the author asks for and a node has no room for, that node says itself.
+fn uniform(nodes: &[&LanNodeSpec], seen: &Seen<'_>) -> State {
+    let rooms: Vec<_> =
+        nodes.iter().filter_map(|node| Some((node.node.as_str(), node.room.or(node.mtu)?))).collect();
+    let (least, most) = (rooms.iter().min_by_key(|(_, mtu)| mtu), rooms.iter().max_by_key(|(_, mtu)| mtu));
+    match (least, most, seen.mtu) {
+        (Some((small, least)), Some((large, most)), Some(mtu)) if least != most && !seen.mtu_is_asked_for => {
+            let waits = if mtu < *least {
+                "; it rises when all have had room for more for ten minutes".to_owned()
+            } else {
+                format!(
+                    "; raise the underlay's MTU on {small} for more, or set spec.mtu to {mtu} if that is enough"
+                )
+            };
+            state(
+                "False",
+                "UnequalMtu",
+                format!(
+                    "{small} has room for {least}, {large} for {most}: the LAN has {mtu} on every node{waits}"
+                ),
+            )
+        }
+        (Some((_, least)), _, Some(mtu)) if mtu < *least && !seen.mtu_is_asked_for => state(
+            "True",
+            "Rising",
             format!(
-                "{small} has {least} and {large} has {most}: large frames between them are lost; set spec.mtu to {least}, \
-                 or raise the underlay's MTU on {small}"
+                "all nodes have room for {least}: the LAN's MTU rises when they have had it for ten minutes"
             ),
         ),
         _ => state("True", "Uniform", String::new()),
@@ -189,12 +221,14 @@ mod tests {
             ready: report(true, "Built", ""),
             underlay: Some("eth1".into()),
             mtu: Some(mtu),
+            room: Some(mtu),
             attachments: Vec::new(),
         }
     }
 
     fn of(nodes: &[LanNodeSpec], edit: impl FnOnce(&mut Seen<'_>)) -> Summary {
-        let mut seen = Seen { generation: 1, nodes: nodes.iter().collect(), ..Seen::default() };
+        let mtu = nodes.iter().filter_map(|node| node.room).min();
+        let mut seen = Seen { generation: 1, nodes: nodes.iter().collect(), mtu, ..Seen::default() };
         edit(&mut seen);
         summarize(&seen, "2026-11-21T08:00:00Z")
     }
@@ -247,12 +281,20 @@ mod tests {
     }
 
     #[test]
-    fn unequal_mtus_give_the_least_and_say_whose() {
-        let summary = of(&[node("a", 8926), node("b", 1426), node("c", 8926)], |_| {});
+    fn unequal_mtus_are_told_with_whose_they_are() {
+        let nodes = [node("a", 8926), node("b", 1426), node("c", 8926)];
+        let summary = of(&nodes, |_| {});
         assert_eq!(summary.status.mtu, Some(1426));
         let (status, reason, message) = condition(&summary, "MtuUniform");
         assert_eq!((status, reason), ("False", "UnequalMtu"));
-        assert!(message.contains("b has 1426") && message.contains("set spec.mtu to 1426"), "{message}");
+        assert!(
+            message.contains("b has room for 1426") && message.contains("the LAN has 1426 on every node"),
+            "{message}"
+        );
+        let asked = of(&nodes, |seen| seen.mtu_is_asked_for = true);
+        assert_eq!(condition(&asked, "MtuUniform").0, "True");
+        let rising = of(&nodes[..1], |seen| seen.mtu = Some(1426));
+        assert_eq!(condition(&rising, "MtuUniform").1, "Rising");
     }
 
     #[test]

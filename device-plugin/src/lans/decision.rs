@@ -1,7 +1,7 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lan::{Lan, LanKey, NetnsName, Verdict};
-use net_types::SpokeName;
+use net_types::{Attach, SpokeName};
 
 use super::Declared;
 
@@ -30,6 +30,9 @@ pub(crate) struct Refusal {
     pub(crate) reason: &'static str,
     /// For people.
     pub(crate) message: String,
+    /// The spokes that it names and no accepted LAN has. Nobody can be attached to them, but pods that ask for
+    /// them wait for this LAN, and are told so.
+    pub(crate) spokes: BTreeMap<SpokeName, Attach>,
 }
 
 /// What is to become of a namespace.
@@ -100,23 +103,44 @@ fn verdicts(
         Some((rank, lan))
     });
     let verdicts = lan::decide(ranked);
-    let refusal = |reason, message| Err(Refusal { reason, message });
-    declared
+    let refusal = |reason, message, spokes| Err(Refusal { reason, message, spokes });
+    let mut outcomes: BTreeMap<LanKey, Result<Lan, Refusal>> = declared
         .lans
         .iter()
         .map(|(key, declaration)| {
+            let of = |lan: &Lan| lan.spokes.iter().map(|(name, how)| (name.clone(), how.attach)).collect();
             let outcome = match (&declaration.lan, verdicts.get(key)) {
                 (Ok(lan), Some(Verdict::Accepted)) => Ok(lan.clone()),
-                (Ok(_), Some(Verdict::Refused(conflicts))) => {
+                (Ok(lan), Some(Verdict::Refused(conflicts))) => {
                     let conflicts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
-                    refusal("Conflict", conflicts.join("; "))
+                    refusal("Conflict", conflicts.join("; "), of(lan))
                 }
-                (Ok(_), None) => refusal("Conflict", "it was not decided on".to_owned()),
-                (Err(message), _) => refusal("Invalid", message.clone()),
+                (Ok(lan), None) => refusal("Conflict", "it was not decided on".to_owned(), of(lan)),
+                (Err(mistaken), _) => {
+                    let spokes = mistaken.spokes.iter().map(|name| (name.clone(), Attach::Macvtap)).collect();
+                    refusal("Invalid", mistaken.message.clone(), spokes)
+                }
             };
             (key.clone(), outcome)
         })
-        .collect()
+        .collect();
+    // A spoke has one LAN that it waits for: an accepted one, or else the first that names it.
+    let accepted = outcomes.values().flatten().flat_map(|lan| lan.spokes.keys());
+    let mut taken: BTreeSet<SpokeName> = accepted.cloned().collect();
+    for refusal in outcomes.values_mut().filter_map(|outcome| outcome.as_mut().err()) {
+        refusal.spokes.retain(|name, _| taken.insert(name.clone()));
+    }
+    outcomes
+}
+
+impl Decisions {
+    /// Every spoke that a LAN names.
+    pub(crate) fn spokes(&self) -> impl Iterator<Item = &SpokeName> {
+        self.lans.values().flat_map(|lan| match lan {
+            Ok(lan) => Box::new(lan.spokes.keys()) as Box<dyn Iterator<Item = &SpokeName>>,
+            Err(refusal) => Box::new(refusal.spokes.keys()),
+        })
+    }
 }
 
 /// How much of a LAN is new on this node: 0 where all that it claims is what it has, 1 where something of
@@ -143,7 +167,7 @@ mod tests {
     use lan::LanSpec;
 
     use super::*;
-    use crate::lans::{Declaration, Note};
+    use crate::lans::{Declaration, Mistaken, Note};
 
     /// What is declared and what stands, before it is decided on.
     #[derive(Default)]
@@ -172,7 +196,7 @@ mod tests {
         }
 
         fn broken(mut self, name: &str) -> Self {
-            let lan = Err("vni: nonsense".to_owned());
+            let lan = Err("vni: nonsense".to_owned().into());
             self.declared
                 .lans
                 .insert(key(name), Declaration { source: name.into(), created: None, generation: None, lan });
@@ -270,6 +294,28 @@ mod tests {
         assert_eq!(world.goal("n"), Goal::Leave("vni: nonsense".into()));
         // Unless a good one needs what it has.
         assert_eq!(world.declare("b", "m", 1, &[]).goal("n"), Goal::Remove);
+    }
+
+    #[test]
+    fn a_refused_lans_spokes_wait_for_it_unless_another_has_them() {
+        let mut world = World::default()
+            .declare("a", "n", 1, &["p"])
+            .declare("b", "m", 1, &["p", "q", "r"])
+            .declare("c", "n", 9, &["r", "s"])
+            .broken("d");
+        let mistaken =
+            Mistaken { message: "vni".into(), spokes: ["s", "t"].map(|s| s.parse().unwrap()).into() };
+        world.declared.lans.get_mut(&key("d")).unwrap().lan = Err(mistaken);
+        let decisions = world.decide();
+        let spokes = |name: &str| -> Vec<String> {
+            let refusal = decisions.lans[&key(name)].as_ref().unwrap_err();
+            refusal.spokes.keys().map(ToString::to_string).collect()
+        };
+        assert_eq!(
+            (spokes("b"), spokes("c"), spokes("d")),
+            (vec!["q".into(), "r".into()], vec!["s".into()], vec!["t".into()])
+        );
+        assert_eq!(decisions.spokes().count(), 5);
     }
 
     #[test]

@@ -1,6 +1,7 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lan::{Lan, LanKey};
+use net_types::SpokeName;
 
 /// The LANs that somebody asked for, from wherever they come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,7 +26,22 @@ pub(crate) struct Declaration {
     /// Which version of its object this is.
     pub(crate) generation: Option<i64>,
     /// What it is, or everything that is wrong with it.
-    pub(crate) lan: Result<Lan, String>,
+    pub(crate) lan: Result<Lan, Mistaken>,
+}
+
+/// A declaration that cannot be built.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mistaken {
+    /// Everything that is wrong with it.
+    pub(crate) message: String,
+    /// The spokes that it names all the same.
+    pub(crate) spokes: BTreeSet<SpokeName>,
+}
+
+impl From<String> for Mistaken {
+    fn from(message: String) -> Self {
+        Self { message, ..Self::default() }
+    }
 }
 
 /// Something about a place that LANs are read from.

@@ -16,6 +16,6 @@ mod report;
 mod taps;
 mod underlay;
 
-pub(crate) use declared::{Declaration, Declared, Note};
+pub(crate) use declared::{Declaration, Declared, Mistaken, Note};
 pub(crate) use namespaces::NETNS_DIR;
 pub(crate) use pass::{Dirty, NodeLans, Outcome};

@@ -102,7 +102,7 @@ impl NodeLans {
     pub(crate) fn pass(&mut self, declared: &Declared, dirty: &Dirty) -> Result<Outcome> {
         self.look(dirty)?;
         let mut decisions = self.decide(declared);
-        self.taps.assign(decisions.lans.values().flatten().flat_map(|lan| lan.spokes.keys()))?;
+        self.taps.assign(decisions.spokes())?;
 
         // Nobody is let into what is about to go.
         let mut report = Report::new(&self.node, declared);
@@ -128,8 +128,11 @@ impl NodeLans {
         self.waiting.extend(going);
         let users: BTreeMap<SpokeName, String> =
             self.in_use().into_iter().map(|used| (used.spoke, used.who)).collect();
-        let status =
-            report.finish(&decisions, |spoke| (self.records.get(spoke).cloned(), users.get(spoke).cloned()));
+        let status = report.finish(
+            &decisions,
+            |spoke| (self.records.get(spoke).cloned(), users.get(spoke).cloned()),
+            |spoke| self.taps.get(spoke),
+        );
 
         let wanted: BTreeSet<&NetnsName> = decisions.namespaces.keys().collect();
         if let Err(error) = self.namespaces.forget_empty(|name| wanted.contains(name)) {

@@ -258,7 +258,7 @@ mod tests {
     fn what_is_left_as_it_stands_takes_nobody_in() {
         let there = wanted(&decisions(&[lan("a", "n", &["p"])], &[]), &[], &Records::new(), Some(1426));
         let mut left = decisions(&[], &[("n", Goal::Leave("vni: nonsense".into()))]);
-        let refusal = Refusal { reason: "Invalid", message: "vni: nonsense".into() };
+        let refusal = Refusal { reason: "Invalid", message: "vni: nonsense".into(), spokes: BTreeMap::new() };
         left.lans.insert(key("a"), Err(refusal));
         for in_use in [&[][..], &[used("p", "n", "a")]] {
             let records = wanted(&left, in_use, &there, None);

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use lan::{Lan, LanKey, NetnsName, Obstacle, Plan, SpokeRecord, SpokeState, Step};
+use lan::{Lan, LanKey, NetnsName, Obstacle, Plan, SpokeRecord, SpokeState, Step, TapIndex};
 use net_types::{Mtu, SpokeName};
 
-use super::decision::{Decisions, Goal};
+use super::decision::{Decisions, Goal, Refusal};
 use super::underlay::Underlay;
 use super::{Declaration, Declared};
 use crate::status::{Condition, LanStatus, NodeStatus, SpokeStatus};
@@ -17,11 +17,18 @@ pub(super) struct LanState {
     message: String,
 }
 
+/// What is known of the underlay.
+#[derive(Clone, Debug, Default)]
+struct Below {
+    name: Option<String>,
+    room: Option<Mtu>,
+}
+
 /// Collects what a pass found, for the status.
 pub(super) struct Report {
     status: NodeStatus,
     sources: BTreeMap<LanKey, (String, Option<i64>)>,
-    states: BTreeMap<LanKey, (LanState, Option<String>)>,
+    states: BTreeMap<LanKey, (LanState, Below)>,
     /// Namespaces that go or stay as they are, with their LANs and why they are still there.
     others: Vec<(NetnsName, Option<LanKey>, &'static str, String)>,
     failed: BTreeMap<SpokeName, String>,
@@ -86,8 +93,11 @@ impl Report {
 
     /// Takes in what became of an accepted LAN.
     pub(super) fn state(&mut self, lan: &Lan, state: LanState, underlay: Option<&Underlay>) {
-        let underlay = underlay.map(|underlay| underlay.name.to_string());
-        self.states.insert(lan.key.clone(), (state, underlay));
+        let below = Below {
+            name: underlay.map(|underlay| underlay.name.to_string()),
+            room: underlay.and_then(|underlay| underlay.room(lan)),
+        };
+        self.states.insert(lan.key.clone(), (state, below));
     }
 
     /// Takes in what is left of a namespace that should go.
@@ -129,11 +139,12 @@ impl Report {
         })
     }
 
-    /// The status. `spoke` tells the record of a spoke and who uses it.
+    /// The status. `spoke` tells the record of a spoke and who uses it, `tap` its index.
     pub(super) fn finish(
         mut self,
         decisions: &Decisions,
         spoke: impl Fn(&SpokeName) -> (Option<SpokeRecord>, Option<String>),
+        tap: impl Fn(&SpokeName) -> Option<TapIndex>,
     ) -> NodeStatus {
         for (key, lan) in &decisions.lans {
             let status = match lan {
@@ -161,7 +172,8 @@ impl Report {
                         ],
                         underlay: None,
                         mtu: None,
-                        spokes: Vec::new(),
+                        room: None,
+                        spokes: refused_spokes(refusal, &spoke, &tap),
                     }
                 }
             };
@@ -180,6 +192,7 @@ impl Report {
                 ],
                 underlay: None,
                 mtu: None,
+                room: None,
                 spokes: Vec::new(),
             });
         }
@@ -201,7 +214,8 @@ impl Report {
         spoke: &impl Fn(&SpokeName) -> (Option<SpokeRecord>, Option<String>),
     ) -> LanStatus {
         let nothing = || LanState::not_ready("Waiting", "not looked at yet".to_owned());
-        let (mut state, underlay) = self.states.get(&lan.key).cloned().unwrap_or_else(|| (nothing(), None));
+        let (mut state, below) =
+            self.states.get(&lan.key).cloned().unwrap_or_else(|| (nothing(), Below::default()));
         for (netns, owner, _, why) in &self.others {
             if owner.as_ref() == Some(&lan.key) {
                 state.message.push_str(&format!("; its former namespace {netns}: {why}"));
@@ -233,9 +247,29 @@ impl Report {
                 Condition::new("Accepted", true, "Accepted", "its values are good and its own".to_owned()),
                 Condition::new("Ready", state.ready, state.reason, state.message),
             ],
-            underlay,
+            underlay: below.name,
             mtu: state.mtu,
+            room: below.room,
             spokes: spokes.collect(),
         }
     }
+}
+
+/// Known, so that the kubelet says to a pod that asks for one that it is there and not to be had.
+fn refused_spokes(
+    refusal: &Refusal,
+    spoke: &impl Fn(&SpokeName) -> (Option<SpokeRecord>, Option<String>),
+    tap: &impl Fn(&SpokeName) -> Option<TapIndex>,
+) -> Vec<SpokeStatus> {
+    let spokes = refusal.spokes.iter().filter_map(|(name, attach)| {
+        Some(SpokeStatus {
+            name: name.clone(),
+            attach: *attach,
+            tap_index: tap(name)?,
+            ready: false,
+            reason: Some(format!("its LAN is not accepted: {}", refusal.message)),
+            used_by: spoke(name).1,
+        })
+    });
+    spokes.collect()
 }

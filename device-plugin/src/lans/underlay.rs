@@ -51,6 +51,11 @@ impl Underlay {
         lan.mtu_on(link.mtu).map_err(|error| ("NoRoom", format!("underlay {}: {error}", self.name)))
     }
 
+    /// The largest MTU that the LAN could have.
+    pub(super) fn room(&self, lan: &Lan) -> Option<Mtu> {
+        lan.room_on(self.link.as_ref()?.mtu)
+    }
+
     /// What keeps frames from crossing although the LAN is built.
     pub(super) fn complaint(&self) -> Option<String> {
         let link = self.link.as_ref()?;

@@ -3,6 +3,8 @@
 
 mod daemon;
 mod definitions;
+mod events;
+mod lans;
 mod mirror;
 mod real_server;
 mod site;
@@ -19,7 +21,9 @@ fn main() -> ExitCode {
     let mut trials = mirror::trials();
     trials.extend(status::trials());
     trials.extend(definitions::trials());
+    trials.extend(events::trials());
     trials.extend(daemon::trials());
+    trials.extend(lans::trials());
     trials.extend(two_processes::trials());
     trials.extend(sweep::trials());
     trials.extend(real_server::trials());

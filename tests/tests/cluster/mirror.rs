@@ -26,6 +26,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         what_went_while_nobody_listened_goes,
         only_the_named_namespaces,
         a_status_writes_no_file,
+        the_nodes_host_name_stands_in_the_files,
+        no_lan_is_read_before_the_node_has_its_names,
     ]
 }
 
@@ -48,7 +50,7 @@ fn start(server: &ApiServer, dir: &Path, namespaces: &[&str]) -> Result<Running,
     let background = Background::new();
     let client = background.client(&server.url());
     let namespaces = namespaces.iter().map(|&n| n.to_owned()).collect();
-    let mirror = Mirror::new(client, namespaces, dir.to_owned())?;
+    let mirror = Mirror::new(client, "worker1", namespaces, dir.to_owned())?;
     let hearing = mirror.hearing();
     background.runtime().spawn(async move {
         if let Err(error) = mirror.run().await {
@@ -224,5 +226,50 @@ fn a_status_writes_no_file() -> Outcome {
     server.put("lans", lan("a", "two", 2));
     files(dir.path(), &["a.one", "a.two"], SOON)?;
     check!(inode()? == before, "the file was written again");
+    Ok(())
+}
+
+fn node(hostname: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": { "name": "worker1", "labels": { "kubernetes.io/hostname": hostname } },
+    })
+}
+
+fn the_nodes_host_name_stands_in_the_files() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("nodes", node("worker1"));
+    server.put("lans", lan("a", "one", 1));
+    let running = start(&server, dir.path(), &[])?;
+    files(dir.path(), &["a.one"], SOON)?;
+    let text = std::fs::read_to_string(dir.path().join("a.one.yaml"))?;
+    check!(!text.contains("hostname"), "it is the node's name: {text}");
+    // It changes while the daemon runs.
+    server.put("nodes", node("host-1"));
+    contains(dir.path(), "a.one", r#""lan.k8slan.io/hostname": "host-1""#)?;
+    // A daemon that may not read nodes goes on with what the last one knew.
+    drop(running);
+    server.fault(|faults| faults.errors = vec![("/nodes".into(), 403)]);
+    server.put("lans", lan("a", "two", 2));
+    let _running = start(&server, dir.path(), &[])?;
+    contains(dir.path(), "a.two", r#""lan.k8slan.io/hostname": "host-1""#)?;
+    contains(dir.path(), "a.one", r#""lan.k8slan.io/hostname": "host-1""#)?;
+    Ok(())
+}
+
+fn no_lan_is_read_before_the_node_has_its_names() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.fault(|faults| faults.errors = vec![("/nodes".into(), 500)]);
+    server.put("nodes", node("host-1"));
+    server.put("lans", lan("a", "one", 1));
+    let running = start(&server, dir.path(), &[])?;
+    is_shown(&running)?;
+    check!(names(dir.path()).is_empty(), "a LAN is there without the node's names");
+    server.fault(|faults| faults.errors.clear());
+    eventually(LATER, || match names(dir.path()).len() {
+        1 => Ok(()),
+        count => Err(format!("{count} files")),
+    })?;
+    contains(dir.path(), "a.one", "host-1")?;
     Ok(())
 }

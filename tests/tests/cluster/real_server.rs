@@ -1,7 +1,8 @@
 //! Kubernetes' own server of custom resources: it takes the CRDs, and what the daemon writes.
 //!
 //! `apiextensions-apiserver` is looked for in `PATH` and where `go install k8s.io/apiextensions-apiserver@v0.34.2` puts
-//! it. It keeps its objects in etcd, and knows neither nodes nor leases: for those there is the double.
+//! it. It keeps its objects in etcd, which `tests/packages.sh` unpacks, and knows neither nodes nor leases: for those
+//! there is the double.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -56,6 +57,15 @@ fn server_program() -> Result<PathBuf, Stop> {
     }
 }
 
+fn etcd_program() -> Result<PathBuf, Stop> {
+    let unpacked = testnet::workspace().join("target/etcd/usr/bin/etcd");
+    if unpacked.is_file() {
+        return Ok(unpacked);
+    }
+    needs("etcd")?;
+    Ok(PathBuf::from("etcd"))
+}
+
 /// A certificate of the group that may do everything.
 fn credentials(dir: &Path) -> Result<(), Stop> {
     // Without extensions it would be a certificate of version 1, which rustls does not take.
@@ -90,7 +100,7 @@ fn free_port() -> std::io::Result<u16> {
 
 fn start(dir: &Path) -> Result<(Running, Running, Value), Stop> {
     let program = server_program()?;
-    needs("etcd")?;
+    let etcd_program = etcd_program()?;
     needs("openssl")?;
     credentials(dir)?;
     let (client, peer, port) = (free_port()?, free_port()?, free_port()?);
@@ -100,7 +110,7 @@ fn start(dir: &Path) -> Result<(Running, Running, Value), Stop> {
     let cluster = format!("default={peer}");
     let etcd = run(
         &etcd_dir,
-        Path::new("etcd"),
+        &etcd_program,
         &[
             "--data-dir",
             "data",
@@ -196,21 +206,28 @@ fn the_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
         runtime.block_on(lans.patch("one", &PatchParams::apply("test"), &Patch::Apply(object)))
     };
     let made = eventually(LIMIT, || apply(&object).map_err(|error| error.to_string()))?;
-    for (field, value) in
-        [("attach", json!("macvtap")), ("deletionPolicy", json!("WhenUnused")), ("vxlanPort", json!(4789))]
-    {
-        check!(made.data["spec"][field] == value, "default of {field}: {:?}", made.data);
-    }
-    for (field, value, words) in
-        [("vni", json!(2), "vni cannot be changed"), ("ns", json!("other"), "ns cannot be changed")]
-    {
-        let before = std::mem::replace(&mut object["spec"][field], value);
+    defaults(&made.data["spec"])?;
+    for (edit, message) in mistakes() {
+        let before = object["spec"].clone();
+        for (field, value) in edit.as_object().into_iter().flatten() {
+            match value {
+                Value::Null => drop(object["spec"].as_object_mut().unwrap().remove(field)),
+                value => object["spec"][field] = value.clone(),
+            }
+        }
         let error = apply(&object).err().map(|error| error.to_string()).unwrap_or_default();
-        check!(error.contains(words), "{field}: {error}");
-        object["spec"][field] = before;
+        check!(error.contains(message), "{edit}: {error}");
+        object["spec"] = before;
     }
+    let long = lan::LanKey::MAX_NAME + 1;
+    let mut named = object.clone();
+    named["metadata"]["name"] = json!("l".repeat(long));
+    let refused =
+        runtime.block_on(lans.patch(&"l".repeat(long), &PatchParams::apply("test"), &Patch::Apply(&named)));
+    let error = refused.err().map(|error| error.to_string()).unwrap_or_default();
+    check!(error.contains("metadata.name takes 180 characters at most"), "{error}");
 
-    let mirror = Mirror::new(client.clone(), Vec::new(), dir.path().join("lans"))?;
+    let mirror = Mirror::new(client.clone(), "worker1", Vec::new(), dir.path().join("lans"))?;
     let said = |reason: &str| Report { holds: true, reason: reason.into(), message: String::new() };
     let report = LanReport {
         generation: Some(1),
@@ -218,6 +235,8 @@ fn the_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
         ready: said("Built"),
         underlay: Some("eth1".into()),
         mtu: Some(1426),
+        room: Some(1426),
+        takes_part: true,
         attachments: Vec::new(),
     };
     let (_reports, receiver) =
@@ -230,5 +249,110 @@ fn the_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
     })?;
     check!(found.data["spec"]["mtu"] == 1426 && found.data["spec"]["underlay"] == "eth1", "{:?}", found.data);
     check!(dir.path().join("lans/a.one.yaml").is_file(), "the mirror has the LAN");
+
+    // What the leader writes, and what a person then sees.
+    let ready = lan::Condition {
+        kind: "Ready".into(),
+        status: "False".into(),
+        reason: "UnderlayMissing".into(),
+        message: "worker1: underlay eth1 is missing".into(),
+        last_transition_time: "2026-11-21T08:00:00Z".into(),
+        observed_generation: Some(1),
+    };
+    let accepted = lan::Condition {
+        kind: "Accepted".into(),
+        status: "True".into(),
+        reason: "Accepted".into(),
+        ..ready.clone()
+    };
+    let status = lan::LanStatus {
+        observed_generation: Some(1),
+        conditions: vec![accepted, ready],
+        nodes: Some("0/1".into()),
+        reason: Some("UnderlayMissing".into()),
+        ..lan::LanStatus::default()
+    };
+    let patch = json!({
+        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "metadata": { "name": "one", "namespace": "a" },
+        "status": status,
+    });
+    let params = PatchParams::apply("k8slan-leader").force();
+    runtime.block_on(lans.patch_status("one", &params, &Patch::Apply(&patch)))?;
+    let shown = |plural: &str| -> Result<(Vec<String>, Vec<Value>), Stop> {
+        let request = hyper::Request::get(format!("/apis/lan.k8slan.io/v1beta1/namespaces/a/{plural}"))
+            .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
+            .body(Vec::new())
+            .map_err(|error| Stop::Failed(error.to_string()))?;
+        let table: Value = runtime.block_on(client.request(request))?;
+        let columns = table["columnDefinitions"].as_array().into_iter().flatten();
+        let names = columns.map(|column| column["name"].as_str().unwrap_or_default().to_owned()).collect();
+        Ok((names, table["rows"][0]["cells"].as_array().cloned().unwrap_or_default()))
+    };
+    let (names, cells) = shown("lans")?;
+    check!(
+        names == ["Name", "Accepted", "Ready", "Nodes", "Reason", "Ns", "VNI", "Spokes", "Age"],
+        "{names:?}"
+    );
+    let wanted = json!(["one", "True", "False", "0/1", "UnderlayMissing", "n1", 1]);
+    check!(cells.len() == 9 && json!(cells[..7]) == wanted, "{cells:?}");
+    let (names, cells) = shown("lannodes")?;
+    check!(names == ["Name", "LAN", "Node", "Ready", "Reason", "Underlay", "MTU"], "{names:?}");
+    check!(
+        json!(cells) == json!(["one.worker1", "one", "worker1", true, "Built", "eth1", 1426]),
+        "{cells:?}"
+    );
     Ok(())
+}
+
+/// Every default, and that nothing else is filled in.
+fn defaults(spec: &Value) -> Result<(), Stop> {
+    let wanted = json!({
+        "ns": "n1", "bridge": "br", "vxlan": "vx", "vni": 1, "defaultVxlanDev": "eth1", "spokes": ["s1"],
+        "vxlanGrp": "ff02::14", "vxlanPort": 4789, "attach": "macvtap", "mode": "passthru",
+        "deletionPolicy": "WhenUnused",
+    });
+    check!(*spec == wanted, "{spec}");
+    Ok(())
+}
+
+/// What is changed in a good LAN, and what the server must say, in the words of the definition.
+fn mistakes() -> Vec<(Value, &'static str)> {
+    vec![
+        (
+            json!({ "vni": 2 }),
+            "vni cannot be changed: until all nodes have followed, the LAN would be two; delete it and create it anew",
+        ),
+        (json!({ "ns": "other" }), "ns cannot be changed: delete the LAN and create it with the other name"),
+        (
+            json!({ "vxlan": "br" }),
+            "bridge and vxlan are two links in one namespace: give them different names",
+        ),
+        (
+            json!({ "spokes": ["br"] }),
+            "a spoke is a link beside the bridge and the VXLAN device: give it a name of its own",
+        ),
+        (
+            json!({ "defaultVxlanDev": null }),
+            "no node has an underlay: set defaultVxlanDev, vxlanDevMap or both",
+        ),
+        (json!({ "spokeOverrides": { "x": {} } }), "spokeOverrides names a spoke that is not in spokes"),
+        (json!({ "bridge": "all" }), "this name means something else to the kernel: choose another"),
+        (
+            json!({ "vxlan": "+4a3b2c1d" }),
+            "'+' and eight hexadecimal digits are the names of the spokes' bridge ports: choose another",
+        ),
+        (json!({ "spokes": ["lo"] }), "this name means something else to the kernel: choose another"),
+        (
+            json!({ "spokes": ["tap0"] }),
+            "tap and hexadecimal digits are the names of links that KubeVirt makes: choose another",
+        ),
+        (json!({ "spokes": ["a", "a"] }), "duplicate entries"),
+        (json!({ "vxlanGrp": "10.0.0.1" }), "spec.vxlanGrp"),
+        (json!({ "vxlanPort": 0 }), "spec.vxlanPort"),
+        (json!({ "mtu": 67 }), "spec.mtu"),
+        (json!({ "attach": "bridge" }), "\"macvtap\", \"veth\""),
+        (json!({ "mode": "source" }), "spec.mode"),
+        (json!({ "deletionPolicy": "Never" }), "spec.deletionPolicy"),
+        (json!({ "allowedNamespaces": ["Web"] }), "spec.allowedNamespaces[0]"),
+    ]
 }

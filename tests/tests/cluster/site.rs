@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8slan_tests::apiserver::ApiServer;
 use serde_json::{Value, json};
-use testnet::{Daemon, Node, Stop, Switch, program};
+use testnet::{Daemon, Error, Node, Stop, Switch, eventually, program};
 
 pub(crate) const GROUP: &str = "lan.k8slan.io/v1beta1";
 pub(crate) const SOON: Duration = Duration::from_secs(5);
@@ -46,6 +46,11 @@ impl Site {
 
     /// The node `worker1` with the underlay eth1, and an API server that knows it.
     pub(crate) fn new() -> Result<Self, Stop> {
+        Self::with_hostname("worker1")
+    }
+
+    /// The same, where the node's label says another host name.
+    pub(crate) fn with_hostname(hostname: &str) -> Result<Self, Stop> {
         let switch = Switch::new()?;
         let mut node = Node::new("worker1")?;
         node.connect(&switch, "eth1", 1500)?;
@@ -59,13 +64,7 @@ impl Site {
             "users": [{ "name": "u", "user": {} }],
         });
         std::fs::write(&kubeconfig, config.to_string())?;
-        server.put(
-            "nodes",
-            json!({
-                "apiVersion": "v1", "kind": "Node", "metadata": { "name": "worker1" },
-                "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
-            }),
-        );
+        server.put("nodes", kubernetes_node("worker1", hostname));
         let kubelet_dir = dir.path().join("device-plugins");
         Ok(Self {
             server,
@@ -138,8 +137,30 @@ impl Site {
         Ok(self.node.output(&[&program.to_string_lossy(), "agent", question])?)
     }
 
+    /// Waits for a LAN's condition to have this status, and these words in its message.
+    pub(crate) fn condition(&self, lan: &str, kind: &str, status: &str, words: &str) -> Result<Value, Error> {
+        eventually(2 * SOON, || {
+            let lan = self.server.get("lans", GROUP, lan).unwrap_or_default();
+            let condition = crate::status::condition(&lan["status"], kind);
+            let message = condition["message"].as_str().unwrap_or_default();
+            match condition["status"] == status && message.contains(words) {
+                true => Ok(lan),
+                false => Err(lan["status"].to_string()),
+            }
+        })
+    }
+
     /// This node's report on the LAN.
     pub(crate) fn report(&self) -> Value {
         self.server.get("lannodes", GROUP, "k8slan-system/lan-test.worker1").unwrap_or_default()
     }
+}
+
+/// A node's object.
+pub(crate) fn kubernetes_node(name: &str, hostname: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": { "name": name, "labels": { "kubernetes.io/hostname": hostname } },
+        "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
+    })
 }

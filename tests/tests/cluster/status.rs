@@ -30,6 +30,8 @@ const QUICK: Timing = Timing {
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
         nodes_report_and_the_leader_sums_up,
+        one_mtu_for_nodes_that_come_and_go,
+        a_node_that_has_no_part_any_more_says_nothing,
         nothing_is_written_when_nothing_changes,
         a_deleted_lan_waits_for_its_last_pod,
         force_does_not_wait,
@@ -56,14 +58,14 @@ impl Node {
         server.put("nodes", object);
         let background = Background::new();
         let client = background.client(&server.url());
-        let mirror = Mirror::new(client.clone(), Vec::new(), dir.join(name))?;
+        let mirror = Mirror::new(client.clone(), name, Vec::new(), dir.join(name))?;
         let (reports, receiver) = watch::channel(Arc::new(Reports::new()));
         let reporter = Reporter::new(client.clone(), name.to_owned(), receiver, mirror.hearing());
         let (stop, stopped) = oneshot::channel::<()>();
         let name = name.to_owned();
         background.runtime().spawn(async move {
             let election = Election::new(client.clone(), "k8slan-system", "k8slan-leader", &name, QUICK);
-            let leader = Leader::new(client);
+            let leader = Leader::new(client, &name);
             let stopped = async {
                 let _ = stopped.await;
             };
@@ -79,7 +81,7 @@ impl Node {
     }
 
     /// Ends as on SIGTERM.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let _ = self.stop.take().map(|stop| stop.send(()));
         std::thread::sleep(Duration::from_millis(300));
         drop(self.background);
@@ -94,6 +96,8 @@ pub(crate) fn built(mtu: u32, users: &[(&str, &str)]) -> LanReport {
         ready: said("Built"),
         underlay: Some("eth1".into()),
         mtu: Some(mtu),
+        room: Some(mtu),
+        takes_part: true,
         attachments: users
             .iter()
             .map(|(spoke, by)| SpokeUse { spoke: (*spoke).into(), by: (*by).into() })
@@ -101,9 +105,9 @@ pub(crate) fn built(mtu: u32, users: &[(&str, &str)]) -> LanReport {
     }
 }
 
-fn broken(reason: &str, message: &str) -> LanReport {
+pub(crate) fn broken(reason: &str, message: &str) -> LanReport {
     let ready = Report { holds: false, reason: reason.into(), message: message.into() };
-    LanReport { ready, mtu: None, ..built(1426, &[]) }
+    LanReport { ready, mtu: None, room: None, ..built(1426, &[]) }
 }
 
 pub(crate) fn status(
@@ -147,6 +151,69 @@ fn nodes_report_and_the_leader_sums_up() -> Outcome {
     Ok(())
 }
 
+fn one_mtu_for_nodes_that_come_and_go() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let large = Node::start(&server, dir.path(), "worker1")?;
+    large.report(&[("a/one", built(8926, &[]))]);
+    status(&server, SOON, |status| status["mtu"] == 8926)?;
+    let small = Node::start(&server, dir.path(), "worker2")?;
+    small.report(&[("a/one", built(1426, &[]))]);
+    status(&server, SOON, |status| status["mtu"] == 1426)?;
+    // Every node is told by its file.
+    eventually(SOON, || {
+        let text = std::fs::read_to_string(dir.path().join("worker1/a.one.yaml")).unwrap_or_default();
+        if text.contains(r#""lan.k8slan.io/mtu": "1426""#) { Ok(()) } else { Err(text) }
+    })?;
+    large.report(&[("a/one", LanReport { mtu: Some(1426), ..built(8926, &[]) })]);
+    let versions = || server.get("lans", GROUP, "a/one").map(|lan| lan["metadata"]["generation"].clone());
+    let before = versions();
+    // The small one is not heard, loses its underlay, is gone, and comes back: frames of 1426 always fit.
+    let mut node = server.get("nodes", "v1", "/worker2").unwrap();
+    node["status"]["conditions"][0]["status"] = json!("Unknown");
+    server.put("nodes", node);
+    status(&server, SOON, |status| status["nodes"] == "1/1" && status["mtu"] == 1426)?;
+    small.report(&[("a/one", broken("UnderlayMissing", "underlay eth1 is missing"))]);
+    drop(small);
+    server.delete("nodes", "v1", "/worker2");
+    let rising = |status: &Value| condition(status, "MtuUniform")["reason"] == "Rising";
+    let found = status(&server, LATER, rising)?;
+    check!(found["status"]["mtu"] == 1426, "{found}");
+    check!(condition(&found["status"], "MtuUniform")["status"] == "True", "{found}");
+    let small = Node::start(&server, dir.path(), "worker2")?;
+    small.report(&[("a/one", built(1400, &[]))]);
+    status(&server, SOON, |status| status["mtu"] == 1400)?;
+    check!(versions() == before, "the specification was written to");
+    // What the author asks for is no business of the nodes.
+    let mut object = lan("a", "one", 1);
+    object["spec"]["mtu"] = json!(1300);
+    server.put("lans", object);
+    let found = status(&server, SOON, |status| status["mtu"] == 1300)?;
+    check!(condition(&found["status"], "MtuUniform")["status"] == "True", "{found}");
+    eventually(SOON, || {
+        let text = std::fs::read_to_string(dir.path().join("worker1/a.one.yaml")).unwrap_or_default();
+        if text.contains("lan.k8slan.io/mtu") { Err(text) } else { Ok(()) }
+    })?;
+    Ok(())
+}
+
+fn a_node_that_has_no_part_any_more_says_nothing() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    status(&server, SOON, |status| status["nodes"] == "1/1")?;
+    node.report(&[("a/one", LanReport { takes_part: false, ..broken("NoUnderlay", "none") })]);
+    eventually(SOON, || match server.keys("lannodes", GROUP) {
+        reports if reports.is_empty() => Ok(()),
+        reports => Err(format!("{reports:?}")),
+    })?;
+    status(&server, SOON, |status| status["nodes"] == "0/0")?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    status(&server, SOON, |status| status["nodes"] == "1/1")?;
+    Ok(())
+}
+
 fn writes(server: &ApiServer) -> Vec<String> {
     // The lease is renewed all the time, as it must be.
     let is_write = |line: &&String| !line.starts_with("GET ") && !line.contains("/leases");
@@ -179,7 +246,7 @@ fn nothing_is_written_when_nothing_changes() -> Outcome {
 }
 
 /// A LAN that is deleted before anybody held it goes at once.
-fn is_held(server: &ApiServer) -> Result<(), Error> {
+pub(crate) fn is_held(server: &ApiServer) -> Result<(), Error> {
     eventually(LATER, || match server.get("lans", GROUP, "a/one") {
         Some(lan) if lan["metadata"]["finalizers"] == json!([FINALIZER]) => Ok(()),
         other => Err(format!("{other:?}")),

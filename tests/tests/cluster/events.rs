@@ -1,0 +1,128 @@
+//! Events on a LAN: for what somebody must act on, once.
+
+use std::time::Duration;
+
+use k8slan_tests::apiserver::ApiServer;
+use lan::Report;
+use serde_json::{Value, json};
+use testnet::{Error, Outcome, Trial, eventually, tests};
+
+use crate::check;
+use crate::mirror::lan;
+use crate::status::{Node, broken, built, is_held, status};
+
+const GROUP: &str = "lan.k8slan.io/v1beta1";
+const EVENTS: &str = "events.k8s.io/v1";
+const SOON: Duration = Duration::from_secs(5);
+
+pub(crate) fn trials() -> Vec<Trial> {
+    tests![
+        a_node_that_cannot_build_is_told_once,
+        a_refused_lan_is_told_and_unequal_mtus_are,
+        a_deletion_that_waits_is_told,
+        who_may_not_write_events_goes_on,
+    ]
+}
+
+/// The events of a LAN, oldest first.
+fn events(server: &ApiServer) -> Vec<Value> {
+    let keys = server.keys("events", EVENTS);
+    let mut events: Vec<Value> = keys.iter().filter_map(|key| server.get("events", EVENTS, key)).collect();
+    events.sort_by_key(|event| event["eventTime"].as_str().unwrap_or_default().to_owned());
+    events
+}
+
+fn reasons(server: &ApiServer, wanted: &[&str]) -> Result<Vec<Value>, Error> {
+    eventually(SOON, || {
+        let found = events(server);
+        if found.iter().map(|event| &event["reason"]).eq(wanted) {
+            Ok(found)
+        } else {
+            Err(format!("{found:#?}"))
+        }
+    })
+}
+
+fn a_node_that_cannot_build_is_told_once() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    status(&server, SOON, |status| status["nodes"] == "1/1")?;
+    let missing = || [("a/one", broken("UnderlayMissing", "underlay eth1 does not exist on this node"))];
+    node.report(&missing());
+    let found = reasons(&server, &["UnderlayMissing"])?.remove(0);
+    let of = &found["regarding"];
+    check!(found["type"] == "Warning" && found["action"] == "Build", "{found}");
+    check!(found["note"] == "worker1: underlay eth1 does not exist on this node", "{found}");
+    check!(of["kind"] == "LAN" && of["name"] == "one" && of["namespace"] == "a", "{found}");
+    check!(of["uid"] == server.get("lans", GROUP, "a/one").unwrap()["metadata"]["uid"], "{found}");
+    check!(found["reportingInstance"] == "worker1", "{found}");
+    // Another leader says nothing that was said.
+    drop(node);
+    server.delete("leases", "coordination.k8s.io/v1", "k8slan-system/k8slan-leader");
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&missing());
+    std::thread::sleep(Duration::from_secs(2));
+    reasons(&server, &["UnderlayMissing"])?;
+    // And that all is well again is worth a word.
+    node.report(&[("a/one", built(1426, &[]))]);
+    let found = reasons(&server, &["UnderlayMissing", "Built"])?;
+    check!(found[1]["type"] == "Normal", "{found:?}");
+    Ok(())
+}
+
+fn a_refused_lan_is_told_and_unequal_mtus_are() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let (one, two) =
+        (Node::start(&server, dir.path(), "worker1")?, Node::start(&server, dir.path(), "worker2")?);
+    let refused = || {
+        let mut report = broken("Refused", "refused");
+        let message = "vni 1 belongs to LAN x/first already".to_owned();
+        report.accepted = Report { holds: false, reason: "Conflict".into(), message };
+        [("a/one", report)]
+    };
+    one.report(&refused());
+    two.report(&refused());
+    let found = reasons(&server, &["Conflict"])?;
+    check!(found[0]["note"] == "vni 1 belongs to LAN x/first already", "{found:?}");
+    one.report(&[("a/one", built(1426, &[]))]);
+    two.report(&[("a/one", built(8926, &[]))]);
+    let found = eventually(SOON, || {
+        let mut found = events(&server);
+        found.retain(|event| event["type"] == "Warning");
+        if found.len() == 2 { Ok(found) } else { Err(format!("{found:#?}")) }
+    })?;
+    check!(found[1]["reason"] == "UnequalMtu", "{found:#?}");
+    check!(found[1]["note"].as_str().unwrap().contains("the LAN has 1426 on every node"), "{found:?}");
+    Ok(())
+}
+
+fn a_deletion_that_waits_is_told() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[("s1", "default/web")]))]);
+    is_held(&server)?;
+    status(&server, SOON, |status| status["attachments"] == 1)?;
+    server.delete("lans", GROUP, "a/one");
+    let found = reasons(&server, &["InUse"])?;
+    check!(found[0]["note"].as_str().unwrap().contains("default/web on worker1 (spoke s1)"), "{found:?}");
+    Ok(())
+}
+
+fn who_may_not_write_events_goes_on() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.fault(|faults| faults.errors = vec![("/events".into(), 403)]);
+    server.put("lans", lan("a", "one", 1));
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", broken("UnderlayMissing", "underlay eth1 does not exist on this node"))]);
+    status(&server, SOON, |status| status["reason"] == "UnderlayMissing")?;
+    std::thread::sleep(Duration::from_secs(1));
+    let tries = server.requests().iter().filter(|line| line.contains("/events")).count();
+    check!(tries == 1, "{tries} tries");
+    node.report(&[("a/one", built(1426, &[]))]);
+    status(&server, SOON, |status| json!("1/1") == status["nodes"])?;
+    Ok(())
+}
