@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::cluster::{self, Leftovers};
 use crate::daemon::{self, Cluster, Node};
 use crate::install::{InstallOptions, UninstallOptions, install, uninstall};
 use crate::{agent, check_host, inspect};
@@ -51,6 +52,22 @@ enum Command {
         kubelet_dir: Option<PathBuf>,
         #[command(flatten)]
         common: Common,
+    },
+    /// Takes what the daemons left out of a cluster: resources in the nodes' status, LANNodes, the leader's lease and
+    /// NetworkAttachmentDefinitions, the finalizers of LANs.
+    ///
+    /// For an administrator (KUBECONFIG), after the DaemonSet is gone. A kubelet keeps the resources of a plugin that
+    /// went away for five minutes: where it puts them back meanwhile, do it again.
+    ClusterUninstall {
+        /// Of this node alone: its resources and LANNodes.
+        #[arg(long, value_name = "NAME")]
+        node_name: Option<String>,
+        /// The namespace of the leader's lease.
+        #[arg(long, value_name = "NAMESPACE", default_value = "k8slan-system", env = "POD_NAMESPACE")]
+        lease_namespace: String,
+        /// Also while a daemon leads.
+        #[arg(long)]
+        force: bool,
     },
     /// A node of a cluster: the LANs are objects of the API server.
     ///
@@ -175,6 +192,9 @@ pub fn main() -> ExitCode {
             let node = Node { lan_dir, mirrored, node_name, kubelet_dir };
             block_on(daemon::run_node(node, health))
         }
+        Command::ClusterUninstall { node_name, lease_namespace, force } => {
+            block_on(uninstall(Leftovers { node: node_name, lease_namespace, force }))
+        }
         Command::Cluster {
             node_name,
             namespaces,
@@ -221,6 +241,19 @@ async fn ask(question: Question) -> anyhow::Result<()> {
         true => print!("{text}"),
         false => anyhow::bail!("{}", text.trim_end()),
     }
+    Ok(())
+}
+
+async fn uninstall(leftovers: Leftovers) -> anyhow::Result<()> {
+    let client = kube::Client::try_default().await.context("find the API server")?;
+    let done = cluster::uninstall(&client, &leftovers).await?;
+    for line in &done {
+        println!("{line}");
+    }
+    println!(
+        "{}",
+        if done.is_empty() { "nothing of k8slan is left" } else { "nothing more of k8slan is left" }
+    );
     Ok(())
 }
 

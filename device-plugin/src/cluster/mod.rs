@@ -19,6 +19,7 @@ mod object;
 mod pods;
 mod report;
 mod summary;
+mod uninstall;
 
 pub use election::{Election, LEASE, Timing};
 pub use leader::Leader;
@@ -28,6 +29,7 @@ pub use object::{FoundLan, file_name};
 pub(crate) use pods::Pods;
 pub use report::{LanReport, Reporter, Reports, object_name};
 pub use summary::{FINALIZER, Seen, Summary, summarize};
+pub use uninstall::{Leftovers, UninstallError, uninstall};
 
 /// An error and everything that caused it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

@@ -11,6 +11,7 @@ mod site;
 mod status;
 mod sweep;
 mod two_processes;
+mod uninstall;
 
 use std::process::ExitCode;
 
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
     trials.extend(lans::trials());
     trials.extend(two_processes::trials());
     trials.extend(sweep::trials());
+    trials.extend(uninstall::trials());
     trials.extend(real_server::trials());
     testnet::main(trials)
 }

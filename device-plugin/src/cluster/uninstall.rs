@@ -1,0 +1,219 @@
+//! Taking k8slan out of a cluster: what its daemons left at the API server.
+//!
+//! For an administrator, with an administrator's rights, after the daemons are gone: they would write it again.
+
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::{Api, Client};
+use serde_json::{Map, Value, json};
+
+use super::election::LEASE;
+use super::summary::FINALIZER;
+use super::{definitions, object};
+use crate::kubelet::RESOURCE_DOMAIN;
+
+/// What to take out.
+#[derive(Clone, Debug)]
+pub struct Leftovers {
+    /// Of this node alone; `None`: of the whole cluster.
+    pub node: Option<String>,
+    /// The namespace of the leader's lease.
+    pub lease_namespace: String,
+    /// Also while a daemon leads.
+    pub force: bool,
+}
+
+/// Why something is left.
+#[derive(Debug, thiserror::Error)]
+pub enum UninstallError {
+    /// A daemon runs.
+    #[error(
+        "the daemon on node {holder} still leads, and would put everything back: delete the DaemonSet first (a daemon that was \
+         killed counts as running until {until}), or give --force"
+    )]
+    Running {
+        /// The leader.
+        holder: String,
+        /// Until when it leads if it is dead.
+        until: Timestamp,
+    },
+    /// The API server refused.
+    #[error("cannot {doing}")]
+    Api {
+        /// What was being done.
+        doing: String,
+        /// Why.
+        source: Box<kube::Error>,
+    },
+}
+
+/// Removes what the daemons left, and says line by line what that was. What is not there is no error, so it can
+/// be repeated.
+///
+/// # Errors
+/// A daemon still leads, or the API server refuses something; what was done before is done.
+pub async fn uninstall(client: &Client, leftovers: &Leftovers) -> Result<Vec<String>, UninstallError> {
+    let mut done = Vec::new();
+    if leftovers.node.is_none() {
+        refuse_while_led(client, leftovers).await?;
+        delete_definitions(client, &mut done).await?;
+        release_lans(client, &mut done).await?;
+    }
+    delete_reports(client, leftovers.node.as_deref(), &mut done).await?;
+    if leftovers.node.is_none() {
+        let gone = leases(client, &leftovers.lease_namespace).delete(LEASE, &DeleteParams::default()).await;
+        if unless_gone(gone).map_err(|e| failed("delete the leader's lease", e))? {
+            done.push(format!("lease {}/{LEASE} deleted", leftovers.lease_namespace));
+        }
+    }
+    forget_resources(client, leftovers.node.as_deref(), &mut done).await?;
+    Ok(done)
+}
+
+async fn refuse_while_led(client: &Client, leftovers: &Leftovers) -> Result<(), UninstallError> {
+    let lease = leases(client, &leftovers.lease_namespace).get_opt(LEASE).await;
+    let Some(lease) = lease.map_err(|e| failed("read the leader's lease", e))? else { return Ok(()) };
+    let spec = &lease.data["spec"];
+    let holder = spec["holderIdentity"].as_str().unwrap_or_default();
+    let renewed = spec["renewTime"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
+    let lasts = SignedDuration::from_secs(spec["leaseDurationSeconds"].as_i64().unwrap_or_default());
+    match renewed.map(|renewed| renewed + lasts) {
+        Some(until) if !holder.is_empty() && until > Timestamp::now() && !leftovers.force => {
+            Err(UninstallError::Running { holder: holder.to_owned(), until })
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn delete_definitions(client: &Client, done: &mut Vec<String>) -> Result<(), UninstallError> {
+    let resource = definitions::resource();
+    let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let labels = format!("{}={}", definitions::LABEL, definitions::OURS);
+    let list = all.list(&ListParams::default().labels(&labels)).await;
+    for found in known(list).map_err(|e| failed("list NetworkAttachmentDefinitions", e))? {
+        if !definitions::is_ours(&found) {
+            continue;
+        }
+        let (namespace, name) = place(&found);
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+        let what = format!("NetworkAttachmentDefinition {namespace}/{name}");
+        let gone = api.delete(&name, &DeleteParams::default()).await;
+        if unless_gone(gone).map_err(|e| failed(&format!("delete {what}"), e))? {
+            done.push(format!("{what} deleted"));
+        }
+    }
+    Ok(())
+}
+
+/// LANs that are deleted later, with their definition perhaps, wait for nobody.
+async fn release_lans(client: &Client, done: &mut Vec<String>) -> Result<(), UninstallError> {
+    let all: Api<DynamicObject> = Api::all_with(client.clone(), &object::lans());
+    let list = all.list(&ListParams::default()).await;
+    for lan in known(list).map_err(|e| failed("list LANs", e))? {
+        let finalizers = lan.metadata.finalizers.clone().unwrap_or_default();
+        if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
+            continue;
+        }
+        let (namespace, name) = place(&lan);
+        let rest: Vec<_> = finalizers.into_iter().filter(|finalizer| finalizer != FINALIZER).collect();
+        // Only as it was seen: somebody else's finalizer must not be lost.
+        let version = &lan.metadata.resource_version;
+        let patch = json!({ "metadata": { "finalizers": rest, "resourceVersion": version } });
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &object::lans());
+        let answer = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        let what = format!("finalizer of LAN {namespace}/{name}");
+        if unless_gone(answer).map_err(|e| failed(&format!("remove the {what}"), e))? {
+            done.push(format!("{what} removed"));
+        }
+    }
+    Ok(())
+}
+
+async fn delete_reports(
+    client: &Client,
+    node: Option<&str>,
+    done: &mut Vec<String>,
+) -> Result<(), UninstallError> {
+    let kind = GroupVersionKind::gvk("lan.k8slan.io", "v1beta1", "LANNode");
+    let resource = ApiResource::from_gvk_with_plural(&kind, "lannodes");
+    let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let list = all.list(&ListParams::default()).await;
+    for report in known(list).map_err(|e| failed("list LANNodes", e))? {
+        if node.is_some_and(|node| report.data["spec"]["node"] != *node) {
+            continue;
+        }
+        let (namespace, name) = place(&report);
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+        let gone = api.delete(&name, &DeleteParams::default()).await;
+        if unless_gone(gone).map_err(|e| failed(&format!("delete LANNode {namespace}/{name}"), e))? {
+            done.push(format!("LANNode {namespace}/{name} deleted"));
+        }
+    }
+    Ok(())
+}
+
+/// The kubelet keeps resources whose plugin is gone in its node's status for ever, as zero.
+async fn forget_resources(
+    client: &Client,
+    node: Option<&str>,
+    done: &mut Vec<String>,
+) -> Result<(), UninstallError> {
+    let api: Api<Node> = Api::all(client.clone());
+    let fields = node.map(|node| format!("metadata.name={node}"));
+    let list = fields.iter().fold(ListParams::default(), |list, fields| list.fields(fields));
+    let nodes = api.list(&list).await;
+    for node in nodes.map_err(|e| failed("list nodes", e))? {
+        let name = node.metadata.name.unwrap_or_default();
+        let status = node.status.unwrap_or_default();
+        let ours = |resources: Option<std::collections::BTreeMap<String, _>>| -> Map<String, Value> {
+            let names = resources.into_iter().flatten().map(|(name, _)| name);
+            let of_domain =
+                |name: &String| name.split_once('/').is_some_and(|(domain, _)| domain == RESOURCE_DOMAIN);
+            names.filter(of_domain).map(|name| (name, Value::Null)).collect()
+        };
+        let (capacity, allocatable) = (ours(status.capacity), ours(status.allocatable));
+        let count = capacity.len().max(allocatable.len());
+        if count == 0 {
+            continue;
+        }
+        let patch = json!({ "status": { "capacity": capacity, "allocatable": allocatable } });
+        let answer = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        unless_gone(answer)
+            .map_err(|e| failed(&format!("take resources out of the status of node {name}"), e))?;
+        done.push(format!("node {name}: {count} resources of {RESOURCE_DOMAIN} taken out of its status"));
+    }
+    Ok(())
+}
+
+fn leases(client: &Client, namespace: &str) -> Api<DynamicObject> {
+    Api::namespaced_with(client.clone(), namespace, &super::election::resource())
+}
+
+fn place(object: &DynamicObject) -> (String, String) {
+    let metadata = &object.metadata;
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}
+
+/// The objects of a kind; none where the cluster does not know the kind (any more).
+fn known(
+    list: Result<kube::core::ObjectList<DynamicObject>, kube::Error>,
+) -> Result<Vec<DynamicObject>, kube::Error> {
+    match list {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
+        list => list.map(|list| list.items),
+    }
+}
+
+/// Whether it was there.
+fn unless_gone<T>(answer: Result<T, kube::Error>) -> Result<bool, kube::Error> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        answer => answer.map(|_| true),
+    }
+}
+
+fn failed(doing: &str, source: kube::Error) -> UninstallError {
+    UninstallError::Api { doing: doing.to_owned(), source: Box::new(source) }
+}
