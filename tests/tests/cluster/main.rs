@@ -7,6 +7,7 @@ mod events;
 mod lans;
 mod mirror;
 mod real_server;
+mod rights;
 mod site;
 mod status;
 mod sweep;
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     trials.extend(lans::trials());
     trials.extend(two_processes::trials());
     trials.extend(sweep::trials());
+    trials.extend(rights::trials());
     trials.extend(uninstall::trials());
     trials.extend(real_server::trials());
     testnet::main(trials)
