@@ -8,11 +8,13 @@ mod lans;
 mod mirror;
 mod real_server;
 mod rights;
+mod scale;
 mod site;
 mod status;
 mod sweep;
 mod two_processes;
 mod uninstall;
+mod unreliable;
 
 use std::process::ExitCode;
 
@@ -30,6 +32,8 @@ fn main() -> ExitCode {
     trials.extend(sweep::trials());
     trials.extend(rights::trials());
     trials.extend(uninstall::trials());
+    trials.extend(unreliable::trials());
+    trials.extend(scale::trials());
     trials.extend(real_server::trials());
     testnet::main(trials)
 }
