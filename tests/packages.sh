@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # packages.sh build|image|push|demo|bench|test: installs the Debian packages that this step needs and the machine lacks.
-# For tests it also unpacks (never installs) a Debian cloud kernel into target/vm, for the virtual machine.
+# For tests it also unpacks (never installs) a Debian cloud kernel into target/vm, for the virtual machine, and, where
+# there is Go, etcd into target/etcd.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,6 +11,8 @@ push=(skopeo)
 demo=(iproute2)
 bench=(iproute2 containernetworking-plugins)
 test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc buildah)
+test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc)
+test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins openssl)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;
@@ -59,4 +62,26 @@ if [ "$1" = test ] && [ ! -e target/vm/kernel/boot ]; then
     rm -f target/vm/new/*.deb
     rm -rf target/vm/kernel
     mv target/vm/new target/vm/kernel
+fi
+
+# Kubernetes' own server of custom resources is a Go program that keeps its objects in etcd, which is unpacked, since
+# installed it would run as a service. Where there is no Go, its tests are skipped by name.
+if [ "$1" = test ] && command -v go >/dev/null; then
+    if [ ! -x target/etcd/usr/bin/etcd ]; then
+        refresh
+        echo "unpacking etcd-server"
+        rm -rf target/etcd.new
+        mkdir -p target/etcd.new
+        (cd target/etcd.new && apt-get download -q -o APT::Sandbox::User=root etcd-server </dev/null && dpkg-deb -x ./*.deb .)
+        rm -rf target/etcd
+        mv target/etcd.new target/etcd
+    fi
+    bin=$(go env GOBIN)
+    bin=${bin:-$(go env GOPATH)/bin}
+    server=k8s.io/apiextensions-apiserver@v0.34.2
+    if [ ! -x "$bin/apiextensions-apiserver" ]; then
+        echo "installing $server into $bin"
+        # A machine that reaches no modules goes without it.
+        go install "$server" </dev/null || echo "$server cannot be had: its tests are skipped"
+    fi
 fi
