@@ -186,7 +186,8 @@ mod tests {
 
     #[test]
     fn all_mistakes_of_a_lan_are_told() {
-        let (_dir, declared) = folder(&[("a.yaml", &lan("a", ", vxlanGrp: 10.0.0.1, mtu: 1, spokes: [p, 'a:b']"))]);
+        let (_dir, declared) =
+            folder(&[("a.yaml", &lan("a", ", vxlanGrp: 10.0.0.1, mtu: 1, spokes: [p, 'a:b']"))]);
         let error = declared.lans[&"default/a".parse().unwrap()].lan.as_ref().unwrap_err();
         let Mistaken { message, spokes } = error;
         assert!(message.contains("vxlanGrp: ") && message.contains("; mtu: "), "{message}");

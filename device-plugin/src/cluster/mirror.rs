@@ -318,7 +318,8 @@ fn is_final(error: &watcher::Error) -> bool {
     else {
         return false;
     };
-    status.code == 403 || status.code == 404
+    // 0 is an answer in no words of Kubernetes, as from a server that has no nodes at all.
+    matches!(status.code, 0 | 403 | 404)
 }
 
 /// What was heard so far.

@@ -1,10 +1,12 @@
 //! LANs of a cluster on a real node: what the cluster decides, what is refused, what is edited.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8slan_tests::kubelet::Kubelet;
+use k8slan_tests::{on_spoke, underlay};
 use serde_json::{Value, json};
-use testnet::{Daemon, Error, Outcome, Stop, Trial, eventually, tests};
+use testnet::{Daemon, Error, Outcome, Ping, Pod, Stop, Switch, Trial, eventually, tests};
 
 use crate::check;
 use crate::site::{GROUP, SOON, Site, failed, kubernetes_node};
@@ -15,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         spokes_of_a_refused_lan_are_there_and_unhealthy,
         health_follows_the_underlay,
         bad_lans_say_why_and_good_ones_work,
+        edits_touch_only_what_they_must,
     ]
 }
 
@@ -260,4 +263,96 @@ fn bad_lans_say_why_and_good_ones_work() -> Outcome {
         is(&kubelet, &daemon, "p", (1, 1))?;
     }
     Ok(())
+}
+
+/// The LAN's links with their indexes, and the pods' own: what is made anew has another index.
+fn indexes(site: &Site, pods: &[&Pod<'_>]) -> Result<BTreeMap<String, Value>, Error> {
+    let mut indexes = BTreeMap::new();
+    for link in site.node.netns("/run/netns/ns7")?.ip_json("link show")? {
+        indexes.insert(link["ifname"].to_string(), link["ifindex"].clone());
+    }
+    for pod in pods {
+        let link = pod.link("net1")?.unwrap_or_default();
+        indexes.insert(pod.name().to_owned(), link["ifindex"].clone());
+    }
+    Ok(indexes)
+}
+
+fn edits_touch_only_what_they_must() -> Outcome {
+    let mut site = Site::new()?;
+    let other = Switch::new()?;
+    site.node.connect(&other, "eth2", 9000)?;
+    let mut object = lan("one", 7, &["p", "q"]);
+    site.server.put("lans", object.clone());
+    let kubelet = Kubelet::start(&site.kubelet_dir)?;
+    let daemon = site.whole()?;
+    is(&kubelet, &daemon, "p", (1, 1))?;
+    is(&kubelet, &daemon, "q", (1, 1))?;
+    let pod = |spoke: &str, address: &str| -> Result<Pod<'_>, Stop> {
+        let pod = site.node.pod(spoke)?;
+        pod.add("macvtap", "net1", &on_spoke(spoke))?;
+        pod.ip(&format!("addr add {address} dev net1"))?;
+        Ok(pod)
+    };
+    let (p, q) = (pod("p", "10.0.0.1/24")?, pod("q", "10.0.0.2/24")?);
+    let ping = || -> Result<(), Error> {
+        eventually(SOON, || if ping_once(&p) { Ok(()) } else { Err(daemon.log()) })
+    };
+    ping()?;
+    let before = indexes(&site, &[&p, &q])?;
+    let vxlan = |what: &str, is: &dyn Fn(&Value) -> bool| -> Result<(), Error> {
+        eventually(SOON, || {
+            let inside = site.node.netns("/run/netns/ns7").map_err(|error| error.to_string())?;
+            let vxlan = inside.link("vx").map_err(|error| error.to_string())?.unwrap_or_default();
+            if is(&vxlan) { Ok(()) } else { Err(format!("{what}: {vxlan}")) }
+        })
+    };
+    // The kernel changes neither group, port nor underlay of a VXLAN device: it alone is made anew.
+    object["spec"]["vxlanGrp"] = json!("239.1.1.1");
+    site.server.put("lans", object.clone());
+    vxlan("group", &|vxlan| vxlan["linkinfo"]["info_data"]["group"] == "239.1.1.1")?;
+    object["spec"]["vxlanPort"] = json!(4790);
+    site.server.put("lans", object.clone());
+    vxlan("port", &|vxlan| vxlan["linkinfo"]["info_data"]["port"] == 4790)?;
+    object["spec"]["vxlanDevMap"] = json!({ "worker1": "eth2" });
+    site.server.put("lans", object.clone());
+    vxlan("underlay", &|vxlan| {
+        let below = site.node.netns("/run/netns/ns7").and_then(|inside| underlay(&site.node, &inside, vxlan));
+        below.is_ok_and(|below| below.as_deref() == Some("eth2"))
+    })?;
+    object["spec"]["mtu"] = json!(1300);
+    site.server.put("lans", object.clone());
+    vxlan("MTU", &|vxlan| vxlan["mtu"] == 1300)?;
+    mtu_of_the_bridge(&site, "ns7", 1300)?;
+    eventually(SOON, || match p.link("net1").ok().flatten() {
+        Some(link) if link["mtu"] == 1300 => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    ping()?;
+    let after = indexes(&site, &[&p, &q])?;
+    let made_anew: Vec<_> = after.iter().filter(|(name, index)| before.get(*name) != Some(*index)).collect();
+    check!(made_anew.len() == 1 && made_anew[0].0 == "\"vx\"", "{made_anew:?} of {before:?}");
+
+    // A spoke goes under its pod, and comes back: nothing of it was deleted.
+    object["spec"]["spokes"] = json!(["p", "r"]);
+    site.server.put("lans", object.clone());
+    is(&kubelet, &daemon, "r", (1, 1))?;
+    is(&kubelet, &daemon, "q", (0, 0))?;
+    let silent = || match ping_once(&p) {
+        true => Err("10.0.0.2 still answers".to_owned()),
+        false => Ok(()),
+    };
+    eventually(SOON, silent)?;
+    check!(q.link("net1")?.is_some(), "the macvtap was taken from a live pod");
+    object["spec"]["spokes"] = json!(["p", "q", "r"]);
+    site.server.put("lans", object);
+    is(&kubelet, &daemon, "q", (1, 1))?;
+    ping()?;
+    check!(indexes(&site, &[&p, &q])? == after, "something was made anew");
+    Ok(())
+}
+
+fn ping_once(from: &Pod<'_>) -> bool {
+    let to: std::net::IpAddr = "10.0.0.2".parse().unwrap();
+    Ping::new(to).patience(Duration::from_millis(200)).run(from).is_ok_and(|report| report.lost() == 0)
 }
