@@ -351,7 +351,14 @@ impl Target {
         }
         let collection = Collection { group_version, plural: (*rest.first()?).to_owned() };
         let name = rest.get(1).map(|name| (*name).to_owned());
-        Some(Self { collection, namespace, name, status: rest.get(2) == Some(&"status"), field: None, labels: Vec::new() })
+        Some(Self {
+            collection,
+            namespace,
+            name,
+            status: rest.get(2) == Some(&"status"),
+            field: None,
+            labels: Vec::new(),
+        })
     }
 
     /// Whether a list or watch of this target has the object in it.

@@ -94,6 +94,13 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
         0 => Err("no event".into()),
         _ => Ok(()),
     })?;
+    // An address is kept for a machine that nobody knows any more.
+    site.node.write("/run/k8slan/kept-vms.json", r#"["a/vm"]"#)?;
+    let asked = |access: &Access| access.resource == "virtualmachineinstances";
+    eventually(SOON, || match server.accesses().iter().any(asked) {
+        true => Ok(()),
+        false => Err("nobody asks about the machine".into()),
+    })?;
     server.delete("lans", GROUP, "a/one");
     is_there(server, "lans", GROUP, "a/one", false)?;
     let renewed = |access: &Access| access.verb == "update" && access.resource == "leases";
