@@ -193,7 +193,7 @@ pub fn main() -> ExitCode {
             block_on(daemon::run_node(node, health))
         }
         Command::ClusterUninstall { node_name, lease_namespace, force } => {
-            block_on(uninstall(Leftovers { node: node_name, lease_namespace, force }))
+            block_on(take_out_of_cluster(Leftovers { node: node_name, lease_namespace, force }))
         }
         Command::Cluster {
             node_name,
@@ -244,7 +244,7 @@ async fn ask(question: Question) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn uninstall(leftovers: Leftovers) -> anyhow::Result<()> {
+async fn take_out_of_cluster(leftovers: Leftovers) -> anyhow::Result<()> {
     let client = kube::Client::try_default().await.context("find the API server")?;
     let done = cluster::uninstall(&client, &leftovers).await?;
     for line in &done {
