@@ -10,10 +10,7 @@ image=(buildah)
 push=(skopeo)
 demo=(iproute2)
 bench=(iproute2 containernetworking-plugins)
-test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc buildah)
-test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc)
-test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins openssl)
-test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc openssl)
+test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc buildah openssl)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;
