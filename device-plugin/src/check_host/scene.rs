@@ -55,7 +55,7 @@ impl<'a> Scene<'a> {
             for (key, declaration) in declared.lans {
                 match declaration.lan {
                     Ok(lan) => lans.push(lan),
-                    Err(mistake) => mistakes.push(format!("LAN {key}: {mistake}")),
+                    Err(mistake) => mistakes.push(format!("LAN {key}: {}", mistake.message)),
                 }
             }
         }
