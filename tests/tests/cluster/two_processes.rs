@@ -267,6 +267,11 @@ fn each_part_runs_once() -> Outcome {
         Ok(answer) if answer.status.success() => Ok(()),
         other => Err(format!("{other:?}\n{}", node.log())),
     })?;
+    // The first ones have what the second ones are refused.
+    eventually(SOON, || match site.get("/livez") {
+        text if text.starts_with("HTTP/1.1 200") => Ok(()),
+        text => Err(format!("{text}\n{}", cluster.log())),
+    })?;
     let (mut second_node, mut second_cluster) = (site.node_part()?, site.cluster_part()?);
     for second in [&mut second_node, &mut second_cluster] {
         let status = second.wait(Duration::from_secs(8))?;
