@@ -116,10 +116,10 @@ const WORDS: &[(&str, &str)] = &[
     ("IpAddr", "IP address"),
     ("IpNetwork", "address/prefix length"),
     ("MacAddr", "MAC address"),
+    ("MasqueradeBackend", "`iptables` or `nftables`"),
     ("MacvtapMode", "`passthru`, `bridge`, `private`, `vepa`"),
     ("Map", "object"),
     ("Mtu", "number, 68-65535"),
-    ("MasqueradeBackend", "`nftables` or `iptables`"),
     ("NetworkAttachments", "object"),
     ("Order", "`oldest` or `lowest`"),
     ("PathBuf", "absolute path"),
@@ -212,6 +212,7 @@ fn literals(items: &[Item]) -> BTreeMap<String, String> {
             let text = match lit {
                 Lit::Str(text) => text.value(),
                 Lit::Int(number) => number.base10_digits().to_owned(),
+                Lit::Bool(flag) => flag.value.to_string(),
                 _ => return None,
             };
             Some((function.sig.ident.to_string(), text))

@@ -17,6 +17,7 @@ mod announce;
 mod attrs;
 mod error;
 mod frame;
+mod iptables;
 mod link;
 #[cfg(feature = "monitor")]
 mod monitor;
@@ -34,6 +35,7 @@ mod tap;
 pub use address::{Address, NewAddress};
 pub use announce::{announce, announce_from_now, announce_own};
 pub use error::{DisplayPath, Error, Object, Result};
+pub use iptables::legacy_chains_that_drop;
 pub use link::{
     AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgeMember, BridgePort, BridgeVlans, Link, LinkChange,
     LinkKind, MacvlanInfo, Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes, VlanFiltering, VlanInfo,
@@ -44,7 +46,9 @@ pub use monitor::{Event, Groups, Monitor};
 pub use neighbour::{FdbEntry, Neighbour};
 pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId};
-pub use nft::{BaseChain, ChainPolicy, Masquerade, Nftables, PortGuard, RuleState};
+pub use nft::{
+    BaseChain, ChainPolicy, Dropped, DroppingChain, Masquerade, Nftables, PortGuard, RuleState,
+};
 pub use nix::errno::Errno;
 pub use probe::{ProbeTiming, Taken, probe};
 pub use route::Route;

@@ -225,16 +225,33 @@ impl SafeDir {
         }
     }
 
+    /// Removes a file as [`SafeDir::remove`] does, and what writers that died have left of it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn remove_with_leftovers(&self, name: &str) -> Result<(), SafeDirError> {
+        self.remove(name)?;
+        let prefix = format!(".{name}.");
+        for leftover in self.list(|other| other.starts_with(&prefix))? {
+            self.remove(&leftover)?;
+        }
+        Ok(())
+    }
+
     /// The names of the folder's files in no order; names that begin with `.` are left out.
     ///
     /// # Errors
     /// The kernel's refusal.
     pub fn names(&self) -> Result<Vec<String>, SafeDirError> {
+        self.list(|name| !name.starts_with('.'))
+    }
+
+    fn list(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, SafeDirError> {
         let failed = |e| io("list the folder", &self.path, e);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(failed)? {
             if let Ok(name) = entry.map_err(failed)?.file_name().into_string()
-                && !name.starts_with('.')
+                && wanted(&name)
             {
                 names.push(name);
             }
@@ -294,6 +311,10 @@ mod tests {
         assert!(!dir.create_new("x", b"three").unwrap());
         dir.remove("x").unwrap();
         dir.remove("x").unwrap();
+        dir.write(".x.7", b"cut off", Durability::UntilReboot).unwrap();
+        dir.write("y", b"other", Durability::UntilReboot).unwrap();
+        dir.remove_with_leftovers("x").unwrap();
+        assert_eq!(dir.list(|_| true).unwrap(), ["y"]);
         assert!(dir.create_new("x", b"three").unwrap());
     }
 

@@ -43,6 +43,9 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         let state = masquerade::state(&name, &record.masquerade)?;
         same("the masquerading of the pod's addresses", shown(state), "in place")?;
     }
+    if config.promisc_mode {
+        same(&format!("promiscuous mode of bridge {}", bridge.name), bridge.link.promisc, true)?;
+    }
     for recorded in &record.legs {
         let standing = if leg::stands(&call.host, recorded)? { "there" } else { "missing" };
         same(&leg::shown(&recorded.link, recorded.address), standing, "there")?;
@@ -118,7 +121,8 @@ fn carried(call: &Call<'_>, bridge: &Bridge, port: &Link, wanted: &BridgeVlans) 
     if have == *wanted {
         return Ok(());
     }
-    Err(Error::mismatch(format!("what port {} carries", port.name), &have, wanted))
+    let port = port.name.clone();
+    Err(Error::Carries { port, have: have.to_string(), wanted: wanted.to_string() })
 }
 
 /// What the uplinks carry for the port.
@@ -132,6 +136,11 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
         if !lost.is_empty() {
             let what = format!("VLAN {lost} on uplink {name}");
             return Err(Error::mismatch(what, "missing", "carried"));
+        }
+        // The record of a change that came to its end claims no more than the port carries.
+        let left = uplink.added.without(&record.all_vlans());
+        if uplink.follow && !left.is_empty() {
+            return Err(Error::TrunkCutOff { uplink: name.clone(), vlans: left });
         }
     }
     Ok(())

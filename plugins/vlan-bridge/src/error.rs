@@ -1,6 +1,6 @@
 use cni::{Code, PluginError};
 use ipnetwork::IpNetwork;
-use net_types::{IfName, IfNameError, VlanId, VlanSetError};
+use net_types::{IfName, IfNameError, VlanId, VlanSet, VlanSetError};
 use netplumb::VlanProtocol;
 use node::{ConfigError, LockError, PolicyError, SafeDirError};
 
@@ -285,6 +285,47 @@ pub enum Error {
         /// What it should be.
         promised: String,
     },
+    /// CHECK: the port carries other VLANs than it should.
+    #[error(
+        "port {port} carries {have}, but {wanted} was promised: for a trunk, run 'vlan-bridge trunk set' with its tagged \
+         VLANs again, or delete the pod, so that it is attached anew"
+    )]
+    Carries {
+        /// The port.
+        port: String,
+        /// What it carries.
+        have: String,
+        /// What it should.
+        wanted: String,
+    },
+    /// CHECK: the trunk's last change did not come to its end.
+    #[error(
+        "the last change of the trunk was cut off before VLAN {vlans} was taken off uplink {uplink}: run 'vlan-bridge \
+         trunk' with the same VLANs again"
+    )]
+    TrunkCutOff {
+        /// The uplink.
+        uplink: IfName,
+        /// What is left on it.
+        vlans: VlanSet,
+    },
+    /// STATUS: frames would not pass the bridge.
+    #[error(
+        "{chain} drops what bridge {bridge} forwards, and no rule in it names the bridge: {}",
+        if *frames {
+            "let its frames pass there"
+        } else {
+            "let its packets pass there, or set net.bridge.bridge-nf-call-iptables and bridge-nf-call-ip6tables to 0"
+        }
+    )]
+    FramesDropped {
+        /// The bridge.
+        bridge: IfName,
+        /// Where frames are dropped.
+        chain: String,
+        /// The chain sees frames, not packets.
+        frames: bool,
+    },
     /// STATUS: nothing can be attached now.
     #[error("{}", attach::chain(&**.0))]
     Unavailable(Box<Self>),
@@ -379,8 +420,11 @@ impl PluginError for Error {
             Self::MtuDiffers { .. } => code::MTU,
             Self::OtherProtocol { .. } => code::PROTOCOL,
             Self::OtherAddress { .. } => code::ADDRESS,
-            Self::Mismatch { .. } | Self::Pod(_) => code::MISMATCH,
+            Self::Mismatch { .. } | Self::Carries { .. } | Self::TrunkCutOff { .. } | Self::Pod(_) => {
+                code::MISMATCH
+            }
             Self::Unavailable(_) => Code::NOT_AVAILABLE,
+            Self::FramesDropped { .. } => Code::LIMITED_CONNECTIVITY,
             Self::NotUndone { error, .. } => error.code(),
             Self::Several(errors) => errors.first().map_or(code::KERNEL, Self::code),
         }

@@ -37,9 +37,12 @@ pub(crate) fn plan(
     others: &[PortRecord],
     force: bool,
 ) -> Result<RecordedLeg, Error> {
-    let own = host.bridge_vlans(bridge.index)?;
     // The bridge itself is the node's leg in the VLAN that it has without a tag.
-    let vlan = leg.vlan.filter(|&id| own.pvid != Some(id));
+    let vlan = match leg.vlan {
+        // Not to be asked where nobody speaks of VLANs: the kernel may know none.
+        None => None,
+        Some(id) => (host.bridge_vlans(bridge.index)?.pvid != Some(id)).then_some(id),
+    };
     let link = match vlan {
         None => bridge.name.clone(),
         Some(vlan) => format!("{}.{vlan}", bridge.name).parse().map_err(Error::LegName)?,

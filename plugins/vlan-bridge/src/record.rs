@@ -197,7 +197,7 @@ impl RecordStore {
     /// # Errors
     /// It cannot be removed.
     pub fn remove(&self, port: &IfName) -> Result<(), Error> {
-        self.ports.remove(&file(port)).map_err(Error::Records)
+        self.ports.remove_with_leftovers(&file(port)).map_err(Error::Records)
     }
 
     /// All records but damaged ones, which say nothing about anybody's needs.

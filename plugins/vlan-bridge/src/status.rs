@@ -1,7 +1,8 @@
 //! STATUS: whether ADD could be served now.
 
 use cni::Request;
-use netplumb::Netlink;
+use net_types::IfName;
+use netplumb::{Dropped, DroppingChain, Netlink, Netns, Nftables, Sysctl, legacy_chains_that_drop};
 
 use crate::bridge::Bridge;
 use crate::{Config, Error, uplink};
@@ -24,8 +25,46 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
         }
     };
     fits().map_err(|error| Error::Unavailable(Box::new(error)))?;
+    nothing_drops(&config.bridge, vlans)?;
     if let Some(ipam) = request.ipam() {
         ipam.status()?;
     }
     Ok(())
+}
+
+/// Whether the node's rules let pass what the bridge forwards, as far as can be told: a chain that drops by default and
+/// has no rule that names the bridge is taken for one that drops its frames.
+///
+/// # Errors
+/// The first such chain.
+fn nothing_drops(bridge: &IfName, vlans: bool) -> Result<(), Error> {
+    let chains = match Nftables::open_current().and_then(|nftables| nftables.chains_that_drop(bridge)) {
+        Ok(chains) => chains,
+        // Without netfilter, or without nftables, there is none.
+        Err(_) => Vec::new(),
+    };
+    let chains = chains.into_iter().chain(legacy_chains_that_drop(bridge)?);
+    let netns = Netns::current()?;
+    let on = |setting: &'static str| -> Result<bool, Error> {
+        Ok(netns.sysctl_get(&Sysctl::net(setting))?.is_some_and(|value| value != "0"))
+    };
+    // Where the bridge forwards, a frame of a VLAN has its tag, and iptables sees such frames only if asked to.
+    let tagged = !vlans || on("bridge/bridge-nf-filter-vlan-tagged")?;
+    let (v4, v6) =
+        (tagged && on("bridge/bridge-nf-call-iptables")?, tagged && on("bridge/bridge-nf-call-ip6tables")?);
+    let drops = |chain: &DroppingChain| match chain.what {
+        Dropped::Frames => true,
+        Dropped::V4 => v4,
+        Dropped::V6 => v6,
+        Dropped::V4AndV6 => v4 || v6,
+    };
+    let mut chains = chains.filter(drops);
+    match chains.next() {
+        Some(chain) => Err(Error::FramesDropped {
+            bridge: bridge.clone(),
+            chain: chain.name,
+            frames: chain.what == Dropped::Frames,
+        }),
+        None => Ok(()),
+    }
 }

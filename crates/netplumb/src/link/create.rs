@@ -285,7 +285,15 @@ impl Netlink {
         if let Some(master) = veth.master {
             builder = builder.controller(master);
         }
-        let echo = self.create("create veth", &main, &builder.build())?;
+        let mut echo = self.create("create veth", &main, &builder.build())?;
+        if echo.index.is_none()
+            && veth.indexes.is_none()
+            && veth.main.netns.is_none()
+            && let Some(link) = self.link_by_name(&veth.main.name)?
+        {
+            // Kernels before 6.2 echo nothing.
+            echo = Echo { index: Some(link.index), lower: link.lower };
+        }
         let main = self.index_of("create veth", &main, echo.index)?;
         // A veth's peer is its lower (IFLA_LINK); the echo says it as well.
         let peer = self.index_of("create veth", &peer, echo.lower)?;

@@ -19,7 +19,7 @@ use super::{Fnv, Nftables, RuleState};
 use crate::netlink::by_name;
 use crate::{Object, Result};
 
-const TABLE: Table = Table::bridge("k8slan");
+const TABLE: Table<'static> = Table::bridge("k8slan");
 const MAP: &str = "ports";
 const BASE: &str = "from-ports";
 /// Where frames come in (`NF_BR_PRE_ROUTING`), before everything that an administrator would hook there (dstnat is

@@ -22,13 +22,10 @@ use super::{Fnv, FoundRule, Nftables, RuleState};
 use crate::Result;
 use crate::netlink::by_name;
 
-const TABLE: Table = Table::inet("k8slan");
+const TABLE: Table<'static> = Table::inet("k8slan");
 const CHAIN: &str = "postrouting";
 /// `NF_INET_POST_ROUTING` with the priority that nft calls srcnat.
 const HOOK: Hook = Hook { kind: "nat", number: 4, priority: 100 };
-
-const NFPROTO_IPV4: u8 = 2;
-const NFPROTO_IPV6: u8 = 10;
 
 /// Whose packets are masqueraded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,14 +51,14 @@ fn family(address: IpNetwork) -> Family {
     };
     match address {
         IpNetwork::V4(_) => Family {
-            number: NFPROTO_IPV4,
+            number: nft::NFPROTO_IPV4,
             source: 12,
             destination: 16,
             length: 4,
             multicast: network(Ipv4Addr::new(224, 0, 0, 0).into(), 4),
         },
         IpNetwork::V6(_) => Family {
-            number: NFPROTO_IPV6,
+            number: nft::NFPROTO_IPV6,
             source: 8,
             destination: 24,
             length: 16,

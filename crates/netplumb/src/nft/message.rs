@@ -8,8 +8,10 @@ use crate::netlink::Bytes;
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
 const NFNL_MSG_BATCH_BEGIN: u16 = 16;
 const NFNL_MSG_BATCH_END: u16 = 17;
-const NFPROTO_INET: u8 = 1;
-const NFPROTO_BRIDGE: u8 = 7;
+pub(super) const NFPROTO_INET: u8 = 1;
+pub(super) const NFPROTO_IPV4: u8 = 2;
+pub(super) const NFPROTO_BRIDGE: u8 = 7;
+pub(super) const NFPROTO_IPV6: u8 = 10;
 const NLA_F_NESTED: u16 = 0x8000;
 
 pub(super) const NEWTABLE: u16 = 0;
@@ -34,9 +36,9 @@ const NF_DROP: i32 = 0;
 
 /// A table, named by its family and its name.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Table {
-    family: u8,
-    name: &'static str,
+pub(super) struct Table<'a> {
+    pub(super) family: u8,
+    pub(super) name: &'a str,
 }
 
 /// Where a base chain is hooked in.
@@ -96,7 +98,7 @@ impl Nla {
 
 impl Message {
     /// A message about something in a table; the attributes come after its name, which is the first of all of them.
-    pub(super) fn new(kind: u16, flags: u16, table: Table, attributes: &Nla) -> Self {
+    pub(super) fn new(kind: u16, flags: u16, table: Table<'_>, attributes: &Nla) -> Self {
         let name = Nla::new().text(1, table.name);
         let body = [&[table.family, 0, 0, 0], name.as_bytes(), attributes.as_bytes()].concat();
         Self { kind: request_kind(kind), flags, body: Bytes(body) }
@@ -127,7 +129,7 @@ pub(super) fn request_kind(kind: u16) -> u16 {
     NFNL_SUBSYS_NFTABLES << 8 | kind
 }
 
-impl Table {
+impl Table<'static> {
     /// A table of the bridge family: frames.
     pub(super) const fn bridge(name: &'static str) -> Self {
         Self { family: NFPROTO_BRIDGE, name }
@@ -139,12 +141,12 @@ impl Table {
     }
 }
 
-pub(super) fn table(kind: u16, flags: u16, table: Table) -> Message {
+pub(super) fn table(kind: u16, flags: u16, table: Table<'_>) -> Message {
     Message::new(kind, flags, table, &Nla::new())
 }
 
 /// A chain; with a hook it is a base chain that accepts what no rule drops.
-pub(super) fn chain(kind: u16, flags: u16, table: Table, name: &str, hook: Option<Hook>) -> Message {
+pub(super) fn chain(kind: u16, flags: u16, table: Table<'_>, name: &str, hook: Option<Hook>) -> Message {
     let mut attributes = Nla::new().text(3, name);
     if let Some(hook) = hook {
         let place = Nla::new().u32(1, hook.number).u32(2, hook.priority.cast_unsigned());
@@ -154,7 +156,7 @@ pub(super) fn chain(kind: u16, flags: u16, table: Table, name: &str, hook: Optio
 }
 
 /// A rule at the end of a chain, with a comment that `nft list` shows.
-pub(super) fn rule(table: Table, chain: &str, expressions: &Nla, comment: &str) -> Message {
+pub(super) fn rule(table: Table<'_>, chain: &str, expressions: &Nla, comment: &str) -> Message {
     // struct nftnl_udata: type (0: comment), length, value.
     let mut userdata = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
     userdata.extend_from_slice(comment.as_bytes());
@@ -164,7 +166,7 @@ pub(super) fn rule(table: Table, chain: &str, expressions: &Nla, comment: &str) 
 }
 
 /// Takes one rule out of a chain, by the number that the kernel gave it.
-pub(super) fn delete_rule(table: Table, chain: &str, handle: u64) -> Message {
+pub(super) fn delete_rule(table: Table<'_>, chain: &str, handle: u64) -> Message {
     let attributes = Nla::new().text(2, chain).bytes(3, &handle.to_be_bytes());
     Message::new(DELRULE, 0, table, &attributes)
 }
@@ -179,7 +181,7 @@ pub(super) const IPV4_ADDR: KeyType = KeyType(7, 4);
 pub(super) const IPV6_ADDR: KeyType = KeyType(8, 16);
 
 /// A set that lives and dies with the rule that looks it up, named by a number within the batch.
-pub(super) fn anonymous_set(table: Table, id: u32, key: KeyType, keys: &[Vec<u8>]) -> [Message; 2] {
+pub(super) fn anonymous_set(table: Table<'_>, id: u32, key: KeyType, keys: &[Vec<u8>]) -> [Message; 2] {
     const ANONYMOUS_CONSTANT: u32 = 3;
     let set =
         Nla::new().text(2, "__set%d").u32(3, ANONYMOUS_CONSTANT).u32(4, key.0).u32(5, key.1).u32(10, id);
@@ -194,7 +196,7 @@ pub(super) fn anonymous_set(table: Table, id: u32, key: KeyType, keys: &[Vec<u8>
 }
 
 /// A named map from link names to chains that are jumped to.
-pub(super) fn port_map(table: Table, name: &str) -> Message {
+pub(super) fn port_map(table: Table<'_>, name: &str) -> Message {
     const MAP: u32 = 8;
     const VERDICTS: u32 = 0xffff_ff00;
     let set = Nla::new()
@@ -209,7 +211,7 @@ pub(super) fn port_map(table: Table, name: &str) -> Message {
 }
 
 /// An element of that map: for DELSETELEM the port alone counts.
-pub(super) fn port_element(kind: u16, flags: u16, table: Table, map: &str, port: &IfName) -> Message {
+pub(super) fn port_element(kind: u16, flags: u16, table: Table<'_>, map: &str, port: &IfName) -> Message {
     let jump = Nla::new().u32(1, NFT_JUMP.cast_unsigned()).text(2, port.as_str());
     let element = Nla::new().nest(1, &Nla::new().bytes(1, &padded(port))).nest(2, &Nla::new().nest(2, &jump));
     let list = Nla::new().nest(1, &element);

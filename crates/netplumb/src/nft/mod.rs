@@ -1,7 +1,8 @@
 //! nftables by netlink, as far as k8slan needs it: guards against forged addresses on bridge ports, masquerading,
-//! and where the node's own filters are hooked in.
+//! where the node's own filters are hooked in, and which of them would drop what a bridge forwards.
 
 mod base_chains;
+mod forward;
 mod guard;
 mod masquerade;
 mod message;
@@ -9,6 +10,7 @@ mod message;
 use std::fmt;
 
 pub use base_chains::{BaseChain, ChainPolicy};
+pub use forward::{Dropped, DroppingChain};
 pub use guard::PortGuard;
 pub use masquerade::Masquerade;
 
@@ -39,6 +41,8 @@ pub enum RuleState {
 struct FoundRule {
     handle: u64,
     comment: String,
+    /// As the kernel writes them.
+    expressions: Vec<u8>,
 }
 
 impl Nftables {
@@ -81,12 +85,12 @@ impl Nftables {
     }
 
     /// The rules of a chain in their order; none if there is no such chain.
-    fn rules(&self, table: Table, chain: &str) -> Result<Vec<FoundRule>> {
+    fn rules(&self, table: Table<'_>, chain: &str) -> Result<Vec<FoundRule>> {
         let message = Message::new(nft::GETRULE, 0, table, &Nla::new().text(2, chain));
         let object = || Object::from(format!("of chain {chain:?}"));
         let rules = self.dump("read rules", &object, &message, nft::NEWRULE, |attrs| {
             let mut of_chain = false;
-            let mut rule = FoundRule { handle: 0, comment: String::new() };
+            let mut rule = FoundRule { handle: 0, comment: String::new(), expressions: Vec::new() };
             for attr in attrs {
                 match attr.kind {
                     // Old kernels know no filter by chain.
@@ -94,6 +98,7 @@ impl Nftables {
                     3 => {
                         rule.handle = attr.value.try_into().map(u64::from_be_bytes).unwrap_or_default();
                     }
+                    4 => rule.expressions = attr.value.to_vec(),
                     7 => {
                         let text = attr.value.get(2..).unwrap_or_default();
                         rule.comment = String::from_utf8_lossy(text).trim_end_matches('\0').to_owned();
