@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # packages.sh build|image|push|demo|bench|test: installs the Debian packages that this step needs and the machine lacks.
-# For tests it also unpacks (never installs) a Debian cloud kernel into target/vm, for the virtual machine, and, where
-# there is Go, etcd into target/etcd.
+# For tests it also unpacks (never installs) a Debian cloud kernel into target/vm, for the virtual machine, FRR into
+# target/frr, whose daemons would otherwise be started on this machine, and, where there is Go, etcd into target/etcd.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -9,7 +9,7 @@ build=(make gcc libc6-dev binutils)
 image=(buildah)
 push=(skopeo)
 demo=(iproute2)
-bench=(iproute2 containernetworking-plugins)
+bench=(iproute2 user-mode-linux kmod containernetworking-plugins)
 test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc buildah openssl)
 
 case "${1:-}" in
@@ -60,6 +60,17 @@ if [ "$1" = test ] && [ ! -e target/vm/kernel/boot ]; then
     rm -f target/vm/new/*.deb
     rm -rf target/vm/kernel
     mv target/vm/new target/vm/kernel
+fi
+
+if [ "$1" = test ] && [ ! -e target/frr/usr/lib/frr/zebra ]; then
+    refresh
+    echo "unpacking frr for the zones network's routers"
+    rm -rf target/frr.new
+    mkdir -p target/frr.new
+    (cd target/frr.new && apt-get download -q -o APT::Sandbox::User=root frr libyang2 libjson-c5 libc-ares2 </dev/null &&
+        for package in ./*.deb; do dpkg-deb -x "$package" .; done)
+    rm -rf target/frr.new/*.deb target/frr
+    mv target/frr.new target/frr
 fi
 
 # Kubernetes' own server of custom resources is a Go program that keeps its objects in etcd, which is unpacked, since

@@ -5,6 +5,7 @@
 //! | `attachments` | ADD and DEL on a LAN's spoke beside macvlan's, and beside the floor |
 //! | `parallel` | 64 attachments at once |
 //! | `ipam` | addresses beside host-local's, few and many leases, many at once |
+//! | `vlans` | ports of a VLAN-aware bridge beside Debian's bridge, in user-mode Linux |
 //! | `footprint` | memory of one run, size of the executables |
 //! | `floor` | the same netlink requests from a process that is there already |
 //! | `lab` | the node, its LAN and its pods |
@@ -23,6 +24,7 @@ mod parallel;
 mod report;
 mod rounds;
 mod run;
+mod vlans;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -34,7 +36,7 @@ type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
 /// All comparisons, in the order of the table.
 const SECTIONS: &[fn(&Options) -> Result<Section>] =
-    &[attachments::compare, parallel::compare, ipam::compare, footprint::compare];
+    &[attachments::compare, parallel::compare, ipam::compare, vlans::compare, footprint::compare];
 
 /// How to measure.
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +46,11 @@ struct Options {
 }
 
 fn main() -> ExitCode {
+    if let [_, argument, rounds] = &std::env::args().collect::<Vec<_>>()[..]
+        && argument == vlans::INSIDE
+    {
+        return vlans::main(rounds);
+    }
     let options = match options() {
         Ok(options) => options,
         Err(error) => {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::Result;
 
@@ -15,7 +15,7 @@ const WARM_UP: usize = 3;
 pub(crate) struct Series(BTreeMap<&'static str, Vec<Duration>>);
 
 /// How figures are spread, in milliseconds.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 pub(crate) struct Spread {
     /// Nine of ten are larger.
     pub(crate) p10: f64,
@@ -29,6 +29,11 @@ impl Series {
     /// Adds a figure.
     pub(crate) fn add(&mut self, name: &'static str, figure: Duration) {
         self.0.entry(name).or_default().push(figure);
+    }
+
+    /// Adds what was measured at another time.
+    pub(crate) fn join(&mut self, other: Self) {
+        self.0.extend(other.0);
     }
 
     /// How the figures of that name are spread.

@@ -10,7 +10,7 @@ use testnet::{CniError, Node, Outcome, PacketSocket, Ping, Pod, Stop, vlan_kerne
 const PLUGIN: &str = "vlan-bridge";
 
 fn main() -> ExitCode {
-    vlan_kernel::main(testnet::tests![
+    let mut trials = testnet::tests![
         access_ports_of_one_vlan_talk_and_others_do_not,
         a_trunk_carries_its_vlans_bit_for_bit,
         a_native_vlan_has_no_tag,
@@ -26,13 +26,21 @@ fn main() -> ExitCode {
         check_sees_every_change,
         gc_frees_what_is_not_listed,
         del_works_whatever_is_gone,
-        bad_input_changes_nothing,
+        an_interface_that_is_there_is_left_alone,
+        status_names_what_drops_frames,
+        trunks_change_at_once_while_others_come_and_go,
         the_policy_decides,
         the_node_has_its_leg_and_gateway,
         status_names_what_is_missing,
         the_result_lists_everything,
         many_at_once,
-    ])
+    ];
+    trials.extend(
+        MISTAKES
+            .iter()
+            .map(|mistake| testnet::test(&format!("bad_input_{}", mistake.name), || is_refused(mistake))),
+    );
+    vlan_kernel::main(trials)
 }
 
 fn check(condition: bool, what: impl Into<String>) -> Outcome {
@@ -486,13 +494,13 @@ fn check_sees_every_change() -> Outcome {
             "node",
             format!("bridge vlan add vid 30 dev {port}"),
             format!("bridge vlan del vid 30 dev {port}"),
-            "what port",
+            "carries",
         ),
         (
             "node",
             format!("bridge vlan del vid 20 dev {port}"),
             format!("bridge vlan add vid 20 dev {port}"),
-            "what port",
+            "carries",
         ),
         (
             "node",
@@ -600,67 +608,184 @@ fn del_works_whatever_is_gone() -> Outcome {
     check(node.list("/run/k8slan/ports").is_empty(), "records are left")
 }
 
-fn bad_input_changes_nothing() -> Outcome {
+/// A mistake: its name, what the node has, what the configuration says, and the error.
+struct Mistake {
+    name: &'static str,
+    links: &'static [&'static str],
+    fields: fn() -> Value,
+    code: u64,
+    says: &'static str,
+}
+
+const MISTAKES: &[Mistake] = &[
+    Mistake {
+        name: "vlan_0",
+        links: &[],
+        fields: || json!({"vlan": 0}),
+        code: 7,
+        says: "VLAN ID 0 is out of range",
+    },
+    Mistake {
+        name: "vlan_4095",
+        links: &[],
+        fields: || json!({"vlan": 4095}),
+        code: 7,
+        says: "VLAN ID 4095 is out of range",
+    },
+    Mistake {
+        name: "a_reversed_range",
+        links: &[],
+        fields: || json!({"trunk": "20-10"}),
+        code: 7,
+        says: "VLAN range 20-10 is reversed",
+    },
+    Mistake {
+        name: "overlapping_ranges",
+        links: &[],
+        fields: || json!({"vlanTrunk": [{"minID": 10, "maxID": 20}, {"minID": 15, "maxID": 30}]}),
+        code: 7,
+        says: "VLAN 15 is named twice: ranges must not overlap",
+    },
+    Mistake {
+        name: "vlan_and_native_vlan_differ",
+        links: &[],
+        fields: || json!({"trunk": [10], "vlan": 1, "nativeVlan": 2}),
+        code: 7,
+        says: "vlan 1 and nativeVlan 2 differ",
+    },
+    Mistake {
+        name: "native_vlan_on_an_access_port",
+        links: &[],
+        fields: || json!({"vlan": 1, "nativeVlan": 1}),
+        code: 7,
+        says: "not allowed on an access port",
+    },
+    Mistake {
+        name: "hairpin_and_promiscuous",
+        links: &[],
+        fields: || json!({"hairpinMode": true, "promiscMode": true}),
+        code: 7,
+        says: "hairpinMode and promiscMode",
+    },
+    Mistake {
+        name: "the_bridges_name_is_another_links",
+        links: &["link add dum type dummy"],
+        fields: || json!({"vlan": 1, "bridge": "dum"}),
+        code: 102,
+        says: "dum is of kind \"dummy\", not a bridge",
+    },
+    Mistake {
+        name: "a_bridge_that_does_not_filter",
+        links: &["link add plain type bridge"],
+        fields: || json!({"vlan": 1, "bridge": "plain"}),
+        code: 120,
+        says: "Talos: bridge.vlan.vlanFiltering: true",
+    },
+    Mistake {
+        name: "a_bridge_that_is_missing",
+        links: &[],
+        fields: || json!({"vlan": 1, "createBridge": false}),
+        code: 122,
+        says: "bridge br0 does not exist",
+    },
+    Mistake {
+        name: "an_uplink_that_is_missing",
+        links: &[],
+        fields: || json!({"vlan": 1, "uplinks": [{"name": "nothere", "follow": true}]}),
+        code: 122,
+        says: "uplink nothere does not exist",
+    },
+    Mistake {
+        name: "an_uplink_in_another_bridge",
+        links: &["link add other type bridge", "link set dev eth1 master other"],
+        fields: || json!({"vlan": 1, "uplinks": [{"name": "eth1", "follow": true}]}),
+        code: 123,
+        says: "eth1 is a port of other",
+    },
+    Mistake {
+        name: "an_uplink_outside_a_bridge_of_the_nodes",
+        links: &["link add filtering type bridge vlan_filtering 1"],
+        fields: || json!({"vlan": 1, "bridge": "filtering", "uplinks": [{"name": "eth1", "follow": true}]}),
+        code: 123,
+        says: "not a port of bridge filtering",
+    },
+    Mistake {
+        name: "an_uplink_that_the_node_uses",
+        links: &["addr add 192.0.2.1/24 dev eth1"],
+        fields: || json!({"vlan": 1, "uplinks": [{"name": "eth1", "follow": true}]}),
+        code: 123,
+        says: "192.0.2.1/24",
+    },
+    Mistake {
+        name: "qinq_on_a_bridge_of_the_other_protocol",
+        links: &["link add filtering type bridge vlan_filtering 1"],
+        fields: || json!({"vlan": 1, "bridge": "filtering", "qinq": true}),
+        code: 125,
+        says: "sorts by 802.1Q tags",
+    },
+    Mistake {
+        name: "the_mtu_of_an_uplink",
+        links: &["link set dev eth1 mtu 1400"],
+        fields: || json!({"vlan": 1, "mtu": 1500, "uplinks": [{"name": "eth1", "follow": true}]}),
+        code: 124,
+        says: "eth1 has MTU 1400",
+    },
+    Mistake {
+        name: "the_mtu_of_the_bridge",
+        links: &["link add filtering type bridge vlan_filtering 1"],
+        fields: || json!({"vlan": 1, "bridge": "filtering", "mtu": 1400}),
+        code: 124,
+        says: "filtering has MTU 1500",
+    },
+    Mistake {
+        name: "a_bridge_name_that_no_link_can_have",
+        links: &[],
+        fields: || json!({"vlan": 1, "bridge": "br:0"}),
+        code: 7,
+        says: "br:0",
+    },
+    Mistake {
+        name: "an_unknown_backend",
+        links: &[],
+        fields: || json!({"vlan": 1, "ipMasq": true, "ipMasqBackend": "ebtables"}),
+        code: 7,
+        says: "unknown variant `ebtables`",
+    },
+    Mistake {
+        name: "an_ipam_plugin_that_is_missing",
+        links: &[],
+        fields: || json!({"vlan": 1, "ipam": {"type": "nothere"}}),
+        code: 7,
+        says: "nothere",
+    },
+    Mistake {
+        name: "a_bridge_name_too_long_for_a_leg",
+        links: &[],
+        fields: || json!({"vlan": 1, "bridge": "a-long-bridge-x", "host": true}),
+        code: 7,
+        says: "shorter name",
+    },
+];
+
+fn is_refused(mistake: &Mistake) -> Outcome {
     let node = node()?;
-    for command in [
-        "link add dum type dummy",
-        "link add other type bridge",
-        "link add taken type veth peer name taken2",
-        "link set dev taken master other",
-        "link add plain type bridge",
-        "link add small mtu 1400 type dummy",
-        "link add addressed type dummy",
-        "addr add 192.0.2.1/24 dev addressed",
-        "link add filtering type bridge vlan_filtering 1",
-    ] {
+    for command in mistake.links {
         node.ip(command)?;
     }
-    let before = (node.ip("-details link show")?, bridge(&node, "vlan show")?);
-    let cases = [
-        (json!({"vlan": 0}), 7, "VLAN ID 0 is out of range"),
-        (json!({"vlan": 4095}), 7, "VLAN ID 4095 is out of range"),
-        (json!({"trunk": "20-10"}), 7, "VLAN range 20-10 is reversed"),
-        (json!({"trunk": ["10-20", 15]}), 7, "VLAN 15 is named twice"),
-        (json!({"trunk": [10], "vlan": 1, "nativeVlan": 2}), 7, "vlan 1 and nativeVlan 2 differ"),
-        (json!({"vlan": 1, "nativeVlan": 1}), 7, "not allowed on an access port"),
-        (json!({"hairpinMode": true, "promiscMode": true}), 7, "hairpinMode and promiscMode"),
-        (json!({"vlan": 1, "bridge": "dum"}), 102, "dum is of kind \"dummy\", not a bridge"),
-        (json!({"vlan": 1, "bridge": "plain"}), 120, "does not filter VLANs"),
-        (json!({"vlan": 1, "uplinks": [{"name": "nothere", "follow": true}]}), 122, "nothere does not exist"),
-        (json!({"vlan": 1, "uplinks": [{"name": "taken", "follow": true}]}), 123, "taken is a port of other"),
-        (json!({"vlan": 1, "uplinks": [{"name": "addressed", "follow": true}]}), 123, "192.0.2.1/24"),
-        (
-            json!({"vlan": 1, "bridge": "filtering", "uplinks": [{"name": "eth1", "follow": true}]}),
-            123,
-            "not a port of bridge filtering",
-        ),
-        (json!({"vlan": 1, "bridge": "filtering", "qinq": true}), 125, "sorts by 802.1Q tags"),
-        (
-            json!({"vlan": 1, "mtu": 1500, "uplinks": [{"name": "small", "follow": true}]}),
-            124,
-            "small has MTU 1400",
-        ),
-        (json!({"vlan": 1, "bridge": "filtering", "mtu": 1400}), 124, "filtering has MTU 1500"),
-        (json!({"vlan": 1, "bridge": "br:0"}), 7, "br:0"),
-        (json!({"vlan": 1, "ipMasq": true}), 2, "ipMasq"),
-        (json!({"vlan": 1, "ipam": {"type": "nothere"}}), 0, "nothere"),
-        (json!({"vlan": 1, "bridge": "a-long-bridge-x", "host": true}), 7, "shorter name"),
-    ];
-    for (fields, code, says) in cases {
-        let pod = node.pod("x")?;
-        let text = fields.to_string();
-        match (code, pod.add(PLUGIN, "net1", &config(fields))) {
-            // The code is crate cni's own.
-            (0, Err(error)) if error.text().contains(says) => {}
-            (_, result) => {
-                refused(result, code, says).map_err(|stop| Stop::Failed(format!("{text}: {stop:?}")))?
-            }
-        }
-        let after = (node.ip("-details link show")?, bridge(&node, "vlan show")?);
-        check(after == before, format!("{text} changed something:\n{}\n{}", after.0, after.1))?;
-        check(node.list("/run/k8slan/ports").is_empty(), format!("{text} left a record"))?;
-        check(pod.link_names()?.is_empty(), format!("{text} left an interface"))?;
-    }
+    let pod = node.pod("x")?;
+    let state = || -> Result<_, Stop> {
+        Ok((node.ip("-details link show")?, node.ip("addr show")?, bridge(&node, "vlan show")?))
+    };
+    let before = state()?;
+    refused(pod.add(PLUGIN, "net1", &config((mistake.fields)())), mistake.code, mistake.says)?;
+    let after = state()?;
+    check(after == before, format!("something changed:\n{after:?}\nwas\n{before:?}"))?;
+    check(node.list("/run/k8slan/ports").is_empty(), "a record is left")?;
+    check(pod.link_names()?.is_empty(), "an interface is left")
+}
+
+fn an_interface_that_is_there_is_left_alone() -> Outcome {
+    let node = node()?;
     let pod = node.pod("twice")?;
     let good = config(json!({"vlan": 10}));
     pod.add(PLUGIN, "net1", &good)?;
@@ -733,8 +858,122 @@ fn status_names_what_is_missing() -> Outcome {
         50,
         "eth9 does not exist",
     )?;
+    refused(status(json!({"vlan": 10, "createBridge": false})), 50, "bridge br0 does not exist")?;
     node.ip("link add br0 type bridge")?;
     refused(status(json!({"vlan": 10})), 50, "does not filter VLANs")
+}
+
+fn status_names_what_drops_frames() -> Outcome {
+    let node = node()?;
+    let (a, b) = (node.pod("a")?, node.pod("b")?);
+    // Where modprobe looks for modules, the machine has those of its own kernel.
+    let load = "mkdir -p /run/uml/lib && ln -s /usr/lib/uml/modules /run/uml/lib && modprobe -d /run/uml br_netfilter";
+    node.exec(&["sh", "-c", load])?;
+    let switch = |name: &str, on: bool| {
+        node.write(&format!("/proc/sys/net/bridge/{name}"), if on { "1" } else { "0" })
+    };
+    switch("bridge-nf-call-iptables", true)?;
+    let tables = || node.exec(&["cat", "/proc/net/ip_tables_names"]);
+    check(tables()?.is_empty(), "there are tables from the start")?;
+    for fields in [json!({"bridge": "flat"}), json!({"vlan": 10}), json!({"trunk": [10]})] {
+        let tagged = fields.get("trunk").is_some();
+        let config = config(fields);
+        let status = || node.cni(PLUGIN, "STATUS", &a.call("net1", &config));
+        status()?;
+        check(tagged || config["vlan"].is_number() || tables()?.is_empty(), "asking for a table made it")?;
+        for (pod, address) in [(&a, "10.9.0.1/24"), (&b, "10.9.0.2/24")] {
+            pod.add(PLUGIN, "net1", &config)?;
+            if tagged {
+                pod.ip("link add link net1 name net1.10 type vlan id 10")?;
+                pod.ip("link set dev net1.10 up")?;
+            }
+            pod.ip(&format!("addr add {address} dev {}", if tagged { "net1.10" } else { "net1" }))?;
+        }
+        let passes = || -> Result<bool, Stop> {
+            Ok(!Ping::new([10, 9, 0, 2]).patience(Duration::from_millis(500)).run(&a)?.replies.is_empty())
+        };
+        check(passes()?, "nothing passes from the start")?;
+        node.exec(&["iptables-legacy", "-P", "FORWARD", "DROP"])?;
+        if tagged {
+            // Frames with tags are shown to iptables only if that is asked for.
+            status()?;
+            check(passes()?, "a tagged frame is dropped")?;
+            switch("bridge-nf-filter-vlan-tagged", true)?;
+        }
+        refused(status(), 51, "iptables FORWARD drops what bridge")?;
+        check(!passes()?, "STATUS says that frames are dropped, but they pass")?;
+        let name = config["bridge"].as_str().unwrap();
+        node.exec(&["iptables-legacy", "-A", "FORWARD", "-i", name, "-j", "ACCEPT"])?;
+        status()?;
+        check(passes()?, "a rule lets frames pass, but they do not")?;
+        node.exec(&["iptables-legacy", "-F", "FORWARD"])?;
+        node.exec(&["iptables-legacy", "-P", "FORWARD", "ACCEPT"])?;
+        for pod in [&a, &b] {
+            pod.del(PLUGIN, "net1", &config)?;
+        }
+    }
+    switch("bridge-nf-call-iptables", false)?;
+    node.exec(&["iptables-legacy", "-P", "FORWARD", "DROP"])?;
+    node.cni(PLUGIN, "STATUS", &a.call("net1", &config(json!({"vlan": 10}))))?;
+    check(tables()?.contains("filter"), "the table is not where the kernel lists it")
+}
+
+fn trunks_change_at_once_while_others_come_and_go() -> Outcome {
+    const COMMANDS: usize = 8;
+    let node = node()?;
+    let routers = [node.pod("r1")?, node.pod("r2")?];
+    let pods: Vec<_> = (0..COMMANDS).map(|at| node.pod(&format!("p{at}"))).collect::<Result<_, _>>()?;
+    let up = json!([{"name": "eth1", "follow": true}]);
+    let trunk = config(json!({"trunk": "10", "uplinks": up}));
+    let ports: Vec<String> = routers
+        .iter()
+        .map(|router| Ok(port(&router.add(PLUGIN, "net1", &trunk)?)))
+        .collect::<Result<_, Stop>>()?;
+    let program = testnet::program(PLUGIN).display().to_string();
+    let change = |action: &str, ids: &dyn Fn(usize, usize) -> usize| -> Outcome {
+        std::thread::scope(|scope| {
+            let mut running = Vec::new();
+            for (at, pod) in pods.iter().enumerate() {
+                for (number, port) in ports.iter().enumerate() {
+                    let argv = [
+                        program.clone(),
+                        "trunk".into(),
+                        action.into(),
+                        port.clone(),
+                        ids(number, at).to_string(),
+                    ];
+                    let node = &node;
+                    running.push(scope.spawn(move || {
+                        let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
+                        node.exec(&argv).map(drop).map_err(Stop::from)
+                    }));
+                }
+                let own = config(json!({"vlan": 300 + at, "uplinks": [{"name": "eth1", "follow": true}]}));
+                let node = &node;
+                running.push(scope.spawn(move || {
+                    node.cni(PLUGIN, "ADD", &pod.call("net1", &own))?;
+                    node.cni(PLUGIN, "DEL", &pod.call("net1", &own))?;
+                    Ok(())
+                }));
+            }
+            running.into_iter().try_for_each(|one| one.join().unwrap())
+        })
+    };
+    change("add", &|number, at| 100 * (number + 1) + at)?;
+    for (number, port) in ports.iter().enumerate() {
+        let first = 100 * (number + 1);
+        let wanted = format!("10 {first}-{}", first + COMMANDS - 1);
+        check(vlans(&node, port)? == wanted, vlans(&node, port)?)?;
+    }
+    check(vlans(&node, "eth1")? == "10 100-107 200-207", vlans(&node, "eth1")?)?;
+    change("remove", &|number, at| 100 * (number + 1) + at)?;
+    for port in ports.iter().map(String::as_str).chain(["eth1"]) {
+        check(vlans(&node, port)? == "10", vlans(&node, port)?)?;
+    }
+    for router in &routers {
+        router.del(PLUGIN, "net1", &trunk)?;
+    }
+    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
 }
 
 fn the_result_lists_everything() -> Outcome {

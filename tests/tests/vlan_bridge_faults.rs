@@ -4,7 +4,7 @@
 
 use std::io::Write;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitCode, Stdio};
+use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
 use testnet::{CniCall, Node, Outcome, Stop, vlan_kernel};
@@ -16,7 +16,8 @@ const CALLS: [&str; 4] = ["sendto", "openat", "renameat", "unlinkat"];
 fn main() -> ExitCode {
     vlan_kernel::main(testnet::tests![
         an_add_killed_anywhere_is_cleaned_up,
-        a_del_killed_anywhere_is_finished
+        a_del_killed_anywhere_is_finished,
+        a_trunk_change_killed_anywhere_is_mended
     ])
 }
 
@@ -34,11 +35,7 @@ fn config(vlans: &str, up: bool) -> Value {
 
 /// Runs a verb and kills it at the n-th call of a kind; false if it ended before.
 fn killed(node: &Node, verb: &str, call: &CniCall, syscall: &str, at: usize) -> Result<bool, Stop> {
-    let program = testnet::program(PLUGIN).display().to_string();
-    let inject = format!("inject={syscall}:signal=KILL:when={at}");
-    let trace = format!("trace={syscall}");
-    let mut command = node.command("strace");
-    command.args(["-f", "-q", "-o", "/dev/null", "-e", &trace, "-e", &inject, &program]);
+    let mut command = traced(node, syscall, at);
     command
         .env("CNI_COMMAND", verb)
         .env("CNI_CONTAINERID", &call.container)
@@ -51,9 +48,22 @@ fn killed(node: &Node, verb: &str, call: &CniCall, syscall: &str, at: usize) -> 
         .stderr(Stdio::null());
     let mut child = command.spawn()?;
     let _ = child.stdin.take().unwrap().write_all(call.config.as_bytes());
-    let status = child.wait()?;
+    Ok(was_killed(child.wait()?))
+}
+
+/// The plugin under strace, which kills it at the n-th call of a kind.
+fn traced(node: &Node, syscall: &str, at: usize) -> Command {
+    let program = testnet::program(PLUGIN).display().to_string();
+    let inject = format!("inject={syscall}:signal=KILL:when={at}");
+    let trace = format!("trace={syscall}");
+    let mut command = node.command("strace");
+    command.args(["-f", "-q", "-o", "/dev/null", "-e", &trace, "-e", &inject, &program]);
+    command
+}
+
+fn was_killed(status: ExitStatus) -> bool {
     // strace ends as what it traced did.
-    Ok(status.signal() == Some(9) || status.code() == Some(137))
+    status.signal() == Some(9) || status.code() == Some(137)
 }
 
 fn uplink(node: &Node) -> Result<String, Stop> {
@@ -69,10 +79,8 @@ fn expected(node: &Node) -> Outcome {
     let mut links = node.link_names()?;
     links.retain(|name| !name.starts_with("vb"));
     check(links == ["br0", "br0.1", "eth1", "wire"], format!("links: {links:?}"))?;
-    check(
-        node.list("/run/k8slan/ports").iter().filter(|name| name.ends_with(".json")).count() == 1,
-        "records are left",
-    )?;
+    let records = node.list("/run/k8slan/ports");
+    check(records.len() == 1, format!("records are left: {records:?}"))?;
     let ports = node.link_names()?.iter().filter(|name| name.starts_with("vb")).count();
     check(ports == 1, format!("{ports} ports"))?;
     let chains = node.exec(&["nft", "list", "chains", "bridge"])?.matches("chain vb").count();
@@ -139,4 +147,52 @@ fn a_del_killed_anywhere_is_finished() -> Outcome {
     check(kills > 15, format!("only {kills} kills"))?;
     println!("DEL was killed {kills} times");
     Ok(())
+}
+
+fn a_trunk_change_killed_anywhere_is_mended() -> Outcome {
+    let node = node()?;
+    let (stays, router) = (node.pod("stays")?, node.pod("router")?);
+    stays.add(PLUGIN, "net1", &config("10", true))?;
+    let wanted = config("10,20", true);
+    let result = router.add(PLUGIN, "net1", &wanted)?;
+    let port = result["interfaces"][1]["name"].as_str().unwrap().to_owned();
+    let program = testnet::program(PLUGIN).display().to_string();
+    let checked = router.call("net1", &wanted).with("prevResult", result.clone());
+    let (mut kills, mut told) = (0, 0);
+    let mut now = "1,10,20";
+    for syscall in CALLS {
+        for at in 1.. {
+            let (before, after, to) = match now {
+                "1,10,20" => (now, "1,10,30,31", "10,30-31"),
+                _ => (now, "1,10,20", "10,20"),
+            };
+            let mut command = traced(&node, syscall, at);
+            command.args(["trunk", "set", &port, to]).stdout(Stdio::null()).stderr(Stdio::null());
+            let ended = !was_killed(command.status()?);
+            let place = format!("killed at {syscall} {at}");
+            // CHECK either tells, or everything is as it was or as it will be.
+            match node.cni(PLUGIN, "CHECK", &checked) {
+                Ok(_) => {
+                    let have = uplink(&node)?;
+                    check(have == before || have == after, format!("{place}: CHECK is content with {have}"))?;
+                }
+                Err(error) => {
+                    check(error.code == 110 && error.text().contains("trunk"), format!("{place}: {error}"))?;
+                    told += 1;
+                }
+            }
+            node.exec(&[&program, "trunk", "set", &port, to])?;
+            check(uplink(&node)? == after, format!("{place}: the uplink carries {}", uplink(&node)?))?;
+            node.cni(PLUGIN, "CHECK", &checked).map_err(|error| Stop::Failed(format!("{place}: {error}")))?;
+            now = after;
+            if ended {
+                break;
+            }
+            kills += 1;
+        }
+    }
+    check(kills > 15 && told > 0, format!("{kills} kills, CHECK told {told} times"))?;
+    println!("trunk was killed {kills} times; CHECK told {told} times");
+    router.del(PLUGIN, "net1", &wanted)?;
+    expected(&node)
 }

@@ -179,11 +179,45 @@ fn isp(node: &Node) -> Result<Daemon, Stop> {
 struct Router<'a> {
     pod: Pod<'a>,
     vrrp: Daemon,
+    _frr: [Daemon; 2],
     wan: IpAddr,
 }
 
+/// The address is the client's business, the route FRR's, as in VyOS.
 const UDHCPC: &str = "#!/bin/sh\n[ \"$1\" = bound ] || exit 0\n\
-    ip addr add $ip/24 dev $interface && ip route replace default via $router dev $interface\n";
+    ip addr add $ip/24 dev $interface && echo -n $router >@GATEWAY@\n";
+
+/// A daemon of FRR, which `tests/packages.sh` unpacks, since an installed one would be started on the machine.
+fn frr(daemon: &str) -> std::path::PathBuf {
+    testnet::workspace().join("target/frr/usr/lib/frr").join(daemon)
+}
+
+/// FRR as VyOS runs it: zebra owns the kernel's routes, staticd knows the configured ones.
+fn routing<'a>(host: &'a Node, pod: &Pod<'a>, gateway: &str) -> Result<[Daemon; 2], Stop> {
+    let run = format!("/run/frr-{}", pod.name());
+    let conf = format!("{run}/frr.conf");
+    host.write(&conf, file("router/frr.conf").replace("@GATEWAY@", gateway))?;
+    // Compiled into it, though nobody uses it here.
+    let group = "grep -q ^frrvty: /etc/group || echo frrvty:x:199: >>/etc/group";
+    host.exec(&["sh", "-c", group])?;
+    let libraries = testnet::workspace().join("target/frr/usr/lib");
+    let libraries =
+        ["x86_64-linux-gnu/frr", "x86_64-linux-gnu", "aarch64-linux-gnu/frr", "aarch64-linux-gnu"]
+            .map(|folder| libraries.join(folder).display().to_string())
+            .join(":");
+    let start = |daemon: &str, conf: &str| -> Result<Daemon, Stop> {
+        let place = format!("--net={} env LD_LIBRARY_PATH={libraries}", pod.path());
+        let sockets = format!("-i {run}/{daemon}.pid -z {run}/zserv.api --vty_socket {run} -P 0");
+        let arguments = format!("{place} {} -u root -g root -f {conf} {sockets}", frr(daemon).display());
+        Ok(host.spawn_daemon(&words("nsenter", &arguments))?)
+    };
+    let daemons = [start("zebra", "/dev/null")?, start("staticd", &conf)?];
+    eventually(Duration::from_secs(10), || match pod.ip("route show default") {
+        Ok(shown) if shown.contains(&format!("via {gateway} dev net1.91")) => Ok(()),
+        shown => Err(format!("{shown:?}\n{}\n{}", daemons[0].log(), daemons[1].log())),
+    })?;
+    Ok(daemons)
+}
 
 /// The fixed MAC address of a VirtualMachine's first interface.
 fn mac_of_machine(name: &str) -> Result<String, Stop> {
@@ -211,19 +245,21 @@ fn router<'a>(host: &'a Node, own: u8, priority: u8) -> Result<Router<'a>, Stop>
     pod.ip("link add link net1 name net1.91 type vlan id 91")?;
     pod.ip("link set dev net1.91 up")?;
     let script = format!("/run/udhcpc-{own}");
-    host.write(&script, UDHCPC)?;
+    let gateway = format!("/run/gateway-{own}");
+    host.write(&script, UDHCPC.replace("@GATEWAY@", &gateway))?;
     host.exec(&["chmod", "755", &script])?;
     pod.exec(&["busybox", "udhcpc", "-f", "-q", "-n", "-t", "5", "-T", "1", "-i", "net1.91", "-s", &script])?;
     let shown = pod.ip_json("addr show dev net1.91")?;
     let wan = shown[0]["addr_info"].as_array().unwrap().iter().find(|a| a["family"] == "inet").unwrap();
     let wan = wan["local"].as_str().unwrap().parse().unwrap();
+    let frr = routing(host, &pod, &host.read(&gateway)?)?;
     let conf = format!("/run/keepalived-{own}.conf");
     host.write(&conf, file("router/keepalived.conf").replace("@PRIORITY@", &priority.to_string()))?;
     let net = format!("--net={}", pod.path());
     let pids = format!("-p /run/k{own}.pid -r /run/k{own}v.pid -c /run/k{own}c.pid");
     let arguments = format!("{net} keepalived -n -l -D -P -f {conf} {pids}");
     let vrrp = host.spawn_daemon(&words("nsenter", &arguments))?;
-    Ok(Router { pod, vrrp, wan })
+    Ok(Router { pod, vrrp, _frr: frr, wan })
 }
 
 fn is_master(router: &Pod<'_>) -> bool {
@@ -323,6 +359,7 @@ fn the_zones_network_works_as_its_document_says() -> Outcome {
     for program in ["keepalived", "dnsmasq", "busybox", "iptables-legacy-restore", "nsenter"] {
         testnet::needs(program)?;
     }
+    testnet::needs(&frr("zebra").to_string_lossy())?;
     let net = build()?;
     the_port_table_holds(&net)?;
     let listening: Vec<_> = (9..=11)

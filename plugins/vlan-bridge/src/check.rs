@@ -134,8 +134,7 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
         let wanted = if uplink.follow { record.all_vlans() } else { uplink.fixed.clone() };
         let lost = wanted.without(&call.host.bridge_vlans(link.index)?.all());
         if !lost.is_empty() {
-            let what = format!("VLAN {lost} on uplink {name}");
-            return Err(Error::mismatch(what, "missing", "carried"));
+            return Err(Error::UplinkLacks { uplink: name.clone(), vlans: lost });
         }
         // The record of a change that came to its end claims no more than the port carries.
         let left = uplink.added.without(&record.all_vlans());

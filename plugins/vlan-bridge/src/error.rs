@@ -298,6 +298,17 @@ pub enum Error {
         /// What it should.
         wanted: String,
     },
+    /// CHECK: an uplink lacks VLANs.
+    #[error(
+        "VLAN {vlans} on uplink {uplink} is missing, which the port needs: for a trunk, run 'vlan-bridge trunk set' with \
+         its tagged VLANs again, or delete the pod, so that it is attached anew"
+    )]
+    UplinkLacks {
+        /// The uplink.
+        uplink: IfName,
+        /// What it lacks.
+        vlans: VlanSet,
+    },
     /// CHECK: the trunk's last change did not come to its end.
     #[error(
         "the last change of the trunk was cut off before VLAN {vlans} was taken off uplink {uplink}: run 'vlan-bridge \
@@ -420,9 +431,11 @@ impl PluginError for Error {
             Self::MtuDiffers { .. } => code::MTU,
             Self::OtherProtocol { .. } => code::PROTOCOL,
             Self::OtherAddress { .. } => code::ADDRESS,
-            Self::Mismatch { .. } | Self::Carries { .. } | Self::TrunkCutOff { .. } | Self::Pod(_) => {
-                code::MISMATCH
-            }
+            Self::Mismatch { .. }
+            | Self::Carries { .. }
+            | Self::UplinkLacks { .. }
+            | Self::TrunkCutOff { .. }
+            | Self::Pod(_) => code::MISMATCH,
             Self::Unavailable(_) => Code::NOT_AVAILABLE,
             Self::FramesDropped { .. } => Code::LIMITED_CONNECTIVITY,
             Self::NotUndone { error, .. } => error.code(),

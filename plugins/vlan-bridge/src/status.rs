@@ -15,17 +15,17 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
     let config = &request.config;
     config.validate(request.ipam().is_some())?;
     let host = Netlink::open_current()?;
-    let vlans = config.port_vlans()?.is_some();
+    let vlans = config.port_vlans()?;
     let fits = || -> Result<(), Error> {
         let bridge = Bridge::find(&host, config)?;
         uplink::find(&host, bridge.as_ref(), config)?;
         match bridge {
-            Some(bridge) => bridge.suits(&host, config, vlans),
+            Some(bridge) => bridge.suits(&host, config, vlans.is_some()),
             None => Ok(()),
         }
     };
     fits().map_err(|error| Error::Unavailable(Box::new(error)))?;
-    nothing_drops(&config.bridge, vlans)?;
+    nothing_drops(&config.bridge, vlans.is_some_and(|vlans| vlans.untagged.is_empty()))?;
     if let Some(ipam) = request.ipam() {
         ipam.status()?;
     }
@@ -37,7 +37,7 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
 ///
 /// # Errors
 /// The first such chain.
-fn nothing_drops(bridge: &IfName, vlans: bool) -> Result<(), Error> {
+fn nothing_drops(bridge: &IfName, all_tagged: bool) -> Result<(), Error> {
     let chains = match Nftables::open_current().and_then(|nftables| nftables.chains_that_drop(bridge)) {
         Ok(chains) => chains,
         // Without netfilter, or without nftables, there is none.
@@ -48,10 +48,10 @@ fn nothing_drops(bridge: &IfName, vlans: bool) -> Result<(), Error> {
     let on = |setting: &'static str| -> Result<bool, Error> {
         Ok(netns.sysctl_get(&Sysctl::net(setting))?.is_some_and(|value| value != "0"))
     };
-    // Where the bridge forwards, a frame of a VLAN has its tag, and iptables sees such frames only if asked to.
-    let tagged = !vlans || on("bridge/bridge-nf-filter-vlan-tagged")?;
+    // What is tagged on the wire is shown to iptables only if that is asked for.
+    let shown = !all_tagged || on("bridge/bridge-nf-filter-vlan-tagged")?;
     let (v4, v6) =
-        (tagged && on("bridge/bridge-nf-call-iptables")?, tagged && on("bridge/bridge-nf-call-ip6tables")?);
+        (shown && on("bridge/bridge-nf-call-iptables")?, shown && on("bridge/bridge-nf-call-ip6tables")?);
     let drops = |chain: &DroppingChain| match chain.what {
         Dropped::Frames => true,
         Dropped::V4 => v4,

@@ -30,10 +30,8 @@ pub fn inside() -> bool {
 /// Without root or without `user-mode-linux` every trial is skipped by name, or fails where `CI` is set.
 #[must_use]
 pub fn main(trials: Vec<Trial>) -> ExitCode {
-    match std::env::var(ROLE).as_deref() {
-        Ok(init::ROLE) => return init::run(),
-        Ok(_) => return crate::main(trials),
-        Err(_) => {}
+    if inside() {
+        return run(|| crate::main(trials));
     }
     let arguments = Arguments::from_args();
     if arguments.list {
@@ -49,15 +47,17 @@ pub fn main(trials: Vec<Trial>) -> ExitCode {
         });
         return libtest_mimic::run(&arguments, skipped.collect()).exit_code();
     }
-    run()
+    run(|| crate::main(trials))
 }
 
-/// Boots the kernel with this very program and its arguments inside, and ends with the code that it ends
-/// with there; for programs that bring no trials. Inside, [`inside`] is true.
+/// Boots the kernel with this very program and its arguments inside, where the same call runs `body`, and ends with
+/// the code that it ends with there; for programs that bring no trials.
 #[must_use]
-pub fn run() -> ExitCode {
-    if std::env::var(ROLE).as_deref() == Ok(init::ROLE) {
-        return init::run();
+pub fn run(body: impl FnOnce() -> ExitCode) -> ExitCode {
+    match std::env::var(ROLE).as_deref() {
+        Ok(init::ROLE) => return init::run(),
+        Ok(_) => return body(),
+        Err(_) => {}
     }
     isolated(|| {
         boot::boot().unwrap_or_else(|error| {
