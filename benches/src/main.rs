@@ -46,7 +46,8 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    if let [_, argument, rounds] = &std::env::args().collect::<Vec<_>>()[..]
+    // The other kernel adds arguments of its own.
+    if let [_, argument, rounds, ..] = &std::env::args().collect::<Vec<_>>()[..]
         && argument == vlans::INSIDE
     {
         return vlans::main(rounds);

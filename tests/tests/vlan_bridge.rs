@@ -773,9 +773,7 @@ fn is_refused(mistake: &Mistake) -> Outcome {
         node.ip(command)?;
     }
     let pod = node.pod("x")?;
-    let state = || -> Result<_, Stop> {
-        Ok((node.ip("-details link show")?, node.ip("addr show")?, bridge(&node, "vlan show")?))
-    };
+    let state = || -> Result<_, Stop> { Ok((node.ip("-details addr show")?, bridge(&node, "vlan show")?)) };
     let before = state()?;
     refused(pod.add(PLUGIN, "net1", &config((mistake.fields)())), mistake.code, mistake.says)?;
     let after = state()?;

@@ -197,8 +197,8 @@ fn routing<'a>(host: &'a Node, pod: &Pod<'a>, gateway: &str) -> Result<[Daemon; 
     let run = format!("/run/frr-{}", pod.name());
     let conf = format!("{run}/frr.conf");
     host.write(&conf, file("router/frr.conf").replace("@GATEWAY@", gateway))?;
-    // Compiled into it, though nobody uses it here.
-    let group = "grep -q ^frrvty: /etc/group || echo frrvty:x:199: >>/etc/group";
+    // Compiled into it: its own user has to be in that group.
+    let group = "grep -q ^frrvty: /etc/group || echo frrvty:x:199:root >>/etc/group";
     host.exec(&["sh", "-c", group])?;
     let libraries = testnet::workspace().join("target/frr/usr/lib");
     let libraries =
