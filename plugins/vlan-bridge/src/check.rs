@@ -134,12 +134,12 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
         let wanted = if uplink.follow { record.all_vlans() } else { uplink.fixed.clone() };
         let lost = wanted.without(&call.host.bridge_vlans(link.index)?.all());
         if !lost.is_empty() {
-            return Err(Error::UplinkLacks { uplink: name.clone(), vlans: lost });
+            return Err(Error::UplinkLacks { uplink: name.clone(), vlans: lost.to_string() });
         }
         // The record of a change that came to its end claims no more than the port carries.
         let left = uplink.added.without(&record.all_vlans());
         if uplink.follow && !left.is_empty() {
-            return Err(Error::TrunkCutOff { uplink: name.clone(), vlans: left });
+            return Err(Error::TrunkCutOff { uplink: name.clone(), vlans: left.to_string() });
         }
     }
     Ok(())

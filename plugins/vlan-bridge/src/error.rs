@@ -1,6 +1,6 @@
 use cni::{Code, PluginError};
 use ipnetwork::IpNetwork;
-use net_types::{IfName, IfNameError, VlanId, VlanSet, VlanSetError};
+use net_types::{IfName, IfNameError, VlanId, VlanSetError};
 use netplumb::VlanProtocol;
 use node::{ConfigError, LockError, PolicyError, SafeDirError};
 
@@ -307,7 +307,7 @@ pub enum Error {
         /// The uplink.
         uplink: IfName,
         /// What it lacks.
-        vlans: VlanSet,
+        vlans: String,
     },
     /// CHECK: the trunk's last change did not come to its end.
     #[error(
@@ -318,7 +318,7 @@ pub enum Error {
         /// The uplink.
         uplink: IfName,
         /// What is left on it.
-        vlans: VlanSet,
+        vlans: String,
     },
     /// STATUS: frames would not pass the bridge.
     #[error(
