@@ -46,9 +46,7 @@ pub use monitor::{Event, Groups, Monitor};
 pub use neighbour::{FdbEntry, Neighbour};
 pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId};
-pub use nft::{
-    BaseChain, ChainPolicy, Dropped, DroppingChain, Masquerade, Nftables, PortGuard, RuleState,
-};
+pub use nft::{BaseChain, ChainPolicy, Dropped, DroppingChain, Masquerade, Nftables, PortGuard, RuleState};
 pub use nix::errno::Errno;
 pub use probe::{ProbeTiming, Taken, probe};
 pub use route::Route;

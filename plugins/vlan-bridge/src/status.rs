@@ -38,11 +38,9 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
 /// # Errors
 /// The first such chain.
 fn nothing_drops(bridge: &IfName, all_tagged: bool) -> Result<(), Error> {
-    let chains = match Nftables::open_current().and_then(|nftables| nftables.chains_that_drop(bridge)) {
-        Ok(chains) => chains,
-        // Without netfilter, or without nftables, there is none.
-        Err(_) => Vec::new(),
-    };
+    // Without netfilter, or without nftables, there is none.
+    let chains =
+        Nftables::open_current().and_then(|nftables| nftables.chains_that_drop(bridge)).unwrap_or_default();
     let chains = chains.into_iter().chain(legacy_chains_that_drop(bridge)?);
     let netns = Netns::current()?;
     let on = |setting: &'static str| -> Result<bool, Error> {
