@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use node::{Durability, Lock, LockError, NodeConfig, Paths, SafeDir};
@@ -17,6 +17,11 @@ use crate::status::{self, NodeStatus};
 const SETTLE: Duration = Duration::from_millis(10);
 /// The least time between the starts of two passes, so that a storm of events costs little.
 const SPACING: Duration = Duration::from_millis(50);
+/// How many times its own length a pass is followed by none, if only the kernel's events ask for the next: who
+/// makes events without end then costs the node one part in so many of a core.
+const REST: u32 = 40;
+/// The longest such rest: what breaks in it is repaired within a second all the same.
+const LONGEST_REST: Duration = Duration::from_millis(500);
 
 /// How long a pass that failed as a whole is followed by none.
 const AFTER_FAILURE: Duration = Duration::from_secs(1);
@@ -101,6 +106,7 @@ pub(crate) async fn run(
             };
             *underlays.lock().unwrap_or_else(PoisonError::into_inner) = names(&declared, &node);
         }
+        let start = Instant::now();
         // Deleting a link takes the kernel 20 ms; nobody else waits for it meanwhile.
         let mut own = lans.take().context("the last pass did not come back")?;
         let with = declared.clone();
@@ -131,8 +137,11 @@ pub(crate) async fn run(
                 None
             }
         };
+        let rest = (start.elapsed() * REST).min(LONGEST_REST).saturating_sub(spacing);
         let next = async {
             tokio::time::sleep(spacing).await;
+            // What somebody declares does not wait for it, and at its end nothing is missed.
+            drop(tokio::time::timeout(rest, wake.wait_for_declarations()).await);
             match retry {
                 Some(pause) => drop(tokio::time::timeout(pause, wake.wait()).await),
                 None => wake.wait().await,

@@ -14,6 +14,7 @@ fn kubelet_api_is_generated_from_its_proto_file() {
     tonic_prost_build::configure()
         .out_dir(dir.path())
         .btree_map(".")
+        .codec_path("crate::kubelet::codec::SmallCodec")
         .compile_fds(descriptors)
         .expect("generates");
     let fresh = fs::read_to_string(dir.path().join("v1beta1.rs")).unwrap();

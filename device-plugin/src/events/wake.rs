@@ -23,7 +23,16 @@ impl Wake {
 
     /// Waits until something is noted. Cancelling it loses nothing.
     pub(crate) async fn wait(&self) {
-        while *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner) == Dirty::default() {
+        self.wait_until(|dirty| *dirty != Dirty::default()).await;
+    }
+
+    /// Waits until what is declared may have changed, or nothing is certain any more. Cancelling it loses nothing.
+    pub(crate) async fn wait_for_declarations(&self) {
+        self.wait_until(|dirty| dirty.declared || dirty.everything).await;
+    }
+
+    async fn wait_until(&self, wanted: impl Fn(&Dirty) -> bool) {
+        while !wanted(&self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner)) {
             self.0.notify.notified().await;
         }
     }
@@ -49,6 +58,9 @@ mod tests {
         let dirty = wake.take();
         assert!(dirty.names && dirty.netns.len() == 1 && !dirty.everything);
         assert!(tokio::time::timeout(Duration::from_millis(20), wake.wait()).await.is_err());
+        wake.mark(Dirty { underlays: true, ..Dirty::default() });
+        let declared = tokio::time::timeout(Duration::from_millis(20), wake.wait_for_declarations()).await;
+        assert!(declared.is_err() && wake.take().underlays, "it waited for more, and lost nothing");
         let waiting = wake.clone();
         let task = tokio::spawn(async move { waiting.wait().await });
         wake.mark(Dirty { records: true, ..Dirty::default() });

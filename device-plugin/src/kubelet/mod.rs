@@ -6,6 +6,7 @@
 //!
 //! Nothing here knows what a LAN is: [`Spokes`] is the other side.
 
+mod codec;
 mod devices;
 mod folder;
 mod listener;

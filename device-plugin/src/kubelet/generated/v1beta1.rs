@@ -247,7 +247,7 @@ pub mod registration_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::kubelet::codec::SmallCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/v1beta1.Registration/Register",
             );
@@ -383,7 +383,7 @@ pub mod registration_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RegisterSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::kubelet::codec::SmallCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -545,7 +545,7 @@ pub mod device_plugin_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::kubelet::codec::SmallCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/v1beta1.DevicePlugin/GetDevicePluginOptions",
             );
@@ -571,7 +571,7 @@ pub mod device_plugin_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::kubelet::codec::SmallCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/v1beta1.DevicePlugin/ListAndWatch",
             );
@@ -595,7 +595,7 @@ pub mod device_plugin_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::kubelet::codec::SmallCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/v1beta1.DevicePlugin/GetPreferredAllocation",
             );
@@ -621,7 +621,7 @@ pub mod device_plugin_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::kubelet::codec::SmallCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/v1beta1.DevicePlugin/Allocate",
             );
@@ -645,7 +645,7 @@ pub mod device_plugin_client {
                         format!("Service was not ready: {}", e.into()),
                     )
                 })?;
-            let codec = tonic_prost::ProstCodec::default();
+            let codec = crate::kubelet::codec::SmallCodec::default();
             let path = http::uri::PathAndQuery::from_static(
                 "/v1beta1.DevicePlugin/PreStartContainer",
             );
@@ -820,7 +820,7 @@ pub mod device_plugin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetDevicePluginOptionsSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::kubelet::codec::SmallCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -866,7 +866,7 @@ pub mod device_plugin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListAndWatchSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::kubelet::codec::SmallCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -915,7 +915,7 @@ pub mod device_plugin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetPreferredAllocationSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::kubelet::codec::SmallCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -960,7 +960,7 @@ pub mod device_plugin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = AllocateSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::kubelet::codec::SmallCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
@@ -1006,7 +1006,7 @@ pub mod device_plugin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = PreStartContainerSvc(inner);
-                        let codec = tonic_prost::ProstCodec::default();
+                        let codec = crate::kubelet::codec::SmallCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
                                 accept_compression_encodings,
