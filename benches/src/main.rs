@@ -6,7 +6,9 @@
 //! | `parallel` | 64 attachments at once |
 //! | `ipam` | addresses beside host-local's, few and many leases, many at once |
 //! | `vlans` | ports of a VLAN-aware bridge beside Debian's bridge, in user-mode Linux |
+//! | `daemon` | the daemon with a thousand spokes, a hundred LANs, and a storm of events |
 //! | `footprint` | memory of one run, size of the executables |
+//! | `process` | what the kernel says of a running process |
 //! | `floor` | the same netlink requests from a process that is there already |
 //! | `lab` | the node, its LAN and its pods |
 //! | `run` | one run of a plugin, with a clock |
@@ -16,11 +18,13 @@
 //! A comparison is a module with one function that returns a [`report::Section`]; [`SECTIONS`] lists them.
 
 mod attachments;
+mod daemon;
 mod floor;
 mod footprint;
 mod ipam;
 mod lab;
 mod parallel;
+mod process;
 mod report;
 mod rounds;
 mod run;
@@ -34,15 +38,26 @@ use report::{Report, Section};
 /// Threads hand results over, so errors go between them.
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// All comparisons, in the order of the table.
-const SECTIONS: &[fn(&Options) -> Result<Section>] =
-    &[attachments::compare, parallel::compare, ipam::compare, vlans::compare, footprint::compare];
+/// A comparison.
+type Compare = fn(&Options) -> Result<Section>;
+
+/// All comparisons by the names of their modules, in the order of the table.
+const SECTIONS: &[(&str, Compare)] = &[
+    ("attachments", attachments::compare),
+    ("parallel", parallel::compare),
+    ("ipam", ipam::compare),
+    ("vlans", vlans::compare),
+    ("daemon", daemon::compare),
+    ("footprint", footprint::compare),
+];
 
 /// How to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Options {
     /// How often each thing is measured.
     rounds: usize,
+    /// The only comparison to make, or all.
+    only: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -69,21 +84,31 @@ fn main() -> ExitCode {
 }
 
 fn options() -> Result<Options> {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [] => Ok(Options { rounds: 60 }),
-        ["--rounds", rounds] => match rounds.parse() {
-            Ok(rounds @ 1..) => Ok(Options { rounds }),
-            _ => Err(format!("--rounds takes a number from 1 on, not {rounds:?}").into()),
-        },
-        _ => Err("usage: k8slan-benches [--rounds N]".into()),
+    let mut options = Options { rounds: 60, only: None };
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match (argument.as_str(), arguments.next()) {
+            ("--rounds", Some(rounds)) => match rounds.parse() {
+                Ok(rounds @ 1..) => options.rounds = rounds,
+                _ => return Err(format!("--rounds takes a number from 1 on, not {rounds:?}").into()),
+            },
+            ("--only", Some(name)) if SECTIONS.iter().any(|(section, _)| *section == name) => {
+                options.only = Some(name);
+            }
+            _ => {
+                let names: Vec<&str> = SECTIONS.iter().map(|(name, _)| *name).collect();
+                return Err(format!("usage: k8slan-benches [--rounds N] [--only {}]", names.join("|")).into());
+            }
+        }
     }
+    Ok(options)
 }
 
 fn measure(options: &Options) -> Result<()> {
     let mut report = Report::new(options.rounds);
-    for section in SECTIONS {
-        let section = section(options)?;
+    let wanted = |name: &str| options.only.as_deref().is_none_or(|only| only == name);
+    for (_, compare) in SECTIONS.iter().filter(|(name, _)| wanted(name)) {
+        let section = compare(options)?;
         section.print();
         report.sections.push(section);
     }
