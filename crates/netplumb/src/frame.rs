@@ -214,6 +214,33 @@ mod tests {
     }
 
     #[test]
+    fn no_frame_off_the_wire_is_too_odd() {
+        let ip: Ipv6Addr = "fd00::1:2345".parse().unwrap();
+        let arp = Arp {
+            operation: ArpOperation::Reply,
+            sender_mac: MAC,
+            sender_ip: Ipv4Addr::new(10, 0, 1, 5),
+            target_mac: MAC,
+            target_ip: Ipv4Addr::new(10, 0, 1, 6),
+        };
+        for good in [arp.broadcast_from(MAC), Neighbor::unsolicited(ip, MAC), Neighbor::probe(ip, MAC)] {
+            for at in 0..good.len() {
+                for byte in 0..=255 {
+                    let mut frame = good.clone();
+                    frame[at] = byte;
+                    for end in [good.len(), at + 1] {
+                        let _ = (
+                            Arp::parse(&frame[..end]),
+                            Neighbor::parse(&frame[..end]),
+                            source(&frame[..end]),
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
     fn neighbour_discovery_is_read_as_it_is_written() {
         let ip: Ipv6Addr = "fd00::1:2345".parse().unwrap();
         let frame = Neighbor::unsolicited(ip, MAC);

@@ -1,8 +1,8 @@
 //! Calls that no kubelet makes.
 
 use std::io::{Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
@@ -29,6 +29,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         the_calls_that_are_optional,
         only_root_may_call,
         a_file_in_the_way_is_not_removed,
+        somebody_elses_socket_in_the_way_is_not_removed,
     ]
 }
 
@@ -160,5 +161,21 @@ fn a_file_in_the_way_is_not_removed() -> Outcome {
     check!(std::fs::read(&file)? == b"precious", "the file is as it was");
     std::fs::remove_file(&file)?;
     kubelet.wait_allocatable(2, Duration::from_secs(11)).map_err(failed)?;
+    Ok(())
+}
+
+fn somebody_elses_socket_in_the_way_is_not_removed() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let kubelet = Kubelet::start(dir.path())?;
+    let socket = dir.path().join("k8slan-pod1.sock");
+    let _listener = UnixListener::bind(&socket)?;
+    std::os::unix::fs::chown(&socket, Some(1000), None)?;
+    let plugins = Plugins::start(dir.path(), &["pod1", "pod2"]);
+    kubelet.wait_resource("macvtap.k8slan.io/pod2", (1, 1), SOON).map_err(failed)?;
+    plugins.wait(SOON, |status| {
+        status.problem.as_deref().is_some_and(|words| words.contains("no socket of root's stands there"))
+    })?;
+    check!(std::fs::metadata(&socket)?.uid() == 1000, "the socket is as it was");
+    check!(kubelet.resource("macvtap.k8slan.io/pod1").is_none(), "the kubelet was sent to another's socket");
     Ok(())
 }
