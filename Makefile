@@ -63,7 +63,7 @@ test: build ## every test; ends with one line of counts
 
 bench: build ## our plugins beside Debian's, in one run
 	@tests/packages.sh bench
-	@cargo run --locked --profile bench --quiet -p k8slan-benches
+	@cargo run --locked --profile measure --quiet -p k8slan-benches
 
 lint: ## formatting and clippy, warnings are errors
 	@cargo fmt --all --check
