@@ -57,12 +57,13 @@ pub enum MirrorError {
     },
 }
 
+type LanEvent = Result<Event<DynamicObject>, watcher::Error>;
 type NodeEvent = Result<Event<PartialObjectMeta<Node>>, watcher::Error>;
 
 /// What a watch has to say.
 enum Heard {
     /// Of LANs in this namespace (`None`: in all).
-    Lans(Option<String>, Result<Event<DynamicObject>, watcher::Error>),
+    Lans(Option<String>, Box<LanEvent>),
     /// Of this node.
     Node(Box<NodeEvent>),
 }
@@ -115,8 +116,10 @@ impl Mirror {
         let mut events = stream::select_all(lans.into_iter().chain([node]));
         while let Some(heard) = events.next().await {
             match heard {
-                Heard::Lans(namespace, Ok(event)) => self.take(&mut progress, namespace, event)?,
-                Heard::Lans(_, Err(error)) => self.not_heard(&error),
+                Heard::Lans(namespace, event) => match *event {
+                    Ok(event) => self.take(&mut progress, namespace, event)?,
+                    Err(error) => self.not_heard(&error),
+                },
                 Heard::Node(event) => drop(self.hear_node(&mut progress, *event)?),
             }
         }
@@ -136,7 +139,7 @@ impl Mirror {
         };
         let watches = apis.into_iter().map(|(namespace, api)| {
             let events = watch_objects(api, watcher::Config::default()).default_backoff();
-            events.map(move |event| Heard::Lans(namespace.clone(), event)).boxed()
+            events.map(move |event| Heard::Lans(namespace.clone(), Box::new(event))).boxed()
         });
         watches.collect()
     }
