@@ -1,13 +1,13 @@
 //! LANs from a folder of YAML files, for a host without an API server.
 
+use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::fs::{self, OpenOptions};
-use std::io::Read as _;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::fs;
 use std::path::Path;
 
 use lan::manifest::{Document, read as documents};
 use lan::{Lan, LanKey};
+use node::{SafeDir, SafeDirError};
 
 use crate::lans::{Declaration, Declared, Mistaken, Note};
 use crate::mirrored::Notes;
@@ -15,47 +15,93 @@ use crate::mirrored::Notes;
 /// The largest file that is read, in bytes.
 const MAX_LEN: u64 = 4 << 20;
 
+/// As many LANs as a cluster may have, and several times more than a node can build.
+const MAX_MIRRORED: usize = 10_000;
+/// The largest object that an API server takes has 1.5 MiB; this is for one, in bytes.
+const MAX_OBJECT: u64 = 2 << 20;
+/// For all objects of a mirror together, in bytes.
+const MAX_MIRROR: u64 = 32 << 20;
+
 /// Reads all `*.yaml` and `*.yml` files of a folder, hidden ones left out, in the order of their names.
 ///
 /// Nothing here fails: what cannot be read is told in the result, and [`Declared::unread`] then keeps
 /// everything that stands from being taken for unwanted.
 pub(crate) fn read(dir: &Path) -> Declared {
     let mut declared = Declared::default();
-    let names = match names(dir) {
-        Ok(names) => names,
-        Err(error) => {
-            let message = format!("the folder of LAN files cannot be read: {error}");
-            declared.unread.push(Note { source: dir.display().to_string(), message });
-            return declared;
+    match names(dir) {
+        Ok(names) => {
+            for name in names {
+                let text = text(node::read_through_links(&dir.join(&name), MAX_LEN));
+                take_or_tell(&mut declared, &name, text);
+            }
         }
-    };
-    for name in names {
-        match text(&dir.join(&name)) {
-            Ok(text) => take(&mut declared, &name, &text),
-            Err(message) => declared.unread.push(Note { source: name, message }),
-        }
+        Err(error) => unreadable(&mut declared, dir, &error),
     }
     declared
 }
 
 /// Reads a folder that mirrors an API server's objects, one to a file, in JSON: as [`read`] does, and with
 /// the times at which the objects were created, their generations, and what the cluster notes for the node.
+///
+/// Who writes there has fewer rights than who reads: no link is followed, and there is an end to what is read.
 pub(crate) fn read_mirror(dir: &Path, node: &str) -> Declared {
-    let mut declared = read(dir);
+    let mut declared = Declared::default();
+    let (names, folder) = match (names(dir), SafeDir::open(dir)) {
+        (Ok(names), Ok(Some(folder))) => (names, folder),
+        (Err(error), _) => {
+            unreadable(&mut declared, dir, &error);
+            return declared;
+        }
+        (_, Ok(None)) => {
+            unreadable(&mut declared, dir, &std::io::ErrorKind::NotFound.into());
+            return declared;
+        }
+        (_, Err(error)) => {
+            unreadable(&mut declared, dir, &std::io::Error::other(error));
+            return declared;
+        }
+    };
+    let mut room = MAX_MIRROR;
+    let mut objects = BTreeMap::new();
+    for (number, name) in names.into_iter().enumerate() {
+        if number == MAX_MIRRORED || room == 0 {
+            let message = format!(
+                "it and what comes after it is not read: a mirror has {MAX_MIRRORED} files and {MAX_MIRROR} bytes at most"
+            );
+            declared.unread.push(Note { source: name, message });
+            break;
+        }
+        let text = text(folder.read_up_to(&name, MAX_OBJECT));
+        room = room.saturating_sub(text.as_ref().map_or(0, |text| text.len() as u64));
+        if let Ok(object) = text.as_deref().map_err(drop).and_then(|text| of_mirror(text).ok_or(())) {
+            objects.insert(name.clone(), object);
+        }
+        take_or_tell(&mut declared, &name, text);
+    }
     for declaration in declared.lans.values_mut() {
-        // What cannot be read a second time has been told about by the first.
-        let Ok(text) = text(&dir.join(&declaration.source)) else { continue };
-        let Ok(object) = serde_json::from_str(&text) else { continue };
-        (declaration.created, declaration.generation) = of_object(&object);
+        let Some(object) = objects.remove(&declaration.source) else { continue };
+        (declaration.created, declaration.generation) = (object.created, object.generation);
         if let Ok(lan) = &mut declaration.lan {
-            let Notes { hostname, mtu } = Notes::of(&object);
-            lan.common_mtu = mtu;
-            if let Some(hostname) = hostname {
+            lan.common_mtu = object.notes.mtu;
+            if let Some(hostname) = object.notes.hostname {
                 lan.also_known_as(node, &hostname);
             }
         }
     }
     declared
+}
+
+/// What a mirrored object has beside its LAN.
+struct Mirrored {
+    created: Option<i64>,
+    generation: Option<i64>,
+    notes: Notes,
+}
+
+fn of_mirror(text: &str) -> Option<Mirrored> {
+    let object = serde_json::from_str(text).ok()?;
+    let (created, generation) = of_object(&object);
+    Some(Mirrored { created, generation, notes: Notes::of(&object) })
 }
 
 /// When an object was created, and its generation.
@@ -80,26 +126,21 @@ fn names(dir: &Path) -> std::io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn text(path: &Path) -> Result<String, String> {
-    // O_NONBLOCK: a pipe of that name must not stop the daemon.
-    let file = OpenOptions::new().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path);
-    let file = file.map_err(|error| format!("cannot be opened: {error}"))?;
-    let meta = file.metadata().map_err(|error| format!("cannot be looked at: {error}"))?;
-    if !meta.is_file() {
-        return Err("is no regular file".to_owned());
-    }
-    if meta.uid() != 0 || meta.mode() & 0o022 != 0 {
-        return Err(format!(
-            "could be written by others than root (owner {}, mode {:04o}), so it is not trusted: chown root and chmod go-w it",
-            meta.uid(),
-            meta.mode() & 0o7777
-        ));
-    }
-    let mut text = String::new();
-    let length = file.take(MAX_LEN + 1).read_to_string(&mut text);
-    match length.map_err(|error| format!("cannot be read: {error}"))? as u64 {
-        0..=MAX_LEN => Ok(text),
-        _ => Err(format!("has more than {MAX_LEN} bytes")),
+fn text(read: Result<Option<Vec<u8>>, SafeDirError>) -> Result<String, String> {
+    let bytes = read.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
+    let bytes = bytes.ok_or_else(|| "it is just gone, or a link to what is not there".to_owned())?;
+    String::from_utf8(bytes).map_err(|error| format!("cannot be read: {error}"))
+}
+
+fn unreadable(declared: &mut Declared, dir: &Path, error: &std::io::Error) {
+    let message = format!("the folder of LAN files cannot be read: {error}");
+    declared.unread.push(Note { source: dir.display().to_string(), message });
+}
+
+fn take_or_tell(declared: &mut Declared, name: &str, text: Result<String, String>) {
+    match text {
+        Ok(text) => take(declared, name, &text),
+        Err(message) => declared.unread.push(Note { source: name.to_owned(), message }),
     }
 }
 
@@ -228,6 +269,36 @@ mod tests {
         let lan = mirrored.lan.unwrap();
         assert_eq!(lan.underlay("ip-10-0-0-7").unwrap().as_str(), "eth1");
         assert_eq!(lan.common_mtu.unwrap().get(), 1426);
+    }
+
+    #[test]
+    fn a_mirror_is_read_through_no_link_and_not_without_end() {
+        let (dir, _) = folder(&[("a.yaml", &lan("a", "")), ("d.yaml", &" ".repeat(3 << 20))]);
+        let elsewhere = tempfile::NamedTempFile::new().unwrap();
+        fs::write(elsewhere.path(), lan("b", "")).unwrap();
+        std::os::unix::fs::symlink(elsewhere.path(), dir.path().join("b.yaml")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("c.yaml")).unwrap();
+        let declared = read_mirror(dir.path(), "worker1");
+        assert_eq!(keys(&declared), ["default/a"]);
+        let messages: Vec<&str> = declared.unread.iter().map(|note| &*note.message).collect();
+        assert_eq!(messages.len(), 3, "{messages:#?}");
+        assert!(
+            messages[0].contains("symbolic link")
+                && messages[1].contains("symbolic link")
+                && messages[2].contains("has 3145728 bytes"),
+            "{messages:#?}"
+        );
+        // A person's own folder may be full of them.
+        let own = read(dir.path());
+        assert_eq!(keys(&own), ["default/a", "default/b"]);
+        assert!(own.unread[0].message.contains("no regular file"), "{:?}", own.unread);
+
+        let (dir, _) = folder(&[]);
+        for number in 0..=MAX_MIRRORED {
+            fs::write(dir.path().join(format!("{number:05}.yaml")), "{}").unwrap();
+        }
+        let declared = read_mirror(dir.path(), "worker1");
+        assert!(declared.unread.iter().any(|note| note.message.contains("10000 files")));
     }
 
     #[test]

@@ -13,4 +13,4 @@ pub use attachment::{Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError,
 pub use config::{ConfigError, NodeConfig, Paths};
 pub use lock::{Lock, LockError};
 pub use policy::{Policy, PolicyError, Resource};
-pub use safe_dir::{Durability, SafeDir, SafeDirError};
+pub use safe_dir::{Durability, SafeDir, SafeDirError, read_through_links};

@@ -1,9 +1,10 @@
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
+use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
 use nix::sys::stat::{Mode, fchmod};
@@ -135,26 +136,8 @@ impl SafeDir {
     /// # Errors
     /// As [`SafeDir::read`].
     pub fn read_up_to(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, SafeDirError> {
-        let path = self.path.join(name);
-        // O_NONBLOCK: opening a pipe that somebody put there must not wait for its other end.
-        let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-        let mut file = match openat(self.fd.as_fd(), name, flags, Mode::empty()) {
-            Ok(fd) => File::from(fd),
-            Err(Errno::ENOENT) => return Ok(None),
-            Err(Errno::ELOOP) => return Err(SafeDirError::Symlink(path)),
-            Err(errno) => return Err(io("open", &path, errno)),
-        };
-        let meta = file.metadata().map_err(|e| io("look at", &path, e))?;
-        if !meta.is_file() {
-            return Err(SafeDirError::NotAFile(path));
-        }
-        trusted(&path, &meta)?;
-        if meta.len() > max {
-            return Err(SafeDirError::TooLarge { path, len: meta.len(), max });
-        }
-        let mut bytes = Vec::with_capacity(usize::try_from(meta.len()).unwrap_or(0));
-        file.read_to_end(&mut bytes).map_err(|e| io("read", &path, e))?;
-        Ok(Some(bytes))
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        read_at(self.fd.as_fd(), name, flags, self.path.join(name), max)
     }
 
     /// Writes a file so that a reader finds the old text or the new one, whole (mode 0644).
@@ -275,6 +258,46 @@ impl SafeDir {
     }
 }
 
+/// The whole of one file that is reached by a path with symbolic links in it, if need be; `None` where there is none.
+///
+/// # Errors
+/// As [`SafeDir::read`], symbolic links excepted.
+pub fn read_through_links(path: &Path, max: u64) -> Result<Option<Vec<u8>>, SafeDirError> {
+    read_at(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, path.to_owned(), max)
+}
+
+/// Looks what is there before opening it: to open a device is to use it, and a watchdog's resets the machine.
+fn read_at<P: ?Sized + NixPath>(
+    dir: impl AsFd,
+    name: &P,
+    look: OFlag,
+    path: PathBuf,
+    max: u64,
+) -> Result<Option<Vec<u8>>, SafeDirError> {
+    let place = match openat(dir, name, look, Mode::empty()) {
+        Ok(fd) => File::from(fd),
+        Err(Errno::ENOENT) => return Ok(None),
+        Err(errno) => return Err(io("look at", &path, errno)),
+    };
+    let meta = place.metadata().map_err(|e| io("look at", &path, e))?;
+    if meta.is_symlink() {
+        return Err(SafeDirError::Symlink(path));
+    }
+    if !meta.is_file() {
+        return Err(SafeDirError::NotAFile(path));
+    }
+    trusted(&path, &meta)?;
+    // The very file that was looked at, whatever has its name by now.
+    let same = format!("/proc/self/fd/{}", place.as_raw_fd());
+    let file = File::open(same).map_err(|e| io("open", &path, e))?;
+    let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(max)).unwrap_or(0));
+    file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| io("read", &path, e))?;
+    match bytes.len() as u64 {
+        len if len > max => Err(SafeDirError::TooLarge { path, len: len.max(meta.len()), max }),
+        _ => Ok(Some(bytes)),
+    }
+}
+
 /// Root's own, and writable by nobody else.
 fn trusted(path: &Path, meta: &std::fs::Metadata) -> Result<(), SafeDirError> {
     let mode = meta.mode() & 0o7777;
@@ -343,6 +366,49 @@ mod tests {
         assert!(matches!(dir.read("x"), Err(SafeDirError::Untrusted { uid: 1000, .. })));
         std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
         assert!(matches!(SafeDir::open(&temp.path().join("a/b")), Err(SafeDirError::Untrusted { .. })));
+    }
+
+    /// An open of a pipe for writing succeeds at the moment only at which somebody has it open for reading.
+    #[test]
+    fn what_is_no_file_is_not_even_opened() {
+        let (_temp, dir) = folder();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, Mode::from_bits_truncate(0o600)).unwrap();
+        let opened = std::sync::atomic::AtomicBool::new(false);
+        let done = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK;
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    if nix::fcntl::open(&pipe, flags, Mode::empty()).is_ok() {
+                        opened.store(true, std::sync::atomic::Ordering::Relaxed);
+                    }
+                }
+            });
+            for _ in 0..20_000 {
+                assert!(matches!(dir.read("pipe"), Err(SafeDirError::NotAFile(_))));
+            }
+            done.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert!(!opened.into_inner());
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_a_limit_and_through_links_where_that_is_asked_for() {
+        let (temp, dir) = folder();
+        dir.write("x", b"12345", Durability::UntilReboot).unwrap();
+        assert_eq!(dir.read_up_to("x", 5).unwrap().as_deref(), Some(&b"12345"[..]));
+        assert!(matches!(dir.read_up_to("x", 4), Err(SafeDirError::TooLarge { len: 5, max: 4, .. })));
+        // Its length is 0, and it has some thousand bytes.
+        let grown = read_through_links(Path::new("/proc/self/status"), 100);
+        assert!(matches!(grown, Err(SafeDirError::TooLarge { len: 101, .. })), "{grown:?}");
+        let link = temp.path().join("link");
+        symlink(dir.path().join("x"), &link).unwrap();
+        assert_eq!(read_through_links(&link, 5).unwrap().as_deref(), Some(&b"12345"[..]));
+        assert_eq!(read_through_links(&temp.path().join("none"), 5).unwrap(), None);
+        std::fs::remove_file(&link).unwrap();
+        symlink("/dev/null", &link).unwrap();
+        assert!(matches!(read_through_links(&link, 5), Err(SafeDirError::NotAFile(_))));
     }
 
     #[test]
