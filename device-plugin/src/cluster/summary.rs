@@ -80,7 +80,8 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
                 "True",
                 "InUse",
                 format!(
-                    "waits for {count} attachments: {}; delete those pods, or set deletionPolicy: Force",
+                    "waits for {}: {}; delete those pods, or set deletionPolicy: Force",
+                    if count == 1 { "one attachment".to_owned() } else { format!("{count} attachments") },
                     some_of(&users)
                 ),
             ),
@@ -93,6 +94,9 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
             |(kind, state)| if *kind == "Deleting" { state.status == "True" } else { state.status != "True" },
         )
         .map(|(_, state)| state.reason.to_owned());
+    // A node that has not looked at the newest specification speaks of an older one: whoever waits for the LAN
+    // to be built as it is now (kubectl wait) goes by this.
+    let spoken_of = nodes.iter().filter_map(|node| node.observed_generation).fold(seen.generation, i64::min);
     let conditions = conditions
         .into_iter()
         .map(|(kind, state)| {
@@ -105,7 +109,7 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
                 reason: state.reason.to_owned(),
                 message: state.message,
                 last_transition_time: since.unwrap_or_else(|| now.to_owned()),
-                observed_generation: Some(seen.generation),
+                observed_generation: Some(if kind == "Ready" { spoken_of } else { seen.generation }),
             }
         })
         .collect();
@@ -251,6 +255,21 @@ mod tests {
     fn no_node_yet_is_unknown() {
         assert_eq!(condition(&of(&[], |_| {}), "Accepted").0, "Unknown");
         assert_eq!(condition(&of(&[], |_| {}), "Ready").0, "Unknown");
+    }
+
+    #[test]
+    fn what_nodes_say_of_an_older_specification_does_not_pass_for_the_newest() {
+        let (mut late, on_time) = (node("worker1", 1426), node("worker2", 1426));
+        late.observed_generation = Some(3);
+        let on_time = LanNodeSpec { observed_generation: Some(4), ..on_time };
+        let speaks_of = |nodes: &[LanNodeSpec]| {
+            let status = of(nodes, |seen| seen.generation = 4).status;
+            let ready = status.conditions.into_iter().find(|c| c.kind == "Ready").unwrap();
+            ready.observed_generation
+        };
+        assert_eq!(speaks_of(&[late.clone(), on_time.clone()]), Some(3));
+        late.observed_generation = Some(4);
+        assert_eq!(speaks_of(&[late, on_time]), Some(4));
     }
 
     #[test]
