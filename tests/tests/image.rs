@@ -220,9 +220,8 @@ fn containerd_runs_what_the_manifests_say() -> Outcome {
     assert!(matches!(&refused, Err(Stop::Failed(text)) if text.contains("is attached")), "{refused:?}");
     attached.del("macvtap", "net1", &on_spoke("a"))?;
     runtime.run(&manifest, uninstall, "uninstall")?;
-    let left = node
-        .run(|| ["/run/k8slan", "/var/lib/k8slan", "/etc/k8slan"].map(|dir| fs::exists(dir).unwrap_or(true)));
-    assert_eq!(left, [false; 3]);
+    let left = node.run(|| ["/run/k8slan", "/var/lib/k8slan"].map(|dir| fs::exists(dir).unwrap_or(true)));
+    assert_eq!(left, [false; 2]);
     assert_eq!(node.list(CNI), [""; 0]);
     assert!(node.netns(&lan.netns()).is_err(), "the LAN's namespace is there");
     assert_eq!(node.link_names()?, links);
