@@ -16,6 +16,8 @@ fn main() -> ExitCode {
         what_was_there_before_comes_back,
         a_link_in_the_place_of_a_plugin_is_kept_as_a_link,
         what_somebody_changed_since_stays,
+        whoever_writes_again_and_again_has_one_backup,
+        a_folder_that_a_container_knew_by_another_name,
         an_older_version_of_ours_is_just_replaced,
         a_dry_run_changes_nothing,
         a_full_disk_changes_nothing,
@@ -162,6 +164,71 @@ fn what_somebody_changed_since_stays() -> Outcome {
     host.install("/run/new")?;
     host.uninstall()?;
     host.has(&[("macvtap", "second"), ("macvtap.before-k8slan", "first")])
+}
+
+fn whoever_writes_again_and_again_has_one_backup() -> Outcome {
+    let host = Host::new()?;
+    for number in 1..=5 {
+        host.0.write(&format!("{CNI}/macvtap"), format!("theirs {number}"))?;
+        host.install("/run/new")?;
+        host.install("/run/new")?;
+        let backups: Vec<_> = host.files().into_iter().filter(|(name, _)| name.contains("before")).collect();
+        let newest = ("macvtap.before-k8slan".to_owned(), format!("theirs {number}"));
+        assert!(backups == [newest], "{backups:?}");
+    }
+    host.uninstall()?;
+    host.has(&[("macvtap", "theirs 5")])
+}
+
+fn a_folder_that_a_container_knew_by_another_name() -> Outcome {
+    let host = Host::new()?;
+    host.0.write(&format!("{CNI}/macvtap"), "theirs")?;
+    host.install("/run/new")?;
+    // As on k3s: outside the container, the folder has another path, and its own may be another folder.
+    let moved = "/run/k3s/data/cni";
+    host.0.run(|| {
+        fs::create_dir_all("/run/k3s/data")?;
+        fs::rename(CNI, moved)
+    })?;
+    let program = program("k8slan-device-plugin");
+    let program = program.to_string_lossy();
+    let by_hand = |more: &[&str]| host.0.output(&[&[&*program, "uninstall"], more].concat());
+    let refuses = |more: &[&str]| -> Outcome {
+        let output = by_hand(more)?;
+        assert!(!output.status.success(), "{more:?}: {}", said(&output));
+        for words in ["none of the plugins that were put into /run/cni-bin", "--cni-bin-dir"] {
+            assert!(said(&output).contains(words), "{more:?}: {}", said(&output));
+        }
+        assert!(host.0.read(MANIFEST).is_ok(), "it forgot what is installed");
+        Ok(())
+    };
+    refuses(&[])?;
+    refuses(&["--purge"])?;
+    host.0.write(&format!("{CNI}/macvtap"), "Debian's")?;
+    refuses(&["--purge"])?;
+    refuses(&["--dry-run"])?;
+    let output = by_hand(&["--cni-bin-dir", "/run/k3s/nowhere"])?;
+    assert!(said(&output).contains("there is no folder /run/k3s/nowhere"), "{}", said(&output));
+    succeeds(&by_hand(&["--cni-bin-dir", moved])?)?;
+    let left = host.0.run(|| [CNI, moved].map(|dir| fs::read_to_string(format!("{dir}/macvtap"))));
+    assert!(matches!(&left, [Ok(a), Ok(b)] if a == "Debian's" && b == "theirs"), "{left:?}");
+    assert!(host.0.list(moved) == ["loopback", "macvtap"], "{:?}", host.0.list(moved));
+    assert!(host.0.read(MANIFEST).is_err(), "nothing is ours any more");
+    // Somebody removed them.
+    host.0.run(|| fs::create_dir_all("/run/other"))?;
+    succeeds(&host.0.output(&[
+        &*program,
+        "install",
+        "--cni-bin-dir",
+        "/run/other",
+        "--from",
+        "/run/new",
+    ])?)?;
+    host.0.run(|| fs::remove_dir_all("/run/other"))?;
+    assert!(!by_hand(&[])?.status.success(), "it did not say that they are gone");
+    succeeds(&by_hand(&["--force"])?)?;
+    assert!(host.0.read(MANIFEST).is_err(), "it did not forget them");
+    Ok(())
 }
 
 fn an_older_version_of_ours_is_just_replaced() -> Outcome {

@@ -1,12 +1,13 @@
 //! A node that k8slan leaves: nothing of it stays, nothing of anybody else's goes. And an upgrade, which no packet notices.
 
 use std::fs;
-use std::process::{ExitCode, Output};
+use std::io::Write;
+use std::process::{ExitCode, Output, Stdio};
 use std::time::Duration;
 
 use k8slan_tests::{LanFile, Worker, joined, on_spoke};
 use serde_json::json;
-use testnet::{Outcome, Ping, Pod, Stop, Switch, bin_dir, program};
+use testnet::{Outcome, Ping, Pod, Stop, Switch, bin_dir, eventually, program};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -14,6 +15,8 @@ fn main() -> ExitCode {
         purge_leaves_a_clean_node,
         purge_takes_away_what_dead_pods_left,
         purge_refuses_while_a_pod_is_attached,
+        an_address_alone_is_an_attachment,
+        a_pod_that_comes_meanwhile_keeps_its_plugins,
         purge_refuses_while_the_daemon_runs,
         purge_leaves_what_is_not_ours,
         purge_of_a_node_that_never_had_any_is_nothing,
@@ -209,6 +212,81 @@ fn purge_refuses_while_a_pod_is_attached() -> Outcome {
         site.worker.cni(&site.plugin("macvtap"), "DEL", &pod.call("net1", &on_spoke(spoke)))?;
         pod.remove()?;
     }
+    site.purge()?;
+    site.is_clean()
+}
+
+fn an_address_alone_is_an_attachment() -> Outcome {
+    let site = Site::new()?;
+    let node = &site.worker;
+    site.worker.stop_daemon()?;
+    node.write("/var/lib/k8slan/pools.d/iot.yaml", "apiVersion: lan.k8slan.io/v1beta1\nkind: IPPool\nmetadata: {name: iot}\nspec: {ranges: [{subnet: 10.0.20.0/24}]}\n")?;
+    // What the bridge plugin, which is not ours, delegates.
+    let network = json!({"cniVersion": "1.0.0", "name": "lan", "type": "bridge",
+        "ipam": {"type": "ipam-pool", "pool": "iot"}});
+    let pod = node.pod("a")?;
+    pod.add("ipam-pool", "net1", &network)?;
+    for more in [&[][..], &["--dry-run"], &["--purge"], &["--purge", "--dry-run"]] {
+        let output = site.run("uninstall", more)?;
+        assert!(!output.status.success(), "{more:?}: {}", said(&output));
+        for words in ["pod default/a, container", "address of ipam-pool", "1 interface is attached"] {
+            assert!(said(&output).contains(words), "{}", said(&output));
+        }
+    }
+    pod.del("ipam-pool", "net1", &network)?;
+    pod.add("ipam-pool", "net1", &network)?;
+    // A pod that is gone holds nothing up.
+    pod.remove()?;
+    node.run(|| fs::remove_file("/var/lib/k8slan/pools.d/iot.yaml"))?;
+    site.purge()?;
+    site.is_clean()
+}
+
+fn a_pod_that_comes_meanwhile_keeps_its_plugins() -> Outcome {
+    let site = Site::new()?;
+    let node = &site.worker;
+    site.worker.stop_daemon()?;
+    let pod = node.pod("late")?;
+    let network = json!({"cniVersion": "1.0.0", "name": "m", "type": "macvtap", "master": "eth1"});
+    let call = pod.call("net1", &network);
+    for more in [&[][..], &["--purge"]] {
+        // A runtime has started the plugin, which has left no trace yet.
+        let mut add = node.command(site.plugin("macvtap"));
+        add.env("CNI_COMMAND", "ADD")
+            .env("CNI_CONTAINERID", &call.container)
+            .env("CNI_IFNAME", &call.ifname)
+            .env("CNI_ARGS", &call.args)
+            .env("CNI_NETNS", pod.path())
+            .env("CNI_PATH", site.cni.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut add = add.spawn()?;
+        let output = std::thread::scope(|scope| -> Result<_, Stop> {
+            let uninstall = scope.spawn(|| site.run("uninstall", more));
+            eventually(Duration::from_secs(10), || match fs::exists(site.plugin("macvtap")) {
+                Ok(false) => Ok(()),
+                other => Err(format!("the plugin can still be found: {other:?}")),
+            })?;
+            assert!(!uninstall.is_finished(), "it waits for the plugin that runs");
+            let mut stdin = add.stdin.take().ok_or_else(|| Stop::Failed("no stdin".to_owned()))?;
+            stdin.write_all(call.config.as_bytes())?;
+            drop(stdin);
+            assert!(add.wait()?.success(), "ADD");
+            uninstall.join().map_err(|_| Stop::Failed("uninstall panicked".to_owned()))?
+        })?;
+        assert!(!output.status.success(), "{}", said(&output));
+        assert!(said(&output).contains("1 interface is attached"), "{}", said(&output));
+        // Everything is as it was, so its pod can be taken down.
+        let installed: Vec<_> = node.run(|| {
+            let entries = fs::read_dir(site.cni.path()).into_iter().flatten().flatten();
+            let mut names: Vec<_> = entries.map(|entry| entry.file_name()).collect();
+            names.sort();
+            names
+        });
+        assert_eq!(installed, ["ipam-pool", "loopback", "macvtap", "vlan-bridge"]);
+        node.cni(&site.plugin("macvtap"), "DEL", &call)?;
+    }
+    pod.remove()?;
     site.purge()?;
     site.is_clean()
 }

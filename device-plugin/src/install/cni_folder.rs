@@ -140,9 +140,14 @@ impl CniFolder {
         self.rename(&staged(name), name)
     }
 
-    /// Takes away what an earlier run may have left behind.
+    /// Takes away a file that did not get its name.
     pub(super) fn unstage(&self, name: &str) -> Result<()> {
         self.remove(&staged(name))
+    }
+
+    /// Takes away all that runs which were cut off left beside a name, where nothing of it is needed any more.
+    pub(super) fn tidy(&self, name: &str) -> Result<()> {
+        [staged(name), aside(name), linked(name)].iter().try_for_each(|left| self.remove(left))
     }
 
     /// The name to keep under what stands under a name: one that nobody has, or that a run which was cut off gave it.
@@ -154,17 +159,55 @@ impl CniFolder {
                 return Ok(backup);
             }
         }
-        bail!("{} has {BACKUPS} backups beside it: remove those that nobody needs", self.of(name).display())
+        let last = backup(name, BACKUPS);
+        tracing::warn!(
+            path = %self.of(&last).display(),
+            "is overwritten: there are {BACKUPS} backups; remove those that nobody needs"
+        );
+        Ok(last)
     }
 
-    /// Keeps what stands under a name under its backup's, too.
+    /// Keeps what stands under a name under its backup's, too, in place of whatever has that.
     pub(super) fn keep(&self, name: &str, backup: &str) -> Result<()> {
-        match linkat(self.dir.as_fd(), name, self.dir.as_fd(), backup, AtFlags::empty()) {
-            // A run that was cut off kept it already.
-            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+        let linked = linked(name);
+        self.remove(&linked)?;
+        match linkat(self.dir.as_fd(), name, self.dir.as_fd(), &*linked, AtFlags::empty()) {
+            Ok(()) => {
+                self.rename(&linked, backup)?;
+                // Where both are one file already, rename(2) leaves both names.
+                self.remove(&linked)
+            }
             // A file system without hard links: the name is nobody's for a moment.
             Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::EMLINK) => self.rename(name, backup),
             Err(errno) => Err(errno).with_context(|| format!("keep {} as {backup}", self.of(name).display())),
+        }
+    }
+
+    /// Sets a file aside: nobody can run it any more, and it can be given back.
+    pub(super) fn set_aside(&self, name: &str) -> Result<()> {
+        self.rename(name, &aside(name))
+    }
+
+    /// What is set aside of a name.
+    pub(super) fn look_aside(&self, name: &str) -> Result<Found> {
+        self.look(&aside(name))
+    }
+
+    /// Gives a file its name back that was set aside, unless another has the name by now.
+    pub(super) fn give_back(&self, name: &str) -> Result<()> {
+        if self.look(name)? == Found::Nothing && self.look_aside(name)? != Found::Nothing {
+            self.rename(&aside(name), name)?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody runs a file that was set aside: the kernel lets nobody write to it then.
+    pub(super) fn is_run(&self, name: &str) -> Result<bool> {
+        let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
+        match openat(self.dir.as_fd(), &*aside(name), flags, Mode::empty()) {
+            Ok(_) | Err(Errno::ENOENT | Errno::ELOOP) => Ok(false),
+            Err(Errno::ETXTBSY) => Ok(true),
+            Err(errno) => Err(errno).with_context(|| format!("see who runs {}", self.of(name).display())),
         }
     }
 
@@ -191,6 +234,16 @@ impl CniFolder {
 /// The name of a file before it takes its own.
 fn staged(name: &str) -> String {
     format!(".{name}.k8slan-new")
+}
+
+/// The name of a file that is about to go.
+pub(crate) fn aside(name: &str) -> String {
+    format!(".{name}.k8slan-aside")
+}
+
+/// The second name of a foreign file before that is its backup's.
+fn linked(name: &str) -> String {
+    format!(".{name}.k8slan-kept")
 }
 
 /// The name that a foreign file is kept under.
@@ -234,6 +287,59 @@ mod tests {
         symlink("precious", temp.path().join(".macvtap.k8slan-new")).unwrap();
         folder.stage("macvtap", b"new").unwrap();
         assert_eq!(fs::read_to_string(temp.path().join("precious")).unwrap(), "text");
+    }
+
+    #[test]
+    fn what_is_set_aside_comes_back_unless_its_name_is_taken() {
+        let (temp, folder) = folder();
+        let write = |name: &str, text: &str| fs::write(temp.path().join(name), text).unwrap();
+        let ours = |name: &str| folder.look(name).unwrap();
+        write("macvtap", "ours");
+        let before = ours("macvtap");
+        folder.set_aside("macvtap").unwrap();
+        assert_eq!(
+            (ours("macvtap"), folder.look_aside("macvtap").unwrap()),
+            (Found::Nothing, before.clone())
+        );
+        assert!(!folder.is_run("macvtap").unwrap());
+        for _ in 0..2 {
+            folder.give_back("macvtap").unwrap();
+            assert_eq!(ours("macvtap"), before);
+        }
+        folder.set_aside("macvtap").unwrap();
+        write("macvtap", "theirs");
+        folder.give_back("macvtap").unwrap();
+        assert_eq!(fs::read_to_string(temp.path().join("macvtap")).unwrap(), "theirs");
+        folder.tidy("macvtap").unwrap();
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_is_run_is_seen() {
+        let (temp, folder) = folder();
+        fs::copy("/bin/sleep", temp.path().join("macvtap")).unwrap();
+        let mut run = std::process::Command::new(temp.path().join("macvtap")).arg("60").spawn().unwrap();
+        folder.set_aside("macvtap").unwrap();
+        assert!(folder.is_run("macvtap").unwrap());
+        run.kill().unwrap();
+        run.wait().unwrap();
+        assert!(!folder.is_run("macvtap").unwrap());
+    }
+
+    #[test]
+    fn the_hundred_and_first_backup_is_no_failure() {
+        let (temp, folder) = folder();
+        for number in 1..=BACKUPS {
+            fs::write(temp.path().join(backup("macvtap", number)), number.to_string()).unwrap();
+        }
+        fs::write(temp.path().join("macvtap"), "newest").unwrap();
+        let found = folder.look("macvtap").unwrap();
+        let name = folder.backup("macvtap", &found).unwrap();
+        folder.keep("macvtap", &name).unwrap();
+        assert_eq!(folder.look("macvtap.before-k8slan.100").unwrap(), found);
+        assert_eq!(folder.look("macvtap.before-k8slan").unwrap(), {
+            Found::File { checksum: Checksum::of(b"1"), fit: false }
+        });
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub(super) struct Installed {
     /// The name beside it under which is what stood in its place before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replaced: Option<String>,
+    /// Whether it was about to be removed: that it is gone is no surprise.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) leaving: bool,
 }
 
 impl Default for Manifest {

@@ -9,7 +9,9 @@ mod manifest;
 mod purge;
 mod put;
 mod take;
+mod taken;
 
+pub(crate) use cni_folder::aside;
 pub(crate) use put::{InstallOptions, install};
 pub(crate) use take::{UninstallOptions, uninstall};
 

@@ -1,19 +1,32 @@
-use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use node::{Paths, SafeDir};
+use node::{Lock, Paths, SafeDir};
 
 use crate::daemon::only_cluster_part;
 use crate::lans::{Declared, Dirty, NodeLans};
 use crate::standalone::{DAEMON_LOCK, only_one};
-use crate::sweep::{Key, Programs, Traces, attachments, is_live};
+use crate::sweep::{Key, Programs, Traces, attached, attachments, is_live};
 
 /// How long the LANs may take to go.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sees to it that no daemon runs, or starts, while what it answers is kept; `None` where k8slan never was.
+///
+/// # Errors
+/// One runs.
+pub(super) fn no_daemon(paths: &Paths) -> Result<Option<[Lock; 2]>> {
+    if SafeDir::open(paths.run())?.is_none() && SafeDir::open(paths.state())?.is_none() {
+        return Ok(None);
+    }
+    let run = SafeDir::create(paths.run())?;
+    let none_runs =
+        || -> Result<_> { Ok([only_one(&run, DAEMON_LOCK, Duration::ZERO)?, only_cluster_part()?]) };
+    none_runs().context("delete the DaemonSet k8slan-ds, or stop the service, first").map(Some)
+}
 
 /// Takes away all that k8slan has in the kernel, on a node where no daemon runs: what dead pods left, then the LANs.
 /// What a live pod holds falls silent and stays, since its container keeps its copy of a device node, whose number
@@ -21,16 +34,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 ///
 /// # Errors
 /// What could not be taken away; the rest is.
-pub(super) fn purge(paths: &Paths) -> Result<()> {
-    if SafeDir::open(paths.run())?.is_none() && SafeDir::open(paths.state())?.is_none() {
-        return Ok(());
-    }
-    let run = SafeDir::create(paths.run())?;
-    let none_runs =
-        || -> Result<_> { Ok((only_one(&run, DAEMON_LOCK, Duration::ZERO)?, only_cluster_part()?)) };
-    let _none_runs = none_runs().context("delete the DaemonSet k8slan-ds, or stop the service, first")?;
+pub(super) fn purge(paths: &Paths, programs: &Programs) -> Result<()> {
     let mut failed = Vec::new();
-    let programs = Programs::new(paths.run().to_owned());
     for (attachment, Traces { macvtap, vlan_bridge, .. }) in attachments(paths)? {
         if is_live(&attachment.netns) {
             continue;
@@ -56,20 +61,14 @@ pub(super) fn purge(paths: &Paths) -> Result<()> {
         }
         std::thread::sleep(outcome.retry.unwrap_or(Duration::from_millis(100)));
     };
-    let live = live(paths)?;
-    for who in &live {
+    let live = attached(paths, programs)?;
+    for who in live.values() {
         failed.push(format!("{who} is still attached; what it holds is silent: delete the pod"));
     }
     if live.is_empty() && !left.is_empty() {
         failed.push(format!("network namespaces that do not go: {}", left.join(", ")));
     }
     if failed.is_empty() { Ok(()) } else { bail!("{}; then uninstall again", failed.join("; ")) }
-}
-
-/// Whose interfaces are attached on this node, for people.
-pub(super) fn live(paths: &Paths) -> Result<BTreeSet<String>> {
-    let all = attachments(paths)?.into_iter();
-    Ok(all.filter(|(a, _)| is_live(&a.netns)).map(|(a, _)| a.to_string()).collect())
 }
 
 /// A runtime makes it for the DaemonSet's mount where no administrator did.

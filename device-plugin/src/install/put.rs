@@ -130,7 +130,9 @@ fn put(state: &SafeDir, folder: &CniFolder, plugins: &[Plugin]) -> Result<()> {
     // And what is ours before any file is: whoever comes next must know it.
     let known = staged.and_then(|()| {
         for plugin in plugins {
-            manifest.entry(folder.path(), plugin.name).sha256.insert(plugin.checksum.clone());
+            let known = manifest.entry(folder.path(), plugin.name);
+            known.sha256.insert(plugin.checksum.clone());
+            known.leaving = false;
         }
         manifest.write(state)
     });
@@ -144,16 +146,22 @@ fn put(state: &SafeDir, folder: &CniFolder, plugins: &[Plugin]) -> Result<()> {
     for (plugin, step) in &steps {
         let path = folder.of(plugin.name);
         match step {
-            Step::Leave => folder.unstage(plugin.name)?,
+            Step::Leave => {}
             Step::Add | Step::Replace => folder.put(plugin.name)?,
             Step::Keep(found) => {
-                let backup = folder.backup(plugin.name, found)?;
+                // Whoever writes there again and again has one backup, of the newest.
+                let known = manifest.get(folder.path(), plugin.name);
+                let backup = match known.and_then(|known| known.replaced.clone()) {
+                    Some(backup) => backup,
+                    None => folder.backup(plugin.name, found)?,
+                };
                 manifest.entry(folder.path(), plugin.name).replaced = Some(backup.clone());
                 manifest.write(state)?;
                 folder.keep(plugin.name, &backup)?;
                 folder.put(plugin.name)?;
             }
         }
+        folder.tidy(plugin.name)?;
         tracing::info!(path = %path.display(), checksum = %plugin.checksum, "{step}");
     }
     folder.sync()?;

@@ -6,7 +6,7 @@ use netplumb::{Netlink, Netns};
 use node::{Attachment, LINK_GROUP, NetnsRef, Paths, SafeDir, parse_lan_tag};
 use serde::Deserialize;
 
-use super::programs::Lease;
+use super::programs::{Lease, Programs};
 use crate::lans::NETNS_DIR;
 
 /// An attachment's name: what CNI's DEL goes by.
@@ -132,6 +132,29 @@ pub(crate) fn attachments(paths: &Paths) -> Result<Vec<(Attachment, Traces)>> {
     let tags = links.iter().filter_map(|link| link.alias.as_deref());
     take(tags.filter_map(Attachment::parse_tag).collect(), VLAN_BRIDGE);
     Ok(all)
+}
+
+/// Whose interfaces are attached on this node, for people: also those that only hold an address of a pool.
+///
+/// # Errors
+/// Something cannot be read.
+pub(crate) fn attached(paths: &Paths, programs: &Programs) -> Result<BTreeMap<Key, String>> {
+    let mut attached = BTreeMap::new();
+    for lease in programs.leases(paths)?.held {
+        if lease.netns.as_ref().is_some_and(is_live) {
+            let Key { container, ifname } = &lease.key;
+            let pod = lease.pod.as_ref().map(|pod| format!("pod {pod}, ")).unwrap_or_default();
+            let who =
+                format!("{pod}container {container}, interface {ifname}, with an address of ipam-pool,");
+            attached.insert(lease.key, who);
+        }
+    }
+    for (attachment, _) in attachments(paths)? {
+        if is_live(&attachment.netns) {
+            attached.insert(Key::of(&attachment), attachment.to_string());
+        }
+    }
+    Ok(attached)
 }
 
 /// Whether a namespace is there, or may be: processes of the node cannot be seen from another PID namespace.

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::Key;
 use super::is_program;
+use crate::install::aside;
 
 /// Where runtimes have their plugins.
 const CNI_FOLDER: &str = "/opt/cni/bin";
@@ -65,8 +66,17 @@ impl Programs {
         Self { run, folders: own.into_iter().chain([CNI_FOLDER.into()]).collect() }
     }
 
+    /// The same, which looks into these folders, too.
+    pub(crate) fn or_in(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.folders.extend(folders);
+        self
+    }
+
     fn find(&self, name: &str) -> Result<(&Path, PathBuf)> {
-        let mut all = self.folders.iter().map(|folder| (folder.as_path(), folder.join(name)));
+        // What uninstall set aside is ours as well, while nobody else can run it.
+        let names = [name.to_owned(), aside(name)];
+        let all = self.folders.iter().flat_map(|folder| names.iter().map(move |name| (folder, name)));
+        let mut all = all.map(|(folder, name)| (folder.as_path(), folder.join(name)));
         let found = all.find(|(_, program)| is_program(program));
         found.with_context(|| format!("there is no {name} in any of {:?}: install the plugins", self.folders))
     }
