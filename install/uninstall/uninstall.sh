@@ -1,44 +1,99 @@
 #!/usr/bin/env bash
 # uninstall.sh: takes k8slan off a cluster: nodes first, then the API's objects. It may be run again.
 # IMAGE: the image that was installed (as in make push); without it, the one of the DaemonSet that is there.
-# CNI_BIN_DIR: the node's CNI folder, where it is not /opt/cni/bin (k3s: /var/lib/rancher/k3s/data/cni).
-# NETNS_DIR, RUN_DIR: where they are not /run/netns and /run (Talos: /var/run/netns and /var/run).
-# KUBECTL: kubectl by another name. TIMEOUT: how long nodes may take (default 5m).
+# CNI_BIN_DIR, NETNS_DIR, RUN_DIR: the node's folders; without them, those of the DaemonSet, then /opt/cni/bin, /run/netns, /run.
+# SKIP_NODES: nodes to leave as they are, "worker3 worker7": dead ones, for which everything else would wait.
+# FORCE: goes on although pods ask for spokes; the nodes wait for them.
+# KUBECTL: kubectl by another name. TIMEOUT: how long each step may take (default 5m).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 kubectl=${KUBECTL:-kubectl} ns=k8slan-system timeout=${TIMEOUT:-5m}
+skip=${SKIP_NODES:-}
 
 say() { printf '== %s\n' "$*"; }
 k() { $kubectl "$@"; }
+# What a DaemonSet's pods have, from the one that was installed, or from ours of an earlier run.
+of_set() {
+    k -n $ns get daemonset k8slan-ds --ignore-not-found -o "jsonpath=$1" | grep . ||
+        k -n $ns get daemonset k8slan-uninstall --ignore-not-found -o "jsonpath=$1" | grep . || true
+}
+host_path() { of_set "{.spec.template.spec.volumes[?(@.name==\"$1\")].hostPath.path}"; }
+# The nodes, one a line, that are not to be skipped.
+but_skipped() {
+    while read -r node; do
+        case " $skip " in
+        *" $node "*) ;;
+        *) [ -z "$node" ] || echo "$node" ;;
+        esac
+    done | sort -u
+}
+give_up_on() {
+    echo "mend what is wrong there and run this again; to leave dead nodes as they are: SKIP_NODES=\"$(echo $skip $1)\"" >&2
+    exit 1
+}
 
-image=${IMAGE:-$(k -n $ns get daemonset k8slan-ds -o 'jsonpath={.spec.template.spec.containers[0].image}' 2>/dev/null || true)}
-image=${image:-$(k -n $ns get daemonset k8slan-uninstall -o 'jsonpath={.spec.template.spec.initContainers[0].image}' 2>/dev/null || true)}
-[ -n "$image" ] || { echo "neither DaemonSet is there: say IMAGE=…" >&2; exit 1; }
+image=${IMAGE:-$(of_set '{.spec.template.spec.initContainers[0].image}')}
+[ -n "$image" ] || { echo "neither DaemonSet is there: say IMAGE=…, and CNI_BIN_DIR=… where it is not /opt/cni/bin" >&2; exit 1; }
+cni=${CNI_BIN_DIR:-$(host_path cni-bin)} netns=${NETNS_DIR:-$(host_path netns)} run=${RUN_DIR:-$(host_path run)}
+cni=${cni:-/opt/cni/bin} netns=${netns:-/run/netns} run=${run:-/run}
+# The DaemonSet has our own folder, which is to go; it goes from the one above it.
+run=${run%/k8slan}
+# One entry per node: a field's requirement has one value.
+others=
+for node in $skip; do
+    others+="${others:+, }{key: metadata.name, operator: NotIn, values: [\"$node\"]}"
+done
+affinity=${others:+"affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchFields: [$others]}]}}}"}
 
+# Pods that have only a bridge's port, a macvtap on a master or an address ask for nothing here: their nodes see them.
 if [ -z "${FORCE:-}" ]; then
-    pods=$(k get pods -A -o json | tr '{' '\n' | grep -c '"macvtap\.k8slan\.io/' || true)
-    if [ "$pods" != 0 ]; then
+    pods=$(k get pods -A -o json)
+    if tr '{' '\n' <<<"$pods" | grep '"macvtap\.k8slan\.io/' >/dev/null; then
         echo "pods ask for macvtap.k8slan.io/… resources: delete them first (FORCE=1 goes on, and the nodes wait for them)" >&2
         exit 1
     fi
 fi
 
 say "the daemon ends; the LANs stand"
-k -n $ns delete daemonset k8slan-ds --ignore-not-found --cascade=foreground --wait
+k -n $ns delete daemonset k8slan-ds --ignore-not-found --cascade=foreground --wait=false
+for node in $skip; do
+    k -n $ns delete pods --field-selector "spec.nodeName=$node" --force --grace-period=0 --ignore-not-found
+done
+if ! k -n $ns delete daemonset k8slan-ds --ignore-not-found --cascade=foreground --wait --timeout="$timeout"; then
+    left=$(k -n $ns get pods --selector app.kubernetes.io/component=node -o 'jsonpath={range .items[*]}{.spec.nodeName}{"\n"}{end}' | but_skipped)
+    if [ -n "$left" ]; then
+        echo "the daemon does not end on:" $left >&2
+        give_up_on "$left"
+    fi
+fi
 
-say "every node: plugins, LANs, records, state"
+say "every node: plugins in $cni, LANs, records, state"
 sed -e "s|localhost/k8slan:[^ ]*|$image|" \
-    -e "s|path: /opt/cni/bin}|path: ${CNI_BIN_DIR:-/opt/cni/bin}}|" \
-    -e "s|path: /run/netns}|path: ${NETNS_DIR:-/run/netns}}|" \
-    -e "s|path: /run}|path: ${RUN_DIR:-/run}}|" "$here/daemonset.yaml" | k apply -f -
+    -e "s|path: /opt/cni/bin}|path: $cni}|" \
+    -e "s|path: /run/netns}|path: $netns}|" \
+    -e "s|path: /run}|path: $run}|" "$here/daemonset.yaml" |
+    awk -v affinity="$affinity" '/^      nodeSelector:/ && affinity { print "      " affinity } { print }' | k apply -f -
 if ! k -n $ns rollout status daemonset/k8slan-uninstall --timeout="$timeout"; then
-    echo "some nodes are not clean; each says why:" >&2
+    left=$(k -n $ns get pods --selector app.kubernetes.io/component=uninstall \
+        -o 'jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}|{.spec.nodeName}{"\n"}{end}' |
+        sed -n '/^True|/d; s/^[^|]*|//p' | but_skipped)
+    echo "nodes that are not clean say why:" >&2
     k -n $ns logs --selector app.kubernetes.io/component=uninstall --container uninstall --prefix --tail=3 >&2 || true
-    exit 1
+    echo "not clean, or not reached:" $left >&2
+    give_up_on "$left"
 fi
 
 say "the API's objects"
 k delete validatingadmissionpolicybinding,validatingadmissionpolicy k8slan-allowed-namespaces --ignore-not-found
+# Definitions that the leader made, in any namespace; those of users have no such annotation.
+nads=network-attachment-definitions.k8s.cni.cncf.io
+if [ -n "$(k get crd $nads --ignore-not-found -o name)" ]; then
+    k get $nads -A --selector app.kubernetes.io/managed-by=k8slan \
+        -o 'jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name} {.metadata.annotations.lan\.k8slan\.io/lan}{"\n"}{end}' |
+        while read -r namespace name lan; do
+            [ -z "$lan" ] || k -n "$namespace" delete $nads "$name" --ignore-not-found
+        done
+fi
 # Nobody takes the leader's finalizer off any more.
 for crd in lans lannodes; do
     k get "$crd.lan.k8slan.io" -A -o 'jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{"\n"}{end}' 2>/dev/null |
@@ -55,7 +110,8 @@ k get nodes -o 'go-template={{range .items}}{{$node := .metadata.name}}{{range $
                 --patch "[{\"op\":\"remove\",\"path\":\"/status/$list/${resource/\//~1}\"}]" || true
         done
     done
-k delete --ignore-not-found -f "$here/../crds/lan.k8slan.io_lans.yaml" -f "$here/../crds/lan.k8slan.io_lannodes.yaml"
+k delete --ignore-not-found --timeout="$timeout" -f "$here/../crds/lan.k8slan.io_lans.yaml" -f "$here/../crds/lan.k8slan.io_lannodes.yaml"
 k delete --ignore-not-found clusterrolebinding,clusterrole k8slan
-k delete --ignore-not-found namespace $ns
+k delete --ignore-not-found --timeout="$timeout" namespace $ns
 say "k8slan is gone; if a node still shows macvtap.k8slan.io resources five minutes later, run this again with IMAGE=$image"
+[ -z "$skip" ] || say "skipped: $skip. What they have stays there; on each that comes back: k8slan-device-plugin uninstall --purge"

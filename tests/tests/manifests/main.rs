@@ -12,10 +12,17 @@ mod overlays;
 mod pod;
 mod rendered;
 mod types;
+mod uninstall;
 
 fn main() -> ExitCode {
-    let trials =
-        [types::trials(), rendered::trials(), overlays::trials(), pod::trials(), admission::trials()];
+    let trials = [
+        types::trials(),
+        rendered::trials(),
+        overlays::trials(),
+        pod::trials(),
+        admission::trials(),
+        uninstall::trials(),
+    ];
     testnet::main(trials.into_iter().flatten().collect())
 }
 
