@@ -1,4 +1,5 @@
 use std::convert::Infallible;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,8 +9,11 @@ use hyper::header::HeaderValue;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use nix::errno::Errno;
+use nix::sys::socket::setsockopt;
+use nix::sys::socket::sockopt::Ipv6V6Only;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 /// How things are, in numbers, and what readiness waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub enum HealthError {
         /// The address.
         address: SocketAddr,
         /// The system's words.
-        source: std::io::Error,
+        source: io::Error,
     },
 }
 
@@ -71,7 +75,7 @@ pub async fn serve(
     bound: impl FnOnce(SocketAddr),
 ) -> Result<(), HealthError> {
     let failed = |source| HealthError::Bind { address, source };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let listener = bind(address).map_err(failed)?;
     bound(listener.local_addr().map_err(failed)?);
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -89,6 +93,37 @@ pub async fn serve(
         };
         connections.spawn(converse(stream, Arc::clone(&told), Some(HEADER_TIMEOUT)));
     }
+}
+
+/// Binds the address. `[::]` is every address of the node, IPv4's too, and these alone where the node has no IPv6.
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let SocketAddr::V6(v6) = address else { return listen(TcpSocket::new_v4()?, address) };
+    let any = v6.ip().is_unspecified();
+    let both = TcpSocket::new_v6().and_then(|socket| {
+        setsockopt(&socket, Ipv6V6Only, &!any)?;
+        listen(socket, address)
+    });
+    match both {
+        // The kernel was built or started without IPv6, or it is disabled (net.ipv6.conf.all.disable_ipv6).
+        Err(error)
+            if any
+                && [Errno::EAFNOSUPPORT, Errno::EADDRNOTAVAIL]
+                    .iter()
+                    .any(|errno| error.raw_os_error() == Some(*errno as i32)) =>
+        {
+            listen(TcpSocket::new_v4()?, SocketAddr::from(([0; 4], address.port())))
+        }
+        both => both,
+    }
+}
+
+fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
+    /// Connections that wait to be accepted.
+    const BACKLOG: u32 = 128;
+    // Connections of an earlier life may linger.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// Answers on one connection until the other end has done. With `patience`, one that says nothing for so long
@@ -169,6 +204,21 @@ mod tests {
 
         fn status(&self) -> Option<String> {
             None
+        }
+    }
+
+    #[tokio::test]
+    async fn any_address_is_ipv4s_too() {
+        let listener = bind("[::]:0".parse().unwrap()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        if listener.local_addr().unwrap().is_ipv6() {
+            TcpStream::connect(("::1", port)).await.unwrap();
+        }
+        // An address of one kind is that alone.
+        if let Ok(listener) = bind("[::1]:0".parse().unwrap()) {
+            let port = listener.local_addr().unwrap().port();
+            TcpStream::connect(("127.0.0.1", port)).await.unwrap_err();
         }
     }
 
