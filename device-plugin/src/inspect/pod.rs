@@ -3,6 +3,8 @@
 use netplumb::{Link, LinkKind, Netlink, Netns};
 use node::Attachment;
 
+use crate::sweep::is_live;
+
 use super::view::{AttachmentView, LinkView, PodLinkView};
 
 /// An attachment's interface, and the link of the node that it is on.
@@ -19,7 +21,7 @@ pub(super) fn look(attachment: &Attachment) -> Seen {
         container: attachment.container_id.clone(),
         ifname: attachment.ifname.to_string(),
         netns: attachment.netns.path.clone(),
-        live: attachment.is_live(),
+        live: is_live(&attachment.netns),
         link: None,
     };
     let mut lower = None;

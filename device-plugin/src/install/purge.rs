@@ -9,7 +9,7 @@ use node::{Lock, Paths, SafeDir};
 use crate::daemon::only_cluster_part;
 use crate::lans::{Declared, Dirty, NodeLans};
 use crate::standalone::{DAEMON_LOCK, only_one};
-use crate::sweep::{Key, Programs, Traces, attached, attachments, is_live};
+use crate::sweep::{Key, Programs, Traces, Unseen, attached, attachments, is_live};
 
 /// How long the LANs may take to go.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -36,7 +36,7 @@ pub(super) fn no_daemon(paths: &Paths) -> Result<Option<[Lock; 2]>> {
 /// What could not be taken away; the rest is.
 pub(super) fn purge(paths: &Paths, programs: &Programs) -> Result<()> {
     let mut failed = Vec::new();
-    for (attachment, Traces { macvtap, vlan_bridge, .. }) in attachments(paths)? {
+    for (attachment, Traces { macvtap, vlan_bridge, .. }) in attachments(paths, Unseen::Fail)? {
         if is_live(&attachment.netns) {
             continue;
         }

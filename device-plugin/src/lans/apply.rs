@@ -10,6 +10,7 @@ use netplumb::{
 use node::{Attachment, LINK_GROUP, Lock, LockError, SafeDir, lan_tag};
 
 use super::namespaces::Held;
+use crate::sweep::is_live;
 use lan::{LanKey, NetnsName};
 
 /// Does the steps of one plan, in one namespace.
@@ -130,7 +131,7 @@ impl Apply<'_> {
         let peer = link.lower.filter(|_| link.lower_netnsid.is_none());
         let peer = peer.map(|peer| netlink.link_by_index(peer)).transpose()?.flatten();
         let tags = [Some(&link), peer.as_ref()].into_iter().flatten().filter_map(|end| end.alias.as_deref());
-        if tags.filter_map(Attachment::parse_tag).any(|attachment| attachment.is_live()) {
+        if tags.filter_map(Attachment::parse_tag).any(|attachment| is_live(&attachment.netns)) {
             return Ok(false);
         }
         netlink.delete_link(index)?;

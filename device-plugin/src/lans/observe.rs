@@ -6,6 +6,8 @@ use lan::{LanKey, SETTINGS};
 use netplumb::{Netlink, Netns, Sysctl};
 use node::{Attachment, LINK_GROUP, parse_lan_tag};
 
+use crate::sweep::is_live;
+
 /// The index of `lo` in every namespace.
 const LO: u32 = 1;
 
@@ -73,7 +75,9 @@ fn alias(text: Option<&str>) -> Alias {
         return Alias::Lan(lan);
     }
     match Attachment::parse_tag(text) {
-        Some(attachment) => Alias::Attachment { live: attachment.is_live(), who: attachment.to_string() },
+        Some(attachment) => {
+            Alias::Attachment { live: is_live(&attachment.netns), who: attachment.to_string() }
+        }
         None => Alias::Other,
     }
 }

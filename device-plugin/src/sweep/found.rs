@@ -55,7 +55,7 @@ impl Found {
     /// Something cannot be read: what is not seen must not look gone, or be taken for all there is.
     pub(super) fn look(paths: &Paths, leases: &[Lease]) -> Result<Self> {
         let mut found = Self::default();
-        for (attachment, traces) in attachments(paths)? {
+        for (attachment, traces) in attachments(paths, Unseen::Later)? {
             found.add(attachment, traces);
         }
         for lease in leases {
@@ -120,12 +120,12 @@ impl Found {
 ///
 /// # Errors
 /// Something cannot be read: what is not seen must not look gone, or be taken for all there is.
-pub(crate) fn attachments(paths: &Paths) -> Result<Vec<(Attachment, Traces)>> {
+pub(crate) fn attachments(paths: &Paths, unseen: Unseen) -> Result<Vec<(Attachment, Traces)>> {
     let mut all = Vec::new();
     let mut take = |attachments: Vec<Attachment>, traces| {
         all.extend(attachments.into_iter().map(|attachment| (attachment, traces)));
     };
-    take(in_lans(&paths.run().join("netns"))?, MACVTAP);
+    take(in_lans(&paths.run().join("netns"), Path::new(NETNS_DIR), unseen)?, MACVTAP);
     take(in_records(&paths.taps())?, MACVTAP);
     take(in_records(&paths.run().join("ports"))?, VLAN_BRIDGE);
     let links = Netlink::open_current()?.links_in_group(LINK_GROUP).context("list the node's links")?;
@@ -149,7 +149,7 @@ pub(crate) fn attached(paths: &Paths, programs: &Programs) -> Result<BTreeMap<Ke
             attached.insert(lease.key, who);
         }
     }
-    for (attachment, _) in attachments(paths)? {
+    for (attachment, _) in attachments(paths, Unseen::Fail)? {
         if is_live(&attachment.netns) {
             attached.insert(Key::of(&attachment), attachment.to_string());
         }
@@ -157,9 +157,38 @@ pub(crate) fn attached(paths: &Paths, programs: &Programs) -> Result<BTreeMap<Ke
     Ok(attached)
 }
 
-/// Whether a namespace is there, or may be: processes of the node cannot be seen from another PID namespace.
+/// What becomes of a LAN's namespace that has a name but cannot be looked into.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unseen {
+    /// Another look will see it, the daemon puts names back.
+    Later,
+    /// There is no other look.
+    Fail,
+}
+
+/// Whether a namespace is there, or may be: from a container, not everything of the node can be seen.
 pub(crate) fn is_live(netns: &NetnsRef) -> bool {
-    netns.is_live() || (netns.path.starts_with("/proc") && !sees_all_processes())
+    netns.is_live() || !would_be_seen(&netns.path)
+}
+
+/// Whether what is at this path of the node would be seen if it were there.
+fn would_be_seen(path: &Path) -> bool {
+    if path.starts_with("/proc") {
+        return sees_all_processes();
+    }
+    let below_run = path.strip_prefix("/run").or_else(|_| path.strip_prefix("/var/run")).ok();
+    let Some(folder) = below_run.and_then(Path::parent) else { return is_on_host() };
+    // The daemon's own container has this one. Another one is there if it is mounted: an image has none below /run.
+    folder.starts_with("netns")
+        || (folder != Path::new("") && Path::new("/run").join(folder).is_dir())
+        || is_on_host()
+}
+
+/// Whether this process has the mounts of the node's first one, and not those of a container.
+fn is_on_host() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let mounts = |of: &str| std::fs::metadata(format!("/proc/{of}/ns/mnt")).map(|meta| meta.ino()).ok();
+    sees_all_processes() && mounts("1").is_some_and(|first| mounts("self") == Some(first))
 }
 
 fn sees_all_processes() -> bool {
@@ -170,14 +199,26 @@ fn sees_all_processes() -> bool {
 }
 
 /// The attachments in the namespaces that the daemon gave names to.
-fn in_lans(given: &Path) -> Result<Vec<Attachment>> {
+fn in_lans(given: &Path, names: &Path, unseen: Unseen) -> Result<Vec<Attachment>> {
     const LO: u32 = 1;
     let mut attachments = Vec::new();
     let Some(given) = SafeDir::open(given)? else { return Ok(attachments) };
     for name in given.names()? {
-        let path = Path::new(NETNS_DIR).join(&name);
-        // The daemon puts a name back that somebody took away; the next look sees what is there.
-        let Ok(netns) = Netns::open(&path) else { continue };
+        let path = names.join(&name);
+        let netns = match Netns::open(&path) {
+            Ok(netns) => netns,
+            // Its name is all that keeps such a namespace.
+            Err(error) if unseen == Unseen::Later || error.is_not_found() => continue,
+            Err(error) => {
+                return Err(error).with_context(|| {
+                    format!(
+                        "cannot see which pods use the LAN in {}: if nothing is mounted there on the node itself, \
+                         remove the file; in a container, mount the node's folder with propagation",
+                        path.display()
+                    )
+                });
+            }
+        };
         let netlink = Netlink::open(&netns)?;
         let mark = netlink.link_by_index(LO)?.and_then(|lo| lo.alias);
         if mark.as_deref().and_then(parse_lan_tag).is_none() {
@@ -210,4 +251,40 @@ fn in_records(folder: &Path) -> Result<Vec<Attachment>> {
 pub(super) fn now() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(path: &str) -> NetnsRef {
+        NetnsRef { path: path.into(), inode: 1 }
+    }
+
+    #[test]
+    fn what_a_container_does_not_see_may_be_there() {
+        assert!(!is_live(&at("/run/netns/k8slan-test-none")));
+        assert!(!is_live(&at("/var/run/netns/k8slan-test-none")));
+        for hidden in
+            ["/run/containerd/k8slan-test/netns/a", "/run/k8slan-test-none", "/nowhere/k8slan-test/a"]
+        {
+            assert_eq!(is_live(&at(hidden)), !is_on_host(), "{hidden}");
+        }
+        let there = tempfile::tempdir_in("/run").unwrap();
+        assert!(!is_live(&at(&there.path().join("gone").to_string_lossy())), "its folder is in sight");
+    }
+
+    #[test]
+    fn whoever_looks_once_must_see_every_lan() {
+        let temp = tempfile::tempdir().unwrap();
+        let given = SafeDir::create(&temp.path().join("given")).unwrap();
+        let names = SafeDir::create(&temp.path().join("netns")).unwrap();
+        let look = |unseen| in_lans(given.path(), names.path(), unseen);
+        given.create_new("lan", b"").unwrap();
+        assert_eq!(look(Unseen::Fail).unwrap(), [], "it never was, or is gone");
+        names.create_new("lan", b"").unwrap();
+        assert_eq!(look(Unseen::Later).unwrap(), []);
+        let error = format!("{:#}", look(Unseen::Fail).unwrap_err());
+        assert!(error.contains("which pods use the LAN in") && error.contains("netns/lan"), "{error}");
+    }
 }

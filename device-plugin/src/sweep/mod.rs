@@ -25,7 +25,7 @@ use crate::health::Metrics;
 use crate::kept_vms::{self, Vms};
 use crate::lans::{Dirty, NETNS_DIR};
 use crate::live_pods::{self, LivePods};
-pub(crate) use found::{Key, Traces, attached, attachments, is_live};
+pub(crate) use found::{Key, Traces, Unseen, attached, attachments, is_live};
 pub(crate) use programs::Programs;
 
 use found::Found;
