@@ -2,7 +2,7 @@
 //! part, which talks to the API server; or both in one process.
 //!
 //! The parts meet in files and one socket: the cluster's part writes LANs into a folder, and the node's part says
-//! what became of them in `status.json` and on the agent socket. So each of them may run, and die, by itself.
+//! what became of them in `status.json` and on an agent socket. So each of them may run, and die, by itself.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::agent::{self, Agent, Presence};
+use crate::agent::{self, Agent, Callers, Presence};
 use crate::cluster::{Election, Hearing, LEASE, Leader, Machines, Mirror, Pods, Reporter, Timing};
 use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
 use crate::kubelet::{self, DevicePlugins};
@@ -97,13 +97,14 @@ pub(crate) async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) ->
     let _only_one = only_cluster_part()?;
     let mut parts = Parts::new()?;
     let api = Arc::new(ApiMetrics::default());
-    let agent = Arc::new(Agent::new(paths.run()));
+    // In its container the folder is a mount, and there.
+    let folder = SafeDir::create(&paths.told())?;
+    let agent = Arc::new(Agent::new(folder.path()));
     if let Some(address) = health {
         parts.serve(address, OfCluster { api: Arc::clone(&api), agent: Arc::clone(&agent) });
     }
     let told = parts.status.clone();
-    let run = paths.run().to_owned();
-    parts.tasks.spawn(async move { status_file::follow(&run, told).await });
+    parts.tasks.spawn(async move { status_file::follow(folder.path(), told).await });
     let presence = agent.presence();
     parts.tasks.spawn(async move { agent.run().await });
     let status = parts.status.subscribe();
@@ -187,12 +188,17 @@ impl Parts {
             status,
         };
         self.tasks.spawn(Sweep::new(claim.paths().clone(), Arc::clone(&metrics)).run());
-        let socket = RootSocket::bind(&claim.paths().run().join(agent::SOCKET))?;
         let local = Arc::new(told(Some(self.status.subscribe())));
-        self.tasks.spawn(async move {
-            agent::serve(socket, local).await;
-            Ok(())
-        });
+        for (folder, callers) in [
+            (claim.paths().run().to_owned(), Callers::Programs),
+            (claim.paths().told(), Callers::ClusterPart),
+        ] {
+            let (socket, local) = (RootSocket::bind(&folder.join(agent::SOCKET))?, Arc::clone(&local));
+            self.tasks.spawn(async move {
+                agent::serve(socket, local, callers).await;
+                Ok(())
+            });
+        }
         if let Some(address) = health {
             self.serve(address, told(None));
         }
@@ -228,7 +234,8 @@ impl Parts {
     ) -> Result<()> {
         let Cluster { node_name: node, namespaces, lease_namespace } = cluster;
         let dir = mirror_dir()?;
-        let run = NodeConfig::load()?.paths().run().to_owned();
+        let paths = NodeConfig::load()?.paths();
+        let (run, told) = (paths.run(), paths.told());
         let answers = || SafeDir::create(&run.join(live_pods::FOLDER));
         let (pods, vms) = (answers()?, answers()?);
         let owners = SafeDir::create(&run.join(OWNERS))?;
@@ -240,7 +247,7 @@ impl Parts {
             let (sender, reports) = watch::channel(Arc::default());
             let reporter = Reporter::new(client.clone(), node.clone(), reports, mirror.hearing());
             count_errors(&mut tasks, mirror.hearing(), Arc::clone(&metrics));
-            let machines = Machines::new(client.clone(), run, vms, sweep::grace(), Arc::clone(&metrics));
+            let machines = Machines::new(client.clone(), told, vms, sweep::grace(), Arc::clone(&metrics));
             tasks.spawn(machines.run());
             tasks.spawn(Pods::new(client.clone(), node.clone(), pods, owners, metrics).run());
             tasks.spawn(async move { Ok(mirror.run().await?) });

@@ -9,7 +9,7 @@ use node::{Durability, SafeDir};
 /// `<namespace>/<name>` each.
 pub(crate) type Vms = BTreeSet<String>;
 
-/// In the run folder: those that addresses are kept for.
+/// In the folder of what is told: those that addresses are kept for.
 pub(crate) const KEPT: &str = "kept-vms.json";
 /// In the folder of the cluster's part: those of them that are gone.
 pub(crate) const GONE: &str = "gone-vms.json";

@@ -41,6 +41,7 @@ pub(crate) struct Options {
 /// The right to be this node's daemon, held until it is dropped.
 pub(crate) struct Claim {
     run: SafeDir,
+    told: SafeDir,
     paths: Paths,
     node: String,
     _only_one: Lock,
@@ -64,8 +65,14 @@ impl Claim {
         }
         let paths = config.paths();
         let run = SafeDir::create(paths.run())?;
+        // The cluster's part, which has no capability, is root in its folders there: a program that it left with a
+        // set-user-ID bit must be out of everybody's reach. Nor may anybody hold a lock on a folder by opening it.
+        for folder in [&SafeDir::create(paths.state())?, &run] {
+            folder.make_private()?;
+        }
         let _only_one = only_one(&run, DAEMON_LOCK, Duration::ZERO)?;
-        Ok(Self { run, paths, node, _only_one })
+        let told = SafeDir::create(&paths.told())?;
+        Ok(Self { run, told, paths, node, _only_one })
     }
 
     /// Where things are.
@@ -81,7 +88,7 @@ pub(crate) async fn run(
     told: &watch::Sender<Arc<NodeStatus>>,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
-    let Claim { run, paths, node, _only_one } = claim;
+    let Claim { run, told: folder_of_told, paths, node, _only_one } = claim;
     let mut stop = std::pin::pin!(stop);
 
     let wake = Wake::default();
@@ -120,7 +127,7 @@ pub(crate) async fn run(
         let retry = match outcome {
             Ok(Outcome { status: now, netns, retry }) => {
                 links.listen_in(&netns);
-                publish(&run, &mut status, now.clone());
+                publish([&run, &folder_of_told], &mut status, now.clone());
                 told.send_if_modified(|before| {
                     let changed = **before != now || !before.looked;
                     if changed {
@@ -191,14 +198,15 @@ fn names(declared: &Declared, node: &str) -> std::collections::BTreeSet<net_type
     lans.filter_map(|lan| lan.underlay(node).cloned()).collect()
 }
 
-/// Writes the status where it changed.
-fn publish(run: &SafeDir, before: &mut NodeStatus, now: NodeStatus) {
+/// Writes the status where it changed, for people and for the cluster's part.
+fn publish(folders: [&SafeDir; 2], before: &mut NodeStatus, now: NodeStatus) {
     if *before == now {
         return;
     }
     now.log_changes(before);
-    let written = run.write(status::FILE, now.text().as_bytes(), Durability::UntilReboot);
-    match written {
+    let text = now.text();
+    let write = |folder: &SafeDir| folder.write(status::FILE, text.as_bytes(), Durability::UntilReboot);
+    match folders.into_iter().try_for_each(write) {
         Ok(()) => *before = now,
         // Written again at the next change of anything.
         Err(error) => tracing::error!("cannot write the status: {:#}", anyhow::Error::from(error)),

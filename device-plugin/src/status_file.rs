@@ -1,4 +1,4 @@
-//! Following `/run/k8slan/status.json`, which the node's part writes, from another process.
+//! Following `/run/k8slan/told/status.json`, which the node's part writes, from another process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ const SETTLE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// The folder cannot be watched.
-pub(crate) async fn follow(run: &Path, told: watch::Sender<Arc<NodeStatus>>) -> Result<()> {
+pub(crate) async fn follow(told_in: &Path, told: watch::Sender<Arc<NodeStatus>>) -> Result<()> {
     let wake = Wake::default();
     let news = Dirty { names: true, ..Dirty::default() };
-    let files = FileWatch::start(vec![Folder::new(run, |name| name == FILE, news)], wake.clone())?;
+    let files = FileWatch::start(vec![Folder::new(told_in, |name| name == FILE, news)], wake.clone())?;
     loop {
         files.place();
         wake.take();
-        match read(run) {
+        match read(told_in) {
             Ok(Some(now)) => {
                 told.send_if_modified(|before| {
                     let changed = **before != now;
@@ -46,7 +46,7 @@ pub(crate) async fn follow(run: &Path, told: watch::Sender<Arc<NodeStatus>>) -> 
     }
 }
 
-/// The status as it was written last; none before there is one since boot.
+/// The status as it was written last into a folder; none before there is one since boot.
 ///
 /// # Errors
 /// The file is not to be trusted, or is of another version.

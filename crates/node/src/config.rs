@@ -95,6 +95,13 @@ impl Paths {
         &self.state
     }
 
+    /// What the node's part of the daemon tells the cluster's part: the one folder below [`Paths::run`] that the
+    /// latter reads. It has no locks in it, which whoever sees them could hold.
+    #[must_use]
+    pub fn told(&self) -> PathBuf {
+        self.run.join("told")
+    }
+
     /// The spokes' records and locks, one of each per spoke.
     #[must_use]
     pub fn spokes(&self) -> PathBuf {

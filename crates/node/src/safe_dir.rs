@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
-use nix::sys::stat::{Mode, fchmod};
+use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 
 /// A folder that only root can have written to, opened once and used by descriptor.
@@ -114,6 +114,19 @@ impl SafeDir {
             .create(path)
             .map_err(|e| io("make the folder", path, e))?;
         Self::open(path)?.ok_or_else(|| io("open the folder", path, Errno::ENOENT))
+    }
+
+    /// Keeps everybody but root out of the folder, whatever the modes of the files in it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn make_private(&self) -> Result<(), SafeDirError> {
+        let failed = |e| io("set the mode of", &self.path, e);
+        let mode = fstat(self.fd.as_fd()).map_err(failed)?.st_mode;
+        match mode & 0o077 {
+            0 => Ok(()),
+            _ => fchmod(self.fd.as_fd(), Mode::S_IRWXU).map_err(failed),
+        }
     }
 
     /// The folder's path, for messages.
@@ -344,6 +357,14 @@ mod tests {
     #[test]
     fn a_missing_folder_is_none() {
         assert!(SafeDir::open(Path::new("/nowhere/at/all")).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_private_folder_is_roots_alone() {
+        let (_temp, dir) = folder();
+        dir.make_private().unwrap();
+        dir.make_private().unwrap();
+        assert_eq!(std::fs::metadata(dir.path()).unwrap().mode() & 0o7777, 0o700);
     }
 
     #[test]

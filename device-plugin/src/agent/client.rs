@@ -39,10 +39,10 @@ pub(crate) enum Presence {
 }
 
 impl Agent {
-    /// The agent whose socket is in the run folder.
-    pub(crate) fn new(run: &Path) -> Self {
+    /// The agent whose socket is in this folder.
+    pub(crate) fn new(folder: &Path) -> Self {
         let nothing = Presence::Away("it was not looked for yet".to_owned());
-        Self { path: run.join(SOCKET), sender: Mutex::default(), presence: watch::channel(nothing).0 }
+        Self { path: folder.join(SOCKET), sender: Mutex::default(), presence: watch::channel(nothing).0 }
     }
 
     /// Whether it is there, now and whenever that changes.

@@ -1,12 +1,15 @@
 //! The agent socket, `/run/k8slan/agent.sock`: what the node's part tells the programs of this node, over
 //! HTTP/1.1. `/status` is what `status.json` says, `/metrics` is Prometheus' text, `/readyz` and `/livez` are
 //! what they are everywhere. It answers root only.
+//!
+//! The cluster's part has a socket of its own, `/run/k8slan/told/agent.sock`, with the same answers: whoever takes that
+//! part over can hold its connections, and not those of the node's own probe.
 
 mod client;
 mod server;
 
 pub(crate) use client::{Agent, Presence, ask_once};
-pub(crate) use server::serve;
+pub(crate) use server::{Callers, serve};
 
-/// The socket's name in the run folder.
+/// The sockets' name in the run folder and in the folder of what is told.
 pub(crate) const SOCKET: &str = "agent.sock";

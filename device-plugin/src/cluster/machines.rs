@@ -23,23 +23,23 @@ const LAST_PAUSE: Duration = Duration::from_secs(6 * 60 * 60);
 /// Asks the API server about machines.
 pub(crate) struct Machines {
     client: Client,
-    run: PathBuf,
+    told: PathBuf,
     list: SafeDir,
     grace: Duration,
     metrics: Arc<ApiMetrics>,
 }
 
 impl Machines {
-    /// `run` is the run folder, where the node's part says what it keeps; `list` the folder for the answer. A machine
+    /// `told` is the folder where the node's part says what it keeps; `list` the folder for the answer. A machine
     /// is gone when it is missing twice, at least a grace apart.
     pub(crate) fn new(
         client: Client,
-        run: PathBuf,
+        told: PathBuf,
         list: SafeDir,
         grace: Duration,
         metrics: Arc<ApiMetrics>,
     ) -> Self {
-        Self { client, run, list, grace, metrics }
+        Self { client, told, list, grace, metrics }
     }
 
     /// Asks when something is kept for another machine, and then with longer and longer pauses.
@@ -49,10 +49,12 @@ impl Machines {
     pub(crate) async fn run(self) -> Result<()> {
         let wake = Wake::default();
         let news = Dirty { names: true, ..Dirty::default() };
-        let files = FileWatch::start(vec![Folder::new(&self.run, |name| name == KEPT, news)], wake.clone())?;
+        let files = FileWatch::start(vec![Folder::new(&self.told, |name| name == KEPT, news)], wake.clone())?;
         let mut asked = Vms::new();
         let mut pause = self.grace;
         let mut missing: BTreeMap<String, Instant> = BTreeMap::new();
+        // What an earlier life found out may not be so any more.
+        kept_vms::write(&self.list, GONE, &Vms::new())?;
         loop {
             files.place();
             wake.take();
@@ -88,7 +90,7 @@ impl Machines {
     }
 
     fn kept(&self) -> Vms {
-        let kept = SafeDir::open(&self.run).map_err(anyhow::Error::from);
+        let kept = SafeDir::open(&self.told).map_err(anyhow::Error::from);
         let kept = kept.and_then(|dir| dir.map_or(Ok(Vms::new()), |dir| kept_vms::read(&dir, KEPT)));
         kept.unwrap_or_else(|error| {
             tracing::warn!("what addresses are kept for cannot be read: {error:#}");
@@ -116,5 +118,33 @@ impl Machines {
             }
         }
         Ok(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use node::Durability;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_an_earlier_life_said_is_not_said_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = || SafeDir::create(dir.path()).unwrap();
+        for list in [KEPT, GONE] {
+            folder().write(list, br#"["a/vm"]"#, Durability::UntilReboot).unwrap();
+        }
+        // An API server that takes the question, and never answers.
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+        let client = Client::try_from(kube::Config::new(uri)).unwrap();
+        let (told, metrics) = (dir.path().to_owned(), Arc::new(ApiMetrics::default()));
+        let machines = Machines::new(client, told, folder(), Duration::from_secs(60), metrics);
+        let asked = async { listener.accept().await.map(drop) };
+        tokio::select! {
+            asked = asked => asked.unwrap(),
+            ended = machines.run() => panic!("{ended:?}"),
+        }
+        assert_eq!(kept_vms::read(&folder(), GONE).unwrap(), Vms::new());
     }
 }

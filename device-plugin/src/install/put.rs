@@ -70,6 +70,7 @@ pub(crate) fn install(options: &InstallOptions) -> Result<()> {
         return Ok(());
     }
     let state = SafeDir::create(paths.state())?;
+    state.make_private()?;
     let _only_one = only_installer(&state)?;
     put(&state, &folder, &plugins)
 }

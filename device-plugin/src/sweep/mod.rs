@@ -160,7 +160,7 @@ impl Sweep {
         if due {
             let leases = if freed { self.programs.leases(&self.paths)? } else { leases };
             let kept = leases.kept.iter().filter_map(Kept::idle_vm).map(str::to_owned).collect();
-            kept_vms::write(&SafeDir::create(self.paths.run())?, kept_vms::KEPT, &kept)?;
+            kept_vms::write(&SafeDir::create(&self.paths.told())?, kept_vms::KEPT, &kept)?;
         }
         Ok(Some(self.suspects.next().unwrap_or(now + LEISURE)))
     }

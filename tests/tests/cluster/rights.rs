@@ -95,7 +95,7 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
         _ => Ok(()),
     })?;
     // An address is kept for a machine that nobody knows any more.
-    site.node.write("/run/k8slan/kept-vms.json", r#"["a/vm"]"#)?;
+    site.node.write("/run/k8slan/told/kept-vms.json", r#"["a/vm"]"#)?;
     let asked = |access: &Access| access.resource == "virtualmachineinstances";
     eventually(SOON, || match server.accesses().iter().any(asked) {
         true => Ok(()),

@@ -104,12 +104,16 @@ impl Site {
         self.start(&[], &[&lans[..], if self.kubelet { &kubelet } else { &[] }].concat())
     }
 
-    /// The cluster's part as in its container: root without any capability, and of the node's files only those that
-    /// are its own may be written.
+    /// The cluster's part as in its container: root without any capability, and of the node's files it sees what it
+    /// is told, and its own.
     pub(crate) fn cluster_part(&self) -> Result<Daemon, Stop> {
-        const MOUNTS: &str = "set -e; mkdir -p /run/k8slan/cluster /run/k8slan/owners /var/lib/k8slan/lans
-            for own in /run/k8slan/cluster /run/k8slan/owners /var/lib/k8slan/lans; do mount --bind $own $own; done
-            for all in /run/k8slan /var/lib/k8slan; do mount --rbind $all $all; mount -o remount,ro,bind $all; done
+        const MOUNTS: &str = "set -e; cd /run/k8slan 2>/dev/null || { mkdir -p /run/k8slan; cd /run/k8slan; }
+            mkdir -p told cluster owners /var/lib/k8slan/lans
+            mount -t tmpfs none /mnt; mkdir -p /mnt/run/told /mnt/run/cluster /mnt/run/owners /mnt/state/lans
+            for own in told cluster owners; do mount --bind $own /mnt/run/$own; done
+            mount --bind /var/lib/k8slan/lans /mnt/state/lans; mount -o remount,ro,bind /mnt/run/told
+            mount --rbind /mnt/run /run/k8slan; mount --rbind /mnt/state /var/lib/k8slan; cd /
+            for all in /run/k8slan /var/lib/k8slan; do mount -o remount,ro,bind $all; done
             exec \"$@\"";
         let bare = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--no-new-privs"];
         let before = [&["unshare", "--mount", "sh", "-c", MOUNTS, "sh"][..], &bare].concat();

@@ -318,7 +318,7 @@ fn a_virtual_machine_keeps_its_address() -> Outcome {
     std::thread::sleep(LONG);
     let now = leases(&site)?;
     check!(now.len() == 1 && now[0]["address"] == address, "{now:?}\n{}", node.log());
-    check!(site.node.read("/run/k8slan/kept-vms.json")?.contains("default/vyos"), "it is asked about");
+    check!(site.node.read("/run/k8slan/told/kept-vms.json")?.contains("default/vyos"), "it is asked about");
     site.server.delete("virtualmachines", "kubevirt.io/v1", "default/vyos");
     eventually(Duration::from_secs(10), || match leases(&site) {
         Ok(left) if left.is_empty() => Ok(()),

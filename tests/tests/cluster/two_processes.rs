@@ -14,6 +14,8 @@ use crate::site::{GROUP, SOON, Site, document, failed};
 
 const CHILD: &str = "K8SLAN_TEST_CONNECT_TO_AGENT";
 const SOCKET: &str = "/run/k8slan/agent.sock";
+/// The one for the cluster's part.
+const TOLD: &str = "/run/k8slan/told/agent.sock";
 
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
@@ -109,7 +111,9 @@ fn each_part_lives_and_dies_by_itself() -> Outcome {
         let status = part.terminate()?;
         check!(status.success(), "{status}");
     }
-    check!(!site.node.run(|| std::path::Path::new(SOCKET).exists()), "the socket is left");
+    for socket in [SOCKET, TOLD] {
+        check!(!site.node.run(|| std::path::Path::new(socket).exists()), "{socket} is left");
+    }
     Ok(())
 }
 
@@ -196,6 +200,13 @@ fn the_agent_socket_is_roots() -> Outcome {
     check!(asked == "HTTP/1.1 200 OK", "root: {asked}");
     let asked = ask_as(&site, 1000)?;
     check!(asked == "permission denied", "a user: {asked}");
+    for folder in ["/run/k8slan", "/var/lib/k8slan"] {
+        let mode = site.node.run(|| std::fs::symlink_metadata(folder))?.permissions().mode();
+        check!(mode & 0o777 == 0o700, "{folder}: {mode:o}");
+    }
+    site.node.run(|| std::fs::set_permissions("/run/k8slan", PermissionsExt::from_mode(0o711)))?;
+    let asked = ask_as(&site, 1000)?;
+    check!(asked == "permission denied", "a user who finds the folder open: {asked}");
     // Whoever loosens the mode opens nothing, and our own programs do not trust it any more.
     site.node.run(|| std::fs::set_permissions(SOCKET, PermissionsExt::from_mode(0o666)))?;
     let asked = ask_as(&site, 1000)?;
@@ -239,9 +250,9 @@ fn answer_as_another_version(mut stream: UnixStream) -> std::io::Result<()> {
 fn another_version_is_named() -> Outcome {
     let site = Site::new()?;
     let listener = site.node.run(|| -> std::io::Result<UnixListener> {
-        std::fs::create_dir_all("/run/k8slan")?;
-        let listener = UnixListener::bind(SOCKET)?;
-        std::fs::set_permissions(SOCKET, PermissionsExt::from_mode(0o600))?;
+        std::fs::create_dir_all("/run/k8slan/told")?;
+        let listener = UnixListener::bind(TOLD)?;
+        std::fs::set_permissions(TOLD, PermissionsExt::from_mode(0o600))?;
         Ok(listener)
     })?;
     std::thread::spawn(move || {
@@ -249,7 +260,7 @@ fn another_version_is_named() -> Outcome {
             std::thread::spawn(move || answer_as_another_version(stream));
         }
     });
-    site.node.write("/run/k8slan/status.json", "{\"nodes\": []}\n")?;
+    site.node.write("/run/k8slan/told/status.json", "{\"nodes\": []}\n")?;
     let cluster = site.cluster_part()?;
     eventually(SOON, || match cluster.log() {
         log if log.contains("version 9.9.9") && log.contains("no status of this version") => Ok(()),

@@ -60,6 +60,9 @@ fn one_container_is_privileged_and_has_no_api_client() -> Outcome {
     let set = daemon_set(&documents)?;
     consistent(set);
     for container in containers(set) {
+        let has_dev = mounts(set).any(|(name, volume, _)| container["name"] == name && volume == "dev");
+        let message = container["terminationMessagePath"].as_str().unwrap_or("/dev/termination-log");
+        assert!(!has_dev || !message.starts_with("/dev"), "the runtime would make {message} on the node");
         let context = &container["securityContext"];
         assert_eq!(context["readOnlyRootFilesystem"], true, "{container}");
         if container["name"] == "node" {
@@ -76,7 +79,9 @@ fn one_container_is_privileged_and_has_no_api_client() -> Outcome {
     let cluster = container(set, "cluster")?;
     assert!(cluster["securityContext"]["capabilities"]["add"].is_null(), "{cluster}");
     // With the host's processes in sight, it could kill root's.
-    assert!(set["spec"]["template"]["spec"]["hostPID"].is_null());
+    let pod = &set["spec"]["template"]["spec"];
+    assert!(pod["hostPID"].is_null());
+    assert_eq!(pod["automountServiceAccountToken"], false, "a container that asks for it has the token");
     Ok(())
 }
 
@@ -90,6 +95,16 @@ fn the_mounts_are_what_each_needs() -> Outcome {
             container == "node" && matches!(volume, "netns" | "run"),
             "{container}: {mount}"
         );
+        if volume == "token" {
+            assert_eq!(container, "cluster", "it alone talks to the API server");
+            assert_eq!(mount["mountPath"], "/var/run/secrets/kubernetes.io/serviceaccount");
+            continue;
+        }
+        // Whoever sees a file can hold a lock on it, also where it is mounted to be read only.
+        if container == "cluster" {
+            let may = ["lans", "run-told", "run-cluster", "run-owners", "config"];
+            assert!(may.contains(&volume), "{container}: {mount}");
+        }
         // The paths are fixed: what is where on the node is there in the container.
         assert_eq!(mount["mountPath"], host_path(set, volume), "{container}");
         let writes = mount["readOnly"] != true;
