@@ -258,6 +258,7 @@ fn backup(name: &str, number: u32) -> String {
 mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
+    use std::process::Command;
 
     use super::*;
 
@@ -317,8 +318,10 @@ mod tests {
     #[test]
     fn what_is_run_is_seen() {
         let (temp, folder) = folder();
-        fs::copy("/bin/sleep", temp.path().join("macvtap")).unwrap();
-        let mut run = std::process::Command::new(temp.path().join("macvtap")).arg("60").spawn().unwrap();
+        let plugin = temp.path().join("macvtap");
+        // By another process: a child of another test could have the open file for a moment, and then nobody runs it.
+        assert!(Command::new("cp").arg("/bin/sleep").arg(&plugin).status().unwrap().success());
+        let mut run = Command::new(&plugin).arg("60").spawn().unwrap();
         folder.set_aside("macvtap").unwrap();
         assert!(folder.is_run("macvtap").unwrap());
         run.kill().unwrap();
