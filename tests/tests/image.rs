@@ -130,7 +130,9 @@ impl<'n> Runtime<'n> {
         for mount in container["volumeMounts"].as_array().into_iter().flatten() {
             let mut volumes = pod["volumes"].as_array().into_iter().flatten();
             let volume = volumes.find(|volume| volume["name"] == mount["name"]);
-            let path = volume.map_or("", |volume| volume["hostPath"]["path"].as_str().unwrap_or_default());
+            // The token is made by a kubelet.
+            let path = volume.and_then(|volume| volume["hostPath"]["path"].as_str());
+            let Some(path) = path else { continue };
             let source = if path == "/opt/cni/bin" { CNI } else { path };
             self.node.exec(&["mkdir", "-p", source])?;
             let propagation = match mount["mountPropagation"].as_str() {
