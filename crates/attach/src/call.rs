@@ -1,8 +1,9 @@
 use cni::{Code, PluginError, Request, Target};
+use net_types::MacAddr;
 use netplumb::{Netlink, Netns};
 use node::{Attachment, ConfigError, NetnsRef, NetworkId, NodeConfig, Pod, TagError};
 
-use crate::is_launcher_link;
+use crate::{is_launcher_link, stable_mac};
 
 /// A request about one attachment whose namespace is there: what every verb but DEL starts with.
 pub struct Call<'a, C> {
@@ -81,6 +82,13 @@ impl<'a, C> Call<'a, C> {
     #[must_use]
     pub fn is_for_a_guest(&self) -> bool {
         is_launcher_link(&self.target.ifname)
+    }
+
+    /// The MAC address, nobody's, under which a guest's addresses are asked for
+    /// ([`crate::PodLink::settle_for_guest`]).
+    #[must_use]
+    pub fn asker(&self) -> MacAddr {
+        stable_mac(&["asker", self.target.container_id.as_str(), self.target.ifname.as_str()])
     }
 
     /// Whom a stable MAC address belongs to: the VM, the pod, or else the container. `shared`: whether others

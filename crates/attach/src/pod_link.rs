@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 use cni::{AddResult, IpConfig};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
-use netplumb::{Conf, Errno, Netlink, Netns, NewAddress, Route, Sysctl, announce_from_now, announce_own};
+use netplumb::{
+    Conf, Errno, LinkChange, Netlink, Netns, NewAddress, Route, Sysctl, announce_from_now, announce_own,
+};
 
 /// An interface in a pod, made and up, that gets what the IPAM plugin answered.
 #[derive(Clone, Copy)]
@@ -74,6 +76,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl PodLink<'_> {
+    /// Sets the link of a VM's guest up, together with another change, so that the launcher pod's stack neither
+    /// speaks nor answers on it.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn set_up_silently(&self, change: LinkChange) -> netplumb::Result<()> {
+        // Before it is up, or the kernel sends router solicitations and duplicate address detection at once.
+        self.netns.sysctl_set(&self.setting("disable_ipv6"), "1")?;
+        self.netlink.set_link(self.index, &LinkChange { noarp: Some(true), up: Some(true), ..change })
+    }
+
     /// Sets addresses and routes, and tells the neighbours.
     ///
     /// Addresses are used at once: whether another host has one is the IPAM plugin's business, before it

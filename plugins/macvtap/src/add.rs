@@ -5,7 +5,7 @@ use std::rc::Rc;
 use attach::{PodError, PodLink, Undo, stable_mac};
 use cni::{AddResult, Dns, Interface, Request, Target};
 use net_types::{Attach, IfName, MacAddr, MacvtapMode, Mtu};
-use netplumb::{Conf, Errno, Link, LinkChange, LinkKind, Macvtap, Netlink, Netns, Sysctl, VethEnd};
+use netplumb::{Errno, Link, LinkChange, LinkKind, Macvtap, Netlink, Netns, VethEnd};
 use node::LINK_GROUP;
 
 use crate::base::{Base, Host};
@@ -49,8 +49,7 @@ fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result
     let link = pod_link(call, made.index, made.mac);
     // A guest has its addresses itself; the launcher pod's stack must neither ask nor answer for them.
     let settled = if call.is_for_a_guest() {
-        let asker = stable_mac(&["asker", call.target.container_id.as_str(), call.target.ifname.as_str()]);
-        link.settle_for_guest(&mut delegated, &call.request.stdin, asker)
+        link.settle_for_guest(&mut delegated, &call.request.stdin, call.asker())
     } else {
         link.settle(&mut delegated, &call.request.stdin)
     };
@@ -294,17 +293,12 @@ fn set_up(call: &Call<'_>, made: Made) -> Result<(), Error> {
     let promisc = call.request.config.promisc_mode.then_some(true);
     let mut change = LinkChange { promisc, ..LinkChange::default() };
     if call.is_for_a_guest() {
-        // The launcher pod must be silent on its guest's link: before it is up, or the kernel sends router
-        // solicitations and duplicate address detection at once.
-        let setting = Sysctl::ipv6(Conf::Link(&call.target.ifname), "disable_ipv6");
-        call.netns.sysctl_set(&setting, "1")?;
-        change.noarp = Some(true);
-        change.up = Some(true);
-    } else if made.up && change.promisc.is_none() {
-        return Ok(());
-    } else {
-        change.up = Some(true);
+        return Ok(pod_link(call, made.index, made.mac).set_up_silently(change)?);
     }
+    if made.up && change.promisc.is_none() {
+        return Ok(());
+    }
+    change.up = Some(true);
     Ok(call.netlink.set_link(made.index, &change)?)
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use attach::{PodLink, stable_mac};
+use attach::{PodError, PodLink, Probing, stable_mac};
 use cni::{AddResult, Delegated, Interface, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
@@ -27,7 +27,11 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     allow(&call, vlans.as_ref())?;
     let store = RecordStore::open(&call.node.paths())?;
     let name = port_name(target.container_id.as_str(), &target.ifname);
-    let attaching = Attaching { call: &call, store: &store, name, vlans };
+    let asks_for_a_guest = call.is_for_a_guest()
+        && request.ipam().is_some()
+        && Probing::of(&request.stdin).map_err(PodError::from)?.is_some();
+    let asker = asks_for_a_guest.then(|| call.asker());
+    let attaching = Attaching { call: &call, store: &store, name, vlans, asker };
     let made = {
         let lock = store.lock(&config.bridge)?;
         attaching.make(&lock)?
@@ -57,6 +61,8 @@ struct Attaching<'a> {
     store: &'a RecordStore,
     name: IfName,
     vlans: Option<BridgeVlans>,
+    /// Under which MAC address a guest's addresses are asked for.
+    asker: Option<MacAddr>,
 }
 
 /// What stands when the port does.
@@ -171,7 +177,8 @@ impl Attaching<'_> {
             uplink::apply(&call.host, link, add)?;
         }
         if let Some(guard) = &record.guard {
-            guard::put(store, &self.name, guard)?;
+            // Nobody else is on this link before ADD ends, which leaves no more than the record says.
+            guard::put(store, &self.name, &guard.admitting(self.asker))?;
         }
         port::open(call, port.index)?;
         let bridge_mac = bridge.link.mac;
@@ -182,9 +189,13 @@ impl Attaching<'_> {
     fn finish(&self, made: &Made) -> Result<AddResult, Error> {
         let call = self.call;
         let config = &call.request.config;
-        if !config.disable_container_interface {
-            let up = LinkChange { up: Some(true), ..LinkChange::default() };
-            call.netlink.set_link(made.port.pod_index, &up)?;
+        let index = made.port.pod_index;
+        match (config.disable_container_interface, call.is_for_a_guest()) {
+            (true, _) => {}
+            (false, true) => pod_link(call, index, made.mac).set_up_silently(LinkChange::default())?,
+            (false, false) => {
+                call.netlink.set_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
+            }
         }
         let Some(ipam) = call.request.ipam() else {
             self.legs(made, &[])?;
@@ -207,10 +218,11 @@ impl Attaching<'_> {
         let call = self.call;
         let config = &call.request.config;
         let link = pod_link(call, made.port.pod_index, made.mac);
-        // A guest asks itself, and during a migration its other self would answer.
-        if !call.is_for_a_guest() {
-            link.settle(delegated, &call.request.stdin).map_err(attach::PodError::from)?;
+        match self.asker {
+            Some(asker) => link.settle_for_guest(delegated, &call.request.stdin, asker),
+            None => link.settle(delegated, &call.request.stdin),
         }
+        .map_err(PodError::from)?;
         let mut answer = delegated.result().clone();
         let mut gateways = Vec::new();
         if config.is_gateway() {
@@ -235,7 +247,7 @@ impl Attaching<'_> {
         self.netfilter(made, &answer)?;
         if call.is_for_a_guest() {
             // A guest answers for its addresses itself, and during a migration its other self still has them.
-            link.configure_silently(&answer)?;
+            link.configure_silently(&of_guest(&answer))?;
         } else if config.enabledad {
             link.configure_detecting(&answer)?;
         } else {
@@ -249,18 +261,19 @@ impl Attaching<'_> {
         let config = &self.call.request.config;
         let addresses: Vec<IpNetwork> = answer.ips.iter().map(|ip| ip.address).collect();
         let masquerade = if config.ip_masq { addresses.as_slice() } else { &[] };
-        if !config.ipspoofchk && masquerade.is_empty() {
+        let guard_changes = config.ipspoofchk || config.macspoofchk && self.asker.is_some();
+        if !guard_changes && masquerade.is_empty() {
             return Ok(());
         }
         let _lock = self.store.lock(&config.bridge)?;
         let Some(mut record) = self.store.read(&self.name)? else { return Ok(()) };
-        if config.ipspoofchk {
+        if guard_changes {
             let addresses: Vec<IpAddr> = addresses.iter().map(IpNetwork::ip).collect();
             record.guard = guard::wanted(config, made.mac, &addresses);
         }
         record.masquerade = masquerade.to_vec();
         self.store.write(&self.name, &record)?;
-        if let Some(guard) = record.guard.filter(|_| config.ipspoofchk) {
+        if let Some(guard) = record.guard.filter(|_| guard_changes) {
             guard::put(self.store, &self.name, &guard)?;
         }
         if !masquerade.is_empty() {
@@ -334,6 +347,15 @@ impl Attaching<'_> {
 /// The pod's interface, for addresses and routes.
 pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodLink<'a> {
     PodLink { netns: &call.netns, netlink: &call.netlink, index, name: &call.target.ifname, mac }
+}
+
+/// What a guest's link has of an answer: KubeVirt takes the guest's IPv4 addresses and routes from there. IPv6 is
+/// off, since nothing makes it silent.
+pub(crate) fn of_guest(answer: &AddResult) -> AddResult {
+    let mut on_link = answer.clone();
+    on_link.ips.retain(|ip| ip.address.is_ipv4());
+    on_link.routes.retain(|route| route.dst.is_ipv4());
+    on_link
 }
 
 /// The first host's address of a subnet, which is its gateway where nobody says another.

@@ -51,7 +51,11 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         same(&leg::shown(&recorded.link, recorded.address), standing, "there")?;
     }
     if let Some(mac) = link.mac {
-        add::pod_link(&call, link.index, mac).verify(&own(promised, ifname.as_str())).map_err(Error::Pod)?;
+        let mut own = own(promised, ifname.as_str());
+        if call.is_for_a_guest() {
+            own = add::of_guest(&own);
+        }
+        add::pod_link(&call, link.index, mac).verify(&own).map_err(Error::Pod)?;
     }
     if let Some(ipam) = request.ipam() {
         ipam.check()?;

@@ -111,6 +111,15 @@ impl From<&PortVlans> for BridgeVlans {
 }
 
 impl RecordedGuard {
+    /// This, and one more source MAC address where they are restricted.
+    pub(crate) fn admitting(&self, mac: Option<MacAddr>) -> Self {
+        let mut guard = self.clone();
+        if let Some(macs) = &mut guard.macs {
+            macs.extend(mac);
+        }
+        guard
+    }
+
     pub(crate) fn of_port(&self, port: &IfName) -> PortGuard {
         PortGuard { port: port.clone(), macs: self.macs.clone(), addresses: self.addresses.clone() }
     }
