@@ -122,7 +122,8 @@ enum Command {
     ///
     /// Refuses while pods are attached: without the plugins they could not be taken down.
     Uninstall {
-        /// The CNI folder; without it, every one that plugins were put into.
+        /// The CNI folder; without it, every one that plugins were put into. Needed outside a container where that knew
+        /// the folder by another path.
         #[arg(long, value_name = "DIR")]
         cni_bin_dir: Option<PathBuf>,
         /// The folder that has the plugins; without it, the one of this program.
@@ -132,7 +133,8 @@ enum Command {
         /// The daemon must not run.
         #[arg(long)]
         purge: bool,
-        /// Cuts attached pods off. What they hold falls silent and goes with them: uninstall again then.
+        /// Cuts attached pods off. What they hold falls silent and goes with them: uninstall again then. Also goes on
+        /// where none of the plugins is found.
         #[arg(long)]
         force: bool,
         /// Says what would be done, and does nothing.
