@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         damage_is_reported,
         a_cut_off_store_is_reported,
         a_page_that_leads_astray_gives_no_address_twice,
+        pages_that_lead_in_a_circle_are_read_once,
         a_full_disk_loses_nothing,
         a_read_only_folder_is_named,
     ])
@@ -567,28 +568,55 @@ fn a_page_that_leads_astray_gives_no_address_twice() -> Outcome {
     Ok(())
 }
 
-/// Exchanges two neighbouring page numbers in the root of the tree (struct MDB_meta, MDB_page and MDB_node of
-/// LMDB's mdb.c); `false` where it has no such pair.
-fn exchange(store: &mut [u8], pair: usize) -> Option<bool> {
-    let word = |store: &[u8], at: usize| -> Option<u64> {
-        Some(u64::from_ne_bytes(store.get(at..at + 8)?.try_into().ok()?))
-    };
-    let half = |store: &[u8], at: usize| -> Option<usize> {
+/// Pages that lead to one another in a circle: whoever reads them all must come to an end.
+fn pages_that_lead_in_a_circle_are_read_once() -> Outcome {
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let config = config("10.0.0.0/24", "none");
+    for number in 0..60 {
+        node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?;
+    }
+    let mut bytes = node.run(|| fs::read(STORE))?;
+    let nodes = root(&bytes).ok_or_else(|| Stop::Failed("not a tree of two levels".to_owned()))?;
+    // What follows the third page is the second one again.
+    let pages: Vec<_> = nodes.iter().map(|&at| bytes[at..at + PAGE_NUMBER].to_vec()).collect();
+    for (at, page) in nodes.iter().zip([1, 2, 0, 1]) {
+        bytes[*at..at + PAGE_NUMBER].copy_from_slice(&pages[page]);
+    }
+    node.run(|| fs::write(STORE, &bytes))?;
+    let said = node.output(&["timeout", "20", &program("ipam-pool").to_string_lossy(), "check"])?;
+    let text = String::from_utf8_lossy(&said.stderr).into_owned() + &String::from_utf8_lossy(&said.stdout);
+    assert!(!said.status.success() && text.contains("damaged"), "{:?}: {text}", said.status);
+    Ok(())
+}
+
+/// Of the eight bytes before a node's key, the last two are the key's length.
+const PAGE_NUMBER: usize = 6;
+
+/// Where the nodes of the tree's root stand, each of which begins with a page number (struct MDB_meta, MDB_page
+/// and MDB_node of LMDB's mdb.c).
+fn root(store: &[u8]) -> Option<Vec<usize>> {
+    let word =
+        |at: usize| -> Option<u64> { Some(u64::from_ne_bytes(store.get(at..at + 8)?.try_into().ok()?)) };
+    let half = |at: usize| -> Option<usize> {
         Some(u16::from_ne_bytes(store.get(at..at + 2)?.try_into().ok()?).into())
     };
     const ROOT: usize = 128;
     const TXN: usize = 144;
-    let newest = if word(store, TXN)? > word(store, 4096 + TXN)? { 0 } else { 4096 };
-    let root = usize::try_from(word(store, newest + ROOT)?).ok()? * 4096;
-    assert_eq!(half(store, root + 10)?, 1, "the root is no branch page");
-    let nodes = (half(store, root + 12)? - 16) / 2;
-    if pair + 1 >= nodes {
-        return Some(false);
-    }
-    let [a, b] = [pair, pair + 1].map(|i| half(store, root + 16 + 2 * i).map(|at| root + at));
-    // Of eight bytes, the last two are the key's length.
-    for byte in 0..6 {
-        store.swap(a? + byte, b? + byte);
+    let newest = if word(TXN)? > word(4096 + TXN)? { 0 } else { 4096 };
+    let root = usize::try_from(word(newest + ROOT)?).ok()? * 4096;
+    assert_eq!(half(root + 10)?, 1, "the root is no branch page");
+    let nodes = (half(root + 12)? - 16) / 2;
+    (0..nodes).map(|node| half(root + 16 + 2 * node).map(|at| root + at)).collect()
+}
+
+/// Exchanges two neighbouring page numbers in the root of the tree; `false` where it has no such pair.
+fn exchange(store: &mut [u8], pair: usize) -> Option<bool> {
+    let nodes = root(store)?;
+    let [a, b] = [nodes.get(pair), nodes.get(pair + 1)].map(Option::<&usize>::copied);
+    let (Some(a), Some(b)) = (a, b) else { return Some(false) };
+    for byte in 0..PAGE_NUMBER {
+        store.swap(a + byte, b + byte);
     }
     Some(true)
 }

@@ -139,12 +139,29 @@ impl Change<'_> {
 
     pub(crate) fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
         let found = self.entries.get_lower_than_or_equal_to(&self.txn, key);
-        Ok(found.map_err(|error| self.failed("read", error))?.map(owned))
+        let found = found.map_err(|error| self.failed("read", error))?;
+        self.in_order(found, |found| found <= key)
     }
 
     pub(crate) fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
         let found = self.entries.get_greater_than_or_equal_to(&self.txn, key);
-        Ok(found.map_err(|error| self.failed("read", error))?.map(owned))
+        let found = found.map_err(|error| self.failed("read", error))?;
+        self.in_order(found, |found| found >= key)
+    }
+
+    /// A page that leads to a wrong one gives keys from the other side, and whoever goes on from there never
+    /// comes to an end.
+    fn in_order(
+        &self,
+        found: Option<(&[u8], &[u8])>,
+        asked_for: impl Fn(&[u8]) -> bool,
+    ) -> Result<Option<Entry>, StoreError> {
+        match found {
+            Some((key, _)) if !asked_for(key) => {
+                Err(StoreError::damaged(&self.table.path, "its records are out of order"))
+            }
+            found => Ok(found.map(owned)),
+        }
     }
 
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
