@@ -211,7 +211,13 @@ fn routing<'a>(host: &'a Node, pod: &Pod<'a>, gateway: &str) -> Result<[Daemon; 
         let arguments = format!("{place} {} -u root -g root -f {conf} {sockets}", frr(daemon).display());
         Ok(host.spawn_daemon(&words("nsenter", &arguments))?)
     };
-    let daemons = [start("zebra", "/dev/null")?, start("staticd", &conf)?];
+    let zebra = start("zebra", "/dev/null")?;
+    // A staticd that does not find it asks again after ten seconds.
+    let socket = format!("{run}/zserv.api");
+    eventually(Duration::from_secs(10), || {
+        if host.run(|| std::path::Path::new(&socket).exists()) { Ok(()) } else { Err(zebra.log()) }
+    })?;
+    let daemons = [zebra, start("staticd", &conf)?];
     eventually(Duration::from_secs(10), || match pod.ip("route show default") {
         Ok(shown) if shown.contains(&format!("via {gateway} dev net1.91")) => Ok(()),
         shown => Err(format!("{shown:?}\n{}\n{}", daemons[0].log(), daemons[1].log())),
