@@ -33,6 +33,8 @@ fn main() -> ExitCode {
         the_node_has_its_leg_and_gateway,
         status_names_what_is_missing,
         the_result_lists_everything,
+        mtus_agree_or_are_named,
+        check_sees_an_mtu_that_does_not_agree,
         many_at_once,
     ];
     trials.extend(
@@ -731,6 +733,38 @@ const MISTAKES: &[Mistake] = &[
         says: "eth1 has MTU 1400",
     },
     Mistake {
+        name: "a_larger_mtu_of_an_uplink",
+        links: &["link set dev eth1 mtu 9000"],
+        fields: || json!({"vlan": 1, "mtu": 1500, "uplinks": [{"name": "eth1", "follow": true}]}),
+        code: 124,
+        says: "uplink eth1 has MTU 9000, but mtu of the configuration 1500",
+    },
+    Mistake {
+        name: "a_larger_mtu_of_an_uplink_than_its_bridges",
+        links: &[
+            "link add filtering type bridge vlan_filtering 1",
+            "link set dev eth1 mtu 9000 master filtering",
+            "link set dev filtering mtu 1500",
+        ],
+        fields: || json!({"vlan": 1, "bridge": "filtering", "uplinks": [{"name": "eth1", "follow": true}]}),
+        code: 124,
+        says: "uplink eth1 has MTU 9000, but bridge filtering 1500",
+    },
+    Mistake {
+        name: "mtus_of_two_uplinks",
+        links: &["link add eth2 mtu 9000 type veth peer name wire2"],
+        fields: || json!({"vlan": 1, "uplinks": [{"name": "eth1", "follow": true}, {"name": "eth2", "follow": true}]}),
+        code: 124,
+        says: "uplink eth2 has MTU 9000, but uplink eth1 1500",
+    },
+    Mistake {
+        name: "an_mtu_that_an_uplink_has_not",
+        links: &[],
+        fields: || json!({"vlan": 1, "uplinks": [{"name": "eth1", "follow": true, "mtu": 9000}]}),
+        code: 124,
+        says: "uplink eth1 has MTU 1500, but its mtu in the configuration is 9000",
+    },
+    Mistake {
         name: "the_mtu_of_the_bridge",
         links: &["link add filtering type bridge vlan_filtering 1"],
         fields: || json!({"vlan": 1, "bridge": "filtering", "mtu": 1400}),
@@ -985,8 +1019,7 @@ fn the_result_lists_everything() -> Outcome {
         let interface = &interfaces[at];
         let link = place.link(interface["name"].as_str().unwrap())?.unwrap();
         check(link["mtu"] == interface["mtu"] && link["mtu"] == 1450, format!("{interface} is {link}"))?;
-        // A bridge's address is its smallest port's until it has one of its own.
-        check(at == 0 || link["address"] == interface["mac"], format!("{interface} is {link}"))?;
+        check(link["address"] == interface["mac"], format!("{interface} is {link}"))?;
     }
     check(interfaces[0]["name"] == "br0" && interfaces[2]["sandbox"] == pod.path(), result.to_string())?;
     // In a chain, what stood before stays.
@@ -995,6 +1028,118 @@ fn the_result_lists_everything() -> Outcome {
     let chained = node.cni(PLUGIN, "ADD", &second.call("net1", &wanted).with("prevResult", before))?;
     check(chained["interfaces"].as_array().unwrap().len() == 4, chained.to_string())?;
     check(chained["interfaces"][0]["name"] == "lo", chained.to_string())
+}
+
+fn mtu(node: &Node, link: &str) -> Result<Value, Stop> {
+    Ok(node.link(link)?.unwrap()["mtu"].clone())
+}
+
+/// A node whose eth1 has jumbo frames.
+fn jumbo() -> Result<Node, Stop> {
+    let node = node()?;
+    node.ip("link set dev wire mtu 9000")?;
+    node.ip("link set dev eth1 mtu 9000")?;
+    Ok(node)
+}
+
+fn mtus_agree_or_are_named() -> Outcome {
+    let node = jumbo()?;
+    let (a, b) = (node.pod("a")?, node.pod("b")?);
+    let jumbo = config(json!({"vlan": 10, "uplinks": [{"name": "eth1", "follow": true}]}));
+    let of = |result: &Value| -> Vec<u64> {
+        result["interfaces"].as_array().unwrap().iter().map(|i| i["mtu"].as_u64().unwrap()).collect()
+    };
+    // Nobody says one: the uplink's. The longest frame passes.
+    let result = a.add(PLUGIN, "net1", &jumbo)?;
+    check(of(&result) == [9000; 3], result.to_string())?;
+    let (p, wire) = (PacketSocket::open(&a, "net1")?, PacketSocket::open(&node, "wire")?);
+    let long = |tags: &[u8]| {
+        let mut frame = frame(mac(&result), tags);
+        frame.resize(14 + tags.len() + 9000, 0x55);
+        frame
+    };
+    p.send(&long(&[]))?;
+    sees(&wire, &long(&tag(10)), "a frame of 9000 bytes")?;
+    // A smaller one for a single port would make the bridge smaller for all: refused, and the bridge is as before.
+    let mut small = jumbo.clone();
+    small["mtu"] = json!(1500);
+    let small = &small;
+    refused(
+        b.add(PLUGIN, "net1", small),
+        124,
+        "bridge br0 has MTU 9000, but mtu of the configuration is 1500",
+    )?;
+    check(mtu(&node, "br0")? == 9000, "a refusal made the bridge smaller")?;
+    a.del(PLUGIN, "net1", &jumbo)?;
+    // On a bridge of the node's own with less than its uplink, long frames from outside would be lost.
+    node.ip("link add br0 type bridge vlan_filtering 1 vlan_default_pvid 0")?;
+    node.ip("link set dev eth1 master br0")?;
+    node.ip("link set dev br0 mtu 1500 up")?;
+    let says = "uplink eth1 has MTU 9000, but bridge br0 1500";
+    refused(a.add(PLUGIN, "net1", &jumbo), 124, says)?;
+    refused(node.cni(PLUGIN, "STATUS", &a.call("net1", &jumbo)), 50, says)?;
+    // Unless it is said that the uplink has more, for what is not of the bridge.
+    let stated = config(json!({"vlan": 10, "uplinks": [{"name": "eth1", "follow": true, "mtu": 9000}]}));
+    let result = a.add(PLUGIN, "net1", &stated)?;
+    check(of(&result) == [1500; 3], result.to_string())?;
+    let checked = || node.cni(PLUGIN, "CHECK", &a.call("net1", &stated).with("prevResult", result.clone()));
+    checked()?;
+    node.cni(PLUGIN, "STATUS", &a.call("net1", &stated))?;
+    node.ip("link set dev eth1 mtu 4000")?;
+    refused(checked(), 124, "uplink eth1 has MTU 4000, but its mtu in the configuration is 9000")?;
+    node.ip("link set dev eth1 mtu 9000")?;
+    a.del(PLUGIN, "net1", &stated)?;
+    check(mtu(&node, "br0")? == 1500, "the node's bridge has another MTU")?;
+    node.ip("link del br0")?;
+    // A bridge that is made with less than its uplink keeps that, whatever ports it has.
+    let mut stated = stated;
+    stated["mtu"] = json!(1500);
+    for pod in [&a, &b] {
+        let result = pod.add(PLUGIN, "net1", &stated)?;
+        check(of(&result) == [1500; 3], result.to_string())?;
+        check(mtu(&node, "br0")? == 1500, format!("the bridge has {}", mtu(&node, "br0")?))?;
+    }
+    for pod in [&a, &b] {
+        check(mtu(&node, "br0")? == 1500, format!("the bridge has {}", mtu(&node, "br0")?))?;
+        pod.del(PLUGIN, "net1", &stated)?;
+    }
+    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
+}
+
+fn check_sees_an_mtu_that_does_not_agree() -> Outcome {
+    let node = jumbo()?;
+    // Results have an MTU since CNI 1.1.0; without, they have to agree.
+    for (version, port_says, bridge_says) in [
+        ("1.1.0", "MTU of port", "MTU of bridge br0 is 4000, but 9000 was promised"),
+        (
+            "1.0.0",
+            "uplink eth1 has MTU 9000, but bridge br0 4000",
+            "uplink eth1 has MTU 9000, but bridge br0 4000",
+        ),
+    ] {
+        let pod = node.pod("pod")?;
+        let config =
+            config(json!({"cniVersion": version, "vlan": 10, "uplinks": [{"name": "eth1", "follow": true}]}));
+        let result = pod.add(PLUGIN, "net1", &config)?;
+        let port = port(&result);
+        let run = || node.cni(PLUGIN, "CHECK", &pod.call("net1", &config).with("prevResult", result.clone()));
+        run()?;
+        let code = if version == "1.1.0" { 110 } else { 124 };
+        for (link, mtu, code, says) in [
+            ("eth1", 9500, 124, "uplink eth1 has MTU 9500, but bridge br0 9000"),
+            // The bridge goes along with its smallest port.
+            ("eth1", 4000, code, if version == "1.1.0" { bridge_says } else { "bridge br0 4000" }),
+            (&port, 4000, code, port_says),
+            ("br0", 4000, code, bridge_says),
+        ] {
+            node.ip(&format!("link set dev {link} mtu {mtu}"))?;
+            refused(run(), code, says).map_err(|stop| Stop::Failed(format!("{link} {mtu}: {stop:?}")))?;
+            node.ip(&format!("link set dev {link} mtu 9000"))?;
+            run().map_err(|error| Stop::Failed(format!("{link} back from {mtu}: {error}")))?;
+        }
+        pod.del(PLUGIN, "net1", &config)?;
+    }
+    Ok(())
 }
 
 fn many_at_once() -> Outcome {

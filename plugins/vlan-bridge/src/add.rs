@@ -13,7 +13,7 @@ use crate::bridge::Bridge;
 use crate::call::Call;
 use crate::port::{self, Port};
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::{Config, Error, guard, leg, masquerade, remove, uplink};
+use crate::{Config, Error, guard, leg, masquerade, mtu, remove, uplink};
 
 /// Attaches the pod. Whatever fails, nothing of it stays.
 ///
@@ -67,8 +67,8 @@ struct Attaching<'a> {
 
 /// What stands when the port does.
 struct Made {
+    /// As it is with the port.
     bridge: Bridge,
-    bridge_mac: Option<MacAddr>,
     port: Port,
     mac: MacAddr,
     mtu: Mtu,
@@ -86,6 +86,7 @@ impl Attaching<'_> {
         if let Some(bridge) = &bridge {
             bridge.suits(&call.host, config, self.vlans.is_some())?;
         }
+        let mtu = mtu::of(config, bridge.as_ref(), &uplinks)?;
         let mac = match call.request.requested_mac()? {
             Some(mac) => mac,
             None => stable_mac(&[
@@ -119,7 +120,7 @@ impl Attaching<'_> {
             record.vlans = Some(vlans.into());
         }
         store.write(&self.name, &record)?;
-        let made = self.build(bridge, &uplinks, mac, &mut record, &adds);
+        let made = self.build(bridge, &uplinks, (mac, mtu), &mut record, &adds);
         made.map_err(|error| {
             let undone = remove::take_away(&call.host, store, &self.name, Some(&config.bridge), lock);
             error.and_failures(undone.err())
@@ -143,7 +144,7 @@ impl Attaching<'_> {
         &self,
         bridge: Option<Bridge>,
         uplinks: &[netplumb::Link],
-        mac: MacAddr,
+        (mac, mtu): (MacAddr, Option<Mtu>),
         record: &mut PortRecord,
         adds: &[(&netplumb::Link, BridgeVlans)],
     ) -> Result<Made, Error> {
@@ -161,9 +162,9 @@ impl Attaching<'_> {
                 }
                 bridge
             }
-            None => Bridge::make(&call.host, config, self.vlans.is_some(), uplinks)?,
+            None => Bridge::make(&call.host, config, self.vlans.is_some(), mtu, uplinks)?,
         };
-        let mtu = config.mtu.unwrap_or_else(|| bridge.mtu());
+        let mtu = mtu.unwrap_or_else(|| bridge.mtu());
         let port = port::make(call, &bridge, &self.name, mac, mtu)?;
         if let Some(vlans) = &self.vlans {
             let vlans = port::wanted(config, &bridge, vlans);
@@ -181,8 +182,10 @@ impl Attaching<'_> {
             guard::put(store, &self.name, &guard.admitting(self.asker))?;
         }
         port::open(call, port.index)?;
-        let bridge_mac = bridge.link.mac;
-        Ok(Made { bridge, bridge_mac, port, mac, mtu })
+        // A bridge that nobody gave an address has another one with another port.
+        let bridge = Bridge::look(&call.host, &config.bridge)?
+            .ok_or_else(|| Error::BridgeAppeared(config.bridge.clone()))?;
+        Ok(Made { bridge, port, mac, mtu })
     }
 
     /// The pod's side, and what the IPAM plugin's answer leads to.
@@ -321,7 +324,7 @@ impl Attaching<'_> {
         let mtu = Some(made.mtu.get());
         let bridge = &made.bridge;
         let mut interfaces = [
-            Interface::on_host(&bridge.name, made.bridge_mac),
+            Interface::on_host(&bridge.name, bridge.link.mac),
             Interface::on_host(&self.name, Some(made.port.mac)),
             Interface::in_container(&call.target.ifname, Some(made.mac), &call.target.netns),
         ];

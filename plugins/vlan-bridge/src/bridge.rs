@@ -62,11 +62,11 @@ impl Bridge {
         host: &Netlink,
         config: &Config,
         vlans: bool,
+        mtu: Option<Mtu>,
         uplinks: &[Link],
     ) -> Result<Self, Error> {
-        let smallest = uplinks.iter().filter_map(|link| Mtu::try_from(u64::from(link.mtu)).ok()).min();
         let mut bridge = NewBridge::new(config.bridge.clone());
-        bridge.mtu = config.mtu.or(smallest);
+        bridge.mtu = mtu;
         bridge.group = LINK_GROUP;
         bridge.stp = config.stp;
         bridge.mcast_snooping = config.mcast_snooping;
@@ -96,8 +96,15 @@ impl Bridge {
         }
         let bridge =
             Self::look(host, &config.bridge)?.ok_or_else(|| Error::BridgeAppeared(config.bridge.clone()))?;
-        // Told its own address it keeps it, whatever ports come and go.
-        host.set_link(index, &LinkChange { mac: bridge.link.mac, ..LinkChange::default() })?;
+        let own = LinkChange {
+            // Told its own address it keeps it, whatever ports come and go.
+            mac: bridge.link.mac,
+            // By itself it has the smallest MTU of its ports, which may be more than it is to have; told another it keeps
+            // that.
+            mtu: mtu.filter(|mtu| mtu.get() != bridge.link.mtu),
+            ..LinkChange::default()
+        };
+        host.set_link(index, &own)?;
         Ok(bridge)
     }
 
@@ -115,13 +122,6 @@ impl Bridge {
                 bridge: self.name.clone(),
                 have: self.info.vlan_protocol,
                 wanted: config.protocol(),
-            });
-        }
-        if let Some(mtu) = config.mtu.filter(|mtu| mtu.get() != self.link.mtu) {
-            return Err(Error::MtuDiffers {
-                link: self.name.clone(),
-                have: self.link.mtu,
-                wanted: mtu.get(),
             });
         }
         Ok(())

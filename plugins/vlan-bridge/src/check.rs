@@ -6,7 +6,7 @@ use netplumb::{BridgeVlans, Link, Nftables, RuleState};
 use crate::bridge::Bridge;
 use crate::call::Call;
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::{Config, Error, add, leg, masquerade};
+use crate::{Config, Error, Uplink, add, leg, masquerade, mtu};
 
 /// Verifies the attachment: the pod's interface, the port and what it carries, the bridge, uplinks, guard, the
 /// node's legs, addresses and routes, and the IPAM plugin's lease.
@@ -31,6 +31,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     let bridge = Bridge::look(&call.host, &config.bridge)?
         .ok_or_else(|| missing(format!("bridge {}", config.bridge)))?;
     on_bridge(&call, &bridge, &name, &port)?;
+    mtus(&call, &bridge, &port, promised)?;
     if let Some(vlans) = &record.vlans {
         carried(&call, &bridge, &port, &BridgeVlans::from(vlans))?;
         uplinks(&call, &bridge, &record)?;
@@ -105,8 +106,26 @@ fn on_bridge(call: &Call<'_>, bridge: &Bridge, name: &net_types::IfName, port: &
     let treated = port.port.clone().unwrap_or_default();
     same(&of("isolation"), treated.isolated, config.port_isolation)?;
     same(&of("hairpin mode"), treated.hairpin, config.hairpin_mode)?;
-    if let Some(mtu) = config.mtu {
-        same(&of("MTU"), port.mtu, mtu.get())?;
+    Ok(())
+}
+
+/// That bridge, port and uplinks have the MTU that was promised, or at least the same.
+fn mtus(call: &Call<'_>, bridge: &Bridge, port: &Link, promised: &AddResult) -> Result<(), Error> {
+    let config = &call.request.config;
+    for (what, link) in [("port", port), ("bridge", &bridge.link)] {
+        let promise = promised.interfaces.iter().find(|i| i.sandbox.is_none() && i.name == link.name);
+        if let Some(mtu) = promise.and_then(|interface| interface.mtu) {
+            same(&format!("MTU of {what} {}", link.name), link.mtu, mtu)?;
+        }
+    }
+    let named = |uplink: &Uplink| {
+        call.host.link_by_name(&uplink.name)?.ok_or_else(|| Error::NoUplink(uplink.name.clone()))
+    };
+    let uplinks = config.uplinks.iter().map(named).collect::<Result<Vec<_>, Error>>()?;
+    mtu::of(config, Some(bridge), &uplinks)?;
+    if port.mtu != bridge.link.mtu {
+        let (port, have) = (port.name.clone(), port.mtu);
+        return Err(Error::MtuOfPort { port, have, bridge: bridge.name.clone(), wanted: bridge.link.mtu });
     }
     Ok(())
 }

@@ -135,6 +135,9 @@ pub struct Uplink {
     /// It carries what the ports of this node need, with tags.
     #[serde(default)]
     pub follow: bool,
+    /// Its own MTU in bytes, if that is larger than the bridge's for the sake of VLANs that are not the bridge's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<Mtu>,
 }
 
 /// An address of the node in a VLAN.

@@ -159,14 +159,65 @@ pub enum Error {
         /// What is asked for.
         wanted: VlanProtocol,
     },
-    /// MTUs do not agree.
-    #[error("{link} has MTU {have}, but {wanted} is needed: give bridge, uplinks and mtu the same")]
-    MtuDiffers {
-        /// Which does not agree.
-        link: IfName,
+    /// The bridge has another MTU than is asked for.
+    #[error(
+        "bridge {bridge} has MTU {have}, but mtu of the configuration is {asked}: a port that differs would change the \
+         bridge's and with it the node's, so leave mtu out, or give the bridge this one; for less in the pod alone, chain \
+         the plugin tuning"
+    )]
+    MtuOfBridge {
+        /// The bridge.
+        bridge: IfName,
         /// Its MTU.
         have: u32,
-        /// What is needed.
+        /// `mtu`
+        asked: u32,
+    },
+    /// An uplink has another MTU than the bridge.
+    #[error(
+        "uplink {uplink} has MTU {have}, but {whose} {wanted}: {}",
+        if have < wanted {
+            "longer frames are lost there without a word, so give both the same"
+        } else {
+            "longer frames from there are lost without a word, so give both the same; if only what is not of this bridge \
+             needs more, say the uplink's own MTU as its mtu in uplinks"
+        }
+    )]
+    MtuOfUplink {
+        /// The uplink.
+        uplink: IfName,
+        /// Its MTU.
+        have: u32,
+        /// What says another.
+        whose: String,
+        /// What it says.
+        wanted: u32,
+    },
+    /// An uplink has another MTU than is said of it.
+    #[error(
+        "uplink {uplink} has MTU {have}, but its mtu in the configuration is {stated}: change one of them"
+    )]
+    MtuOfUplinkStated {
+        /// The uplink.
+        uplink: IfName,
+        /// Its MTU.
+        have: u32,
+        /// What is said.
+        stated: u32,
+    },
+    /// CHECK: the port has another MTU than the bridge.
+    #[error(
+        "port {port} has MTU {have}, but bridge {bridge} {wanted}: give the bridge and its uplinks back what they had, or \
+         delete the pod, so that it is attached anew"
+    )]
+    MtuOfPort {
+        /// The port.
+        port: String,
+        /// Its MTU.
+        have: u32,
+        /// The bridge.
+        bridge: IfName,
+        /// Its MTU.
         wanted: u32,
     },
     /// There is no link of the uplink's name.
@@ -428,7 +479,10 @@ impl PluginError for Error {
             | Self::UplinkOutside { .. }
             | Self::UplinkInUse { .. }
             | Self::UplinkVlans { .. } => code::UPLINK,
-            Self::MtuDiffers { .. } => code::MTU,
+            Self::MtuOfBridge { .. }
+            | Self::MtuOfUplink { .. }
+            | Self::MtuOfUplinkStated { .. }
+            | Self::MtuOfPort { .. } => code::MTU,
             Self::OtherProtocol { .. } => code::PROTOCOL,
             Self::OtherAddress { .. } => code::ADDRESS,
             Self::Mismatch { .. }

@@ -5,7 +5,7 @@ use net_types::IfName;
 use netplumb::{Dropped, DroppingChain, Netlink, Netns, Nftables, Sysctl, legacy_chains_that_drop};
 
 use crate::bridge::Bridge;
-use crate::{Config, Error, uplink};
+use crate::{Config, Error, mtu, uplink};
 
 /// Says what is missing on this node: a bridge that fits, an uplink, or whatever the IPAM plugin lacks.
 ///
@@ -18,11 +18,11 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
     let vlans = config.port_vlans()?;
     let fits = || -> Result<(), Error> {
         let bridge = Bridge::find(&host, config)?;
-        uplink::find(&host, bridge.as_ref(), config)?;
-        match bridge {
-            Some(bridge) => bridge.suits(&host, config, vlans.is_some()),
-            None => Ok(()),
+        let uplinks = uplink::find(&host, bridge.as_ref(), config)?;
+        if let Some(bridge) = &bridge {
+            bridge.suits(&host, config, vlans.is_some())?;
         }
+        mtu::of(config, bridge.as_ref(), &uplinks).map(drop)
     };
     fits().map_err(|error| Error::Unavailable(Box::new(error)))?;
     nothing_drops(&config.bridge, vlans.is_some_and(|vlans| vlans.untagged.is_empty()))?;

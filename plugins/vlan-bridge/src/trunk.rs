@@ -116,8 +116,13 @@ pub fn change_trunk(port: &IfName, change: impl FnOnce(&VlanSet) -> VlanSet) -> 
     for entry in record.uplinks.iter_mut().filter(|entry| entry.follow) {
         let up = host.link_by_name(&entry.name)?.ok_or_else(|| Error::NoUplink(entry.name.clone()))?;
         let observed = host.bridge_vlans(up.index)?;
-        let wanted =
-            Uplink { name: entry.name.clone(), tagged: VlanSet::EMPTY, untagged: None, follow: true };
+        let wanted = Uplink {
+            name: entry.name.clone(),
+            tagged: VlanSet::EMPTY,
+            untagged: None,
+            follow: true,
+            mtu: None,
+        };
         let (add, joined) = uplink::join(&wanted, &vlans, &observed, &others, bridge.is_ours())?;
         entry.added = entry.added.union(&joined.added);
         adds.push((up, add));

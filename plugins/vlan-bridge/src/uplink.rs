@@ -14,7 +14,7 @@ use crate::{Config, Error};
 /// Finds the uplinks of a configuration. They are in the bridge, or can be put into one that is to be made.
 ///
 /// # Errors
-/// One is missing, in another bridge, not in this one, too small, or the node's own traffic runs over it.
+/// One is missing, in another bridge, not in this one, or the node's own traffic runs over it.
 pub(crate) fn find(host: &Netlink, bridge: Option<&Bridge>, config: &Config) -> Result<Vec<Link>, Error> {
     config.uplinks.iter().map(|uplink| find_one(host, bridge, config, &uplink.name)).collect()
 }
@@ -46,10 +46,6 @@ fn find_one(host: &Netlink, bridge: Option<&Bridge>, config: &Config, name: &IfN
                 return Err(Error::UplinkInUse { uplink: name.clone(), address });
             }
         }
-    }
-    let wanted = config.mtu.map(net_types::Mtu::get).or(bridge.map(|bridge| bridge.link.mtu));
-    if let Some(wanted) = wanted.filter(|&wanted| link.mtu < wanted) {
-        return Err(Error::MtuDiffers { link: name.clone(), have: link.mtu, wanted });
     }
     Ok(link)
 }
@@ -192,7 +188,13 @@ mod tests {
     }
 
     fn following() -> Uplink {
-        Uplink { name: "eth0".parse().unwrap(), tagged: VlanSet::EMPTY, untagged: None, follow: true }
+        Uplink {
+            name: "eth0".parse().unwrap(),
+            tagged: VlanSet::EMPTY,
+            untagged: None,
+            follow: true,
+            mtu: None,
+        }
     }
 
     proptest! {
