@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use k8slan_tests::LanFile;
 use k8slan_tests::apiserver::ApiServer;
 use serde_json::{Value, json};
-use testnet::{Node, Outcome, Stop, Switch, bin_dir, needs, program};
+use testnet::{Node, Outcome, Stop, Switch, bin_dir, finish, needs, program};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -54,7 +54,7 @@ impl Run {
         if let Some(kubeconfig) = kubeconfig {
             command.env("KUBECONFIG", kubeconfig);
         }
-        let output = command.output()?;
+        let output = finish(&mut command)?;
         let findings = serde_json::from_slice(&output.stdout).map_err(|error| {
             Stop::Failed(format!(
                 "{error}: {}",
@@ -162,11 +162,11 @@ fn the_exit_code_is_the_worst_of_all() -> Outcome {
     run.says("underlay: eth9", "failure", &["there is no link eth9", "vxlanDevMap"])?;
     // Where nothing can be looked at: a folder that is not there.
     let mut command = good.node.command(program("k8slan-device-plugin"));
-    let output = command.args(["check-host", "--lan-dir", "/nowhere"]).output()?;
+    let output = finish(command.args(["check-host", "--lan-dir", "/nowhere"]))?;
     assert_eq!(output.status.code(), Some(3), "{output:?}");
     // The table, for people.
     let mut command = good.node.command(program("k8slan-device-plugin"));
-    let output = command.args(["check-host", "--underlay", "eth1", "--cni-bin-dir", "/nowhere"]).output()?;
+    let output = finish(command.args(["check-host", "--underlay", "eth1", "--cni-bin-dir", "/nowhere"]))?;
     let table = String::from_utf8_lossy(&output.stdout);
     for line in ["fine          underlay: eth1", "FAILURE       CNI folder", "-> make it", "1 failed, "] {
         assert!(table.contains(line), "{line:?} is not in:\n{table}");
@@ -211,7 +211,7 @@ fn another_macvtap() -> Outcome {
     let folder = "/run/cni-bin";
     node.write(&format!("{folder}/macvtap"), "#!/bin/sh\necho '{}'\n")?;
     let mut command = node.command(program("k8slan-device-plugin"));
-    let output = command.args(["check-host", "--json", "--single-host", "--cni-bin-dir", folder]).output()?;
+    let output = finish(command.args(["check-host", "--json", "--single-host", "--cni-bin-dir", folder]))?;
     let run = Run { code: output.status.code().unwrap(), findings: serde_json::from_slice(&output.stdout)? };
     run.says("CNI plugin macvtap", "failure", &["another program of that name", "\"type\": \"macvtap\""])?;
     run.says("CNI plugin ipam-pool", "notLookedAt", &["not installed"])?;

@@ -4,25 +4,26 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testnet::{Outcome, eventually};
+use testnet::{Outcome, eventually, finish};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![the_whole_demo, interrupted, terminated])
 }
 
-fn demo() -> Child {
+fn demo() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_demo"));
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap()
+    command.stdin(Stdio::null()).stdout(Stdio::piped());
+    command
 }
 
 fn the_whole_demo() -> Outcome {
     let start = Instant::now();
-    let output = demo().wait_with_output()?;
+    let output = finish(&mut demo())?;
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
@@ -54,7 +55,7 @@ fn terminated() -> Outcome {
 
 /// In the middle of it, with daemons running and pods attached.
 fn ends_at_once(signal: Signal) -> Outcome {
-    let mut demo = demo();
+    let mut demo = demo().spawn()?;
     let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
     let attached = lines.by_ref().map_while(Result::ok).find(|line| line.contains("blue-a on worker1"));
     assert!(attached.is_some(), "the demo ended before it was interrupted");

@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8slan_tests::containerd::{Containerd, needs_containerd};
 use k8slan_tests::{LanFile, on_spoke};
 use serde_json::{Value, json};
-use testnet::{Node, Outcome, Stop, Switch, bin_dir, eventually, needs, workspace};
+use testnet::{Node, Outcome, Stop, Switch, bin_dir, eventually, finish, needs, workspace};
 
 fn main() -> ExitCode {
     testnet::main(
@@ -28,11 +28,12 @@ fn archive(dir: &std::path::Path, name: &str) -> Result<String, Stop> {
         "aarch64" => "arm64",
         _ => "amd64",
     };
-    let output = Command::new(workspace().join("install/image/build.sh"))
+    let mut build = Command::new(workspace().join("install/image/build.sh"));
+    build
         .arg(&path)
         .args(["0.0.1", &format!("{architecture}={}", bin_dir().display())])
-        .env("SOURCE_DATE_EPOCH", "1700000000")
-        .output()?;
+        .env("SOURCE_DATE_EPOCH", "1700000000");
+    let output = finish(&mut build)?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Ok(path.to_string_lossy().into_owned())
 }

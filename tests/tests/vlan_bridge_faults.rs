@@ -7,7 +7,7 @@ use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitCode, ExitStatus, Stdio};
 
 use serde_json::{Value, json};
-use testnet::{CniCall, Node, Outcome, Stop, vlan_kernel};
+use testnet::{CniCall, Node, Outcome, Stop, finish, vlan_kernel};
 
 const PLUGIN: &str = "vlan-bridge";
 /// System calls that change something: messages to the kernel, and files.
@@ -167,8 +167,8 @@ fn a_trunk_change_killed_anywhere_is_mended() -> Outcome {
                 _ => (now, "1,10,20", "10,20"),
             };
             let mut command = traced(&node, syscall, at);
-            command.args(["trunk", "set", &port, to]).stdout(Stdio::null()).stderr(Stdio::null());
-            let ended = !was_killed(command.status()?);
+            command.args(["trunk", "set", &port, to]);
+            let ended = !was_killed(finish(&mut command)?.status);
             let place = format!("killed at {syscall} {at}");
             // CHECK either tells, or everything is as it was or as it will be.
             match node.cni(PLUGIN, "CHECK", &checked) {

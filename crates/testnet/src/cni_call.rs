@@ -1,9 +1,10 @@
+use std::error::Error as _;
 use std::fmt;
-use std::io::Write;
-use std::process::{ExitStatus, Stdio};
+use std::process::ExitStatus;
 
 use serde_json::Value;
 
+use crate::finish::finish_reading;
 use crate::{Place, bin_dir, program};
 
 /// The parameters of a call to a CNI plugin, as a runtime gives them (CNI specification 1.1.0, section 2).
@@ -92,10 +93,7 @@ pub(crate) fn run(place: &Place, plugin: &str, verb: &str, call: &CniCall) -> Re
         .env("CNI_CONTAINERID", &call.container)
         .env("CNI_IFNAME", &call.ifname)
         .env("CNI_ARGS", &call.args)
-        .env("CNI_PATH", call.path.clone().unwrap_or_else(default_path))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+        .env("CNI_PATH", call.path.clone().unwrap_or_else(default_path));
     if let Some(netns) = &call.netns {
         command.env("CNI_NETNS", netns);
     }
@@ -106,12 +104,10 @@ pub(crate) fn run(place: &Place, plugin: &str, verb: &str, call: &CniCall) -> Re
         status: None,
         stderr: String::new(),
     };
-    let mut child = command.spawn().map_err(|e| broken(e.to_string()))?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // A plugin may end without reading all of it.
-        let _ = stdin.write_all(call.config.as_bytes());
-    }
-    let output = child.wait_with_output().map_err(|e| broken(e.to_string()))?;
+    let output = finish_reading(&mut command, call.config.as_bytes()).map_err(|error| {
+        let source = error.source().map(|source| format!(": {source}"));
+        broken(format!("{error}{}", source.unwrap_or_default()))
+    })?;
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
     let error = |code, msg: &str, details: &str| CniError {

@@ -22,6 +22,16 @@ pub enum Error {
         /// What it wrote on stdout and stderr.
         output: String,
     },
+    /// A program that was run did not end, and was killed.
+    #[error("{command}: not ended after {seconds} s: {output}")]
+    Hangs {
+        /// The program and its arguments.
+        command: String,
+        /// How long it ran.
+        seconds: f32,
+        /// What it wrote on stdout and stderr until then.
+        output: String,
+    },
     /// A program wrote something else than the JSON that it was asked for.
     #[error("{command}: no JSON: {output:?}")]
     Json {

@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::Stop;
+use crate::{Stop, finish};
 
 /// What may be missing even where `CI` is set, and why. Everything else that is missing is an error there.
 const EXCEPTIONS: &[(&str, &str)] = &[];
@@ -29,14 +29,11 @@ pub fn needs(program: &str) -> Result<(), Stop> {
 pub fn needs_link_kind(kind: &str) -> Result<(), Stop> {
     // The kernel looks the kind up before anything else, so that "Unknown device type" tells it apart from
     // attributes that are missing; the namespace is the test process's own.
-    let answer = Command::new("ip")
-        .args(["link", "add", "name", "probe", "type", kind])
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|e| Stop::Failed(format!("ip: {e}")))?;
+    let add = ["link", "add", "name", "probe", "type", kind];
+    let answer = finish(Command::new("ip").args(add).stdin(Stdio::null()))?;
     let known = !String::from_utf8_lossy(&answer.stderr).contains("Unknown device type");
     if answer.status.success() {
-        let _ = Command::new("ip").args(["link", "del", "probe"]).status();
+        finish(Command::new("ip").args(["link", "del", "probe"]))?;
     }
     if known { Ok(()) } else { Err(missing(kind, &format!("needs a kernel with links of type {kind}"))) }
 }

@@ -9,7 +9,7 @@ use nix::sched::{CloneFlags, setns, unshare};
 use serde_json::Value;
 
 use crate::error::During;
-use crate::{Error, leaks};
+use crate::{Error, finish, leaks};
 
 /// A network namespace, and the mount namespace that things in it see: a place to run commands and closures.
 ///
@@ -109,13 +109,13 @@ impl Place {
     /// Runs a program with arguments and returns what it wrote.
     ///
     /// # Errors
-    /// If it cannot be started.
+    /// If it cannot be started, or does not end.
     pub fn output(&self, argv: &[&str]) -> Result<Output, Error> {
         let [program, arguments @ ..] = argv else {
             return Err(io::Error::from(io::ErrorKind::InvalidInput))
                 .during(|| "an empty command".to_owned());
         };
-        self.command(program).args(arguments).output().during(|| format!("running {program}"))
+        finish(self.command(program).args(arguments))
     }
 
     /// Runs a program that must end with code 0, and returns its stdout.
@@ -215,8 +215,7 @@ fn in_new_thread<T: Send>(body: impl FnOnce() -> T + Send) -> T {
 
 /// Sets the loopback of the calling thread's network namespace up.
 pub(crate) fn loopback_up() -> Result<(), Error> {
-    let output = Command::new("ip").args(["link", "set", "lo", "up"]).stdin(Stdio::null()).output();
-    let output = output.during(|| "running ip (package iproute2)".to_owned())?;
+    let output = finish(Command::new("ip").args(["link", "set", "lo", "up"]).stdin(Stdio::null()))?;
     if output.status.success() {
         return Ok(());
     }

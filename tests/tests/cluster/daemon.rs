@@ -53,7 +53,7 @@ fn a_node_of_a_cluster_from_lan_to_pod_and_through_a_reboot() -> Outcome {
     server.fault(|faults| faults.refuse = true);
     kubelet.kill();
     daemon.kill()?;
-    node.command("ip").args(["netns", "del", "knlvrf"]).status()?;
+    node.output(&["ip", "netns", "del", "knlvrf"])?;
     let kubelet = Kubelet::start(kubelet_dir)?;
     let begin = Instant::now();
     let daemon = site.whole()?;

@@ -16,7 +16,7 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use lan::Report;
 use serde_json::{Value, json};
-use testnet::{Outcome, Stop, Trial, eventually, needs, tests};
+use testnet::{Outcome, Stop, Trial, eventually, finish, needs, tests};
 use tokio::sync::watch;
 
 use crate::{Background, check};
@@ -75,7 +75,7 @@ fn credentials(dir: &Path) -> Result<(), Stop> {
         "req -newkey rsa:2048 -nodes -keyout admin.key -out admin.csr -subj /O=system:masters/CN=admin",
         "x509 -req -in admin.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile extensions -out admin.crt -days 2",
     ] {
-        let output = Command::new("openssl").args(line.split(' ')).current_dir(dir).output()?;
+        let output = finish(Command::new("openssl").args(line.split(' ')).current_dir(dir))?;
         check!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
     }
     Ok(())

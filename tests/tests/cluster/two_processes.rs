@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use k8slan_tests::kubelet::Kubelet;
-use testnet::{Outcome, Trial, eventually, tests};
+use testnet::{Outcome, Trial, eventually, finish, tests};
 
 use crate::check;
 use crate::site::{GROUP, SOON, Site, document, failed};
@@ -175,9 +175,9 @@ pub(crate) fn child() -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-fn ask_as(site: &Site, user: u32) -> std::io::Result<String> {
+fn ask_as(site: &Site, user: u32) -> Result<String, testnet::Error> {
     // Through the link, since an unprivileged user may not be able to walk to the file itself.
-    let output = site.node.run(|| Command::new("/proc/self/exe").uid(user).env(CHILD, SOCKET).output())?;
+    let output = site.node.run(|| finish(Command::new("/proc/self/exe").uid(user).env(CHILD, SOCKET)))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

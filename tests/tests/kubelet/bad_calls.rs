@@ -13,7 +13,7 @@ use k8slan_device_plugin::kubelet::v1beta1::{
     PreferredAllocationRequest,
 };
 use k8slan_tests::kubelet::Kubelet;
-use testnet::{Outcome, Trial, tests};
+use testnet::{Outcome, Trial, finish, tests};
 use tonic::Code;
 
 use crate::plugins::Plugins;
@@ -124,9 +124,9 @@ pub(crate) fn child() -> Option<ExitCode> {
     Some(ExitCode::SUCCESS)
 }
 
-fn connect_as(user: u32, path: &std::path::Path) -> std::io::Result<String> {
+fn connect_as(user: u32, path: &std::path::Path) -> Result<String, testnet::Error> {
     // Through the link, since an unprivileged user may not be able to walk to the file itself.
-    let output = Command::new("/proc/self/exe").uid(user).env(CHILD, path).output()?;
+    let output = finish(Command::new("/proc/self/exe").uid(user).env(CHILD, path))?;
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
-use testnet::{Outcome, Stop, Trial, tests};
+use testnet::{Outcome, Stop, Trial, finish, tests};
 
 use crate::pod::{consistent, daemon_set, host_path, mounts};
 use crate::types::check;
@@ -43,7 +43,7 @@ fn kustomize() -> Result<Command, Stop> {
 }
 
 fn build(folder: &Path) -> Result<Vec<Value>, Stop> {
-    let output = kustomize()?.arg(folder).output()?;
+    let output = finish(kustomize()?.arg(folder))?;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", folder.display());
     assert!(!said.contains("deprecated"), "{}: {said}", folder.display());

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 
 use super::{END, ROLE as ROLE_VARIABLE};
 use crate::error::During;
-use crate::{Error, mounts};
+use crate::{Error, finish, mounts};
 
 /// The value of the environment variable in the kernel's first process.
 pub(super) const ROLE: &str = "init";
@@ -67,8 +67,7 @@ fn prepare() -> Result<(), Error> {
         .and_then(|()| fs::set_permissions(modprobe, PermissionsExt::from_mode(0o755)))
         .and_then(|()| fs::write("/proc/sys/kernel/modprobe", modprobe))
         .during(|| "naming modprobe to the kernel".to_owned())?;
-    let output =
-        Command::new(modprobe).arg("-a").args(LOADED).output().during(|| "loading modules".to_owned())?;
+    let output = finish(Command::new(modprobe).arg("-a").args(LOADED))?;
     if !output.status.success() {
         let output_text = String::from_utf8_lossy(&output.stderr).into_owned();
         let command = format!("modprobe {}", LOADED.join(" "));
