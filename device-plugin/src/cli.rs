@@ -56,8 +56,7 @@ enum Command {
     /// Takes what the daemons left out of a cluster: resources in the nodes' status, LANNodes, the leader's lease and
     /// NetworkAttachmentDefinitions, the finalizers of LANs.
     ///
-    /// For an administrator (KUBECONFIG), after the DaemonSet is gone. A kubelet keeps the resources of a plugin that
-    /// went away for five minutes: where it puts them back meanwhile, do it again.
+    /// After the DaemonSet is gone: by install/uninstall/uninstall.sh as a Job, or by an administrator (KUBECONFIG).
     ClusterUninstall {
         /// Of this node alone: its resources and LANNodes.
         #[arg(long, value_name = "NAME")]
@@ -68,6 +67,10 @@ enum Command {
         /// Also while a daemon leads.
         #[arg(long)]
         force: bool,
+        /// How long to wait for kubelets to let go of the resources, which they do five minutes after the daemon is
+        /// gone. Before that they put them back.
+        #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+        wait: u32,
     },
     /// A node of a cluster: the LANs are objects of the API server.
     ///
@@ -194,8 +197,9 @@ pub fn main() -> ExitCode {
             let node = Node { lan_dir, mirrored, node_name, kubelet_dir };
             block_on(daemon::run_node(node, health))
         }
-        Command::ClusterUninstall { node_name, lease_namespace, force } => {
-            block_on(take_out_of_cluster(Leftovers { node: node_name, lease_namespace, force }))
+        Command::ClusterUninstall { node_name, lease_namespace, force, wait } => {
+            let wait = std::time::Duration::from_secs(wait.into());
+            block_on(take_out_of_cluster(Leftovers { node: node_name, lease_namespace, force, wait }))
         }
         Command::Cluster {
             node_name,

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# uninstall.sh: takes k8slan off a cluster: nodes first, then the API's objects. It may be run again.
+# uninstall.sh: takes k8slan off a cluster: nodes first, then what is at the API server. It may be run again.
 # IMAGE: the image that was installed (as in make push); without it, the one of the DaemonSet that is there.
 # CNI_BIN_DIR, NETNS_DIR, RUN_DIR: the node's folders; without them, those of the DaemonSet, then /opt/cni/bin, /run/netns, /run.
 # SKIP_NODES: nodes to leave as they are, "worker3 worker7": dead ones, for which everything else would wait.
@@ -7,7 +7,8 @@
 # KUBECTL: kubectl by another name. TIMEOUT: how long each step may take (default 5m).
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
-kubectl=${KUBECTL:-kubectl} ns=k8slan-system timeout=${TIMEOUT:-5m}
+kubectl=${KUBECTL:-kubectl}
+ns=k8slan-system job=k8slan-cluster-uninstall timeout=${TIMEOUT:-5m}
 skip=${SKIP_NODES:-}
 
 say() { printf '== %s\n' "$*"; }
@@ -68,6 +69,8 @@ if ! k -n $ns delete daemonset k8slan-ds --ignore-not-found --cascade=foreground
 fi
 
 say "every node: plugins in $cni, LANs, records, state"
+# A run that came to the end took the namespace along.
+[ -n "$(k get namespace $ns --ignore-not-found -o name)" ] || k apply -f "$here/../base/namespace.yaml"
 sed -e "s|localhost/k8slan:[^ ]*|$image|" \
     -e "s|path: /opt/cni/bin}|path: $cni}|" \
     -e "s|path: /run/netns}|path: $netns}|" \
@@ -83,35 +86,27 @@ if ! k -n $ns rollout status daemonset/k8slan-uninstall --timeout="$timeout"; th
     give_up_on "$left"
 fi
 
-say "the API's objects"
-k delete validatingadmissionpolicybinding,validatingadmissionpolicy k8slan-allowed-namespaces --ignore-not-found
-# Definitions that the leader made, in any namespace; those of users have no such annotation.
-nads=network-attachment-definitions.k8s.cni.cncf.io
-if [ -n "$(k get crd $nads --ignore-not-found -o name)" ]; then
-    k get $nads -A --selector app.kubernetes.io/managed-by=k8slan \
-        -o 'jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name} {.metadata.annotations.lan\.k8slan\.io/lan}{"\n"}{end}' |
-        while read -r namespace name lan; do
-            [ -z "$lan" ] || k -n "$namespace" delete $nads "$name" --ignore-not-found
-        done
-fi
-# Nobody takes the leader's finalizer off any more.
-for crd in lans lannodes; do
-    k get "$crd.lan.k8slan.io" -A -o 'jsonpath={range .items[*]}{.metadata.namespace} {.metadata.name}{"\n"}{end}' 2>/dev/null |
-        while read -r namespace name; do
-            k -n "$namespace" patch "$crd.lan.k8slan.io" "$name" --type merge --patch '{"metadata":{"finalizers":null}}'
-        done || true
+say "what the daemons left at the API server; kubelets let go of a resource five minutes after its plugin went away"
+k -n $ns delete job $job --ignore-not-found
+sed -e "s|localhost/k8slan:[^ ]*|$image|" "$here/job.yaml" | k apply -f -
+ended= tries=0
+# The Job has a deadline of its own, below this one.
+until [[ $ended == *Complete* || $ended == *Failed* || $tries -ge 450 ]]; do
+    [ $tries = 0 ] || sleep 2
+    tries=$((tries + 1))
+    ended=$(k -n $ns get job $job -o 'jsonpath={.status.conditions[?(@.status=="True")].type}') || true
 done
-# A kubelet keeps the name of a resource whose plugin went away, as 0, until it is told otherwise.
-k get nodes -o 'go-template={{range .items}}{{$node := .metadata.name}}{{range $name, $count := .status.capacity}}{{$node}} {{$name}}{{"\n"}}{{end}}{{end}}' |
-    { grep ' macvtap\.k8slan\.io/' || true; } |
-    while read -r node resource; do
-        for list in capacity allocatable; do
-            k patch node "$node" --subresource=status --type=json \
-                --patch "[{\"op\":\"remove\",\"path\":\"/status/$list/${resource/\//~1}\"}]" || true
-        done
-    done
+k -n $ns logs --selector app.kubernetes.io/component=cluster-uninstall --prefix --tail=-1 || true
+k delete --ignore-not-found clusterrolebinding,clusterrole $job
+if [[ $ended != *Complete* ]]; then
+    echo "that did not succeed; the Job $job says why. Mend it and run this again" >&2
+    exit 1
+fi
+
+say "the definitions and the namespace"
+k delete validatingadmissionpolicybinding,validatingadmissionpolicy k8slan-allowed-namespaces --ignore-not-found
 k delete --ignore-not-found --timeout="$timeout" -f "$here/../crds/lan.k8slan.io_lans.yaml" -f "$here/../crds/lan.k8slan.io_lannodes.yaml"
 k delete --ignore-not-found clusterrolebinding,clusterrole k8slan
 k delete --ignore-not-found --timeout="$timeout" namespace $ns
-say "k8slan is gone; if a node still shows macvtap.k8slan.io resources five minutes later, run this again with IMAGE=$image"
+say "k8slan is gone"
 [ -z "$skip" ] || say "skipped: $skip. What they have stays there; on each that comes back: k8slan-device-plugin uninstall --purge"

@@ -194,12 +194,15 @@ impl ApiServer {
         self.shared.lock().objects.get(&collection).into_iter().flat_map(|o| o.keys().cloned()).collect()
     }
 
-    /// Allows clients what these rules say, and answers 403 to everything else.
+    /// Allows clients what these rules say, and answers 403 to everything else. What they did before is forgotten.
     pub fn enforce(&self, rules: Rules) {
-        self.shared.lock().rules = Some(rules);
+        let mut store = self.shared.lock();
+        store.rules = Some(rules);
+        store.accesses.clear();
+        store.refused.clear();
     }
 
-    /// What clients did so far, in RBAC's words.
+    /// What clients did since then, in RBAC's words.
     #[must_use]
     pub fn accesses(&self) -> BTreeSet<Access> {
         self.shared.lock().accesses.clone()

@@ -1,13 +1,16 @@
 //! Taking k8slan out of a cluster: what its daemons left at the API server.
 //!
-//! For an administrator, with an administrator's rights, after the daemons are gone: they would write it again.
+//! After the daemons are gone: they would write it again. By an administrator, or in the Job of `install/uninstall`.
 
-use k8s_openapi::api::core::v1::Node;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use serde_json::{Map, Value, json};
+use tokio::time::{Instant, sleep};
 
 use super::election::LEASE;
 use super::summary::FINALIZER;
@@ -23,7 +26,12 @@ pub struct Leftovers {
     pub lease_namespace: String,
     /// Also while a daemon leads.
     pub force: bool,
+    /// How long to wait for kubelets that have not let go of their resources.
+    pub wait: Duration,
 }
+
+/// How often the nodes are looked at meanwhile.
+const AGAIN: Duration = Duration::from_secs(5);
 
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +76,8 @@ pub async fn uninstall(client: &Client, leftovers: &Leftovers) -> Result<Vec<Str
             done.push(format!("lease {}/{LEASE} deleted", leftovers.lease_namespace));
         }
     }
-    forget_resources(client, leftovers.node.as_deref(), &mut done).await?;
+    let nodes = let_go(client, leftovers).await?;
+    forget_resources(client, nodes, &mut done).await?;
     Ok(done)
 }
 
@@ -154,24 +163,61 @@ async fn delete_reports(
     Ok(())
 }
 
-/// The kubelet keeps resources whose plugin is gone in its node's status for ever, as zero.
+/// The nodes, when no kubelet puts resources back any more, or when it has been waited long enough.
+async fn let_go(client: &Client, leftovers: &Leftovers) -> Result<Vec<Node>, UninstallError> {
+    let api: Api<Node> = Api::all(client.clone());
+    let fields = leftovers.node.as_ref().map(|node| format!("metadata.name={node}"));
+    let list = fields.iter().fold(ListParams::default(), |list, fields| list.fields(fields));
+    let end = Instant::now() + leftovers.wait;
+    let mut told = false;
+    loop {
+        let nodes = api.list(&list).await.map_err(|e| failed("list nodes", e))?.items;
+        let holding: Vec<&str> = nodes
+            .iter()
+            .filter(|node| is_held(node))
+            .filter_map(|node| node.metadata.name.as_deref())
+            .collect();
+        if holding.is_empty() || Instant::now() >= end {
+            return Ok(nodes);
+        }
+        if !told {
+            tracing::info!(
+                nodes = holding.join(" "),
+                "waiting for kubelets, which let a resource go five minutes after its plugin went away"
+            );
+            told = true;
+        }
+        sleep(AGAIN).await;
+    }
+}
+
+/// Whether a kubelet that lives would put resources of ours back. It writes the number of devices for five minutes after
+/// the plugin went away, and then, once, 0.
+fn is_held(node: &Node) -> bool {
+    let Some(status) = &node.status else { return false };
+    let ready = |condition: &NodeCondition| condition.type_ == "Ready" && condition.status == "True";
+    status.conditions.iter().flatten().any(ready)
+        && status.capacity.iter().flatten().any(|(name, count)| is_ours(name) && count.0 != "0")
+}
+
+fn is_ours(resource: &str) -> bool {
+    resource.split_once('/').is_some_and(|(domain, _)| domain == RESOURCE_DOMAIN)
+}
+
+/// A kubelet keeps resources whose plugin is gone in its node's status for ever, as zero.
 async fn forget_resources(
     client: &Client,
-    node: Option<&str>,
+    nodes: Vec<Node>,
     done: &mut Vec<String>,
 ) -> Result<(), UninstallError> {
     let api: Api<Node> = Api::all(client.clone());
-    let fields = node.map(|node| format!("metadata.name={node}"));
-    let list = fields.iter().fold(ListParams::default(), |list, fields| list.fields(fields));
-    let nodes = api.list(&list).await;
-    for node in nodes.map_err(|e| failed("list nodes", e))? {
+    for node in nodes {
+        let held = is_held(&node);
         let name = node.metadata.name.unwrap_or_default();
         let status = node.status.unwrap_or_default();
         let ours = |resources: Option<std::collections::BTreeMap<String, _>>| -> Map<String, Value> {
             let names = resources.into_iter().flatten().map(|(name, _)| name);
-            let of_domain =
-                |name: &String| name.split_once('/').is_some_and(|(domain, _)| domain == RESOURCE_DOMAIN);
-            names.filter(of_domain).map(|name| (name, Value::Null)).collect()
+            names.filter(|name| is_ours(name)).map(|name| (name, Value::Null)).collect()
         };
         let (capacity, allocatable) = (ours(status.capacity), ours(status.allocatable));
         let count = capacity.len().max(allocatable.len());
@@ -182,7 +228,12 @@ async fn forget_resources(
         let answer = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         unless_gone(answer)
             .map_err(|e| failed(&format!("take resources out of the status of node {name}"), e))?;
-        done.push(format!("node {name}: {count} resources of {RESOURCE_DOMAIN} taken out of its status"));
+        let resources = if count == 1 { "resource" } else { "resources" };
+        let again =
+            if held { "; its kubelet still holds some and puts them back: repeat this later" } else { "" };
+        done.push(format!(
+            "node {name}: {count} {resources} of {RESOURCE_DOMAIN} taken out of its status{again}"
+        ));
     }
     Ok(())
 }

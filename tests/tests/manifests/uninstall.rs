@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
-use testnet::{Outcome, Stop, Trial, tests};
+use testnet::{Outcome, Stop, Trial, finish, tests};
 
 use crate::pod::host_path;
 use crate::{install, of_kind};
@@ -15,6 +15,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_cluster_is_taken_off_with_the_folders_of_its_daemonset,
         a_dead_node_is_named_and_can_be_skipped,
         nodes_that_are_not_clean_keep_the_objects,
+        a_job_that_fails_keeps_the_objects,
+        a_run_after_the_last_makes_the_namespace_again,
         pods_that_ask_for_spokes_stop_it,
         the_pod_mounts_nothing_that_the_runtime_writes_to,
     ]
@@ -27,6 +29,9 @@ struct Cluster {
     answers: Vec<(&'static str, String, u8)>,
 }
 
+/// How the Job is asked after.
+const JOB: &str = "*'get job k8slan-cluster-uninstall'*";
+
 const IMAGE: &str = "registry.example/k8slan@sha256:0123";
 
 impl Cluster {
@@ -38,17 +43,15 @@ impl Cluster {
         self.answers.push((pattern, text.to_owned(), code));
     }
 
-    /// An installation on k3s, Talos' other folders, and definitions of the leader's and of a user's.
+    /// An installation on k3s, Talos' other folders, and and a Job that is done.
     fn installed(mut self) -> Self {
         self.answer("*'get daemonset k8slan-ds'*image*", IMAGE, 0);
         self.answer("*'get daemonset k8slan-ds'*cni-bin*", "/var/lib/rancher/k3s/data/cni", 0);
         self.answer("*'get daemonset k8slan-ds'*netns*", "/var/run/netns", 0);
         self.answer("*'get daemonset k8slan-ds'*run*", "/var/run/k8slan", 0);
         self.answer("'get pods -A'*", r#"{"items":[]}"#, 0);
-        self.answer("'get crd network-attachment'*", "customresourcedefinition/x", 0);
-        self.answer("'get network-attachment'*", "web pod1 k8slan-system/lan1\nweb mine \n", 0);
-        self.answer("'get lans.lan'*", "k8slan-system lan1\n", 0);
-        self.answer("'get nodes'*", "worker1 cpu\nworker1 macvtap.k8slan.io/pod1\n", 0);
+        self.answer("'get namespace k8slan-system'*", "namespace/k8slan-system", 0);
+        self.answer(JOB, "Complete", 0);
         self
     }
 
@@ -62,7 +65,7 @@ impl Cluster {
             fs::write(path.join(number.to_string()), text)?;
             script.push_str(&format!("{pattern}) cat {number}; exit {code} ;;\n"));
         }
-        script.push_str("*'apply -f -') cat >applied ;;\nesac\n");
+        script.push_str("*'apply -f -') cat >>applied; echo --- >>applied ;;\nesac\n");
         let kubectl = path.join("kubectl");
         fs::write(&kubectl, script)?;
         fs::set_permissions(&kubectl, fs::Permissions::from_mode(0o755))?;
@@ -74,7 +77,7 @@ impl Cluster {
         for name in clean {
             command.env_remove(name);
         }
-        Ok(command.env("KUBECTL", kubectl).envs(environment.iter().copied()).output()?)
+        Ok(finish(command.env("KUBECTL", kubectl).envs(environment.iter().copied()))?)
     }
 
     fn calls(&self) -> Vec<String> {
@@ -82,16 +85,19 @@ impl Cluster {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The number of the first call that begins so.
+    /// The number of the first call that begins with these words.
     fn call(&self, start: &str) -> Option<usize> {
-        self.calls().iter().position(|call| call.starts_with(start))
+        let begins = |call: &String| {
+            call.strip_prefix(start).is_some_and(|rest| rest.is_empty() || rest.starts_with(' '))
+        };
+        self.calls().iter().position(begins)
     }
 
-    /// The DaemonSet that was applied.
-    fn applied(&self) -> Result<Value, Stop> {
+    /// The object of this kind that was applied.
+    fn applied(&self, kind: &str) -> Result<Value, Stop> {
         let text = fs::read_to_string(self.dir.path().join("applied"))?;
         let documents = crate::documents(&text, self.dir.path())?;
-        Ok(of_kind(&documents, "DaemonSet")?.clone())
+        Ok(of_kind(&documents, kind)?.clone())
     }
 }
 
@@ -100,13 +106,14 @@ fn said(output: &Output) -> String {
 }
 
 const SET: &str = "-n k8slan-system delete daemonset k8slan-ds";
+const RIGHTS: &str = "delete --ignore-not-found clusterrolebinding,clusterrole k8slan-cluster-uninstall";
 const CRDS: &str = "delete --ignore-not-found --timeout=5m -f";
 
 fn a_cluster_is_taken_off_with_the_folders_of_its_daemonset() -> Outcome {
     let cluster = Cluster::new()?.installed();
     let output = cluster.run(&[])?;
     assert!(output.status.success(), "{}", said(&output));
-    let set = cluster.applied()?;
+    let set = cluster.applied("DaemonSet")?;
     crate::types::check(&set).map_err(Stop::Failed)?;
     let paths = ["cni-bin", "netns", "run", "dev"].map(|name| host_path(&set, name).to_owned());
     assert_eq!(paths, ["/var/lib/rancher/k3s/data/cni", "/var/run/netns", "/var/run", "/dev"]);
@@ -115,36 +122,43 @@ fn a_cluster_is_taken_off_with_the_folders_of_its_daemonset() -> Outcome {
         assert_eq!(container["image"], IMAGE);
     }
     assert!(spec.get("affinity").is_none(), "{spec}");
-    // Nodes before objects, and the leader's definitions while it cannot make them again.
+    let job = cluster.applied("Job")?;
+    crate::types::check(&job).map_err(Stop::Failed)?;
+    assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["image"], IMAGE);
+    // Nodes before objects, and what the leader made while it cannot make it again; the Job's rights end with it.
     let order = [
         SET,
         "apply -f -",
         "-n k8slan-system rollout status daemonset/k8slan-uninstall --timeout=5m",
-        "-n web delete network-attachment-definitions.k8s.cni.cncf.io pod1",
-        "-n k8slan-system patch lans.lan.k8slan.io lan1",
-        "patch node worker1 --subresource=status",
+        "-n k8slan-system delete job k8slan-cluster-uninstall --ignore-not-found",
+        "-n k8slan-system get job k8slan-cluster-uninstall",
+        RIGHTS,
         CRDS,
         "delete --ignore-not-found clusterrolebinding,clusterrole k8slan",
         "delete --ignore-not-found --timeout=5m namespace k8slan-system",
     ]
     .map(|start| cluster.call(start));
     assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?} of {:#?}", cluster.calls());
-    let all = cluster.calls().join("\n");
-    assert!(!all.contains("mine"), "a user's definition went: {all}");
-    assert!(!all.contains("worker1 cpu") && !all.contains("status/capacity/cpu"), "{all}");
+    assert_eq!(
+        cluster.calls().iter().filter(|call| *call == "apply -f -").count(),
+        2,
+        "{:#?}",
+        cluster.calls()
+    );
     // The environment goes before what is there.
     let output = cluster.run(&[("CNI_BIN_DIR", "/opt/other/bin"), ("IMAGE", "localhost/k8slan:1.2.3")])?;
     assert!(output.status.success(), "{}", said(&output));
-    let set = cluster.applied()?;
+    let set = cluster.applied("DaemonSet")?;
     assert_eq!(host_path(&set, "cni-bin"), "/opt/other/bin");
     assert_eq!(set["spec"]["template"]["spec"]["initContainers"][0]["image"], "localhost/k8slan:1.2.3");
     // A second run, when only ours is there, takes what that has.
     let mut again = Cluster::new()?;
     again.answer("*'get daemonset k8slan-uninstall'*image*", IMAGE, 0);
     again.answer("*'get daemonset k8slan-uninstall'*cni-bin*", "/var/lib/rancher/k3s/data/cni", 0);
+    again.answer(JOB, "SuccessCriteriaMet Complete", 0);
     let output = again.run(&[])?;
     assert!(output.status.success(), "{}", said(&output));
-    let set = again.applied()?;
+    let set = again.applied("DaemonSet")?;
     let paths = ["cni-bin", "netns", "run"].map(|name| host_path(&set, name).to_owned());
     assert_eq!(paths, ["/var/lib/rancher/k3s/data/cni", "/run/netns", "/run"]);
     let nothing = Cluster::new()?;
@@ -174,7 +188,7 @@ fn a_dead_node_is_named_and_can_be_skipped() -> Outcome {
     }
     assert!(cluster.call("delete --ignore-not-found --timeout=2s -f").is_some(), "{:#?}", cluster.calls());
     // No pod waits for a dead node.
-    let set = cluster.applied()?;
+    let set = cluster.applied("DaemonSet")?;
     crate::types::check(&set).map_err(Stop::Failed)?;
     let affinity = &set["spec"]["template"]["spec"]["affinity"]["nodeAffinity"];
     let terms = &affinity["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
@@ -202,6 +216,39 @@ fn nodes_that_are_not_clean_keep_the_objects() -> Outcome {
         assert!(said(&output).contains(words), "{words}: {}", said(&output));
     }
     assert!(cluster.call(CRDS).is_none(), "{:#?}", cluster.calls());
+    Ok(())
+}
+
+fn a_job_that_fails_keeps_the_objects() -> Outcome {
+    let mut cluster = Cluster::new()?;
+    cluster.answer(JOB, "FailureTarget Failed", 0);
+    cluster.answer(
+        "*'logs --selector app.kubernetes.io/component=cluster-uninstall'*",
+        "cannot list nodes",
+        0,
+    );
+    let cluster = cluster.installed();
+    let output = cluster.run(&[])?;
+    assert!(!output.status.success(), "{}", said(&output));
+    assert!(
+        said(&output).contains("cannot list nodes") && said(&output).contains("run this again"),
+        "{}",
+        said(&output)
+    );
+    assert!(cluster.call(CRDS).is_none() && cluster.call(RIGHTS).is_some(), "{:#?}", cluster.calls());
+    Ok(())
+}
+
+fn a_run_after_the_last_makes_the_namespace_again() -> Outcome {
+    let mut cluster = Cluster::new()?;
+    cluster.answer(JOB, "Complete", 0);
+    let output = cluster.run(&[("IMAGE", IMAGE)])?;
+    assert!(output.status.success(), "{}", said(&output));
+    let made = cluster
+        .calls()
+        .iter()
+        .position(|call| call.starts_with("apply -f /") && call.ends_with("namespace.yaml"));
+    assert!(made.is_some() && made < cluster.call("apply -f -"), "{:#?}", cluster.calls());
     Ok(())
 }
 
