@@ -61,7 +61,10 @@ impl NodeConfig {
     }
 
     /// Reads the file's text.
-    fn parse(text: &str) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// A syntax error, an unknown key, a relative path.
+    pub fn parse(text: &str) -> Result<Self, String> {
         if text.lines().all(|line| matches!(line.trim_start().chars().next(), None | Some('#'))) {
             return Ok(Self::default());
         }

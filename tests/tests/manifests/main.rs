@@ -1,4 +1,5 @@
-//! What is under `install/`: read by the types that Kubernetes reads it with, and rendered as its users render it.
+//! Manifests are code: what is under `install/` and `nad-examples/`, and what the pages show, is read by the types that
+//! Kubernetes, KubeVirt and our own programs read it with, and rendered as its users render it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,11 @@ use serde_json::Value;
 use testnet::{Stop, workspace};
 
 mod admission;
+mod examples;
+mod machine;
+mod network;
 mod overlays;
+mod pages;
 mod pod;
 mod rendered;
 mod types;
@@ -22,6 +27,8 @@ fn main() -> ExitCode {
         pod::trials(),
         admission::trials(),
         uninstall::trials(),
+        examples::trials(),
+        pages::trials(),
     ];
     testnet::main(trials.into_iter().flatten().collect())
 }

@@ -4,20 +4,27 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
-use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::batch::v1::Job;
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use lan::Lan;
+use lan::manifest::{self, Document};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, Trial, tests};
 
-use crate::{documents, install, numbers_alike};
+use crate::{documents, install, machine, network, numbers_alike};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    tests![every_manifest_is_read_by_its_type, a_field_that_no_type_has_is_found]
+    tests![
+        every_manifest_is_read_by_its_type,
+        a_field_that_no_type_has_is_found,
+        mistakes_in_a_machine_are_found
+    ]
 }
 
 fn every_manifest_is_read_by_its_type() -> Outcome {
@@ -39,10 +46,41 @@ fn a_field_that_no_type_has_is_found() -> Outcome {
         json!({"apiVersion": "apps/v1", "kind": "DaemonSet", "spec": {"template": {"spec": {
             "containers": [{"name": "a", "securityContext": {"priviledged": true}}] }}}}),
         json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "Role", "rules": [{"verb": ["get"]}]}),
-        json!({"apiVersion": "v1", "kind": "Pod"}),
+        json!({"apiVersion": "v1", "kind": "Endpoints"}),
+        json!({"apiVersion": "v1", "kind": "Pod", "spec": {"containers": [{"name": "a", "resource": {}}]}}),
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"annotation": {}}, "spec": {"containers": []}}),
+        json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": {"replica": 1, "selector": {}, "template": {}}}),
+        json!({"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition", "metadata": {"name": "a"},
+            "spec": {"config": r#"{"cniVersion": "1.0.0", "type": "macvtap", "masters": "eth0"}"#}}),
+        json!({"apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+            "metadata": {"name": "a", "annotation": {}},
+            "spec": {"config": r#"{"cniVersion": "1.0.0", "type": "macvtap", "master": "eth0"}"#}}),
+        json!({"apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "metadata": {"name": "a"},
+            "spec": {"ns": "n", "bridge": "b", "vxlan": "v", "vni": 1, "defaultVxlanDevice": "eth0"}}),
+        json!({"apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": {"name": "a"},
+            "spec": {"scope": "host", "ranges": [{"subnet": "10.0.0.1/24"}]}}),
     ];
     for mistake in mistakes {
         assert!(check(&mistake).is_err(), "{mistake}");
+    }
+    Ok(())
+}
+
+fn mistakes_in_a_machine_are_found() -> Outcome {
+    let text = fs::read_to_string(testnet::workspace().join("nad-examples/k8slan/vm.yaml"))?;
+    for (right, wrong) in [
+        ("name: macvtap", "name: macvtp"),
+        ("networkName: pod1", "networkname: pod1"),
+        ("- name: hostnetwork\n        multus", "- name: hostnet\n        multus"),
+        ("masquerade: {}", "masquerade: {}\n            bridge: {}"),
+        ("memory: 1024M", "memory: {a: b}"),
+        ("bus: virtio", "buss: virtio"),
+        ("name: cloudinitdisk", "name: cloudinit"),
+        ("runStrategy: Always", "running: maybe"),
+    ] {
+        assert!(text.contains(right), "{right}");
+        let machine: Value = serde_saphyr::from_str(&text.replacen(right, wrong, 1))?;
+        assert!(check(&machine).is_err(), "{wrong}");
     }
     Ok(())
 }
@@ -66,7 +104,32 @@ pub(crate) fn check(document: &Value) -> Result<(), String> {
     match (version, kind) {
         ("v1", "Namespace") => typed::<Namespace>(document),
         ("v1", "ServiceAccount") => typed::<ServiceAccount>(document),
+        ("v1", "Pod") => typed::<Pod>(document),
+        ("v1", "ResourceQuota") => typed::<ResourceQuota>(document),
+        ("v1", "Secret") => typed::<Secret>(document),
         ("apps/v1", "DaemonSet") => typed::<DaemonSet>(document),
+        ("apps/v1", "Deployment") => typed::<Deployment>(document),
+        ("apps/v1", "StatefulSet") => typed::<StatefulSet>(document),
+        ("lan.k8slan.io/v1beta1", "LAN") => {
+            typed::<ObjectMeta>(&document["metadata"])?;
+            lan(document)
+        }
+        // A file of a node: nobody but our own parser reads it.
+        ("lan.k8slan.io/v1beta1", "IPPool") => {
+            let name = document["metadata"]["name"].as_str().unwrap_or_default();
+            ipam_pool::PoolFile::parse(name, &document.to_string()).map(drop).map_err(|e| chain(&e))
+        }
+        ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition") => {
+            only(document, &["apiVersion", "kind", "metadata", "spec"])?;
+            typed::<ObjectMeta>(&document["metadata"])?;
+            only(&document["spec"], &["config"])?;
+            network::of_definition(document)
+        }
+        ("kubevirt.io/v1", "VirtualMachine") => {
+            only(document, &["apiVersion", "kind", "metadata", "spec"])?;
+            typed::<ObjectMeta>(&document["metadata"])?;
+            machine::check(&document["spec"])
+        }
         ("batch/v1", "Job") => typed::<Job>(document),
         ("rbac.authorization.k8s.io/v1", "ClusterRole") => typed::<ClusterRole>(document),
         ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding") => typed::<ClusterRoleBinding>(document),
@@ -110,8 +173,28 @@ pub(crate) fn check(document: &Value) -> Result<(), String> {
     }
 }
 
+/// As a file of LANs is read on a single host, which is stricter than an API server.
+fn lan(document: &Value) -> Result<(), String> {
+    match manifest::read(&document.to_string()).as_slice() {
+        [Document::Lan { key, spec }] => Lan::new(key.clone(), spec).map(drop).map_err(|e| format!("{e:?}")),
+        [Document::Broken { message, .. }] => Err(message.clone()),
+        other => Err(format!("is read as {other:?}")),
+    }
+}
+
+/// An error with its sources.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text.push_str(&format!(": {inner}"));
+        source = inner.source();
+    }
+    text
+}
+
 /// Reads a document by its type and writes it again: what the type does not have is lost on the way.
-fn typed<T: DeserializeOwned + Serialize>(document: &Value) -> Result<(), String> {
+pub(crate) fn typed<T: DeserializeOwned + Serialize>(document: &Value) -> Result<(), String> {
     let mut document = document.clone();
     // What a patch takes away is for kustomize alone.
     remove_deletions(&mut document);
@@ -133,6 +216,8 @@ fn lost(document: &Value, written: &Value, path: &str) -> Result<(), String> {
             .enumerate()
             .try_for_each(|(index, value)| lost(value, &written[index], &format!("{path}[{index}]"))),
         Value::Null => Ok(()),
+        // A quantity.
+        Value::Number(number) if written.as_str() == Some(&number.to_string()) => Ok(()),
         _ if numbers_alike(document.clone()) == numbers_alike(written.clone()) => Ok(()),
         _ => Err(format!("{path}: {document} is read as {written}")),
     }
@@ -149,7 +234,8 @@ fn remove_deletions(value: &mut Value) {
     }
 }
 
-fn only(value: &Value, fields: &[&str]) -> Result<(), String> {
+/// That an object has no other fields than these.
+pub(crate) fn only(value: &Value, fields: &[&str]) -> Result<(), String> {
     let there = value.as_object().ok_or("is no object")?;
     match there.keys().find(|name| !fields.contains(&name.as_str())) {
         Some(name) => Err(format!("unknown field {name}")),

@@ -1,15 +1,24 @@
-//! Manifests are code: every YAML of `nad-examples/` is read by what reads it in a cluster.
-#![expect(clippy::unwrap_used, reason = "a test binary")]
+//! `nad-examples/`: every file, and how they refer to one another.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
 use ipam_pool::PoolFile;
-use k8slan_tests::Network;
-use lan::Lan;
-use lan::manifest::{self, Document};
 use serde_json::Value;
+use testnet::{Outcome, Stop, Trial, tests};
+
+use crate::types::check;
+
+pub(crate) fn trials() -> Vec<Trial> {
+    tests![
+        every_object_is_read_by_its_type,
+        pools_of_a_folder_lie_beside_one_another,
+        every_pool_that_is_named_is_there,
+        objects_refer_to_one_another
+    ]
+}
 
 fn examples() -> Vec<(PathBuf, String)> {
     let mut found = Vec::new();
@@ -44,27 +53,20 @@ fn of_kind(kind: &str) -> Vec<(PathBuf, Value)> {
     of_kind.map(|(path, object)| (path.parent().unwrap().to_owned(), object)).collect()
 }
 
-#[test]
-fn every_lan_is_valid() {
-    let mut lans = 0;
-    for (path, text) in examples() {
-        for document in manifest::read(&text) {
-            match document {
-                Document::Lan { key, spec } => {
-                    Lan::new(key, &spec).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
-                    lans += 1;
-                }
-                Document::Other(_) => {}
-                Document::Broken { message, .. } => panic!("{}: {message}", path.display()),
-            }
-        }
+fn every_object_is_read_by_its_type() -> Outcome {
+    let mut kinds = BTreeSet::new();
+    for (path, object) in objects() {
+        check(&object).map_err(|what| Stop::Failed(format!("{}: {what}", path.display())))?;
+        kinds.insert(object["kind"].as_str().unwrap_or_default().to_owned());
     }
-    assert!(lans > 0, "no LAN among the examples");
+    for kind in ["IPPool", "LAN", "NetworkAttachmentDefinition", "Pod", "VirtualMachine"] {
+        assert!(kinds.contains(kind), "no {kind} among the examples");
+    }
+    Ok(())
 }
 
-/// Each is read as on a node, and those of a folder lie beside one another.
-#[test]
-fn every_pool_is_valid() {
+/// Each is read as on a node: under its file's name.
+fn pools_of_a_folder_lie_beside_one_another() -> Outcome {
     let mut pools: BTreeMap<PathBuf, Vec<PoolFile>> = BTreeMap::new();
     for (path, text) in examples().into_iter().filter(|(path, _)| path.parent().unwrap().ends_with("pools")) {
         let name = path.file_stem().unwrap().to_str().unwrap();
@@ -79,11 +81,11 @@ fn every_pool_is_valid() {
         }
     }
     assert!(!pools.is_empty(), "no pool among the examples");
+    Ok(())
 }
 
 /// A network that names a pool names one of its folder.
-#[test]
-fn every_pool_that_is_named_is_there() {
+fn every_pool_that_is_named_is_there() -> Outcome {
     for (path, object) in objects() {
         let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap_or("{}")).unwrap();
         if let Some(pool) = config["ipam"]["pool"].as_str() {
@@ -91,21 +93,12 @@ fn every_pool_that_is_named_is_there() {
             assert!(file.exists(), "{}: no {}", path.display(), file.display());
         }
     }
-}
-
-#[test]
-fn every_file_is_of_a_kind_that_is_tested() {
-    let tested = ["LAN", "IPPool", "NetworkAttachmentDefinition", "Pod", "VirtualMachine"];
-    for (path, object) in objects() {
-        let kind = object["kind"].as_str().unwrap_or_default();
-        assert!(tested.contains(&kind), "{}: kind {kind:?}", path.display());
-    }
+    Ok(())
 }
 
 /// Every pod and virtual machine names networks of its folder, and what needs a resource names a spoke of a LAN there,
 /// of which a pod asks for one.
-#[test]
-fn objects_refer_to_one_another() {
+fn objects_refer_to_one_another() -> Outcome {
     let networks = of_kind("NetworkAttachmentDefinition");
     let resource_of = |folder: &PathBuf, name: &str| {
         let network =
@@ -139,46 +132,11 @@ fn objects_refer_to_one_another() {
         }
     }
     for (folder, machine) in of_kind("VirtualMachine") {
-        let interfaces =
-            machine["spec"]["template"]["spec"]["domain"]["devices"]["interfaces"].as_array().unwrap();
         for network in machine["spec"]["template"]["spec"]["networks"].as_array().unwrap() {
-            assert!(interfaces.iter().any(|interface| interface["name"] == network["name"]), "{network}");
             if let Some(name) = network["multus"]["networkName"].as_str() {
                 resource_of(&folder, name);
             }
         }
     }
-}
-
-#[test]
-fn every_network_has_a_configuration_that_its_plugin_takes() {
-    let mut networks = 0;
-    for (path, object) in objects() {
-        if object["kind"] != "NetworkAttachmentDefinition" {
-            continue;
-        }
-        networks += 1;
-        let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap())
-            .unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-        match config["type"].as_str() {
-            Some("vlan-bridge") => {
-                let has_ipam = config.get("ipam").is_some();
-                let config: vlan_bridge::Config = serde_json::from_value(config).unwrap();
-                config.validate(has_ipam).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            }
-            Some("macvtap") if config.get("master").is_some() => {
-                let config: macvtap::Config = serde_json::from_value(config).unwrap();
-                config.wanted(None).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-            }
-            Some("macvtap") => {
-                // As the plugin gets it: with the device that Multus fills in.
-                let network =
-                    Network::of_object(&object).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
-                let config: macvtap::Config = serde_json::from_value(network.config).unwrap();
-                assert_eq!(config.wanted(None).unwrap(), macvtap::Wanted::Device(network.spoke));
-            }
-            other => panic!("{}: say here which type reads the configuration of {other:?}", path.display()),
-        }
-    }
-    assert!(networks > 0, "no network among the examples");
+    Ok(())
 }
