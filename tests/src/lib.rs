@@ -17,6 +17,7 @@ mod router;
 mod service;
 mod traces;
 mod underlay;
+pub mod vlan_ports;
 mod worker;
 
 pub use arp::{announcement, mac_of};

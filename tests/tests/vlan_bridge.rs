@@ -4,10 +4,11 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use k8slan_tests::vlan_ports::{
+    PLUGIN, arrives, bridge, check, config, frame, mac, node, port, refused, sees, sees_not, tag, vlans,
+};
 use serde_json::{Value, json};
-use testnet::{CniError, Node, Outcome, PacketSocket, Ping, Pod, Stop, vlan_kernel};
-
-const PLUGIN: &str = "vlan-bridge";
+use testnet::{Node, Outcome, PacketSocket, Ping, Pod, Stop, vlan_kernel};
 
 fn main() -> ExitCode {
     let mut trials = testnet::tests![
@@ -20,7 +21,6 @@ fn main() -> ExitCode {
         forged_senders_are_dropped_and_virtual_routers_are_not,
         nothing_leaks_into_vlan_1,
         a_session_survives_adoption_attach_and_detach,
-        uplinks_follow_the_ports,
         inspect_shows_what_ports_and_uplinks_carry,
         a_trunk_changes_while_its_user_runs,
         check_sees_every_change,
@@ -33,8 +33,6 @@ fn main() -> ExitCode {
         the_node_has_its_leg_and_gateway,
         status_names_what_is_missing,
         the_result_lists_everything,
-        mtus_agree_or_are_named,
-        check_sees_an_mtu_that_does_not_agree,
         many_at_once,
     ];
     trials.extend(
@@ -45,97 +43,10 @@ fn main() -> ExitCode {
     vlan_kernel::main(trials)
 }
 
-fn check(condition: bool, what: impl Into<String>) -> Outcome {
-    if condition { Ok(()) } else { Err(Stop::Failed(what.into())) }
-}
-
-/// A configuration of network `net` for bridge br0.
-fn config(fields: Value) -> Value {
-    let mut config = json!({"cniVersion": "1.1.0", "name": "net", "type": PLUGIN, "bridge": "br0"});
-    for (key, value) in fields.as_object().unwrap() {
-        config[key] = value.clone();
-    }
-    config
-}
-
-/// A node whose eth1 leads to `wire`, where frames can be seen.
-fn node() -> Result<Node, Stop> {
-    let node = Node::new("one")?;
-    node.ip("link add eth1 type veth peer name wire")?;
-    node.ip("link set dev eth1 up")?;
-    node.ip("link set dev wire up")?;
-    Ok(node)
-}
-
-fn bridge(node: &Node, arguments: &str) -> Result<String, Stop> {
-    let argv: Vec<&str> = std::iter::once("bridge").chain(arguments.split_whitespace()).collect();
-    Ok(node.exec(&argv)?)
-}
-
-/// What a member of the bridge carries, as `bridge -compressvlans` says it: `10 20-30 1u*`, u for untagged and * for the
-/// PVID.
-fn vlans(node: &Node, link: &str) -> Result<String, Stop> {
-    let shown: Value = serde_json::from_str(&bridge(node, "-json -compressvlans vlan show")?).unwrap();
-    let member = shown.as_array().unwrap().iter().find(|member| member["ifname"] == link);
-    let entries = member.and_then(|member| member["vlans"].as_array().cloned()).unwrap_or_default();
-    let entry = |entry: &Value| {
-        let mut text = entry["vlan"].to_string();
-        if let Some(end) = entry.get("vlanEnd") {
-            text += &format!("-{end}");
-        }
-        for flag in entry["flags"].as_array().into_iter().flatten() {
-            text += if flag == "PVID" { "*" } else { "u" };
-        }
-        text
-    };
-    Ok(entries.iter().map(entry).collect::<Vec<_>>().join(" "))
-}
-
-fn port(result: &Value) -> String {
-    result["interfaces"][1]["name"].as_str().unwrap().to_owned()
-}
-
-fn mac(result: &Value) -> [u8; 6] {
-    let text = result["interfaces"][2]["mac"].as_str().unwrap();
-    let bytes: Vec<u8> = text.split(':').map(|b| u8::from_str_radix(b, 16).unwrap()).collect();
-    bytes.try_into().unwrap()
-}
-
-fn frame(source: [u8; 6], tags: &[u8]) -> Vec<u8> {
-    // The same however many tags there are: a bridge only adds and removes tags.
-    [&[0xff; 6][..], &source, tags, &[0x88, 0xb5], &[0x55; 64]].concat()
-}
-
-fn tag(id: u8) -> [u8; 4] {
-    [0x81, 0, 0, id]
-}
-
-/// Whether a frame arrives there exactly like this; what must not arrive is waited for a shorter time.
-fn arrives(at: &PacketSocket, expected: &[u8], wanted: bool) -> Result<bool, Stop> {
-    let patience = Duration::from_millis(if wanted { 2000 } else { 60 });
-    Ok(at.find(patience, |f| f.bytes == expected)?.is_some())
-}
-
-fn sees(at: &PacketSocket, expected: &[u8], what: &str) -> Outcome {
-    check(arrives(at, expected, true)?, format!("{what}: not seen"))
-}
-
-fn sees_not(at: &PacketSocket, unexpected: &[u8], what: &str) -> Outcome {
-    check(!arrives(at, unexpected, false)?, format!("{what}: seen"))
-}
-
 fn with_address(pod: &Pod<'_>, config: &Value, address: &str) -> Result<Value, Stop> {
     let result = pod.add(PLUGIN, "net1", config)?;
     pod.ip(&format!("addr add {address} dev net1"))?;
     Ok(result)
-}
-
-fn refused(result: Result<Value, CniError>, code: u64, says: &str) -> Outcome {
-    match result {
-        Ok(result) => Err(Stop::Failed(format!("accepted: {result}, but {says:?} was expected"))),
-        Err(error) if error.code == code && error.text().contains(says) => Ok(()),
-        Err(error) => Err(Stop::Failed(format!("code {code} and {says:?} expected: {error}"))),
-    }
 }
 
 fn access_ports_of_one_vlan_talk_and_others_do_not() -> Outcome {
@@ -405,37 +316,6 @@ fn inspect_shows_what_ports_and_uplinks_carry() -> Outcome {
     }
     let drawing = inspect(&["--svg"])?;
     check(drawing.contains("eth1: VLAN 10,20-22 tagged"), drawing)
-}
-
-fn uplinks_follow_the_ports() -> Outcome {
-    let node = node()?;
-    node.ip("link add br0 type bridge vlan_filtering 1 vlan_default_pvid 1")?;
-    node.ip("link set dev br0 up")?;
-    node.ip("link set dev eth1 master br0")?;
-    // Somebody else's VLAN stays, whoever uses it meanwhile.
-    bridge(&node, "vlan add vid 30 dev eth1")?;
-    let up = json!([{"name": "eth1", "follow": true}]);
-    let access = config(json!({"vlan": 10, "uplinks": up}));
-    let trunk = config(json!({"trunk": "10,20,30", "uplinks": up}));
-    let (a, b, c) = (node.pod("a")?, node.pod("b")?, node.pod("c")?);
-    let steps: [(&Pod<'_>, bool, &Value, &str); 7] = [
-        (&a, true, &access, "1*u 10 30"),
-        (&b, true, &access, "1*u 10 30"),
-        (&c, true, &trunk, "1*u 10 20 30"),
-        (&a, false, &access, "1*u 10 20 30"),
-        (&c, false, &trunk, "1*u 10 30"),
-        (&b, false, &access, "1*u 30"),
-        (&b, false, &access, "1*u 30"),
-    ];
-    for (at, (pod, add, config, expected)) in steps.into_iter().enumerate() {
-        if add {
-            pod.add(PLUGIN, "net1", config)?;
-        } else {
-            pod.del(PLUGIN, "net1", config)?;
-        }
-        check(vlans(&node, "eth1")? == expected, format!("step {at}: {}", vlans(&node, "eth1")?))?;
-    }
-    Ok(())
 }
 
 fn a_trunk_changes_while_its_user_runs() -> Outcome {
@@ -1028,118 +908,6 @@ fn the_result_lists_everything() -> Outcome {
     let chained = node.cni(PLUGIN, "ADD", &second.call("net1", &wanted).with("prevResult", before))?;
     check(chained["interfaces"].as_array().unwrap().len() == 4, chained.to_string())?;
     check(chained["interfaces"][0]["name"] == "lo", chained.to_string())
-}
-
-fn mtu(node: &Node, link: &str) -> Result<Value, Stop> {
-    Ok(node.link(link)?.unwrap()["mtu"].clone())
-}
-
-/// A node whose eth1 has jumbo frames.
-fn jumbo() -> Result<Node, Stop> {
-    let node = node()?;
-    node.ip("link set dev wire mtu 9000")?;
-    node.ip("link set dev eth1 mtu 9000")?;
-    Ok(node)
-}
-
-fn mtus_agree_or_are_named() -> Outcome {
-    let node = jumbo()?;
-    let (a, b) = (node.pod("a")?, node.pod("b")?);
-    let jumbo = config(json!({"vlan": 10, "uplinks": [{"name": "eth1", "follow": true}]}));
-    let of = |result: &Value| -> Vec<u64> {
-        result["interfaces"].as_array().unwrap().iter().map(|i| i["mtu"].as_u64().unwrap()).collect()
-    };
-    // Nobody says one: the uplink's. The longest frame passes.
-    let result = a.add(PLUGIN, "net1", &jumbo)?;
-    check(of(&result) == [9000; 3], result.to_string())?;
-    let (p, wire) = (PacketSocket::open(&a, "net1")?, PacketSocket::open(&node, "wire")?);
-    let long = |tags: &[u8]| {
-        let mut frame = frame(mac(&result), tags);
-        frame.resize(14 + tags.len() + 9000, 0x55);
-        frame
-    };
-    p.send(&long(&[]))?;
-    sees(&wire, &long(&tag(10)), "a frame of 9000 bytes")?;
-    // A smaller one for a single port would make the bridge smaller for all: refused, and the bridge is as before.
-    let mut small = jumbo.clone();
-    small["mtu"] = json!(1500);
-    let small = &small;
-    refused(
-        b.add(PLUGIN, "net1", small),
-        124,
-        "bridge br0 has MTU 9000, but mtu of the configuration is 1500",
-    )?;
-    check(mtu(&node, "br0")? == 9000, "a refusal made the bridge smaller")?;
-    a.del(PLUGIN, "net1", &jumbo)?;
-    // On a bridge of the node's own with less than its uplink, long frames from outside would be lost.
-    node.ip("link add br0 type bridge vlan_filtering 1 vlan_default_pvid 0")?;
-    node.ip("link set dev eth1 master br0")?;
-    node.ip("link set dev br0 mtu 1500 up")?;
-    let says = "uplink eth1 has MTU 9000, but bridge br0 1500";
-    refused(a.add(PLUGIN, "net1", &jumbo), 124, says)?;
-    refused(node.cni(PLUGIN, "STATUS", &a.call("net1", &jumbo)), 50, says)?;
-    // Unless it is said that the uplink has more, for what is not of the bridge.
-    let stated = config(json!({"vlan": 10, "uplinks": [{"name": "eth1", "follow": true, "mtu": 9000}]}));
-    let result = a.add(PLUGIN, "net1", &stated)?;
-    check(of(&result) == [1500; 3], result.to_string())?;
-    let checked = || node.cni(PLUGIN, "CHECK", &a.call("net1", &stated).with("prevResult", result.clone()));
-    checked()?;
-    node.cni(PLUGIN, "STATUS", &a.call("net1", &stated))?;
-    node.ip("link set dev eth1 mtu 4000")?;
-    refused(checked(), 124, "uplink eth1 has MTU 4000, but its mtu in the configuration is 9000")?;
-    node.ip("link set dev eth1 mtu 9000")?;
-    a.del(PLUGIN, "net1", &stated)?;
-    check(mtu(&node, "br0")? == 1500, "the node's bridge has another MTU")?;
-    node.ip("link del br0")?;
-    // A bridge that is made with less than its uplink keeps that, whatever ports it has.
-    let mut stated = stated;
-    stated["mtu"] = json!(1500);
-    for pod in [&a, &b] {
-        let result = pod.add(PLUGIN, "net1", &stated)?;
-        check(of(&result) == [1500; 3], result.to_string())?;
-        check(mtu(&node, "br0")? == 1500, format!("the bridge has {}", mtu(&node, "br0")?))?;
-    }
-    for pod in [&a, &b] {
-        check(mtu(&node, "br0")? == 1500, format!("the bridge has {}", mtu(&node, "br0")?))?;
-        pod.del(PLUGIN, "net1", &stated)?;
-    }
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
-}
-
-fn check_sees_an_mtu_that_does_not_agree() -> Outcome {
-    let node = jumbo()?;
-    // Results have an MTU since CNI 1.1.0; without, they have to agree.
-    for (version, port_says, bridge_says) in [
-        ("1.1.0", "MTU of port", "MTU of bridge br0 is 4000, but 9000 was promised"),
-        (
-            "1.0.0",
-            "uplink eth1 has MTU 9000, but bridge br0 4000",
-            "uplink eth1 has MTU 9000, but bridge br0 4000",
-        ),
-    ] {
-        let pod = node.pod("pod")?;
-        let config =
-            config(json!({"cniVersion": version, "vlan": 10, "uplinks": [{"name": "eth1", "follow": true}]}));
-        let result = pod.add(PLUGIN, "net1", &config)?;
-        let port = port(&result);
-        let run = || node.cni(PLUGIN, "CHECK", &pod.call("net1", &config).with("prevResult", result.clone()));
-        run()?;
-        let code = if version == "1.1.0" { 110 } else { 124 };
-        for (link, mtu, code, says) in [
-            ("eth1", 9500, 124, "uplink eth1 has MTU 9500, but bridge br0 9000"),
-            // The bridge goes along with its smallest port.
-            ("eth1", 4000, code, if version == "1.1.0" { bridge_says } else { "bridge br0 4000" }),
-            (&port, 4000, code, port_says),
-            ("br0", 4000, code, bridge_says),
-        ] {
-            node.ip(&format!("link set dev {link} mtu {mtu}"))?;
-            refused(run(), code, says).map_err(|stop| Stop::Failed(format!("{link} {mtu}: {stop:?}")))?;
-            node.ip(&format!("link set dev {link} mtu 9000"))?;
-            run().map_err(|error| Stop::Failed(format!("{link} back from {mtu}: {error}")))?;
-        }
-        pod.del(PLUGIN, "net1", &config)?;
-    }
-    Ok(())
 }
 
 fn many_at_once() -> Outcome {

@@ -100,24 +100,24 @@ impl Attaching<'_> {
         let mut record = PortRecord {
             attachment: call.tag.clone(),
             bridge: config.bridge.clone(),
-            vlans: None,
+            vlans: self.vlans.as_ref().map(Into::into),
             uplinks: Vec::new(),
             legs: Vec::new(),
             guard: guard::wanted(config, mac, &[]),
             masquerade: Vec::new(),
         };
         let mut adds = Vec::new();
-        if let Some(vlans) = &self.vlans {
-            let others = store.others(&config.bridge, &self.name)?;
-            let in_bridge: Vec<_> = uplinks.iter().filter(|link| link.master.is_some()).cloned().collect();
-            let observed = uplink::observed(&call.host, &in_bridge)?;
-            for (wanted, link) in config.uplinks.iter().zip(&uplinks) {
-                let have = observed.get(&link.index).cloned().unwrap_or_default();
-                let (add, entry) = uplink::join(wanted, vlans, &have, &others, ours)?;
-                adds.push((link, add));
-                record.uplinks.push(entry);
-            }
-            record.vlans = Some(vlans.into());
+        let carried = self.vlans.clone().unwrap_or_default();
+        let others = store.others(&config.bridge, &self.name)?;
+        for (wanted, link) in config.uplinks.iter().zip(&uplinks) {
+            let have = match &self.vlans {
+                Some(_) if link.master.is_some() => call.host.bridge_vlans(link.index)?,
+                // Not to be asked where nobody speaks of VLANs: the kernel may know none.
+                _ => BridgeVlans::default(),
+            };
+            let (add, entry) = uplink::join(wanted, &carried, &have, &others, ours)?;
+            adds.push((link, add));
+            record.uplinks.push(entry);
         }
         store.write(&self.name, &record)?;
         let made = self.build(bridge, &uplinks, (mac, mtu), &mut record, &adds);

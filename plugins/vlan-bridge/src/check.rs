@@ -6,7 +6,7 @@ use netplumb::{BridgeVlans, Link, Nftables, RuleState};
 use crate::bridge::Bridge;
 use crate::call::Call;
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::{Config, Error, Uplink, add, leg, masquerade, mtu};
+use crate::{Config, Error, Uplink, add, leg, masquerade, mtu, uplink};
 
 /// Verifies the attachment: the pod's interface, the port and what it carries, the bridge, uplinks, guard, the
 /// node's legs, addresses and routes, and the IPAM plugin's lease.
@@ -34,8 +34,8 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     mtus(&call, &bridge, &port, promised)?;
     if let Some(vlans) = &record.vlans {
         carried(&call, &bridge, &port, &BridgeVlans::from(vlans))?;
-        uplinks(&call, &bridge, &record)?;
     }
+    uplinks(&call, &bridge, &record)?;
     if let Some(guard) = &record.guard {
         let state = Nftables::open_current()?.guard_state(&guard.of_port(&name))?;
         same("the spoof check of the port", shown(state), "in place")?;
@@ -148,20 +148,31 @@ fn carried(call: &Call<'_>, bridge: &Bridge, port: &Link, wanted: &BridgeVlans) 
     Err(Error::Carries { port, have: have.to_string(), wanted: wanted.to_string() })
 }
 
-/// What the uplinks carry for the port.
+/// That the uplinks are in the bridge, and what they carry for the port.
 fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), Error> {
-    for uplink in &record.uplinks {
-        let name = &uplink.name;
+    let stated = &call.request.config.uplinks;
+    for recorded in &record.uplinks {
+        let name = &recorded.name;
         let link = call.host.link_by_name(name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
         same(&format!("the bridge of uplink {name}"), link.master.unwrap_or(0), bridge.index)?;
-        let wanted = if uplink.follow { record.all_vlans() } else { uplink.fixed.clone() };
-        let lost = wanted.without(&call.host.bridge_vlans(link.index)?.all());
-        if !lost.is_empty() {
-            return Err(Error::UplinkLacks { uplink: name.clone(), vlans: lost.to_string() });
+        let Some(port) = record.vlans.as_ref().map(BridgeVlans::from) else { continue };
+        let Some(stated) = stated.iter().find(|uplink| uplink.name == *name) else { continue };
+        let have = call.host.bridge_vlans(link.index)?;
+        let (missing, otherwise) = uplink::lacks(stated, &port, recorded, &have);
+        if !missing.is_empty() {
+            return Err(Error::UplinkLacks { uplink: name.clone(), vlans: missing.to_string() });
+        }
+        if !otherwise.is_empty() {
+            return Err(Error::UplinkCarries {
+                uplink: name.clone(),
+                have: have.to_string(),
+                vlans: otherwise.to_string(),
+                wanted: uplink::needed(stated, &port).to_string(),
+            });
         }
         // The record of a change that came to its end claims no more than the port carries.
-        let left = uplink.added.without(&record.all_vlans());
-        if uplink.follow && !left.is_empty() {
+        let left = recorded.added.without(&record.all_vlans());
+        if stated.follow && !left.is_empty() {
             return Err(Error::TrunkCutOff { uplink: name.clone(), vlans: left.to_string() });
         }
     }

@@ -249,6 +249,9 @@ impl Config {
             if *name == self.bridge {
                 return Err(Error::UplinkIsBridge(name.clone()));
             }
+            if vlans.is_none() && (!uplink.tagged.is_empty() || uplink.untagged.is_some()) {
+                return Err(Error::UplinkVlansAlone(name.clone()));
+            }
         }
         Ok(())
     }
@@ -308,6 +311,7 @@ mod tests {
             (r#"{"uplinks": [{"name": "e", "untagged": 10, "tagged": "10"}]}"#, "both tagged and untagged"),
             (r#"{"uplinks": [{"name": "e"}, {"name": "e"}]}"#, "listed twice"),
             (r#"{"uplinks": [{"name": "cni0"}]}"#, "bridge itself"),
+            (r#"{"uplinks": [{"name": "e", "tagged": "10"}]}"#, "give vlan or trunk"),
             (r#"{"uplinks": [{"name": "e", "vlans": "10"}]}"#, "unknown field `vlans`"),
             (r#"{"vrrp": [1]}"#, "macspoofchk"),
             (r#"{"vrrp": [0], "macspoofchk": true}"#, "VRRP"),

@@ -99,6 +99,9 @@ pub enum Error {
     /// `follow` and a list.
     #[error("uplink {0} has follow: true and VLANs of its own: leave one of them out")]
     FollowAndVlans(IfName),
+    /// VLANs of an uplink, none of the port.
+    #[error("uplink {0} has VLANs, and the port has none, so nothing sorts by them: give vlan or trunk")]
+    UplinkVlansAlone(IfName),
     /// A VLAN in both lists.
     #[error("uplink {uplink} carries VLAN {vlan} both tagged and untagged: choose one")]
     TaggedAndUntagged {
@@ -252,7 +255,9 @@ pub enum Error {
         address: String,
     },
     /// The uplink carries a VLAN in another way.
-    #[error("uplink {uplink} carries {have}; {wanted} would change how the node's own frames leave")]
+    #[error(
+        "uplink {uplink} carries {have}; {wanted} would change how frames of the node, or of other ports, come and go there"
+    )]
     UplinkVlans {
         /// The uplink.
         uplink: IfName,
@@ -360,6 +365,21 @@ pub enum Error {
         /// What it lacks.
         vlans: String,
     },
+    /// CHECK: an uplink carries VLANs in another way.
+    #[error(
+        "uplink {uplink} carries {have}, so VLAN {vlans} does not come and go there as {wanted} was promised: set it right \
+         with 'bridge vlan add', or delete the pods that use it, so that they are attached anew"
+    )]
+    UplinkCarries {
+        /// The uplink.
+        uplink: IfName,
+        /// What it carries.
+        have: String,
+        /// Which are other than promised.
+        vlans: String,
+        /// What was promised.
+        wanted: String,
+    },
     /// CHECK: the trunk's last change did not come to its end.
     #[error(
         "the last change of the trunk was cut off before VLAN {vlans} was taken off uplink {uplink}: run 'vlan-bridge \
@@ -455,6 +475,7 @@ impl PluginError for Error {
             | Self::NoAddressToAllow
             | Self::LegWithoutVlan
             | Self::FollowAndVlans(_)
+            | Self::UplinkVlansAlone(_)
             | Self::TaggedAndUntagged { .. }
             | Self::UplinkTwice(_)
             | Self::UplinkIsBridge(_)
@@ -488,6 +509,7 @@ impl PluginError for Error {
             Self::Mismatch { .. }
             | Self::Carries { .. }
             | Self::UplinkLacks { .. }
+            | Self::UplinkCarries { .. }
             | Self::TrunkCutOff { .. }
             | Self::Pod(_) => code::MISMATCH,
             Self::Unavailable(_) => Code::NOT_AVAILABLE,

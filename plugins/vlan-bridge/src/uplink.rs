@@ -1,7 +1,5 @@
 //! Uplinks: the node's links that carry VLANs of the bridge outwards.
 
-use std::collections::BTreeMap;
-
 use net_types::{IfName, VlanSet};
 use netplumb::{BridgeMember, BridgeVlans, Link, Netlink};
 
@@ -51,7 +49,7 @@ fn find_one(host: &Netlink, bridge: Option<&Bridge>, config: &Config, name: &IfN
 }
 
 /// What an uplink must carry for a port.
-fn needed(uplink: &Uplink, port: &BridgeVlans) -> BridgeVlans {
+pub(crate) fn needed(uplink: &Uplink, port: &BridgeVlans) -> BridgeVlans {
     if uplink.follow {
         return BridgeVlans { tagged: port.all(), ..BridgeVlans::default() };
     }
@@ -65,7 +63,7 @@ fn needed(uplink: &Uplink, port: &BridgeVlans) -> BridgeVlans {
 /// What has to be done to an uplink for a new port, and what the port's record says of it: pure.
 ///
 /// # Errors
-/// It carries one of the VLANs in another way, and the bridge is not ours to change that.
+/// It carries one of the VLANs in another way, and the bridge is not ours to change that, or other ports need it so.
 pub(crate) fn join(
     uplink: &Uplink,
     port: &BridgeVlans,
@@ -76,10 +74,15 @@ pub(crate) fn join(
     let needed = needed(uplink, port);
     let name = &uplink.name;
     if !uplink.follow {
-        let conflict = needed.tagged.intersection(&observed.untagged);
-        let conflict = conflict.union(&needed.untagged.intersection(&observed.tagged));
-        let other_pvid = needed.pvid.is_some() && observed.pvid.is_some() && observed.pvid != needed.pvid;
-        if !ours && (!conflict.is_empty() || other_pvid) {
+        let mut conflict = needed.tagged.intersection(&observed.untagged);
+        conflict = conflict.union(&needed.untagged.intersection(&observed.tagged));
+        if let (Some(other), Some(own)) = (observed.pvid, needed.pvid)
+            && other != own
+        {
+            conflict.insert(other);
+        }
+        let disturbed = if ours { conflict.intersection(&needed_by(others, name)) } else { conflict };
+        if !disturbed.is_empty() {
             return Err(Error::UplinkVlans {
                 uplink: name.clone(),
                 have: observed.to_string(),
@@ -90,11 +93,14 @@ pub(crate) fn join(
     let add = if uplink.follow {
         BridgeVlans { tagged: needed.tagged.without(&observed.all()), ..BridgeVlans::default() }
     } else {
-        BridgeVlans {
-            tagged: needed.tagged.without(&observed.tagged),
-            untagged: needed.untagged.without(&observed.untagged),
-            pvid: needed.pvid.filter(|&pvid| !observed.untagged.contains(pvid)),
-        }
+        let untagged = if observed.pvid == needed.pvid {
+            needed.untagged.without(&observed.untagged)
+        } else {
+            needed.untagged.clone()
+        };
+        // Told again how it leaves, a VLAN would lose the mark.
+        let pvid = needed.pvid.filter(|&pvid| untagged.contains(pvid));
+        BridgeVlans { tagged: needed.tagged.without(&observed.tagged), untagged, pvid }
     };
     let before = added_by(others, name);
     let added = add.all().without(&observed.all()).union(&needed.all().intersection(&before));
@@ -115,6 +121,36 @@ pub(crate) fn leave(record: &RecordedUplink, others: &[PortRecord], members: &Vl
 fn of<'a>(others: &'a [PortRecord], name: &IfName) -> impl Iterator<Item = &'a RecordedUplink> {
     let name = name.clone();
     others.iter().flat_map(|record| &record.uplinks).filter(move |uplink| uplink.name == name)
+}
+
+/// The VLANs that other ports need on an uplink.
+fn needed_by(others: &[PortRecord], name: &IfName) -> VlanSet {
+    let of_one = |record: &PortRecord, uplink: &RecordedUplink| {
+        if uplink.follow { record.all_vlans() } else { uplink.fixed.clone() }
+    };
+    let needs = |record: &PortRecord| {
+        record.uplinks.iter().find(|uplink| uplink.name == *name).map(|uplink| of_one(record, uplink))
+    };
+    others.iter().filter_map(needs).fold(VlanSet::EMPTY, |all, one| all.union(&one))
+}
+
+/// What an uplink lacks of what a port needs, and what it carries in another way: pure.
+pub(crate) fn lacks(
+    uplink: &Uplink,
+    port: &BridgeVlans,
+    record: &RecordedUplink,
+    observed: &BridgeVlans,
+) -> (VlanSet, VlanSet) {
+    let needed = needed(uplink, port);
+    let missing = needed.all().without(&observed.all());
+    // One that follows may carry a VLAN in the way in which it did before, which is the node's business.
+    let tagged = if uplink.follow { needed.tagged.intersection(&record.added) } else { needed.tagged };
+    let mut otherwise = tagged.intersection(&observed.untagged);
+    otherwise = otherwise.union(&needed.untagged.intersection(&observed.tagged));
+    if let Some(pvid) = needed.pvid.filter(|_| observed.pvid != needed.pvid) {
+        otherwise.insert(pvid);
+    }
+    (missing, otherwise)
 }
 
 fn added_by(others: &[PortRecord], name: &IfName) -> VlanSet {
@@ -154,11 +190,6 @@ pub(crate) fn release(
     Ok(())
 }
 
-/// What an uplink carries now.
-pub(crate) fn observed(host: &Netlink, links: &[Link]) -> Result<BTreeMap<u32, BridgeVlans>, Error> {
-    links.iter().map(|link| Ok((link.index, host.bridge_vlans(link.index)?))).collect()
-}
-
 /// Puts on an uplink what a port needs.
 pub(crate) fn apply(host: &Netlink, link: &Link, add: &BridgeVlans) -> Result<(), Error> {
     let change = Change { remove: VlanSet::EMPTY, add: add.clone() };
@@ -167,6 +198,8 @@ pub(crate) fn apply(host: &Netlink, link: &Link, add: &BridgeVlans) -> Result<()
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use proptest::prelude::*;
 
     use super::*;
