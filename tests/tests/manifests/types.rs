@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     tests![
         every_manifest_is_read_by_its_type,
         a_field_that_no_type_has_is_found,
+        the_image_is_the_one_of_this_version,
         mistakes_in_a_machine_are_found
     ]
 }
@@ -37,6 +38,22 @@ fn every_manifest_is_read_by_its_type() -> Outcome {
             check(&document).map_err(|what| Stop::Failed(format!("{}: {what}", path.display())))?;
         }
     }
+    Ok(())
+}
+
+/// What `make image` calls it: a node that has imported the archive asks no registry.
+fn the_image_is_the_one_of_this_version() -> Outcome {
+    let mut files = Vec::new();
+    collect(&install(), &mut files)?;
+    let mut found = 0;
+    for path in files {
+        let text = fs::read_to_string(&path)?;
+        for image in text.lines().filter_map(|line| line.trim().strip_prefix("image: ")) {
+            assert_eq!(image, concat!("localhost/k8slan:", env!("CARGO_PKG_VERSION")), "{}", path.display());
+            found += 1;
+        }
+    }
+    assert!(found >= 9, "only {found} images are found");
     Ok(())
 }
 

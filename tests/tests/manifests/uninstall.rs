@@ -124,7 +124,10 @@ fn a_cluster_is_taken_off_with_the_folders_of_its_daemonset() -> Outcome {
     assert!(spec.get("affinity").is_none(), "{spec}");
     let job = cluster.applied("Job")?;
     crate::types::check(&job).map_err(Stop::Failed)?;
-    assert_eq!(job["spec"]["template"]["spec"]["containers"][0]["image"], IMAGE);
+    let pod = &job["spec"]["template"]["spec"];
+    assert_eq!(pod["containers"][0]["image"], IMAGE);
+    assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{pod}");
+    assert_eq!(pod["containers"][0]["securityContext"]["capabilities"], json!({"drop": ["ALL"]}), "{pod}");
     // Nodes before objects, and what the leader made while it cannot make it again; the Job's rights end with it.
     let order = [
         SET,
