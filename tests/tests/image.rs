@@ -209,6 +209,17 @@ fn containerd_runs_what_the_manifests_say() -> Outcome {
         text => Err(format!("the status is {text}")),
     })?;
 
+    // What a person runs in it, as the pages say.
+    for (id, command, says) in [
+        ("inspect", "k8slan-device-plugin inspect", "pod default/a"),
+        ("leases", "ipam-pool leases", ""),
+        ("trunks", "vlan-bridge trunk show", ""),
+    ] {
+        let words: Vec<&str> = command.split(' ').collect();
+        let said = runtime.ctr(&[&["tasks", "exec", "--exec-id", id, "node"], &words[..]].concat())?;
+        assert!(said.contains(says), "{command}: {said}");
+    }
+
     runtime.ctr(&["tasks", "kill", "--signal", "SIGTERM", "node"])?;
     eventually(SOON, || match runtime.ctr(&["tasks", "delete", "node"]) {
         Ok(_) => Ok(()),
