@@ -434,7 +434,8 @@ fn check_sees_every_change() -> Outcome {
 fn gc_frees_what_is_not_listed() -> Outcome {
     let node = node()?;
     let up = json!([{"name": "eth1", "follow": true}]);
-    let one = config(json!({"vlan": 10, "uplinks": up, "macspoofchk": true}));
+    let gateway = json!([{"vlan": 10, "address": "10.9.0.1/24"}]);
+    let one = config(json!({"vlan": 10, "uplinks": up, "macspoofchk": true, "gateway": gateway}));
     let mut other = config(json!({"vlan": 20, "uplinks": up, "host": true}));
     other["name"] = json!("other");
     let (a, b, c) = (node.pod("a")?, node.pod("b")?, node.pod("c")?);
@@ -454,9 +455,12 @@ fn gc_frees_what_is_not_listed() -> Outcome {
     check(node.link(&port(&gone))?.is_none(), "GC frees nothing")?;
     check(node.link(&port(&kept))?.is_some(), "GC frees what is listed")?;
     check(node.link(&port(&foreign))?.is_some(), "GC frees another network's")?;
+    check(node.ip("-br addr show dev br0.10")?.contains("10.9.0.1/24"), "the gateway went too early")?;
     gc(&one, Some(json!([])))?;
     check(vlans(&node, "eth1")? == "20", vlans(&node, "eth1")?)?;
     check(node.exec(&["nft", "list", "ruleset"])?.is_empty(), "guards are left")?;
+    check(node.link("br0.10")?.is_none(), "the gateway is left")?;
+    check(vlans(&node, "br0")? == "20", vlans(&node, "br0")?)?;
     check(node.link("br0.20")?.is_some(), "another network's leg is gone")?;
     gc(&other, Some(json!([])))?;
     check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))?;

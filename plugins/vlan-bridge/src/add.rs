@@ -295,16 +295,17 @@ impl Attaching<'_> {
         }
         let _lock = self.store.lock(&config.bridge)?;
         let others = self.store.others(&config.bridge, &self.name)?;
-        let legs = wanted
+        let (legs, replaced): (Vec<_>, Vec<_>) = wanted
             .iter()
             .map(|leg| leg::plan(&call.host, &made.bridge, leg, &others, config.force_address))
-            .collect::<Result<Vec<_>, _>>()?;
+            .collect::<Result<_, _>>()?;
         if let Some(mut record) = self.store.read(&self.name)? {
             record.legs.clone_from(&legs);
             self.store.write(&self.name, &record)?;
         }
-        for leg in &legs {
-            leg::ensure(&call.host, &made.bridge, leg)?;
+        made.bridge.keep_address(&call.host)?;
+        for (leg, replaced) in legs.iter().zip(&replaced) {
+            leg::ensure(&call.host, &made.bridge, leg, replaced)?;
         }
         let forward = |v4: bool| legs.iter().any(|leg| leg.address.is_some_and(|a| a.is_ipv4() == v4));
         let node = Netns::current()?;

@@ -108,6 +108,17 @@ impl Bridge {
         Ok(bridge)
     }
 
+    /// Has the bridge keep its address, before pods learn it as the node's. One that nobody gave an address takes the
+    /// smallest of its ports', which changes as they come and go.
+    pub(crate) fn keep_address(&self, host: &Netlink) -> Result<(), Error> {
+        // One that this plugin made was told at once.
+        if self.is_ours() {
+            return Ok(());
+        }
+        let mac = host.link_by_index(self.index)?.and_then(|link| link.mac);
+        Ok(host.set_link(self.index, &LinkChange { mac, ..LinkChange::default() })?)
+    }
+
     /// Verifies that an existing bridge is what the configuration needs; a bridge that an ADD left half
     /// made is finished.
     pub(crate) fn suits(&self, host: &Netlink, config: &Config, vlans: bool) -> Result<(), Error> {

@@ -48,8 +48,8 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         same(&format!("promiscuous mode of bridge {}", bridge.name), bridge.link.promisc, true)?;
     }
     for recorded in &record.legs {
-        let standing = if leg::stands(&call.host, recorded)? { "there" } else { "missing" };
-        same(&leg::shown(&recorded.link, recorded.address), standing, "there")?;
+        let state = leg::state(&call.host, &bridge, recorded)?;
+        same(&leg::shown(&recorded.link, recorded.address), state, "there")?;
     }
     if let Some(mac) = link.mac {
         let mut own = own(promised, ifname.as_str());

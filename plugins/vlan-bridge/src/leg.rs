@@ -29,25 +29,28 @@ pub(crate) fn wanted(config: &Config, vlans: Option<&BridgeVlans>, gateways: &[I
     legs
 }
 
-/// Decides which link a leg is, and whether its address is there already.
+/// Decides which link a leg is, whether its address is there already, and which it takes the place of.
 pub(crate) fn plan(
     host: &Netlink,
     bridge: &Bridge,
     leg: &Leg,
     others: &[PortRecord],
     force: bool,
-) -> Result<RecordedLeg, Error> {
+) -> Result<(RecordedLeg, Vec<IpNetwork>), Error> {
     // The bridge itself is the node's leg in the VLAN that it has without a tag.
-    let vlan = match leg.vlan {
+    let own = match leg.vlan {
         // Not to be asked where nobody speaks of VLANs: the kernel may know none.
-        None => None,
-        Some(id) => (host.bridge_vlans(bridge.index)?.pvid != Some(id)).then_some(id),
+        None => BridgeVlans::default(),
+        Some(_) => host.bridge_vlans(bridge.index)?,
     };
+    let vlan = leg.vlan.filter(|&id| own.pvid != Some(id));
     let link = match vlan {
         None => bridge.name.clone(),
         Some(vlan) => format!("{}.{vlan}", bridge.name).parse().map_err(Error::LegName)?,
     };
-    let mut record = RecordedLeg { link, vlan, address: leg.address, added: false };
+    let mut record = RecordedLeg { link, vlan, address: leg.address, added: false, joined: false };
+    let before = others.iter().flat_map(|record| &record.legs).filter(|leg| leg.link == record.link);
+    record.joined = vlan.is_some_and(|id| !own.all().contains(id)) || before.clone().any(|leg| leg.joined);
     let existing = host.link_by_name(&record.link)?;
     if let (Some(vlan), Some(existing)) = (vlan, &existing) {
         let fits = matches!(&existing.kind, LinkKind::Vlan(info) if info.id == vlan.get());
@@ -55,40 +58,46 @@ pub(crate) fn plan(
             return Err(Error::LegTaken { link: record.link, bridge: bridge.name.clone(), vlan });
         }
     }
-    let Some(address) = leg.address else { return Ok(record) };
+    let Some(address) = leg.address else { return Ok((record, Vec::new())) };
     let have = match &existing {
         Some(link) => host.addresses(Some(link.index))?,
         None => Vec::new(),
     };
-    let before = others.iter().flat_map(|record| &record.legs);
-    let by_us = |address: IpNetwork| {
-        before.clone().any(|leg| leg.link == record.link && leg.address == Some(address) && leg.added)
-    };
+    let by_us = |address: IpNetwork| before.clone().any(|leg| leg.address == Some(address) && leg.added);
     if have.iter().any(|a| a.address == address) {
         record.added = by_us(address);
-        return Ok(record);
+        return Ok((record, Vec::new()));
     }
-    let other = have.iter().find(|a| {
-        a.address.is_ipv4() == address.is_ipv4()
-            && (a.address.is_ipv4() || a.address.contains(address.ip()) || address.contains(a.address.ip()))
-            && a.scope != 253
-    });
+    let others: Vec<IpNetwork> = have
+        .iter()
+        .filter(|a| {
+            a.address.is_ipv4() == address.is_ipv4()
+                && (a.address.is_ipv4()
+                    || a.address.contains(address.ip())
+                    || address.contains(a.address.ip()))
+                && a.scope != 253
+        })
+        .map(|a| a.address)
+        .collect();
     // Only what this plugin put there may be replaced: any other is the node's own.
-    if let Some(other) = other
-        && !(force && by_us(other.address))
-    {
+    if let Some(other) = others.iter().find(|&&other| !(force && by_us(other))) {
         return Err(Error::OtherAddress {
             link: record.link,
-            have: other.address.to_string(),
+            have: other.to_string(),
             wanted: address.to_string(),
         });
     }
     record.added = true;
-    Ok(record)
+    Ok((record, others))
 }
 
-/// Makes a planned leg.
-pub(crate) fn ensure(host: &Netlink, bridge: &Bridge, leg: &RecordedLeg) -> Result<(), Error> {
+/// Makes a planned leg, in the place of the addresses that it replaces.
+pub(crate) fn ensure(
+    host: &Netlink,
+    bridge: &Bridge,
+    leg: &RecordedLeg,
+    replaced: &[IpNetwork],
+) -> Result<(), Error> {
     let index = match (host.link_by_name(&leg.link)?, leg.vlan) {
         (Some(link), vlan) => {
             if vlan.is_some() && is_ours(&link) && (link.alias.is_none() || !link.up) {
@@ -114,6 +123,9 @@ pub(crate) fn ensure(host: &Netlink, bridge: &Bridge, leg: &RecordedLeg) -> Resu
         }
         (None, None) => return Err(Error::BridgeAppeared(leg.link.clone())),
     };
+    for &address in replaced {
+        delete_address(host, index, address)?;
+    }
     if let Some(address) = leg.address.filter(|_| leg.added) {
         let mut new = NewAddress::new(address);
         new.nodad = true;
@@ -123,6 +135,13 @@ pub(crate) fn ensure(host: &Netlink, bridge: &Bridge, leg: &RecordedLeg) -> Resu
         }
     }
     Ok(())
+}
+
+fn delete_address(host: &Netlink, link: u32, address: IpNetwork) -> Result<(), Error> {
+    match host.delete_address(link, address) {
+        Err(error) if error.is_not_found() => Ok(()),
+        done => Ok(done?),
+    }
 }
 
 fn finish(host: &Netlink, index: u32, name: &IfName) -> Result<(), Error> {
@@ -141,30 +160,40 @@ pub(crate) fn release(
     for leg in &record.legs {
         let of_others =
             || others.iter().flat_map(|record| &record.legs).filter(|other| other.link == leg.link);
-        let Some(link) = host.link_by_name(&leg.link)? else { continue };
-        if let Some(address) = leg.address.filter(|_| leg.added)
+        let last = of_others().next().is_none();
+        let link = host.link_by_name(&leg.link)?;
+        if let Some(link) = &link
+            && let Some(address) = leg.address.filter(|_| leg.added)
             && !of_others().any(|other| other.address == Some(address))
         {
-            match host.delete_address(link.index, address) {
-                Err(error) if error.is_not_found() => {}
-                done => done?,
-            }
+            delete_address(host, link.index, address)?;
         }
-        if let Some(vlan) = leg.vlan.filter(|_| is_ours(&link) && of_others().next().is_none()) {
+        let Some(vlan) = leg.vlan.filter(|_| last) else { continue };
+        if let Some(link) = link.filter(is_ours) {
             host.delete_link(link.index)?;
+        }
+        // Also where the device is gone already: a kill may have come in between.
+        if leg.joined {
             host.remove_bridge_vlans(BridgeMember::Bridge(bridge.index), &VlanSet::from(vlan))?;
         }
     }
     Ok(())
 }
 
-/// Whether a leg is as its record says.
-pub(crate) fn stands(host: &Netlink, leg: &RecordedLeg) -> Result<bool, Error> {
-    let Some(link) = host.link_by_name(&leg.link)?.filter(|link| link.up) else { return Ok(false) };
-    match leg.address {
-        None => Ok(true),
-        Some(address) => Ok(host.addresses(Some(link.index))?.iter().any(|a| a.address == address)),
+/// How a leg is: `there` if it is as its record says.
+pub(crate) fn state(host: &Netlink, bridge: &Bridge, leg: &RecordedLeg) -> Result<&'static str, Error> {
+    let Some(link) = host.link_by_name(&leg.link)? else { return Ok("missing") };
+    if !link.up {
+        return Ok("down");
     }
+    if let Some(vlan) = leg.vlan
+        && !host.bridge_vlans(bridge.index)?.tagged.contains(vlan)
+    {
+        return Ok("cut off, as the bridge itself does not carry the VLAN");
+    }
+    let Some(address) = leg.address else { return Ok("there") };
+    let there = host.addresses(Some(link.index))?.iter().any(|a| a.address == address);
+    Ok(if there { "there" } else { "missing" })
 }
 
 /// The name of the bridge itself or of the device in a VLAN, for messages.

@@ -87,6 +87,9 @@ pub struct RecordedLeg {
     /// This plugin put the address there.
     #[serde(default)]
     pub added: bool,
+    /// This plugin made the bridge itself carry the VLAN.
+    #[serde(default)]
+    pub joined: bool,
 }
 
 /// [`PortGuard`] in a file.

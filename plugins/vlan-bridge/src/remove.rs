@@ -90,8 +90,9 @@ pub(crate) fn take_away(
     if let (Some(record), Some(bridge)) = (&record, &bridge) {
         let others = store.others(&record.bridge, port)?;
         let index = link.as_ref().map(|link| link.index);
-        errors.extend(uplink::release(host, bridge, record, index, &others).err());
+        // First the legs: a VLAN that the bridge itself carries is in use.
         errors.extend(leg::release(host, bridge, record, &others).err());
+        errors.extend(uplink::release(host, bridge, record, index, &others).err());
     }
     if let Some(link) = &link {
         errors.extend(host.delete_link(link.index).err().map(Error::from));
