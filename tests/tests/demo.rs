@@ -1,18 +1,21 @@
-//! `make demo` shows what it promises, and takes everything away, also when it is interrupted.
+//! What README.md lets people run on one machine: `make demo`, which takes everything away, also when it is interrupted,
+//! and the tour by hand.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::symlink;
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use testnet::{Outcome, eventually, finish};
+use regex::Regex;
+use testnet::{Outcome, Stop, bin_dir, eventually, finish, finish_reading, workspace};
 
 fn main() -> ExitCode {
-    testnet::main(testnet::tests![the_whole_demo, interrupted, terminated])
+    testnet::main(testnet::tests![the_whole_demo, interrupted, terminated, the_tour_by_hand])
 }
 
 fn demo() -> Command {
@@ -42,6 +45,54 @@ fn the_whole_demo() -> Outcome {
     ] {
         assert!(text.contains(word), "{word:?} is not in:\n{text}");
     }
+    as_the_readme_shows_it(&text)
+}
+
+/// Line by line, but for what is different each time: process IDs, link-local addresses, times.
+fn as_the_readme_shows_it(text: &str) -> Outcome {
+    let readme = fs::read_to_string(workspace().join("README.md"))?;
+    let shown = readme.split("```\n").find(|block| block.starts_with("worker1, daemon"));
+    let shown = shown.ok_or_else(|| Stop::Failed("README.md shows no worker1".to_owned()))?;
+    let differs = Regex::new(r"daemon \d+|fe80::[0-9a-f:]+|[0-9.]+ ms")?;
+    let mut lines = text.lines().map(|line| differs.replace_all(line, "~"));
+    for line in shown.lines() {
+        let wanted = differs.replace_all(line, "~");
+        assert!(lines.any(|line| line == wanted), "{line:?} is not, or not there, in:\n{text}");
+    }
+    Ok(())
+}
+
+/// Its blocks one after the other, as somebody types them; the first one opens the shell that reads the others.
+fn the_tour_by_hand() -> Outcome {
+    let readme = fs::read_to_string(workspace().join("README.md"))?;
+    let tour = readme.split("## Five minutes, by hand\n").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let blocks: Vec<&str> = tour.unwrap_or_default().split("```\n").skip(1).step_by(2).collect();
+    assert_eq!(blocks.len(), 6, "{blocks:#?}");
+    let here = tempfile::tempdir()?;
+    symlink(bin_dir(), here.path().join("dist"))?;
+    symlink(workspace().join("nad-examples"), here.path().join("nad-examples"))?;
+    let script = blocks.join("sleep 1\n");
+    let output = finish_reading(Command::new("bash").arg("-eu").current_dir(here.path()), script.as_bytes())?;
+    let (said, log) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{said}{log}");
+    let mut rest = &*said;
+    for part in [
+        // The LAN and its records, the pod, the VXLAN device after it was deleted, for whom the LAN waits.
+        "\nvx2@",
+        r#""spoke":"pod1""#,
+        r#""message": "built, MTU 1426""#,
+        r#""interfaces":[{"name":"net1""#,
+        ": net1@if",
+        "\nvx2@",
+        "spoke pod1 is still used by container web",
+        "\nweb\n",
+    ] {
+        let at = rest.find(part);
+        assert!(at.is_some(), "{part:?} is not, or not there, in:\n{said}{log}");
+        rest = &rest[at.unwrap_or_default() + part.len()..];
+    }
+    assert_eq!(rest, "", "namespaces are left:\n{said}{log}");
+    assert!(log.contains("Ready: built, MTU 1426") && log.contains("gone lan="), "{log}");
     Ok(())
 }
 

@@ -4,8 +4,7 @@ use std::process::ExitStatus;
 
 use serde_json::Value;
 
-use crate::finish::finish_reading;
-use crate::{Place, bin_dir, program};
+use crate::{Place, bin_dir, finish_reading, program};
 
 /// The parameters of a call to a CNI plugin, as a runtime gives them (CNI specification 1.1.0, section 2).
 #[derive(Clone, Debug)]

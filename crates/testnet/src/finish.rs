@@ -24,7 +24,10 @@ pub fn finish(command: &mut Command) -> Result<Output, Error> {
 }
 
 /// The same with a text on stdin.
-pub(crate) fn finish_reading(command: &mut Command, input: &[u8]) -> Result<Output, Error> {
+///
+/// # Errors
+/// As [`finish`].
+pub fn finish_reading(command: &mut Command, input: &[u8]) -> Result<Output, Error> {
     command.stdin(Stdio::piped());
     finish_with(command, input, LIMIT)
 }

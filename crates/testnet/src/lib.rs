@@ -42,7 +42,7 @@ pub use bin::{bin_dir, program, workspace};
 pub use cni_call::{CniCall, CniError};
 pub use daemon::Daemon;
 pub use error::Error;
-pub use finish::finish;
+pub use finish::{finish, finish_reading};
 pub use isolate::isolated;
 pub use needs::{needs, needs_link_kind};
 pub use node::Node;
