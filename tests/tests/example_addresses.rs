@@ -55,7 +55,7 @@ fn what_kube_dc_keeps_is_handed_out_to_nobody_else() -> Outcome {
         files.pools_to(&node)?;
         for (network, address, says) in [
             (&public, "168.119.17.49", "gateway"),
-            (&public, "168.119.17.50", "no node"),
+            (&public, "168.119.17.50", "in no node's part"),
             (&public, "168.119.17.51", "project-b/router-0"),
             (&public, "168.119.17.61", "shalb-demo/router-0"),
             (&public, "168.119.17.62", "eip/ssh-arti"),

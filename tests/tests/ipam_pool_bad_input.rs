@@ -312,11 +312,15 @@ fn in_a_store_from_a_newer_version() -> Outcome {
 /// The bytes of a store with another version in every copy of its first record.
 fn with_version(store: &[u8], version: u8) -> Option<Vec<u8>> {
     const TEXT: &[u8] = b"{\"version\":1,";
+    // Before a record's checksum: the lower and upper half of its length, flags, the key's length, the key (struct
+    // MDB_node of LMDB's mdb.c).
+    const NODE: usize = 8 + 1 + 8;
     let mut bytes = store.to_vec();
     let found: Vec<usize> =
         store.windows(TEXT.len()).enumerate().filter(|(_, at)| *at == TEXT).map(|(at, _)| at).collect();
     for at in &found {
-        let end = at + store.get(*at..)?.windows(2).position(|end| end == b"}}")? + 2;
+        let length = store.get(at - NODE..at - NODE + 4)?.try_into().ok().map(u32::from_le_bytes)?;
+        let end = at - 8 + usize::try_from(length).ok()?;
         bytes[at + TEXT.len() - 2] = b'0' + version;
         let sum =
             [b"m", bytes.get(*at..end)?].concat().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

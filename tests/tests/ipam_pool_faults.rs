@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Seek, SeekFrom, Write};
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -30,8 +30,9 @@ fn main() -> ExitCode {
     ])
 }
 
-const STORE: &str = "/run/k8slan/ipam/networks/net.mdb";
-const KEPT: &str = "/var/lib/k8slan/ipam/networks/net.mdb";
+const INDEX: &str = "/run/k8slan/ipam/networks/net.mdb";
+const JOURNAL: &str = "/run/k8slan/ipam/networks/net.journal";
+const KEPT: &str = "/var/lib/k8slan/ipam/networks/net.journal";
 
 /// How long processes compete: a minute in continuous integration, or what `K8SLAN_IPAM_SECONDS` says.
 fn competition() -> Duration {
@@ -74,7 +75,7 @@ fn leases(node: &Node) -> Result<BTreeMap<String, Vec<String>>, Stop> {
     let said = by_hand(node, "check")?;
     assert!(said.contains("are in order"), "{said}");
     let rows: Vec<Value> = serde_json::from_str(&by_hand(node, "leases --json")?)?;
-    let leased = rows.iter().filter(|row| row["state"] == "leased");
+    let leased = rows.iter().filter(|row| row["state"] == "leased" || row["state"] == "kept");
     Ok(leased
         .map(|row| {
             let holders = row["holders"].as_array().cloned().unwrap_or_default();
@@ -280,8 +281,10 @@ fn many_at_once_from_other_pid_namespaces() -> Outcome {
     compete(&under, "10.0.0.0/26")
 }
 
-/// A node that looks at copies of another one's store.
+/// A node that looks at copies of another one's store: file names and what is in them.
 struct Desk(Node);
+
+type Copy = Vec<(&'static str, Vec<u8>)>;
 
 impl Desk {
     fn new() -> Result<Self, Stop> {
@@ -289,12 +292,37 @@ impl Desk {
     }
 
     /// What `check` says about a copy.
-    fn says(&self, copy: &[u8]) -> Result<String, Stop> {
-        self.0.write(STORE, copy)?;
-        self.0.exec(&["chmod", "0600", STORE])?;
+    fn says(&self, copy: &Copy) -> Result<String, Stop> {
+        let _ = self.0.run(|| (fs::remove_dir_all("/run/k8slan"), fs::remove_dir_all("/var/lib/k8slan")));
+        for (file, bytes) in copy {
+            self.0.write(file, bytes)?;
+            self.0.exec(&["chmod", "0600", file])?;
+        }
+        self.0.exec(&["sh", "-c", "chmod -R go= /run/k8slan /var/lib/k8slan 2>/dev/null || true"])?;
         let said = self.0.output(&[program("ipam-pool").to_str().unwrap_or_default(), "check"])?;
         Ok(String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned())
     }
+}
+
+/// Copies files as `cp` would, with a pause after each piece: on a slow disk or a long way.
+fn copy_slowly(files: &[&'static str], pause: Duration) -> Result<Copy, Stop> {
+    let mut copy = Copy::new();
+    for name in files {
+        let mut file = match fs::File::open(name) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => continue,
+            file => file?,
+        };
+        let (mut bytes, mut piece) = (Vec::new(), vec![0; 4096]);
+        loop {
+            match file.read(&mut piece)? {
+                0 => break,
+                len => bytes.extend_from_slice(&piece[..len]),
+            }
+            std::thread::sleep(pause);
+        }
+        copy.push((name, bytes));
+    }
+    Ok(copy)
 }
 
 /// Writer `i` attaches the containers `i * WRITER + 1`, `+ 2` and so on, one after the other.
@@ -332,36 +360,45 @@ fn a_copy_of_every_moment_opens() -> Outcome {
     let node = Node::new("n")?;
     let desk = Desk::new()?;
     let netns = node.pod("x")?.path().to_owned();
-    let config = config("10.0.0.0/16", "none");
+    let config = config("10.0.0.0/16", "pod");
     for number in 0..40 {
         node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?;
     }
     let deaths = everywhere(|name, number| {
         let victim = call(&netns, 1000, &config);
         let lives = died(node.cni("ipam-pool", "ADD", &killed_at(&victim, name, number)))?.is_some();
-        let said = desk.says(&node.run(|| fs::read(STORE))?)?;
-        assert!(said.contains("are in order"), "{said}");
+        for files in [&[INDEX, JOURNAL, KEPT][..], &[INDEX, KEPT], &[JOURNAL, KEPT], &[KEPT]] {
+            let copy = node.run(|| copy_slowly(files, Duration::ZERO))?;
+            let said = desk.says(&copy)?;
+            assert!(said.contains("are in order"), "{said}");
+        }
         node.cni("ipam-pool", "DEL", &victim)?;
+        if leases(&node)?.len() > 40 {
+            by_hand(&node, "release default/p1000")?;
+        }
         Ok(lives)
     })?;
     assert!(deaths > 4, "only {deaths} deaths: is the list of system calls right?");
     Ok(())
 }
 
-/// Beside 16 writers: a backup always is one moment's state. So is a plain copy, or it says that it is none: never
-/// does one pass that is a little of this and a little of that.
+/// Beside 16 writers, half of them sticky: a backup and every plain copy, however slow and in whatever order of its files,
+/// opens, is a state that was, and has all that was answered before it began.
 fn copies_beside_writers() -> Outcome {
     const WRITERS: u32 = 16;
+    /// An index alone, without its journal, is no copy of a store.
+    const ORDERS: &[&[&str]] = &[&[INDEX, JOURNAL, KEPT], &[KEPT, JOURNAL, INDEX], &[JOURNAL, INDEX, KEPT]];
     let node = Node::new("n")?;
     let desk = Desk::new()?;
     let netns = node.pod("x")?.path().to_owned();
-    let config = config("10.0.0.0/16", "none");
+    let configs = ["none", "pod"].map(|sticky| config("10.0.0.0/16", sticky));
     let done = AtomicBool::new(false);
     let answered: Vec<AtomicU32> = (0..=WRITERS).map(|_| AtomicU32::new(0)).collect();
     std::thread::scope(|scope| {
         let writers: Vec<_> = (1..=WRITERS)
             .map(|i| {
-                let (done, node, netns, config, answered) = (&done, &node, &netns, &config, &answered);
+                let (done, node, netns, answered) = (&done, &node, &netns, &answered);
+                let config = &configs[usize::from(i % 2 == 0)];
                 scope.spawn(move || -> Outcome {
                     for number in 1..WRITER {
                         if done.load(Ordering::Relaxed) {
@@ -385,31 +422,43 @@ fn copies_beside_writers() -> Outcome {
             }
             let end = Instant::now() + Duration::from_secs(6);
             let (mut copies, mut torn, mut backups) = (0, 0, 0);
-            while Instant::now() < end {
-                let before: Vec<u32> = answered.iter().map(|count| count.load(Ordering::Relaxed)).collect();
-                let rows: Vec<Value> = serde_json::from_str(&by_hand(&node, "backup /run/backup --json")?)?;
-                assert!(rows.iter().all(|row| row.get("problem").is_none()) && !rows.is_empty(), "{rows:?}");
-                let said = desk.says(&node.run(|| fs::read("/run/backup/run/networks/net.mdb"))?)?;
-                assert!(said.contains("are in order"), "{said}");
+            let holds = |before: &[u32]| -> Outcome {
                 let got = progress(&desk.0, WRITERS)?;
                 assert!(
-                    got.iter().zip(&before).all(|(got, before)| got >= before),
+                    got.iter().zip(before).all(|(got, before)| got >= before),
                     "{got:?} after {before:?}"
                 );
+                Ok(())
+            };
+            let answered =
+                || answered.iter().map(|count| count.load(Ordering::Relaxed)).collect::<Vec<u32>>();
+            while Instant::now() < end {
+                let before = answered();
+                let rows: Vec<Value> = serde_json::from_str(&by_hand(&node, "backup /run/backup --json")?)?;
+                assert!(rows.iter().all(|row| row.get("problem").is_none()) && !rows.is_empty(), "{rows:?}");
+                let (run, state) =
+                    ("/run/backup/run/networks/net.journal", "/run/backup/state/networks/net.journal");
+                let backup = node.run(|| copy_slowly(&[run, state], Duration::ZERO))?;
+                let name = |file| if file == run { JOURNAL } else { KEPT };
+                let backup = backup.into_iter().map(|(file, bytes)| (name(file), bytes)).collect();
+                let said = desk.says(&backup)?;
+                assert!(said.contains("are in order"), "{said}");
+                holds(&before)?;
                 backups += 1;
-                for _ in 0..4 {
-                    node.exec(&["cp", STORE, "/run/copy.mdb"])?;
-                    let said = desk.says(&node.run(|| fs::read("/run/copy.mdb"))?)?;
+                for (order, pause) in ORDERS.iter().zip([0, 0, 1]) {
+                    let before = answered();
+                    let copy = node.run(|| copy_slowly(order, Duration::from_millis(pause)))?;
+                    let said = desk.says(&copy)?;
+                    assert!(said.contains("are in order"), "{said}");
+                    holds(&before)?;
                     copies += 1;
-                    if said.contains("are in order") {
-                        progress(&desk.0, WRITERS)?;
-                    } else {
-                        assert!(said.contains("damaged"), "{said}");
-                        torn += 1;
-                    }
+                    // The index alone shows what would be without the journal.
+                    let alone: Copy = copy.into_iter().filter(|(name, _)| *name != JOURNAL).collect();
+                    torn += i32::from(!desk.says(&alone)?.contains("are in order"));
                 }
             }
-            eprintln!("{backups} backups are whole; {torn} of {copies} plain copies are not, and say so");
+            assert!(torn > 0, "no index was torn: this proves nothing");
+            eprintln!("{backups} backups and {copies} copies are whole, {torn} of them with a torn index");
             Ok(())
         })();
         drop(stop);
@@ -431,7 +480,7 @@ fn a_backup_restores_what_is_kept() -> Outcome {
     }
     node.cni("ipam-pool", "ADD", &call(&netns, 10, &ephemeral))?;
     let said = by_hand(&node, "backup /var/lib/backup")?;
-    assert!(said.contains("kept") && said.contains("/var/lib/backup/state/networks/net.mdb"), "{said}");
+    assert!(said.contains("kept") && said.contains("/var/lib/backup/state/networks/net.journal"), "{said}");
     // A new node, or a new disk.
     node.exec(&["rm", "-rf", "/var/lib/k8slan"])?;
     node.reboot()?;
@@ -455,12 +504,12 @@ fn a_backup_restores_what_is_kept() -> Outcome {
     }
     assert_eq!(leases(&node)?.len(), 5, "the ephemeral one is gone");
     // A copy that is none is not restored in silence.
-    let kept = node.run(|| fs::read("/var/lib/backup/state/networks/net.mdb"))?;
+    let kept = node.run(|| fs::read("/var/lib/backup/state/networks/net.journal"))?;
     let mut torn = kept.clone();
     for at in (0..kept.len()).filter(|at| kept[*at..].starts_with(b"default")) {
         torn[at] = b'D';
     }
-    node.run(|| fs::write("/var/lib/backup/state/networks/net.mdb", &torn))?;
+    node.run(|| fs::write("/var/lib/backup/state/networks/net.journal", &torn))?;
     node.exec(&["sh", "-e", "-c", "cp -r /var/lib/backup/state/. /var/lib/k8slan/ipam/"])?;
     assert!(by_hand(&node, "check").is_err(), "check reads what is kept as well");
     node.reboot()?;
@@ -484,11 +533,11 @@ fn damaged(
         given.push(address(&node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?));
     }
     node.run(|| -> std::io::Result<()> {
-        let mut file = fs::OpenOptions::new().write(true).read(true).open(STORE)?;
+        let mut file = fs::OpenOptions::new().write(true).read(true).open(INDEX)?;
         let len = file.metadata()?.len();
         damage(&mut file, len)
     })?;
-    let before = node.run(|| fs::read(STORE))?;
+    let before = node.run(|| (fs::read(INDEX), fs::read(JOURNAL)));
     match node.cni("ipam-pool", "ADD", &call(&netns, 1000, &config)) {
         Ok(result) => {
             // It may not have touched the damage; then what it did is right.
@@ -496,7 +545,16 @@ fn damaged(
             Ok(None)
         }
         Err(error) => {
-            assert_eq!(node.run(|| fs::read(STORE))?, before, "a damaged store was changed");
+            let (index, journal) = node.run(|| (fs::read(INDEX), fs::read(JOURNAL)));
+            assert_eq!((index?, journal?), (before.0?, before.1?), "a damaged store was changed");
+            // The error says what to do, and that helps.
+            assert!(error.text().contains("remove this file"), "{error}");
+            node.exec(&["rm", INDEX])?;
+            let held = leases(&node)?;
+            assert_eq!(held.len(), given.len());
+            assert!(
+                given.iter().all(|address| held.contains_key(address.split('/').next().unwrap_or_default()))
+            );
             Ok(Some(error))
         }
     }
@@ -537,14 +595,15 @@ fn a_page_that_leads_astray_gives_no_address_twice() -> Outcome {
     for number in 0..60 {
         held.insert(address(&node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?));
     }
-    let sound = node.run(|| fs::read(STORE))?;
+    let sound = node.run(|| fs::read(INDEX))?;
+    let journal = node.run(|| fs::read(JOURNAL))?;
     let (mut noticed, mut pair) = (0, 0);
     loop {
         let mut bytes = sound.clone();
         if !exchange(&mut bytes, pair).ok_or_else(|| Stop::Failed("not a tree of two levels".to_owned()))? {
             break;
         }
-        node.run(|| fs::write(STORE, &bytes))?;
+        node.run(|| fs::write(INDEX, &bytes).and_then(|()| fs::write(JOURNAL, &journal)))?;
         let said = node.output(&[program("ipam-pool").to_str().unwrap_or_default(), "check"])?;
         assert!(!said.status.success(), "pair {pair}: check sees nothing");
         let mut given = held.clone();
@@ -576,14 +635,14 @@ fn pages_that_lead_in_a_circle_are_read_once() -> Outcome {
     for number in 0..60 {
         node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?;
     }
-    let mut bytes = node.run(|| fs::read(STORE))?;
+    let mut bytes = node.run(|| fs::read(INDEX))?;
     let nodes = root(&bytes).ok_or_else(|| Stop::Failed("not a tree of two levels".to_owned()))?;
     // What follows the third page is the second one again.
     let pages: Vec<_> = nodes.iter().map(|&at| bytes[at..at + PAGE_NUMBER].to_vec()).collect();
     for (at, page) in nodes.iter().zip([1, 2, 0, 1]) {
         bytes[*at..at + PAGE_NUMBER].copy_from_slice(&pages[page]);
     }
-    node.run(|| fs::write(STORE, &bytes))?;
+    node.run(|| fs::write(INDEX, &bytes))?;
     let said = node.output(&["timeout", "20", &program("ipam-pool").to_string_lossy(), "check"])?;
     let text = String::from_utf8_lossy(&said.stderr).into_owned() + &String::from_utf8_lossy(&said.stdout);
     assert!(!said.status.success() && text.contains("damaged"), "{:?}: {text}", said.status);
@@ -635,11 +694,13 @@ fn a_cut_off_store_is_reported() -> Outcome {
 fn a_full_disk_loses_nothing() -> Outcome {
     let node = Node::new("n")?;
     let netns = node.pod("x")?.path().to_owned();
-    for (folder, sticky, file) in [("/run/k8slan/ipam", "none", STORE), ("/var/lib/k8slan/ipam", "pod", KEPT)]
+    for (folder, sticky, file, size) in
+        [("/run/k8slan/ipam", "none", INDEX, "640k"), ("/var/lib/k8slan/ipam", "pod", KEPT, "200k")]
     {
         let config = config("10.0.0.0/16", sticky);
         node.exec(&["mkdir", "-p", folder])?;
-        node.exec(&["mount", "-t", "tmpfs", "-o", "size=400k,mode=0700", "none", folder])?;
+        let options = format!("size={size},mode=0700");
+        node.exec(&["mount", "-t", "tmpfs", "-o", &options, "none", folder])?;
         let mut given = BTreeMap::new();
         let full = loop {
             let number = u32::try_from(given.len())? + 1;
@@ -675,7 +736,7 @@ fn a_full_disk_loses_nothing() -> Outcome {
 fn a_read_only_folder_is_named() -> Outcome {
     let node = Node::new("n")?;
     let netns = node.pod("x")?.path().to_owned();
-    let config = config("10.0.0.0/24", "none");
+    let [config, sticky] = ["none", "pod"].map(|sticky| config("10.0.0.0/24", sticky));
     let first = call(&netns, 1, &config);
     let got = address(&node.cni("ipam-pool", "ADD", &first)?);
     let folder = "/run/k8slan/ipam";
@@ -695,5 +756,18 @@ fn a_read_only_folder_is_named() -> Outcome {
     }
     node.exec(&["umount", folder])?;
     assert_eq!(address(&node.cni("ipam-pool", "ADD", &first)?), got);
+    // What is kept is only written where that changes.
+    node.cni("ipam-pool", "ADD", &call(&netns, 5, &sticky))?;
+    let folder = "/var/lib/k8slan/ipam";
+    node.exec(&["mount", "--bind", folder, folder])?;
+    node.exec(&["mount", "-o", "remount,ro,bind", folder])?;
+    match node.cni("ipam-pool", "ADD", &call(&netns, 6, &sticky)) {
+        Err(error) => assert_eq!(error.code, 143, "{error}"),
+        Ok(_) => return Err(Stop::Failed("ADD keeps something in a read-only folder".to_owned())),
+    }
+    node.cni("ipam-pool", "DEL", &call(&netns, 5, &sticky))?;
+    node.cni("ipam-pool", "DEL", &call(&netns, 6, &sticky))?;
+    node.exec(&["umount", folder])?;
+    assert_eq!(leases(&node)?.len(), 2, "the first one's, and the one that is kept");
     Ok(())
 }

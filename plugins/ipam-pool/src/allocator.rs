@@ -125,6 +125,7 @@ fn why(refusal: &Refusal) -> String {
         Refusal::Excluded => "excluded from the pool".to_owned(),
         Refusal::Reserved(owner) => format!("reserved for {owner}"),
         Refusal::Elsewhere(node) => format!("handed out by {node}, not by this node"),
+        Refusal::Nowhere => "in no node's part of the pool".to_owned(),
     }
 }
 
@@ -189,7 +190,7 @@ impl<'a> Allocator<'a> {
                 let whom = seeker.holder.attachment.to_string();
                 return Err(AllocError::Has { asked, whom, has });
             }
-            self.keep_again(seeker, has)?;
+            self.keep_from_now_on(seeker, has)?;
             return Ok(has);
         }
         if let (Some(owner), true) = (&seeker.owner, seeker.sticky)
@@ -449,23 +450,21 @@ impl<'a> Allocator<'a> {
         self.book.set_slot(address, &Slot::Leased(lease.clone()))?;
         self.book.add_held(&seeker.holder.attachment, address)?;
         if let (Some(owner), true) = (&lease.owner, lease.sticky) {
-            self.book.add_owned(owner, address, &lease)?;
+            self.book.add_owned(owner, address)?;
         }
         Ok(())
     }
 
-    /// A sticky address that was given before has to be kept, also if that was cut off.
-    fn keep_again(&mut self, seeker: &Seeker, address: Addr) -> Result<(), AllocError> {
-        if let Some(Slot::Leased(mut lease)) = self.book.slot(address)?
-            && let Some(owner) = lease.owner.clone()
+    /// What was given to an owner without being kept is kept from now on, if that is wanted.
+    fn keep_from_now_on(&mut self, seeker: &Seeker, address: Addr) -> Result<(), AllocError> {
+        if seeker.sticky
+            && let Some(Slot::Leased(mut lease)) = self.book.slot(address)?
+            && !lease.sticky
+            && let Some(owner) = lease.owner.clone().filter(|owner| seeker.owner.as_ref() == Some(owner))
         {
-            if lease.sticky {
-                self.book.keep(&owner, address, &lease)?;
-            } else if seeker.sticky && seeker.owner.as_ref() == Some(&owner) {
-                lease.sticky = true;
-                self.book.set_slot(address, &Slot::Leased(lease.clone()))?;
-                self.book.add_owned(&owner, address, &lease)?;
-            }
+            lease.sticky = true;
+            self.book.set_slot(address, &Slot::Leased(lease))?;
+            self.book.add_owned(&owner, address)?;
         }
         Ok(())
     }
@@ -609,28 +608,6 @@ impl<'a> Allocator<'a> {
         let slot = Slot::Quarantined { since: self.now, until, mac: mac.to_owned(), queue };
         self.book.set_slot(address, &slot)?;
         Ok(Conflict::Quarantined)
-    }
-
-    /// Puts an owner's address back after a reboot. What is there already is left.
-    ///
-    /// # Errors
-    /// The store's.
-    pub fn restore(&mut self, address: Addr, kept: &crate::Kept) -> Result<(), AllocError> {
-        if self.book.slot(address)?.is_some() {
-            return Ok(());
-        }
-        let lease = Lease {
-            owner: Some(kept.owner.clone()),
-            sticky: true,
-            imported: false,
-            interface: kept.interface.clone(),
-            queue: kept.queue,
-            holders: Vec::new(),
-            // Before anything of this boot.
-            since: Millis(0),
-        };
-        self.book.set_slot(address, &Slot::Leased(lease.clone()))?;
-        Ok(self.book.add_owned(&kept.owner, address, &lease)?)
     }
 
     /// Takes over a lease that another IPAM plugin gave. The address may lie anywhere.

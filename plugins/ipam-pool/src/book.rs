@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 
 use crate::slot::{self, RecordError, Slot};
 use crate::store::{Ledger, StoreError};
-use crate::{Addr, Attachment, Family, Lease, Millis, Owner, Span, Spans};
+use crate::{Addr, Attachment, Family, Millis, Owner, Span, Spans};
 
 const SLOT: u8 = b'a';
 const HELD: u8 = b'h';
@@ -49,7 +49,7 @@ impl<'a> Book<'a> {
 
     /// What is known about an address; `None` where it was never used.
     pub(crate) fn slot(&self, address: Addr) -> Result<Option<Slot>, StoreError> {
-        let key = with_address(&[SLOT], address);
+        let key = slot_key(address);
         self.read(&key)
     }
 
@@ -67,15 +67,28 @@ impl<'a> Book<'a> {
             }
             Slot::Quarantined { until, .. } => self.ledger.put(&quarantine_key(address, *until), &[])?,
         }
-        let key = with_address(&[SLOT], address);
+        let key = slot_key(address);
         self.write(&key, slot)
+    }
+
+    /// Sets what is known about an address that nothing is known about, with all that refers to it.
+    pub(crate) fn put_back(&mut self, address: Addr, slot: &Slot) -> Result<(), StoreError> {
+        self.set_slot(address, slot)?;
+        let Slot::Leased(lease) = slot else { return Ok(()) };
+        for holder in &lease.holders {
+            self.add_held(&holder.attachment, address)?;
+        }
+        match (&lease.owner, lease.sticky) {
+            (Some(owner), true) => self.add_owned(owner, address),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets an address: it is as if it had never been used.
     pub(crate) fn clear_slot(&mut self, address: Addr) -> Result<(), StoreError> {
         let Some(old) = self.slot(address)? else { return Ok(()) };
         self.unqueue(address, Some(&old))?;
-        self.ledger.remove(&with_address(&[SLOT], address))?;
+        self.ledger.remove(&slot_key(address))?;
         self.mark_unused(address)
     }
 
@@ -113,13 +126,8 @@ impl<'a> Book<'a> {
         Ok(found.map(|owned| owned.addresses.into_iter().map(Addr::from).collect()).unwrap_or_default())
     }
 
-    /// Notes that an owner keeps an address, over a reboot too.
-    pub(crate) fn add_owned(
-        &mut self,
-        owner: &Owner,
-        address: Addr,
-        lease: &Lease,
-    ) -> Result<(), StoreError> {
+    /// Notes that an owner keeps an address.
+    pub(crate) fn add_owned(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
         let key = owned_key(owner);
         self.edit(
             &key,
@@ -129,22 +137,13 @@ impl<'a> Book<'a> {
                     addresses.push(address.ip());
                 }
             },
-        )?;
-        self.keep(owner, address, lease)
-    }
-
-    /// Says again that an address has to survive a reboot: the first time may have been cut off.
-    pub(crate) fn keep(&mut self, owner: &Owner, address: Addr, lease: &Lease) -> Result<(), StoreError> {
-        let kept =
-            slot::Kept { owner: owner.clone(), interface: lease.interface.clone(), queue: lease.queue };
-        self.ledger.keep(address, &kept)
+        )
     }
 
     /// Takes [`Book::add_owned`] back.
     pub(crate) fn remove_owned(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
         let key = owned_key(owner);
-        self.edit(&key, || owner.clone(), |addresses| addresses.retain(|ip| *ip != address.ip()))?;
-        self.ledger.forget(address)
+        self.edit(&key, || owner.clone(), |addresses| addresses.retain(|ip| *ip != address.ip()))
     }
 
     fn edit<T: Serialize + for<'de> Deserialize<'de>>(
@@ -235,7 +234,7 @@ impl<'a> Book<'a> {
 
     /// The next used address from this one on, with its slot.
     pub(crate) fn next_slot(&self, from: Option<Addr>) -> Result<Option<(Addr, Slot)>, StoreError> {
-        let start = from.map_or_else(|| vec![SLOT], |from| with_address(&[SLOT], from));
+        let start = from.map_or_else(|| vec![SLOT], slot_key);
         let Some((key, value)) = self.ledger.first_from(&start)? else { return Ok(None) };
         let Some(address) = key.strip_prefix(&[SLOT]) else { return Ok(None) };
         let address =
@@ -319,6 +318,21 @@ impl<'a> Book<'a> {
         let bytes = slot::encode(key, value).map_err(|error| damaged(key, &error))?;
         self.ledger.put(key, &bytes)
     }
+}
+
+/// The key of an address's record.
+pub(crate) fn slot_key(address: Addr) -> Vec<u8> {
+    with_address(&[SLOT], address)
+}
+
+/// What every key of an address's record begins with.
+pub(crate) fn slot_prefix() -> Vec<u8> {
+    vec![SLOT]
+}
+
+/// The address whose record has this key, if it is one.
+pub(crate) fn slot_address(key: &[u8]) -> Option<Addr> {
+    key.strip_prefix(&[SLOT]).and_then(Addr::from_key)
 }
 
 /// The key under which a slot has to stand in a queue, if it has to.

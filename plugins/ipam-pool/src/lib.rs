@@ -27,7 +27,7 @@ pub use addr::{Addr, Family};
 pub use allocator::{AllocError, Allocator, Conflict, Grant, Order, Rules, Seeker};
 pub use error::Error;
 pub use identity::{Attachment, Holder, Millis, Owner};
-pub use listing::{list, look_up};
+pub use listing::{list, look_up, put_back};
 pub use network::{Config, Network, NetworkError};
 pub use options::{Probe, Reservations, Sticky};
 pub use owners::VmRecordError;

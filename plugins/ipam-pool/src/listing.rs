@@ -17,3 +17,11 @@ pub fn list(ledger: &mut dyn Ledger) -> Result<Vec<(Addr, Slot)>, StoreError> {
 pub fn look_up(ledger: &mut dyn Ledger, address: Addr) -> Result<Option<Slot>, StoreError> {
     Book::new(ledger).slot(address)
 }
+
+/// Sets what is known about an address that nothing is known about, with all that refers to it.
+///
+/// # Errors
+/// The store's.
+pub fn put_back(ledger: &mut dyn Ledger, address: Addr, slot: &Slot) -> Result<(), StoreError> {
+    Book::new(ledger).put_back(address, slot)
+}

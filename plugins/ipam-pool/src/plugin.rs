@@ -183,8 +183,8 @@ fn guard(version: Version) {
         let document = ErrorDocument {
             code: crate::error::DAMAGED,
             msg: format!(
-                "the leases in {path:?} are damaged: nothing was changed; look at them with 'ipam-pool check', and \
-                 move the file away only after the pool's containers have been stopped"
+                "the leases in {path:?} are damaged: nothing was changed; {}",
+                crate::store::remedy(path)
             ),
             details: "the process was ended by a signal while it read the file".to_owned(),
         };
@@ -409,5 +409,6 @@ pub(crate) fn refusal_text(refusal: &Refusal) -> String {
         Refusal::Excluded => "excluded".to_owned(),
         Refusal::Reserved(owner) => format!("reserved for {owner}"),
         Refusal::Elsewhere(node) => format!("handed out by {node}"),
+        Refusal::Nowhere => "in no node's part of the pool".to_owned(),
     }
 }

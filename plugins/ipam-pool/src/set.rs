@@ -104,6 +104,8 @@ pub enum Refusal {
     Reserved(String),
     /// Another node hands it out.
     Elsewhere(String),
+    /// In no node's part of the pool.
+    Nowhere,
 }
 
 /// What a pool or a network says about addresses, not yet checked against one another.
@@ -285,9 +287,7 @@ impl Set {
         }
         if !self.held.contains(address) {
             let holder = self.others.iter().find(|(_, spans)| spans.contains(address));
-            return Err(Refusal::Elsewhere(
-                holder.map_or_else(|| "no node".to_owned(), |(node, _)| node.clone()),
-            ));
+            return Err(holder.map_or(Refusal::Nowhere, |(node, _)| Refusal::Elsewhere(node.clone())));
         }
         Ok(())
     }

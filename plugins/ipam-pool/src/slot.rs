@@ -69,6 +69,33 @@ pub struct Kept {
     pub queue: u8,
 }
 
+impl Kept {
+    /// What outlives a reboot of what is known about an address.
+    pub(crate) fn of(slot: &Slot) -> Option<Self> {
+        match slot {
+            Slot::Leased(Lease { owner: Some(owner), sticky: true, interface, queue, .. }) => {
+                Some(Self { owner: owner.clone(), interface: interface.clone(), queue: *queue })
+            }
+            _ => None,
+        }
+    }
+
+    /// What is known about the address after a reboot.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        Slot::Leased(Lease {
+            owner: Some(self.owner.clone()),
+            sticky: true,
+            imported: false,
+            interface: self.interface.clone(),
+            queue: self.queue,
+            holders: Vec::new(),
+            // Before anything of this boot.
+            since: Millis(0),
+        })
+    }
+}
+
 impl Lease {
     /// Who has it, for people.
     #[must_use]
@@ -109,6 +136,11 @@ pub(crate) fn decode<T: for<'de> Deserialize<'de>>(key: &[u8], bytes: &[u8]) -> 
         return Err(RecordError::Checksum);
     }
     serde_json::from_slice(text).map_err(|e| RecordError::Syntax(e.to_string()))
+}
+
+/// The JSON of a record.
+pub(crate) fn text(record: &[u8]) -> Option<&[u8]> {
+    record.get(8..)
 }
 
 /// FNV-1a of 64 bits: against accidents, not against attackers (the folder is root's own).

@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipam_pool::store::{HostStore, Ledger, MemoryStore, Place, PoolKey, StoreError};
 use ipam_pool::{
     Addr, AllocError, Allocator, Attachment, Conflict, Holder, Kept, Limits, Millis, Order, Owner, Range,
-    RangeSpec, Rules, Seeker, Set, Slot, Spans, Store, list, verify,
+    RangeSpec, Rules, Seeker, Set, Slot, Spans, Store, list, put_back, verify,
 };
 use proptest::prelude::*;
 
@@ -184,15 +184,14 @@ impl Machine for MemoryStore {
     }
 
     fn kept(&self) -> BTreeMap<Addr, Kept> {
-        self.kept().clone()
+        Self::kept(self).unwrap()
     }
 
     fn reboot(&mut self) {
-        let kept = self.kept().clone();
+        let kept = Self::kept(self).unwrap();
         *self = Self::default();
         self.change(|ledger| {
-            let mut allocator = Allocator::new(ledger, &[], Rules::default(), Millis(0));
-            kept.iter().try_for_each(|(address, kept)| allocator.restore(*address, kept))
+            kept.iter().try_for_each(|(address, kept)| put_back(ledger, *address, &kept.slot()))
         })
         .unwrap();
     }

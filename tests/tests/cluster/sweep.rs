@@ -67,7 +67,7 @@ fn leases(site: &Site) -> Result<Vec<Value>, Stop> {
     let program = testnet::program("ipam-pool");
     let text = site.node.exec(&[&program.to_string_lossy(), "leases", "--json"])?;
     let rows: Vec<Value> = serde_json::from_str(&text).map_err(failed)?;
-    Ok(rows.into_iter().filter(|row| row["state"] == "leased").collect())
+    Ok(rows.into_iter().filter(|row| row["state"] == "leased" || row["state"] == "kept").collect())
 }
 
 struct Attached<'a> {

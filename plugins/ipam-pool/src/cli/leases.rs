@@ -40,6 +40,9 @@ fn row(address: Addr, key: &PoolKey, slot: Slot, scene: &Scene) -> Row {
             row.age = ago(lease.since);
             row.owner = lease.owner.map(|owner| owner.to_string());
             row.sticky = lease.sticky;
+            if lease.holders.is_empty() {
+                row.state = "kept";
+            }
             row.holders = lease.holders;
             row.note = outside(address, key, scene);
         }

@@ -56,8 +56,8 @@ enum Command {
     Check,
     /// Copy the stores, each as of one moment, also while addresses come and go
     ///
-    /// DIR/run has the leases of this boot, to look at; DIR/state has what sticky owners keep. Copies that
-    /// are there already are replaced. To restore, on a node where no pod is attached yet:
+    /// DIR/run has the leases of this boot, to look at; DIR/state has what sticky owners keep, as text, one line
+    /// a change. Copies that are there already are replaced. To restore, on a node where no pod is attached yet:
     ///
     ///   mkdir -p /var/lib/k8slan/ipam && cp -r DIR/state/. /var/lib/k8slan/ipam/
     ///   rm -rf /run/k8slan/ipam
@@ -145,8 +145,11 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Err(error) => error.exit(),
     };
     Guard::install(2, |path| {
-        format!("ipam-pool: the leases in {path:?} are damaged: reading them ended with a signal\n")
-            .into_bytes()
+        format!(
+            "ipam-pool: the leases in {path:?} are damaged: reading them ended with a signal; {}\n",
+            crate::store::remedy(path)
+        )
+        .into_bytes()
     });
     match execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,

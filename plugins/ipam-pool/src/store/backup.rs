@@ -3,9 +3,10 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use crate::Slot;
-use crate::store::host::{self, Place, PoolKey};
+use crate::store::StoreError;
+use crate::store::host;
 use crate::store::lock::PoolLock;
-use crate::store::{Guard, StoreError};
+use crate::store::place::{Place, PoolKey, ensure_folder};
 
 /// One file of a backup.
 #[derive(Debug)]
@@ -19,7 +20,7 @@ pub struct Copied {
     pub addresses: Result<usize, StoreError>,
 }
 
-/// The two files of a pool.
+/// The two journals of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
     /// The leases of this boot.
@@ -29,19 +30,19 @@ pub enum Part {
 }
 
 impl Place {
-    /// Copies a pool's files into `folder`, as `run/…` and `state/…`, both of one moment: nobody changes
+    /// Copies a pool's journals into `folder`, as `run/…` and `state/…`, both of one moment: nobody changes
     /// the pool meanwhile. A copy that is there already is replaced when the new one is whole. What was
     /// copied is then read and compared, when others can work again.
     ///
     /// # Errors
     /// The pool is locked for too long, or the kernel's refusal.
     pub fn back_up(&self, key: &PoolKey, folder: &Path) -> Result<Vec<Copied>, StoreError> {
-        host::ensure_folder(&self.run.join(key.folder()))?;
+        ensure_folder(&self.run.join(key.folder()))?;
         let lock = PoolLock::acquire(&self.file(&self.run, key, "lock"), self.patience)?;
         let mut copied = Vec::new();
         for (part, root, name) in [(Part::Leases, &self.run, "run"), (Part::Kept, &self.state, "state")] {
-            let from = self.file(root, key, "mdb");
-            let to = self.file(&folder.join(name), key, "mdb");
+            let from = self.file(root, key, "journal");
+            let to = self.file(&folder.join(name), key, "journal");
             if copy(&from, &to)? {
                 copied.push((part, to));
             }
@@ -50,12 +51,10 @@ impl Place {
         Ok(copied
             .into_iter()
             .map(|(part, path)| {
-                Guard::touching(&path);
                 let addresses = match part {
-                    Part::Leases => host::read_leases(&path).map(|slots| {
-                        slots.iter().filter(|(_, slot)| matches!(slot, Slot::Leased(_))).count()
-                    }),
-                    Part::Kept => host::read_kept(&path).map(|kept| kept.len()),
+                    Part::Leases => host::read_leases(&path)
+                        .map(|slots| slots.values().filter(|slot| matches!(slot, Slot::Leased(_))).count()),
+                    Part::Kept => host::read_kept(&path).map(|kept| kept.map_or(0, |kept| kept.len())),
                 };
                 Copied { part, path, addresses }
             })

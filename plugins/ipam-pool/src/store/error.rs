@@ -5,10 +5,7 @@ use std::time::Duration;
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Bytes that are no leases, or that contradict one another.
-    #[error(
-        "the leases in {path:?} are damaged ({what}): nothing was changed; look at them with 'ipam-pool check', \
-         and move the file away only after the pool's containers have been stopped"
-    )]
+    #[error("the leases in {path:?} are damaged ({what}): nothing was changed; {}", remedy(path))]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -64,6 +61,16 @@ pub enum StoreError {
     /// The folder is not root's own, or a link.
     #[error("cannot use the folder of the leases")]
     Folder(#[from] node::SafeDirError),
+}
+
+/// What to do about a damaged file: an index and its journals can be made from one another.
+pub(crate) fn remedy(path: &Path) -> &'static str {
+    if path.extension().is_some_and(|extension| extension == "journal") {
+        "while the pool's index is there (.mdb in /run/k8slan/ipam), move this file away and 'ipam-pool check' makes it \
+         anew from the index; without an index only after the pool's containers have been stopped"
+    } else {
+        "remove this file, and 'ipam-pool check' makes it anew from the journal beside it"
+    }
 }
 
 impl StoreError {

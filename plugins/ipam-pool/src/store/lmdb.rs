@@ -1,11 +1,11 @@
-use std::fs::File;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{File, Metadata};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
-use nix::fcntl::{FallocateFlags, fallocate};
 
+use crate::store::space::{Identity, Space};
 use crate::store::{Entry, StoreError};
 
 /// Address space that a table may grow to: 1 GiB, about three million leases. It costs nothing until
@@ -19,16 +19,7 @@ const RESERVE: u64 = 128 << 10;
 /// The two pages at the beginning, of which the newer one counts.
 const META_PAGES: usize = 2;
 
-/// Whether a change has to survive a loss of power.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sync {
-    /// The file lives under `/run`.
-    Never,
-    /// Every change is synced before it is answered.
-    Always,
-}
-
-/// One LMDB file.
+/// One LMDB file, which does not outlive the boot.
 ///
 /// LMDB's own lock file is not used: its reader table knows processes by their IDs, which mean nothing
 /// to a process in another PID namespace. Whoever opens a table holds the pool's lock until it is
@@ -36,8 +27,9 @@ pub(crate) enum Sync {
 pub(crate) struct Table {
     env: Env<WithoutTls>,
     path: PathBuf,
-    /// The file's length and the space that it has on the disk, when it was opened.
-    size: (u64, u64),
+    /// When it was opened.
+    space: Space,
+    identity: Identity,
 }
 
 /// A change of a [`Table`] that is not committed yet.
@@ -47,38 +39,54 @@ pub(crate) struct Change<'a> {
     txn: RwTxn<'a>,
 }
 
-impl Table {
-    /// Opens a file; `None` where there is none.
-    pub(crate) fn open(path: &Path, sync: Sync) -> Result<Option<Self>, StoreError> {
-        match File::open(path) {
-            Ok(file) => Self::map(path, sync, check_header(&file, path)?).map(Some),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(StoreError::io("open", path, source)),
-        }
+/// A file that is meant to be a [`Table`], and was not looked into yet.
+pub(crate) struct TableFile {
+    file: File,
+    path: PathBuf,
+    metadata: Metadata,
+}
+
+impl TableFile {
+    /// `None` where there is none.
+    pub(crate) fn open(path: &Path) -> Result<Option<Self>, StoreError> {
+        let file = match File::open(path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(StoreError::io("open", path, source)),
+        };
+        let metadata = file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
+        Ok(Some(Self { file, path: path.to_owned(), metadata }))
     }
 
+    pub(crate) fn identity(&self) -> Identity {
+        Identity::of(&self.metadata)
+    }
+
+    pub(crate) fn table(self) -> Result<Table, StoreError> {
+        check_header(&self.file, self.metadata.len(), &self.path)?;
+        Table::map(&self.path, Space::of(&self.metadata), self.identity())
+    }
+}
+
+impl Table {
     /// Makes a file that is not there yet.
-    pub(crate) fn create(path: &Path, sync: Sync) -> Result<Self, StoreError> {
-        Self::map(path, sync, (0, 0))
+    pub(crate) fn create(path: &Path) -> Result<Self, StoreError> {
+        let made = File::options().write(true).create_new(true).mode(0o600).open(path);
+        let metadata = made.and_then(|file| file.metadata());
+        let metadata = metadata.map_err(|source| StoreError::io("make", path, source))?;
+        Self::map(path, Space::default(), Identity::of(&metadata))
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        self.identity
     }
 
     /// Sees to it that there is space for some changes more than the one that is about to be made: what
     /// gives addresses back needs space too, and must not find the disk full.
     pub(crate) fn reserve(&self) -> Result<(), StoreError> {
-        let (len, space) = self.size;
-        if space >= len + RESERVE {
-            return Ok(());
-        }
-        let reserved = File::options().write(true).open(&self.path).and_then(|file| {
-            let bytes = i64::try_from(len + 2 * RESERVE).map_err(std::io::Error::other)?;
-            Ok(fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes)?)
-        });
-        match reserved {
-            // A file system that cannot say so beforehand.
-            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
-            Err(_) if self.unused() + space.saturating_sub(len) >= RESERVE => Ok(()),
-            Err(source) => Err(StoreError::io("reserve space for", &self.path, source)),
-            Ok(()) => Ok(()),
+        match self.space.reserve(&self.path, RESERVE) {
+            Err(_) if self.unused() + self.space.held.saturating_sub(self.space.len) >= RESERVE => Ok(()),
+            reserved => reserved,
         }
     }
 
@@ -91,20 +99,17 @@ impl Table {
         (all.saturating_sub(used) * page_size()) as u64
     }
 
-    fn map(path: &Path, sync: Sync, size: (u64, u64)) -> Result<Self, StoreError> {
-        let mut flags = EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD;
-        if sync == Sync::Never {
-            flags |= EnvFlags::NO_SYNC;
-        }
+    fn map(path: &Path, space: Space, identity: Identity) -> Result<Self, StoreError> {
+        let flags = EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD | EnvFlags::NO_SYNC;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_SIZE);
         #[expect(unsafe_code, reason = "a memory map is only sound while nobody else changes the file")]
         // SAFETY: the folder is root's own, and the caller holds the pool's exclusive lock, which every
-        // user of this file takes before it opens it; NO_LOCK needs just that. NO_SYNC is used where the
+        // user of this file takes before it opens it; NO_LOCK needs just that. NO_SYNC may be used since the
         // file does not outlive the kernel. A damaged file that makes LMDB touch what is not there ends
         // the process (see `Guard`), it does not corrupt another.
         let env = unsafe { options.flags(flags).open(path) }.map_err(|error| failed("open", path, error))?;
-        Ok(Self { env, path: path.to_owned(), size })
+        Ok(Self { env, path: path.to_owned(), space, identity })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -189,14 +194,12 @@ fn owned((key, value): (&[u8], &[u8])) -> Entry {
 
 /// Refuses a file that LMDB would stumble over, or would take for a new one: the first bytes of its
 /// two meta pages (`struct MDB_page` and `MDB_meta` in LMDB's mdb.c).
-fn check_header(file: &File, path: &Path) -> Result<(u64, u64), StoreError> {
+fn check_header(file: &File, len: u64, path: &Path) -> Result<(), StoreError> {
     const MAGIC: u32 = 0xBEEF_C0DE;
     const VERSION: u32 = 1;
     const IS_META: u16 = 0x08;
     const HEAD: usize = 48;
     let page = page_size();
-    let meta = file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
-    let len = meta.len();
     if len < (META_PAGES * page) as u64 {
         return Err(StoreError::damaged(path, &format!("it has only {len} bytes")));
     }
@@ -217,7 +220,7 @@ fn check_header(file: &File, path: &Path) -> Result<(u64, u64), StoreError> {
             return Err(StoreError::damaged(path, &format!("LMDB's format {} is not known", word(20))));
         }
     }
-    Ok((len, meta.blocks() * 512))
+    Ok(())
 }
 
 fn page_size() -> usize {
@@ -260,8 +263,8 @@ mod tests {
     fn a_change_is_there_or_not() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("x.mdb");
-        assert!(Table::open(&path, Sync::Never).unwrap().is_none());
-        let table = Table::create(&path, Sync::Never).unwrap();
+        assert!(TableFile::open(&path).unwrap().is_none());
+        let table = Table::create(&path).unwrap();
         let mut change = table.change().unwrap();
         change.put(b"b", b"1").unwrap();
         change.commit().unwrap();
@@ -272,7 +275,7 @@ mod tests {
         assert_eq!(change.last_until(b"a").unwrap(), None);
         drop(change);
         drop(table);
-        let table = Table::open(&path, Sync::Never).unwrap().unwrap();
+        let table = TableFile::open(&path).unwrap().unwrap().table().unwrap();
         let change = table.change().unwrap();
         assert_eq!(change.get(b"d").unwrap(), None);
         assert_eq!(change.get(b"b").unwrap(), Some(b"1".to_vec()));
@@ -284,7 +287,8 @@ mod tests {
         let path = temp.path().join("x.mdb");
         for bytes in [Vec::new(), b"hello".to_vec(), vec![0; 3 * page_size()]] {
             std::fs::write(&path, &bytes).unwrap();
-            assert!(matches!(Table::open(&path, Sync::Never), Err(StoreError::Damaged { .. })));
+            let table = TableFile::open(&path).unwrap().unwrap().table();
+            assert!(matches!(table, Err(StoreError::Damaged { .. })));
             assert_eq!(std::fs::read(&path).unwrap(), bytes);
         }
     }

@@ -9,14 +9,16 @@ use crate::{Addr, Spans};
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     table: BTreeMap<Vec<u8>, Vec<u8>>,
-    kept: BTreeMap<Addr, Kept>,
 }
 
 impl MemoryStore {
     /// What a reboot would leave.
-    #[must_use]
-    pub fn kept(&self) -> &BTreeMap<Addr, Kept> {
-        &self.kept
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub fn kept(&self) -> Result<BTreeMap<Addr, Kept>, StoreError> {
+        let slots = crate::list(&mut self.clone())?;
+        Ok(slots.iter().filter_map(|(address, slot)| Some((*address, Kept::of(slot)?))).collect())
     }
 }
 
@@ -60,16 +62,6 @@ impl Ledger for MemoryStore {
 
     fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
         self.table.remove(key);
-        Ok(())
-    }
-
-    fn keep(&mut self, address: Addr, kept: &Kept) -> Result<(), StoreError> {
-        self.kept.insert(address, kept.clone());
-        Ok(())
-    }
-
-    fn forget(&mut self, address: Addr) -> Result<(), StoreError> {
-        self.kept.remove(&address);
         Ok(())
     }
 }

@@ -4,19 +4,26 @@ mod backup;
 mod error;
 mod guard;
 mod host;
+mod journal;
 mod lmdb;
 mod lock;
 mod memory;
+mod place;
 mod records;
+mod space;
 
 pub use backup::{Copied, Part};
 pub use error::StoreError;
+pub(crate) use error::remedy;
 pub use guard::Guard;
-pub use host::{HostStore, Place, PoolKey};
+pub use host::HostStore;
 pub use memory::MemoryStore;
+pub use place::{Place, PoolKey};
 
-use crate::slot::Kept;
-use crate::{Addr, Spans};
+use crate::Spans;
+
+/// What this program writes, and the newest that it reads.
+pub(crate) const VERSION: u32 = 1;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -52,18 +59,6 @@ pub trait Ledger {
     /// # Errors
     /// The store's.
     fn remove(&mut self, key: &[u8]) -> Result<(), StoreError>;
-
-    /// Says that an address has to be its owner's after a reboot too.
-    ///
-    /// # Errors
-    /// The store's.
-    fn keep(&mut self, address: Addr, kept: &Kept) -> Result<(), StoreError>;
-
-    /// Takes [`Ledger::keep`] back.
-    ///
-    /// # Errors
-    /// The store's.
-    fn forget(&mut self, address: Addr) -> Result<(), StoreError>;
 }
 
 /// What the allocator needs of the place where one pool's leases are.

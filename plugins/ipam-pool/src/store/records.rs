@@ -1,26 +1,37 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::slot;
+use crate::book::{slot_address, slot_key, slot_prefix};
+use crate::slot::{self, Kept};
+use crate::store::journal::Mark;
 use crate::store::lmdb::{Change, Table};
-use crate::store::{Entry, StoreError};
-
-/// What this program writes, and the newest that it reads.
-pub(crate) const VERSION: u32 = 1;
+use crate::store::{Entry, Ledger, StoreError, VERSION};
+use crate::{Addr, Slot};
 
 /// The record that says what the others are.
 pub(crate) const META: &[u8] = b"m";
 
-/// What a file says about itself.
+/// What an index says about itself and its journals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Meta {
     pub(crate) version: u32,
-    /// The boot that ephemeral leases are of; `None` for what is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) boot: Option<String>,
+    /// The boot that the leases are of.
+    pub(crate) boot: String,
     pub(crate) tally: Tally,
+    /// The journal of this boot; `None` while the disk is too full for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) journal: Option<Mark>,
+    /// The journal of what is kept; `None` where nothing ever was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) kept: Option<Mark>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
 }
 
 /// How many records there are, and the sum of their hashes. A change brings it up to date with the
@@ -45,72 +56,95 @@ impl Tally {
     }
 }
 
-/// The records of one file within a change.
+/// The records of an index within a change.
 pub(crate) struct Records<'a> {
     change: Change<'a>,
     path: &'a Path,
     meta: Meta,
     changed: bool,
+    /// The addresses that the change touched: what their records were, and are.
+    slots: BTreeMap<Addr, Transition>,
+}
+
+#[derive(Default)]
+struct Transition {
+    before: Option<Vec<u8>>,
+    after: Option<Vec<u8>>,
 }
 
 impl<'a> Records<'a> {
-    /// Begins a change of a file that says what it is.
+    /// Begins a change of an index that says what it is.
     pub(crate) fn of(table: &'a Table) -> Result<Self, StoreError> {
         let (change, path) = (table.change()?, table.path());
         let bytes =
             change.get(META)?.ok_or_else(|| StoreError::damaged(path, "it does not say what it is"))?;
-        let meta: Meta =
+        // What else a newer one says may be nothing that this one knows.
+        let Version { version } =
             slot::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
-        if meta.version > VERSION {
-            return Err(StoreError::Newer { path: path.to_owned(), found: meta.version, known: VERSION });
+        if version > VERSION {
+            return Err(StoreError::Newer { path: path.to_owned(), found: version, known: VERSION });
         }
-        Ok(Self { change, path, meta, changed: false })
+        let meta =
+            slot::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
+        Ok(Self { change, path, meta, changed: false, slots: BTreeMap::new() })
     }
 
-    /// Begins the first change of a file.
-    pub(crate) fn new(table: &'a Table, boot: Option<String>) -> Result<Self, StoreError> {
-        let meta = Meta { version: VERSION, boot, tally: Tally::default() };
-        Ok(Self { change: table.change()?, path: table.path(), meta, changed: true })
+    /// Begins the first change of an index.
+    pub(crate) fn new(table: &'a Table, boot: String) -> Result<Self, StoreError> {
+        let meta = Meta { version: VERSION, boot, tally: Tally::default(), journal: None, kept: None };
+        let (change, path) = (table.change()?, table.path());
+        Ok(Self { change, path, meta, changed: true, slots: BTreeMap::new() })
     }
 
     pub(crate) fn meta(&self) -> &Meta {
         &self.meta
     }
 
-    #[cfg(test)]
+    /// Edits what the index says about itself.
     pub(crate) fn say(&mut self, edit: impl FnOnce(&mut Meta)) {
         edit(&mut self.meta);
         self.changed = true;
     }
 
-    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.change.get(key)
+    pub(crate) fn is_changed(&self) -> bool {
+        self.changed
     }
 
-    pub(crate) fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        self.change.last_until(key)
+    /// What became of each address that the change touched, as JSON.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (Addr, Option<&[u8]>)> {
+        self.slots.iter().map(|(address, slot)| (*address, slot.after.as_deref().and_then(slot::text)))
     }
 
-    pub(crate) fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        self.change.first_from(key)
-    }
-
-    pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        match self.change.get(key)? {
-            Some(old) if old == value => return Ok(()),
-            Some(old) => self.meta.tally.take(key, &old),
-            None => {}
+    /// All addresses with what is known about them, as JSON.
+    pub(crate) fn slots(&self) -> Result<Vec<(Addr, Vec<u8>)>, StoreError> {
+        let mut all = Vec::new();
+        let mut next = slot_prefix();
+        while let Some((mut key, value)) = self.change.first_from(&next)? {
+            let Some(address) = slot_address(&key) else { break };
+            all.push((address, slot::text(&value).unwrap_or_default().to_vec()));
+            key.push(0);
+            next = key;
         }
-        self.meta.tally.add(key, value);
-        self.changed = true;
-        self.change.put(key, value)
+        Ok(all)
     }
 
-    pub(crate) fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        let Some(old) = self.change.get(key)? else { return Ok(()) };
-        self.meta.tally.take(key, &old);
-        self.changed = true;
-        self.change.remove(key)
+    /// What it changes about the addresses that outlive the boot.
+    pub(crate) fn kept(&self) -> Result<BTreeMap<Addr, Option<Kept>>, StoreError> {
+        let mut changes = BTreeMap::new();
+        for (address, Transition { before, after }) in &self.slots {
+            let [before, after] = [before, after].map(|bytes| {
+                bytes.as_deref().map_or(Ok(None), |bytes| {
+                    let slot: Slot = slot::decode(&slot_key(*address), bytes)
+                        .map_err(|error| StoreError::damaged(self.path, &format!("{address}: {error}")))?;
+                    Ok::<_, StoreError>(Kept::of(&slot))
+                })
+            });
+            let (before, after) = (before?, after?);
+            if before != after {
+                changes.insert(*address, after);
+            }
+        }
+        Ok(changes)
     }
 
     /// Makes the change visible, if there is any.
@@ -124,6 +158,28 @@ impl<'a> Records<'a> {
         self.change.commit()
     }
 
+    fn set(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+        let old = self.change.get(key)?;
+        if old.as_deref() == value {
+            return Ok(());
+        }
+        if let Some(old) = &old {
+            self.meta.tally.take(key, old);
+        }
+        if let Some(value) = value {
+            self.meta.tally.add(key, value);
+        }
+        self.changed = true;
+        if let Some(address) = slot_address(key) {
+            let first = || Transition { before: old, after: None };
+            self.slots.entry(address).or_insert_with(first).after = value.map(<[u8]>::to_vec);
+        }
+        match value {
+            Some(value) => self.change.put(key, value),
+            None => self.change.remove(key),
+        }
+    }
+
     /// Reads every record: whether they are those of one moment.
     ///
     /// # Errors
@@ -132,7 +188,7 @@ impl<'a> Records<'a> {
         let mut tally = Tally::default();
         // LMDB takes no empty key, and no record begins with a zero.
         let mut next = vec![0];
-        while let Some((key, value)) = self.first_from(&next)? {
+        while let Some((key, value)) = self.change.first_from(&next)? {
             if key != META {
                 tally.add(&key, &value);
             }
@@ -146,10 +202,29 @@ impl<'a> Records<'a> {
         let found = tally.records;
         Err(StoreError::damaged(
             self.path,
-            &format!(
-                "its records do not add up: {found} were found, {records} were written; if this is a copy, it was made \
-                 while others wrote"
-            ),
+            &format!("its records do not add up: {found} were found, {records} were written"),
         ))
+    }
+}
+
+impl Ledger for Records<'_> {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.change.get(key)
+    }
+
+    fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        self.change.last_until(key)
+    }
+
+    fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        self.change.first_from(key)
+    }
+
+    fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        self.set(key, Some(value))
+    }
+
+    fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.set(key, None)
     }
 }

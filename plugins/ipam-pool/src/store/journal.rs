@@ -1,0 +1,472 @@
+//! A file that only grows: each change adds one line, which says what became of the addresses that it touched.
+//!
+//! ```text
+//! 0 <sum> {"version":1,"of":{"boot":"…","index":[26,1234]},"lines":1}
+//! 1 <sum> {"10.0.0.2":{"leased":{…}}}
+//! 2 <sum> {"10.0.0.2":{"resting":{…}},"10.0.0.3":null}
+//! ```
+//!
+//! Each line begins with its number and a checksum. Nothing that was written is changed any more, so what anybody copies,
+//! however slowly, is the state after one of the changes: a last line without its end was never answered. A journal is
+//! written anew, under another name that is then exchanged, when most of its lines are history.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::net::IpAddr;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::OFlag;
+use serde::{Deserialize, Serialize};
+
+use crate::Addr;
+use crate::slot;
+use crate::store::space::{Identity, Space};
+use crate::store::{StoreError, VERSION};
+
+/// Space that giving addresses back finds on a full disk, in bytes: some hundred lines.
+const RESERVE: u64 = 64 << 10;
+
+/// More lines than twice what is there, and this many, make a journal worth writing anew.
+const HISTORY: u64 = 1024;
+
+/// Whether a change has to survive a loss of power.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sync {
+    /// The file lives under `/run`.
+    Never,
+    /// Every change is synced before it is answered.
+    Always,
+}
+
+/// A journal that is open for reading and adding.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    file: File,
+    path: PathBuf,
+    sync: Sync,
+    writable: bool,
+    identity: Identity,
+    space: Space,
+}
+
+/// What the index of a pool knows about a journal: the last line, whole, and where it stands. A process that was killed
+/// between the change of the index and its line leaves it to the next one ([`Journal::follow`]).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Mark {
+    file: Identity,
+    /// Where the last line begins, in bytes.
+    at: u64,
+    /// The last line's number.
+    number: u64,
+    /// How many lines the journal had when it was written as a whole.
+    whole: u64,
+    /// The last line; empty in a journal that was written as a whole.
+    line: String,
+}
+
+/// What a journal of leases belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Origin {
+    /// The boot that it ends with.
+    pub(crate) boot: String,
+    /// The file that is its index.
+    pub(crate) index: Identity,
+}
+
+/// All that a journal says.
+#[derive(Debug)]
+pub(crate) struct Contents<T> {
+    /// What became of each address in the end.
+    pub(crate) entries: BTreeMap<Addr, T>,
+    /// Where it ends; `None` where the last line has no end.
+    pub(crate) mark: Option<Mark>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    version: u32,
+    /// `None` for what is kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    of: Option<Origin>,
+    /// How many lines follow that were written with this one.
+    lines: u64,
+}
+
+impl Mark {
+    /// Whether the journal is mostly history.
+    pub(crate) fn is_long(&self) -> bool {
+        self.number > 2 * self.whole + HISTORY
+    }
+
+    /// The line after this one; `changes` is what became of each address, as JSON.
+    pub(crate) fn next<'a>(&self, changes: impl Iterator<Item = (Addr, Option<&'a [u8]>)>) -> Self {
+        let mut text = vec![b'{'];
+        for (address, change) in changes {
+            if text.len() > 1 {
+                text.push(b',');
+            }
+            text.extend_from_slice(format!("\"{address}\":").as_bytes());
+            text.extend_from_slice(change.unwrap_or(b"null"));
+        }
+        text.push(b'}');
+        let number = self.number + 1;
+        Self {
+            file: self.file,
+            at: self.at + self.line.len() as u64,
+            number,
+            whole: self.whole,
+            line: line(number, &String::from_utf8_lossy(&text)),
+        }
+    }
+}
+
+impl Journal {
+    /// Opens a journal, whose contents are not looked at; `None` where there is none.
+    pub(crate) fn open(path: &Path, sync: Sync) -> Result<Option<Self>, StoreError> {
+        let open = |append| {
+            OpenOptions::new().read(true).append(append).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
+        };
+        // Most calls only look, also where the file system became read-only.
+        let (opened, writable) = match open(true) {
+            Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => (open(false), false),
+            opened => (opened, true),
+        };
+        match opened {
+            Ok(file) => Ok(Some(Self { writable, ..Self::from(file, path, sync)? })),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StoreError::io("open", path, source)),
+        }
+    }
+
+    fn from(file: File, path: &Path, sync: Sync) -> Result<Self, StoreError> {
+        let metadata = file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
+        Ok(Self {
+            file,
+            path: path.to_owned(),
+            sync,
+            writable: true,
+            identity: Identity::of(&metadata),
+            space: Space::of(&metadata),
+        })
+    }
+
+    /// Writes a journal as a whole: whoever finds its name finds all of it.
+    pub(crate) fn write<'a>(
+        path: &Path,
+        sync: Sync,
+        of: Option<&Origin>,
+        entries: impl Iterator<Item = (Addr, &'a [u8])>,
+    ) -> Result<(Self, Mark), StoreError> {
+        let (mut body, mut number) = (String::new(), 0);
+        for (address, value) in entries {
+            number += 1;
+            body.push_str(&line(number, &format!("{{\"{address}\":{}}}", String::from_utf8_lossy(value))));
+        }
+        let header = Header { version: VERSION, of: of.cloned(), lines: number };
+        let header =
+            serde_json::to_string(&header).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
+        let text = line(0, &header) + &body;
+        let temporary = path.with_file_name(format!(
+            ".{}.new",
+            path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()
+        ));
+        let made = (|| {
+            // One that a killed process left may still be read by nobody: the lock is ours.
+            match std::fs::remove_file(&temporary) {
+                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut file =
+                OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&temporary)?;
+            file.write_all(text.as_bytes())?;
+            if sync == Sync::Always {
+                file.sync_all()?;
+            }
+            std::fs::rename(&temporary, path)?;
+            if let (Sync::Always, Some(folder)) = (sync, path.parent()) {
+                File::open(folder)?.sync_all()?;
+            }
+            Ok(file)
+        })();
+        let file = made.map_err(|source| {
+            // The error is what matters; a file that stays is removed by the next one.
+            let _ = std::fs::remove_file(&temporary);
+            StoreError::io("write", path, source)
+        })?;
+        let journal = Self::from(file, path, sync)?;
+        let mark = Mark {
+            file: journal.identity,
+            at: text.len() as u64,
+            number,
+            whole: number,
+            line: String::new(),
+        };
+        Ok((journal, mark))
+    }
+
+    /// Whether the mark is about this file, and not about one that it is a copy of or that was replaced.
+    pub(crate) fn is_of(&self, mark: &Mark) -> bool {
+        self.identity == mark.file
+    }
+
+    /// Adds what is missing of the last line that the index knows.
+    ///
+    /// # Errors
+    /// The journal is shorter or longer than the index knows, or the kernel's refusal.
+    pub(crate) fn follow(&mut self, mark: &Mark) -> Result<(), StoreError> {
+        let end = mark.at + mark.line.len() as u64;
+        let len = self.space.len;
+        let missing = usize::try_from(len.wrapping_sub(mark.at)).ok().and_then(|have| mark.line.get(have..));
+        let Some(missing) = missing.filter(|_| len <= end) else {
+            return Err(StoreError::damaged(
+                &self.path,
+                &format!("it has {len} bytes, its index knows of {end}"),
+            ));
+        };
+        if missing.is_empty() {
+            return Ok(());
+        }
+        self.check_writable()?;
+        let written = self.file.write_all(missing.as_bytes()).and_then(|()| match self.sync {
+            Sync::Never => Ok(()),
+            Sync::Always => self.file.sync_data(),
+        });
+        self.space.len = end;
+        written.map_err(|source| {
+            // How much of it was written, the file says.
+            self.space.len = self.file.metadata().map_or(len, |metadata| metadata.len());
+            StoreError::io("write", &self.path, source)
+        })
+    }
+
+    /// Whether lines can be added.
+    ///
+    /// # Errors
+    /// They cannot: the file system is read-only.
+    pub(crate) fn check_writable(&self) -> Result<(), StoreError> {
+        if self.writable {
+            return Ok(());
+        }
+        Err(StoreError::io("write", &self.path, nix::errno::Errno::EROFS.into()))
+    }
+
+    /// Sees to it that there is space for some lines more than the next one.
+    pub(crate) fn reserve(&self) -> Result<(), StoreError> {
+        self.space.reserve(&self.path, RESERVE)
+    }
+
+    /// What it belongs to.
+    ///
+    /// # Errors
+    /// The first line is not what was written, or the kernel's refusal.
+    pub(crate) fn origin(&self) -> Result<Option<Origin>, StoreError> {
+        let mut bytes = [0; 512];
+        let len = self.file.read_at(&mut bytes, 0);
+        let len = len.map_err(|source| StoreError::io("read", &self.path, source))?;
+        let line = bytes.get(..len).and_then(|bytes| bytes.split_inclusive(|byte| *byte == b'\n').next());
+        let line = line.filter(|line| line.ends_with(b"\n")).unwrap_or_default();
+        let text =
+            parse(0, line).map_err(|what| StoreError::damaged(&self.path, &format!("line 1: {what}")))?;
+        Ok(self.header(text)?.of)
+    }
+
+    /// Reads all of it.
+    ///
+    /// # Errors
+    /// A line that is not what was written, or the kernel's refusal.
+    pub(crate) fn read<T: for<'de> Deserialize<'de>>(&self) -> Result<Contents<T>, StoreError> {
+        let mut bytes = Vec::new();
+        let mut file = &self.file;
+        file.seek(SeekFrom::Start(0))
+            .and_then(|_| file.read_to_end(&mut bytes))
+            .map_err(|source| StoreError::io("read", &self.path, source))?;
+        let damaged = |number: u64, what: &str| {
+            StoreError::damaged(&self.path, &format!("line {}: {what}", number + 1))
+        };
+        let mut rest = bytes.as_slice();
+        let (mut header, mut number, mut entries) = (None, 0, BTreeMap::new());
+        while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+            let (line, after) = rest.split_at(end + 1);
+            let text = parse(number, line).map_err(|what| damaged(number, what))?;
+            if header.is_none() {
+                header = Some(self.header(text)?);
+            } else {
+                let changes: BTreeMap<IpAddr, Option<T>> =
+                    serde_json::from_slice(text).map_err(|error| damaged(number, &error.to_string()))?;
+                for (address, change) in changes {
+                    match change {
+                        Some(value) => entries.insert(Addr::from(address), value),
+                        None => entries.remove(&Addr::from(address)),
+                    };
+                }
+            }
+            (number, rest) = (number + 1, after);
+        }
+        let Header { lines, .. } = header.ok_or_else(|| damaged(0, "it does not say what it is"))?;
+        let last = number - 1;
+        if last < lines {
+            return Err(damaged(last, &format!("{} lines are missing after it", lines - last)));
+        }
+        let mark = rest.is_empty().then(|| Mark {
+            file: self.identity,
+            at: bytes.len() as u64,
+            number: last,
+            whole: lines,
+            line: String::new(),
+        });
+        Ok(Contents { entries, mark })
+    }
+
+    fn header(&self, text: &[u8]) -> Result<Header, StoreError> {
+        let header: Header = serde_json::from_slice(text)
+            .map_err(|error| StoreError::damaged(&self.path, &format!("line 1: {error}")))?;
+        if header.version > VERSION {
+            return Err(StoreError::Newer { path: self.path.clone(), found: header.version, known: VERSION });
+        }
+        Ok(header)
+    }
+}
+
+/// A line with this number.
+fn line(number: u64, text: &str) -> String {
+    let sum = slot::checksum(&number.to_be_bytes(), text.as_bytes());
+    format!("{number} {sum:016x} {text}\n")
+}
+
+/// The text of the line, which has to have this number.
+fn parse(number: u64, line: &[u8]) -> Result<&[u8], &'static str> {
+    let mut parts = line.strip_suffix(b"\n").unwrap_or(line).splitn(3, |byte| *byte == b' ');
+    let (Some(found), Some(sum), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err("it is none of this file's");
+    };
+    if found != number.to_string().as_bytes() {
+        return Err("lines are missing before it");
+    }
+    if sum != format!("{:016x}", slot::checksum(&number.to_be_bytes(), text)).as_bytes() {
+        return Err("its checksum does not fit");
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn address(last: u8) -> Addr {
+        IpAddr::from([10, 0, 0, last]).into()
+    }
+
+    /// A journal of a few changes: its path, and what was in it after each of them.
+    fn journal(folder: &Path) -> (PathBuf, Vec<BTreeMap<Addr, u32>>) {
+        let path = folder.join("p.journal");
+        let entries = [(address(1), b"1".as_slice()), (address(2), b"2")];
+        let (mut journal, mut mark) = Journal::write(&path, Sync::Never, None, entries.into_iter()).unwrap();
+        let mut states = vec![BTreeMap::from([(address(1), 1), (address(2), 2)])];
+        for i in 3..9u8 {
+            let text = i.to_string();
+            let changes = [(address(i), Some(text.as_bytes())), (address(i - 2), None)];
+            mark = mark.next(changes.into_iter());
+            journal.follow(&mark).unwrap();
+            let mut state = states.last().unwrap().clone();
+            state.insert(address(i), i.into());
+            state.remove(&address(i - 2));
+            states.push(state);
+        }
+        (path, states)
+    }
+
+    fn read(path: &Path) -> Result<Contents<u32>, StoreError> {
+        Journal::open(path, Sync::Never).unwrap().unwrap().read()
+    }
+
+    #[test]
+    fn every_beginning_is_the_state_after_a_change() {
+        let temp = tempfile::tempdir().unwrap();
+        let (path, states) = journal(temp.path());
+        let bytes = std::fs::read(&path).unwrap();
+        let copy = temp.path().join("copy");
+        // What was written as a whole is there as a whole: a beginning of that is none of a journal's.
+        let whole = bytes.split_inclusive(|byte| *byte == b'\n').take(3).map(<[u8]>::len).sum();
+        let mut seen = 0;
+        for len in 0..=bytes.len() {
+            std::fs::write(&copy, &bytes[..len]).unwrap();
+            match read(&copy) {
+                Ok(contents) => {
+                    assert!(len >= whole);
+                    seen += usize::from(contents.entries != states[seen]);
+                    assert_eq!(contents.entries, states[seen]);
+                    assert_eq!(contents.mark.is_some(), bytes[..len].ends_with(b"\n"));
+                }
+                Err(error) => {
+                    assert!(len < whole && matches!(error, StoreError::Damaged { .. }), "{len}: {error}");
+                }
+            }
+        }
+        assert_eq!(seen + 1, states.len());
+    }
+
+    #[test]
+    fn an_unfinished_line_is_finished() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("p.journal");
+        for cut in 0..40 {
+            let (journal, mark) = Journal::write(&path, Sync::Never, None, std::iter::empty()).unwrap();
+            drop(journal);
+            let mark = mark.next([(address(1), Some(b"1".as_slice()))].into_iter());
+            let cut = cut.min(mark.line.len());
+            let mut file = OpenOptions::new().append(true).open(&path).unwrap();
+            file.write_all(&mark.line.as_bytes()[..cut]).unwrap();
+            let mut journal = Journal::open(&path, Sync::Never).unwrap().unwrap();
+            assert!(journal.is_of(&mark));
+            journal.follow(&mark).unwrap();
+            journal.follow(&mark).unwrap();
+            assert_eq!(read(&path).unwrap().entries, BTreeMap::from([(address(1), 1)]));
+        }
+    }
+
+    #[test]
+    fn what_its_index_does_not_know_is_damage() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("p.journal");
+        let (mut journal, first) = Journal::write(&path, Sync::Never, None, std::iter::empty()).unwrap();
+        let second = first.next([(address(1), Some(b"1".as_slice()))].into_iter());
+        journal.follow(&second).unwrap();
+        assert!(matches!(journal.follow(&first), Err(StoreError::Damaged { .. })));
+        let third = second.next(std::iter::empty()).next(std::iter::empty());
+        assert!(matches!(journal.follow(&third), Err(StoreError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_newer_journal_is_refused() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("p.journal");
+        std::fs::write(&path, line(0, r#"{"version":9,"lines":0,"more":true}"#)).unwrap();
+        assert!(matches!(read(&path), Err(StoreError::Newer { found: 9, .. })));
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_byte_is_seen(at in 0usize..4096, bit in 0u8..8) {
+            let temp = tempfile::tempdir().unwrap();
+            let (path, states) = journal(temp.path());
+            let mut bytes = std::fs::read(&path).unwrap();
+            let at = at % bytes.len();
+            bytes[at] ^= 1 << bit;
+            std::fs::write(&path, &bytes).unwrap();
+            match read(&path) {
+                Err(StoreError::Damaged { .. }) => {}
+                // The last line lost its end.
+                Ok(contents) => {
+                    prop_assert_eq!(at, bytes.len() - 1);
+                    prop_assert!(contents.mark.is_none());
+                    prop_assert_eq!(&contents.entries, &states[states.len() - 2]);
+                }
+                Err(error) => return Err(TestCaseError::fail(error.to_string())),
+            }
+        }
+    }
+}

@@ -1,0 +1,51 @@
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use nix::fcntl::{FallocateFlags, fallocate};
+use serde::{Deserialize, Serialize};
+
+use crate::store::StoreError;
+
+/// Device and inode: which file it is. A copy has others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Identity(u64, u64);
+
+impl Identity {
+    pub(crate) fn of(metadata: &std::fs::Metadata) -> Self {
+        Self(metadata.dev(), metadata.ino())
+    }
+}
+
+/// What a file takes on its disk, in bytes.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Space {
+    /// The file's length.
+    pub(crate) len: u64,
+    /// What the disk holds for it, which may be more.
+    pub(crate) held: u64,
+}
+
+impl Space {
+    pub(crate) fn of(metadata: &std::fs::Metadata) -> Self {
+        Self { len: metadata.len(), held: metadata.blocks() * 512 }
+    }
+
+    /// Sees to it that the disk holds `bytes` beyond the end of the file, and takes twice as much if it does not: what
+    /// gives addresses back needs space too, and must not find the disk full.
+    pub(crate) fn reserve(self, path: &Path, bytes: u64) -> Result<(), StoreError> {
+        if self.held >= self.len + bytes {
+            return Ok(());
+        }
+        let reserved = File::options().write(true).open(path).and_then(|file| {
+            let bytes = i64::try_from(self.len + 2 * bytes).map_err(std::io::Error::other)?;
+            Ok(fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes)?)
+        });
+        match reserved {
+            // A file system that cannot say so beforehand.
+            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
+            Err(source) => Err(StoreError::io("reserve space for", path, source)),
+            Ok(()) => Ok(()),
+        }
+    }
+}
