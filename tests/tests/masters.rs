@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use k8slan_tests::kills::{everywhere, strace};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
 use testnet::{CniCall, CniError, Frame, Node, Outcome, PacketSocket, Ping, Pod, Switch, Tap, needs};
@@ -233,29 +234,16 @@ fn a_killed_move_is_put_back_by_del() -> Outcome {
     node.ip("link add mv0 link eth1 address 02:00:00:00:00:07 type macvtap mode bridge")?;
     let before = node.link("mv0")?.unwrap();
     let call = pod.call("net1", &device("mv0")).with("runtimeConfig", json!({"mac": "02:00:00:00:00:05"}));
-    let mut deaths = 0;
-    for syscall in ["sendto", "openat", "write", "mknodat", "rename"] {
-        for number in 1.. {
-            let trace = format!("trace={syscall}");
-            let kill = format!("inject={syscall}:signal=KILL:when={number}");
-            let argv = ["strace", "-qqq", "-o", "/dev/null", "-e", &trace, "-e", &kill];
-            let killed = CniCall { under: argv.map(str::to_owned).to_vec(), ..call.clone() };
-            let lived = node.cni("macvtap", "ADD", &killed).is_ok();
-            node.cni("macvtap", "DEL", &call)?;
-            let back = node.link("mv0")?;
-            assert_eq!(
-                back.as_ref().map(|link| &link["address"]),
-                Some(&before["address"]),
-                "{syscall} {number}"
-            );
-            assert_eq!(pod.link_names()?, [""; 0], "{syscall} {number}");
-            assert_eq!(traces(&node), [""; 0], "{syscall} {number}");
-            if lived {
-                break;
-            }
-            deaths += 1;
-        }
-    }
+    let deaths = everywhere(&["sendto", "openat", "write", "mknodat", "rename"], |name, number| {
+        let killed = CniCall { under: strace(name, number), ..call.clone() };
+        let lived = node.cni("macvtap", "ADD", &killed).is_ok();
+        node.cni("macvtap", "DEL", &call)?;
+        let back = node.link("mv0")?;
+        assert_eq!(back.as_ref().map(|link| &link["address"]), Some(&before["address"]), "{name} {number}");
+        assert_eq!(pod.link_names()?, [""; 0], "{name} {number}");
+        assert_eq!(traces(&node), [""; 0], "{name} {number}");
+        Ok(lived)
+    })?;
     assert!(deaths > 15, "only {deaths} deaths: is the list of system calls right?");
     Ok(())
 }

@@ -2,68 +2,42 @@
 //! left, DEL takes away.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
-use std::io::Write;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitCode, ExitStatus, Stdio};
+use std::process::ExitCode;
 
+use k8slan_tests::kills::{everywhere, strace};
+use k8slan_tests::vlan_ports::{PLUGIN, check, node, vlans};
 use serde_json::{Value, json};
-use testnet::{CniCall, Node, Outcome, Stop, finish, vlan_kernel};
+use testnet::{CniCall, Node, Outcome, Stop, needs, vlan_kernel};
 
-const PLUGIN: &str = "vlan-bridge";
 /// System calls that change something: messages to the kernel, and files.
-const CALLS: [&str; 4] = ["sendto", "openat", "renameat", "unlinkat"];
+const CALLS: &[&str] = &["sendto", "openat", "renameat", "unlinkat"];
 
 fn main() -> ExitCode {
     vlan_kernel::main(testnet::tests![
         an_add_killed_anywhere_is_cleaned_up,
+        the_first_add_killed_anywhere_leaves_nothing,
         a_del_killed_anywhere_is_finished,
         a_trunk_change_killed_anywhere_is_mended
     ])
 }
 
-fn check(condition: bool, what: impl Into<String>) -> Outcome {
-    if condition { Ok(()) } else { Err(Stop::Failed(what.into())) }
-}
-
-fn config(vlans: &str, up: bool) -> Value {
-    let uplinks = if up { json!([{"name": "eth1", "follow": true}]) } else { json!([]) };
+fn config(vlans: &str) -> Value {
     json!({
         "cniVersion": "1.1.0", "name": "net", "type": PLUGIN, "bridge": "br0", "trunk": vlans, "nativeVlan": 1,
-        "uplinks": uplinks, "macspoofchk": true, "host": true,
+        "uplinks": [{"name": "eth1", "follow": true}], "macspoofchk": true, "host": true,
+        "gateway": [{"vlan": 10, "address": "10.9.0.1/24"}],
     })
 }
 
-/// Runs a verb and kills it at the n-th call of a kind; false if it ended before.
-fn killed(node: &Node, verb: &str, call: &CniCall, syscall: &str, at: usize) -> Result<bool, Stop> {
-    let mut command = traced(node, syscall, at);
-    command
-        .env("CNI_COMMAND", verb)
-        .env("CNI_CONTAINERID", &call.container)
-        .env("CNI_IFNAME", &call.ifname)
-        .env("CNI_ARGS", &call.args)
-        .env("CNI_NETNS", call.netns.as_deref().unwrap_or_default())
-        .env("CNI_PATH", "/usr/lib/cni")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut child = command.spawn()?;
-    let _ = child.stdin.take().unwrap().write_all(call.config.as_bytes());
-    Ok(was_killed(child.wait()?))
-}
-
-/// The plugin under strace, which kills it at the n-th call of a kind.
-fn traced(node: &Node, syscall: &str, at: usize) -> Command {
-    let program = testnet::program(PLUGIN).display().to_string();
-    let inject = format!("inject={syscall}:signal=KILL:when={at}");
-    let trace = format!("trace={syscall}");
-    let mut command = node.command("strace");
-    command.args(["-f", "-q", "-o", "/dev/null", "-e", &trace, "-e", &inject, &program]);
-    command
-}
-
-fn was_killed(status: ExitStatus) -> bool {
-    // strace ends as what it traced did.
-    status.signal() == Some(9) || status.code() == Some(137)
+/// Runs a verb and kills it before the n-th call of a kind; whether it lived.
+fn lives(node: &Node, verb: &str, call: &CniCall, name: &str, number: u32) -> Result<bool, Stop> {
+    let traced = CniCall { under: strace(name, number), ..call.clone() };
+    match node.cni(PLUGIN, verb, &traced) {
+        Ok(_) => Ok(true),
+        // Without an answer of its own.
+        Err(error) if error.code == 0 => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn uplink(node: &Node) -> Result<String, Stop> {
@@ -78,7 +52,9 @@ fn expected(node: &Node) -> Outcome {
     check(uplink(node)? == "1,10", format!("the uplink carries {}", uplink(node)?))?;
     let mut links = node.link_names()?;
     links.retain(|name| !name.starts_with("vb"));
-    check(links == ["br0", "br0.1", "eth1", "wire"], format!("links: {links:?}"))?;
+    check(links == ["br0", "br0.1", "br0.10", "eth1", "wire"], format!("links: {links:?}"))?;
+    let legs = vlans(node, "br0")?;
+    check(legs == "1 10", format!("the bridge itself carries {legs}"))?;
     let records = node.list("/run/k8slan/ports");
     check(records.len() == 1, format!("records are left: {records:?}"))?;
     let ports = node.link_names()?.iter().filter(|name| name.starts_with("vb")).count();
@@ -87,110 +63,121 @@ fn expected(node: &Node) -> Outcome {
     check(chains == 1, format!("{chains} guards"))
 }
 
-fn node() -> Result<Node, Stop> {
-    testnet::needs("strace")?;
-    let node = Node::new("one")?;
-    node.ip("link add eth1 type veth peer name wire")?;
-    node.ip("link set dev eth1 up")?;
-    Ok(node)
-}
-
 fn an_add_killed_anywhere_is_cleaned_up() -> Outcome {
+    needs("strace")?;
     let node = node()?;
     let stays = node.pod("stays")?;
-    stays.add(PLUGIN, "net1", &config("10", true))?;
+    stays.add(PLUGIN, "net1", &config("10"))?;
     expected(&node)?;
-    let mut kills = 0;
-    for syscall in CALLS {
-        for at in 1.. {
-            let pod = node.pod("victim")?;
-            let call = pod.call("net1", &config("10,20", true));
-            if !killed(&node, "ADD", &call, syscall, at)? {
-                node.cni(PLUGIN, "DEL", &call)?;
-                break;
-            }
-            kills += 1;
-            // DEL, or GC with a list that does not name it, does the rest.
-            if at % 3 == 0 {
-                let valid = json!([{"containerID": stays.container(), "ifname": "net1"}]);
-                node.cni(PLUGIN, "GC", &call.clone().with("cni.dev/valid-attachments", valid))?;
-            } else {
-                node.cni(PLUGIN, "DEL", &call)?;
-            }
-            expected(&node).map_err(|stop| Stop::Failed(format!("killed at {syscall} {at}: {stop:?}")))?;
+    let kills = everywhere(CALLS, |name, number| {
+        let pod = node.pod("victim")?;
+        let call = pod.call("net1", &config("10,20"));
+        let lived = lives(&node, "ADD", &call, name, number)?;
+        // DEL, or GC with a list that does not name it, does the rest.
+        if number % 3 == 0 {
+            let valid = json!([{"containerID": stays.container(), "ifname": "net1"}]);
+            node.cni(PLUGIN, "GC", &call.with("cni.dev/valid-attachments", valid))?;
+        } else {
+            node.cni(PLUGIN, "DEL", &call)?;
         }
-    }
+        expected(&node)?;
+        Ok(lived)
+    })?;
     check(kills > 20, format!("only {kills} kills"))?;
     println!("ADD was killed {kills} times");
     Ok(())
 }
 
+/// Here the bridge and the node's legs are the victim's own, and the uplink comes into the bridge with it.
+fn the_first_add_killed_anywhere_leaves_nothing() -> Outcome {
+    needs("strace")?;
+    let node = node()?;
+    let kills = everywhere(&["sendto"], |name, number| {
+        let pod = node.pod("victim")?;
+        let call = pod.call("net1", &config("10,20"));
+        let lived = lives(&node, "ADD", &call, name, number)?;
+        if number % 2 == 0 {
+            node.cni(PLUGIN, "GC", &call.with("cni.dev/valid-attachments", json!([])))?;
+        } else {
+            node.cni(PLUGIN, "DEL", &call)?;
+        }
+        check(node.link_names()? == ["eth1", "wire"], format!("links: {:?}", node.link_names()?))?;
+        let eth1 = node.link("eth1")?.unwrap();
+        check(eth1.get("master").is_none(), format!("the uplink is somebody's port: {eth1}"))?;
+        check(node.list("/run/k8slan/ports").is_empty(), "records are left")?;
+        check(node.exec(&["nft", "list", "ruleset"])?.is_empty(), "guards are left")?;
+        Ok(lived)
+    })?;
+    check(kills > 10, format!("only {kills} kills"))?;
+    println!("the first ADD was killed {kills} times");
+    Ok(())
+}
+
 fn a_del_killed_anywhere_is_finished() -> Outcome {
+    needs("strace")?;
     let node = node()?;
     let stays = node.pod("stays")?;
-    stays.add(PLUGIN, "net1", &config("10", true))?;
-    let mut kills = 0;
-    for syscall in CALLS {
-        for at in 1.. {
-            let pod = node.pod("victim")?;
-            let call = pod.call("net1", &config("10,20", true));
-            node.cni(PLUGIN, "ADD", &call)?;
-            let was_killed = killed(&node, "DEL", &call, syscall, at)?;
+    stays.add(PLUGIN, "net1", &config("10"))?;
+    let mut own = config("10,20");
+    // A leg that goes with it, and a VLAN of the uplink that is the leg's, too.
+    own["gateway"].as_array_mut().unwrap().push(json!({"vlan": 20, "address": "10.8.0.1/24"}));
+    let kills = everywhere(CALLS, |name, number| {
+        let pod = node.pod("victim")?;
+        let call = pod.call("net1", &own);
+        node.cni(PLUGIN, "ADD", &call)?;
+        let lived = lives(&node, "DEL", &call, name, number)?;
+        if number % 3 == 0 {
+            let valid = json!([{"containerID": stays.container(), "ifname": "net1"}]);
+            node.cni(PLUGIN, "GC", &call.with("cni.dev/valid-attachments", valid))?;
+        } else {
             node.cni(PLUGIN, "DEL", &call)?;
-            expected(&node).map_err(|stop| Stop::Failed(format!("killed at {syscall} {at}: {stop:?}")))?;
-            if !was_killed {
-                break;
-            }
-            kills += 1;
         }
-    }
+        expected(&node)?;
+        Ok(lived)
+    })?;
     check(kills > 15, format!("only {kills} kills"))?;
     println!("DEL was killed {kills} times");
     Ok(())
 }
 
 fn a_trunk_change_killed_anywhere_is_mended() -> Outcome {
+    needs("strace")?;
     let node = node()?;
     let (stays, router) = (node.pod("stays")?, node.pod("router")?);
-    stays.add(PLUGIN, "net1", &config("10", true))?;
-    let wanted = config("10,20", true);
+    stays.add(PLUGIN, "net1", &config("10"))?;
+    let wanted = config("10,20");
     let result = router.add(PLUGIN, "net1", &wanted)?;
     let port = result["interfaces"][1]["name"].as_str().unwrap().to_owned();
     let program = testnet::program(PLUGIN).display().to_string();
     let checked = router.call("net1", &wanted).with("prevResult", result.clone());
-    let (mut kills, mut told) = (0, 0);
+    let mut told = 0;
     let mut now = "1,10,20";
-    for syscall in CALLS {
-        for at in 1.. {
-            let (before, after, to) = match now {
-                "1,10,20" => (now, "1,10,30,31", "10,30-31"),
-                _ => (now, "1,10,20", "10,20"),
-            };
-            let mut command = traced(&node, syscall, at);
-            command.args(["trunk", "set", &port, to]);
-            let ended = !was_killed(finish(&mut command)?.status);
-            let place = format!("killed at {syscall} {at}");
-            // CHECK either tells, or everything is as it was or as it will be.
-            match node.cni(PLUGIN, "CHECK", &checked) {
-                Ok(_) => {
-                    let have = uplink(&node)?;
-                    check(have == before || have == after, format!("{place}: CHECK is content with {have}"))?;
-                }
-                Err(error) => {
-                    check(error.code == 110 && error.text().contains("trunk"), format!("{place}: {error}"))?;
-                    told += 1;
-                }
+    let kills = everywhere(CALLS, |name, number| {
+        let (before, after, to) = match now {
+            "1,10,20" => (now, "1,10,30,31", "10,30-31"),
+            _ => (now, "1,10,20", "10,20"),
+        };
+        let tracer = strace(name, number);
+        let trunk = [&program, "trunk", "set", &port, to];
+        let argv: Vec<&str> = tracer.iter().map(String::as_str).chain(trunk).collect();
+        let lived = node.exec(&argv).is_ok();
+        // CHECK either tells, or everything is as it was or as it will be.
+        match node.cni(PLUGIN, "CHECK", &checked) {
+            Ok(_) => {
+                let have = uplink(&node)?;
+                check(have == before || have == after, format!("CHECK is content with {have}"))?;
             }
-            node.exec(&[&program, "trunk", "set", &port, to])?;
-            check(uplink(&node)? == after, format!("{place}: the uplink carries {}", uplink(&node)?))?;
-            node.cni(PLUGIN, "CHECK", &checked).map_err(|error| Stop::Failed(format!("{place}: {error}")))?;
-            now = after;
-            if ended {
-                break;
+            Err(error) => {
+                check(error.code == 110 && error.text().contains("trunk"), error.to_string())?;
+                told += 1;
             }
-            kills += 1;
         }
-    }
+        node.exec(&trunk)?;
+        check(uplink(&node)? == after, format!("the uplink carries {}", uplink(&node)?))?;
+        node.cni(PLUGIN, "CHECK", &checked)?;
+        now = after;
+        Ok(lived)
+    })?;
     check(kills > 15 && told > 0, format!("{kills} kills, CHECK told {told} times"))?;
     println!("trunk was killed {kills} times; CHECK told {told} times");
     router.del(PLUGIN, "net1", &wanted)?;
