@@ -15,6 +15,7 @@ BINARIES := macvtap ipam-pool vlan-bridge k8slan-device-plugin
 # libc6-dev-arm64-cross; without them the image is for this machine only, and `make image` says so.
 VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 ARCHIVE := dist/k8slan-image.tar
+ARCH := $(shell dpkg --print-architecture)
 ARM64 := aarch64-unknown-linux-gnu
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
@@ -47,7 +48,7 @@ arm64: ## the same for arm64 in dist/arm64, where the machine has the compilers
 
 image: build arm64 ## an OCI archive of the image in dist/, x86-64 and arm64
 	@tests/packages.sh image
-	@install/image/build.sh $(ARCHIVE) $(VERSION) $(shell dpkg --print-architecture)=dist $$([ ! -e dist/arm64 ] || echo arm64=dist/arm64)
+	@install/image/build.sh $(ARCHIVE) $(VERSION) $(ARCH)=dist $$([ $(ARCH) = arm64 ] || [ ! -e dist/arm64 ] || echo arm64=dist/arm64)
 
 push: ## sends the image to IMAGE=registry/name:tag and sets it in install/local [OVERLAY=talos]
 	@tests/packages.sh push
