@@ -86,10 +86,10 @@ fn answer<P: Plugin>(
         (Err(error), Some(target)) if verb == Verb::Del => {
             return match plugin.del_misconfigured(&request, target) {
                 Some(done) => done.map(|()| Vec::new()).map_err(plugins),
-                None => Err(error.into()),
+                None => Err(misconfigured::<P>(error)),
             };
         }
-        (Err(error), _) => return Err(error.into()),
+        (Err(error), _) => return Err(misconfigured::<P>(error)),
     };
     let request = request.with_config(config);
     let nothing = |()| Vec::new();
@@ -109,6 +109,15 @@ fn answer<P: Plugin>(
             Err(Error::UnknownVerb(verb.to_string()).into())
         }
     }
+}
+
+/// The document about a configuration that is not the plugin's.
+fn misconfigured<P: Plugin>(error: Error) -> ErrorDocument {
+    let code = match &error {
+        Error::Config { field, .. } => P::code_of_field(field),
+        other => other.code(),
+    };
+    ErrorDocument { code, ..error.into() }
 }
 
 fn verb(environment: &Environment) -> Result<Verb, Error> {

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
 
-use crate::{AddResult, PluginError, Request, Target, ValidAttachment, Version};
+use crate::{AddResult, Code, PluginError, Request, Target, ValidAttachment, Version};
 
 /// A CNI plugin: what it does for each verb, and nothing of the protocol.
 ///
@@ -23,6 +23,14 @@ pub trait Plugin {
 
     /// What it does, in half a line: `attaches a pod to …`.
     const ABOUT: &'static str;
+
+    /// The code of the error that a value of [`Plugin::Config`] cannot be. `field` is where it stands, like
+    /// `uplinks[0].name`.
+    #[must_use]
+    fn code_of_field(field: &str) -> Code {
+        let _ = field;
+        Code::INVALID_CONFIG
+    }
 
     /// Attaches the container and says what was made.
     ///

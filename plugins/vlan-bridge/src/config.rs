@@ -323,6 +323,7 @@ mod tests {
         for (text, says) in mistakes {
             let message = mistake(text);
             assert!(message.contains(says), "{text}: {message}");
+            assert!(!seen.contains(&message), "{text}: the same as another: {message}");
             seen.push(message);
         }
     }

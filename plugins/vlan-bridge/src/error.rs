@@ -1,4 +1,3 @@
-use cni::{Code, PluginError};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, IfNameError, VlanId, VlanSetError};
 use netplumb::VlanProtocol;
@@ -436,86 +435,6 @@ impl Error {
             0 => Ok(()),
             1 => Err(errors.remove(0)),
             _ => Err(Self::Several(errors)),
-        }
-    }
-}
-
-/// Our own numbers, from 100 on (SPEC.md, section 5).
-mod code {
-    use cni::Code;
-
-    pub(super) const KERNEL: Code = Code::plugin(100);
-    pub(super) const NOT_ALLOWED: Code = Code::plugin(101);
-    pub(super) const FOREIGN: Code = Code::plugin(102);
-    pub(super) const EXISTS: Code = Code::plugin(103);
-    pub(super) const UNTRUSTED: Code = Code::plugin(104);
-    pub(super) const MISMATCH: Code = Code::plugin(110);
-    pub(super) const NOT_FILTERING: Code = Code::plugin(120);
-    pub(super) const NOT_ADOPTABLE: Code = Code::plugin(121);
-    pub(super) const NO_UPLINK: Code = Code::plugin(122);
-    pub(super) const UPLINK: Code = Code::plugin(123);
-    pub(super) const MTU: Code = Code::plugin(124);
-    pub(super) const PROTOCOL: Code = Code::plugin(125);
-    pub(super) const ADDRESS: Code = Code::plugin(126);
-}
-
-impl PluginError for Error {
-    fn code(&self) -> Code {
-        match self {
-            Self::Cni(error) => error.code(),
-            Self::Call(error) => error.code(),
-            Self::TrunkTwice
-            | Self::VlanAndNative { .. }
-            | Self::NativeOnAccess { .. }
-            | Self::NativeWithoutTrunk(_)
-            | Self::HairpinAndPromisc
-            | Self::DisabledWithIpam
-            | Self::AllowedWithoutCheck { .. }
-            | Self::VrrpZero
-            | Self::NoAddressToAllow
-            | Self::LegWithoutVlan
-            | Self::FollowAndVlans(_)
-            | Self::UplinkVlansAlone(_)
-            | Self::TaggedAndUntagged { .. }
-            | Self::UplinkTwice(_)
-            | Self::UplinkIsBridge(_)
-            | Self::LegName(_)
-            | Self::NoGateway(_)
-            | Self::NodeConfig(_)
-            | Self::Usage(_)
-            | Self::PortName(_)
-            | Self::Vlans(_)
-            | Self::NotATrunk(_)
-            | Self::EmptyTrunk(_) => Code::INVALID_CONFIG,
-            Self::Lock(_) | Self::BridgeAppeared(_) => Code::TRY_AGAIN,
-            Self::Net(_) | Self::Addresses(_) => code::KERNEL,
-            Self::Policy(_) => code::NOT_ALLOWED,
-            Self::NotABridge { .. } | Self::Foreign(_) | Self::LegTaken { .. } => code::FOREIGN,
-            Self::InterfaceExists(_) => code::EXISTS,
-            Self::Records(_) | Self::RecordText { .. } => code::UNTRUSTED,
-            Self::NotFiltering(_) => code::NOT_FILTERING,
-            Self::NotAdoptable { .. } => code::NOT_ADOPTABLE,
-            Self::NoBridge(_) | Self::NoUplink(_) | Self::NoPort(_) => code::NO_UPLINK,
-            Self::UplinkElsewhere { .. }
-            | Self::UplinkOutside { .. }
-            | Self::UplinkInUse { .. }
-            | Self::UplinkVlans { .. } => code::UPLINK,
-            Self::MtuOfBridge { .. }
-            | Self::MtuOfUplink { .. }
-            | Self::MtuOfUplinkStated { .. }
-            | Self::MtuOfPort { .. } => code::MTU,
-            Self::OtherProtocol { .. } => code::PROTOCOL,
-            Self::OtherAddress { .. } => code::ADDRESS,
-            Self::Mismatch { .. }
-            | Self::Carries { .. }
-            | Self::UplinkLacks { .. }
-            | Self::UplinkCarries { .. }
-            | Self::TrunkCutOff { .. }
-            | Self::Pod(_) => code::MISMATCH,
-            Self::Unavailable(_) => Code::NOT_AVAILABLE,
-            Self::FramesDropped { .. } => Code::LIMITED_CONNECTIVITY,
-            Self::NotUndone { error, .. } => error.code(),
-            Self::Several(errors) => errors.first().map_or(code::KERNEL, Self::code),
         }
     }
 }

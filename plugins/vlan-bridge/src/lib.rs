@@ -14,6 +14,7 @@ mod add;
 mod bridge;
 mod call;
 mod check;
+mod code;
 mod config;
 mod error;
 mod guard;
@@ -31,7 +32,7 @@ mod vlans;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cni::{AddResult, Plugin, Request, Target, ValidAttachment};
+use cni::{AddResult, Code, Plugin, Request, Target, ValidAttachment};
 
 pub use config::{Config, Gateway, Uplink};
 pub use error::Error;
@@ -49,6 +50,10 @@ impl Plugin for VlanBridge {
 
     const NAME: &'static str = "vlan-bridge";
     const ABOUT: &'static str = "attaches pods and VMs to the VLANs of a bridge";
+
+    fn code_of_field(field: &str) -> Code {
+        code::of_field(field)
+    }
 
     fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
         add::add(request, target)

@@ -1,0 +1,79 @@
+//! The code of each error: our own numbers from 100 on (SPEC.md, section 5), listed in the README. Those below 130 are about
+//! the node, the others are mistakes of the configuration.
+
+use cni::{Code, PluginError};
+
+use crate::Error;
+
+impl PluginError for Error {
+    fn code(&self) -> Code {
+        match self {
+            Self::Cni(error) => error.code(),
+            Self::Call(error) => error.code(),
+            Self::TrunkTwice => Code::plugin(132),
+            Self::VlanAndNative { .. } => Code::plugin(133),
+            Self::NativeOnAccess { .. } => Code::plugin(134),
+            Self::NativeWithoutTrunk(_) => Code::plugin(135),
+            Self::HairpinAndPromisc => Code::plugin(136),
+            Self::DisabledWithIpam => Code::plugin(137),
+            Self::AllowedWithoutCheck { .. } => Code::plugin(138),
+            Self::VrrpZero => Code::plugin(139),
+            Self::NoAddressToAllow => Code::plugin(140),
+            Self::LegWithoutVlan => Code::plugin(141),
+            Self::FollowAndVlans(_) => Code::plugin(143),
+            Self::UplinkVlansAlone(_) => Code::plugin(144),
+            Self::TaggedAndUntagged { .. } => Code::plugin(145),
+            Self::UplinkTwice(_) => Code::plugin(146),
+            Self::UplinkIsBridge(_) => Code::plugin(147),
+            Self::LegName(_) => Code::plugin(149),
+            Self::NoGateway(_)
+            | Self::NodeConfig(_)
+            | Self::Usage(_)
+            | Self::PortName(_)
+            | Self::Vlans(_)
+            | Self::NotATrunk(_)
+            | Self::EmptyTrunk(_) => Code::INVALID_CONFIG,
+            Self::Lock(_) | Self::BridgeAppeared(_) => Code::TRY_AGAIN,
+            Self::Net(_) | Self::Addresses(_) => Code::plugin(100),
+            Self::Policy(_) => Code::plugin(101),
+            Self::NotABridge { .. } | Self::Foreign(_) | Self::LegTaken { .. } => Code::plugin(102),
+            Self::InterfaceExists(_) => Code::plugin(103),
+            Self::Records(_) | Self::RecordText { .. } => Code::plugin(104),
+            Self::NotFiltering(_) => Code::plugin(120),
+            Self::NotAdoptable { .. } => Code::plugin(121),
+            Self::NoBridge(_) | Self::NoUplink(_) | Self::NoPort(_) => Code::plugin(122),
+            Self::UplinkElsewhere { .. }
+            | Self::UplinkOutside { .. }
+            | Self::UplinkInUse { .. }
+            | Self::UplinkVlans { .. } => Code::plugin(123),
+            Self::MtuOfBridge { .. }
+            | Self::MtuOfUplink { .. }
+            | Self::MtuOfUplinkStated { .. }
+            | Self::MtuOfPort { .. } => Code::plugin(124),
+            Self::OtherProtocol { .. } => Code::plugin(125),
+            Self::OtherAddress { .. } => Code::plugin(126),
+            Self::Mismatch { .. }
+            | Self::Carries { .. }
+            | Self::UplinkLacks { .. }
+            | Self::UplinkCarries { .. }
+            | Self::TrunkCutOff { .. }
+            | Self::Pod(_) => Code::plugin(110),
+            Self::Unavailable(_) => Code::NOT_AVAILABLE,
+            Self::FramesDropped { .. } => Code::LIMITED_CONNECTIVITY,
+            Self::NotUndone { error, .. } => error.code(),
+            Self::Several(errors) => errors.first().map_or(Code::plugin(100), Self::code),
+        }
+    }
+}
+
+/// The code of a key's value that cannot be.
+pub(crate) fn of_field(field: &str) -> Code {
+    // A path, like uplinks[0].tagged.
+    match field.split(['.', '[']).next() {
+        Some("vlan" | "nativeVlan") => Code::plugin(130),
+        Some("trunk" | "vlanTrunk") => Code::plugin(131),
+        Some("uplinks") => Code::plugin(142),
+        Some("bridge") => Code::plugin(148),
+        _ => Code::INVALID_CONFIG,
+    }
+}
