@@ -203,7 +203,7 @@ impl Parts {
             self.serve(address, told(None));
         }
         let (status, stop) = (self.status.clone(), wait_for(self.stopped()));
-        Ok(async move { standalone::run(claim, options, &status, stop).await })
+        Ok(async move { standalone::run(claim, options, &status, &metrics, stop).await })
     }
 
     fn start_kubelet(&mut self, dir: PathBuf, metrics: &Arc<Metrics>) -> watch::Receiver<kubelet::Status> {

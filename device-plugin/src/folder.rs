@@ -22,73 +22,159 @@ const MAX_OBJECT: u64 = 2 << 20;
 /// For all objects of a mirror together, in bytes.
 const MAX_MIRROR: u64 = 32 << 20;
 
-/// Reads all `*.yaml` and `*.yml` files of a folder, hidden ones left out, in the order of their names.
-///
-/// Nothing here fails: what cannot be read is told in the result, and [`Declared::unread`] then keeps
-/// everything that stands from being taken for unwanted.
+/// Reads a folder again and again: only files whose text is not as it was are looked into.
+#[derive(Default)]
+pub(crate) struct Reader {
+    /// By their names.
+    files: BTreeMap<String, Understood>,
+}
+
+/// A file's text, and what it says.
+struct Understood {
+    text: String,
+    says: Vec<Said>,
+    /// In a mirror.
+    object: Option<Mirrored>,
+}
+
+/// One document of a file, or what is wrong with the file.
+enum Said {
+    Lan(LanKey, Result<Lan, Mistaken>),
+    Unread(String),
+    Ignored(String),
+}
+
+/// Reads a folder once, as [`Reader::read`].
 pub(crate) fn read(dir: &Path) -> Declared {
-    let mut declared = Declared::default();
-    match names(dir) {
-        Ok(names) => {
-            for name in names {
-                let text = text(node::read_through_links(&dir.join(&name), MAX_LEN));
-                take_or_tell(&mut declared, &name, text);
-            }
-        }
-        Err(error) => unreadable(&mut declared, dir, &error),
+    Reader::default().read(dir)
+}
+
+/// Reads a mirror once, as [`Reader::read_mirror`].
+pub(crate) fn read_mirror(dir: &Path, node: &str) -> Declared {
+    Reader::default().read_mirror(dir, node)
+}
+
+/// What the files of a mirror say, by their names, as [`Reader::read_mirror`].
+pub(crate) fn of_mirror_files(files: Vec<(String, String)>, node: &str) -> Declared {
+    let (mut reader, mut declared) = (Reader::default(), Declared::default());
+    for (name, text) in files {
+        reader.take_or_tell(&mut declared, &name, Ok(text), of_mirror);
     }
+    reader.add_what_the_cluster_knows(&mut declared, node);
     declared
 }
 
-/// Reads a folder that mirrors an API server's objects, one to a file, in JSON: as [`read`] does, and with
-/// the times at which the objects were created, their generations, and what the cluster notes for the node.
-///
-/// Who writes there has fewer rights than who reads: no link is followed, and there is an end to what is read.
-pub(crate) fn read_mirror(dir: &Path, node: &str) -> Declared {
-    let mut declared = Declared::default();
-    let (names, folder) = match (names(dir), SafeDir::open(dir)) {
-        (Ok(names), Ok(Some(folder))) => (names, folder),
-        (Err(error), _) => {
+impl Reader {
+    /// Reads all `*.yaml` and `*.yml` files of a folder, hidden ones left out, in the order of their names.
+    ///
+    /// Nothing here fails: what cannot be read is told in the result, and [`Declared::unread`] then keeps
+    /// everything that stands from being taken for unwanted.
+    pub(crate) fn read(&mut self, dir: &Path) -> Declared {
+        let mut declared = Declared::default();
+        let names = names(dir).unwrap_or_else(|error| {
             unreadable(&mut declared, dir, &error);
-            return declared;
+            Vec::new()
+        });
+        self.files.retain(|name, _| names.binary_search(name).is_ok());
+        for name in names {
+            let text = text(node::read_through_links(&dir.join(&name), MAX_LEN));
+            self.take_or_tell(&mut declared, &name, text, |_| None);
         }
-        (_, Ok(None)) => {
-            unreadable(&mut declared, dir, &std::io::ErrorKind::NotFound.into());
-            return declared;
-        }
-        (_, Err(error)) => {
-            unreadable(&mut declared, dir, &std::io::Error::other(error));
-            return declared;
-        }
-    };
-    let mut room = MAX_MIRROR;
-    let mut objects = BTreeMap::new();
-    for (number, name) in names.into_iter().enumerate() {
-        if number == MAX_MIRRORED || room == 0 {
-            let message = format!(
-                "it and what comes after it is not read: a mirror has {MAX_MIRRORED} files and {MAX_MIRROR} bytes at most"
-            );
-            declared.unread.push(Note { source: name, message });
-            break;
-        }
-        let text = text(folder.read_up_to(&name, MAX_OBJECT));
-        room = room.saturating_sub(text.as_ref().map_or(0, |text| text.len() as u64));
-        if let Ok(object) = text.as_deref().map_err(drop).and_then(|text| of_mirror(text).ok_or(())) {
-            objects.insert(name.clone(), object);
-        }
-        take_or_tell(&mut declared, &name, text);
+        declared
     }
-    for declaration in declared.lans.values_mut() {
-        let Some(object) = objects.remove(&declaration.source) else { continue };
-        (declaration.created, declaration.generation) = (object.created, object.generation);
-        if let Ok(lan) = &mut declaration.lan {
-            lan.common_mtu = object.notes.mtu;
-            if let Some(hostname) = object.notes.hostname {
-                lan.also_known_as(node, &hostname);
+
+    /// Reads a folder that mirrors an API server's objects, one to a file, in JSON: as [`Self::read`] does, and with
+    /// the times at which the objects were created, their generations, and what the cluster notes for the node.
+    ///
+    /// Who writes there has fewer rights than who reads: no link is followed, and there is an end to what is read.
+    pub(crate) fn read_mirror(&mut self, dir: &Path, node: &str) -> Declared {
+        let mut declared = Declared::default();
+        let (names, folder) = match (names(dir), SafeDir::open(dir)) {
+            (Ok(names), Ok(Some(folder))) => (names, folder),
+            (Err(error), _) => {
+                unreadable(&mut declared, dir, &error);
+                return declared;
+            }
+            (_, Ok(None)) => {
+                unreadable(&mut declared, dir, &std::io::ErrorKind::NotFound.into());
+                return declared;
+            }
+            (_, Err(error)) => {
+                unreadable(&mut declared, dir, &std::io::Error::other(error));
+                return declared;
+            }
+        };
+        let mut room = MAX_MIRROR;
+        self.files.retain(|name, _| names.binary_search(name).is_ok());
+        for (number, name) in names.into_iter().enumerate() {
+            if number == MAX_MIRRORED || room == 0 {
+                let message = format!(
+                    "it and what comes after it is not read: a mirror has {MAX_MIRRORED} files and {MAX_MIRROR} bytes at most"
+                );
+                declared.unread.push(Note { source: name, message });
+                break;
+            }
+            let text = text(folder.read_up_to(&name, MAX_OBJECT));
+            room = room.saturating_sub(text.as_ref().map_or(0, |text| text.len() as u64));
+            self.take_or_tell(&mut declared, &name, text, of_mirror);
+        }
+        self.add_what_the_cluster_knows(&mut declared, node);
+        declared
+    }
+
+    fn add_what_the_cluster_knows(&self, declared: &mut Declared, node: &str) {
+        for declaration in declared.lans.values_mut() {
+            let object = self.files.get(&declaration.source).and_then(|file| file.object.as_ref());
+            let Some(object) = object else { continue };
+            (declaration.created, declaration.generation) = (object.created, object.generation);
+            if let Ok(lan) = &mut declaration.lan {
+                lan.common_mtu = object.notes.mtu;
+                if let Some(hostname) = &object.notes.hostname {
+                    lan.also_known_as(node, hostname);
+                }
             }
         }
     }
-    declared
+
+    fn take_or_tell(
+        &mut self,
+        declared: &mut Declared,
+        name: &str,
+        text: Result<String, String>,
+        object: impl Fn(&str) -> Option<Mirrored>,
+    ) {
+        let text = match text {
+            Ok(text) => text,
+            Err(message) => {
+                self.files.remove(name);
+                declared.unread.push(Note { source: name.to_owned(), message });
+                return;
+            }
+        };
+        let understand = |text: String| {
+            let (says, object) = (understand(&text), object(&text));
+            Understood { text, says, object }
+        };
+        let file = match self.files.entry(name.to_owned()) {
+            Entry::Occupied(entry) if entry.get().text == text => entry.into_mut(),
+            Entry::Occupied(mut entry) => {
+                entry.insert(understand(text));
+                entry.into_mut()
+            }
+            Entry::Vacant(entry) => entry.insert(understand(text)),
+        };
+        for said in &file.says {
+            match said {
+                Said::Lan(key, lan) => declare(declared, name, key.clone(), lan.clone()),
+                Said::Unread(message) => {
+                    declared.unread.push(Note { source: name.to_owned(), message: message.clone() });
+                }
+                Said::Ignored(message) => {
+                    declared.ignored.push(Note { source: name.to_owned(), message: message.clone() });
+                }
+            }
+        }
+    }
 }
 
 /// What a mirrored object has beside its LAN.
@@ -137,39 +223,28 @@ fn unreadable(declared: &mut Declared, dir: &Path, error: &std::io::Error) {
     declared.unread.push(Note { source: dir.display().to_string(), message });
 }
 
-fn take_or_tell(declared: &mut Declared, name: &str, text: Result<String, String>) {
-    match text {
-        Ok(text) => take(declared, name, &text),
-        Err(message) => declared.unread.push(Note { source: name.to_owned(), message }),
-    }
-}
-
-fn take(declared: &mut Declared, name: &str, text: &str) {
+fn understand(text: &str) -> Vec<Said> {
     let found = documents(text);
     if found.is_empty() {
         // An editor that truncates and then writes would otherwise remove the LAN in between.
         let message = "has no document: nothing is removed until it has one, or is deleted".to_owned();
-        declared.unread.push(Note { source: name.to_owned(), message });
+        return vec![Said::Unread(message)];
     }
-    for document in found {
-        match document {
-            Document::Other(what) => {
-                let message = format!("{what:?} is no LAN of {}, and is ignored", lan::manifest::API_VERSION);
-                declared.ignored.push(Note { source: name.to_owned(), message });
-            }
-            Document::Broken { key: None, message } => {
-                declared.unread.push(Note { source: name.to_owned(), message });
-            }
-            Document::Broken { key: Some(key), message } => declare(declared, name, key, Err(message.into())),
-            Document::Lan { key, spec } => {
-                let lan = Lan::new(key.clone(), &spec).map_err(|mistakes| Mistaken {
-                    message: mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-                    spokes: spec.spokes.iter().filter_map(|spoke| spoke.parse().ok()).collect(),
-                });
-                declare(declared, name, key, lan);
-            }
+    let said = found.into_iter().map(|document| match document {
+        Document::Other(what) => {
+            Said::Ignored(format!("{what:?} is no LAN of {}, and is ignored", lan::manifest::API_VERSION))
         }
-    }
+        Document::Broken { key: None, message } => Said::Unread(message),
+        Document::Broken { key: Some(key), message } => Said::Lan(key, Err(message.into())),
+        Document::Lan { key, spec } => {
+            let lan = Lan::new(key.clone(), &spec).map_err(|mistakes| Mistaken {
+                message: mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+                spokes: spec.spokes.iter().filter_map(|spoke| spoke.parse().ok()).collect(),
+            });
+            Said::Lan(key, lan)
+        }
+    });
+    said.collect()
 }
 
 fn declare(declared: &mut Declared, name: &str, key: LanKey, lan: Result<Lan, Mistaken>) {
@@ -253,6 +328,26 @@ mod tests {
             "{messages:#?}"
         );
         assert!(read(&dir.path().join("none")).unread[0].message.contains("No such file"));
+    }
+
+    #[test]
+    fn a_file_is_looked_into_again_when_its_text_changed() {
+        let (dir, first) = folder(&[("a.yaml", &lan("a", "")), ("b.yaml", "{[")]);
+        let mut reader = Reader::default();
+        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
+        for _ in 0..2 {
+            assert_eq!(reader.read(dir.path()), first);
+        }
+        // As long as before, and perhaps in the same instant.
+        write("a.yaml", &lan("c", ""));
+        write("b.yaml", "{]");
+        assert_eq!(reader.read(dir.path()), read(dir.path()));
+        assert_eq!(keys(&reader.read(dir.path())), ["default/c"]);
+        fs::rename(dir.path().join("a.yaml"), dir.path().join("c.yaml")).unwrap();
+        fs::remove_file(dir.path().join("b.yaml")).unwrap();
+        let last = reader.read(dir.path());
+        assert_eq!((last.lans.values().next().unwrap().source.as_str(), last.unread.len()), ("c.yaml", 0));
+        assert_eq!(reader.files.keys().collect::<Vec<_>>(), ["c.yaml"], "what is gone is kept");
     }
 
     #[test]

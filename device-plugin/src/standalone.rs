@@ -9,7 +9,8 @@ use node::{Durability, Lock, LockError, NodeConfig, Paths, SafeDir};
 use tokio::sync::watch;
 
 use crate::events::{FileWatch, Folder, LanLinks, Wake, watch_mounts, watch_underlays};
-use crate::folder;
+use crate::folder::Reader;
+use crate::health::Metrics;
 use crate::lans::{Declared, Dirty, NETNS_DIR, NodeLans, Outcome};
 use crate::status::{self, NodeStatus};
 
@@ -86,6 +87,7 @@ pub(crate) async fn run(
     claim: Claim,
     options: Options,
     told: &watch::Sender<Arc<NodeStatus>>,
+    metrics: &Metrics,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
     let Claim { run, told: folder_of_told, paths, node, _only_one } = claim;
@@ -99,6 +101,7 @@ pub(crate) async fn run(
     let mut lans = Some(NodeLans::open(node.clone(), &paths, options.kubelet)?);
     tracing::info!(node, folder = %options.lan_dir.display(), "started");
 
+    let mut reader = Reader::default();
     let mut declared = Declared::default();
     let mut status = NodeStatus::default();
     wake.mark(Dirty { everything: true, ..Dirty::default() });
@@ -106,10 +109,11 @@ pub(crate) async fn run(
         // Before the pass: what changes after this point wakes it again.
         files.place();
         let dirty = wake.take();
+        let looked = Instant::now();
         if dirty.declared || dirty.everything {
             declared = match options.mirrored {
-                true => folder::read_mirror(&options.lan_dir, &node),
-                false => folder::read(&options.lan_dir),
+                true => reader.read_mirror(&options.lan_dir, &node),
+                false => reader.read(&options.lan_dir),
             };
             *underlays.lock().unwrap_or_else(PoisonError::into_inner) = names(&declared, &node);
         }
@@ -125,7 +129,9 @@ pub(crate) async fn run(
         lans = Some(own);
         let mut spacing = SPACING - SETTLE;
         let retry = match outcome {
-            Ok(Outcome { status: now, netns, retry }) => {
+            Ok(Outcome { status: now, netns, retry, built, repaired }) => {
+                (0..built).for_each(|_| metrics.build.observe(looked.elapsed()));
+                metrics.drift_repairs.add(repaired);
                 links.listen_in(&netns);
                 publish([&run, &folder_of_told], &mut status, now.clone());
                 told.send_if_modified(|before| {

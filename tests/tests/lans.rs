@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use k8slan_tests::{LanFile, Traces, Worker, joined, on_spoke, underlay};
+use k8slan_tests::{LanFile, Traces, Worker, joined, metric, on_spoke, underlay};
 use serde_json::Value;
 use testnet::{Error, Netns, Node, Outcome, Ping, Place, Stop, Switch, eventually};
 
@@ -153,6 +153,8 @@ fn drift_is_repaired_within_a_second() -> Outcome {
     let (_switch, one, two) = two_workers(&lan)?;
     let (a, b) = (joined(&one, "a", "10.0.0.1/24")?, joined(&two, "b", "10.0.0.2/24")?);
     heals(&a, "10.0.0.2")?;
+    let (builds, repairs) = ("k8slan_build_seconds_count", "k8slan_drift_repairs_total");
+    assert_eq!((metric(&one, builds)?, metric(&one, repairs)?), (1.0, 0.0), "an attachment is neither");
     let inside = one.netns(&lan.netns())?;
     let port = inside.link_names()?.into_iter().find(|name| name.starts_with('+')).unwrap();
     for damage in [
@@ -166,7 +168,7 @@ fn drift_is_repaired_within_a_second() -> Outcome {
         &format!("link set {port} down"),
         "link set dev a down",
     ] {
-        let before = shape(&inside)?;
+        let (before, repaired) = (shape(&inside)?, metric(&one, repairs)?);
         inside.ip(damage)?;
         let mut now = Vec::new();
         eventually(SECOND, || {
@@ -174,6 +176,10 @@ fn drift_is_repaired_within_a_second() -> Outcome {
             if now == before { Ok(()) } else { Err(format!("after `{damage}` {now:?} becomes {before:?}")) }
         })?;
         heals(&a, "10.0.0.2").map_err(|stop| Stop::Failed(format!("after `{damage}`: {stop:?}")))?;
+        eventually(SECOND, || match metric(&one, repairs) {
+            Ok(now) if now > repaired => Ok(()),
+            other => Err(format!("after `{damage}` {repairs} is {other:?}")),
+        })?;
     }
     // Another VNI on a device of the right name.
     inside.ip("link del vx2")?;
@@ -184,6 +190,12 @@ fn drift_is_repaired_within_a_second() -> Outcome {
         let vxlan = vxlan(&one, &lan).ok_or("no VXLAN device")?;
         let seen = (&bridge["linkinfo"]["info_data"]["mcast_snooping"], &vxlan["mtu"]);
         if seen == (&0.into(), &1426.into()) { Ok(()) } else { Err(format!("snooping and MTU are {seen:?}")) }
+    })?;
+    assert_eq!(metric(&one, builds)?, 1.0, "a repair is no build");
+    one.put(&lan.with("mtu: 1300"))?;
+    eventually(SECOND, || match metric(&one, builds) {
+        Ok(2.0) => Ok(()),
+        other => Err(format!("a change is built: {other:?}")),
     })?;
     drop(b);
     Ok(())

@@ -144,7 +144,11 @@ fn note(
             None => true,
         };
         if matters {
-            wake.mark(folder.dirty.clone());
+            let dirty = folder.dirty.clone();
+            wake.mark(match name.and_then(OsStr::to_str) {
+                Some(name) if itself => dirty.of_file(name),
+                _ => dirty,
+            });
         }
     }
     if mask.contains(EventMask::IGNORED) {
@@ -199,5 +203,25 @@ mod tests {
         wake.take();
         fs::write(dir.join("z.yaml"), "1").unwrap();
         assert!(woken(&wake).await);
+    }
+
+    #[tokio::test]
+    async fn says_which_record_changed_or_that_any_may_have() {
+        let temp = tempfile::tempdir().unwrap();
+        let dir = temp.path().join("spokes");
+        fs::create_dir(&dir).unwrap();
+        let wake = Wake::default();
+        let records = || Dirty { records: true, ..Dirty::default() };
+        let folder = Folder::new(&dir, |name| !name.starts_with('.'), records());
+        let watch = FileWatch::start(vec![folder], wake.clone()).unwrap();
+        watch.place();
+        assert_eq!(wake.take(), records());
+        fs::write(dir.join(".a.json.7"), "1").unwrap();
+        fs::rename(dir.join(".a.json.7"), dir.join("a.json")).unwrap();
+        wake.wait().await;
+        assert_eq!(wake.take(), Dirty { record_files: ["a.json".to_owned()].into(), ..Dirty::default() });
+        fs::rename(&dir, temp.path().join("away")).unwrap();
+        wake.wait().await;
+        assert_eq!(wake.take(), records());
     }
 }

@@ -39,6 +39,11 @@ pub struct Metrics {
     pub allocations_refused: Counter,
     /// How long Allocate took.
     pub allocate: Histogram,
+    /// How long it took to make a new or changed LAN what it is declared to be, from the look at its
+    /// declaration to the spokes' records.
+    pub build: Histogram,
+    /// LANs that stood, were not as they should be any more, and were put right.
+    pub drift_repairs: Counter,
     /// Attachments of dead pods that were removed.
     pub swept: Counter,
     /// Attachments of dead pods, and virtual machines, whose leases were freed.
@@ -102,6 +107,11 @@ impl Metrics {
             &self.allocations_refused,
         );
         out.counter(
+            "k8slan_drift_repairs_total",
+            "Times that a LAN which stood had been changed by somebody else, and was put right.",
+            &self.drift_repairs,
+        );
+        out.counter(
             "k8slan_swept_attachments_total",
             "Attachments of dead pods that were removed.",
             &self.swept,
@@ -117,6 +127,11 @@ impl Metrics {
             &self.sweep_errors,
         );
         out.histogram("k8slan_allocate_seconds", "How long an answer to Allocate took.", &self.allocate);
+        out.histogram(
+            "k8slan_build_seconds",
+            "How long it took to build a new or changed LAN, from the look at what is declared to the spokes' records.",
+            &self.build,
+        );
         out.0
     }
 }

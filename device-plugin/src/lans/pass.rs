@@ -15,7 +15,7 @@ use super::record_set::{self, InUse, RecordSet};
 use super::records::Records;
 use super::report::{LanState, Report};
 use super::taps::Taps;
-use super::underlay::Underlay;
+use super::underlay::{self, Underlay};
 use crate::status::NodeStatus;
 
 /// What may have changed since the last pass.
@@ -27,8 +27,10 @@ pub(crate) struct Dirty {
     pub(crate) declared: bool,
     /// Which namespaces have a name, and which pods' namespaces are there.
     pub(crate) names: bool,
-    /// The spokes' records.
+    /// The spokes' records, all of them.
     pub(crate) records: bool,
+    /// These files of records.
+    pub(crate) record_files: BTreeSet<String>,
     /// The underlays.
     pub(crate) underlays: bool,
     /// The links in these namespaces.
@@ -38,13 +40,22 @@ pub(crate) struct Dirty {
 impl Dirty {
     /// Takes more in.
     pub(crate) fn merge(&mut self, more: Self) {
-        let Self { everything, declared, names, records, underlays, netns } = more;
+        let Self { everything, declared, names, records, record_files, underlays, netns } = more;
         self.everything |= everything;
         self.declared |= declared;
         self.names |= names;
         self.records |= records;
+        self.record_files.extend(record_files);
         self.underlays |= underlays;
         self.netns.extend(netns);
+    }
+
+    /// The same, where what changed is this file of the folder.
+    pub(crate) fn of_file(mut self, name: &str) -> Self {
+        if std::mem::take(&mut self.records) {
+            self.record_files.insert(name.to_owned());
+        }
+        self
     }
 }
 
@@ -56,6 +67,10 @@ pub(crate) struct Outcome {
     pub(crate) netns: BTreeMap<NetnsName, Netns>,
     /// When to come back although nothing changed, since something failed.
     pub(crate) retry: Option<Duration>,
+    /// LANs that are new or were changed, and are now as they are declared.
+    pub(crate) built: usize,
+    /// LANs that stood, had been changed by somebody else, and were put right.
+    pub(crate) repaired: usize,
 }
 
 /// The LANs of this node.
@@ -71,10 +86,24 @@ pub(crate) struct NodeLans {
     waiting: BTreeSet<NetnsName>,
     /// How often in a row something failed, by namespace.
     failures: BTreeMap<NetnsName, u32>,
+    /// What was last made of each namespace, without anything left to do.
+    made: BTreeMap<NetnsName, Desired>,
+}
+
+/// What was done for a LAN.
+enum Built {
+    /// It was new, or was changed, and is now as it is declared.
+    Anew,
+    /// Somebody else had changed it, and it is as it was before.
+    Again,
+    /// Nothing, or not all that there is to do.
+    Not,
 }
 
 /// What was done in one namespace.
 struct Done {
+    /// Whether anything was done beside removing what pods left.
+    worked: bool,
     /// What is still to be done after it.
     left: Plan,
     error: Option<String>,
@@ -92,6 +121,7 @@ impl NodeLans {
             namespaces: Namespaces::open(paths.run().join("netns"))?,
             waiting: BTreeSet::new(),
             failures: BTreeMap::new(),
+            made: BTreeMap::new(),
         })
     }
 
@@ -119,8 +149,14 @@ impl NodeLans {
         }
 
         self.waiting.clear();
+        let (mut built, mut repaired) = (0, 0);
+        let mut seen = underlay::Seen::new();
         for lan in decisions.lans.values().flatten() {
-            self.build(lan, &decisions, &mut report)?;
+            match self.build(lan, &decisions, &mut seen, &mut report)? {
+                Built::Anew => built += 1,
+                Built::Again => repaired += 1,
+                Built::Not => {}
+            }
         }
         self.put_records(&decisions, &mut report, true);
         report
@@ -139,6 +175,7 @@ impl NodeLans {
             tracing::warn!("{error:#}");
         }
         self.failures.retain(|name, _| wanted.contains(name));
+        self.made.retain(|name, _| wanted.contains(name));
         Ok(Outcome {
             status,
             netns: self
@@ -147,6 +184,8 @@ impl NodeLans {
                 .map(|(name, held)| (name.clone(), held.netns.clone()))
                 .collect(),
             retry: self.failures.values().copied().max().map(pause),
+            built,
+            repaired,
         })
     }
 
@@ -165,6 +204,9 @@ impl NodeLans {
         }
         if dirty.records || dirty.everything {
             self.records.reload()?;
+        } else {
+            // Most of them the daemon wrote itself.
+            dirty.record_files.iter().for_each(|name| self.records.read(name));
         }
         self.namespaces.refresh();
         Ok(())
@@ -182,13 +224,13 @@ impl NodeLans {
 
     /// Does what is to be done in a namespace, and looks at what came of it.
     fn carry_out(&mut self, name: &NetnsName, desired: Option<&Desired>) -> Done {
-        let failed = |left, error| Done { left, error: Some(error), postponed: false };
+        let failed = |left, error| Done { worked: false, left, error: Some(error), postponed: false };
         if let Some(trouble) = self.namespaces.trouble(name) {
             return failed(Plan::default(), trouble.to_owned());
         }
         let plan = self.plan(name, desired);
         if plan.steps.is_empty() {
-            return Done { left: plan, error: None, postponed: false };
+            return Done { worked: false, left: plan, error: None, postponed: false };
         }
         if desired.is_some()
             && let Err(error) = self.namespaces.remember(name).context("remember the namespace's name")
@@ -216,7 +258,8 @@ impl NodeLans {
         self.namespaces.refresh();
         let trouble = self.namespaces.trouble(name).map(str::to_owned);
         let error = result.err().map(|error| format!("{error:#}")).or(trouble);
-        Done { left: self.plan(name, desired), error, postponed: applied.postponed }
+        let worked = work(&plan).next().is_some();
+        Done { worked, left: self.plan(name, desired), error, postponed: applied.postponed }
     }
 
     fn plan(&self, name: &NetnsName, desired: Option<&Desired>) -> Plan {
@@ -226,14 +269,20 @@ impl NodeLans {
         }
     }
 
-    fn build(&mut self, lan: &Lan, decisions: &Decisions, report: &mut Report) -> Result<()> {
-        let Some(underlay) = Underlay::of(lan, &self.node, &self.host)? else {
+    fn build(
+        &mut self,
+        lan: &Lan,
+        decisions: &Decisions,
+        seen: &mut underlay::Seen,
+        report: &mut Report,
+    ) -> Result<Built> {
+        let Some(underlay) = Underlay::of(lan, &self.node, &self.host, seen)? else {
             let message = format!(
                 "the LAN has no underlay on node {}: name one in vxlanDevMap or defaultVxlanDev",
                 self.node
             );
             report.state(lan, LanState::not_ready("NoUnderlay", message), None);
-            return Ok(());
+            return Ok(Built::Not);
         };
         let mtu = underlay.mtu(lan);
         if let Some(goal) = decisions.namespaces.get(&lan.netns)
@@ -241,7 +290,7 @@ impl NodeLans {
         {
             let message = format!("{}: what stands there has to go first", lan.netns.path().display());
             report.state(lan, LanState::not_ready("Conflict", message), Some(&underlay));
-            return Ok(());
+            return Ok(Built::Not);
         }
         let desired = self.desired(lan, &underlay, mtu.as_ref().ok().copied());
         let done = self.carry_out(&lan.netns, Some(&desired));
@@ -249,8 +298,18 @@ impl NodeLans {
         if done.left.obstacles.iter().any(|obstacle| matches!(obstacle, lan::Obstacle::Held { .. })) {
             self.waiting.insert(lan.netns.clone());
         }
-        report.state(lan, LanState::after(lan, &underlay, mtu, &done.left, done.error), Some(&underlay));
-        Ok(())
+        let state = LanState::after(lan, &underlay, mtu, &done.left, done.error);
+        let is_ready = state.is_ready();
+        report.state(lan, state, Some(&underlay));
+        if !is_ready {
+            return Ok(Built::Not);
+        }
+        let before = self.made.insert(lan.netns.clone(), desired.clone());
+        Ok(match (done.worked, before == Some(desired)) {
+            (false, _) => Built::Not,
+            (true, false) => Built::Anew,
+            (true, true) => Built::Again,
+        })
     }
 
     fn desired(&self, lan: &Lan, underlay: &Underlay, mtu: Option<net_types::Mtu>) -> Desired {
@@ -287,20 +346,19 @@ impl NodeLans {
     /// `known` is whether the states of the LANs are in the report.
     fn put_records(&mut self, decisions: &Decisions, report: &mut Report, known: bool) {
         let in_use = self.in_use();
-        let there = self.records.all().map(|record| (record.spoke.clone(), record.clone())).collect();
-        let mut wanted = RecordSet {
+        let wanted = RecordSet {
             decisions,
             kubelet: self.kubelet,
             in_use: &in_use,
-            there,
+            there: &self.records,
             tap: &|spoke| self.taps.get(spoke),
             state: &|lan| if known { report.spoke_state(&lan.key) } else { None },
         }
         .wanted();
-        let mut spokes: BTreeSet<SpokeName> = self.records.spokes().into_iter().collect();
-        spokes.extend(wanted.keys().cloned());
-        for spoke in spokes {
-            let record = wanted.remove(&spoke);
+        let gone = self.records.spokes().filter(|spoke| !wanted.contains_key(*spoke)).cloned();
+        let gone: Vec<SpokeName> = gone.collect();
+        let wanted = wanted.into_iter().map(|(spoke, record)| (spoke, Some(record)));
+        for (spoke, record) in gone.into_iter().map(|spoke| (spoke, None)).chain(wanted) {
             if let Err(error) = self.records.put(&spoke, record).context("write the record") {
                 report.record_failed(&spoke, format!("{error:#}"));
             }
@@ -309,13 +367,17 @@ impl NodeLans {
 
     /// Counts failures, so that what fails again and again is tried less and less often.
     fn count(&mut self, name: &NetnsName, done: &Done) {
-        let unfinished = done.left.steps.iter().any(|step| !matches!(step, Step::RemoveSpoke(_)));
-        if done.error.is_some() || done.postponed || unfinished {
+        if done.error.is_some() || done.postponed || work(&done.left).next().is_some() {
             *self.failures.entry(name.clone()).or_default() += 1;
         } else {
             self.failures.remove(name);
         }
     }
+}
+
+/// The steps of a plan beside those that remove what pods left.
+fn work(plan: &Plan) -> impl Iterator<Item = &Step> {
+    plan.steps.iter().filter(|step| !matches!(step, Step::RemoveSpoke(_)))
 }
 
 fn goals(decisions: &Decisions, wanted: impl Fn(&Goal) -> bool) -> Vec<NetnsName> {

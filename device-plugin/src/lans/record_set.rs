@@ -5,6 +5,7 @@ use lan::{Lan, LanKey, NetnsName, Observed, SpokeRecord, SpokeState, TapIndex};
 use net_types::{Attach, IfName, MacvtapMode, SpokeName};
 
 use super::decision::{Decisions, Goal};
+use super::records::Records;
 
 /// A spoke that a pod uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +28,7 @@ pub(super) struct RecordSet<'a> {
     pub(super) kubelet: bool,
     pub(super) in_use: &'a [InUse],
     /// The records that are there.
-    pub(super) there: BTreeMap<SpokeName, SpokeRecord>,
+    pub(super) there: &'a Records,
     /// The tap index of every spoke that has one.
     pub(super) tap: &'a dyn Fn(&SpokeName) -> Option<TapIndex>,
     /// Whether a LAN is built; `None` while that is not known yet, and a record says what it said.
@@ -48,7 +49,7 @@ impl RecordSet<'_> {
         let mut records = BTreeMap::new();
         for (netns, goal) in &self.decisions.namespaces {
             let Goal::Leave(why) = goal else { continue };
-            for record in self.there.values().filter(|record| record.netns == netns.path()) {
+            for record in self.there.all().filter(|record| record.netns == netns.path()) {
                 let reason = format!("the LAN stands, but takes no pods: {why}");
                 let record = SpokeRecord { state: SpokeState::NotReady { reason }, ..record.clone() };
                 records.insert(record.spoke.clone(), record);
@@ -195,16 +196,16 @@ mod tests {
         decisions
     }
 
-    type Records = BTreeMap<SpokeName, SpokeRecord>;
+    type There = BTreeMap<SpokeName, SpokeRecord>;
 
-    fn wanted(decisions: &Decisions, in_use: &[InUse], there: &Records, mtu: Option<u64>) -> Records {
+    fn wanted(decisions: &Decisions, in_use: &[InUse], there: &There, mtu: Option<u64>) -> There {
         let tap = |spoke: &SpokeName| TapIndex::try_from((1 << 30) + spoke.as_str().len() as u32).ok();
         let state = |_: &Lan| mtu.map(|mtu| SpokeState::Ready { mtu: mtu.try_into().unwrap() });
-        let there = there.clone();
+        let there = &Records::of(there);
         RecordSet { decisions, kubelet: false, in_use, there, tap: &tap, state: &state }.wanted()
     }
 
-    fn of<'a>(records: &'a Records, spoke: &str) -> &'a SpokeRecord {
+    fn of<'a>(records: &'a There, spoke: &str) -> &'a SpokeRecord {
         &records[&spoke.parse::<SpokeName>().unwrap()]
     }
 
@@ -218,7 +219,7 @@ mod tests {
     #[test]
     fn a_built_lans_spokes_are_ready_and_nothing_is_promised_before() {
         let built = decisions(&[lan("a", "n", &["p", "q"])], &[]);
-        let before = wanted(&built, &[], &Records::new(), None);
+        let before = wanted(&built, &[], &There::new(), None);
         assert_eq!(reason(of(&before, "p")), "the LAN is being built");
         let ready = wanted(&built, &[], &before, Some(1426));
         assert_eq!(of(&ready, "q").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
@@ -232,31 +233,31 @@ mod tests {
 
     #[test]
     fn a_spoke_that_nobody_wants_has_no_record_unless_a_pod_has_it() {
-        let there = wanted(&decisions(&[lan("a", "n", &["p"])], &[]), &[], &Records::new(), Some(1426));
+        let there = wanted(&decisions(&[lan("a", "n", &["p"])], &[]), &[], &There::new(), Some(1426));
         let without = decisions(&[lan("a", "n", &[])], &[]);
-        assert_eq!(wanted(&without, &[], &there, Some(1426)), Records::new());
+        assert_eq!(wanted(&without, &[], &there, Some(1426)), There::new());
         let held = wanted(&without, &[used("p", "n", "a")], &there, Some(1426));
         assert!(reason(of(&held, "p")).contains("still used by pod web/nginx on LAN t/a"));
         // Also without the record that was there.
-        let again = wanted(&without, &[used("p", "n", "a")], &Records::new(), Some(1426));
+        let again = wanted(&without, &[used("p", "n", "a")], &There::new(), Some(1426));
         assert_eq!(of(&again, "p").allowed_namespaces, Some(Vec::new()));
     }
 
     #[test]
     fn a_spoke_in_use_waits_wherever_it_is_wanted_next() {
         let moved = decisions(&[lan("b", "m", &["p"])], &[("n", Goal::Remove)]);
-        let records = wanted(&moved, &[used("p", "n", "a")], &Records::new(), Some(1426));
+        let records = wanted(&moved, &[used("p", "n", "a")], &There::new(), Some(1426));
         assert_eq!(of(&records, "p").lan, key("a"));
         assert!(reason(of(&records, "p")).contains("still used"));
         assert_eq!(of(&wanted(&moved, &[], &records, Some(1426)), "p").lan, key("b"));
         // Used where it belongs, it is as ready as any.
-        let home = wanted(&moved, &[used("p", "m", "b")], &Records::new(), Some(1426));
+        let home = wanted(&moved, &[used("p", "m", "b")], &There::new(), Some(1426));
         assert_eq!(of(&home, "p").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
     }
 
     #[test]
     fn what_is_left_as_it_stands_takes_nobody_in() {
-        let there = wanted(&decisions(&[lan("a", "n", &["p"])], &[]), &[], &Records::new(), Some(1426));
+        let there = wanted(&decisions(&[lan("a", "n", &["p"])], &[]), &[], &There::new(), Some(1426));
         let mut left = decisions(&[], &[("n", Goal::Leave("vni: nonsense".into()))]);
         let refusal = Refusal { reason: "Invalid", message: "vni: nonsense".into(), spokes: BTreeMap::new() };
         left.lans.insert(key("a"), Err(refusal));

@@ -21,21 +21,36 @@ impl Records {
         Ok(records)
     }
 
+    /// Some that are there, on no disk.
+    #[cfg(test)]
+    pub(super) fn of(records: &BTreeMap<SpokeName, SpokeRecord>) -> Self {
+        let there = records.iter().map(|(spoke, record)| (spoke.clone(), Some(record.clone()))).collect();
+        let path = PathBuf::from("/");
+        Self { dir: SafeDir::open(&path).unwrap().unwrap(), path, there }
+    }
+
     /// Reads all of them again, since somebody else changed something.
     pub(super) fn reload(&mut self) -> Result<()> {
         // The folder may be another one.
         self.dir = SafeDir::create(&self.path)?;
         self.there.clear();
-        for name in self.dir.names()? {
-            let Some(spoke) = name.strip_suffix(".json").and_then(|spoke| spoke.parse().ok()) else {
-                continue;
-            };
-            // What is not to be trusted, or does not read, is replaced.
-            let record = self.dir.read(&name).ok().flatten();
-            let record = record.and_then(|text| SpokeRecord::parse(&spoke, &text).ok());
-            self.there.insert(spoke, record);
-        }
+        self.dir.names()?.iter().for_each(|name| self.read(name));
         Ok(())
+    }
+
+    /// Reads one file again.
+    pub(super) fn read(&mut self, name: &str) {
+        let Some(spoke) = name.strip_suffix(".json").and_then(|spoke| spoke.parse().ok()) else { return };
+        let record = match self.dir.read(name) {
+            Ok(None) => {
+                self.there.remove(&spoke);
+                return;
+            }
+            Ok(Some(text)) => SpokeRecord::parse(&spoke, &text).ok(),
+            // What is not to be trusted is replaced, as what does not parse.
+            Err(_) => None,
+        };
+        self.there.insert(spoke, record);
     }
 
     /// The folder, where the spokes' locks are too.
@@ -78,8 +93,8 @@ impl Records {
     }
 
     /// All spokes that have a file.
-    pub(super) fn spokes(&self) -> Vec<SpokeName> {
-        self.there.keys().cloned().collect()
+    pub(super) fn spokes(&self) -> impl Iterator<Item = &SpokeName> {
+        self.there.keys()
     }
 }
 
@@ -143,12 +158,25 @@ mod tests {
         fs::write(path.join("p.lock"), "").unwrap();
         fs::write(path.join("no spoke.json"), "").unwrap();
         records.reload().unwrap();
-        assert_eq!(records.spokes(), std::slice::from_ref(&spoke));
+        assert!(records.spokes().eq([&spoke]));
         records.put(&spoke, None).unwrap();
         records.put(&spoke, None).unwrap();
         let mut left: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["no spoke.json", "p.lock"]);
+        // One file alone is read again.
+        let file = path.join("p.json");
+        records.put(&spoke, Some(record("x"))).unwrap();
+        fs::write(&file, record("forged").to_json()).unwrap();
+        records.read("p.json");
+        assert_eq!(records.get(&spoke), Some(&record("forged")));
+        fs::write(&file, "{").unwrap();
+        records.read("p.json");
+        assert!(records.get(&spoke).is_none() && records.spokes().eq([&spoke]));
+        fs::remove_file(&file).unwrap();
+        records.read("p.json");
+        records.read("p.lock");
+        assert_eq!(records.spokes().count(), 0);
         // The folder goes and comes back.
         fs::remove_dir_all(&path).unwrap();
         records.reload().unwrap();

@@ -39,6 +39,11 @@ impl LanState {
         Self { mtu: None, ready: false, reason, message }
     }
 
+    /// Whether the LAN is built.
+    pub(super) fn is_ready(&self) -> bool {
+        self.ready
+    }
+
     /// What is the case after everything was done that could be.
     pub(super) fn after(
         lan: &Lan,

@@ -1,3 +1,6 @@
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use anyhow::Result;
 use lan::Lan;
 use net_types::{IfName, Mtu};
@@ -21,11 +24,9 @@ pub(super) struct UnderlayLink {
     pub(super) carrier: bool,
 }
 
-impl Underlay {
-    /// Looks for the underlay that a LAN has on the node; `None` where it has none there.
-    pub(super) fn of(lan: &Lan, node: &str, host: &Netlink) -> Result<Option<Self>> {
-        let Some(name) = lan.underlay(node) else { return Ok(None) };
-        let link = host.link_by_name(name)?.map(|link| UnderlayLink {
+impl UnderlayLink {
+    fn look(name: &IfName, host: &Netlink) -> Result<Option<Self>> {
+        Ok(host.link_by_name(name)?.map(|link| Self {
             index: link.index,
             // Loopback's 65536 is no MTU that a LAN could have.
             mtu: Mtu::try_from(u64::from(link.mtu)).unwrap_or(if link.mtu > Mtu::MAX.get() {
@@ -35,7 +36,21 @@ impl Underlay {
             }),
             up: link.up,
             carrier: link.carrier,
-        });
+        }))
+    }
+}
+
+/// The devices that were looked at in one pass, each once however many LANs it carries; `None`: there is none.
+pub(super) type Seen = BTreeMap<IfName, Option<UnderlayLink>>;
+
+impl Underlay {
+    /// Looks for the underlay that a LAN has on the node; `None` where it has none there.
+    pub(super) fn of(lan: &Lan, node: &str, host: &Netlink, seen: &mut Seen) -> Result<Option<Self>> {
+        let Some(name) = lan.underlay(node) else { return Ok(None) };
+        let link = match seen.entry(name.clone()) {
+            Entry::Occupied(link) => link.get().clone(),
+            Entry::Vacant(entry) => entry.insert(UnderlayLink::look(name, host)?).clone(),
+        };
         Ok(Some(Self { name: name.clone(), link }))
     }
 
