@@ -4,11 +4,12 @@
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use k8slan_tests::LanFile;
 use k8slan_tests::apiserver::ApiServer;
 use serde_json::{Value, json};
-use testnet::{Node, Outcome, Stop, Switch, bin_dir, finish, needs, program};
+use testnet::{Node, Outcome, Stop, Switch, bin_dir, eventually, finish, needs, program};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         a_firewall_of_iptables,
         bridge_netfilter_with_a_firewall,
         mistakes_in_lan_files,
+        a_clusters_lans_before_a_daemon_and_after,
         a_cluster_without_multus_and_kubevirt,
         kubevirt_without_the_binding,
         kubevirt_that_leaves_devices_to_a_webhook,
@@ -429,7 +431,7 @@ fn mistakes_in_lan_files() -> Outcome {
     let good = Good::new()?;
     good.lan(&LanFile::new("lan1", 0, &["p"]))?;
     let run = Run::on(&good.node, &LANS)?;
-    run.says("LAN files", "failure", &["k8slan-system/lan1", "vni"])
+    run.says("LANs", "failure", &["k8slan-system/lan1", "vni"])
 }
 
 /// An API server that the node reaches, and the kubeconfig that says so.
@@ -495,6 +497,66 @@ fn a_cluster_without_multus_and_kubevirt() -> Outcome {
         server.requests().into_iter().filter(|request| !request.starts_with("GET ")).collect();
     assert!(asked.is_empty(), "{asked:?}");
     Ok(())
+}
+
+/// Before the first daemon the API server has the LANs; then the node has, when nobody can be asked.
+fn a_clusters_lans_before_a_daemon_and_after() -> Outcome {
+    let good = Good::new()?;
+    let (server, dir) = api(&good.node)?;
+    let kubeconfig = dir.path().join("kubeconfig");
+    let looks = |kubeconfig: Option<&Path>| Run::with_kubeconfig(&good.node, kubeconfig, &[]);
+    server.put(
+        "nodes",
+        json!({
+            "apiVersion": "v1", "kind": "Node",
+            "metadata": { "name": "worker1", "labels": { "kubernetes.io/hostname": "rack7" } },
+        }),
+    );
+    let lan = |name: &str, map: Value, more: Value| {
+        let mut spec = json!({ "ns": name, "bridge": "br", "vxlan": "vx", "vni": 7, "vxlanDevMap": map, "spokes": [name] });
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let metadata = json!({ "namespace": "a", "name": name, "creationTimestamp": "2026-11-21T07:00:00Z" });
+        json!({ "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "metadata": metadata, "spec": spec })
+    };
+    let mut small = lan("small", json!({ "rack7": "eth1" }), json!({ "vni": 8, "vxlanPort": 4790 }));
+    small["status"] = json!({ "mtu": 1400 });
+    server.put("lans", small);
+    server.put("lans", lan("lost", json!({ "worker1": "eth9" }), json!({})));
+    server.put("lans", lan("elsewhere", json!({ "worker2": "eth8" }), json!({ "vni": 9 })));
+    server.put("lans", lan("bad", json!({}), json!({ "vni": 0 })));
+    let finds = |run: &Run, from: &str| -> Outcome {
+        run.says("LANs", "fine", &["3 from", from, "2 of them with an underlay on node worker1"])?;
+        run.says("LANs", "failure", &["LAN a/bad", "vni"])?;
+        run.says("underlay: eth1", "fine", &["up"])?;
+        run.says("underlay: eth9", "failure", &["there is no link eth9"])?;
+        run.says("MTU: a/small on eth1", "fine", &["1400"])?;
+        run.says("UDP port 4790", "fine", &[])?;
+        run.says("IPv6: eth1", "fine", &["fe80::"])?;
+        run.says("multicast: eth1", "fine", &[])?;
+        run.says("rp_filter: eth1", "fine", &[])?;
+        let text = format!("{:?}", run.findings);
+        if text.contains("eth8") {
+            Err(Stop::Failed(format!("another node's underlay: {text}")))
+        } else {
+            Ok(())
+        }
+    };
+    finds(&looks(Some(&kubeconfig))?, "the API server")?;
+    server.fault(|faults| faults.errors.push(("/lans".to_owned(), 403)));
+    looks(Some(&kubeconfig))?.says("LANs", "notLookedAt", &["a fault that the test asked for"])?;
+    server.fault(|faults| faults.errors.clear());
+
+    let config = format!("KUBECONFIG={}", kubeconfig.display());
+    let program = program("k8slan-device-plugin");
+    let daemon =
+        ["env", &config, &program.to_string_lossy(), "cluster", "--api-only", "--node-name", "worker1"];
+    let daemon = good.node.spawn_daemon(&daemon)?;
+    eventually(Duration::from_secs(10), || match good.node.list("/var/lib/k8slan/lans").len() {
+        4 => Ok(()),
+        _ => Err(daemon.log()),
+    })?;
+    daemon.terminate()?;
+    finds(&looks(None)?, "/var/lib/k8slan/lans")
 }
 
 fn kubevirt_without_the_binding() -> Outcome {

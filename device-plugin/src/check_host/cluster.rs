@@ -6,8 +6,10 @@ use kube::Client;
 use kube::api::{Api, ApiResource, DynamicObject, ListParams};
 use kube::core::GroupVersionKind;
 use serde_json::{Value, json};
+use tokio::runtime::Runtime;
 
 use super::finding::Finding;
+use crate::cluster::lans_once;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -20,9 +22,29 @@ const BINDING_GATE: &str = "NetworkBindingPlugins";
 const INJECTION_GATE: &str = "ExternalNetResourceInjection";
 const INJECTOR: &str = "network-resources-injector";
 
+/// The LANs of the API server, as this node's mirror would have them, or why it does not say them; `None` where none is
+/// configured.
+pub(super) fn lans(node: &str) -> Option<Result<Vec<(String, String)>, String>> {
+    let asked = async {
+        let client = Client::try_default().await.ok()?;
+        Some(match tokio::time::timeout(PATIENCE, lans_once(&client, node)).await {
+            Ok(answer) => answer.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
+            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+        })
+    };
+    match runtime() {
+        Ok(runtime) => runtime.block_on(asked),
+        Err(error) => Some(Err(error.to_string())),
+    }
+}
+
+fn runtime() -> std::io::Result<Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
 /// Asks the API server, where one is configured.
 pub(super) fn check() -> Vec<Finding> {
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return vec![Finding::not_looked_at("cluster", error.to_string())],
     };

@@ -35,7 +35,8 @@ pub struct Options {
     /// A device that is to carry LANs; may be given several times. Those of the LANs are looked at anyway.
     #[arg(long = "underlay", value_name = "LINK")]
     underlays: Vec<IfName>,
-    /// A folder of LAN files. Without it, the LANs that the daemon of a cluster's node keeps.
+    /// A folder of LAN files. Without it, the LANs that the daemon of a cluster's node keeps, or, where none has run
+    /// yet, those of the API server (KUBECONFIG).
     #[arg(long, value_name = "DIR")]
     lan_dir: Option<PathBuf>,
     /// The name of this node, by which vxlanDevMap finds its underlay. Without it, nodeName in

@@ -1,7 +1,6 @@
 //! What the checks look at.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use lan::Lan;
@@ -9,8 +8,9 @@ use net_types::IfName;
 use netplumb::{Link, Netlink, Netns};
 use node::NodeConfig;
 
-use super::Options;
+use super::{Options, cluster};
 use crate::folder;
+use crate::lans::Declared;
 
 /// Where the daemon of a cluster keeps its LANs, below the state folder.
 const MIRROR: &str = "lans";
@@ -25,6 +25,8 @@ pub(super) struct Scene<'a> {
     pub(super) lans: Vec<Lan>,
     /// Mistakes in LANs.
     pub(super) mistakes: Vec<String>,
+    /// Where LANs were looked for, or why that could not be done; `None`: nowhere.
+    pub(super) source: Option<Result<String, String>>,
     /// The node's name.
     pub(super) node: String,
 }
@@ -47,23 +49,23 @@ impl<'a> Scene<'a> {
         let netns = Netns::current()?;
         let netlink = Netlink::open(&netns)?;
         let links = netlink.links()?;
-        let (mut lans, mut mistakes) = (Vec::new(), Vec::new());
-        if let Some(dir) = lan_dir(options, &config)? {
-            let declared = folder::read(&dir);
-            mistakes
-                .extend(declared.unread.into_iter().map(|note| format!("{}: {}", note.source, note.message)));
-            for (key, declaration) in declared.lans {
-                match declaration.lan {
-                    Ok(lan) => lans.push(lan),
-                    Err(mistake) => mistakes.push(format!("LAN {key}: {}", mistake.message)),
-                }
-            }
-        }
-        let name = options.node_name.clone().or(config.node_name);
-        let node = name.unwrap_or_else(|| {
+        let node = options.node_name.clone().or_else(|| config.node_name.clone()).unwrap_or_else(|| {
             std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned()
         });
-        Ok(Self { options, netns, links, netlink, lans, mistakes, node })
+        let (declared, source) = match declared(options, &config, &node)? {
+            Some(Ok((declared, source))) => (declared, Some(Ok(source))),
+            Some(Err(why)) => (Declared::default(), Some(Err(why))),
+            None => (Declared::default(), None),
+        };
+        let (mut lans, mut mistakes) = (Vec::new(), Vec::new());
+        mistakes.extend(declared.unread.into_iter().map(|note| format!("{}: {}", note.source, note.message)));
+        for (key, declaration) in declared.lans {
+            match declaration.lan {
+                Ok(lan) => lans.push(lan),
+                Err(mistake) => mistakes.push(format!("LAN {key}: {}", mistake.message)),
+            }
+        }
+        Ok(Self { options, netns, links, netlink, lans, mistakes, source, node })
     }
 
     /// The underlays: those that were named, and those of the LANs.
@@ -107,11 +109,26 @@ impl Underlay<'_> {
     }
 }
 
-/// The folder of LAN files: the one that was named, or the mirror of a cluster's.
-fn lan_dir(options: &Options, config: &NodeConfig) -> Result<Option<PathBuf>> {
-    match &options.lan_dir {
-        Some(dir) if dir.is_dir() => Ok(Some(dir.clone())),
-        Some(dir) => bail!("{} is no folder", dir.display()),
-        None => Ok(Some(config.paths().state().join(MIRROR)).filter(|dir| dir.is_dir())),
+/// The LANs, and where they are from: the folder that was named, or the mirror that a cluster's daemon keeps, or, where
+/// none has run yet, the API server. `None` where there is nothing to ask.
+fn declared(
+    options: &Options,
+    config: &NodeConfig,
+    node: &str,
+) -> Result<Option<Result<(Declared, String), String>>> {
+    if let Some(dir) = &options.lan_dir {
+        if !dir.is_dir() {
+            bail!("{} is no folder", dir.display());
+        }
+        return Ok(Some(Ok((folder::read(dir), dir.display().to_string()))));
     }
+    let mirror = config.paths().state().join(MIRROR);
+    if mirror.is_dir() {
+        return Ok(Some(Ok((folder::read_mirror(&mirror, node), mirror.display().to_string()))));
+    }
+    if options.single_host {
+        return Ok(None);
+    }
+    let asked = cluster::lans(node);
+    Ok(asked.map(|asked| Ok((folder::of_mirror_files(asked?, node), "the API server".to_owned()))))
 }

@@ -14,14 +14,26 @@ pub(super) fn lans(scene: &Scene<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = scene
         .mistakes
         .iter()
-        .map(|mistake| {
-            Finding::failure("LAN files", mistake.clone(), "mend it; until then that LAN is not built")
-        })
+        .map(|mistake| Finding::failure("LANs", mistake.clone(), "mend it; until then that LAN is not built"))
         .collect();
+    match &scene.source {
+        Some(Ok(source)) => {
+            let (here, all) =
+                (scene.underlays().iter().map(|underlay| underlay.lans.len()).sum::<usize>(), &scene.lans);
+            let found = format!(
+                "{} from {source}, {here} of them with an underlay on node {}",
+                all.len(),
+                scene.node
+            );
+            findings.push(Finding::fine("LANs", found));
+        }
+        Some(Err(why)) => findings.push(Finding::not_looked_at("LANs", why.clone())),
+        None => {}
+    }
     if scene.lans.is_empty() && scene.options.underlays.is_empty() {
         let why = "no LAN is known yet, so no underlay is";
         findings.push(Finding::not_looked_at("underlays", why).with_advice(
-            "name them with --underlay, or the folder of LAN files with --lan-dir, to have them looked at",
+            "name them with --underlay, or the folder of LAN files with --lan-dir, or set KUBECONFIG, to have them looked at",
         ));
     }
     findings

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Node;
-use kube::core::{DynamicObject, PartialObjectMeta};
+use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
@@ -164,8 +164,7 @@ impl Mirror {
                 return Ok(is_final(&error));
             }
         };
-        let labels = node.metadata.labels.unwrap_or_default();
-        let hostname = labels.get(HOSTNAME_LABEL).filter(|name| **name != self.node).cloned();
+        let hostname = hostname(&node.metadata, &self.node);
         if progress.hostname != hostname {
             tracing::info!(node = self.node, hostname, "the node's host name");
             progress.hostname = hostname;
@@ -312,6 +311,12 @@ impl Mirror {
     fn failed(&self, source: SafeDirError) -> MirrorError {
         MirrorError::Folder { dir: self.dir.path().to_owned(), source }
     }
+}
+
+/// The name by which `vxlanDevMap` may also mean a node, where it has one.
+pub(super) fn hostname(metadata: &ObjectMeta, node: &str) -> Option<String> {
+    let label = metadata.labels.as_ref()?.get(HOSTNAME_LABEL)?;
+    (label != node).then(|| label.clone())
 }
 
 /// Whether asking again would not help: the server answered, and does not give it.
