@@ -1,6 +1,7 @@
 //! The daemon as a program on its node: alone, silent, hard to disturb, and mortal.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -84,10 +85,28 @@ fn an_idle_daemon_makes_no_system_call() -> Outcome {
     let (_switch, worker) = one_worker()?;
     worker.put(&lan())?;
     worker.ready("a")?;
-    // Threads that wait for more work end after a second.
-    std::thread::sleep(2 * SECOND);
     let pid = worker.daemon_id().unwrap().to_string();
-    let trace = ["timeout", "2", "strace", "-f", "-qqq", "-o", "/run/trace", "-p", &pid];
+    // What it did last is heard of once more, half a second later; threads that wait for more work end after a second.
+    let switches = || -> std::io::Result<BTreeMap<String, String>> {
+        let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?;
+        tasks
+            .map(|task| {
+                let path = task?.path();
+                let text = std::fs::read_to_string(path.join("status"))?;
+                let lines = text.lines().filter(|line| line.contains("ctxt_switches"));
+                Ok((path.display().to_string(), lines.collect()))
+            })
+            .collect()
+    };
+    eventually(30 * SECOND, || {
+        let before = switches().map_err(|error| error.to_string())?;
+        std::thread::sleep(SECOND + SECOND / 2);
+        match switches() {
+            Ok(now) if now == before => Ok(()),
+            now => Err(format!("it comes to rest: {before:?} {now:?}")),
+        }
+    })?;
+    let trace = ["timeout", "3", "strace", "-f", "-qqq", "-o", "/run/trace", "-p", &pid];
     let _ = worker.output(&trace)?;
     let trace = worker.read("/run/trace")?;
     let calls: Vec<&str> = trace.lines().filter(|line| line.contains(") = ")).collect();
