@@ -256,6 +256,9 @@ fn a_session_survives_adoption_attach_and_detach() -> Outcome {
     peer.ip("addr add 192.0.2.2/24 dev eth0")?;
     // As Talos has it: br0 over eth0, the node's address on br0, no filtering.
     node.ip("link add br0 type bridge")?;
+    // A device whose address was made up may have one that is greater than most. The bridge takes the smallest of
+    // its ports for its own, and who knows the node by that must not lose it when a pod's port comes or goes.
+    node.ip("link set dev eth0 address fe:fe:ff:ff:ff:ff")?;
     node.ip("link set dev eth0 master br0")?;
     node.ip("link set dev br0 up")?;
     node.ip("addr add 192.0.2.1/24 dev br0")?;
