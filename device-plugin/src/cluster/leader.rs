@@ -32,6 +32,8 @@ const RETRY: Duration = Duration::from_secs(5);
 pub struct Leader {
     client: Client,
     node: String,
+    /// How long all nodes must have had room for more before a LAN's MTU rises.
+    hold: Duration,
 }
 
 /// What a leader remembers from one summary to the next.
@@ -79,7 +81,13 @@ impl Leader {
     /// Leads through this client, on the node of this name.
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
-        Self { client, node: node.to_owned() }
+        Self { client, node: node.to_owned(), hold: mtu::HOLD }
+    }
+
+    /// Waits so long, and not ten minutes, before a LAN's MTU rises.
+    #[must_use]
+    pub fn rising_after(self, hold: Duration) -> Self {
+        Self { hold, ..self }
     }
 
     /// Does the leader's work until it is dropped.
@@ -191,7 +199,8 @@ impl Leader {
         let asked = lan.data["spec"]["mtu"].as_i64();
         let mut rise = memory.rises.remove(uid(lan));
         let last = status.as_ref().and_then(|status| status.mtu);
-        let mtu = mtu::effective(asked, last, said.rooms.iter().copied(), &mut rise, Instant::now());
+        let mtu =
+            mtu::effective(asked, last, said.rooms.iter().copied(), &mut rise, self.hold, Instant::now());
         if let Some(rise) = rise {
             memory.rises.insert(uid(lan).to_owned(), rise);
             memory.look_again(Some(rise.due()));

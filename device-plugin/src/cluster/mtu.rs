@@ -11,26 +11,27 @@ pub(super) const HOLD: Duration = Duration::from_secs(600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rise {
     to: i64,
-    since: Instant,
+    due: Instant,
 }
 
 impl Rise {
     /// When the MTU may rise.
     pub(super) fn due(self) -> Instant {
-        self.since + HOLD
+        self.due
     }
 }
 
 /// The MTU that a LAN should have: what its author asks for, or else the smallest that a node has room for.
 ///
 /// `last` is what it has. It falls at once, since a frame that is too large for one node is lost. It rises
-/// when all nodes had room for more for the whole of [`HOLD`], to the most that all of them had: a node that
+/// when all nodes had room for more for the whole of `hold`, to the most that all of them had: a node that
 /// comes and goes costs its LANs one change of MTU, and not one each time.
 pub(super) fn effective(
     asked: Option<i64>,
     last: Option<i64>,
     rooms: impl Iterator<Item = i64>,
     rise: &mut Option<Rise>,
+    hold: Duration,
     now: Instant,
 ) -> Option<i64> {
     if asked.is_some() {
@@ -42,7 +43,7 @@ pub(super) fn effective(
         *rise = None;
         return Some(least);
     };
-    let waited = rise.get_or_insert(Rise { to: least, since: now });
+    let waited = rise.get_or_insert(Rise { to: least, due: now + hold });
     waited.to = waited.to.min(least);
     if now < waited.due() {
         return Some(last);
@@ -62,12 +63,12 @@ mod tests {
     fn what_is_asked_for_counts() {
         let mut rise = None;
         assert_eq!(
-            effective(Some(1300), Some(1426), [1400].into_iter(), &mut rise, Instant::now()),
+            effective(Some(1300), Some(1426), [1400].into_iter(), &mut rise, HOLD, Instant::now()),
             Some(1300)
         );
-        assert_eq!(effective(None, None, [].into_iter(), &mut rise, Instant::now()), None);
+        assert_eq!(effective(None, None, [].into_iter(), &mut rise, HOLD, Instant::now()), None);
         // Nodes that are silent change nothing.
-        assert_eq!(effective(None, Some(1426), [].into_iter(), &mut rise, Instant::now()), Some(1426));
+        assert_eq!(effective(None, Some(1426), [].into_iter(), &mut rise, HOLD, Instant::now()), Some(1426));
     }
 
     #[test]
@@ -75,7 +76,7 @@ mod tests {
         let (mut rise, start) = (None, Instant::now());
         let mut at = |seconds: u64, last: i64, rooms: &[i64]| {
             let now = start + Duration::from_secs(seconds);
-            effective(None, Some(last), rooms.iter().copied(), &mut rise, now).unwrap()
+            effective(None, Some(last), rooms.iter().copied(), &mut rise, HOLD, now).unwrap()
         };
         assert_eq!(at(0, 8926, &[8926, 1426]), 1426);
         assert_eq!(at(1, 1426, &[8926, 8926]), 1426);
@@ -98,7 +99,7 @@ mod tests {
             let mut rose: Option<Instant> = None;
             for (rooms, seconds) in rooms {
                 now += Duration::from_secs(seconds);
-                let next = effective(None, last, rooms.iter().map(|room| 1400 + room), &mut rise, now);
+                let next = effective(None, last, rooms.iter().map(|room| 1400 + room), &mut rise, HOLD, now);
                 prop_assert!(next <= rooms.iter().map(|room| 1400 + room).min());
                 if last.is_some() && next > last {
                     prop_assert!(rose.is_none_or(|rose| now - rose >= HOLD));

@@ -154,6 +154,7 @@ fn readiness(nodes: &[&LanNodeSpec], ready: usize) -> State {
     let Some(first) = nodes.iter().find(|node| !node.ready.holds) else {
         return match ready {
             0 => state("Unknown", "NoNode", "no node has looked at it yet".into()),
+            1 => state("True", "Built", "built on one node".to_owned()),
             _ => state("True", "Built", format!("built on {ready} nodes")),
         };
     };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8slan_device_plugin::cluster::{
     Election, FINALIZER, LanReport, Leader, Mirror, Reporter, Reports, Timing,
@@ -31,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     tests![
         nodes_report_and_the_leader_sums_up,
         one_mtu_for_nodes_that_come_and_go,
+        an_mtu_rises_when_all_had_room_for_long,
         a_node_that_has_no_part_any_more_says_nothing,
         nothing_is_written_when_nothing_changes,
         a_deleted_lan_waits_for_its_last_pod,
@@ -51,6 +52,16 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(server: &ApiServer, dir: &Path, name: &str) -> Result<Self, Stop> {
+        Self::leading(server, dir, name, |leader| leader)
+    }
+
+    /// The same, where the leader is another than usual.
+    fn leading(
+        server: &ApiServer,
+        dir: &Path,
+        name: &str,
+        change: impl FnOnce(Leader) -> Leader,
+    ) -> Result<Self, Stop> {
         let object = json!({
             "apiVersion": "v1", "kind": "Node", "metadata": { "name": name },
             "status": { "conditions": [{ "type": "Ready", "status": "True" }] },
@@ -62,10 +73,10 @@ impl Node {
         let (reports, receiver) = watch::channel(Arc::new(Reports::new()));
         let reporter = Reporter::new(client.clone(), name.to_owned(), receiver, mirror.hearing());
         let (stop, stopped) = oneshot::channel::<()>();
+        let leader = change(Leader::new(client.clone(), name));
         let name = name.to_owned();
         background.runtime().spawn(async move {
-            let election = Election::new(client.clone(), "k8slan-system", "k8slan-leader", &name, QUICK);
-            let leader = Leader::new(client, &name);
+            let election = Election::new(client, "k8slan-system", "k8slan-leader", &name, QUICK);
             let stopped = async {
                 let _ = stopped.await;
             };
@@ -194,6 +205,47 @@ fn one_mtu_for_nodes_that_come_and_go() -> Outcome {
         let text = std::fs::read_to_string(dir.path().join("worker1/a.one.yaml")).unwrap_or_default();
         if text.contains("lan.k8slan.io/mtu") { Err(text) } else { Ok(()) }
     })?;
+    Ok(())
+}
+
+/// The whole way of a rise, with a hold of seconds instead of ten minutes: from the nodes' reports to the LAN's status,
+/// the event, and the nodes' files.
+fn an_mtu_rises_when_all_had_room_for_long() -> Outcome {
+    const HOLD: Duration = Duration::from_secs(4);
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let start = |name| Node::leading(&server, dir.path(), name, |leader| leader.rising_after(HOLD));
+    let (one, two) = (start("worker1")?, start("worker2")?);
+    one.report(&[("a/one", built(1426, &[]))]);
+    two.report(&[("a/one", built(8926, &[]))]);
+    status(&server, SOON, |status| status["mtu"] == 1426 && status["nodes"] == "2/2")?;
+    let has_room = |room: u32| {
+        let report = LanReport { mtu: Some(1426), ..built(room, &[]) };
+        one.report(&[("a/one", report)]);
+    };
+    has_room(8926);
+    let rising = |status: &Value| condition(status, "MtuUniform")["reason"] == "Rising";
+    status(&server, SOON, rising)?;
+    // It is small again for a moment, and the waiting begins anew.
+    std::thread::sleep(HOLD / 2);
+    has_room(1426);
+    status(&server, SOON, |status| !rising(status))?;
+    let since = Instant::now();
+    has_room(4000);
+    let says = |status: &Value| condition(status, "MtuUniform")["message"].to_string();
+    status(&server, SOON, |status| status["mtu"] == 1426 && says(status).contains("4000"))?;
+    has_room(8926);
+    // To the most that all had all the time, and not before its time.
+    let found = status(&server, 2 * HOLD, |status| status["mtu"] != 1426)?;
+    check!(found["status"]["mtu"] == 4000 && since.elapsed() >= HOLD, "{found} after {:?}", since.elapsed());
+    status(&server, 2 * HOLD, |status| status["mtu"] == 8926)?;
+    check!(since.elapsed() >= 2 * HOLD, "{:?}", since.elapsed());
+    for node in ["worker1", "worker2"] {
+        eventually(SOON, || {
+            let text = std::fs::read_to_string(dir.path().join(node).join("a.one.yaml")).unwrap_or_default();
+            if text.contains(r#""lan.k8slan.io/mtu": "8926""#) { Ok(()) } else { Err(text) }
+        })?;
+    }
     Ok(())
 }
 

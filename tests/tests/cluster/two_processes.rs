@@ -4,9 +4,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use k8slan_tests::kubelet::Kubelet;
+use serde_json::{Value, json};
 use testnet::{Outcome, Trial, eventually, finish, tests};
 
 use crate::check;
@@ -21,6 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     tests![
         each_part_lives_and_dies_by_itself,
         killed_at_any_moment_they_converge,
+        a_nodes_part_that_stays_away_is_told,
         the_agent_socket_is_roots,
         a_socket_of_another_owner_is_neither_asked_nor_replaced,
         each_part_runs_once,
@@ -152,6 +154,47 @@ fn killed_at_any_moment_they_converge() -> Outcome {
     })?;
     let answer = site.agent("readyz")?;
     check!(answer.status.success(), "{answer:?}");
+    Ok(())
+}
+
+/// The node's part is away for longer than a restart takes: what stands is no longer called ready, what is attached still
+/// holds a deleted LAN, and all is as before when the part is back.
+fn a_nodes_part_that_stays_away_is_told() -> Outcome {
+    const AWAY: Duration = Duration::from_secs(30);
+    let site = Site::new()?;
+    put(&site, 1);
+    let kubelet = Kubelet::start(&site.kubelet_dir)?;
+    let (node, cluster) = (site.node_part()?, site.cluster_part()?);
+    kubelet.wait_allocatable(1, SOON).map_err(|what| failed(format!("{what}\n{}", cluster.log())))?;
+    let attach = site.node.pod("web")?;
+    attach.add(
+        "macvtap",
+        "net1",
+        &json!({ "cniVersion": "1.0.0", "name": "lan", "type": "macvtap", "deviceID": "pod1" }),
+    )?;
+    let used = |report: &Value| report["spec"]["attachments"].as_array().is_some_and(|list| list.len() == 1);
+    eventually(SOON, || match site.report() {
+        report if used(&report) && report["spec"]["ready"]["holds"] == true => Ok(()),
+        report => Err(format!("{report}\n{}", cluster.log())),
+    })?;
+    node.kill()?;
+    let since = Instant::now();
+    let away = eventually(AWAY + SOON, || match site.report() {
+        report if report["spec"]["ready"]["holds"] == false => Ok(report),
+        report => Err(format!("{report}\n{}", cluster.log())),
+    })?;
+    check!(since.elapsed() >= AWAY, "a restart would have been told: {:?}", since.elapsed());
+    check!(away["spec"]["ready"]["reason"] == "NodePartAway" && used(&away), "{away}");
+    check!(away["spec"]["accepted"]["holds"] == true && away["spec"]["mtu"] == 1426, "{away}");
+    site.condition("k8slan-system/lan-test", "Ready", "False", "does not run here")?;
+    let readyz = site.get("/readyz");
+    check!(readyz.starts_with("HTTP/1.1 503") && readyz.contains("is away"), "{readyz}");
+    let node = site.node_part()?;
+    site.condition("k8slan-system/lan-test", "Ready", "True", "")?;
+    check!(used(&site.report()), "{}", site.report());
+    for part in [cluster, node] {
+        check!(part.terminate()?.success(), "it ends well");
+    }
     Ok(())
 }
 
