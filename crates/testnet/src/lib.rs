@@ -44,7 +44,7 @@ pub use daemon::Daemon;
 pub use error::Error;
 pub use finish::{finish, finish_reading};
 pub use isolate::isolated;
-pub use needs::{needs, needs_link_kind};
+pub use needs::{needs, needs_found, needs_link_kind};
 pub use node::Node;
 pub use packet::{Frame, PacketSocket};
 pub use ping::{Ping, PingReport};

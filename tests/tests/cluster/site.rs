@@ -1,7 +1,7 @@
 //! A node of a cluster: the node, its API server, and the daemon on it, whole or in its two parts.
 
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,8 +77,17 @@ impl Site {
         })
     }
 
+    /// How the API server is reached.
+    pub(crate) fn kubeconfig(&self) -> &Path {
+        &self.kubeconfig
+    }
+
     fn start(&self, before: &[&str], arguments: &[&str]) -> Result<Daemon, Stop> {
-        let config = format!("KUBECONFIG={}", self.kubeconfig.display());
+        self.start_with(&self.kubeconfig, before, arguments)
+    }
+
+    fn start_with(&self, kubeconfig: &Path, before: &[&str], arguments: &[&str]) -> Result<Daemon, Stop> {
+        let config = format!("KUBECONFIG={}", kubeconfig.display());
         let program = program("k8slan-device-plugin");
         let program = program.to_string_lossy();
         let mut argv = vec!["env", &config, "K8SLAN_SWEEP_GRACE_MS=500"];
@@ -90,10 +99,15 @@ impl Site {
 
     /// The daemon in one process.
     pub(crate) fn whole(&self) -> Result<Daemon, Stop> {
+        self.whole_with(&self.kubeconfig)
+    }
+
+    /// The same, with another API server.
+    pub(crate) fn whole_with(&self, kubeconfig: &Path) -> Result<Daemon, Stop> {
         let dir = self.kubelet_dir.to_string_lossy();
         let health = ["--health", "127.0.0.1:9810"];
         let arguments = ["cluster", "--node-name", "worker1", "--kubelet-dir", &dir];
-        self.start(&[], &[&arguments[..], &health].concat())
+        self.start_with(kubeconfig, &[], &[&arguments[..], &health].concat())
     }
 
     /// The node's part.

@@ -1,12 +1,19 @@
-//! Kubernetes' own server of custom resources: it takes the CRDs, and what the daemon writes.
+//! Kubernetes' own servers: they take the CRDs, and what the daemon writes; the whole one also takes all of `install/`.
 //!
-//! `apiextensions-apiserver` is looked for in `PATH` and where `go install k8s.io/apiextensions-apiserver@v0.34.2` puts
-//! it. It keeps its objects in etcd, which `tests/packages.sh` unpacks, and knows neither nodes nor leases: for those
-//! there is the double.
+//! | server | where it is looked for | what it knows |
+//! |---|---|---|
+//! | `apiextensions-apiserver` | `PATH`, and where `go install k8s.io/apiextensions-apiserver@v0.34.2` puts it | custom resources alone |
+//! | `kube-apiserver` | the folder that `KUBEBUILDER_ASSETS` names, as envtest has it, with an etcd beside it | everything |
+//!
+//! Without them the tests are skipped by name. What is done with the whole one is also done with the double, so that
+//! only what is different there is not run on a machine without it.
+
+mod launch;
+mod whole;
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,146 +23,22 @@ use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
 use lan::Report;
 use serde_json::{Value, json};
-use testnet::{Outcome, Stop, Trial, eventually, finish, needs, tests};
+use testnet::{Outcome, Stop, Trial, eventually, tests};
 use tokio::sync::watch;
 
 use crate::{Background, check};
+use launch::{ADMIN, Program, RealServer};
 
+/// How long a server may take to start, and to take in what it was given.
 const LIMIT: Duration = Duration::from_secs(60);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    tests![the_real_server_takes_the_crds_and_what_the_daemon_writes]
-}
-
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn run(dir: &Path, program: &Path, arguments: &[&str]) -> Result<Running, Stop> {
-    let log = std::fs::File::create(dir.join("log"))?;
-    let mut command = Command::new(program);
-    command.args(arguments).current_dir(dir).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    Ok(Running(command.spawn()?))
-}
-
-fn server_program() -> Result<PathBuf, Stop> {
-    const NAME: &str = "apiextensions-apiserver";
-    let below =
-        |variable: &str, folder: &str| std::env::var_os(variable).map(|dir| Path::new(&dir).join(folder));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let places = std::env::split_paths(&path).chain(below("GOPATH", "bin")).chain(below("HOME", "go/bin"));
-    let found = places.map(|dir| dir.join(NAME)).find(|path| path.is_file());
-    match found {
-        Some(path) => Ok(path),
-        // Not a package of Debian: a test peer that one has or has not, also where CI is set.
-        None => Err(Stop::Skipped(format!("needs {NAME}, which go installs"))),
-    }
-}
-
-fn etcd_program() -> Result<PathBuf, Stop> {
-    let unpacked = testnet::workspace().join("target/etcd/usr/bin/etcd");
-    if unpacked.is_file() {
-        return Ok(unpacked);
-    }
-    needs("etcd")?;
-    Ok(PathBuf::from("etcd"))
-}
-
-/// A certificate of the group that may do everything.
-fn credentials(dir: &Path) -> Result<(), Stop> {
-    // Without extensions it would be a certificate of version 1, which rustls does not take.
-    std::fs::write(dir.join("extensions"), "basicConstraints=CA:FALSE\nextendedKeyUsage=clientAuth\n")?;
-    for line in [
-        "req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -subj /CN=ca -days 2",
-        "req -newkey rsa:2048 -nodes -keyout admin.key -out admin.csr -subj /O=system:masters/CN=admin",
-        "x509 -req -in admin.csr -CA ca.crt -CAkey ca.key -CAcreateserial -extfile extensions -out admin.crt -days 2",
-    ] {
-        let output = finish(Command::new("openssl").args(line.split(' ')).current_dir(dir))?;
-        check!(output.status.success(), "openssl {line}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(())
-}
-
-fn kubeconfig(dir: &Path, port: u16) -> Value {
-    json!({
-        "apiVersion": "v1", "kind": "Config", "current-context": "c",
-        "clusters": [{ "name": "k", "cluster": {
-            "server": format!("https://127.0.0.1:{port}"), "insecure-skip-tls-verify": true,
-        } }],
-        "contexts": [{ "name": "c", "context": { "cluster": "k", "user": "u" } }],
-        "users": [{ "name": "u", "user": {
-            "client-certificate": dir.join("admin.crt"), "client-key": dir.join("admin.key"),
-        } }],
-    })
-}
-
-fn free_port() -> std::io::Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
-}
-
-fn start(dir: &Path) -> Result<(Running, Running, Value), Stop> {
-    let program = server_program()?;
-    let etcd_program = etcd_program()?;
-    needs("openssl")?;
-    credentials(dir)?;
-    let (client, peer, port) = (free_port()?, free_port()?, free_port()?);
-    let (client, peer) = (format!("http://127.0.0.1:{client}"), format!("http://127.0.0.1:{peer}"));
-    let etcd_dir = dir.join("etcd");
-    std::fs::create_dir(&etcd_dir)?;
-    let cluster = format!("default={peer}");
-    let etcd = run(
-        &etcd_dir,
-        &etcd_program,
-        &[
-            "--data-dir",
-            "data",
-            "--listen-client-urls",
-            &client,
-            "--advertise-client-urls",
-            &client,
-            "--listen-peer-urls",
-            &peer,
-            "--initial-advertise-peer-urls",
-            &peer,
-            "--initial-cluster",
-            &cluster,
-        ],
-    )?;
-    let config = kubeconfig(dir, port);
-    std::fs::write(dir.join("kubeconfig"), config.to_string())?;
-    let port = port.to_string();
-    let server = run(
-        dir,
-        &program,
-        &[
-            "--etcd-servers",
-            &client,
-            "--secure-port",
-            &port,
-            "--bind-address",
-            "127.0.0.1",
-            "--cert-dir",
-            "certs",
-            "--client-ca-file",
-            "ca.crt",
-            "--kubeconfig",
-            "kubeconfig",
-            "--authentication-kubeconfig",
-            "kubeconfig",
-            "--authorization-kubeconfig",
-            "kubeconfig",
-            "--authentication-skip-lookup",
-            "--enable-priority-and-fairness=false",
-            "--disable-admission-plugins=NamespaceLifecycle,MutatingAdmissionWebhook,ValidatingAdmissionWebhook,\
-         ValidatingAdmissionPolicy,MutatingAdmissionPolicy",
-        ],
-    )?;
-    Ok((etcd, server, config))
+    let mut trials = tests![
+        the_real_server_takes_the_crds_and_what_the_daemon_writes,
+        the_whole_real_server_takes_the_crds_and_what_the_daemon_writes,
+    ];
+    trials.extend(whole::trials());
+    trials
 }
 
 fn api(
@@ -174,8 +57,17 @@ fn api(
 }
 
 fn the_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
+    takes_the_crds_and_what_the_daemon_writes(&Program::extensions()?)
+}
+
+fn the_whole_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
+    takes_the_crds_and_what_the_daemon_writes(&Program::whole()?)
+}
+
+fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
     let dir = tempfile::tempdir()?;
-    let (_etcd, _server, config) = start(dir.path())?;
+    let server = RealServer::start(program, dir.path(), |program: &Path| Command::new(program))?;
+    let config = server.kubeconfig(ADMIN);
     let background = Background::new();
     let runtime = background.runtime();
     let client = runtime.block_on(async {
@@ -198,6 +90,15 @@ fn the_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             Err(error) => Err(error.to_string()),
             Ok(_) => Ok(()),
+        })?;
+    }
+    if program.knows_the_core() {
+        let namespaces = api(&client, "", "v1", "Namespace", "namespaces", None);
+        let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "a" } });
+        let namespace: DynamicObject = serde_json::from_value(namespace)?;
+        eventually(LIMIT, || {
+            let made = runtime.block_on(namespaces.create(&PostParams::default(), &namespace));
+            made.map(drop).map_err(|error| error.to_string())
         })?;
     }
     let lans = api(&client, "lan.k8slan.io", "v1beta1", "LAN", "lans", Some("a"));
