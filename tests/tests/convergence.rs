@@ -143,6 +143,16 @@ impl State {
             for spoke in lan["spokes"].as_array_mut().into_iter().flatten() {
                 spoke["usedBy"] = spoke["usedBy"].is_string().into();
             }
+            // What has no room on its underlay has no MTU, and what stands of it keeps the one that it had.
+            let unknown =
+                lan["mtu"].is_null().then(|| format!("{}/", lan["netns"].as_str().unwrap_or_default()));
+            for (_, link) in state
+                .links
+                .iter_mut()
+                .filter(|(name, _)| unknown.as_ref().is_some_and(|of| name.starts_with(of)))
+            {
+                link["mtu"] = Value::Null;
+            }
             state.status.insert(lan["lan"].as_str().unwrap_or_default().to_owned(), lan);
         }
         state.node = worker.link_names().map_err(|error| error.to_string())?.into_iter().collect();
