@@ -39,7 +39,7 @@ struct Understood {
 
 /// One document of a file, or what is wrong with the file.
 enum Said {
-    Lan(LanKey, Result<Lan, Mistaken>),
+    Lan(LanKey, Box<Result<Lan, Mistaken>>),
     Unread(String),
     Ignored(String),
 }
@@ -165,7 +165,7 @@ impl Reader {
         };
         for said in &file.says {
             match said {
-                Said::Lan(key, lan) => declare(declared, name, key.clone(), lan.clone()),
+                Said::Lan(key, lan) => declare(declared, name, key.clone(), (**lan).clone()),
                 Said::Unread(message) => {
                     declared.unread.push(Note { source: name.to_owned(), message: message.clone() });
                 }
@@ -235,13 +235,13 @@ fn understand(text: &str) -> Vec<Said> {
             Said::Ignored(format!("{what:?} is no LAN of {}, and is ignored", lan::manifest::API_VERSION))
         }
         Document::Broken { key: None, message } => Said::Unread(message),
-        Document::Broken { key: Some(key), message } => Said::Lan(key, Err(message.into())),
+        Document::Broken { key: Some(key), message } => Said::Lan(key, Box::new(Err(message.into()))),
         Document::Lan { key, spec } => {
             let lan = Lan::new(key.clone(), &spec).map_err(|mistakes| Mistaken {
                 message: mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
                 spokes: spec.spokes.iter().filter_map(|spoke| spoke.parse().ok()).collect(),
             });
-            Said::Lan(key, lan)
+            Said::Lan(key, Box::new(lan))
         }
     });
     said.collect()

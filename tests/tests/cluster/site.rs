@@ -39,6 +39,9 @@ pub(crate) fn document(spokes: &[&str]) -> Value {
 }
 
 impl Site {
+    /// How long a node's part is away before that is told; half a minute where nobody says another time.
+    pub(crate) const AWAY: Duration = Duration::from_secs(4);
+
     /// The same, with a daemon that hands nothing out through a kubelet.
     pub(crate) fn without_kubelet() -> Result<Self, Stop> {
         Ok(Self { kubelet: false, ..Self::new()? })
@@ -90,7 +93,8 @@ impl Site {
         let config = format!("KUBECONFIG={}", kubeconfig.display());
         let program = program("k8slan-device-plugin");
         let program = program.to_string_lossy();
-        let mut argv = vec!["env", &config, "K8SLAN_SWEEP_GRACE_MS=500"];
+        let away = format!("K8SLAN_AWAY_MS={}", Self::AWAY.as_millis());
+        let mut argv = vec!["env", &config, "K8SLAN_SWEEP_GRACE_MS=500", &away];
         argv.extend(before);
         argv.push(&program);
         argv.extend(arguments);

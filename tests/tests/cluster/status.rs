@@ -211,7 +211,7 @@ fn one_mtu_for_nodes_that_come_and_go() -> Outcome {
 /// The whole way of a rise, with a hold of seconds instead of ten minutes: from the nodes' reports to the LAN's status,
 /// the event, and the nodes' files.
 fn an_mtu_rises_when_all_had_room_for_long() -> Outcome {
-    const HOLD: Duration = Duration::from_secs(4);
+    const HOLD: Duration = Duration::from_secs(2);
     let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
     server.put("lans", lan("a", "one", 1));
     let start = |name| Node::leading(&server, dir.path(), name, |leader| leader.rising_after(HOLD));

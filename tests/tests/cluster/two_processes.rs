@@ -160,7 +160,6 @@ fn killed_at_any_moment_they_converge() -> Outcome {
 /// The node's part is away for longer than a restart takes: what stands is no longer called ready, what is attached still
 /// holds a deleted LAN, and all is as before when the part is back.
 fn a_nodes_part_that_stays_away_is_told() -> Outcome {
-    const AWAY: Duration = Duration::from_secs(30);
     let site = Site::new()?;
     put(&site, 1);
     let kubelet = Kubelet::start(&site.kubelet_dir)?;
@@ -179,11 +178,11 @@ fn a_nodes_part_that_stays_away_is_told() -> Outcome {
     })?;
     node.kill()?;
     let since = Instant::now();
-    let away = eventually(AWAY + SOON, || match site.report() {
+    let away = eventually(Site::AWAY + SOON, || match site.report() {
         report if report["spec"]["ready"]["holds"] == false => Ok(report),
         report => Err(format!("{report}\n{}", cluster.log())),
     })?;
-    check!(since.elapsed() >= AWAY, "a restart would have been told: {:?}", since.elapsed());
+    check!(since.elapsed() >= Site::AWAY, "a restart would have been told: {:?}", since.elapsed());
     check!(away["spec"]["ready"]["reason"] == "NodePartAway" && used(&away), "{away}");
     check!(away["spec"]["accepted"]["holds"] == true && away["spec"]["mtu"] == 1426, "{away}");
     site.condition("k8slan-system/lan-test", "Ready", "False", "does not run here")?;
