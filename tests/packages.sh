@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # packages.sh build|image|push|demo|bench|test: installs the Debian packages that this step needs and the machine lacks.
 # For tests it also unpacks (never installs) a Debian cloud kernel into target/vm, for the virtual machine, FRR into
-# target/frr, whose daemons would otherwise be started on this machine, and, where there is Go, etcd into target/etcd.
+# target/frr and a registry into target/registry, whose daemons would otherwise be started on this machine, and, where
+# there is Go, etcd into target/etcd.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -10,7 +11,7 @@ image=(buildah)
 push=(skopeo)
 demo=(iproute2)
 bench=(iproute2 user-mode-linux kmod containernetworking-plugins)
-test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc buildah openssl)
+test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc buildah skopeo openssl)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;
@@ -71,6 +72,16 @@ if [ "$1" = test ] && [ ! -e target/frr/usr/lib/frr/zebra ]; then
         for package in ./*.deb; do dpkg-deb -x "$package" .; done)
     rm -rf target/frr.new/*.deb target/frr
     mv target/frr.new target/frr
+fi
+
+if [ "$1" = test ] && [ ! -x target/registry/usr/bin/docker-registry ]; then
+    refresh
+    echo "unpacking docker-registry for images that are pushed"
+    rm -rf target/registry.new
+    mkdir -p target/registry.new
+    (cd target/registry.new && apt-get download -q -o APT::Sandbox::User=root docker-registry </dev/null && dpkg-deb -x ./*.deb .)
+    rm -rf target/registry.new/*.deb target/registry
+    mv target/registry.new target/registry
 fi
 
 # Kubernetes' own server of custom resources is a Go program that keeps its objects in etcd, which is unpacked, since

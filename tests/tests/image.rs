@@ -10,9 +10,11 @@ use serde_json::{Value, json};
 use testnet::{Node, Outcome, Stop, Switch, bin_dir, eventually, finish, needs, workspace};
 
 fn main() -> ExitCode {
-    testnet::main(
-        testnet::tests![the_archive_is_the_same_every_time, containerd_runs_what_the_manifests_say,],
-    )
+    testnet::main(testnet::tests![
+        the_archive_is_the_same_every_time,
+        containerd_runs_what_the_manifests_say,
+        what_is_pushed_is_what_the_manifests_name,
+    ])
 }
 
 const IMAGE: &str = "localhost/k8slan:0.0.1";
@@ -42,6 +44,71 @@ fn the_archive_is_the_same_every_time() -> Outcome {
     let dir = tempfile::tempdir()?;
     let (one, two) = (archive(dir.path(), "one.tar")?, archive(dir.path(), "two.tar")?);
     assert!(fs::read(one)? == fs::read(two)?, "two archives of the same programs differ");
+    Ok(())
+}
+
+/// `make push` to a registry of the node, which then pulls what `install/local` says.
+fn what_is_pushed_is_what_the_manifests_name() -> Outcome {
+    needs_containerd()?;
+    needs("skopeo")?;
+    let registry = workspace().join("target/registry/usr/bin/docker-registry").display().to_string();
+    needs(&registry)?;
+    let dir = tempfile::tempdir()?;
+    let archive = archive(dir.path(), "image.tar")?;
+    let node = Node::new("worker1")?;
+    node.write(
+        "/run/registry.yml",
+        "version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: /run/registry}}\n\
+         http: {addr: '127.0.0.1:5000'}\n",
+    )?;
+    let serves = node.spawn_daemon(&[&registry, "serve", "/run/registry.yml"])?;
+    eventually(SOON, || match node.run(|| std::net::TcpStream::connect(("127.0.0.1", 5000))) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!("{error}: {}", serves.log())),
+    })?;
+    // Beside the manifests it writes what is to be applied: a copy of them.
+    let install = dir.path().join("install").display().to_string();
+    node.exec(&["cp", "-r", &workspace().join("install").display().to_string(), &install])?;
+    let push = |image: &str, more: &[&str]| {
+        let script = format!("{install}/image/push.sh");
+        node.output(
+            &[&["env", "SKOPEO_FLAGS=--dest-tls-verify=false", &script, &archive, image], more].concat(),
+        )
+    };
+    for (image, more, says) in [
+        ("k8slan", &[][..], "needs a registry"),
+        ("127.0.0.1:5000/k8slan@sha256:0", &[], "not a digest"),
+        ("127.0.0.1:5000/k8slan:1", &["nope"], "there is no overlay nope: k3s, multus-thick"),
+    ] {
+        let refused = push(image, more)?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && said.contains(says), "{image}: {said}");
+    }
+    let pushed = push("127.0.0.1:5000/k8slan:0.0.1", &["k3s"])?;
+    assert!(pushed.status.success(), "{}", String::from_utf8_lossy(&pushed.stderr));
+    let local: Value =
+        serde_saphyr::from_str(&fs::read_to_string(format!("{install}/local/kustomization.yaml"))?)?;
+    assert_eq!(local["resources"], json!(["../overlays/k3s"]));
+    let image = &local["images"][0];
+    assert_eq!(
+        (&image["name"], &image["newName"]),
+        (&json!("localhost/k8slan"), &json!("127.0.0.1:5000/k8slan"))
+    );
+    let name = format!("127.0.0.1:5000/k8slan@{}", image["digest"].as_str().unwrap_or_default());
+    let _containerd = Containerd::start(&node, &[])?;
+    let ctr =
+        |arguments: &[&str]| node.exec(&[&["ctr", "--namespace", "k8s.io", "images"], arguments].concat());
+    ctr(&["pull", "--plain-http", "--snapshotter", "native", &name])?;
+    let root = "/run/pulled";
+    node.exec(&["mkdir", "-p", root])?;
+    ctr(&["mount", "--snapshotter", "native", &name, root])?;
+    let same = node.exec(&[
+        "cmp",
+        &format!("{root}/usr/bin/macvtap"),
+        &bin_dir().join("macvtap").display().to_string(),
+    ]);
+    ctr(&["unmount", root])?;
+    same?;
     Ok(())
 }
 
