@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         every_object_is_read_by_its_type,
         pools_of_a_folder_lie_beside_one_another,
         every_pool_that_is_named_is_there,
+        every_namespace_is_made_as_the_readme_says,
         objects_refer_to_one_another
     ]
 }
@@ -92,6 +93,23 @@ fn every_pool_that_is_named_is_there() -> Outcome {
             let file = path.parent().unwrap().join(format!("pools/{pool}.yaml"));
             assert!(file.exists(), "{}: no {}", path.display(), file.display());
         }
+    }
+    Ok(())
+}
+
+fn every_namespace_is_made_as_the_readme_says() -> Outcome {
+    let readme = fs::read_to_string(testnet::workspace().join("nad-examples/README.md"))?;
+    for (path, object) in objects() {
+        let Some(namespace) = object["metadata"]["namespace"].as_str() else { continue };
+        let folder =
+            path.parent().and_then(|folder| folder.file_name()).unwrap_or_default().to_string_lossy();
+        let made = readme
+            .lines()
+            .filter(|line| {
+                line.contains("kubectl create namespace") && line.ends_with(&format!("# {folder}"))
+            })
+            .any(|line| line.split([' ', ';']).any(|word| word == namespace));
+        assert!(made || namespace == "k8slan-system", "{}: nobody makes {namespace}", path.display());
     }
     Ok(())
 }
