@@ -269,6 +269,15 @@ fn a_session_survives_adoption_attach_and_detach() -> Outcome {
     // A device for a VLAN that nobody carries would fall silent.
     node.ip("link add link br0 name br0.5 type vlan id 5")?;
     refused(node.pod("y")?.add(PLUGIN, "net1", &with), 121, "br0.5")?;
+    // Nor if one of the ports carries it: until now its frames leave by all of them.
+    node.ip("link add other type veth peer name far")?;
+    node.ip("link set dev other master br0")?;
+    bridge(&node, "vlan add vid 5 dev eth0")?;
+    bridge(&node, "vlan add vid 5 dev br0 self")?;
+    refused(node.pod("w")?.add(PLUGIN, "net1", &with), 121, "other would carry")?;
+    node.ip("link del other")?;
+    bridge(&node, "vlan del vid 5 dev eth0")?;
+    bridge(&node, "vlan del vid 5 dev br0 self")?;
     node.ip("link del br0.5")?;
     bridge(&node, "vlan del vid 1 dev eth0")?;
     refused(node.pod("z")?.add(PLUGIN, "net1", &with), 121, "port eth0")?;
@@ -724,7 +733,16 @@ fn the_policy_decides() -> Outcome {
     let mut nobody = pod.call("net1", &config(json!({"vlan": 10})));
     nobody.args = String::new();
     refused(node.cni(PLUGIN, "ADD", &nobody), 101, "K8S_POD_NAMESPACE")?;
+    // What nobody asked for counts, too: a bridge's default VLAN, all that passes, an uplink's.
+    let default = json!({"vlan": 10, "preserveDefaultVlan": true});
+    refused(pod.add(PLUGIN, "net1", &config(default.clone())), 101, "with VLANs 1,10")?;
+    refused(pod.add(PLUGIN, "net1", &config(json!({}))), 101, "bridge \"br0\" without VLANs")?;
+    let uplink = json!({"vlan": 10, "uplinks": [{"name": "eth1", "tagged": "10,30"}]});
+    refused(pod.add(PLUGIN, "net1", &config(uplink)), 101, "with VLANs 10,30")?;
     check(node.link_names()? == ["eth1", "wire"], "a refusal made something")?;
+    node.ip("link add br0 type bridge vlan_filtering 1 vlan_default_pvid 5")?;
+    refused(pod.add(PLUGIN, "net1", &config(default)), 101, "with VLANs 5,10")?;
+    refused(pod.add(PLUGIN, "net1", &config(json!({}))), 101, "bridge \"br0\" with VLANs 5")?;
     pod.add(PLUGIN, "net1", &config(json!({"trunk": "10,25"})))?;
     Ok(())
 }

@@ -172,6 +172,8 @@ mod tests {
         let refused = may("br0", Some("10,30")).unwrap_err().to_string();
         assert!(refused.contains("bridge \"br0\" with VLANs 10,30"), "{refused}");
         assert!(may("br1", Some("1")).is_err() && may("br2", None).is_err());
+        // Without VLANs of its own a port would get all that passes.
+        assert!(may("br0", None).unwrap_err().to_string().contains("bridge \"br0\" without VLANs"));
     }
 
     #[test]

@@ -21,7 +21,7 @@ struct Allowed {
     /// Named pools.
     #[serde(default)]
     pools: Vec<String>,
-    /// The VLANs of each bridge; a bridge without any may be used by ports that speak of no VLAN.
+    /// The VLANs of each bridge; a bridge without any may be used only by ports that speak of no VLAN.
     #[serde(default)]
     bridges: BTreeMap<String, VlanSet>,
 }
@@ -37,7 +37,7 @@ pub enum Resource<'a> {
     Bridge {
         /// Its name.
         name: &'a str,
-        /// The VLANs that a port would carry; none: the port would be an ordinary one.
+        /// The VLANs that a port would carry; none: whatever passes, since the bridge does not sort by VLAN.
         vlans: Option<&'a VlanSet>,
     },
 }
@@ -72,10 +72,13 @@ impl Policy {
             match resource {
                 Resource::Master(name) => listed(&allowed.masters, name),
                 Resource::Pool(name) => listed(&allowed.pools, name),
-                Resource::Bridge { name, vlans } => allowed
-                    .bridges
-                    .get(name)
-                    .is_some_and(|allowed| vlans.is_none_or(|vlans| vlans.without(allowed).is_empty())),
+                Resource::Bridge { name, vlans } => {
+                    allowed.bridges.get(name).is_some_and(|allowed| match vlans {
+                        Some(vlans) => vlans.without(allowed).is_empty(),
+                        // Every VLAN passes there, which a list of some does not allow.
+                        None => allowed.is_empty() || *allowed == VlanSet::all(),
+                    })
+                }
             }
         });
         if listed {
@@ -90,7 +93,7 @@ impl fmt::Display for Resource<'_> {
         match self {
             Self::Master(name) => write!(f, "master {name:?}"),
             Self::Pool(name) => write!(f, "pool {name:?}"),
-            Self::Bridge { name, vlans: None } => write!(f, "bridge {name:?}"),
+            Self::Bridge { name, vlans: None } => write!(f, "bridge {name:?} without VLANs"),
             Self::Bridge { name, vlans: Some(vlans) } => write!(f, "bridge {name:?} with VLANs {vlans}"),
         }
     }

@@ -24,7 +24,6 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     config.validate(request.ipam().is_some())?;
     let call = Call::open(request, target)?;
     let vlans = config.port_vlans()?;
-    allow(&call, vlans.as_ref())?;
     let store = RecordStore::open(&call.node.paths())?;
     let name = port_name(target.container_id.as_str(), &target.ifname);
     let asks_for_a_guest = call.is_for_a_guest()
@@ -44,16 +43,23 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     })
 }
 
-/// Whether the node's policy lets the pod use the bridge and the VLANs.
-fn allow(call: &Call<'_>, vlans: Option<&BridgeVlans>) -> Result<(), Error> {
+/// Whether the node's policy lets the pod use the bridge and all VLANs that it would get there, asked for or not.
+fn allow(call: &Call<'_>, vlans: Option<&BridgeVlans>, bridge: Option<&Bridge>) -> Result<(), Error> {
     let Some(policy) = &call.node.policy else { return Ok(()) };
     let config = &call.request.config;
-    let mut all = vlans.map(BridgeVlans::all).unwrap_or_default();
-    for gateway in &config.gateway {
-        all.insert(gateway.vlan);
+    let mut all = match (vlans, bridge) {
+        (Some(vlans), _) => Some(port::wanted(config, bridge, vlans).all()),
+        (None, Some(bridge)) if bridge.info.vlan_filtering => Some(port::at_first(bridge).all()),
+        (None, _) => None,
+    };
+    if let Some(all) = &mut all {
+        let of_uplinks = config.uplinks.iter().flat_map(|uplink| uplink.tagged.iter().chain(uplink.untagged));
+        for vlan in config.gateway.iter().map(|gateway| gateway.vlan).chain(of_uplinks) {
+            all.insert(vlan);
+        }
     }
-    let vlans = vlans.is_some().then_some(&all);
-    Ok(policy.check(call.pod_namespace(), Resource::Bridge { name: config.bridge.as_str(), vlans })?)
+    let resource = Resource::Bridge { name: config.bridge.as_str(), vlans: all.as_ref() };
+    Ok(policy.check(call.pod_namespace(), resource)?)
 }
 
 struct Attaching<'a> {
@@ -82,6 +88,7 @@ impl Attaching<'_> {
         self.clear(lock)?;
         // Look first: nothing is changed by a configuration that does not fit.
         let bridge = Bridge::find(&call.host, config)?;
+        allow(call, self.vlans.as_ref(), bridge.as_ref())?;
         let uplinks = uplink::find(&call.host, bridge.as_ref(), config)?;
         if let Some(bridge) = &bridge {
             bridge.suits(&call.host, config, self.vlans.is_some())?;
@@ -167,7 +174,7 @@ impl Attaching<'_> {
         let mtu = mtu.unwrap_or_else(|| bridge.mtu());
         let port = port::make(call, &bridge, &self.name, mac, mtu)?;
         if let Some(vlans) = &self.vlans {
-            let vlans = port::wanted(config, &bridge, vlans);
+            let vlans = port::wanted(config, Some(&bridge), vlans);
             if record.vlans.as_ref().is_some_and(|recorded| BridgeVlans::from(recorded) != vlans) {
                 record.vlans = Some((&vlans).into());
                 store.write(&self.name, record)?;

@@ -126,7 +126,7 @@ impl Bridge {
             if !config.adopt {
                 return Err(Error::NotFiltering(self.name.clone()));
             }
-            self.adoptable(host, config)?;
+            self.adoptable(host)?;
         }
         if vlans && self.info.vlan_protocol != config.protocol() {
             return Err(Error::OtherProtocol {
@@ -159,7 +159,7 @@ impl Bridge {
 
     /// Whether the node's own frames leave in the same way once the bridge filters: its untagged ones by
     /// every port, its tagged ones in the VLANs of the devices on the bridge.
-    fn adoptable(&self, host: &Netlink, config: &Config) -> Result<(), Error> {
+    fn adoptable(&self, host: &Netlink) -> Result<(), Error> {
         let refuse = |why: String| Error::NotAdoptable { bridge: self.name.clone(), why };
         let members = host.all_bridge_vlans()?;
         let none = BridgeVlans::default();
@@ -187,11 +187,8 @@ impl Bridge {
             let carried = |vlans: &BridgeVlans| {
                 VlanId::try_from(u64::from(vlan.id)).is_ok_and(|id| vlans.tagged.contains(id))
             };
-            let uplinks = ports.iter().filter(|port| {
-                config.uplinks.is_empty() || config.uplinks.iter().any(|u| u.name == *port.name)
-            });
             let lost = std::iter::once((&self.link, own))
-                .chain(uplinks.map(|port| (port, members.get(&port.index).unwrap_or(&none))))
+                .chain(ports.iter().map(|port| (port, members.get(&port.index).unwrap_or(&none))))
                 .find(|(_, vlans)| !carried(vlans));
             if let Some((member, vlans)) = lost {
                 return Err(refuse(format!(

@@ -1,7 +1,7 @@
 //! The port: a veth pair between the bridge and the pod.
 
 use attach::stable_mac;
-use net_types::{IfName, MacAddr, Mtu};
+use net_types::{IfName, MacAddr, Mtu, VlanId};
 use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, PortChange, Veth, VethEnd};
 use node::LINK_GROUP;
 
@@ -67,11 +67,12 @@ pub(crate) fn at_first(bridge: &Bridge) -> BridgeVlans {
     bridge.info.vlan_default_pvid.map(BridgeVlans::access).unwrap_or_default()
 }
 
-/// What the port is to carry on this bridge.
-pub(crate) fn wanted(config: &Config, bridge: &Bridge, vlans: &BridgeVlans) -> BridgeVlans {
+/// What the port is to carry on this bridge, or on the one that is made.
+pub(crate) fn wanted(config: &Config, bridge: Option<&Bridge>, vlans: &BridgeVlans) -> BridgeVlans {
     let mut wanted = vlans.clone();
+    let default = bridge.map_or(Some(VlanId::MIN), |bridge| bridge.info.vlan_default_pvid);
     if config.preserve_default_vlan
-        && let Some(default) = bridge.info.vlan_default_pvid
+        && let Some(default) = default
         && !wanted.all().contains(default)
     {
         wanted.untagged.insert(default);
