@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         a_device_that_is_not_there_yet_is_no_mistake,
         a_pod_of_an_odd_name_leaves_its_spoke_free,
         a_changed_mtu_is_seen_without_one_in_the_result,
+        a_default_route_that_is_there_stays,
     ])
 }
 
@@ -471,5 +472,40 @@ fn a_changed_mtu_is_seen_without_one_in_the_result() -> Outcome {
     let error = check(&pod, &config, &result).unwrap_err();
     assert_eq!(error.code, 110, "{error}");
     assert!(error.text().contains("1300, but 1426"), "{error}");
+    Ok(())
+}
+
+/// As with the reference plugins: the pod's first interface keeps it, unless Multus (`default-route`) took it away before.
+fn a_default_route_that_is_there_stays() -> Outcome {
+    let (_switch, node) = node()?;
+    let mut network = on_master("bridge");
+    network["ipam"] = json!({"type": "ipam-pool", "ranges": [[{"subnet": "10.0.20.0/24", "gateway": "10.0.20.1"}]],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.9.0.0/16"}]});
+    for (first, expected) in
+        [(true, "default via 10.244.0.1 dev eth0"), (false, "default via 10.0.20.1 dev net1")]
+    {
+        let pod = node.pod(if first { "first" } else { "taken" })?;
+        pod.ip("link add eth0 type veth peer name outside")?;
+        pod.ip("addr add 10.244.0.2/24 dev eth0")?;
+        for link in ["eth0", "outside"] {
+            pod.ip(&format!("link set {link} up"))?;
+        }
+        if first {
+            pod.ip("route add default via 10.244.0.1")?;
+        }
+        let result = pod.add("macvtap", "net1", &network)?;
+        let routes = pod.ip("route show")?;
+        let defaults: Vec<&str> = routes.lines().filter(|line| line.starts_with("default")).collect();
+        assert!(matches!(defaults[..], [one] if one.trim().starts_with(expected)), "{routes}");
+        assert!(routes.contains("10.9.0.0/16 via 10.0.20.1 dev net1"), "{routes}");
+        // CHECK finds what ADD left.
+        let check =
+            || node.cni("macvtap", "CHECK", &pod.call("net1", &network).with("prevResult", result.clone()));
+        check()?;
+        pod.ip("route del default")?;
+        let error = check().unwrap_err();
+        assert!(error.code == 110 && error.text().contains("0.0.0.0/0"), "{error}");
+        pod.del("macvtap", "net1", &network)?;
+    }
     Ok(())
 }

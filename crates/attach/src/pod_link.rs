@@ -224,7 +224,14 @@ impl PodLink<'_> {
                     && have.table == wanted.table
                     && wanted.metric.is_none_or(|metric| have.metric == Some(metric))
             };
-            if !routes.iter().any(same) {
+            // One that was there before, by another link, is why ADD left it out.
+            let instead = |have: &Route| {
+                have.index != Some(self.index)
+                    && network(have.destination) == network(wanted.destination)
+                    && have.table == wanted.table
+                    && metric(have) == metric(&wanted)
+            };
+            if !routes.iter().any(same) && !self.netlink.routes(None)?.iter().any(instead) {
                 return Err(PodError::NoRoute {
                     ifname: self.name.clone(),
                     destination: wanted.destination,
@@ -246,6 +253,11 @@ impl PodLink<'_> {
         wanted.scope = route.scope.and_then(|scope| u8::try_from(scope).ok());
         wanted
     }
+}
+
+/// As the kernel has it where none is given.
+fn metric(route: &Route) -> u32 {
+    route.metric.unwrap_or(if route.destination.is_ipv4() { 0 } else { 1024 })
 }
 
 fn network(address: IpNetwork) -> (IpAddr, u8) {
