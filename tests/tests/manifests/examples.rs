@@ -9,7 +9,7 @@ use ipam_pool::PoolFile;
 use serde_json::Value;
 use testnet::{Outcome, Stop, Trial, tests};
 
-use crate::types::check;
+use crate::types::{check, only};
 
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
@@ -110,6 +110,28 @@ fn every_namespace_is_made_as_the_readme_says() -> Outcome {
             })
             .any(|line| line.split([' ', ';']).any(|word| word == namespace));
         assert!(made || namespace == "k8slan-system", "{}: nobody makes {namespace}", path.display());
+    }
+    Ok(())
+}
+
+/// Checks the JSON that selects networks of a pod: each is one of the examples', and a default route leads to its pool's
+/// gateway.
+pub(crate) fn selected(text: &str) -> Result<(), String> {
+    let list: Vec<Value> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    for one in list {
+        only(&one, &["default-route", "interface", "name", "namespace"])?;
+        let same = |object: &Value, key: &str| one[key].is_null() || object["metadata"][key] == one[key];
+        let definitions = of_kind("NetworkAttachmentDefinition");
+        let found = definitions.iter().find(|(_, object)| same(object, "name") && same(object, "namespace"));
+        let (folder, object) = found.ok_or_else(|| format!("no example has the network {one}"))?;
+        let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap_or_default())
+            .map_err(|error| error.to_string())?;
+        let Some(gateway) = one["default-route"][0].as_str() else { continue };
+        let pool = folder.join(format!("pools/{}.yaml", config["ipam"]["pool"].as_str().unwrap_or_default()));
+        let pool = fs::read_to_string(&pool).map_err(|error| format!("{}: {error}", pool.display()))?;
+        if !pool.lines().any(|line| line.trim() == format!("gateway: {gateway}")) {
+            return Err(format!("{gateway} is not the gateway of {}", one["name"]));
+        }
     }
     Ok(())
 }

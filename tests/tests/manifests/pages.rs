@@ -9,7 +9,7 @@ use regex::Regex;
 use serde_json::Value;
 use testnet::{Outcome, Stop, Trial, tests, workspace};
 
-use crate::{network, types};
+use crate::{examples, network, types};
 
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
@@ -104,8 +104,10 @@ fn yaml(text: &str) -> Result<(), String> {
 /// A part of an object: fields of a LAN's `spec`, of node.yaml, or annotations of a pod.
 fn fragment(document: &Value) -> Result<(), String> {
     let fields = document.as_object().ok_or("no object")?;
-    if fields.keys().all(|key| key.starts_with("k8s.v1.cni.cncf.io/")) {
-        return Ok(());
+    if let [(key, Value::String(value))] = &fields.iter().collect::<Vec<_>>()[..]
+        && *key == "k8s.v1.cni.cncf.io/networks"
+    {
+        return examples::selected(value);
     }
     if NodeConfig::parse(&document.to_string()).is_ok() {
         return Ok(());
