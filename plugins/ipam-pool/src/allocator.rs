@@ -531,13 +531,12 @@ impl<'a> Allocator<'a> {
         Ok(self.book.set_slot(address, &slot)?)
     }
 
-    /// Detaches every attachment of the network that `is_valid` does not know. Returns those that were
-    /// detached.
+    /// The attachments of the network that hold something and that `is_valid` does not know.
     ///
     /// # Errors
     /// The store's.
-    pub fn collect(
-        &mut self,
+    pub fn strangers(
+        &self,
         network: &str,
         is_valid: impl Fn(&Attachment) -> bool,
     ) -> Result<Vec<Attachment>, AllocError> {
@@ -547,9 +546,6 @@ impl<'a> Allocator<'a> {
             if attachment.network == network && !is_valid(&attachment) {
                 gone.push(attachment);
             }
-        }
-        for attachment in &gone {
-            self.release(attachment)?;
         }
         Ok(gone)
     }

@@ -143,10 +143,11 @@ impl Plugin for IpamPool {
         let Some(mut store) = HostStore::open_existing(&node.place, &key)? else { return Ok(()) };
         let valid: std::collections::HashSet<(&str, &str)> =
             valid.iter().map(|valid| (valid.container_id.as_str(), valid.ifname.as_str())).collect();
-        store.change(|ledger| {
+        let gone = store.try_out(|ledger| {
             let is_valid = |a: &Attachment| valid.contains(&(a.container.as_str(), a.interface.as_str()));
-            allocator(ledger).collect(request.network.as_str(), is_valid)
+            allocator(ledger).strangers(request.network.as_str(), is_valid)
         })?;
+        store.change_each(&gone, |ledger, attachment| allocator(ledger).release(attachment))?;
         Ok(())
     }
 

@@ -79,37 +79,40 @@ pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
     let mut freed = Vec::new();
     for key in scene.place.list()? {
         let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
-        let gone = store.change(|ledger| {
-            let slots = list(ledger)?;
+        let slots = store.try_out(|ledger| list(ledger))?;
+        let gone = store.change_each(&slots, |ledger, (address, slot)| {
             let mut allocator = Allocator::new(ledger, &[], Rules::default(), now());
             let mut gone = Vec::new();
-            for (address, slot) in slots {
-                let Slot::Leased(mut lease) = slot else { continue };
-                let dead = |holder: &Holder| {
-                    // What has no pod's UID is not the daemon's to judge (D4).
-                    holder.uid.is_some() && holder.since < live.as_of && !is_listed(&holder.attachment)
-                };
-                for holder in lease.holders.iter().filter(|holder| dead(holder)) {
-                    if is_live(holder) {
-                        eprintln!("ipam-pool: {address} is not in the list, but the namespace of {holder} exists: kept");
-                        continue;
-                    }
+            let Slot::Leased(lease) = slot else { return Ok(gone) };
+            let dead = |holder: &Holder| {
+                // What has no pod's UID is not the daemon's to judge (D4).
+                holder.uid.is_some() && holder.since < live.as_of && !is_listed(&holder.attachment)
+            };
+            let mut held = false;
+            for holder in &lease.holders {
+                if !dead(holder) {
+                    held = true;
+                } else if is_live(holder) {
+                    held = true;
+                    eprintln!(
+                        "ipam-pool: {address} is not in the list, but the namespace of {holder} exists: kept"
+                    );
+                } else {
                     allocator.release(&holder.attachment)?;
                     gone.push((address.to_string(), key.to_string(), holder.to_string()));
                 }
-                lease.holders.retain(|holder| !dead(holder) || is_live(holder));
-                if let (Some(owners), Some(owner), true) = (&live.owners, &lease.owner, lease.sticky)
-                    && lease.holders.is_empty()
-                    && lease.since < live.as_of
-                    && !owners.iter().any(|name| owner.is_named(name))
-                {
-                    allocator.withdraw(address)?;
-                    gone.push((address.to_string(), key.to_string(), format!("owner {owner}, which is gone")));
-                }
+            }
+            if let (Some(owners), Some(owner), true) = (&live.owners, &lease.owner, lease.sticky)
+                && !held
+                && lease.since < live.as_of
+                && !owners.iter().any(|name| owner.is_named(name))
+            {
+                allocator.withdraw(*address)?;
+                gone.push((address.to_string(), key.to_string(), format!("owner {owner}, which is gone")));
             }
             Ok::<_, Failure>(gone)
         })?;
-        freed.extend(gone);
+        freed.extend(gone.into_iter().flatten());
     }
     table::print(
         scene.json,

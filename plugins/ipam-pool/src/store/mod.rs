@@ -61,6 +61,30 @@ pub trait Ledger {
     fn remove(&mut self, key: &[u8]) -> Result<(), StoreError>;
 }
 
+/// How many of many releases are one change.
+const AT_ONCE: usize = 64;
+
+/// Why a change was not made.
+enum Cause<E> {
+    Work(E),
+    Store(StoreError),
+}
+
+impl<E> From<StoreError> for Cause<E> {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<E: From<StoreError>> Cause<E> {
+    fn into(self) -> E {
+        match self {
+            Self::Work(error) => error,
+            Self::Store(error) => error.into(),
+        }
+    }
+}
+
 /// What the allocator needs of the place where one pool's leases are.
 ///
 /// Nothing above this trait knows whether the node holds the whole pool, as on a single host, or
@@ -97,20 +121,41 @@ pub trait Store {
         &mut self,
         work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
     ) -> Result<T, E> {
-        enum Outcome<T, E> {
-            Work(Result<T, E>),
-            Store(StoreError),
-        }
-        impl<T, E> From<StoreError> for Outcome<T, E> {
-            fn from(error: StoreError) -> Self {
-                Self::Store(error)
-            }
-        }
-        let outcome = self.change(|ledger| Err::<std::convert::Infallible, _>(Outcome::Work(work(ledger))));
+        let outcome = self.change(|ledger| Err::<std::convert::Infallible, _>(Cause::Work(work(ledger))));
         match outcome {
-            Err(Outcome::Work(result)) => result,
-            Err(Outcome::Store(error)) => Err(error.into()),
+            Err(Cause::Work(result)) => result,
+            Err(Cause::Store(error)) => Err(error.into()),
             Ok(never) => match never {},
         }
+    }
+
+    /// Does `work` for each item, some of them in one change, and less where the disk is full: to give thousands of
+    /// addresses back must need no more room than to give one back.
+    ///
+    /// # Errors
+    /// The work's, or the store's. What was done before stays.
+    fn change_each<I, T, E: From<StoreError>>(
+        &mut self,
+        items: &[I],
+        mut work: impl FnMut(&mut dyn Ledger, &I) -> Result<T, E>,
+    ) -> Result<Vec<T>, E> {
+        let mut done = Vec::with_capacity(items.len());
+        let mut change = |some: &[I]| {
+            self.change(|ledger| {
+                let each = some.iter().map(|item| work(ledger, item).map_err(Cause::Work));
+                each.collect::<Result<Vec<T>, Cause<E>>>()
+            })
+        };
+        for some in items.chunks(AT_ONCE) {
+            match change(some) {
+                Err(Cause::Store(StoreError::Full { .. })) if some.len() > 1 => {
+                    for one in some.chunks(1) {
+                        done.extend(change(one).map_err(Cause::into)?);
+                    }
+                }
+                changed => done.extend(changed.map_err(Cause::into)?),
+            }
+        }
+        Ok(done)
     }
 }
