@@ -26,6 +26,9 @@ fn main() -> ExitCode {
         a_page_that_leads_astray_gives_no_address_twice,
         pages_that_lead_in_a_circle_are_read_once,
         a_full_disk_loses_nothing,
+        a_full_disk_takes_thousands_back,
+        a_full_disk_keeps_an_owner_and_hinders_nobody,
+        what_is_answered_again_is_synced,
         a_read_only_folder_is_named,
     ])
 }
@@ -730,6 +733,110 @@ fn a_full_disk_loses_nothing() -> Outcome {
         node.exec(&["umount", folder])?;
         let _ = node.run(|| fs::remove_dir_all("/run/k8slan"));
     }
+    Ok(())
+}
+
+/// Files that leave no room in a folder, whatever its pages are.
+fn fill(node: &Node, folder: &str) -> Outcome {
+    let filled = node.output(&["dd", "if=/dev/zero", &format!("of={folder}/fill"), "bs=4096"])?;
+    assert!(!filled.status.success(), "the disk does not fill up");
+    Ok(())
+}
+
+/// A garbage collection of thousands needs no more room than a DEL.
+fn a_full_disk_takes_thousands_back() -> Outcome {
+    const LEASES: usize = 3000;
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let config = config("10.0.0.0/16", "none");
+    let folder = "/run/k8slan/ipam";
+    node.exec(&["mkdir", "-p", folder])?;
+    node.exec(&["mount", "-t", "tmpfs", "-o", "size=8m,mode=0700", "none", folder])?;
+    for number in 0..LEASES {
+        let address = format!("10.0.{}.{}", 1 + number / 256, number % 256);
+        node.write(&format!("/var/lib/cni/networks/net/{address}"), format!("c{number}\r\nnet1"))?;
+    }
+    by_hand(&node, "import-host-local /var/lib/cni/networks/net")?;
+    assert_eq!(leases(&node)?.len(), LEASES);
+    // What an ADD reserves is there for those who give back.
+    node.cni("ipam-pool", "ADD", &call(&netns, 90_000, &config))?;
+    fill(&node, folder)?;
+    let mut last = config.clone();
+    last["cniVersion"] = json!("1.1.0");
+    last["cni.dev/valid-attachments"] = json!([{ "containerID": "c7", "ifname": "net1" }]);
+    node.cni("ipam-pool", "GC", &call(&netns, 1, &last))?;
+    assert_eq!(leases(&node)?.into_values().collect::<Vec<_>>(), [["c7"]]);
+    node.exec(&["rm", &format!("{folder}/fill")])?;
+    node.cni("ipam-pool", "ADD", &call(&netns, 90_001, &config))?;
+    assert_eq!(leases(&node)?.len(), 2);
+    node.exec(&["umount", folder])?;
+    Ok(())
+}
+
+/// Where the disk has no room for the word that an owner's address is free, the address is still the owner's, and the others
+/// in the pool notice nothing.
+fn a_full_disk_keeps_an_owner_and_hinders_nobody() -> Outcome {
+    /// So many that the words about them are more than what is left of a page.
+    const OWNERS: u32 = 120;
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let [config, sticky] = ["none", "pod"].map(|sticky| config("10.0.0.0/24", sticky));
+    let folder = "/var/lib/k8slan/ipam";
+    node.exec(&["mkdir", "-p", folder])?;
+    node.exec(&["mount", "-t", "tmpfs", "-o", "size=200k,mode=0700", "none", folder])?;
+    for number in 0..OWNERS {
+        node.cni("ipam-pool", "ADD", &call(&netns, number, &sticky))?;
+    }
+    // As after a restore: nothing is reserved for it.
+    node.exec(&["sh", "-e", "-c", &format!("cp -p {KEPT} {KEPT}.1; mv {KEPT}.1 {KEPT}")])?;
+    leases(&node)?;
+    fill(&node, folder)?;
+    let ipam_pool = program("ipam-pool");
+    let release = |number: u32| {
+        let owner = format!("default/p{number}");
+        node.output(&[ipam_pool.to_str().unwrap_or_default(), "release", "--force", &owner])
+    };
+    let mut released = 0;
+    let refused = loop {
+        let said = release(released)?;
+        if !said.status.success() {
+            break String::from_utf8_lossy(&said.stderr).into_owned();
+        }
+        released += 1;
+        assert!(released < OWNERS, "the disk was never full");
+    };
+    assert!(refused.contains("there is no space") && refused.contains(KEPT), "{refused}");
+    let held = leases(&node)?;
+    assert_eq!(held.len(), usize::try_from(OWNERS - released)?, "what was refused changed nothing");
+    let other = call(&netns, 90_000, &config);
+    node.cni("ipam-pool", "ADD", &other)?;
+    node.cni("ipam-pool", "DEL", &other)?;
+    node.cni("ipam-pool", "DEL", &call(&netns, released, &sticky))?;
+    node.exec(&["rm", &format!("{folder}/fill")])?;
+    assert!(release(released)?.status.success());
+    node.exec(&["umount", folder])?;
+    Ok(())
+}
+
+/// A process is killed between the line that keeps an address and its way to the disk. Who asks again gets the address
+/// without a change, and not before the line is on the disk.
+fn what_is_answered_again_is_synced() -> Outcome {
+    needs("strace")?;
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let sticky = config("10.0.0.0/24", "pod");
+    node.cni("ipam-pool", "ADD", &call(&netns, 1, &sticky))?;
+    let victim = call(&netns, 2, &sticky);
+    let length = || node.run(|| fs::metadata(KEPT).map(|meta| meta.len()));
+    let before = length()?;
+    assert!(died(node.cni("ipam-pool", "ADD", &killed_at(&victim, "fdatasync", 1)))?.is_none());
+    assert!(length()? > before, "the line is written");
+    let log = "/run/strace.log";
+    let argv = ["strace", "-f", "-y", "-o", log, "-e", "trace=fdatasync,fsync"];
+    let again = CniCall { under: argv.map(str::to_owned).to_vec(), ..victim };
+    node.cni("ipam-pool", "ADD", &again)?;
+    let calls = node.read(log)?;
+    assert!(calls.lines().any(|line| line.contains("sync(") && line.contains(KEPT)), "{calls}");
     Ok(())
 }
 

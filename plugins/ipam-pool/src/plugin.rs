@@ -88,6 +88,9 @@ impl Plugin for IpamPool {
             let mut allocator = Allocator::new(ledger, &network.sets, network.rules, now());
             Ok::<_, Error>(allocator.grant(&seeker, &asked)?)
         })?;
+        if seeker.sticky {
+            store.sync_kept()?;
+        }
         store.leave_open();
         Ok(result(network, &grants))
     }

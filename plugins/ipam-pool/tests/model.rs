@@ -31,6 +31,7 @@ enum Step {
     Release { address: u8 },
     Conflict { container: u8, interface: u8 },
     Reboot,
+    Copy,
     Redefine { definition: u8 },
 }
 
@@ -44,6 +45,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0u8..20).prop_map(|address| Step::Release { address }),
         1 => (0u8..10, 0u8..2).prop_map(|(container, interface)| Step::Conflict { container, interface }),
         1 => Just(Step::Reboot),
+        1 => Just(Step::Copy),
     ]
 }
 
@@ -174,6 +176,8 @@ trait Machine: Store {
     fn new() -> Self;
     fn kept(&self) -> BTreeMap<Addr, Kept>;
     fn reboot(&mut self);
+    /// Every file is replaced by a copy.
+    fn copy(&mut self);
     /// Reads everything.
     fn problems(&mut self) -> Vec<String>;
 }
@@ -195,6 +199,8 @@ impl Machine for MemoryStore {
         })
         .unwrap();
     }
+
+    fn copy(&mut self) {}
 
     fn problems(&mut self) -> Vec<String> {
         self.change(|ledger| verify(ledger)).unwrap()
@@ -239,6 +245,19 @@ impl Machine for Disk {
     fn reboot(&mut self) {
         self.store = None;
         std::fs::remove_dir_all(&self.place.run).unwrap();
+        self.open();
+    }
+
+    fn copy(&mut self) {
+        self.store = None;
+        for folder in [&self.place.run, &self.place.state].map(|root| root.join("pools")) {
+            for file in std::fs::read_dir(folder).into_iter().flatten() {
+                let file = file.unwrap().path();
+                let copy = file.with_extension("copy");
+                std::fs::copy(&file, &copy).unwrap();
+                std::fs::rename(&copy, &file).unwrap();
+            }
+        }
         self.open();
     }
 
@@ -480,8 +499,9 @@ impl<M: Machine> World<M> {
                     let digit: u8 = a.container[1..].parse().unwrap();
                     valid >> (digit % 8) & 1 == 1
                 };
-                let gone = self.allocate(|a| a.collect("lan", is_valid)).unwrap();
-                assert!(self.allocate(|a| a.collect("other", |_| false)).unwrap().is_empty());
+                let gone = self.allocate(|a| a.strangers("lan", is_valid)).unwrap();
+                assert!(self.allocate(|a| a.strangers("other", |_| false)).unwrap().is_empty());
+                self.allocate(|a| gone.iter().try_for_each(|gone| a.release(gone).map(drop))).unwrap();
                 for attachment in gone {
                     assert!(!is_valid(&attachment));
                     self.model.detach(&attachment);
@@ -513,6 +533,7 @@ impl<M: Machine> World<M> {
             }
             Step::Conflict { container, interface } => self.conflict(&attachment(*container, *interface)),
             Step::Reboot => self.reboot(),
+            Step::Copy => self.store.copy(),
             Step::Redefine { definition } => {
                 self.model.redefined = true;
                 self.sets = sets(*definition);

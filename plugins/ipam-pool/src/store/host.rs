@@ -7,7 +7,7 @@ use crate::slot::Kept;
 use crate::store::journal::{Contents, Journal, Mark, Origin, Sync};
 use crate::store::lmdb::{Table, TableFile};
 use crate::store::lock::PoolLock;
-use crate::store::place::{Place, PoolKey, ensure_folder};
+use crate::store::place::{Place, PoolKey, ensure_folder, ensure_lasting_folder};
 use crate::store::records::{Meta, Records};
 use crate::store::{Guard, Ledger, Store, StoreError};
 use crate::{Addr, Slot, Spans};
@@ -92,12 +92,13 @@ impl HostStore {
         let meta = meta.transpose()?.filter(|meta| meta.boot == boot);
         self.index = index.filter(|_| meta.is_some());
         match meta {
-            Some(meta) if is_of(&self.journal, &meta.journal) && is_of(&self.kept, &meta.kept) => {
+            Some(meta) if is_of(&self.journal, &meta.journal) && is_whole(&self.kept, &meta.kept) => {
                 self.follow_both(&meta)
             }
-            Some(meta) if !of_this_boot => self.settle_alone(&boot, &meta),
+            // An index that is no copy has all that was answered, whatever became of the journals.
+            Some(meta) => self.settle_alone(&boot, &meta),
             // Leases of an earlier boot, on a disk, are nobody's any more: their pods are gone.
-            _ => {
+            None => {
                 let journal = self.journal.as_ref().filter(|_| of_this_boot);
                 let contents = journal.map(Journal::read::<Slot>).transpose()?;
                 self.write_index(&boot, contents.map(|all| all.entries).unwrap_or_default())
@@ -111,22 +112,37 @@ impl HostStore {
             kept.follow(mark)?;
         }
         match &meta.journal {
-            Some(mark) => self.follow(mark)?,
+            Some(mark) => {
+                if let Some(what) = self.journal.as_ref().and_then(|journal| journal.is_ahead_of(mark)) {
+                    return Err(StoreError::damaged(&self.files.index, &what));
+                }
+                self.follow(mark)?;
+            }
             None => return self.write_journal(),
         }
         if meta.journal.as_ref().is_some_and(Mark::is_long) { self.write_journal() } else { Ok(()) }
     }
 
-    /// Where the journal is missing, which there was no room for, or which somebody took away.
+    /// Where a journal is another one than the index knows, or missing: there was no room for it, somebody took it away or
+    /// put a copy in its place, or a process was killed while it wrote it anew.
     fn settle_alone(&mut self, boot: &str, meta: &Meta) -> Result<(), StoreError> {
         let mut records = Records::of(self.index()?)?;
         records.verify()?;
-        if is_of(&self.kept, &meta.kept) {
+        if is_whole(&self.kept, &meta.kept) {
             drop(records);
+            if self.journal.is_some() {
+                self.remove_journal()?;
+            }
             return self.follow_both(&Meta { journal: None, ..meta.clone() });
         }
-        let slots = crate::list(&mut records)?.into_iter().collect();
+        let mut slots: BTreeMap<Addr, Slot> = crate::list(&mut records)?.into_iter().collect();
         drop(records);
+        // Who puts back what is kept means also what was released since.
+        if let Some(kept) = self.kept.as_ref().map(Journal::read::<Kept>).transpose()? {
+            slots.retain(|address, slot| {
+                !(matches!(slot, Slot::Resting { .. }) && kept.entries.contains_key(address))
+            });
+        }
         self.write_index(boot, slots)
     }
 
@@ -139,8 +155,8 @@ impl HostStore {
             slots.entry(*address).or_insert_with(|| kept.slot());
         }
         let kept = match (kept_of(&slots), kept) {
-            (all, Some(Contents { entries, mark: Some(mark), .. })) if all == entries && !mark.is_long() => {
-                Some(mark)
+            (all, Some(Contents { entries, mark: Some(mark) })) if all == entries => {
+                Some(self.settle_kept(&all, mark)?)
             }
             (all, None) if all.is_empty() => None,
             (all, _) => Some(self.write_kept(&all)?),
@@ -220,11 +236,24 @@ impl HostStore {
         }
     }
 
+    /// Goes on with a journal of what is kept that says just that.
+    fn settle_kept(&mut self, kept: &BTreeMap<Addr, Kept>, mark: Mark) -> Result<Mark, StoreError> {
+        if mark.is_long() {
+            match self.write_kept(kept) {
+                Err(StoreError::Full { .. }) => {}
+                written => return written,
+            }
+        }
+        // Whoever wrote it may have been killed before it was synced.
+        self.kept.as_ref().map_or(Ok(()), Journal::sync_all)?;
+        Ok(mark)
+    }
+
     /// Writes the journal of what is kept as a whole.
     fn write_kept(&mut self, kept: &BTreeMap<Addr, Kept>) -> Result<Mark, StoreError> {
         let path = &self.files.kept;
         if let Some(folder) = path.parent() {
-            ensure_folder(folder)?;
+            ensure_lasting_folder(folder)?;
         }
         let texts = texts(kept).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
         let entries = texts.iter().map(|(address, text)| (*address, text.as_slice()));
@@ -251,6 +280,15 @@ impl HostStore {
                 source: nix::errno::Errno::ENOSPC.into(),
             }),
         }
+    }
+
+    /// Sees to it that what is kept outlives a loss of power, also what a process wrote that was killed before it could
+    /// sync and answer: whoever asks again gets that answer without a change.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn sync_kept(&mut self) -> Result<(), StoreError> {
+        self.kept.as_mut().map_or(Ok(()), Journal::sync)
     }
 
     /// What would be left after a reboot.
@@ -333,12 +371,14 @@ impl Store for HostStore {
             // Whatever can be wrong with the other file or its disk is found before anything is given.
             let (journal, mark) = open_kept(&mut self.kept, &self.files.kept, records.meta().kept.clone())?;
             journal.check_writable()?;
-            if kept.values().any(Option::is_some) {
-                journal.reserve()?;
-            }
             let texts =
                 texts(&kept).map_err(|error| StoreError::damaged(&self.files.kept, &error.to_string()))?;
             let mark = mark.next(texts.iter().map(|(address, text)| (*address, Some(text.as_slice()))));
+            if kept.values().any(Option::is_some) {
+                journal.reserve()?;
+            } else {
+                journal.make_room(&mark)?;
+            }
             Some((journal, mark))
         };
         records.say(|meta| {
@@ -367,6 +407,12 @@ fn is_of(journal: &Option<Journal>, mark: &Option<Mark>) -> bool {
     }
 }
 
+/// As [`is_of`], and not one that was copied over the same file.
+fn is_whole(journal: &Option<Journal>, mark: &Option<Mark>) -> bool {
+    let fits = journal.as_ref().zip(mark.as_ref()).is_none_or(|(journal, mark)| journal.fits(mark));
+    is_of(journal, mark) && fits
+}
+
 /// The journal of what is kept, and where it ends; it is made where it is missing.
 fn open_kept<'a>(
     open: &'a mut Option<Journal>,
@@ -377,7 +423,7 @@ fn open_kept<'a>(
         Some(mark) => mark,
         None => {
             if let Some(folder) = path.parent() {
-                ensure_folder(folder)?;
+                ensure_lasting_folder(folder)?;
             }
             let (journal, mark) = Journal::write(path, Sync::Always, None, std::iter::empty())?;
             *open = Some(journal);
@@ -554,6 +600,94 @@ mod tests {
         // More is missing than that.
         std::fs::OpenOptions::new().write(true).open(&files[0]).unwrap().set_len(before[0] - 1).unwrap();
         assert!(matches!(HostStore::open(&place, &key), Err(StoreError::Damaged { .. })));
+    }
+
+    /// Writes what was read before into the same file, as `cp` does.
+    fn copy_over(file: &Path, bytes: &[u8]) {
+        let mut file = std::fs::OpenOptions::new().write(true).truncate(true).open(file).unwrap();
+        std::io::Write::write_all(&mut file, bytes).unwrap();
+    }
+
+    #[test]
+    fn what_is_put_back_counts_from_the_next_call_on() {
+        let temp = tempfile::tempdir().unwrap();
+        let (place, key) = (place(&temp), PoolKey::Named("p".to_owned()));
+        let file = place.state.join("pools/p.journal");
+        for in_place in [true, false] {
+            let mut store = HostStore::open(&place, &key).unwrap();
+            set(&mut store, 1, &kept("db-0").slot());
+            set(&mut store, 2, &kept("db-1").slot());
+            let backup = std::fs::read(&file).unwrap();
+            set(&mut store, 3, &kept("db-2").slot());
+            // Released by mistake; the other one's address is somebody else's by now.
+            set(&mut store, 1, &resting(1));
+            set(&mut store, 2, &kept("web").slot());
+            drop(store);
+            if !in_place {
+                std::fs::remove_file(&file).unwrap();
+                std::fs::write(&file, "").unwrap();
+            }
+            copy_over(&file, &backup);
+            let mut store = HostStore::open(&place, &key).unwrap();
+            let all = [(1, "db-0"), (2, "web"), (3, "db-2")];
+            let all = all.map(|(last, name)| (address(last), kept(name).slot()));
+            assert_eq!(slots(&mut store), all);
+            drop(store);
+            std::fs::remove_dir_all(&place.run).unwrap();
+            let mut store = HostStore::open(&place, &key).unwrap();
+            assert_eq!(slots(&mut store), all, "after a reboot, too");
+            for last in 1..4 {
+                store.change(|ledger| Book::new(ledger).clear_slot(address(last))).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_counts_more_than_a_copy_of_its_journal() {
+        let temp = tempfile::tempdir().unwrap();
+        let (place, key) = (place(&temp), PoolKey::Named("p".to_owned()));
+        let file = place.run.join("pools/p.journal");
+        let mut store = HostStore::open(&place, &key).unwrap();
+        set(&mut store, 1, &resting(1));
+        let older = std::fs::read(&file).unwrap();
+        set(&mut store, 2, &resting(2));
+        let all = slots(&mut store);
+        drop(store);
+        std::fs::remove_file(&file).unwrap();
+        std::fs::write(&file, older).unwrap();
+        let mut store = HostStore::open(&place, &key).unwrap();
+        assert_eq!(slots(&mut store), all);
+        // One that was given up by a process which was killed before it removed it.
+        say(&store, |meta| meta.journal = None);
+        set_index_only(&store, 3);
+        drop(store);
+        let mut store = HostStore::open(&place, &key).unwrap();
+        assert_eq!(slots(&mut store).len(), 3);
+    }
+
+    fn set_index_only(store: &HostStore, last: u8) {
+        let mut records = Records::of(store.index().unwrap()).unwrap();
+        Book::new(&mut records).put_back(address(last), &resting(last.into())).unwrap();
+        records.commit().unwrap();
+    }
+
+    #[test]
+    fn an_older_index_is_told_from_a_damaged_journal() {
+        let temp = tempfile::tempdir().unwrap();
+        let (place, key) = (place(&temp), PoolKey::Named("p".to_owned()));
+        let index = place.run.join("pools/p.mdb");
+        let mut store = HostStore::open(&place, &key).unwrap();
+        set(&mut store, 1, &resting(1));
+        let older = std::fs::read(&index).unwrap();
+        set(&mut store, 2, &resting(2));
+        let all = slots(&mut store);
+        drop(store);
+        copy_over(&index, &older);
+        let error = HostStore::open(&place, &key).unwrap_err().to_string();
+        // The journal has more, so it must not be what is taken away.
+        assert!(error.contains("p.mdb") && error.contains("remove this file"), "{error}");
+        std::fs::remove_file(&index).unwrap();
+        assert_eq!(slots(&mut HostStore::open(&place, &key).unwrap()), all);
     }
 
     #[test]

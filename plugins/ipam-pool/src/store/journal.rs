@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Addr;
 use crate::slot;
+use crate::store::records::Version;
 use crate::store::space::{Identity, Space};
 use crate::store::{StoreError, VERSION};
 
@@ -47,6 +48,8 @@ pub(crate) struct Journal {
     path: PathBuf,
     sync: Sync,
     writable: bool,
+    /// Whether all of it is known to be on the disk.
+    synced: bool,
     identity: Identity,
     space: Space,
 }
@@ -95,6 +98,11 @@ struct Header {
 }
 
 impl Mark {
+    /// Where the last line ends, in bytes.
+    fn end(&self) -> u64 {
+        self.at + self.line.len() as u64
+    }
+
     /// Whether the journal is mostly history.
     pub(crate) fn is_long(&self) -> bool {
         self.number > 2 * self.whole + HISTORY
@@ -114,7 +122,7 @@ impl Mark {
         let number = self.number + 1;
         Self {
             file: self.file,
-            at: self.at + self.line.len() as u64,
+            at: self.end(),
             number,
             whole: self.whole,
             line: line(number, &String::from_utf8_lossy(&text)),
@@ -147,6 +155,7 @@ impl Journal {
             path: path.to_owned(),
             sync,
             writable: true,
+            synced: false,
             identity: Identity::of(&metadata),
             space: Space::of(&metadata),
         })
@@ -185,8 +194,8 @@ impl Journal {
                 file.sync_all()?;
             }
             std::fs::rename(&temporary, path)?;
-            if let (Sync::Always, Some(folder)) = (sync, path.parent()) {
-                File::open(folder)?.sync_all()?;
+            if sync == Sync::Always {
+                sync_folder(path)?;
             }
             Ok(file)
         })();
@@ -195,7 +204,7 @@ impl Journal {
             let _ = std::fs::remove_file(&temporary);
             StoreError::io("write", path, source)
         })?;
-        let journal = Self::from(file, path, sync)?;
+        let journal = Self { synced: true, ..Self::from(file, path, sync)? };
         let mark = Mark {
             file: journal.identity,
             at: text.len() as u64,
@@ -211,12 +220,23 @@ impl Journal {
         self.identity == mark.file
     }
 
+    /// Whether it is as long as the mark says, but for the last line.
+    pub(crate) fn fits(&self, mark: &Mark) -> bool {
+        (mark.at..=mark.end()).contains(&self.space.len)
+    }
+
+    /// What is wrong if it has more than the mark says.
+    pub(crate) fn is_ahead_of(&self, mark: &Mark) -> Option<String> {
+        let (len, end) = (self.space.len, mark.end());
+        (len > end).then(|| format!("it is older than its journal, of whose {len} bytes it knows {end}"))
+    }
+
     /// Adds what is missing of the last line that the index knows.
     ///
     /// # Errors
     /// The journal is shorter or longer than the index knows, or the kernel's refusal.
     pub(crate) fn follow(&mut self, mark: &Mark) -> Result<(), StoreError> {
-        let end = mark.at + mark.line.len() as u64;
+        let end = mark.end();
         let len = self.space.len;
         let missing = usize::try_from(len.wrapping_sub(mark.at)).ok().and_then(|have| mark.line.get(have..));
         let Some(missing) = missing.filter(|_| len <= end) else {
@@ -233,7 +253,7 @@ impl Journal {
             Sync::Never => Ok(()),
             Sync::Always => self.file.sync_data(),
         });
-        self.space.len = end;
+        (self.space.len, self.synced) = (end, written.is_ok());
         written.map_err(|source| {
             // How much of it was written, the file says.
             self.space.len = self.file.metadata().map_or(len, |metadata| metadata.len());
@@ -250,6 +270,26 @@ impl Journal {
             return Ok(());
         }
         Err(StoreError::io("write", &self.path, nix::errno::Errno::EROFS.into()))
+    }
+
+    /// Sees to it that its lines are on the disk.
+    pub(crate) fn sync(&mut self) -> Result<(), StoreError> {
+        if !self.synced {
+            self.file.sync_data().map_err(|source| StoreError::io("write", &self.path, source))?;
+            self.synced = true;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that the file itself is on the disk, with its name.
+    pub(crate) fn sync_all(&self) -> Result<(), StoreError> {
+        let synced = self.file.sync_all().and_then(|()| sync_folder(&self.path));
+        synced.map_err(|source| StoreError::io("write", &self.path, source))
+    }
+
+    /// Sees to it that there is space for the last line of `mark`.
+    pub(crate) fn make_room(&self, mark: &Mark) -> Result<(), StoreError> {
+        self.space.reserve(&self.path, mark.line.len() as u64)
     }
 
     /// Sees to it that there is space for some lines more than the next one.
@@ -320,13 +360,18 @@ impl Journal {
     }
 
     fn header(&self, text: &[u8]) -> Result<Header, StoreError> {
-        let header: Header = serde_json::from_slice(text)
-            .map_err(|error| StoreError::damaged(&self.path, &format!("line 1: {error}")))?;
-        if header.version > VERSION {
-            return Err(StoreError::Newer { path: self.path.clone(), found: header.version, known: VERSION });
+        let damaged = |error: serde_json::Error| StoreError::damaged(&self.path, &format!("line 1: {error}"));
+        // What else a newer one says may be nothing that this one knows.
+        let Version { version } = serde_json::from_slice(text).map_err(damaged)?;
+        if version > VERSION {
+            return Err(StoreError::Newer { path: self.path.clone(), found: version, known: VERSION });
         }
-        Ok(header)
+        serde_json::from_slice(text).map_err(damaged)
     }
+}
+
+fn sync_folder(path: &Path) -> std::io::Result<()> {
+    path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
 /// A line with this number.
@@ -444,8 +489,10 @@ mod tests {
     fn a_newer_journal_is_refused() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("p.journal");
-        std::fs::write(&path, line(0, r#"{"version":9,"lines":0,"more":true}"#)).unwrap();
-        assert!(matches!(read(&path), Err(StoreError::Newer { found: 9, .. })));
+        for header in [r#"{"version":9,"lines":0,"more":true}"#, r#"{"version":9,"of":"nothing known"}"#] {
+            std::fs::write(&path, line(0, header)).unwrap();
+            assert!(matches!(read(&path), Err(StoreError::Newer { found: 9, .. })));
+        }
     }
 
     proptest! {

@@ -107,3 +107,17 @@ pub(crate) fn ensure_folder(folder: &Path) -> Result<(), StoreError> {
     SafeDir::open(folder)?;
     Ok(())
 }
+
+/// The same, and it is still there after a loss of power.
+pub(crate) fn ensure_lasting_folder(folder: &Path) -> Result<(), StoreError> {
+    if SafeDir::open(folder)?.is_some() {
+        return Ok(());
+    }
+    ensure_folder(folder)?;
+    // <state>/ipam/<kind>: each of them may be new.
+    for parent in folder.ancestors().skip(1).take(3) {
+        let synced = std::fs::File::open(parent).and_then(|parent| parent.sync_all());
+        synced.map_err(|source| StoreError::io("write", parent, source))?;
+    }
+    Ok(())
+}

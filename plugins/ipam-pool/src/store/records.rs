@@ -29,9 +29,10 @@ pub(crate) struct Meta {
     pub(crate) kept: Option<Mark>,
 }
 
+/// What every version says.
 #[derive(Deserialize)]
-struct Version {
-    version: u32,
+pub(crate) struct Version {
+    pub(crate) version: u32,
 }
 
 /// How many records there are, and the sum of their hashes. A change brings it up to date with the
