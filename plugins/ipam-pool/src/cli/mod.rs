@@ -34,7 +34,7 @@ struct Arguments {
 enum Command {
     /// All pools: their ranges, and how many addresses are leased, resting, quarantined and free
     Pools,
-    /// All leases, of one pool or network or of all
+    /// All leases, of one pool or network or of all; `kept` is what a sticky owner that is away keeps, until `release`
     Leases {
         /// Only this pool or network
         name: Option<String>,
