@@ -2,7 +2,7 @@
 
 use crate::book::Book;
 use crate::store::{Ledger, StoreError};
-use crate::{Addr, Attachment, Family, Holder, Lease, Millis, Owner, Refusal, Set, Slot};
+use crate::{Addr, Attachment, Family, Holder, Lease, Millis, Owner, Refusal, Set, Slot, Span, Spans};
 
 /// In which order addresses are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +59,8 @@ pub enum AllocError {
         pool: String,
         /// In how many milliseconds the next address has rested.
         resting: Option<u64>,
+        /// Addresses that would do, if this node held them.
+        wanted: Spans,
     },
     /// A requested address is somebody else's.
     #[error("{address} is held by {holder}")]
@@ -114,6 +116,20 @@ pub enum AllocError {
     Store(#[from] StoreError),
 }
 
+impl AllocError {
+    /// What this node would have to hold, where that is what is missing.
+    #[must_use]
+    pub fn wanted(&self) -> Option<Spans> {
+        match self {
+            Self::Exhausted { wanted, .. } => Some(wanted.clone()),
+            Self::Refused { address, refusal: Refusal::Unheld } => {
+                Some(Spans::union([Span::single(*address)]))
+            }
+            _ => None,
+        }
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "shown with one digit after the point")]
 fn seconds(millis: u64) -> f64 {
     millis as f64 / 1000.0
@@ -126,6 +142,7 @@ fn why(refusal: &Refusal) -> String {
         Refusal::Reserved(owner) => format!("reserved for {owner}"),
         Refusal::Elsewhere(node) => format!("handed out by {node}, not by this node"),
         Refusal::Nowhere => "in no node's part of the pool".to_owned(),
+        Refusal::Unheld => "in a block that this node does not hold".to_owned(),
     }
 }
 
@@ -345,7 +362,7 @@ impl<'a> Allocator<'a> {
         }
         let resting = self.book.oldest(set.family(), set.queue())?;
         let resting = resting.map(|(_, since)| since.after(self.rules.cooldown).0.saturating_sub(self.now.0));
-        Err(AllocError::Exhausted { pool: set.pool().to_string(), resting })
+        Err(AllocError::Exhausted { pool: set.pool().to_string(), resting, wanted: set.part().clone() })
     }
 
     /// The head of the set's queue, if it has rested; what the set does not hand out is dropped on the

@@ -3,7 +3,7 @@ use net_types::MacAddrError;
 
 use crate::owners::VmRecordError;
 use crate::store::StoreError;
-use crate::{Addr, AllocError, NetworkError, PoolFileError, RangeError, SetError};
+use crate::{Addr, AllocError, NetworkError, PoolFileError, RangeError, SetError, Spans};
 
 /// What this plugin finds wrong.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +101,16 @@ pub enum Error {
         /// How many more.
         others: usize,
     },
+}
+
+impl Error {
+    /// As [`AllocError::wanted`].
+    pub(crate) fn wanted(&self) -> Option<Spans> {
+        match self {
+            Self::Alloc(error) => error.wanted(),
+            _ => None,
+        }
+    }
 }
 
 fn listed(addresses: &[Addr]) -> String {

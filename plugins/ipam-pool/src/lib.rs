@@ -6,6 +6,7 @@
 mod addr;
 mod allocator;
 mod beside;
+mod blocks;
 mod book;
 mod cli;
 mod error;
@@ -25,6 +26,7 @@ mod verify;
 
 pub use addr::{Addr, Family};
 pub use allocator::{AllocError, Allocator, Conflict, Grant, Order, Rules, Seeker};
+pub use blocks::within_blocks;
 pub use error::Error;
 pub use identity::{Attachment, Holder, Millis, Owner};
 pub use listing::{list, look_up, put_back};

@@ -9,6 +9,7 @@ use ipnetwork::IpNetwork;
 use net_types::MacAddr;
 use node::{NodeConfig, Paths, Resource};
 
+use crate::blocks::within_blocks;
 use crate::network::{Config, Network};
 use crate::store::{Guard, HostStore, Ledger, Place, PoolKey, Store};
 use crate::{
@@ -83,10 +84,12 @@ impl Plugin for IpamPool {
         if !conflicts.is_empty() {
             report_conflicts(&mut store, &network, &seeker, &asked, &conflicts)?;
         }
-        let grants = store.change(|ledger| {
-            beside::check(ledger, &network.key, &node.pools)?;
-            let mut allocator = Allocator::new(ledger, &network.sets, network.rules, now());
-            Ok::<_, Error>(allocator.grant(&seeker, &asked)?)
+        let grants = within_blocks(&mut store, &network.sets, Error::wanted, |store, sets| {
+            store.change(|ledger| {
+                beside::check(ledger, &network.key, &node.pools)?;
+                let mut allocator = Allocator::new(ledger, sets, network.rules, now());
+                Ok(allocator.grant(&seeker, &asked)?)
+            })
         })?;
         if seeker.sticky {
             store.sync_kept()?;
@@ -169,10 +172,11 @@ fn ready(request: &Request<Config>) -> Result<(), Error> {
     let node = Node::load()?;
     let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
     let mut store = HostStore::open(&node.place, &network.key)?;
-    store.try_out(|ledger| {
-        beside::check(ledger, &network.key, &node.pools)?;
-        Allocator::new(ledger, &network.sets, network.rules, now()).try_all()?;
-        Ok(())
+    within_blocks(&mut store, &network.sets, Error::wanted, |store, sets| {
+        store.try_out(|ledger| {
+            beside::check(ledger, &network.key, &node.pools)?;
+            Ok(Allocator::new(ledger, sets, network.rules, now()).try_all()?)
+        })
     })
 }
 
@@ -414,5 +418,6 @@ pub(crate) fn refusal_text(refusal: &Refusal) -> String {
         Refusal::Reserved(owner) => format!("reserved for {owner}"),
         Refusal::Elsewhere(node) => format!("handed out by {node}"),
         Refusal::Nowhere => "in no node's part of the pool".to_owned(),
+        Refusal::Unheld => "in a block that this node does not hold".to_owned(),
     }
 }

@@ -11,7 +11,9 @@ pub struct Set {
     ranges: Vec<Range>,
     /// All that the ranges name.
     pool: Spans,
-    /// Those of them that this node may hand out.
+    /// Those of them that are this node's.
+    part: Spans,
+    /// Those of them that it may hand out without asking.
     held: Spans,
     /// Who hands out the rest, for a message.
     others: Vec<(String, Spans)>,
@@ -106,6 +108,8 @@ pub enum Refusal {
     Elsewhere(String),
     /// In no node's part of the pool.
     Nowhere,
+    /// In a block that this node does not hold.
+    Unheld,
 }
 
 /// What a pool or a network says about addresses, not yet checked against one another.
@@ -139,6 +143,7 @@ impl Set {
         let mut set = Self {
             queue,
             family,
+            part: pool.clone(),
             held: pool.clone(),
             pool,
             others: Vec::new(),
@@ -199,9 +204,25 @@ impl Set {
 
     /// Narrows what this node hands out; `others` says who hands out the rest.
     pub fn hold(&mut self, held: &Spans, others: Vec<(String, Spans)>) {
-        self.held = self.pool.intersection(held);
+        self.part = self.pool.intersection(held);
+        self.held.clone_from(&self.part);
         self.others = others;
         self.settle();
+    }
+
+    /// What is this node's of the pool.
+    #[must_use]
+    pub fn part(&self) -> &Spans {
+        &self.part
+    }
+
+    /// Hands out nothing beyond these blocks of the node's part.
+    pub fn confine(&mut self, blocks: &Spans) {
+        let held = self.part.intersection(blocks);
+        if held != self.held {
+            self.held = held;
+            self.settle();
+        }
     }
 
     fn settle(&mut self) {
@@ -285,9 +306,12 @@ impl Set {
         if self.excluded.contains(address) {
             return Err(Refusal::Excluded);
         }
-        if !self.held.contains(address) {
+        if !self.part.contains(address) {
             let holder = self.others.iter().find(|(_, spans)| spans.contains(address));
             return Err(holder.map_or(Refusal::Nowhere, |(node, _)| Refusal::Elsewhere(node.clone())));
+        }
+        if !self.held.contains(address) {
+            return Err(Refusal::Unheld);
         }
         Ok(())
     }
