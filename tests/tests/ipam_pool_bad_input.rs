@@ -303,6 +303,20 @@ fn in_a_store_from_a_newer_version() -> Outcome {
     assert_eq!(node.run(|| std::fs::read(STORE))?, newer, "it is left alone");
     node.run(|| std::fs::write(STORE, &before))?;
     assert_eq!(scene.pod.add("ipam-pool", "held", &scene.held.0)?, scene.held.1);
+    // A newer journal, of this boot or of what is kept, which is read where there is no index.
+    node.run(|| std::fs::rename(STORE, "/run/held.mdb"))?;
+    for journal in ["/run/k8slan/ipam/networks/held.journal", "/var/lib/k8slan/ipam/networks/held.journal"] {
+        let before = node.read(journal)?;
+        let (_, rest) = before.split_once('\n').unwrap_or_default();
+        let newer = format!("{}{rest}", line(0, r#"{"version":2,"of":"who knows"}"#));
+        node.write(journal, &newer)?;
+        let answer = scene.pod.add("ipam-pool", "held", &scene.held.0);
+        is("a newer journal", answer, 141, "of version 2, this ipam-pool knows up to 1")?;
+        assert_eq!(node.read(journal)?, newer, "it is left alone");
+        node.write(journal, before)?;
+    }
+    node.run(|| std::fs::rename("/run/held.mdb", STORE))?;
+    assert_eq!(scene.pod.add("ipam-pool", "held", &scene.held.0)?, scene.held.1);
     node.write("/run/k8slan/ipam/x", "")?;
     node.exec(&["chmod", "777", "/run/k8slan/ipam/networks"])?;
     let answer = scene.pod.add("ipam-pool", "held", &scene.held.0);
@@ -322,13 +336,23 @@ fn with_version(store: &[u8], version: u8) -> Option<Vec<u8>> {
         let length = store.get(at - NODE..at - NODE + 4)?.try_into().ok().map(u32::from_le_bytes)?;
         let end = at - 8 + usize::try_from(length).ok()?;
         bytes[at + TEXT.len() - 2] = b'0' + version;
-        let sum =
-            [b"m", bytes.get(*at..end)?].concat().iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-            });
+        let sum = checksum(&[b"m", bytes.get(*at..end)?].concat());
         bytes.get_mut(at - 8..*at)?.copy_from_slice(&sum.to_be_bytes());
     }
     (!found.is_empty()).then_some(bytes)
+}
+
+/// A line of a journal.
+fn line(number: u64, text: &str) -> String {
+    let sum = checksum(&[number.to_be_bytes().as_slice(), text.as_bytes()].concat());
+    format!("{number} {sum:016x} {text}\n")
+}
+
+/// FNV-1a of 64 bits.
+fn checksum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
 /// The table in the plugin's README: each code once.

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -136,20 +137,29 @@ fn died(answer: Result<Value, CniError>) -> Result<Option<Value>, Stop> {
 fn add_killed_anywhere() -> Outcome {
     needs("strace")?;
     let mut total = 0;
-    // The first ADD makes the stores, later ones find them; a sticky one writes two.
-    for (sticky, fresh) in [("none", true), ("none", false), ("pod", true), ("pod", false)] {
+    // The first ADD makes the stores, later ones find them; a sticky one writes two. What is missing is made again.
+    for (sticky, missing) in [
+        ("none", ["/run/k8slan", "/var/lib/k8slan"].as_slice()),
+        ("none", &[]),
+        ("pod", &["/run/k8slan", "/var/lib/k8slan"]),
+        ("pod", &[]),
+        ("pod", &[INDEX]),
+        ("pod", &[JOURNAL]),
+        ("pod", &[KEPT]),
+    ] {
         let node = Node::new("n")?;
         let netns = node.pod("x")?.path().to_owned();
         let config = config("10.0.0.0/24", sticky);
         let mut next = 100;
         total += everywhere(|name, number| {
-            if fresh {
-                let _ =
-                    node.run(|| (fs::remove_dir_all("/run/k8slan"), fs::remove_dir_all("/var/lib/k8slan")));
-            } else {
+            let fresh = missing.iter().any(|path| Path::new(path).extension().is_none());
+            if !fresh {
                 node.cni("ipam-pool", "ADD", &call(&netns, 1, &config))?;
             }
-            let before = leases(&node)?;
+            let before = if fresh { BTreeMap::new() } else { leases(&node)? };
+            for path in missing {
+                node.exec(&["rm", "-rf", path])?;
+            }
             next += 1;
             let victim = call(&netns, next, &config);
             let answer = died(node.cni("ipam-pool", "ADD", &killed_at(&victim, name, number)))?;

@@ -47,7 +47,13 @@ impl Place {
                 copied.push((part, to));
             }
         }
+        // There was no room for the journal, or somebody took it away: 'check' makes it again.
+        let missing = !copied.iter().any(|(part, _)| *part == Part::Leases)
+            && self.file(&self.run, key, "mdb").exists();
         drop(lock);
+        if missing {
+            copied.push((Part::Leases, self.file(&self.run, key, "journal")));
+        }
         Ok(copied
             .into_iter()
             .map(|(part, path)| {
@@ -81,4 +87,28 @@ fn copy(from: &Path, to: &Path) -> Result<bool, StoreError> {
     fs::rename(&temporary, to).map_err(failed)?;
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(failed)?;
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::store::HostStore;
+
+    #[test]
+    fn a_missing_journal_is_said_to_be_missing() {
+        let temp = tempfile::tempdir().unwrap();
+        let (run, state) = (temp.path().join("run"), temp.path().join("state"));
+        let place = Place { run, state, patience: Duration::from_millis(10) };
+        let key = PoolKey::Named("p".to_owned());
+        drop(HostStore::open(&place, &key).unwrap());
+        let to = temp.path().join("backup");
+        let problems = || -> Vec<bool> {
+            place.back_up(&key, &to).unwrap().iter().map(|copied| copied.addresses.is_err()).collect()
+        };
+        assert_eq!(problems(), [false]);
+        fs::remove_file(place.run.join("pools/p.journal")).unwrap();
+        assert_eq!(problems(), [true]);
+    }
 }
