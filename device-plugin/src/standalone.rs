@@ -73,6 +73,7 @@ impl Claim {
         }
         let _only_one = only_one(&run, DAEMON_LOCK, Duration::ZERO)?;
         let told = SafeDir::create(&paths.told())?;
+        node::tell_name(&run, &node)?;
         Ok(Self { run, told, paths, node, _only_one })
     }
 

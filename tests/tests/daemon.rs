@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use k8slan_tests::{LanFile, Worker, joined, on_spoke};
+use k8slan_tests::{LanFile, Worker, addresses, joined, on_spoke};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testnet::{Daemon, Error, Node, Outcome, Ping, Stop, Switch, eventually, needs, program};
 
 fn main() -> ExitCode {
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         a_storm_of_changes_settles,
         tap_indices_are_on_disk_before_records_name_them,
         killed_anywhere_while_it_takes_down,
+        the_plugins_know_the_nodes_name_from_it,
     ])
 }
 
@@ -483,5 +484,33 @@ fn killed_anywhere_while_it_takes_down() -> Outcome {
     )?;
     println!("{deaths} deaths");
     assert!(deaths > 10, "only {deaths} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+/// A node without node.yaml has its own part of a pool all the same.
+fn the_plugins_know_the_nodes_name_from_it() -> Outcome {
+    let node = Node::new("worker2")?;
+    node.write(
+        "/var/lib/k8slan/pools.d/lab.yaml",
+        "apiVersion: lan.k8slan.io/v1beta1\nkind: IPPool\nmetadata: {name: lab}\nspec: {ranges: [{subnet: 10.0.20.0/24}], \
+         nodes: {worker1: [10.0.20.64-10.0.20.127], worker2: [10.0.20.128-10.0.20.191]}}\n",
+    )?;
+    let network = json!({"cniVersion": "1.0.0", "name": "lan", "type": "bridge", "ipam": {"type": "ipam-pool", "pool": "lab"}});
+    let lease = |node: &Node, name: &str| {
+        let pod = node.pod(name).unwrap();
+        node.cni("ipam-pool", "ADD", &pod.call("net1", &network)).map(|result| addresses(&result)[0])
+    };
+    let error = lease(&node, "early").unwrap_err();
+    assert!(error.code == 172 && error.text().contains("start k8slan-device-plugin"), "{error}");
+    let worker = Worker::on(node)?;
+    worker.status(|status| status.contains("worker2"))?;
+    assert_eq!(lease(&worker, "a")?, IpAddr::from([10, 0, 20, 128]));
+    let shown = worker.tool(&program("ipam-pool").to_string_lossy(), "pools")?;
+    assert!(shown.contains("lab"), "{shown}");
+    // It stands while the daemon is away; what an administrator writes counts more.
+    worker.stop_daemon()?;
+    assert_eq!(lease(&worker, "b")?, IpAddr::from([10, 0, 20, 129]));
+    worker.write("/etc/k8slan/node.yaml", "nodeName: worker1\n")?;
+    assert_eq!(lease(&worker, "c")?, IpAddr::from([10, 0, 20, 64]));
     Ok(())
 }

@@ -16,7 +16,7 @@ pub struct Paths {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeConfig {
-    /// The node's name, for files that give each node its own part.
+    /// The node's name, for files that give each node its own part. Without it: the one that the daemon runs under.
     pub node_name: Option<String>,
     /// In place of `/run/k8slan`.
     run_dir: Option<PathBuf>,

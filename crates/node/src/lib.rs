@@ -6,11 +6,13 @@
 mod attachment;
 mod config;
 mod lock;
+mod name;
 mod policy;
 mod safe_dir;
 
 pub use attachment::{Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag};
 pub use config::{ConfigError, NodeConfig, Paths};
 pub use lock::{Lock, LockError};
+pub use name::tell_name;
 pub use policy::{Policy, PolicyError, Resource};
 pub use safe_dir::{Durability, SafeDir, SafeDirError, read_through_links};

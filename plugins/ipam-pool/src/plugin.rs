@@ -37,7 +37,8 @@ struct Node {
 
 impl Node {
     fn load() -> Result<Self, Error> {
-        let config = NodeConfig::load()?;
+        let mut config = NodeConfig::load()?;
+        config.node_name = config.name()?;
         let paths = config.paths();
         Ok(Self { place: place(&paths), pools: paths.pools(), config })
     }

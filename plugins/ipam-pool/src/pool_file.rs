@@ -127,7 +127,8 @@ pub enum PoolFileError {
     },
     /// Nobody says which node this is.
     #[error(
-        "pool {0:?} gives each node a part, and this node does not know its name: set nodeName in /etc/k8slan/node.yaml"
+        "pool {0:?} gives each node a part, and this node does not know its name: start k8slan-device-plugin, which tells \
+         it, or set nodeName in /etc/k8slan/node.yaml"
     )]
     NoNodeName(String),
     /// Every node would hand out the same addresses.

@@ -164,7 +164,7 @@ fn execute(arguments: Arguments) -> Result<(), Failure> {
     let config = NodeConfig::load()?;
     let paths = config.paths();
     let scene =
-        Scene { place: place(&paths), pools: paths.pools(), node: config.node_name, json: arguments.json };
+        Scene { place: place(&paths), pools: paths.pools(), node: config.name()?, json: arguments.json };
     match arguments.command {
         Command::Pools => pools::pools(&scene),
         Command::Leases { name } => leases::leases(&scene, name.as_deref()),
