@@ -73,11 +73,16 @@ impl LanState {
             Obstacle::NameTaken { .. } => format!("{}: {obstacle}", lan.netns.path().display()),
             _ => obstacle.to_string(),
         });
-        for more in underlay.complaint().into_iter().chain(rest) {
+        // Pods of one node need no carrier: it is ready, and says what it lacks.
+        let (reason, complaint) = match underlay.complaint() {
+            Some((reason, complaint)) => (reason, Some(complaint)),
+            None => ("Built", None),
+        };
+        for more in complaint.into_iter().chain(rest) {
             message.push_str("; ");
             message.push_str(&more);
         }
-        Self { mtu: Some(mtu), ready: true, reason: "Built", message }
+        Self { mtu: Some(mtu), ready: true, reason, message }
     }
 }
 

@@ -71,12 +71,12 @@ impl Underlay {
         lan.room_on(self.link.as_ref()?.mtu)
     }
 
-    /// What keeps frames from crossing although the LAN is built.
-    pub(super) fn complaint(&self) -> Option<String> {
+    /// What keeps frames from crossing although the LAN is built: one word, and a text.
+    pub(super) fn complaint(&self) -> Option<(&'static str, String)> {
         let link = self.link.as_ref()?;
         match (link.up, link.carrier) {
-            (false, _) => Some(format!("underlay {} is down", self.name)),
-            (true, false) => Some(format!("underlay {} has no carrier", self.name)),
+            (false, _) => Some(("UnderlayDown", format!("underlay {} is down", self.name))),
+            (true, false) => Some(("NoCarrier", format!("underlay {} has no carrier", self.name))),
             (true, true) => None,
         }
     }

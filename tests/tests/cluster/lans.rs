@@ -152,11 +152,28 @@ fn health_follows_the_underlay() -> Outcome {
     let kubelet = Kubelet::start(&site.kubelet_dir)?;
     let daemon = site.whole()?;
     is(&kubelet, &daemon, "p", (1, 1))?;
-    // No carrier is no reason: pods of one node need none.
+    // No carrier is no reason: pods of one node need none. The node says it all the same.
+    let reason = |wanted: &str, words: &str| {
+        eventually(SOON, || {
+            let report = site.server.get("lannodes", GROUP, "a/one.worker1").unwrap_or_default();
+            let ready = &report["spec"]["ready"];
+            let says = ready["message"].as_str().is_some_and(|message| message.contains(words));
+            match ready["holds"] == true && ready["reason"] == wanted && says {
+                true => Ok(()),
+                false => Err(format!("{wanted}, {words}: {report}")),
+            }
+        })
+    };
+    reason("Built", "built")?;
+    site.cable("down")?;
+    reason("NoCarrier", "underlay eth1 has no carrier")?;
     site.node.ip("link set eth1 down")?;
+    reason("UnderlayDown", "underlay eth1 is down")?;
     site.condition("a/one", "Ready", "True", "")?;
-    std::thread::sleep(Duration::from_millis(500));
     is(&kubelet, &daemon, "p", (1, 1))?;
+    site.cable("up")?;
+    site.node.ip("link set eth1 up")?;
+    reason("Built", "built")?;
     site.node.ip("link set eth1 name away")?;
     is(&kubelet, &daemon, "p", (1, 0))?;
     site.condition("a/one", "Ready", "False", "worker1: underlay eth1 does not exist")?;

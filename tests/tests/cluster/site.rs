@@ -20,7 +20,7 @@ pub(crate) struct Site {
     kubelet: bool,
     kubeconfig: PathBuf,
     _dir: tempfile::TempDir,
-    _switch: Arc<Switch>,
+    switch: Arc<Switch>,
 }
 
 pub(crate) fn failed(text: impl ToString) -> Stop {
@@ -69,15 +69,16 @@ impl Site {
         std::fs::write(&kubeconfig, config.to_string())?;
         server.put("nodes", kubernetes_node("worker1", hostname));
         let kubelet_dir = dir.path().join("device-plugins");
-        Ok(Self {
-            server,
-            node,
-            kubelet_dir,
-            kubelet: true,
-            kubeconfig,
-            _dir: dir,
-            _switch: Arc::new(switch),
-        })
+        Ok(Self { server, node, kubelet_dir, kubelet: true, kubeconfig, _dir: dir, switch: Arc::new(switch) })
+    }
+
+    /// Plugs the underlay's cable in, `up`, or out, `down`.
+    pub(crate) fn cable(&self, state: &str) -> Result<(), Stop> {
+        let ports = self.switch.link_names()?.into_iter().filter(|name| name.starts_with("port"));
+        for port in ports {
+            self.switch.ip(&format!("link set {port} {state}"))?;
+        }
+        Ok(())
     }
 
     /// How the API server is reached.
