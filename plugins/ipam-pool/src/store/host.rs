@@ -92,11 +92,14 @@ impl HostStore {
         let meta = meta.transpose()?.filter(|meta| meta.boot == boot);
         self.index = index.filter(|_| meta.is_some());
         match meta {
-            Some(meta) if is_of(&self.journal, &meta.journal) && is_whole(&self.kept, &meta.kept) => {
-                self.follow_both(&meta)
+            Some(meta) => {
+                self.check_moment(&meta)?;
+                if is_of(&self.journal, &meta.journal) && is_whole(&self.kept, &meta.kept) {
+                    self.follow_both(&meta)
+                } else {
+                    self.settle_alone(&boot, &meta)
+                }
             }
-            // An index that is no copy has all that was answered, whatever became of the journals.
-            Some(meta) => self.settle_alone(&boot, &meta),
             // Leases of an earlier boot, on a disk, are nobody's any more: their pods are gone.
             None => {
                 let journal = self.journal.as_ref().filter(|_| of_this_boot);
@@ -106,18 +109,32 @@ impl HostStore {
         }
     }
 
+    /// An index that is no copy has all that was answered, unless somebody put an older one in its place, or an older
+    /// journal: nobody can say which of the two counts.
+    fn check_moment(&self, meta: &Meta) -> Result<(), StoreError> {
+        let what = match (&self.journal, &meta.journal) {
+            (Some(journal), Some(mark)) if journal.is_of(mark) => journal.is_ahead_of(mark),
+            // Written anew by a process that was killed before the index knew it.
+            (Some(journal), Some(_)) => {
+                let slots = crate::list(&mut Records::of(self.index()?)?)?.into_iter().collect();
+                let differs = journal.read::<Slot>()?.entries != slots;
+                differs.then(|| {
+                    "it and its journal are of different moments; if it is the journal that was put there, remove that one"
+                        .to_owned()
+                })
+            }
+            _ => None,
+        };
+        what.map_or(Ok(()), |what| Err(StoreError::damaged(&self.files.index, &what)))
+    }
+
     /// The ordinary case.
     fn follow_both(&mut self, meta: &Meta) -> Result<(), StoreError> {
         if let (Some(kept), Some(mark)) = (&mut self.kept, &meta.kept) {
             kept.follow(mark)?;
         }
         match &meta.journal {
-            Some(mark) => {
-                if let Some(what) = self.journal.as_ref().and_then(|journal| journal.is_ahead_of(mark)) {
-                    return Err(StoreError::damaged(&self.files.index, &what));
-                }
-                self.follow(mark)?;
-            }
+            Some(mark) => self.follow(mark)?,
             None => return self.write_journal(),
         }
         if meta.journal.as_ref().is_some_and(Mark::is_long) { self.write_journal() } else { Ok(()) }
@@ -608,6 +625,13 @@ mod tests {
         std::io::Write::write_all(&mut file, bytes).unwrap();
     }
 
+    /// Puts another file of these bytes in place: one that was removed first may leave it its inode.
+    fn put(file: &Path, bytes: &[u8]) {
+        let other = file.with_extension("other");
+        std::fs::write(&other, bytes).unwrap();
+        std::fs::rename(&other, file).unwrap();
+    }
+
     #[test]
     fn what_is_put_back_counts_from_the_next_call_on() {
         let temp = tempfile::tempdir().unwrap();
@@ -623,11 +647,11 @@ mod tests {
             set(&mut store, 1, &resting(1));
             set(&mut store, 2, &kept("web").slot());
             drop(store);
-            if !in_place {
-                std::fs::remove_file(&file).unwrap();
-                std::fs::write(&file, "").unwrap();
+            if in_place {
+                copy_over(&file, &backup)
+            } else {
+                put(&file, &backup)
             }
-            copy_over(&file, &backup);
             let mut store = HostStore::open(&place, &key).unwrap();
             let all = [(1, "db-0"), (2, "web"), (3, "db-2")];
             let all = all.map(|(last, name)| (address(last), kept(name).slot()));
@@ -643,7 +667,7 @@ mod tests {
     }
 
     #[test]
-    fn an_index_counts_more_than_a_copy_of_its_journal() {
+    fn no_copy_of_a_journal_takes_anything_from_its_index() {
         let temp = tempfile::tempdir().unwrap();
         let (place, key) = (place(&temp), PoolKey::Named("p".to_owned()));
         let file = place.run.join("pools/p.journal");
@@ -653,8 +677,16 @@ mod tests {
         set(&mut store, 2, &resting(2));
         let all = slots(&mut store);
         drop(store);
+        put(&file, &older);
+        let error = HostStore::open(&place, &key).unwrap_err().to_string();
+        assert!(error.contains("of different moments"), "{error}");
         std::fs::remove_file(&file).unwrap();
-        std::fs::write(&file, older).unwrap();
+        let mut store = HostStore::open(&place, &key).unwrap();
+        assert_eq!(slots(&mut store), all);
+        // Written anew by a process that was killed before the index knew it.
+        let copy = std::fs::read(&file).unwrap();
+        drop(store);
+        put(&file, &copy);
         let mut store = HostStore::open(&place, &key).unwrap();
         assert_eq!(slots(&mut store), all);
         // One that was given up by a process which was killed before it removed it.
@@ -677,17 +709,20 @@ mod tests {
         let (place, key) = (place(&temp), PoolKey::Named("p".to_owned()));
         let index = place.run.join("pools/p.mdb");
         let mut store = HostStore::open(&place, &key).unwrap();
-        set(&mut store, 1, &resting(1));
-        let older = std::fs::read(&index).unwrap();
-        set(&mut store, 2, &resting(2));
-        let all = slots(&mut store);
-        drop(store);
-        copy_over(&index, &older);
-        let error = HostStore::open(&place, &key).unwrap_err().to_string();
-        // The journal has more, so it must not be what is taken away.
-        assert!(error.contains("p.mdb") && error.contains("remove this file"), "{error}");
-        std::fs::remove_file(&index).unwrap();
-        assert_eq!(slots(&mut HostStore::open(&place, &key).unwrap()), all);
+        set(&mut store, 1, &kept("db-0").slot());
+        for slot in [resting(2), kept("db-1").slot()] {
+            let older = std::fs::read(&index).unwrap();
+            set(&mut store, 2, &slot);
+            let all = slots(&mut store);
+            drop(store);
+            copy_over(&index, &older);
+            let error = HostStore::open(&place, &key).unwrap_err().to_string();
+            // The journal has more, so it must not be what is taken away.
+            assert!(error.contains("p.mdb") && error.contains("remove this file"), "{error}");
+            std::fs::remove_file(&index).unwrap();
+            store = HostStore::open(&place, &key).unwrap();
+            assert_eq!(slots(&mut store), all);
+        }
     }
 
     #[test]
