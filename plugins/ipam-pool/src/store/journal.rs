@@ -497,6 +497,19 @@ mod tests {
 
     proptest! {
         #[test]
+        fn every_address_comes_back(addresses: Vec<IpAddr>, mapped: [u8; 4]) {
+            let temp = tempfile::tempdir().unwrap();
+            let path = temp.path().join("p.journal");
+            let mapped = IpAddr::from(std::net::Ipv4Addr::from(mapped).to_ipv6_mapped());
+            let all: BTreeMap<Addr, u32> = addresses.into_iter().chain([mapped]).map(Addr::from).zip(0..).collect();
+            let texts: Vec<_> = all.iter().map(|(address, i)| (*address, i.to_string().into_bytes())).collect();
+            let (mut journal, mark) = Journal::write(&path, Sync::Never, None, std::iter::empty()).unwrap();
+            let mark = mark.next(texts.iter().map(|(address, text)| (*address, Some(text.as_slice()))));
+            journal.follow(&mark).unwrap();
+            prop_assert_eq!(read(&path).unwrap().entries, all);
+        }
+
+        #[test]
         fn a_changed_byte_is_seen(at in 0usize..4096, bit in 0u8..8) {
             let temp = tempfile::tempdir().unwrap();
             let (path, states) = journal(temp.path());
