@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         a_full_disk_takes_thousands_back,
         a_full_disk_keeps_an_owner_and_hinders_nobody,
         what_is_answered_again_is_synced,
+        what_could_not_be_kept_hinders_nobody_else,
         a_read_only_folder_is_named,
     ])
 }
@@ -847,6 +848,41 @@ fn what_is_answered_again_is_synced() -> Outcome {
     node.cni("ipam-pool", "ADD", &again)?;
     let calls = node.read(log)?;
     assert!(calls.lines().any(|line| line.contains("sync(") && line.contains(KEPT)), "{calls}");
+    Ok(())
+}
+
+/// A process is killed before the line that keeps an address, and then the disk is full: who keeps nothing is served, and who
+/// does is not, until there is room.
+fn what_could_not_be_kept_hinders_nobody_else() -> Outcome {
+    needs("strace")?;
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let [config, sticky] = ["none", "pod"].map(|sticky| config("10.0.0.0/24", sticky));
+    node.cni("ipam-pool", "ADD", &call(&netns, 1, &sticky))?;
+    let kept = || node.read(KEPT);
+    let before = kept()?;
+    let victim = call(&netns, 2, &sticky);
+    assert!(died(node.cni("ipam-pool", "ADD", &killed_at(&victim, "write", 1)))?.is_none());
+    assert_eq!(kept()?, before, "the first write is that line");
+    let full = |call: &CniCall, writes: &str| {
+        let inject = format!("inject=write:error=ENOSPC:when={writes}");
+        let argv = ["strace", "-f", "-qqq", "-o", "/dev/null", "-e", "trace=write", "-e", &inject];
+        CniCall { under: argv.map(str::to_owned).to_vec(), ..call.clone() }
+    };
+    let other = call(&netns, 3, &config);
+    for verb in ["ADD", "DEL"] {
+        node.cni("ipam-pool", verb, &full(&other, "1"))?;
+    }
+    for call in [&victim, &call(&netns, 4, &sticky)] {
+        match node.cni("ipam-pool", "ADD", &full(call, "1..2")) {
+            Err(error) => assert_eq!(error.code, 142, "{error}"),
+            Ok(result) => return Err(Stop::Failed(format!("{result} is not kept"))),
+        }
+    }
+    assert_eq!(kept()?, before);
+    node.cni("ipam-pool", "ADD", &victim)?;
+    assert!(kept()?.contains("default/p2/net"));
+    leases(&node)?;
     Ok(())
 }
 

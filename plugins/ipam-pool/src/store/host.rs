@@ -131,7 +131,11 @@ impl HostStore {
     /// The ordinary case.
     fn follow_both(&mut self, meta: &Meta) -> Result<(), StoreError> {
         if let (Some(kept), Some(mark)) = (&mut self.kept, &meta.kept) {
-            kept.follow(mark)?;
+            match kept.follow(mark) {
+                // It waits until something else is to be kept: what is not must not wait for that disk.
+                Err(StoreError::Full { .. } | StoreError::ReadOnly { .. }) => {}
+                followed => followed?,
+            }
         }
         match &meta.journal {
             Some(mark) => self.follow(mark)?,
@@ -305,7 +309,14 @@ impl HostStore {
     /// # Errors
     /// The kernel's refusal.
     pub fn sync_kept(&mut self) -> Result<(), StoreError> {
-        self.kept.as_mut().map_or(Ok(()), Journal::sync)
+        let mark = Records::of(self.index()?)?.meta().kept.clone();
+        match (&mut self.kept, mark) {
+            (Some(kept), Some(mark)) => {
+                kept.follow(&mark)?;
+                kept.sync()
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What would be left after a reboot.
@@ -388,6 +399,7 @@ impl Store for HostStore {
             // Whatever can be wrong with the other file or its disk is found before anything is given.
             let (journal, mark) = open_kept(&mut self.kept, &self.files.kept, records.meta().kept.clone())?;
             journal.check_writable()?;
+            journal.follow(&mark)?;
             let texts =
                 texts(&kept).map_err(|error| StoreError::damaged(&self.files.kept, &error.to_string()))?;
             let mark = mark.next(texts.iter().map(|(address, text)| (*address, Some(text.as_slice()))));
