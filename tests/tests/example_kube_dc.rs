@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use k8slan_tests::{Example, Worker, addresses, announcement, call_in, hears, is_seen, mac_of, route, serve};
-use serde_json::json;
+use serde_json::{Value, json};
 use testnet::{Node, Outcome, PacketSocket, Ping, Pod, Stop, Switch, vlan_kernel};
 
 const HTTP: u16 = 80;
@@ -111,12 +111,27 @@ impl<'a> Member<'a> {
         Ok(Self { pod, namespace, file, spoke, address })
     }
 
-    /// Gives a router its leg outside and its rules; returns its external address.
-    fn route(&self, worker: &Worker, (file, network): (&str, &str), rules: &str) -> Result<IpAddr, Stop> {
-        let call = call_in(self.namespace, &self.pod, "net2", &files().network(file, network)?);
+    /// Gives a router its leg outside, its rules and its further addresses, as its StatefulSet says; returns its external
+    /// address.
+    fn route(&self, worker: &Worker, rules: &str) -> Result<IpAddr, Stop> {
+        let set = StatefulSet::of(self.namespace)?;
+        let [inside, outside] = &set.networks[..] else {
+            return Err(Stop::Failed("not two networks".to_owned()));
+        };
+        check(
+            inside["namespace"] == self.namespace
+                && inside["name"] == self.spoke
+                && inside["interface"] == "net1",
+            format!("{}: {inside}", self.spoke),
+        )?;
+        let (name, ifname) = (text(outside, "name"), text(outside, "interface"));
+        let call = call_in(self.namespace, &self.pod, ifname, &files().network(PROVIDER, name)?);
         let result = worker.cni("vlan-bridge", "ADD", &call)?;
         route(&self.pod, &files().text(rules)?)?;
-        addresses(&result).first().copied().ok_or_else(|| Stop::Failed(format!("{network}: no address")))
+        for command in set.script.lines().filter_map(|line| line.strip_prefix("ip ")) {
+            self.pod.ip(command)?;
+        }
+        addresses(&result).first().copied().ok_or_else(|| Stop::Failed(format!("{name}: no address")))
     }
 
     /// Calls a service; who answered, and which caller he saw.
@@ -129,6 +144,30 @@ impl<'a> Member<'a> {
         worker.cni("macvtap", "DEL", &call)?;
         Ok(())
     }
+}
+
+/// A router of `routers.yaml`.
+struct StatefulSet {
+    networks: Vec<Value>,
+    script: String,
+}
+
+impl StatefulSet {
+    /// The one in this namespace.
+    fn of(namespace: &str) -> Result<Self, Stop> {
+        let all: Vec<Value> = serde_saphyr::from_multiple(&files().text("routers.yaml")?)?;
+        let set = all.iter().find(|set| set["metadata"]["namespace"] == namespace);
+        let set = set.ok_or_else(|| Stop::Failed(format!("{namespace} has no router")))?;
+        check(set["metadata"]["name"] == "router", "its pod is not called router-0")?;
+        let template = &set["spec"]["template"];
+        let networks = text(&template["metadata"]["annotations"], "k8s.v1.cni.cncf.io/networks");
+        let script = template["spec"]["containers"][0]["args"][0].as_str().unwrap_or_default().to_owned();
+        Ok(Self { networks: serde_json::from_str(networks)?, script })
+    }
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
 }
 
 fn ip(text: &str) -> IpAddr {
@@ -165,16 +204,14 @@ fn projects_have_their_networks_and_the_outside_world() -> Outcome {
     ] {
         check(member.address == ip(address), format!("{}: {}", member.spoke, member.address))?;
     }
-    for (router, worker, network, rules, eip) in [
-        (&a_router, node1, (PROVIDER, "ext-cloud"), "router/project-a.rules", "100.65.0.102"),
-        (&demo_router, node2, (PROVIDER, "ext-public-demo"), "router/project-demo.rules", "168.119.17.61"),
-        (&b_router, node3, (PROVIDER, "ext-public"), "router/project-b.rules", "168.119.17.51"),
+    for (router, worker, rules, eip) in [
+        (&a_router, node1, "router/project-a.rules", "100.65.0.102"),
+        (&demo_router, node2, "router/project-demo.rules", "168.119.17.61"),
+        (&b_router, node3, "router/project-b.rules", "168.119.17.51"),
     ] {
-        let got = router.route(worker, network, rules)?;
+        let got = router.route(worker, rules)?;
         check(got == ip(eip), format!("{} has the external address {got}", router.spoke))?;
     }
-    // The dedicated address is the router's second one.
-    demo_router.pod.ip("addr add 168.119.17.62/32 dev net2")?;
     for member in [&a_web, &a_shop, &demo_web, &fedora, &b_web] {
         serve(&member.pod, HTTP, member.spoke)?;
     }

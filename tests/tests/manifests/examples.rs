@@ -60,7 +60,7 @@ fn every_object_is_read_by_its_type() -> Outcome {
         check(&object).map_err(|what| Stop::Failed(format!("{}: {what}", path.display())))?;
         kinds.insert(object["kind"].as_str().unwrap_or_default().to_owned());
     }
-    for kind in ["IPPool", "LAN", "NetworkAttachmentDefinition", "Pod", "VirtualMachine"] {
+    for kind in ["IPPool", "LAN", "NetworkAttachmentDefinition", "Pod", "StatefulSet", "VirtualMachine"] {
         assert!(kinds.contains(kind), "no {kind} among the examples");
     }
     Ok(())
@@ -168,6 +168,17 @@ fn objects_refer_to_one_another() -> Outcome {
         for name in names.split(',') {
             if let Some(resource) = resource_of(&folder, name.trim()) {
                 assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"][&resource], 1, "{name}");
+            }
+        }
+    }
+    for (folder, set) in of_kind("StatefulSet") {
+        let template = &set["spec"]["template"];
+        let text = template["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"].as_str().unwrap();
+        selected(text).map_err(Stop::Failed)?;
+        let names: Vec<Value> = serde_json::from_str(text)?;
+        for name in names.iter().map(|one| one["name"].as_str().unwrap()) {
+            if let Some(resource) = resource_of(&folder, name) {
+                assert_eq!(template["spec"]["containers"][0]["resources"]["limits"][&resource], 1, "{name}");
             }
         }
     }
