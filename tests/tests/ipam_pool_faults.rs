@@ -741,7 +741,7 @@ fn a_full_disk_loses_nothing() -> Outcome {
         if sticky == "none" {
             node.cni("ipam-pool", "ADD", &call(&netns, 90_000, &config))?;
         }
-        node.exec(&["umount", folder])?;
+        node.exec(&["umount", "-l", folder])?;
         let _ = node.run(|| fs::remove_dir_all("/run/k8slan"));
     }
     Ok(())
@@ -780,7 +780,7 @@ fn a_full_disk_takes_thousands_back() -> Outcome {
     node.exec(&["rm", &format!("{folder}/fill")])?;
     node.cni("ipam-pool", "ADD", &call(&netns, 90_001, &config))?;
     assert_eq!(leases(&node)?.len(), 2);
-    node.exec(&["umount", folder])?;
+    node.exec(&["umount", "-l", folder])?;
     Ok(())
 }
 
@@ -825,7 +825,7 @@ fn a_full_disk_keeps_an_owner_and_hinders_nobody() -> Outcome {
     node.cni("ipam-pool", "DEL", &call(&netns, released, &sticky))?;
     node.exec(&["rm", &format!("{folder}/fill")])?;
     assert!(release(released)?.status.success());
-    node.exec(&["umount", folder])?;
+    node.exec(&["umount", "-l", folder])?;
     Ok(())
 }
 
@@ -907,7 +907,7 @@ fn a_read_only_folder_is_named() -> Outcome {
             Ok(_) => return Err(Stop::Failed(format!("{verb} in a read-only folder"))),
         }
     }
-    node.exec(&["umount", folder])?;
+    node.exec(&["umount", "-l", folder])?;
     assert_eq!(address(&node.cni("ipam-pool", "ADD", &first)?), got);
     // What is kept is only written where that changes.
     node.cni("ipam-pool", "ADD", &call(&netns, 5, &sticky))?;
@@ -920,7 +920,7 @@ fn a_read_only_folder_is_named() -> Outcome {
     }
     node.cni("ipam-pool", "DEL", &call(&netns, 5, &sticky))?;
     node.cni("ipam-pool", "DEL", &call(&netns, 6, &sticky))?;
-    node.exec(&["umount", folder])?;
+    node.exec(&["umount", "-l", folder])?;
     assert_eq!(leases(&node)?.len(), 2, "the first one's, and the one that is kept");
     Ok(())
 }
