@@ -1,5 +1,5 @@
 //! `vlan-bridge` killed at every system call that changes something, in the kernel that can filter VLANs: whatever is
-//! left, DEL takes away.
+//! left, DEL or GC takes away.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use k8slan_tests::kills::{everywhere, strace};
 use k8slan_tests::vlan_ports::{PLUGIN, check, node, vlans};
 use serde_json::{Value, json};
-use testnet::{CniCall, Node, Outcome, Stop, needs, vlan_kernel};
+use testnet::{CniCall, Node, Outcome, Pod, Stop, needs, vlan_kernel};
 
 /// System calls that change something: messages to the kernel, and files.
 const CALLS: &[&str] = &["sendto", "openat", "renameat", "unlinkat"];
@@ -63,6 +63,19 @@ fn expected(node: &Node) -> Outcome {
     check(chains == 1, format!("{chains} guards"))
 }
 
+/// What a runtime does about a call that died: GC with a list of the valid attachments, which does not name it, or DEL.
+fn finish(node: &Node, call: CniCall, valid: Option<Value>) -> Outcome {
+    match valid {
+        Some(valid) => node.cni(PLUGIN, "GC", &call.with("cni.dev/valid-attachments", valid))?,
+        None => node.cni(PLUGIN, "DEL", &call)?,
+    };
+    Ok(())
+}
+
+fn valid(stays: &Pod<'_>) -> Value {
+    json!([{"containerID": stays.container(), "ifname": "net1"}])
+}
+
 fn an_add_killed_anywhere_is_cleaned_up() -> Outcome {
     needs("strace")?;
     let node = node()?;
@@ -73,13 +86,7 @@ fn an_add_killed_anywhere_is_cleaned_up() -> Outcome {
         let pod = node.pod("victim")?;
         let call = pod.call("net1", &config("10,20"));
         let lived = lives(&node, "ADD", &call, name, number)?;
-        // DEL, or GC with a list that does not name it, does the rest.
-        if number % 3 == 0 {
-            let valid = json!([{"containerID": stays.container(), "ifname": "net1"}]);
-            node.cni(PLUGIN, "GC", &call.with("cni.dev/valid-attachments", valid))?;
-        } else {
-            node.cni(PLUGIN, "DEL", &call)?;
-        }
+        finish(&node, call, (number % 3 == 0).then(|| valid(&stays)))?;
         expected(&node)?;
         Ok(lived)
     })?;
@@ -96,11 +103,7 @@ fn the_first_add_killed_anywhere_leaves_nothing() -> Outcome {
         let pod = node.pod("victim")?;
         let call = pod.call("net1", &config("10,20"));
         let lived = lives(&node, "ADD", &call, name, number)?;
-        if number % 2 == 0 {
-            node.cni(PLUGIN, "GC", &call.with("cni.dev/valid-attachments", json!([])))?;
-        } else {
-            node.cni(PLUGIN, "DEL", &call)?;
-        }
+        finish(&node, call, (number % 2 == 0).then(|| json!([])))?;
         check(node.link_names()? == ["eth1", "wire"], format!("links: {:?}", node.link_names()?))?;
         let eth1 = node.link("eth1")?.unwrap();
         check(eth1.get("master").is_none(), format!("the uplink is somebody's port: {eth1}"))?;
@@ -126,12 +129,7 @@ fn a_del_killed_anywhere_is_finished() -> Outcome {
         let call = pod.call("net1", &own);
         node.cni(PLUGIN, "ADD", &call)?;
         let lived = lives(&node, "DEL", &call, name, number)?;
-        if number % 3 == 0 {
-            let valid = json!([{"containerID": stays.container(), "ifname": "net1"}]);
-            node.cni(PLUGIN, "GC", &call.with("cni.dev/valid-attachments", valid))?;
-        } else {
-            node.cni(PLUGIN, "DEL", &call)?;
-        }
+        finish(&node, call, (number % 3 == 0).then(|| valid(&stays)))?;
         expected(&node)?;
         Ok(lived)
     })?;
