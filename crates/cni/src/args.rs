@@ -25,35 +25,59 @@ pub struct CniArgs {
 
 impl CniArgs {
     /// Reads the variable as for ADD and CHECK.
+    ///
+    /// A key may come twice: a meta-plugin puts its own pairs behind the runtime's, or before them. The
+    /// later value counts, an empty one never; but what names the pod has one value.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let mut args = Self::default();
-        let mut seen = Vec::new();
         let mut unknown = Vec::new();
-        for pair in text.split(';').filter(|_| !text.is_empty()) {
+        let mut odd = None;
+        for pair in text.split(';').filter(|pair| !pair.is_empty()) {
             let (key, value) = match pair.split_once('=') {
-                Some((key, value)) if !key.is_empty() && !value.contains('=') => (key, value),
+                Some((key, value)) if !key.is_empty() => (key, value),
                 _ => return Err(Error::ArgsPair(pair.to_owned())),
             };
-            if seen.iter().any(|(other, given)| *other == key && *given != value) {
+            if args.identity(key).is_some_and(|given| !value.is_empty() && given != value) {
                 return Err(Error::ArgsTwice(key.to_owned()));
             }
-            seen.push((key, value));
-            if !args.set(key, value)? {
+            let known = args.set(key, value)?;
+            if value.contains('=') {
+                // A value of somebody else's may be anything; none of ours has the sign.
+                if known {
+                    return Err(Error::ArgsPair(pair.to_owned()));
+                }
+                odd.get_or_insert(pair);
+            }
+            if !known {
                 unknown.push(pair);
             }
         }
-        if unknown.is_empty() || args.ignore_unknown {
-            Ok(args)
-        } else {
-            Err(Error::ArgsUnknown(unknown.join(";")))
+        match odd {
+            _ if unknown.is_empty() || args.ignore_unknown => Ok(args),
+            Some(pair) => Err(Error::ArgsPair(pair.to_owned())),
+            None => Err(Error::ArgsUnknown(unknown.join(";"))),
+        }
+    }
+
+    /// The value so far of a key that names the pod.
+    fn identity(&self, key: &str) -> Option<&str> {
+        match key {
+            "K8S_POD_NAMESPACE" => self.pod_namespace.as_deref(),
+            "K8S_POD_NAME" => self.pod_name.as_deref(),
+            "K8S_POD_UID" => self.pod_uid.as_deref(),
+            _ => None,
         }
     }
 
     /// Reads the variable as for DEL, which must not fail on what ADD may have refused: whatever
-    /// cannot be read is left out, and the first of several values counts.
+    /// cannot be read is left out. Of several values the first counts for what names the pod, otherwise the last,
+    /// as for ADD.
     pub(crate) fn parse_leniently(text: &str) -> Self {
         let mut args = Self::default();
-        for (key, value) in text.split(';').rev().filter_map(|pair| pair.split_once('=')) {
+        for (key, value) in text.split(';').filter_map(|pair| pair.split_once('=')) {
+            if args.identity(key).is_some() {
+                continue;
+            }
             // The only error is an IgnoreUnknown that is no boolean, and unknown keys are left out anyway.
             let _ = args.set(key, value);
         }
@@ -65,8 +89,9 @@ impl CniArgs {
         let slot = match key {
             "IgnoreUnknown" => {
                 self.ignore_unknown = match value.to_ascii_lowercase().as_str() {
+                    "" => return Ok(true),
                     "1" | "true" => true,
-                    "" | "0" | "false" => false,
+                    "0" | "false" => false,
                     _ => return Err(Error::ArgsBoolean(value.to_owned())),
                 };
                 return Ok(true);
@@ -79,7 +104,9 @@ impl CniArgs {
             "IP" => &mut self.ip,
             _ => return Ok(false),
         };
-        *slot = (!value.is_empty()).then(|| value.to_owned());
+        if !value.is_empty() {
+            *slot = Some(value.to_owned());
+        }
         Ok(true)
     }
 }
@@ -115,7 +142,7 @@ mod tests {
 
     #[test]
     fn refuses_what_is_no_pair() {
-        for bad in ["A", "=x", ";", "MAC=x;", "MAC=x;;IP=y", "A=b=c"] {
+        for bad in ["A", "=x", "A=b=c", "IgnoreUnknown=1;K8S_POD_NAME=a=b", "IgnoreUnknown=1;MAC=x;IP"] {
             assert!(matches!(CniArgs::parse(bad), Err(Error::ArgsPair(_))), "{bad}");
         }
         assert!(matches!(CniArgs::parse("IgnoreUnknown=yes"), Err(Error::ArgsBoolean(_))));
@@ -123,11 +150,62 @@ mod tests {
     }
 
     #[test]
-    fn a_second_namespace_cannot_be_slipped_in() {
+    fn a_second_identity_cannot_be_slipped_in() {
+        for key in ["K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID"] {
+            for text in [
+                format!("{key}=a;{key}=b"),
+                format!("{key}=a;{key}=;{key}=b"),
+                format!("IgnoreUnknown=1;{key}=b;OTHER=1;IgnoreUnknown=true;{key}=a"),
+            ] {
+                assert!(
+                    matches!(CniArgs::parse(&text), Err(Error::ArgsTwice(twice)) if twice == key),
+                    "{text}"
+                );
+            }
+        }
         let text = "K8S_POD_NAMESPACE=a;K8S_POD_NAMESPACE=b";
-        assert!(matches!(CniArgs::parse(text), Err(Error::ArgsTwice(key)) if key == "K8S_POD_NAMESPACE"));
-        assert!(CniArgs::parse("K8S_POD_NAMESPACE=a;K8S_POD_NAMESPACE=a").is_ok());
         assert_eq!(CniArgs::parse_leniently(text).pod_namespace.as_deref(), Some("a"));
+    }
+
+    /// What runtimes and meta-plugins write, each as in its source: `libcni` joins the pairs that it is given, go-cni's come
+    /// in any order, Multus and ocicni put those of their own environment behind their own.
+    #[test]
+    fn every_real_caller_is_understood() {
+        let containerd = "K8S_POD_UID=0d4e;IgnoreUnknown=1;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_NAMESPACE=default";
+        let crio = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=0d4e";
+        let multus = "IgnoreUnknown=true;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_UID=0d4e";
+        let old = "IgnoreUnknown=true;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=;K8S_POD_UID=";
+        for text in [
+            containerd.to_owned(),
+            crio.to_owned(),
+            format!("{multus};{containerd}"),
+            format!("{multus};{crio}"),
+            format!("{old};{crio}"),
+            format!("{crio};{old}"),
+            // A service of Multus inside another: each puts its own before what it was given.
+            format!("{multus};{multus};{containerd}"),
+            format!("{multus};BLAH=foo=bar;{containerd};"),
+            format!(";;{crio};IgnoreUnknown="),
+            format!("IgnoreUnknown=0;{crio}"),
+        ] {
+            let args = CniArgs::parse(&text).unwrap_or_else(|error| panic!("{text}: {error}"));
+            assert!(args.ignore_unknown, "{text}");
+            assert_eq!(args.pod_namespace.as_deref(), Some("default"), "{text}");
+            assert_eq!(args.pod_name.as_deref(), Some("web-0"), "{text}");
+            assert_eq!(args.infra_container_id.as_deref(), Some("abc"), "{text}");
+            assert_eq!(args.pod_uid.as_deref(), Some("0d4e"), "{text}");
+            assert_eq!(CniArgs::parse_leniently(&text), args, "{text}");
+        }
+        // podman and cnitool without a pod, and CRI-O's static IP and MAC behind what it was given.
+        for nothing in
+            ["", ";", "IgnoreUnknown=1", "IgnoreUnknown=1;K8S_POD_NAMESPACE=;K8S_POD_NAME=;K8S_POD_UID="]
+        {
+            assert_eq!(CniArgs::parse(nothing).unwrap().pod_name, None, "{nothing}");
+        }
+        let args =
+            CniArgs::parse("IP=10.0.0.5;MAC=02:00:00:00:00:01;IgnoreUnknown=1;IP=10.0.0.6;MAC=").unwrap();
+        assert_eq!(args.ip.as_deref(), Some("10.0.0.6"));
+        assert_eq!(args.mac.as_deref(), Some("02:00:00:00:00:01"));
     }
 
     #[test]

@@ -62,8 +62,10 @@ pub enum Error {
     /// A part of `CNI_ARGS` is no pair.
     #[error("CNI_ARGS contains {0:?}: it takes KEY=VALUE pairs with ';' between them")]
     ArgsPair(String),
-    /// `CNI_ARGS` gives a key two values.
-    #[error("CNI_ARGS gives {0} more than one value")]
+    /// `CNI_ARGS` gives a key that names the pod two values.
+    #[error(
+        "CNI_ARGS gives {0} two different values, and so names two pods: the runtime or a meta-plugin has to give it one"
+    )]
     ArgsTwice(String),
     /// `CNI_ARGS` has unknown keys.
     #[error("CNI_ARGS contains unknown keys: {0:?}; IgnoreUnknown=1 has them ignored")]
