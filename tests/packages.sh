@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # packages.sh build|image|push|demo|bench|test: installs the Debian packages that this step needs and the machine lacks.
-# For tests it also unpacks (never installs) a Debian cloud kernel into target/vm, for the virtual machine, FRR into
-# target/frr and a registry into target/registry, whose daemons would otherwise be started on this machine, and, where
-# there is Go, etcd into target/etcd.
+# It removes no package: where apt would have to, it says so and stops. What would be started as a service on this
+# machine, or would take the place of a package of another origin (containerd of Docker's containerd.io), is unpacked
+# into target/ instead, and so is what only a virtual machine runs.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,7 +11,9 @@ image=(buildah)
 push=(skopeo)
 demo=(iproute2)
 bench=(iproute2 user-mode-linux kmod containernetworking-plugins)
-test=(iproute2 user-mode-linux kmod nftables iptables keepalived dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins containerd runc buildah skopeo openssl)
+test=(iproute2 user-mode-linux kmod nftables iptables dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins buildah skopeo openssl)
+# What the unpacked programs are linked with.
+test+=(libglib2.0-0 libmnl0 libnftnl11 libnl-3-200 libnl-genl-3-200 libseccomp2 libsnmp40)
 
 case "${1:-}" in
 build) wanted=("${build[@]}") ;;
@@ -46,56 +48,44 @@ done
 if [ "${#missing[@]}" -gt 0 ]; then
     echo "installing ${missing[*]}"
     refresh
-    DEBIAN_FRONTEND=noninteractive as_root apt-get install -q -y --no-install-recommends "${missing[@]}" </dev/null
+    if ! DEBIAN_FRONTEND=noninteractive as_root apt-get install -q -y --no-install-recommends --no-remove "${missing[@]}" </dev/null; then
+        echo "not installed: ${missing[*]}. Where apt says that packages need to be removed, one of yours is in the way:" >&2
+        echo "nothing was removed. Decide which of the two this machine shall have, or use another machine." >&2
+        exit 1
+    fi
 fi
+[ "$1" = test ] || exit 0
 
-if [ "$1" = test ] && [ ! -e target/vm/kernel/boot ]; then
-    meta="linux-image-cloud-$(dpkg --print-architecture)"
+# unpack FOLDER FILE PACKAGE…: the packages' files into target/FOLDER, unless FILE is there already.
+unpack() {
+    local folder=target/$1 file=$2 package
+    shift 2
+    [ ! -e "$folder/$file" ] || return 0
     # The lists may be older than the archive, which keeps the newest version only.
     refresh
-    kernel=$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')
-    echo "unpacking $kernel for the virtual machine"
-    rm -rf target/vm/new
-    mkdir -p target/vm/new
-    (cd target/vm/new && apt-get download -q -o APT::Sandbox::User=root "$kernel" </dev/null && dpkg-deb -x ./*.deb .)
-    rm -f target/vm/new/*.deb
-    rm -rf target/vm/kernel
-    mv target/vm/new target/vm/kernel
-fi
-
-if [ "$1" = test ] && [ ! -e target/frr/usr/lib/frr/zebra ]; then
-    refresh
-    echo "unpacking frr for the zones network's routers"
-    rm -rf target/frr.new
-    mkdir -p target/frr.new
-    (cd target/frr.new && apt-get download -q -o APT::Sandbox::User=root frr libyang2 libjson-c5 libc-ares2 </dev/null &&
+    echo "unpacking $* into $folder"
+    rm -rf "$folder.new"
+    mkdir -p "$folder.new"
+    (cd "$folder.new" && apt-get download -q -o APT::Sandbox::User=root "$@" </dev/null &&
         for package in ./*.deb; do dpkg-deb -x "$package" .; done)
-    rm -rf target/frr.new/*.deb target/frr
-    mv target/frr.new target/frr
-fi
+    rm -rf "$folder.new"/*.deb "$folder"
+    mv "$folder.new" "$folder"
+}
 
-if [ "$1" = test ] && [ ! -x target/registry/usr/bin/docker-registry ]; then
+if [ ! -e target/vm/kernel/boot ]; then
     refresh
-    echo "unpacking docker-registry for images that are pushed"
-    rm -rf target/registry.new
-    mkdir -p target/registry.new
-    (cd target/registry.new && apt-get download -q -o APT::Sandbox::User=root docker-registry </dev/null && dpkg-deb -x ./*.deb .)
-    rm -rf target/registry.new/*.deb target/registry
-    mv target/registry.new target/registry
+    meta="linux-image-cloud-$(dpkg --print-architecture)"
+    unpack vm/kernel boot "$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')"
 fi
+unpack frr usr/lib/frr/zebra frr libyang2 libjson-c5 libc-ares2
+unpack keepalived usr/sbin/keepalived keepalived
+unpack containerd usr/bin/containerd containerd runc
+unpack registry usr/bin/docker-registry docker-registry
 
-# Kubernetes' own server of custom resources is a Go program that keeps its objects in etcd, which is unpacked, since
-# installed it would run as a service. Where there is no Go, its tests are skipped by name.
-if [ "$1" = test ] && command -v go >/dev/null; then
-    if [ ! -x target/etcd/usr/bin/etcd ]; then
-        refresh
-        echo "unpacking etcd-server"
-        rm -rf target/etcd.new
-        mkdir -p target/etcd.new
-        (cd target/etcd.new && apt-get download -q -o APT::Sandbox::User=root etcd-server </dev/null && dpkg-deb -x ./*.deb .)
-        rm -rf target/etcd
-        mv target/etcd.new target/etcd
-    fi
+# Kubernetes' own server of custom resources is a Go program that keeps its objects in etcd. Where there is no Go, its
+# tests are skipped by name.
+if command -v go >/dev/null; then
+    unpack etcd usr/bin/etcd etcd-server
     bin=$(go env GOBIN)
     bin=${bin:-$(go env GOPATH)/bin}
     server=k8s.io/apiextensions-apiserver@v0.34.2

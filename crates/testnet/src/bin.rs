@@ -23,3 +23,12 @@ pub fn program(name: &str) -> PathBuf {
     assert!(path.is_file(), "{} is not there: run `make build`, or set K8SLAN_BIN", path.display());
     path
 }
+
+/// `path`, a list as in `PATH`, behind the folders of what `tests/packages.sh` unpacked, since installed it would run as
+/// a service.
+pub(crate) fn unpacked_first(path: &str) -> String {
+    let target = workspace().join("target");
+    let unpacked = ["containerd/usr/bin", "containerd/usr/sbin", "keepalived/usr/sbin"]
+        .map(|folder| target.join(folder).display().to_string());
+    format!("{}:{path}", unpacked.join(":"))
+}

@@ -91,9 +91,15 @@ impl Snapshot {
             format!("mount {} of {}", fields.get(4).unwrap_or(&""), fields.get(3).unwrap_or(&""))
         }));
         // Others write to /run and /var/lib all the time; these are what a run could leave.
-        for path in
-            ["/run/netns", "/run/testnet", "/run/k8slan", "/var/lib/k8slan", "/etc/k8slan", "/var/lib/cni"]
-        {
+        for path in [
+            "/run/netns",
+            "/run/testnet",
+            "/run/k8slan",
+            "/var/lib/k8slan",
+            "/var/lib/cni",
+            "/etc/k8slan",
+            "/opt/containerd",
+        ] {
             things.extend(entries(path).into_iter().map(|path| format!("file {}", path.display())));
             if Path::new(path).exists() {
                 things.insert(format!("folder {path}"));

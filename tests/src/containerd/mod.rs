@@ -205,6 +205,9 @@ disabled_plugins = [
 [grpc]
 address = "{SOCKET}"
 
+[plugins."io.containerd.internal.v1.opt"]
+path = "/var/lib/containerd/opt"
+
 [plugins."io.containerd.grpc.v1.cri"]
 sandbox_image = "{IMAGE}"
 restrict_oom_score_adj = true

@@ -9,6 +9,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use super::{END, ROLE as ROLE_VARIABLE};
+use crate::bin::unpacked_first;
 use crate::error::During;
 use crate::{Error, finish, mounts};
 
@@ -86,7 +87,7 @@ fn child() -> Result<u8, Error> {
         // The console is a terminal to the trials, but not to who reads it outside.
         .env("TERM", "dumb")
         .env("NO_COLOR", "1")
-        .env("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        .env("PATH", unpacked_first("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))
         .env("HOME", "/tmp")
         .spawn()
         .during(|| "starting the trials".to_owned())?;
