@@ -2,12 +2,15 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use crate::Error;
 use crate::error::During;
@@ -34,7 +37,8 @@ pub fn finish_reading(command: &mut Command, input: &[u8]) -> Result<Output, Err
 
 fn finish_with(command: &mut Command, input: &[u8], limit: Duration) -> Result<Output, Error> {
     let program = command.get_program().to_string_lossy().into_owned();
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    // A process group of its own, so that what it started ends with it.
+    command.stdout(Stdio::piped()).stderr(Stdio::piped()).process_group(0);
     let mut child = command.spawn().during(|| format!("running {program}"))?;
     let end = Instant::now() + limit;
     let mut written = [Vec::new(), Vec::new()];
@@ -47,7 +51,7 @@ fn finish_with(command: &mut Command, input: &[u8], limit: Duration) -> Result<O
     match ended {
         Ok(Some(status)) => Ok(Output { status, stdout, stderr }),
         Ok(None) => {
-            let _ = child.kill();
+            let _ = killpg(Pid::from_raw(child.id().cast_signed()), Signal::SIGKILL);
             let _ = child.wait();
             let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
             let output = String::from_utf8_lossy(&[stdout, stderr].concat()).trim().to_owned();
@@ -170,5 +174,17 @@ mod tests {
                 "{error}"
             );
         }
+    }
+
+    #[test]
+    fn what_a_program_that_hangs_has_started_ends_with_it() {
+        let script = "sleep 60 & echo $!; wait";
+        let error = finish_with(&mut shell(script), &[], Duration::from_millis(300)).unwrap_err();
+        let Error::Hangs { output, .. } = error else { panic!("{error}") };
+        let status = format!("/proc/{}/status", output.trim());
+        // A process whose parent does not reap it stays, as a zombie.
+        let runs = || std::fs::read_to_string(&status).is_ok_and(|text| !text.contains("State:\tZ"));
+        crate::eventually(Duration::from_secs(5), || if runs() { Err(status.clone()) } else { Ok(()) })
+            .unwrap();
     }
 }
