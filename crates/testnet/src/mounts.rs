@@ -73,12 +73,36 @@ pub(crate) fn own_dev() -> Result<(), Error> {
         let everyone = std::os::unix::fs::PermissionsExt::from_mode(0o666);
         fs::set_permissions(&path, everyone).during(|| format!("setting the mode of {path}"))?;
     }
-    mount(Some("devpts"), "/dev/pts", Some("devpts"), MsFlags::empty(), Some("newinstance,ptmxmode=0666"))
-        .during(|| "mounting /dev/pts".to_owned())?;
+    own_terminals()?;
     for (target, link) in [("pts/ptmx", "/dev/ptmx"), ("/proc/self/fd", "/dev/fd")] {
         std::os::unix::fs::symlink(target, link).during(|| format!("creating {link}"))?;
     }
     Ok(())
+}
+
+/// The kernel's own devtmpfs as `/dev`, also on a machine (a container) whose `/dev` is something else.
+pub(crate) fn kernels_dev() -> Result<(), Error> {
+    let mounts = fs::read_to_string("/proc/self/mounts").during(|| "reading /proc/self/mounts".to_owned())?;
+    let kind = |line: &str| {
+        let mut fields = line.split(' ').skip(1);
+        (fields.next() == Some("/dev")).then(|| fields.next().map(str::to_owned)).flatten()
+    };
+    // The last mount is the one on top.
+    if mounts.lines().filter_map(kind).next_back().as_deref() == Some("devtmpfs") {
+        return Ok(());
+    }
+    covering("/dev", || mount(Some("devtmpfs"), "/dev", Some("devtmpfs"), MsFlags::empty(), NONE))?;
+    for folder in ["/dev/pts", "/dev/shm"] {
+        fs::create_dir_all(folder).during(|| format!("creating {folder}"))?;
+    }
+    mount(Some("testnet"), "/dev/shm", Some("tmpfs"), MsFlags::empty(), NONE)
+        .during(|| "mounting /dev/shm".to_owned())?;
+    own_terminals()
+}
+
+fn own_terminals() -> Result<(), Error> {
+    mount(Some("devpts"), "/dev/pts", Some("devpts"), MsFlags::empty(), Some("newinstance,ptmxmode=0666"))
+        .during(|| "mounting /dev/pts".to_owned())
 }
 
 /// Runs `cover`, which mounts something over `target`, and puts the folders to keep back on top of it.

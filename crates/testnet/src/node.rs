@@ -64,8 +64,10 @@ impl Node {
         Place::with_own_mounts(|| {
             mounts::bind(&disk.join("var-lib"), "/var/lib")?;
             mounts::private_etc(disk)?;
-            if !host_devices {
-                mounts::own_dev()?;
+            if host_devices {
+                mounts::kernels_dev()?
+            } else {
+                mounts::own_dev()?
             }
             mounts::own_sysfs()?;
             mounts::empty("/run")?;

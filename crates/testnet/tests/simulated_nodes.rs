@@ -170,6 +170,7 @@ fn a_guest_runs_on_a_tap() -> Outcome {
         script: "ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; ping -c 3 -i 0.2 192.0.2.1 && echo reached",
     };
     let mut vm = guest.boot(&node)?;
-    vm.wait(Duration::from_secs(60))?;
+    // Emulated: five seconds, many more on a machine that is busy.
+    vm.wait(Duration::from_secs(240))?;
     check(vm.log().contains("reached"), vm.log())
 }
