@@ -54,13 +54,18 @@ push: ## sends the image to IMAGE=registry/name:tag and sets it in install/local
 	@tests/packages.sh push
 	@install/image/push.sh $(ARCHIVE) $(or $(IMAGE),$(error say where to: make push IMAGE=registry.example/k8slan:$(VERSION))) $(OVERLAY)
 
-demo: build ## three simulated nodes, two LANs, pods that ping each other
+# The programs and the demo in one build, the one that `make test` goes on from.
+demo: ## three simulated nodes, two LANs, pods that ping each other [KEEP=1: and a shell]
+	@tests/packages.sh build
 	@tests/packages.sh demo
-	@cargo run --locked --quiet -p k8slan-tests --bin demo
+	@echo "building the programs and the demo: minutes the first time, then seconds"
+	@cargo build --locked $(BINARIES:%=--bin %) --bin demo
+	@K8SLAN_BIN="$(TARGET_DIR)/debug" "$(TARGET_DIR)/debug/demo"
 
 test: build ## every test; ends with one line of counts
 	@tests/packages.sh test
-	@cargo test --locked --workspace --no-fail-fast 2>&1 | awk -f tests/summary.awk
+	@status=0; cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$(TARGET_DIR)/test.log" || status=$$?; \
+	    awk -v status=$$status -f tests/summary.awk "$(TARGET_DIR)/test.log"; exit $$status
 
 bench: build ## our plugins beside Debian's, in one run
 	@tests/packages.sh bench

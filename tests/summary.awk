@@ -1,5 +1,5 @@
-# Passes the output of `cargo test` through and ends with the sum of its result lines.
-{ print; fflush() }
+# The sum of the result lines of `cargo test`. With -v status=N, the exit code of cargo, a failure that no result line
+# tells (a test that does not compile, a program that was killed) is one, too.
 /^test result: / {
     for (i = 2; i <= NF; i++) {
         if ($i ~ /^passed/) passed += $(i - 1)
@@ -7,4 +7,7 @@
         if ($i ~ /^ignored/) skipped += $(i - 1)
     }
 }
-END { printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped }
+END {
+    if (status != 0 && failed == 0) failed = 1
+    printf "%d passed, %d failed, %d skipped\n", passed, failed, skipped
+}
