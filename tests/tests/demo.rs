@@ -15,7 +15,13 @@ use regex::Regex;
 use testnet::{Outcome, Stop, bin_dir, eventually, finish, finish_reading, workspace};
 
 fn main() -> ExitCode {
-    testnet::main(testnet::tests![the_whole_demo, interrupted, terminated, the_tour_by_hand])
+    testnet::main(testnet::tests![
+        the_whole_demo,
+        a_shell_on_a_node,
+        interrupted,
+        terminated,
+        the_tour_by_hand
+    ])
 }
 
 fn demo() -> Command {
@@ -45,7 +51,31 @@ fn the_whole_demo() -> Outcome {
     ] {
         assert!(text.contains(word), "{word:?} is not in:\n{text}");
     }
+    let drawing = fs::read_to_string(workspace().join("target/demo.svg"))?;
+    let drawing = roxmltree::Document::parse(&drawing)?;
+    for word in ["worker3", "lan-test", "nginx"] {
+        assert!(
+            drawing.descendants().any(|node| node.text().is_some_and(|text| text.contains(word))),
+            "{word}"
+        );
+    }
     as_the_readme_shows_it(&text)
+}
+
+/// What is typed there meets the node's own links and namespaces, and the programs.
+fn a_shell_on_a_node() -> Outcome {
+    let script =
+        "ip -br link show eth2\nip -br -n knlvrf link show vx2\nk8slan-device-plugin inspect\nfalse\n";
+    let output = finish_reading(demo().env("KEEP", "worker2"), script.as_bytes())?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let (_, said) = text.split_once("A shell on worker2").unwrap_or_default();
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    for word in
+        ["\neth2", "\nvx2", "\nworker2, daemon", "spoke pod2: pod default/nginx", "all nodes are gone"]
+    {
+        assert!(said.contains(word), "{word:?} is not in:\n{text}");
+    }
+    Ok(())
 }
 
 /// Line by line, but for what is different each time: process IDs, link-local addresses, times.

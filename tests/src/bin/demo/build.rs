@@ -64,6 +64,14 @@ pub(crate) struct Member<'a> {
     address: Ipv4Addr,
 }
 
+impl Member<'_> {
+    /// The name of the pod and of its network namespace below `/run/netns`, if it is on that node.
+    pub(crate) fn on(&self, node: &str) -> Option<(&str, &str)> {
+        let namespace = Path::new(self.pod.path()).file_name()?.to_str()?;
+        (self.pod.node().name() == node).then(|| (self.pod.name(), namespace))
+    }
+}
+
 /// Attaches a pod to each network, as Multus and a runtime do; two LANs, the same addresses.
 pub(crate) fn pods<'a>(cluster: &'a Cluster, progress: &Progress) -> Result<Vec<Member<'a>>, Stop> {
     let network = |file: &str| Network::read(&fs::read_to_string(example(file))?);

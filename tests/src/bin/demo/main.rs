@@ -1,9 +1,10 @@
 //! `make demo`: three simulated nodes, the document's LAN and a second one, pods on both, and what the kernel has
-//! of it all.
+//! of it all, as a tree and as a drawing. With `KEEP=1` a shell opens on a node before everything is taken away.
 //!
 //! Everything lives in namespaces of this process; whatever ends it, they go.
 
 mod build;
+mod shell;
 mod show;
 mod tree;
 
@@ -33,8 +34,15 @@ fn run() -> Outcome {
     let pods = build::pods(&cluster, &progress)?;
     let times = build::pings(&pods, &progress)?;
     println!("\nWhat the kernel has of it:\n");
-    for worker in cluster.workers() {
-        print!("{}", tree::of_node(worker, &times)?);
+    let views = cluster.workers().iter().map(tree::read).collect::<Result<Vec<_>, _>>()?;
+    for view in &views {
+        print!("{}", tree::of_node(view, &times));
+    }
+    progress.done(&format!("the same as a drawing: {}", tree::draw(&views)?.display()));
+    if let Some(wanted) = std::env::var("KEEP").ok().filter(|wanted| !wanted.is_empty()) {
+        shell::open(&cluster, &pods, &wanted)?;
+    } else {
+        println!("          (with KEEP=1, or KEEP=worker2, a shell on that node opens here)");
     }
     drop(pods);
     drop(cluster);
