@@ -51,7 +51,14 @@ fn a_vm_talks_to_a_pod_on_another_node() -> Outcome {
     launcher.add("macvtap", "pod37a8eec1ce1", &on_spoke("vm"))?;
     let link = launcher.link("pod37a8eec1ce1")?.unwrap();
     let (mac, tap) = (link["address"].as_str().unwrap(), format!("/dev/tap{}", link["ifindex"]));
-    let guest = Guest { tap: &tap, mac, mtu: link["mtu"].as_u64().unwrap(), script: SCRIPT };
+    let guest = Guest {
+        tap: &tap,
+        mac,
+        mtu: link["mtu"].as_u64().unwrap(),
+        script: SCRIPT,
+        programs: &[],
+        qemu: &[],
+    };
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| -> Outcome {
         let tagged = scope.spawn(|| host.serve(&stop));

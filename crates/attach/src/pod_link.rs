@@ -77,14 +77,16 @@ const PAUSE: Duration = Duration::from_millis(20);
 
 impl PodLink<'_> {
     /// Sets the link of a VM's guest up, together with another change, so that the launcher pod's stack neither
-    /// speaks nor answers on it.
+    /// speaks nor answers on it, and so that the guest hears the groups that it joins: a macvtap takes those of its
+    /// own link alone, and nobody joins the guest's there.
     ///
     /// # Errors
     /// What the kernel refused.
     pub fn set_up_silently(&self, change: LinkChange) -> netplumb::Result<()> {
         // Before it is up, or the kernel sends router solicitations and duplicate address detection at once.
         self.netns.sysctl_set(&self.setting("disable_ipv6"), "1")?;
-        self.netlink.set_link(self.index, &LinkChange { noarp: Some(true), up: Some(true), ..change })
+        let silent = LinkChange { noarp: Some(true), allmulti: Some(true), up: Some(true), ..change };
+        self.netlink.set_link(self.index, &silent)
     }
 
     /// Sets addresses and routes, and tells the neighbours.

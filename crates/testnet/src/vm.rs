@@ -19,6 +19,10 @@ pub struct Guest<'a> {
     pub mtu: u64,
     /// What it does: lines for busybox's `sh`, with every applet at hand; it is switched off at the end.
     pub script: &'a str,
+    /// Programs of this machine that it needs besides, by their paths, which are their paths inside too.
+    pub programs: &'a [&'a str],
+    /// Further arguments of QEMU.
+    pub qemu: &'a [&'a str],
 }
 
 /// The user that virt-launcher runs QEMU as.
@@ -27,7 +31,7 @@ const QEMU: u32 = 107;
 /// The descriptor under which it gets the tap: above those that the standard library uses in between.
 const TAP: i32 = 100;
 
-/// The modules in the order of their dependencies: the network card, then 802.1Q.
+/// The modules in the order of their dependencies: the network card, 802.1Q, then the virtual MACs of VRRP.
 const MODULES: &[&str] = &[
     "drivers/virtio/virtio_ring",
     "drivers/virtio/virtio",
@@ -42,6 +46,7 @@ const MODULES: &[&str] = &[
     "net/802/garp",
     "net/802/mrp",
     "net/8021q/8021q",
+    "drivers/net/macvlan",
 ];
 
 impl Guest<'_> {
@@ -87,6 +92,7 @@ impl Guest<'_> {
             .arg(format!("tap,id=lan,fd={TAP}"))
             .arg("-device")
             .arg(format!("virtio-net-pci,netdev=lan,mac={},host_mtu={},romfile=", self.mac, self.mtu));
+        qemu.args(self.qemu);
         open_as_qemu(&mut qemu, self.tap)?;
         Daemon::run(qemu, "guest", &folder.join("console"))
     }
@@ -105,6 +111,14 @@ impl Guest<'_> {
             copy(&kernel.modules.join(format!("{module}.ko")), &root.join(format!("modules/{name}.ko")))?;
             init.push_str(&format!("insmod /modules/{name}.ko\n"));
         }
+        for program in self.programs {
+            for file in with_libraries(program)? {
+                let path = root.join(file.strip_prefix("/").unwrap_or(&file));
+                let folder = path.parent().unwrap_or(root);
+                fs::create_dir_all(folder).during(|| format!("creating {}", folder.display()))?;
+                copy(&file, &path)?;
+            }
+        }
         init.push_str(self.script);
         init.push_str("\npoweroff -f\n");
         let path = root.join("init");
@@ -112,6 +126,14 @@ impl Guest<'_> {
         fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .during(|| format!("making {} executable", path.display()))
     }
+}
+
+/// A program and what the dynamic linker loads for it (ldd(1)).
+fn with_libraries(program: &str) -> Result<Vec<PathBuf>, Error> {
+    let output = Command::new("ldd").arg(program).output().during(|| format!("ldd {program}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let libraries = text.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    Ok(std::iter::once(PathBuf::from(program)).chain(libraries).collect())
 }
 
 struct Kernel {

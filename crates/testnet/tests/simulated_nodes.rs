@@ -168,6 +168,8 @@ fn a_guest_runs_on_a_tap() -> Outcome {
         mac: "02:00:00:00:00:07",
         mtu: 1500,
         script: "ip link set eth0 up; ip addr add 192.0.2.2/24 dev eth0; ping -c 3 -i 0.2 192.0.2.1 && echo reached",
+        programs: &[],
+        qemu: &[],
     };
     let mut vm = guest.boot(&node)?;
     // Emulated: five seconds, many more on a machine that is busy.

@@ -159,7 +159,9 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
         return Err(Error::IndexTaken(index));
     }
     let mac = call.request.requested_mac()?;
-    let was = Moved { name, mac: host.link.mac, noarp: host.link.noarp, promisc: host.link.promisc };
+    let link = &host.link;
+    let (noarp, promisc, allmulti) = (link.noarp, link.promisc, link.allmulti);
+    let was = Moved { name, mac: link.mac, noarp, promisc, allmulti };
     // Recorded before it moves, so that DEL finds it wherever this program dies.
     let on_host = Rc::new(Tap::on_host(call, &host.netns, index, was.clone())?);
     claim_the_only(&on_host, call)?;
@@ -213,6 +215,7 @@ pub(crate) fn move_back(
             mac: was.mac.filter(|mac| link.mac != Some(*mac)),
             noarp: Some(was.noarp),
             promisc: Some(was.promisc),
+            allmulti: Some(was.allmulti),
             ..LinkChange::default()
         },
     );

@@ -78,6 +78,7 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
     }
     if call.is_for_a_guest() {
         same(&of("ARP"), state(!link.noarp), state(false))?;
+        same(&of("allmulticast"), state(link.allmulti), state(true))?;
         let setting = Sysctl::ipv6(Conf::Link(ifname), "disable_ipv6");
         if let Some(value) = call.netns.sysctl_get(&setting)? {
             same(&of("disable_ipv6"), value, "1")?;

@@ -27,7 +27,8 @@ pub struct Config {
     /// The interface's MTU in bytes; absent or 0: that of the link below.
     #[serde(default, deserialize_with = "mtu_or_nothing")]
     pub mtu: Option<Mtu>,
-    /// Receive every frame, also those for other MAC addresses.
+    /// Set the interface promiscuous, and the link below it. Frames for other MAC addresses, as of a virtual router,
+    /// reach a pod or a guest in mode `passthru` alone, with or without it; tags of VLANs that a network card below filters do reach it then.
     #[serde(default)]
     pub promisc_mode: bool,
     /// The owner of `/dev/tapN`, a number; libvirt's in KubeVirt's images.

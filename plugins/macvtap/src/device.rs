@@ -186,6 +186,9 @@ pub(crate) struct Moved {
     pub(crate) noarp: bool,
     /// Whether it was promiscuous.
     pub(crate) promisc: bool,
+    /// Whether it took every multicast; the records of older versions do not say.
+    #[serde(default)]
+    pub(crate) allmulti: bool,
 }
 
 /// The answer to a claim.

@@ -35,6 +35,8 @@ pub struct LinkChange {
     pub group: Option<u32>,
     /// Promiscuous mode as an administrator sets it.
     pub promisc: Option<bool>,
+    /// Take every multicast, whatever groups were joined, as an administrator sets it.
+    pub allmulti: Option<bool>,
     /// No ARP and no neighbour discovery.
     pub noarp: Option<bool>,
     /// Move it into this namespace, where [`Self::name`] is its name at once. Costs an RCU wait of
@@ -151,9 +153,12 @@ impl Netlink {
 fn message(index: u32, change: &LinkChange, port: Option<&PortChange>) -> LinkMessage {
     let mut message = LinkMessage::default();
     message.header.index = index;
-    for (flag, wanted) in
-        [(LinkFlags::Up, change.up), (LinkFlags::Promisc, change.promisc), (LinkFlags::Noarp, change.noarp)]
-    {
+    for (flag, wanted) in [
+        (LinkFlags::Up, change.up),
+        (LinkFlags::Promisc, change.promisc),
+        (LinkFlags::Allmulti, change.allmulti),
+        (LinkFlags::Noarp, change.noarp),
+    ] {
         if let Some(on) = wanted {
             message.header.change_mask |= flag;
             message.header.flags.set(flag, on);

@@ -65,6 +65,7 @@ const IF_OPER_UP: u8 = 6;
 const IFF_UP: u32 = 1;
 const IFF_NOARP: u32 = 1 << 7;
 const IFF_PROMISC: u32 = 1 << 8;
+const IFF_ALLMULTI: u32 = 1 << 9;
 const IFF_MULTICAST: u32 = 1 << 12;
 const IFF_LOWER_UP: u32 = 1 << 16;
 
@@ -85,6 +86,7 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         operational: false,
         noarp: flags & IFF_NOARP != 0,
         promisc: flags & IFF_PROMISC != 0,
+        allmulti: flags & IFF_ALLMULTI != 0,
         multicast: flags & IFF_MULTICAST != 0,
         master: None,
         lower: None,

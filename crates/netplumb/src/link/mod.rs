@@ -45,6 +45,8 @@ pub struct Link {
     pub noarp: bool,
     /// Set promiscuous by an administrator (`IFF_PROMISC`).
     pub promisc: bool,
+    /// Set by an administrator to take every multicast (`IFF_ALLMULTI`).
+    pub allmulti: bool,
     /// Takes multicast (`IFF_MULTICAST`).
     pub multicast: bool,
     /// Index of the bridge or bond that it is a port of.

@@ -143,6 +143,7 @@ fn a_bridge_and_its_ports_are_changed() {
         master: Some(Master::None),
         alias: Some(String::new()),
         promisc: Some(true),
+        allmulti: Some(true),
         noarp: Some(true),
         name: Some(name("renamed")),
         addr_gen_mode: Some(AddrGenMode::None),
@@ -151,7 +152,7 @@ fn a_bridge_and_its_ports_are_changed() {
     netlink.set_link(port, &change).unwrap();
     let link = netlink.link_by_name(&name("renamed")).unwrap().unwrap();
     assert_eq!((link.index, link.master, link.port, link.alias), (port, None, None, None));
-    assert!(link.promisc && link.noarp && link.up);
+    assert!(link.promisc && link.allmulti && link.noarp && link.up);
     assert_eq!(link.addr_gen_mode, Some(AddrGenMode::None));
 }
 
