@@ -5,6 +5,7 @@ mod call;
 mod conflict;
 mod launcher;
 mod mac;
+mod node_use;
 mod pod_link;
 mod undo;
 
@@ -12,5 +13,6 @@ pub use call::{Call, CallError};
 pub use conflict::{CONFLICTS, ConflictError, Probing};
 pub use launcher::is_launcher_link;
 pub use mac::stable_mac;
+pub use node_use::NodeUse;
 pub use pod_link::{PodError, PodLink};
 pub use undo::{Undo, chain};

@@ -1,4 +1,5 @@
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::str::FromStr;
 
 /// An Ethernet address that a link can have: unicast and not all zeros.
@@ -36,6 +37,13 @@ impl MacAddr {
     pub fn local(mut bytes: [u8; 6]) -> Self {
         bytes[0] = bytes[0] & 0xfc | 0x02;
         Self(bytes)
+    }
+
+    /// The link-local address that IPv6 makes of it where nothing else is asked for (RFC 4291, appendix A).
+    #[must_use]
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        Ipv6Addr::from([0xfe, 0x80, 0, 0, 0, 0, 0, 0, a ^ 2, b, c, 0xff, 0xfe, d, e, f])
     }
 }
 

@@ -34,6 +34,13 @@ pub struct Address {
     pub noprefixroute: bool,
     /// Set by an administrator, not by router advertisement or DHCP.
     pub permanent: bool,
+    /// Who made it (`IFAPROT_*`), told since Linux 5.18; 0: nobody says.
+    pub protocol: u8,
+}
+
+impl Address {
+    /// The protocol of the link-local addresses that IPv6 makes by itself (`IFAPROT_KERNEL_LL`).
+    pub const KERNEL_LINK_LOCAL: u8 = 3;
 }
 
 /// An address to put on a link.
@@ -158,16 +165,18 @@ pub(crate) fn decode(body: &[u8]) -> Option<Address> {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
     const IFA_FLAGS: u16 = 8;
+    const IFA_PROTO: u16 = 11;
     let prefix = *body.get(1)?;
     let mut flags = u32::from(*body.get(2)?);
     let scope = *body.get(3)?;
     let index = u32_at(body, 4)?;
-    let (mut address, mut local) = (None, None);
+    let (mut address, mut local, mut protocol) = (None, None, 0);
     for attr in Attrs::new(body.get(8..)?) {
         match attr.kind {
             IFA_ADDRESS => address = attr.ip(),
             IFA_LOCAL => local = attr.ip(),
             IFA_FLAGS => flags = attr.u32()?,
+            IFA_PROTO => protocol = attr.u8()?,
             _ => {}
         }
     }
@@ -182,5 +191,6 @@ pub(crate) fn decode(body: &[u8]) -> Option<Address> {
         nodad: flags.contains(AddressFlags::Nodad),
         noprefixroute: flags.contains(AddressFlags::Noprefixroute),
         permanent: flags.contains(AddressFlags::Permanent),
+        protocol,
     })
 }

@@ -153,6 +153,10 @@ mod tests {
         assert_eq!(config.paths().run(), Path::new("/run/other"));
         let policy = config.policy.unwrap();
         assert_eq!(policy.check(Some("blue"), Resource::Master("eth1")), Ok(()));
+        assert!(
+            policy.check(Some("blue"), Resource::UsedLink("eth1")).is_err(),
+            "to share is not to give away"
+        );
         assert!(policy.check(Some("blue"), Resource::Pool("iot")).is_err());
         assert_eq!(policy.check(Some("red"), Resource::Pool("iot")), Ok(()));
         assert!(matches!(policy.check(None, Resource::Pool("iot")), Err(PolicyError::NoNamespace(_))));

@@ -9,6 +9,7 @@ mod lock;
 mod name;
 mod policy;
 mod safe_dir;
+mod underlays;
 
 pub use attachment::{Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag};
 pub use config::{ConfigError, NodeConfig, Paths};
@@ -16,3 +17,4 @@ pub use lock::{Lock, LockError};
 pub use name::tell_name;
 pub use policy::{Policy, PolicyError, Resource};
 pub use safe_dir::{Durability, SafeDir, SafeDirError, read_through_links};
+pub use underlays::{Underlay, Underlays, UnderlaysError};

@@ -15,9 +15,12 @@ pub struct Policy(BTreeMap<String, Allowed>);
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Allowed {
-    /// Links of the node that a macvtap may be put on.
+    /// Links of the node that a macvtap may be put on, or that may be uplinks of a bridge.
     #[serde(default)]
     masters: Vec<String>,
+    /// Those of them that may be taken although the node uses them itself: what it has there, it loses.
+    #[serde(default)]
+    used_links: Vec<String>,
     /// Named pools.
     #[serde(default)]
     pools: Vec<String>,
@@ -29,8 +32,10 @@ struct Allowed {
 /// A shared thing of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource<'a> {
-    /// A link of the node that a macvtap is put on.
+    /// A link of the node that a macvtap is put on, or that becomes a bridge's uplink.
     Master(&'a str),
+    /// A link that the node uses itself, to be taken for an attachment alone.
+    UsedLink(&'a str),
     /// A named address pool.
     Pool(&'a str),
     /// A bridge of the node.
@@ -71,6 +76,7 @@ impl Policy {
             let listed = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
             match resource {
                 Resource::Master(name) => listed(&allowed.masters, name),
+                Resource::UsedLink(name) => listed(&allowed.used_links, name),
                 Resource::Pool(name) => listed(&allowed.pools, name),
                 Resource::Bridge { name, vlans } => {
                     allowed.bridges.get(name).is_some_and(|allowed| match vlans {
@@ -92,6 +98,7 @@ impl fmt::Display for Resource<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Master(name) => write!(f, "master {name:?}"),
+            Self::UsedLink(name) => write!(f, "link {name:?}, which the node uses"),
             Self::Pool(name) => write!(f, "pool {name:?}"),
             Self::Bridge { name, vlans: None } => write!(f, "bridge {name:?} without VLANs"),
             Self::Bridge { name, vlans: Some(vlans) } => write!(f, "bridge {name:?} with VLANs {vlans}"),

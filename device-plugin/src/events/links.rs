@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lan::NetnsName;
 use net_types::IfName;
-use netplumb::{Event, Groups, Monitor, Netns, NetnsId};
+use netplumb::{Event, Groups, Link, LinkKind, Monitor, Netlink, Netns, NetnsId};
 use tokio::task::AbortHandle;
 
 use super::Wake;
@@ -69,6 +69,9 @@ async fn listen(mut monitor: Monitor, wake: Wake, dirty: Dirty) {
     }
 }
 
+/// What matters of underlays: their state, and the addresses that they send from.
+const UNDERLAYS: Groups = Groups { links: true, addresses: true, routes: false };
+
 /// Listens in the node's own namespace, for the devices that are underlays. Returns where to say which
 /// these are.
 ///
@@ -76,24 +79,18 @@ async fn listen(mut monitor: Monitor, wake: Wake, dirty: Dirty) {
 /// The stream cannot be opened.
 pub(crate) fn watch_underlays(wake: Wake) -> anyhow::Result<Arc<Mutex<BTreeSet<IfName>>>> {
     let names = Arc::new(Mutex::new(BTreeSet::new()));
-    let mut monitor = Monitor::open(&Netns::current()?, LINKS)?;
+    let (mut monitor, mut links) = listen_to_underlays()?;
     let watched = Arc::clone(&names);
     tokio::spawn(async move {
-        // The names that devices had, so that a renamed one is missed under its old name.
-        let mut indexes = BTreeMap::new();
         loop {
+            let is_one = |name: Option<&String>| name.is_some_and(|name| is_any(&watched, name));
             let (matters, end) = match monitor.next().await {
-                Ok(Event::Link(link)) => {
-                    let before = indexes.insert(link.index, link.name.clone());
-                    let renamed = before.filter(|name| *name != link.name);
-                    (
-                        is_any(&watched, &link.name) || renamed.is_some_and(|name| is_any(&watched, &name)),
-                        false,
-                    )
-                }
+                Ok(Event::Link(link)) => (links.changed(*link, is_one), false),
                 Ok(Event::LinkGone { index, name }) => {
-                    indexes.remove(&index);
-                    (is_any(&watched, &name), false)
+                    (links.gone(index, is_one) || is_one(Some(&name)), false)
+                }
+                Ok(Event::Address(address) | Event::AddressGone(address)) => {
+                    (is_one(links.name(address.index)), false)
                 }
                 Ok(Event::Lost) => (true, false),
                 Ok(_) => (false, false),
@@ -102,21 +99,70 @@ pub(crate) fn watch_underlays(wake: Wake) -> anyhow::Result<Arc<Mutex<BTreeSet<I
                     (true, true)
                 }
             };
-            if matters {
-                wake.mark(Dirty { underlays: true, ..Dirty::default() });
-            }
             if end {
-                match Netns::current().and_then(|netns| Monitor::open(&netns, LINKS)) {
-                    Ok(again) => monitor = again,
+                match listen_to_underlays() {
+                    Ok(again) => (monitor, links) = again,
                     Err(error) => {
                         tracing::error!("cannot listen for changes of the underlays any more: {error}");
                         return;
                     }
                 }
             }
+            if matters {
+                wake.mark(Dirty { underlays: true, ..Dirty::default() });
+            }
         }
     });
     Ok(names)
+}
+
+/// A stream of events, and the links that are there.
+fn listen_to_underlays() -> netplumb::Result<(Monitor, NodeLinks)> {
+    let netns = Netns::current()?;
+    let monitor = Monitor::open(&netns, UNDERLAYS)?;
+    let mut links = NodeLinks::default();
+    for link in Netlink::open(&netns)?.links()? {
+        links.changed(link, |_| false);
+    }
+    Ok((monitor, links))
+}
+
+/// The names that the node's links had when they were last heard of, so that a renamed one is missed under its old name.
+#[derive(Default)]
+struct NodeLinks(BTreeMap<u32, NodeLink>);
+
+struct NodeLink {
+    name: String,
+    /// The link that a macvlan or macvtap stands on.
+    lower: Option<u32>,
+}
+
+impl NodeLinks {
+    fn name(&self, index: u32) -> Option<&String> {
+        self.0.get(&index).map(|link| &link.name)
+    }
+
+    /// Takes in a change; whether it is one of a link that `is_one`, or of one that stands or stood on it.
+    fn changed(&mut self, link: Link, is_one: impl Fn(Option<&String>) -> bool) -> bool {
+        let lower = match &link.kind {
+            LinkKind::Macvlan(_) | LinkKind::Macvtap(_) if link.lower_netnsid.is_none() => link.lower,
+            _ => None,
+        };
+        let matters = |links: &Self, link: &NodeLink| {
+            is_one(Some(&link.name)) || link.lower.is_some_and(|lower| is_one(links.name(lower)))
+        };
+        let now = NodeLink { name: link.name, lower };
+        let did = self.0.get(&link.index).is_some_and(|before| matters(self, before));
+        let does = matters(self, &now);
+        self.0.insert(link.index, now);
+        did || does
+    }
+
+    /// Forgets a link; whether it stood on one that `is_one`.
+    fn gone(&mut self, index: u32, is_one: impl Fn(Option<&String>) -> bool) -> bool {
+        let lower = self.0.remove(&index).and_then(|link| link.lower);
+        lower.is_some_and(|lower| is_one(self.name(lower)))
+    }
 }
 
 fn is_any(names: &Mutex<BTreeSet<IfName>>, name: &str) -> bool {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
 use lan::observed::{LinkKind, NetnsOwner, NetnsState, Observed};
-use lan::{Holder, NetnsName};
+use lan::{Holder, LanKey, NetnsName};
 use net_types::SpokeName;
 use netplumb::{Netlink, Netns};
 use node::{Durability, SafeDir};
@@ -239,6 +239,17 @@ impl Namespaces {
         };
         let held = self.spaces.iter().filter(|(_, space)| space.held.is_some());
         held.map(|(name, space)| (name.clone(), standing(space))).collect()
+    }
+
+    /// The indexes of the node's links that VXLAN devices of ours send by, with their LANs.
+    pub(super) fn underlays(&self) -> impl Iterator<Item = (&LanKey, u32)> {
+        self.spaces.values().flat_map(|space| {
+            let owner = space.observed.owner();
+            space.observed.links.iter().filter_map(move |link| match &link.kind {
+                LinkKind::Vxlan(vxlan) if link.is_ours() => Some((owner?, vxlan.underlay?)),
+                _ => None,
+            })
+        })
     }
 
     /// The spokes that pods use, with the namespace that each is in and who uses it. `spoke_of_port`

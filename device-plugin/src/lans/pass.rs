@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use lan::{Desired, Lan, NetnsName, Plan, Step, diff};
 use net_types::SpokeName;
 use netplumb::{Netlink, Netns};
-use node::Paths;
+use node::{Paths, SafeDir, Underlays};
 
 use super::Declared;
 use super::apply::Apply;
@@ -15,7 +15,7 @@ use super::record_set::{self, InUse, RecordSet};
 use super::records::Records;
 use super::report::{LanState, Report};
 use super::taps::Taps;
-use super::underlay::{self, Underlay};
+use super::underlay::{Seen, Takers, Underlay};
 use crate::status::NodeStatus;
 
 /// What may have changed since the last pass.
@@ -79,6 +79,10 @@ pub(crate) struct NodeLans {
     /// Whether the kubelet hands the spokes out.
     kubelet: bool,
     host: Netlink,
+    /// The folder with the record of the underlays.
+    run: SafeDir,
+    /// Who takes all frames of a link of the node.
+    takers: Takers,
     taps: Taps,
     records: Records,
     namespaces: Namespaces,
@@ -116,6 +120,8 @@ impl NodeLans {
             node,
             kubelet,
             host: Netlink::open_current()?,
+            run: SafeDir::create(paths.run())?,
+            takers: Takers::default(),
             taps: Taps::open(paths.state())?,
             records: Records::open(paths.spokes())?,
             namespaces: Namespaces::open(paths.run().join("netns"))?,
@@ -134,6 +140,12 @@ impl NodeLans {
         let mut decisions = self.decide(declared);
         self.taps.assign(decisions.spokes())?;
 
+        if dirty.underlays || dirty.declared || dirty.everything {
+            self.takers = Takers::look(&self.host)?;
+        }
+        // Before anything is built on a link: from then on nobody takes it away.
+        let unrecorded = self.record_underlays(&decisions)?;
+
         // Nobody is let into what is about to go.
         let mut report = Report::new(&self.node, declared);
         self.put_records(&decisions, &mut report, false);
@@ -150,8 +162,13 @@ impl NodeLans {
 
         self.waiting.clear();
         let (mut built, mut repaired) = (0, 0);
-        let mut seen = underlay::Seen::new();
+        // After it is written down: a program that took one meanwhile did so before it could read of it, and shows.
+        let mut seen = Seen::new(self.takers.clone());
         for lan in decisions.lans.values().flatten() {
+            if let Some(error) = &unrecorded {
+                report.state(lan, LanState::not_ready("BuildFailed", error.clone()), None);
+                continue;
+            }
             match self.build(lan, &decisions, &mut seen, &mut report)? {
                 Built::Anew => built += 1,
                 Built::Again => repaired += 1,
@@ -162,6 +179,8 @@ impl NodeLans {
         report
             .left(&decisions, |name| self.namespaces.observed(name).and_then(|there| there.owner().cloned()));
         self.waiting.extend(going);
+        // What is gone by now has no underlay any more.
+        let unrecorded = self.record_underlays(&decisions)?.or(unrecorded);
         let users: BTreeMap<SpokeName, String> =
             self.in_use().into_iter().map(|used| (used.spoke, used.who)).collect();
         let status = report.finish(
@@ -183,7 +202,7 @@ impl NodeLans {
                 .all_held()
                 .map(|(name, held)| (name.clone(), held.netns.clone()))
                 .collect(),
-            retry: self.failures.values().copied().max().map(pause),
+            retry: self.failures.values().copied().max().map(pause).or(unrecorded.map(|_| pause(u32::MAX))),
             built,
             repaired,
         })
@@ -273,7 +292,7 @@ impl NodeLans {
         &mut self,
         lan: &Lan,
         decisions: &Decisions,
-        seen: &mut underlay::Seen,
+        seen: &mut Seen,
         report: &mut Report,
     ) -> Result<Built> {
         let Some(underlay) = Underlay::of(lan, &self.node, &self.host, seen)? else {
@@ -310,6 +329,28 @@ impl NodeLans {
             (true, false) => Built::Anew,
             (true, true) => Built::Again,
         })
+    }
+
+    /// Writes down which links carry LANs, or will, or still do; the text says why that failed.
+    fn record_underlays(&self, decisions: &Decisions) -> Result<Option<String>> {
+        let mut all = Vec::new();
+        for lan in decisions.lans.values().flatten() {
+            let Some(name) = lan.underlay(&self.node) else { continue };
+            let index = self.host.link_by_name(name)?.map(|link| link.index);
+            all.push(node::Underlay { lan: lan.key.to_string(), link: Some(name.clone()), index });
+        }
+        let standing = self.namespaces.underlays();
+        all.extend(standing.map(|(lan, index)| node::Underlay {
+            lan: lan.to_string(),
+            link: None,
+            index: Some(index),
+        }));
+        let wanted = Underlays::new(all);
+        // What is damaged is written anew.
+        if Underlays::read_in(&self.run).ok().is_some_and(|there| there == wanted) {
+            return Ok(None);
+        }
+        Ok(wanted.write(&self.run).err().map(|error| format!("{:#}", anyhow::Error::from(error))))
     }
 
     fn desired(&self, lan: &Lan, underlay: &Underlay, mtu: Option<net_types::Mtu>) -> Desired {

@@ -74,7 +74,7 @@ impl LanState {
             _ => obstacle.to_string(),
         });
         // Pods of one node need no carrier: it is ready, and says what it lacks.
-        let (reason, complaint) = match underlay.complaint() {
+        let (reason, complaint) = match underlay.complaint(lan) {
             Some((reason, complaint)) => (reason, Some(complaint)),
             None => ("Built", None),
         };

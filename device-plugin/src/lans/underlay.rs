@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::net::IpAddr;
 
 use anyhow::Result;
 use lan::Lan;
-use net_types::{IfName, Mtu};
-use netplumb::Netlink;
+use net_types::{IfName, MacvtapMode, Mtu};
+use netplumb::{LinkKind, Netlink};
 
 /// The underlay device of a LAN on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,11 +23,49 @@ pub(super) struct UnderlayLink {
     pub(super) mtu: Mtu,
     pub(super) up: bool,
     pub(super) carrier: bool,
+    /// It takes and sends multicast.
+    pub(super) multicast: bool,
+    /// What has all frames that come in by it.
+    pub(super) taken: Option<Taken>,
+    /// Its addresses of either kind can be sent from.
+    pub(super) addresses: Addresses,
+}
+
+/// Who has the frames of a link in the node's place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// The bridge, bond or the like that it is a port of.
+    By(String),
+    /// A macvlan or macvtap of the node in mode passthru.
+    Passthru(String),
+}
+
+/// Which addresses a link has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Addresses {
+    pub(super) v4: bool,
+    /// A link-local one of IPv6.
+    pub(super) link_local: bool,
 }
 
 impl UnderlayLink {
-    fn look(name: &IfName, host: &Netlink) -> Result<Option<Self>> {
-        Ok(host.link_by_name(name)?.map(|link| Self {
+    fn look(name: &IfName, host: &Netlink, takers: &Takers) -> Result<Option<Self>> {
+        let Some(link) = host.link_by_name(name)? else { return Ok(None) };
+        let master = link.master.map(|master| host.link_by_index(master)).transpose()?.flatten();
+        let taken = match master {
+            // A link in a VRF keeps its stack.
+            Some(master) if matches!(&master.kind, LinkKind::Other(kind) if kind == "vrf") => None,
+            Some(master) => Some(Taken::By(master.name)),
+            None => None,
+        };
+        let mut addresses = Addresses::default();
+        for address in host.addresses(Some(link.index))?.iter().filter(|address| !address.dad_failed) {
+            match address.address.ip() {
+                IpAddr::V4(_) => addresses.v4 = true,
+                IpAddr::V6(ip) => addresses.link_local |= ip.is_unicast_link_local(),
+            }
+        }
+        Ok(Some(Self {
             index: link.index,
             // Loopback's 65536 is no MTU that a LAN could have.
             mtu: Mtu::try_from(u64::from(link.mtu)).unwrap_or(if link.mtu > Mtu::MAX.get() {
@@ -36,20 +75,50 @@ impl UnderlayLink {
             }),
             up: link.up,
             carrier: link.carrier,
+            multicast: link.multicast,
+            taken: taken.or_else(|| takers.0.get(&link.index).cloned().map(Taken::Passthru)),
+            addresses,
         }))
     }
 }
 
+/// Links of the node in mode passthru, by the index of the link that they take all frames of, up or not. Those of
+/// other namespaces do not show.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Takers(BTreeMap<u32, String>);
+
+impl Takers {
+    pub(super) fn look(host: &Netlink) -> Result<Self> {
+        let links = host.links()?.into_iter().filter(|link| link.lower_netnsid.is_none());
+        let taker = |link: netplumb::Link| match &link.kind {
+            LinkKind::Macvlan(info) | LinkKind::Macvtap(info) if info.mode == Some(MacvtapMode::Passthru) => {
+                Some((link.lower?, link.name))
+            }
+            _ => None,
+        };
+        Ok(Self(links.filter_map(taker).collect()))
+    }
+}
+
 /// The devices that were looked at in one pass, each once however many LANs it carries; `None`: there is none.
-pub(super) type Seen = BTreeMap<IfName, Option<UnderlayLink>>;
+pub(super) struct Seen {
+    takers: Takers,
+    links: BTreeMap<IfName, Option<UnderlayLink>>,
+}
+
+impl Seen {
+    pub(super) fn new(takers: Takers) -> Self {
+        Self { takers, links: BTreeMap::new() }
+    }
+}
 
 impl Underlay {
     /// Looks for the underlay that a LAN has on the node; `None` where it has none there.
     pub(super) fn of(lan: &Lan, node: &str, host: &Netlink, seen: &mut Seen) -> Result<Option<Self>> {
         let Some(name) = lan.underlay(node) else { return Ok(None) };
-        let link = match seen.entry(name.clone()) {
+        let link = match seen.links.entry(name.clone()) {
             Entry::Occupied(link) => link.get().clone(),
-            Entry::Vacant(entry) => entry.insert(UnderlayLink::look(name, host)?).clone(),
+            Entry::Vacant(entry) => entry.insert(UnderlayLink::look(name, host, &seen.takers)?).clone(),
         };
         Ok(Some(Self { name: name.clone(), link }))
     }
@@ -72,12 +141,52 @@ impl Underlay {
     }
 
     /// What keeps frames from crossing although the LAN is built: one word, and a text.
-    pub(super) fn complaint(&self) -> Option<(&'static str, String)> {
-        let link = self.link.as_ref()?;
-        match (link.up, link.carrier) {
-            (false, _) => Some(("UnderlayDown", format!("underlay {} is down", self.name))),
-            (true, false) => Some(("NoCarrier", format!("underlay {} has no carrier", self.name))),
-            (true, true) => None,
+    pub(super) fn complaint(&self, lan: &Lan) -> Option<(&'static str, String)> {
+        let (name, link) = (&self.name, self.link.as_ref()?);
+        let group = lan.group.get();
+        if !link.up {
+            return Some(("UnderlayDown", format!("underlay {name} is down")));
+        }
+        match &link.taken {
+            Some(Taken::By(master)) => {
+                let text = format!(
+                    "underlay {name} is a port of {master}, which has all its frames, so other nodes are not heard: take it \
+                     out there, or make {master} the underlay"
+                );
+                return Some(("UnderlayTaken", text));
+            }
+            Some(Taken::Passthru(upper)) => {
+                let text = format!(
+                    "{upper} on underlay {name} is in mode passthru and has all its frames, so other nodes are not heard: \
+                     remove it"
+                );
+                return Some(("UnderlayTaken", text));
+            }
+            None => {}
+        }
+        if !link.carrier {
+            return Some(("NoCarrier", format!("underlay {name} has no carrier")));
+        }
+        if !link.multicast {
+            let text = format!(
+                "underlay {name} takes no multicast, but group {group} needs it: ip link set {name} multicast on"
+            );
+            return Some(("NoMulticast", text));
+        }
+        match group {
+            IpAddr::V6(_) if !link.addresses.link_local => {
+                let text = format!(
+                    "underlay {name} has no IPv6 link-local address, which group {group} needs: switch IPv6 on there \
+                     (net.ipv6.conf.{name}.disable_ipv6, addr_gen_mode)"
+                );
+                Some(("NoLinkLocal", text))
+            }
+            IpAddr::V4(_) if !link.addresses.v4 => {
+                let text =
+                    format!("underlay {name} has no IPv4 address, which group {group} needs: give it one");
+                Some(("NoAddress", text))
+            }
+            _ => None,
         }
     }
 }

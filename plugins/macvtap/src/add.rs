@@ -142,6 +142,7 @@ fn macvtap_on_master<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>
     let index = tap::free_index(call)?;
     let (made, tap) = tap::with_free_minor(call, index, || macvtap(call, &below, mode, index, mac))?;
     undo.push("remove the macvtap", move || call.netlink.delete_link(made.index));
+    host.still_carries_no_lan(call, mode)?;
     tap.provide(call, undo)?;
     Ok(made)
 }

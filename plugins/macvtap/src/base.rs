@@ -1,10 +1,11 @@
 //! What an attachment stands on: decided and checked before anything is made.
 
+use attach::NodeUse;
 use cni::Request;
 use lan::SpokeRecord;
-use net_types::{Attach, SpokeName};
+use net_types::{Attach, MacvtapMode, SpokeName};
 use netplumb::{Link, LinkKind, Netlink, Netns};
-use node::{Lock, Paths, Resource};
+use node::{Lock, Paths, Resource, Underlays};
 
 use crate::config::{Config, Wanted};
 use crate::lan_side::{self, LanSide};
@@ -33,6 +34,45 @@ pub(crate) struct Host {
     pub(crate) netlink: Netlink,
     /// The link.
     pub(crate) link: Link,
+}
+
+impl Host {
+    /// Finds out whether the node uses the link itself, where the pod alone is to have it: as a macvtap that is moved into
+    /// it, or below one in mode passthru. In the other modes the node still has what is addressed to it there.
+    ///
+    /// # Errors
+    /// It does, and its policy says nothing else.
+    fn leaves_the_node_its_own(&self, call: &Call<'_>) -> Result<(), Error> {
+        if self.is_given(call) {
+            return Ok(());
+        }
+        let underlays = Underlays::read(&call.node.paths())?;
+        match NodeUse::of(&self.netlink, &self.link, &underlays)? {
+            Some(how) => Err(Error::UsedByTheNode { link: self.link.name.clone(), how }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the policy gives the link away, used or not.
+    fn is_given(&self, call: &Call<'_>) -> bool {
+        let used = Resource::UsedLink(&self.link.name);
+        call.node.policy.as_ref().is_some_and(|policy| policy.check(call.pod_namespace(), used).is_ok())
+    }
+
+    /// That no LAN was declared on the link since it was looked at: its daemon writes down what it builds on before it
+    /// builds.
+    ///
+    /// # Errors
+    /// One was.
+    pub(crate) fn still_carries_no_lan(&self, call: &Call<'_>, mode: MacvtapMode) -> Result<(), Error> {
+        if mode != MacvtapMode::Passthru || self.is_given(call) {
+            return Ok(());
+        }
+        match NodeUse::lan(&self.link, &Underlays::read(&call.node.paths())?) {
+            Some(how) => Err(Error::UsedByTheNode { link: self.link.name.clone(), how }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// What a request names, looked up.
@@ -94,7 +134,11 @@ impl Base {
                 macvtap_only()?;
                 let link = netlink.link_by_name(&master)?.ok_or(Error::NoMaster(master))?;
                 allow(call, &link.name)?;
-                Ok(Self::Master(Host { netns, netlink, link }))
+                let host = Host { netns, netlink, link };
+                if config.mode == Some(MacvtapMode::Passthru) {
+                    host.leaves_the_node_its_own(call)?;
+                }
+                Ok(Self::Master(host))
             }
             Wanted::Device(id) => {
                 let name = id.parse().ok();
@@ -108,7 +152,9 @@ impl Base {
                                 return Err(Error::Moved(key, name));
                             }
                         }
-                        Ok(Self::Moved(Host { netns, netlink, link }))
+                        let host = Host { netns, netlink, link };
+                        host.leaves_the_node_its_own(call)?;
+                        Ok(Self::Moved(host))
                     }
                     _ => Err(Error::NoDevice(id)),
                 }

@@ -1,9 +1,10 @@
 use std::path::PathBuf;
 
+use attach::NodeUse;
 use cni::{Code, PluginError};
 use net_types::{Attach, IfName, MacAddr, MacvtapMode, SpokeName};
 use netplumb::Errno;
-use node::{Attachment, ConfigError, LockError, PolicyError, SafeDirError};
+use node::{Attachment, ConfigError, LockError, PolicyError, SafeDirError, UnderlaysError};
 
 use crate::device::DeviceError;
 
@@ -145,6 +146,20 @@ pub enum Error {
         /// In the LAN.
         have: MacvtapMode,
     },
+    /// The node uses the link itself.
+    #[error(
+        "link {link} is used by the node: {how}, which the attachment would take from it; take another \
+         link; only an administrator gives it away (usedLinks in the policy of node.yaml)"
+    )]
+    UsedByTheNode {
+        /// The link.
+        link: String,
+        /// What for.
+        how: NodeUse,
+    },
+    /// What carries a LAN is not known.
+    #[error(transparent)]
+    Underlays(#[from] UnderlaysError),
     /// A bare veth on a master makes no sense.
     #[error("attach veth needs a spoke of a LAN: on a master, only a macvtap can be made")]
     VethWithoutSpoke,
@@ -331,10 +346,15 @@ impl PluginError for Error {
             | Self::NoMinor(_) => Code::TRY_AGAIN,
             Self::Device(_) | Self::NetnsFolder { .. } => Code::IO,
             Self::Net(_) | Self::Addresses(_) | Self::NoTap(_) | Self::NotOnLower { .. } => code::KERNEL,
-            Self::KubeletOnly(_) | Self::NotAdmitted { .. } | Self::Policy(_) => code::NOT_ALLOWED,
+            Self::KubeletOnly(_)
+            | Self::NotAdmitted { .. }
+            | Self::Policy(_)
+            | Self::UsedByTheNode { .. } => code::NOT_ALLOWED,
             Self::Foreign { .. } => code::FOREIGN,
             Self::InterfaceExists(_) | Self::IndexTaken(_) => code::EXISTS,
-            Self::Record { .. } | Self::RecordText { .. } | Self::NotTheLan { .. } => code::UNTRUSTED,
+            Self::Record { .. } | Self::RecordText { .. } | Self::NotTheLan { .. } | Self::Underlays(_) => {
+                code::UNTRUSTED
+            }
             Self::Mismatch { .. } | Self::Pod(_) => code::MISMATCH,
             Self::Unavailable(_) => Code::NOT_AVAILABLE,
             Self::NotUndone { error, .. } => error.code(),

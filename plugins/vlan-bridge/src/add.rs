@@ -13,6 +13,7 @@ use crate::bridge::Bridge;
 use crate::call::Call;
 use crate::port::{self, Port};
 use crate::record::{PortRecord, RecordStore, port_name};
+use crate::uplink::Taking;
 use crate::{Config, Error, guard, leg, masquerade, mtu, remove, uplink};
 
 /// Attaches the pod. Whatever fails, nothing of it stays.
@@ -58,8 +59,12 @@ fn allow(call: &Call<'_>, vlans: Option<&BridgeVlans>, bridge: Option<&Bridge>) 
             all.insert(vlan);
         }
     }
-    let resource = Resource::Bridge { name: config.bridge.as_str(), vlans: all.as_ref() };
-    Ok(policy.check(call.pod_namespace(), resource)?)
+    let namespace = call.pod_namespace();
+    policy.check(namespace, Resource::Bridge { name: config.bridge.as_str(), vlans: all.as_ref() })?;
+    for uplink in &config.uplinks {
+        policy.check(namespace, Resource::Master(uplink.name.as_str()))?;
+    }
+    Ok(())
 }
 
 struct Attaching<'a> {
@@ -89,9 +94,12 @@ impl Attaching<'_> {
         // Look first: nothing is changed by a configuration that does not fit.
         let bridge = Bridge::find(&call.host, config)?;
         allow(call, self.vlans.as_ref(), bridge.as_ref())?;
-        let uplinks = uplink::find(&call.host, bridge.as_ref(), config)?;
+        let uplinks = uplink::find(&call.host, bridge.as_ref(), config, &self.taking())?;
         if let Some(bridge) = &bridge {
             bridge.suits(&call.host, config, self.vlans.is_some())?;
+            if self.vlans.is_some() && !bridge.info.vlan_filtering {
+                self.taking().leaves(bridge)?;
+            }
         }
         let mtu = mtu::of(config, bridge.as_ref(), &uplinks)?;
         let mac = match call.request.requested_mac()? {
@@ -134,6 +142,11 @@ impl Attaching<'_> {
         })
     }
 
+    /// Which links of the node may become uplinks.
+    fn taking(&self) -> Taking<'_> {
+        Taking::by(&self.call.node, self.call.pod_namespace())
+    }
+
     /// Takes away what an earlier ADD of the same attachment left; one that stands is an error.
     fn clear(&self, lock: &Lock) -> Result<(), Error> {
         let call = self.call;
@@ -161,15 +174,11 @@ impl Attaching<'_> {
             Some(bridge) => {
                 bridge.prepare(&call.host, config, self.vlans.is_some())?;
                 for link in uplinks.iter().filter(|link| link.master.is_none()) {
-                    let master = Some(netplumb::Master::Index(bridge.index));
-                    call.host.set_link(
-                        link.index,
-                        &LinkChange { master, up: Some(true), ..LinkChange::default() },
-                    )?;
+                    self.taking().take(&call.host, link, bridge.index)?;
                 }
                 bridge
             }
-            None => Bridge::make(&call.host, config, self.vlans.is_some(), mtu, uplinks)?,
+            None => Bridge::make(&call.host, config, self.vlans.is_some(), mtu, uplinks, &self.taking())?,
         };
         let mtu = mtu.unwrap_or_else(|| bridge.mtu());
         let port = port::make(call, &bridge, &self.name, mac, mtu)?;

@@ -2,11 +2,12 @@
 
 use net_types::{IfName, Mtu, VlanId};
 use netplumb::{
-    Bridge as NewBridge, BridgeChange, BridgeInfo, BridgeVlans, Conf, Link, LinkChange, LinkKind, Master,
-    Netlink, Netns, Sysctl, VlanFiltering,
+    Bridge as NewBridge, BridgeChange, BridgeInfo, BridgeVlans, Conf, Link, LinkChange, LinkKind, Netlink,
+    Netns, Sysctl, VlanFiltering,
 };
 use node::LINK_GROUP;
 
+use crate::uplink::Taking;
 use crate::{Config, Error};
 
 /// The alias of a bridge that this plugin made, and of VLAN devices on bridges.
@@ -64,6 +65,7 @@ impl Bridge {
         vlans: bool,
         mtu: Option<Mtu>,
         uplinks: &[Link],
+        taking: &Taking<'_>,
     ) -> Result<Self, Error> {
         let mut bridge = NewBridge::new(config.bridge.clone());
         bridge.mtu = mtu;
@@ -90,9 +92,7 @@ impl Bridge {
         };
         host.set_link(index, &change)?;
         for uplink in uplinks {
-            let change =
-                LinkChange { master: Some(Master::Index(index)), up: Some(true), ..LinkChange::default() };
-            host.set_link(uplink.index, &change)?;
+            taking.take(host, uplink, index)?;
         }
         let bridge =
             Self::look(host, &config.bridge)?.ok_or_else(|| Error::BridgeAppeared(config.bridge.clone()))?;

@@ -38,13 +38,15 @@ impl PluginError for Error {
             Self::Policy(_) => Code::plugin(101),
             Self::NotABridge { .. } | Self::Foreign(_) | Self::LegTaken { .. } => Code::plugin(102),
             Self::InterfaceExists(_) => Code::plugin(103),
-            Self::Records(_) | Self::RecordText { .. } => Code::plugin(104),
+            Self::Records(_) | Self::RecordText { .. } | Self::Underlays(_) => Code::plugin(104),
             Self::NotFiltering(_) => Code::plugin(120),
             Self::NotAdoptable { .. } => Code::plugin(121),
             Self::NoBridge(_) | Self::NoUplink(_) | Self::NoPort(_) => Code::plugin(122),
             Self::UplinkElsewhere { .. }
             | Self::UplinkOutside { .. }
             | Self::UplinkInUse { .. }
+            | Self::UplinkOurs(_)
+            | Self::BridgeInUse { .. }
             | Self::UplinkVlans { .. } => Code::plugin(123),
             Self::MtuOfBridge { .. }
             | Self::MtuOfUplink { .. }

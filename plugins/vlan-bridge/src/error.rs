@@ -1,7 +1,8 @@
+use attach::NodeUse;
 use ipnetwork::IpNetwork;
 use net_types::{IfName, IfNameError, VlanId, VlanSetError};
 use netplumb::VlanProtocol;
-use node::{ConfigError, LockError, PolicyError, SafeDirError};
+use node::{ConfigError, LockError, PolicyError, SafeDirError, UnderlaysError};
 
 /// What can go wrong in this plugin.
 #[derive(Debug, thiserror::Error)]
@@ -245,14 +246,32 @@ pub enum Error {
     },
     /// The node uses the uplink itself.
     #[error(
-        "uplink {uplink} has address {address}: in a bridge the node would lose it, so move it to a bridge first"
+        "uplink {uplink} is used by the node: {how}, which it would lose in a bridge; take another link, or have a bridge of \
+         the node's own on it; only an administrator gives it away (usedLinks in the policy of node.yaml)"
     )]
     UplinkInUse {
         /// The uplink.
-        uplink: IfName,
-        /// Its address.
-        address: String,
+        uplink: String,
+        /// What for.
+        how: NodeUse,
     },
+    /// The uplink was made for an attachment.
+    #[error("uplink {0} was made by k8slan for another attachment: name a link of the node's own")]
+    UplinkOurs(IfName),
+    /// The bridge carries a LAN.
+    #[error(
+        "bridge {bridge} is used by the node: {how}; it is not changed for pods, so take another bridge; only an \
+         administrator gives it away (usedLinks in the policy of node.yaml)"
+    )]
+    BridgeInUse {
+        /// The bridge.
+        bridge: IfName,
+        /// What for.
+        how: NodeUse,
+    },
+    /// What carries a LAN is not known.
+    #[error(transparent)]
+    Underlays(#[from] UnderlaysError),
     /// The uplink carries a VLAN in another way.
     #[error(
         "uplink {uplink} carries {have}; {wanted} would change how frames of the node, or of other ports, come and go there"

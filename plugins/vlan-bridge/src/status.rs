@@ -3,8 +3,10 @@
 use cni::Request;
 use net_types::IfName;
 use netplumb::{Dropped, DroppingChain, Netlink, Netns, Nftables, Sysctl, legacy_chains_that_drop};
+use node::NodeConfig;
 
 use crate::bridge::Bridge;
+use crate::uplink::Taking;
 use crate::{Config, Error, mtu, uplink};
 
 /// Says what is missing on this node: a bridge that fits, an uplink, or whatever the IPAM plugin lacks.
@@ -16,9 +18,10 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
     config.validate(request.ipam().is_some())?;
     let host = Netlink::open_current()?;
     let vlans = config.port_vlans()?;
+    let node = NodeConfig::load()?;
     let fits = || -> Result<(), Error> {
         let bridge = Bridge::find(&host, config)?;
-        let uplinks = uplink::find(&host, bridge.as_ref(), config)?;
+        let uplinks = uplink::find(&host, bridge.as_ref(), config, &Taking::by_anybody(&node))?;
         if let Some(bridge) = &bridge {
             bridge.suits(&host, config, vlans.is_some())?;
         }

@@ -1,7 +1,9 @@
 //! Uplinks: the node's links that carry VLANs of the bridge outwards.
 
+use attach::NodeUse;
 use net_types::{IfName, VlanSet};
-use netplumb::{BridgeMember, BridgeVlans, Link, Netlink};
+use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, Master, Netlink};
+use node::{LINK_GROUP, NodeConfig, Resource, Underlays};
 
 use crate::bridge::Bridge;
 use crate::config::Uplink;
@@ -12,13 +14,27 @@ use crate::{Config, Error};
 /// Finds the uplinks of a configuration. They are in the bridge, or can be put into one that is to be made.
 ///
 /// # Errors
-/// One is missing, in another bridge, not in this one, or the node's own traffic runs over it.
-pub(crate) fn find(host: &Netlink, bridge: Option<&Bridge>, config: &Config) -> Result<Vec<Link>, Error> {
-    config.uplinks.iter().map(|uplink| find_one(host, bridge, config, &uplink.name)).collect()
+/// One is missing, in another bridge, not in this one, another attachment's, or the node's own traffic runs over it.
+pub(crate) fn find(
+    host: &Netlink,
+    bridge: Option<&Bridge>,
+    config: &Config,
+    taking: &Taking<'_>,
+) -> Result<Vec<Link>, Error> {
+    config.uplinks.iter().map(|uplink| find_one(host, bridge, config, &uplink.name, taking)).collect()
 }
 
-fn find_one(host: &Netlink, bridge: Option<&Bridge>, config: &Config, name: &IfName) -> Result<Link, Error> {
+fn find_one(
+    host: &Netlink,
+    bridge: Option<&Bridge>,
+    config: &Config,
+    name: &IfName,
+    taking: &Taking<'_>,
+) -> Result<Link, Error> {
     let link = host.link_by_name(name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
+    if link.group == LINK_GROUP {
+        return Err(Error::UplinkOurs(name.clone()));
+    }
     match (link.master, bridge) {
         (Some(master), Some(bridge)) if master == bridge.index => {}
         (Some(master), _) => {
@@ -34,18 +50,94 @@ fn find_one(host: &Netlink, bridge: Option<&Bridge>, config: &Config, name: &IfN
             return Err(Error::UplinkOutside { uplink: name.clone(), bridge: bridge.name.clone() });
         }
         (None, _) => {
-            let link_local = |address: &ipnetwork::IpNetwork| match address {
-                ipnetwork::IpNetwork::V6(v6) => v6.ip().is_unicast_link_local(),
-                ipnetwork::IpNetwork::V4(_) => false,
-            };
-            let own = host.addresses(Some(link.index))?.into_iter().find(|a| !link_local(&a.address));
-            if let Some(own) = own {
-                let address = own.address.to_string();
-                return Err(Error::UplinkInUse { uplink: name.clone(), address });
-            }
+            taking.allowed(host, &link)?;
         }
     }
     Ok(link)
+}
+
+/// Whether links of the node may become ports, where nothing but the pods' frames then comes in by them.
+pub(crate) struct Taking<'a> {
+    node: &'a NodeConfig,
+    /// Whose pod asks.
+    namespace: Option<&'a str>,
+    /// Whether it is known who asks.
+    asked: bool,
+}
+
+impl<'a> Taking<'a> {
+    /// For a pod of this namespace.
+    pub(crate) fn by(node: &'a NodeConfig, namespace: Option<&'a str>) -> Self {
+        Self { node, namespace, asked: true }
+    }
+
+    /// For whoever may.
+    pub(crate) fn by_anybody(node: &'a NodeConfig) -> Self {
+        Self { node, namespace: None, asked: false }
+    }
+
+    /// Finds out before the link is taken.
+    ///
+    /// # Errors
+    /// The node uses it itself, and its policy says nothing else.
+    fn allowed(&self, host: &Netlink, link: &Link) -> Result<(), Error> {
+        if self.is_given(link) {
+            return Ok(());
+        }
+        match NodeUse::of(host, link, &Underlays::read(&self.node.paths())?)? {
+            Some(how) => Err(Error::UplinkInUse { uplink: link.name.clone(), how }),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether the policy gives it away, used or not.
+    fn is_given(&self, link: &Link) -> bool {
+        match &self.node.policy {
+            Some(policy) if self.asked => {
+                policy.check(self.namespace, Resource::UsedLink(&link.name)).is_ok()
+            }
+            Some(_) => true,
+            None => false,
+        }
+    }
+
+    /// That a bridge of the node's carries no LAN, before it is changed for pods.
+    ///
+    /// # Errors
+    /// It does, and the policy says nothing else.
+    pub(crate) fn leaves(&self, bridge: &Bridge) -> Result<(), Error> {
+        if self.is_given(&bridge.link) {
+            return Ok(());
+        }
+        match NodeUse::lan(&bridge.link, &Underlays::read(&self.node.paths())?) {
+            Some(how) => Err(Error::BridgeInUse { bridge: bridge.name.clone(), how }),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a link: makes it a port of the bridge. A LAN that was declared on it meanwhile keeps it: its daemon writes
+    /// down what it builds on, and then looks whether it is anybody's port.
+    ///
+    /// # Errors
+    /// It became a LAN's, or the kernel refused; the link is then as it was.
+    pub(crate) fn take(&self, host: &Netlink, link: &Link, bridge: u32) -> Result<(), Error> {
+        let master = |master| LinkChange { master: Some(master), ..LinkChange::default() };
+        host.set_link(link.index, &LinkChange { up: Some(true), ..master(Master::Index(bridge)) })?;
+        let lan = match Underlays::read(&self.node.paths()) {
+            Ok(underlays) => NodeUse::lan(link, &underlays).filter(|_| !self.is_given(link)),
+            Err(error) => {
+                host.set_link(link.index, &master(Master::None))?;
+                return Err(error.into());
+            }
+        };
+        match lan {
+            None => Ok(()),
+            Some(how) => {
+                host.set_link(link.index, &master(Master::None))?;
+                Err(Error::UplinkInUse { uplink: link.name.clone(), how })
+            }
+        }
+    }
 }
 
 /// What an uplink must carry for a port.

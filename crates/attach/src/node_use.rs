@@ -1,0 +1,185 @@
+//! Whether the node itself uses a link that an attachment would take for itself.
+
+use std::fmt;
+
+use ipnetwork::IpNetwork;
+use netplumb::{Address, Link, LinkKind, Netlink};
+use node::Underlays;
+
+/// What the node uses a link for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum NodeUse {
+    /// It carries a LAN.
+    Lan(String),
+    /// Another link of the node is on it.
+    Upper(String),
+    /// It has an address.
+    Address(IpNetwork),
+    /// A route leads over it.
+    Route(IpNetwork),
+}
+
+impl NodeUse {
+    /// What the node uses a link for; none if nothing is lost with it. Links of other namespaces that are on it, which
+    /// the kernel does not tell of, are known only where they are a LAN's.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn of(host: &Netlink, link: &Link, underlays: &Underlays) -> netplumb::Result<Option<Self>> {
+        if let Some(lan) = Self::lan(link, underlays) {
+            return Ok(Some(lan));
+        }
+        if let Some(own) = not_automatic(&host.addresses(Some(link.index))?, link) {
+            return Ok(Some(Self::Address(own)));
+        }
+        if let Some(upper) = host.links()?.into_iter().find(|other| is_on(other, link.index)) {
+            return Ok(Some(Self::Upper(upper.name)));
+        }
+        let route = host.routes(Some(link.index))?.into_iter().find(|route| !everywhere(route.destination));
+        Ok(route.map(|route| Self::Route(route.destination)))
+    }
+
+    /// The LAN that a link carries.
+    #[must_use]
+    pub fn lan(link: &Link, underlays: &Underlays) -> Option<Self> {
+        underlays.lan_on(&link.name, link.index).map(|lan| Self::Lan(lan.to_owned()))
+    }
+}
+
+impl fmt::Display for NodeUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lan(lan) => write!(f, "it is the underlay of LAN {lan}"),
+            Self::Upper(name) => write!(f, "link {name} is on it"),
+            Self::Address(address) => write!(f, "it has address {address}"),
+            Self::Route(destination) => write!(f, "the route to {destination} leads over it"),
+        }
+    }
+}
+
+/// Whether a link stands on the one of that index. A veth's "lower" link is its peer.
+fn is_on(link: &Link, index: u32) -> bool {
+    let pair = match &link.kind {
+        LinkKind::Veth => true,
+        LinkKind::Other(kind) => kind == "netkit" || kind == "vxcan",
+        _ => false,
+    };
+    let vxlan = match &link.kind {
+        LinkKind::Vxlan(vxlan) => vxlan.underlay,
+        _ => None,
+    };
+    !pair && link.lower_netnsid.is_none() && (link.lower == Some(index) || vxlan == Some(index))
+}
+
+/// The first address that somebody gave the link: any but the link-local one that IPv6 makes by itself.
+fn not_automatic(addresses: &[Address], link: &Link) -> Option<IpNetwork> {
+    let told = addresses.iter().any(|address| address.protocol == Address::KERNEL_LINK_LOCAL);
+    let automatic = |address: &Address| {
+        let IpNetwork::V6(v6) = address.address else { return false };
+        v6.ip().is_unicast_link_local()
+            && (address.protocol == Address::KERNEL_LINK_LOCAL
+                // Kernels before 5.18 do not tell.
+                || !told && link.mac.is_some_and(|mac| v6.ip() == mac.link_local()))
+    };
+    addresses.iter().find(|address| !automatic(address)).map(|address| address.address)
+}
+
+/// Networks that every link has a route to.
+fn everywhere(destination: IpNetwork) -> bool {
+    match destination {
+        IpNetwork::V4(_) => destination.ip().is_multicast(),
+        IpNetwork::V6(v6) => v6.ip().is_unicast_link_local() || v6.ip().is_multicast(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(index: u32, kind: LinkKind, lower: Option<u32>) -> Link {
+        Link {
+            index,
+            name: "eth1".into(),
+            mac: "02:00:00:00:00:01".parse().ok(),
+            mtu: 1500,
+            min_mtu: None,
+            max_mtu: None,
+            up: true,
+            carrier: true,
+            operational: true,
+            noarp: false,
+            promisc: false,
+            allmulti: false,
+            multicast: true,
+            master: None,
+            lower,
+            lower_netnsid: None,
+            alias: None,
+            group: 0,
+            kind,
+            port: None,
+            addr_gen_mode: None,
+        }
+    }
+
+    fn address(text: &str, protocol: u8) -> Address {
+        Address {
+            index: 3,
+            address: text.parse().unwrap(),
+            scope: 253,
+            tentative: false,
+            dad_failed: false,
+            nodad: false,
+            noprefixroute: false,
+            permanent: true,
+            protocol,
+        }
+    }
+
+    #[test]
+    fn only_the_automatic_link_local_address_is_nobodys() {
+        let eth = link(3, LinkKind::Other(String::new()), None);
+        let used = |addresses: &[Address]| not_automatic(addresses, &eth).map(|a| a.to_string());
+        assert_eq!(used(&[]), None);
+        assert_eq!(used(&[address("fe80::ff:fe00:1/64", 3)]), None);
+        assert_eq!(used(&[address("fe80::1234/64", 3)]), None, "made by RFC 7217");
+        assert_eq!(used(&[address("fe80::ff:fe00:1/64", 0)]), None, "an old kernel");
+        for (text, with_one_of_the_kernels) in [
+            ("fe80::1/64", false),
+            ("fe80::1/64", true),
+            ("169.254.3.4/16", true),
+            ("192.0.2.1/32", true),
+            ("2001:db8::1/64", true),
+        ] {
+            let mut addresses = vec![address(text, 0)];
+            if with_one_of_the_kernels {
+                addresses.insert(0, address("fe80::ff:fe00:1/64", 3));
+            }
+            assert_eq!(used(&addresses).as_deref(), Some(text));
+        }
+    }
+
+    #[test]
+    fn what_stands_on_a_link_and_what_is_beside_it() {
+        let macvlan = || LinkKind::Other("macvlan".into());
+        assert!(is_on(&link(9, macvlan(), Some(3)), 3));
+        assert!(!is_on(&link(9, macvlan(), Some(4)), 3));
+        assert!(!is_on(&link(9, LinkKind::Veth, Some(3)), 3), "a veth's peer");
+        let mut elsewhere = link(9, macvlan(), Some(3));
+        elsewhere.lower_netnsid = Some(0);
+        assert!(!is_on(&elsewhere, 3), "on a link of that index in another namespace");
+    }
+
+    #[test]
+    fn routes_that_every_link_has_are_no_use() {
+        for (text, every) in [
+            ("fe80::/64", true),
+            ("ff00::/8", true),
+            ("10.0.0.0/8", false),
+            ("0.0.0.0/0", false),
+            ("::/0", false),
+        ] {
+            assert_eq!(everywhere(text.parse().unwrap()), every, "{text}");
+        }
+    }
+}
