@@ -368,7 +368,7 @@ fn a_link_taken_in_the_very_moment_goes_back() -> Outcome {
     for round in 0..12_u64 {
         let pod = worker.pod(&format!("x{round}"))?;
         let put = || {
-            std::thread::sleep(Duration::from_millis(round % 6 * 4));
+            std::thread::sleep(Duration::from_millis(round * 25));
             pod.add("vlan-bridge", "net1", &uplink("eth1"))
         };
         let (declared, added) = std::thread::scope(|scope| {
