@@ -22,3 +22,4 @@ mod status;
 mod status_file;
 mod sweep;
 mod told;
+mod udp_port;

@@ -1,86 +1,175 @@
-//! Who else has the LANs' UDP port.
+//! Whether VXLAN can have the LANs' UDP port, and who else has it.
+//!
+//! The kernel shares one socket among the VXLAN devices of a port, a family and the same options, so that neither a
+//! socket nor a device on the port says that a LAN cannot have it. It is tried, with a device as a LAN's, in a
+//! network namespace that dies with it.
 
-use std::fs;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use netplumb::LinkKind;
+use net_types::{UdpPort, Vni};
+use netplumb::{Link, LinkChange, LinkKind, Netlink, Netns, Result, Vxlan};
+use nix::errno::Errno;
 
 use super::finding::Finding;
-use super::scene::Scene;
+use super::scene::{Scene, USUAL_PORT};
+use crate::udp_port::programs;
 
-/// VXLAN devices of others, and programs, on the port.
+/// The index of `lo`.
+const LO: u32 = 1;
+
+/// How many network identifiers are tried, where one that no known LAN has is taken all the same.
+const TRIES: u64 = 8;
+
+/// A socket that LANs need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Wanted {
+    port: UdpPort,
+    v6: bool,
+    /// The underlay, which may be in a VRF; `lo` where it is not known or not there.
+    underlay: u32,
+    /// Whether a LAN needs it, or one of this kind would.
+    declared: bool,
+}
+
+/// What is in the way on every port of a LAN.
 pub(super) fn check(scene: &Scene<'_>) -> Vec<Finding> {
+    let wanted = wanted(scene);
     let mut findings = Vec::new();
-    for port in scene.ports() {
+    for port in wanted.iter().map(|wanted| wanted.port).collect::<BTreeSet<_>>() {
         let check = format!("UDP port {port}");
-        let before = findings.len();
-        for link in &scene.links {
-            let LinkKind::Vxlan(vxlan) = &link.kind else { continue };
-            if vxlan.port != port {
-                continue;
-            }
-            if vxlan.collect_metadata {
-                let found = format!(
-                    "VXLAN device {} takes packets of every VNI on it (collect metadata, as Open vSwitch and Cilium use it)",
-                    link.name
-                );
-                let advice = "no other VXLAN device can share that port (EADDRINUSE): give the LANs another one \
-                              (vxlanPort), the same on every node";
-                findings.push(Finding::failure(check.clone(), found, advice));
-                continue;
-            }
-            let same = scene.lans.iter().find(|lan| lan.port.get() == port && lan.vni.get() == vxlan.vni);
-            if let Some(lan) = same {
-                let found = format!(
-                    "VXLAN device {} has VNI {} on it, which LAN {} wants",
-                    link.name, vxlan.vni, lan.key
-                );
-                findings.push(Finding::failure(check.clone(), found, "give the LAN another VNI or port"));
-            }
+        let mut found = others(scene, port, &check);
+        // Two reasons for one refusal would be one too many.
+        if found.is_empty() {
+            found.extend(
+                wanted.iter().filter(|wanted| wanted.port == port).filter_map(|w| w.refused(scene, &check)),
+            );
         }
-        for table in ["/proc/thread-self/net/udp", "/proc/thread-self/net/udp6"] {
-            let Ok(text) = fs::read_to_string(table) else { continue };
-            if has_program(&text, port) {
-                let found = format!("a program listens on it ({table})");
-                let advice =
-                    format!("end it (ss -ulnp sport = :{port} names it), or give the LANs another port");
-                findings.push(Finding::failure(check.clone(), found, advice));
-                break;
-            }
+        found.dedup();
+        if found.is_empty() {
+            found.push(Finding::fine(check, "VXLAN can have it, tried"));
         }
-        if findings.len() == before {
-            findings.push(Finding::fine(check, "nothing is in the way of VXLAN on it"));
+        findings.extend(found);
+    }
+    findings
+}
+
+/// What LANs need here: by the LANs that have an underlay on this node, or, where there is none, what most would.
+fn wanted(scene: &Scene<'_>) -> BTreeSet<Wanted> {
+    let mut wanted = BTreeSet::new();
+    for underlay in scene.underlays() {
+        let index = underlay.link.map_or(LO, |link| link.index);
+        wanted.extend(underlay.lans.iter().map(|lan| Wanted {
+            port: lan.port,
+            v6: lan.group.get().is_ipv6(),
+            underlay: index,
+            declared: true,
+        }));
+    }
+    if let (true, Ok(port)) = (wanted.is_empty(), UdpPort::try_from(u64::from(USUAL_PORT))) {
+        wanted.extend([true, false].map(|v6| Wanted { port, v6, underlay: LO, declared: false }));
+    }
+    wanted
+}
+
+/// Devices of others that a LAN cannot live with, whether they are up or not.
+fn others(scene: &Scene<'_>, port: UdpPort, check: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for link in &scene.links {
+        let LinkKind::Vxlan(vxlan) = &link.kind else { continue };
+        if vxlan.port != port.get() {
+            continue;
+        }
+        if vxlan.collect_metadata {
+            let found = format!(
+                "VXLAN device {} takes packets of every VNI on it (collect metadata, as Open vSwitch and Cilium use it)",
+                link.name
+            );
+            let advice = "no other VXLAN device can share that port (EADDRINUSE): give the LANs another one \
+                          (vxlanPort), the same on every node";
+            findings.push(Finding::failure(check, found, advice));
+            continue;
+        }
+        let same = scene.lans.iter().find(|lan| lan.port == port && lan.vni.get() == vxlan.vni);
+        if let Some(lan) = same {
+            let found =
+                format!("VXLAN device {} has VNI {} on it, which LAN {} wants", link.name, vxlan.vni, lan.key);
+            findings.push(Finding::failure(check, found, "give the LAN another VNI or port"));
         }
     }
     findings
 }
 
-/// Whether a program has a socket on that port, by the text of `/proc/net/udp`. The kernel's own sockets, those of
-/// VXLAN devices, have no inode.
-fn has_program(table: &str, port: u16) -> bool {
-    table.lines().skip(1).any(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let of_port = words
-            .get(1)
-            .and_then(|local| local.rsplit_once(':'))
-            .is_some_and(|(_, number)| u16::from_str_radix(number, 16) == Ok(port));
-        of_port && words.get(9).is_some_and(|inode| *inode != "0")
-    })
-}
+impl Wanted {
+    /// Why VXLAN cannot have the socket; `None` where it can.
+    fn refused(&self, scene: &Scene<'_>, check: &str) -> Option<Finding> {
+        let error = self.attempt(scene).err()?;
+        let family = if self.v6 { "IPv6" } else { "IPv4" };
+        if error.errno() != Some(Errno::EADDRINUSE) {
+            // Of the kernel and of IPv6 other checks speak.
+            return Some(Finding::not_looked_at(check, format!("over {family}: {error}")));
+        }
+        let found = format!("VXLAN over {family} cannot have it (EADDRINUSE): {}", self.holder(&scene.links));
+        let advice = "or give the LANs another port (vxlanPort), the same on every node";
+        let advice = match self.programs().is_empty() {
+            false => format!("end it, {advice}"),
+            true => format!(
+                "ss -ulnp sport = :{} and ip -d link show type vxlan, in every network namespace, name it; {advice}",
+                self.port
+            ),
+        };
+        Some(match self.declared || self.v6 {
+            true => Finding::failure(check, found, advice),
+            false => {
+                Finding::warning(check, found, format!("{advice}; only LANs with an IPv4 group need it"))
+            }
+        })
+    }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+    fn programs(&self) -> Vec<crate::udp_port::Program> {
+        programs(self.port.get(), self.v6)
+    }
 
-    const TABLE: &str = "\
-   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
-  123: 00000000:12B5 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 0 2 0000000000000000 0
-  124: 0100007F:0035 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 4711 2 0000000000000000 0
-";
+    fn holder(&self, links: &[Link]) -> String {
+        let programs: Vec<String> = self.programs().iter().map(ToString::to_string).collect();
+        if !programs.is_empty() {
+            return format!("{} has it", programs.join(", "));
+        }
+        let device = links.iter().find(
+            |link| matches!(&link.kind, LinkKind::Vxlan(vxlan) if vxlan.port == self.port.get() && link.up),
+        );
+        match device {
+            Some(device) => format!("VXLAN device {} has it, with other options than a LAN's", device.name),
+            None => "a program that is not seen from here has it, or a tunnel device with other options than \
+                     a LAN's (collect metadata, GBP, GPE)"
+                .to_owned(),
+        }
+    }
 
-    #[test]
-    fn a_programs_socket_has_an_inode() {
-        assert!(!has_program(TABLE, 4789), "the kernel's own");
-        assert!(has_program(TABLE, 53));
-        assert!(!has_program(TABLE, 54));
+    /// Makes a device like a LAN's and sets it up, which is when the kernel opens the socket. It knows no other node,
+    /// joins no group, and lives for some milliseconds.
+    fn attempt(&self, scene: &Scene<'_>) -> Result<()> {
+        let netns = Netns::new()?;
+        let inside = Netlink::open(&netns)?;
+        let remote =
+            if self.v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let known: BTreeSet<u32> = scene.lans.iter().map(|lan| lan.vni.get()).collect();
+        let free = (0..=u64::from(Vni::MAX.get())).rev().filter_map(|vni| Vni::try_from(vni).ok());
+        let mut made = Ok(None);
+        for vni in free.filter(|vni| !known.contains(&vni.get())).take(TRIES as usize) {
+            let name = "trial".parse().unwrap_or_else(|_| unreachable!("a short word"));
+            let mut vxlan = Vxlan::new(name, vni, self.underlay, remote);
+            vxlan.port = self.port;
+            vxlan.netns = Some(netns.clone());
+            made = scene.netlink.create_vxlan(&vxlan).map(Some);
+            if !made.as_ref().is_err_and(netplumb::Error::is_exists) {
+                break;
+            }
+        }
+        let Some(index) = made? else { return Ok(()) };
+        let up = inside.set_link(index, &LinkChange { up: Some(true), ..LinkChange::default() });
+        // Namespaces die some time after their last user; the socket would live as long.
+        inside.delete_link(index)?;
+        up
     }
 }
