@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use k8slan_tests::LanFile;
 use k8slan_tests::apiserver::ApiServer;
+use k8slan_tests::{LanFile, Worker};
 use serde_json::{Value, json};
 use testnet::{Node, Outcome, Stop, Switch, bin_dir, eventually, finish, needs, program};
 
@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         an_underlay_that_is_too_small,
         reverse_path_filters,
         somebody_else_on_the_port,
+        a_node_at_work,
         a_firewall_of_nftables,
         a_firewall_of_iptables,
         bridge_netfilter_with_a_firewall,
@@ -134,7 +135,7 @@ fn a_good_node_has_no_failures() -> Outcome {
         ("IPv6: eth1", "fe80::"),
         ("multicast: eth1", "cannot be seen from here"),
         ("MTU: k8slan-system/lan1 on eth1", "1426"),
-        ("UDP port 4789", "nothing is in the way"),
+        ("UDP port 4789", "tried"),
         ("CNI plugin macvtap", "k8slan's"),
         ("CNI plugin ipam-pool", "k8slan's"),
         ("CNI plugin vlan-bridge", "k8slan's"),
@@ -319,9 +320,42 @@ fn somebody_else_on_the_port() -> Outcome {
     Run::on(&good.node, &LANS)?.says(port, "failure", &["ovs", "EADDRINUSE", "vxlanPort"])?;
     good.node.ip("link del ovs")?;
     let socket = good.node.run(|| std::net::UdpSocket::bind("[::]:4789"))?;
-    Run::on(&good.node, &LANS)?.says(port, "failure", &["a program listens"])?;
+    let own = format!("(process {})", std::process::id());
+    Run::on(&good.node, &LANS)?.says(port, "failure", &["EADDRINUSE", &own, "end it", "vxlanPort"])?;
     drop(socket);
-    Run::on(&good.node, &LANS)?.says(port, "fine", &[])
+    Run::on(&good.node, &LANS)?.says(port, "fine", &[])?;
+    // A socket of the kernel's is no program: a device that is up has one, and LANs share it.
+    good.node.ip("link add flannel type vxlan id 1 dstport 4789 dev eth1 group ff02::15")?;
+    good.node.ip("link set flannel up")?;
+    Run::on(&good.node, &LANS)?.says(port, "fine", &["tried"])?;
+    // With other options than a LAN's it cannot be shared, and no program has it.
+    good.node.ip("link set flannel down")?;
+    good.node.ip("link del flannel")?;
+    good.node.ip("link add gbp type vxlan id 1 dstport 4789 dev eth1 group ff02::15 gbp")?;
+    good.node.ip("link set gbp up")?;
+    Run::on(&good.node, &LANS)?.says(
+        port,
+        "failure",
+        &["EADDRINUSE", "VXLAN device gbp", "other options"],
+    )?;
+    good.node.ip("link del gbp")?;
+    Ok(())
+}
+
+/// With its LAN built and up.
+fn a_node_at_work() -> Outcome {
+    let switch = Switch::new()?;
+    let worker = Worker::new("worker1", &switch, 1500)?;
+    let lan = LanFile::new("lan1", 222, &["p"]);
+    worker.put(&lan)?;
+    worker.ready("p")?;
+    let lans = ["--single-host", "--lan-dir", Worker::LANS];
+    let run = Run::on(&worker, &lans)?;
+    run.says("UDP port 4789", "fine", &["tried"])?;
+    // The trial leaves the LAN's own device alone.
+    let vxlan = worker.netns(&lan.netns())?.ip("-br link show type vxlan up")?;
+    assert!(vxlan.starts_with("vx2"), "{vxlan:?}");
+    Run::on(&worker, &lans)?.says("UDP port 4789", "fine", &["tried"])
 }
 
 fn nft(node: &Node, text: &str) -> Outcome {

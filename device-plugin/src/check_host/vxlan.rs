@@ -92,8 +92,10 @@ fn others(scene: &Scene<'_>, port: UdpPort, check: &str) -> Vec<Finding> {
         }
         let same = scene.lans.iter().find(|lan| lan.port == port && lan.vni.get() == vxlan.vni);
         if let Some(lan) = same {
-            let found =
-                format!("VXLAN device {} has VNI {} on it, which LAN {} wants", link.name, vxlan.vni, lan.key);
+            let found = format!(
+                "VXLAN device {} has VNI {} on it, which LAN {} wants",
+                link.name, vxlan.vni, lan.key
+            );
             findings.push(Finding::failure(check, found, "give the LAN another VNI or port"));
         }
     }
@@ -140,9 +142,11 @@ impl Wanted {
         );
         match device {
             Some(device) => format!("VXLAN device {} has it, with other options than a LAN's", device.name),
-            None => "a program that is not seen from here has it, or a tunnel device with other options than \
+            None => {
+                "a program that is not seen from here has it, or a tunnel device with other options than \
                      a LAN's (collect metadata, GBP, GPE)"
-                .to_owned(),
+                    .to_owned()
+            }
         }
     }
 
