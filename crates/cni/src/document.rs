@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::{Dns, Error};
@@ -62,7 +62,7 @@ pub struct ValidAttachment {
 }
 
 /// The protocol's fields of the document on standard input. Like in the reference plugins, `null` is
-/// as good as absent.
+/// as good as absent, but for the list of valid attachments.
 #[derive(Deserialize)]
 pub(crate) struct Document<'a> {
     #[serde(rename = "cniVersion")]
@@ -78,8 +78,14 @@ pub(crate) struct Document<'a> {
     pub(crate) args: Option<Args>,
     #[serde(rename = "prevResult", borrow)]
     pub(crate) prev_result: Option<&'a RawValue>,
-    #[serde(rename = "cni.dev/valid-attachments")]
+    #[serde(rename = "cni.dev/valid-attachments", default, deserialize_with = "attachments")]
     pub(crate) valid_attachments: Option<Vec<ValidAttachment>>,
+}
+
+/// The one field where `null` is not as good as absent: libcni writes an empty list so, and without the key the runtime says
+/// nothing about what is valid.
+fn attachments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<ValidAttachment>>, D::Error> {
+    Option::deserialize(deserializer).map(|list| Some(list.unwrap_or_default()))
 }
 
 #[derive(Deserialize)]

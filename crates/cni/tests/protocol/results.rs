@@ -125,7 +125,8 @@ fn version_echoes_and_looks_at_nothing_else() {
 fn gc_tells_no_list_from_an_empty_one() {
     for (list, expected) in [
         ("", "valid: None"),
-        (r#","cni.dev/valid-attachments":null"#, "valid: None"),
+        // libcni's empty list.
+        (r#","cni.dev/valid-attachments":null"#, "valid: Some([])"),
         (r#","cni.dev/valid-attachments":[]"#, "valid: Some([])"),
         (
             r#","cni.dev/valid-attachments":[{"containerID":"c","ifname":"net1","more":1}]"#,
