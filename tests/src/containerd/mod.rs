@@ -1,6 +1,6 @@
 //! Debian's containerd on a simulated node: its CRI service, with CNI by its own configuration.
 
-mod image;
+pub mod image;
 mod pods;
 
 use std::fmt::Write;
@@ -127,7 +127,10 @@ impl<'n> Containerd<'n> {
     }
 
     fn import(&self) -> Result<(), Stop> {
-        let archive = image::archive(IMAGE, std::path::Path::new(BUSYBOX))?;
+        let archive = image::archive(
+            image::Image { names: &[IMAGE], entrypoint: &[BUSYBOX, "sleep", "100000"], applets: &[] },
+            std::path::Path::new(BUSYBOX),
+        )?;
         self.node.write("/run/image.tar", archive)?;
         self.node.exec(&[
             "ctr",
