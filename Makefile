@@ -19,10 +19,10 @@ ARCH := $(shell dpkg --print-architecture)
 ARM64 := aarch64-unknown-linux-gnu
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: help build arm64 image push demo test bench lint clean
+.PHONY: help build arm64 image push demo test test-kubernetes bench lint clean
 
 help: ## this list
-	@sed -n 's/^\([a-z0-9]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 14
+	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
 build: ## the static release binaries, in dist/
 	@tests/packages.sh build
@@ -62,10 +62,13 @@ demo: ## three simulated nodes, two LANs, pods that ping each other [KEEP=1: and
 	@cargo build --locked $(BINARIES:%=--bin %) --bin demo
 	@K8SLAN_BIN="$(TARGET_DIR)/debug" "$(TARGET_DIR)/debug/demo"
 
-test: build ## every test; ends with one line of counts
+test: build ## every test on simulated nodes; ends with one line of counts
 	@tests/packages.sh test
-	@status=0; cargo test --locked --workspace --no-fail-fast 2>&1 | tee "$(TARGET_DIR)/test.log" || status=$$?; \
-	    awk -v status=$$status -f tests/summary.awk "$(TARGET_DIR)/test.log"; exit $$status
+	@tests/run.sh "$(TARGET_DIR)/test.log" --workspace --exclude k8slan-kubernetes-tests
+
+test-kubernetes: image ## the image on a real Kubernetes, which is built once from its Go modules; ends with one line of counts
+	@tests/packages.sh kubernetes
+	@tests/run.sh "$(TARGET_DIR)/test-kubernetes.log" -p k8slan-kubernetes-tests
 
 bench: build ## our plugins beside Debian's, in one run
 	@tests/packages.sh bench

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh build|image|push|demo|bench|test: installs the Debian packages that this step needs and the machine lacks.
+# packages.sh build|image|push|demo|bench|test|kubernetes: installs the Debian packages that this step needs and the machine lacks.
 # It removes no package: where apt would have to, it says so and stops. What would be started as a service on this
 # machine, or would take the place of a package of another origin (containerd of Docker's containerd.io), is unpacked
 # into target/ instead, and so is what only a virtual machine runs.
@@ -12,6 +12,7 @@ push=(skopeo)
 demo=(iproute2)
 bench=(iproute2 user-mode-linux kmod containernetworking-plugins)
 test=(iproute2 user-mode-linux kmod nftables iptables dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins buildah skopeo openssl)
+kubernetes=(iproute2 qemu-system-x86 busybox-static cpio containernetworking-plugins openssl libseccomp2)
 # What the unpacked programs are linked with.
 test+=(libglib2.0-0 libmnl0 libnftnl11 libnl-3-200 libnl-genl-3-200 libseccomp2 libsnmp40)
 
@@ -22,7 +23,8 @@ push) wanted=("${push[@]}") ;;
 demo) wanted=("${demo[@]}") ;;
 bench) wanted=("${bench[@]}") ;;
 test) wanted=("${test[@]}") ;;
-*) echo "usage: $0 build|image|push|demo|bench|test" >&2; exit 2 ;;
+kubernetes) wanted=("${kubernetes[@]}") ;;
+*) echo "usage: $0 build|image|push|demo|bench|test|kubernetes" >&2; exit 2 ;;
 esac
 
 as_root() {
@@ -54,7 +56,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
         exit 1
     fi
 fi
-[ "$1" = test ] || exit 0
+[[ $1 =~ ^(test|kubernetes)$ ]] || exit 0
 
 # unpack FOLDER FILE PACKAGE…: the packages' files into target/FOLDER, unless FILE is there already.
 unpack() {
@@ -77,15 +79,26 @@ if [ ! -e target/vm/kernel/boot ]; then
     meta="linux-image-cloud-$(dpkg --print-architecture)"
     unpack vm/kernel boot "$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')"
 fi
-unpack frr usr/lib/frr/zebra frr libyang2 libjson-c5 libc-ares2
-unpack keepalived usr/sbin/keepalived keepalived
 unpack containerd usr/bin/containerd containerd runc
-unpack registry usr/bin/docker-registry docker-registry
 
-# Kubernetes' own server of custom resources is a Go program that keeps its objects in etcd. Where there is no Go, its
-# tests are skipped by name.
+# Kubernetes and its own server of custom resources are Go programs that keep their objects in etcd. Where there is no
+# Go, their tests are skipped by name.
 if command -v go >/dev/null; then
     unpack etcd usr/bin/etcd etcd-server
+fi
+
+if [ "$1" = kubernetes ]; then
+    if command -v go >/dev/null; then
+        tests/kubernetes/kube/build.sh target/kube/kube || echo "Kubernetes cannot be built: its tests are skipped, or fail where CI is set"
+    fi
+    exit 0
+fi
+
+unpack frr usr/lib/frr/zebra frr libyang2 libjson-c5 libc-ares2
+unpack keepalived usr/sbin/keepalived keepalived
+unpack registry usr/bin/docker-registry docker-registry
+
+if command -v go >/dev/null; then
     bin=$(go env GOBIN)
     bin=${bin:-$(go env GOPATH)/bin}
     server=k8s.io/apiextensions-apiserver@v0.34.2

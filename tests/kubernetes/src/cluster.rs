@@ -1,0 +1,285 @@
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use kube::config::KubeConfigOptions;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use testnet::{Netns, Stop, Switch, eventually, finish_reading, workspace};
+use tokio::runtime::Runtime;
+
+use crate::control::Control;
+use crate::{PATIENCE, Programs, Worker, failed};
+
+/// A running cluster with Multus. Dropping it ends it.
+pub struct Cluster {
+    control: Control,
+    /// The nodes, `worker1` first.
+    pub workers: Vec<Worker>,
+    runtime: Runtime,
+    client: kube::Client,
+}
+
+impl Cluster {
+    /// A new cluster of so many workers, all Ready. `multus` is the program that stands in the nodes' CNI folder under
+    /// that name.
+    ///
+    /// # Errors
+    /// What does not start, with the end of its log.
+    pub fn start(workers: u8, multus: &Path) -> Result<Self, Stop> {
+        let programs = Programs::find()?;
+        let (own, lans) = (Switch::new()?, Switch::new()?);
+        let control = Control::start(&programs, &own)?;
+        control.certificates.user("multus", "multus", None, &[])?;
+        let certificates = Mutex::new(&control.certificates);
+        let workers = std::thread::scope(|scope| {
+            let start = |number| {
+                let (programs, certificates, switches) = (&programs, &certificates, (&own, &lans));
+                scope.spawn(move || Worker::start(number, programs, certificates, switches, multus))
+            };
+            let starting: Vec<_> = (1..=workers).map(start).collect();
+            let started: Result<Vec<Worker>, Stop> = starting
+                .into_iter()
+                .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+                .collect();
+            started
+        })?;
+        // A socket is of the namespace of the thread that opens it, so there is no other.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let config = serde_json::from_value(control.certificates.kubeconfig("admin")?)?;
+        let client = control.node.run(|| {
+            runtime.block_on(async {
+                let config =
+                    kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
+                Ok::<_, Stop>(kube::Client::try_from(config?)?)
+            })
+        })?;
+        let cluster = Self { control, workers, runtime, client };
+        cluster.apply(&std::fs::read_to_string(workspace().join("tests/kubernetes/multus.yaml"))?)?;
+        cluster.nodes_are_ready()?;
+        Ok(cluster)
+    }
+
+    /// Waits until all nodes are Ready.
+    ///
+    /// # Errors
+    /// With the node that is not.
+    pub fn nodes_are_ready(&self) -> Result<(), Stop> {
+        for worker in &self.workers {
+            let path = format!("/api/v1/nodes/{}", worker.name());
+            self.until(&path, |node| condition(node, "Ready") == Some("True"))?;
+        }
+        Ok(())
+    }
+
+    /// Runs kubectl with these arguments, split at white space, in the folder of the project.
+    ///
+    /// # Errors
+    /// Its words.
+    pub fn kubectl(&self, arguments: &str) -> Result<String, Stop> {
+        self.kubectl_reading(&arguments.split_whitespace().collect::<Vec<_>>(), "")
+    }
+
+    /// The same with arguments that have white space in them.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn kubectl_with(&self, arguments: &[&str]) -> Result<String, Stop> {
+        self.kubectl_reading(arguments, "")
+    }
+
+    fn kubectl_reading(&self, arguments: &[&str], input: &str) -> Result<String, Stop> {
+        let (code, said) = self.kubectl_says(arguments, input)?;
+        if code == Some(0) {
+            Ok(said)
+        } else {
+            Err(failed(format!("kubectl {}: {said}", arguments.join(" "))))
+        }
+    }
+
+    /// What kubectl says on stdout and stderr, and the code that it ends with.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn kubectl_says(&self, arguments: &[&str], input: &str) -> Result<(Option<i32>, String), Stop> {
+        let ours = self.control.kubectl();
+        // The folder is entered after the namespaces.
+        let mut command = self.control.node.command("env");
+        command
+            .arg(format!("--chdir={}", workspace().display()))
+            .args(&ours)
+            .args(arguments)
+            .env("HOME", "/run");
+        let output = finish_reading(&mut command, input.as_bytes())?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// `kubectl apply -f -`.
+    ///
+    /// # Errors
+    /// Its words.
+    pub fn apply(&self, manifests: &str) -> Result<String, Stop> {
+        self.kubectl_reading(&["apply", "-f", "-"], manifests)
+    }
+
+    /// What the API server answers to a GET of this path; `None` if there is no such thing.
+    ///
+    /// # Errors
+    /// Any other answer, as text.
+    pub fn get(&self, path: &str) -> Result<Option<Value>, String> {
+        let request =
+            tonic::codegen::http::Request::get(path).body(Vec::new()).map_err(|error| error.to_string())?;
+        let answer = self.control.node.run(|| self.runtime.block_on(self.client.request::<Value>(request)));
+        match answer {
+            Ok(object) => Ok(Some(object)),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(format!("{path}: {error}")),
+        }
+    }
+
+    /// The objects in the answer to a GET of this path.
+    ///
+    /// # Errors
+    /// As [`Cluster::get`].
+    pub fn list(&self, path: &str) -> Result<Vec<Value>, String> {
+        let list = self.get(path)?.ok_or_else(|| format!("there is no {path}"))?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+
+    /// Waits until an object is as wanted.
+    ///
+    /// # Errors
+    /// The object as it is at the end.
+    pub fn until(&self, path: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, Stop> {
+        Ok(self.eventually(|| match self.get(path)? {
+            Some(object) if wanted(&object) => Ok(object),
+            Some(object) => Err(format!("{path} is {object:#}")),
+            None => Err(format!("there is no {path}")),
+        })?)
+    }
+
+    /// Waits until there is no such object.
+    ///
+    /// # Errors
+    /// The object as it is at the end.
+    pub fn until_gone(&self, path: &str) -> Result<(), Stop> {
+        Ok(self.eventually(|| match self.get(path)? {
+            None => Ok(()),
+            Some(object) => Err(format!("{path} is still there: {object:#}")),
+        })?)
+    }
+
+    /// Asks again until the answer is good.
+    ///
+    /// # Errors
+    /// The last answer.
+    pub fn eventually<T>(&self, mut probe: impl FnMut() -> Result<T, String>) -> Result<T, testnet::Error> {
+        eventually(PATIENCE, || {
+            let answer = probe();
+            if answer.is_err() {
+                // Real servers need their processor themselves.
+                std::thread::sleep(std::time::Duration::from_millis(100));
+            }
+            answer
+        })
+    }
+
+    /// The node of this name.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn worker(&self, name: &str) -> Result<&Worker, Stop> {
+        self.workers
+            .iter()
+            .find(|worker| worker.name() == name)
+            .ok_or_else(|| failed(format!("no node {name}")))
+    }
+
+    /// Ends the API server and etcd with a signal; [`Cluster::start_server`] brings them back with all they knew.
+    ///
+    /// # Errors
+    /// If they do not end.
+    pub fn stop_server(&self, signal: Signal) -> Result<(), Stop> {
+        self.control.stop_server(signal)
+    }
+
+    /// Starts what [`Cluster::stop_server`] ended.
+    ///
+    /// # Errors
+    /// If they do not answer.
+    pub fn start_server(&self) -> Result<(), Stop> {
+        self.control.start_server()
+    }
+
+    /// The lines of the API server's audit log: all requests of k8slan's accounts.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn audit(&self) -> Result<Vec<Value>, Stop> {
+        let text = self.control.node.read(crate::control::AUDIT)?;
+        // The last line may be half written.
+        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// The network namespace of a running pod.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn netns(&self, pod: &Value) -> Result<Netns<'_>, Stop> {
+        let worker = self.worker(pod["spec"]["nodeName"].as_str().unwrap_or_default())?;
+        let process = self.process(pod)?;
+        Ok(worker.netns(&format!("/proc/{process}/ns/net"))?)
+    }
+
+    /// The process of a pod's first container.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn process(&self, pod: &Value) -> Result<u32, Stop> {
+        let worker = self.worker(pod["spec"]["nodeName"].as_str().unwrap_or_default())?;
+        let id = pod["status"]["containerStatuses"][0]["containerID"].as_str().unwrap_or_default();
+        let id = id.trim_start_matches("containerd://");
+        let tasks = worker.ctr(&["tasks", "ls"])?;
+        let line = tasks.lines().find(|line| line.starts_with(id) && !id.is_empty());
+        let process =
+            line.and_then(|line| line.split_whitespace().nth(1)).and_then(|process| process.parse().ok());
+        process.ok_or_else(|| failed(format!("no task of {id} in {tasks}")))
+    }
+
+    /// Writes what is known of the cluster into a folder below `target/kubernetes`, for somebody who looks for the reason
+    /// of a failure.
+    pub fn save_logs(&self, test: &str) -> PathBuf {
+        let folder = workspace().join("target/kubernetes").join(test);
+        let _ = std::fs::remove_dir_all(&folder);
+        let _ = std::fs::create_dir_all(&folder);
+        let logs = self.control.logs().into_iter().map(|(name, log)| (name.to_owned(), log));
+        let logs = logs.chain(self.workers.iter().flat_map(Worker::logs));
+        for (name, log) in logs {
+            let _ = std::fs::write(folder.join(format!("{name}.log")), log);
+        }
+        let kinds = "pods,nodes,daemonsets,events,lans.lan.k8slan.io,lannodes.lan.k8slan.io,net-attach-def";
+        let objects = self.kubectl_says(&["get", kinds, "-A", "-o", "yaml"], "");
+        let _ =
+            std::fs::write(folder.join("objects.yaml"), objects.map(|(_, text)| text).unwrap_or_default());
+        let daemon = [
+            "-n",
+            "k8slan-system",
+            "logs",
+            "-l",
+            "app.kubernetes.io/name=k8slan",
+            "--all-containers",
+            "--prefix",
+            "--tail=-1",
+        ];
+        let daemon = self.kubectl_says(&daemon, "");
+        let _ = std::fs::write(folder.join("k8slan.log"), daemon.map(|(_, text)| text).unwrap_or_default());
+        folder
+    }
+}
+
+/// The status of a condition of an object.
+#[must_use]
+pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a str> {
+    let conditions = object["status"]["conditions"].as_array()?;
+    conditions.iter().find(|condition| condition["type"] == kind)?["status"].as_str()
+}

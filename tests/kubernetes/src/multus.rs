@@ -1,0 +1,129 @@
+//! Multus, played: what version 4.2 does between a container runtime and the plugins, as its source has it
+//! (`pkg/multus`, `pkg/types`, `pkg/k8sclient`), without what pods do not notice (informers, events, gateways).
+//!
+//! - *Thin*: a plugin that the runtime runs. It puts the runtime's `CNI_ARGS`, which it inherits, **behind** its own, so
+//!   that all keys come twice.
+//! - *Thick*: a daemon calls the plugins, which has no `CNI_ARGS` of its own: the keys come once. Here the same process
+//!   plays it; what a daemon's mount namespace changes is not played.
+
+mod api;
+mod arguments;
+mod call;
+mod delegate;
+mod device;
+
+use std::io::Read;
+use std::process::ExitCode;
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use api::Api;
+use call::Call;
+use delegate::Delegate;
+
+/// The configuration in the nodes' CNI folder.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Configuration {
+    cni_version: String,
+    kubeconfig: String,
+    cluster_network: String,
+    /// Not Multus' own: which of the two is played.
+    #[serde(default)]
+    thick: bool,
+}
+
+/// The `main` of the plugin.
+#[must_use]
+pub fn main() -> ExitCode {
+    match run() {
+        Ok(answer) => {
+            print!("{answer}");
+            ExitCode::SUCCESS
+        }
+        Err(said) => {
+            print!("{}", json!({ "cniVersion": "1.0.0", "code": 999, "msg": said }));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<String, String> {
+    let verb = std::env::var("CNI_COMMAND").unwrap_or_default();
+    if verb == "VERSION" {
+        let versions = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
+        return Ok(json!({ "cniVersion": "1.1.0", "supportedVersions": versions }).to_string());
+    }
+    let mut input = Vec::new();
+    std::io::stdin().read_to_end(&mut input).map_err(|error| format!("stdin: {error}"))?;
+    let configuration: Configuration =
+        serde_json::from_slice(&input).map_err(|error| format!("error loading netconf: {error}"))?;
+    let call = Call::from_environment(configuration.thick)?;
+    match &*verb {
+        "ADD" => add(&configuration, &call),
+        "DEL" => del(&configuration, &call).map(|()| String::new()),
+        "CHECK" => delegate::saved(&call.container)?
+            .iter()
+            .try_for_each(|delegate| delegate.check(&call))
+            .map(|()| String::new()),
+        other => Err(format!("{other} is not played")),
+    }
+}
+
+fn add(configuration: &Configuration, call: &Call) -> Result<String, String> {
+    let api = Api::new(&configuration.kubeconfig)?;
+    let Some(pod) = api.pod(call)? else {
+        // The pod is gone again: an empty result.
+        let interfaces = json!([{ "name": call.ifname, "sandbox": call.netns }]);
+        let ips = json!([{ "address": "0.0.0.0/32", "gateway": "0.0.0.0" }]);
+        return Ok(json!({ "cniVersion": configuration.cni_version, "interfaces": interfaces, "ips": ips })
+            .to_string());
+    };
+    let mut delegates = vec![Delegate::cluster(&configuration.cluster_network, &call.ifname)?];
+    delegates.extend(
+        delegate::of_pod(&api, &pod)
+            .map_err(|error| format!("error loading k8s delegates k8s args: {error}"))?,
+    );
+    delegate::save(&call.container, &delegates)?;
+    let (mut answer, mut statuses) = (Value::Null, Vec::new());
+    for number in 0..delegates.len() {
+        let delegate = &delegates[number];
+        match delegate.add(call) {
+            Ok(result) => {
+                statuses.push(delegate.status(&result));
+                if number == 0 {
+                    answer = result;
+                }
+            }
+            Err(error) => {
+                // As there: what the DELs say is not told.
+                delegates[..=number].iter().rev().for_each(|delegate| drop(delegate.del(call)));
+                let name = delegate.network();
+                let (namespace, pod, uid) = (&call.pod_namespace, &call.pod_name, &call.pod_uid);
+                return Err(format!(
+                    "[{namespace}/{pod}/{uid}:{name}]: error adding container to network {name:?}: {error}"
+                ));
+            }
+        }
+    }
+    api.set_network_status(call, &statuses)?;
+    Ok(answer.to_string())
+}
+
+fn del(configuration: &Configuration, call: &Call) -> Result<(), String> {
+    let delegates = match delegate::saved(&call.container) {
+        Ok(delegates) => delegates,
+        Err(_) => {
+            let api = Api::new(&configuration.kubeconfig)?;
+            // Nothing can be known, and an error would keep the sandbox for ever.
+            let Ok(Some(pod)) = api.pod(call) else { return Ok(()) };
+            let mut delegates = vec![Delegate::cluster(&configuration.cluster_network, &call.ifname)?];
+            delegates.extend(delegate::of_pod(&api, &pod).unwrap_or_default());
+            delegates
+        }
+    };
+    let said: Vec<String> = delegates.iter().rev().filter_map(|delegate| delegate.del(call).err()).collect();
+    delegate::forget(&call.container);
+    if said.is_empty() { Ok(()) } else { Err(said.join(" / ")) }
+}

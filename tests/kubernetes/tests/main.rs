@@ -1,0 +1,36 @@
+//! k8slan's image and manifests on a real Kubernetes, in the order in which the trials stand here.
+//!
+//! One cluster is for all: those that only add pods and LANs of their own run beside one another, those that end something
+//! have it for themselves.
+#![expect(clippy::unwrap_used, reason = "a test binary")]
+
+mod install;
+mod lans;
+mod pods;
+mod readme;
+mod restarts;
+mod shared;
+mod site;
+mod uninstall;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let mut trials = install::trials();
+    trials.extend(readme::trials());
+    trials.extend(pods::trials());
+    trials.extend(lans::trials());
+    trials.extend(restarts::trials());
+    trials.extend(uninstall::trials());
+    testnet::main(trials)
+}
+
+/// Makes a check of a trial: what is not so is its failure.
+macro_rules! check {
+    ($condition:expr, $($text:tt)+) => {
+        if !$condition {
+            return Err(testnet::Stop::Failed(format!($($text)+)));
+        }
+    };
+}
+pub(crate) use check;

@@ -1,0 +1,102 @@
+//! What the README and the k8slan document show, word by word.
+
+use std::net::Ipv4Addr;
+
+use k8slan_kubernetes_tests::{Cluster, condition, failed};
+use testnet::{Outcome, Stop, Trial, workspace};
+
+use crate::check;
+use crate::shared::beside;
+use crate::site::{pings, ready, spoke_is, start};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        beside("the_first_lan_of_the_readme", the_first_lan_of_the_readme),
+        beside("the_documents_second_lan_and_its_pool", the_documents_second_lan_and_its_pool),
+    ]
+}
+
+/// The lines of kubectl in a section of the README.
+fn commands(section: &str) -> Result<Vec<String>, Stop> {
+    let readme = std::fs::read_to_string(workspace().join("README.md"))?;
+    let after = readme.split_once(&format!("\n### {section}\n")).ok_or_else(|| failed(section))?.1;
+    let own = after.split("\n## ").next().unwrap_or_default().split("\n### ").next().unwrap_or_default();
+    let lines = own.lines().filter_map(|line| line.strip_prefix("kubectl "));
+    // Comments stand far to the right.
+    Ok(lines.map(|line| line.split("  #").next().unwrap_or_default().trim().to_owned()).collect())
+}
+
+fn the_first_lan_of_the_readme(cluster: &Cluster) -> Outcome {
+    let commands = commands("The first LAN")?;
+    check!(commands.len() == 4, "{commands:?}");
+    let (mut listed, mut address) = (String::new(), String::new());
+    for command in &commands {
+        // Whoever types this has waited for the line before.
+        if command.starts_with("get lans") {
+            let path = "/apis/lan.k8slan.io/v1beta1/namespaces/k8slan-system/lans/lan-test";
+            cluster.until(path, |lan| {
+                condition(lan, "Ready") == Some("True") && lan["status"]["nodes"] == "3/3"
+            })?;
+            spoke_is(cluster, "pod2", "1")?;
+        }
+        if command.starts_with("exec nginx") || command.starts_with("exec deploy") {
+            ready(cluster, "nginx")?;
+        }
+        let said = cluster.kubectl(command)?;
+        if command.starts_with("get lans") {
+            listed = said;
+        } else if command.starts_with("exec") {
+            address = said;
+        }
+    }
+    let row = listed.lines().find(|line| line.contains("lan-test")).unwrap_or_default();
+    let columns: Vec<&str> = row.split_whitespace().collect();
+    check!(columns.starts_with(&["k8slan-system", "lan-test", "True", "True", "3/3"]), "{listed}");
+    let pod = ready(cluster, "nginx")?;
+    let told =
+        pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"].as_str().unwrap_or_default();
+    let told: serde_json::Value = serde_json::from_str(told)?;
+    check!(told[1]["interface"] == "net1" && told[1]["mac"] == address.trim(), "{told:#} and {address}");
+    let link = cluster.netns(&pod)?.link("net1")?.ok_or_else(|| failed("no net1"))?;
+    check!(link["linkinfo"]["info_kind"] == "macvtap" && link["mtu"] == 1426, "{link:#}");
+    Ok(())
+}
+
+/// `nad-examples/k8slan/`: `lab.yaml`, the pool on each node, a pod with an address on each of two nodes.
+fn the_documents_second_lan_and_its_pool(cluster: &Cluster) -> Outcome {
+    let folder = workspace().join("nad-examples/k8slan");
+    let pool = std::fs::read(folder.join("pools/lab.yaml"))?;
+    for worker in &cluster.workers {
+        worker.write("/var/lib/k8slan/pools.d/lab.yaml", &pool)?;
+    }
+    cluster.kubectl("apply -f nad-examples/k8slan/lab.yaml")?;
+    spoke_is(cluster, "lab1", "1")?;
+    spoke_is(cluster, "lab4", "1")?;
+    cluster.kubectl("apply -f nad-examples/k8slan/pod-lab.yaml")?;
+    let shell = ready(cluster, "shell")?;
+    let elsewhere = cluster.workers.iter().map(|worker| worker.name());
+    let elsewhere =
+        elsewhere.into_iter().find(|name| shell["spec"]["nodeName"] != **name).unwrap_or_default();
+    let other = k8slan_kubernetes_tests::PodOf::on("lab1", "lab1").at(elsewhere);
+    let other = start(cluster, &other)?;
+    let address = |pod: &serde_json::Value| -> Result<Ipv4Addr, Stop> {
+        let links = cluster.netns(pod)?.ip_json("-4 addr show dev net1")?;
+        let text = links[0]["addr_info"][0]["local"].as_str().unwrap_or_default().to_owned();
+        text.parse().map_err(|_| failed(format!("no address: {links:?}")))
+    };
+    let part = |pod: &serde_json::Value, address: Ipv4Addr| match pod["spec"]["nodeName"].as_str() {
+        Some("worker1") => (1..=63).contains(&address.octets()[3]),
+        Some("worker2") => (64..=127).contains(&address.octets()[3]),
+        _ => (128..=254).contains(&address.octets()[3]),
+    };
+    for pod in [&shell, &other] {
+        let address = address(pod)?;
+        check!(part(pod, address), "{address} is not of the part of {}", pod["spec"]["nodeName"]);
+    }
+    pings(cluster, &shell, "net1", address(&other)?)?;
+    pings(cluster, &other, "net1", address(&shell)?)?;
+    // By the words that a person would use, and through the API server.
+    let said = cluster.kubectl(&format!("exec shell -- ping -c 2 -W 2 {}", address(&other)?))?;
+    check!(said.contains("2 packets transmitted, 2 packets received"), "{said}");
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! The cluster of all trials.
+
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use k8slan_kubernetes_tests::{Cluster, failed};
+use testnet::{Outcome, Stop, Trial};
+
+/// How many nodes it has: a LAN's pods on two, and a third that has none of them.
+const WORKERS: u8 = 3;
+
+enum State {
+    Down,
+    Up(Box<Cluster>),
+    /// Why it does not start. It is not tried again and again.
+    Broken(String),
+}
+
+static SHARED: RwLock<State> = RwLock::new(State::Down);
+
+/// A trial that leaves alone what is not its own.
+pub(crate) fn beside(name: &'static str, body: fn(&Cluster) -> Outcome) -> Trial {
+    testnet::test(name, move || {
+        loop {
+            let shared = SHARED.read().unwrap_or_else(PoisonError::into_inner);
+            match &*shared {
+                State::Up(cluster) => return told(cluster, name, body(cluster)),
+                State::Broken(why) => return Err(failed(why)),
+                State::Down => {}
+            }
+            drop(shared);
+            bring_up(&mut SHARED.write().unwrap_or_else(PoisonError::into_inner))?;
+        }
+    })
+}
+
+/// A trial that has the cluster for itself. If it fails, the next one gets a new cluster.
+pub(crate) fn alone(name: &'static str, body: fn(&mut Cluster) -> Outcome) -> Trial {
+    testnet::test(name, move || {
+        let mut shared = SHARED.write().unwrap_or_else(PoisonError::into_inner);
+        bring_up(&mut shared)?;
+        let State::Up(cluster) = &mut *shared else { return Err(failed("no cluster")) };
+        let outcome = body(cluster);
+        let outcome = told(cluster, name, outcome);
+        if outcome.is_err() {
+            *shared = State::Down;
+        }
+        outcome
+    })
+}
+
+fn bring_up(state: &mut State) -> Outcome {
+    match state {
+        State::Up(_) => Ok(()),
+        State::Broken(why) => Err(failed(why)),
+        State::Down => match with_k8slan() {
+            Ok(cluster) => {
+                *state = State::Up(Box::new(cluster));
+                Ok(())
+            }
+            Err(Stop::Failed(why)) => {
+                *state = State::Broken(format!("the cluster does not start: {why}"));
+                Err(Stop::Failed(why))
+            }
+            Err(skipped) => Err(skipped),
+        },
+    }
+}
+
+/// As `install/README.md` says it for machines without a registry: the image is imported on each node.
+fn with_k8slan() -> Result<Cluster, Stop> {
+    let cluster = Cluster::start(WORKERS, &multus())?;
+    let installed = (|| {
+        cluster.kubectl("apply -f install/k8slan.yaml")?;
+        cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=120s")
+    })();
+    told(&cluster, "start", installed.map(drop))?;
+    Ok(cluster)
+}
+
+/// `MULTUS` names the real plugin; without it, it is played.
+fn multus() -> PathBuf {
+    std::env::var_os("MULTUS")
+        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_played-multus")), PathBuf::from)
+}
+
+/// Keeps what is known of a failure.
+fn told(cluster: &Cluster, name: &str, outcome: Outcome) -> Outcome {
+    match outcome {
+        Err(Stop::Failed(why)) => {
+            let folder = cluster.save_logs(name);
+            Err(failed(format!("{why}\nthe cluster's logs are in {}", folder.display())))
+        }
+        other => other,
+    }
+}
