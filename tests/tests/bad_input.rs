@@ -72,6 +72,18 @@ fn cases() -> Vec<Case> {
             ifname: "..".into(),
             ..call
         }),
+        case("interface_name_is_a_pattern", 4, &["CNI_IFNAME", "net%d", "pattern"], |call| CniCall {
+            ifname: "net%d".into(),
+            ..call
+        }),
+        case("interface_name_stands_for_all", 4, &["CNI_IFNAME", "all"], |call| CniCall {
+            ifname: "all".into(),
+            ..call
+        }),
+        case("interface_name_with_a_byte_of_white_space", 4, &["CNI_IFNAME", "à"], |call| CniCall {
+            ifname: "voilà".into(),
+            ..call
+        }),
         case("container_id_with_a_slash", 4, &["CNI_CONTAINERID"], |call| CniCall {
             container: "a/b".into(),
             ..call
@@ -95,6 +107,8 @@ fn cases() -> Vec<Case> {
         case("spoke_is_a_path", 11, &["../spokes/a"], |call| call.with("deviceID", json!("../spokes/a"))),
         case("spoke_name_too_long", 7, &["a-name-of-16-byt"], |call| by_name(call, "a-name-of-16-byt")),
         case("spoke_name_with_a_slash", 7, &["a/b"], |call| by_name(call, "a/b")),
+        case("spoke_is_a_pattern", 11, &["a%d"], |call| call.with("deviceID", json!("a%d"))),
+        case("spoke_is_a_pattern_by_name", 7, &["a%d"], |call| by_name(call, "a%d")),
         case("spoke_unknown_by_name", 11, &["nowhere"], |call| by_name(call, "nowhere")),
         case("attach_differs_from_the_spoke", 7, &["veth", "macvtap"], |call| {
             call.with("attach", json!("veth"))
@@ -108,6 +122,7 @@ fn cases() -> Vec<Case> {
         case("mtu_above_the_masters", 7, &["1501", "1500", "Invalid argument"], |call| {
             on_master(call, "eth1").with("mtu", json!(1501))
         }),
+        case("master_is_a_pattern", 7, &["eth%d", "pattern"], |call| on_master(call, "eth%d")),
         case("master_unknown", 7, &["eth9"], |call| on_master(call, "eth9")),
         case("veth_on_a_master", 7, &["veth"], |call| on_master(call, "eth1").with("attach", json!("veth"))),
         case("mac_multicast", 7, &["01:00:5e:00:00:01"], |call| mac(call, "01:00:5e:00:00:01")),

@@ -517,6 +517,34 @@ struct Mistake {
 
 const MISTAKES: &[Mistake] = &[
     Mistake {
+        name: "a_bridge_of_a_pattern",
+        links: &[],
+        fields: || json!({"bridge": "br%d", "vlan": 10}),
+        code: 148,
+        says: "link name \"br%d\" contains '%'",
+    },
+    Mistake {
+        name: "a_bridge_by_its_other_name",
+        links: &["link add br0 type bridge vlan_filtering 1", "link property add dev br0 altname trunk0"],
+        fields: || json!({"bridge": "trunk0", "vlan": 10}),
+        code: 122,
+        says: "trunk0 is another name of the link br0: write br0",
+    },
+    Mistake {
+        name: "an_uplink_by_its_other_name",
+        links: &["link property add dev eth1 altname enp1s0"],
+        fields: || json!({"vlan": 10, "uplinks": [{"name": "enp1s0", "follow": true}]}),
+        code: 122,
+        says: "enp1s0 is another name of the link eth1: write eth1",
+    },
+    Mistake {
+        name: "an_uplink_of_a_pattern",
+        links: &[],
+        fields: || json!({"vlan": 10, "uplinks": [{"name": "eth%d", "follow": true}]}),
+        code: 142,
+        says: "link name \"eth%d\" contains '%'",
+    },
+    Mistake {
         name: "vlan_0",
         links: &[],
         fields: || json!({"vlan": 0}),

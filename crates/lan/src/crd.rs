@@ -95,15 +95,28 @@ pub(crate) fn own_link(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
+/// A link that the node has.
+fn link() -> Schema {
+    json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 15,
+        "pattern": LINK,
+        "x-kubernetes-validations": [
+            rule("!(self in ['all', 'default', '.', '..'])", "no link can have this name: give that of a link of the node"),
+        ],
+    })
+}
+
 pub(crate) fn node_link(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "minLength": 1, "maxLength": 15, "pattern": LINK })
+    link()
 }
 
 pub(crate) fn node_links(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
         "maxProperties": MAX_NODES,
-        "additionalProperties": { "type": "string", "minLength": 1, "maxLength": 15, "pattern": LINK },
+        "additionalProperties": link(),
     })
 }
 

@@ -165,14 +165,16 @@ impl Check {
 
     /// A link that the daemon makes.
     fn own_link(&mut self, field: &str, name: &str) -> Option<IfName> {
-        let link = self.link(field, name)?;
         let why = reserved(name).or_else(|| {
             TapIndex::is_port_name(name).then_some("is what the bridge ports of spokes are called")
         });
-        self.keep(match why {
-            Some(why) => Err(Mistake::ReservedName { field: field.to_owned(), name: name.to_owned(), why }),
-            None => Ok(link),
-        })
+        match why {
+            Some(why) => {
+                let (field, name) = (field.to_owned(), name.to_owned());
+                self.keep(Err(Mistake::ReservedName { field, name, why }))
+            }
+            None => self.link(field, name),
+        }
     }
 
     fn underlays(&mut self, spec: &LanSpec) -> BTreeMap<String, IfName> {
@@ -313,6 +315,13 @@ mod tests {
         only(|s| s.ns = "../etc".into(), "ns: \"../etc\" is no name of a network namespace");
         only(|s| s.bridge = "br:2".into(), "bridge: link name \"br:2\" contains ':'");
         only(|s| s.bridge = "br%d".into(), "bridge: \"br%d\" has a '%'");
+        only(
+            |s| s.default_vxlan_dev = Some("eth%d".into()),
+            "defaultVxlanDev: link name \"eth%d\" contains '%'",
+        );
+        only(|s| s.default_vxlan_dev = Some("all".into()), "defaultVxlanDev: no link can be named \"all\"");
+        let underlay = |s: &mut LanSpec| s.vxlan_dev_map.insert("worker1".into(), "eth%d".into());
+        only(|s| drop(underlay(s)), "vxlanDevMap.worker1: link name \"eth%d\" contains '%'");
         only(|s| s.vxlan = "lo".into(), "vxlan: \"lo\" is the namespace's own loopback");
         only(|s| s.vxlan = "+4a3b2c1d".into(), "bridge ports of spokes");
         only(|s| s.vxlan = "br2".into(), "vxlan: \"br2\" is already the name of the LAN's bridge");

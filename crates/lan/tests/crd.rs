@@ -102,7 +102,7 @@ fn cel(new: &Value, old: Option<&Value>) -> Vec<String> {
 
 #[test]
 fn cel_refuses_what_validation_refuses() {
-    let edits: [(&str, Edit); 9] = [
+    let edits: [(&str, Edit); 11] = [
         ("different names", |s| s.vxlan = "br2".into()),
         ("a name of its own", |s| s.spokes.push("br2".into())),
         ("a name of its own", |s| s.spokes.push("vx2".into())),
@@ -114,6 +114,10 @@ fn cel_refuses_what_validation_refuses() {
             s.spoke_overrides.insert("pod9".into(), SpokeOverride::default());
         }),
         ("something else", |s| s.bridge = "all".into()),
+        ("no link can have", |s| s.default_vxlan_dev = Some("default".into())),
+        ("no link can have", |s| {
+            s.vxlan_dev_map.insert("worker1".into(), "..".into());
+        }),
         ("something else", |s| s.spokes.push("lo".into())),
         ("bridge ports", |s| s.vxlan = "+4a3b2c1d".into()),
         ("KubeVirt", |s| s.spokes.push("tap0".into())),

@@ -1,10 +1,12 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// The name of a network link: 1 to 15 bytes, not `.` or `..`, without `/`, `:` and white space.
+/// The name of a network link: 1 to 15 bytes, not `.`, `..`, `all` or `default`, without `/`, `:`, `%` and white space.
 ///
-/// The rule is the kernel's own (`dev_valid_name` in `net/core/dev.c`), with one addition: the name
-/// must be UTF-8. It is therefore also safe as one component of a path below `/proc/sys/net`.
+/// These are the names that a link can have: what `dev_valid_name` takes (`net/core/dev.c`), less what
+/// `dev_alloc_name` reads as a pattern (`net%d` makes `net0`, the next time `net1`) and what
+/// `sysctl_dev_name_is_allowed` refuses; and the name must be UTF-8. It is therefore also safe as one
+/// component of a path below `/proc/sys/net`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IfName(Box<str>);
 
@@ -23,6 +25,14 @@ pub enum IfNameError {
     /// A `/`, a `:`, white space or a control character.
     #[error("link name {0:?} contains {1:?}: no '/', ':', white space or control characters")]
     Character(String, char),
+    /// A `%`: the kernel would make up another name.
+    #[error(
+        "link name {0:?} contains '%': the kernel takes that for a pattern and numbers its links by it, write the name itself"
+    )]
+    Pattern(String),
+    /// `all` or `default`.
+    #[error("no link can be named {0:?}: in /proc/sys/net that stands for all links, or for those to come")]
+    Reserved(String),
 }
 
 impl IfName {
@@ -49,12 +59,21 @@ impl FromStr for IfName {
         if text == "." || text == ".." {
             return Err(IfNameError::Dots(text.to_owned()));
         }
-        let bad = |c: &char| matches!(c, '/' | ':') || c.is_whitespace() || c.is_control();
-        match text.chars().find(bad) {
+        if text == "all" || text == "default" {
+            return Err(IfNameError::Reserved(text.to_owned()));
+        }
+        match text.chars().find(|c| is_refused(*c)) {
+            Some('%') => Err(IfNameError::Pattern(text.to_owned())),
             Some(c) => Err(IfNameError::Character(text.to_owned(), c)),
             None => Ok(Self(text.into())),
         }
     }
+}
+
+/// The kernel looks at bytes, and takes 0xa0 for white space (it reads Latin 1): `à` is two bytes, of which that is one.
+fn is_refused(c: char) -> bool {
+    let latin1_space = |c: char| c.encode_utf8(&mut [0; 4]).as_bytes().contains(&0xa0);
+    matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control() || latin1_space(c)
 }
 
 impl fmt::Display for IfName {
@@ -83,15 +102,38 @@ mod tests {
 
     #[test]
     fn what_the_kernel_takes_is_a_name() {
-        for good in ["eth0", "eth0.10", "br.a", "a", "...", "+4a3b2c1d", "fifteen-bytes-x"] {
+        for good in
+            ["eth0", "eth0.10", "br.a", "a", "...", "+4a3b2c1d", "fifteen-bytes-x", "é", "a*b", "all0"]
+        {
             assert_eq!(good.parse::<IfName>().map(|n| n.to_string()), Ok(good.to_owned()));
         }
     }
 
     #[test]
     fn what_the_kernel_refuses_is_none() {
-        for bad in ["", ".", "..", "br:a", "a/b", "a b", "a\tb", "a\u{a0}b", "sixteen-bytes-xx", "a\0"] {
+        for bad in [
+            "",
+            ".",
+            "..",
+            "br:a",
+            "a/b",
+            "a b",
+            "a\tb",
+            "a\u{a0}b",
+            "sixteen-bytes-xx",
+            "a\0",
+            "à",
+            "all",
+            "default",
+        ] {
             assert!(bad.parse::<IfName>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_kernel_takes_for_a_pattern_is_none() {
+        for bad in ["net%d", "%d", "br%d.10", "%", "100%", "%%", "net%s", "a%d%d"] {
+            assert_eq!(bad.parse::<IfName>(), Err(IfNameError::Pattern(bad.to_owned())));
         }
     }
 

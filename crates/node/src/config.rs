@@ -185,5 +185,9 @@ mod tests {
         let error = NodeConfig::parse("polcy: {}\n").unwrap_err();
         assert!(error.contains("polcy"), "{error}");
         assert!(NodeConfig::parse("runDir: run\n").unwrap_err().contains("absolute"));
+        for name in ["masters: [eth%d]", "usedLinks: [all]", "bridges: {'br%d': ''}"] {
+            let error = NodeConfig::parse(&format!("policy:\n  blue:\n    {name}\n")).unwrap_err();
+            assert!(error.contains("link"), "{name}: {error}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use net_types::VlanSet;
+use net_types::{IfName, VlanSet};
 use serde::Deserialize;
 
 /// Which shared things of the node the attachments of a pod namespace may use.
@@ -17,16 +17,23 @@ pub struct Policy(BTreeMap<String, Allowed>);
 struct Allowed {
     /// Links of the node that a macvtap may be put on, or that may be uplinks of a bridge.
     #[serde(default)]
-    masters: Vec<String>,
+    masters: Vec<IfName>,
     /// Those of them that may be taken although the node uses them itself: what it has there, it loses.
     #[serde(default)]
-    used_links: Vec<String>,
+    used_links: Vec<IfName>,
     /// Named pools.
     #[serde(default)]
     pools: Vec<String>,
     /// The VLANs of each bridge; a bridge without any may be used only by ports that speak of no VLAN.
     #[serde(default)]
-    bridges: BTreeMap<String, VlanSet>,
+    bridges: BTreeMap<IfName, VlanSet>,
+}
+
+impl Allowed {
+    /// The VLANs of a bridge.
+    fn bridge(&self, name: &str) -> Option<&VlanSet> {
+        self.bridges.iter().find_map(|(bridge, vlans)| (bridge == name).then_some(vlans))
+    }
 }
 
 /// A shared thing of the node.
@@ -73,13 +80,13 @@ impl Policy {
     pub fn check(&self, namespace: Option<&str>, resource: Resource<'_>) -> Result<(), PolicyError> {
         let namespace = namespace.ok_or_else(|| PolicyError::NoNamespace(resource.to_string()))?;
         let listed = self.0.get(namespace).or_else(|| self.0.get("*")).is_some_and(|allowed| {
-            let listed = |list: &[String], name: &str| list.iter().any(|entry| entry == name);
+            let listed = |list: &[IfName], name: &str| list.iter().any(|entry| entry == name);
             match resource {
                 Resource::Master(name) => listed(&allowed.masters, name),
                 Resource::UsedLink(name) => listed(&allowed.used_links, name),
-                Resource::Pool(name) => listed(&allowed.pools, name),
+                Resource::Pool(name) => allowed.pools.iter().any(|entry| entry == name),
                 Resource::Bridge { name, vlans } => {
-                    allowed.bridges.get(name).is_some_and(|allowed| match vlans {
+                    allowed.bridge(name).is_some_and(|allowed| match vlans {
                         Some(vlans) => vlans.without(allowed).is_empty(),
                         // Every VLAN passes there, which a list of some does not allow.
                         None => allowed.is_empty() || *allowed == VlanSet::all(),

@@ -22,13 +22,24 @@ pub(crate) struct Bridge {
     pub(crate) info: BridgeInfo,
 }
 
+/// The link that is called so; the kernel answers to alternative names, too.
+pub(crate) fn by_own_name(host: &Netlink, name: &IfName) -> Result<Option<Link>, Error> {
+    let link = host.link_by_name(name)?;
+    match link {
+        Some(link) if name.as_str() != link.name => {
+            Err(Error::OtherName { given: name.clone(), name: link.name })
+        }
+        link => Ok(link),
+    }
+}
+
 impl Bridge {
     /// The bridge of that name; none if there is no such link.
     ///
     /// # Errors
-    /// A link of another kind has the name.
+    /// A link of another kind has the name, or has it as an alternative name alone.
     pub(crate) fn look(host: &Netlink, name: &IfName) -> Result<Option<Self>, Error> {
-        let Some(link) = host.link_by_name(name)? else { return Ok(None) };
+        let Some(link) = by_own_name(host, name)? else { return Ok(None) };
         match &link.kind {
             LinkKind::Bridge(info) => {
                 Ok(Some(Self { name: name.clone(), index: link.index, info: info.clone(), link }))

@@ -41,7 +41,9 @@ impl PluginError for Error {
             Self::Records(_) | Self::RecordText { .. } | Self::Underlays(_) => Code::plugin(104),
             Self::NotFiltering(_) => Code::plugin(120),
             Self::NotAdoptable { .. } => Code::plugin(121),
-            Self::NoBridge(_) | Self::NoUplink(_) | Self::NoPort(_) => Code::plugin(122),
+            Self::NoBridge(_) | Self::NoUplink(_) | Self::NoPort(_) | Self::OtherName { .. } => {
+                Code::plugin(122)
+            }
             Self::UplinkElsewhere { .. }
             | Self::UplinkOutside { .. }
             | Self::UplinkInUse { .. }

@@ -223,6 +223,14 @@ pub enum Error {
         /// Its MTU.
         wanted: u32,
     },
+    /// A link's alternative name: locks and records go by the name itself.
+    #[error("{given} is another name of the link {name}: write {name}")]
+    OtherName {
+        /// What stands in the configuration.
+        given: IfName,
+        /// The link's own name.
+        name: String,
+    },
     /// There is no link of the uplink's name.
     #[error("uplink {0} does not exist on this node")]
     NoUplink(IfName),

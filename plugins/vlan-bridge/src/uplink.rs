@@ -5,7 +5,7 @@ use net_types::{IfName, VlanSet};
 use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, Master, Netlink};
 use node::{LINK_GROUP, NodeConfig, Resource, Underlays};
 
-use crate::bridge::Bridge;
+use crate::bridge::{Bridge, by_own_name};
 use crate::config::Uplink;
 use crate::record::{PortRecord, RecordedUplink};
 use crate::vlans::Change;
@@ -31,7 +31,7 @@ fn find_one(
     name: &IfName,
     taking: &Taking<'_>,
 ) -> Result<Link, Error> {
-    let link = host.link_by_name(name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
+    let link = by_own_name(host, name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
     if link.group == LINK_GROUP {
         return Err(Error::UplinkOurs(name.clone()));
     }
