@@ -91,8 +91,8 @@ pub struct LanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::allowed_namespaces"))]
     pub allowed_namespaces: Option<Vec<String>>,
-    /// What happens when the LAN is deleted while pods are attached. WhenUnused: it goes when the last of them
-    /// is gone. Force: at once, and the pods are cut off.
+    /// What happens when the LAN is deleted while pods are attached. WhenUnused: it carries their traffic until
+    /// the last of them is gone. Force: it goes at once, and the pods are cut off; so does one whose file is removed.
     #[serde(default)]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::deletion_policy"))]
     pub deletion_policy: DeletionPolicy,
@@ -105,7 +105,7 @@ pub struct LanSpec {
 /// What happens when a LAN is deleted while pods are attached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DeletionPolicy {
-    /// It goes when the last of them is gone.
+    /// It carries their traffic until the last of them is gone.
     #[default]
     WhenUnused,
     /// It goes at once.

@@ -13,13 +13,14 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         beside("the_first_lan_of_the_readme", the_first_lan_of_the_readme),
         beside("the_documents_second_lan_and_its_pool", the_documents_second_lan_and_its_pool),
+        beside("a_node_is_looked_at_from_a_pod", a_node_is_looked_at_from_a_pod),
     ]
 }
 
-/// The lines of kubectl in a section of the README.
-fn commands(section: &str) -> Result<Vec<String>, Stop> {
-    let readme = std::fs::read_to_string(workspace().join("README.md"))?;
-    let after = readme.split_once(&format!("\n### {section}\n")).ok_or_else(|| failed(section))?.1;
+/// The lines of kubectl below a heading of a page.
+fn commands(page: &str, heading: &str) -> Result<Vec<String>, Stop> {
+    let text = std::fs::read_to_string(workspace().join(page))?;
+    let after = text.split_once(&format!("\n{heading}\n")).ok_or_else(|| failed(heading))?.1;
     let own = after.split("\n## ").next().unwrap_or_default().split("\n### ").next().unwrap_or_default();
     let lines = own.lines().filter_map(|line| line.strip_prefix("kubectl "));
     // Comments stand far to the right.
@@ -27,7 +28,7 @@ fn commands(section: &str) -> Result<Vec<String>, Stop> {
 }
 
 fn the_first_lan_of_the_readme(cluster: &Cluster) -> Outcome {
-    let commands = commands("The first LAN")?;
+    let commands = commands("README.md", "### The first LAN")?;
     check!(commands.len() == 4, "{commands:?}");
     let (mut listed, mut address) = (String::new(), String::new());
     for command in &commands {
@@ -98,5 +99,30 @@ fn the_documents_second_lan_and_its_pool(cluster: &Cluster) -> Outcome {
     // By the words that a person would use, and through the API server.
     let said = cluster.kubectl(&format!("exec shell -- ping -c 2 -W 2 {}", address(&other)?))?;
     check!(said.contains("2 packets transmitted, 2 packets received"), "{said}");
+    Ok(())
+}
+
+/// As somebody does who cannot log in to it: `kubectl debug` of `install/README.md`.
+fn a_node_is_looked_at_from_a_pod(cluster: &Cluster) -> Outcome {
+    let commands = commands("install/README.md", "## Looking at a node from a pod")?;
+    let [look, tidy_up] = commands.as_slice() else { return Err(failed(format!("{commands:?}"))) };
+    // Nobody types here: the pod is made, and its log read.
+    cluster.kubectl(&look.replacen(" -it ", " ", 1))?;
+    let pods =
+        "/api/v1/namespaces/kube-system/pods?labelSelector=app.kubernetes.io%2Fmanaged-by%3Dkubectl-debug";
+    let pod = cluster.eventually(|| match cluster.list(pods)?.as_slice() {
+        [pod] if matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed")) => Ok(pod.clone()),
+        other => Err(format!("{other:#?}")),
+    })?;
+    let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+    let said = cluster.kubectl(&format!("-n kube-system logs {name}"))?;
+    // The node's own link, folders and kubelet are what it sees.
+    for what in ["underlay: eth1", "CNI folder", "CNI configuration", "kubelet"] {
+        let fine = |line: &str| line.starts_with("fine") && line.contains(&format!(" {what} "));
+        check!(said.lines().any(fine), "not fine: {what}: {said}");
+    }
+    check!(!said.contains("FAILURE"), "{said}");
+    cluster.kubectl(tidy_up)?;
+    check!(cluster.list(pods).map_err(failed)?.is_empty(), "a pod stays");
     Ok(())
 }
