@@ -8,13 +8,51 @@ use std::fmt;
 use std::fs;
 use std::path::Path;
 
+use net_types::UdpPort;
+use netplumb::{Link, LinkKind};
+
+/// Who keeps VXLAN from having a port (EADDRINUSE).
+pub(crate) struct Holder {
+    /// Who it is: "nginx (process 7) has it".
+    pub(crate) who: String,
+    /// What to do.
+    pub(crate) advice: String,
+}
+
+/// Who has a port that the kernel did not give to VXLAN, by the node's links and by what is seen in `/proc`.
+pub(crate) fn holder(port: UdpPort, v6: bool, links: &[Link]) -> Holder {
+    let other = "give the LANs another port (vxlanPort), the same on every node";
+    let programs: Vec<String> = programs(port.get(), v6).iter().map(ToString::to_string).collect();
+    if !programs.is_empty() {
+        return Holder {
+            who: format!("{} has it", programs.join(", ")),
+            advice: format!("end it, or {other}"),
+        };
+    }
+    let device = links
+        .iter()
+        .find(|link| matches!(&link.kind, LinkKind::Vxlan(vxlan) if vxlan.port == port.get() && link.up));
+    let who = match device {
+        Some(device) => format!("VXLAN device {} has it, with other options than a LAN's", device.name),
+        None => {
+            let who = "a program that is not seen from here has it, or a tunnel device with other options than a \
+                       LAN's (collect metadata, GBP, GPE)";
+            who.to_owned()
+        }
+    };
+    let look = format!(
+        "ss -ulnp sport = :{port} and ip -d link show type vxlan, in every network namespace, name it; or {other}"
+    );
+    Holder { who, advice: look }
+}
+
 /// A program that has a socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Program {
+struct Program {
     /// Its process.
-    pub(crate) pid: u32,
+    pid: u32,
     /// Its name, as `ps` shows it.
-    pub(crate) name: String,
+    name: String,
 }
 
 impl fmt::Display for Program {
@@ -27,7 +65,7 @@ impl fmt::Display for Program {
 /// the port from IPv4 as well, so both families are looked through for IPv4.
 ///
 /// Only programs that this process sees in `/proc` are found: in a container that is not all of the node's.
-pub(crate) fn programs(port: u16, v6: bool) -> Vec<Program> {
+fn programs(port: u16, v6: bool) -> Vec<Program> {
     let tables: &[&str] = if v6 { &["udp6"] } else { &["udp", "udp6"] };
     let mut inodes = BTreeSet::new();
     for table in tables {

@@ -157,16 +157,18 @@ fn drift_is_repaired_within_a_second() -> Outcome {
     assert_eq!((metric(&one, builds)?, metric(&one, repairs)?), (1.0, 0.0), "an attachment is neither");
     let inside = one.netns(&lan.netns())?;
     let port = inside.link_names()?.into_iter().find(|name| name.starts_with('+')).unwrap();
-    for damage in [
-        "link set br2 down",
-        "link set vx2 down",
-        "link set vx2 nomaster",
-        "link del vx2",
-        "link set br2 type bridge mcast_snooping 1",
-        "link set vx2 mtu 1300",
-        &format!("link set {port} nomaster"),
-        &format!("link set {port} down"),
-        "link set dev a down",
+    let (port_out, port_down) = (format!("link set {port} nomaster"), format!("link set {port} down"));
+    let (port_was_out, port_was_down) = (format!("{port} was no port of br2"), format!("{port} was down"));
+    for (damage, said) in [
+        ("link set br2 down", "br2 was down"),
+        ("link set vx2 down", "vx2 was down"),
+        ("link set vx2 nomaster", "vx2 was no port of br2"),
+        ("link del vx2", "vx2 was gone"),
+        ("link set br2 type bridge mcast_snooping 1", "br2 had multicast snooping on"),
+        ("link set vx2 mtu 1300", "vx2 had another MTU than 1426"),
+        (&port_out, &port_was_out),
+        (&port_down, &port_was_down),
+        ("link set dev a down", "a was down"),
     ] {
         let (before, repaired) = (shape(&inside)?, metric(&one, repairs)?);
         inside.ip(damage)?;
@@ -180,6 +182,8 @@ fn drift_is_repaired_within_a_second() -> Outcome {
             Ok(now) if now > repaired => Ok(()),
             other => Err(format!("after `{damage}` {repairs} is {other:?}")),
         })?;
+        let is_said = one.log().lines().any(|line| line.contains("repaired: ") && line.contains(said));
+        assert!(is_said, "after `{damage}`, {said:?} is not in {}", one.log());
     }
     // Another VNI on a device of the right name.
     inside.ip("link del vx2")?;

@@ -21,6 +21,8 @@ fn main() -> ExitCode {
         the_policy_gives_uplinks,
         a_lan_says_who_took_its_underlay_and_what_it_lost,
         an_ipv4_lan_says_that_its_address_is_gone,
+        a_lan_that_cannot_be_built_says_what_is_in_the_way,
+        a_group_that_the_kernel_forgot_is_joined_again,
         a_link_taken_in_the_very_moment_goes_back,
     ])
 }
@@ -357,6 +359,104 @@ fn an_ipv4_lan_says_that_its_address_is_gone() -> Outcome {
     says(&worker, "NoAddress", "eth1 has no IPv4 address", "without")?;
     worker.ip("addr add 192.0.2.1/24 dev eth1")?;
     says(&worker, "Built", "built", "again")
+}
+
+fn v6(worker: &Worker, on: bool) -> Outcome {
+    let path = "/proc/sys/net/ipv6/conf/eth1/disable_ipv6";
+    Ok(worker.run(|| std::fs::write(path, if on { "0" } else { "1" }))?)
+}
+
+/// What the kernel says of it is a number, or five words.
+fn a_lan_that_cannot_be_built_says_what_is_in_the_way() -> Outcome {
+    let switch = Switch::new()?;
+    let worker = Worker::new("worker1", &switch, 1500)?;
+    let lan = LanFile::new("lan1", 7, &["a"]);
+    v6(&worker, false)?;
+    worker.put(&lan)?;
+    says(&worker, "BuildFailed", "switch IPv6 on there (net.ipv6.conf.eth1.disable_ipv6", "IPv6 is off")?;
+    let (_, message) = ready(&worker);
+    ensure(message.contains("IPv6 support disabled by administrator"), message.clone())?;
+    ensure(!message.contains("root"), message)?;
+    v6(&worker, true)?;
+    says(&worker, "Built", "built", "IPv6 is on")?;
+    worker.remove(&lan)?;
+    worker.status(|status| !status.contains("lan1"))?;
+
+    let socket = worker.run(|| std::net::UdpSocket::bind("[::]:4789"))?;
+    worker.put(&lan)?;
+    says(&worker, "BuildFailed", "UDP port 4789 is taken: ", "a program has the port")?;
+    let (_, message) = ready(&worker);
+    let own = format!("(process {}) has it; end it, or give the LANs another port", std::process::id());
+    ensure(message.contains(&own), message)?;
+    drop(socket);
+    eventually(Duration::from_secs(40), || match ready(&worker).0 == "Built" {
+        true => Ok(()),
+        false => Err("the port is free, and the LAN is not built".to_owned()),
+    })?;
+    worker.remove(&lan)?;
+    worker.status(|status| !status.contains("lan1"))?;
+    worker.ip("link add ovs type vxlan dstport 4789 external")?;
+    worker.ip("link set ovs up")?;
+    worker.put(&lan)?;
+    says(&worker, "BuildFailed", "VXLAN device ovs has it", "Open vSwitch has the port")?;
+    worker.put(&lan.with("vxlanPort: 4790"))?;
+    says(&worker, "Built", "built", "on another port")
+}
+
+/// With an MTU below 1280 a link loses IPv6, and every group that it was in.
+fn a_group_that_the_kernel_forgot_is_joined_again() -> Outcome {
+    let switch = Switch::new()?;
+    let (one, two) = (Worker::new("worker1", &switch, 1500)?, Worker::new("worker2", &switch, 1500)?);
+    // Two LANs share the group, which the kernel leaves and joins with the last and the first.
+    let lans = [LanFile::new("lan1", 7, &["a", "b"]), LanFile::new("lan2", 8, &["c", "d"])];
+    for worker in [&one, &two] {
+        lans.iter().try_for_each(|lan| worker.put(lan))?;
+        worker.ready("a")?;
+        worker.ready("c")?;
+    }
+    let pairs = [
+        (joined(&one, "a", "10.0.0.1/24")?, joined(&two, "b", "10.0.0.2/24")?),
+        (joined(&one, "c", "10.0.0.1/24")?, joined(&two, "d", "10.0.0.2/24")?),
+    ];
+    let heal = |when: &str| {
+        for (here, there) in &pairs {
+            for (from, to) in [(here, [10, 0, 0, 2]), (there, [10, 0, 0, 1])] {
+                // Not what was learned before: the neighbour's request goes to the group.
+                from.ip("neigh flush all")?;
+                eventually(Duration::from_secs(10), || {
+                    let ping = Ping::new(to).run(from).map_err(|error| error.to_string())?;
+                    ping.perfect().map_err(|why| format!("{when}: {why}"))
+                })?;
+            }
+        }
+        Ok::<(), Stop>(())
+    };
+    heal("at first")?;
+    one.ip("link set eth1 mtu 1000")?;
+    says(&one, "NoLinkLocal", "an MTU of 1280 at least", "mtu 1000")?;
+    one.ip("link set eth1 mtu 1500")?;
+    says(&one, "Built", "built", "mtu 1500")?;
+    heal("after the MTU was 1000")?;
+    ensure(one.log().contains("repaired: underlay eth1 had left group"), one.log())?;
+    // Also while no daemon looks.
+    one.stop_daemon()?;
+    one.ip("link set eth1 mtu 1000")?;
+    one.ip("link set eth1 mtu 1500")?;
+    one.start_daemon()?;
+    says(&one, "Built", "built", "a new daemon")?;
+    heal("after a new daemon came")?;
+    // A device of somebody else's that is in the group keeps the kernel from joining again: the LAN says so.
+    one.ip("link add other type vxlan id 99 dstport 4789 dev eth1 group ff02::14")?;
+    one.ip("link set other up")?;
+    one.ip("link set eth1 mtu 1000")?;
+    says(&one, "NoLinkLocal", "an MTU of 1280 at least", "mtu 1000")?;
+    one.ip("link set eth1 mtu 1500")?;
+    says(&one, "NotJoined", "eth1 is not in group ff02::14", "with another device in the group")?;
+    one.ip("link del other")?;
+    one.stop_daemon()?;
+    one.start_daemon()?;
+    says(&one, "Built", "built", "the other device is gone")?;
+    heal("after the other device was gone")
 }
 
 /// The daemon and the plugin at once: whichever comes first, the link is the LAN's in the end, or the LAN says who has it.

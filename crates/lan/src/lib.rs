@@ -10,6 +10,7 @@
 pub mod crd;
 mod desired;
 mod diff;
+mod drift;
 mod key;
 mod lan;
 mod limits;
@@ -33,6 +34,7 @@ mod validate;
 
 pub use desired::{Desired, GROUP_FWD_MASK, SETTINGS, Setting};
 pub use diff::diff;
+pub use drift::drift;
 pub use key::{LanKey, LanKeyError};
 pub use lan::{Lan, NoRoom, Spoke};
 pub use names::{Group, GroupError, NetnsName, NetnsNameError};

@@ -124,7 +124,10 @@ impl From<&Path> for DisplayPath {
 /// The kernel's own words and the number's name; what to do where the number tells.
 fn words(errno: Errno, kernel: Option<&str>) -> String {
     let advice = match errno {
-        Errno::EPERM | Errno::EACCES => ": run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN",
+        // With words of its own the kernel refuses something else than the right: "IPv6 support disabled by administrator".
+        Errno::EPERM | Errno::EACCES if kernel.is_none() => {
+            ": run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN"
+        }
         Errno::EMFILE | Errno::ENFILE => ": raise the limit of open files",
         _ => "",
     };
@@ -220,5 +223,12 @@ mod tests {
     fn says_who_may() {
         let error = Error::system("delete link", 7, Errno::EPERM).to_string();
         assert!(error.contains("with index 7") && error.contains("CAP_NET_ADMIN"), "{error}");
+        let error = Error::Kernel {
+            operation: "create VXLAN",
+            object: Object::Index(7),
+            errno: Errno::EPERM,
+            kernel: Some("IPv6 support disabled by administrator".into()),
+        };
+        assert!(!error.to_string().contains("root"), "{error}");
     }
 }

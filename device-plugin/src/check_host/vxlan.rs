@@ -8,12 +8,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use net_types::{UdpPort, Vni};
-use netplumb::{Link, LinkChange, LinkKind, Netlink, Netns, Result, Vxlan};
+use netplumb::{LinkChange, LinkKind, Netlink, Netns, Result, Vxlan};
 use nix::errno::Errno;
 
 use super::finding::Finding;
 use super::scene::{Scene, USUAL_PORT};
-use crate::udp_port::programs;
+use crate::udp_port::{Holder, holder};
 
 /// The index of `lo`.
 const LO: u32 = 1;
@@ -111,43 +111,14 @@ impl Wanted {
             // Of the kernel and of IPv6 other checks speak.
             return Some(Finding::not_looked_at(check, format!("over {family}: {error}")));
         }
-        let found = format!("VXLAN over {family} cannot have it (EADDRINUSE): {}", self.holder(&scene.links));
-        let advice = "or give the LANs another port (vxlanPort), the same on every node";
-        let advice = match self.programs().is_empty() {
-            false => format!("end it, {advice}"),
-            true => format!(
-                "ss -ulnp sport = :{} and ip -d link show type vxlan, in every network namespace, name it; {advice}",
-                self.port
-            ),
-        };
+        let Holder { who, advice } = holder(self.port, self.v6, &scene.links);
+        let found = format!("VXLAN over {family} cannot have it (EADDRINUSE): {who}");
         Some(match self.declared || self.v6 {
             true => Finding::failure(check, found, advice),
             false => {
                 Finding::warning(check, found, format!("{advice}; only LANs with an IPv4 group need it"))
             }
         })
-    }
-
-    fn programs(&self) -> Vec<crate::udp_port::Program> {
-        programs(self.port.get(), self.v6)
-    }
-
-    fn holder(&self, links: &[Link]) -> String {
-        let programs: Vec<String> = self.programs().iter().map(ToString::to_string).collect();
-        if !programs.is_empty() {
-            return format!("{} has it", programs.join(", "));
-        }
-        let device = links.iter().find(
-            |link| matches!(&link.kind, LinkKind::Vxlan(vxlan) if vxlan.port == self.port.get() && link.up),
-        );
-        match device {
-            Some(device) => format!("VXLAN device {} has it, with other options than a LAN's", device.name),
-            None => {
-                "a program that is not seen from here has it, or a tunnel device with other options than \
-                     a LAN's (collect metadata, GBP, GPE)"
-                    .to_owned()
-            }
-        }
     }
 
     /// Makes a device like a LAN's and sets it up, which is when the kernel opens the socket. It knows no other node,

@@ -7,9 +7,11 @@
 mod apply;
 mod decision;
 mod declared;
+mod groups;
 mod namespaces;
 pub(crate) mod observe;
 mod pass;
+mod put_right;
 mod record_set;
 mod records;
 mod report;

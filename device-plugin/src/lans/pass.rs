@@ -1,22 +1,28 @@
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lan::{Desired, Lan, NetnsName, Plan, Step, diff};
+use lan::observed::LinkKind;
+use lan::{Desired, Lan, LanKey, NetnsName, Plan, Step, diff, drift};
 use net_types::SpokeName;
-use netplumb::{Netlink, Netns};
+use netplumb::{LinkChange, Netlink, Netns};
+use nix::errno::Errno;
 use node::{Paths, SafeDir, Underlays};
 
 use super::Declared;
 use super::apply::Apply;
 use super::decision::{Decisions, Goal, decide};
+use super::groups::Groups;
 use super::namespaces::Namespaces;
+use super::put_right::PutRight;
 use super::record_set::{self, InUse, RecordSet};
 use super::records::Records;
 use super::report::{LanState, Report};
 use super::taps::Taps;
 use super::underlay::{Seen, Takers, Underlay};
 use crate::status::NodeStatus;
+use crate::udp_port::{Holder, holder};
 
 /// What may have changed since the last pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -92,6 +98,9 @@ pub(crate) struct NodeLans {
     failures: BTreeMap<NetnsName, u32>,
     /// What was last made of each namespace, without anything left to do.
     made: BTreeMap<NetnsName, Desired>,
+    put_right: PutRight,
+    /// Groups that a link was made to join again, until it has.
+    joined_again: BTreeSet<(u32, Ipv6Addr)>,
 }
 
 /// What was done for a LAN.
@@ -104,10 +113,19 @@ enum Built {
     Not,
 }
 
+/// Of a LAN whose underlay was found outside the LAN's group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Hearing {
+    /// It is made to join again.
+    Again(Ipv6Addr),
+    /// That was of no use.
+    Deaf,
+}
+
 /// What was done in one namespace.
 struct Done {
-    /// Whether anything was done beside removing what pods left.
-    worked: bool,
+    /// What was done beside removing what pods left.
+    worked: Vec<Step>,
     /// What is still to be done after it.
     left: Plan,
     error: Option<String>,
@@ -128,6 +146,8 @@ impl NodeLans {
             waiting: BTreeSet::new(),
             failures: BTreeMap::new(),
             made: BTreeMap::new(),
+            put_right: PutRight::default(),
+            joined_again: BTreeSet::new(),
         })
     }
 
@@ -164,12 +184,13 @@ impl NodeLans {
         let (mut built, mut repaired) = (0, 0);
         // After it is written down: a program that took one meanwhile did so before it could read of it, and shows.
         let mut seen = Seen::new(self.takers.clone());
+        let hearing = self.join_again(&decisions, &mut seen)?;
         for lan in decisions.lans.values().flatten() {
             if let Some(error) = &unrecorded {
                 report.state(lan, LanState::not_ready("BuildFailed", error.clone()), None);
                 continue;
             }
-            match self.build(lan, &decisions, &mut seen, &mut report)? {
+            match self.build(lan, &decisions, (&mut seen, hearing.get(&lan.key)), &mut report)? {
                 Built::Anew => built += 1,
                 Built::Again => repaired += 1,
                 Built::Not => {}
@@ -243,13 +264,13 @@ impl NodeLans {
 
     /// Does what is to be done in a namespace, and looks at what came of it.
     fn carry_out(&mut self, name: &NetnsName, desired: Option<&Desired>) -> Done {
-        let failed = |left, error| Done { worked: false, left, error: Some(error), postponed: false };
+        let failed = |left, error| Done { worked: Vec::new(), left, error: Some(error), postponed: false };
         if let Some(trouble) = self.namespaces.trouble(name) {
             return failed(Plan::default(), trouble.to_owned());
         }
         let plan = self.plan(name, desired);
         if plan.steps.is_empty() {
-            return Done { worked: false, left: plan, error: None, postponed: false };
+            return Done { worked: Vec::new(), left: plan, error: None, postponed: false };
         }
         if desired.is_some()
             && let Err(error) = self.namespaces.remember(name).context("remember the namespace's name")
@@ -276,9 +297,70 @@ impl NodeLans {
         self.namespaces.look_at(name);
         self.namespaces.refresh();
         let trouble = self.namespaces.trouble(name).map(str::to_owned);
-        let error = result.err().map(|error| format!("{error:#}")).or(trouble);
-        let worked = work(&plan).next().is_some();
+        let error = result.err().map(|error| self.explain(&error, desired)).or(trouble);
+        let worked = work(&plan).cloned().collect();
         Done { worked, left: self.plan(name, desired), error, postponed: applied.postponed }
+    }
+
+    /// The error, and where it is a number alone, what is behind it.
+    fn explain(&self, error: &anyhow::Error, desired: Option<&Desired>) -> String {
+        let text = format!("{error:#}");
+        let number = error.downcast_ref::<netplumb::Error>().and_then(netplumb::Error::errno);
+        match (number, desired, self.host.links()) {
+            (Some(Errno::EADDRINUSE), Some(desired), Ok(links)) => {
+                let Holder { who, advice } = holder(desired.port, desired.group.get().is_ipv6(), &links);
+                format!("{text}: UDP port {} is taken: {who}; {advice}", desired.port)
+            }
+            _ => text,
+        }
+    }
+
+    /// Has links join the groups again that the kernel forgot, and says of which LANs and how they are now: their
+    /// VXLAN devices go down, all of a group together, since the kernel leaves and joins with the last and the first
+    /// of them; what is built next sets them up.
+    fn join_again(&mut self, decisions: &Decisions, seen: &mut Seen) -> Result<BTreeMap<LanKey, Hearing>> {
+        let mut hearing = BTreeMap::new();
+        let groups = Groups::look();
+        let mut down = Vec::new();
+        for lan in decisions.lans.values().flatten() {
+            let underlay = Underlay::of(lan, &self.node, &self.host, seen)?;
+            let Some((link, group)) = underlay.as_ref().and_then(|underlay| underlay.joins(lan)) else {
+                continue;
+            };
+            if groups.has(link, group) {
+                self.joined_again.remove(&(link, group));
+                continue;
+            }
+            let Some(vxlan) = self.standing_vxlan(lan, link) else { continue };
+            if self.joined_again.contains(&(link, group)) {
+                hearing.insert(lan.key.clone(), Hearing::Deaf);
+                continue;
+            }
+            down.push((lan, vxlan, (link, group)));
+        }
+        for (lan, vxlan, joins) in down {
+            let Some(held) = self.namespaces.held(&lan.netns) else { continue };
+            let change = LinkChange { up: Some(false), ..LinkChange::default() };
+            match held.netlink.set_link(vxlan, &change) {
+                Ok(()) => drop(hearing.insert(lan.key.clone(), Hearing::Again(joins.1))),
+                Err(error) => tracing::warn!(lan = %lan.key, "cannot join {} again: {error}", joins.1),
+            }
+            self.joined_again.insert(joins);
+            self.namespaces.touch(&lan.netns);
+        }
+        self.namespaces.refresh();
+        Ok(hearing)
+    }
+
+    /// The VXLAN device of a LAN, where it stands, is up and sends by this link.
+    fn standing_vxlan(&self, lan: &Lan, underlay: u32) -> Option<u32> {
+        let links = &self.namespaces.observed(&lan.netns)?.links;
+        let vxlan =
+            links.iter().find(|link| lan.vxlan == *link.name.as_str() && link.up && link.is_ours())?;
+        match &vxlan.kind {
+            LinkKind::Vxlan(kind) if kind.underlay == Some(underlay) => Some(vxlan.index),
+            _ => None,
+        }
     }
 
     fn plan(&self, name: &NetnsName, desired: Option<&Desired>) -> Plan {
@@ -292,7 +374,7 @@ impl NodeLans {
         &mut self,
         lan: &Lan,
         decisions: &Decisions,
-        seen: &mut Seen,
+        (seen, hearing): (&mut Seen, Option<&Hearing>),
         report: &mut Report,
     ) -> Result<Built> {
         let Some(underlay) = Underlay::of(lan, &self.node, &self.host, seen)? else {
@@ -317,18 +399,26 @@ impl NodeLans {
         if done.left.obstacles.iter().any(|obstacle| matches!(obstacle, lan::Obstacle::Held { .. })) {
             self.waiting.insert(lan.netns.clone());
         }
-        let state = LanState::after(lan, &underlay, mtu, &done.left, done.error);
+        let state =
+            LanState::after(lan, &underlay, mtu, &done.left, done.error, hearing == Some(&Hearing::Deaf));
         let is_ready = state.is_ready();
         report.state(lan, state, Some(&underlay));
         if !is_ready {
             return Ok(Built::Not);
         }
         let before = self.made.insert(lan.netns.clone(), desired.clone());
-        Ok(match (done.worked, before == Some(desired)) {
-            (false, _) => Built::Not,
-            (true, false) => Built::Anew,
-            (true, true) => Built::Again,
-        })
+        if done.worked.is_empty() {
+            return Ok(Built::Not);
+        }
+        let is_new = before != Some(desired);
+        match hearing {
+            Some(Hearing::Again(group)) => {
+                self.put_right.tell(&lan.key, &format!("underlay {} had left group {group}", underlay.name));
+            }
+            _ if is_new => {}
+            _ => self.put_right.tell(&lan.key, &drift(&done.worked)),
+        }
+        Ok(if is_new { Built::Anew } else { Built::Again })
     }
 
     /// Writes down which links carry LANs, or will, or still do; the text says why that failed.
@@ -400,8 +490,14 @@ impl NodeLans {
         let gone: Vec<SpokeName> = gone.collect();
         let wanted = wanted.into_iter().map(|(spoke, record)| (spoke, Some(record)));
         for (spoke, record) in gone.into_iter().map(|spoke| (spoke, None)).chain(wanted) {
-            if let Err(error) = self.records.put(&spoke, record).context("write the record") {
-                report.record_failed(&spoke, format!("{error:#}"));
+            let lan = record.as_ref().map(|record| record.lan.clone());
+            match (self.records.put(&spoke, record).context("write the record"), lan) {
+                (Ok(true), Some(lan)) => {
+                    let what = format!("the record of spoke {spoke} was gone or another");
+                    self.put_right.tell(&lan, &what);
+                }
+                (Ok(_), _) => {}
+                (Err(error), _) => report.record_failed(&spoke, format!("{error:#}")),
             }
         }
     }

@@ -12,11 +12,14 @@ pub(super) struct Records {
     dir: SafeDir,
     /// What is there, by spoke; `None` for what is no record of that spoke.
     there: BTreeMap<SpokeName, Option<SpokeRecord>>,
+    /// What this process wrote.
+    written: BTreeMap<SpokeName, SpokeRecord>,
 }
 
 impl Records {
     pub(super) fn open(path: PathBuf) -> Result<Self> {
-        let mut records = Self { dir: SafeDir::create(&path)?, path, there: BTreeMap::new() };
+        let mut records =
+            Self { dir: SafeDir::create(&path)?, path, there: BTreeMap::new(), written: BTreeMap::new() };
         records.reload()?;
         Ok(records)
     }
@@ -26,7 +29,7 @@ impl Records {
     pub(super) fn of(records: &BTreeMap<SpokeName, SpokeRecord>) -> Self {
         let there = records.iter().map(|(spoke, record)| (spoke.clone(), Some(record.clone()))).collect();
         let path = PathBuf::from("/");
-        Self { dir: SafeDir::open(&path).unwrap().unwrap(), path, there }
+        Self { dir: SafeDir::open(&path).unwrap().unwrap(), path, there, written: BTreeMap::new() }
     }
 
     /// Reads all of them again, since somebody else changed something.
@@ -73,8 +76,9 @@ impl Records {
         self.all().map(|record| (record.spoke.clone(), record.lan.clone())).collect()
     }
 
-    /// Makes the folder have this record, or none; every error is told and the rest is done.
-    pub(super) fn put(&mut self, spoke: &SpokeName, record: Option<SpokeRecord>) -> Result<()> {
+    /// Makes the folder have this record, or none; every error is told and the rest is done. Whether that put back what
+    /// was written before.
+    pub(super) fn put(&mut self, spoke: &SpokeName, record: Option<SpokeRecord>) -> Result<bool> {
         let there = self.there.get(spoke);
         let name = SpokeRecord::file_name(spoke);
         match record {
@@ -82,14 +86,16 @@ impl Records {
             None => {
                 self.dir.remove(&name)?;
                 self.there.remove(spoke);
+                self.written.remove(spoke);
             }
             Some(record) if there.is_some_and(|there| there.as_ref() == Some(&record)) => {}
             Some(record) => {
                 self.dir.write(&name, &record.to_json(), Durability::UntilReboot)?;
-                self.there.insert(spoke.clone(), Some(record));
+                self.there.insert(spoke.clone(), Some(record.clone()));
+                return Ok(self.written.insert(spoke.clone(), record.clone()) == Some(record));
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// All spokes that have a file.
@@ -134,11 +140,11 @@ mod tests {
         assert_eq!(written(&path), first, "written although it was the same");
         assert_eq!(Records::open(path.clone()).unwrap().get(&spoke), Some(&record("one")));
 
-        for forged in ["{", r#"{"lan":"a/b","spoke":"q"}"#] {
+        for (forged, is_repair) in [("{", false), (r#"{"lan":"a/b","spoke":"q"}"#, true)] {
             fs::write(path.join("p.json"), forged).unwrap();
             records.reload().unwrap();
             assert_eq!(records.get(&spoke), None);
-            records.put(&spoke, Some(record("two"))).unwrap();
+            assert_eq!(records.put(&spoke, Some(record("two"))).unwrap(), is_repair);
             assert_eq!(Records::open(path.clone()).unwrap().get(&spoke), Some(&record("two")));
         }
         fs::remove_file(path.join("p.json")).unwrap();

@@ -51,13 +51,16 @@ impl LanState {
         mtu: Result<Mtu, (&'static str, String)>,
         left: &Plan,
         error: Option<String>,
+        deaf: bool,
     ) -> Self {
         if let Some(obstacle) = left.obstacles.iter().find(|obstacle| obstacle.blocks_lan()) {
             let message = format!("{}: {obstacle}", lan.netns.path().display());
             return Self::not_ready("Conflict", message);
         }
         if let Some(error) = error {
-            return Self::not_ready("BuildFailed", error);
+            // The kernel's words for what the underlay lacks are "IPv6 support disabled by administrator" and "No such device".
+            let why = underlay.complaint(lan, false).map(|(_, why)| format!("; {why}")).unwrap_or_default();
+            return Self::not_ready("BuildFailed", format!("{error}{why}"));
         }
         let mtu = match mtu {
             Ok(mtu) => mtu,
@@ -74,7 +77,7 @@ impl LanState {
             _ => obstacle.to_string(),
         });
         // Pods of one node need no carrier: it is ready, and says what it lacks.
-        let (reason, complaint) = match underlay.complaint(lan) {
+        let (reason, complaint) = match underlay.complaint(lan, deaf) {
             Some((reason, complaint)) => (reason, Some(complaint)),
             None => ("Built", None),
         };

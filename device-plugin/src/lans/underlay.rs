@@ -1,11 +1,14 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
 use anyhow::Result;
 use lan::Lan;
 use net_types::{IfName, MacvtapMode, Mtu};
 use netplumb::{LinkKind, Netlink};
+
+/// The least MTU that IPv6 works with (RFC 8200, 5).
+const V6_MTU: u32 = 1280;
 
 /// The underlay device of a LAN on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,8 +143,15 @@ impl Underlay {
         lan.room_on(self.link.as_ref()?.mtu)
     }
 
-    /// What keeps frames from crossing although the LAN is built: one word, and a text.
-    pub(super) fn complaint(&self, lan: &Lan) -> Option<(&'static str, String)> {
+    /// The link and the group of IPv6 that a LAN's VXLAN device has it join; `None` where the link has no IPv6.
+    pub(super) fn joins(&self, lan: &Lan) -> Option<(u32, Ipv6Addr)> {
+        let (link, IpAddr::V6(group)) = (self.link.as_ref()?, lan.group.get()) else { return None };
+        (link.up && link.addresses.link_local).then_some((link.index, group))
+    }
+
+    /// What keeps frames from crossing although the LAN is built: one word, and a text. `deaf`: the link has not joined
+    /// the group.
+    pub(super) fn complaint(&self, lan: &Lan, deaf: bool) -> Option<(&'static str, String)> {
         let (name, link) = (&self.name, self.link.as_ref()?);
         let group = lan.group.get();
         if !link.up {
@@ -175,11 +185,23 @@ impl Underlay {
         }
         match group {
             IpAddr::V6(_) if !link.addresses.link_local => {
+                let cure = match link.mtu.get() < V6_MTU {
+                    true => format!("give it an MTU of {V6_MTU} at least, without which there is no IPv6"),
+                    false => {
+                        format!("switch IPv6 on there (net.ipv6.conf.{name}.disable_ipv6, addr_gen_mode)")
+                    }
+                };
                 let text = format!(
-                    "underlay {name} has no IPv6 link-local address, which group {group} needs: switch IPv6 on there \
-                     (net.ipv6.conf.{name}.disable_ipv6, addr_gen_mode)"
+                    "underlay {name} has no IPv6 link-local address, which group {group} needs: {cure}"
                 );
                 Some(("NoLinkLocal", text))
+            }
+            IpAddr::V6(_) if deaf => {
+                let text = format!(
+                    "underlay {name} is not in group {group}, so other nodes are not heard, and does not join it again: set \
+                     every VXLAN device down that uses the group there, then up"
+                );
+                Some(("NotJoined", text))
             }
             IpAddr::V4(_) if !link.addresses.v4 => {
                 let text =
