@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         a_full_disk_keeps_an_owner_and_hinders_nobody,
         what_is_answered_again_is_synced,
         what_could_not_be_kept_hinders_nobody_else,
+        a_lost_journal_on_a_full_disk_hinders_nobody_else,
         a_read_only_folder_is_named,
     ])
 }
@@ -884,6 +885,50 @@ fn what_could_not_be_kept_hinders_nobody_else() -> Outcome {
     assert!(kept()?.contains("default/p2/net"));
     leases(&node)?;
     Ok(())
+}
+
+/// The journal of what is kept is gone, and its disk has no room for another one.
+fn a_lost_journal_on_a_full_disk_hinders_nobody_else() -> Outcome {
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let [config, sticky] = ["none", "pod"].map(|sticky| config("10.0.0.0/24", sticky));
+    let folder = "/var/lib/k8slan/ipam";
+    node.exec(&["mkdir", "-p", folder])?;
+    node.exec(&["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "none", folder])?;
+    for number in 1..4 {
+        node.cni("ipam-pool", "ADD", &call(&netns, number, &config))?;
+    }
+    let owner = call(&netns, 9, &sticky);
+    let kept = address(&node.cni("ipam-pool", "ADD", &owner)?);
+    for lost in [&[KEPT][..], &[KEPT, INDEX]] {
+        for file in lost {
+            node.exec(&["rm", file])?;
+        }
+        fill(&node, folder)?;
+        node.cni("ipam-pool", "DEL", &call(&netns, 1, &config))?;
+        node.cni("ipam-pool", "ADD", &call(&netns, 1, &config))?;
+        let mut gc = config.clone();
+        gc["cniVersion"] = json!("1.1.0");
+        gc["cni.dev/valid-attachments"] =
+            json!([1, 3, 9].map(|number| json!({"containerID": format!("c{number}"), "ifname": "net1"})));
+        node.cni("ipam-pool", "GC", &call(&netns, 1, &gc))?;
+        assert_eq!(leases_by_hand(&node)?, 3, "c2's is free, and the one that is kept is there");
+        node.cni("ipam-pool", "ADD", &call(&netns, 2, &config))?;
+        // Whoever keeps something waits for room, and nothing that was kept is lost.
+        for call in [&owner, &call(&netns, 10, &sticky)] {
+            assert_eq!(node.cni("ipam-pool", "ADD", call).unwrap_err().code, 142);
+        }
+        node.exec(&["rm", &format!("{folder}/fill")])?;
+        assert_eq!(address(&node.cni("ipam-pool", "ADD", &owner)?), kept);
+        assert!(node.read(KEPT)?.contains("default/p9/net"));
+        leases(&node)?;
+    }
+    Ok(())
+}
+
+fn leases_by_hand(node: &Node) -> Result<usize, Stop> {
+    let said = node.exec(&[&program("ipam-pool").to_string_lossy(), "leases", "--json"])?;
+    Ok(said.matches("\"state\": \"leased\"").count())
 }
 
 fn a_read_only_folder_is_named() -> Outcome {

@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
+
 use crate::book::Book;
 use crate::slot::Kept;
 use crate::store::journal::{Contents, Journal, Mark, Origin, Sync};
@@ -25,6 +27,8 @@ pub struct HostStore {
     journal: Option<Journal>,
     /// `None` where nothing is kept.
     kept: Option<Journal>,
+    /// Why the journal of what is kept is behind the index: until its disk has room, nothing is done that belongs there.
+    behind: Option<Errno>,
     files: Files,
     _lock: PoolLock,
 }
@@ -59,7 +63,7 @@ impl HostStore {
         let files = Files::of(place, key);
         let journal = Journal::open(&files.journal, Sync::Never)?;
         let kept = Journal::open(&files.kept, Sync::Always)?;
-        let mut store = Self { index: None, journal, kept, files, _lock: lock };
+        let mut store = Self { index: None, journal, kept, behind: None, files, _lock: lock };
         store.settle()?;
         Ok(store)
     }
@@ -104,7 +108,15 @@ impl HostStore {
             None => {
                 let journal = self.journal.as_ref().filter(|_| of_this_boot);
                 let contents = journal.map(Journal::read::<Slot>).transpose()?;
-                self.write_index(&boot, contents.map(|all| all.entries).unwrap_or_default())
+                let mut slots = contents.map(|all| all.entries).unwrap_or_default();
+                let kept = match self.keep(&mut slots) {
+                    Err(error) => {
+                        self.behind = Some(waits_for_the_disk(error)?);
+                        Some(Mark::of_none())
+                    }
+                    Ok(kept) => kept,
+                };
+                self.write_index(&boot, &slots, kept)
             }
         }
     }
@@ -164,26 +176,48 @@ impl HostStore {
                 !(matches!(slot, Slot::Resting { .. }) && kept.entries.contains_key(address))
             });
         }
-        self.write_index(boot, slots)
+        match self.keep(&mut slots) {
+            // It waits for room, and whoever keeps nothing goes on.
+            Err(error) => {
+                self.behind = Some(waits_for_the_disk(error)?);
+                if is_of(&self.journal, &meta.journal) {
+                    return self.follow_both(&Meta { kept: None, ..meta.clone() });
+                }
+                if self.journal.is_some() {
+                    self.remove_journal()?;
+                }
+                self.follow_both(&Meta { journal: None, kept: None, ..meta.clone() })
+            }
+            Ok(kept) => self.write_index(boot, &slots, kept),
+        }
     }
 
-    /// Makes index and journals from what they say: whoever finds a name finds all of it.
-    fn write_index(&mut self, boot: &str, mut slots: BTreeMap<Addr, Slot>) -> Result<(), StoreError> {
-        // Closed before another one gets its name.
-        self.index = None;
+    /// Makes slots and the journal of what is kept say the same, and says where that ends.
+    fn keep(&mut self, slots: &mut BTreeMap<Addr, Slot>) -> Result<Option<Mark>, StoreError> {
         let kept = self.kept.as_ref().map(Journal::read::<Kept>).transpose()?;
         for (address, kept) in kept.iter().flat_map(|kept| &kept.entries) {
             slots.entry(*address).or_insert_with(|| kept.slot());
         }
-        let kept = match (kept_of(&slots), kept) {
+        match (kept_of(slots), kept) {
             (all, Some(Contents { entries, mark: Some(mark) })) if all == entries => {
-                Some(self.settle_kept(&all, mark)?)
+                self.settle_kept(&all, mark).map(Some)
             }
-            (all, None) if all.is_empty() => None,
-            (all, _) => Some(self.write_kept(&all)?),
-        };
+            (all, None) if all.is_empty() => Ok(None),
+            (all, _) => self.write_kept(&all).map(Some),
+        }
+    }
+
+    /// Makes the index and the journal of this boot: whoever finds a name finds all of it.
+    fn write_index(
+        &mut self,
+        boot: &str,
+        slots: &BTreeMap<Addr, Slot>,
+        kept: Option<Mark>,
+    ) -> Result<(), StoreError> {
+        // Closed before another one gets its name.
+        self.index = None;
         let path = &self.files.index;
-        let texts = texts(&slots).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
+        let texts = texts(slots).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
         let temporary =
             path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
         let remove = || match std::fs::remove_file(&temporary) {
@@ -296,10 +330,7 @@ impl HostStore {
         }
         match &self.journal {
             Some(journal) => journal.reserve(),
-            None => Err(StoreError::Full {
-                path: self.files.journal.clone(),
-                source: nix::errno::Errno::ENOSPC.into(),
-            }),
+            None => Err(StoreError::Full { path: self.files.journal.clone(), source: Errno::ENOSPC.into() }),
         }
     }
 
@@ -309,6 +340,7 @@ impl HostStore {
     /// # Errors
     /// The kernel's refusal.
     pub fn sync_kept(&mut self) -> Result<(), StoreError> {
+        self.has_caught_up()?;
         let mark = Records::of(self.index()?)?.meta().kept.clone();
         match (&mut self.kept, mark) {
             (Some(kept), Some(mark)) => {
@@ -347,6 +379,12 @@ impl HostStore {
     /// apart would only cost time.
     pub fn leave_open(self) {
         std::mem::forget(self);
+    }
+
+    /// Whether what is kept can be changed.
+    fn has_caught_up(&self) -> Result<(), StoreError> {
+        let why = self.behind.map(|errno| StoreError::io("write", &self.files.kept, errno.into()));
+        why.map_or(Ok(()), Err)
     }
 
     fn index(&self) -> Result<&Table, StoreError> {
@@ -396,6 +434,7 @@ impl Store for HostStore {
         let kept = if kept.is_empty() {
             None
         } else {
+            self.has_caught_up()?;
             // Whatever can be wrong with the other file or its disk is found before anything is given.
             let (journal, mark) = open_kept(&mut self.kept, &self.files.kept, records.meta().kept.clone())?;
             journal.check_writable()?;
@@ -425,6 +464,15 @@ impl Store for HostStore {
             self.follow(mark)?;
         }
         Ok(result)
+    }
+}
+
+/// What the disk lacks, if it is that.
+fn waits_for_the_disk(error: StoreError) -> Result<Errno, StoreError> {
+    match error {
+        StoreError::Full { .. } => Ok(Errno::ENOSPC),
+        StoreError::ReadOnly { .. } => Ok(Errno::EROFS),
+        error => Err(error),
     }
 }
 

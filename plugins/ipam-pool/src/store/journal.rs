@@ -98,6 +98,11 @@ struct Header {
 }
 
 impl Mark {
+    /// Of a journal that could not be written: no file is that one.
+    pub(crate) fn of_none() -> Self {
+        Self { file: Identity::NONE, at: 0, number: 0, whole: 0, line: String::new() }
+    }
+
     /// Where the last line ends, in bytes.
     fn end(&self) -> u64 {
         self.at + self.line.len() as u64

@@ -12,6 +12,9 @@ use crate::store::StoreError;
 pub(crate) struct Identity(u64, u64);
 
 impl Identity {
+    /// That of no file.
+    pub(crate) const NONE: Self = Self(0, 0);
+
     pub(crate) fn of(metadata: &std::fs::Metadata) -> Self {
         Self(metadata.dev(), metadata.ino())
     }
