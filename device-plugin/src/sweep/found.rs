@@ -126,8 +126,8 @@ pub(crate) fn attachments(paths: &Paths, unseen: Unseen) -> Result<Vec<(Attachme
         all.extend(attachments.into_iter().map(|attachment| (attachment, traces)));
     };
     take(in_lans(&paths.run().join("netns"), Path::new(NETNS_DIR), unseen)?, MACVTAP);
-    take(in_records(&paths.taps())?, MACVTAP);
-    take(in_records(&paths.run().join("ports"))?, VLAN_BRIDGE);
+    take(in_records(&paths.taps(), unseen)?, MACVTAP);
+    take(in_records(&paths.run().join("ports"), unseen)?, VLAN_BRIDGE);
     let links = Netlink::open_current()?.links_in_group(LINK_GROUP).context("list the node's links")?;
     let tags = links.iter().filter_map(|link| link.alias.as_deref());
     take(tags.filter_map(Attachment::parse_tag).collect(), VLAN_BRIDGE);
@@ -157,10 +157,11 @@ pub(crate) fn attached(paths: &Paths, programs: &Programs) -> Result<BTreeMap<Ke
     Ok(attached)
 }
 
-/// What becomes of a LAN's namespace that has a name but cannot be looked into.
+/// What becomes of a LAN's namespace that has a name but cannot be looked into, and of a file among the records that is none
+/// of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unseen {
-    /// Another look will see it, the daemon puts names back.
+    /// It is left out. Another look will see the namespace, the daemon puts names back.
     Later,
     /// There is no other look.
     Fail,
@@ -200,7 +201,6 @@ fn sees_all_processes() -> bool {
 
 /// The attachments in the namespaces that the daemon gave names to.
 fn in_lans(given: &Path, names: &Path, unseen: Unseen) -> Result<Vec<Attachment>> {
-    const LO: u32 = 1;
     let mut attachments = Vec::new();
     let Some(given) = SafeDir::open(given)? else { return Ok(attachments) };
     for name in given.names()? {
@@ -219,20 +219,30 @@ fn in_lans(given: &Path, names: &Path, unseen: Unseen) -> Result<Vec<Attachment>
                 });
             }
         };
-        let netlink = Netlink::open(&netns)?;
-        let mark = netlink.link_by_index(LO)?.and_then(|lo| lo.alias);
-        if mark.as_deref().and_then(parse_lan_tag).is_none() {
-            continue;
+        match in_lan(&netns).with_context(|| format!("list the links of {}", path.display())) {
+            Ok(found) => attachments.extend(found),
+            Err(error) if unseen == Unseen::Later => tracing::warn!("{error:#}"),
+            Err(error) => return Err(error),
         }
-        let links = netlink.links().with_context(|| format!("list the links of {}", path.display()))?;
-        let ports = links.iter().filter(|link| lan::TapIndex::is_port_name(&link.name));
-        attachments.extend(ports.filter_map(|link| Attachment::parse_tag(link.alias.as_deref()?)));
     }
     Ok(attachments)
 }
 
+/// The attachments in one namespace; none if it is no LAN's.
+fn in_lan(netns: &Netns) -> Result<Vec<Attachment>> {
+    const LO: u32 = 1;
+    let netlink = Netlink::open(netns)?;
+    let mark = netlink.link_by_index(LO)?.and_then(|lo| lo.alias);
+    if mark.as_deref().and_then(parse_lan_tag).is_none() {
+        return Ok(Vec::new());
+    }
+    let links = netlink.links()?;
+    let ports = links.iter().filter(|link| lan::TapIndex::is_port_name(&link.name));
+    Ok(ports.filter_map(|link| Attachment::parse_tag(link.alias.as_deref()?)).collect())
+}
+
 /// The attachments that the records in a folder are about. A damaged record is about nobody.
-fn in_records(folder: &Path) -> Result<Vec<Attachment>> {
+fn in_records(folder: &Path, unseen: Unseen) -> Result<Vec<Attachment>> {
     #[derive(Deserialize)]
     struct Record {
         attachment: String,
@@ -240,7 +250,16 @@ fn in_records(folder: &Path) -> Result<Vec<Attachment>> {
     let mut attachments = Vec::new();
     let Some(dir) = SafeDir::open(folder)? else { return Ok(attachments) };
     for name in dir.names()? {
-        let Some(text) = dir.read(&name)? else { continue };
+        let text = match dir.read(&name) {
+            Ok(Some(text)) => text,
+            Ok(None) => continue,
+            // One file that others could have written must not keep everything else from being swept.
+            Err(error) if unseen == Unseen::Later => {
+                tracing::warn!("a record is left out: {error}");
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let record = serde_json::from_slice::<Record>(&text).ok();
         attachments.extend(record.and_then(|record| Attachment::parse_tag(&record.attachment)));
     }
@@ -272,6 +291,26 @@ mod tests {
         }
         let there = tempfile::tempdir_in("/run").unwrap();
         assert!(!is_live(&at(&there.path().join("gone").to_string_lossy())), "its folder is in sight");
+    }
+
+    #[test]
+    fn one_file_that_is_no_record_keeps_no_other() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let temp = tempfile::tempdir().unwrap();
+        let dir = SafeDir::create(&temp.path().join("taps")).unwrap();
+        let netns = at("/run/netns/k8slan-test-none");
+        let (network, pod) = (node::NetworkId::of("n"), None);
+        let ifname = "net1".parse().unwrap();
+        let attachment = Attachment { container_id: "c".to_owned(), ifname, netns, network, pod };
+        let text = serde_json::json!({ "attachment": attachment.tag().unwrap() }).to_string();
+        for name in ["9:1", "9:2", "9:3"] {
+            dir.create_new(name, text.as_bytes()).unwrap();
+        }
+        std::fs::set_permissions(dir.path().join("9:1"), std::fs::Permissions::from_mode(0o666)).unwrap();
+        std::fs::remove_file(dir.path().join("9:3")).unwrap();
+        std::os::unix::fs::symlink("/dev/zero", dir.path().join("9:3")).unwrap();
+        assert_eq!(in_records(dir.path(), Unseen::Later).unwrap(), [attachment]);
+        assert!(in_records(dir.path(), Unseen::Fail).is_err(), "it may be somebody's who lives");
     }
 
     #[test]
