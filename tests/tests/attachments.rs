@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use k8slan_tests::{LanFile, Traces, Worker, joined, on_spoke};
+use serde_json::{Value, json};
 use testnet::{Outcome, Ping, Place, Stop, Switch, Tap};
 
 fn main() -> ExitCode {
@@ -23,6 +24,8 @@ fn main() -> ExitCode {
         the_daemon_restarts_without_a_lost_ping,
         check_sees_what_was_broken,
         garbage_is_collected,
+        a_spoke_is_let_go_whatever_is_wrong_with_the_rest,
+        a_spoke_is_let_go_on_a_read_only_node,
         many_attachments_at_once,
     ])
 }
@@ -296,6 +299,73 @@ fn garbage_is_collected() -> Outcome {
     assert!(lost.link("net1")?.is_none(), "GC left an invalid attachment");
     let none = kept.call("net1", &config("a")).with("cni.dev/valid-attachments", serde_json::json!([]));
     worker.cni("macvtap", "GC", &none)?;
+    assert_eq!(Traces::of(&worker, &lan())?, before);
+    Ok(())
+}
+
+fn with_a_veth() -> LanFile {
+    lan().with("spokeOverrides: {b: {attach: veth}}")
+}
+
+fn a_spoke_is_let_go_whatever_is_wrong_with_the_rest() -> Outcome {
+    let (_switch, worker) = one_worker(&with_a_veth())?;
+    let before = Traces::of(&worker, &lan())?;
+    let pod = worker.pod("web")?;
+    let program = testnet::program("ipam-pool");
+    let program = program.to_string_lossy();
+    let leases = || worker.exec(&[&program, "leases", "--json"]);
+    for spoke in ["a", "b"] {
+        let mut config = on_spoke(spoke);
+        config["ipam"] = json!({"type": "ipam-pool", "subnet": "10.9.0.0/24", "scope": "host"});
+        for (key, value) in [
+            ("name", Value::Null),
+            ("cniVersion", Value::Null),
+            ("runtimeConfig", json!(5)),
+            ("args", json!("x")),
+            ("dns", json!([])),
+            ("ipam", json!("x")),
+            ("ipam", json!({"type": 5})),
+            ("spoke", json!(5)),
+            ("deviceID", json!({})),
+            ("deviceID", json!("another")),
+        ] {
+            pod.add("macvtap", "net1", &config)?;
+            assert!(leases()?.contains(pod.container()));
+            let mut broken = config.clone();
+            broken[key] = value.clone();
+            pod.del("macvtap", "net1", &broken)
+                .map_err(|error| Stop::Failed(format!("{spoke}, {key} is {value}: {error}")))?;
+            assert!(!leases()?.contains(pod.container()), "{spoke}, {key} is {value}: the address is kept");
+            assert_eq!(Traces::of(&worker, &lan())?, before, "{spoke}, {key} is {value}");
+            assert_eq!(pod.link_names()?, [""; 0]);
+        }
+    }
+    Ok(())
+}
+
+fn a_spoke_is_let_go_on_a_read_only_node() -> Outcome {
+    let (_switch, worker) = one_worker(&with_a_veth())?;
+    let before = Traces::of(&worker, &lan())?;
+    let pods = [("a", worker.pod("a")?), ("b", worker.pod("b")?)];
+    for (spoke, pod) in &pods {
+        pod.add("macvtap", "net1", &on_spoke(spoke))?;
+    }
+    worker.stop_daemon()?;
+    worker.exec(&["mount", "--bind", "/run/k8slan", "/run/k8slan"])?;
+    worker.exec(&["mount", "-o", "remount,ro,bind", "/run/k8slan"])?;
+    for (spoke, pod) in &pods {
+        let done = pod.del("macvtap", "net1", &on_spoke(spoke));
+        assert_eq!(pod.link_names()?, [""; 0], "{spoke}: {done:?}");
+        match done {
+            // Only the record of a macvtap's minor cannot be taken away.
+            Err(error) => assert!(*spoke == "a" && error.text().contains("Read-only"), "{spoke}: {error}"),
+            Ok(_) => assert_eq!(*spoke, "b"),
+        }
+    }
+    worker.exec(&["umount", "-l", "/run/k8slan"])?;
+    for (spoke, pod) in &pods {
+        pod.del("macvtap", "net1", &on_spoke(spoke))?;
+    }
     assert_eq!(Traces::of(&worker, &lan())?, before);
     Ok(())
 }

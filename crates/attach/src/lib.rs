@@ -7,6 +7,7 @@ mod launcher;
 mod mac;
 mod node_use;
 mod pod_link;
+mod release;
 mod undo;
 
 pub use call::{Call, CallError};
@@ -15,4 +16,5 @@ pub use launcher::is_launcher_link;
 pub use mac::stable_mac;
 pub use node_use::NodeUse;
 pub use pod_link::{PodError, PodLink};
+pub use release::give_back;
 pub use undo::{Undo, chain};

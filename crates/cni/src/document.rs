@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use crate::decode::What;
 use crate::{Dns, Error};
 
 /// What the runtime filled in for the capabilities that the configuration declares.
@@ -63,7 +64,7 @@ pub struct ValidAttachment {
 
 /// The protocol's fields of the document on standard input. Like in the reference plugins, `null` is
 /// as good as absent, but for the list of valid attachments.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 pub(crate) struct Document<'a> {
     #[serde(rename = "cniVersion")]
     pub(crate) cni_version: Option<String>,
@@ -99,10 +100,59 @@ pub(crate) struct Args {
     pub(crate) cni: Option<ArgsCni>,
 }
 
+/// What could be read of a document.
+pub(crate) struct Readable<'a> {
+    /// Fields that are not readable are absent.
+    pub(crate) document: Document<'a>,
+    /// Those that are not, and why.
+    pub(crate) mistakes: Vec<(&'static str, Error)>,
+}
+
 impl<'a> Document<'a> {
     pub(crate) fn parse(json: &'a [u8]) -> Result<Self, Error> {
-        crate::decode::object(json, crate::decode::What::Protocol)
+        crate::decode::object(json, What::Protocol)
     }
+
+    /// Reads each field by itself, for verbs that take away: what is wrong with one must not keep what another says.
+    ///
+    /// # Errors
+    /// It is no JSON object.
+    pub(crate) fn parse_each(json: &'a [u8]) -> Result<Readable<'a>, Error> {
+        let mut fields: BTreeMap<String, &'a RawValue> = crate::decode::object(json, What::Protocol)?;
+        let mut mistakes = Vec::new();
+        let document = Document {
+            cni_version: one(&mut fields, "cniVersion", &mut mistakes),
+            name: one(&mut fields, "name", &mut mistakes),
+            plugin_type: one(&mut fields, "type", &mut mistakes),
+            capabilities: one(&mut fields, "capabilities", &mut mistakes),
+            ipam: one(&mut fields, IPAM, &mut mistakes),
+            dns: one(&mut fields, "dns", &mut mistakes),
+            runtime_config: one(&mut fields, "runtimeConfig", &mut mistakes),
+            args: one(&mut fields, "args", &mut mistakes),
+            prev_result: fields.remove("prevResult").filter(|raw| raw.get() != "null"),
+            valid_attachments: match fields.get(VALID).map(|raw| raw.get()) {
+                Some("null") => Some(Vec::new()),
+                _ => one(&mut fields, VALID, &mut mistakes),
+            },
+        };
+        Ok(Readable { document, mistakes })
+    }
+}
+
+/// The section about the IPAM plugin.
+pub(crate) const IPAM: &str = "ipam";
+/// The list for GC.
+pub(crate) const VALID: &str = "cni.dev/valid-attachments";
+
+fn one<'a, T: Deserialize<'a>>(
+    fields: &mut BTreeMap<String, &'a RawValue>,
+    key: &'static str,
+    mistakes: &mut Vec<(&'static str, Error)>,
+) -> Option<T> {
+    serde_json::from_str(fields.remove(key)?.get())
+        .map_err(|source| mistakes.push((key, Error::Protocol { field: key.to_owned(), source })))
+        .ok()
+        .flatten()
 }
 
 /// The `cniVersion` of any input, for VERSION, which validates nothing.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use crate::document::version_of;
 use crate::environment::{COMMAND, NETNS};
+use crate::request::Removal;
 use crate::{Environment, Error, ErrorDocument, Plugin, PluginError, Target, Verb, Version};
 use crate::{decode, namespace, request, wire};
 
@@ -66,10 +67,6 @@ fn answer<P: Plugin>(
     stdin: impl Read,
     version: &mut Version,
 ) -> Result<Vec<u8>, ErrorDocument> {
-    fn plugins<E: PluginError>(error: E) -> ErrorDocument {
-        ErrorDocument::of(&error)
-    }
-
     let verb = verb(&environment)?;
     if verb == Verb::Version {
         // Nothing else is looked at: libcni probes with dummy values.
@@ -77,20 +74,16 @@ fn answer<P: Plugin>(
         return Ok(wire::versions(version_of(&input).as_deref())?);
     }
     let target = request::target(verb, &environment)?;
-    let (request, valid) = request::parse(verb, environment, read(stdin)?, version)?;
+    match (verb, &target) {
+        (Verb::Del, Some(target)) => return del(plugin, environment, stdin, version, target),
+        (Verb::Gc, _) => return gc(plugin, environment, stdin, version),
+        _ => {}
+    }
+    let (request, _) = request::parse(verb, environment, read(stdin)?, version)?;
     if let Some(path) = target.as_ref().and_then(|target| target.netns.as_deref()) {
         namespace::check(verb, path)?;
     }
-    let config = match (decode::object(&request.stdin, decode::What::Config), &target) {
-        (Ok(config), _) => config,
-        (Err(error), Some(target)) if verb == Verb::Del => {
-            return match plugin.del_misconfigured(&request, target) {
-                Some(done) => done.map(|()| Vec::new()).map_err(plugins),
-                None => Err(misconfigured::<P>(error)),
-            };
-        }
-        (Err(error), _) => return Err(misconfigured::<P>(error)),
-    };
+    let config = decode::object(&request.stdin, decode::What::Config).map_err(misconfigured::<P>)?;
     let request = request.with_config(config);
     let nothing = |()| Vec::new();
     match (verb, target) {
@@ -102,13 +95,67 @@ fn answer<P: Plugin>(
             let promised = request.prev_result.as_ref().ok_or(Error::NoPrevResult)?;
             plugin.check(&request, &existing(target)?, promised).map(nothing).map_err(plugins)
         }
-        (Verb::Del, Some(target)) => plugin.del(&request, &target).map(nothing).map_err(plugins),
-        (Verb::Gc, _) => plugin.gc(&request, valid.as_deref()).map(nothing).map_err(plugins),
         (Verb::Status, _) => plugin.status(&request).map(nothing).map_err(plugins),
-        (Verb::Add | Verb::Check | Verb::Del | Verb::Version, _) => {
-            Err(Error::UnknownVerb(verb.to_string()).into())
-        }
+        _ => Err(Error::UnknownVerb(verb.to_string()).into()),
     }
+}
+
+fn plugins<E: PluginError>(error: E) -> ErrorDocument {
+    ErrorDocument::of(&error)
+}
+
+/// DEL takes away what it can, whatever is wrong with the configuration.
+fn del<P: Plugin>(
+    plugin: &P,
+    environment: Environment,
+    stdin: impl Read,
+    version: &mut Version,
+    target: &Target<Option<PathBuf>>,
+) -> Result<Vec<u8>, ErrorDocument> {
+    if let Some(path) = target.netns.as_deref() {
+        namespace::check(Verb::Del, path)?;
+    }
+    let request = match request::parse_removal(Verb::Del, environment, read(stdin), version)? {
+        Removal::Misconfigured(request) => request,
+        Removal::Whole(request, ..) => match decode::object(&request.stdin, decode::What::Config) {
+            Ok(config) => {
+                let done = plugin.del(&request.with_config(config), target);
+                return done.map(|()| Vec::new()).map_err(plugins);
+            }
+            Err(error) => Box::new(request.misconfigured(error)),
+        },
+    };
+    let is_broken = matches!(
+        request.error,
+        Error::NotJson(_) | Error::NotAnObject(_) | Error::Stdin(_) | Error::StdinTooLong
+    );
+    match plugin.del_misconfigured(&request, target) {
+        Some(done) => done.map_err(plugins)?,
+        None => return Err(misconfigured::<P>(request.error)),
+    }
+    if is_broken { Err(request.error.into()) } else { Ok(Vec::new()) }
+}
+
+fn gc<P: Plugin>(
+    plugin: &P,
+    environment: Environment,
+    stdin: impl Read,
+    version: &mut Version,
+) -> Result<Vec<u8>, ErrorDocument> {
+    let removal = request::parse_removal(Verb::Gc, environment, read(stdin), version)?;
+    let (request, valid, ipam) = match removal {
+        Removal::Whole(request, valid, ipam) => (request, valid, ipam),
+        Removal::Misconfigured(request) => return Err(request.error.into()),
+    };
+    match decode::object(&request.stdin, decode::What::Config) {
+        Ok(config) => plugin.gc(&request.with_config(config), valid.as_deref()).map_err(plugins)?,
+        Err(error) => match plugin.gc_misconfigured(&request, valid.as_deref()) {
+            Some(done) => done.map_err(plugins)?,
+            None => return Err(misconfigured::<P>(error)),
+        },
+    }
+    // What the IPAM plugin keeps for nobody stays, then.
+    ipam.map_or(Ok(Vec::new()), |error| Err(error.into()))
 }
 
 /// The document about a configuration that is not the plugin's.

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
 
-use crate::{AddResult, Code, PluginError, Request, Target, ValidAttachment, Version};
+use crate::{AddResult, Code, Misconfigured, PluginError, Request, Target, ValidAttachment, Version};
 
 /// A CNI plugin: what it does for each verb, and nothing of the protocol.
 ///
@@ -51,18 +51,28 @@ pub trait Plugin {
         target: &Target<Option<PathBuf>>,
     ) -> Result<(), Self::Error>;
 
-    /// DEL where the configuration is JSON but is not [`Plugin::Config`], so that ADD never
-    /// succeeded with it, or somebody changed it since.
+    /// DEL where the configuration is one that ADD would refuse: somebody changed it since, or the runtime lost parts of it.
     ///
     /// `None`, which is the default, answers with the error of the configuration. A plugin that finds
     /// what it made without its configuration can clean up here, so that a typing error in a
-    /// configuration does not keep pods from ending.
+    /// configuration does not keep pods from ending. The answer is the error of the configuration all the same where that
+    /// was no JSON object at all: such a caller is broken.
     fn del_misconfigured(
         &self,
-        request: &Request<()>,
+        request: &Misconfigured,
         target: &Target<Option<PathBuf>>,
     ) -> Option<Result<(), Self::Error>> {
         let _ = (request, target);
+        None
+    }
+
+    /// GC where the network is known and the plugin's own part of the configuration is wrong; as [`Plugin::del_misconfigured`].
+    fn gc_misconfigured(
+        &self,
+        request: &Request<()>,
+        valid: Option<&[ValidAttachment]>,
+    ) -> Option<Result<(), Self::Error>> {
+        let _ = (request, valid);
         None
     }
 

@@ -3,10 +3,11 @@ use std::path::PathBuf;
 
 use net_types::IfName;
 
-use crate::document::{Document, ValidAttachment};
+use crate::document::{self, Document, Readable, ValidAttachment};
 use crate::environment::{self, Environment};
 use crate::{
-    AddResult, ArgsCni, CniArgs, ContainerId, Delegate, Dns, Error, NetworkName, RuntimeConfig, Verb, Version,
+    AddResult, ArgsCni, CniArgs, ContainerId, Delegate, Dns, Error, IpamName, Misconfigured, NetworkName,
+    RuntimeConfig, Verb, Version,
 };
 
 /// A request, checked: everything that is not about one attachment.
@@ -72,6 +73,18 @@ impl<C> Request<C> {
         Delegate::new(name, &self.environment, &self.stdin)
     }
 
+    /// What is left of a request whose plugin's part is wrong.
+    pub(crate) fn misconfigured(self, error: Error) -> Misconfigured {
+        Misconfigured {
+            version: self.version,
+            network: Some(self.network),
+            ipam: self.ipam_type.map_or(IpamName::None, IpamName::Plugin),
+            error,
+            stdin: self.stdin,
+            environment: self.environment,
+        }
+    }
+
     pub(crate) fn with_config<D>(self, config: D) -> Request<D> {
         Request {
             verb: self.verb,
@@ -130,37 +143,165 @@ pub(crate) fn parse(
     version: &mut Version,
 ) -> Result<(Request<()>, Option<Vec<ValidAttachment>>), Error> {
     let document = Document::parse(&stdin)?;
-    *version = match document.cni_version.as_deref() {
-        None | Some("") => return Err(Error::NoVersion),
-        Some(given) => Version::parse(given).ok_or_else(|| Error::Version(given.to_owned()))?,
-    };
-    let network = match document.name {
-        None => return Err(Error::NoNetworkName),
-        Some(name) => name.try_into().map_err(Error::NetworkName)?,
-    };
+    *version = version_of(&document)?;
+    let network = network_of(&document)?;
     if *version < verb.since() {
         return Err(Error::VerbTooNew { verb, version: *version });
     }
     let args = match environment.text(environment::ARGS) {
-        Ok(Some(text)) if verb == Verb::Del => CniArgs::parse_leniently(text),
         Ok(Some(text)) if verb.is_about_an_attachment() => CniArgs::parse(text)?,
-        Err(error) if verb.is_about_an_attachment() && verb != Verb::Del => return Err(error),
+        Err(error) if verb.is_about_an_attachment() => return Err(error),
         _ => CniArgs::default(),
     };
     let prev_result = match (document.prev_result, verb) {
         (Some(raw), Verb::Add | Verb::Check) => Some(AddResult::parse(raw.get())?),
         (None, Verb::Check) => return Err(Error::NoPrevResult),
-        // DEL does what it can without it.
-        (Some(raw), Verb::Del) => AddResult::parse(raw.get()).ok(),
         _ => None,
     };
+    let (request, valid) = request(verb, *version, network, document, args, prev_result, environment);
+    Ok((Request { stdin, ..request }, valid))
+}
+
+/// A request that takes away, as far as it can be read: what has nothing to do with what is taken away is as good as
+/// absent where it is wrong.
+pub(crate) enum Removal {
+    /// All that matters is there.
+    Whole(Box<Request<()>>, Option<Vec<ValidAttachment>>, Option<Error>),
+    /// DEL: it is not known what the network is called, or in which version to speak, or what the IPAM plugin is.
+    Misconfigured(Box<Misconfigured>),
+}
+
+/// As [`parse`], for DEL and GC. `read`: standard input. A `GC` gets the error about its `ipam` section beside the rest.
+///
+/// # Errors
+/// GC: the name, the version or the list of valid attachments, without which nothing is known to be gone.
+pub(crate) fn parse_removal(
+    verb: Verb,
+    environment: Environment,
+    read: Result<Vec<u8>, Error>,
+    version: &mut Version,
+) -> Result<Removal, Error> {
+    let is_del = verb == Verb::Del;
+    let nothing = |error, environment, stdin| {
+        let ipam = IpamName::Unreadable;
+        let version = Version::LATEST;
+        Ok(Removal::Misconfigured(Box::new(Misconfigured {
+            version,
+            network: None,
+            ipam,
+            error,
+            stdin,
+            environment,
+        })))
+    };
+    let stdin = match read {
+        Ok(stdin) => stdin,
+        Err(error) if is_del => return nothing(error, environment, Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let parsed = match Document::parse(&stdin) {
+        Ok(document) => Ok(Readable { document, mistakes: Vec::new() }),
+        // Which one it is costs a second look, so only a mistake pays for it.
+        Err(_) => Document::parse_each(&stdin),
+    };
+    let Readable { document, mut mistakes } = match parsed {
+        Ok(readable) => readable,
+        Err(error) if is_del => return nothing(error, environment, stdin),
+        Err(error) => return Err(error),
+    };
+    let mut mistake = |key: &str| {
+        let at = mistakes.iter().position(|(name, _)| *name == key)?;
+        Some(mistakes.swap_remove(at).1)
+    };
+    let known = match mistake("cniVersion") {
+        Some(error) => Err(error),
+        None => version_of(&document),
+    };
+    *version = *known.as_ref().unwrap_or(&Version::LATEST);
+    let network = match mistake("name") {
+        Some(error) => Err(error),
+        None => network_of(&document),
+    };
+    let ipam = mistake(document::IPAM);
+    if let Some(error) = mistake(document::VALID).filter(|_| !is_del) {
+        return Err(error);
+    }
+    match (known, network, ipam) {
+        (Ok(_), Ok(network), ipam) if ipam.is_none() || !is_del => {
+            if *version < verb.since() {
+                return Err(Error::VerbTooNew { verb, version: *version });
+            }
+            let args = match environment.text(environment::ARGS) {
+                Ok(Some(text)) if is_del => CniArgs::parse_leniently(text),
+                _ => CniArgs::default(),
+            };
+            let prev_result = document.prev_result.and_then(|raw| AddResult::parse(raw.get()).ok());
+            let (request, valid) =
+                request(verb, *version, network, document, args, prev_result.filter(|_| is_del), environment);
+            Ok(Removal::Whole(Box::new(Request { stdin, ..request }), valid, ipam))
+        }
+        (known, network, ipam) => {
+            let name = ipam_type(&document);
+            let named = match (&ipam, name) {
+                (Some(_), _) => IpamName::Unreadable,
+                (None, Some(name)) => IpamName::Plugin(name),
+                (None, None) => IpamName::None,
+            };
+            let (network, unnamed) = match network {
+                Ok(network) => (Some(network), None),
+                Err(error) => (None, Some(error)),
+            };
+            let error = known.err().or(unnamed).or(ipam).unwrap_or(Error::NoNetworkName);
+            if !is_del {
+                return Err(error);
+            }
+            Ok(Removal::Misconfigured(Box::new(Misconfigured {
+                version: *version,
+                network,
+                ipam: named,
+                error,
+                stdin,
+                environment,
+            })))
+        }
+    }
+}
+
+fn version_of(document: &Document<'_>) -> Result<Version, Error> {
+    match document.cni_version.as_deref() {
+        None | Some("") => Err(Error::NoVersion),
+        Some(given) => Version::parse(given).ok_or_else(|| Error::Version(given.to_owned())),
+    }
+}
+
+fn network_of(document: &Document<'_>) -> Result<NetworkName, Error> {
+    match document.name.clone() {
+        None => Err(Error::NoNetworkName),
+        Some(name) => name.try_into().map_err(Error::NetworkName),
+    }
+}
+
+fn ipam_type(document: &Document<'_>) -> Option<String> {
+    document.ipam.as_ref()?.plugin_type.clone().filter(|name| !name.is_empty())
+}
+
+/// A request of what was read.
+fn request(
+    verb: Verb,
+    version: Version,
+    network: NetworkName,
+    document: Document<'_>,
+    args: CniArgs,
+    prev_result: Option<AddResult>,
+    environment: Environment,
+) -> (Request<()>, Option<Vec<ValidAttachment>>) {
     let request = Request {
         verb,
-        version: *version,
+        version,
         network,
         config: (),
+        ipam_type: ipam_type(&document),
         plugin_type: document.plugin_type,
-        ipam_type: document.ipam.and_then(|ipam| ipam.plugin_type).filter(|name| !name.is_empty()),
         dns: document.dns.unwrap_or_default(),
         capabilities: document.capabilities.unwrap_or_default(),
         runtime_config: document.runtime_config.unwrap_or_default(),
@@ -170,6 +311,5 @@ pub(crate) fn parse(
         stdin: Vec::new(),
         environment,
     };
-    let valid = document.valid_attachments;
-    Ok((Request { stdin, ..request }, valid))
+    (request, document.valid_attachments)
 }

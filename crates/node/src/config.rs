@@ -77,6 +77,54 @@ impl NodeConfig {
         Ok(config)
     }
 
+    /// Where things are, for verbs that take away, which must not depend on the rest of the file: where it does not parse, or is
+    /// not trusted, its folders count as far as they are known.
+    ///
+    /// The error says that they are not: what is to be taken away may be elsewhere.
+    #[must_use]
+    pub fn paths_for_removal() -> (Paths, Option<ConfigError>) {
+        let error = match Self::load() {
+            Ok(config) => return (config.paths(), None),
+            Err(error) => error,
+        };
+        let known = match SafeDir::open(Path::new(FOLDER)) {
+            Ok(Some(dir)) => match (&error, dir.read_untrusted(FILE)) {
+                (ConfigError::Parse { .. }, Ok(Some(text))) => Self::folders(&String::from_utf8_lossy(&text)),
+                // What others wrote there is not followed. Where it names no folders, there is nothing to follow.
+                (ConfigError::Read(_), Ok(Some(text))) => Self::names_no_folders(&text).then(Self::default),
+                (_, Ok(None)) => Some(Self::default()),
+                (_, Err(_)) => None,
+            },
+            Ok(None) => Some(Self::default()),
+            Err(_) => None,
+        };
+        match known {
+            Some(config) => (config.paths(), None),
+            None => (Self::default().paths(), Some(error)),
+        }
+    }
+
+    fn names_no_folders(text: &[u8]) -> bool {
+        let text = String::from_utf8_lossy(text);
+        !text.contains("runDir") && !text.contains("stateDir")
+    }
+
+    /// What the text of a file that is no valid configuration says about folders; none if that is not certain.
+    fn folders(text: &str) -> Option<Self> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Folders {
+            run_dir: Option<PathBuf>,
+            state_dir: Option<PathBuf>,
+        }
+        if Self::names_no_folders(text.as_bytes()) {
+            return Some(Self::default());
+        }
+        let Folders { run_dir, state_dir } = serde_saphyr::from_str(text).ok()?;
+        let known = [&run_dir, &state_dir].into_iter().flatten().all(|dir| dir.is_absolute());
+        known.then(|| Self { run_dir, state_dir, ..Self::default() })
+    }
+
     /// Where things are on this node.
     #[must_use]
     pub fn paths(&self) -> Paths {
@@ -178,6 +226,18 @@ mod tests {
         assert!(may("br1", Some("1")).is_err() && may("br2", None).is_err());
         // Without VLANs of its own a port would get all that passes.
         assert!(may("br0", None).unwrap_err().to_string().contains("bridge \"br0\" without VLANs"));
+    }
+
+    #[test]
+    fn folders_are_known_where_the_rest_is_wrong() {
+        let run = |text| NodeConfig::folders(text).map(|config| config.paths().run().to_owned());
+        let default = Some(PathBuf::from("/run/k8slan"));
+        assert_eq!(run("policy: [\n"), default);
+        assert_eq!(run("polcy: {}\n"), default);
+        assert_eq!(run("polcy: {}\nrunDir: /run/other\n"), Some("/run/other".into()));
+        assert_eq!(run("policy: [\nrunDir: /run/other\n"), None);
+        assert_eq!(run("runDir: other\n"), None);
+        assert_eq!(run("runDir: {}\n"), None);
     }
 
     #[test]

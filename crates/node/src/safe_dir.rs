@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use nix::NixPath;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, OpenHow, ResolveFlag, openat, openat2, renameat};
-use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 
 /// A folder that only root can have written to, opened once and used by descriptor.
@@ -74,6 +74,14 @@ pub enum SafeDirError {
         /// The limit in bytes.
         max: u64,
     },
+}
+
+impl SafeDirError {
+    /// Whether it is what stands there that is none of ours, and not the operating system that refused.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        !matches!(self, Self::Io { .. })
+    }
 }
 
 /// The largest file that is read, in bytes.
@@ -150,7 +158,16 @@ impl SafeDir {
     /// As [`SafeDir::read`].
     pub fn read_up_to(&self, name: &str, max: u64) -> Result<Option<Vec<u8>>, SafeDirError> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-        read_at(self.fd.as_fd(), name, flags, self.path.join(name), max)
+        read_at(self.fd.as_fd(), name, flags, self.path.join(name), max, trusted)
+    }
+
+    /// The same for a file that others may have written, and that is not followed in anything.
+    ///
+    /// # Errors
+    /// As [`SafeDir::read`], foreign owners and loose modes excepted.
+    pub fn read_untrusted(&self, name: &str) -> Result<Option<Vec<u8>>, SafeDirError> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        read_at(self.fd.as_fd(), name, flags, self.path.join(name), MAX_LEN, |_, _| Ok(()))
     }
 
     /// Writes a file so that a reader finds the old text or the new one, whole (mode 0644).
@@ -217,8 +234,14 @@ impl SafeDir {
     pub fn remove(&self, name: &str) -> Result<(), SafeDirError> {
         match unlinkat(self.fd.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
+            // The kernel says so before it looks whether there is anything.
+            Err(Errno::EROFS) if !self.has(name) => Ok(()),
             Err(errno) => Err(io("remove", &self.path.join(name), errno)),
         }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        fstatat(self.fd.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) != Err(Errno::ENOENT)
     }
 
     /// Removes a file as [`SafeDir::remove`] does, and what writers that died have left of it.
@@ -276,7 +299,7 @@ impl SafeDir {
 /// # Errors
 /// As [`SafeDir::read`], symbolic links excepted.
 pub fn read_through_links(path: &Path, max: u64) -> Result<Option<Vec<u8>>, SafeDirError> {
-    read_at(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, path.to_owned(), max)
+    read_at(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, path.to_owned(), max, trusted)
 }
 
 /// Looks what is there before opening it: to open a device is to use it, and a watchdog's resets the machine.
@@ -286,6 +309,7 @@ fn read_at<P: ?Sized + NixPath>(
     look: OFlag,
     path: PathBuf,
     max: u64,
+    judge: impl FnOnce(&Path, &std::fs::Metadata) -> Result<(), SafeDirError>,
 ) -> Result<Option<Vec<u8>>, SafeDirError> {
     let place = match openat(dir, name, look, Mode::empty()) {
         Ok(fd) => File::from(fd),
@@ -299,7 +323,7 @@ fn read_at<P: ?Sized + NixPath>(
     if !meta.is_file() {
         return Err(SafeDirError::NotAFile(path));
     }
-    trusted(&path, &meta)?;
+    judge(&path, &meta)?;
     // The very file that was looked at, whatever has its name by now.
     let same = format!("/proc/self/fd/{}", place.as_raw_fd());
     let file = File::open(same).map_err(|e| io("open", &path, e))?;

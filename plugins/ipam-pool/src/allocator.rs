@@ -557,14 +557,22 @@ impl<'a> Allocator<'a> {
         network: &str,
         is_valid: impl Fn(&Attachment) -> bool,
     ) -> Result<Vec<Attachment>, AllocError> {
-        let mut gone = Vec::new();
+        self.held_where(|attachment| attachment.network == network && !is_valid(attachment))
+    }
+
+    /// The attachments that hold something and that `is_wanted` picks.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn held_where(&self, is_wanted: impl Fn(&Attachment) -> bool) -> Result<Vec<Attachment>, AllocError> {
+        let mut all = Vec::new();
         for found in self.book.attachments() {
             let (attachment, _) = found?;
-            if attachment.network == network && !is_valid(&attachment) {
-                gone.push(attachment);
+            if is_wanted(&attachment) {
+                all.push(attachment);
             }
         }
-        Ok(gone)
+        Ok(all)
     }
 
     /// Releases what was taken over from another IPAM plugin for this network and that one no longer

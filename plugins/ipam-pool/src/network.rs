@@ -186,6 +186,17 @@ pub enum NetworkError {
 const HOST_ONLY: [&str; 5] = ["bridge", "ptp", "loopback", "dummy", "tap"];
 
 impl Config {
+    /// What a document says about the pool, whatever else is wrong with it.
+    pub(crate) fn of_ipam_alone(stdin: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Alone {
+            #[serde(default)]
+            ipam: Option<Box<RawValue>>,
+        }
+        let Alone { ipam } = serde_json::from_slice(stdin).ok()?;
+        Some(Self { ipam, args: None })
+    }
+
     /// The store that this network's leases are in; what else is wrong with the section does not
     /// matter.
     ///

@@ -4,7 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use cni::{AddResult, ErrorDocument, IpConfig, Plugin, Request, Target, ValidAttachment, Version};
+use cni::{
+    AddResult, ErrorDocument, IpConfig, Misconfigured, NetworkName, Plugin, Request, Target, ValidAttachment,
+    Version,
+};
 use ipnetwork::IpNetwork;
 use net_types::MacAddr;
 use node::{NodeConfig, Paths, Resource};
@@ -101,16 +104,16 @@ impl Plugin for IpamPool {
 
     fn del(&self, request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
         guard(request.version);
-        release(request.config.key(request).ok(), request.network.as_str(), target)
+        release(request.config.key(request).ok(), Some(request.network.as_str()), target)
     }
 
     fn del_misconfigured(
         &self,
-        request: &Request<()>,
+        request: &Misconfigured,
         target: &Target<Option<PathBuf>>,
     ) -> Option<Result<(), Error>> {
         guard(request.version);
-        Some(release(None, request.network.as_str(), target))
+        Some(release(None, request.network.as_ref().map(NetworkName::as_str), target))
     }
 
     fn check(&self, request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
@@ -144,18 +147,17 @@ impl Plugin for IpamPool {
 
     fn gc(&self, request: &Request<Config>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
         guard(request.version);
-        let Some(valid) = valid else { return Ok(()) };
-        let node = Node::load()?;
-        let key = request.config.key(request)?;
-        let Some(mut store) = HostStore::open_existing(&node.place, &key)? else { return Ok(()) };
-        let valid: std::collections::HashSet<(&str, &str)> =
-            valid.iter().map(|valid| (valid.container_id.as_str(), valid.ifname.as_str())).collect();
-        let gone = store.try_out(|ledger| {
-            let is_valid = |a: &Attachment| valid.contains(&(a.container.as_str(), a.interface.as_str()));
-            allocator(ledger).strangers(request.network.as_str(), is_valid)
-        })?;
-        store.change_each(&gone, |ledger, attachment| allocator(ledger).release(attachment))?;
-        Ok(())
+        collect(request, &request.config, valid)
+    }
+
+    fn gc_misconfigured(
+        &self,
+        request: &Request<()>,
+        valid: Option<&[ValidAttachment]>,
+    ) -> Option<Result<(), Error>> {
+        guard(request.version);
+        let config = Config::of_ipam_alone(&request.stdin)?;
+        Some(collect(request, &config, valid))
     }
 
     fn status(&self, request: &Request<Config>) -> Result<(), Error> {
@@ -166,6 +168,23 @@ impl Plugin for IpamPool {
     fn by_hand(&self) -> ExitCode {
         cli::run(std::env::args_os())
     }
+}
+
+/// GC: frees what this network's attachments hold that are not in the list.
+fn collect<C>(request: &Request<C>, config: &Config, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
+    let Some(valid) = valid else { return Ok(()) };
+    let (paths, unknown) = NodeConfig::paths_for_removal();
+    let unknown = || unknown.map_or(Ok(()), |error| Err(error.into()));
+    let key = config.key(request)?;
+    let Some(mut store) = HostStore::open_existing(&place(&paths), &key)? else { return unknown() };
+    let valid: std::collections::HashSet<(&str, &str)> =
+        valid.iter().map(|valid| (valid.container_id.as_str(), valid.ifname.as_str())).collect();
+    let gone = store.try_out(|ledger| {
+        let is_valid = |a: &Attachment| valid.contains(&(a.container.as_str(), a.interface.as_str()));
+        allocator(ledger).strangers(request.network.as_str(), is_valid)
+    })?;
+    store.change_each(&gone, |ledger, attachment| allocator(ledger).release(attachment))?;
+    unknown()
 }
 
 /// Whether ADD could give an address from every set now.
@@ -368,13 +387,21 @@ fn result(network: Network, grants: &[Grant]) -> AddResult {
 }
 
 /// DEL: first where the configuration says; if it is not there, the configuration may have changed
-/// since, so everywhere.
-fn release(key: Option<PoolKey>, network: &str, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
-    let attachment = attachment(network, target);
-    let config = NodeConfig::load()?;
-    let place = place(&config.paths());
+/// since, so everywhere. Without the network's name: whatever this interface of the container holds.
+fn release(
+    key: Option<PoolKey>,
+    network: Option<&str>,
+    target: &Target<Option<PathBuf>>,
+) -> Result<(), Error> {
+    let wanted = attachment(network.unwrap_or_default(), target);
+    let release_in = |place: &Place, key: &PoolKey| match network {
+        Some(_) => release_in(place, key, &wanted),
+        None => release_any_in(place, key, &wanted),
+    };
+    let (paths, unknown) = NodeConfig::paths_for_removal();
+    let place = place(&paths);
     if let Some(key) = &key
-        && release_in(&place, key, &attachment)?
+        && release_in(&place, key)?
     {
         return Ok(());
     }
@@ -383,16 +410,17 @@ fn release(key: Option<PoolKey>, network: &str, target: &Target<Option<PathBuf>>
         if Some(&other) == key.as_ref() {
             continue;
         }
-        match release_in(&place, &other, &attachment) {
+        match release_in(&place, &other) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             // A damaged pool that is not this network's must not keep its pods from ending.
             Err(error) if key.is_some() => {
-                eprintln!("ipam-pool: looking for {attachment} in {other}: {error}")
+                eprintln!("ipam-pool: looking for {wanted} in {other}: {error}")
             }
             Err(error) => failed.push(error),
         }
     }
+    failed.extend(unknown.map(Error::from));
     match (failed.len(), failed.into_iter().next()) {
         (0, _) | (_, None) => Ok(()),
         (1, Some(error)) => Err(error),
@@ -409,6 +437,16 @@ fn release_in(place: &Place, key: &PoolKey, attachment: &Attachment) -> Result<b
     // The attachment is found, so no other pool is locked after this one.
     store.leave_open();
     Ok(true)
+}
+
+/// As [`release_in`], for what was attached under any network's name.
+fn release_any_in(place: &Place, key: &PoolKey, wanted: &Attachment) -> Result<bool, Error> {
+    let Some(mut store) = HostStore::open_existing(place, key)? else { return Ok(false) };
+    let held = store.try_out(|ledger| {
+        allocator(ledger).held_where(|a| a.container == wanted.container && a.interface == wanted.interface)
+    })?;
+    store.change_each(&held, |ledger, attachment| allocator(ledger).release(attachment))?;
+    Ok(!held.is_empty())
 }
 
 /// Says what a refusal is, for people.

@@ -173,6 +173,8 @@ pub(crate) struct Given {
     pub(crate) made: bool,
     /// What a macvtap that was moved into the pod was on the host.
     pub(crate) moved: Option<Moved>,
+    /// The IPAM plugin, empty where there is none; absent in what an earlier version wrote.
+    pub(crate) ipam: Option<String>,
 }
 
 /// A macvtap on the host, as it was before it was moved into a pod.
@@ -207,6 +209,8 @@ struct Wire {
     made: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     moved: Option<Moved>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    ipam: Option<String>,
 }
 
 impl Minors {
@@ -238,7 +242,8 @@ impl Minors {
         }
         // Whose it is may change between reading and writing.
         let _lock = Lock::folder(&self.dir, PATIENCE)?;
-        if let Some(other) = self.given(device)?
+        // What is no record of ours may stand for somebody who lives: nothing is put in its place.
+        if let Some(other) = self.read(device)?
             && !other.attachment.is(&given.attachment.container_id, &given.attachment.ifname)
         {
             if other.attachment.is_live() {
@@ -252,11 +257,18 @@ impl Minors {
         Ok(Claim::Ours)
     }
 
-    /// Who was given a minor. A record that does not read belongs to nobody.
+    /// Who was given a minor. A record that does not read, or is not trusted, belongs to nobody.
     ///
     /// # Errors
-    /// The record cannot be opened, or is not trusted.
+    /// The record cannot be opened.
     pub(crate) fn given(&self, device: DevNum) -> Result<Option<Given>, DeviceError> {
+        match self.read(device) {
+            Err(DeviceError::Record(error)) if error.is_foreign() => Ok(None),
+            read => read,
+        }
+    }
+
+    fn read(&self, device: DevNum) -> Result<Option<Given>, DeviceError> {
         Ok(self.dir.read(&file_name(device))?.as_deref().and_then(Given::parse))
     }
 
@@ -280,20 +292,14 @@ impl Minors {
         Ok(self.dir.remove(&file_name(device))?)
     }
 
-    /// Every minor that was given away.
+    /// Every minor that was given away, or why one record cannot be opened.
     ///
     /// # Errors
-    /// The folder cannot be listed, or a record is not trusted.
-    pub(crate) fn all(&self) -> Result<Vec<(DevNum, Given)>, DeviceError> {
-        let mut all = Vec::new();
-        for name in self.dir.names()? {
-            if let Some(device) = parse_file_name(&name)
-                && let Some(given) = self.given(device)?
-            {
-                all.push((device, given));
-            }
-        }
-        Ok(all)
+    /// The folder cannot be listed.
+    pub(crate) fn all(&self) -> Result<Vec<Result<(DevNum, Given), DeviceError>>, DeviceError> {
+        let devices = self.dir.names()?.into_iter().filter_map(|name| parse_file_name(&name));
+        let given = |device| Ok(self.given(device)?.map(|given| (device, given)));
+        Ok(devices.filter_map(|device| given(device).transpose()).collect())
     }
 }
 
@@ -305,6 +311,7 @@ impl Given {
             node: self.node.clone(),
             made: self.made,
             moved: self.moved.clone(),
+            ipam: self.ipam.clone(),
         };
         serde_json::to_vec(&wire).unwrap_or_default()
     }
@@ -312,7 +319,7 @@ impl Given {
     fn parse(text: &[u8]) -> Option<Self> {
         let wire: Wire = serde_json::from_slice(text).ok()?;
         let attachment = Attachment::parse_tag(&wire.attachment)?;
-        Some(Self { attachment, node: wire.node, made: wire.made, moved: wire.moved })
+        Some(Self { attachment, node: wire.node, made: wire.made, moved: wire.moved, ipam: wire.ipam })
     }
 }
 
@@ -343,7 +350,13 @@ mod tests {
             network: NetworkId::of("vlan44"),
             pod: None,
         };
-        Given { attachment, node: "/dev/tap1073741824".into(), made: true, moved: None }
+        Given {
+            attachment,
+            node: "/dev/tap1073741824".into(),
+            made: true,
+            moved: None,
+            ipam: Some(String::new()),
+        }
     }
 
     #[test]
@@ -354,7 +367,8 @@ mod tests {
         assert_eq!(minors.claim(DEVICE, &first).unwrap(), Claim::Ours);
         assert_eq!(minors.claim(DEVICE, &first).unwrap(), Claim::Ours);
         assert_eq!(minors.claim(DEVICE, &given("b", true)).unwrap(), Claim::Taken(first.attachment.clone()));
-        assert_eq!(minors.all().unwrap(), [(DEVICE, first.clone())]);
+        let all: Vec<_> = minors.all().unwrap().into_iter().map(Result::unwrap).collect();
+        assert_eq!(all, [(DEVICE, first.clone())]);
         minors.release(DEVICE, &first).unwrap();
         assert_eq!(minors.claim(DEVICE, &given("b", true)).unwrap(), Claim::Ours);
         // A DEL that was slow: what it knew is not so any more.
@@ -390,6 +404,23 @@ mod tests {
         assert_eq!(minors.claim(DEVICE, &given("a", false)).unwrap(), Claim::Ours);
         assert_eq!(minors.claim(DEVICE, &given("b", true)).unwrap(), Claim::Ours);
         assert_eq!(minors.given(DEVICE).unwrap(), Some(given("b", true)));
+    }
+
+    #[test]
+    fn one_record_that_is_not_trusted_is_nobodys_and_keeps_no_other() {
+        let temp = tempfile::tempdir().unwrap();
+        let minors = Minors::open(temp.path()).unwrap();
+        let first = given("a", true);
+        minors.claim(DEVICE, &first).unwrap();
+        for name in ["511:1", "511:2", "511:4"] {
+            std::fs::write(temp.path().join(name), first.to_json()).unwrap();
+            std::fs::set_permissions(temp.path().join(name), Permissions::from_mode(0o666)).unwrap();
+        }
+        std::fs::create_dir(temp.path().join("511:5")).unwrap();
+        let all: Vec<_> = minors.all().unwrap().into_iter().map(Result::unwrap).collect();
+        assert_eq!(all, [(DEVICE, first.clone())]);
+        // Whose node it leads to is not known, so nobody else gets it.
+        assert!(minors.claim(DevNum { minor: 4, ..DEVICE }, &given("b", true)).is_err());
     }
 
     #[test]

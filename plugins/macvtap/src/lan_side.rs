@@ -242,38 +242,48 @@ pub(crate) struct Found {
     pub(crate) index: u32,
 }
 
-/// Every attachment in every LAN's namespace of this node that `wanted` picks.
-///
-/// # Errors
-/// `/run/netns` cannot be listed, or the kernel refused.
-pub(crate) fn find(netns_dir: &Path, wanted: impl Fn(&Attachment) -> bool) -> Result<Vec<Found>, Error> {
+/// Every attachment in every LAN's namespace of this node that `wanted` picks. What keeps one namespace from being looked into
+/// is added to `errors`, and keeps no other.
+pub(crate) fn find(
+    netns_dir: &Path,
+    wanted: impl Fn(&Attachment) -> bool,
+    errors: &mut Vec<Error>,
+) -> Vec<Found> {
     let mut found = Vec::new();
     let entries = match std::fs::read_dir(netns_dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
-        Err(source) => return Err(Error::NetnsFolder { path: netns_dir.to_owned(), source }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return found,
+        Err(source) => {
+            errors.push(Error::NetnsFolder { path: netns_dir.to_owned(), source });
+            return found;
+        }
     };
     for entry in entries.flatten() {
         // Namespaces come and go meanwhile, and plain files may lie here.
         let Ok(netns) = Netns::open(&entry.path()) else { continue };
-        let netlink = Netlink::open(&netns)?;
-        if mark_of(&netlink)?.is_none_or(|mark| parse_lan_tag(&mark).is_none()) {
+        errors.extend(find_in(&netns, &wanted, &mut found).err());
+    }
+    found
+}
+
+fn find_in(netns: &Netns, wanted: impl Fn(&Attachment) -> bool, found: &mut Vec<Found>) -> Result<(), Error> {
+    let netlink = Netlink::open(netns)?;
+    if mark_of(&netlink)?.is_none_or(|mark| parse_lan_tag(&mark).is_none()) {
+        return Ok(());
+    }
+    for link in netlink.links()? {
+        // One of a pair is enough: the other goes with it.
+        if !lan::TapIndex::is_port_name(&link.name) {
             continue;
         }
-        for link in netlink.links()? {
-            // One of a pair is enough: the other goes with it.
-            if !lan::TapIndex::is_port_name(&link.name) {
-                continue;
-            }
-            if let Owner::Attachment(attachment) = owner(&link)
-                && wanted(&attachment)
-            {
-                let netlink = Netlink::open(&netns)?;
-                found.push(Found { netlink, index: link.index });
-            }
+        if let Owner::Attachment(attachment) = owner(&link)
+            && wanted(&attachment)
+        {
+            let netlink = Netlink::open(netns)?;
+            found.push(Found { netlink, index: link.index });
         }
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Whether an attachment is of a network and not among those that the runtime says are valid.

@@ -22,7 +22,7 @@ mod tap;
 
 use std::path::PathBuf;
 
-use cni::{AddResult, Plugin, Request, Target, ValidAttachment};
+use cni::{AddResult, Misconfigured, Plugin, Request, Target, ValidAttachment};
 
 pub use config::{Config, Wanted};
 pub use device::DeviceError;
@@ -52,10 +52,18 @@ impl Plugin for Macvtap {
 
     fn del_misconfigured(
         &self,
-        request: &Request<()>,
+        request: &Misconfigured,
         target: &Target<Option<PathBuf>>,
     ) -> Option<Result<(), Error>> {
         Some(del::del_misconfigured(request, target))
+    }
+
+    fn gc_misconfigured(
+        &self,
+        request: &Request<()>,
+        valid: Option<&[ValidAttachment]>,
+    ) -> Option<Result<(), Error>> {
+        Some(del::gc(request, valid))
     }
 
     fn check(&self, request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {

@@ -32,7 +32,9 @@ impl Tap {
         let device = device.ok_or_else(|| Error::NoTap(call.target.ifname.clone()))?;
         let node = node_path(index);
         let right = look(&node)?.is_some_and(|meta| device::leads_to(&meta) == Some(device));
-        let given = Given { attachment: call.attachment.clone(), node, made: before || !right, moved: None };
+        let ipam = Some(call.request.ipam_type.clone().unwrap_or_default());
+        let (attachment, made) = (call.attachment.clone(), before || !right);
+        let given = Given { attachment, node, made, moved: None, ipam };
         Ok(Self { device, given })
     }
 

@@ -120,6 +120,7 @@ impl Attaching<'_> {
             legs: Vec::new(),
             guard: guard::wanted(config, mac, &[]),
             masquerade: Vec::new(),
+            ipam: Some(call.request.ipam_type.clone().unwrap_or_default()),
         };
         let mut adds = Vec::new();
         let carried = self.vlans.clone().unwrap_or_default();

@@ -32,7 +32,7 @@ mod vlans;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use cni::{AddResult, Code, Plugin, Request, Target, ValidAttachment};
+use cni::{AddResult, Code, Misconfigured, Plugin, Request, Target, ValidAttachment};
 
 pub use config::{Config, Gateway, Uplink};
 pub use error::Error;
@@ -65,10 +65,18 @@ impl Plugin for VlanBridge {
 
     fn del_misconfigured(
         &self,
-        request: &Request<()>,
+        request: &Misconfigured,
         target: &Target<Option<PathBuf>>,
     ) -> Option<Result<(), Error>> {
-        Some(remove::del(request, target))
+        Some(remove::del_misconfigured(request, target))
+    }
+
+    fn gc_misconfigured(
+        &self,
+        request: &Request<()>,
+        valid: Option<&[ValidAttachment]>,
+    ) -> Option<Result<(), Error>> {
+        Some(remove::gc(request, valid))
     }
 
     fn check(&self, request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {

@@ -2,14 +2,16 @@
 //! before anything is made and removed after everything is gone, so that a kill at any moment leaves either
 //! nothing or a file that says what to clean up. It is also how a trunk is known after it was changed.
 
+use std::cell::OnceCell;
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use attach::stable_mac;
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, VlanId, VlanSet};
 use netplumb::{BridgeVlans, PortGuard};
-use node::{Attachment, Durability, Lock, Paths, SafeDir};
+use node::{Attachment, Durability, Lock, Paths, SafeDir, SafeDirError};
 use serde::{Deserialize, Serialize};
 
 use crate::Error;
@@ -17,6 +19,7 @@ use crate::Error;
 /// How long a program waits for another one that works on the same bridge.
 const PATIENCE: Duration = Duration::from_secs(30);
 const SUFFIX: &str = ".json";
+const PORTS: &str = "ports";
 
 /// What is known about a port.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -41,6 +44,9 @@ pub struct PortRecord {
     /// The pod's addresses that are masqueraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masquerade: Vec<IpNetwork>,
+    /// The IPAM plugin, empty where there is none; absent in what an earlier version wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ipam: Option<String>,
 }
 
 /// [`BridgeVlans`] in a file.
@@ -157,17 +163,36 @@ pub fn port_name(container_id: &str, ifname: &IfName) -> IfName {
 /// The folder of the records, and the locks of the bridges.
 pub struct RecordStore {
     ports: SafeDir,
-    locks: SafeDir,
+    locks: OnceCell<SafeDir>,
+    run: PathBuf,
 }
 
 impl RecordStore {
-    /// Opens both, making them where they are missing.
+    /// Opens the records, making their folder where it is missing.
     ///
     /// # Errors
     /// A folder that others than root could have written.
     pub fn open(paths: &Paths) -> Result<Self, Error> {
-        let open = |name: &str| SafeDir::create(&paths.run().join(name)).map_err(Error::Records);
-        Ok(Self { ports: open("ports")?, locks: open("bridges")? })
+        let ports = SafeDir::create(&paths.run().join(PORTS)).map_err(Error::Records)?;
+        Ok(Self { ports, locks: OnceCell::new(), run: paths.run().to_owned() })
+    }
+
+    /// Opens the records if there are any; nothing is made.
+    ///
+    /// # Errors
+    /// A folder that others than root could have written.
+    pub fn existing(paths: &Paths) -> Result<Option<Self>, Error> {
+        let ports = SafeDir::open(&paths.run().join(PORTS)).map_err(Error::Records)?;
+        Ok(ports.map(|ports| Self { ports, locks: OnceCell::new(), run: paths.run().to_owned() }))
+    }
+
+    /// The folder of the locks, made by whoever needs the first one.
+    fn locks(&self) -> Result<&SafeDir, SafeDirError> {
+        if let Some(locks) = self.locks.get() {
+            return Ok(locks);
+        }
+        let locks = SafeDir::create(&self.run.join("bridges"))?;
+        Ok(self.locks.get_or_init(|| locks))
     }
 
     /// Keeps other programs off a bridge until it is dropped.
@@ -175,12 +200,12 @@ impl RecordStore {
     /// # Errors
     /// Another program has it for longer than thirty seconds.
     pub fn lock(&self, bridge: &IfName) -> Result<Lock, Error> {
-        Ok(Lock::acquire(&self.locks, &format!("{bridge}.lock"), PATIENCE)?)
+        Ok(Lock::acquire(self.locks().map_err(Error::Records)?, &format!("{bridge}.lock"), PATIENCE)?)
     }
 
     /// Keeps other programs off the guards, which all bridges share. No bridge has a `/` in its name.
     pub(crate) fn lock_guards(&self) -> Result<Lock, Error> {
-        Ok(Lock::acquire(&self.locks, "guards:.lock", PATIENCE)?)
+        Ok(Lock::acquire(self.locks().map_err(Error::Records)?, "guards:.lock", PATIENCE)?)
     }
 
     /// The record of a port; none if there is none.
@@ -266,6 +291,7 @@ mod tests {
             legs: Vec::new(),
             guard: None,
             masquerade: vec!["10.0.0.5/24".parse().unwrap()],
+            ipam: Some(String::new()),
         };
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<PortRecord>(&text).unwrap(), record);

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
-use cni::{Request, Target, ValidAttachment};
+use attach::give_back;
+use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::IfName;
 use netplumb::{Link, Netlink};
-use node::{Attachment, LINK_GROUP, Lock, NetworkId, NodeConfig};
+use node::{Attachment, LINK_GROUP, Lock, LockError, NetworkId, NodeConfig, Paths};
 
 use crate::bridge::Bridge;
 use crate::record::{PortRecord, RecordStore, port_name};
@@ -15,10 +16,12 @@ use crate::{Config, Error, guard, leg, masquerade, uplink};
 ///
 /// # Errors
 /// All that went wrong; everything else was done.
-pub(crate) fn del<C>(request: &Request<C>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
+pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let mut errors = Vec::new();
     let port = port_name(target.container_id.as_str(), &target.ifname);
-    errors.extend(detach(&port).err());
+    let (paths, unknown) = NodeConfig::paths_for_removal();
+    errors.extend(detach(&port, &paths).err());
+    errors.extend(unknown.map(Error::from));
     // After the interface: an address that is free may be another pod's at once.
     if let Some(ipam) = request.ipam() {
         errors.extend(ipam.del().err().map(Error::from));
@@ -26,11 +29,52 @@ pub(crate) fn del<C>(request: &Request<C>, target: &Target<Option<PathBuf>>) -> 
     Error::all(errors)
 }
 
-fn detach(port: &IfName) -> Result<(), Error> {
-    let node = NodeConfig::load()?;
+/// The same for a configuration that ADD would refuse.
+///
+/// # Errors
+/// As [`del`].
+pub(crate) fn del_misconfigured(
+    request: &Misconfigured,
+    target: &Target<Option<PathBuf>>,
+) -> Result<(), Error> {
+    let mut errors = Vec::new();
+    let port = port_name(target.container_id.as_str(), &target.ifname);
+    let (paths, unknown) = NodeConfig::paths_for_removal();
+    let store = RecordStore::existing(&paths).ok().flatten();
+    let record = store.and_then(|store| store.read(&port).ok().flatten());
+    errors.extend(detach(&port, &paths).err());
+    errors.extend(unknown.map(Error::from));
+    let ipam = record.and_then(|record| record.ipam);
+    errors.extend(give_back(request, ipam.as_deref()).err().map(Error::from));
+    Error::all(errors)
+}
+
+fn detach(port: &IfName, paths: &Paths) -> Result<(), Error> {
     let host = Netlink::open_current()?;
-    let store = RecordStore::open(&node.paths())?;
+    let Some(store) = store(&host, port, paths)? else { return Ok(()) };
     with_lock(&host, &store, port, |bridge, lock| take_away(&host, &store, port, bridge, lock))
+}
+
+/// The records; none where there are none and the node has no such port. Where they cannot be used, the port goes without.
+fn store(host: &Netlink, port: &IfName, paths: &Paths) -> Result<Option<RecordStore>, Error> {
+    let existing = RecordStore::existing(paths);
+    if let Ok(Some(store)) = existing {
+        return Ok(Some(store));
+    }
+    let there = host.link_by_name(port)?.is_some_and(|link| is_ours(&link));
+    match existing {
+        Ok(_) if !there => Ok(None),
+        Ok(_) => RecordStore::open(paths).map(Some),
+        Err(error) => Err(error),
+    }
+    .map_err(|error| without_records(host, port, error))
+}
+
+/// Takes the port alone, so that the pod is off the network, and says why the rest stays.
+fn without_records(host: &Netlink, port: &IfName, error: Error) -> Error {
+    let link = host.link_by_name(port).map(|link| link.filter(is_ours));
+    let done = link.and_then(|link| link.map_or(Ok(()), |link| host.delete_link(link.index)));
+    error.and_failures(done.err().map(Error::from))
 }
 
 /// Runs something under the lock of the bridge that a port belongs to; not at all if there is no trace of it.
@@ -56,8 +100,12 @@ fn with_lock(
         }
     };
     // A port without a bridge is nobody's neighbour; its own name serves as the lock's.
-    let lock = store.lock(bridge.as_ref().unwrap_or(port))?;
-    run(bridge.as_ref(), &lock)
+    match store.lock(bridge.as_ref().unwrap_or(port)) {
+        Ok(lock) => run(bridge.as_ref(), &lock),
+        Err(held @ Error::Lock(LockError::Held { .. })) => Err(held),
+        // Where no lock can be had, as on a read-only folder, no record can be removed either.
+        Err(error) => Err(without_records(host, port, error)),
+    }
 }
 
 /// Whether a link is a port that this plugin made: tagged, or cut off before it was.
@@ -85,14 +133,21 @@ pub(crate) fn take_away(
         Ok(bridge) => bridge.flatten(),
         // Another kind of link has the bridge's name by now: nothing of ours hangs on it.
         Err(Error::NotABridge { .. }) => None,
-        Err(error) => return Err(error),
+        Err(error) => {
+            errors.push(error);
+            None
+        }
     };
     if let (Some(record), Some(bridge)) = (&record, &bridge) {
-        let others = store.others(&record.bridge, port)?;
-        let index = link.as_ref().map(|link| link.index);
-        // First the legs: a VLAN that the bridge itself carries is in use.
-        errors.extend(leg::release(host, bridge, record, &others).err());
-        errors.extend(uplink::release(host, bridge, record, index, &others).err());
+        match store.others(&record.bridge, port) {
+            Ok(others) => {
+                let index = link.as_ref().map(|link| link.index);
+                // First the legs: a VLAN that the bridge itself carries is in use.
+                errors.extend(leg::release(host, bridge, record, &others).err());
+                errors.extend(uplink::release(host, bridge, record, index, &others).err());
+            }
+            Err(error) => errors.push(error),
+        }
     }
     if let Some(link) = &link {
         errors.extend(host.delete_link(link.index).err().map(Error::from));
@@ -140,7 +195,7 @@ fn remove_if_last(
 ///
 /// # Errors
 /// All that went wrong; everything else was done.
-pub(crate) fn gc(request: &Request<Config>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
+pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
     let mut errors = Vec::new();
     // A runtime that gives no list says nothing about what is valid.
     if let Some(valid) = valid {
@@ -153,17 +208,17 @@ pub(crate) fn gc(request: &Request<Config>, valid: Option<&[ValidAttachment]>) -
 }
 
 fn sweep(network: NetworkId, valid: &[ValidAttachment]) -> Result<(), Error> {
-    let node = NodeConfig::load()?;
+    let (paths, unknown) = NodeConfig::paths_for_removal();
     let host = Netlink::open_current()?;
-    let store = RecordStore::open(&node.paths())?;
+    let existing = RecordStore::existing(&paths)?;
     let stale = |attachment: &Attachment| {
         attachment.network == network
             && !valid
                 .iter()
                 .any(|v| v.container_id == attachment.container_id && v.ifname == attachment.ifname.as_str())
     };
-    let mut ports: Vec<IfName> = store
-        .all()?
+    let records = existing.as_ref().map(RecordStore::all).transpose()?.unwrap_or_default();
+    let mut ports: Vec<IfName> = records
         .into_iter()
         .filter(|(_, record)| record.attachment().is_some_and(|attachment| stale(&attachment)))
         .map(|(port, _)| port)
@@ -177,7 +232,11 @@ fn sweep(network: NetworkId, valid: &[ValidAttachment]) -> Result<(), Error> {
             ports.push(name);
         }
     }
-    let mut errors = Vec::new();
+    let mut errors: Vec<Error> = unknown.into_iter().map(Error::from).collect();
+    if ports.is_empty() {
+        return Error::all(errors);
+    }
+    let store = existing.map_or_else(|| RecordStore::open(&paths), Ok)?;
     for port in ports {
         let done =
             with_lock(&host, &store, &port, |bridge, lock| take_away(&host, &store, &port, bridge, lock));

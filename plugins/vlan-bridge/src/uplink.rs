@@ -309,6 +309,7 @@ mod tests {
             legs: Vec::new(),
             guard: None,
             masquerade: Vec::new(),
+            ipam: None,
         }
     }
 

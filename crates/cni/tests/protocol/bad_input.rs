@@ -187,3 +187,61 @@ fn del_goes_on_where_add_would_not() {
         }
     }
 }
+
+#[test]
+fn del_reads_what_it_can() {
+    let good = |field: &str| format!(r#"{{"cniVersion":"1.1.0","name":"n",{field}}}"#);
+    // What has nothing to do with the attachment is as good as absent.
+    for field in [
+        r#""dns":5"#,
+        r#""runtimeConfig":[1]"#,
+        r#""runtimeConfig":{"ips":"x"}"#,
+        r#""args":"x""#,
+        r#""args":{"cni":5}"#,
+        r#""capabilities":["mac"]"#,
+        r#""type":5"#,
+        r#""prevResult":[]"#,
+        r#""cni.dev/valid-attachments":5"#,
+    ] {
+        assert!(ask(&environment("DEL"), &good(field)).success, "{field}");
+        refused(&environment("ADD"), &good(field), 6, &[]);
+    }
+    // The rest comes to the plugin as far as it is there; this one cleans up for other networks only.
+    for (stdin, code, words) in [
+        (good(r#""ipam":5"#).as_str(), 6, &["at ipam"][..]),
+        (&good(r#""ipam":{"type":5}"#), 6, &["at ipam"]),
+        (r#"{"name":"n"}"#, 1, &["no cniVersion"]),
+        (r#"{"name":"n","cniVersion":"9.9.9"}"#, 1, &["9.9.9"]),
+        (r#"{"name":"n","cniVersion":9}"#, 6, &["at cniVersion"]),
+    ] {
+        refused(&environment("DEL"), stdin, code, words);
+        assert!(
+            ask(&environment("DEL"), &stdin.replace(r#""name":"n""#, r#""name":"o""#)).success,
+            "{stdin}"
+        );
+    }
+    for stdin in
+        ["{}", r#"{"cniVersion":"1.1.0"}"#, r#"{"cniVersion":"1.1.0","name":5}"#, r#"{"name":"a/b"}"#]
+    {
+        assert!(ask(&environment("DEL"), stdin).success, "{stdin}");
+    }
+    for stdin in ["", "{", "[]", "5"] {
+        refused(&environment("DEL"), stdin, 6, &[]);
+    }
+}
+
+#[test]
+fn gc_reads_what_it_can() {
+    let good = |field: &str| format!(r#"{{"cniVersion":"1.1.0","name":"n",{field}}}"#);
+    for field in
+        [r#""dns":5"#, r#""runtimeConfig":5"#, r#""args":5"#, r#""capabilities":5"#, r#""prevResult":5"#]
+    {
+        assert!(ask(&environment("GC"), &good(field)).success, "{field}");
+    }
+    refused(&environment("GC"), &good(r#""ipam":5"#), 6, &["at ipam"]);
+    refused(&environment("GC"), &good(r#""cni.dev/valid-attachments":5"#), 6, &["valid-attachments"]);
+    refused(&environment("GC"), &good(r#""cni.dev/valid-attachments":[5]"#), 6, &["valid-attachments"]);
+    refused(&environment("GC"), r#"{"cniVersion":"1.1.0"}"#, 7, &["network name"]);
+    refused(&environment("GC"), r#"{"name":"n"}"#, 1, &["no cniVersion"]);
+    refused(&environment("GC"), "[]", 6, &["no JSON object"]);
+}

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use cni::{
-    AddResult, Answer, Code, Dns, Environment, Interface, IpConfig, Plugin, PluginError, Request, Route,
-    Target, ValidAttachment, dispatch,
+    AddResult, Answer, Code, Dns, Environment, Interface, IpConfig, Misconfigured, NetworkName, Plugin,
+    PluginError, Request, Route, Target, ValidAttachment, dispatch,
 };
 
 /// The plugin.
@@ -75,10 +75,11 @@ impl Plugin for Echo {
 
     fn del_misconfigured(
         &self,
-        request: &Request<()>,
+        request: &Misconfigured,
         _: &Target<Option<PathBuf>>,
     ) -> Option<Result<(), Error>> {
-        (request.network.as_str() == "cleans-up").then_some(Ok(()))
+        let name = request.network.as_ref().map(NetworkName::as_str);
+        (name != Some("n")).then_some(Ok(()))
     }
 
     fn check(&self, request: &Request<Config>, _: &Target, _promised: &AddResult) -> Result<(), Error> {
