@@ -55,7 +55,7 @@ INIT
 cat >"$root/trial" <<'TRIAL'
 call() {
     CNI_COMMAND=$1 CNI_CONTAINERID=$2 CNI_NETNS=/run/netns/$2 "/opt/cni/bin/$3" <<CONFIG
-{"cniVersion": "1.0.0", "name": "lan", "type": "$3", $4, "ipam": {"type": "ipam-pool", "subnet": "10.1.2.0/24"}}
+{"cniVersion": "1.0.0", "name": "lan", "type": "$3", $4, "ipam": {"type": "ipam-pool", "subnet": "10.1.2.0/24", "scope": "host"}}
 CONFIG
 }
 pod() { unshare -n sleep 1000 & sleep 1; touch "/run/netns/$1"; mount --bind "/proc/$!/ns/net" "/run/netns/$1"; }

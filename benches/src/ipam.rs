@@ -76,7 +76,7 @@ impl Contestant<'_> {
 
 fn config(plugin: &str, network: &str) -> Value {
     let subnet = if network == "few" { "10.1.0.0/16" } else { "10.2.0.0/16" };
-    json!({ "cniVersion": "1.0.0", "name": network, "type": "macvlan",
+    json!({ "cniVersion": "1.0.0", "name": network, "type": "bridge",
         "ipam": { "type": plugin, "ranges": [[{ "subnet": subnet }]] } })
 }
 

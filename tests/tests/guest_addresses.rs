@@ -28,6 +28,7 @@ const IPV6: u16 = 0x86dd;
 fn with_pool(mut config: Value) -> Value {
     config["ipam"] = json!({
         "type": "ipam-pool",
+        "scope": "host",
         "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00::/64" }]],
         "probe": { "count": 2, "interval": "60ms", "wait": "200ms" }
     });

@@ -16,6 +16,10 @@ fn main() -> ExitCode {
         addresses_asked_for,
         a_full_pool_answers_cleanly,
         nodes_have_their_parts,
+        ranges_of_a_networks_own_end_at_the_host,
+        a_bridge_ends_at_the_host_until_something_leads_on,
+        a_list_is_used_in_the_order_in_which_it_is_written,
+        what_is_shared_is_not_used_up_by_one_network,
         the_documents_pools_are_read_and_lie_beside_one_another,
         fixed_service_addresses_stay_their_owners,
         sticky_pods_keep_their_address_over_a_reboot,
@@ -39,7 +43,9 @@ fn network(ipam: &Value) -> Value {
     if ipam.get("type").is_none() {
         ipam["type"] = json!("ipam-pool");
     }
-    json!({ "cniVersion": "1.0.0", "name": "net", "type": "macvlan", "ipam": ipam })
+    // Ranges of a network's own are for networks that end at the host.
+    let main = if ipam.get("pool").is_some() { "macvlan" } else { "bridge" };
+    json!({ "cniVersion": "1.0.0", "name": "net", "type": main, "ipam": ipam })
 }
 
 fn ranges(subnets: &[&str]) -> Value {
@@ -325,6 +331,215 @@ fn nodes_have_their_parts() -> Outcome {
     Ok(())
 }
 
+/// Two nodes would give the same address.
+fn ranges_of_a_networks_own_end_at_the_host() -> Outcome {
+    let node = Node::new("n")?;
+    let pod = node.pod("p")?;
+    let of = |main: &str, ipam: Value| {
+        let mut config = network(&ipam);
+        config["type"] = json!(main);
+        config["cniVersion"] = json!("1.1.0");
+        config
+    };
+    let mut held = Vec::new();
+    for ipam in [
+        json!({ "subnet": "10.0.0.0/24" }),
+        json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00::/64" }]] }),
+        json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }]], "rangeStart": "", "probe": true }),
+    ] {
+        for main in ["macvtap", "macvlan", "ipvlan", "vlan", "host-device", "k8slanveth"] {
+            let config = of(main, ipam.clone());
+            let said = format!("type {main}");
+            refused(add(&pod, &config), 126, &said)?;
+            refused(add(&pod, &config), 126, "\"scope\": \"host\"")?;
+            let call = CniCall {
+                container: String::new(),
+                netns: None,
+                ifname: String::new(),
+                ..pod.call("net1", &config)
+            };
+            refused(node.cni("ipam-pool", "STATUS", &call), 50, &said)?;
+        }
+    }
+    // What the runtime adds is a range as well.
+    let mut asked = of("macvtap", json!({}));
+    asked["runtimeConfig"] = json!({ "ipRanges": [[{ "subnet": "10.7.0.0/24" }]] });
+    refused(add(&pod, &asked), 126, "type macvtap")?;
+    assert!(by_hand(&node, "leases")?.contains("no leases"), "nothing was changed");
+    for main in ["bridge", "ptp", "loopback", "dummy", "tap"] {
+        let pod = node.pod(main)?;
+        held.push(add(&pod, &of(main, json!({ "subnet": "10.0.0.0/24" })))?);
+    }
+    let config = of("macvtap", json!({ "subnet": "10.0.0.0/24", "scope": "host" }));
+    held.push(add(&pod, &config)?);
+    assert_eq!(held.iter().collect::<BTreeSet<_>>().len(), held.len(), "{held:?}");
+    refused(
+        add(&pod, &of("macvtap", json!({ "subnet": "10.0.0.0/24", "scope": "cluster" }))),
+        174,
+        "cluster",
+    )?;
+    refused(add(&pod, &of("bridge", json!({ "subnet": "10.0.0.0/24", "scope": 7 }))), 174, "ipam.scope")?;
+    put_pool(&node, "p", "ranges: [{subnet: 10.1.0.0/24}]\n")?;
+    // Whether a pool's addresses may be given on every node is its file's to say.
+    refused(add(&pod, &of("macvtap", json!({ "pool": "p", "scope": "host" }))), 116, "scope")?;
+    // What was given before is checked and ended all the same.
+    let before = of("macvtap", json!({ "subnet": "10.0.0.0/24" }));
+    let mut check = before.clone();
+    check["prevResult"] = json!({ "cniVersion": "1.1.0", "ips": [{ "address": held[5][0] }] });
+    node.cni("ipam-pool", "CHECK", &pod.call("net1", &check))?;
+    del(&pod, &before)?;
+    assert_eq!(by_hand(&node, "leases")?.matches("leased").count(), held.len() - 1);
+    in_order(&node)
+}
+
+fn a_bridge_ends_at_the_host_until_something_leads_on() -> Outcome {
+    let switch = Switch::new()?;
+    let mut node = Node::new("n")?;
+    node.connect(&switch, "eth1", 1500)?;
+    let of = |bridge: &str, more: Value| {
+        let mut config = json!({ "cniVersion": "1.0.0", "name": "net", "type": "vlan-bridge", "bridge": bridge,
+            "ipam": { "type": "ipam-pool", "subnet": "10.0.0.0/24" } });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
+        config
+    };
+    // Made by the plugin: the first pod makes it, the second finds it.
+    for name in ["a", "b"] {
+        node.pod(name)?.add("vlan-bridge", "net1", &of("made", json!({})))?;
+    }
+    let late = node.pod("late")?;
+    let add = |config: &Value| late.add("vlan-bridge", "net1", config);
+    refused(add(&of("made", json!({ "uplinks": [{ "name": "eth1" }] }))), 126, "with uplinks")?;
+    node.ip("link add own type bridge")?;
+    refused(add(&of("own", json!({}))), 126, "own is the node's own bridge")?;
+    node.ip("link set eth1 master made")?;
+    refused(add(&of("made", json!({}))), 126, "eth1 is a port of bridge made")?;
+    let mut alone = of("made", json!({}));
+    alone["ipam"]["scope"] = json!("host");
+    add(&alone)?;
+    node.ip("link set eth1 nomaster")?;
+    node.pod("c")?.add("vlan-bridge", "net1", &of("made", json!({})))?;
+    // The same goes for pools whose file does not say how nodes share them.
+    put_pool(&node, "p", "ranges: [{subnet: 10.1.0.0/24}]\n")?;
+    let pool = |bridge: &str| {
+        let mut config = of(bridge, json!({ "name": "pool" }));
+        config["ipam"] = json!({ "type": "ipam-pool", "pool": "p" });
+        config
+    };
+    node.pod("d")?.add("vlan-bridge", "net1", &pool("made"))?;
+    refused(node.pod("e")?.add("vlan-bridge", "net1", &pool("own")), 126, "scope: host")?;
+    in_order(&node)
+}
+
+fn a_list_is_used_in_the_order_in_which_it_is_written() -> Outcome {
+    let node = Node::new("n")?;
+    let lists = json!({ "ranges": [[{ "subnet": "10.9.0.0/30" }, { "subnet": "10.8.0.0/30" }, { "subnet": "10.8.5.0/24" }]] });
+    let given = |config: &Value, pods: &str| {
+        (0..4)
+            .map(|i| Ok(add(&node.pod(&format!("{pods}{i}"))?, config)?.concat()))
+            .collect::<Result<Vec<_>, Stop>>()
+    };
+    let written = ["10.9.0.2/30", "10.8.0.2/30", "10.8.5.2/24", "10.8.5.3/24"];
+    assert_eq!(given(&network(&lists), "a")?, written);
+    put_pool(
+        &node,
+        "p",
+        "scope: host\nranges: [{subnet: 10.9.0.0/30}, {subnet: 10.8.0.0/30}, {subnet: 10.8.5.0/24}]\nroutingDomain: p\n",
+    )?;
+    assert_eq!(given(&network(&json!({ "pool": "p" })), "b")?, written);
+    let mut lowest = network(&lists);
+    lowest["name"] = json!("lowest");
+    lowest["ipam"]["order"] = json!("lowest");
+    assert_eq!(given(&lowest, "c")?, ["10.8.0.2/30", "10.8.5.2/24", "10.8.5.3/24", "10.8.5.4/24"]);
+    // One address is one address, however often it is asked for; two of one list are not.
+    let (d, e, f) = (node.pod("d")?, node.pod("e")?, node.pod("f")?);
+    let asked = |pod: &Pod<'_>, ips: Value| {
+        let mut config = network(&lists);
+        config["name"] = json!("asked");
+        config["runtimeConfig"] = json!({ "ips": ips });
+        add(pod, &config)
+    };
+    assert_eq!(asked(&d, json!(["10.8.5.9", "10.8.5.9"]))?, ["10.8.5.9/24"]);
+    assert_eq!(asked(&e, json!(["10.8.5.10/24", "10.8.5.10", "10.8.5.10/24"]))?, ["10.8.5.10/24"]);
+    refused(asked(&f, json!(["10.8.5.11", "10.9.0.2"])), 179, "gives one address")?;
+    refused(asked(&f, json!(["10.8.5.11", "10.10.0.2"])), 135, "10.10.0.2 was asked for, but in no range")?;
+    in_order(&node)
+}
+
+/// Whoever may write a network definition is not whoever may decide how long others do without an address.
+fn what_is_shared_is_not_used_up_by_one_network() -> Outcome {
+    let node = Node::new("n")?;
+    let pod = node.pod("p")?;
+    put_pool(&node, "p", "scope: host\nranges: [{subnet: 10.0.0.0/28}]\n")?;
+    let of = |more: Value| {
+        let mut ipam = json!({ "pool": "p" });
+        for (key, value) in more.as_object().into_iter().flatten() {
+            ipam[key] = value.clone();
+        }
+        network(&ipam)
+    };
+    refused(add(&pod, &of(json!({ "sticky": "pod" }))), 177, "pool \"p\" says none")?;
+    refused(add(&pod, &of(json!({ "sticky": "vm" }))), 177, "sticky: vm")?;
+    refused(add(&pod, &of(json!({ "probe": { "quarantine": "1m" } }))), 116, "probe.quarantine")?;
+    refused(add(&pod, &of(json!({ "cooldown": "1m" }))), 116, "cooldown")?;
+    for (probe, part) in [
+        (json!({ "quarantine": "876000h" }), "quarantine is too long"),
+        (json!({ "quarantine": 3601 }), "quarantine is too long"),
+        (json!({ "count": 4_000_000_000u32 }), "count 4000000000 is too large"),
+        (json!({ "interval": "1h" }), "interval and wait are too long"),
+        (json!({ "wait": 31 }), "interval and wait are too long"),
+    ] {
+        refused(add(&pod, &network(&json!({ "subnet": "10.1.0.0/28", "probe": probe }))), 163, part)?;
+    }
+    refused(
+        add(&pod, &network(&json!({ "subnet": "10.1.0.0/28", "cooldown": "876000h" }))),
+        162,
+        "too long",
+    )?;
+    assert!(by_hand(&node, "leases")?.contains("no leases"), "nothing was changed");
+    // Short-lived pods leave nothing behind.
+    for i in 0..20 {
+        let pod = node.pod(&format!("short{i}"))?;
+        add(&pod, &of(json!({ "sticky": "none" })))?;
+        del(&pod, &of(json!({})))?;
+    }
+    // One station that answers for everything takes half of it from those that ask, and from the others no more.
+    let conflict = |pod: &Pod<'_>, address: &str| {
+        let call = pod.call("net1", &of(json!({ "probe": true })));
+        let under = vec!["env".to_owned(), format!("K8SLAN_IPAM_CONFLICTS={address}=02:00:00:00:00:99")];
+        node.cni("ipam-pool", "ADD", &CniCall { under, ..call }).map(|result| ips(&result))
+    };
+    let mut mine = add(&pod, &of(json!({ "probe": true })))?;
+    for _ in 0..40 {
+        let address = mine.concat().replace("/28", "");
+        mine = conflict(&pod, &address)?;
+    }
+    let rows: Value = serde_json::from_str(&by_hand(&node, "pools --json")?)?;
+    assert_eq!(rows[0]["quarantined"], 6, "{rows}");
+    for i in 0..6 {
+        add(&node.pod(&format!("other{i}"))?, &of(json!({})))?;
+    }
+    // The pool's file says how long, and for whom.
+    put_pool(
+        &node,
+        "q",
+        "scope: host\nranges: [{subnet: 10.2.0.0/28}]\nquarantine: 0s\nallowedNamespaces: [default]\n",
+    )?;
+    let quick = network(&json!({ "pool": "q", "probe": true }));
+    let other = node.pod("quick")?;
+    assert_eq!(add(&other, &quick)?, ["10.2.0.2/28"]);
+    let call = other.call("net1", &quick);
+    let foreign = CniCall {
+        args: call.args.replace("K8S_POD_NAMESPACE=default", "K8S_POD_NAMESPACE=blue"),
+        ..call.clone()
+    };
+    refused(node.cni("ipam-pool", "ADD", &foreign), 178, "namespace \"blue\"")?;
+    let nameless = CniCall { args: String::new(), ..call };
+    refused(node.cni("ipam-pool", "ADD", &nameless), 178, "does not state")?;
+    in_order(&node)
+}
+
 /// Copies the pool files of one example to a node.
 fn example(node: &Node, name: &str) -> Result<Vec<String>, Stop> {
     let folder = workspace().join("nad-examples").join(name).join("pools");
@@ -509,8 +724,8 @@ fn sticky_vms_migrate() -> Outcome {
 
 fn gc_and_sweep_free_what_is_gone() -> Outcome {
     let node = Node::new("n")?;
-    put_pool(&node, "shared", "scope: host\nranges: [{subnet: 10.0.0.0/24}]\n")?;
-    let mut config = network(&json!({ "pool": "shared" }));
+    put_pool(&node, "shared", "scope: host\nranges: [{subnet: 10.0.0.0/24}]\nsticky: pod\n")?;
+    let mut config = network(&json!({ "pool": "shared", "sticky": "none" }));
     config["cniVersion"] = json!("1.1.0");
     let mut other = config.clone();
     other["name"] = json!("other");
@@ -637,9 +852,9 @@ fn a_pool_that_changed_keeps_its_leases() -> Outcome {
     put_pool(
         &node,
         "p",
-        "scope: host\nranges: [{subnet: 10.0.0.0/24, rangeStart: 10.0.0.10, rangeEnd: 10.0.0.19}]\n",
+        "scope: host\nranges: [{subnet: 10.0.0.0/24, rangeStart: 10.0.0.10, rangeEnd: 10.0.0.19}]\nsticky: pod\n",
     )?;
-    let config = network(&json!({ "pool": "p" }));
+    let config = network(&json!({ "pool": "p", "sticky": "none" }));
     let sticky = network(&json!({ "pool": "p", "sticky": "pod" }));
     let pod = node.pod("p")?;
     assert_eq!(add(&pod, &config)?, ["10.0.0.10/24"]);
@@ -648,7 +863,7 @@ fn a_pool_that_changed_keeps_its_leases() -> Outcome {
     put_pool(
         &node,
         "p",
-        "scope: host\nranges: [{subnet: 10.0.0.0/24, rangeStart: 10.0.0.15, rangeEnd: 10.0.0.19}]\n",
+        "scope: host\nranges: [{subnet: 10.0.0.0/24, rangeStart: 10.0.0.15, rangeEnd: 10.0.0.19}]\nsticky: pod\n",
     )?;
     let pools = by_hand(&node, "pools")?;
     assert!(pools.contains("2 leased addresses are outside of the pool, which shrank"), "{pools}");
@@ -665,7 +880,7 @@ fn a_pool_that_changed_keeps_its_leases() -> Outcome {
     // Another subnet: nobody gets a second address, and nobody loses the one that it has.
     let last = node.pod("last")?;
     assert_eq!(add(&last, &config)?, ["10.0.0.17/24"]);
-    put_pool(&node, "p", "scope: host\nranges: [{subnet: 10.1.0.0/24}]\n")?;
+    put_pool(&node, "p", "scope: host\nranges: [{subnet: 10.1.0.0/24}]\nsticky: pod\n")?;
     refused(add(&last, &config), 139, "has 10.0.0.17, which is in no subnet of 10.1.0.1-10.1.0.254")?;
     assert!(by_hand(&node, "show 10.0.0.17")?.contains("outside of the pool"));
     assert_eq!(add(&node.pod("newest")?, &config)?, ["10.1.0.2/24"]);
@@ -753,7 +968,7 @@ fn the_wire_is_asked_before_an_address_is_used() -> Outcome {
     let config = |probe: Value| {
         json!({ "cniVersion": "1.1.0", "name": "net", "type": "macvtap", "master": "eth1", "mode": "bridge",
             "ipam": { "type": "ipam-pool", "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00::/64" }]],
-                "probe": probe } })
+                "scope": "host", "probe": probe } })
     };
     let pod = node.pod("p")?;
     let timing = json!({ "count": 2, "interval": "60ms", "wait": "200ms", "quarantine": "1h" });
@@ -776,7 +991,7 @@ fn the_wire_is_asked_before_an_address_is_used() -> Outcome {
     assert!(!by_hand(&node, "leases")?.contains("leased"), "undone");
     // Without the probe nobody asks.
     let trusting = json!({ "cniVersion": "1.1.0", "name": "other", "type": "macvtap", "master": "eth1", "mode": "bridge",
-        "ipam": { "type": "ipam-pool", "subnet": "10.0.0.0/24" } });
+        "ipam": { "type": "ipam-pool", "subnet": "10.0.0.0/24", "scope": "host" } });
     assert_eq!(ips(&pod.add("macvtap", "net1", &trusting)?), ["10.0.0.2/24"]);
     pod.del("macvtap", "net1", &trusting)?;
     in_order(&node)

@@ -27,7 +27,9 @@ const STORE: &str = "/run/k8slan/ipam/networks/held.mdb";
 fn network(name: &str, ipam: &Value) -> Value {
     let mut ipam = ipam.clone();
     ipam["type"] = json!("ipam-pool");
-    json!({ "cniVersion": "1.0.0", "name": name, "type": "macvlan", "ipam": ipam })
+    // Ranges of a network's own are for networks that end at the host.
+    let main = if ipam.get("pool").is_some() { "macvlan" } else { "bridge" };
+    json!({ "cniVersion": "1.0.0", "name": name, "type": main, "ipam": ipam })
 }
 
 /// A node where one pod holds an address, which no mistake may cost it.

@@ -48,7 +48,7 @@ fn competition() -> Duration {
 }
 
 fn config(subnet: &str, sticky: &str) -> Value {
-    json!({ "cniVersion": "1.0.0", "name": "net", "type": "macvlan",
+    json!({ "cniVersion": "1.0.0", "name": "net", "type": "bridge",
         "ipam": { "type": "ipam-pool", "ranges": [[{ "subnet": subnet }]], "sticky": sticky } })
 }
 

@@ -479,7 +479,7 @@ fn a_changed_mtu_is_seen_without_one_in_the_result() -> Outcome {
 fn a_default_route_that_is_there_stays() -> Outcome {
     let (_switch, node) = node()?;
     let mut network = on_master("bridge");
-    network["ipam"] = json!({"type": "ipam-pool", "ranges": [[{"subnet": "10.0.20.0/24", "gateway": "10.0.20.1"}]],
+    network["ipam"] = json!({"type": "ipam-pool", "scope": "host", "ranges": [[{"subnet": "10.0.20.0/24", "gateway": "10.0.20.1"}]],
         "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.9.0.0/16"}]});
     for (first, expected) in
         [(true, "default via 10.244.0.1 dev eth0"), (false, "default via 10.0.20.1 dev net1")]

@@ -34,7 +34,7 @@ fn config(probe: Value, fields: &Value) -> Value {
         "cniVersion": "1.1.0", "name": "net", "type": PLUGIN, "bridge": "br0", "vlan": 10,
         "uplinks": [{"name": "eth1", "follow": true}],
         "ipam": {
-            "type": "ipam-pool", "probe": probe,
+            "type": "ipam-pool", "probe": probe, "scope": "host",
             "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]],
             "routes": [{"dst": "10.8.0.0/16", "gw": "10.9.0.1"}, {"dst": "fd01::/64", "gw": "fd00::1"}],
         },

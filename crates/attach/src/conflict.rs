@@ -26,7 +26,7 @@ pub struct Probing {
 #[derive(Debug, thiserror::Error)]
 pub enum ConflictError {
     /// `ipam.probe` is malformed.
-    #[error("ipam.probe is neither a flag nor count, interval, wait and quarantine: {0}")]
+    #[error("ipam.probe is a flag, or count, interval, wait and quarantine, within bounds: {0}")]
     Config(String),
     /// The question could not be asked.
     #[error("cannot ask the link whether its addresses are taken")]
@@ -95,13 +95,14 @@ impl Probing {
         Ok(match document.ipam.and_then(|ipam| ipam.probe) {
             None | Some(Written::Flag(false)) => None,
             Some(Written::Flag(true)) => Some(Self { timing: quick }),
-            Some(Written::Timing(timing)) => Some(Self {
-                timing: ProbeTiming {
+            Some(Written::Timing(timing)) => {
+                let timing = ProbeTiming {
                     count: timing.count.unwrap_or(quick.count).max(1),
                     interval: timing.interval.map_or(quick.interval, Timespan::get),
                     wait: timing.wait.map_or(quick.wait, Timespan::get),
-                },
-            }),
+                };
+                Some(Self { timing: timing.bounded().map_err(ConflictError::Config)? })
+            }
         })
     }
 }
@@ -273,6 +274,16 @@ mod tests {
             (5, 1, 2)
         );
         assert!(of(",\"probe\":{\"cont\":5}").is_err());
+        for (timing, part) in [
+            ("\"count\":11", "count 11 is too large"),
+            ("\"count\":4000000000,\"interval\":\"876000h\"", "count 4000000000 is too large"),
+            ("\"interval\":\"876000h\"", "interval and wait are too long"),
+            ("\"wait\":\"876000h\"", "interval and wait are too long"),
+            ("\"count\":5,\"interval\":\"5s\",\"wait\":\"10001ms\"", "may take 30 s at most"),
+        ] {
+            let error = of(&format!(",\"probe\":{{{timing}}}")).unwrap_err().to_string();
+            assert!(error.contains(part), "{timing}: {error}");
+        }
         assert_eq!(Probing::of(b"{}").unwrap(), None);
     }
 }

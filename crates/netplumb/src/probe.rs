@@ -30,6 +30,39 @@ impl ProbeTiming {
     /// As RFC 5227, section 1.1, has it, less its random delays: three times, 5 s in all.
     pub const RFC5227: Self =
         Self { count: 3, interval: Duration::from_millis(1500), wait: Duration::from_secs(2) };
+
+    /// How often an address is asked for at most.
+    pub const MAX_COUNT: u32 = 10;
+    /// How long one round of questions takes at most: a pod's start waits for it.
+    pub const MAX_ROUND: Duration = Duration::from_secs(30);
+
+    /// How long one round of questions takes.
+    #[must_use]
+    pub fn round(&self) -> Duration {
+        self.interval.saturating_mul(self.count.saturating_sub(1)).saturating_add(self.wait)
+    }
+
+    /// Whether it is within bounds.
+    ///
+    /// # Errors
+    /// The sentence that says what is too much.
+    pub fn bounded(self) -> std::result::Result<Self, String> {
+        if self.count > Self::MAX_COUNT {
+            return Err(format!(
+                "count {} is too large: an address is asked for {} times at most",
+                self.count,
+                Self::MAX_COUNT
+            ));
+        }
+        if self.round() > Self::MAX_ROUND {
+            return Err(format!(
+                "interval and wait are too long: one round would take {} s, and may take {} s at most",
+                self.round().as_secs(),
+                Self::MAX_ROUND.as_secs()
+            ));
+        }
+        Ok(self)
+    }
 }
 
 /// An address that is taken.

@@ -333,7 +333,7 @@ impl<'a> Allocator<'a> {
         if self.rules.order == Order::Lowest {
             self.return_rested(set)?;
         }
-        if let Some(address) = self.book.first_unused(set.open())? {
+        if let Some(address) = self.first_unused(set)? {
             // Two indices have to agree before an address is given: a damaged one alone gives none twice.
             return match self.book.slot(address)? {
                 None => Ok(address),
@@ -363,6 +363,19 @@ impl<'a> Allocator<'a> {
         let resting = self.book.oldest(set.family(), set.queue())?;
         let resting = resting.map(|(_, since)| since.after(self.rules.cooldown).0.saturating_sub(self.now.0));
         Err(AllocError::Exhausted { pool: set.pool().to_string(), resting, wanted: set.part().clone() })
+    }
+
+    /// The lowest address that nobody had, of the first range that has one, or of all of them.
+    fn first_unused(&self, set: &Set) -> Result<Option<Addr>, AllocError> {
+        if self.rules.order == Order::Lowest {
+            return Ok(self.book.first_unused(set.open())?);
+        }
+        for open in set.open_by_range() {
+            if let Some(address) = self.book.first_unused(open)? {
+                return Ok(Some(address));
+            }
+        }
+        Ok(None)
     }
 
     /// The head of the set's queue, if it has rested; what the set does not hand out is dropped on the
@@ -628,7 +641,26 @@ impl<'a> Allocator<'a> {
         let until = self.now.after(quarantine);
         let slot = Slot::Quarantined { since: self.now, until, mac: mac.to_owned(), queue };
         self.book.set_slot(address, &slot)?;
+        self.bound_quarantine(address)?;
         Ok(Conflict::Quarantined)
+    }
+
+    /// At most half of a set's addresses are in quarantine: one station that answers for everything must not take all of
+    /// them from those that do not even ask. The oldest go to the end of those that rest.
+    fn bound_quarantine(&mut self, latest: Addr) -> Result<(), AllocError> {
+        let Some(set) = self.sets.iter().find(|set| set.pool().contains(latest)) else { return Ok(()) };
+        let most = (set.open().len() / 2).max(1);
+        let quarantined = self.book.quarantined(set.family())?;
+        let of_set: Vec<Addr> =
+            quarantined.into_iter().filter(|address| set.pool().contains(*address)).collect();
+        let surplus = (of_set.len() as u128).saturating_sub(most);
+        let surplus = usize::try_from(surplus).unwrap_or(of_set.len());
+        for address in of_set.into_iter().filter(|address| *address != latest).take(surplus) {
+            if let Some(Slot::Quarantined { queue, .. }) = self.book.slot(address)? {
+                self.book.set_slot(address, &Slot::Resting { since: self.now, queue, last: None })?;
+            }
+        }
+        Ok(())
     }
 
     /// Takes over a lease that another IPAM plugin gave. The address may lie anywhere.

@@ -179,6 +179,17 @@ impl<'a> Book<'a> {
         key.strip_prefix(&prefix).map(timed).transpose()
     }
 
+    /// The quarantined addresses of a family, whose time ends first ahead.
+    pub(crate) fn quarantined(&self, family: Family) -> Result<Vec<Addr>, StoreError> {
+        let prefix = [QUARANTINE, family.tag()];
+        let entries = self.entries(QUARANTINE);
+        let of_family = entries.filter_map(|entry| {
+            let key = entry.map(|(key, _)| key.strip_prefix(&prefix).map(timed));
+            key.transpose().map(|timed| timed.and_then(|timed| Ok(timed?.0)))
+        });
+        of_family.collect()
+    }
+
     /// The lowest address of `spans` that was never used.
     pub(crate) fn first_unused(&self, spans: &Spans) -> Result<Option<Addr>, StoreError> {
         for span in spans.iter() {

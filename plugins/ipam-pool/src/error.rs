@@ -3,7 +3,7 @@ use net_types::MacAddrError;
 
 use crate::owners::VmRecordError;
 use crate::store::StoreError;
-use crate::{Addr, AllocError, NetworkError, PoolFileError, RangeError, SetError, Spans};
+use crate::{Addr, AllocError, AskError, NetworkError, PoolFileError, RangeError, SetError, Spans};
 
 /// What this plugin finds wrong.
 #[derive(Debug, thiserror::Error)]
@@ -29,13 +29,22 @@ pub enum Error {
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Addresses that were asked for and are in no range.
-    #[error("{} asked for, but in no range of {pool}", listed(addresses))]
-    NotInPool {
-        /// The addresses.
-        addresses: Vec<Addr>,
+    /// Addresses that were asked for and cannot be given together.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+    /// The pool's file does not name the pod's namespace.
+    #[error(
+        "pool {pool:?} gives no addresses to {}: its file does not have it among its allowedNamespaces",
+        namespace.as_ref().map_or_else(
+            || "a pod whose namespace the runtime does not state (K8S_POD_NAMESPACE)".to_owned(),
+            |namespace| format!("pods of namespace {namespace:?}")
+        )
+    )]
+    NotAllowed {
         /// The pool.
         pool: String,
+        /// The pod's namespace, where it is known.
+        namespace: Option<String>,
     },
     /// `sticky: pod` without a pod.
     #[error(
@@ -113,12 +122,6 @@ impl Error {
     }
 }
 
-fn listed(addresses: &[Addr]) -> String {
-    let texts: Vec<_> = addresses.iter().map(Addr::to_string).collect();
-    let verb = if texts.len() == 1 { "was" } else { "were" };
-    format!("{} {verb}", texts.join(", "))
-}
-
 impl PluginError for Error {
     fn code(&self) -> Code {
         match self {
@@ -129,7 +132,9 @@ impl PluginError for Error {
             Self::Policy(_) => Code::plugin(138),
             Self::Alloc(error) => alloc(error),
             Self::Store(error) => store(error),
-            Self::NotInPool { .. } => Code::plugin(135),
+            Self::Ask(AskError::NoRange { .. }) => Code::plugin(135),
+            Self::Ask(AskError::OneEach { .. }) => Code::plugin(179),
+            Self::NotAllowed { .. } => Code::plugin(178),
             Self::NoPod => Code::plugin(136),
             Self::NoVm => Code::plugin(137),
             Self::VmNotYet => Code::TRY_AGAIN,
@@ -154,9 +159,13 @@ fn network(error: &NetworkError) -> Code {
         NetworkError::Set(error) => set(error),
         NetworkError::ListsOverlap { .. } => Code::plugin(108),
         NetworkError::TooMany(_) => Code::plugin(167),
+        NetworkError::Spanning { .. } => Code::plugin(126),
+        NetworkError::Scope(_) => Code::plugin(174),
+        NetworkError::Reach { .. } => Code::IO,
         NetworkError::ResolvConf { .. } => Code::plugin(118),
         NetworkError::Pool(error) => pool(error),
         NetworkError::Inventory { .. } => Code::plugin(127),
+        NetworkError::Sticky { .. } => Code::plugin(177),
     }
 }
 
@@ -173,6 +182,7 @@ fn value(key: &str) -> Code {
         "ipam.probe" => Code::plugin(163),
         "ipam.routes" => Code::plugin(164),
         "ipam.dns" => Code::plugin(165),
+        "ipam.scope" => Code::plugin(174),
         "runtimeConfig.ipRanges" => Code::plugin(166),
         _ => Code::plugin(117),
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use cni::{Dns, Request, Route};
 use net_types::Timespan;
@@ -10,7 +11,8 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::options::{Probe, Reservations, Sticky};
+use crate::options::{DEFAULT_QUARANTINE, MAX_COOLDOWN, Probe, Reservations, Sticky};
+use crate::reach;
 use crate::store::PoolKey;
 use crate::{Addr, Limits, Order, PoolFile, Range, RangeSpec, Rules, Set, SetError};
 
@@ -45,6 +47,9 @@ struct Ipam {
     /// One address from each outer list; an inner list is one pool of ranges.
     #[serde(default)]
     ranges: Vec<Vec<RangeSpec>>,
+    /// `host`: every host has these ranges for itself. Without it they are refused (126) where the network goes beyond the host.
+    #[serde(default)]
+    scope: Option<String>,
     /// A single range, in the words of older configurations: the link's subnet.
     #[serde(default)]
     subnet: Option<String>,
@@ -72,16 +77,16 @@ struct Ipam {
     /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
     #[serde(default)]
     reservations: Reservations,
-    /// Who keeps an address over restarts: nobody (the default), the pod of that name, or the virtual machine.
+    /// Who keeps an address over restarts: nobody (the default), the pod of that name, or the virtual machine. With `pool`, its file says so, and this can only be the same or `none`.
     #[serde(default)]
     sticky: Option<Sticky>,
-    /// How long a released address rests before it is handed out again; `0s` by default.
+    /// How long a released address rests before it is handed out again; `0s` by default, 30 days (`720h`) at most.
     #[serde(default)]
     cooldown: Option<Timespan>,
-    /// Which address is next: `oldest` (the default: never used ones ascending, then the one that rests longest) or `lowest`.
+    /// Which address is next: `oldest` (the default: never used ones, range by range as they are listed; then the one that rests longest) or `lowest`.
     #[serde(default)]
     order: Option<Order>,
-    /// Ask the wire whether somebody has the address before it is used.
+    /// Ask the wire whether somebody has the address before it is used: 10 times and for 30 s at most. What somebody has is left alone for `quarantine`: `10m` by default, `1h` at most; with `pool`, its file says so.
     #[serde(default, deserialize_with = "Probe::parse")]
     probe: Option<Probe>,
     #[serde(flatten)]
@@ -108,14 +113,47 @@ pub struct Network {
     pub rules: Rules,
     /// Who keeps them.
     pub sticky: Sticky,
-    /// Whether the caller asks the wire.
-    pub probe: Option<Probe>,
+    /// How long an address that somebody else answered for is left alone.
+    pub quarantine: Duration,
+    /// The namespaces whose pods may have addresses from it; `None`: all.
+    pub allowed_namespaces: Option<Vec<String>>,
     /// Routes, as written.
     pub routes: Vec<Route>,
     /// How names are resolved.
     pub dns: Dns,
     /// What a person should know, though it is no error.
     pub warnings: Vec<String>,
+}
+
+/// Why the addresses that were asked for by name are not looked for.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// They are in no range.
+    #[error("{} asked for, but in no range of {pool}", listed(addresses))]
+    NoRange {
+        /// The addresses.
+        addresses: Vec<Addr>,
+        /// The pool.
+        pool: String,
+    },
+    /// Two of them are in one list of ranges.
+    #[error(
+        "{first} and {second} were asked for, but {pool} gives one address from the ranges that both are in: ask for one of them"
+    )]
+    OneEach {
+        /// One.
+        first: Addr,
+        /// The other.
+        second: Addr,
+        /// The pool.
+        pool: String,
+    },
+}
+
+fn listed(addresses: &[Addr]) -> String {
+    let texts: Vec<_> = addresses.iter().map(Addr::to_string).collect();
+    let verb = if texts.len() == 1 { "was" } else { "were" };
+    format!("{} {verb}", texts.join(", "))
 }
 
 /// What is wrong with the `ipam` section.
@@ -153,6 +191,27 @@ pub enum NetworkError {
         /// The lowest address of both.
         at: Addr,
     },
+    /// Every node would hand out the same addresses.
+    #[error(
+        "the network spans nodes ({network}) and has its ranges in its own configuration, so each node would hand out the \
+         same addresses: name a pool whose file gives each node its part (nodes), or say \"scope\": \"host\" where the \
+         network ends at this host"
+    )]
+    Spanning {
+        /// The network, and what shows that it spans nodes.
+        network: String,
+    },
+    /// `scope` is something else.
+    #[error("ipam.scope is {0:?}: the only one is \"host\", a pool's file can say more")]
+    Scope(String),
+    /// Whether the network ends at this host cannot be seen.
+    #[error("whether bridge {bridge} leads beyond this host")]
+    Reach {
+        /// The bridge.
+        bridge: String,
+        /// The kernel's answer.
+        source: netplumb::Error,
+    },
     /// More lists than queues.
     #[error("the ipam section has {0} lists of ranges, 255 at most can be told apart")]
     TooMany(usize),
@@ -167,6 +226,19 @@ pub enum NetworkError {
     /// The pool's file.
     #[error(transparent)]
     Pool(#[from] crate::PoolFileError),
+    /// Who keeps a pool's addresses is the pool's to say.
+    #[error(
+        "sticky: {asked} is asked for, and pool {pool:?} says {kept}: who keeps a pool's addresses is said in its file \
+         (sticky: {asked}), since what is kept is gone for everybody else"
+    )]
+    Sticky {
+        /// The pool.
+        pool: String,
+        /// What the network says.
+        asked: Sticky,
+        /// What the pool says.
+        kept: Sticky,
+    },
     /// The pool is an inventory.
     #[error(
         "pool {pool:?} is an inventory and hands out no addresses, but network {network} asks it for one for {asker}: \
@@ -181,9 +253,6 @@ pub enum NetworkError {
         asker: String,
     },
 }
-
-/// Main plugins whose networks end at the host, unless somebody bridges them on.
-const HOST_ONLY: [&str; 5] = ["bridge", "ptp", "loopback", "dummy", "tap"];
 
 impl Config {
     /// What a document says about the pool, whatever else is wrong with it.
@@ -248,7 +317,8 @@ impl Config {
             sets: Vec::new(),
             rules: Rules { probing: ipam.probe.is_some(), ..Rules::default() },
             sticky: ipam.sticky.unwrap_or_default(),
-            probe: ipam.probe,
+            quarantine: ipam.probe.and_then(|probe| probe.quarantine).unwrap_or(DEFAULT_QUARANTINE),
+            allowed_namespaces: None,
             routes: Vec::new(),
             dns,
             warnings,
@@ -292,18 +362,19 @@ fn from_file(
         ("rangeStart", ipam.range_start.is_some()),
         ("rangeEnd", ipam.range_end.is_some()),
         ("gateway", ipam.gateway.is_some()),
+        ("scope", ipam.scope.is_some()),
         ("the capability ipRanges", own_ranges),
         ("reservations", !limits.reservations.is_empty()),
         ("cooldown", ipam.cooldown.is_some()),
         ("order", ipam.order.is_some()),
+        ("probe.quarantine", ipam.probe.is_some_and(|probe| probe.quarantine.is_some())),
     ] {
         if given {
             return Err(NetworkError::PoolAnd(key));
         }
     }
     let file = PoolFile::load(pools, pool)?;
-    let main = request.plugin_type.as_deref().filter(|main| !HOST_ONLY.contains(main));
-    let spans_nodes = main.map(|main| format!("{}, type {main}", request.network));
+    let spans_nodes = if file.says_who_shares() { None } else { reach::beyond(request)? };
     network.sets = file.sets_of(node, spans_nodes.as_deref()).map_err(|error| asked(error, request))?;
     if !limits.exclude.is_empty() {
         let limits = Limits {
@@ -314,7 +385,16 @@ fn from_file(
     }
     network.rules.cooldown = file.cooldown.millis();
     network.rules.order = file.order;
-    network.sticky = ipam.sticky.or(file.sticky).unwrap_or_default();
+    // What is kept is gone for everybody else, so it is not for one network to say.
+    let kept = file.sticky.unwrap_or_default();
+    network.sticky = match ipam.sticky {
+        Some(asked) if asked != Sticky::No && asked != kept => {
+            return Err(NetworkError::Sticky { pool: pool.to_owned(), asked, kept });
+        }
+        asked => asked.unwrap_or(kept),
+    };
+    network.quarantine = file.quarantine.get();
+    network.allowed_namespaces.clone_from(&file.allowed_namespaces);
     network.routes.clone_from(&ipam.routes);
     Ok(network)
 }
@@ -332,6 +412,11 @@ fn asked(error: crate::PoolFileError, request: &Request<Config>) -> NetworkError
 
 fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result<Network, NetworkError> {
     let limits = ipam.clone_limits();
+    let every_host = match ipam.scope.as_deref() {
+        None => false,
+        Some("host") => true,
+        Some(scope) => return Err(NetworkError::Scope(scope.to_owned())),
+    };
     let mut lists = Vec::new();
     // The order is host-local's: what the runtime asks for, the single range, the lists.
     if let Some(raw) = &request.runtime_config.ip_ranges {
@@ -367,7 +452,15 @@ fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result
         network.sets.push(set);
     }
     Set::limit(&mut network.sets, &limits)?;
-    network.rules.cooldown = ipam.cooldown.unwrap_or_default().millis();
+    if !every_host && let Some(network) = reach::beyond(request)? {
+        return Err(NetworkError::Spanning { network });
+    }
+    let cooldown = ipam.cooldown.unwrap_or_default();
+    if cooldown.get() > MAX_COOLDOWN {
+        let message = "it is too long: a network may ask for 720h at most, the file of a pool for more";
+        return Err(NetworkError::Value { key: "ipam.cooldown".to_owned(), message: message.to_owned() });
+    }
+    network.rules.cooldown = cooldown.millis();
     network.rules.order = ipam.order.unwrap_or_default();
     network.routes = ipam.routes;
     Ok(network)
@@ -400,25 +493,79 @@ fn parse_resolv_conf(text: &str) -> Dns {
 }
 
 impl Network {
-    /// What was asked for from each set, and what fits none.
-    #[must_use]
-    pub fn distribute(&self, asked: &[IpAddr]) -> (Vec<Option<Addr>>, Vec<Addr>) {
-        let mut per_set = vec![None; self.sets.len()];
+    /// What was asked for from each set. What is asked for twice is one address.
+    ///
+    /// # Errors
+    /// An address fits no set, or its set is to give another one already.
+    pub fn distribute(&self, asked: &[IpAddr]) -> Result<Vec<Option<Addr>>, AskError> {
+        let mut per_set: Vec<Option<Addr>> = vec![None; self.sets.len()];
         let mut left = Vec::new();
         for address in asked.iter().copied().map(Addr::from) {
-            let home = self.sets.iter().zip(&mut per_set);
-            match home.into_iter().find(|(set, slot)| slot.is_none() && set.pool().contains(address)) {
-                Some((_, slot)) => *slot = Some(address),
+            // Sets share no address, so there is one home at most.
+            let home = self.sets.iter().zip(&mut per_set).find(|(set, _)| set.pool().contains(address));
+            match home {
+                Some((_, slot @ None)) => *slot = Some(address),
+                Some((_, Some(other))) if *other == address => {}
+                Some((_, Some(other))) => {
+                    return Err(AskError::OneEach {
+                        first: *other,
+                        second: address,
+                        pool: self.key.to_string(),
+                    });
+                }
                 None => left.push(address),
             }
         }
-        (per_set, left)
+        if left.is_empty() {
+            Ok(per_set)
+        } else {
+            Err(AskError::NoRange { addresses: left, pool: self.key.to_string() })
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn lists(lists: &[&[&str]]) -> Network {
+        let range = |subnet: &&str| {
+            Range::parse(&RangeSpec { subnet: (*subnet).to_owned(), ..RangeSpec::default() }).unwrap()
+        };
+        let set = |(index, list): (u8, &&[&str])| Set::new(index, list.iter().map(range).collect()).unwrap();
+        Network {
+            key: PoolKey::Network("net".to_owned()),
+            sets: (0u8..).zip(lists).map(set).collect(),
+            rules: Rules::default(),
+            sticky: Sticky::No,
+            quarantine: DEFAULT_QUARANTINE,
+            allowed_namespaces: None,
+            routes: Vec::new(),
+            dns: Dns::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn one_address_asked_for_twice_is_one_address() {
+        let network = lists(&[&["10.0.0.0/24", "10.0.1.0/24"], &["fd00::/64"]]);
+        let asked = |texts: &[&str]| {
+            let asked: Vec<IpAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
+            network.distribute(&asked).map(|given| {
+                given
+                    .into_iter()
+                    .map(|one| one.map_or("-".to_owned(), |one| one.to_string()))
+                    .collect::<Vec<_>>()
+            })
+        };
+        assert_eq!(asked(&[]).unwrap(), ["-", "-"]);
+        assert_eq!(asked(&["fd00::9", "10.0.1.7"]).unwrap(), ["10.0.1.7", "fd00::9"]);
+        assert_eq!(asked(&["10.0.0.7", "10.0.0.7", "fd00::9", "10.0.0.7"]).unwrap(), ["10.0.0.7", "fd00::9"]);
+        let two = asked(&["10.0.0.7", "10.0.1.7"]).unwrap_err();
+        assert!(matches!(two, AskError::OneEach { .. }), "{two}");
+        let none = asked(&["10.0.0.7", "10.9.0.1"]).unwrap_err().to_string();
+        assert!(none.contains("10.9.0.1 was asked for, but in no range"), "{none}");
+    }
 
     #[test]
     fn reads_resolv_conf() {

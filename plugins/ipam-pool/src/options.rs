@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use net_types::Timespan;
+use netplumb::ProbeTiming;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::Order;
@@ -23,8 +24,8 @@ pub enum Sticky {
 /// Whether and how the calling plugin asks the wire for an address before it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// How long an address that somebody else answered for is left alone.
-    pub quarantine: Duration,
+    /// How long an address that somebody else answered for is left alone, where the network says so.
+    pub quarantine: Option<Duration>,
 }
 
 /// Reservations as written: owner, then one or several addresses. Unlike in a map, a second entry of
@@ -32,7 +33,25 @@ pub struct Probe {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservations(pub Vec<(String, Vec<String>)>);
 
-const DEFAULT_QUARANTINE: Duration = Duration::from_secs(600);
+/// How long an address that somebody else answered for is left alone, where nobody says.
+pub(crate) const DEFAULT_QUARANTINE: Duration = Duration::from_secs(600);
+
+/// How long a network may have it left alone: what answers can be a pod, and a network's pods must not take addresses
+/// out of use for longer than it takes a person to look.
+pub(crate) const MAX_QUARANTINE: Duration = Duration::from_secs(3600);
+
+/// How long a network may have a released address rest.
+pub(crate) const MAX_COOLDOWN: Duration = Duration::from_secs(30 * 24 * 3600);
+
+impl fmt::Display for Sticky {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::No => "none",
+            Self::Pod => "pod",
+            Self::Vm => "vm",
+        })
+    }
+}
 
 impl<'de> Deserialize<'de> for Sticky {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -67,22 +86,22 @@ impl<'de> Deserialize<'de> for Order {
 }
 
 impl Probe {
-    /// Reads `probe`: a flag, or an object with timing; the caller reads the rest of it.
+    /// Reads `probe`: a flag, or an object with timing, which is the calling plugin's.
     ///
     /// # Errors
-    /// Neither of the two, or a `quarantine` that is no duration.
+    /// Neither of the two, or out of bounds.
     pub fn parse<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         struct Timing {
             #[serde(default)]
             quarantine: Option<Timespan>,
-            #[serde(default, rename = "count")]
-            _count: Option<u32>,
-            #[serde(default, rename = "interval")]
-            _interval: Option<Timespan>,
-            #[serde(default, rename = "wait")]
-            _wait: Option<Timespan>,
+            #[serde(default)]
+            count: Option<u32>,
+            #[serde(default)]
+            interval: Option<Timespan>,
+            #[serde(default)]
+            wait: Option<Timespan>,
         }
         #[derive(serde::Deserialize)]
         #[serde(untagged)]
@@ -92,9 +111,22 @@ impl Probe {
         }
         Ok(match Option::<Written>::deserialize(deserializer)? {
             None | Some(Written::Flag(false)) => None,
-            Some(Written::Flag(true)) => Some(Self { quarantine: DEFAULT_QUARANTINE }),
+            Some(Written::Flag(true)) => Some(Self { quarantine: None }),
             Some(Written::Timing(timing)) => {
-                Some(Self { quarantine: timing.quarantine.map_or(DEFAULT_QUARANTINE, |time| time.get()) })
+                let quick = ProbeTiming::QUICK;
+                let asked = ProbeTiming {
+                    count: timing.count.unwrap_or(quick.count),
+                    interval: timing.interval.map_or(quick.interval, Timespan::get),
+                    wait: timing.wait.map_or(quick.wait, Timespan::get),
+                };
+                asked.bounded().map_err(de::Error::custom)?;
+                let quarantine = timing.quarantine.map(Timespan::get);
+                if quarantine.is_some_and(|time| time > MAX_QUARANTINE) {
+                    return Err(de::Error::custom(
+                        "quarantine is too long: a network may ask for 1h at most, the file of a pool for more",
+                    ));
+                }
+                Some(Self { quarantine })
             }
         })
     }

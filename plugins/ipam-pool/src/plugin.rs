@@ -75,13 +75,10 @@ impl Plugin for IpamPool {
         for warning in &network.warnings {
             eprintln!("ipam-pool: {warning}");
         }
-        allowed(&node.config, &network.key, request)?;
+        allowed(&node.config, &network, request)?;
         let seeker = seeker(request, target, &network, &node)?;
         let asked: Vec<IpAddr> = request.requested_ips()?.into_iter().map(|ip| ip.address).collect();
-        let (asked, left) = network.distribute(&asked);
-        if !left.is_empty() {
-            return Err(Error::NotInPool { addresses: left, pool: network.key.to_string() });
-        }
+        let asked = network.distribute(&asked)?;
         let conflicts = conflicts()?;
         let mut store = HostStore::open(&node.place, &network.key)?;
         store.reserve()?;
@@ -228,12 +225,20 @@ fn attachment<N>(network: &str, target: &Target<N>) -> Attachment {
     }
 }
 
-/// Named pools are the node's, so its administrator may say who uses them.
-fn allowed(node: &NodeConfig, key: &PoolKey, request: &Request<Config>) -> Result<(), Error> {
-    if let (Some(policy), PoolKey::Named(pool)) = (&node.policy, key) {
-        policy.check(request.args.pod_namespace.as_deref(), Resource::Pool(pool))?;
+/// Named pools are the node's, so its administrator may say who uses them, and the pool's file as well.
+fn allowed(node: &NodeConfig, network: &Network, request: &Request<Config>) -> Result<(), Error> {
+    let PoolKey::Named(pool) = &network.key else { return Ok(()) };
+    let namespace = request.args.pod_namespace.as_deref();
+    if let Some(policy) = &node.policy {
+        policy.check(namespace, Resource::Pool(pool))?;
     }
-    Ok(())
+    match (&network.allowed_namespaces, namespace) {
+        (None, _) => Ok(()),
+        (Some(allowed), Some(namespace)) if allowed.iter().any(|name| name == namespace) => Ok(()),
+        (Some(_), namespace) => {
+            Err(Error::NotAllowed { pool: pool.clone(), namespace: namespace.map(str::to_owned) })
+        }
+    }
 }
 
 fn seeker(
@@ -340,8 +345,7 @@ fn report_conflicts(
     asked: &[Option<Addr>],
     conflicts: &[(Addr, MacAddr)],
 ) -> Result<(), Error> {
-    let quarantine = network.probe.map_or(Duration::ZERO, |probe| probe.quarantine);
-    let quarantine = u64::try_from(quarantine.as_millis()).unwrap_or(u64::MAX);
+    let quarantine = u64::try_from(network.quarantine.as_millis()).unwrap_or(u64::MAX);
     for (address, mac) in conflicts {
         let reserved = seeker
             .owner

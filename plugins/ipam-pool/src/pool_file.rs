@@ -7,7 +7,7 @@ use net_types::Timespan;
 use node::{SafeDir, SafeDirError};
 use serde::Deserialize;
 
-use crate::options::{Reservations, Sticky};
+use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
 use crate::set::parse_excluded;
 use crate::{Addr, Family, Limits, Order, Range, RangeError, RangeSpec, Set, SetError, Span, Spans};
 
@@ -30,12 +30,16 @@ pub struct PoolFile {
     pub inventory: bool,
     /// Exclusions and reservations.
     pub limits: Limits,
-    /// Who keeps an address.
+    /// Who keeps an address; `None`: nobody.
     pub sticky: Option<Sticky>,
     /// How long a released address rests.
     pub cooldown: Timespan,
     /// Which address is next.
     pub order: Order,
+    /// How long an address that another station answered for is left alone.
+    pub quarantine: Timespan,
+    /// The namespaces whose pods may have addresses; `None`: all.
+    pub allowed_namespaces: Option<Vec<String>>,
 }
 
 /// What is wrong with a pool file, or with all of them together.
@@ -203,13 +207,19 @@ struct Spec {
     /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
     #[serde(default)]
     reservations: Reservations,
-    /// Who keeps an address over restarts, where the network does not say.
+    /// Who keeps an address over restarts: nobody (the default), the pod of that name, or the virtual machine. A network can only say less.
     #[serde(default)]
     sticky: Option<Sticky>,
+    /// The namespaces whose pods may have addresses; all where it is left out, none where it is empty.
+    #[serde(default)]
+    allowed_namespaces: Option<Vec<String>>,
+    /// How long an address that another station answered for is left alone; `10m` by default.
+    #[serde(default)]
+    quarantine: Option<Timespan>,
     /// How long a released address rests before it is handed out again; `0s` by default.
     #[serde(default)]
     cooldown: Timespan,
-    /// Which address is next: `oldest` (the default: never used ones ascending, then the one that rests longest) or `lowest`.
+    /// Which address is next: `oldest` (the default: never used ones, range by range as they are listed; then the one that rests longest) or `lowest`.
     #[serde(default)]
     order: Order,
 }
@@ -309,6 +319,8 @@ impl PoolFile {
             sticky: spec.sticky,
             cooldown: spec.cooldown,
             order: spec.order,
+            quarantine: spec.quarantine.unwrap_or(DEFAULT_QUARANTINE.into()),
+            allowed_namespaces: spec.allowed_namespaces,
         };
         // Whatever is wrong with it is wrong on every node.
         file.all_sets()?;
@@ -369,6 +381,12 @@ impl PoolFile {
             set.hold(part, others.clone());
         }
         Ok(sets)
+    }
+
+    /// Whether it says how nodes share it.
+    #[must_use]
+    pub fn says_who_shares(&self) -> bool {
+        self.host_scope || !self.nodes.is_empty()
     }
 
     /// All addresses that the pool speaks of.

@@ -24,6 +24,8 @@ pub struct Set {
     reserved_for: BTreeMap<String, Addr>,
     /// Held, and neither gateway nor excluded nor reserved.
     open: Spans,
+    /// The same, range by range as they were listed.
+    open_by_range: Vec<Spans>,
 }
 
 /// What is wrong with a set of ranges, its exclusions or its reservations.
@@ -153,6 +155,7 @@ impl Set {
             reserved: BTreeMap::new(),
             reserved_for: BTreeMap::new(),
             open: Spans::default(),
+            open_by_range: Vec::new(),
         };
         set.settle();
         Ok(set)
@@ -232,6 +235,12 @@ impl Set {
             .chain(self.excluded.iter())
             .chain(self.reserved.keys().copied().map(Span::single));
         self.open = self.held.without(&Spans::union(taken));
+        self.open_by_range = match &*self.ranges {
+            [_] => vec![self.open.clone()],
+            ranges => {
+                ranges.iter().map(|range| self.open.intersection(&Spans::union([range.span()]))).collect()
+            }
+        };
     }
 
     /// The queue of its resting addresses.
@@ -262,6 +271,12 @@ impl Set {
     #[must_use]
     pub fn open(&self) -> &Spans {
         &self.open
+    }
+
+    /// The same, range by range in the order in which they are listed.
+    #[must_use]
+    pub fn open_by_range(&self) -> &[Spans] {
+        &self.open_by_range
     }
 
     /// The reserved addresses.

@@ -43,7 +43,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(|valid| Step::Gc { valid }),
         3 => (0u16..400).prop_map(|millis| Step::Wait { millis }),
         1 => (0u8..20).prop_map(|address| Step::Release { address }),
-        1 => (0u8..10, 0u8..2).prop_map(|(container, interface)| Step::Conflict { container, interface }),
+        2 => (0u8..10, 0u8..2).prop_map(|(container, interface)| Step::Conflict { container, interface }),
         1 => Just(Step::Reboot),
         1 => Just(Step::Copy),
     ]
@@ -461,8 +461,31 @@ impl<M: Machine> World<M> {
                 assert_eq!(joined, Some(since), "{address} was its owner's before");
                 let state = State::Quarantined { since: now, until: now + QUARANTINE };
                 self.model.states.insert(address, state);
+                self.bound_quarantine(address);
             }
             _ => assert_eq!(outcome, Conflict::Kept),
+        }
+    }
+
+    /// At most half of the set that the address is of; the oldest go to the end of those that rest.
+    fn bound_quarantine(&mut self, latest: Addr) {
+        let Some(set) = self.sets.iter().find(|set| set.pool().contains(latest)) else { return };
+        let most = usize::try_from((set.open().len() / 2).max(1)).unwrap();
+        let mut quarantined: Vec<(u64, Addr)> = self
+            .model
+            .states
+            .iter()
+            .filter_map(|(address, state)| match state {
+                State::Quarantined { until, .. } if set.pool().contains(*address) => Some((*until, *address)),
+                _ => None,
+            })
+            .collect();
+        quarantined.sort_unstable();
+        let surplus = quarantined.len().saturating_sub(most);
+        let ended: Vec<Addr> =
+            quarantined.into_iter().map(|(_, a)| a).filter(|a| *a != latest).take(surplus).collect();
+        for address in ended {
+            self.model.states.insert(address, State::Resting { since: self.model.now });
         }
     }
 

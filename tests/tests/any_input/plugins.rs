@@ -88,7 +88,7 @@ fn ipam_pool_answers() -> Outcome {
     let of = |ipam: serde_json::Value| json!({ "cniVersion": "1.0.0", "name": "n", "type": "macvlan", "ipam": ipam });
     let inline = json!({
         "type": "ipam-pool", "ranges": [[{ "subnet": "10.1.0.0/24", "rangeStart": "10.1.0.9", "gateway": "10.1.0.1" }]],
-        "exclude": ["10.1.0.16/28"], "addresses": ["10.1.0.77"],
+        "exclude": ["10.1.0.16/28"], "scope": "host", "addresses": ["10.1.0.77"],
     });
     plugin_answers(&node, &pod, "ipam-pool", &[of(ipam()), of(inline)])?;
     no_lease_is_left(&node)

@@ -43,7 +43,7 @@ fn arguments(name: &str, uid: &str) -> String {
 fn spoke_config(spoke: &str, pool: bool) -> Value {
     let mut config = json!({ "cniVersion": "1.0.0", "name": "vlan44", "type": "macvtap", "deviceID": spoke });
     if pool {
-        config["ipam"] = json!({ "type": "ipam-pool", "subnet": "10.9.0.0/24" });
+        config["ipam"] = json!({ "type": "ipam-pool", "subnet": "10.9.0.0/24", "scope": "host" });
     }
     config
 }
