@@ -7,6 +7,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -22,6 +23,7 @@ use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
 use crate::kubelet::{self, DevicePlugins};
 use crate::live_pods;
 use crate::node_spokes::{self, NodeSpokes};
+use crate::readiness::Readiness;
 use crate::root_socket::RootSocket;
 use crate::standalone::{self, Claim, only_one};
 use crate::status::NodeStatus;
@@ -178,11 +180,16 @@ impl Parts {
             kubelet: node.kubelet_dir.is_some(),
         };
         let claim = Claim::take(&options)?;
+        let before = status_file::read(claim.paths().run()).unwrap_or_else(|error| {
+            tracing::warn!("which LANs stood is not known: {error:#}");
+            None
+        });
+        let readiness = Readiness::after(before.as_ref());
         raise_file_limit();
         let metrics = Arc::new(Metrics::default());
         let kubelet = node.kubelet_dir.map(|dir| self.start_kubelet(dir, &metrics));
         let (sender, overview) = watch::channel(Overview::default());
-        self.tasks.spawn(tell(self.status.subscribe(), kubelet, sender));
+        self.tasks.spawn(tell(self.status.subscribe(), kubelet, readiness, sender));
         let told = |status| OfNode {
             metrics: Arc::clone(&metrics),
             api: api.clone(),
@@ -248,7 +255,7 @@ impl Parts {
             let mirror = Mirror::new(client.clone(), &node, namespaces, dir)?;
             let (sender, reports) = watch::channel(Arc::default());
             let reporter = Reporter::new(client.clone(), node.clone(), reports, mirror.hearing());
-            count_errors(&mut tasks, mirror.hearing(), Arc::clone(&metrics));
+            count(&mut tasks, mirror.hearing(), Arc::clone(&metrics));
             let machines = Machines::new(client.clone(), told, vms, sweep::grace(), Arc::clone(&metrics));
             tasks.spawn(machines.run());
             tasks.spawn(Pods::new(client.clone(), node.clone(), pods, owners, metrics).run());
@@ -332,14 +339,15 @@ async fn lead(client: kube::Client, namespace: String, node: String, stopped: wa
     election.run(|| leader.run(), wait_for(stopped)).await;
 }
 
-fn count_errors(
-    tasks: &mut JoinSet<Result<()>>,
-    mut hearing: watch::Receiver<Hearing>,
-    metrics: Arc<ApiMetrics>,
-) {
+/// Counts what goes wrong with the API server, and keeps that it was heard.
+fn count(tasks: &mut JoinSet<Result<()>>, mut hearing: watch::Receiver<Hearing>, metrics: Arc<ApiMetrics>) {
     tasks.spawn(async move {
         while hearing.changed().await.is_ok() {
-            metrics.lan_errors.set(hearing.borrow_and_update().errors);
+            let now = hearing.borrow_and_update();
+            metrics.lan_errors.set(now.errors);
+            if now.up_to_date {
+                metrics.lans_heard.store(true, Ordering::Relaxed);
+            }
         }
         std::future::pending().await
     });
@@ -349,12 +357,14 @@ fn count_errors(
 async fn tell(
     mut status: watch::Receiver<Arc<NodeStatus>>,
     mut kubelet: Option<watch::Receiver<kubelet::Status>>,
+    mut readiness: Readiness,
     sender: watch::Sender<Overview>,
 ) -> Result<()> {
     loop {
         let now = status.borrow_and_update().clone();
         let registered = kubelet.as_mut().map(|kubelet| kubelet.borrow_and_update().clone());
-        sender.send_replace(node_spokes::overview(&now, registered.as_ref()));
+        let waiting = readiness.waiting(&now, registered.as_ref());
+        sender.send_replace(node_spokes::overview(&now, registered.as_ref(), waiting));
         tokio::select! {
             changed = status.changed() => if changed.is_err() { return std::future::pending().await },
             () = changed(kubelet.as_mut()) => {}

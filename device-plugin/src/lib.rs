@@ -16,6 +16,7 @@ mod lans;
 mod live_pods;
 mod mirrored;
 mod node_spokes;
+mod readiness;
 mod root_socket;
 mod standalone;
 mod status;

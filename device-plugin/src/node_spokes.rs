@@ -83,11 +83,11 @@ fn catalog(status: &NodeStatus) -> Catalog {
         .collect()
 }
 
-fn condition<'a>(lan: &'a LanStatus, kind: &str) -> Option<&'a Condition> {
+pub(crate) fn condition<'a>(lan: &'a LanStatus, kind: &str) -> Option<&'a Condition> {
     lan.conditions.iter().find(|condition| condition.kind == kind)
 }
 
-fn holds(lan: &LanStatus, kind: &str) -> bool {
+pub(crate) fn holds(lan: &LanStatus, kind: &str) -> bool {
     condition(lan, kind).is_some_and(|condition| condition.status == "True")
 }
 
@@ -141,31 +141,11 @@ pub(crate) fn reports_of_an_absent_node(status: &NodeStatus) -> Reports {
 }
 
 /// How the node is, in numbers, and what it waits for.
-pub(crate) fn overview(status: &NodeStatus, kubelet: Option<&kubelet::Status>) -> Overview {
-    let mut waiting = Vec::new();
-    if !status.looked {
-        waiting.push("the LANs have not been looked at yet".to_owned());
-    }
-    for lan in &status.lans {
-        let no_underlay = condition(lan, "Ready").is_some_and(|ready| ready.reason == "NoUnderlay");
-        // A LAN that is refused, or has no part on this node, is nothing that the node could be ready for.
-        if holds(lan, "Accepted") && !holds(lan, "Ready") && !no_underlay {
-            let why = condition(lan, "Ready").map(|ready| ready.message.clone()).unwrap_or_default();
-            waiting.push(format!("LAN {} is not built: {why}", lan.lan));
-        }
-    }
-    if let Some(kubelet) = kubelet.filter(|kubelet| kubelet.registered < kubelet.wanted) {
-        let why = match (&kubelet.problem, &kubelet.kubelet) {
-            (Some(problem), _) => problem.clone(),
-            (None, kubelet::KubeletState::Absent) => "there is no kubelet.sock".to_owned(),
-            (None, kubelet::KubeletState::Refused(reason)) => reason.clone(),
-            (None, kubelet::KubeletState::Present) => "the kubelet is being asked".to_owned(),
-        };
-        waiting.push(format!(
-            "{} of {} resources are registered with the kubelet: {why}",
-            kubelet.registered, kubelet.wanted
-        ));
-    }
+pub(crate) fn overview(
+    status: &NodeStatus,
+    kubelet: Option<&kubelet::Status>,
+    waiting: Vec<String>,
+) -> Overview {
     let spokes = || status.lans.iter().flat_map(|lan| &lan.spokes);
     Overview {
         lans: status.lans.len(),

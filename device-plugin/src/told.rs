@@ -2,6 +2,7 @@
 //! that runs beside it in a process of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use hyper::StatusCode;
 use tokio::sync::watch;
@@ -26,6 +27,12 @@ pub(crate) struct OfCluster {
     pub(crate) agent: Arc<Agent>,
 }
 
+/// What there is to wait for while the API server has told no LANs since the start.
+fn unheard(api: &ApiMetrics) -> Option<String> {
+    (!api.lans_heard.load(Ordering::Relaxed))
+        .then(|| "the API server has not told the LANs yet; the log says what it answers".to_owned())
+}
+
 impl Told for OfNode {
     async fn metrics(&self) -> String {
         let overview = self.overview.borrow().clone();
@@ -34,7 +41,8 @@ impl Told for OfNode {
     }
 
     async fn waiting(&self) -> Vec<String> {
-        self.overview.borrow().waiting.clone()
+        let api = self.api.as_deref().and_then(unheard);
+        api.into_iter().chain(self.overview.borrow().waiting.clone()).collect()
     }
 
     fn status(&self) -> Option<String> {
@@ -51,12 +59,16 @@ impl Told for OfCluster {
     }
 
     async fn waiting(&self) -> Vec<String> {
+        let mut waiting: Vec<String> = unheard(&self.api).into_iter().collect();
         match self.agent.get("/readyz").await {
-            Ok((StatusCode::OK, _)) => Vec::new(),
+            Ok((StatusCode::OK, _)) => {}
             // The first line is the same for every reason.
-            Ok((_, text)) => text.lines().skip(1).map(str::to_owned).collect(),
-            Err(error) => vec![format!("the node's part of k8slan, which builds LANs, is away: {error:#}")],
+            Ok((_, text)) => waiting.extend(text.lines().skip(1).map(str::to_owned)),
+            Err(error) => {
+                waiting.push(format!("the node's part of k8slan, which builds LANs, is away: {error:#}"));
+            }
         }
+        waiting
     }
 
     fn status(&self) -> Option<String> {

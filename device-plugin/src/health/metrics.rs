@@ -1,5 +1,5 @@
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{Histogram, Overview};
 
@@ -55,6 +55,8 @@ pub struct Metrics {
 /// What the cluster's part counts.
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
+    /// Whether the API server has told its LANs since the start.
+    pub lans_heard: AtomicBool,
     /// Requests about LANs that the API server did not answer, or refused.
     pub lan_errors: Counter,
     /// Requests about pods and virtual machines.

@@ -23,6 +23,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         each_part_lives_and_dies_by_itself,
         killed_at_any_moment_they_converge,
         a_nodes_part_that_stays_away_is_told,
+        lans_that_never_stood_hold_no_upgrade_back,
+        an_upgrade_that_loses_a_lan_is_not_ready,
         the_agent_socket_is_roots,
         a_socket_of_another_owner_is_neither_asked_nor_replaced,
         each_part_runs_once,
@@ -310,6 +312,72 @@ fn another_version_is_named() -> Outcome {
     })?;
     let text = site.get("/readyz");
     check!(text.starts_with("HTTP/1.1 503") && text.contains("being built"), "{text}");
+    Ok(())
+}
+
+/// Anybody who may create a LAN could stop every rollout otherwise.
+fn lans_that_never_stood_hold_no_upgrade_back() -> Outcome {
+    let site = Site::new()?;
+    put(&site, 1);
+    let mut elsewhere = document(&["far"]);
+    elsewhere["metadata"]["name"] = json!("elsewhere");
+    elsewhere["spec"]["ns"] = json!("knlfar");
+    elsewhere["spec"]["vni"] = json!(223);
+    elsewhere["spec"]["defaultVxlanDev"] = json!("missing0");
+    elsewhere["spec"]["vxlanDevMap"] = json!({});
+    let mut refused = document(&["pod1"]);
+    refused["metadata"]["name"] = json!("refused");
+    site.server.put("lans", elsewhere);
+    site.server.put("lans", refused);
+    // The port is taken: no LAN can be built at all.
+    let port = site.node.run(|| std::net::UdpSocket::bind("[::]:4789"))?;
+    let kubelet = Kubelet::start(&site.kubelet_dir)?;
+    let (node, cluster) = (site.node_part()?, site.cluster_part()?);
+    let log = || format!("node:\n{}\ncluster:\n{}", node.log(), cluster.log());
+    eventually(SOON, || match site.get("/readyz") {
+        text if text.starts_with("HTTP/1.1 200") => Ok(()),
+        text => Err(format!("{text}\n{}", log())),
+    })?;
+    site.condition("k8slan-system/lan-test", "Ready", "False", "UDP port 4789")?;
+    site.condition("k8slan-system/elsewhere", "Ready", "False", "missing0")?;
+    let metrics = site.get("/metrics");
+    check!(metrics.contains("k8slan_lans_ready 0"), "{metrics}");
+
+    // A kubelet that ends, and is away, is no daemon that does not work.
+    drop(port);
+    kubelet.wait_allocatable(1, SOON).map_err(|what| failed(format!("{what}\n{}", log())))?;
+    drop(kubelet);
+    std::thread::sleep(Duration::from_millis(500));
+    check!(site.get("/readyz").starts_with("HTTP/1.1 200"), "{}", site.get("/readyz"));
+    Ok(())
+}
+
+/// A version that breaks what stood must not roll on to the next node.
+fn an_upgrade_that_loses_a_lan_is_not_ready() -> Outcome {
+    let site = Site::new()?;
+    put(&site, 1);
+    let kubelet = Kubelet::start(&site.kubelet_dir)?;
+    let (node, cluster) = (site.node_part()?, site.cluster_part()?);
+    kubelet.wait_allocatable(1, SOON).map_err(failed)?;
+    eventually(SOON, || match site.get("/readyz") {
+        text if text.starts_with("HTTP/1.1 200") => Ok(()),
+        text => Err(format!("{text}\n{}", cluster.log())),
+    })?;
+    node.kill()?;
+    // What the next version does to it: it cannot build its VXLAN again.
+    finish(&mut site.node.command("ip").args(["-n", "knlvrf", "link", "del", "vx2"]))?;
+    let port = site.node.run(|| std::net::UdpSocket::bind("[::]:4789"))?;
+    let next = site.node_part()?;
+    let lost = "LAN k8slan-system/lan-test stood when this daemon started, and does not any more: ";
+    eventually(SOON, || match site.get("/readyz") {
+        text if text.starts_with("HTTP/1.1 503") && text.contains(lost) => Ok(()),
+        text => Err(format!("{text}\n{}", next.log())),
+    })?;
+    drop(port);
+    eventually(4 * SOON, || match site.get("/readyz") {
+        text if text.starts_with("HTTP/1.1 200") => Ok(()),
+        text => Err(format!("{text}\n{}", next.log())),
+    })?;
     Ok(())
 }
 
