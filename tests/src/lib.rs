@@ -12,6 +12,7 @@ pub mod kills;
 pub mod kubelet;
 mod lan_file;
 mod metric;
+pub mod ndp;
 mod network;
 mod responder;
 mod router;

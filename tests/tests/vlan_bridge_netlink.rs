@@ -5,6 +5,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use k8slan_tests::ndp;
 use net_types::{IfName, MacAddr, VlanId, VlanSet};
 use netplumb::{
     Bridge, BridgeMember, BridgeVlans, LinkKind, Netlink, Netns, Nftables, PortGuard, RuleState,
@@ -114,12 +115,16 @@ const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 2];
 
 fn frame(source: [u8; 6], tags: &[u8], rest: &[u8]) -> Vec<u8> {
     let mut frame = [&[0xff; 6][..], &source, tags, rest].concat();
-    frame.resize(80, 0x55);
+    frame.resize(frame.len().max(80), 0x55);
     frame
 }
 
 fn arp(sender: [u8; 6], ip: [u8; 4]) -> Vec<u8> {
-    [&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1][..], &sender, &ip, &[0; 6], &[10, 0, 0, 9]].concat()
+    arp_for(sender, ip, [10, 0, 0, 9])
+}
+
+fn arp_for(sender: [u8; 6], ip: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+    [&[8, 6, 0, 1, 8, 0, 6, 4, 0, 1][..], &sender, &ip, &[0; 6], &target].concat()
 }
 
 fn ipv4(source: [u8; 4]) -> Vec<u8> {
@@ -129,6 +134,12 @@ fn ipv4(source: [u8; 4]) -> Vec<u8> {
 fn ipv6(source: &str) -> Vec<u8> {
     let source: std::net::Ipv6Addr = source.parse().unwrap();
     [&[0x86, 0xdd, 0x60, 0, 0, 0, 0, 20, 59, 64][..], &source.octets(), &[0xff; 16]].concat()
+}
+
+/// An advertisement of a neighbour from fd00::1.
+fn advertised(target: &str, mac: [u8; 6]) -> Vec<u8> {
+    let message = ndp::neighbor(136, target.parse().unwrap(), &ndp::link_layer(2, mac));
+    [&[0x86, 0xdd][..], &ndp::icmpv6("fd00::1".parse().unwrap(), ndp::ALL_NODES, &message)].concat()
 }
 
 fn a_guard_lets_only_its_addresses_pass() -> Outcome {
@@ -143,7 +154,13 @@ fn a_guard_lets_only_its_addresses_pass() -> Outcome {
     let nft = node.run(Nftables::open_current)?;
     let macs = vec![MacAddr::try_from(OWN).unwrap()];
     let addresses = vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()];
-    nft.guard(&PortGuard { port: name("p"), macs: Some(macs), addresses: Some(addresses) })?;
+    nft.guard(&PortGuard {
+        port: name("p"),
+        own: macs,
+        check_macs: true,
+        addresses: Some(addresses),
+        asking: false,
+    })?;
     let (end, far) = (PacketSocket::open(&node, "e")?, PacketSocket::open(&node, "f")?);
     let tag = [0x81, 0, 0, 10];
     let two = [0x81, 0, 0, 10, 0x81, 0, 0, 20];
@@ -152,16 +169,22 @@ fn a_guard_lets_only_its_addresses_pass() -> Outcome {
         (true, "the same, tagged", frame(OWN, &tag, &ipv4([10, 0, 0, 1]))),
         (true, "another protocol", frame(OWN, &tag, &[0x88, 0xb5])),
         (true, "its own ARP", frame(OWN, &[], &arp(OWN, [10, 0, 0, 1]))),
-        (true, "an ARP probe", frame(OWN, &tag, &arp(OWN, [0; 4]))),
+        (true, "an ARP probe for its own", frame(OWN, &tag, &arp_for(OWN, [0; 4], [10, 0, 0, 1]))),
+        (false, "an ARP probe for another", frame(OWN, &tag, &arp(OWN, [0; 4]))),
         (true, "IPv6", frame(OWN, &[], &ipv6("fd00::1"))),
-        (true, "IPv6 link-local", frame(OWN, &tag, &ipv6("fe80::1"))),
-        (true, "IPv6 address detection", frame(OWN, &[], &ipv6("::"))),
+        (true, "its own IPv6 link-local", frame(OWN, &tag, &ipv6("fe80::ff:fe00:1"))),
+        (false, "another IPv6 link-local", frame(OWN, &tag, &ipv6("fe80::1"))),
+        (false, "IPv6 from nobody", frame(OWN, &[], &ipv6("::"))),
         (false, "another MAC", frame(OTHER, &[], &ipv4([10, 0, 0, 1]))),
         (false, "another MAC, tagged", frame(OTHER, &tag, &[0x88, 0xb5])),
         (false, "another address", frame(OWN, &[], &ipv4([10, 0, 0, 2]))),
         (false, "another address, tagged", frame(OWN, &tag, &ipv4([10, 0, 0, 2]))),
         (false, "ARP for another MAC", frame(OWN, &[], &arp(OTHER, [10, 0, 0, 1]))),
         (false, "ARP for another address", frame(OWN, &tag, &arp(OWN, [10, 0, 0, 2]))),
+        (true, "its own advertisement", frame(OWN, &tag, &advertised("fd00::1", OWN))),
+        (false, "another's", frame(OWN, &tag, &advertised("fd00::9", OWN))),
+        (false, "its own of another MAC", frame(OWN, &tag, &advertised("fd00::1", OTHER))),
+        (false, "another's behind a second tag", frame(OWN, &two, &advertised("fd00::9", OWN))),
         (false, "another IPv6 address", frame(OWN, &tag, &ipv6("fd00::2"))),
         (false, "another address behind a second tag", frame(OWN, &two, &ipv4([10, 0, 0, 2]))),
     ] {
@@ -180,8 +203,10 @@ fn guards_come_and_go_whole() -> Outcome {
     let nft = Nftables::open(&node.run(Netns::current)?)?;
     let guard = |port: &str, last: u8| PortGuard {
         port: name(port),
-        macs: Some(vec![MacAddr::try_from([2, 0, 0, 0, 0, last]).unwrap()]),
+        own: vec![MacAddr::try_from([2, 0, 0, 0, 0, last]).unwrap()],
+        check_macs: true,
         addresses: (last > 1).then(|| vec!["10.0.0.1".parse().unwrap()]),
+        asking: false,
     };
     nft.unguard(&name("p1"))?;
     check(nft.guard_state(&guard("p1", 1))? == RuleState::Absent, "a guard is there at first")?;

@@ -3,6 +3,8 @@
 //! Trying is the only way to know: a module may be built in, loaded on demand, or barred. As for any program that
 //! makes such a device, the kernel may load the module.
 
+use std::net::IpAddr;
+
 use net_types::{IfName, MacvtapMode, VlanId, Vni};
 use netplumb::{
     Bridge, Macvtap, Netlink, Netns, Nftables, PortGuard, Result, Veth, VethEnd, VlanFiltering, VlanLink,
@@ -163,6 +165,12 @@ fn vlan_device(trial: &Trial) -> Result<()> {
 
 fn guard(trial: &Trial) -> Result<()> {
     let mac = "02:00:00:00:00:01".parse().unwrap_or_else(|_| unreachable!("an address"));
-    let guard = PortGuard { port: name("port"), macs: Some(vec![mac]), addresses: None };
+    let guard = PortGuard {
+        port: name("port"),
+        own: vec![mac],
+        check_macs: true,
+        addresses: Some(vec![IpAddr::from([192, 0, 2, 1]).into()]),
+        asking: false,
+    };
     Nftables::open(&trial.netns)?.guard(&guard)
 }

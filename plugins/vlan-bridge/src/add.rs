@@ -195,8 +195,12 @@ impl Attaching<'_> {
             uplink::apply(&call.host, link, add)?;
         }
         if let Some(guard) = &record.guard {
-            // Nobody else is on this link before ADD ends, which leaves no more than the record says.
-            guard::put(store, &self.name, &guard.admitting(self.asker))?;
+            // ADD ends with no more than the record says.
+            let at_first = match call.request.ipam() {
+                Some(_) => guard.of_asking_port(&self.name, self.asker),
+                None => guard.of_port(&self.name),
+            };
+            guard::put(store, &at_first)?;
         }
         port::open(call, port.index)?;
         // A bridge that nobody gave an address has another one with another port.
@@ -294,7 +298,7 @@ impl Attaching<'_> {
         record.masquerade = masquerade.to_vec();
         self.store.write(&self.name, &record)?;
         if let Some(guard) = record.guard.filter(|_| guard_changes) {
-            guard::put(self.store, &self.name, &guard)?;
+            guard::put(self.store, &guard.of_port(&self.name))?;
         }
         if !masquerade.is_empty() {
             masquerade::put(self.store, &self.name, masquerade)?;

@@ -62,15 +62,15 @@ pub struct Config {
     /// Drop frames from other MAC addresses than the pod's.
     #[serde(default)]
     pub macspoofchk: bool,
-    /// Drop IP packets and ARP from other addresses than the pod's.
+    /// Drop IP packets, ARP and neighbour discovery that claim other addresses than the pod's.
     #[serde(default)]
     pub ipspoofchk: bool,
     /// MAC addresses that are allowed besides.
     #[serde(default)]
     pub allowed_macs: Vec<MacAddr>,
-    /// Addresses that are allowed besides.
-    #[serde(default)]
-    pub allowed_addresses: Vec<std::net::IpAddr>,
+    /// Addresses, or networks like `fe80::/64`, that are allowed besides.
+    #[serde(default, deserialize_with = "addresses_and_networks")]
+    pub allowed_addresses: Vec<IpNetwork>,
     /// VRRP routers whose virtual MAC addresses are allowed (RFC 5798, IPv4 and IPv6).
     #[serde(default)]
     pub vrrp: Vec<u8>,
@@ -157,6 +157,20 @@ fn yes() -> bool {
 fn cni0() -> IfName {
     const NAME: &str = "cni0";
     NAME.parse().unwrap_or_else(|_| unreachable!("{NAME} is a name"))
+}
+
+/// Nobody writes an address of a host with the length of its network and means all of the network.
+fn addresses_and_networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNetwork>, D::Error> {
+    let given = Vec::<IpNetwork>::deserialize(deserializer)?;
+    match given.iter().find(|network| network.network() != network.ip()) {
+        None => Ok(given),
+        Some(host) => Err(serde::de::Error::custom(format_args!(
+            "{host} is an address with the length of its network: write {} for the address, or {}/{} for all of the network",
+            host.ip(),
+            host.network(),
+            host.prefix()
+        ))),
+    }
 }
 
 fn mtu_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mtu>, D::Error> {
@@ -319,6 +333,10 @@ mod tests {
             (r#"{"vrrp": [1]}"#, "macspoofchk"),
             (r#"{"vrrp": [0], "macspoofchk": true}"#, "VRRP"),
             (r#"{"ipspoofchk": true}"#, "no address"),
+            (
+                r#"{"ipspoofchk": true, "allowedAddresses": ["10.9.0.100/24"]}"#,
+                "write 10.9.0.100 for the address, or 10.9.0.0/24",
+            ),
             (r#"{"trunk": [10], "host": true}"#, "VLAN of its own"),
             (r#"{"ipMasqBackend": "ebtables"}"#, "unknown variant `ebtables`"),
         ];

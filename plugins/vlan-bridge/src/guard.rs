@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
+use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
-use netplumb::Nftables;
+use netplumb::{Nftables, PortGuard};
 
 use crate::record::{RecordStore, RecordedGuard};
 use crate::{Config, Error};
@@ -13,21 +14,23 @@ pub(crate) fn wanted(config: &Config, mac: MacAddr, addresses: &[IpAddr]) -> Opt
     if !config.macspoofchk && !config.ipspoofchk {
         return None;
     }
-    let macs = config.macspoofchk.then(|| {
-        let mut macs = vec![mac];
-        macs.extend(&config.allowed_macs);
-        macs.extend(config.vrrp.iter().flat_map(|&id| virtual_macs(id)));
-        macs.sort();
-        macs.dedup();
-        macs
-    });
+    let mut own = vec![mac];
+    own.extend(&config.allowed_macs);
+    own.extend(config.vrrp.iter().flat_map(|&id| virtual_macs(id)));
+    own.sort();
+    own.dedup();
     let addresses = config.ipspoofchk.then(|| {
-        let mut all = [addresses, &config.allowed_addresses].concat();
+        let mut all: Vec<IpNetwork> = addresses.iter().copied().map(IpNetwork::from).collect();
+        all.extend(&config.allowed_addresses);
         all.sort();
         all.dedup();
         all
     });
-    Some(RecordedGuard { macs, addresses })
+    Some(if config.macspoofchk {
+        RecordedGuard { macs: Some(own), addresses, own: Vec::new() }
+    } else {
+        RecordedGuard { macs: None, addresses, own }
+    })
 }
 
 /// The virtual MAC addresses of a VRRP router, for IPv4 and IPv6 (RFC 5798, section 7.3).
@@ -38,10 +41,10 @@ fn virtual_macs(id: u8) -> [MacAddr; 2] {
 }
 
 /// Puts the guard on the port.
-pub(crate) fn put(store: &RecordStore, port: &IfName, guard: &RecordedGuard) -> Result<(), Error> {
+pub(crate) fn put(store: &RecordStore, guard: &PortGuard) -> Result<(), Error> {
     let nftables = Nftables::open_current()?;
     let _lock = store.lock_guards()?;
-    Ok(nftables.guard(&guard.of_port(port))?)
+    Ok(nftables.guard(guard)?)
 }
 
 /// Takes it off.

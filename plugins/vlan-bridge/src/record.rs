@@ -3,7 +3,6 @@
 //! nothing or a file that says what to clean up. It is also how a trunk is known after it was changed.
 
 use std::cell::OnceCell;
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -104,7 +103,10 @@ pub struct RecordedGuard {
     /// Source MAC addresses; none: any.
     pub macs: Option<Vec<MacAddr>>,
     /// Source addresses; none: any.
-    pub addresses: Option<Vec<IpAddr>>,
+    pub addresses: Option<Vec<IpNetwork>>,
+    /// Its own MAC addresses, where any may be a source.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own: Vec<MacAddr>,
 }
 
 impl From<&BridgeVlans> for PortVlans {
@@ -120,17 +122,21 @@ impl From<&PortVlans> for BridgeVlans {
 }
 
 impl RecordedGuard {
-    /// This, and one more source MAC address where they are restricted.
-    pub(crate) fn admitting(&self, mac: Option<MacAddr>) -> Self {
-        let mut guard = self.clone();
-        if let Some(macs) = &mut guard.macs {
-            macs.extend(mac);
-        }
-        guard
+    /// The guard of a port that knows its addresses.
+    pub(crate) fn of_port(&self, port: &IfName) -> PortGuard {
+        let (own, check_macs) = match &self.macs {
+            Some(macs) => (macs.clone(), true),
+            None => (self.own.clone(), false),
+        };
+        PortGuard { port: port.clone(), own, check_macs, addresses: self.addresses.clone(), asking: false }
     }
 
-    pub(crate) fn of_port(&self, port: &IfName) -> PortGuard {
-        PortGuard { port: port.clone(), macs: self.macs.clone(), addresses: self.addresses.clone() }
+    /// The same while addresses are looked for, which may be done under another MAC address.
+    pub(crate) fn of_asking_port(&self, port: &IfName, asker: Option<MacAddr>) -> PortGuard {
+        let mut guard = self.of_port(port);
+        guard.own.extend(asker);
+        guard.asking = true;
+        guard
     }
 }
 
@@ -289,7 +295,11 @@ mod tests {
                 added: "10".parse().unwrap(),
             }],
             legs: Vec::new(),
-            guard: None,
+            guard: Some(RecordedGuard {
+                macs: None,
+                addresses: Some(vec!["10.0.0.5/32".parse().unwrap(), "fe80::/64".parse().unwrap()]),
+                own: vec!["02:00:00:00:00:01".parse().unwrap()],
+            }),
             masquerade: vec!["10.0.0.5/24".parse().unwrap()],
             ipam: Some(String::new()),
         };

@@ -4,17 +4,17 @@
 //! table bridge k8slan {
 //!     map ports { type ifname : verdict; elements = { "vb12…" : jump vb12… } }
 //!     chain from-ports { type filter hook prerouting priority -290; iifname vmap @ports }
-//!     chain vb12… { ether saddr != { … } drop … }
+//!     chain vb12… { ether saddr != { … } drop … }      what is dropped: guard_rules.rs
 //! }
 //! ```
 //! One lookup per frame however many ports are guarded. All of a port's parts come and go in one transaction.
 
-use std::net::IpAddr;
-
+use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
-use super::message::{self as nft, Field, Hook, Message, Nla, Table};
+use super::guard_rules::{Rule, Test, Then, rules};
+use super::message::{self as nft, Element, Field, Hook, Message, Nla, Table};
 use super::{Fnv, Nftables, RuleState};
 use crate::netlink::by_name;
 use crate::{Object, Result};
@@ -26,82 +26,43 @@ const BASE: &str = "from-ports";
 /// -300 and looks at nothing of ours).
 const HOOK: Hook = Hook { kind: "filter", number: 0, priority: -290 };
 
-const ARP: [u8; 2] = [0x08, 0x06];
-const IPV4: [u8; 2] = [0x08, 0x00];
-const IPV6: [u8; 2] = [0x86, 0xdd];
-const DOT1Q: [u8; 2] = [0x81, 0x00];
-const DOT1AD: [u8; 2] = [0x88, 0xa8];
-
 /// What may come in by a port of a bridge; all else is dropped, on every VLAN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortGuard {
     /// The port. It need not exist yet.
     pub port: IfName,
-    /// The source addresses of its frames and the senders in its ARP; none: any.
-    pub macs: Option<Vec<MacAddr>>,
-    /// The source addresses of its IP packets and the senders in its ARP; none: any. IPv6 link-local
-    /// addresses, and the unspecified ones of address detection, may always be used. Frames with a
-    /// second tag are dropped then, since nothing in them can be looked at.
-    pub addresses: Option<Vec<IpAddr>>,
+    /// The MAC addresses of who is on the port.
+    pub own: Vec<MacAddr>,
+    /// Whether only these may be sources of its frames, senders in its ARP and link-layer addresses in its neighbour
+    /// discovery.
+    pub check_macs: bool,
+    /// The source addresses of its IP packets, the senders in its ARP, the targets that it advertises; none: any.
+    ///
+    /// Besides, for its own MAC addresses only: the IPv6 link-local addresses that these lead to, questions whether
+    /// anybody has one of its addresses, DHCP of one that has none yet, router solicitations, reports of groups. Frames
+    /// with a second tag are dropped then, since nothing in them can be looked at, as are router advertisements.
+    pub addresses: Option<Vec<IpNetwork>>,
+    /// It does not know its addresses yet: it may ask whether anybody has any.
+    pub asking: bool,
 }
 
-/// A rule, and the sets that it looks up.
-struct Rule {
+/// A rule as it is sent to the kernel, with the sets that it looks up.
+struct Encoded {
     sets: Vec<Message>,
     expressions: Nla,
     comment: String,
 }
 
 impl PortGuard {
-    fn rules(&self) -> Vec<Rule> {
-        let mut rules = Rules { guard: self, rules: Vec::new(), sets: 1 };
-        if let Some(macs) = &self.macs {
-            let keys: Vec<_> = macs.iter().map(|mac| mac.octets().to_vec()).collect();
-            rules.unless_in(None, Field::Link { offset: 6, length: 6 }, nft::ETHER_ADDR, &keys, "source MAC");
-            // The sender's hardware address in ARP.
-            let sender = Field::Network { offset: 8, length: 6 };
-            rules.unless_in(Some(ARP), sender, nft::ETHER_ADDR, &keys, "ARP sender MAC");
-        }
-        if let Some(addresses) = &self.addresses {
-            for tag in [DOT1Q, DOT1AD] {
-                rules.always(tag, "no second tag");
-            }
-            let mut v4: Vec<_> = addresses
-                .iter()
-                .filter_map(|address| match address {
-                    IpAddr::V4(v4) => Some(v4.octets().to_vec()),
-                    IpAddr::V6(_) => None,
-                })
-                .collect();
-            rules.unless_in(
-                Some(IPV4),
-                Field::Network { offset: 12, length: 4 },
-                nft::IPV4_ADDR,
-                &v4,
-                "IPv4 source",
-            );
-            v4.push(vec![0; 4]);
-            let sender = Field::Network { offset: 14, length: 4 };
-            rules.unless_in(Some(ARP), sender, nft::IPV4_ADDR, &v4, "ARP sender address");
-            rules.link_local();
-            let mut v6: Vec<_> = addresses
-                .iter()
-                .filter_map(|address| match address {
-                    IpAddr::V6(v6) => Some(v6.octets().to_vec()),
-                    IpAddr::V4(_) => None,
-                })
-                .collect();
-            v6.push(vec![0; 16]);
-            let source = Field::Network { offset: 8, length: 16 };
-            rules.unless_in(Some(IPV6), source, nft::IPV6_ADDR, &v6, "IPv6 source");
-        }
-        rules.rules
+    fn encoded(&self) -> Vec<Encoded> {
+        let mut sets = 1;
+        rules(self).into_iter().filter_map(|rule| encode(&self.port, &rule, &mut sets)).collect()
     }
 
     fn add_messages(&self) -> Vec<Message> {
         let port = self.port.as_str();
         let mut messages = vec![nft::chain(nft::NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, TABLE, port, None)];
-        for rule in self.rules() {
+        for rule in self.encoded() {
             messages.extend(rule.sets);
             messages.push(nft::rule(TABLE, port, &rule.expressions, &rule.comment));
         }
@@ -110,62 +71,63 @@ impl PortGuard {
     }
 }
 
-struct Rules<'a> {
-    guard: &'a PortGuard,
-    rules: Vec<Rule>,
-    sets: u32,
-}
-
-impl Rules<'_> {
-    fn push(&mut self, sets: Vec<Message>, expressions: Nla, keys: &[Vec<u8>], what: &str) {
-        // The kernel gives a rule back with other set names; this tells whether it is the one wanted.
-        let mut hash = Fnv::new();
-        hash.write(self.guard.port.as_str().as_bytes());
-        hash.write(expressions.as_bytes());
-        for key in keys {
-            hash.write(key);
-        }
-        let comment = format!("k8slan {what} {hash}");
-        self.rules.push(Rule { sets, expressions, comment });
+/// A rule in the kernel's words; none if it can never hold.
+fn encode(port: &IfName, rule: &Rule, sets: &mut u32) -> Option<Encoded> {
+    let mut encoded = Encoded { sets: Vec::new(), expressions: Nla::new(), comment: String::new() };
+    // The kernel gives a rule back with other set names; this tells whether it is the one wanted.
+    let mut hash = Fnv::new();
+    hash.write(port.as_str().as_bytes());
+    for test in &rule.tests {
+        let list = std::mem::take(&mut encoded.expressions);
+        encoded.expressions = match test {
+            Test::Is(field, value) => nft::equals(nft::load(list, *field), value),
+            Test::IsNot(field, value) => nft::differs(nft::load(list, *field), value),
+            Test::Clear(field, mask) => {
+                nft::equals(nft::mask(nft::load(list, *field), mask), &vec![0; mask.len()])
+            }
+            Test::Set(field, mask) => {
+                nft::differs(nft::mask(nft::load(list, *field), mask), &vec![0; mask.len()])
+            }
+            Test::In(field, keys) | Test::NotIn(field, keys) => {
+                let inside = matches!(test, Test::In(..));
+                match (keys.elements.as_slice(), inside) {
+                    // The kernel takes no empty set.
+                    ([], true) => return None,
+                    ([], false) => list,
+                    ([Element::Key(key)], true) if !keys.intervals => {
+                        nft::equals(nft::load(list, *field), key)
+                    }
+                    ([Element::Key(key)], false) if !keys.intervals => {
+                        nft::differs(nft::load(list, *field), key)
+                    }
+                    (elements, _) => {
+                        *sets += 1;
+                        encoded.sets.extend(nft::anonymous_set(
+                            TABLE,
+                            *sets,
+                            keys.kind,
+                            elements,
+                            keys.intervals,
+                        ));
+                        for element in elements {
+                            let (Element::Key(bytes) | Element::End(bytes)) = element;
+                            hash.write(bytes);
+                        }
+                        let lookup = if inside { nft::in_set } else { nft::not_in };
+                        lookup(nft::load(list, *field), *sets)
+                    }
+                }
+            }
+        };
     }
-
-    /// Drops frames whose field is not one of the keys; with a protocol, only frames of that one.
-    fn unless_in(
-        &mut self,
-        protocol: Option<[u8; 2]>,
-        field: Field,
-        key: nft::KeyType,
-        keys: &[Vec<u8>],
-        what: &str,
-    ) {
-        let mut expressions = protocol_is(protocol);
-        let mut sets = Vec::new();
-        // The kernel takes no empty set: nothing is allowed then.
-        if !keys.is_empty() {
-            self.sets += 1;
-            sets.extend(nft::anonymous_set(TABLE, self.sets, key, keys));
-            expressions = nft::not_in(nft::load(expressions, field), self.sets);
-        }
-        self.push(sets, nft::drop_frame(expressions), keys, what);
-    }
-
-    fn always(&mut self, protocol: [u8; 2], what: &str) {
-        self.push(Vec::new(), nft::drop_frame(protocol_is(Some(protocol))), &[], what);
-    }
-
-    /// fe80::/10 is allowed.
-    fn link_local(&mut self) {
-        let source = nft::load(protocol_is(Some(IPV6)), Field::Network { offset: 8, length: 2 });
-        let masked = nft::equals(nft::mask(source, &[0xff, 0xc0]), &[0xfe, 0x80]);
-        self.push(Vec::new(), nft::leave(masked), &[], "IPv6 link-local");
-    }
-}
-
-fn protocol_is(protocol: Option<[u8; 2]>) -> Nla {
-    match protocol {
-        Some(protocol) => nft::equals(nft::load(Nla::new(), Field::Protocol), &protocol),
-        None => Nla::new(),
-    }
+    let list = std::mem::take(&mut encoded.expressions);
+    encoded.expressions = match rule.then {
+        Then::Drop => nft::drop_frame(list),
+        Then::Pass => nft::leave(list),
+    };
+    hash.write(encoded.expressions.as_bytes());
+    encoded.comment = format!("k8slan {} {hash}", rule.what);
+    Some(encoded)
 }
 
 impl Nftables {
@@ -237,7 +199,7 @@ impl Nftables {
     /// What the kernel refused.
     pub fn guard_state(&self, guard: &PortGuard) -> Result<RuleState> {
         let Some(comments) = self.comments(guard.port.as_str())? else { return Ok(RuleState::Absent) };
-        let wanted: Vec<_> = guard.rules().into_iter().map(|rule| rule.comment).collect();
+        let wanted: Vec<_> = guard.encoded().into_iter().map(|rule| rule.comment).collect();
         let reached = self.guarded()?.is_some_and(|ports| ports.contains(&guard.port))
             && self.comments(BASE)?.is_some_and(|base| base.len() == 1);
         Ok(if reached && comments == wanted { RuleState::InPlace } else { RuleState::Different })

@@ -179,15 +179,42 @@ pub(super) const IFNAME: KeyType = KeyType(41, 16);
 pub(super) const ETHER_ADDR: KeyType = KeyType(9, 6);
 pub(super) const IPV4_ADDR: KeyType = KeyType(7, 4);
 pub(super) const IPV6_ADDR: KeyType = KeyType(8, 16);
+pub(super) const ETHER_TYPE: KeyType = KeyType(10, 2);
+pub(super) const INET_PROTO: KeyType = KeyType(12, 1);
+pub(super) const ICMPV6_TYPE: KeyType = KeyType(29, 1);
+
+/// An element of a set.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Element {
+    /// A key; in a set of intervals, the first of one.
+    Key(Vec<u8>),
+    /// The key behind an interval's last.
+    End(Vec<u8>),
+}
 
 /// A set that lives and dies with the rule that looks it up, named by a number within the batch.
-pub(super) fn anonymous_set(table: Table<'_>, id: u32, key: KeyType, keys: &[Vec<u8>]) -> [Message; 2] {
+pub(super) fn anonymous_set(
+    table: Table<'_>,
+    id: u32,
+    key: KeyType,
+    elements: &[Element],
+    intervals: bool,
+) -> [Message; 2] {
     const ANONYMOUS_CONSTANT: u32 = 3;
-    let set =
-        Nla::new().text(2, "__set%d").u32(3, ANONYMOUS_CONSTANT).u32(4, key.0).u32(5, key.1).u32(10, id);
-    let elements = keys
-        .iter()
-        .fold(Nla::new(), |list, key| list.nest(1, &Nla::new().nest(1, &Nla::new().bytes(1, key))));
+    const INTERVAL: u32 = 4;
+    const INTERVAL_END: u32 = 1;
+    let flags = ANONYMOUS_CONSTANT | if intervals { INTERVAL } else { 0 };
+    let set = Nla::new().text(2, "__set%d").u32(3, flags).u32(4, key.0).u32(5, key.1).u32(10, id);
+    let elements = elements.iter().fold(Nla::new(), |list, element| {
+        let key = |key: &[u8]| Nla::new().nest(1, &Nla::new().bytes(1, key));
+        list.nest(
+            1,
+            &match element {
+                Element::Key(first) => key(first),
+                Element::End(behind) => key(behind).u32(3, INTERVAL_END),
+            },
+        )
+    });
     let elements = Nla::new().text(2, "__set%d").u32(4, id).nest(3, &elements);
     [
         Message::new(NEWSET, NLM_F_CREATE, table, &set),
@@ -242,6 +269,11 @@ pub(super) enum Field {
     Link { offset: u32, length: u32 },
     /// Bytes of what is in the frame.
     Network { offset: u32, length: u32 },
+    /// What a packet carries behind all headers of IPv6 that may come before it. Unknown where the headers do not end
+    /// within the packet, as in fragments: a rule that asks ends there.
+    Carried,
+    /// Bytes of that.
+    Transport { offset: u32, length: u32 },
 }
 
 pub(super) fn load(list: Nla, field: Field) -> Nla {
@@ -254,6 +286,8 @@ pub(super) fn load(list: Nla, field: Field) -> Nla {
         Field::Family => expression(list, "meta", &meta(15)),
         Field::Link { offset, length } => expression(list, "payload", &payload(0, offset, length)),
         Field::Network { offset, length } => expression(list, "payload", &payload(1, offset, length)),
+        Field::Carried => expression(list, "meta", &meta(16)),
+        Field::Transport { offset, length } => expression(list, "payload", &payload(2, offset, length)),
     }
 }
 
@@ -281,6 +315,12 @@ pub(super) fn mask(list: Nla, mask: &[u8]) -> Nla {
         .nest(4, &Nla::new().bytes(1, mask))
         .nest(5, &Nla::new().bytes(1, &vec![0; mask.len()]));
     expression(list, "bitwise", &data)
+}
+
+/// Goes on with the rule if what was loaded is in the anonymous set.
+pub(super) fn in_set(list: Nla, set: u32) -> Nla {
+    let data = Nla::new().text(1, "__set%d").u32(2, REGISTER).u32(4, set);
+    expression(list, "lookup", &data)
 }
 
 /// Goes on with the rule if what was loaded is not in the anonymous set.

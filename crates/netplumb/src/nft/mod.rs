@@ -4,6 +4,7 @@
 mod base_chains;
 mod forward;
 mod guard;
+mod guard_rules;
 mod masquerade;
 mod message;
 

@@ -7,7 +7,13 @@ fn base_chains_are_seen_in_every_family() {
     let (netns, _netlink) = netns();
     let nftables = Nftables::open(&netns).unwrap();
     assert_eq!(nftables.base_chains().unwrap(), []);
-    let guard = PortGuard { port: name("p"), macs: None, addresses: Some(Vec::new()) };
+    let guard = PortGuard {
+        port: name("p"),
+        own: Vec::new(),
+        check_macs: false,
+        addresses: Some(Vec::new()),
+        asking: false,
+    };
     nftables.guard(&guard).unwrap();
     let expected = BaseChain {
         family: "bridge".to_owned(),
