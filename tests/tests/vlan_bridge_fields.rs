@@ -18,6 +18,8 @@ fn main() -> ExitCode {
         addresses_can_be_allowed_besides,
         only_an_address_that_k8slan_gave_is_replaced,
         check_sees_the_nodes_leg,
+        the_leg_of_the_reference_plugin_serves,
+        what_another_plugin_does_is_refused,
         a_trunk_takes_no_more_messages_than_one_vlan,
         the_address_of_a_bridge_without_ports_is_told_and_kept,
     ])
@@ -88,6 +90,13 @@ fn the_default_vlan_is_kept_on_request() -> Outcome {
         (false, json!({"vlan": 10, "preserveDefaultVlan": true}), "1u 10*u"),
         (false, json!({"trunk": "10,20", "preserveDefaultVlan": true}), "1*u 10 20"),
         (false, json!({"trunk": "10,20", "nativeVlan": 7, "preserveDefaultVlan": true}), "1u 7*u 10 20"),
+        // As in the reference plugin 1.8.0, which keeps it untagged, or tags it where another one is untagged.
+        (false, json!({"vlanTrunk": [{"id": 1}, {"id": 20}], "preserveDefaultVlan": true}), "1*u 20"),
+        (false, json!({"trunk": "1-3", "preserveDefaultVlan": true}), "1*u 2-3"),
+        (false, json!({"trunk": "1,20", "nativeVlan": 7, "preserveDefaultVlan": true}), "1 7*u 20"),
+        (false, json!({"vlanTrunk": [{"id": 1}, {"id": 20}]}), "1 20"),
+        (false, json!({"vlan": 1, "preserveDefaultVlan": true}), "1*u"),
+        (true, json!({"trunk": "20,77", "preserveDefaultVlan": true}), "20 77*u"),
         (true, json!({"trunk": "10,20", "preserveDefaultVlan": true}), "10 20 77*u"),
         (true, json!({"trunk": "10,20"}), "10 20"),
     ] {
@@ -218,6 +227,78 @@ fn check_sees_the_nodes_leg() -> Outcome {
     pod.add(PLUGIN, "net1", &gateway)?;
     pod.del(PLUGIN, "net1", &gateway)?;
     check(vlans(&node, "br0")? == "10", vlans(&node, "br0")?)
+}
+
+/// Pods move from the reference plugin to this one, one by one.
+fn the_leg_of_the_reference_plugin_serves() -> Outcome {
+    let node = node()?;
+    let (a, b) = (node.pod("a")?, node.pod("b")?);
+    // As `bridge` 1.8.0 makes its gateway in a VLAN: a veth whose other end is an access port.
+    for command in [
+        "link add br0 type bridge vlan_filtering 1",
+        "link set dev br0 up",
+        "link add veth20 master br0 up type veth peer name br0.20",
+        "link set dev br0.20 up",
+        "addr add 10.9.0.1/24 dev br0.20",
+    ] {
+        node.ip(command)?;
+    }
+    bridge(&node, "vlan del vid 1 dev veth20")?;
+    bridge(&node, "vlan add vid 20 dev veth20 pvid untagged")?;
+    let ours = |last: u8| {
+        config(json!({
+            "cniVersion": "1.0.0", "vlan": 20, "isDefaultGateway": true,
+            "ipam": {"type": "static", "addresses": [{"address": format!("10.9.0.{last}/24"), "gateway": "10.9.0.1"}]},
+        }))
+    };
+    for (pod, last) in [(&a, 5), (&b, 6)] {
+        let result = pod.add(PLUGIN, "net1", &ours(last))?;
+        checked(pod, &ours(last), &result)?;
+        Ping::new([10, 9, 0, 1])
+            .patience(Duration::from_secs(3))
+            .run(pod)?
+            .perfect()
+            .map_err(Stop::Failed)?;
+    }
+    // An address that is not there yet comes and goes with its pod.
+    let second = config(json!({"vlan": 30, "gateway": [{"vlan": 20, "address": "fd00::1/64"}]}));
+    let c = node.pod("c")?;
+    let result = c.add(PLUGIN, "net1", &second)?;
+    checked(&c, &second, &result)?;
+    check(node.ip("-br addr show dev br0.20")?.contains("fd00::1/64"), "its address is not there")?;
+    c.del(PLUGIN, "net1", &second)?;
+    a.del(PLUGIN, "net1", &ours(5))?;
+    b.del(PLUGIN, "net1", &ours(6))?;
+    let left = node.ip("-br addr show dev br0.20")?;
+    check(left.contains("10.9.0.1/24") && !left.contains("fd00::1/64"), &*left)?;
+    check(vlans(&node, "veth20")? == "20*u", vlans(&node, "veth20")?)?;
+    check(vlans(&node, "br0")? == "1*u", vlans(&node, "br0")?)?;
+    // A veth that leads elsewhere is in the way.
+    bridge(&node, "vlan del vid 20 dev veth20")?;
+    refused(a.add(PLUGIN, "net1", &ours(5)), 102, "br0.20 is there, and is not VLAN 20 on bridge br0")
+}
+
+fn what_another_plugin_does_is_refused() -> Outcome {
+    let node = node()?;
+    let pod = node.pod("a")?;
+    let config = config(json!({"vlan": 20}));
+    let with = |asked: Value| pod.call("net1", &config).with("runtimeConfig", asked);
+    for (asked, says) in [
+        (json!({"bandwidth": {"ingressRate": 1000, "ingressBurst": 1000}}), "plugin \"bandwidth\""),
+        (
+            json!({"portMappings": [{"hostPort": 80, "containerPort": 80, "protocol": "tcp"}]}),
+            "plugin \"portmap\"",
+        ),
+    ] {
+        refused(node.cni(PLUGIN, "ADD", &with(asked.clone())), 2, says)?;
+        refused(node.cni("macvtap", "ADD", &with(asked)), 2, says)?;
+        check(node.link_names()? == ["eth1", "wire"], "a refusal made something")?;
+    }
+    // What runtimes fill in where there is nothing to do; and what is there is taken away whatever is asked for.
+    let nothing = json!({"bandwidth": {"ingressRate": 0, "egressRate": 0}, "portMappings": []});
+    node.cni(PLUGIN, "ADD", &with(nothing))?;
+    node.cni(PLUGIN, "DEL", &with(json!({"bandwidth": {"ingressRate": 1000}})))?;
+    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
 }
 
 /// How many messages ADD sends to the kernel.

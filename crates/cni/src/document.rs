@@ -22,9 +22,9 @@ pub struct RuntimeConfig {
     pub device_id: Option<String>,
     /// `ipRanges`: a list of lists of subnets, as host-local's `ranges`.
     pub ip_ranges: Option<Box<RawValue>>,
-    /// `portMappings`
+    /// `portMappings`: main plugins refuse them; they are the business of the plugin `portmap` in the same list.
     pub port_mappings: Option<Box<RawValue>>,
-    /// `bandwidth`
+    /// `bandwidth`: main plugins refuse it; it is the business of the plugin `bandwidth` in the same list.
     pub bandwidth: Option<Box<RawValue>>,
     /// `dns`: `servers`, `searches`, `options`.
     pub dns: Option<Box<RawValue>>,

@@ -73,6 +73,19 @@ pub enum Error {
     /// `IgnoreUnknown` is no boolean.
     #[error("IgnoreUnknown in CNI_ARGS is {0:?}: it takes 1, 0, true or false")]
     ArgsBoolean(String),
+    /// The runtime asks for what another plugin does.
+    #[error(
+        "runtimeConfig has {capability} {given}, which this plugin does not do: declare the capability {capability} for the \
+         plugin {plugin:?}, behind this one in the list of plugins, and not for this one"
+    )]
+    Capability {
+        /// The capability.
+        capability: &'static str,
+        /// What is asked for, as it was given.
+        given: String,
+        /// Who does it.
+        plugin: &'static str,
+    },
     /// Standard input cannot be read.
     #[error("reading the configuration from standard input failed")]
     Stdin(#[source] io::Error),
@@ -325,6 +338,7 @@ impl PluginError for Error {
             | Self::RequestedIp { channel: Channel::RuntimeConfig | Channel::ArgsCni, .. }
             | Self::DelegateName(_)
             | Self::DelegateMissing { .. } => Code::INVALID_CONFIG,
+            Self::Capability { .. } => Code::UNSUPPORTED_FIELD,
             Self::DelegateFailed { source, .. } => source.code,
             Self::Undone(undone) => undone.code(),
         }

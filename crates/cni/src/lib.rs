@@ -68,6 +68,7 @@
 //! [conventions](https://github.com/containernetworking/cni/blob/main/CONVENTIONS.md).
 
 mod args;
+mod capability;
 mod code;
 mod decode;
 mod delegate;

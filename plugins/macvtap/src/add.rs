@@ -19,6 +19,7 @@ use crate::{Call, Config, Error};
 /// # Errors
 /// See [`Error`].
 pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
+    request.left_to_others()?;
     let call = Call::open(request, target)?;
     let base = Base::resolve(&call)?;
     let mut undo = Undo::new();

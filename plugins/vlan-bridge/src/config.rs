@@ -25,8 +25,8 @@ pub struct Config {
     /// Trunk: the VLAN without a tag; absent: none.
     #[serde(default)]
     pub native_vlan: Option<VlanId>,
-    /// Keep the bridge's default VLAN on the port. The reference plugin's default is true; here it is
-    /// false, since nothing may leak into VLAN 1.
+    /// Keep the bridge's default VLAN on the port, untagged, also where a trunk has it. As in the reference plugin since
+    /// 1.8.0, it is not kept unless this says so: nothing may leak into VLAN 1.
     #[serde(default)]
     pub preserve_default_vlan: bool,
     /// Links of the node that must be ports of the bridge.

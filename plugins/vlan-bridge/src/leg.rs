@@ -2,7 +2,7 @@
 
 use ipnetwork::IpNetwork;
 use net_types::{IfName, VlanId, VlanSet};
-use netplumb::{BridgeMember, BridgeVlans, LinkChange, LinkKind, Netlink, NewAddress, VlanLink};
+use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, NewAddress, VlanLink};
 use node::LINK_GROUP;
 
 use crate::bridge::{Bridge, TAG, ignore_routers, is_ours};
@@ -50,14 +50,18 @@ pub(crate) fn plan(
     };
     let mut record = RecordedLeg { link, vlan, address: leg.address, added: false, joined: false };
     let before = others.iter().flat_map(|record| &record.legs).filter(|leg| leg.link == record.link);
-    record.joined = vlan.is_some_and(|id| !own.all().contains(id)) || before.clone().any(|leg| leg.joined);
     let existing = host.link_by_name(&record.link)?;
     if let (Some(vlan), Some(existing)) = (vlan, &existing) {
         let fits = matches!(&existing.kind, LinkKind::Vlan(info) if info.id == vlan.get());
-        if !fits || existing.lower != Some(bridge.index) {
+        if is_access_port(host, bridge, existing, vlan)? {
+            // A link of the node's, which brings the VLAN by itself.
+            record.vlan = None;
+        } else if !fits || existing.lower != Some(bridge.index) {
             return Err(Error::LegTaken { link: record.link, bridge: bridge.name.clone(), vlan });
         }
     }
+    record.joined = record.vlan.is_some_and(|id| !own.all().contains(id))
+        || record.vlan.is_some() && before.clone().any(|leg| leg.joined);
     let Some(address) = leg.address else { return Ok((record, Vec::new())) };
     let have = match &existing {
         Some(link) => host.addresses(Some(link.index))?,
@@ -89,6 +93,20 @@ pub(crate) fn plan(
     }
     record.added = true;
     Ok((record, others))
+}
+
+/// Whether a link is a veth whose other end is an access port of the bridge in that VLAN: the node's leg as the
+/// reference plugin makes it.
+fn is_access_port(host: &Netlink, bridge: &Bridge, link: &Link, vlan: VlanId) -> Result<bool, Error> {
+    if link.kind != LinkKind::Veth || link.lower_netnsid.is_some() {
+        return Ok(false);
+    }
+    let Some(port) = link.lower else { return Ok(false) };
+    if host.link_by_index(port)?.is_none_or(|port| port.master != Some(bridge.index)) {
+        return Ok(false);
+    }
+    let carried = host.bridge_vlans(port)?;
+    Ok(carried.pvid == Some(vlan) && carried.untagged.contains(vlan))
 }
 
 /// Makes a planned leg, in the place of the addresses that it replaces.

@@ -73,8 +73,10 @@ pub(crate) fn wanted(config: &Config, bridge: Option<&Bridge>, vlans: &BridgeVla
     let default = bridge.map_or(Some(VlanId::MIN), |bridge| bridge.info.vlan_default_pvid);
     if config.preserve_default_vlan
         && let Some(default) = default
-        && !wanted.all().contains(default)
+        // A trunk that has it and no other untagged VLAN keeps it as it is on the port, without a tag.
+        && (wanted.pvid.is_none() || !wanted.all().contains(default))
     {
+        wanted.tagged = wanted.tagged.without(&default.into());
         wanted.untagged.insert(default);
         wanted.pvid = wanted.pvid.or(Some(default));
     }
