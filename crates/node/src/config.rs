@@ -241,6 +241,25 @@ mod tests {
     }
 
     #[test]
+    fn addresses_of_the_node_are_allowed_by_network() {
+        let text = "policy:\n  blue:\n    nodeAddresses: [10.9.0.0/16, 'fe80::/64']\n    usedNetworks: [192.0.2.0/24]\n  red: {}\n";
+        let policy = NodeConfig::parse(text).unwrap().policy.unwrap();
+        let may = |namespace, address: &str| {
+            policy.check(Some(namespace), Resource::NodeAddress(address.parse().unwrap())).is_ok()
+        };
+        assert!(may("blue", "10.9.3.1/24") && may("blue", "10.9.0.1/16") && may("blue", "fe80::/64"));
+        assert!(may("blue", "192.0.2.1/25"), "given although it is used, so it is given");
+        // A larger network takes in what is not listed.
+        assert!(!may("blue", "10.9.0.1/15") && !may("blue", "10.10.0.1/24") && !may("blue", "fd00::1/64"));
+        assert!(!may("red", "10.9.3.1/24") && !may("other", "10.9.3.1/24"));
+        let used =
+            |address: &str| policy.check(Some("blue"), Resource::UsedNetwork(address.parse().unwrap()));
+        assert_eq!(used("192.0.2.1/25"), Ok(()));
+        let refused = used("10.9.3.1/24").unwrap_err().to_string();
+        assert!(refused.contains("network 10.9.3.1/24, which the node uses"), "{refused}");
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let error = NodeConfig::parse("polcy: {}\n").unwrap_err();
         assert!(error.contains("polcy"), "{error}");

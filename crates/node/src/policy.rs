@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use ipnetwork::IpNetwork;
 use net_types::{IfName, VlanSet};
 use serde::Deserialize;
 
@@ -27,6 +28,13 @@ struct Allowed {
     /// The VLANs of each bridge; a bridge without any may be used only by ports that speak of no VLAN.
     #[serde(default)]
     bridges: BTreeMap<IfName, VlanSet>,
+    /// Networks in which attachments may give the node an address, as its `gateway` and `isGateway` do. `fe80::/64` is
+    /// for `host`, whose link gets none but a link-local one.
+    #[serde(default)]
+    node_addresses: Vec<IpNetwork>,
+    /// Networks in which they may, although the node has addresses or routes there: it then has two ways to them.
+    #[serde(default)]
+    used_networks: Vec<IpNetwork>,
 }
 
 impl Allowed {
@@ -45,6 +53,10 @@ pub enum Resource<'a> {
     UsedLink(&'a str),
     /// A named address pool.
     Pool(&'a str),
+    /// An address of the node, to be given to it by an attachment.
+    NodeAddress(IpNetwork),
+    /// A network that the node has addresses in or routes to, where it is to be given one more.
+    UsedNetwork(IpNetwork),
     /// A bridge of the node.
     Bridge {
         /// Its name.
@@ -85,6 +97,11 @@ impl Policy {
                 Resource::Master(name) => listed(&allowed.masters, name),
                 Resource::UsedLink(name) => listed(&allowed.used_links, name),
                 Resource::Pool(name) => allowed.pools.iter().any(|entry| entry == name),
+                // What may be given in spite of all may be given.
+                Resource::NodeAddress(address) => {
+                    covers(&allowed.node_addresses, address) || covers(&allowed.used_networks, address)
+                }
+                Resource::UsedNetwork(network) => covers(&allowed.used_networks, network),
                 Resource::Bridge { name, vlans } => {
                     allowed.bridge(name).is_some_and(|allowed| match vlans {
                         Some(vlans) => vlans.without(allowed).is_empty(),
@@ -101,12 +118,19 @@ impl Policy {
     }
 }
 
+/// Whether one of the networks has all of another one.
+fn covers(all: &[IpNetwork], network: IpNetwork) -> bool {
+    all.iter().any(|one| one.prefix() <= network.prefix() && one.contains(network.network()))
+}
+
 impl fmt::Display for Resource<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Master(name) => write!(f, "master {name:?}"),
             Self::UsedLink(name) => write!(f, "link {name:?}, which the node uses"),
             Self::Pool(name) => write!(f, "pool {name:?}"),
+            Self::NodeAddress(address) => write!(f, "address {address} of the node"),
+            Self::UsedNetwork(network) => write!(f, "network {network}, which the node uses"),
             Self::Bridge { name, vlans: None } => write!(f, "bridge {name:?} without VLANs"),
             Self::Bridge { name, vlans: Some(vlans) } => write!(f, "bridge {name:?} with VLANs {vlans}"),
         }

@@ -11,6 +11,7 @@ use node::{Lock, Resource};
 
 use crate::bridge::Bridge;
 use crate::call::Call;
+use crate::giving::Giving;
 use crate::port::{self, Port};
 use crate::record::{PortRecord, RecordStore, port_name};
 use crate::uplink::Taking;
@@ -23,6 +24,7 @@ use crate::{Config, Error, guard, leg, masquerade, mtu, remove, uplink};
 pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
     let config = &request.config;
     config.validate(request.ipam().is_some())?;
+    request.left_to_others()?;
     let call = Call::open(request, target)?;
     let vlans = config.port_vlans()?;
     let store = RecordStore::open(&call.node.paths())?;
@@ -222,7 +224,7 @@ impl Attaching<'_> {
             }
         }
         let Some(ipam) = call.request.ipam() else {
-            self.legs(made, &[])?;
+            self.legs(made, &[], &[])?;
             return Ok(self.result(made, AddResult::default()));
         };
         let mut delegated = ipam.add()?;
@@ -267,7 +269,8 @@ impl Attaching<'_> {
                 }
             }
         }
-        self.legs(made, &gateways)?;
+        let subnets: Vec<IpNetwork> = answer.ips.iter().map(|ip| ip.address).collect();
+        self.legs(made, &gateways, &subnets)?;
         self.netfilter(made, &answer)?;
         if call.is_for_a_guest() {
             // A guest answers for its addresses itself, and during a migration its other self still has them.
@@ -306,8 +309,8 @@ impl Attaching<'_> {
         Ok(())
     }
 
-    /// The node's own legs.
-    fn legs(&self, made: &Made, gateways: &[IpNetwork]) -> Result<(), Error> {
+    /// The node's own legs; `subnets` are the pod's.
+    fn legs(&self, made: &Made, gateways: &[IpNetwork], subnets: &[IpNetwork]) -> Result<(), Error> {
         let call = self.call;
         let config = &call.request.config;
         let wanted = leg::wanted(config, self.vlans.as_ref(), gateways);
@@ -320,6 +323,10 @@ impl Attaching<'_> {
             .iter()
             .map(|leg| leg::plan(&call.host, &made.bridge, leg, &others, config.force_address))
             .collect::<Result<_, _>>()?;
+        let giving = Giving { node: &call.node, namespace: call.pod_namespace(), subnets };
+        for leg in &legs {
+            giving.allowed(&call.host, leg, &others)?;
+        }
         if let Some(mut record) = self.store.read(&self.name)? {
             record.legs.clone_from(&legs);
             self.store.write(&self.name, &record)?;

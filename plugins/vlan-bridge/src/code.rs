@@ -56,6 +56,7 @@ impl PluginError for Error {
             | Self::MtuOfPort { .. } => Code::plugin(124),
             Self::OtherProtocol { .. } => Code::plugin(125),
             Self::OtherAddress { .. } => Code::plugin(126),
+            Self::NetworkInUse { .. } | Self::NetworkTwice { .. } => Code::plugin(127),
             Self::Mismatch { .. }
             | Self::Carries { .. }
             | Self::UplinkLacks { .. }

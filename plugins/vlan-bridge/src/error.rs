@@ -1,4 +1,4 @@
-use attach::NodeUse;
+use attach::{NetworkUse, NodeUse};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, IfNameError, VlanId, VlanSetError};
 use netplumb::VlanProtocol;
@@ -316,6 +316,32 @@ pub enum Error {
         have: String,
         /// What is asked for.
         wanted: String,
+    },
+    /// The node has the network already.
+    #[error(
+        "{link} would get {address}, but the node has that network already: {how}; take another subnet, or leave the \
+         gateway to another router; only an administrator gives it away (usedNetworks in the policy of node.yaml)"
+    )]
+    NetworkInUse {
+        /// The node's link in the pod's VLAN.
+        link: IfName,
+        /// What it would get.
+        address: IpNetwork,
+        /// What the node has there.
+        how: NetworkUse,
+    },
+    /// The node has the network of the pod, which its new link would lead to, too.
+    #[error(
+        "the node would have a link ({link}) to the pods in {network}, but it has that network already: {how}; take another \
+         subnet, or leave out host; only an administrator gives it away (usedNetworks in the policy of node.yaml)"
+    )]
+    NetworkTwice {
+        /// The node's link in the pod's VLAN.
+        link: IfName,
+        /// The pod's network.
+        network: IpNetwork,
+        /// What the node has there.
+        how: NetworkUse,
     },
     /// No gateway can be told from the address.
     #[error("no gateway follows from address {0}: let the IPAM plugin name one")]

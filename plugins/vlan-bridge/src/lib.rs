@@ -6,7 +6,7 @@
 //! | `config` | the plugin's keys, and the plan that they make |
 //! | `vlans` | what has to change so that a member carries other VLANs |
 //! | `record` | the file about each port: what ADD decided, what DEL takes away |
-//! | `bridge`, `uplink`, `mtu`, `leg`, `guard`, `masquerade`, `port` | the parts of an attachment |
+//! | `bridge`, `uplink`, `mtu`, `leg`, `giving`, `guard`, `masquerade`, `port` | the parts of an attachment |
 //! | `add`, `remove`, `check`, `status` | the verbs |
 //! | `trunk` | the command that changes a trunk while a VM runs |
 
@@ -17,6 +17,7 @@ mod check;
 mod code;
 mod config;
 mod error;
+mod giving;
 mod guard;
 mod leg;
 mod masquerade;

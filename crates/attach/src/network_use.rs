@@ -1,0 +1,132 @@
+//! Whether the node itself has a network that an attachment would give it an address in.
+
+use std::fmt;
+
+use ipnetwork::IpNetwork;
+use netplumb::{Address, Netlink, Reach};
+
+/// What the node has in a network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetworkUse {
+    /// By which link.
+    pub link: String,
+    /// What.
+    pub what: InNetwork,
+}
+
+/// See [`NetworkUse`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InNetwork {
+    /// The link's address, with the length of its network.
+    Address(IpNetwork),
+    /// A route leads over the link.
+    Route(IpNetwork),
+}
+
+impl NetworkUse {
+    /// What the node has in a network by another link than one; nothing if the network is new to it. Link-local IPv6
+    /// is each link's own, and a default route leads to what nothing else leads to.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn of(host: &Netlink, network: IpNetwork, but: Option<u32>) -> netplumb::Result<Option<Self>> {
+        let found = match by_address(network, but, &host.addresses(None)?) {
+            Some(found) => Some(found),
+            None => by_route(network, but, &host.reaches()?),
+        };
+        let Some((index, what)) = found else { return Ok(None) };
+        let link = host.link_by_index(index)?.map_or_else(|| index.to_string(), |link| link.name);
+        Ok(Some(Self { link, what }))
+    }
+}
+
+fn by_address(network: IpNetwork, but: Option<u32>, all: &[Address]) -> Option<(u32, InNetwork)> {
+    all.iter()
+        .find(|have| Some(have.index) != but && meet(network, have.address))
+        .map(|have| (have.index, InNetwork::Address(have.address)))
+}
+
+fn by_route(network: IpNetwork, but: Option<u32>, all: &[Reach]) -> Option<(u32, InNetwork)> {
+    let leads_there = |reach: &&Reach| reach.destination.prefix() > 0 && meet(network, reach.destination);
+    all.iter().filter(leads_there).find_map(|reach| {
+        let link = reach.links.iter().copied().find(|&link| Some(link) != but)?;
+        Some((link, InNetwork::Route(reach.destination)))
+    })
+}
+
+/// Whether two networks have addresses in common that are not each link's own.
+fn meet(one: IpNetwork, other: IpNetwork) -> bool {
+    let on_every_link = |network: IpNetwork| match network {
+        IpNetwork::V4(_) => network.ip().is_multicast(),
+        IpNetwork::V6(v6) => v6.network().is_unicast_link_local() || v6.network().is_multicast(),
+    };
+    !on_every_link(one)
+        && !on_every_link(other)
+        && (one.contains(other.network()) || other.contains(one.network()))
+}
+
+impl fmt::Display for NetworkUse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.what {
+            InNetwork::Address(address) => write!(f, "link {} has address {address}", self.link),
+            InNetwork::Route(to) => write!(f, "the route to {to} leads over link {}", self.link),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn network(text: &str) -> IpNetwork {
+        text.parse().unwrap()
+    }
+
+    fn address(index: u32, text: &str) -> Address {
+        Address {
+            index,
+            address: network(text),
+            scope: 0,
+            tentative: false,
+            dad_failed: false,
+            nodad: false,
+            noprefixroute: false,
+            permanent: true,
+            protocol: 0,
+        }
+    }
+
+    #[test]
+    fn networks_meet_where_one_is_in_the_other() {
+        for (one, other, wanted) in [
+            ("192.0.2.1/25", "192.0.2.10/24", true),
+            ("192.0.2.1/24", "192.0.2.10/32", true),
+            ("192.0.2.1/32", "192.0.2.10/24", true),
+            ("192.0.2.129/25", "192.0.2.10/25", false),
+            ("0.0.0.1/0", "192.0.2.10/24", true),
+            ("10.0.0.1/8", "fd00::1/64", false),
+            ("fd00::1/64", "fd00::9/128", true),
+            ("fd00::1/64", "fd00:0:0:1::1/64", false),
+            ("fe80::1/64", "fe80::9/64", false),
+            ("fd00::1/8", "ff00::/8", false),
+            ("169.254.0.1/16", "169.254.20.10/32", true),
+        ] {
+            assert_eq!(meet(network(one), network(other)), wanted, "{one} and {other}");
+            assert_eq!(meet(network(other), network(one)), wanted, "{other} and {one}");
+        }
+    }
+
+    #[test]
+    fn the_legs_own_link_and_default_routes_do_not_count() {
+        let have = [address(1, "127.0.0.1/8"), address(7, "10.9.0.7/24")];
+        let leg = network("10.9.0.1/24");
+        assert_eq!(by_address(leg, Some(7), &have), None);
+        assert_eq!(by_address(leg, None, &have), Some((7, InNetwork::Address(network("10.9.0.7/24")))));
+        let reach = |to: &str, links: &[u32]| Reach { destination: network(to), links: links.to_vec() };
+        let routes = [reach("0.0.0.0/0", &[3]), reach("10.9.0.0/24", &[7])];
+        assert_eq!(by_route(leg, Some(7), &routes), None);
+        let both = [reach("10.0.0.0/8", &[7, 3])];
+        assert_eq!(by_route(leg, Some(7), &both), Some((3, InNetwork::Route(network("10.0.0.0/8")))));
+        assert_eq!(by_route(leg, Some(7), &[reach("10.9.0.0/24", &[])]), None, "leads nowhere");
+    }
+}
