@@ -249,9 +249,29 @@ fn check_sees_what_was_broken() -> Outcome {
         Ok(names.into_iter().find(|name| name.starts_with('+')).unwrap_or_default())
     };
     type Breakage<'a> = &'a dyn Fn(&Place) -> Outcome;
-    let breakages: [(&str, Breakage<'_>); 4] = [
+    let bridge = |arguments: &str| -> Outcome {
+        let inside = worker.netns(&lan().netns())?;
+        Ok(inside.tool("bridge", &format!("link set dev {} {arguments}", port(&worker)?)).map(drop)?)
+    };
+    let breakages: [(&str, Breakage<'_>); 10] = [
         ("the link is gone", &|pod| Ok(pod.ip("link del net1").map(drop)?)),
-        ("another MTU", &|pod| Ok(pod.ip("link set net1 mtu 1300").map(drop)?)),
+        ("the port has another MTU", &|_| {
+            let inside = worker.netns(&lan().netns())?;
+            Ok(inside.ip(&format!("link set {} mtu 1300", port(&worker)?)).map(drop)?)
+        }),
+        ("the spoke has another MTU", &|_| {
+            Ok(worker.netns(&lan().netns())?.ip("link set dev a mtu 1300").map(drop)?)
+        }),
+        ("the port blocks", &|_| bridge("state 4")),
+        ("the port is isolated", &|_| bridge("isolated on")),
+        ("the port does not flood", &|_| bridge("flood off")),
+        ("no broadcast goes out of the port", &|_| bridge("bcast_flood off")),
+        ("nobody knows whose the tap is", &|_| {
+            let records = worker.list("/run/k8slan/taps");
+            Ok(worker.run(|| {
+                records.iter().try_for_each(|name| std::fs::remove_file(format!("/run/k8slan/taps/{name}")))
+            })?)
+        }),
         ("the port is down", &|_| {
             let inside = worker.netns(&lan().netns())?;
             Ok(inside.ip(&format!("link set {} down", port(&worker)?)).map(drop)?)

@@ -841,6 +841,15 @@ fn check_compares_what_was_promised() -> Outcome {
     let mut less = result.clone();
     less["ips"].as_array_mut().map(|ips| ips.remove(1));
     refused(check(&config, &less), 151, "fd00::2")?;
+    let with = |interfaces: Value| {
+        let mut whole = result.clone();
+        whole["interfaces"] = interfaces;
+        whole
+    };
+    check(&config, &with(json!([{"name": "br0"}, {"name": "net1", "sandbox": pod.path()}])))?;
+    for others in [json!([{"name": "net1"}]), json!([{"name": "net2", "sandbox": pod.path()}])] {
+        refused(check(&config, &with(others)), 153, "no interface net1")?;
+    }
     del(&pod, &config)?;
     refused(check(&config, &result), 152, "holds no address")?;
     config["cniVersion"] = json!("0.3.1");

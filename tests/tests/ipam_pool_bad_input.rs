@@ -106,7 +106,12 @@ fn in_ranges() -> Outcome {
             105,
             "keeps its first and last",
         ),
-        ("gateway outside the subnet", range("", "", "10.0.1.1"), 106, "gateway 10.0.1.1 is outside"),
+        (
+            "gateway of no router",
+            range("", "", "224.0.0.1"),
+            106,
+            "gateway 224.0.0.1 is no address that a router",
+        ),
         (
             "two families in one list",
             json!({ "ranges": [[{ "subnet": "10.0.0.0/24" }, { "subnet": "fd00::/64" }]] }),
@@ -217,8 +222,8 @@ fn in_pool_files() -> Outcome {
         ("value of a wrong type", format!("{subnet}cooldown: soon"), 170, "no duration"),
         ("no YAML", "ranges: [".to_owned(), 170, "is not valid"),
         (
-            "gateway outside",
-            "scope: host\nranges: [{subnet: 10.0.0.0/24, gateway: 10.0.1.1}]".to_owned(),
+            "gateway of no router",
+            "scope: host\nranges: [{subnet: 10.0.0.0/24, gateway: 10.0.0.255}]".to_owned(),
             106,
             "gateway",
         ),

@@ -377,7 +377,7 @@ fn check_sees_every_change() -> Outcome {
     let port = port(&result);
     let run = || node.cni(PLUGIN, "CHECK", &pod.call("net1", &config).with("prevResult", result.clone()));
     run()?;
-    let changes: [(&str, String, String, &str); 9] = [
+    let changes: [(&str, String, String, &str); 12] = [
         (
             "node",
             "ip link set br0 type bridge vlan_filtering 0".into(),
@@ -415,7 +415,26 @@ fn check_sees_every_change() -> Outcome {
             "isolation",
         ),
         ("node", format!("ip link set dev {port} down"), format!("ip link set dev {port} up"), "state"),
-        ("pod", "ip link set dev net1 mtu 1400".into(), "ip link set dev net1 mtu 1500".into(), "MTU"),
+        (
+            "node",
+            format!("bridge link set dev {port} state 4"),
+            format!("bridge link set dev {port} state 3"),
+            "spanning tree state",
+        ),
+        (
+            "node",
+            format!("bridge link set dev {port} mcast_flood off"),
+            format!("bridge link set dev {port} mcast_flood on"),
+            "flooding of multicast",
+        ),
+        (
+            "node",
+            format!("bridge link set dev {port} learning off"),
+            format!("bridge link set dev {port} learning on"),
+            "learning",
+        ),
+        // A smaller one may be a later plugin's; a larger one lets frames out that the port loses.
+        ("pod", "ip link set dev net1 mtu 1501".into(), "ip link set dev net1 mtu 1400".into(), "MTU"),
         (
             "node",
             format!("nft delete element bridge k8slan ports {{ {port} }}"),

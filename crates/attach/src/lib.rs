@@ -8,6 +8,8 @@ mod mac;
 mod network_use;
 mod node_use;
 mod pod_link;
+mod port;
+mod promised;
 mod release;
 mod undo;
 
@@ -18,5 +20,7 @@ pub use mac::stable_mac;
 pub use network_use::{InNetwork, NetworkUse};
 pub use node_use::NodeUse;
 pub use pod_link::{PodError, PodLink};
+pub use port::{PortDifference, plain_port, port_difference};
+pub use promised::own_part;
 pub use release::give_back;
 pub use undo::{Undo, chain};

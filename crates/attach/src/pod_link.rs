@@ -93,7 +93,8 @@ impl PodLink<'_> {
     ///
     /// Addresses are used at once: whether another host has one is the IPAM plugin's business, before it
     /// gives it away. A route without a next hop goes through the gateway of an address of its family, as
-    /// in the reference plugins; one that exists already is left as it is.
+    /// in the reference plugins. Routes to one destination over several gateways are all made; one that goes by another
+    /// interface of the pod already is left as it is.
     ///
     /// # Errors
     /// What the kernel refused; what was set before stays, since the interface goes with its pod.
@@ -188,15 +189,32 @@ impl PodLink<'_> {
 
     fn add_routes(&self, result: &AddResult) -> Result<(), PodError> {
         for route in &result.routes {
-            match self.netlink.add_route(&self.route(route, &result.ips)) {
-                Err(error) if !error.is_exists() => return Err(error.into()),
-                _ => {}
+            let wanted = self.route(route, &result.ips);
+            match self.netlink.add_route(&wanted) {
+                Err(error) if error.is_exists() => self.add_beside(&wanted)?,
+                done => done?,
             }
         }
         Ok(())
     }
 
+    /// Makes a route to where one goes already, unless that is the same one, or goes by another interface.
+    fn add_beside(&self, wanted: &Route) -> Result<(), PodError> {
+        let there = self.netlink.routes(Some(self.index))?;
+        let mut own = there.iter().filter(|have| is_in_the_place_of(have, wanted)).peekable();
+        if own.peek().is_none() || own.any(|have| have.gateway == wanted.gateway) {
+            return Ok(());
+        }
+        match self.netlink.add_route_beside(wanted) {
+            Err(error) if !error.is_exists() => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Verifies that addresses and routes are as promised.
+    ///
+    /// A later plugin of the chain may have changed routes (SPEC.md, section "CHECK"): one that goes by this interface to
+    /// the same place through the same gateway is the promised one, whatever its table and metric.
     ///
     /// # Errors
     /// The first that is not.
@@ -217,23 +235,38 @@ impl PodLink<'_> {
         if promised.routes.is_empty() {
             return Ok(());
         }
-        let routes = self.netlink.routes(Some(self.index))?;
-        for route in &promised.routes {
-            let wanted = self.route(route, &promised.ips);
-            let same = |have: &Route| {
-                network(have.destination) == network(wanted.destination)
-                    && have.gateway == wanted.gateway
-                    && have.table == wanted.table
-                    && wanted.metric.is_none_or(|metric| have.metric == Some(metric))
+        let mut there = self.netlink.routes(Some(self.index))?;
+        let mut take = |fits: &dyn Fn(&Route) -> bool| match there.iter().position(fits) {
+            Some(at) => there.swap_remove(at).index.is_some(),
+            None => false,
+        };
+        let mut wanted: Vec<Route> = Vec::with_capacity(promised.routes.len());
+        for route in promised.routes.iter().map(|route| self.route(route, &promised.ips)) {
+            // Promised twice, it is made once.
+            if !wanted.iter().any(|other| is_in_the_place_of(other, &route) && other.gateway == route.gateway)
+            {
+                wanted.push(route);
+            }
+        }
+        // Each route answers one promise: first those that are as they were made.
+        let others: Vec<Route> = wanted
+            .into_iter()
+            .filter(|wanted| {
+                !take(&|have| is_in_the_place_of(have, wanted) && have.gateway == wanted.gateway)
+            })
+            .collect();
+        let mut elsewhere = None;
+        for wanted in others {
+            if take(&|have| is_to(have, &wanted) && have.gateway == wanted.gateway) {
+                continue;
+            }
+            let all = match &mut elsewhere {
+                Some(all) => all,
+                none => none.insert(self.netlink.routes(None)?),
             };
             // One that was there before, by another link, is why ADD left it out.
-            let instead = |have: &Route| {
-                have.index != Some(self.index)
-                    && network(have.destination) == network(wanted.destination)
-                    && have.table == wanted.table
-                    && metric(have) == metric(&wanted)
-            };
-            if !routes.iter().any(same) && !self.netlink.routes(None)?.iter().any(instead) {
+            let instead = |have: &Route| have.index != Some(self.index) && is_in_the_place_of(have, &wanted);
+            if !all.iter().any(instead) {
                 return Err(PodError::NoRoute {
                     ifname: self.name.clone(),
                     destination: wanted.destination,
@@ -251,15 +284,39 @@ impl PodLink<'_> {
         wanted.metric = route.priority;
         wanted.mtu = route.mtu;
         wanted.advmss = route.advmss;
-        wanted.table = route.table.unwrap_or(Route::MAIN);
-        wanted.scope = route.scope.and_then(|scope| u8::try_from(scope).ok());
+        // 0 stands for the main one.
+        wanted.table = route.table.filter(|table| *table != 0).unwrap_or(Route::MAIN);
+        wanted.scope = route.scope;
+        wanted.onlink = gateway.is_some_and(|gateway| is_onlink(gateway, ips));
         wanted
     }
 }
 
-/// As the kernel has it where none is given.
+/// Whether a gateway is on the link although no network of its addresses has it: one that the IPAM plugin calls the gateway
+/// of an address, or any where an address is a network by itself. Others are mistakes, which the kernel refuses.
+fn is_onlink(gateway: IpAddr, ips: &[IpConfig]) -> bool {
+    let link_local = matches!(gateway, IpAddr::V6(gateway) if gateway.is_unicast_link_local());
+    let alone = |ip: &IpConfig| ip.address.prefix() == if ip.address.is_ipv4() { 32 } else { 128 };
+    !link_local
+        && !ips.iter().any(|ip| ip.address.contains(gateway))
+        && ips
+            .iter()
+            .any(|ip| ip.gateway == Some(gateway) || ip.address.is_ipv4() == gateway.is_ipv4() && alone(ip))
+}
+
+/// Whether the kernel takes one for the other when it looks whether there is a route already.
+fn is_in_the_place_of(have: &Route, wanted: &Route) -> bool {
+    is_to(have, wanted) && have.table == wanted.table && metric(have) == metric(wanted)
+}
+
+fn is_to(have: &Route, wanted: &Route) -> bool {
+    network(have.destination) == network(wanted.destination)
+}
+
+/// As the kernel has it where none is given; IPv6 takes 0 for none.
 fn metric(route: &Route) -> u32 {
-    route.metric.unwrap_or(if route.destination.is_ipv4() { 0 } else { 1024 })
+    let given = route.metric.unwrap_or(0);
+    if given == 0 && route.destination.is_ipv6() { 1024 } else { given }
 }
 
 fn network(address: IpNetwork) -> (IpAddr, u8) {

@@ -68,7 +68,8 @@ pub struct Route {
     /// The next hop; `None`: the gateway of an address may be used.
     #[serde(default, deserialize_with = "address")]
     pub gw: Option<IpAddr>,
-    /// The MTU along the path, in bytes. This and the following are written since 1.1.0.
+    /// The MTU along the path, in bytes. This and the following came with 1.1.0, and are written in every version, as
+    /// libcni does: whoever does not know them ignores them, and whoever makes the route would make another without them.
     #[serde(default)]
     pub mtu: Option<u32>,
     /// The segment size to advertise for TCP, in bytes.
@@ -81,8 +82,8 @@ pub struct Route {
     #[serde(default)]
     pub table: Option<u32>,
     /// The scope: 0 global, 253 link, 254 host.
-    #[serde(default)]
-    pub scope: Option<u32>,
+    #[serde(default, deserialize_with = "scope")]
+    pub scope: Option<u8>,
 }
 
 /// How names are resolved.
@@ -184,6 +185,17 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
 /// An index; some old plugins write -1 for none.
 fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     Ok(Option::<i64>::deserialize(deserializer)?.and_then(|index| usize::try_from(index).ok()))
+}
+
+fn scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Error> {
+    let given = Option::<i64>::deserialize(deserializer)?;
+    let parsed = given.map(u8::try_from).transpose();
+    parsed.map_err(|_| {
+        serde::de::Error::custom(format_args!(
+            "scope {} is out of range: it takes 0 to 255",
+            given.unwrap_or_default()
+        ))
+    })
 }
 
 fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>, D::Error> {

@@ -180,13 +180,12 @@ impl Serialize for Versioned<'_, Route> {
         let mut object = serializer.serialize_struct("Route", 7)?;
         object.serialize_field("dst", &body.dst)?;
         optional(&mut object, "gw", body.gw.as_ref())?;
-        if self.has_1_1() {
-            optional(&mut object, "mtu", body.mtu.as_ref())?;
-            optional(&mut object, "advmss", body.advmss.as_ref())?;
-            optional(&mut object, "priority", body.priority.as_ref())?;
-            optional(&mut object, "table", body.table.as_ref())?;
-            optional(&mut object, "scope", body.scope.as_ref())?;
-        }
+        // In every version: without its table a route would land in another one.
+        optional(&mut object, "mtu", body.mtu.as_ref())?;
+        optional(&mut object, "advmss", body.advmss.as_ref())?;
+        optional(&mut object, "priority", body.priority.as_ref())?;
+        optional(&mut object, "table", body.table.as_ref())?;
+        optional(&mut object, "scope", body.scope.as_ref())?;
         object.end()
     }
 }

@@ -78,8 +78,8 @@ impl Route {
 }
 
 impl Netlink {
-    /// The unicast routes of all tables, of one link or of all links. Routes with several next hops are
-    /// not among them: k8slan makes none.
+    /// The unicast routes of all tables, of one link or of all links. A route with several next hops counts as one
+    /// for each of them: IPv6 routes to one destination become one when there is a second.
     ///
     /// # Errors
     /// What the kernel refused.
@@ -87,30 +87,41 @@ impl Netlink {
         let mut all = Vec::new();
         // One family at a time: for both together the kernel takes no filter.
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            let mut message = RouteMessage::default();
-            message.header.address_family = family;
-            message.attributes.extend(index.map(RouteAttribute::Oif));
-            let object =
-                || index.map_or_else(|| "of the namespace".into(), |i| format!("of link {i}").into());
-            let request = Request {
-                operation: "read routes",
-                object: &object,
-                kind: RTM_GETROUTE,
-                flags: 0,
-                body: &message,
-            };
-            let routes =
-                self.dump(&request, |kind, body| Ok((kind == RTM_NEWROUTE).then(|| decode(body)).flatten()));
-            match routes {
-                Ok(routes) => all.extend(routes),
-                // A kernel without IPv6.
-                Err(error) if error.errno() == Some(crate::Errno::EOPNOTSUPP) => {}
-                Err(error) => return Err(error),
-            }
+            all.extend(self.routes_of(family, index)?);
         }
         // A kernel before 5.0 filters nothing.
         all.retain(|route: &Route| index.is_none() || route.index == index);
         Ok(all)
+    }
+
+    /// The IPv6 default routes of the main table, of all links.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn default_routes_ipv6(&self) -> Result<Vec<Route>> {
+        let mut routes = self.routes_of(AddressFamily::Inet6, None)?;
+        routes.retain(|route| route.destination.prefix() == 0 && route.table == Route::MAIN);
+        Ok(routes)
+    }
+
+    fn routes_of(&self, family: AddressFamily, index: Option<u32>) -> Result<Vec<Route>> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.attributes.extend(index.map(RouteAttribute::Oif));
+        let object = || index.map_or_else(|| "of the namespace".into(), |i| format!("of link {i}").into());
+        let request = Request {
+            operation: "read routes",
+            object: &object,
+            kind: RTM_GETROUTE,
+            flags: 0,
+            body: &message,
+        };
+        match self.dump(&request, |kind, body| Ok((kind == RTM_NEWROUTE).then(|| decode_each(body)))) {
+            Ok(routes) => Ok(routes.into_iter().flatten().collect()),
+            // A kernel without IPv6.
+            Err(error) if error.errno() == Some(crate::Errno::EOPNOTSUPP) => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Makes a route.
@@ -119,11 +130,24 @@ impl Netlink {
     /// What the kernel refused: EEXIST for a route to the same network with the same metric in that
     /// table, ENETUNREACH for a gateway that no network of the link has ([`Route::onlink`] helps).
     pub fn add_route(&self, route: &Route) -> Result<()> {
+        self.new_route(route, NLM_F_CREATE | NLM_F_EXCL)
+    }
+
+    /// Makes a route beside those to the same network with the same metric in that table: before them with IPv4,
+    /// as one more next hop of theirs with IPv6.
+    ///
+    /// # Errors
+    /// What the kernel refused: EEXIST for the very same route, ENETUNREACH as for [`Netlink::add_route`].
+    pub fn add_route_beside(&self, route: &Route) -> Result<()> {
+        self.new_route(route, NLM_F_CREATE)
+    }
+
+    fn new_route(&self, route: &Route, flags: u16) -> Result<()> {
         self.command(&Request {
             operation: "add route",
             object: &object(route),
             kind: RTM_NEWROUTE,
-            flags: NLM_F_CREATE | NLM_F_EXCL,
+            flags,
             body: &message(route, true),
         })
     }
@@ -206,18 +230,27 @@ fn message(route: &Route, new: bool) -> RouteMessage {
     message
 }
 
-/// The route in a message's body; none if the body is no such message or the route is no unicast one.
+/// The route in a message's body; none if the body is no such message or the route is no unicast one with one next hop.
+#[cfg(feature = "monitor")]
 pub(crate) fn decode(body: &[u8]) -> Option<Route> {
+    let mut routes = decode_each(body);
+    routes.pop().filter(|_| routes.is_empty())
+}
+
+/// The route in a message's body, once for each next hop.
+fn decode_each(body: &[u8]) -> Vec<Route> {
+    decode_hops(body).unwrap_or_default()
+}
+
+fn decode_hops(body: &[u8]) -> Option<Vec<Route>> {
     const RTN_UNICAST: u8 = 1;
     const RTA_DST: u16 = 1;
     const RTA_OIF: u16 = 4;
-    const RTA_GATEWAY: u16 = 5;
     const RTA_PRIORITY: u16 = 6;
     const RTA_PREFSRC: u16 = 7;
     const RTA_METRICS: u16 = 8;
     const RTA_MULTIPATH: u16 = 9;
     const RTA_TABLE: u16 = 15;
-    const RTA_VIA: u16 = 18;
     const RTAX_MTU: u16 = 2;
     const RTAX_ADVMSS: u16 = 8;
     let &[family, prefix, _, _, table, protocol, scope, kind, ..] = body else { return None };
@@ -234,16 +267,16 @@ pub(crate) fn decode(body: &[u8]) -> Option<Route> {
     route.protocol = protocol;
     route.scope = (family == AF_INET).then_some(scope);
     route.onlink = RouteFlags::from_bits_retain(u32_at(body, 8)?).contains(RouteFlags::Onlink);
+    let mut hops = None;
     for attr in Attrs::new(body.get(12..)?) {
         match attr.kind {
             RTA_DST => route.destination = IpNetwork::new(attr.ip()?, prefix).ok()?,
             RTA_OIF => route.index = attr.u32(),
-            RTA_GATEWAY => route.gateway = attr.ip(),
-            RTA_VIA => route.gateway = Attr { kind: RTA_VIA, value: attr.value.get(2..)? }.ip(),
+            RTA_GATEWAY | RTA_VIA => route.gateway = gateway(&attr),
             RTA_PRIORITY => route.metric = attr.u32(),
             RTA_PREFSRC => route.source = attr.ip(),
             RTA_TABLE => route.table = attr.u32()?,
-            RTA_MULTIPATH => return None,
+            RTA_MULTIPATH => hops = Some(attr.value),
             RTA_METRICS => {
                 for metric in attr.nested() {
                     match metric.kind {
@@ -256,5 +289,39 @@ pub(crate) fn decode(body: &[u8]) -> Option<Route> {
             _ => {}
         }
     }
-    Some(route)
+    match hops {
+        Some(hops) => next_hops(&route, hops),
+        None => Some(vec![route]),
+    }
+}
+
+const RTA_GATEWAY: u16 = 5;
+const RTA_VIA: u16 = 18;
+
+/// The gateway of an `RTA_GATEWAY`, or of an `RTA_VIA`, which says its family first.
+fn gateway(attr: &Attr<'_>) -> Option<IpAddr> {
+    match attr.kind {
+        RTA_VIA => Attr { kind: RTA_VIA, value: attr.value.get(2..)? }.ip(),
+        _ => attr.ip(),
+    }
+}
+
+/// A route for each `struct rtnexthop`: length, flags, weight, index of the link, attributes.
+fn next_hops(route: &Route, mut rest: &[u8]) -> Option<Vec<Route>> {
+    const HEADER: usize = 8;
+    let mut routes = Vec::new();
+    while let &[low, high, flags, ..] = rest {
+        let len = usize::from(u16::from_ne_bytes([low, high]));
+        let hop = rest.get(..len).filter(|hop| hop.len() >= HEADER)?;
+        let mut one = Route { gateway: None, index: u32_at(hop, 4), ..route.clone() };
+        one.onlink = RouteFlags::from_bits_retain(flags.into()).contains(RouteFlags::Onlink);
+        for attr in Attrs::new(hop.get(HEADER..)?) {
+            if matches!(attr.kind, RTA_GATEWAY | RTA_VIA) {
+                one.gateway = gateway(&attr);
+            }
+        }
+        routes.push(one);
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+    }
+    Some(routes)
 }

@@ -98,6 +98,9 @@ pub enum Error {
     /// CHECK: nothing there.
     #[error("this attachment holds no address in {0}")]
     NothingHeld(String),
+    /// CHECK: the result lists interfaces, and not the pod's.
+    #[error("prevResult has no interface {0} of the pod: it is not the result of this attachment")]
+    NoInterface(net_types::IfName),
     /// STATUS: ADD would fail.
     #[error("ADD cannot be served")]
     NotReady(#[source] Box<Self>),
@@ -144,6 +147,7 @@ impl PluginError for Error {
             Self::NotHeld { .. } => Code::plugin(150),
             Self::NotPromised { .. } => Code::plugin(151),
             Self::NothingHeld(_) => Code::plugin(152),
+            Self::NoInterface(_) => Code::plugin(153),
             Self::NotReady(_) => Code::NOT_AVAILABLE,
             Self::Several { first, .. } => first.code(),
         }

@@ -59,7 +59,8 @@ struct Ipam {
     /// The last address of that range; the subnet's last usable one by default.
     #[serde(default)]
     range_end: Option<String>,
-    /// The gateway of that range: the subnet's first usable address by default, `none` where there is none.
+    /// The gateway of that range: the subnet's first usable address by default, `none` where there is none. It may be
+    /// outside the subnet, link-local too.
     #[serde(default)]
     gateway: Option<String>,
     /// Routes for the pod.

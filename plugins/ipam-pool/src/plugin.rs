@@ -115,6 +115,11 @@ impl Plugin for IpamPool {
 
     fn check(&self, request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
         guard(request.version);
+        // What an IPAM plugin itself answers has no interfaces.
+        let in_pod = |i: &cni::Interface| i.sandbox.is_some() && i.name == target.ifname.as_str();
+        if !promised.interfaces.is_empty() && !promised.interfaces.iter().any(in_pod) {
+            return Err(Error::NoInterface(target.ifname.clone()));
+        }
         let node = Node::load()?;
         let key = request.config.key(request)?;
         let pool = key.to_string();

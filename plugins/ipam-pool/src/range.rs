@@ -17,7 +17,8 @@ pub struct RangeSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub range_end: Option<String>,
     /// The gateway: never handed out. By default the subnet's first usable address, as with host-local;
-    /// `none` where the subnet has none. Subnets of one or two addresses have none by default.
+    /// `none` where the subnet has none. Subnets of one or two addresses have none by default. It may be outside
+    /// the subnet, link-local (`fe80::1`) too: routes through it then need no network that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
 }
@@ -85,9 +86,10 @@ pub enum RangeError {
         /// As written.
         subnet: String,
     },
-    /// The gateway is not in the subnet, or is its network or broadcast address.
+    /// No host has the gateway's address: the subnet's own or its broadcast address, a multicast address, of the other family.
     #[error(
-        "gateway {gateway} is outside the subnet {subnet}: it must be one of the subnet's own usable addresses"
+        "gateway {gateway} is no address that a router of the subnet {subnet} could have: it takes a usable one of the subnet, or \
+         one of another host on the link"
     )]
     Gateway {
         /// The gateway.
@@ -152,7 +154,7 @@ impl Range {
             Some("none") => None,
             Some(text) => {
                 let gateway = parse_address("gateway", text)?;
-                if !usable.contains(gateway) {
+                if !is_a_routers(gateway, subnet) {
                     return Err(RangeError::Gateway { gateway, subnet: spec.subnet.clone() });
                 }
                 Some(gateway)
@@ -189,6 +191,19 @@ impl Range {
 
 fn parse_address(field: &'static str, text: &str) -> Result<Addr, RangeError> {
     text.parse::<IpAddr>().map(Addr::from).map_err(|_| RangeError::Address { field, given: text.to_owned() })
+}
+
+/// Whether a router beside that subnet could have the address, in the subnet or outside.
+fn is_a_routers(gateway: Addr, subnet: Span) -> bool {
+    let is_a_hosts = match gateway.ip() {
+        IpAddr::V4(ip) => {
+            !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast() && !ip.is_loopback()
+        }
+        IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback(),
+    };
+    gateway.family() == subnet.family()
+        && is_a_hosts
+        && (!subnet.contains(gateway) || usable(subnet).contains(gateway))
 }
 
 /// A subnet without its own address and, with IPv4, the broadcast address.
@@ -250,6 +265,21 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_may_be_outside() {
+        for (subnet, gateway, expected) in [
+            ("2001:db8:5:333::/64", "fe80::1", "/64 via fe80::1"),
+            ("2001:db8::5/128", "2001:db8::1", "/128 via 2001:db8::1"),
+            ("fd00::/64", "fd01::1", "/64 via fd01::1"),
+            ("10.0.0.0/24", "192.0.2.1", "/24 via 192.0.2.1"),
+            ("10.0.0.5/32", "10.0.0.1", "/32 via 10.0.0.1"),
+            ("10.0.0.0/24", "169.254.1.1", "/24 via 169.254.1.1"),
+        ] {
+            let range = shown(&spec(subnet, "", "", gateway));
+            assert!(range.ends_with(expected), "{range}");
+        }
+    }
+
+    #[test]
     fn network_and_broadcast_are_cut_off() {
         let all = spec("10.0.0.0/24", "10.0.0.0", "10.0.0.255", "none");
         assert_eq!(shown(&all), "10.0.0.1-10.0.0.254/24 via none");
@@ -268,8 +298,17 @@ mod tests {
             (spec("10.0.0.0/24", "", "fd00::1", ""), "rangeEnd fd00::1 is outside"),
             (spec("10.0.0.0/24", "10.0.0.9", "10.0.0.8", ""), "is reversed"),
             (spec("10.0.0.0/24", "10.0.0.255", "10.0.0.255", ""), "no address that a container"),
-            (spec("10.0.0.0/24", "", "", "10.0.1.1"), "gateway 10.0.1.1 is outside"),
-            (spec("10.0.0.0/24", "", "", "10.0.0.255"), "gateway 10.0.0.255 is outside"),
+            (spec("10.0.0.0/24", "", "", "10.0.0.0"), "gateway 10.0.0.0 is no address that a router"),
+            (spec("10.0.0.0/24", "", "", "10.0.0.255"), "gateway 10.0.0.255 is no address that a router"),
+            (spec("10.0.0.0/24", "", "", "fe80::1"), "gateway fe80::1 is no address that a router"),
+            (spec("10.0.0.0/24", "", "", "224.0.0.1"), "gateway 224.0.0.1 is no address that a router"),
+            (spec("10.0.0.0/24", "", "", "255.255.255.255"), "is no address that a router"),
+            (spec("10.0.0.0/24", "", "", "0.0.0.0"), "gateway 0.0.0.0 is no address that a router"),
+            (spec("10.0.0.0/24", "", "", "127.0.0.1"), "gateway 127.0.0.1 is no address that a router"),
+            (spec("fd00::/64", "", "", "fd00::"), "gateway fd00:: is no address that a router"),
+            (spec("fd00::/64", "", "", "ff02::1"), "gateway ff02::1 is no address that a router"),
+            (spec("fd00::/64", "", "", "::"), "gateway :: is no address that a router"),
+            (spec("fd00::/64", "", "", "10.0.0.1"), "gateway 10.0.0.1 is no address that a router"),
             (spec("10.0.0.0/24", "", "", "router"), "gateway \"router\" is no IP address"),
         ] {
             assert!(shown(&range).contains(part), "{range:?}: {}", shown(&range));

@@ -3,13 +3,14 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use attach::{PortDifference, own_part, plain_port, port_difference};
 use cni::{AddResult, Request, Target};
-use net_types::{Attach, MacvtapMode};
-use netplumb::{Conf, Link, LinkKind, Netlink, Sysctl, tap_device};
+use net_types::{Attach, MacvtapMode, Mtu};
+use netplumb::{Conf, DevNum, Link, LinkKind, Netlink, Sysctl, tap_device};
 
 use crate::base::{Named, named};
 use crate::config::Wanted;
-use crate::device::{MODE, leads_to, look, node_path};
+use crate::device::{Given, MODE, Minors, leads_to, look, node_path};
 use crate::lan_side::LanSide;
 use crate::{Call, Config, Error, add};
 
@@ -24,12 +25,18 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     let link = call.netlink.link_by_name(ifname)?.ok_or_else(|| {
         Error::mismatch(format!("interface {ifname}"), "missing", "an interface of that name")
     })?;
+    let own = own_part(promised, ifname).ok_or_else(|| {
+        Error::mismatch(
+            format!("interface {ifname} in prevResult"),
+            "missing",
+            "an interface of that name in the pod",
+        )
+    })?;
     interface(&call, &link, promised)?;
     match named(request, &call.node.paths())? {
         Named::Spoke(record) => {
             let side = LanSide::open(*record)?;
-            let stated = promised.interfaces.iter().any(|interface| interface.mtu.is_some());
-            on_spoke(&call, &side, &link, stated)?;
+            on_spoke(&call, &side, &link)?;
             if side.record().attach == Attach::Macvtap {
                 same("tap index", link.index, side.record().tap_index.get())?;
                 device(&call, &link)?;
@@ -46,7 +53,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         Named::Other(Wanted::Device(_)) => device(&call, &link)?,
     }
     if let Some(mac) = link.mac.filter(|_| !call.is_for_a_guest()) {
-        add::pod_link(&call, link.index, mac).verify(promised)?;
+        add::pod_link(&call, link.index, mac).verify(&own)?;
     }
     if let Some(ipam) = request.ipam() {
         ipam.check()?;
@@ -66,13 +73,9 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
             let have = link.mac.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
             same(&of("MAC address"), have, mac.to_lowercase())?;
         }
-        if let Some(mtu) = interface.mtu {
-            same(&of("MTU"), link.mtu, mtu)?;
-        }
+        at_most(&of("MTU"), link.mtu, interface.mtu)?;
     }
-    if let Some(mtu) = call.request.config.mtu {
-        same(&of("MTU"), link.mtu, mtu.get())?;
-    }
+    at_most(&of("MTU"), link.mtu, call.request.config.mtu.map(Mtu::get))?;
     if call.request.config.promisc_mode {
         same(&of("promiscuous mode"), state(link.promisc), state(true))?;
     }
@@ -87,8 +90,8 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
     Ok(())
 }
 
-/// The LAN's side of a spoke. `stated`: whether the result that was promised says the MTU.
-fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link, stated: bool) -> Result<(), Error> {
+/// The LAN's side of a spoke.
+fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link) -> Result<(), Error> {
     let record = side.record();
     let spoke = &record.spoke;
     let Some(port) = side.port_of(call.target.container_id.as_str(), &call.target.ifname)? else {
@@ -101,24 +104,25 @@ fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link, stated: bool) -> Resul
     let bridge = side.netlink().link_by_name(&record.bridge)?.map(|bridge| bridge.index);
     same(&format!("the bridge of spoke {spoke}"), number(port.master), number(bridge))?;
     same(&format!("state of the port of spoke {spoke}"), state(port.up), state(true))?;
+    // The daemon keeps all links of a LAN at its MTU; a port with another one loses what is longer.
+    same(&format!("MTU of the port of spoke {spoke}"), port.mtu, side.mtu().get())?;
+    if let Some(PortDifference { what, found, promised }) = port_difference(&port, &plain_port(), false) {
+        return Err(Error::mismatch(format!("{what} of the port of spoke {spoke}"), found, promised));
+    }
     let mask = port.port.as_ref().map_or(0, |port| port.group_fwd_mask);
     same(
         &format!("group_fwd_mask of the port of spoke {spoke}"),
         format!("{mask:#06x}"),
         format!("{:#06x}", LanSide::GROUP_FWD_MASK),
     )?;
-    // A result before version 1.1.0 has no MTU: without one asked for, it is that of the link below.
-    let mtu = |below: &Link| match call.request.config.mtu {
-        None if !stated => same(&format!("MTU of interface {}", call.target.ifname), link.mtu, below.mtu),
-        _ => Ok(()),
-    };
+    // A result before version 1.1.0 has no MTU.
+    at_most(&format!("MTU of interface {}", call.target.ifname), link.mtu, Some(port.mtu))?;
     let below = link.lower.unwrap_or(0);
     match record.attach {
         Attach::Veth => {
             if link.kind != LinkKind::Veth {
                 return Err(Error::mismatch("the interface", "no veth", "a veth"));
             }
-            mtu(&port)?;
             same("the peer of the interface", below, port.index)
         }
         Attach::Macvtap => {
@@ -128,7 +132,7 @@ fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link, stated: bool) -> Resul
             })?;
             same(&format!("the link below {}", call.target.ifname), below, end.index)?;
             same(&format!("state of spoke {spoke}"), state(end.up), state(true))?;
-            mtu(&end)?;
+            same(&format!("MTU of spoke {spoke}"), end.mtu, port.mtu)?;
             mode(link, record.mode)
         }
     }
@@ -160,11 +164,28 @@ fn device(call: &Call<'_>, link: &Link) -> Result<(), Error> {
             format!("device {}:{}", device.major, device.minor),
         ));
     }
+    recorded(call, device)?;
     let config = &call.request.config;
     let owner = format!("{}:{}", meta.uid(), meta.gid());
     same(&format!("the owner of {}", shown(&path)), owner, format!("{}:{}", config.owner, config.group))?;
     let mode = |mode: u32| format!("{:04o}", mode & 0o7777);
     same(&format!("the mode of {}", shown(&path)), mode(meta.mode()), mode(MODE))
+}
+
+/// The record by which DEL, and whoever makes the next macvtap, know whose the device is.
+fn recorded(call: &Call<'_>, device: DevNum) -> Result<(), Error> {
+    let given = match Minors::existing(&call.node.paths().taps())? {
+        Some(minors) => minors.given(device)?,
+        None => None,
+    };
+    let what = format!("the record of device {}:{}", device.major, device.minor);
+    let Some(Given { attachment, .. }) = given else {
+        return Err(Error::mismatch(what, "missing", "this attachment's"));
+    };
+    if attachment.is(call.target.container_id.as_str(), &call.target.ifname) {
+        return Ok(());
+    }
+    Err(Error::mismatch(what, format!("that of {attachment}"), "this attachment's"))
 }
 
 fn shown(path: &Path) -> String {
@@ -177,6 +198,15 @@ fn state(on: bool) -> &'static str {
 
 fn number(index: Option<u32>) -> String {
     index.map_or_else(|| "none".to_owned(), |index| format!("link {index}"))
+}
+
+/// A later plugin of the chain may have made an MTU smaller (`tuning`), and a LAN's falls with its smallest node; a larger
+/// one than what is below passes sends frames that are lost.
+fn at_most(what: &str, found: u32, promised: Option<u32>) -> Result<(), Error> {
+    match promised {
+        Some(promised) if found > promised => Err(Error::mismatch(what, found, promised)),
+        _ => Ok(()),
+    }
 }
 
 fn same<A: PartialEq<B> + ToString, B: ToString>(what: &str, found: A, promised: B) -> Result<(), Error> {

@@ -1,7 +1,8 @@
 //! CHECK: whether everything is as ADD promised.
 
+use attach::{PortDifference, own_part, plain_port, port_difference};
 use cni::{AddResult, Request, Target};
-use netplumb::{BridgeVlans, Link, Nftables, RuleState};
+use netplumb::{BridgePort, BridgeVlans, Link, Nftables, RuleState};
 
 use crate::bridge::Bridge;
 use crate::call::Call;
@@ -26,8 +27,15 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         .link_by_name(ifname)?
         .ok_or_else(|| missing(format!("interface {ifname} in the pod")))?;
     let port = call.host.link_by_name(&name)?.ok_or_else(|| missing(format!("port {name}")))?;
+    let mut own = own_part(promised, ifname)
+        .ok_or_else(|| missing(format!("interface {ifname} of the pod in prevResult")))?;
     interface(&call, &link, promised)?;
     same("the link at the other end of the port", port.lower.unwrap_or(0), link.index)?;
+    if link.mtu > port.mtu {
+        // A result before version 1.1.0 has no MTU; what the pod sends must go through its port.
+        let what = format!("MTU of interface {ifname}");
+        return Err(Error::mismatch(what, link.mtu, port.mtu));
+    }
     let bridge = Bridge::look(&call.host, &config.bridge)?
         .ok_or_else(|| missing(format!("bridge {}", config.bridge)))?;
     on_bridge(&call, &bridge, &name, &port)?;
@@ -52,7 +60,6 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         same(&leg::shown(&recorded.link, recorded.address), state, "there")?;
     }
     if let Some(mac) = link.mac {
-        let mut own = own(promised, ifname.as_str());
         if call.is_for_a_guest() {
             own = add::of_guest(&own);
         }
@@ -62,19 +69,6 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         ipam.check()?;
     }
     Ok(())
-}
-
-/// What was promised of this interface, without what other plugins of a chain promised of theirs.
-fn own(promised: &AddResult, ifname: &str) -> AddResult {
-    let mut own = promised.clone();
-    let at = promised.interfaces.iter().position(|i| i.sandbox.is_some() && i.name == ifname);
-    own.ips.retain(|ip| ip.interface.is_none() || ip.interface == at);
-    if promised.interfaces.iter().filter(|i| i.sandbox.is_some()).count() > 1 {
-        // A result does not say through which interface a route goes; its gateway does.
-        own.routes
-            .retain(|route| route.gw.is_some_and(|gw| own.ips.iter().any(|ip| ip.address.contains(gw))));
-    }
-    own
 }
 
 /// What the pod sees of its interface.
@@ -89,9 +83,13 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
         let have = link.mac.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
         same(&of("MAC address"), have, mac.to_lowercase())?;
     }
-    let mtu = promise.and_then(|interface| interface.mtu);
-    if let Some(mtu) = mtu.or(call.request.config.mtu.map(net_types::Mtu::get)) {
-        same(&of("MTU"), link.mtu, mtu)?;
+    let mtu =
+        promise.and_then(|interface| interface.mtu).or(call.request.config.mtu.map(net_types::Mtu::get));
+    // A later plugin of the chain may have made it smaller (decision 79).
+    if let Some(mtu) = mtu
+        && link.mtu > mtu
+    {
+        return Err(Error::mismatch(of("MTU"), link.mtu, mtu));
     }
     Ok(())
 }
@@ -103,10 +101,11 @@ fn on_bridge(call: &Call<'_>, bridge: &Bridge, name: &net_types::IfName, port: &
     same(&of("bridge"), port.master.unwrap_or(0), bridge.index)?;
     same(&of("state"), state(port.up), "up")?;
     same(&of("owner"), port.alias.clone().unwrap_or_default(), &*call.tag)?;
-    let treated = port.port.clone().unwrap_or_default();
-    same(&of("isolation"), treated.isolated, config.port_isolation)?;
-    same(&of("hairpin mode"), treated.hairpin, config.hairpin_mode)?;
-    Ok(())
+    let made = BridgePort { isolated: config.port_isolation, hairpin: config.hairpin_mode, ..plain_port() };
+    match port_difference(port, &made, bridge.info.stp) {
+        Some(PortDifference { what, found, promised }) => Err(Error::mismatch(of(what), found, promised)),
+        None => Ok(()),
+    }
 }
 
 /// That bridge, port and uplinks have the MTU that was promised, or at least the same.

@@ -40,8 +40,12 @@ const IFLA_BRPORT_STATE: u16 = 1;
 const IFLA_BRPORT_MODE: u16 = 4;
 const IFLA_BRPORT_LEARNING: u16 = 8;
 const IFLA_BRPORT_UNICAST_FLOOD: u16 = 9;
+const IFLA_BRPORT_MCAST_FLOOD: u16 = 27;
+const IFLA_BRPORT_BCAST_FLOOD: u16 = 30;
 const IFLA_BRPORT_GROUP_FWD_MASK: u16 = 31;
+const IFLA_BRPORT_NEIGH_SUPPRESS: u16 = 32;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_BRPORT_LOCKED: u16 = 39;
 
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_GROUP: u16 = 2;
@@ -181,6 +185,10 @@ fn bridge_port(data: Attrs<'_>) -> BridgePort {
             IFLA_BRPORT_UNICAST_FLOOD => port.unicast_flood = attr.flag().unwrap_or_default(),
             IFLA_BRPORT_GROUP_FWD_MASK => port.group_fwd_mask = attr.u16().unwrap_or_default(),
             IFLA_BRPORT_ISOLATED => port.isolated = attr.flag().unwrap_or_default(),
+            IFLA_BRPORT_MCAST_FLOOD => port.multicast_flood = attr.flag().unwrap_or_default(),
+            IFLA_BRPORT_BCAST_FLOOD => port.broadcast_flood = attr.flag().unwrap_or_default(),
+            IFLA_BRPORT_NEIGH_SUPPRESS => port.neigh_suppress = attr.flag().unwrap_or_default(),
+            IFLA_BRPORT_LOCKED => port.locked = attr.flag().unwrap_or_default(),
             _ => {}
         }
     }

@@ -148,6 +148,14 @@ pub struct BridgePort {
     pub learning: bool,
     /// Frames to unknown addresses go out here.
     pub unicast_flood: bool,
+    /// Multicast frames go out here.
+    pub multicast_flood: bool,
+    /// Broadcast frames go out here.
+    pub broadcast_flood: bool,
+    /// Takes frames from addresses alone that it was told (`bridge link set … locked on`).
+    pub locked: bool,
+    /// Neighbour discovery and ARP do not go out here.
+    pub neigh_suppress: bool,
     /// Spanning tree state: 0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking.
     pub state: u8,
 }

@@ -94,6 +94,28 @@ fn routes_keep_what_they_were_given() {
         netlink.delete_route(route).unwrap();
         assert!(!netlink.routes(Some(index)).unwrap().contains(route));
     }
+    for (destination, first, second) in [
+        ("0.0.0.0/0", "10.0.1.1", "10.0.1.2"),
+        ("172.16.0.0/12", "10.0.1.1", "10.0.1.2"),
+        ("::/0", "fd00::1", "fd00::2"),
+        ("fd02::/48", "fd00::1", "fe80::1"),
+    ] {
+        let [first, second] =
+            [first, second].map(|gw| Route::new(net(destination), Some(ip(gw)), Some(index)));
+        netlink.add_route(&first).unwrap();
+        assert!(netlink.add_route(&second).unwrap_err().is_exists());
+        netlink.add_route_beside(&second).unwrap();
+        assert!(netlink.add_route_beside(&second).unwrap_err().is_exists());
+        let there = netlink.routes(Some(index)).unwrap();
+        for route in [&first, &second] {
+            let is_it =
+                |have: &&Route| have.destination == route.destination && have.gateway == route.gateway;
+            assert_eq!(there.iter().filter(is_it).count(), 1, "{route:?} in {there:#?}");
+        }
+        for route in [&first, &second] {
+            netlink.delete_route(route).unwrap();
+        }
+    }
     let unreachable = Route::new(net("192.0.2.0/24"), Some(ip("203.0.113.1")), Some(index));
     let error = netlink.add_route(&unreachable).unwrap_err();
     assert_eq!(error.errno(), Some(Errno::ENETUNREACH));
