@@ -262,7 +262,7 @@ fn check_sees_what_was_broken() -> Outcome {
         ("the spoke has another MTU", &|_| {
             Ok(worker.netns(&lan().netns())?.ip("link set dev a mtu 1300").map(drop)?)
         }),
-        ("the port blocks", &|_| bridge("state 4")),
+        ("the port is disabled", &|_| bridge("state 0")),
         ("the port is isolated", &|_| bridge("isolated on")),
         ("the port does not flood", &|_| bridge("flood off")),
         ("no broadcast goes out of the port", &|_| bridge("bcast_flood off")),

@@ -417,7 +417,7 @@ fn check_sees_every_change() -> Outcome {
         ("node", format!("ip link set dev {port} down"), format!("ip link set dev {port} up"), "state"),
         (
             "node",
-            format!("bridge link set dev {port} state 4"),
+            format!("bridge link set dev {port} state 0"),
             format!("bridge link set dev {port} state 3"),
             "spanning tree state",
         ),
