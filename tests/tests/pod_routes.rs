@@ -68,7 +68,7 @@ fn promised(pod: &Pod<'_>, config: &Value, result: &Value, route: &str) -> Outco
 fn what_a_route_says_counts_in_every_version() -> Outcome {
     let node = node()?;
     let ipam = json!({
-        "type": "ipam-pool", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]],
+        "type": "ipam-pool", "scope": "host", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]],
         "routes": [
             {"dst": "0.0.0.0/0", "gw": "10.9.0.209", "table": 100, "priority": 50, "mtu": 1300, "advmss": 1260},
             {"dst": "::/0", "gw": "fd00::209", "table": 100, "priority": 50, "mtu": 1300, "advmss": 1240},
@@ -113,7 +113,7 @@ fn what_a_route_says_counts_in_every_version() -> Outcome {
 fn two_routes_to_one_destination_are_both_made() -> Outcome {
     let node = node()?;
     let ipam = json!({
-        "type": "ipam-pool", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]],
+        "type": "ipam-pool", "scope": "host", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]],
         "routes": [
             {"dst": "0.0.0.0/0", "gw": "10.9.0.208"}, {"dst": "0.0.0.0/0", "gw": "10.9.0.209"},
             {"dst": "10.8.0.0/16", "gw": "10.9.0.208"}, {"dst": "10.8.0.0/16", "gw": "10.9.0.209"},
@@ -157,7 +157,7 @@ fn two_routes_to_one_destination_are_both_made() -> Outcome {
 fn a_route_to_where_another_interface_goes_is_left_out() -> Outcome {
     let node = node()?;
     let ipam = json!({
-        "type": "ipam-pool", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]],
+        "type": "ipam-pool", "scope": "host", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]],
         "routes": [
             {"dst": "0.0.0.0/0", "gw": "10.9.0.208"}, {"dst": "0.0.0.0/0", "gw": "10.9.0.209"},
             {"dst": "::/0", "gw": "fd00::208"}, {"dst": "::/0", "gw": "fd00::209"},
@@ -232,10 +232,10 @@ fn a_gateway_outside_the_subnet_works_on_the_wire() -> Outcome {
          - {subnet: \"2001:db8:5:333::/64\", rangeStart: \"2001:db8:5:333::60\", gateway: \"fe80::1\"}\n",
     )?;
     let ipams = [
-        json!({"type": "ipam-pool", "ranges": ranges("fe80::1"), "routes": routes}),
-        json!({"type": "ipam-pool", "ranges": ranges("2001:db8:77::1"), "routes": routes}),
+        json!({"type": "ipam-pool", "scope": "host", "ranges": ranges("fe80::1"), "routes": routes}),
+        json!({"type": "ipam-pool", "scope": "host", "ranges": ranges("2001:db8:77::1"), "routes": routes}),
         // The same route written out: the gateway is the link's all the same.
-        json!({"type": "ipam-pool", "ranges": ranges("2001:db8:77::1"),
+        json!({"type": "ipam-pool", "scope": "host", "ranges": ranges("2001:db8:77::1"),
             "routes": [{"dst": "0.0.0.0/0", "gw": "192.0.2.1"}, {"dst": "::/0", "gw": "fe80::1"}]}),
         json!({"type": "ipam-pool", "pool": "out", "routes": routes}),
         json!({"type": "host-local", "ranges": ranges("fe80::1"), "routes": routes}),
@@ -262,7 +262,7 @@ fn a_gateway_outside_the_subnet_works_on_the_wire() -> Outcome {
 fn a_route_through_nobodys_gateway_is_a_mistake() -> Outcome {
     let node = node()?;
     let ipam = json!({
-        "type": "ipam-pool", "subnet": "10.9.0.0/24", "routes": [{"dst": "0.0.0.0/0", "gw": "10.99.0.1"}],
+        "type": "ipam-pool", "scope": "host", "subnet": "10.9.0.0/24", "routes": [{"dst": "0.0.0.0/0", "gw": "10.99.0.1"}],
     });
     for plugin in [MACVTAP, VLAN_BRIDGE] {
         let pod = node.pod("pod")?;
@@ -279,7 +279,7 @@ fn later_plugins_may_change_routes_and_mtu() -> Outcome {
     }
     let node = node()?;
     let ipam = json!({
-        "type": "ipam-pool", "ranges": [[{"subnet": "10.9.0.0/24"}]],
+        "type": "ipam-pool", "scope": "host", "ranges": [[{"subnet": "10.9.0.0/24"}]],
         "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16"}],
     });
     for plugin in [MACVTAP, VLAN_BRIDGE] {
@@ -315,7 +315,8 @@ fn a_result_without_the_pods_interface_is_not_the_attachments() -> Outcome {
     let node = node()?;
     for plugin in [MACVTAP, VLAN_BRIDGE] {
         let pod = node.pod("pod")?;
-        let config = network(plugin, "1.0.0", &json!({"type": "ipam-pool", "subnet": "10.9.0.0/24"}));
+        let config =
+            network(plugin, "1.0.0", &json!({"type": "ipam-pool", "scope": "host", "subnet": "10.9.0.0/24"}));
         let result = pod.add(plugin, "net1", &config)?;
         checked(&pod, &config, &result)?;
         let list = result["interfaces"].as_array().unwrap();
