@@ -11,6 +11,7 @@ mod pod_link;
 mod port;
 mod promised;
 mod release;
+mod routers;
 mod undo;
 
 pub use call::{Call, CallError};
@@ -23,4 +24,5 @@ pub use pod_link::{PodError, PodLink};
 pub use port::{PortDifference, plain_port, port_difference};
 pub use promised::own_part;
 pub use release::give_back;
+pub use routers::{FromRouters, Undecided};
 pub use undo::{Undo, chain};

@@ -91,6 +91,14 @@ impl Netns {
         self.enter(|| set(sysctl, value))?
     }
 
+    /// Like [`Self::sysctl_set_all`]; says of each setting that was changed what it was.
+    ///
+    /// # Errors
+    /// As [`Self::sysctl_set`].
+    pub fn sysctl_swap_all(&self, settings: &[(Sysctl, &str)]) -> Result<Vec<Option<String>>> {
+        self.enter(|| settings.iter().map(|(sysctl, value)| swap(sysctl, value)).collect())?
+    }
+
     /// Like [`Self::sysctl_set`] for several settings, entering the namespace once. Stops at the first
     /// error.
     ///
@@ -120,13 +128,28 @@ fn get(sysctl: &Sysctl) -> Result<Option<String>> {
 
 fn set(sysctl: &Sysctl, value: &str) -> Result<SysctlSet> {
     match get(sysctl)? {
-        None => return Ok(SysctlSet::Absent),
-        // Settings of several numbers are read with tabs between them.
-        Some(now) if now.split_whitespace().eq(value.split_whitespace()) => {
-            return Ok(SysctlSet::Unchanged);
-        }
-        Some(_) => {}
+        None => Ok(SysctlSet::Absent),
+        Some(now) if same(&now, value) => Ok(SysctlSet::Unchanged),
+        Some(_) => write(sysctl, value),
     }
+}
+
+fn swap(sysctl: &Sysctl, value: &str) -> Result<Option<String>> {
+    match get(sysctl)? {
+        Some(now) if !same(&now, value) => {
+            let done = write(sysctl, value)?;
+            Ok(Some(now).filter(|_| done == SysctlSet::Changed))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// Settings of several numbers are read with tabs between them.
+fn same(now: &str, value: &str) -> bool {
+    now.split_whitespace().eq(value.split_whitespace())
+}
+
+fn write(sysctl: &Sysctl, value: &str) -> Result<SysctlSet> {
     let written =
         OpenOptions::new().write(true).open(&sysctl.0).and_then(|mut f| f.write_all(value.as_bytes()));
     match written {

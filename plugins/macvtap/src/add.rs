@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use attach::{PodError, PodLink, Undo, stable_mac};
+use attach::{PodError, PodLink, Undecided, Undo, stable_mac};
 use cni::{AddResult, Dns, Interface, Request, Target};
 use net_types::{Attach, IfName, MacAddr, MacvtapMode, Mtu};
 use netplumb::{Errno, Link, LinkChange, LinkKind, Macvtap, Netlink, Netns, VethEnd};
@@ -32,7 +32,6 @@ pub(crate) struct Made {
     pub(crate) index: u32,
     mac: MacAddr,
     mtu: Mtu,
-    up: bool,
 }
 
 fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result<AddResult, Error> {
@@ -44,10 +43,10 @@ fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result
         Base::Master(host) => macvtap_on_master(call, host, undo)?,
         Base::Moved(host) => moved(call, host, undo)?,
     };
-    set_up(call, made)?;
+    let link = pod_link(call, made.index, made.mac);
+    let undecided = set_up(call, base, made)?;
     let Some(ipam) = call.request.ipam() else { return Ok(result(call, made, AddResult::default())) };
     let mut delegated = ipam.add()?;
-    let link = pod_link(call, made.index, made.mac);
     // A guest has its addresses itself; the launcher pod's stack must neither ask nor answer for them.
     let settled = if call.is_for_a_guest() {
         link.settle_for_guest(&mut delegated, &call.request.stdin, call.asker())
@@ -56,8 +55,13 @@ fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result
     };
     let settled = settled.map_err(PodError::from);
     let result = result(call, made, delegated.result().clone());
-    let configured =
-        settled.and_then(|()| if call.is_for_a_guest() { Ok(()) } else { link.configure(&result) });
+    let configured = settled.and_then(|()| match undecided {
+        None => Ok(()),
+        Some(undecided) => {
+            undecided.decide(result.ips.iter().any(|ip| ip.address.is_ipv6()))?;
+            link.configure(&result)
+        }
+    });
     match configured {
         Ok(()) => {
             let _ = delegated.keep();
@@ -118,10 +122,8 @@ fn veth_of_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'a>)
     end.netns = Some(call.netns.clone());
     end.mac = Some(mac);
     end.mtu = Some(mtu);
-    let up = !call.is_for_a_guest();
-    end.up = up;
     let index = side.create_pair(call, end, undo)?;
-    Ok(Made { index, mac, mtu, up })
+    Ok(Made { index, mac, mtu })
 }
 
 /// A macvtap on a link of the host, made directly inside the pod's namespace.
@@ -246,15 +248,13 @@ fn macvtap(
     macvtap.index = Some(index);
     macvtap.mac = (mode != MacvtapMode::Passthru).then_some(mac);
     macvtap.mtu = config.mtu;
-    let up = !call.is_for_a_guest();
-    macvtap.up = up;
     macvtap.netns = Some(call.netns.clone());
     below.netlink.create_macvtap(&macvtap).map_err(|error| explain(call, below, mode, index, error))?;
     let mtu = match config.mtu {
         Some(mtu) => mtu,
         None => Mtu::try_from(u64::from(below.mtu)).unwrap_or(Mtu::MAX),
     };
-    Ok(Made { index, mac, mtu, up })
+    Ok(Made { index, mac, mtu })
 }
 
 /// What a refusal of the kernel means here: its number alone does not tell.
@@ -287,24 +287,49 @@ fn explain(
     }
 }
 
+/// A macvtap takes its address on the link below when it comes up, and is refused where that has it already.
+fn explain_up(call: &Call<'_>, base: &Base, source: netplumb::Error) -> Error {
+    let (lower, mode) = match base {
+        Base::Spoke { side, .. } if side.record().attach == Attach::Macvtap => {
+            (side.record().spoke.to_string(), side.record().mode)
+        }
+        Base::Master(host) => {
+            (host.link.name.clone(), call.request.config.mode.unwrap_or(MacvtapMode::Bridge))
+        }
+        Base::Spoke { .. } | Base::Moved(_) => return source.into(),
+    };
+    match source.errno() {
+        Some(Errno::EINVAL | Errno::EBUSY | Errno::EADDRINUSE) => Error::NotOnLower { lower, mode, source },
+        _ => source.into(),
+    }
+}
+
 fn made(link: &Link, ifname: &IfName) -> Result<Made, Error> {
     let mtu = Mtu::try_from(u64::from(link.mtu)).unwrap_or(Mtu::MAX);
     let mac = link.mac.ok_or_else(|| Error::NoTap(ifname.clone()))?;
-    Ok(Made { index: link.index, mac, mtu, up: link.up })
+    Ok(Made { index: link.index, mac, mtu })
 }
 
-/// Sets the interface up in the way that its user needs.
-fn set_up(call: &Call<'_>, made: Made) -> Result<(), Error> {
-    let promisc = call.request.config.promisc_mode.then_some(true);
-    let mut change = LinkChange { promisc, ..LinkChange::default() };
+/// Sets the interface up in the way that its user needs. For a pod's own it is yet to be decided what it takes from
+/// routers; a guest's takes nothing at all.
+fn set_up<'a>(call: &'a Call<'_>, base: &Base, made: Made) -> Result<Option<Undecided<'a>>, Error> {
+    let config = &call.request.config;
+    let promisc = config.promisc_mode.then_some(true);
+    let change = LinkChange { promisc, ..LinkChange::default() };
+    let link = pod_link(call, made.index, made.mac);
     if call.is_for_a_guest() {
-        return Ok(pod_link(call, made.index, made.mac).set_up_silently(change)?);
+        link.set_up_silently(change)?;
+        return Ok(None);
     }
-    if made.up && change.promisc.is_none() {
-        return Ok(());
+    let undecided = link.before_up(config.from_routers(), call.request.ipam().is_some())?;
+    let up = LinkChange { up: Some(true), ..change };
+    call.netlink.set_link(made.index, &up).map_err(|error| explain_up(call, base, error))?;
+    if let Base::Spoke { side, .. } = base
+        && side.record().attach == Attach::Veth
+    {
+        side.wait_for_port()?;
     }
-    change.up = Some(true);
-    Ok(call.netlink.set_link(made.index, &change)?)
+    Ok(Some(undecided))
 }
 
 /// The answer: the pod's interface and what the IPAM plugin gave; its name servers count more than the

@@ -1,3 +1,4 @@
+use attach::FromRouters;
 use net_types::{Attach, IfName, MacvtapMode, Mtu, SpokeName};
 use serde::{Deserialize, Deserializer};
 
@@ -37,6 +38,18 @@ pub struct Config {
     /// The group of `/dev/tapN`, a number; libvirt's in KubeVirt's images.
     #[serde(default = "libvirt")]
     pub group: u32,
+    /// IPv6: take routers' advertisements (`accept_ra`); absent: unless the IPAM plugin gives IPv6 addresses.
+    #[serde(default)]
+    pub accept_ra: Option<bool>,
+    /// IPv6: make addresses from what routers advertise (`autoconf`); absent: unless the IPAM plugin gives IPv6 addresses.
+    #[serde(default)]
+    pub autoconf: Option<bool>,
+    /// IPv6: take who advertises for a default router (`accept_ra_defrtr`); absent: unless another interface of the pod has a default route.
+    #[serde(default)]
+    pub accept_ra_defrtr: Option<bool>,
+    /// IPv6: addresses stay when the interface goes down (`keep_addr_on_down`); absent: if the IPAM plugin gives IPv6 addresses.
+    #[serde(default)]
+    pub keep_addr_on_down: Option<bool>,
 }
 
 /// `qemu` in KubeVirt's images.
@@ -57,6 +70,17 @@ pub enum Wanted {
 }
 
 impl Config {
+    /// What the pod's interface takes from routers.
+    #[must_use]
+    pub fn from_routers(&self) -> FromRouters {
+        FromRouters {
+            accept_ra: self.accept_ra,
+            autoconf: self.autoconf,
+            accept_ra_defrtr: self.accept_ra_defrtr,
+            keep_addr_on_down: self.keep_addr_on_down,
+        }
+    }
+
     /// What to attach to, given the `deviceID` of `runtimeConfig`.
     ///
     /// # Errors

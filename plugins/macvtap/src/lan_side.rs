@@ -144,11 +144,27 @@ impl LanSide {
             self.netlink.set_link(indexes.peer, &LinkChange { alias: Some(tag), ..LinkChange::default() })?;
         }
         if peer_up {
-            // The pod's first frames are lost before the port forwards; a port that does not is the
-            // daemon's to repair, and no reason to fail.
-            self.netlink.wait_operational(indexes.main, SETTLES)?;
+            self.forwards(indexes.main)?;
         }
         Ok(indexes.peer)
+    }
+
+    /// Waits until the spoke's port passes frames: the pod's first ones are lost before. One that does not is the
+    /// daemon's to repair, and no reason to fail.
+    fn forwards(&self, port: u32) -> Result<(), Error> {
+        self.netlink.wait_operational(port, SETTLES)?;
+        Ok(())
+    }
+
+    /// Waits for the port of a spoke whose other end came up after it was made.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn wait_for_port(&self) -> Result<(), Error> {
+        match self.netlink.link_by_name(&self.record.tap_index.port_name())? {
+            Some(port) => self.forwards(port.index),
+            None => Ok(()),
+        }
     }
 
     /// Removes what dead attachments left of this spoke.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use attach::{PodError, PodLink, Probing, stable_mac};
+use attach::{PodError, PodLink, Probing, Undecided, stable_mac};
 use cni::{AddResult, Delegated, Interface, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
@@ -216,9 +216,14 @@ impl Attaching<'_> {
         let call = self.call;
         let config = &call.request.config;
         let index = made.port.pod_index;
+        let link = pod_link(call, index, made.mac);
+        let mut undecided = None;
+        if !call.is_for_a_guest() {
+            undecided = Some(link.before_up(config.from_routers(), call.request.ipam().is_some())?);
+        }
         match (config.disable_container_interface, call.is_for_a_guest()) {
             (true, _) => {}
-            (false, true) => pod_link(call, index, made.mac).set_up_silently(LinkChange::default())?,
+            (false, true) => link.set_up_silently(LinkChange::default())?,
             (false, false) => {
                 call.netlink.set_link(index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
             }
@@ -228,7 +233,7 @@ impl Attaching<'_> {
             return Ok(self.result(made, AddResult::default()));
         };
         let mut delegated = ipam.add()?;
-        match self.configure(made, &mut delegated) {
+        match self.configure(made, &mut delegated, undecided) {
             Ok(result) => {
                 let _ = delegated.keep();
                 Ok(result)
@@ -240,7 +245,12 @@ impl Attaching<'_> {
         }
     }
 
-    fn configure(&self, made: &Made, delegated: &mut Delegated<'_>) -> Result<AddResult, Error> {
+    fn configure(
+        &self,
+        made: &Made,
+        delegated: &mut Delegated<'_>,
+        undecided: Option<Undecided<'_>>,
+    ) -> Result<AddResult, Error> {
         let call = self.call;
         let config = &call.request.config;
         let link = pod_link(call, made.port.pod_index, made.mac);
@@ -272,6 +282,9 @@ impl Attaching<'_> {
         let subnets: Vec<IpNetwork> = answer.ips.iter().map(|ip| ip.address).collect();
         self.legs(made, &gateways, &subnets)?;
         self.netfilter(made, &answer)?;
+        if let Some(undecided) = undecided {
+            undecided.decide(answer.ips.iter().any(|ip| ip.address.is_ipv6()))?;
+        }
         if call.is_for_a_guest() {
             // A guest answers for its addresses itself, and during a migration its other self still has them.
             link.configure_silently(&of_guest(&answer))?;

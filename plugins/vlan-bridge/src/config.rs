@@ -1,3 +1,4 @@
+use attach::FromRouters;
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu, VlanId, VlanSet};
 use netplumb::{BridgeVlans, VlanProtocol};
@@ -108,6 +109,18 @@ pub struct Config {
     /// A bridge that is not there is made; false: it is the node's own, and that it is missing is an error.
     #[serde(default = "yes")]
     pub create_bridge: bool,
+    /// IPv6: take routers' advertisements (`accept_ra`); absent: unless the IPAM plugin gives IPv6 addresses.
+    #[serde(default)]
+    pub accept_ra: Option<bool>,
+    /// IPv6: make addresses from what routers advertise (`autoconf`); absent: unless the IPAM plugin gives IPv6 addresses.
+    #[serde(default)]
+    pub autoconf: Option<bool>,
+    /// IPv6: take who advertises for a default router (`accept_ra_defrtr`); absent: unless another interface of the pod has a default route.
+    #[serde(default)]
+    pub accept_ra_defrtr: Option<bool>,
+    /// IPv6: addresses stay when the interface goes down (`keep_addr_on_down`); absent: if the IPAM plugin gives IPv6 addresses.
+    #[serde(default)]
+    pub keep_addr_on_down: Option<bool>,
 }
 
 /// `ipMasqBackend`.
@@ -181,6 +194,17 @@ fn mtu_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<M
 }
 
 impl Config {
+    /// What the pod's interface takes from routers.
+    #[must_use]
+    pub fn from_routers(&self) -> FromRouters {
+        FromRouters {
+            accept_ra: self.accept_ra,
+            autoconf: self.autoconf,
+            accept_ra_defrtr: self.accept_ra_defrtr,
+            keep_addr_on_down: self.keep_addr_on_down,
+        }
+    }
+
     /// What the port is to carry; none: the configuration does not speak of VLANs.
     ///
     /// # Errors

@@ -1,0 +1,131 @@
+//! What a pod's link takes from routers that advertise themselves (RFC 4861, RFC 4862).
+
+use netplumb::{Conf, Sysctl};
+
+use crate::PodLink;
+
+/// What the network says about it; where it says nothing, it depends on what the IPAM plugin gives.
+///
+/// Addresses that an IPAM plugin gave are the pod's only ones: with IPv6 addresses from there, advertisements are not
+/// taken. Without them the kernel configures itself as ever, but takes no default route where another interface of the
+/// pod has one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FromRouters {
+    /// `accept_ra`: whether advertisements are taken at all.
+    pub accept_ra: Option<bool>,
+    /// `autoconf`: whether addresses are made from advertised prefixes.
+    pub autoconf: Option<bool>,
+    /// `accept_ra_defrtr`: whether who advertises becomes a default router.
+    pub accept_ra_defrtr: Option<bool>,
+    /// `keep_addr_on_down`: whether IPv6 addresses stay when the link goes down.
+    pub keep_addr_on_down: Option<bool>,
+}
+
+/// The pod's link, and what was set there for the time until the IPAM plugin has answered.
+pub struct Undecided<'a> {
+    wanted: FromRouters,
+    link: PodLink<'a>,
+    /// What they were before.
+    held: Vec<(&'static str, String)>,
+}
+
+const ACCEPT_RA: &str = "accept_ra";
+const AUTOCONF: &str = "autoconf";
+const DEFAULT_ROUTER: &str = "accept_ra_defrtr";
+const KEEP_ADDRESSES: &str = "keep_addr_on_down";
+
+impl FromRouters {
+    /// What is set before the link is up, where an IPAM plugin is yet to be asked: nothing is taken until it has answered.
+    fn until_ipam_answers(self) -> Vec<(&'static str, &'static str)> {
+        let mut settings = self.stated();
+        if self.accept_ra.is_none() {
+            settings.push((ACCEPT_RA, "0"));
+        } else if self.autoconf.is_none() {
+            settings.push((AUTOCONF, "0"));
+        }
+        settings
+    }
+
+    /// What the network says itself.
+    fn stated(self) -> Vec<(&'static str, &'static str)> {
+        let written = |setting, wanted: Option<bool>| wanted.map(|on| (setting, if on { "1" } else { "0" }));
+        [
+            written(ACCEPT_RA, self.accept_ra),
+            written(AUTOCONF, self.autoconf),
+            written(DEFAULT_ROUTER, self.accept_ra_defrtr),
+            written(KEEP_ADDRESSES, self.keep_addr_on_down),
+        ]
+        .into_iter()
+        .flatten()
+        .collect()
+    }
+
+    /// Whether it matters that another interface has a default route, where advertisements are taken.
+    fn asks_for_others(self) -> bool {
+        self.accept_ra_defrtr.is_none() && self.accept_ra != Some(false)
+    }
+}
+
+impl<'a> PodLink<'a> {
+    /// Sets what the link takes from routers, before it is up. `with_ipam`: an IPAM plugin is yet to be asked, and
+    /// decides ([`Undecided::decide`]); until then nothing is taken.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn before_up(self, wanted: FromRouters, with_ipam: bool) -> netplumb::Result<Undecided<'a>> {
+        let mut undecided = Undecided { wanted, link: self, held: Vec::new() };
+        let mut settings = if with_ipam { wanted.until_ipam_answers() } else { wanted.stated() };
+        let taken_at_once = !with_ipam || wanted.accept_ra == Some(true);
+        if taken_at_once && wanted.asks_for_others() && undecided.others_have_a_default()? {
+            settings.push((DEFAULT_ROUTER, "0"));
+        }
+        undecided.held = undecided.set(&settings)?;
+        Ok(undecided)
+    }
+}
+
+impl Undecided<'_> {
+    /// Decides by what the IPAM plugin gave.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn decide(self, gave_ipv6: bool) -> netplumb::Result<()> {
+        let wanted = self.wanted;
+        let mut settings = Vec::new();
+        if gave_ipv6 {
+            // As it is, but for what could be switched on later.
+            if wanted.autoconf.is_none() {
+                settings.push((AUTOCONF, "0"));
+            }
+            if wanted.keep_addr_on_down.is_none() {
+                settings.push((KEEP_ADDRESSES, "1"));
+            }
+            self.set(&settings)?;
+            return Ok(());
+        }
+        if wanted.accept_ra.is_none() && wanted.asks_for_others() && self.others_have_a_default()? {
+            settings.push((DEFAULT_ROUTER, "0"));
+        }
+        let stated = wanted.stated();
+        let back = self.held.iter().filter(|(held, _)| !stated.iter().any(|(setting, _)| setting == held));
+        // Last of all, since it lets advertisements in.
+        settings.extend(back.map(|(setting, was)| (*setting, was.as_str())));
+        self.set(&settings)?;
+        Ok(())
+    }
+
+    /// Sets what differs; returns what that was.
+    fn set(&self, settings: &[(&'static str, &str)]) -> netplumb::Result<Vec<(&'static str, String)>> {
+        if settings.is_empty() {
+            return Ok(Vec::new());
+        }
+        let sysctl = |setting| Sysctl::ipv6(Conf::Link(self.link.name), setting);
+        let all: Vec<_> = settings.iter().map(|(setting, value)| (sysctl(setting), *value)).collect();
+        let before = self.link.netns.sysctl_swap_all(&all)?;
+        Ok(settings.iter().zip(before).filter_map(|((setting, _), was)| Some((*setting, was?))).collect())
+    }
+
+    fn others_have_a_default(&self) -> netplumb::Result<bool> {
+        Ok(self.link.netlink.default_routes_ipv6()?.iter().any(|route| route.index != Some(self.link.index)))
+    }
+}
