@@ -53,8 +53,6 @@ pub(crate) struct Cluster {
 
 /// The mirror of the cluster's LANs, below the state folder.
 const MIRROR: &str = "lans";
-/// Which VM a launcher pod runs, below the run folder.
-const OWNERS: &str = "owners";
 
 /// How long the others may take to end when the daemon stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
@@ -247,7 +245,7 @@ impl Parts {
         let (run, told) = (paths.run(), paths.told());
         let answers = || SafeDir::create(&run.join(live_pods::FOLDER));
         let (pods, vms) = (answers()?, answers()?);
-        let owners = SafeDir::create(&run.join(OWNERS))?;
+        let owners = SafeDir::create(&paths.owners())?;
         let stopped = self.stopped();
         self.orderly.spawn(async move {
             let client = kube::Client::try_default().await.context("find the API server")?;

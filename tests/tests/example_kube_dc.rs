@@ -89,6 +89,26 @@ struct Member<'a> {
     address: IpAddr,
 }
 
+/// The guest behind a launcher pod's link, which leaves the addresses to it: here the pod's own stack, as cloud-init sets
+/// up the guest's.
+fn guest(pod: &Pod<'_>, result: &Value) -> Outcome {
+    let link = pod.link("net1")?.unwrap_or_default();
+    check(
+        link["flags"].to_string().contains("NOARP"),
+        format!("the launcher pod speaks for its guest: {link}"),
+    )?;
+    pod.ip("link set net1 arp on")?;
+    for ip in result["ips"].as_array().into_iter().flatten() {
+        pod.ip(&format!("addr add {} dev net1", text(ip, "address")))?;
+        if let Some(gateway) = ip["gateway"].as_str() {
+            for route in result["routes"].as_array().into_iter().flatten() {
+                pod.ip(&format!("route add {} via {gateway}", text(route, "dst")))?;
+            }
+        }
+    }
+    Ok(())
+}
+
 impl<'a> Member<'a> {
     fn new(
         worker: &'a Worker,
@@ -108,6 +128,9 @@ impl<'a> Member<'a> {
         let result = worker.cni("macvtap", "ADD", &call)?;
         let address =
             *addresses(&result).first().ok_or_else(|| Stop::Failed(format!("{spoke}: no address")))?;
+        if vm.is_some() {
+            guest(&pod, &result)?;
+        }
         Ok(Self { pod, namespace, file, spoke, address })
     }
 

@@ -1,9 +1,11 @@
 use cni::{Code, PluginError, Request, Target};
-use net_types::MacAddr;
+use net_types::{IfName, MacAddr};
 use netplumb::{Netlink, Netns};
-use node::{Attachment, ConfigError, NetnsRef, NetworkId, NodeConfig, Pod, TagError};
+use node::{
+    Attachment, ConfigError, GuestError, NetnsRef, NetworkId, NodeConfig, Occupant, Pod, Role, TagError,
+};
 
-use crate::{is_launcher_link, stable_mac};
+use crate::stable_mac;
 
 /// A request about one attachment whose namespace is there: what every verb but DEL starts with.
 pub struct Call<'a, C> {
@@ -17,6 +19,8 @@ pub struct Call<'a, C> {
     pub attachment: Attachment,
     /// Who asks, as links and records state it.
     pub tag: String,
+    /// Whom the interface is for.
+    pub occupant: Occupant,
     /// The container's namespace.
     pub netns: Netns,
     /// A socket in it.
@@ -38,16 +42,35 @@ pub enum CallError {
     /// The attachment's identity does not fit on a link.
     #[error(transparent)]
     Tag(#[from] TagError),
+    /// Whom the interface is for cannot be told.
+    #[error(transparent)]
+    Guest(#[from] GuestError),
+    /// It is for the launcher pod or for its guest, and the one who knows has not said so yet.
+    #[error(
+        "the node daemon has not said yet which virtual machine pod {0} runs, so it is not known whether the interface is \
+         the pod's or the guest's: try again"
+    )]
+    GuestNotYet(Pod),
+    /// The virtual machine of a launcher pod whose name was cut is not known.
+    #[error(
+        "the node daemon has not said yet which virtual machine pod {0} runs, and the pod's name is cut, so the machine's \
+         MAC address does not follow from it: try again"
+    )]
+    MacNotYet(Pod),
 }
 
 impl PluginError for CallError {
     fn code(&self) -> Code {
         /// The kernel refused, in every plugin of ours.
         const KERNEL: Code = Code::plugin(100);
+        /// A record is damaged, or others than root could have written it, in every plugin of ours.
+        const UNTRUSTED: Code = Code::plugin(104);
         match self {
             Self::NoNamespace(_) => Code::ENVIRONMENT,
-            Self::NodeConfig(_) | Self::Tag(_) => Code::INVALID_CONFIG,
+            Self::NodeConfig(_) | Self::Tag(_) | Self::Guest(GuestError::Name(_)) => Code::INVALID_CONFIG,
             Self::Net(_) => KERNEL,
+            Self::Guest(_) => UNTRUSTED,
+            Self::GuestNotYet(_) | Self::MacNotYet(_) => Code::TRY_AGAIN,
         }
     }
 }
@@ -59,6 +82,11 @@ impl<'a, C> Call<'a, C> {
     /// Either is not usable, or no link could carry the attachment's tag.
     pub fn open(request: &'a Request<C>, target: &'a Target) -> Result<Self, CallError> {
         let node = NodeConfig::load()?;
+        let pod = stated_pod(request);
+        let occupant = Occupant::of(&node.paths(), pod.as_ref(), &target.ifname, request.stated_vm())?;
+        if let (Role::Undecided, Some(pod)) = (occupant.role, &pod) {
+            return Err(CallError::GuestNotYet(pod.clone()));
+        }
         let netns = Netns::open(&target.netns).map_err(CallError::NoNamespace)?;
         let netlink = Netlink::open(&netns)?;
         let attachment = Attachment {
@@ -66,10 +94,10 @@ impl<'a, C> Call<'a, C> {
             ifname: target.ifname.clone(),
             netns: NetnsRef { path: target.netns.clone(), inode: netns.id().ino },
             network: NetworkId::of(request.network.as_str()),
-            pod: stated_pod(request),
+            pod,
         };
         let tag = attachment.tag()?;
-        Ok(Self { request, target, node, attachment, tag, netns, netlink })
+        Ok(Self { request, target, node, attachment, tag, occupant, netns, netlink })
     }
 
     /// The pod's namespace, where the runtime states one.
@@ -81,7 +109,7 @@ impl<'a, C> Call<'a, C> {
     /// Whether the interface is for the guest of a VM, not for the pod that launches it.
     #[must_use]
     pub fn is_for_a_guest(&self) -> bool {
-        is_launcher_link(&self.target.ifname)
+        self.occupant.is_guest()
     }
 
     /// The MAC address, nobody's, under which a guest's addresses are asked for
@@ -93,28 +121,40 @@ impl<'a, C> Call<'a, C> {
 
     /// Whom a stable MAC address belongs to: the VM, the pod, or else the container. `shared`: whether others
     /// are on the same link at the same time, as on a bridge or a master, and must not have the same owner.
-    #[must_use]
-    pub fn owner(&self, shared: bool) -> String {
-        match &self.attachment.pod {
-            Some(pod) if self.is_for_a_guest() => match vm(&pod.name, shared) {
-                Some(vm) => format!("{}/{vm}", pod.namespace),
-                None => pod.to_string(),
-            },
-            Some(pod) => pod.to_string(),
-            None => self.attachment.container_id.clone(),
+    ///
+    /// # Errors
+    /// The VM will be known later, and must not have another address until then.
+    pub fn owner(&self, shared: bool) -> Result<String, CallError> {
+        let Some(pod) = &self.attachment.pod else { return Ok(self.attachment.container_id.clone()) };
+        match owner(pod, &self.target.ifname, &self.occupant, shared) {
+            Some(owner) => Ok(owner),
+            None => Err(CallError::MacNotYet(pod.clone())),
         }
     }
 }
 
-/// The VM of a launcher pod, whose name is the VM's and a random part: the VM keeps its address over restarts.
-/// None if only one VM may be meant and the pod's name is so long that its VM's may have been cut.
-fn vm(pod: &str, only_one: bool) -> Option<&str> {
+/// The owner of a MAC address: a VM, by the name of its launcher pod without the random part, so that it keeps the
+/// address over restarts; else the pod. Where the name was cut, and another VM's may begin alike, what is known of
+/// the VM takes its place. None: that will be known later.
+///
+/// What this returned once it must return for ever: it is the MAC address of somebody's VM.
+fn owner(pod: &Pod, ifname: &IfName, occupant: &Occupant, only_one: bool) -> Option<String> {
     /// The API server cuts what it is given, so that a name has at most these many bytes.
     const LONGEST: usize = 63;
-    if only_one && pod.len() >= LONGEST {
-        return None;
+    let launcher = pod.name.starts_with(Occupant::LAUNCHER);
+    if !occupant.is_guest() || !launcher && !Occupant::is_launcher_link(ifname) {
+        return Some(pod.to_string());
     }
-    pod.rsplit_once('-').map(|(vm, _)| vm)
+    let namespace = &pod.namespace;
+    if !only_one || pod.name.len() < LONGEST {
+        let vm = pod.name.rsplit_once('-').map(|(vm, _)| vm);
+        return Some(vm.map_or_else(|| pod.to_string(), |vm| format!("{namespace}/{vm}")));
+    }
+    match &occupant.vm {
+        Some(vm) => Some(format!("{namespace}/{}{vm}", Occupant::LAUNCHER)),
+        None if occupant.soon => None,
+        None => Some(pod.to_string()),
+    }
 }
 
 /// The pod that the runtime states.
@@ -132,12 +172,58 @@ fn stated_pod<C>(request: &Request<C>) -> Option<Pod> {
 mod tests {
     use super::*;
 
+    const HASH: &str = "pod16477688c0e";
+
+    /// The owner of a guest's MAC address; `vm` as the daemon has it.
+    fn owner_of(pod: &str, ifname: &str, vm: Option<&str>, shared: bool) -> Option<String> {
+        let pod = Pod { uid: None, namespace: "default".into(), name: pod.into() };
+        let vm = vm.map(str::to_owned);
+        let occupant =
+            Occupant { role: Role::Guest, soon: vm.is_none(), launcher: true, vm, ..Occupant::default() };
+        owner(&pod, &ifname.parse().unwrap(), &occupant, shared)
+    }
+
+    /// A launcher pod's name, as the API server makes it.
+    fn launcher(vm: &str, random: &str) -> String {
+        let base = format!("virt-launcher-{vm}-");
+        format!("{}{random}", &base[..base.len().min(58)])
+    }
+
     #[test]
     fn a_vm_is_told_by_its_launcher_unless_the_name_was_cut() {
-        assert_eq!(vm("virt-launcher-web-x7k2p", true), Some("virt-launcher-web"));
-        let cut = format!("virt-launcher-{}x7k2p", "a-long-name-of-many-".repeat(3).split_at(44).0);
-        assert_eq!(cut.len(), 63);
-        assert_eq!(vm(&cut, true), None, "another VM's name may begin alike");
-        assert!(vm(&cut, false).is_some());
+        for vm in [None, Some("web"), Some("another")] {
+            for shared in [true, false] {
+                let is = owner_of("virt-launcher-web-x7k2p", HASH, vm, shared);
+                assert_eq!(is.as_deref(), Some("default/virt-launcher-web"), "{vm:?}");
+            }
+        }
+        let long = "a-long-name-of-many-a-long-name-of-many-a-long";
+        let (one, other) = (launcher(long, "x7k2p"), launcher(long, "zzzzz"));
+        assert_eq!(one.len(), 63);
+        let whole = format!("default/virt-launcher-{long}");
+        assert_eq!(owner_of(&one, HASH, Some(long), true), Some(whole.clone()));
+        assert_eq!(owner_of(&other, HASH, Some(long), true), Some(whole));
+        assert_eq!(owner_of(&one, HASH, None, true), None, "another VM's name may begin alike");
+    }
+
+    #[test]
+    fn a_name_is_taken_for_cut_from_43_characters_on() {
+        for length in 1..60 {
+            let vm = "v".repeat(length);
+            let owners = ["x7k2p", "zzzzz"].map(|end| owner_of(&launcher(&vm, end), HASH, Some(&vm), true));
+            assert_eq!(owners[0].as_deref(), Some(&*format!("default/virt-launcher-{vm}")), "{length}");
+            assert_eq!(owners[0], owners[1], "{length}");
+            let waits = owner_of(&launcher(&vm, "x7k2p"), HASH, None, true).is_none();
+            assert_eq!(waits, length >= 43, "{length}");
+        }
+    }
+
+    #[test]
+    fn a_guest_on_eth0_has_its_vms_address_too() {
+        let is = owner_of("virt-launcher-web-x7k2p", "eth0", Some("web"), true);
+        assert_eq!(is.as_deref(), Some("default/virt-launcher-web"));
+        // A VM that somebody runs in a pod of another name had the pod's address before, and has it still.
+        let is = owner_of("qemu-0", "net1", Some("web"), true);
+        assert_eq!(is.as_deref(), Some("default/qemu-0"));
     }
 }

@@ -3,7 +3,6 @@
 
 mod call;
 mod conflict;
-mod launcher;
 mod mac;
 mod network_use;
 mod node_use;
@@ -16,7 +15,6 @@ mod undo;
 
 pub use call::{Call, CallError};
 pub use conflict::{CONFLICTS, ConflictError, Probing};
-pub use launcher::is_launcher_link;
 pub use mac::stable_mac;
 pub use network_use::{InNetwork, NetworkUse};
 pub use node_use::NodeUse;

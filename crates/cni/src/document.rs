@@ -48,6 +48,9 @@ pub struct ArgsCni {
     pub mac: Option<String>,
     /// `ips`, as they were given. Present, even empty, it makes `IP` in `CNI_ARGS` ignored.
     pub ips: Option<Vec<String>>,
+    /// `vm`, as it was given: the virtual machine that the pod runs; [`Request::stated_vm`](crate::Request::stated_vm)
+    /// reads it.
+    pub vm: Option<String>,
 }
 
 /// An attachment that the runtime says is valid (`cni.dev/valid-attachments`).

@@ -60,6 +60,12 @@ impl fmt::Display for RequestedIp {
 }
 
 impl<C> Request<C> {
+    /// The virtual machine that the pod runs, where the request names it: `args.cni.vm`. An empty text names none.
+    #[must_use]
+    pub fn stated_vm(&self) -> Option<&str> {
+        self.args_cni.vm.as_deref().filter(|vm| !vm.is_empty())
+    }
+
     /// The MAC address that somebody asks for: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` in
     /// `CNI_ARGS`. Empty texts ask for nothing.
     ///

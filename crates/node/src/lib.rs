@@ -1,10 +1,11 @@
 //! What every k8slan program on a node shares, without a network call: where things are
 //! ([`Paths`], [`NodeConfig`]), how records are read and written ([`SafeDir`]), who an attachment
-//! belongs to and whether it is live ([`Attachment`]), and how two programs keep out of each
+//! belongs to and whether it is live ([`Attachment`]), whether a VM's guest is behind it ([`Occupant`]), and how two programs keep out of each
 //! other's way ([`Lock`]).
 
 mod attachment;
 mod config;
+mod guest;
 mod lock;
 mod name;
 mod policy;
@@ -13,6 +14,7 @@ mod underlays;
 
 pub use attachment::{Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag};
 pub use config::{ConfigError, NodeConfig, Paths};
+pub use guest::{GuestError, Occupant, Role, VmRecord};
 pub use lock::{Lock, LockError};
 pub use name::tell_name;
 pub use policy::{Policy, PolicyError, Resource};

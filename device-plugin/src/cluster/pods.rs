@@ -9,8 +9,7 @@ use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher as watch_objects;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client};
-use node::{Durability, SafeDir};
-use serde_json::json;
+use node::{SafeDir, VmRecord};
 
 use super::chain;
 use crate::health::ApiMetrics;
@@ -75,7 +74,9 @@ impl Pods {
                     Some(Ok(Event::Delete(pod))) => {
                         if let Some(uid) = &pod.metadata.uid {
                             known.remove(uid);
-                            self.owners.remove(&owner_file(uid))?;
+                            if let Some(name) = VmRecord::file_name(uid) {
+                                self.owners.remove(&name)?;
+                            }
                         }
                         self.write(&mut written, list(&known))?;
                     }
@@ -93,11 +94,10 @@ impl Pods {
     /// Takes a pod in. Whose machine it runs is written at once: its addresses are soon asked for.
     fn add(&self, known: &mut Known, pod: &ObjectMeta) -> Result<()> {
         let entries = entries(pod);
-        if let Some(LivePod { uid, vm: Some(vm), .. }) = entries.first()
-            && pod.uid.as_ref().is_none_or(|uid| known.get(uid) != Some(&entries))
+        if let (Some(uid), Some(record)) = (&pod.uid, record(pod))
+            && known.get(uid) != Some(&entries)
         {
-            let text = json!({ "vm": vm }).to_string();
-            self.owners.write(&owner_file(uid), text.as_bytes(), Durability::UntilReboot)?;
+            record.write(&self.owners, uid)?;
         }
         if let Some(uid) = &pod.uid {
             known.insert(uid.clone(), entries);
@@ -107,7 +107,7 @@ impl Pods {
 
     fn forget_other_owners(&self, known: &Known) -> Result<()> {
         let pods = known.values().flatten().filter(|pod| pod.vm.is_some());
-        let keep: BTreeSet<String> = pods.map(|pod| owner_file(&pod.uid)).collect();
+        let keep: BTreeSet<String> = pods.filter_map(|pod| VmRecord::file_name(&pod.uid)).collect();
         for name in self.owners.names()? {
             if !keep.contains(&name) {
                 self.owners.remove(&name)?;
@@ -127,12 +127,6 @@ impl Pods {
 
 fn list(known: &Known) -> LivePods {
     LivePods { heard: true, pods: known.values().flatten().cloned().collect() }
-}
-
-fn owner_file(uid: &str) -> String {
-    // The API server makes UIDs; whatever it is, it is one component of a path.
-    let uid: String = uid.chars().filter(|c| c.is_ascii_alphanumeric() || *c == '-').collect();
-    format!("{uid}.json")
 }
 
 /// A pod under every UID that a runtime may state for it. A static pod has one of its own; the object that
@@ -161,9 +155,24 @@ fn vm(pod: &ObjectMeta) -> Option<String> {
     instances.next().map(|owner| owner.name.clone())
 }
 
+/// What plugins must know of a launcher pod.
+fn record(pod: &ObjectMeta) -> Option<VmRecord> {
+    let vm = vm(pod)?;
+    let label = |name: &str| pod.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
+    let annotated = |name: &str| pod.annotations.as_ref().is_some_and(|all| all.contains_key(name));
+    // The interface of the cluster's network is the pod's, through which KubeVirt leads the guest's traffic. Where Multus
+    // makes another network the pod's default, it is the guest's.
+    let own = label("kubevirt.io") == Some("virt-launcher") && !annotated("v1.multus-cni.io/default-network");
+    Some(VmRecord {
+        vm,
+        pod_network: if own { "eth0".parse().ok() } else { None },
+        migration_target: label("kubevirt.io/migrationJobUID").is_some(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, from_value};
+    use serde_json::{Value, from_value, json};
 
     use super::*;
 
@@ -188,11 +197,43 @@ mod tests {
         assert_eq!(vm(&pod(json!({}))), None);
     }
 
+    /// A launcher pod with such labels and annotations, as KubeVirt makes them.
+    fn launcher(labels: Value, annotations: Value) -> VmRecord {
+        let mut pod = owned_by("kubevirt.io/v1", "VirtualMachineInstance", true);
+        pod.labels = from_value(labels).unwrap();
+        pod.annotations = from_value(annotations).unwrap();
+        record(&pod).unwrap()
+    }
+
+    #[test]
+    fn a_launchers_own_interface_is_that_of_the_clusters_network() {
+        let networks = json!({ "k8s.v1.cni.cncf.io/networks": "[]" });
+        let made = json!({ "kubevirt.io": "virt-launcher", "kubevirt.io/created-by": "x" });
+        let own = launcher(made.clone(), networks);
+        assert_eq!(
+            (own.vm.as_str(), own.pod_network.as_ref().map(|name| name.as_str())),
+            ("vyos", Some("eth0"))
+        );
+        let default = json!({ "v1.multus-cni.io/default-network": "default/lan" });
+        assert_eq!(launcher(made, default).pod_network, None, "the guest's, by multus: {default: true}");
+        assert_eq!(launcher(json!({}), json!({})).pod_network, None);
+    }
+
+    #[test]
+    fn a_migrations_target_is_labelled() {
+        let labels = |more: Value| {
+            let mut labels = json!({ "kubevirt.io": "virt-launcher" });
+            labels.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            launcher(labels, json!({})).migration_target
+        };
+        assert!(labels(json!({ "kubevirt.io/migrationJobUID": "6b1c" })));
+        assert!(!labels(json!({})));
+    }
+
     #[test]
     fn a_static_pod_is_known_by_both_its_uids() {
         let annotations = json!({ "kubernetes.io/config.hash": "h1", "kubernetes.io/config.mirror": "h1" });
         let pods = entries(&pod(json!({ "annotations": annotations })));
         assert_eq!(pods.iter().map(|pod| &*pod.uid).collect::<Vec<_>>(), ["u1", "h1"]);
-        assert_eq!(owner_file("../a/b-1"), "ab-1.json");
     }
 }

@@ -1,7 +1,6 @@
 use cni::{Code, PluginError};
 use net_types::MacAddrError;
 
-use crate::owners::VmRecordError;
 use crate::store::StoreError;
 use crate::{Addr, AllocError, AskError, NetworkError, PoolFileError, RangeError, SetError, Spans};
 
@@ -63,12 +62,9 @@ pub enum Error {
          pod runs: try again"
     )]
     VmNotYet,
-    /// A VM's name that is none.
-    #[error("the virtual machine's name {0:?} (args.cni.vm) is no Kubernetes name")]
-    VmName(String),
-    /// The record about the pod's VM.
-    #[error("what the node daemon says about the pod's virtual machine cannot be used")]
-    VmRecord(#[from] VmRecordError),
+    /// Which VM the pod runs: a name that is none, or a record that cannot be used.
+    #[error("which virtual machine the pod runs cannot be told")]
+    Guest(#[from] node::GuestError),
     /// What the caller says about conflicts is malformed.
     #[error("{variable} is {value:?}: it takes <address>=<MAC>, several with commas")]
     Conflicts {
@@ -141,8 +137,8 @@ impl PluginError for Error {
             Self::NoPod => Code::plugin(136),
             Self::NoVm => Code::plugin(137),
             Self::VmNotYet => Code::TRY_AGAIN,
-            Self::VmName(_) => Code::plugin(175),
-            Self::VmRecord { .. } => Code::plugin(176),
+            Self::Guest(node::GuestError::Name(_)) => Code::plugin(175),
+            Self::Guest(_) => Code::plugin(176),
             Self::Conflicts { .. } => Code::ENVIRONMENT,
             Self::NotHeld { .. } => Code::plugin(150),
             Self::NotPromised { .. } => Code::plugin(151),

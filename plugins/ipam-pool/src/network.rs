@@ -21,21 +21,6 @@ use crate::{Addr, Limits, Order, PoolFile, Range, RangeSpec, Rules, Set, SetErro
 pub struct Config {
     #[serde(default)]
     ipam: Option<Box<RawValue>>,
-    #[serde(default)]
-    args: Option<Args>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Args {
-    #[serde(default)]
-    cni: Option<StatedVm>,
-}
-
-/// `args.cni.vm`, as Multus fills it in from the annotation `cni-args`.
-#[derive(Debug, Deserialize)]
-struct StatedVm {
-    #[serde(default)]
-    vm: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -285,12 +270,6 @@ impl Config {
             }
             None => Ok(PoolKey::Network(request.network.to_string())),
         }
-    }
-
-    /// The VM that the request states, in `args.cni.vm`.
-    #[must_use]
-    pub fn stated_vm(&self) -> Option<&str> {
-        self.args.as_ref()?.cni.as_ref()?.vm.as_deref().filter(|vm| !vm.is_empty())
     }
 
     /// The whole section, with the file of the pool that it names.

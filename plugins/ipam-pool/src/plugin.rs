@@ -10,14 +10,14 @@ use cni::{
 };
 use ipnetwork::IpNetwork;
 use net_types::MacAddr;
-use node::{NodeConfig, Paths, Resource};
+use node::{NodeConfig, Occupant, Paths, Pod, Resource};
 
 use crate::blocks::within_blocks;
 use crate::network::{Config, Network};
 use crate::store::{Guard, HostStore, Ledger, Place, PoolKey, Store};
 use crate::{
     Addr, AllocError, Allocator, Attachment, Conflict, Error, Grant, Holder, Millis, Owner, Refusal, Rules,
-    Seeker, Sticky, beside, cli, owners,
+    Seeker, Sticky, beside, cli,
 };
 
 /// Set by the main plugin when it asks again because others answered for addresses that it was given:
@@ -253,77 +253,35 @@ fn seeker(
     node: &Node,
 ) -> Result<Seeker, Error> {
     let args = &request.args;
-    let pod = args.pod_namespace.as_deref().zip(args.pod_name.as_deref());
     let network_name = request.network.as_str();
-    let vm = match pod {
-        Some((_, pod)) if network.sticky == Sticky::Vm || pod.starts_with(LAUNCHER) => {
-            virtual_machine(request, args.pod_uid.as_deref(), node)?
-        }
-        _ => None,
-    };
-    let owner = match (pod, vm) {
-        (Some((namespace, _)), Some(vm)) => Some(Owner::vm(namespace, &vm, network_name)),
-        (Some((namespace, pod)), None) => Some(Owner::pod(namespace, pod, network_name)),
+    let pod = args.pod_namespace.as_ref().zip(args.pod_name.as_ref()).map(|(namespace, name)| Pod {
+        uid: args.pod_uid.clone(),
+        namespace: namespace.clone(),
+        name: name.clone(),
+    });
+    let occupant = Occupant::of(&node.config.paths(), pod.as_ref(), &target.ifname, request.stated_vm())?;
+    let owner = match (&pod, &occupant.vm) {
+        (Some(pod), Some(vm)) => Some(Owner::vm(&pod.namespace, vm, network_name)),
+        (Some(pod), None) => Some(Owner::pod(&pod.namespace, &pod.name, network_name)),
         (None, _) => None,
     };
     match (network.sticky, &owner) {
         (Sticky::Pod, None) => return Err(Error::NoPod),
         (Sticky::Vm, owner) if !owner.as_ref().is_some_and(Owner::is_vm) => {
             // The daemon of a cluster finds it as soon as it hears of the pod, which may be after the kubelet.
-            let launcher = args.pod_uid.is_some() && pod.is_some_and(|(_, pod)| pod.starts_with(LAUNCHER));
-            let soon = launcher && owners_folder(node).is_dir();
-            return Err(if soon { Error::VmNotYet } else { Error::NoVm });
+            return Err(if occupant.soon { Error::VmNotYet } else { Error::NoVm });
         }
         _ => {}
     }
     let netns = std::fs::metadata(&target.netns).ok();
     let holder = Holder {
         attachment: attachment(network_name, target),
-        pod: pod.map(|(namespace, pod)| format!("{namespace}/{pod}")),
+        pod: pod.map(|pod| pod.to_string()),
         uid: args.pod_uid.clone(),
         netns: netns.map(|meta| (target.netns.to_string_lossy().into_owned(), meta.ino())),
         since: now(),
     };
     Ok(Seeker { holder, owner, sticky: network.sticky != Sticky::No })
-}
-
-/// How KubeVirt calls the pods that run VMs.
-const LAUNCHER: &str = "virt-launcher-";
-
-/// Where the node daemon says which VM a pod runs.
-fn owners_folder(node: &Node) -> PathBuf {
-    node.config.paths().run().join("owners")
-}
-
-/// The VM that this pod runs: as the request states it, or as the node daemon found it. The pod's name
-/// is no identity, KubeVirt cuts it.
-fn virtual_machine(
-    request: &Request<Config>,
-    uid: Option<&str>,
-    node: &Node,
-) -> Result<Option<String>, Error> {
-    let stated = match request.config.stated_vm() {
-        Some(vm) => Some(vm.to_owned()),
-        None => {
-            let uid = uid.filter(|uid| uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
-            match uid {
-                Some(uid) => owners::vm_of(&owners_folder(node), uid)?,
-                None => None,
-            }
-        }
-    };
-    match stated {
-        Some(vm) if !is_kubernetes_name(&vm) => Err(Error::VmName(vm)),
-        stated => Ok(stated),
-    }
-}
-
-/// RFC 1123 subdomain: what the name of a VirtualMachine is.
-fn is_kubernetes_name(name: &str) -> bool {
-    let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
-    let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
-    let bytes = name.as_bytes();
-    bytes.len() <= 253 && bytes.iter().copied().all(good) && ends(bytes.first()) && ends(bytes.last())
 }
 
 /// What the main plugin found on the wire.

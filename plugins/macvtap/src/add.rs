@@ -81,7 +81,7 @@ fn macvtap_on_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'
     let (lan, spoke) = (record.lan.to_string(), record.spoke.as_str());
     let mac = match call.request.requested_mac()? {
         Some(mac) => mac,
-        None => stable_mac(&[&lan, spoke, &call.owner(false)]),
+        None => stable_mac(&[&lan, spoke, &call.owner(false)?]),
     };
     let mut end = VethEnd::new(record.spoke.link().clone());
     // In passthru mode the macvtap takes its lower's address; in the others each has its own.
@@ -116,7 +116,7 @@ fn veth_of_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'a>)
     }
     let mac = match call.request.requested_mac()? {
         Some(mac) => mac,
-        None => stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), &call.owner(false)]),
+        None => stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), &call.owner(false)?]),
     };
     let mut end = VethEnd::new(ifname.clone());
     end.netns = Some(call.netns.clone());
@@ -138,7 +138,7 @@ fn macvtap_on_master<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>
         (MacvtapMode::Passthru, _, Some(mac)) | (_, Some(mac), _) => mac,
         _ => {
             let network = call.request.network.as_str();
-            stable_mac(&[&master.name, network, &call.owner(true), call.target.ifname.as_str()])
+            stable_mac(&[&master.name, network, &call.owner(true)?, call.target.ifname.as_str()])
         }
     };
     let below = Below { netlink: &host.netlink, index: master.index, name: &master.name, mtu: master.mtu };

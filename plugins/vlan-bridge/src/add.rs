@@ -109,7 +109,7 @@ impl Attaching<'_> {
             None => stable_mac(&[
                 "vlan-bridge",
                 call.request.network.as_str(),
-                &call.owner(true),
+                &call.owner(true)?,
                 call.target.ifname.as_str(),
             ]),
         };
