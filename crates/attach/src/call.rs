@@ -5,7 +5,7 @@ use node::{
     Attachment, ConfigError, GuestError, NetnsRef, NetworkId, NodeConfig, Occupant, Pod, Role, TagError,
 };
 
-use crate::stable_mac;
+use crate::mac::{seeded_mac, stable_mac};
 
 /// A request about one attachment whose namespace is there: what every verb but DEL starts with.
 pub struct Call<'a, C> {
@@ -117,6 +117,12 @@ impl<'a, C> Call<'a, C> {
     #[must_use]
     pub fn asker(&self) -> MacAddr {
         stable_mac(&["asker", self.target.container_id.as_str(), self.target.ifname.as_str()])
+    }
+
+    /// The stable MAC address of what the parts stand for: [`stable_mac`], in this node's cluster.
+    #[must_use]
+    pub fn stable_mac(&self, parts: &[&str]) -> MacAddr {
+        seeded_mac(self.node.mac_seed.as_deref().unwrap_or_default(), parts)
     }
 
     /// Whom a stable MAC address belongs to: the VM, the pod, or else the container. `shared`: whether others

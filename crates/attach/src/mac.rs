@@ -18,9 +18,28 @@ pub fn stable_mac(parts: &[&str]) -> MacAddr {
     MacAddr::local([a, b, c, d, e, f])
 }
 
+/// As [`stable_mac`], another one for every seed; without one, the very same.
+#[must_use]
+pub(crate) fn seeded_mac(seed: &str, parts: &[&str]) -> MacAddr {
+    match seed {
+        "" => stable_mac(parts),
+        seed => stable_mac(&[&["seed", seed], parts].concat()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_seed_makes_another_address_and_none_the_same() {
+        let parts = ["k8slan-system/lan-test", "pod1", ""];
+        assert_eq!(seeded_mac("", &parts), stable_mac(&parts));
+        let (one, other) = (seeded_mac("one", &parts), seeded_mac("other", &parts));
+        assert!(one != other && one != stable_mac(&parts) && one == seeded_mac("one", &parts));
+        // Fixed here, as those without.
+        assert_eq!(one.to_string(), "ba:9b:82:ce:6d:01");
+    }
 
     #[test]
     fn the_same_parts_give_the_same_address_for_ever() {

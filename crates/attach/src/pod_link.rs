@@ -130,12 +130,27 @@ impl PodLink<'_> {
         Ok(())
     }
 
-    /// Like [`Self::configure`], without telling the neighbours: for a guest that answers for its addresses
-    /// itself, and whose other self may still have them.
+    /// What the link of a guest on a bridge or a veth has of an answer: KubeVirt's bridge binding gives the guest, by
+    /// DHCP, the IPv4 addresses and routes that it finds there. IPv6 is off, since nothing makes it silent.
+    #[must_use]
+    pub fn of_guest(answer: &AddResult) -> AddResult {
+        let mut on_link = answer.clone();
+        on_link.ips.retain(|ip| ip.address.is_ipv4());
+        on_link.routes.retain(|route| route.dst.is_ipv4());
+        on_link
+    }
+
+    /// Sets what [`Self::of_guest`] leaves of an answer, without telling the neighbours: a guest answers for its
+    /// addresses itself, and during a migration its other self still has them.
     ///
     /// # Errors
     /// As [`Self::configure`].
-    pub fn configure_silently(&self, result: &AddResult) -> Result<(), PodError> {
+    pub fn configure_for_guest(&self, answer: &AddResult) -> Result<(), PodError> {
+        self.configure_silently(&Self::of_guest(answer))
+    }
+
+    /// Like [`Self::configure`], without telling the neighbours.
+    fn configure_silently(&self, result: &AddResult) -> Result<(), PodError> {
         self.add_addresses(&result.ips, true)?;
         self.add_routes(result)
     }

@@ -22,6 +22,8 @@ pub struct NodeConfig {
     run_dir: Option<PathBuf>,
     /// In place of `/var/lib/k8slan`.
     state_dir: Option<PathBuf>,
+    /// Makes the stable MAC addresses of pods and VMs others than those of a cluster with the same names on the same wire: any text, the same on all nodes of a cluster. Empty or absent: no difference. Changing it gives every pod and VM without a fixed address a new one.
+    pub mac_seed: Option<String>,
     /// What pods may use, by their namespace; absent: whoever may write network configurations is a
     /// network administrator, and everything may be used.
     pub policy: Option<Policy>,

@@ -47,7 +47,7 @@ fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result
     let undecided = set_up(call, base, made)?;
     let Some(ipam) = call.request.ipam() else { return Ok(result(call, made, AddResult::default())) };
     let mut delegated = ipam.add()?;
-    // A guest has its addresses itself; the launcher pod's stack must neither ask nor answer for them.
+    // The launcher pod's stack must neither ask nor answer for a guest's addresses.
     let settled = if call.is_for_a_guest() {
         link.settle_for_guest(&mut delegated, &call.request.stdin, call.asker())
     } else {
@@ -56,6 +56,8 @@ fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result
     let settled = settled.map_err(PodError::from);
     let result = result(call, made, delegated.result().clone());
     let configured = settled.and_then(|()| match undecided {
+        // Behind KubeVirt's bridge: from the link the guest gets them by DHCP.
+        None if base.is_veth() => link.configure_for_guest(&result),
         None => Ok(()),
         Some(undecided) => {
             undecided.decide(result.ips.iter().any(|ip| ip.address.is_ipv6()))?;
@@ -81,7 +83,7 @@ fn macvtap_on_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'
     let (lan, spoke) = (record.lan.to_string(), record.spoke.as_str());
     let mac = match call.request.requested_mac()? {
         Some(mac) => mac,
-        None => stable_mac(&[&lan, spoke, &call.owner(false)?]),
+        None => call.stable_mac(&[&lan, spoke, &call.owner(false)?]),
     };
     let mut end = VethEnd::new(record.spoke.link().clone());
     // In passthru mode the macvtap takes its lower's address; in the others each has its own.
@@ -116,7 +118,7 @@ fn veth_of_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'a>)
     }
     let mac = match call.request.requested_mac()? {
         Some(mac) => mac,
-        None => stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), &call.owner(false)?]),
+        None => call.stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), &call.owner(false)?]),
     };
     let mut end = VethEnd::new(ifname.clone());
     end.netns = Some(call.netns.clone());
@@ -138,7 +140,7 @@ fn macvtap_on_master<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>
         (MacvtapMode::Passthru, _, Some(mac)) | (_, Some(mac), _) => mac,
         _ => {
             let network = call.request.network.as_str();
-            stable_mac(&[&master.name, network, &call.owner(true)?, call.target.ifname.as_str()])
+            call.stable_mac(&[&master.name, network, &call.owner(true)?, call.target.ifname.as_str()])
         }
     };
     let below = Below { netlink: &host.netlink, index: master.index, name: &master.name, mtu: master.mtu };

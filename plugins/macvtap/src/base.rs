@@ -26,6 +26,13 @@ pub(crate) enum Base {
     Moved(Host),
 }
 
+impl Base {
+    /// Whether the pod gets a veth, as KubeVirt's bridge binding needs.
+    pub(crate) fn is_veth(&self) -> bool {
+        matches!(self, Self::Spoke { side, .. } if side.record().attach == Attach::Veth)
+    }
+}
+
 /// A link of the host, and a socket where it is.
 pub(crate) struct Host {
     /// The host's namespace.

@@ -3,7 +3,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use attach::{PortDifference, own_part, plain_port, port_difference};
+use attach::{PodLink, PortDifference, own_part, plain_port, port_difference};
 use cni::{AddResult, Request, Target};
 use net_types::{Attach, MacvtapMode, Mtu};
 use netplumb::{Conf, DevNum, Link, LinkKind, Netlink, Sysctl, tap_device};
@@ -52,8 +52,13 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         }
         Named::Other(Wanted::Device(_)) => device(&call, &link)?,
     }
-    if let Some(mac) = link.mac.filter(|_| !call.is_for_a_guest()) {
-        add::pod_link(&call, link.index, mac).verify(&own)?;
+    if let Some(mac) = link.mac {
+        let pod_link = add::pod_link(&call, link.index, mac);
+        match (call.is_for_a_guest(), link.kind == LinkKind::Veth) {
+            (false, _) => pod_link.verify(&own)?,
+            (true, true) => pod_link.verify(&PodLink::of_guest(&own))?,
+            (true, false) => {}
+        }
     }
     if let Some(ipam) = request.ipam() {
         ipam.check()?;

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use attach::{PodError, PodLink, Probing, Undecided, stable_mac};
+use attach::{PodError, PodLink, Probing, Undecided};
 use cni::{AddResult, Delegated, Interface, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
@@ -106,7 +106,7 @@ impl Attaching<'_> {
         let mtu = mtu::of(config, bridge.as_ref(), &uplinks)?;
         let mac = match call.request.requested_mac()? {
             Some(mac) => mac,
-            None => stable_mac(&[
+            None => call.stable_mac(&[
                 "vlan-bridge",
                 call.request.network.as_str(),
                 &call.owner(true)?,
@@ -286,8 +286,7 @@ impl Attaching<'_> {
             undecided.decide(answer.ips.iter().any(|ip| ip.address.is_ipv6()))?;
         }
         if call.is_for_a_guest() {
-            // A guest answers for its addresses itself, and during a migration its other self still has them.
-            link.configure_silently(&of_guest(&answer))?;
+            link.configure_for_guest(&answer)?;
         } else if config.enabledad {
             link.configure_detecting(&answer)?;
         } else {
@@ -392,15 +391,6 @@ impl Attaching<'_> {
 /// The pod's interface, for addresses and routes.
 pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodLink<'a> {
     PodLink { netns: &call.netns, netlink: &call.netlink, index, name: &call.target.ifname, mac }
-}
-
-/// What a guest's link has of an answer: KubeVirt takes the guest's IPv4 addresses and routes from there. IPv6 is
-/// off, since nothing makes it silent.
-pub(crate) fn of_guest(answer: &AddResult) -> AddResult {
-    let mut on_link = answer.clone();
-    on_link.ips.retain(|ip| ip.address.is_ipv4());
-    on_link.routes.retain(|route| route.dst.is_ipv4());
-    on_link
 }
 
 /// The first host's address of a subnet, which is its gateway where nobody says another.

@@ -1,6 +1,6 @@
 //! CHECK: whether everything is as ADD promised.
 
-use attach::{PortDifference, own_part, plain_port, port_difference};
+use attach::{PodLink, PortDifference, own_part, plain_port, port_difference};
 use cni::{AddResult, Request, Target};
 use netplumb::{BridgePort, BridgeVlans, Link, Nftables, RuleState};
 
@@ -61,7 +61,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     }
     if let Some(mac) = link.mac {
         if call.is_for_a_guest() {
-            own = add::of_guest(&own);
+            own = PodLink::of_guest(&own);
         }
         add::pod_link(&call, link.index, mac).verify(&own).map_err(Error::Pod)?;
     }
