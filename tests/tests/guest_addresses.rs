@@ -173,6 +173,7 @@ fn a_running_vms_traffic_stays_where_it_runs() -> Outcome {
         |count| Ping::new("10.0.0.2".parse::<IpAddr>().unwrap()).repeated(count, Duration::from_millis(5));
     ping(5).run(&peer)?.perfect().map_err(Stop::Failed)?;
     let target = one.pod("virt-launcher-vm-fghij")?;
+    one.write(&format!("/run/k8slan/owners/uid-{}.json", target.container()), r#"{"vm":"vm"}"#)?;
     let config = with_pool(on_spoke("target"));
     let (answers, senders) = watched(&peer, "net1", || {
         std::thread::scope(|scope| {

@@ -2,9 +2,11 @@
 //! both main plugins; and what a guest keeps: its silence, its MAC address.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
-use std::process::ExitCode;
+use std::io::Write;
+use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
+use k8slan_tests::{LanFile, Worker, joined, on_spoke};
 use serde_json::{Value, json};
 use testnet::{CniError, Node, Outcome, PacketSocket, Ping, Pod, Stop, Switch};
 
@@ -15,6 +17,12 @@ fn main() -> ExitCode {
         a_launcher_that_nobody_knows_yet_is_tried_again,
         a_record_that_cannot_be_trusted_ends_the_add,
         no_vms_mac_address_changes,
+        a_seed_makes_the_mac_addresses_of_a_cluster,
+        a_guest_on_a_veth_spoke_finds_its_addresses_on_the_link,
+        a_vms_address_is_its_own_wherever_its_launcher_runs,
+        a_launcher_of_nobody_gets_no_address,
+        the_launchers_own_address_is_nobodys,
+        a_migration_from_another_node_is_refused_where_the_address_is_not_known,
     ])
 }
 
@@ -232,4 +240,274 @@ fn no_vms_mac_address_changes() -> Outcome {
         check(pod.link_names()?.is_empty(), "something was made")?;
     }
     Ok(())
+}
+
+fn a_seed_makes_the_mac_addresses_of_a_cluster() -> Outcome {
+    let (_switch, node, _other) = site()?;
+    let macs = || -> Result<Vec<String>, Stop> {
+        let mut macs = Vec::new();
+        for plugin in ["macvtap", "vlan-bridge"] {
+            for (name, ifname) in [("virt-launcher-web-x7k2p", HASH), ("web-0", "net1")] {
+                let pod = node.pod(name)?;
+                let mut config = network(plugin);
+                config.as_object_mut().unwrap().remove("ipam");
+                pod.add(plugin, ifname, &config)?;
+                macs.push(pod.link(ifname)?.unwrap()["address"].as_str().unwrap().to_owned());
+                pod.del(plugin, ifname, &config)?;
+            }
+        }
+        Ok(macs)
+    };
+    let today = macs()?;
+    let mut seen = today.clone();
+    for seed in ["one", "two"] {
+        node.write("/etc/k8slan/node.yaml", format!("macSeed: {seed}\n"))?;
+        let seeded = macs()?;
+        check(seeded == macs()?, "a seed gives the same addresses each time")?;
+        seen.extend(seeded);
+    }
+    seen.sort();
+    seen.dedup();
+    check(seen.len() == 12, format!("{seen:?}"))?;
+    for nothing in ["macSeed: ''\n", "macSeed:\n", "nodeName: worker1\n"] {
+        node.write("/etc/k8slan/node.yaml", nothing)?;
+        check(macs()? == today, format!("{nothing:?} changed addresses"))?;
+    }
+    Ok(())
+}
+
+fn a_guest_on_a_veth_spoke_finds_its_addresses_on_the_link() -> Outcome {
+    let switch = Switch::new()?;
+    let (one, two) = (Worker::new("one", &switch, 1500)?, Worker::new("two", &switch, 1500)?);
+    let lan = LanFile::new("lan1", 7, &["vm", "peer"]).with("spokeOverrides: {vm: {attach: veth}}");
+    for worker in [&one, &two] {
+        worker.put(&lan)?;
+    }
+    one.ready("vm")?;
+    let peer = joined(&two, "peer", "10.9.0.9/24")?;
+    let mut config = on_spoke("vm");
+    config["ipam"] = json!({
+        "type": "static",
+        "addresses": [{"address": "10.9.0.7/24", "gateway": "10.9.0.1"}, {"address": "fd00::7/64"}],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "10.8.0.0/16", "gw": "10.9.0.2"}, {"dst": "fd01::/64", "gw": "fd00::1"}],
+    });
+    for (ifname, record) in [(HASH, false), ("eth0", true)] {
+        let pod = one.pod("virt-launcher-web-aaaaa")?;
+        if record {
+            know(&pod, &json!({"vm": "web"}))?;
+        }
+        let wire = PacketSocket::open(&peer, "net1")?;
+        let result = pod.add("macvtap", ifname, &config)?;
+        let mac = result["interfaces"][0]["mac"].as_str().unwrap().to_owned();
+        check(result["ips"].as_array().unwrap().len() == 2, result.to_string())?;
+        // What KubeVirt's DHCP gives the guest.
+        let link = pod.ip(&format!("addr show dev {ifname}"))?;
+        check(link.contains("10.9.0.7/24") && link.contains("NOARP") && !link.contains("inet6"), &*link)?;
+        let routes = pod.ip("route")?;
+        check(
+            routes.contains("default via 10.9.0.1") && routes.contains("10.8.0.0/16 via 10.9.0.2"),
+            &*routes,
+        )?;
+        // The launcher's stack neither speaks nor answers.
+        let ping = Ping::new([10, 9, 0, 7]).patience(Duration::from_millis(300)).run(&peer)?;
+        check(ping.replies.is_empty(), "the launcher pod answers for its guest")?;
+        let from_guest = wire.find(Duration::from_millis(1200), |frame| {
+            frame.bytes[6..12].iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":") == mac
+        })?;
+        check(from_guest.is_none(), "the guest's MAC address was seen")?;
+        let call = pod.call(ifname, &config).with("prevResult", result);
+        one.cni("macvtap", "CHECK", &call)?;
+        pod.ip(&format!("addr del 10.9.0.7/24 dev {ifname}"))?;
+        let error = refused(one.cni("macvtap", "CHECK", &call))?;
+        check(error.code == 110 && error.text().contains("10.9.0.7"), error.to_string())?;
+        pod.del("macvtap", ifname, &config)?;
+    }
+    Ok(())
+}
+
+/// Addresses of a pool; what else the section says.
+fn pool(more: &Value) -> Value {
+    let mut config = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": "bridge",
+        "ipam": {"type": "ipam-pool", "ranges": [[{"subnet": "10.78.0.0/24", "rangeStart": "10.78.0.1", "gateway": "none"}]]},
+    });
+    for (key, value) in more.as_object().unwrap() {
+        config["ipam"][key] = value.clone();
+    }
+    config
+}
+
+fn lease(pod: &Pod<'_>, ifname: &str, config: &Value) -> Result<String, CniError> {
+    let result = pod.add("ipam-pool", ifname, config)?;
+    Ok(result["ips"][0]["address"].as_str().unwrap_or_default().to_owned())
+}
+
+fn a_vms_address_is_its_own_wherever_its_launcher_runs() -> Outcome {
+    let mut node = Node::new("n")?;
+    let config = pool(&json!({}));
+    for ifname in [HASH, "eth0"] {
+        let launcher = |name: &str| -> Result<Pod<'_>, Stop> {
+            let pod = node.pod(name)?;
+            know(&pod, &json!({"vm": "web"}))?;
+            Ok(pod)
+        };
+        let source = launcher("virt-launcher-web-aaaaa")?;
+        let address = lease(&source, ifname, &config)?;
+        // A live migration within the node: both have it, the source's end takes it from nobody.
+        let target = node.pod("virt-launcher-web-bbbbb")?;
+        know(&target, &json!({"vm": "web", "migrationTarget": true}))?;
+        check(
+            lease(&target, ifname, &config)? == address,
+            format!("{ifname}: the target has another address"),
+        )?;
+        source.del("ipam-pool", ifname, &config)?;
+        let other = node.pod("other")?;
+        check(
+            lease(&other, "net1", &config)? != address,
+            format!("{ifname}: another pod has the VM's address"),
+        )?;
+        other.del("ipam-pool", "net1", &config)?;
+        target.del("ipam-pool", ifname, &config)?;
+        // Stopped and started again.
+        check(
+            lease(&other, "net1", &config)? != address,
+            format!("{ifname}: freed while the VM is stopped"),
+        )?;
+        check(
+            lease(&launcher("virt-launcher-web-ccccc")?, ifname, &config)? == address,
+            "it started with another",
+        )?;
+        other.del("ipam-pool", "net1", &config)?;
+        // Another VM, and one that wants no address kept.
+        let second = node.pod("virt-launcher-web-2-aaaaa")?;
+        know(&second, &json!({"vm": "web-2"}))?;
+        let none = pool(&json!({"sticky": "none"}));
+        let first = lease(&second, ifname, &none)?;
+        check(first != address, "two VMs have one address")?;
+        second.del("ipam-pool", ifname, &none)?;
+        let leases = node.exec(&[testnet::program("ipam-pool").to_str().unwrap(), "leases"])?;
+        check(!leases.contains("vm:default/web-2"), format!("{first} is kept: {leases}"))?;
+        node.exec(&[
+            testnet::program("ipam-pool").to_str().unwrap(),
+            "release",
+            "vm:default/web",
+            "--force",
+        ])?;
+    }
+    node.reboot()?;
+    Ok(())
+}
+
+fn a_launcher_of_nobody_gets_no_address() -> Outcome {
+    let node = Node::new("n")?;
+    let pod = node.pod("virt-launcher-web-aaaaa")?;
+    let sections = [json!({}), json!({"sticky": "vm"}), json!({"sticky": "pod"})];
+    for (code, part) in [(137, "nobody says which one"), (11, "has not said yet")] {
+        for (section, ifname) in
+            sections.iter().flat_map(|section| [(section, HASH), (section, "eth0"), (section, "net1")])
+        {
+            let error = lease(&pod, ifname, &pool(section)).err();
+            let error =
+                error.ok_or_else(|| Stop::Failed(format!("{section} {ifname}: it got an address")))?;
+            check(error.code == code && error.text().contains(part), format!("{section} {ifname}: {error}"))?;
+        }
+        // A daemon that will say it.
+        node.exec(&["mkdir", "-p", "/run/k8slan/owners"])?;
+    }
+    let leases = node.exec(&[testnet::program("ipam-pool").to_str().unwrap(), "leases"])?;
+    check(!leases.contains("10.78.0."), &*leases)?;
+    // Who wants it so gets one for the time of the pod.
+    lease(&pod, HASH, &pool(&json!({"sticky": "none"})))?;
+    // A pod that is no launcher is asked for nothing.
+    lease(&node.pod("web-0")?, "eth0", &pool(&json!({})))?;
+    Ok(())
+}
+
+fn the_launchers_own_address_is_nobodys() -> Outcome {
+    let node = Node::new("n")?;
+    let config = pool(&json!({"order": "lowest"}));
+    let launcher = |name: &str| -> Result<Pod<'_>, Stop> {
+        let pod = node.pod(name)?;
+        know(&pod, &json!({"vm": "web", "podNetwork": "eth0"}))?;
+        Ok(pod)
+    };
+    let (source, target) = (launcher("virt-launcher-web-aaaaa")?, launcher("virt-launcher-web-bbbbb")?);
+    let first = lease(&source, "eth0", &config)?;
+    check(lease(&target, "eth0", &config)? != first, "two pods of a cluster's network have one address")?;
+    source.del("ipam-pool", "eth0", &config)?;
+    check(lease(&node.pod("web-0")?, "eth0", &config)? == first, "it is kept")
+}
+
+/// The pool of a cluster on two nodes, and a VM that has an address on one of them.
+fn a_migration_from_another_node_is_refused_where_the_address_is_not_known() -> Outcome {
+    let file = |reservations: &str| {
+        format!(
+            "ranges: [{{subnet: 10.78.0.0/24, gateway: none}}]\nnodes: {{one: [10.78.0.1-10.78.0.99], two: [10.78.0.100-10.78.0.199]}}\n{reservations}"
+        )
+    };
+    let (one, two) = (Node::new("one")?, Node::new("two")?);
+    let put = |reservations: &str| -> Outcome {
+        for node in [&one, &two] {
+            node.write("/etc/k8slan/node.yaml", format!("nodeName: {}\n", node.name()))?;
+            node.write("/var/lib/k8slan/pools.d/lan.yaml", file(reservations))?;
+        }
+        Ok(())
+    };
+    put("")?;
+    let config = json!({"cniVersion": "1.0.0", "name": "net", "type": "macvtap", "ipam": {"type": "ipam-pool", "pool": "lan"}});
+    let source = one.pod("virt-launcher-web-aaaaa")?;
+    know(&source, &json!({"vm": "web"}))?;
+    let address = lease(&source, HASH, &config)?;
+    let target = two.pod("virt-launcher-web-bbbbb")?;
+    know(&target, &json!({"vm": "web", "migrationTarget": true}))?;
+    let unknown = |pod: &Pod<'_>| -> Outcome {
+        let error = lease(pod, HASH, &config).err();
+        let error = error.ok_or_else(|| Stop::Failed("it was booked without a word".to_owned()))?;
+        let all = error.code == 180 && error.text().contains("vm:default/web");
+        check(all && error.text().contains("reservations"), error.to_string())
+    };
+    unknown(&target)?;
+    let leases = two.exec(&[testnet::program("ipam-pool").to_str().unwrap(), "leases"])?;
+    check(!leases.contains("10.78.0."), &*leases)?;
+    // What it had here some time ago is not what it has now.
+    let earlier = two.pod("virt-launcher-web-ccccc")?;
+    know(&earlier, &json!({"vm": "web"}))?;
+    let old = lease(&earlier, HASH, &config)?;
+    check(old != address, "two nodes gave one address")?;
+    earlier.del("ipam-pool", HASH, &config)?;
+    unknown(&target)?;
+    // A reservation is the same on every node.
+    let host = address.split('/').next().unwrap();
+    two.exec(&[testnet::program("ipam-pool").to_str().unwrap(), "release", "vm:default/web", "--force"])?;
+    put(&format!("reservations: {{\"vm:default/web\": {host}}}\n"))?;
+    for _ in 0..2 {
+        check(lease(&target, HASH, &config)? == address, "the target has another address")?;
+        target.del("ipam-pool", HASH, &config)?;
+    }
+    // A start on another node is none of it; what it may mean is said.
+    let program = testnet::program("ipam-pool");
+    let other = two.pod("virt-launcher-db-aaaaa")?;
+    know(&other, &json!({"vm": "db"}))?;
+    let call = other.call(HASH, &config);
+    let mut command = two.command(&program);
+    command
+        .env("CNI_COMMAND", "ADD")
+        .env("CNI_CONTAINERID", &call.container)
+        .env("CNI_IFNAME", &call.ifname)
+        .env("CNI_ARGS", &call.args)
+        .env("CNI_NETNS", call.netns.as_deref().unwrap_or_default())
+        .env("CNI_PATH", program.parent().unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    child.stdin.take().unwrap().write_all(call.config.as_bytes())?;
+    let output = child.wait_with_output()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    check(
+        output.status.success()
+            && said.contains("vm:default/db")
+            && said.contains("a node that the machine ran on before"),
+        said,
+    )
 }

@@ -118,6 +118,7 @@ fn whoever_has_an_address_is_found() -> Outcome {
 
 fn is_found(node: &Node, other: &Pod<'_>, fields: &Value) -> Outcome {
     let pod = node.pod("virt-launcher-vm-abcde")?;
+    node.write(&format!("/run/k8slan/owners/uid-{}.json", pod.container()), r#"{"vm":"vm"}"#)?;
     let config = config(json!({"count": 2, "interval": "60ms", "wait": "200ms"}), fields);
     let wire = PacketSocket::open(other, "wire")?;
     let result = pod.add(PLUGIN, IFNAME, &config)?;

@@ -145,6 +145,13 @@ impl Occupant {
         }
     }
 
+    /// Whether what the interface gets is a virtual machine's, or could be: a launcher pod's interface that is not known to
+    /// be the pod's own.
+    #[must_use]
+    pub fn may_be_guest(&self) -> bool {
+        self.launcher && !(self.role == Role::Pod && self.vm.is_some())
+    }
+
     /// Whether the interface is a guest's.
     #[must_use]
     pub fn is_guest(&self) -> bool {
@@ -255,6 +262,23 @@ mod tests {
         assert_eq!(of(Some("web-0"), HASH, true), Role::Pod, "the daemon would have said so");
         assert_eq!(of(Some("web-0"), HASH, false), Role::Guest);
         assert_eq!(of(None, HASH, false), Role::Guest);
+    }
+
+    #[test]
+    fn whose_addresses_are_a_vms() {
+        let may = |pod, ifname, stated, record, daemon| {
+            decide(pod, &name(ifname), stated, record, daemon).may_be_guest()
+        };
+        for ifname in [HASH, "eth0"] {
+            assert!(
+                may(POD, ifname, None, record(None), true) && may(None, ifname, Some("db"), None, false),
+                "{ifname}"
+            );
+            assert!(may(POD, ifname, None, None, true) && may(POD, ifname, None, None, false), "{ifname}");
+            assert!(!may(Some("web-0"), ifname, None, None, true), "{ifname}");
+        }
+        assert!(!may(POD, "eth0", None, record(Some("eth0")), true));
+        assert!(may(POD, HASH, None, record(Some("eth0")), true));
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub struct Seeker {
     pub owner: Option<Owner>,
     /// Whether the owner keeps what it gets.
     pub sticky: bool,
+    /// The owner is a VM that runs in another pod, with the addresses that it has there, and comes to this one.
+    pub migrating: bool,
 }
 
 /// An address that was given.
@@ -46,6 +48,8 @@ pub struct Grant {
     pub set: usize,
     /// Whether it lies outside of the pool's ranges, which shrank since.
     pub outside: bool,
+    /// Whether it is the next free one: nobody asked for it, and neither holder nor owner had it.
+    pub picked: bool,
 }
 
 /// Why no address was given.
@@ -109,6 +113,18 @@ pub enum AllocError {
         /// Who has it.
         whom: String,
         /// The ranges as they are now.
+        pool: String,
+    },
+    /// The VM's address is another node's to know.
+    #[error(
+        "{owner} comes here by a live migration, with the address that it has where it runs, which {pool} on this node does \
+         not know: reserve it (reservations: {{\"{}\": <address>}} in the pool), which holds on every node, or stop the \
+         machine and start it here; until then it stays where it runs", owner.in_any_network()
+    )]
+    Migrating {
+        /// The VM.
+        owner: Owner,
+        /// The ranges.
         pool: String,
     },
     /// The store failed.
@@ -189,8 +205,8 @@ impl<'a> Allocator<'a> {
         let mut grants = Vec::with_capacity(self.sets.len());
         for (index, set) in self.sets.iter().enumerate() {
             let asked = asked.get(index).copied().flatten();
-            let address = self.grant_from(set, seeker, asked, &held)?;
-            grants.push(Grant { address, set: index, outside: !set.pool().contains(address) });
+            let (address, picked) = self.grant_from(set, seeker, asked, &held)?;
+            grants.push(Grant { address, set: index, outside: !set.pool().contains(address), picked });
         }
         Ok(grants)
     }
@@ -201,25 +217,30 @@ impl<'a> Allocator<'a> {
         seeker: &Seeker,
         asked: Option<Addr>,
         held: &[Addr],
-    ) -> Result<Addr, AllocError> {
+    ) -> Result<(Addr, bool), AllocError> {
         if let Some(has) = held.iter().copied().find(|address| self.is_of(set, *address)) {
             if let Some(asked) = asked.filter(|asked| *asked != has) {
                 let whom = seeker.holder.attachment.to_string();
                 return Err(AllocError::Has { asked, whom, has });
             }
             self.keep_from_now_on(seeker, has)?;
-            return Ok(has);
+            return Ok((has, false));
         }
+        let reserved = seeker.owner.as_ref().and_then(|owner| set.reservation_of(owner));
         if let (Some(owner), true) = (&seeker.owner, seeker.sticky)
             && let Some(has) = self.kept_for(set, seeker, owner)?
         {
             if let Some(asked) = asked.filter(|asked| *asked != has) {
                 return Err(AllocError::Has { asked, whom: owner.to_string(), has });
             }
+            // What was kept here since it last ran here it need not have any more.
+            let known = asked.is_some() || reserved == Some(has) || !self.lease(has)?.holders.is_empty();
+            if seeker.migrating && !known {
+                return Err(AllocError::Migrating { owner: owner.clone(), pool: set.pool().to_string() });
+            }
             self.take(set, has, seeker)?;
-            return Ok(has);
+            return Ok((has, false));
         }
-        let reserved = seeker.owner.as_ref().and_then(|owner| set.reservation_of(owner));
         let wanted = match asked {
             Some(asked) => Some(asked),
             // A pod's second interface in the same network finds its reservation taken by the first.
@@ -235,10 +256,15 @@ impl<'a> Allocator<'a> {
                 self.may_take(address, seeker)?;
                 address
             }
-            None => self.pick(set)?,
+            None => match &seeker.owner {
+                Some(owner) if seeker.migrating => {
+                    return Err(AllocError::Migrating { owner: owner.clone(), pool: set.pool().to_string() });
+                }
+                _ => self.pick(set)?,
+            },
         };
         self.take(set, address, seeker)?;
-        Ok(address)
+        Ok((address, wanted.is_none()))
     }
 
     /// Whether every set has an address for somebody who asks for none by name. Changes nothing that

@@ -50,15 +50,16 @@ pub enum Error {
         "sticky: pod keeps addresses for pods, but the runtime states none (K8S_POD_NAMESPACE, K8S_POD_NAME)"
     )]
     NoPod,
-    /// `sticky: vm` without a VM.
+    /// An address that a VM keeps, without a VM.
     #[error(
-        "sticky: vm keeps addresses for virtual machines, but nobody says which one this is: set the annotation's \
-         cni-args to {{\"vm\": \"<name>\"}}, or run the node daemon, which finds it through the pod's owner"
+        "the address of a guest is its virtual machine's (sticky: vm, the default for virt-launcher pods), but nobody says \
+         which one this is: set the annotation's cni-args to {{\"vm\": \"<name>\"}}, or run the node daemon, which finds it \
+         through the pod's owner; with sticky: none a guest loses its address when it migrates"
     )]
     NoVm,
-    /// `sticky: vm`, and the node daemon has not said yet which VM a launcher runs.
+    /// The same, and the node daemon has not said yet which VM a launcher runs.
     #[error(
-        "sticky: vm keeps addresses for virtual machines, and the node daemon has not said yet which one this launcher \
+        "the address of a guest is its virtual machine's, and the node daemon has not said yet which one this launcher \
          pod runs: try again"
     )]
     VmNotYet,
@@ -245,6 +246,7 @@ fn alloc(error: &AllocError) -> Code {
         AllocError::Conflict { .. } => Code::plugin(133),
         AllocError::Has { .. } => Code::plugin(134),
         AllocError::Moved { .. } => Code::plugin(139),
+        AllocError::Migrating { .. } => Code::plugin(180),
         AllocError::Store(error) => store(error),
     }
 }

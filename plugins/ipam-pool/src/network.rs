@@ -63,7 +63,7 @@ struct Ipam {
     /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
     #[serde(default)]
     reservations: Reservations,
-    /// Who keeps an address over restarts: nobody (the default), the pod of that name, or the virtual machine. With `pool`, its file says so, and this can only be the same or `none`.
+    /// Who keeps an address over restarts: nobody (the default for pods), the pod of that name, or the virtual machine (the default for a VM's guest). With `pool`, its file says so, and this can only be the same or `none`.
     #[serde(default)]
     sticky: Option<Sticky>,
     /// How long a released address rests before it is handed out again; `0s` by default, 30 days (`720h`) at most.
@@ -97,8 +97,10 @@ pub struct Network {
     pub sets: Vec<Set>,
     /// How they are handed out.
     pub rules: Rules,
-    /// Who keeps them.
-    pub sticky: Sticky,
+    /// Who keeps them, where anybody says so.
+    pub sticky: Option<Sticky>,
+    /// Each node has the addresses for itself.
+    pub host_scope: bool,
     /// How long an address that somebody else answered for is left alone.
     pub quarantine: Duration,
     /// The namespaces whose pods may have addresses from it; `None`: all.
@@ -296,7 +298,8 @@ impl Config {
             key: self.key(request)?,
             sets: Vec::new(),
             rules: Rules { probing: ipam.probe.is_some(), ..Rules::default() },
-            sticky: ipam.sticky.unwrap_or_default(),
+            sticky: ipam.sticky,
+            host_scope: true,
             quarantine: ipam.probe.and_then(|probe| probe.quarantine).unwrap_or(DEFAULT_QUARANTINE),
             allowed_namespaces: None,
             routes: Vec::new(),
@@ -371,8 +374,9 @@ fn from_file(
         Some(asked) if asked != Sticky::No && asked != kept => {
             return Err(NetworkError::Sticky { pool: pool.to_owned(), asked, kept });
         }
-        asked => asked.unwrap_or(kept),
+        asked => asked.or(file.sticky),
     };
+    network.host_scope = !file.is_divided();
     network.quarantine = file.quarantine.get();
     network.allowed_namespaces.clone_from(&file.allowed_namespaces);
     network.routes.clone_from(&ipam.routes);
@@ -517,7 +521,8 @@ mod tests {
             key: PoolKey::Network("net".to_owned()),
             sets: (0u8..).zip(lists).map(set).collect(),
             rules: Rules::default(),
-            sticky: Sticky::No,
+            sticky: None,
+            host_scope: true,
             quarantine: DEFAULT_QUARANTINE,
             allowed_namespaces: None,
             routes: Vec::new(),

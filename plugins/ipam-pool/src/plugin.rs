@@ -95,6 +95,7 @@ impl Plugin for IpamPool {
         if seeker.sticky {
             store.sync_kept()?;
         }
+        tell_of_other_nodes(&network, &seeker, &grants);
         store.leave_open();
         Ok(result(network, &grants))
     }
@@ -260,18 +261,28 @@ fn seeker(
         name: name.clone(),
     });
     let occupant = Occupant::of(&node.config.paths(), pod.as_ref(), &target.ifname, request.stated_vm())?;
+    // A guest's address is its VM's, which takes it along when it migrates.
+    let of_guest = pod.is_some() && occupant.may_be_guest();
+    // Who writes a network's definition could invent machines until a pool that others share is used up.
+    let invented = request.stated_vm().is_some() && matches!(network.key, PoolKey::Named(_));
+    let sticky =
+        network.sticky.unwrap_or(if of_guest && !invented { Sticky::Vm } else { Sticky::No });
+    let by_vm = |pod: &Pod| sticky == Sticky::Vm || pod.name.starts_with(Occupant::LAUNCHER);
     let owner = match (&pod, &occupant.vm) {
-        (Some(pod), Some(vm)) => Some(Owner::vm(&pod.namespace, vm, network_name)),
-        (Some(pod), None) => Some(Owner::pod(&pod.namespace, &pod.name, network_name)),
+        (Some(pod), Some(vm)) if by_vm(pod) => Some(Owner::vm(&pod.namespace, vm, network_name)),
+        (Some(pod), _) => Some(Owner::pod(&pod.namespace, &pod.name, network_name)),
         (None, _) => None,
     };
-    match (network.sticky, &owner) {
-        (Sticky::Pod, None) => return Err(Error::NoPod),
-        (Sticky::Vm, owner) if !owner.as_ref().is_some_and(Owner::is_vm) => {
-            // The daemon of a cluster finds it as soon as it hears of the pod, which may be after the kubelet.
-            return Err(if occupant.soon { Error::VmNotYet } else { Error::NoVm });
-        }
-        _ => {}
+    let nameless = match sticky {
+        Sticky::No => false,
+        Sticky::Pod if owner.is_none() => return Err(Error::NoPod),
+        // What is kept for a launcher pod is lost to the VM, whose next one is called otherwise, and to everybody else.
+        Sticky::Pod => of_guest && occupant.vm.is_none(),
+        Sticky::Vm => !owner.as_ref().is_some_and(Owner::is_vm),
+    };
+    if nameless {
+        // The daemon of a cluster finds it as soon as it hears of the pod, which may be after the kubelet.
+        return Err(if occupant.soon { Error::VmNotYet } else { Error::NoVm });
     }
     let netns = std::fs::metadata(&target.netns).ok();
     let holder = Holder {
@@ -281,7 +292,22 @@ fn seeker(
         netns: netns.map(|meta| (target.netns.to_string_lossy().into_owned(), meta.ino())),
         since: now(),
     };
-    Ok(Seeker { holder, owner, sticky: network.sticky != Sticky::No })
+    Ok(Seeker { holder, owner, sticky: sticky != Sticky::No, migrating: occupant.migration_target })
+}
+
+/// What a VM keeps on another node, this one cannot know.
+fn tell_of_other_nodes(network: &Network, seeker: &Seeker, grants: &[Grant]) {
+    let Some(owner) = seeker.owner.as_ref().filter(|owner| owner.is_vm() && !network.host_scope) else {
+        return;
+    };
+    for grant in grants.iter().filter(|grant| grant.picked) {
+        eprintln!(
+            "ipam-pool: {} is new for {owner}: a node that the machine ran on before keeps another one for it. A reservation \
+             in the pool ({}: <address>) gives it the same on every node",
+            grant.address,
+            owner.in_any_network()
+        );
+    }
 }
 
 /// What the main plugin found on the wire.

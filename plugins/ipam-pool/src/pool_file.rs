@@ -389,6 +389,12 @@ impl PoolFile {
         self.host_scope || !self.nodes.is_empty()
     }
 
+    /// Whether each node has a part of it.
+    #[must_use]
+    pub fn is_divided(&self) -> bool {
+        !self.nodes.is_empty()
+    }
+
     /// All addresses that the pool speaks of.
     #[must_use]
     pub fn addresses(&self) -> Spans {

@@ -67,7 +67,7 @@ fn add(node: &mut Node, pod: u32, asked: Option<&str>) -> Result<Addr, AllocErro
         Attachment { container: format!("c{pod}"), interface: "net1".to_owned(), network: "lan".to_owned() };
     let holder = Holder { attachment, pod: None, uid: None, netns: None, since: Millis(0) };
     let owner = Some(Owner::pod("ns", &format!("pod-{pod}"), "lan"));
-    let seeker = Seeker { holder, owner, sticky: false };
+    let seeker = Seeker { holder, owner, sticky: false, migrating: false };
     let asked = [asked.map(|text| text.parse::<IpAddr>().unwrap().into())];
     let grants = within_blocks(node, &sets, AllocError::wanted, |node, sets| {
         node.change(|ledger| Allocator::new(ledger, sets, Rules::default(), Millis(0)).grant(&seeker, &asked))

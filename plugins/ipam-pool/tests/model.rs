@@ -315,7 +315,7 @@ impl<M: Machine> World<M> {
             netns: None,
             since: Millis(self.model.now),
         };
-        let seeker = Seeker { holder, owner: Some(owner.clone()), sticky };
+        let seeker = Seeker { holder, owner: Some(owner.clone()), sticky, migrating: false };
         let asked = asked.map(asked_address);
         let before = self.store.kept();
         let result = self.allocate(|a| a.grant(&seeker, &[asked, None]));
