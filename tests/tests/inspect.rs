@@ -16,6 +16,7 @@ fn main() -> ExitCode {
         a_lan_that_is_refused_says_why,
         pods_on_links_and_bridges_of_the_node,
         pools_come_from_ipam_pool,
+        a_guest_behind_kubevirts_bridge_is_up,
         several_nodes_are_one_drawing,
         only_one_lan,
         a_thousand_spokes_are_shown_at_once,
@@ -295,6 +296,48 @@ fn drawn(svg: &str, words: &[&str]) -> Outcome {
         let (right, lower) = (at("x") + at("width"), at("y") + at("height"));
         assert!(at("x") >= 0.0 && right <= size[2] && at("y") >= 0.0 && lower <= size[3], "{element:?}");
     }
+    Ok(())
+}
+
+/// KubeVirt's bridge binding: the launcher's link gets another name and becomes a port, and a link that is down keeps name
+/// and addresses.
+fn a_guest_behind_kubevirts_bridge_is_up() -> Outcome {
+    const IFNAME: &str = "pod16477688c0e";
+    let switch = Switch::new()?;
+    let worker = Worker::new("worker1", &switch, 1500)?;
+    worker.put(&LanFile::new("lan1", 222, &["vm"]).with("spokeOverrides: {vm: {attach: veth}}"))?;
+    worker.ready("vm")?;
+    let pod = worker.pod("virt-launcher-web-aaaaa")?;
+    pod.add("macvtap", IFNAME, &on_spoke("vm"))?;
+    let bridged = json!({"cniVersion": "1.0.0", "name": "b", "type": "vlan-bridge", "bridge": "br7"});
+    pod.add("vlan-bridge", "pod26477688c0e", &bridged)?;
+    for hash in ["16477688c0e", "26477688c0e"] {
+        for command in [
+            format!("link set pod{hash} down"),
+            format!("link set pod{hash} name {hash}-nic"),
+            format!("link add k6t-{hash} up type bridge"),
+            format!("link set {hash}-nic master k6t-{hash} up"),
+            format!("link add pod{hash} type veth peer name p{}", &hash[..4]),
+            format!("addr add 10.9.0.7/24 dev pod{hash}"),
+        ] {
+            pod.ip(&command)?;
+        }
+    }
+    let view = json_of(&worker)?;
+    let of_spoke = &spoke(&view, "vm")["attachment"]["link"];
+    let of_bridge = &view["bridges"][0]["ports"][0]["attachment"]["link"];
+    for (link, name) in [(of_spoke, "16477688c0e-nic"), (of_bridge, "26477688c0e-nic")] {
+        assert_eq!(
+            (&link["kind"], &link["name"], &link["up"]),
+            (&json!("veth"), &json!(name), &json!(true)),
+            "{link}"
+        );
+        assert_eq!(link["addresses"][0], "10.9.0.7/24", "{link}");
+    }
+    let text = inspect(&worker, &[])?;
+    has(&text, &["16477688c0e-nic, veth", "10.9.0.7/24"])?;
+    assert!(!text.contains(", down, "), "{text}");
+    assert!(!inspect(&worker, &["--svg"])?.contains("(down)"));
     Ok(())
 }
 

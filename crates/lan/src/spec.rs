@@ -71,7 +71,7 @@ pub struct LanSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::mtu"))]
     pub mtu: Option<i64>,
-    /// The LAN's spokes: the names that pods and VMs attach by, each to one pod at a time. Unique over all LANs.
+    /// The LAN's spokes: the names that pods and VMs attach by, each to one pod at a time on each node (on two while a VM migrates). Unique over all LANs.
     #[serde(default)]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::spokes"))]
     pub spokes: Vec<String>,

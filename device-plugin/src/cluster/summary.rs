@@ -69,6 +69,7 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
             },
         ));
     }
+    conditions.extend(shared(&nodes).map(|shared| ("SpokesShared", shared)));
     let release = seen.deleting && (seen.force || users.is_empty());
     if seen.deleting {
         let waits = match (users.len(), seen.force) {
@@ -80,7 +81,8 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
                 "True",
                 "InUse",
                 format!(
-                    "waits for {}: {}; delete those pods, or set deletionPolicy: Force",
+                    "waits for {}: {}; delete those pods, stop the virtual machines among them, which make their pods anew, or set \
+                     deletionPolicy: Force",
                     if count == 1 { "one attachment".to_owned() } else { format!("{count} attachments") },
                     some_of(&users)
                 ),
@@ -199,6 +201,29 @@ fn uniform(nodes: &[&LanNodeSpec], seen: &Seen<'_>) -> State {
     }
 }
 
+/// Which spokes are held on several nodes at once: by a virtual machine that migrates, or by two that should have one each.
+/// Each node gives a spoke to one pod, and none knows of the others.
+fn shared(nodes: &[&LanNodeSpec]) -> Option<State> {
+    let mut holders: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for node in nodes {
+        for used in &node.attachments {
+            holders.entry(&used.spoke).or_default().push(format!("{} on {}", used.by, node.node));
+        }
+    }
+    let shared: Vec<String> = holders
+        .into_iter()
+        .filter(|(_, holders)| holders.len() > 1)
+        .map(|(spoke, holders)| format!("spoke {spoke} is held by {}", holders.join(" and ")))
+        .collect();
+    (!shared.is_empty()).then(|| {
+        let what = format!(
+            "{}: a spoke is one attachment on each node, and a virtual machine that migrates holds it on two",
+            some_of(&shared)
+        );
+        state("True", "OnSeveralNodes", what)
+    })
+}
+
 fn some_of(texts: &[String]) -> String {
     let mut text = texts.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
     if texts.len() > NAMED {
@@ -250,6 +275,24 @@ mod tests {
         assert_eq!((summary.status.mtu, summary.status.reason.as_deref()), (Some(1426), None));
         assert_eq!(condition(&summary, "Ready"), ("True", "Built", "built on 2 nodes"));
         assert!(!summary.release && summary.status.waiting_for.is_empty());
+    }
+
+    #[test]
+    fn a_spoke_that_two_nodes_gave_away_is_told() {
+        let held = |name: &str, by: &str, spoke: &str| {
+            let mut node = node(name, 1426);
+            node.attachments = vec![SpokeUse { spoke: spoke.into(), by: by.into() }];
+            node
+        };
+        let two = [held("worker1", "default/a", "pod1"), held("worker2", "default/b", "pod1")];
+        let summary = of(&two, |_| {});
+        let (status, reason, message) = condition(&summary, "SpokesShared");
+        assert_eq!((status, reason), ("True", "OnSeveralNodes"));
+        let held_by = "spoke pod1 is held by default/a on worker1 and default/b on worker2";
+        assert!(message.starts_with(held_by), "{message}");
+        assert_eq!(summary.status.reason, None, "nothing is broken");
+        let apart = [held("worker1", "default/a", "pod1"), held("worker2", "default/b", "pod2")];
+        assert!(of(&apart, |_| {}).status.conditions.iter().all(|c| c.kind != "SpokesShared"));
     }
 
     #[test]

@@ -59,7 +59,7 @@ impl Host {
             if spokes.contains(&(attachment.container_id.clone(), attachment.ifname.to_string())) {
                 continue;
             }
-            let seen = pod::look(&attachment);
+            let seen = pod::look(&attachment, None);
             match seen.lower.filter(|index| self.links.contains_key(index)) {
                 Some(index) => masters.entry(index).or_default().push(seen.view),
                 None if seen.view.live => {
@@ -106,7 +106,7 @@ impl Host {
                 let carried = vlans.get(&port.index).filter(|_| filtering);
                 match of_pod(port) {
                     Some(attachment) => {
-                        let seen = pod::look(&attachment).view;
+                        let seen = pod::look(&attachment, port.lower).view;
                         if !seen.live {
                             view.problems.push(format!(
                                 "port {} of bridge {} is left over: {} is gone",

@@ -255,7 +255,12 @@ impl Namespace<'_> {
         shown.port = port.map(pod::link);
         let tag =
             [end, port].into_iter().flatten().find_map(|link| Attachment::parse_tag(link.alias.as_deref()?));
-        shown.attachment = tag.as_ref().map(|attachment| pod::look(attachment).view);
+        // A macvtap has its spoke's index, a veth is the other end of the port.
+        let index = match record.filter(|_| end.is_some()) {
+            Some(record) => Some(record.tap_index.get()),
+            None => port.and_then(|port| port.lower),
+        };
+        shown.attachment = tag.as_ref().map(|attachment| pod::look(attachment, index).view);
         let (state, problem) = match links.holder() {
             Holder::Live(_) => (SpokeState::Held, None),
             Holder::Dead => (SpokeState::LeftOver, Some("its pod is gone")),

@@ -14,8 +14,9 @@ pub(super) struct Seen {
     pub(super) lower: Option<u32>,
 }
 
-/// Looks at an attachment. What is in a pod is what the pod made of it, and only shown.
-pub(super) fn look(attachment: &Attachment) -> Seen {
+/// Looks at an attachment. What is in a pod is what the pod made of it, and only shown. `index`: that of the interface
+/// in the pod, as the other end of the pair tells it.
+pub(super) fn look(attachment: &Attachment, index: Option<u32>) -> Seen {
     let mut view = AttachmentView {
         pod: attachment.pod.as_ref().map(ToString::to_string),
         container: attachment.container_id.clone(),
@@ -26,7 +27,7 @@ pub(super) fn look(attachment: &Attachment) -> Seen {
     };
     let mut lower = None;
     if view.live
-        && let Ok(Some((link, addresses))) = interface(attachment)
+        && let Ok(Some((link, addresses))) = interface(attachment, index)
     {
         lower = link.lower.filter(|_| link.lower_netnsid.is_some());
         view.link = Some(pod_link(&link, addresses));
@@ -34,11 +35,24 @@ pub(super) fn look(attachment: &Attachment) -> Seen {
     Seen { view, lower }
 }
 
-fn interface(attachment: &Attachment) -> netplumb::Result<Option<(Link, Vec<String>)>> {
+/// The interface by its index, whatever it is called by now: KubeVirt's bridge binding renames it, makes it a port of a
+/// bridge of the guest's, and leaves another link in its name, which is down and has the guest's addresses.
+fn interface(attachment: &Attachment, index: Option<u32>) -> netplumb::Result<Option<(Link, Vec<String>)>> {
     let netlink = Netlink::open(&Netns::open(&attachment.netns.path)?)?;
-    let Some(link) = netlink.link_by_name(&attachment.ifname)? else { return Ok(None) };
-    let addresses = addresses(&netlink, link.index)?;
-    Ok(Some((link, addresses)))
+    let named = netlink.link_by_name(&attachment.ifname)?;
+    let ours = |link: &Link| {
+        matches!(link.kind, LinkKind::Veth | LinkKind::Macvtap(_)) && link.lower_netnsid.is_some()
+    };
+    let own = match index {
+        Some(index) => netlink.link_by_index(index)?.filter(ours),
+        None => None,
+    };
+    let Some(link) = own.as_ref().or(named.as_ref()) else { return Ok(None) };
+    let mut addresses = addresses(&netlink, link.index)?;
+    if let Some(other) = named.as_ref().filter(|other| other.index != link.index) {
+        addresses.splice(0..0, self::addresses(&netlink, other.index)?);
+    }
+    Ok(Some((link.clone(), addresses)))
 }
 
 /// The addresses of a link, link-local ones last.

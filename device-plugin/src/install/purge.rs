@@ -63,7 +63,9 @@ pub(super) fn purge(paths: &Paths, programs: &Programs) -> Result<()> {
     };
     let live = attached(paths, programs)?;
     for who in live.values() {
-        failed.push(format!("{who} is still attached; what it holds is silent: delete the pod"));
+        failed.push(format!(
+            "{who} is still attached; what it holds is silent: delete the pod, or stop its virtual machine"
+        ));
     }
     if live.is_empty() && !left.is_empty() {
         failed.push(format!("network namespaces that do not go: {}", left.join(", ")));

@@ -75,7 +75,7 @@ fn refuse_while_attached(options: &UninstallOptions, paths: &Paths, programs: &P
         return Ok(());
     }
     bail!(
-        "{} on this node: their pods could not be taken down without the plugins; delete the pods first, or say --force \
+        "{} on this node: their pods could not be taken down without the plugins; delete the pods and stop the virtual machines first, or say --force \
          to cut them off",
         match attached.len() {
             1 => "1 interface is attached".to_owned(),

@@ -251,7 +251,7 @@ impl Config {
             ipam: Option<Box<RawValue>>,
         }
         let Alone { ipam } = serde_json::from_slice(stdin).ok()?;
-        Some(Self { ipam, args: None })
+        Some(Self { ipam })
     }
 
     /// The store that this network's leases are in; what else is wrong with the section does not

@@ -265,8 +265,7 @@ fn seeker(
     let of_guest = pod.is_some() && occupant.may_be_guest();
     // Who writes a network's definition could invent machines until a pool that others share is used up.
     let invented = request.stated_vm().is_some() && matches!(network.key, PoolKey::Named(_));
-    let sticky =
-        network.sticky.unwrap_or(if of_guest && !invented { Sticky::Vm } else { Sticky::No });
+    let sticky = network.sticky.unwrap_or(if of_guest && !invented { Sticky::Vm } else { Sticky::No });
     let by_vm = |pod: &Pod| sticky == Sticky::Vm || pod.name.starts_with(Occupant::LAUNCHER);
     let owner = match (&pod, &occupant.vm) {
         (Some(pod), Some(vm)) if by_vm(pod) => Some(Owner::vm(&pod.namespace, vm, network_name)),

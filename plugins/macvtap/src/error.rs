@@ -42,7 +42,8 @@ pub enum Error {
     /// Neither `deviceID` nor `spoke` nor `master`.
     #[error(
         "nothing to attach to: the configuration has no deviceID, spoke or master. With Multus, deviceID comes from the \
-         annotation k8s.v1.cni.cncf.io/resourceName of the NetworkAttachmentDefinition and a resource limit of the pod"
+         annotation k8s.v1.cni.cncf.io/resourceName of the NetworkAttachmentDefinition and a resource limit of the pod (of a virtual machine: \
+         domain.resources.limits in its template)"
     )]
     NothingWanted,
     /// More than one of them.
