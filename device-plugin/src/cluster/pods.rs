@@ -215,7 +215,7 @@ mod tests {
             ("vyos", Some("eth0"))
         );
         let default = json!({ "v1.multus-cni.io/default-network": "default/lan" });
-        assert_eq!(launcher(made, default).pod_network, None, "the guest's, by multus: {default: true}");
+        assert_eq!(launcher(made, default).pod_network, None, "the guest's, by multus: {{default: true}}");
         assert_eq!(launcher(json!({}), json!({})).pod_network, None);
     }
 

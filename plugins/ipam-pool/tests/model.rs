@@ -444,7 +444,9 @@ impl<M: Machine> World<M> {
                         || matches!(self.model.states.get(has), Some(State::Leased { .. }))
                 );
             }
-            AllocError::Moved { .. } | AllocError::Store(_) => panic!("{error}"),
+            AllocError::Moved { .. } | AllocError::Migrating { .. } | AllocError::Store(_) => {
+                panic!("{error}")
+            }
         }
     }
 
