@@ -48,8 +48,7 @@ pub struct ArgsCni {
     pub mac: Option<String>,
     /// `ips`, as they were given. Present, even empty, it makes `IP` in `CNI_ARGS` ignored.
     pub ips: Option<Vec<String>>,
-    /// `vm`, as it was given: the virtual machine that the pod runs; [`Request::stated_vm`](crate::Request::stated_vm)
-    /// reads it.
+    /// `vm`, as it was given: the virtual machine that the pod runs.
     pub vm: Option<String>,
 }
 
