@@ -100,8 +100,7 @@ impl Undecided<'_> {
             if wanted.keep_addr_on_down.is_none() {
                 settings.push((KEEP_ADDRESSES, "1"));
             }
-            self.set(&settings)?;
-            return Ok(());
+            return self.write(&settings);
         }
         if wanted.accept_ra.is_none() && wanted.asks_for_others() && self.others_have_a_default()? {
             settings.push((DEFAULT_ROUTER, "0"));
@@ -110,8 +109,16 @@ impl Undecided<'_> {
         let back = self.held.iter().filter(|(held, _)| !stated.iter().any(|(setting, _)| setting == held));
         // Last of all, since it lets advertisements in.
         settings.extend(back.map(|(setting, was)| (*setting, was.as_str())));
-        self.set(&settings)?;
-        Ok(())
+        self.write(&settings)
+    }
+
+    fn write(&self, settings: &[(&'static str, &str)]) -> netplumb::Result<()> {
+        if settings.is_empty() { Ok(()) } else { self.link.netns.sysctl_write_all(&self.of_link(settings)) }
+    }
+
+    fn of_link<'v>(&self, settings: &[(&'static str, &'v str)]) -> Vec<(Sysctl, &'v str)> {
+        let sysctl = |setting| Sysctl::ipv6(Conf::Link(self.link.name), setting);
+        settings.iter().map(|(setting, value)| (sysctl(setting), *value)).collect()
     }
 
     /// Sets what differs; returns what that was.
@@ -119,9 +126,7 @@ impl Undecided<'_> {
         if settings.is_empty() {
             return Ok(Vec::new());
         }
-        let sysctl = |setting| Sysctl::ipv6(Conf::Link(self.link.name), setting);
-        let all: Vec<_> = settings.iter().map(|(setting, value)| (sysctl(setting), *value)).collect();
-        let before = self.link.netns.sysctl_swap_all(&all)?;
+        let before = self.link.netns.sysctl_swap_all(&self.of_link(settings))?;
         Ok(settings.iter().zip(before).filter_map(|((setting, _), was)| Some((*setting, was?))).collect())
     }
 
