@@ -177,6 +177,9 @@ fn in_exclusions_and_reservations() -> Outcome {
 fn in_words_and_types() -> Outcome {
     let node = Node::new("n")?;
     let scene = Scene::new(&node)?;
+    node.exec(&["mkfifo", "/run/pipe"])?;
+    node.exec(&["ln", "-s", "/dev/zero", "/run/device"])?;
+    node.write("/run/large", "# as long as a file may not be\n".repeat(3000))?;
     for (case, ipam, code, part) in [
         ("sticky", with("sticky", json!("yes")), 160, "choose one of none, pod, vm"),
         ("order", with("order", json!("random")), 161, "choose one of oldest, lowest"),
@@ -184,6 +187,16 @@ fn in_words_and_types() -> Outcome {
         ("probe", with("probe", json!({ "cont": 3 })), 163, "ipam.probe"),
         ("routes", with("routes", json!([{ "dst": "everywhere" }])), 164, "ipam.routes"),
         ("dns", with("dns", json!("10.0.0.53")), 165, "ipam.dns"),
+        ("resolvConf that never ends", with("resolvConf", json!("/dev/zero")), 118, "no regular file"),
+        ("resolvConf that is a folder", with("resolvConf", json!("/etc")), 118, "no regular file"),
+        ("resolvConf that waits", with("resolvConf", json!("/run/pipe")), 118, "no regular file"),
+        (
+            "resolvConf that leads to a device",
+            with("resolvConf", json!("/run/device")),
+            118,
+            "no regular file",
+        ),
+        ("resolvConf of another kind", with("resolvConf", json!("/run/large")), 118, "65536"),
         ("resolvConf that is not there", with("resolvConf", json!("/nowhere")), 118, "/nowhere"),
         ("both pool and ranges", with("pool", json!("p")), 116, "both pool and ranges"),
     ] {

@@ -18,5 +18,5 @@ pub use guest::{GuestError, Occupant, Role, VmRecord};
 pub use lock::{Lock, LockError};
 pub use name::tell_name;
 pub use policy::{Policy, PolicyError, Resource};
-pub use safe_dir::{Durability, SafeDir, SafeDirError, read_through_links};
+pub use safe_dir::{Durability, SafeDir, SafeDirError, read_regular, read_through_links};
 pub use underlays::{Underlay, Underlays, UnderlaysError};

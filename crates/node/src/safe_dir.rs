@@ -1,7 +1,7 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::NixPath;
@@ -302,6 +302,16 @@ pub fn read_through_links(path: &Path, max: u64) -> Result<Option<Vec<u8>>, Safe
     read_at(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, path.to_owned(), max, trusted)
 }
 
+/// The whole of one file that may be anybody's and is reached by a path that may have symbolic links in it; `None` where
+/// there is none. Pipes, devices and folders are not opened, and there is an end to what is read.
+///
+/// # Errors
+/// Anything but a regular file, more than `max` bytes, or the kernel's refusal.
+pub fn read_regular(path: &Path, max: u64) -> Result<Option<Vec<u8>>, SafeDirError> {
+    let anybodys = |_: &Path, _: &std::fs::Metadata| Ok(());
+    read_at(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, path.to_owned(), max, anybodys)
+}
+
 /// Looks what is there before opening it: to open a device is to use it, and a watchdog's resets the machine.
 fn read_at<P: ?Sized + NixPath>(
     dir: impl AsFd,
@@ -326,7 +336,9 @@ fn read_at<P: ?Sized + NixPath>(
     judge(&path, &meta)?;
     // The very file that was looked at, whatever has its name by now.
     let same = format!("/proc/self/fd/{}", place.as_raw_fd());
-    let file = File::open(same).map_err(|e| io("open", &path, e))?;
+    // Some files of the kernel's own wait for what is to come, like pipes.
+    let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(same);
+    let file = file.map_err(|e| io("open", &path, e))?;
     let mut bytes = Vec::with_capacity(usize::try_from(meta.len().min(max)).unwrap_or(0));
     file.take(max.saturating_add(1)).read_to_end(&mut bytes).map_err(|e| io("read", &path, e))?;
     match bytes.len() as u64 {
@@ -454,6 +466,30 @@ mod tests {
         std::fs::remove_file(&link).unwrap();
         symlink("/dev/null", &link).unwrap();
         assert!(matches!(read_through_links(&link, 5), Err(SafeDirError::NotAFile(_))));
+    }
+
+    #[test]
+    fn a_file_of_anybodys_is_read_and_nothing_but_a_file() {
+        let (temp, dir) = folder();
+        let file = dir.path().join("x");
+        std::fs::write(&file, b"12345").unwrap();
+        chown(&file, Some(1000), None).unwrap();
+        assert!(matches!(read_through_links(&file, 5), Err(SafeDirError::Untrusted { .. })));
+        assert_eq!(read_regular(&file, 5).unwrap().as_deref(), Some(&b"12345"[..]));
+        assert!(matches!(read_regular(&file, 4), Err(SafeDirError::TooLarge { len: 5, max: 4, .. })));
+        assert_eq!(read_regular(&temp.path().join("none"), 5).unwrap(), None);
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, Mode::from_bits_truncate(0o600)).unwrap();
+        let link = dir.path().join("link");
+        symlink("/dev/zero", &link).unwrap();
+        for path in [&pipe, &link, Path::new("/dev/zero"), Path::new("/dev/tty"), dir.path()] {
+            let read = read_regular(path, 5);
+            assert!(matches!(read, Err(SafeDirError::NotAFile(_))), "{path:?}: {read:?}");
+        }
+        // A regular file of the kernel's own that waits for what is to come, where this may be read at all.
+        let started = std::time::Instant::now();
+        let _ = read_regular(Path::new("/proc/kmsg"), 64 << 20);
+        assert!(started.elapsed() < std::time::Duration::from_secs(5));
     }
 
     #[test]

@@ -11,6 +11,11 @@ use serde_json::Value;
 use super::finding::Finding;
 use super::scene::Scene;
 
+/// No plugin is larger, in bytes.
+const MAX_PROGRAM: u64 = 256 << 20;
+/// No network's configuration is larger, in bytes.
+const MAX_CONFIG: u64 = 10 << 20;
+
 /// The plugins that k8slan puts into the CNI folder.
 const PLUGINS: [&str; 3] = ["macvtap", "vlan-bridge", "ipam-pool"];
 /// What is in each of them, and in nobody else's.
@@ -44,13 +49,11 @@ pub(super) fn cni_bin(scene: &Scene<'_>) -> Vec<Finding> {
     for plugin in PLUGINS {
         let check = format!("CNI plugin {plugin}");
         let path = dir.join(plugin);
-        findings.push(match fs::read(&path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                Finding::not_looked_at(check, "it is not installed yet")
-            }
-            Err(error) => Finding::not_looked_at(check, format!("{}: {error}", path.display())),
-            Ok(program) if contains(&program, MARK) => Finding::fine(check, "k8slan's"),
-            Ok(_) => Finding::failure(
+        findings.push(match node::read_regular(&path, MAX_PROGRAM) {
+            Ok(None) => Finding::not_looked_at(check, "it is not installed yet"),
+            Err(error) => Finding::not_looked_at(check, error.to_string()),
+            Ok(Some(program)) if contains(&program, MARK) => Finding::fine(check, "k8slan's"),
+            Ok(Some(_)) => Finding::failure(
                 check,
                 format!("{} is another program of that name", path.display()),
                 format!("find out who uses it (networks with \"type\": \"{plugin}\"); both cannot be in one folder"),
@@ -105,7 +108,7 @@ fn is_config(path: &Path) -> bool {
 
 /// The types of the plugins that a file configures.
 fn types(file: &Path) -> Vec<String> {
-    let text = fs::read(file).unwrap_or_default();
+    let text = node::read_regular(file, MAX_CONFIG).ok().flatten().unwrap_or_default();
     let config: Value = serde_json::from_slice(&text).unwrap_or_default();
     let list = config["plugins"].as_array().map(Vec::as_slice).unwrap_or_default();
     let all = std::iter::once(&config).chain(list);

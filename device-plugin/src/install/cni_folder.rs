@@ -1,7 +1,7 @@
 use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -47,7 +47,8 @@ const BACKUPS: u32 = 100;
 impl CniFolder {
     /// Opens it; `None` where there is none.
     pub(super) fn open(path: &Path) -> Result<Option<Self>> {
-        match File::open(path) {
+        // A pipe would wait for somebody to write.
+        match File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
             Ok(dir) if dir.metadata().is_ok_and(|meta| meta.is_dir()) => {
                 Ok(Some(Self { dir, path: path.to_owned() }))
             }

@@ -1,5 +1,4 @@
 use std::fmt;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
@@ -75,6 +74,9 @@ pub(crate) fn install(options: &InstallOptions) -> Result<()> {
     put(&state, &folder, &plugins)
 }
 
+/// No plugin is larger, in bytes.
+const MAX_PROGRAM: u64 = 256 << 20;
+
 /// Reads the plugins that are to be installed.
 fn plugins(from: Option<&Path>) -> Result<Vec<Plugin>> {
     let from = source(from)?;
@@ -82,9 +84,11 @@ fn plugins(from: Option<&Path>) -> Result<Vec<Plugin>> {
         .into_iter()
         .map(|name| {
             let path = from.join(name);
-            let bytes = fs::read(&path).with_context(|| {
-                format!("read {}: name the folder that has the plugins, with --from", path.display())
-            })?;
+            let hint =
+                || format!("read {}: name the folder that has the plugins, with --from", path.display());
+            let bytes = node::read_regular(&path, MAX_PROGRAM)
+                .and_then(|bytes| bytes.ok_or_else(|| node::SafeDirError::NotAFile(path.clone())))
+                .with_context(hint)?;
             let checksum = Checksum::of(&bytes);
             Ok(Plugin { name, bytes, checksum })
         })

@@ -163,7 +163,7 @@ fn network(error: &NetworkError) -> Code {
         NetworkError::Spanning { .. } => Code::plugin(126),
         NetworkError::Scope(_) => Code::plugin(174),
         NetworkError::Reach { .. } => Code::IO,
-        NetworkError::ResolvConf { .. } => Code::plugin(118),
+        NetworkError::ResolvConf { .. } | NetworkError::NoResolvConf(_) => Code::plugin(118),
         NetworkError::Pool(error) => pool(error),
         NetworkError::Inventory { .. } => Code::plugin(127),
         NetworkError::Sticky { .. } => Code::plugin(177),

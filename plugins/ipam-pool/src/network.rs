@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use cni::{Dns, Request, Route};
 use net_types::Timespan;
+use node::SafeDirError;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -204,13 +205,16 @@ pub enum NetworkError {
     #[error("the ipam section has {0} lists of ranges, 255 at most can be told apart")]
     TooMany(usize),
     /// `resolvConf` cannot be read.
-    #[error("read resolvConf {path:?}")]
+    #[error("cannot use resolvConf {path:?}")]
     ResolvConf {
         /// The file.
         path: String,
-        /// The kernel's answer.
-        source: std::io::Error,
+        /// What is wrong with it.
+        source: SafeDirError,
     },
+    /// `resolvConf` is not there.
+    #[error("there is no resolvConf {0:?}")]
+    NoResolvConf(String),
     /// The pool's file.
     #[error(transparent)]
     Pool(#[from] crate::PoolFileError),
@@ -450,14 +454,18 @@ fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result
     Ok(network)
 }
 
+/// A file that says how names are resolved has some lines; in bytes.
+const MAX_RESOLV_CONF: u64 = 64 << 10;
+
 /// `resolvConf` counts most, then `ipam.dns`, then the network's `dns`.
 fn resolver(ipam: &Ipam, request: &Request<Config>) -> Result<Dns, NetworkError> {
     let Some(path) = ipam.resolv_conf.as_deref().filter(|path| !path.is_empty()) else {
         return Ok(ipam.dns.clone().unwrap_or_else(|| request.dns.clone()));
     };
-    let text = std::fs::read_to_string(path)
-        .map_err(|source| NetworkError::ResolvConf { path: path.to_owned(), source })?;
-    Ok(parse_resolv_conf(&text))
+    let text = node::read_regular(path.as_ref(), MAX_RESOLV_CONF)
+        .map_err(|source| NetworkError::ResolvConf { path: path.to_owned(), source })?
+        .ok_or_else(|| NetworkError::NoResolvConf(path.to_owned()))?;
+    Ok(parse_resolv_conf(&String::from_utf8_lossy(&text)))
 }
 
 /// resolv.conf(5), as far as a CNI result can say it.

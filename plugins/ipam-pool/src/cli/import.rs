@@ -1,7 +1,10 @@
 use std::fs::File;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use nix::fcntl::OFlag;
 
 use super::{Failure, Scene, table};
 use crate::plugin::now;
@@ -68,13 +71,18 @@ pub(super) fn import(
 
 /// host-local locks `lock` in its folder, or, in older versions, the folder.
 fn lock(dir: &Path) -> std::io::Result<File> {
-    let file = match File::open(dir.join("lock")) {
-        Err(error) if error.kind() == ErrorKind::NotFound => File::open(dir)?,
+    // Neither waits for whom a pipe would wait for.
+    let open = |path: &Path| File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
+    let file = match open(&dir.join("lock")) {
+        Err(error) if error.kind() == ErrorKind::NotFound => open(dir)?,
         opened => opened?,
     };
     file.lock()?;
     Ok(file)
 }
+
+/// A container ID and the name of an interface, in bytes, with much room.
+const MAX_LEASE: u64 = 64 << 10;
 
 fn leases(dir: &Path, network: &str) -> Result<Vec<(Addr, Attachment)>, Failure> {
     let failed = |path: &Path, source| Failure::Read { path: path.to_owned(), source };
@@ -84,7 +92,9 @@ fn leases(dir: &Path, network: &str) -> Result<Vec<(Addr, Attachment)>, Failure>
         let name = entry.file_name();
         // last_reserved_ip.N and lock are no addresses.
         let Some(address) = name.to_str().and_then(|name| name.parse::<IpAddr>().ok()) else { continue };
-        let text = std::fs::read_to_string(entry.path()).map_err(|e| failed(&entry.path(), e))?;
+        // Gone since the folder was listed.
+        let Some(text) = node::read_regular(&entry.path(), MAX_LEASE)? else { continue };
+        let text = String::from_utf8_lossy(&text);
         let mut lines = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty());
         let Some(container) = lines.next() else {
             eprintln!("ipam-pool: {:?} is empty, as after a crash of host-local: not imported", entry.path());

@@ -1,9 +1,10 @@
 use std::collections::{BTreeSet, HashSet};
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use nix::fcntl::OFlag;
 use node::SafeDirError;
 use serde::Deserialize;
 
@@ -34,13 +35,18 @@ struct LiveAttachment {
     ifname: String,
 }
 
+/// The longest list, in bytes: for a hundred times more attachments than a node has.
+const MAX_LIST: u64 = 64 << 20;
+
 /// How far a list may be ahead: none, but for a clock that was read roughly.
 const AHEAD: u64 = 1000;
 
 /// Reads the list, if only root can have written it, and in this boot.
 fn read(path: &Path) -> Result<Live, Failure> {
     let failed = |source| Failure::Read { path: path.to_owned(), source };
-    let mut file = std::fs::File::open(path).map_err(failed)?;
+    // A pipe would wait for somebody to write.
+    let options = OFlag::O_NONBLOCK.bits();
+    let file = std::fs::File::options().read(true).custom_flags(options).open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
     if !meta.is_file() {
         return Err(SafeDirError::NotAFile(path.to_owned()).into());
@@ -50,7 +56,10 @@ fn read(path: &Path) -> Result<Live, Failure> {
         return Err(SafeDirError::Untrusted { path: path.to_owned(), uid: meta.uid(), mode }.into());
     }
     let mut text = Vec::new();
-    file.read_to_end(&mut text).map_err(failed)?;
+    file.take(MAX_LIST + 1).read_to_end(&mut text).map_err(failed)?;
+    if text.len() as u64 > MAX_LIST {
+        return Err(SafeDirError::TooLarge { path: path.to_owned(), len: meta.len(), max: MAX_LIST }.into());
+    }
     let live: Live = serde_json::from_slice(&text)
         .map_err(|error| Failure::Live { path: path.to_owned(), message: error.to_string() })?;
     let old = |why: String| Failure::OldList { path: path.to_owned(), why };

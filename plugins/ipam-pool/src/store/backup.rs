@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::Slot;
 use crate::store::StoreError;
+use crate::store::file::open_regular;
 use crate::store::host;
 use crate::store::lock::PoolLock;
 use crate::store::place::{Place, PoolKey, ensure_folder};
@@ -70,8 +71,8 @@ impl Place {
 
 /// Copies a file under another name and gives it its own, synced; `false` where there is none.
 fn copy(from: &Path, to: &Path) -> Result<bool, StoreError> {
-    let mut original = match File::open(from) {
-        Ok(file) => file,
+    let mut original = match open_regular(File::options().read(true), from) {
+        Ok((file, _)) => file,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(source) => return Err(StoreError::io("open", from, source)),
     };

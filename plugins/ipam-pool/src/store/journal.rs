@@ -11,17 +11,17 @@
 //! written anew, under another name that is then exchanged, when most of its lines are history.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 
 use crate::Addr;
 use crate::slot;
+use crate::store::file::open_regular;
 use crate::store::records::Version;
 use crate::store::space::{Identity, Space};
 use crate::store::{StoreError, VERSION};
@@ -138,32 +138,29 @@ impl Mark {
 impl Journal {
     /// Opens a journal, whose contents are not looked at; `None` where there is none.
     pub(crate) fn open(path: &Path, sync: Sync) -> Result<Option<Self>, StoreError> {
-        let open = |append| {
-            OpenOptions::new().read(true).append(append).custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
-        };
+        let open = |append| open_regular(OpenOptions::new().read(true).append(append), path);
         // Most calls only look, also where the file system became read-only.
         let (opened, writable) = match open(true) {
             Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => (open(false), false),
             opened => (opened, true),
         };
         match opened {
-            Ok(file) => Ok(Some(Self { writable, ..Self::from(file, path, sync)? })),
+            Ok((file, metadata)) => Ok(Some(Self { writable, ..Self::from(file, &metadata, path, sync) })),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StoreError::io("open", path, source)),
         }
     }
 
-    fn from(file: File, path: &Path, sync: Sync) -> Result<Self, StoreError> {
-        let metadata = file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
-        Ok(Self {
+    fn from(file: File, metadata: &Metadata, path: &Path, sync: Sync) -> Self {
+        Self {
             file,
             path: path.to_owned(),
             sync,
             writable: true,
             synced: false,
-            identity: Identity::of(&metadata),
-            space: Space::of(&metadata),
-        })
+            identity: Identity::of(metadata),
+            space: Space::of(metadata),
+        }
     }
 
     /// Writes a journal as a whole: whoever finds its name finds all of it.
@@ -209,7 +206,8 @@ impl Journal {
             let _ = std::fs::remove_file(&temporary);
             StoreError::io("write", path, source)
         })?;
-        let journal = Self { synced: true, ..Self::from(file, path, sync)? };
+        let metadata = file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
+        let journal = Self { synced: true, ..Self::from(file, &metadata, path, sync) };
         let mark = Mark {
             file: journal.identity,
             at: text.len() as u64,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
 
+use crate::store::file::open_regular;
 use crate::store::space::{Identity, Space};
 use crate::store::{Entry, StoreError};
 
@@ -49,12 +50,11 @@ pub(crate) struct TableFile {
 impl TableFile {
     /// `None` where there is none.
     pub(crate) fn open(path: &Path) -> Result<Option<Self>, StoreError> {
-        let file = match File::open(path) {
-            Ok(file) => file,
+        let (file, metadata) = match open_regular(File::options().read(true), path) {
+            Ok(opened) => opened,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StoreError::io("open", path, source)),
         };
-        let metadata = file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
         Ok(Some(Self { file, path: path.to_owned(), metadata }))
     }
 

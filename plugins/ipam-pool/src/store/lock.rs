@@ -26,7 +26,7 @@ impl PoolLock {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .custom_flags(OFlag::O_NOFOLLOW.bits())
+            .custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits())
             .open(path)
             .map_err(|source| StoreError::io("open the lock", path, source))?;
         match file.try_lock() {

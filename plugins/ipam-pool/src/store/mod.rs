@@ -2,6 +2,7 @@
 
 mod backup;
 mod error;
+mod file;
 mod guard;
 mod host;
 mod journal;

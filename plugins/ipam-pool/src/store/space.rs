@@ -6,6 +6,7 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
+use crate::store::file::open_regular;
 
 /// Device and inode: which file it is. A copy has others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,7 +41,7 @@ impl Space {
         if self.held >= self.len + bytes {
             return Ok(());
         }
-        let reserved = File::options().write(true).open(path).and_then(|file| {
+        let reserved = open_regular(File::options().write(true), path).and_then(|(file, _)| {
             let bytes = i64::try_from(self.len + 2 * bytes).map_err(std::io::Error::other)?;
             Ok(fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes)?)
         });
