@@ -28,6 +28,9 @@ impl Code {
     /// 51: STATUS: ADD cannot be served, and what is attached may be cut off.
     pub const LIMITED_CONNECTIVITY: Self = Self(51);
 
+    /// 199: the program itself failed, which is a bug; the same in all plugins that use this crate.
+    pub const INTERNAL: Self = Self(199);
+
     /// A plugin's own code.
     ///
     /// # Panics

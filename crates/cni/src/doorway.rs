@@ -1,6 +1,10 @@
+use std::fs::File;
 use std::io::{IsTerminal, Read, Write};
+use std::os::fd::AsFd;
+use std::panic;
 use std::path::PathBuf;
-use std::process::ExitCode;
+use std::process::{self, ExitCode};
+use std::sync::OnceLock;
 
 use crate::document::version_of;
 use crate::environment::{COMMAND, NETNS};
@@ -30,6 +34,7 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     if !environment.has_command() {
         return plugin.by_hand();
     }
+    answer_panics(P::NAME);
     let stdin = std::io::stdin();
     // VERSION needs no input, and a person who tries it has none to give.
     let answer = if stdin.is_terminal() {
@@ -47,6 +52,31 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The version of the request's configuration, as soon as it is known.
+static STATED: OnceLock<Version> = OnceLock::new();
+
+/// Remembers the version of the request's configuration for [`answer_panics`].
+pub(crate) fn stated(version: Version) {
+    let _ = STATED.set(version);
+}
+
+/// A panic becomes the error document that the runtime expects, and the end of the program: what was half done is taken
+/// back by the runtime's DEL, as after a death.
+fn answer_panics(name: &'static str) {
+    panic::set_hook(Box::new(move |what| {
+        let version = STATED.get().copied().unwrap_or(Version::LATEST);
+        let document = ErrorDocument::internal(name, &what.to_string()).to_json(version);
+        // Who panicked may hold the lock of standard output, and there is nobody to report a failure to.
+        let _ = std::io::stdout()
+            .as_fd()
+            .try_clone_to_owned()
+            .map(File::from)
+            .and_then(|mut output| output.write_all(&document));
+        let _ = writeln!(std::io::stderr(), "{name}: {what}");
+        process::exit(1);
+    }));
 }
 
 /// One request from its environment and its standard input to its answer, without touching those of

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use net_types::IfName;
 
 use crate::document::{self, Document, Readable, ValidAttachment};
+use crate::doorway::stated;
 use crate::environment::{self, Environment};
 use crate::{
     AddResult, ArgsCni, CniArgs, ContainerId, Delegate, Dns, Error, IpamName, Misconfigured, NetworkName,
@@ -144,6 +145,7 @@ pub(crate) fn parse(
 ) -> Result<(Request<()>, Option<Vec<ValidAttachment>>), Error> {
     let document = Document::parse(&stdin)?;
     *version = version_of(&document)?;
+    stated(*version);
     let network = network_of(&document)?;
     if *version < verb.since() {
         return Err(Error::VerbTooNew { verb, version: *version });
@@ -218,6 +220,7 @@ pub(crate) fn parse_removal(
         None => version_of(&document),
     };
     *version = *known.as_ref().unwrap_or(&Version::LATEST);
+    stated(*version);
     let network = match mistake("name") {
         Some(error) => Err(error),
         None => network_of(&document),

@@ -21,6 +21,19 @@ impl ErrorDocument {
         Self { code: error.code(), msg: error.to_string(), details: causes(error.source()) }
     }
 
+    /// The document for what no plugin foresees: its own failure. `what` is what happened, with its place.
+    #[must_use]
+    pub fn internal(name: &str, what: &str) -> Self {
+        Self {
+            code: Code::INTERNAL,
+            msg: format!(
+                "{name} {} failed by itself, which is a bug: please report it with these details",
+                env!("CARGO_PKG_VERSION")
+            ),
+            details: what.to_owned(),
+        }
+    }
+
     /// The document as JSON, with a line feed.
     #[must_use]
     pub fn to_json(&self, version: Version) -> Vec<u8> {

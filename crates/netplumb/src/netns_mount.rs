@@ -7,7 +7,6 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::CloneFlags;
 use nix::sys::statfs::{fstatfs, statfs};
@@ -171,7 +170,7 @@ fn look(path: &Path) -> Result<Place> {
 }
 
 /// Opens, or makes, the file that the namespace is mounted on, and locks it against other creators.
-fn claim(path: &Path) -> Result<Flock<File>> {
+fn claim(path: &Path) -> Result<File> {
     for _ in 0..ATTEMPTS {
         match look(path)? {
             Place::Netns => return Err(Error::NetnsExists { path: path.into() }),
@@ -187,10 +186,10 @@ fn claim(path: &Path) -> Result<Flock<File>> {
             .custom_flags(libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
             .map_err(failed)?;
-        let file = Flock::lock(file, FlockArg::LockExclusive)
-            .map_err(|(_, errno)| Error::system("lock", path, errno))?;
+        // Given back when it is closed, which cannot fail as an unlocking can.
+        file.lock().map_err(|error| Error::io("lock", path, &error))?;
         // Another creator or remover may have been quicker than the lock.
-        let nsfs = fstatfs(&*file)
+        let nsfs = fstatfs(&file)
             .map_err(|errno| Error::system("look at network namespace", path, errno))?
             .filesystem_type()
             == NSFS_MAGIC;

@@ -1,9 +1,6 @@
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
 use crate::{SafeDir, SafeDirError};
 
@@ -11,7 +8,7 @@ use crate::{SafeDir, SafeDirError};
 /// dies (`flock(2)`).
 #[derive(Debug)]
 pub struct Lock {
-    _flock: Flock<File>,
+    _file: File,
 }
 
 /// Why a lock was not had.
@@ -59,20 +56,19 @@ impl Lock {
         Self::of_file(dir.reopen()?, || dir.path().to_owned(), patience)
     }
 
-    fn of_file(mut file: File, path: impl Fn() -> PathBuf, patience: Duration) -> Result<Self, LockError> {
+    fn of_file(file: File, path: impl Fn() -> PathBuf, patience: Duration) -> Result<Self, LockError> {
         let start = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
             // flock cannot wait for a limited time, so it is asked again.
-            match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(flock) => return Ok(Self { _flock: flock }),
-                Err((_, errno)) if errno != Errno::EWOULDBLOCK => {
-                    return Err(LockError::Flock { path: path(), source: errno.into() });
-                }
-                Err(_) if start.elapsed() >= patience => {
+            match file.try_lock() {
+                // Closing the file gives it back, and cannot fail as an unlocking can.
+                Ok(()) => return Ok(Self { _file: file }),
+                Err(TryLockError::Error(source)) => return Err(LockError::Flock { path: path(), source }),
+                Err(TryLockError::WouldBlock) if start.elapsed() >= patience => {
                     return Err(LockError::Held { path: path(), waited: patience });
                 }
-                Err((back, _)) => file = back,
+                Err(TryLockError::WouldBlock) => {}
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(20));

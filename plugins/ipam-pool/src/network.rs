@@ -52,7 +52,7 @@ struct Ipam {
     /// Routes for the pod.
     #[serde(default)]
     routes: Vec<Route>,
-    /// A file in the form of resolv.conf that says how names are resolved; counts more than `dns`.
+    /// A file in the form of resolv.conf, of 64 KiB at most, that says how names are resolved; counts more than `dns`.
     #[serde(default)]
     resolv_conf: Option<String>,
     /// How names are resolved.

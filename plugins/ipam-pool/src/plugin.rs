@@ -208,9 +208,10 @@ fn allocator(ledger: &mut dyn Ledger) -> Allocator<'_> {
     Allocator::new(ledger, &[], Rules::default(), now())
 }
 
-/// A crash over a damaged store becomes the error document that the runtime expects.
+/// A crash becomes the error document that the runtime expects: about a damaged store, where that is what it was.
 fn guard(version: Version) {
-    Guard::install(1, move |path| {
+    let failed = ErrorDocument::internal(IpamPool::NAME, "the process was ended by a signal");
+    let damaged = move |path: &std::path::Path| {
         let document = ErrorDocument {
             code: crate::error::DAMAGED,
             msg: format!(
@@ -220,7 +221,8 @@ fn guard(version: Version) {
             details: "the process was ended by a signal while it read the file".to_owned(),
         };
         document.to_json(version)
-    });
+    };
+    Guard::install(1, damaged, failed.to_json(version));
 }
 
 fn attachment<N>(network: &str, target: &Target<N>) -> Attachment {

@@ -144,13 +144,18 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
-    Guard::install(2, |path| {
+    let damaged = |path: &std::path::Path| {
         format!(
             "ipam-pool: the leases in {path:?} are damaged: reading them ended with a signal; {}\n",
             crate::store::remedy(path)
         )
         .into_bytes()
-    });
+    };
+    Guard::install(
+        2,
+        damaged,
+        b"ipam-pool: a signal ended it, or it failed by itself, which is a bug\n".to_vec(),
+    );
     match execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

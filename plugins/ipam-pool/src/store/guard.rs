@@ -2,37 +2,68 @@ use std::path::Path;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 
+use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Says what happened if a damaged store ends the process.
+/// Says what happened if a signal ends the process.
 ///
 /// LMDB reads its file through a memory map and trusts it: a file that was cut or overwritten can make
 /// the kernel send SIGBUS or SIGSEGV, or LMDB abort. Nothing has been changed then, since changes
 /// become visible by their last write. What is missing is a word about it: this writes a prepared text,
 /// which for a CNI call is the error document, and ends the process.
+///
+/// Only what happens while the store is read or changed ([`Guard::inside`]), and by its own doing, tells of a damaged
+/// store. Whatever else ends the process so is a bug, or somebody who sent the signal, and no reason to remove a file.
 #[derive(Debug)]
 pub struct Guard;
+
+/// While it lives, LMDB or its memory is in use.
+#[derive(Debug)]
+pub(crate) struct Inside(());
 
 type Prepare = Box<dyn Fn(&Path) -> Vec<u8> + Send + Sync>;
 
 static PREPARE: OnceLock<Prepare> = OnceLock::new();
-static TEXT: AtomicPtr<u8> = AtomicPtr::new(std::ptr::null_mut());
-static LEN: AtomicUsize = AtomicUsize::new(0);
+static DAMAGED: Text = Text::new();
+static FAILED: Text = Text::new();
+static INSIDE: AtomicUsize = AtomicUsize::new(0);
 static OUTPUT: AtomicI32 = AtomicI32::new(1);
 
+/// A text that a signal handler can read at any moment.
+struct Text {
+    start: AtomicPtr<u8>,
+    len: AtomicUsize,
+}
+
+impl Text {
+    const fn new() -> Self {
+        Self { start: AtomicPtr::new(std::ptr::null_mut()), len: AtomicUsize::new(0) }
+    }
+
+    fn set(&self, text: Vec<u8>) {
+        let text: &'static [u8] = Vec::leak(text);
+        // A signal that comes between the two writes must not see a length that is too large.
+        self.len.store(0, Ordering::SeqCst);
+        self.start.store(text.as_ptr().cast_mut(), Ordering::SeqCst);
+        self.len.store(text.len(), Ordering::SeqCst);
+    }
+}
+
 impl Guard {
-    /// From now on, a crash over a file writes what `prepare` says about it to the descriptor
-    /// `output`, and the process ends with status 1. Only the first call in a process counts.
-    pub fn install(output: i32, prepare: impl Fn(&Path) -> Vec<u8> + Send + Sync + 'static) {
-        if PREPARE.set(Box::new(prepare)).is_err() {
+    /// From now on, a crash over a file writes what `damaged` says about it to the descriptor `output`, any other crash
+    /// writes `failed`, and the process ends with status 1. Only the first call in a process counts.
+    pub fn install(output: i32, damaged: impl Fn(&Path) -> Vec<u8> + Send + Sync + 'static, failed: Vec<u8>) {
+        if PREPARE.set(Box::new(damaged)).is_err() {
             return;
         }
+        FAILED.set(failed);
         OUTPUT.store(output, Ordering::Relaxed);
-        let action = SigAction::new(SigHandler::Handler(crashed), SaFlags::SA_RESETHAND, SigSet::empty());
+        let flags = SaFlags::SA_RESETHAND | SaFlags::SA_SIGINFO;
+        let action = SigAction::new(SigHandler::SigAction(crashed), flags, SigSet::empty());
         for signal in [Signal::SIGBUS, Signal::SIGSEGV, Signal::SIGABRT] {
             #[expect(unsafe_code, reason = "a signal handler may only do what is safe at any moment")]
-            // SAFETY: the handler only loads atomics and calls write(2) and _exit(2), which are
-            // async-signal-safe (signal-safety(7)).
+            // SAFETY: the handler only loads atomics, reads what the kernel gave it, and calls getpid(2), write(2) and
+            // _exit(2), which are async-signal-safe (signal-safety(7)).
             let installed = unsafe { sigaction(signal, &action) };
             // Without a handler the process ends without a word, which is what it did before.
             let _ = installed;
@@ -41,22 +72,62 @@ impl Guard {
 
     /// The file that is about to be looked at.
     pub(crate) fn touching(path: &Path) {
-        let Some(prepare) = PREPARE.get() else { return };
-        let text: &'static [u8] = Vec::leak(prepare(path));
-        // A signal that comes between the two writes must not see a length that is too large.
-        LEN.store(0, Ordering::SeqCst);
-        TEXT.store(text.as_ptr().cast_mut(), Ordering::SeqCst);
-        LEN.store(text.len(), Ordering::SeqCst);
+        if let Some(prepare) = PREPARE.get() {
+            DAMAGED.set(prepare(path));
+        }
+    }
+
+    /// From here on, until the result is dropped, a crash is the store's.
+    pub(crate) fn inside() -> Inside {
+        INSIDE.fetch_add(1, Ordering::SeqCst);
+        Inside(())
     }
 }
 
-extern "C" fn crashed(_signal: i32) {
-    let (len, text) = (LEN.load(Ordering::SeqCst), TEXT.load(Ordering::SeqCst));
+impl Drop for Inside {
+    fn drop(&mut self) {
+        INSIDE.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// Whether this process caused the signal by what it did: the kernel answered an access to memory, or it aborted.
+fn is_own_doing(signal: i32, code: i32, sender: i32, own: i32) -> bool {
+    match signal {
+        libc::SIGABRT => code == libc::SI_TKILL && sender == own,
+        _ => code > 0,
+    }
+}
+
+extern "C" fn crashed(signal: i32, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     #[expect(unsafe_code, reason = "what is left to do after SIGBUS has no safe form")]
-    // SAFETY: text and len describe a leaked, never changed allocation, or len is 0; write and _exit are
-    // async-signal-safe.
+    // SAFETY: the kernel hands over a whole siginfo_t (SA_SIGINFO); a text describes a leaked, never changed allocation,
+    // or its length is 0; getpid, write and _exit are async-signal-safe.
     unsafe {
-        nix::libc::write(OUTPUT.load(Ordering::Relaxed), text.cast_const().cast(), len);
-        nix::libc::_exit(1);
+        let own = is_own_doing(signal, (*info).si_code, (*info).si_pid(), libc::getpid());
+        let text = if own && INSIDE.load(Ordering::SeqCst) > 0 { &DAMAGED } else { &FAILED };
+        let (len, start) = (text.len.load(Ordering::SeqCst), text.start.load(Ordering::SeqCst));
+        libc::write(OUTPUT.load(Ordering::Relaxed), start.cast_const().cast(), len);
+        libc::_exit(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signal_that_was_sent_says_nothing_about_the_store() {
+        // sigaction(2): what the kernel sends has a positive code.
+        for (signal, code, sender, own) in [
+            (libc::SIGSEGV, 1, 0, true),
+            (libc::SIGBUS, 2, 0, true),
+            (libc::SIGBUS, libc::SI_USER, 7, false),
+            (libc::SIGSEGV, libc::SI_TKILL, 9, false),
+            (libc::SIGABRT, libc::SI_TKILL, 9, true),
+            (libc::SIGABRT, libc::SI_TKILL, 7, false),
+            (libc::SIGABRT, libc::SI_USER, 7, false),
+        ] {
+            assert_eq!(is_own_doing(signal, code, sender, 9), own, "{signal} {code} {sender}");
+        }
     }
 }

@@ -7,7 +7,7 @@ use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, Withou
 
 use crate::store::file::open_regular;
 use crate::store::space::{Identity, Space};
-use crate::store::{Entry, StoreError};
+use crate::store::{Entry, Guard, StoreError};
 
 /// Address space that a table may grow to: 1 GiB, about three million leases. It costs nothing until
 /// it is used.
@@ -93,6 +93,7 @@ impl Table {
     /// Space inside the file that nothing uses any more, in bytes; a few pages too much, since LMDB's
     /// own list of them counts as unused.
     fn unused(&self) -> u64 {
+        let _inside = Guard::inside();
         let stat = self.env.unnamed_database_stat();
         let used = META_PAGES + stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
         let all = self.env.info().last_page_number + 1;
@@ -100,6 +101,7 @@ impl Table {
     }
 
     fn map(path: &Path, space: Space, identity: Identity) -> Result<Self, StoreError> {
+        let _inside = Guard::inside();
         let flags = EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD | EnvFlags::NO_SYNC;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_SIZE);
@@ -118,6 +120,7 @@ impl Table {
 
     /// Begins a change.
     pub(crate) fn change(&self) -> Result<Change<'_>, StoreError> {
+        let _inside = Guard::inside();
         let failed = |error| failed("open", &self.path, error);
         let opened = self.env.open_databases_and_commit(
             self.env.read_txn().map_err(failed)?,
@@ -138,17 +141,20 @@ impl Table {
 
 impl Change<'_> {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let _inside = Guard::inside();
         let found = self.entries.get(&self.txn, key);
         Ok(found.map_err(|error| self.failed("read", error))?.map(<[u8]>::to_vec))
     }
 
     pub(crate) fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let _inside = Guard::inside();
         let found = self.entries.get_lower_than_or_equal_to(&self.txn, key);
         let found = found.map_err(|error| self.failed("read", error))?;
         self.in_order(found, |found| found <= key)
     }
 
     pub(crate) fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let _inside = Guard::inside();
         let found = self.entries.get_greater_than_or_equal_to(&self.txn, key);
         let found = found.map_err(|error| self.failed("read", error))?;
         self.in_order(found, |found| found >= key)
@@ -170,16 +176,19 @@ impl Change<'_> {
     }
 
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+        let _inside = Guard::inside();
         let done = self.entries.put(&mut self.txn, key, value);
         done.map_err(|error| self.failed("change", error))
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        let _inside = Guard::inside();
         let done = self.entries.delete(&mut self.txn, key);
         done.map(drop).map_err(|error| self.failed("change", error))
     }
 
     pub(crate) fn commit(self) -> Result<(), StoreError> {
+        let _inside = Guard::inside();
         self.txn.commit().map_err(|error| failed("write", &self.table.path, error))
     }
 
