@@ -156,6 +156,7 @@ fn the_home_lans_dhcp_scope_and_virtual_addresses_are_left_alone() -> Outcome {
 fn homelab(name: &str) -> Result<(Example, Node), Stop> {
     let (files, node) = (Example::named("homelab"), Node::new(name)?);
     files.pools_to(&node)?;
+    node.write("/etc/k8slan/node.yaml", format!("nodeName: {name}\n"))?;
     Ok((files, node))
 }
 

@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         taken_addresses_are_quarantined,
         the_wire_is_asked_before_an_address_is_used,
         people_see_and_release,
+        what_people_are_told_is_so,
         host_locals_leases_are_taken_over,
     ])
 }
@@ -1021,7 +1022,10 @@ fn people_see_and_release() -> Outcome {
     let pools: Value = serde_json::from_str(&by_hand(&node, "pools --json")?)?;
     assert_eq!(pools[0]["leased"], 2);
     // 254 - gateway - excluded - reserved - leased; 2^64 - 1 - gateway - leased.
-    assert_eq!(pools[0]["free"], (250u128 + (1 << 64) - 3).to_string());
+    let free = 250u128 + (1 << 64) - 3;
+    assert!(pools[0]["free"].is_number(), "{pools}");
+    assert!(by_hand(&node, "pools --json")?.contains(&format!("\"free\": {free},")), "all digits");
+    assert_eq!(pools[0]["pool"], "p");
     for (address, part) in [
         ("10.0.0.2", "leased"),
         ("10.0.0.1", "gateway"),
@@ -1039,6 +1043,80 @@ fn people_see_and_release() -> Outcome {
     assert!(released.contains("10.0.0.2"), "{released}");
     assert!(by_hand(&node, "release nobody/there").is_err());
     assert!(by_hand(&node, "show 10.0.0.2")?.contains("resting"));
+    in_order(&node)
+}
+
+fn what_people_are_told_is_so() -> Outcome {
+    let node = Node::new("n")?;
+    let json =
+        |arguments: &str| -> Result<Value, Stop> { Ok(serde_json::from_str(&by_hand(&node, arguments)?)?) };
+    let check = || -> Result<(bool, String), Stop> {
+        let said = node.output(&[program("ipam-pool").to_str().unwrap_or_default(), "check"])?;
+        let text = [&*said.stdout, &*said.stderr].map(String::from_utf8_lossy).concat();
+        Ok((said.status.success(), text))
+    };
+    // A file that ends in .yml is a pool's as well; two for one pool are a mistake.
+    put_pool(&node, "p", "scope: host\nranges: [{subnet: 10.0.0.0/24}]\nexclude: [10.0.0.9]\n")?;
+    node.exec(&["mv", &format!("{POOLS}/p.yaml"), &format!("{POOLS}/p.yml")])?;
+    let config = network(&json!({ "pool": "p" }));
+    let pod = node.pod("p")?;
+    assert_eq!(add(&pod, &config)?, ["10.0.0.2/24"]);
+    assert!(by_hand(&node, "pools")?.contains("10.0.0.1-10.0.0.254"));
+    node.exec(&["cp", &format!("{POOLS}/p.yml"), &format!("{POOLS}/p.yaml")])?;
+    refused(add(&node.pod("q")?, &config), 181, "p.yaml and p.yml")?;
+    let (fine, said) = check()?;
+    assert!(!fine && said.contains("p.yaml and p.yml"), "{said}");
+    node.exec(&["rm", &format!("{POOLS}/p.yaml")])?;
+    // What else lies there is named, and nothing else.
+    node.write(&format!("{POOLS}/p.json"), "{}")?;
+    let (fine, said) = check()?;
+    assert!(fine && said.contains("p.json") && said.contains("ignored"), "{said}");
+    // An address is what it is.
+    for (address, state) in
+        [("10.0.0.1", "gateway"), ("10.0.0.9", "excluded"), ("10.0.0.2", "leased"), ("10.0.0.77", "free")]
+    {
+        let shown = json(&format!("show {address} --json"))?;
+        assert_eq!((&shown[0]["state"], &shown[0]["pool"]), (&json!(state), &json!("p")), "{shown}");
+    }
+    let lease = json("leases --json")?;
+    assert!(lease[0]["ageSeconds"].is_u64() && lease[0]["pool"] == "p", "{lease}");
+    add(&node.pod("own")?, &network(&json!({ "subnet": "10.5.0.0/24" })))?;
+    let pools = json("pools --json")?;
+    assert!(pools.as_array().is_some_and(|all| all.iter().any(|row| row["network"] == "net")), "{pools}");
+    pod.remove()?;
+    assert_eq!(json("release 10.0.0.2 --json")?, json!([{ "address": "10.0.0.2", "pool": "p" }]));
+    // A mistake is told in one line of the table.
+    node.write(&format!("{POOLS}/bad.yaml"), "apiVersion: [\n  - x\n: y\n")?;
+    let table = by_hand(&node, "pools")?;
+    assert_eq!(table.lines().count(), 4, "heading, bad, p and net: {table}");
+    assert!(table.contains("pool bad"), "{table}");
+    let (fine, said) = check()?;
+    assert!(!fine && said.contains("pool bad"), "{said}");
+    node.exec(&["rm", &format!("{POOLS}/bad.yaml")])?;
+    // Pools of which this node gets nothing are not in order.
+    put_pool(&node, "shared", "ranges: [{subnet: 10.1.0.0/24}]\nnodes: {worker1: [10.1.0.0/25]}\n")?;
+    let (fine, said) = check()?;
+    assert!(!fine && said.contains("pool shared") && said.contains("does not know its name"), "{said}");
+    node.write("/etc/k8slan/node.yaml", "nodeName: worker2\n")?;
+    let (fine, said) = check()?;
+    assert!(!fine && said.contains("no part for node \"worker2\""), "{said}");
+    node.write("/etc/k8slan/node.yaml", "nodeName: worker1\n")?;
+    put_pool(&node, "none", "scope: host\nranges: [{subnet: 10.2.0.0/30}]\nexclude: [10.2.0.2]\n")?;
+    let (fine, said) = check()?;
+    assert!(!fine && said.contains("pool none") && said.contains("nobody gets an address"), "{said}");
+    put_pool(
+        &node,
+        "none",
+        "scope: host\nranges: [{subnet: 10.2.0.0/30}]\nexclude: [10.2.0.2]\ninventory: true\n",
+    )?;
+    let (fine, said) = check()?;
+    assert!(fine, "{said}");
+    // Somebody else than root is told so.
+    let program = program("ipam-pool").to_string_lossy().into_owned();
+    node.exec(&["cp", &program, "/run/ipam-pool"])?;
+    let said = node.output(&["setpriv", "--reuid=65534", "--clear-groups", "/run/ipam-pool", "pools"])?;
+    let text = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(!said.status.success() && text.contains("run it as root"), "{text}");
     in_order(&node)
 }
 

@@ -90,10 +90,11 @@ pub(super) fn node(name: &str) -> NodeView {
         lans: vec![lan],
         bridges: vec![bridge],
         pools: vec![PoolView {
-            pool: "iot".into(),
+            pool: Some("iot".into()),
+            network: None,
             ranges: "10.0.0.0/24".into(),
             leased: 3,
-            free: Some("250".into()),
+            free: Some(250.into()),
             more: [("kept".to_owned(), 1.into()), ("notes".to_owned(), serde_json::json!([]))].into(),
         }],
         problems: vec!["spoke pod3 in namespace knlvrf is left over: its pod is gone".into()],

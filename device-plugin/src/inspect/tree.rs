@@ -203,7 +203,10 @@ fn master_branch(master: &MasterView, more: More<'_>) -> Branch {
 }
 
 fn pool_line(pool: &PoolView) -> String {
-    let mut line = format!("pool {}", pool.pool);
+    let mut line = match (&pool.pool, &pool.network) {
+        (None, Some(network)) => format!("network {network}"),
+        (name, _) => format!("pool {}", name.as_deref().unwrap_or("?")),
+    };
     if !pool.ranges.is_empty() {
         let _ = write!(line, ", {}", pool.ranges);
     }

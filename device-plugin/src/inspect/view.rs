@@ -216,17 +216,21 @@ pub struct PortView {
 /// An address pool, as `ipam-pool pools --json` tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PoolView {
-    /// Its name.
-    pub pool: String,
+    /// Its name, where it is a pool.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool: Option<String>,
+    /// The network that has ranges of its own, where it is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// Its addresses.
     #[serde(default)]
     pub ranges: String,
     /// How many are leased.
     #[serde(default)]
     pub leased: u64,
-    /// How many are free; text, since there can be very many.
+    /// How many are free.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub free: Option<String>,
+    pub free: Option<serde_json::Number>,
     /// All else that was said.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,

@@ -27,6 +27,9 @@ pub(crate) fn check(ledger: &mut dyn Ledger, key: &PoolKey, pools: &Path) -> Res
     if ledger.get(KEY)?.as_ref() == Some(&text) {
         return Ok(());
     }
+    if PoolFile::written_twice(pools)?.contains(name) {
+        return Err(PoolFileError::Twice(name.clone()).into());
+    }
     let own = PoolFile::load(pools, name)?;
     for other in PoolFile::names(pools)?.iter().filter(|other| *other != name) {
         match PoolFile::load(pools, other) {
@@ -42,7 +45,8 @@ pub(crate) fn check(ledger: &mut dyn Ledger, key: &PoolKey, pools: &Path) -> Res
 fn stamp(pools: &Path, name: &str) -> Result<Stamp, PoolFileError> {
     let path = pools.join(format!("{name}.yaml"));
     let unknown = |_| PoolFileError::Unknown { name: name.to_owned(), path: path.clone() };
-    let file = std::fs::metadata(&path).map_err(unknown)?;
+    let file = std::fs::metadata(&path).or_else(|_| std::fs::metadata(pools.join(format!("{name}.yml"))));
+    let file = file.map_err(unknown)?;
     let folder = std::fs::metadata(pools).map_err(unknown)?;
     Ok(Stamp {
         file: (file.ino(), file.mtime(), file.mtime_nsec(), file.len()),

@@ -220,6 +220,7 @@ fn range(error: &RangeError) -> Code {
 fn pool(error: &PoolFileError) -> Code {
     match error {
         PoolFileError::Unknown { .. } => Code::plugin(120),
+        PoolFileError::Twice(_) => Code::plugin(181),
         PoolFileError::Name(_) => Code::plugin(121),
         PoolFileError::UnknownKey { .. } => Code::plugin(122),
         PoolFileError::Syntax { .. } => Code::plugin(170),

@@ -1,4 +1,4 @@
-//! Pool files: `/var/lib/k8slan/pools.d/<name>.yaml`.
+//! Pool files: `/var/lib/k8slan/pools.d/<name>.yaml`, or `.yml`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,6 +14,8 @@ use crate::{Addr, Family, Limits, Order, Range, RangeError, RangeSpec, Set, SetE
 const API_VERSION: &str = "lan.k8slan.io/v1beta1";
 const KIND: &str = "IPPool";
 const SUFFIX: &str = ".yaml";
+/// The other way to write it.
+const SHORT_SUFFIX: &str = ".yml";
 
 /// A pool as its file describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +55,9 @@ pub enum PoolFileError {
         /// Where its file would be.
         path: PathBuf,
     },
+    /// There are two files for it.
+    #[error("pool {0:?} has two files, {0}.yaml and {0}.yml: remove one of them")]
+    Twice(String),
     /// Not a name.
     #[error(
         "{0:?} is no name for a pool: it takes letters, digits, '-', '_' and '.', and begins with a letter or digit"
@@ -250,7 +255,10 @@ impl PoolFile {
         let failed = |error| PoolFileError::Read(name.to_owned(), error);
         let unknown = || PoolFileError::Unknown { name: name.to_owned(), path: folder.join(&file) };
         let dir = SafeDir::open(folder).map_err(failed)?.ok_or_else(unknown)?;
-        let bytes = dir.read(&file).map_err(failed)?.ok_or_else(unknown)?;
+        let bytes = match dir.read(&file).map_err(failed)? {
+            Some(bytes) => bytes,
+            None => dir.read(&format!("{name}{SHORT_SUFFIX}")).map_err(failed)?.ok_or_else(unknown)?,
+        };
         let text = String::from_utf8(bytes)
             .map_err(|e| PoolFileError::Syntax { name: name.to_owned(), message: e.to_string() })?;
         Self::parse(name, &text)
@@ -263,11 +271,34 @@ impl PoolFile {
     pub fn names(folder: &Path) -> Result<Vec<String>, PoolFileError> {
         let failed = |error| PoolFileError::Read("*".to_owned(), error);
         let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
-        let mut names = BTreeSet::new();
-        names.extend(
-            dir.names().map_err(failed)?.iter().filter_map(|n| n.strip_suffix(SUFFIX)).map(str::to_owned),
-        );
+        let files = dir.names().map_err(failed)?;
+        let names: BTreeSet<_> = files.iter().filter_map(|file| pool_of(file)).map(str::to_owned).collect();
         Ok(names.into_iter().collect())
+    }
+
+    /// The names of pools that have two files, of which nobody can say which counts.
+    ///
+    /// # Errors
+    /// As [`PoolFile::names`].
+    pub fn written_twice(folder: &Path) -> Result<Vec<String>, PoolFileError> {
+        let failed = |error| PoolFileError::Read("*".to_owned(), error);
+        let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
+        let files: BTreeSet<String> = dir.names().map_err(failed)?.into_iter().collect();
+        let short = files.iter().filter_map(|file| file.strip_suffix(SHORT_SUFFIX));
+        Ok(short.filter(|name| files.contains(&format!("{name}{SUFFIX}"))).map(str::to_owned).collect())
+    }
+
+    /// Files in the folder that are no pool's, by their names.
+    ///
+    /// # Errors
+    /// As [`PoolFile::names`].
+    pub fn ignored(folder: &Path) -> Result<Vec<String>, PoolFileError> {
+        let failed = |error| PoolFileError::Read("*".to_owned(), error);
+        let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
+        let mut files = dir.names().map_err(failed)?;
+        files.retain(|file| pool_of(file).is_none());
+        files.sort();
+        Ok(files)
     }
 
     /// Reads a file's text.
@@ -423,6 +454,11 @@ impl PoolFile {
         let (first, second) = if self.name < other.name { (self, other) } else { (other, self) };
         Err(PoolFileError::Overlap { first: first.name.clone(), second: second.name.clone(), at })
     }
+}
+
+/// The pool that a file is of, by its name.
+fn pool_of(file: &str) -> Option<&str> {
+    file.strip_suffix(SUFFIX).or_else(|| file.strip_suffix(SHORT_SUFFIX))
 }
 
 /// What each node hands out: inside the pool's ranges, and no address twice.

@@ -2,6 +2,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use super::of::Of;
 use super::{Failure, Scene, chain, table};
 use crate::store::Part;
 
@@ -9,7 +10,8 @@ use crate::store::Part;
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
-    pool: String,
+    #[serde(flatten)]
+    of: Of,
     what: &'static str,
     file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -28,7 +30,7 @@ pub(super) fn backup(scene: &Scene, folder: &Path) -> Result<(), Failure> {
                 Err(error) => (None, Some(chain(&error))),
             };
             rows.push(Row {
-                pool: key.to_string(),
+                of: (&key).into(),
                 what: match copied.part {
                     Part::Leases => "leases of this boot",
                     Part::Kept => "kept",
@@ -46,7 +48,7 @@ pub(super) fn backup(scene: &Scene, folder: &Path) -> Result<(), Failure> {
         "there is nothing to copy",
         |row| {
             vec![
-                row.pool.clone(),
+                row.of.to_string(),
                 row.what.to_owned(),
                 row.addresses.map_or_else(|| "-".to_owned(), |count| count.to_string()),
                 row.file.clone(),

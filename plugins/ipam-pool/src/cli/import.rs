@@ -6,10 +6,21 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
+use serde::Serialize;
+
 use super::{Failure, Scene, table};
 use crate::plugin::now;
 use crate::store::{HostStore, PoolKey, Store};
 use crate::{Addr, Allocator, Attachment, Family, Holder, PoolFile, Rules};
+
+/// One line of `import-host-local`.
+#[derive(Debug, Serialize)]
+struct Imported {
+    address: String,
+    container: String,
+    interface: String,
+    new: bool,
+}
 
 /// `ipam-pool import-host-local DIR`
 ///
@@ -52,7 +63,8 @@ pub(super) fn import(
                 PoolKey::Network(_) => u8::from(address.family() == Family::V6),
             };
             let new = allocator.import(*address, queue, &holder)?;
-            imported.push((address.to_string(), attachment.clone(), new));
+            let Attachment { container, interface, .. } = attachment.clone();
+            imported.push(Imported { address: address.to_string(), container, interface, new });
         }
         Ok::<_, Failure>(imported)
     })?;
@@ -62,9 +74,9 @@ pub(super) fn import(
         &["ADDRESS", "CONTAINER", "INTERFACE", "NEW"],
         &imported,
         "no leases there",
-        |(address, of, new)| {
-            let new = if *new { "yes" } else { "no, known" };
-            vec![address.clone(), of.container.clone(), of.interface.clone(), new.to_owned()]
+        |row| {
+            let new = if row.new { "yes" } else { "no, known" };
+            vec![row.address.clone(), row.container.clone(), row.interface.clone(), new.to_owned()]
         },
     )
 }

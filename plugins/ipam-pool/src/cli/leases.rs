@@ -1,16 +1,18 @@
 use serde::Serialize;
 
-use super::{Failure, Scene, ago, table};
+use super::of::Of;
+use super::{Failure, Scene, ago, seconds_since, table};
 use crate::plugin::{now, refusal_text};
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{Addr, Allocator, Holder, PoolFile, Rules, Slot, list, look_up};
+use crate::{Addr, Allocator, Holder, PoolFile, Refusal, Rules, Slot, list, look_up};
 
 /// One line of `leases` and `show`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     address: String,
-    pool: String,
+    #[serde(flatten)]
+    of: Of,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
@@ -18,26 +20,49 @@ struct Row {
     holders: Vec<Holder>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mac: Option<String>,
-    age: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    age_seconds: Option<u64>,
+    /// For how long nobody gets it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    quarantine_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
+}
+
+/// What an address is that nobody is given.
+fn state(refusal: &Refusal) -> &'static str {
+    match refusal {
+        Refusal::Gateway => "gateway",
+        Refusal::Excluded => "excluded",
+        Refusal::Reserved(_) => "reserved",
+        Refusal::Elsewhere(_) | Refusal::Nowhere | Refusal::Unheld => "elsewhere",
+    }
+}
+
+/// One line of `release`.
+#[derive(Debug, Serialize)]
+struct Released {
+    address: String,
+    #[serde(flatten)]
+    of: Of,
 }
 
 fn row(address: Addr, key: &PoolKey, slot: Slot, scene: &Scene) -> Row {
     let mut row = Row {
         address: address.to_string(),
-        pool: key.to_string(),
+        of: key.into(),
         state: "leased",
         owner: None,
         sticky: false,
         holders: Vec::new(),
         mac: None,
-        age: String::new(),
+        age_seconds: None,
+        quarantine_seconds: None,
         note: None,
     };
     match slot {
         Slot::Leased(lease) => {
-            row.age = ago(lease.since);
+            row.age_seconds = Some(seconds_since(lease.since));
             row.owner = lease.owner.map(|owner| owner.to_string());
             row.sticky = lease.sticky;
             if lease.holders.is_empty() {
@@ -48,13 +73,13 @@ fn row(address: Addr, key: &PoolKey, slot: Slot, scene: &Scene) -> Row {
         }
         Slot::Resting { since, last, .. } => {
             row.state = "resting";
-            row.age = ago(since);
+            row.age_seconds = Some(seconds_since(since));
             row.owner = last;
         }
         Slot::Quarantined { since, until, mac, .. } => {
             row.state = "quarantined";
-            row.age = ago(since);
-            row.note = Some(format!("for another {} s", until.0.saturating_sub(now().0) / 1000));
+            row.age_seconds = Some(seconds_since(since));
+            row.quarantine_seconds = Some(until.0.saturating_sub(now().0) / 1000);
             row.mac = Some(mac);
         }
     }
@@ -87,14 +112,15 @@ fn print(scene: &Scene, rows: &[Row]) -> Result<(), Failure> {
                 .collect();
             let owner = row.owner.clone().unwrap_or_else(|| "-".to_owned());
             let mut note: Vec<String> = row.mac.iter().map(|mac| format!("used by {mac}")).collect();
+            note.extend(row.quarantine_seconds.map(|seconds| format!("for another {seconds} s")));
             note.extend(row.note.clone());
             vec![
                 row.address.clone(),
-                row.pool.clone(),
+                row.of.to_string(),
                 row.state.to_owned(),
                 if row.sticky { format!("{owner} (sticky)") } else { owner },
                 if holders.is_empty() { "-".to_owned() } else { holders.join(", ") },
-                row.age.clone(),
+                row.age_seconds.map_or_else(|| "-".to_owned(), ago),
                 note.join(", "),
             ]
         },
@@ -134,7 +160,7 @@ pub(super) fn show(scene: &Scene, address: Addr) -> Result<(), Failure> {
     for name in PoolFile::names(&scene.pools)? {
         let key = PoolKey::Named(name.clone());
         let Ok(file) = PoolFile::load(&scene.pools, &name) else { continue };
-        if rows.iter().any(|row| row.pool == key.to_string()) {
+        if rows.iter().any(|row| row.of == Of::from(&key)) {
             continue;
         }
         let sets = match file.sets_of(scene.node.as_deref(), None) {
@@ -142,20 +168,21 @@ pub(super) fn show(scene: &Scene, address: Addr) -> Result<(), Failure> {
             Err(_) => file.all_sets()?,
         };
         for set in sets.iter().filter(|set| set.pool().contains(address)) {
-            let note = match set.may_have(address, None) {
-                _ if file.inventory => "in an inventory".to_owned(),
-                Ok(()) => "never used".to_owned(),
-                Err(refusal) => refusal_text(&refusal),
+            let (state, note) = match set.may_have(address, None) {
+                _ if file.inventory => ("inventory", "in an inventory".to_owned()),
+                Ok(()) => ("free", "never used".to_owned()),
+                Err(refusal) => (state(&refusal), refusal_text(&refusal)),
             };
             rows.push(Row {
                 address: address.to_string(),
-                pool: key.to_string(),
-                state: "free",
+                of: (&key).into(),
+                state,
                 owner: None,
                 sticky: false,
                 holders: Vec::new(),
                 mac: None,
-                age: "-".to_owned(),
+                age_seconds: None,
+                quarantine_seconds: None,
                 note: Some(note),
             });
         }
@@ -197,14 +224,14 @@ pub(super) fn release(scene: &Scene, what: &str, force: bool) -> Result<(), Fail
             Ok(mine)
         })?;
         for candidate in found.drain(..) {
-            released.push((candidate.to_string(), key.to_string()));
+            released.push(Released { address: candidate.to_string(), of: (&key).into() });
         }
     }
     if released.is_empty() {
         return Err(Failure::NothingThere(what.to_owned()));
     }
-    table::print(scene.json, &["RELEASED", "POOL"], &released, "", |(address, pool)| {
-        vec![address.clone(), pool.clone()]
+    table::print(scene.json, &["RELEASED", "POOL"], &released, "", |row| {
+        vec![row.address.clone(), row.of.to_string()]
     })
 }
 

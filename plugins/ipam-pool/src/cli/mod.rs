@@ -3,6 +3,7 @@
 mod backup;
 mod import;
 mod leases;
+mod of;
 mod pools;
 mod sweep;
 mod table;
@@ -117,6 +118,8 @@ enum Failure {
     InUse { address: crate::Addr, holder: String },
     #[error("host-local's folder {0:?} has no name that could be a network's: say --network")]
     NoNetwork(PathBuf),
+    #[error("pools and leases are root's alone to see: run it as root, for instance with sudo")]
+    NotRoot,
     #[error("{}", counted(*.0, "problem"))]
     Problems(usize),
     #[error(transparent)]
@@ -166,6 +169,10 @@ pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> Result<(), Failure> {
+    // What it reads is in folders that nobody else may look into.
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failure::NotRoot);
+    }
     let config = NodeConfig::load()?;
     let paths = config.paths();
     let scene =
@@ -192,8 +199,12 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// How long ago a moment was.
-fn ago(since: crate::Millis) -> String {
-    let seconds = now().0.saturating_sub(since.0) / 1000;
+fn seconds_since(moment: crate::Millis) -> u64 {
+    now().0.saturating_sub(moment.0) / 1000
+}
+
+/// A length of time for people.
+fn ago(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),

@@ -1,22 +1,23 @@
 use serde::Serialize;
 
+use super::of::Of;
 use super::{Failure, Scene, chain, counted, table};
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{PoolFile, Slot, list};
+use crate::{PoolFile, PoolFileError, Slot, list};
 
 /// One line of `pools`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
-    pool: String,
+    #[serde(flatten)]
+    of: Of,
     ranges: String,
     leased: u64,
     kept: u64,
     resting: u64,
     quarantined: u64,
-    /// As text: IPv6 pools have more than a number in JSON can hold.
     #[serde(skip_serializing_if = "Option::is_none")]
-    free: Option<String>,
+    free: Option<u128>,
     notes: Vec<String>,
 }
 
@@ -31,13 +32,13 @@ pub(super) fn pools(scene: &Scene) -> Result<(), Failure> {
     let heading = ["POOL", "RANGES", "LEASED", "KEPT", "RESTING", "QUARANTINED", "FREE", "NOTES"];
     table::print(scene.json, &heading, &rows, "no pools", |row| {
         vec![
-            row.pool.clone(),
+            row.of.to_string(),
             row.ranges.clone(),
             row.leased.to_string(),
             row.kept.to_string(),
             row.resting.to_string(),
             row.quarantined.to_string(),
-            row.free.clone().unwrap_or_else(|| "-".to_owned()),
+            row.free.map_or_else(|| "-".to_owned(), |free| free.to_string()),
             row.notes.join("; "),
         ]
     })
@@ -45,7 +46,7 @@ pub(super) fn pools(scene: &Scene) -> Result<(), Failure> {
 
 fn row(scene: &Scene, key: &PoolKey) -> Result<Row, Failure> {
     let mut row = Row {
-        pool: key.to_string(),
+        of: key.into(),
         ranges: String::new(),
         leased: 0,
         kept: 0,
@@ -84,7 +85,7 @@ fn row(scene: &Scene, key: &PoolKey) -> Result<Row, Failure> {
             let in_use = slots.iter().filter(|(address, slot)| {
                 !matches!(slot, Slot::Resting { .. }) && sets.iter().any(|set| set.open().contains(*address))
             });
-            row.free = Some(open.saturating_sub(in_use.count() as u128).to_string());
+            row.free = Some(open.saturating_sub(in_use.count() as u128));
         }
         Err(error) => row.notes.push(chain(&error)),
     }
@@ -105,21 +106,44 @@ fn outside(file: &PoolFile, slots: &[(crate::Addr, Slot)]) -> Option<String> {
 /// What `check` found.
 #[derive(Debug, Serialize)]
 struct Problem {
-    pool: String,
+    #[serde(flatten)]
+    of: Of,
     problem: String,
 }
 
 /// `ipam-pool check`
 pub(super) fn check(scene: &Scene) -> Result<(), Failure> {
     let mut problems = Vec::new();
-    let mut add = |pool: &dyn std::fmt::Display, problem: String| {
-        problems.push(Problem { pool: pool.to_string(), problem });
-    };
+    let mut add = |key: &PoolKey, problem: String| problems.push(Problem { of: key.into(), problem });
     let mut files = Vec::new();
     for name in PoolFile::names(&scene.pools)? {
         match PoolFile::load(&scene.pools, &name) {
             Ok(file) => files.push(file),
             Err(error) => add(&PoolKey::Named(name), chain(&error)),
+        }
+    }
+    for name in PoolFile::written_twice(&scene.pools)? {
+        add(&PoolKey::Named(name.clone()), chain(&PoolFileError::Twice(name)));
+    }
+    for other in PoolFile::ignored(&scene.pools)? {
+        eprintln!(
+            "ipam-pool: {:?} is no pool's file, which ends in .yaml or .yml: it is ignored",
+            scene.pools.join(other)
+        );
+    }
+    // What a file says may be sound, and give this node nothing.
+    for file in files.iter().filter(|file| !file.inventory) {
+        let key = PoolKey::Named(file.name.clone());
+        match file.sets_of(scene.node.as_deref(), None) {
+            Err(error) => add(&key, chain(&error)),
+            Ok(sets) => {
+                for set in sets.iter().filter(|set| set.open().is_empty() && set.reserved().is_empty()) {
+                    add(
+                        &key,
+                        format!("all of {} are gateways or excluded: nobody gets an address", set.part()),
+                    );
+                }
+            }
         }
     }
     for (i, file) in files.iter().enumerate() {
@@ -159,7 +183,7 @@ pub(super) fn check(scene: &Scene) -> Result<(), Failure> {
         return Ok(());
     }
     table::print(scene.json, &["POOL", "PROBLEM"], &problems, "", |row| {
-        vec![row.pool.clone(), row.problem.clone()]
+        vec![row.of.to_string(), row.problem.clone()]
     })?;
     Err(Failure::Problems(problems.len()))
 }

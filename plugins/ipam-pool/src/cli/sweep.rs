@@ -6,9 +6,10 @@ use std::time::{Duration, SystemTime};
 
 use nix::fcntl::OFlag;
 use node::SafeDirError;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::leases::is_live;
+use super::of::Of;
 use super::{Failure, Scene, table};
 use crate::plugin::now;
 use crate::store::{HostStore, Store};
@@ -75,6 +76,16 @@ fn read(path: &Path) -> Result<Live, Failure> {
     Ok(live)
 }
 
+/// One line of `sweep`.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Freed {
+    address: String,
+    #[serde(flatten)]
+    of: Of,
+    was_held_by: String,
+}
+
 /// `ipam-pool sweep --live FILE`
 pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
     let live = read(path)?;
@@ -108,7 +119,11 @@ pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
                     );
                 } else {
                     allocator.release(&holder.attachment)?;
-                    gone.push((address.to_string(), key.to_string(), holder.to_string()));
+                    gone.push(Freed {
+                        address: address.to_string(),
+                        of: (&key).into(),
+                        was_held_by: holder.to_string(),
+                    });
                 }
             }
             if let (Some(owners), Some(owner), true) = (&live.owners, &lease.owner, lease.sticky)
@@ -117,17 +132,14 @@ pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
                 && !owners.iter().any(|name| owner.is_named(name))
             {
                 allocator.withdraw(*address)?;
-                gone.push((address.to_string(), key.to_string(), format!("owner {owner}, which is gone")));
+                let was_held_by = format!("owner {owner}, which is gone");
+                gone.push(Freed { address: address.to_string(), of: (&key).into(), was_held_by });
             }
             Ok::<_, Failure>(gone)
         })?;
         freed.extend(gone.into_iter().flatten());
     }
-    table::print(
-        scene.json,
-        &["ADDRESS", "POOL", "WAS HELD BY"],
-        &freed,
-        "nothing to free",
-        |(address, pool, holder)| vec![address.clone(), pool.clone(), holder.clone()],
-    )
+    table::print(scene.json, &["ADDRESS", "POOL", "WAS HELD BY"], &freed, "nothing to free", |row| {
+        vec![row.address.clone(), row.of.to_string(), row.was_held_by.clone()]
+    })
 }

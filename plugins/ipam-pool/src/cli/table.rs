@@ -2,6 +2,12 @@ use serde::Serialize;
 
 use super::Failure;
 
+/// A cell is one line, whatever an error quotes.
+fn one_line(cell: &str) -> String {
+    let words = cell.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty());
+    words.collect::<Vec<_>>().join(" ")
+}
+
 /// Writes rows as a table with a heading, or as one JSON array; `none` is what a person reads where there are none.
 pub(super) fn print<T: Serialize>(
     json: bool,
@@ -19,7 +25,7 @@ pub(super) fn print<T: Serialize>(
         return Ok(());
     }
     let mut table: Vec<Vec<String>> = vec![heading.iter().map(|cell| (*cell).to_owned()).collect()];
-    table.extend(rows.iter().map(cells));
+    table.extend(rows.iter().map(|row| cells(row).iter().map(|cell| one_line(cell)).collect()));
     let widths: Vec<usize> = (0..heading.len())
         .map(|i| {
             table.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -33,4 +39,14 @@ pub(super) fn print<T: Serialize>(
         println!("{}", line.trim_end());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cell_is_one_line() {
+        assert_eq!(one_line("line 2:\n  - x\r\n\tand  \u{1b}[31my"), "line 2: - x and [31my");
+    }
 }

@@ -1,0 +1,31 @@
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::store::PoolKey;
+
+/// What a line is about: a pool, or a network that has ranges of its own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) enum Of {
+    Pool(String),
+    Network(String),
+}
+
+impl From<&PoolKey> for Of {
+    fn from(key: &PoolKey) -> Self {
+        match key {
+            PoolKey::Named(name) => Self::Pool(name.clone()),
+            PoolKey::Network(name) => Self::Network(name.clone()),
+        }
+    }
+}
+
+impl fmt::Display for Of {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pool(name) => write!(f, "pool {name}"),
+            Self::Network(name) => write!(f, "network {name}"),
+        }
+    }
+}
