@@ -92,14 +92,12 @@ fn a_lans_underlay_is_no_uplink() -> Outcome {
     policy(&worker, "{bridges: {br0: ''}, masters: [eth1]}")?;
     refused(pod.add("vlan-bridge", "net1", &uplink("eth1")), 123, says)?;
     links(&worker, &["eth1"])?;
-    // By another of its names it is the same link.
+    // Another of its names takes it no more than its own.
     worker.ip("link property add dev eth1 altname trunk")?;
     policy(&worker, "{bridges: {br0: ''}, masters: [eth1, trunk]}")?;
-    refused(
-        pod.add("vlan-bridge", "net1", &uplink("trunk")),
-        123,
-        "is used by the node: it is the underlay",
-    )?;
+    let other_name = "trunk is another name of the link eth1";
+    refused(pod.add("vlan-bridge", "net1", &uplink("trunk")), 122, other_name)?;
+    links(&worker, &["eth1"])?;
     policy(&worker, "{bridges: {br0: ''}, masters: [eth1], usedLinks: [eth1]}")?;
     pod.add("vlan-bridge", "net1", &uplink("eth1"))?;
     ensure(worker.link("eth1")?.unwrap()["master"] == "br0", "the administrator's word did not count")?;

@@ -53,7 +53,7 @@ fn state(node: &Node) -> Result<String, Stop> {
 fn is_gateway(subnet: &str, gateway: &str) -> Value {
     config(json!({
         "vlan": 20, "isGateway": true,
-        "ipam": {"type": "ipam-pool", "ranges": [[{"subnet": subnet, "gateway": gateway}]]},
+        "ipam": {"type": "ipam-pool", "scope": "host", "ranges": [[{"subnet": subnet, "gateway": gateway}]]},
     }))
 }
 
