@@ -2,7 +2,8 @@ use cni::{Code, PluginError, Request, Target};
 use net_types::{IfName, MacAddr};
 use netplumb::{Netlink, Netns};
 use node::{
-    Attachment, ConfigError, GuestError, NetnsRef, NetworkId, NodeConfig, Occupant, Pod, Role, TagError,
+    Attachment, AttachmentLock, ConfigError, GuestError, LockError, NetnsRef, NetworkId, NodeConfig, Occupant, Pod, Role,
+    TagError,
 };
 
 use crate::mac::{seeded_mac, stable_mac};
@@ -98,6 +99,16 @@ impl<'a, C> Call<'a, C> {
         };
         let tag = attachment.tag()?;
         Ok(Self { request, target, node, attachment, tag, occupant, netns, netlink })
+    }
+
+    /// Keeps DEL and GC of this attachment away until it is dropped: a DEL that comes while ADD runs must neither find
+    /// nothing, nor free the address of a link that stays.
+    ///
+    /// # Errors
+    /// Another program works on it for longer than ten seconds.
+    pub fn lock(&self) -> Result<Option<AttachmentLock>, LockError> {
+        let attachment = &self.attachment;
+        AttachmentLock::hold(self.node.paths().run(), &attachment.container_id, &attachment.ifname)
     }
 
     /// The pod's namespace, where the runtime states one.

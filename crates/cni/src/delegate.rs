@@ -2,14 +2,26 @@ use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
 use crate::environment::{Environment, PATH};
-use crate::exec;
+use crate::exec::{self, Output, Running};
 use crate::result::ResultDocument;
 use crate::wire::causes;
 use crate::{AddResult, Code, DelegateFailure, Error, PluginError, Verb};
+
+/// How long DEL of a delegate is waited for.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    /// While the interface stands, which it may need.
+    standing: Duration,
+    /// In all.
+    longest: Duration,
+}
+
+const PATIENCE: Patience = Patience { standing: Duration::from_secs(3), longest: Duration::from_secs(60) };
 
 /// Another plugin that gets this request, normally the IPAM plugin.
 ///
@@ -64,25 +76,100 @@ impl<'a> Delegate<'a> {
     /// The delegate's own with its code, or why it could not be run or understood; and, if DEL failed
     /// too, that.
     pub fn add(&self) -> Result<Delegated<'a>, Error> {
-        let program = self.find()?;
-        let result = self.run(&program, Verb::Add).and_then(|stdout| self.result(&stdout));
-        match result {
+        self.add_or(|| ())
+    }
+
+    /// Runs ADD. If it fails, the caller's `removal` of what it has made is run, and DEL around it, as
+    /// [`Delegate::del_around`] does.
+    ///
+    /// # Errors
+    /// As for [`Delegate::add`].
+    pub fn add_or(&self, removal: impl FnOnce()) -> Result<Delegated<'a>, Error> {
+        let added = self
+            .find()
+            .and_then(|program| self.run(&program, Verb::Add).and_then(|stdout| self.result(&stdout)));
+        match added {
             Ok(result) => Ok(Delegated { delegate: *self, result, kept: false }),
             // What was never started has nothing to undo.
-            Err(error @ Error::DelegateIo { what: exec::STARTING, .. }) => Err(error),
-            Err(error) => match self.run(&program, Verb::Del) {
-                Ok(_) => Err(error),
+            Err(error) if error.started_nothing() => {
+                removal();
+                Err(error)
+            }
+            Err(error) => match self.del_around(|| (), removal) {
+                Ok(()) => Err(error),
                 Err(undo) => Err(Error::Undone(Box::new(Undone { error, undo: Some(undo) }))),
             },
         }
     }
 
-    /// Runs DEL.
+    /// Runs DEL, and ends it if it takes longer than a minute.
     ///
     /// # Errors
     /// As for [`Delegate::add`].
     pub fn del(&self) -> Result<(), Error> {
-        self.run_found(Verb::Del)
+        let program = self.find()?;
+        self.finish(self.start_del(&program, self.environment)?, Instant::now(), PATIENCE)
+    }
+
+    /// Runs DEL, and `removal` of the interface that the addresses are on, at the right moment.
+    ///
+    /// ipam-pool keeps its leases on this node, and one that is free may be another pod's at once: it is asked after
+    /// the removal. Any other plugin may have something to say on the interface, as DHCP has (RFC 2131, section 4.4.6):
+    /// `ready` sets it up where it is down, DEL is started while it is there, and after three seconds at most it is
+    /// removed, whatever becomes of DEL, which is waited for up to a minute.
+    ///
+    /// # Errors
+    /// As for [`Delegate::add`]. `removal` is run once in any case.
+    pub fn del_around(&self, ready: impl FnOnce(), removal: impl FnOnce()) -> Result<(), Error> {
+        self.del_in(self.environment, PATIENCE, ready, removal)
+    }
+
+    /// As [`Delegate::del_around`], for another attachment than the request's: one that GC takes away. ipam-pool is
+    /// not asked, since it has a GC of its own.
+    ///
+    /// # Errors
+    /// As for [`Delegate::add`].
+    pub fn del_of(
+        &self,
+        (container_id, ifname, netns): (&str, &str, Option<&Path>),
+        ready: impl FnOnce(),
+        removal: impl FnOnce(),
+    ) -> Result<(), Error> {
+        if self.keeps_leases_here() {
+            removal();
+            return Ok(());
+        }
+        self.del_in(&self.environment.of_attachment(container_id, ifname, netns), PATIENCE, ready, removal)
+    }
+
+    fn del_in(
+        &self,
+        environment: &Environment,
+        patience: Patience,
+        ready: impl FnOnce(),
+        removal: impl FnOnce(),
+    ) -> Result<(), Error> {
+        if self.keeps_leases_here() {
+            removal();
+            return self.del();
+        }
+        let start = Instant::now();
+        let mut removal = Some(removal);
+        let mut remove = || removal.take().into_iter().for_each(|removal| removal());
+        let done = self.find().and_then(|program| {
+            ready();
+            let mut running = self.start_del(&program, environment)?;
+            running.wait(Some(start + patience.standing))?;
+            remove();
+            self.finish(running, start, patience)
+        });
+        remove();
+        done
+    }
+
+    /// Whether it needs no interface: it is ours.
+    fn keeps_leases_here(&self) -> bool {
+        self.name == "ipam-pool"
     }
 
     /// Runs CHECK.
@@ -129,7 +216,29 @@ impl<'a> Delegate<'a> {
     }
 
     fn run_with(&self, program: &Path, verb: Verb, extra: Option<(&str, &str)>) -> Result<Vec<u8>, Error> {
-        let output = exec::run(program, verb, self.environment, extra, self.stdin)?;
+        let mut running = exec::start(program, verb, self.environment, extra, self.stdin)?;
+        running.wait(None)?;
+        self.answer(verb, running.output()?)
+    }
+
+    fn start_del<'p>(&self, program: &'p Path, environment: &Environment) -> Result<Running<'p>, Error>
+    where
+        'a: 'p,
+    {
+        exec::start(program, Verb::Del, environment, None, self.stdin)
+    }
+
+    /// Waits for a DEL that was started at `start`, and ends it when patience does.
+    fn finish(&self, mut running: Running<'_>, start: Instant, patience: Patience) -> Result<(), Error> {
+        if !running.wait(Some(start + patience.longest))? {
+            running.kill();
+            let waited = patience.longest;
+            return Err(Error::DelegateHangs { name: self.name.to_owned(), verb: Verb::Del, waited });
+        }
+        self.answer(Verb::Del, running.output()?).map(drop)
+    }
+
+    fn answer(&self, verb: Verb, output: Output) -> Result<Vec<u8>, Error> {
         if output.status.success() {
             return Ok(output.stdout);
         }
@@ -205,6 +314,13 @@ impl Delegated<'_> {
     pub fn fail<E>(self, error: E) -> Undone<E> {
         Undone { error, undo: self.undo().err() }
     }
+
+    /// Gives the result back because of `error`, around the caller's `removal` of what it has made
+    /// ([`Delegate::del_around`]).
+    pub fn fail_around<E>(mut self, error: E, removal: impl FnOnce()) -> Undone<E> {
+        self.kept = true;
+        Undone { error, undo: self.delegate.del_around(|| (), removal).err() }
+    }
 }
 
 impl Drop for Delegated<'_> {
@@ -268,4 +384,64 @@ fn find_in(path: &OsStr, name: &str) -> Option<PathBuf> {
         let meta = program.metadata().ok()?;
         (meta.is_file() && meta.permissions().mode() & 0o111 != 0).then_some(program)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::ffi::OsString;
+
+    use super::*;
+
+    /// Runs DEL of a plugin of this script with little patience; answers what it said, how long that took, and after how
+    /// long the interface was removed.
+    fn del(name: &str, script: &str) -> (Result<(), Error>, Duration, Duration) {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join(name);
+        std::fs::write(&program, format!("#!/bin/sh\ncd {}\n{script}\n", folder.path().display())).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path: OsString = folder.path().into();
+        let environment: Environment = [("CNI_PATH", path)].into_iter().collect();
+        let delegate = Delegate::new(name, &environment, b"{}");
+        let patience = Patience { standing: Duration::from_millis(300), longest: Duration::from_millis(900) };
+        let (start, removed) = (Instant::now(), Cell::new(None));
+        let result = delegate.del_in(
+            &environment,
+            patience,
+            || (),
+            || {
+                std::fs::write(folder.path().join("removed"), "").unwrap();
+                assert!(removed.replace(Some(start.elapsed())).is_none(), "removed twice");
+            },
+        );
+        (result, start.elapsed(), removed.get().unwrap())
+    }
+
+    #[test]
+    fn the_interface_is_removed_when_del_is_through_or_patience_ends() {
+        let (result, _, removed) = del("dhcp", "[ ! -e removed ]");
+        result.unwrap();
+        assert!(removed < Duration::from_millis(300), "{removed:?}");
+        // It needs a little longer than the interface stands.
+        let (result, all, removed) = del("dhcp", "sleep 0.6; [ -e removed ]");
+        result.unwrap();
+        assert!(removed >= Duration::from_millis(300) && removed < all, "{removed:?} of {all:?}");
+        // It never ends.
+        let (result, all, removed) = del("dhcp", "exec sleep 20");
+        let error = result.unwrap_err();
+        assert!(matches!(error, Error::DelegateHangs { .. }), "{error}");
+        assert!(removed < all && all < Duration::from_secs(10), "{removed:?} of {all:?}");
+        // What it started holds its output open.
+        let (result, all, _) = del("dhcp", "sleep 20 & [ ! -e removed ]");
+        result.unwrap();
+        assert!(all < Duration::from_secs(10), "{all:?}");
+        // It fails.
+        assert!(del("dhcp", "exit 1").0.is_err());
+    }
+
+    #[test]
+    fn ipam_pool_is_asked_after_the_removal() {
+        let (result, _, _) = del("ipam-pool", "[ -e removed ]");
+        result.unwrap();
+    }
 }

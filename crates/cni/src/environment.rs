@@ -1,4 +1,5 @@
 use std::ffi::{OsStr, OsString};
+use std::path::Path;
 
 use crate::Error;
 
@@ -48,6 +49,24 @@ impl Environment {
 
     pub(crate) fn check_unique(&self) -> Result<(), Error> {
         self.twice.map_or(Ok(()), |name| Err(Error::VariableTwice(name)))
+    }
+
+    /// The same caller's, about another attachment.
+    pub(crate) fn of_attachment(&self, container_id: &str, ifname: &str, netns: Option<&Path>) -> Self {
+        let stated = [
+            (CONTAINERID, Some(container_id.as_ref())),
+            (IFNAME, Some(ifname.as_ref())),
+            (NETNS, netns.map(Path::as_os_str)),
+            // The pod's that the caller speaks of, if any.
+            (ARGS, None),
+        ];
+        let mut environment = self.clone();
+        for (slot, name) in environment.values.iter_mut().zip(NAMES) {
+            if let Some((_, value)) = stated.iter().find(|(stated, _)| *stated == name) {
+                *slot = value.map(OsStr::to_owned);
+            }
+        }
+        environment
     }
 
     /// All variables that are set, for a delegate.

@@ -3,9 +3,11 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
+use std::time::Duration;
 
 use net_types::{IfNameError, MacAddrError};
 
+use crate::exec::STARTING;
 use crate::requested::RequestedIpError;
 use crate::{Code, MAX_STDIN, NameError, PluginError, Undone, Verb, Version};
 
@@ -201,6 +203,16 @@ pub enum Error {
     /// It writes without end.
     #[error("the plugin {0:?} wrote more than {MAX_STDIN} bytes, and was ended")]
     DelegateTooLong(PathBuf),
+    /// It did not end.
+    #[error("the plugin {name:?} did not end {verb} within {} s, and was ended: look what it waits for", waited.as_secs())]
+    DelegateHangs {
+        /// The plugin's name.
+        name: String,
+        /// What it was asked for.
+        verb: Verb,
+        /// How long it was waited for.
+        waited: Duration,
+    },
     /// It failed, and said why.
     #[error("the plugin {name:?} failed on {verb}")]
     DelegateFailed {
@@ -297,6 +309,19 @@ impl fmt::Display for DelegateFailure {
 
 impl std::error::Error for DelegateFailure {}
 
+impl Error {
+    /// Whether no delegate had run when this happened.
+    pub(crate) fn started_nothing(&self) -> bool {
+        matches!(
+            self,
+            Self::DelegateName(_)
+                | Self::DelegateNoPath(_)
+                | Self::DelegateMissing { .. }
+                | Self::DelegateIo { what: STARTING, .. }
+        )
+    }
+}
+
 impl PluginError for Error {
     fn code(&self) -> Code {
         match self {
@@ -321,6 +346,7 @@ impl PluginError for Error {
             | Self::Result(_)
             | Self::DelegateIo { .. }
             | Self::DelegateTooLong(_)
+            | Self::DelegateHangs { .. }
             | Self::DelegateSilent { .. } => Code::IO,
             Self::NotJson(_) | Self::NotAnObject(_) | Self::Protocol { .. } | Self::DelegateResult { .. } => {
                 Code::DECODE

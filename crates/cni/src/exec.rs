@@ -2,7 +2,7 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -18,17 +18,34 @@ pub(crate) struct Output {
 
 /// Nothing has run yet when this failed.
 pub(crate) const STARTING: &str = "starting";
+const TALKING: &str = "talking to";
 
-/// Runs a plugin: no shell, no thread, one process (std uses `posix_spawn` here).
-pub(crate) fn run(
-    program: &Path,
+/// How often it is looked at that has closed nothing, where there is a limit.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// A plugin that runs.
+pub(crate) struct Running<'a> {
+    program: &'a Path,
+    verb: Verb,
+    child: Child,
+    stdin: Option<ChildStdin>,
+    /// What it has not read yet.
+    input: &'a [u8],
+    stdout: ChildStdout,
+    /// Whether there may be more output.
+    open: bool,
+    output: Vec<u8>,
+}
+
+/// Starts a plugin: no shell, no thread, one process (std uses `posix_spawn` here).
+pub(crate) fn start<'a>(
+    program: &'a Path,
     verb: Verb,
     environment: &Environment,
     extra: Option<(&str, &str)>,
-    stdin: &[u8],
-) -> Result<Output, Error> {
-    let failed = |what| move |source| Error::DelegateIo { what, program: program.to_owned(), verb, source };
-
+    input: &'a [u8],
+) -> Result<Running<'a>, Error> {
+    let failed = |what, source| Error::DelegateIo { what, program: program.to_owned(), verb, source };
     let mut command = Command::new(program);
     command
         .envs(environment.iter())
@@ -37,20 +54,136 @@ pub(crate) fn run(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());
-    let mut child = spawn(&mut command).map_err(failed(STARTING))?;
-    let stdout = match talk(&mut child, stdin) {
-        Ok(stdout) => stdout,
-        Err(error) => {
-            end(&mut child);
-            return Err(failed("talking to")(error));
-        }
-    };
-    if stdout.len() as u64 > MAX_STDIN {
+    let mut child = spawn(&mut command).map_err(|error| failed(STARTING, error))?;
+    let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
         end(&mut child);
-        return Err(Error::DelegateTooLong(program.to_owned()));
+        return Err(failed(TALKING, ErrorKind::BrokenPipe.into()));
+    };
+    if let Err(errno) = fcntl(stdin.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK)) {
+        end(&mut child);
+        return Err(failed(TALKING, errno.into()));
     }
-    let status = child.wait().map_err(failed("waiting for"))?;
-    Ok(Output { status, stdout })
+    // Large enough for a result, so that one read takes it all.
+    let output = Vec::with_capacity(4 << 10);
+    Ok(Running { program, verb, child, stdin: Some(stdin), input, stdout, open: true, output })
+}
+
+impl Running<'_> {
+    /// Waits until it ends, or until a moment; says whether it ended.
+    ///
+    /// # Errors
+    /// It could not be talked to, or writes too much; it is ended then.
+    pub(crate) fn wait(&mut self, until: Option<Instant>) -> Result<bool, Error> {
+        match self.talk(until) {
+            Ok(_) if self.output.len() as u64 > MAX_STDIN => {
+                end(&mut self.child);
+                Err(Error::DelegateTooLong(self.program.to_owned()))
+            }
+            Ok(ended) => Ok(ended),
+            Err(source) => {
+                end(&mut self.child);
+                Err(self.failed(TALKING, source))
+            }
+        }
+    }
+
+    /// Ends it, if it runs still.
+    pub(crate) fn kill(&mut self) {
+        end(&mut self.child);
+    }
+
+    /// What it left, once it has ended.
+    ///
+    /// # Errors
+    /// The kernel does not tell.
+    pub(crate) fn output(mut self) -> Result<Output, Error> {
+        let status = self.child.wait().map_err(|source| self.failed("waiting for", source))?;
+        Ok(Output { status, stdout: self.output })
+    }
+
+    fn failed(&self, what: &'static str, source: io::Error) -> Error {
+        Error::DelegateIo { what, program: self.program.to_owned(), verb: self.verb, source }
+    }
+
+    /// Gives it its input and takes its output, at most one byte more than is permitted.
+    fn talk(&mut self, until: Option<Instant>) -> io::Result<bool> {
+        while self.open || self.stdin.is_some() {
+            if self.output.len() as u64 > MAX_STDIN {
+                return Ok(true);
+            }
+            self.write()?;
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if self.readable(left.map(|left| left.min(SLICE)))? {
+                self.read()?;
+            } else if left.is_some()
+                && self.child.try_wait()?.is_some()
+                && !self.readable(Some(Duration::ZERO))?
+            {
+                // It has ended, and what it started holds its output open.
+                return Ok(true);
+            } else if left.is_some_and(|left| left.is_zero()) {
+                return Ok(false);
+            }
+        }
+        let Some(until) = until else { return Ok(true) };
+        let mut pause = Duration::from_millis(1);
+        while self.child.try_wait()?.is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(false);
+            }
+            std::thread::sleep(pause.min(left));
+            pause = (pause * 2).min(SLICE);
+        }
+        Ok(true)
+    }
+
+    /// Writes what the pipe takes of the input: 64 KiB at once, so normally that is all of it.
+    fn write(&mut self) -> io::Result<()> {
+        let Some(stdin) = &mut self.stdin else { return Ok(()) };
+        while !self.input.is_empty() {
+            match stdin.write(self.input) {
+                Ok(count) => self.input = self.input.get(count..).unwrap_or_default(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+                // It does not want to know: what it answers counts.
+                Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
+                Err(error) => return Err(error),
+            }
+        }
+        self.stdin = None;
+        Ok(())
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        let mut chunk = [0; 16 << 10];
+        match self.stdout.read(&mut chunk) {
+            Ok(0) => self.open = false,
+            Ok(count) => self.output.extend_from_slice(chunk.get(..count).unwrap_or_default()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Waits until there is output, or the rest of the input can be written; says whether the former. `None`: for ever.
+    fn readable(&self, at_most: Option<Duration>) -> io::Result<bool> {
+        let timeout = match at_most {
+            Some(time) => PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX),
+            None => PollTimeout::NONE,
+        };
+        let output = self.open.then(|| PollFd::new(self.stdout.as_fd(), PollFlags::POLLIN));
+        let input = self.stdin.as_ref().map(|stdin| PollFd::new(stdin.as_fd(), PollFlags::POLLOUT));
+        let mut watched: Vec<PollFd<'_>> = output.into_iter().chain(input).collect();
+        if watched.is_empty() {
+            return Ok(false);
+        }
+        match poll(&mut watched, timeout) {
+            Ok(_) | Err(nix::Error::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        Ok(self.open && watched.first().and_then(PollFd::any).unwrap_or(false))
+    }
 }
 
 /// Starts it; waits up to a second for one that is just being installed.
@@ -71,62 +204,4 @@ fn end(child: &mut Child) {
     // It may have ended by itself; nothing is lost by trying.
     let _ = child.kill();
     let _ = child.wait();
-}
-
-/// Gives it its input and takes its output, at most one byte more than is permitted.
-fn talk(child: &mut Child, input: &[u8]) -> io::Result<Vec<u8>> {
-    let (Some(stdin), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
-        return Err(ErrorKind::BrokenPipe.into());
-    };
-    // Large enough for a result, so that one read takes it all.
-    let mut output = Vec::with_capacity(4 << 10);
-    feed(stdin, input, &mut stdout, &mut output)?;
-    let room = (MAX_STDIN + 1).saturating_sub(output.len() as u64);
-    stdout.take(room).read_to_end(&mut output)?;
-    Ok(output)
-}
-
-/// Writes the input. A pipe takes 64 KiB at once, so normally that is one write; only a longer input
-/// needs the output read in between, since both sides would otherwise wait for each other.
-fn feed(
-    mut stdin: ChildStdin,
-    mut input: &[u8],
-    stdout: &mut ChildStdout,
-    output: &mut Vec<u8>,
-) -> io::Result<()> {
-    fcntl(stdin.as_fd(), FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
-    let mut open = true;
-    while !input.is_empty() {
-        match stdin.write(input) {
-            Ok(count) => input = input.get(count..).unwrap_or_default(),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            // It does not want to know: what it answers counts.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                let readable = wait(&stdin, stdout, open)?;
-                if readable && output.len() as u64 <= MAX_STDIN {
-                    let mut chunk = [0; 16 << 10];
-                    let count = stdout.read(&mut chunk)?;
-                    output.extend_from_slice(chunk.get(..count).unwrap_or_default());
-                    open = count > 0;
-                } else if readable {
-                    return Ok(());
-                }
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(())
-}
-
-/// Waits until the input can be written or the output read, and says whether the latter.
-fn wait(stdin: &ChildStdin, stdout: &ChildStdout, open: bool) -> io::Result<bool> {
-    let mut fds =
-        [PollFd::new(stdin.as_fd(), PollFlags::POLLOUT), PollFd::new(stdout.as_fd(), PollFlags::POLLIN)];
-    let watched = if open { &mut fds[..] } else { &mut fds[..1] };
-    match poll(watched, PollTimeout::NONE) {
-        Ok(_) | Err(nix::Error::EINTR) => {}
-        Err(errno) => return Err(errno.into()),
-    }
-    Ok(open && fds[1].any().unwrap_or(false))
 }

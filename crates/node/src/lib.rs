@@ -4,6 +4,7 @@
 //! other's way ([`Lock`]).
 
 mod attachment;
+mod attachment_lock;
 mod config;
 mod guest;
 mod lock;
@@ -13,6 +14,7 @@ mod safe_dir;
 mod underlays;
 
 pub use attachment::{Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag};
+pub use attachment_lock::AttachmentLock;
 pub use config::{ConfigError, NodeConfig, Paths};
 pub use guest::{GuestError, Occupant, Role, VmRecord};
 pub use lock::{Lock, LockError};

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use attach::{PodError, PodLink, Undecided, Undo, stable_mac};
 use cni::{AddResult, Dns, Interface, Request, Target};
 use net_types::{Attach, IfName, MacAddr, MacvtapMode, Mtu};
-use netplumb::{Errno, Link, LinkChange, LinkKind, Macvtap, Netlink, Netns, VethEnd};
+use netplumb::{Errno, Link, LinkChange, Macvtap, Netlink, VethEnd};
 use node::LINK_GROUP;
 
 use crate::base::{Base, Host};
 use crate::device::{Claim, Moved};
 use crate::lan_side::LanSide;
+use crate::put_back::{mtu_of, put_back};
 use crate::tap::{self, Tap};
 use crate::{Call, Config, Error};
 
@@ -21,32 +22,54 @@ use crate::{Call, Config, Error};
 pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
     request.left_to_others()?;
     let call = Call::open(request, target)?;
+    let _lock = call.lock()?;
     let base = Base::resolve(&call)?;
     let mut undo = Undo::new();
-    attach(&call, &base, &mut undo).map_err(|error| error.and_failures(undo.roll_back()))
+    let made = make(&call, &base, &mut undo);
+    let mut undo = Some(undo);
+    let mut failures = Vec::new();
+    let mut roll_back = || failures.extend(undo.take().map(Undo::roll_back).unwrap_or_default());
+    let attached = match made {
+        Ok(made) => set_up_with_addresses(&call, &base, made, &mut roll_back),
+        Err(error) => Err(error),
+    };
+    if attached.is_err() {
+        roll_back();
+    }
+    attached.map_err(|error| error.and_failures(failures))
 }
 
 /// The pod's interface, made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Made {
     pub(crate) index: u32,
-    mac: MacAddr,
+    pub(crate) mac: MacAddr,
     mtu: Mtu,
 }
 
-fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result<AddResult, Error> {
-    let made = match base {
+fn make<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result<Made, Error> {
+    match base {
         Base::Spoke { side, .. } => match side.record().attach {
-            Attach::Macvtap => macvtap_on_spoke(call, side, undo)?,
-            Attach::Veth => veth_of_spoke(call, side, undo)?,
+            Attach::Macvtap => macvtap_on_spoke(call, side, undo),
+            Attach::Veth => veth_of_spoke(call, side, undo),
         },
-        Base::Master(host) => macvtap_on_master(call, host, undo)?,
-        Base::Moved(host) => moved(call, host, undo)?,
-    };
+        Base::Master(host) => macvtap_on_master(call, host, undo),
+        Base::Moved(host) => moved(call, host, undo),
+    }
+}
+
+/// Sets the interface up, with what the IPAM plugin gives on it. `roll_back` takes it away again, at the moment at which
+/// the plugin can take its addresses back.
+fn set_up_with_addresses(
+    call: &Call<'_>,
+    base: &Base,
+    made: Made,
+    roll_back: &mut impl FnMut(),
+) -> Result<AddResult, Error> {
     let link = pod_link(call, made.index, made.mac);
     let undecided = set_up(call, base, made)?;
     let Some(ipam) = call.request.ipam() else { return Ok(result(call, made, AddResult::default())) };
-    let mut delegated = ipam.add()?;
+    let mut delegated = ipam.add_or(&mut *roll_back)?;
     // The launcher pod's stack must neither ask nor answer for a guest's addresses.
     let settled = if call.is_for_a_guest() {
         link.settle_for_guest(&mut delegated, &call.request.stdin, call.asker())
@@ -69,7 +92,7 @@ fn attach<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result
             let _ = delegated.keep();
             Ok(result)
         }
-        Err(error) => Err(Error::Addresses(Box::new(delegated.fail(error)))),
+        Err(error) => Err(Error::Addresses(Box::new(delegated.fail_around(error, roll_back)))),
     }
 }
 
@@ -98,7 +121,8 @@ fn macvtap_on_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'
     let below = Below { netlink: side.netlink(), index: lower, name: spoke, mtu: side.mtu().get() };
     // The macvtap goes with its veth pair, so it needs no undo of its own.
     let index = record.tap_index.get();
-    let (made, tap) = tap::with_free_minor(call, index, || macvtap(call, &below, record.mode, index, mac))?;
+    let (made, tap) =
+        tap::with_free_minor(call, index, None, || macvtap(call, &below, record.mode, index, mac))?;
     tap.provide(call, undo)?;
     Ok(made)
 }
@@ -145,7 +169,8 @@ fn macvtap_on_master<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>
     };
     let below = Below { netlink: &host.netlink, index: master.index, name: &master.name, mtu: master.mtu };
     let index = tap::free_index(call)?;
-    let (made, tap) = tap::with_free_minor(call, index, || macvtap(call, &below, mode, index, mac))?;
+    let make = || macvtap(call, &below, mode, index, mac);
+    let (made, tap) = tap::with_free_minor(call, index, Some(master.index), make)?;
     undo.push("remove the macvtap", move || call.netlink.delete_link(made.index));
     host.still_carries_no_lan(call, mode)?;
     tap.provide(call, undo)?;
@@ -167,13 +192,16 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
     let mac = call.request.requested_mac()?;
     let link = &host.link;
     let (noarp, promisc, allmulti) = (link.noarp, link.promisc, link.allmulti);
-    let was = Moved { name, mac: link.mac, noarp, promisc, allmulti };
+    let was = Moved { name, mac: link.mac, noarp, promisc, allmulti, mtu: mtu_of(link) };
     // Recorded before it moves, so that DEL finds it wherever this program dies.
-    let on_host = Rc::new(Tap::on_host(call, &host.netns, index, was.clone())?);
+    let on_host = Rc::new(Tap::on_host(call, host, mac.or(link.mac), was.clone())?);
     claim_the_only(&on_host, call)?;
     let claimed = Rc::clone(&on_host);
     undo.push("give the tap's minor back", move || claimed.release(call));
-    undo.push("move the macvtap back", move || move_back(&call.netlink, ifname, index, &host.netns, &was));
+    undo.push("move the macvtap back", move || match call.netlink.link_by_index(index)? {
+        Some(link) => put_back(&call.netlink, &link, &host.netns, &was),
+        None => Ok(()),
+    });
     let (netns, name) = (Some(call.netns.clone()), Some(ifname.clone()));
     host.netlink.set_link(index, &LinkChange { netns, name, ..LinkChange::default() })?;
     let tap = on_host.after_move(call, index)?;
@@ -195,39 +223,6 @@ fn claim_the_only(tap: &Tap, call: &Call<'_>) -> Result<(), Error> {
         Claim::Ours => Ok(()),
         Claim::Taken(_) => Err(Error::NoMinor(1)),
     }
-}
-
-/// Moves a macvtap back to the host as it was there, if it is in the pod: by the index that it has had since
-/// before, or by the name that ADD gave it.
-pub(crate) fn move_back(
-    pod: &Netlink,
-    ifname: &IfName,
-    index: u32,
-    host: &Netns,
-    was: &Moved,
-) -> Result<(), netplumb::Error> {
-    let is_one = |link: &Link| matches!(link.kind, LinkKind::Macvtap(_));
-    let Some(link) = (match pod.link_by_index(index)?.filter(is_one) {
-        Some(link) => Some(link),
-        None => pod.link_by_name(ifname)?.filter(is_one),
-    }) else {
-        return Ok(());
-    };
-    // The next pod must not get this one's address, nor a link that does no ARP.
-    let restored = pod.set_link(
-        link.index,
-        &LinkChange {
-            up: Some(false),
-            mac: was.mac.filter(|mac| link.mac != Some(*mac)),
-            noarp: Some(was.noarp),
-            promisc: Some(was.promisc),
-            allmulti: Some(was.allmulti),
-            ..LinkChange::default()
-        },
-    );
-    let (netns, name) = (Some(host.clone()), Some(was.name.clone()));
-    pod.set_link(link.index, &LinkChange { netns, name, ..LinkChange::default() })?;
-    restored
 }
 
 /// The link below a macvtap to make.

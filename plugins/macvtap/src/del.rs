@@ -1,17 +1,20 @@
 //! DEL, and what GC does for each attachment: taking away, going on after failures.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 
-use attach::give_back;
+use attach::{give_back, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
-use netplumb::{DevNum, LinkKind, Netlink, Netns, tap_device};
-use node::{Attachment, LockError, NetworkId, NodeConfig, Paths};
+use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
+use node::{Attachment, AttachmentLock, LockError, NetworkId, NodeConfig, Paths};
 
 use crate::base::{Named, named};
-use crate::config::Wanted;
-use crate::device::{Given, Minors, index_of, leads_to, look, node_path, remove_node};
-use crate::lan_side::{self, LanSide, is_stale};
-use crate::{Config, Error, add, tap};
+use crate::device::{DeviceError, Given, Minors, leads_to, look, node_path, remove_node};
+use crate::find::{Found, Search};
+use crate::lan_side::{self, LanSide, Port, is_stale};
+use crate::put_back::put_back;
+use crate::{Config, Error, tap};
 
 /// Where `ip netns` and the daemon keep namespaces.
 const NETNS_DIR: &str = "/run/netns";
@@ -21,14 +24,20 @@ const NETNS_DIR: &str = "/run/netns";
 /// # Errors
 /// All that went wrong; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
-    let mut errors = Vec::new();
     let (paths, unknown) = NodeConfig::paths_for_removal();
-    detach(request, target, &paths, &mut errors);
+    // Held until the IPAM plugin has answered.
+    let _lock = lock(target, &paths)?;
+    let mut errors = Vec::new();
+    let mut removal = || detach(request, target, &paths, &mut errors);
+    let answered = match request.ipam() {
+        Some(ipam) => ipam.del_around(|| ready(target, &paths), removal),
+        None => {
+            removal();
+            Ok(())
+        }
+    };
     errors.extend(unknown.map(Error::from));
-    // After the interface: an address that is free may be another pod's at once.
-    if let Some(ipam) = request.ipam() {
-        errors.extend(ipam.del().err().map(Error::from));
-    }
+    errors.extend(answered.err().map(Error::from));
     Error::all(errors)
 }
 
@@ -37,14 +46,19 @@ pub(crate) fn del_misconfigured(
     request: &Misconfigured,
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
-    let mut errors = Vec::new();
     let (paths, unknown) = NodeConfig::paths_for_removal();
+    let _lock = lock(target, &paths)?;
+    let mut errors = Vec::new();
     let ipam = ipam_of(target, &paths);
-    everywhere(target, &paths, &mut errors);
-    errors.extend(unrecorded(target).err());
+    let removal = || everywhere(target, &paths, &mut errors);
+    let answered = give_back(request, ipam.as_deref(), || ready(target, &paths), removal);
     errors.extend(unknown.map(Error::from));
-    errors.extend(give_back(request, ipam.as_deref()).err().map(Error::from));
+    errors.extend(answered.err().map(Error::from));
     Error::all(errors)
+}
+
+fn lock(target: &Target<Option<PathBuf>>, paths: &Paths) -> Result<Option<AttachmentLock>, LockError> {
+    AttachmentLock::hold(paths.run(), target.container_id.as_str(), &target.ifname)
 }
 
 /// The IPAM plugin that ADD wrote down.
@@ -52,6 +66,13 @@ fn ipam_of(target: &Target<Option<PathBuf>>, paths: &Paths) -> Option<String> {
     let all = Minors::existing(&paths.taps()).ok()??.all().ok()?;
     let mut given = all.into_iter().filter_map(|given| Some(given.ok()?.1));
     given.find(|given| given.attachment.is(target.container_id.as_str(), &target.ifname))?.ipam
+}
+
+/// Has the interface up, for the IPAM plugin.
+fn ready(target: &Target<Option<PathBuf>>, paths: &Paths) {
+    let wanted = |a: &Attachment| a.is(target.container_id.as_str(), &target.ifname);
+    // What cannot be read is reported when it is to be removed.
+    held(paths, wanted, &mut Vec::new()).iter().for_each(|held| set_up_again(&held.attachment));
 }
 
 /// Frees this network's attachments that are not in the list.
@@ -64,13 +85,44 @@ pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> 
     if let Some(valid) = valid {
         let network = NetworkId::of(request.network.as_str());
         let (paths, unknown) = NodeConfig::paths_for_removal();
-        sweep(&paths, |a| is_stale(a, network, valid), &mut errors);
+        free(request, &paths, |a| is_stale(a, network, valid), &mut errors);
         errors.extend(unknown.map(Error::from));
     }
     if let Some(ipam) = request.ipam() {
         errors.extend(ipam.gc().err().map(Error::from));
     }
     Error::all(errors)
+}
+
+/// Takes away every attachment on this node that `stale` picks, each under its lock, with the IPAM plugin's DEL.
+fn free<C>(
+    request: &Request<C>,
+    paths: &Paths,
+    stale: impl Fn(&Attachment) -> bool,
+    errors: &mut Vec<Error>,
+) {
+    for held in held(paths, stale, errors) {
+        let attachment = &held.attachment;
+        let (container, ifname) = (attachment.container_id.as_str(), &attachment.ifname);
+        let _lock = match AttachmentLock::hold(paths.run(), container, ifname) {
+            Ok(lock) => lock,
+            Err(error) => {
+                errors.push(error.into());
+                continue;
+            }
+        };
+        let Some(ipam) = request.ipam() else {
+            held.take_away(errors);
+            continue;
+        };
+        let netns = attachment.is_live().then_some(&*attachment.netns.path);
+        let answered = ipam.del_of(
+            (container, ifname.as_str(), netns),
+            || set_up_again(attachment),
+            || held.take_away(errors),
+        );
+        errors.extend(answered.err().map(Error::from));
+    }
 }
 
 fn detach(
@@ -91,17 +143,9 @@ fn detach(
                 errors.push(error);
             }
         },
-        Ok(Named::Other(Wanted::Spoke(_) | Wanted::Device(_))) => everywhere(target, paths, errors),
-        Ok(Named::Other(Wanted::Master(_))) => {
-            everywhere(target, paths, errors);
-            errors.extend(unrecorded(target).err());
-        }
-        // A configuration that names nothing, or a record that is not trusted: ADD made nothing with it,
-        // or made it before.
-        Err(_) => {
-            everywhere(target, paths, errors);
-            errors.extend(unrecorded(target).err());
-        }
+        // Of a configuration that names nothing, or a record that is not trusted, too: ADD made nothing with it, or
+        // made it before it was changed.
+        Ok(Named::Other(_)) | Err(_) => everywhere(target, paths, errors),
     }
 }
 
@@ -139,76 +183,125 @@ fn of_spoke(
 
 /// Whatever the attachment has on this node, found by its tag.
 fn everywhere(target: &Target<Option<PathBuf>>, paths: &Paths, errors: &mut Vec<Error>) {
-    sweep(paths, |a| a.is(target.container_id.as_str(), &target.ifname), errors);
+    let mut recorded = false;
+    for held in held(paths, |a| a.is(target.container_id.as_str(), &target.ifname), errors) {
+        recorded |= !held.minors.is_empty();
+        held.take_away(errors);
+    }
+    if !recorded {
+        errors.extend(unrecorded(target).err());
+    }
 }
 
-/// Takes away every attachment on this node that `wanted` picks.
-fn sweep(paths: &Paths, wanted: impl Fn(&Attachment) -> bool, errors: &mut Vec<Error>) {
-    for port in lan_side::find(Path::new(NETNS_DIR), &wanted, errors) {
-        errors.extend(port.netlink.delete_link(port.index).err().map(Error::from));
+/// What an attachment has on this node.
+struct Held {
+    attachment: Attachment,
+    ports: Vec<Port>,
+    minors: Vec<Recorded>,
+    /// The records of all attachments.
+    all: Rc<Vec<(DevNum, Given)>>,
+}
+
+impl Held {
+    fn take_away(&self, errors: &mut Vec<Error>) {
+        for port in &self.ports {
+            errors.extend(port.netlink.delete_link(port.index).err().map(Error::from));
+        }
+        for recorded in &self.minors {
+            errors.extend(take_away(recorded, &self.all).err());
+        }
     }
-    let minors = match Minors::existing(&paths.taps()) {
-        Ok(Some(minors)) => minors,
-        Ok(None) => return,
-        Err(error) => return errors.push(error.into()),
-    };
-    match minors.all() {
-        Ok(all) => {
-            for given in all {
-                match given {
-                    Ok((device, given)) if wanted(&given.attachment) => {
-                        errors.extend(take_away(&minors, device, &given).err());
-                    }
-                    Ok(_) => {}
-                    Err(error) => errors.push(error.into()),
-                }
+}
+
+/// What the attachments that `wanted` picks have on this node.
+fn held(paths: &Paths, wanted: impl Fn(&Attachment) -> bool, errors: &mut Vec<Error>) -> Vec<Held> {
+    let mut found = BTreeMap::new();
+    for port in lan_side::find(Path::new(NETNS_DIR), &wanted, errors) {
+        of(&mut found, &port.attachment.clone()).ports.push(port);
+    }
+    match records(paths, errors) {
+        Ok(Some((minors, all))) => {
+            let all = Rc::new(all);
+            for (device, given) in all.iter().filter(|(_, given)| wanted(&given.attachment)) {
+                let held = of(&mut found, &given.attachment);
+                held.minors.push((Rc::clone(&minors), *device, given.clone()));
+                held.all = Rc::clone(&all);
             }
         }
+        Ok(None) => {}
         Err(error) => errors.push(error.into()),
     }
+    found.into_values().collect()
 }
 
-/// Takes away what a minor's record says: a macvtap in the pod, its node, the record.
-fn take_away(minors: &Minors, device: DevNum, given: &Given) -> Result<(), Error> {
-    let attachment = &given.attachment;
-    let netns = Netns::open(&attachment.netns.path).ok();
-    // The path may lead to another pod's by now.
-    if let Some(netns) = netns.filter(|netns| netns.id().ino == attachment.netns.inode) {
-        let netlink = Netlink::open(&netns)?;
-        match &given.moved {
-            Some(was) => {
-                let index = index_of(&given.node).unwrap_or(0);
-                add::move_back(&netlink, &attachment.ifname, index, &Netns::current()?, was)?;
-            }
-            None => {
-                let link = netlink.link_by_name(&attachment.ifname)?;
-                if let Some(link) = link.filter(|link| {
-                    matches!(link.kind, LinkKind::Macvtap(_)) && index_of(&given.node) == Some(link.index)
-                }) {
-                    netlink.delete_link(link.index)?;
-                }
-            }
+/// Attachments by container ID and interface.
+type All = BTreeMap<(String, String), Held>;
+
+fn of<'a>(all: &'a mut All, attachment: &Attachment) -> &'a mut Held {
+    let key = (attachment.container_id.clone(), attachment.ifname.to_string());
+    all.entry(key).or_insert_with(|| Held {
+        attachment: attachment.clone(),
+        ports: Vec::new(),
+        minors: Vec::new(),
+        all: Rc::default(),
+    })
+}
+
+/// A minor that was given away, and the folder of its record.
+type Recorded = (Rc<Minors>, DevNum, Given);
+
+/// The records of minors.
+type Records = (Rc<Minors>, Vec<(DevNum, Given)>);
+
+/// All that can be read; why others cannot is added to `errors`.
+fn records(paths: &Paths, errors: &mut Vec<Error>) -> Result<Option<Records>, DeviceError> {
+    let Some(minors) = Minors::existing(&paths.taps())? else { return Ok(None) };
+    let mut all = Vec::new();
+    for given in minors.all()? {
+        match given {
+            Ok(given) => all.push(given),
+            Err(error) => errors.push(error.into()),
         }
     }
-    Ok(minors.release(device, given)?)
+    Ok(Some((Rc::new(minors), all)))
 }
 
-/// A macvtap on a master without a record: an ADD that was killed before it wrote one. Its index tells that it
-/// is this attachment's, and neither another plugin's nor, where the path leads elsewhere by now, another pod's.
+/// Takes away what a minor's record says: a macvtap, wherever it is by now, its node, the record.
+fn take_away((minors, device, given): &Recorded, all: &[(DevNum, Given)]) -> Result<(), Error> {
+    let attachment = &given.attachment;
+    // The path may lead to another pod's by now.
+    let netns = Netns::open(&attachment.netns.path).ok();
+    let netns = netns.filter(|netns| netns.id().ino == attachment.netns.inode);
+    let search = Search { device: *device, given, all };
+    match search.find(netns.as_ref())? {
+        Some(Found::In(netlink, link)) => match &given.moved {
+            Some(was) => put_back(&netlink, &link, &Netns::current()?, was)?,
+            None => netlink.delete_link(link.index)?,
+        },
+        // It cannot be moved from there. Its device plugin makes it anew.
+        Some(Found::Beyond(netlink, number, link)) => netlink.delete_link_beyond(number, link.index)?,
+        None => {}
+    }
+    Ok(minors.release(*device, given)?)
+}
+
+/// Macvtaps on a master without a record: an ADD that was killed before it wrote one. Their index tells that they
+/// are this attachment's, and neither another plugin's nor, where the path leads elsewhere by now, another pod's.
 fn unrecorded(target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let Some(netns) = target.netns.as_deref().and_then(|path| Netns::open(path).ok()) else { return Ok(()) };
     let netlink = Netlink::open(&netns)?;
-    let Some(link) = netlink.link_by_name(&target.ifname)? else { return Ok(()) };
-    let ours = matches!(link.kind, LinkKind::Macvtap(_))
-        && tap::indices(target.container_id.as_str(), &target.ifname).any(|index| index == link.index);
-    if !ours {
-        return Ok(());
+    let is_one = |link: &Link| {
+        matches!(link.kind, LinkKind::Macvtap(_))
+            && tap::indices(target.container_id.as_str(), &target.ifname).any(|index| index == link.index)
+    };
+    for link in netlink.links()?.iter().filter(|link| is_one(link)) {
+        let name = link.if_name();
+        let device = name.and_then(|name| tap_device(&netns, &name, link.index).unwrap_or_default());
+        netlink.delete_link(link.index)?;
+        // The kernel takes its own node away; where it makes none, this one is the plugin's.
+        if let Some(device) = device {
+            remove_node(&node_path(link.index), device)?;
+        }
     }
-    let device = tap_device(&netns, &target.ifname, link.index).unwrap_or_default();
-    netlink.delete_link(link.index)?;
-    // The kernel takes its own node away; where it makes none, this one is the plugin's.
-    match device {
-        Some(device) => Ok(remove_node(&node_path(link.index), device)?),
-        None => Ok(()),
-    }
+    Ok(())
 }

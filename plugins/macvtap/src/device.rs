@@ -10,7 +10,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use net_types::{IfName, MacAddr};
+use net_types::{IfName, MacAddr, Mtu};
 use netplumb::DevNum;
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use node::{Attachment, Durability, Lock, LockError, SafeDir, SafeDirError};
@@ -175,6 +175,11 @@ pub(crate) struct Given {
     pub(crate) moved: Option<Moved>,
     /// The IPAM plugin, empty where there is none; absent in what an earlier version wrote.
     pub(crate) ipam: Option<String>,
+    /// The link of the node that it stands on, by its index; none for a spoke's, which goes with its veth pair, and in
+    /// records of older versions.
+    pub(crate) lower: Option<u32>,
+    /// The address that it gets in the pod.
+    pub(crate) mac: Option<MacAddr>,
 }
 
 /// A macvtap on the host, as it was before it was moved into a pod.
@@ -191,7 +196,13 @@ pub(crate) struct Moved {
     /// Whether it took every multicast; the records of older versions do not say.
     #[serde(default)]
     pub(crate) allmulti: bool,
+    /// Its MTU; the records of older versions do not say.
+    #[serde(default)]
+    pub(crate) mtu: Option<Mtu>,
 }
+
+/// A minor that was given away, or why its record cannot be opened.
+pub(crate) type OneGiven = Result<(DevNum, Given), DeviceError>;
 
 /// The answer to a claim.
 #[derive(Debug, PartialEq, Eq)]
@@ -211,6 +222,10 @@ struct Wire {
     moved: Option<Moved>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     ipam: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lower: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mac: Option<MacAddr>,
 }
 
 impl Minors {
@@ -296,7 +311,7 @@ impl Minors {
     ///
     /// # Errors
     /// The folder cannot be listed.
-    pub(crate) fn all(&self) -> Result<Vec<Result<(DevNum, Given), DeviceError>>, DeviceError> {
+    pub(crate) fn all(&self) -> Result<Vec<OneGiven>, DeviceError> {
         let devices = self.dir.names()?.into_iter().filter_map(|name| parse_file_name(&name));
         let given = |device| Ok(self.given(device)?.map(|given| (device, given)));
         Ok(devices.filter_map(|device| given(device).transpose()).collect())
@@ -312,6 +327,8 @@ impl Given {
             made: self.made,
             moved: self.moved.clone(),
             ipam: self.ipam.clone(),
+            lower: self.lower,
+            mac: self.mac,
         };
         serde_json::to_vec(&wire).unwrap_or_default()
     }
@@ -319,7 +336,8 @@ impl Given {
     fn parse(text: &[u8]) -> Option<Self> {
         let wire: Wire = serde_json::from_slice(text).ok()?;
         let attachment = Attachment::parse_tag(&wire.attachment)?;
-        Some(Self { attachment, node: wire.node, made: wire.made, moved: wire.moved, ipam: wire.ipam })
+        let Wire { node, made, moved, ipam, lower, mac, .. } = wire;
+        Some(Self { attachment, node, made, moved, ipam, lower, mac })
     }
 }
 
@@ -356,6 +374,8 @@ mod tests {
             made: true,
             moved: None,
             ipam: Some(String::new()),
+            lower: Some(3),
+            mac: None,
         }
     }
 

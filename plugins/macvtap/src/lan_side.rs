@@ -251,11 +251,13 @@ fn is_mark_of(mark: Option<&str>, record: &SpokeRecord) -> bool {
 }
 
 /// A port of an attachment somewhere on this node.
-pub(crate) struct Found {
+pub(crate) struct Port {
     /// The socket in its LAN's namespace.
     pub(crate) netlink: Netlink,
     /// The port's index there.
     pub(crate) index: u32,
+    /// Whose it is.
+    pub(crate) attachment: Attachment,
 }
 
 /// Every attachment in every LAN's namespace of this node that `wanted` picks. What keeps one namespace from being looked into
@@ -264,7 +266,7 @@ pub(crate) fn find(
     netns_dir: &Path,
     wanted: impl Fn(&Attachment) -> bool,
     errors: &mut Vec<Error>,
-) -> Vec<Found> {
+) -> Vec<Port> {
     let mut found = Vec::new();
     let entries = match std::fs::read_dir(netns_dir) {
         Ok(entries) => entries,
@@ -282,7 +284,7 @@ pub(crate) fn find(
     found
 }
 
-fn find_in(netns: &Netns, wanted: impl Fn(&Attachment) -> bool, found: &mut Vec<Found>) -> Result<(), Error> {
+fn find_in(netns: &Netns, wanted: impl Fn(&Attachment) -> bool, found: &mut Vec<Port>) -> Result<(), Error> {
     let netlink = Netlink::open(netns)?;
     if mark_of(&netlink)?.is_none_or(|mark| parse_lan_tag(&mark).is_none()) {
         return Ok(());
@@ -296,7 +298,7 @@ fn find_in(netns: &Netns, wanted: impl Fn(&Attachment) -> bool, found: &mut Vec<
             && wanted(&attachment)
         {
             let netlink = Netlink::open(netns)?;
-            found.push(Found { netlink, index: link.index });
+            found.push(Port { netlink, index: link.index, attachment: *attachment });
         }
     }
     Ok(())

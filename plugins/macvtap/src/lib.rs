@@ -7,6 +7,7 @@
 //! | `base` | what an attachment stands on, decided before anything is made |
 //! | `lan_side` | the veth pair in the LAN's namespace |
 //! | `tap`, `device` | the minor and the node of `/dev/tapN` |
+//! | `find`, `put_back` | where a macvtap is by now, and back to the host |
 //! | `add`, `del`, `check`, `status` | the verbs |
 
 mod add;
@@ -16,7 +17,9 @@ mod config;
 mod del;
 mod device;
 mod error;
+mod find;
 mod lan_side;
+mod put_back;
 mod status;
 mod tap;
 

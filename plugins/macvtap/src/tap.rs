@@ -1,11 +1,12 @@
 //! A macvtap's character device: a minor that no live container may still hold, and the right node.
 
 use attach::Undo;
-use net_types::{IfName, MacvtapMode};
+use net_types::{IfName, MacAddr, MacvtapMode};
 use netplumb::{DevNum, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
 use sha2::{Digest, Sha256};
 
 use crate::add::Made;
+use crate::base::Host;
 use crate::device::{self, Access, Claim, DeviceError, Given, Minors, Moved, look, node_path};
 use crate::{Call, Error};
 
@@ -20,9 +21,17 @@ pub(crate) struct Tap {
 
 impl Tap {
     /// The device of a macvtap that is still on the host, for the pod that it is to be moved into.
-    pub(crate) fn on_host(call: &Call<'_>, host: &Netns, index: u32, moved: Moved) -> Result<Self, Error> {
-        let mut tap = Self::of(call, index, tap_device(host, &moved.name, index)?, false)?;
+    pub(crate) fn on_host(
+        call: &Call<'_>,
+        host: &Host,
+        mac: Option<MacAddr>,
+        moved: Moved,
+    ) -> Result<Self, Error> {
+        let index = host.link.index;
+        let mut tap = Self::of(call, index, tap_device(&host.netns, &moved.name, index)?, false)?;
         tap.given.moved = Some(moved);
+        tap.given.mac = mac;
+        tap.given.lower = host.link.lower.filter(|_| host.link.lower_netnsid.is_none());
         Ok(tap)
     }
 
@@ -34,7 +43,7 @@ impl Tap {
         let right = look(&node)?.is_some_and(|meta| device::leads_to(&meta) == Some(device));
         let ipam = Some(call.request.ipam_type.clone().unwrap_or_default());
         let (attachment, made) = (call.attachment.clone(), before || !right);
-        let given = Given { attachment, node, made, moved: None, ipam };
+        let given = Given { attachment, node, made, moved: None, ipam, lower: None, mac: None };
         Ok(Self { device, given })
     }
 
@@ -42,6 +51,7 @@ impl Tap {
     pub(crate) fn after_move(&self, call: &Call<'_>, index: u32) -> Result<Self, Error> {
         let mut tap = Self::of(call, index, tap_device(&call.netns, &call.target.ifname, index)?, false)?;
         tap.given.moved.clone_from(&self.given.moved);
+        (tap.given.lower, tap.given.mac) = (self.given.lower, self.given.mac);
         Ok(tap)
     }
 
@@ -75,10 +85,11 @@ impl Tap {
 ///
 /// The kernel hands out the lowest free minor, also one whose macvtap was deleted under a container that
 /// still has the node. A placeholder in a namespace without a name keeps such a minor away meanwhile; it
-/// goes with this process, whatever happens to it.
+/// goes with this process, whatever happens to it. `lower`: the link of the node that it stands on, if it is on one.
 pub(crate) fn with_free_minor(
     call: &Call<'_>,
     index: u32,
+    lower: Option<u32>,
     make: impl Fn() -> Result<Made, Error>,
 ) -> Result<(Made, Tap), Error> {
     let mut placeholders = Vec::new();
@@ -89,7 +100,8 @@ pub(crate) fn with_free_minor(
         let mut undo = Undo::new();
         undo.push("remove the macvtap", || call.netlink.delete_link(made.index));
         let claim = || -> Result<_, Error> {
-            let tap = Tap::of(call, index, watch.device(&call.target.ifname, index)?, before)?;
+            let mut tap = Tap::of(call, index, watch.device(&call.target.ifname, index)?, before)?;
+            (tap.given.lower, tap.given.mac) = (lower, Some(made.mac));
             Ok((tap.claim(call)?, tap))
         };
         match claim() {

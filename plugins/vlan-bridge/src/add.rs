@@ -27,6 +27,7 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     request.left_to_others()?;
     let call = Call::open(request, target)?;
     let vlans = config.port_vlans()?;
+    let _lock = call.lock()?;
     let store = RecordStore::open(&call.node.paths())?;
     let name = port_name(target.container_id.as_str(), &target.ifname);
     let asks_for_a_guest = call.is_for_a_guest()
@@ -38,12 +39,19 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
         let lock = store.lock(&config.bridge)?;
         attaching.make(&lock)?
     };
-    attaching.finish(&made).map_err(|error| {
-        let undone = store.lock(&config.bridge).and_then(|lock| {
+    let mut undone = None;
+    let mut roll_back = || {
+        let take_away = || {
+            let lock = store.lock(&config.bridge)?;
             remove::take_away(&call.host, &store, &attaching.name, Some(&config.bridge), &lock)
-        });
-        error.and_failures(undone.err())
-    })
+        };
+        undone.get_or_insert_with(|| take_away().err());
+    };
+    let attached = attaching.finish(&made, &mut roll_back);
+    if attached.is_err() {
+        roll_back();
+    }
+    attached.map_err(|error| error.and_failures(undone.flatten()))
 }
 
 /// Whether the node's policy lets the pod use the bridge and all VLANs that it would get there, asked for or not.
@@ -211,8 +219,9 @@ impl Attaching<'_> {
         Ok(Made { bridge, port, mac, mtu })
     }
 
-    /// The pod's side, and what the IPAM plugin's answer leads to.
-    fn finish(&self, made: &Made) -> Result<AddResult, Error> {
+    /// The pod's side, and what the IPAM plugin's answer leads to. `roll_back` takes everything away again, at the moment
+    /// at which the IPAM plugin can take its addresses back.
+    fn finish(&self, made: &Made, roll_back: &mut impl FnMut()) -> Result<AddResult, Error> {
         let call = self.call;
         let config = &call.request.config;
         let index = made.port.pod_index;
@@ -232,15 +241,15 @@ impl Attaching<'_> {
             self.legs(made, &[], &[])?;
             return Ok(self.result(made, AddResult::default()));
         };
-        let mut delegated = ipam.add()?;
+        let mut delegated = ipam.add_or(&mut *roll_back)?;
         match self.configure(made, &mut delegated, undecided) {
             Ok(result) => {
                 let _ = delegated.keep();
                 Ok(result)
             }
             Err(error) => {
-                let undone = delegated.undo().err().map(Error::from);
-                Err(error.and_failures(undone))
+                let undone = delegated.fail_around(error, roll_back);
+                Err(undone.error.and_failures(undone.undo.map(Error::from)))
             }
         }
     }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use attach::give_back;
+use attach::{give_back, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::IfName;
 use netplumb::{Link, Netlink};
-use node::{Attachment, LINK_GROUP, Lock, LockError, NetworkId, NodeConfig, Paths};
+use node::{Attachment, AttachmentLock, LINK_GROUP, Lock, LockError, NetworkId, NodeConfig, Paths};
 
 use crate::bridge::Bridge;
 use crate::record::{PortRecord, RecordStore, port_name};
@@ -17,15 +17,21 @@ use crate::{Config, Error, guard, leg, masquerade, uplink};
 /// # Errors
 /// All that went wrong; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
-    let mut errors = Vec::new();
     let port = port_name(target.container_id.as_str(), &target.ifname);
     let (paths, unknown) = NodeConfig::paths_for_removal();
-    errors.extend(detach(&port, &paths).err());
+    // Held until the IPAM plugin has answered.
+    let _lock = AttachmentLock::hold(paths.run(), target.container_id.as_str(), &target.ifname)?;
+    let mut errors = Vec::new();
+    let mut removal = || errors.extend(detach(&port, &paths).err());
+    let answered = match request.ipam() {
+        Some(ipam) => ipam.del_around(|| ready(&port, &paths), removal),
+        None => {
+            removal();
+            Ok(())
+        }
+    };
     errors.extend(unknown.map(Error::from));
-    // After the interface: an address that is free may be another pod's at once.
-    if let Some(ipam) = request.ipam() {
-        errors.extend(ipam.del().err().map(Error::from));
-    }
+    errors.extend(answered.err().map(Error::from));
     Error::all(errors)
 }
 
@@ -37,16 +43,29 @@ pub(crate) fn del_misconfigured(
     request: &Misconfigured,
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
-    let mut errors = Vec::new();
     let port = port_name(target.container_id.as_str(), &target.ifname);
     let (paths, unknown) = NodeConfig::paths_for_removal();
+    let _lock = AttachmentLock::hold(paths.run(), target.container_id.as_str(), &target.ifname)?;
     let store = RecordStore::existing(&paths).ok().flatten();
-    let record = store.and_then(|store| store.read(&port).ok().flatten());
-    errors.extend(detach(&port, &paths).err());
+    let ipam = store.and_then(|store| store.read(&port).ok().flatten()).and_then(|record| record.ipam);
+    let mut errors = Vec::new();
+    let removal = || errors.extend(detach(&port, &paths).err());
+    let answered = give_back(request, ipam.as_deref(), || ready(&port, &paths), removal);
     errors.extend(unknown.map(Error::from));
-    let ipam = record.and_then(|record| record.ipam);
-    errors.extend(give_back(request, ipam.as_deref()).err().map(Error::from));
+    errors.extend(answered.err().map(Error::from));
     Error::all(errors)
+}
+
+/// Has the pod's interface up, for the IPAM plugin.
+fn ready(port: &IfName, paths: &Paths) {
+    // What cannot be read is reported when it is to be removed.
+    let store = RecordStore::existing(paths).ok().flatten();
+    let recorded = store.and_then(|store| store.read(port).ok().flatten());
+    let attachment = recorded.and_then(|record| record.attachment()).or_else(|| {
+        let link = Netlink::open_current().ok()?.link_by_name(port).ok()??;
+        link.alias.as_deref().and_then(Attachment::parse_tag)
+    });
+    attachment.iter().for_each(set_up_again);
 }
 
 fn detach(port: &IfName, paths: &Paths) -> Result<(), Error> {
@@ -199,7 +218,7 @@ pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> 
     let mut errors = Vec::new();
     // A runtime that gives no list says nothing about what is valid.
     if let Some(valid) = valid {
-        errors.extend(sweep(NetworkId::of(request.network.as_str()), valid).err());
+        errors.extend(sweep(request, NetworkId::of(request.network.as_str()), valid).err());
     }
     if let Some(ipam) = request.ipam() {
         errors.extend(ipam.gc().err().map(Error::from));
@@ -207,7 +226,7 @@ pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> 
     Error::all(errors)
 }
 
-fn sweep(network: NetworkId, valid: &[ValidAttachment]) -> Result<(), Error> {
+fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment]) -> Result<(), Error> {
     let (paths, unknown) = NodeConfig::paths_for_removal();
     let host = Netlink::open_current()?;
     let existing = RecordStore::existing(&paths)?;
@@ -218,18 +237,19 @@ fn sweep(network: NetworkId, valid: &[ValidAttachment]) -> Result<(), Error> {
                 .any(|v| v.container_id == attachment.container_id && v.ifname == attachment.ifname.as_str())
     };
     let records = existing.as_ref().map(RecordStore::all).transpose()?.unwrap_or_default();
-    let mut ports: Vec<IfName> = records
+    let mut ports: Vec<(IfName, Attachment)> = records
         .into_iter()
-        .filter(|(_, record)| record.attachment().is_some_and(|attachment| stale(&attachment)))
-        .map(|(port, _)| port)
+        .filter_map(|(port, record)| Some((port, record.attachment().filter(&stale)?)))
         .collect();
     // Ports whose record was lost.
     for link in host.links_in_group(LINK_GROUP)? {
-        let Some(name) = link.if_name().filter(|name| !ports.contains(name)) else { continue };
+        let Some(name) = link.if_name().filter(|name| ports.iter().all(|(port, _)| port != name)) else {
+            continue;
+        };
         let tagged = link.alias.as_deref().and_then(Attachment::parse_tag);
         let own = tagged.filter(|a| name == port_name(&a.container_id, &a.ifname));
-        if own.is_some_and(|attachment| stale(&attachment)) {
-            ports.push(name);
+        if let Some(attachment) = own.filter(&stale) {
+            ports.push((name, attachment));
         }
     }
     let mut errors: Vec<Error> = unknown.into_iter().map(Error::from).collect();
@@ -237,10 +257,32 @@ fn sweep(network: NetworkId, valid: &[ValidAttachment]) -> Result<(), Error> {
         return Error::all(errors);
     }
     let store = existing.map_or_else(|| RecordStore::open(&paths), Ok)?;
-    for port in ports {
-        let done =
-            with_lock(&host, &store, &port, |bridge, lock| take_away(&host, &store, &port, bridge, lock));
+    for (port, attachment) in ports {
+        let (container, ifname) = (attachment.container_id.as_str(), &attachment.ifname);
+        let _lock = match AttachmentLock::hold(paths.run(), container, ifname) {
+            Ok(lock) => lock,
+            Err(error) => {
+                errors.push(error.into());
+                continue;
+            }
+        };
+        let mut done = Ok(());
+        let mut removal = || {
+            done =
+                with_lock(&host, &store, &port, |bridge, lock| take_away(&host, &store, &port, bridge, lock));
+        };
+        let netns = attachment.is_live().then_some(&*attachment.netns.path);
+        let answered = match request.ipam() {
+            Some(ipam) => {
+                ipam.del_of((container, ifname.as_str(), netns), || set_up_again(&attachment), removal)
+            }
+            None => {
+                removal();
+                Ok(())
+            }
+        };
         errors.extend(done.err());
+        errors.extend(answered.err().map(Error::from));
     }
     Error::all(errors)
 }
