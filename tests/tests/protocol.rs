@@ -8,6 +8,9 @@ use testnet::{CniCall, CniError, Node, Outcome, Pod, Stop, Switch, needs};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
+        every_key_is_known_in_any_case,
+        null_and_empty_are_absent_and_names_count_in_any_case,
+        what_came_before_goes_through,
         gc_takes_null_for_an_empty_list,
         del_takes_everything_whatever_is_wrong_with_the_rest,
         del_of_another_ipam_plugins_address_says_what_it_could_not_do,
@@ -69,6 +72,29 @@ fn gc_takes_null_for_an_empty_list() -> Outcome {
         assert!(is_there(&pod)?, "{plugin}: GC frees what is listed");
         node.cni(plugin, "GC", &call.with("cni.dev/valid-attachments", Value::Null))?;
         assert!(!is_there(&pod)?, "{plugin}: an empty list frees nothing");
+    }
+    Ok(())
+}
+
+/// Every key of the reference is counted in any case, nested ones too: what is not known here is ignored without a word.
+fn every_key_is_known_in_any_case() -> Outcome {
+    let page = std::fs::read_to_string(testnet::workspace().join("docs/reference.md"))?;
+    let plugins: [(&str, &[&[&str]]); 3] = [
+        ("`macvtap`", <macvtap::Macvtap as cni::Plugin>::NAMES),
+        ("`vlan-bridge`", <vlan_bridge::VlanBridge as cni::Plugin>::NAMES),
+        ("`ipam-pool`", <ipam_pool::IpamPool as cni::Plugin>::NAMES),
+    ];
+    let protocol = cni::PROTOCOL_NAMES;
+    for (plugin, names) in plugins {
+        let mut seen = 0;
+        for part in page.split("\n## ").filter(|part| part.starts_with(plugin)) {
+            for key in part.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()) {
+                let known = names.iter().any(|names| names.contains(&key)) || protocol.contains(&key);
+                assert!(known, "{plugin}: {key} is not in the list of names");
+                seen += 1;
+            }
+        }
+        assert!(seen > 5, "{plugin}: the page has {seen} keys");
     }
     Ok(())
 }
@@ -291,4 +317,216 @@ fn del_with_a_node_configuration_that_is_wrong() -> Outcome {
 fn is_there_whatever_is_configured(pod: &Pod<'_>) -> Result<bool, Stop> {
     pod.node().exec(&["rm", "-f", "/etc/k8slan/node.yaml"])?;
     is_there(pod)
+}
+
+/// As the reference plugins read a configuration.
+fn null_and_empty_are_absent_and_names_count_in_any_case() -> Outcome {
+    let (_switch, node) = node()?;
+    let pod = node.pod("p")?;
+    let null = Value::Null;
+    for (plugin, config) in configs() {
+        let mut absent = config.clone();
+        for key in [
+            "dns",
+            "runtimeConfig",
+            "args",
+            "capabilities",
+            "prevResult",
+            "mtu",
+            "promiscMode",
+            "spoke",
+            "attach",
+            "mode",
+            "owner",
+            "group",
+            "deviceID",
+            "vlan",
+            "trunk",
+            "vlanTrunk",
+            "nativeVlan",
+            "preserveDefaultVlan",
+            "uplinks",
+            "qinq",
+            "stp",
+            "mcastSnooping",
+            "groupFwdMask",
+            "ageing",
+            "portIsolation",
+            "hairpinMode",
+            "macspoofchk",
+            "ipspoofchk",
+            "allowedMacs",
+            "allowedAddresses",
+            "vrrp",
+            "isGateway",
+            "isDefaultGateway",
+            "forceAddress",
+            "gateway",
+            "host",
+            "ipMasq",
+            "ipMasqBackend",
+            "enabledad",
+            "disableContainerInterface",
+            "adopt",
+            "createBridge",
+        ] {
+            absent[key] = null.clone();
+        }
+        for key in [
+            "pool",
+            "ranges",
+            "rangeStart",
+            "rangeEnd",
+            "gateway",
+            "routes",
+            "resolvConf",
+            "dns",
+            "exclude",
+            "reservations",
+            "sticky",
+            "cooldown",
+            "order",
+            "probe",
+            "dataDir",
+        ] {
+            absent["ipam"][key] = null.clone();
+        }
+        let mut empty = config.clone();
+        for (key, value) in [
+            ("deviceID", json!("")),
+            ("spoke", json!("")),
+            ("attach", json!("")),
+            ("mode", json!("")),
+            ("mtu", json!(0)),
+            ("vlan", json!(0)),
+            ("nativeVlan", json!(0)),
+            ("vlanTrunk", json!([])),
+            ("uplinks", json!([])),
+            ("runtimeConfig", json!({"mac": "", "ips": [], "deviceID": "", "ipRanges": []})),
+            ("args", json!({"cni": {"mac": "", "ips": null, "vm": ""}})),
+            ("dns", json!({"domain": "", "search": null})),
+            ("prevResult", null.clone()),
+        ] {
+            empty[key] = value;
+        }
+        for key in ["pool", "rangeStart", "rangeEnd", "gateway", "resolvConf", "dataDir", "order"] {
+            empty["ipam"][key] = json!("");
+        }
+        let mut ranges = config.clone();
+        let range = json!({"subnet": "10.9.0.0/24", "rangeStart": "", "rangeEnd": null, "gateway": ""});
+        let route = json!({"dst": "192.0.2.0/24", "gw": "", "mtu": 0, "advmss": 0, "priority": null});
+        ranges["ipam"] = json!({"type": "ipam-pool", "ranges": [[range]], "routes": [route], "subnet": null, "scope": "host"});
+        let mut last = Value::Null;
+        for config in [config.clone(), absent, empty, ranges] {
+            let say = |error: CniError| Stop::Failed(format!("{plugin}, {config}: {error}"));
+            let mut result = pod.add(plugin, "net1", &config).map_err(say)?;
+            pod.del(plugin, "net1", &config).map_err(say)?;
+            // One address after the other is given, and the last one has a route.
+            let address = result["ips"][0].as_object_mut().unwrap().remove("address").unwrap();
+            assert!(address.as_str().unwrap().starts_with("10.9.0."), "{address}");
+            assert_eq!(result["ips"][0]["gateway"], "10.9.0.1", "{result}");
+            result.as_object_mut().unwrap().remove("routes");
+            result.as_object_mut().unwrap().remove("interfaces");
+            assert!(last.is_null() || last == result, "{plugin}, {config}: {result} and not {last}");
+            last = result;
+        }
+    }
+    // A limit or a guard that is written in another case counts.
+    let [(_, mut macvtap), (_, mut bridge), (_, mut pool)] = configs();
+    macvtap["MTU"] = json!(1400);
+    macvtap["IPAM"] = macvtap.as_object_mut().unwrap().remove("ipam").unwrap();
+    macvtap["IPAM"]["RangeStart"] = json!("10.9.0.100");
+    let result = pod.add("macvtap", "net1", &macvtap)?;
+    assert_eq!(result["interfaces"][0]["mtu"], 1400);
+    assert_eq!(result["ips"][0]["address"], "10.9.0.100/24");
+    pod.del("macvtap", "net1", &macvtap)?;
+    bridge["macSpoofChk"] = json!(true);
+    bridge["ISGATEWAY"] = json!(true);
+    let result = pod.add("vlan-bridge", "net1", &bridge)?;
+    assert!(
+        node.exec(&["nft", "list", "ruleset"])?.contains(result["interfaces"][1]["name"].as_str().unwrap())
+    );
+    assert!(node.ip("-br addr show dev br0")?.contains("10.9.0.1/24"));
+    pod.del("vlan-bridge", "net1", &bridge)?;
+    assert!(!is_there(&pod)?);
+    pool["ipam"] = json!({"Type": "ipam-pool", "Ranges": [[{"Subnet": "10.9.0.0/24", "rangestart": "10.9.0.200",
+        "RANGEEND": "10.9.0.200"}]], "scope": "host"});
+    assert_eq!(pod.add("ipam-pool", "net1", &pool)?["ips"][0]["address"], "10.9.0.200/24");
+    let refused = pod.add("ipam-pool", "net2", &pool).unwrap_err();
+    assert_eq!(refused.code, 130, "{refused}");
+    pod.del("ipam-pool", "net1", &pool)?;
+    // Which of the two counts is nothing to guess.
+    for (plugin, key, also, value) in
+        [("macvtap", "mtu", "Mtu", json!(1400)), ("vlan-bridge", "macspoofchk", "macSpoofChk", json!(false))]
+    {
+        let (_, config) = configs().into_iter().find(|(name, _)| *name == plugin).unwrap();
+        let config = with(&with(&config, key, &value), also, &value);
+        let error = pod.add(plugin, "net1", &config).unwrap_err();
+        assert!(error.text().contains(&format!("duplicate field `{key}`")), "{error}");
+    }
+    Ok(())
+}
+
+/// SPEC.md, section 2: what a plugin before this one made is in the result, with what this one made behind it.
+fn what_came_before_goes_through() -> Outcome {
+    let (_switch, node) = node()?;
+    for version in ["0.3.1", "0.4.0", "1.0.0", "1.1.0"] {
+        for (plugin, mut config) in configs() {
+            config["cniVersion"] = json!(version);
+            config["ipam"]["routes"] = json!([{"dst": "192.0.2.0/24", "gw": "10.9.0.1"}]);
+            config["ipam"]["dns"] = json!({"nameservers": ["10.9.0.1"], "search": ["own"]});
+            let pod = node.pod(&format!("{plugin}-{version}"))?;
+            let mut before = json!({
+                "cniVersion": version,
+                "interfaces": [{"name": "veth1", "mac": "02:00:00:00:00:01"}, {"name": "eth0", "sandbox": pod.path()}],
+                "ips": [
+                    {"address": "10.1.0.5/24", "gateway": "10.1.0.1", "interface": 1},
+                    {"address": "fd01::5/64", "interface": 1},
+                ],
+                "routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1"}, {"dst": "10.96.0.0/12"}],
+                "dns": {"nameservers": ["10.1.0.53"], "domain": "cluster", "search": ["cluster"], "options": ["ndots:5"]},
+            });
+            if version < "1.0.0" {
+                before["ips"][0]["version"] = json!("4");
+                before["ips"][1]["version"] = json!("6");
+            }
+            for with_ipam in [true, false] {
+                if !with_ipam && plugin == "ipam-pool" {
+                    continue;
+                }
+                if !with_ipam {
+                    config.as_object_mut().unwrap().remove("ipam");
+                }
+                let call = pod.call("net1", &config);
+                let result = node.cni(plugin, "ADD", &call.clone().with("prevResult", before.clone()))?;
+                let say = || format!("{plugin} {version}: {result}");
+                for part in ["interfaces", "ips", "routes"] {
+                    for (at, one) in before[part].as_array().unwrap().iter().enumerate() {
+                        assert_eq!(result[part][at], *one, "{}", say());
+                    }
+                }
+                let own: Vec<_> = result["ips"].as_array().unwrap().iter().skip(2).collect();
+                assert_eq!(own.len(), usize::from(with_ipam), "{}", say());
+                for ip in own.iter().filter(|_| plugin != "ipam-pool") {
+                    let at = usize::try_from(ip["interface"].as_u64().unwrap())?;
+                    assert_eq!(result["interfaces"][at]["name"], "net1", "{}", say());
+                    assert_eq!(result["interfaces"][at]["sandbox"], pod.path(), "{}", say());
+                }
+                let routes = result["routes"].as_array().unwrap();
+                assert_eq!(routes.iter().any(|route| route["dst"] == "192.0.2.0/24"), with_ipam, "{}", say());
+                let servers = if with_ipam { json!(["10.1.0.53", "10.9.0.1"]) } else { json!(["10.1.0.53"]) };
+                assert_eq!(result["dns"]["nameservers"], servers, "{}", say());
+                assert_eq!(result["dns"]["domain"], "cluster", "{}", say());
+                assert_eq!(result["dns"]["options"], json!(["ndots:5"]), "{}", say());
+                // What the other plugin made is not asked of this one's interface.
+                if version != "0.3.1" {
+                    node.cni(plugin, "CHECK", &call.clone().with("prevResult", result.clone()))
+                        .map_err(|error| Stop::Failed(format!("{}: {error}", say())))?;
+                }
+                node.cni(plugin, "DEL", &call.with("prevResult", result))?;
+                assert!(!is_there(&pod)?, "{plugin}: something is left");
+            }
+        }
+    }
+    Ok(())
 }

@@ -2,8 +2,8 @@ use cni::{Code, PluginError, Request, Target};
 use net_types::{IfName, MacAddr};
 use netplumb::{Netlink, Netns};
 use node::{
-    Attachment, AttachmentLock, ConfigError, GuestError, LockError, NetnsRef, NetworkId, NodeConfig, Occupant, Pod, Role,
-    TagError,
+    Attachment, AttachmentLock, ConfigError, GuestError, LockError, NetnsRef, NetworkId, NodeConfig,
+    Occupant, Pod, Role, TagError,
 };
 
 use crate::mac::{seeded_mac, stable_mac};

@@ -26,3 +26,16 @@ pub use ready::set_up_again;
 pub use release::give_back;
 pub use routers::{FromRouters, Undecided};
 pub use undo::{Undo, chain};
+
+/// The names of keys that every main plugin reads, nested ones too, for those who write them in another case.
+pub const NAMES: &[&str] = &[
+    "acceptRa",
+    "acceptRaDefrtr",
+    "autoconf",
+    "count",
+    "interval",
+    "keepAddrOnDown",
+    "probe",
+    "quarantine",
+    "wait",
+];

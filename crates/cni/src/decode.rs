@@ -1,4 +1,5 @@
-use serde::Deserialize;
+use serde::de::{DeserializeOwned, IntoDeserializer};
+use serde::{Deserialize, Deserializer};
 
 use crate::Error;
 
@@ -11,6 +12,19 @@ pub(crate) enum What {
     Config,
     /// `prevResult`.
     PrevResult,
+}
+
+/// A value that is written as text, where the empty one is as good as none: `#[serde(default, deserialize_with = "cni::unless_empty")]`.
+///
+/// # Errors
+/// No text, or none that a `T` can be.
+pub fn unless_empty<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    match Option::<String>::deserialize(deserializer)? {
+        Some(text) if !text.is_empty() => T::deserialize(text.into_deserializer()).map(Some),
+        _ => Ok(None),
+    }
 }
 
 /// Reads a JSON object.

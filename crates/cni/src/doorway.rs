@@ -109,11 +109,11 @@ fn answer<P: Plugin>(
         (Verb::Gc, _) => return gc(plugin, environment, stdin, version),
         _ => {}
     }
-    let (request, _) = request::parse(verb, environment, read(stdin)?, version)?;
+    let (request, _) = request::parse(verb, environment, read(stdin)?, P::NAMES, version)?;
     if let Some(path) = target.as_ref().and_then(|target| target.netns.as_deref()) {
         namespace::check(verb, path)?;
     }
-    let config = decode::object(&request.stdin, decode::What::Config).map_err(misconfigured::<P>)?;
+    let config = decode::object(request.document(), decode::What::Config).map_err(misconfigured::<P>)?;
     let request = request.with_config(config);
     let nothing = |()| Vec::new();
     match (verb, target) {
@@ -145,9 +145,9 @@ fn del<P: Plugin>(
     if let Some(path) = target.netns.as_deref() {
         namespace::check(Verb::Del, path)?;
     }
-    let request = match request::parse_removal(Verb::Del, environment, read(stdin), version)? {
+    let request = match request::parse_removal(Verb::Del, environment, read(stdin), P::NAMES, version)? {
         Removal::Misconfigured(request) => request,
-        Removal::Whole(request, ..) => match decode::object(&request.stdin, decode::What::Config) {
+        Removal::Whole(request, ..) => match decode::object(request.document(), decode::What::Config) {
             Ok(config) => {
                 let done = plugin.del(&request.with_config(config), target);
                 return done.map(|()| Vec::new()).map_err(plugins);
@@ -172,12 +172,12 @@ fn gc<P: Plugin>(
     stdin: impl Read,
     version: &mut Version,
 ) -> Result<Vec<u8>, ErrorDocument> {
-    let removal = request::parse_removal(Verb::Gc, environment, read(stdin), version)?;
+    let removal = request::parse_removal(Verb::Gc, environment, read(stdin), P::NAMES, version)?;
     let (request, valid, ipam) = match removal {
         Removal::Whole(request, valid, ipam) => (request, valid, ipam),
         Removal::Misconfigured(request) => return Err(request.error.into()),
     };
-    match decode::object(&request.stdin, decode::What::Config) {
+    match decode::object(request.document(), decode::What::Config) {
         Ok(config) => plugin.gc(&request.with_config(config), valid.as_deref()).map_err(plugins)?,
         Err(error) => match plugin.gc_misconfigured(&request, valid.as_deref()) {
             Some(done) => done.map_err(plugins)?,

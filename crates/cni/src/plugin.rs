@@ -24,6 +24,9 @@ pub trait Plugin {
     /// What it does, in half a line: `attaches a pod to …`.
     const ABOUT: &'static str;
 
+    /// The names of its fields, nested ones too, for those who write them in another case: the reference plugins read any.
+    const NAMES: &'static [&'static [&'static str]] = &[];
+
     /// The code of the error that a value of [`Plugin::Config`] cannot be. `field` is where it stands, like
     /// `uplinks[0].name`.
     #[must_use]

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -6,6 +7,7 @@ use net_types::IfName;
 use crate::document::{self, Document, Readable, ValidAttachment};
 use crate::doorway::stated;
 use crate::environment::{self, Environment};
+use crate::normal::normal;
 use crate::{
     AddResult, ArgsCni, CniArgs, ContainerId, Delegate, Dns, Error, IpamName, Misconfigured, NetworkName,
     RuntimeConfig, Verb, Version,
@@ -44,6 +46,8 @@ pub struct Request<C> {
     pub prev_result: Option<AddResult>,
     /// The document as it came on standard input.
     pub stdin: Vec<u8>,
+    /// As it is read, where that is another one.
+    pub(crate) normal: Option<Vec<u8>>,
     pub(crate) environment: Environment,
 }
 
@@ -62,6 +66,13 @@ pub struct Target<N = PathBuf> {
 }
 
 impl<C> Request<C> {
+    /// The document for whoever reads it once more: without members that are `null`, and with names in the case in which they
+    /// are known.
+    #[must_use]
+    pub fn document(&self) -> &[u8] {
+        self.normal.as_deref().unwrap_or(&self.stdin)
+    }
+
     /// The IPAM plugin that the configuration names; `None` where it names none.
     #[must_use]
     pub fn ipam(&self) -> Option<Delegate<'_>> {
@@ -101,6 +112,7 @@ impl<C> Request<C> {
             args: self.args,
             prev_result: self.prev_result,
             stdin: self.stdin,
+            normal: self.normal,
             environment: self.environment,
         }
     }
@@ -141,9 +153,11 @@ pub(crate) fn parse(
     verb: Verb,
     environment: Environment,
     stdin: Vec<u8>,
+    names: &[&[&str]],
     version: &mut Version,
 ) -> Result<(Request<()>, Option<Vec<ValidAttachment>>), Error> {
-    let document = Document::parse(&stdin)?;
+    let text = normal(&stdin, names);
+    let document = Document::parse(&text)?;
     *version = version_of(&document)?;
     stated(*version);
     let network = network_of(&document)?;
@@ -161,7 +175,8 @@ pub(crate) fn parse(
         _ => None,
     };
     let (request, valid) = request(verb, *version, network, document, args, prev_result, environment);
-    Ok((Request { stdin, ..request }, valid))
+    let normal = changed(text);
+    Ok((Request { stdin, normal, ..request }, valid))
 }
 
 /// A request that takes away, as far as it can be read: what has nothing to do with what is taken away is as good as
@@ -181,6 +196,7 @@ pub(crate) fn parse_removal(
     verb: Verb,
     environment: Environment,
     read: Result<Vec<u8>, Error>,
+    names: &[&[&str]],
     version: &mut Version,
 ) -> Result<Removal, Error> {
     let is_del = verb == Verb::Del;
@@ -201,10 +217,11 @@ pub(crate) fn parse_removal(
         Err(error) if is_del => return nothing(error, environment, Vec::new()),
         Err(error) => return Err(error),
     };
-    let parsed = match Document::parse(&stdin) {
+    let text = normal(&stdin, names);
+    let parsed = match Document::parse(&text) {
         Ok(document) => Ok(Readable { document, mistakes: Vec::new() }),
         // Which one it is costs a second look, so only a mistake pays for it.
-        Err(_) => Document::parse_each(&stdin),
+        Err(_) => Document::parse_each(&text),
     };
     let Readable { document, mut mistakes } = match parsed {
         Ok(readable) => readable,
@@ -241,7 +258,8 @@ pub(crate) fn parse_removal(
             let prev_result = document.prev_result.and_then(|raw| AddResult::parse(raw.get()).ok());
             let (request, valid) =
                 request(verb, *version, network, document, args, prev_result.filter(|_| is_del), environment);
-            Ok(Removal::Whole(Box::new(Request { stdin, ..request }), valid, ipam))
+            let normal = changed(text);
+            Ok(Removal::Whole(Box::new(Request { stdin, normal, ..request }), valid, ipam))
         }
         (known, network, ipam) => {
             let name = ipam_type(&document);
@@ -267,6 +285,14 @@ pub(crate) fn parse_removal(
                 environment,
             })))
         }
+    }
+}
+
+/// The document, where it is another one than that which came.
+fn changed(text: Cow<'_, [u8]>) -> Option<Vec<u8>> {
+    match text {
+        Cow::Owned(text) => Some(text),
+        Cow::Borrowed(_) => None,
     }
 }
 
@@ -312,6 +338,7 @@ fn request(
         args,
         prev_result,
         stdin: Vec::new(),
+        normal: None,
         environment,
     };
     (request, document.valid_attachments)

@@ -133,7 +133,7 @@ mod tests {
         let environment = [("CNI_ARGS", args)].into_iter().collect();
         let stdin = format!(r#"{{"cniVersion":"1.1.0","name":"n"{fields}}}"#);
         let mut version = crate::Version::LATEST;
-        crate::request::parse(crate::Verb::Add, environment, stdin.into(), &mut version).unwrap().0
+        crate::request::parse(crate::Verb::Add, environment, stdin.into(), &[], &mut version).unwrap().0
     }
 
     #[test]

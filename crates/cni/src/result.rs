@@ -32,7 +32,7 @@ pub struct Interface {
     #[serde(default, deserialize_with = "text")]
     pub mac: Option<String>,
     /// Its MTU in bytes. Written since 1.1.0.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "positive")]
     pub mtu: Option<u32>,
     /// The path of the network namespace that it is in (`CNI_NETNS`); `None` on the host.
     #[serde(default, deserialize_with = "path")]
@@ -70,13 +70,13 @@ pub struct Route {
     pub gw: Option<IpAddr>,
     /// The MTU along the path, in bytes. This and the following came with 1.1.0, and are written in every version, as
     /// libcni does: whoever does not know them ignores them, and whoever makes the route would make another without them.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "positive")]
     pub mtu: Option<u32>,
     /// The segment size to advertise for TCP, in bytes.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "positive")]
     pub advmss: Option<u32>,
     /// The priority (metric): lower is preferred.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "positive")]
     pub priority: Option<u32>,
     /// The routing table.
     #[serde(default)]
@@ -161,6 +161,34 @@ impl ResultDocument {
 }
 
 impl AddResult {
+    /// This result behind what the plugins before in the chain made, which goes through whole (SPEC.md, section 2, "ADD"): the
+    /// indices of its interfaces come after theirs, and of name servers theirs count first.
+    #[must_use]
+    pub fn behind(self, previous: Option<&Self>) -> Self {
+        let Some(previous) = previous else { return self };
+        let mut all = previous.clone();
+        let before = all.interfaces.len();
+        all.interfaces.extend(self.interfaces);
+        all.ips.extend(self.ips.into_iter().map(|mut ip| {
+            ip.interface = ip.interface.map(|index| index + before);
+            ip
+        }));
+        all.routes.extend(self.routes);
+        let Dns { nameservers, domain, search, options } = self.dns;
+        let join = |list: &mut Vec<String>, more: Vec<String>| {
+            for one in more {
+                if !list.contains(&one) {
+                    list.push(one);
+                }
+            }
+        };
+        join(&mut all.dns.nameservers, nameservers);
+        join(&mut all.dns.search, search);
+        join(&mut all.dns.options, options);
+        all.dns.domain = all.dns.domain.or(domain);
+        all
+    }
+
     /// Reads a `prevResult`.
     pub(crate) fn parse(json: &str) -> Result<Self, Error> {
         object::<ResultDocument>(json.as_bytes(), What::PrevResult)?
@@ -172,6 +200,11 @@ impl AddResult {
 /// Text, where the empty one is as good as none.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
+}
+
+/// A number, where 0 is as good as none.
+fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.filter(|number| *number != 0))
 }
 
 fn path<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<PathBuf>, D::Error> {
@@ -217,4 +250,35 @@ fn cidr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Erro
 
 fn no_address<E: serde::de::Error>(text: &str, example: &str) -> E {
     E::custom(format_args!("{text:?} is no address like {example}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(name: &str, address: &str, server: &str) -> AddResult {
+        let (ifname, address) = (name.parse().unwrap(), address.parse().unwrap());
+        AddResult {
+            interfaces: vec![
+                Interface::on_host(&ifname, None),
+                Interface::in_container(&ifname, None, "/pod"),
+            ],
+            ips: vec![IpConfig::new(address, None, Some(1)), IpConfig::new(address, None, None)],
+            routes: vec![Route::new(address, None)],
+            dns: Dns { nameservers: vec![server.to_owned(), "10.0.0.53".to_owned()], ..Dns::default() },
+        }
+    }
+
+    #[test]
+    fn a_result_stands_behind_the_one_before() {
+        let (first, second) =
+            (result("eth0", "10.1.0.5/24", "10.1.0.1"), result("net1", "10.2.0.5/24", "10.2.0.1"));
+        assert_eq!(second.clone().behind(None), second);
+        let both = second.behind(Some(&first));
+        assert_eq!(both.interfaces[..2], first.interfaces[..]);
+        assert_eq!(both.ips[..2], first.ips[..]);
+        assert_eq!(both.ips[2..].iter().map(|ip| ip.interface).collect::<Vec<_>>(), [Some(3), None]);
+        assert_eq!(both.routes.len(), 2);
+        assert_eq!(both.dns.nameservers, ["10.1.0.1", "10.0.0.53", "10.2.0.1"]);
+    }
 }

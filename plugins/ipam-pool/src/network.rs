@@ -17,6 +17,30 @@ use crate::reach;
 use crate::store::PoolKey;
 use crate::{Addr, Limits, Order, PoolFile, Range, RangeSpec, Rules, Set, SetError};
 
+/// The names in the `ipam` section, nested ones too, for those who write them in another case.
+pub(crate) const NAMES: &[&str] = &[
+    "cooldown",
+    "count",
+    "dataDir",
+    "exclude",
+    "gateway",
+    "interval",
+    "order",
+    "pool",
+    "probe",
+    "quarantine",
+    "rangeEnd",
+    "rangeStart",
+    "ranges",
+    "reservations",
+    "resolvConf",
+    "routes",
+    "sticky",
+    "subnet",
+    "vm",
+    "wait",
+];
+
 /// The plugin's part of the document: kept as it is, so that DEL needs none of it to be valid.
 #[derive(Debug, Deserialize)]
 pub struct Config {
@@ -28,26 +52,26 @@ pub struct Config {
 #[serde(rename_all = "camelCase")]
 struct Ipam {
     /// A named pool in place of ranges: `/var/lib/k8slan/pools.d/<name>.yaml`. Many networks may name one.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     pool: Option<String>,
     /// One address from each outer list; an inner list is one pool of ranges.
     #[serde(default)]
     ranges: Vec<Vec<RangeSpec>>,
     /// `host`: every host has these ranges for itself. Without it they are refused (126) where the network goes beyond the host.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     scope: Option<String>,
     /// A single range, in the words of older configurations: the link's subnet.
     #[serde(default)]
     subnet: Option<String>,
     /// The first address of that range; the subnet's first usable one by default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     range_start: Option<String>,
     /// The last address of that range; the subnet's last usable one by default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     range_end: Option<String>,
     /// The gateway of that range: the subnet's first usable address by default, `none` where there is none. It may be
     /// outside the subnet, link-local too.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     gateway: Option<String>,
     /// Routes for the pod.
     #[serde(default)]
@@ -71,7 +95,7 @@ struct Ipam {
     #[serde(default)]
     cooldown: Option<Timespan>,
     /// Which address is next: `oldest` (the default: never used ones, range by range as they are listed; then the one that rests longest) or `lowest`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     order: Option<Order>,
     /// Ask the wire whether somebody has the address before it is used: 10 times and for 30 s at most. What somebody has is left alone for `quarantine`: `10m` by default, `1h` at most; with `pool`, its file says so.
     #[serde(default, deserialize_with = "Probe::parse")]
@@ -86,6 +110,7 @@ const SILENT: [&str; 3] = ["type", "dataDir", "name"];
 /// Only the name of the pool, for the verbs that need no more.
 #[derive(Deserialize)]
 struct OnlyPool {
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     pool: Option<String>,
 }
 
@@ -342,7 +367,7 @@ fn from_file(
     request: &Request<Config>,
     (pools, node): (&std::path::Path, Option<&str>),
 ) -> Result<Network, NetworkError> {
-    let own_ranges = request.runtime_config.ip_ranges.is_some();
+    let own_ranges = ip_ranges(request)?.is_some();
     for (key, given) in [
         ("ranges", !ipam.ranges.is_empty()),
         ("subnet", ipam.subnet.is_some()),
@@ -407,12 +432,7 @@ fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result
     };
     let mut lists = Vec::new();
     // The order is host-local's: what the runtime asks for, the single range, the lists.
-    if let Some(raw) = &request.runtime_config.ip_ranges {
-        let asked: Vec<Vec<RangeSpec>> = serde_json::from_str(raw.get()).map_err(|error| {
-            NetworkError::Value { key: "runtimeConfig.ipRanges".to_owned(), message: error.to_string() }
-        })?;
-        lists.extend(asked);
-    }
+    lists.extend(ip_ranges(request)?.unwrap_or_default());
     if let Some(subnet) = ipam.subnet {
         let Ipam { range_start, range_end, gateway, .. } = ipam;
         lists.push(vec![RangeSpec { subnet, range_start, range_end, gateway }]);
@@ -452,6 +472,16 @@ fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result
     network.rules.order = ipam.order.unwrap_or_default();
     network.routes = ipam.routes;
     Ok(network)
+}
+
+/// What the runtime asks for; an empty list asks for nothing.
+fn ip_ranges(request: &Request<Config>) -> Result<Option<Vec<Vec<RangeSpec>>>, NetworkError> {
+    let Some(raw) = &request.runtime_config.ip_ranges else { return Ok(None) };
+    let asked: Vec<_> = serde_json::from_str(raw.get()).map_err(|error| NetworkError::Value {
+        key: "runtimeConfig.ipRanges".to_owned(),
+        message: error.to_string(),
+    })?;
+    Ok(Some(asked).filter(|asked| !asked.is_empty()))
 }
 
 /// A file that says how names are resolved has some lines; in bytes.

@@ -13,7 +13,7 @@ use net_types::MacAddr;
 use node::{NodeConfig, Occupant, Paths, Pod, Resource};
 
 use crate::blocks::within_blocks;
-use crate::network::{Config, Network};
+use crate::network::{self, Config, Network};
 use crate::store::{Guard, HostStore, Ledger, Place, PoolKey, Store};
 use crate::{
     Addr, AllocError, Allocator, Attachment, Conflict, Error, Grant, Holder, Millis, Owner, Refusal, Rules,
@@ -67,6 +67,7 @@ impl Plugin for IpamPool {
 
     const NAME: &'static str = "ipam-pool";
     const ABOUT: &'static str = "gives addresses from pools";
+    const NAMES: &'static [&'static [&'static str]] = &[network::NAMES];
 
     fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
         guard(request.version);
@@ -97,7 +98,11 @@ impl Plugin for IpamPool {
         }
         tell_of_other_nodes(&network, &seeker, &grants);
         store.leave_open();
-        Ok(result(network, &grants))
+        let result = result(network, &grants);
+        // A main plugin puts its own answer behind the others'; one that stands in a chain itself does it.
+        let is_delegate = request.plugin_type.as_deref() != Some(Self::NAME);
+        let previous = request.prev_result.as_ref().filter(|_| !is_delegate);
+        Ok(result.behind(previous))
     }
 
     fn del(&self, request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
@@ -159,7 +164,7 @@ impl Plugin for IpamPool {
         valid: Option<&[ValidAttachment]>,
     ) -> Option<Result<(), Error>> {
         guard(request.version);
-        let config = Config::of_ipam_alone(&request.stdin)?;
+        let config = Config::of_ipam_alone(request.document())?;
         Some(collect(request, &config, valid))
     }
 

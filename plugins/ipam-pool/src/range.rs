@@ -11,15 +11,15 @@ pub struct RangeSpec {
     /// The link's subnet in CIDR notation, e.g. `10.0.20.0/24`.
     pub subnet: String,
     /// The first address handed out; the subnet's first usable one by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "cni::unless_empty", skip_serializing_if = "Option::is_none")]
     pub range_start: Option<String>,
     /// The last address handed out; the subnet's last usable one by default.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "cni::unless_empty", skip_serializing_if = "Option::is_none")]
     pub range_end: Option<String>,
     /// The gateway: never handed out. By default the subnet's first usable address, as with host-local;
     /// `none` where the subnet has none. Subnets of one or two addresses have none by default. It may be outside
     /// the subnet, link-local (`fe80::1`) too: routes through it then need no network that has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "cni::unless_empty", skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
 }
 

@@ -72,25 +72,25 @@ fn set_up_with_addresses(
     let mut delegated = ipam.add_or(&mut *roll_back)?;
     // The launcher pod's stack must neither ask nor answer for a guest's addresses.
     let settled = if call.is_for_a_guest() {
-        link.settle_for_guest(&mut delegated, &call.request.stdin, call.asker())
+        link.settle_for_guest(&mut delegated, call.request.document(), call.asker())
     } else {
-        link.settle(&mut delegated, &call.request.stdin)
+        link.settle(&mut delegated, call.request.document())
     };
     let settled = settled.map_err(PodError::from);
-    let result = result(call, made, delegated.result().clone());
+    let given = delegated.result().clone();
     let configured = settled.and_then(|()| match undecided {
         // Behind KubeVirt's bridge: from the link the guest gets them by DHCP.
-        None if base.is_veth() => link.configure_for_guest(&result),
+        None if base.is_veth() => link.configure_for_guest(&given),
         None => Ok(()),
         Some(undecided) => {
-            undecided.decide(result.ips.iter().any(|ip| ip.address.is_ipv6()))?;
-            link.configure(&result)
+            undecided.decide(given.ips.iter().any(|ip| ip.address.is_ipv6()))?;
+            link.configure(&given)
         }
     });
     match configured {
         Ok(()) => {
             let _ = delegated.keep();
-            Ok(result)
+            Ok(result(call, made, given))
         }
         Err(error) => Err(Error::Addresses(Box::new(delegated.fail_around(error, roll_back)))),
     }
@@ -330,7 +330,7 @@ fn set_up<'a>(call: &'a Call<'_>, base: &Base, made: Made) -> Result<Option<Unde
 }
 
 /// The answer: the pod's interface and what the IPAM plugin gave; its name servers count more than the
-/// network's.
+/// network's. It stands behind what plugins before this one made.
 fn result(call: &Call<'_>, made: Made, mut result: AddResult) -> AddResult {
     let mut interface = Interface::in_container(&call.target.ifname, Some(made.mac), &call.target.netns);
     interface.mtu = Some(made.mtu.get());
@@ -341,5 +341,5 @@ fn result(call: &Call<'_>, made: Made, mut result: AddResult) -> AddResult {
     for ip in &mut result.ips {
         ip.interface = Some(0);
     }
-    result
+    result.behind(call.request.prev_result.as_ref())
 }

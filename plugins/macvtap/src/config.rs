@@ -4,6 +4,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::Error;
 
+/// The names of the keys, for those who write them in another case.
+pub(crate) const NAMES: &[&str] =
+    &["attach", "deviceID", "group", "master", "mode", "mtu", "owner", "promiscMode", "spoke"];
+
 /// The plugin's own keys of a network configuration. Exactly one of `deviceID`, `spoke` and `master`
 /// says what to attach to.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -11,19 +15,19 @@ use crate::Error;
 pub struct Config {
     /// A spoke, or the name of a macvtap on the host; Multus puts it in for the resource that the
     /// kubelet handed out. `runtimeConfig.deviceID` counts more.
-    #[serde(rename = "deviceID", default, deserialize_with = "text_or_nothing")]
+    #[serde(rename = "deviceID", default, deserialize_with = "cni::unless_empty")]
     pub device_id: Option<String>,
     /// A spoke by name, where no kubelet hands spokes out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     pub spoke: Option<SpokeName>,
     /// A link of the host to put a macvtap on.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     pub master: Option<IfName>,
     /// What the pod gets; on a spoke it must agree with the spoke.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     pub attach: Option<Attach>,
     /// The macvtap's mode; on a spoke it must agree with the spoke. On a master: `bridge` by default.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "cni::unless_empty")]
     pub mode: Option<MacvtapMode>,
     /// The interface's MTU in bytes; absent or 0: that of the link below.
     #[serde(default, deserialize_with = "mtu_or_nothing")]
@@ -105,10 +109,6 @@ impl Config {
     }
 }
 
-fn text_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
-    Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
-}
-
 fn mtu_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Mtu>, D::Error> {
     match Option::<i64>::deserialize(deserializer)? {
         None | Some(0) => Ok(None),
@@ -147,6 +147,13 @@ mod tests {
             "spoke and master are both given: choose one of deviceID, spoke and master"
         );
         assert!(both.wanted(Some("pod1")).is_err());
+    }
+
+    #[test]
+    fn empty_texts_are_absent() {
+        let config = config(r#"{"deviceID":"","spoke":"","master":"eth0","attach":"","mode":""}"#).unwrap();
+        assert_eq!(config.wanted(None).unwrap(), Wanted::Master("eth0".parse().unwrap()));
+        assert_eq!((config.attach, config.mode), (None, None));
     }
 
     #[test]

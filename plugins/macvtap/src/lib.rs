@@ -44,6 +44,7 @@ impl Plugin for Macvtap {
 
     const NAME: &'static str = "macvtap";
     const ABOUT: &'static str = "attaches pods and VMs to the spokes of a LAN";
+    const NAMES: &'static [&'static [&'static str]] = &[config::NAMES, attach::NAMES];
 
     fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
         add::add(request, target)

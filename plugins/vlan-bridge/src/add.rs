@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use attach::{PodError, PodLink, Probing, Undecided};
-use cni::{AddResult, Delegated, Interface, Request, Route, Target};
+use cni::{AddResult, Delegated, Dns, Interface, IpConfig, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
 use netplumb::{BridgeVlans, LinkChange, Netns, Sysctl};
@@ -32,7 +32,7 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     let name = port_name(target.container_id.as_str(), &target.ifname);
     let asks_for_a_guest = call.is_for_a_guest()
         && request.ipam().is_some()
-        && Probing::of(&request.stdin).map_err(PodError::from)?.is_some();
+        && Probing::of(request.document()).map_err(PodError::from)?.is_some();
     let asker = asks_for_a_guest.then(|| call.asker());
     let attaching = Attaching { call: &call, store: &store, name, vlans, asker };
     let made = {
@@ -264,8 +264,8 @@ impl Attaching<'_> {
         let config = &call.request.config;
         let link = pod_link(call, made.port.pod_index, made.mac);
         match self.asker {
-            Some(asker) => link.settle_for_guest(delegated, &call.request.stdin, asker),
-            None => link.settle(delegated, &call.request.stdin),
+            Some(asker) => link.settle_for_guest(delegated, call.request.document(), asker),
+            None => link.settle(delegated, call.request.document()),
         }
         .map_err(PodError::from)?;
         let mut answer = delegated.result().clone();
@@ -370,7 +370,6 @@ impl Attaching<'_> {
     /// The answer: bridge, port and the pod's interface, behind what plugins before this one made.
     fn result(&self, made: &Made, answer: AddResult) -> AddResult {
         let call = self.call;
-        let mut result = call.request.prev_result.clone().unwrap_or_default();
         let mtu = Some(made.mtu.get());
         let bridge = &made.bridge;
         let mut interfaces = [
@@ -381,19 +380,15 @@ impl Attaching<'_> {
         interfaces[0].mtu = Some(bridge.link.mtu);
         interfaces[1].mtu = mtu;
         interfaces[2].mtu = mtu;
-        result.interfaces.extend(interfaces);
-        let own = result.interfaces.len() - 1;
-        result.ips.extend(answer.ips.into_iter().map(|mut ip| {
-            ip.interface = Some(own);
-            ip
-        }));
-        result.routes.extend(answer.routes);
+        let own = interfaces.len() - 1;
+        let ips = answer.ips.into_iter().map(|ip| IpConfig { interface: Some(own), ..ip }).collect();
         // As in the reference plugin: what the network says counts before what the IPAM plugin says.
-        let said = [&call.request.dns, &answer.dns].into_iter().find(|dns| **dns != cni::Dns::default());
-        if let Some(dns) = said {
-            result.dns = dns.clone();
-        }
-        result
+        let dns = match &call.request.dns {
+            dns if *dns != Dns::default() => dns.clone(),
+            _ => answer.dns,
+        };
+        let result = AddResult { interfaces: interfaces.into(), ips, routes: answer.routes, dns };
+        result.behind(call.request.prev_result.as_ref())
     }
 }
 

@@ -2,9 +2,54 @@ use attach::FromRouters;
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu, VlanId, VlanSet};
 use netplumb::{BridgeVlans, VlanProtocol};
+use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Error;
+
+/// The names of the keys, nested ones too, for those who write them in another case.
+pub(crate) const NAMES: &[&str] = &[
+    "address",
+    "adopt",
+    "ageing",
+    "allowedAddresses",
+    "allowedMacs",
+    "bridge",
+    "createBridge",
+    "disableContainerInterface",
+    "enabledad",
+    "follow",
+    "forceAddress",
+    "gateway",
+    "groupFwdMask",
+    "hairpinMode",
+    "host",
+    "id",
+    "ipMasq",
+    "ipMasqBackend",
+    "ipspoofchk",
+    "isDefaultGateway",
+    "isGateway",
+    "macspoofchk",
+    "maxID",
+    "mcastSnooping",
+    "minID",
+    "mtu",
+    "name",
+    "nativeVlan",
+    "portIsolation",
+    "preserveDefaultVlan",
+    "promiscMode",
+    "qinq",
+    "stp",
+    "tagged",
+    "trunk",
+    "untagged",
+    "uplinks",
+    "vlan",
+    "vlanTrunk",
+    "vrrp",
+];
 
 /// The plugin's own keys of a network configuration: every one of the reference plugin `bridge` with the same
 /// meaning, and more.
@@ -14,8 +59,8 @@ pub struct Config {
     /// The bridge, `cni0` by default.
     #[serde(default = "cni0")]
     pub bridge: IfName,
-    /// Access port: the one VLAN, without a tag.
-    #[serde(default)]
+    /// Access port: the one VLAN, without a tag; absent or 0: none.
+    #[serde(default, deserialize_with = "vlan_or_nothing")]
     pub vlan: Option<VlanId>,
     /// Trunk: the VLANs with their tags.
     #[serde(default)]
@@ -23,8 +68,8 @@ pub struct Config {
     /// The reference plugin's name for `trunk`.
     #[serde(default)]
     pub vlan_trunk: Option<VlanSet>,
-    /// Trunk: the VLAN without a tag; absent: none.
-    #[serde(default)]
+    /// Trunk: the VLAN without a tag; absent or 0: none.
+    #[serde(default, deserialize_with = "vlan_or_nothing")]
     pub native_vlan: Option<VlanId>,
     /// Keep the bridge's default VLAN on the port, untagged, also where a trunk has it. As in the reference plugin since
     /// 1.8.0, it is not kept unless this says so: nothing may leak into VLAN 1.
@@ -149,7 +194,7 @@ pub struct Uplink {
     #[serde(default)]
     pub follow: bool,
     /// Its own MTU in bytes, if that is larger than the bridge's for the sake of VLANs that are not the bridge's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "mtu_or_nothing", skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Mtu>,
 }
 
@@ -183,6 +228,14 @@ fn addresses_and_networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
             host.network(),
             host.prefix()
         ))),
+    }
+}
+
+/// The reference plugin reads an absent VLAN as 0, and people write what they see there.
+fn vlan_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<VlanId>, D::Error> {
+    match Option::<i64>::deserialize(deserializer)? {
+        None | Some(0) => Ok(None),
+        Some(given) => VlanId::deserialize(given.into_deserializer()).map(Some),
     }
 }
 
@@ -319,6 +372,8 @@ mod tests {
     #[test]
     fn what_a_port_carries() {
         assert_eq!(vlans("{}"), "none");
+        assert_eq!(vlans(r#"{"vlan": 0}"#), "none");
+        assert_eq!(vlans(r#"{"vlan": 0, "vlanTrunk": [10], "nativeVlan": 0}"#), "10 tagged (no PVID)");
         assert_eq!(vlans(r#"{"vlan": 10}"#), "10 untagged (PVID 10)");
         assert_eq!(vlans(r#"{"trunk": "10,20,30-39"}"#), "10,20,30-39 tagged (no PVID)");
         assert_eq!(
@@ -334,7 +389,7 @@ mod tests {
     #[test]
     fn each_mistake_has_its_message() {
         let mistakes = [
-            (r#"{"vlan": 0}"#, "VLAN ID 0 is out of range"),
+            (r#"{"vlan": -1}"#, "VLAN ID -1 is out of range"),
             (r#"{"vlan": 4095}"#, "VLAN ID 4095 is out of range"),
             (r#"{"trunk": "20-10"}"#, "VLAN range 20-10 is reversed"),
             (r#"{"trunk": ["10-20", 15]}"#, "VLAN 15 is named twice"),

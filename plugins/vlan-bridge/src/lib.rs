@@ -51,6 +51,7 @@ impl Plugin for VlanBridge {
 
     const NAME: &'static str = "vlan-bridge";
     const ABOUT: &'static str = "attaches pods and VMs to the VLANs of a bridge";
+    const NAMES: &'static [&'static [&'static str]] = &[config::NAMES, attach::NAMES];
 
     fn code_of_field(field: &str) -> Code {
         code::of_field(field)
