@@ -21,6 +21,7 @@ use crate::agent::{self, Agent, Callers, Presence};
 use crate::cluster::{Election, Hearing, LEASE, Leader, Machines, Mirror, Pods, Reporter, Timing};
 use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
 use crate::kubelet::{self, DevicePlugins};
+use crate::leftovers;
 use crate::live_pods;
 use crate::node_spokes::{self, NodeSpokes};
 use crate::readiness::Readiness;
@@ -246,6 +247,7 @@ impl Parts {
         let answers = || SafeDir::create(&run.join(live_pods::FOLDER));
         let (pods, vms) = (answers()?, answers()?);
         let owners = SafeDir::create(&paths.owners())?;
+        leftovers::tidy_cluster(&[&dir, pods.path(), owners.path()]);
         let stopped = self.stopped();
         self.orderly.spawn(async move {
             let client = kube::Client::try_default().await.context("find the API server")?;

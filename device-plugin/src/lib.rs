@@ -13,6 +13,7 @@ mod install;
 mod kept_vms;
 pub mod kubelet;
 mod lans;
+mod leftovers;
 mod live_pods;
 mod mirrored;
 mod node_spokes;

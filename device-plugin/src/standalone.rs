@@ -12,6 +12,7 @@ use crate::events::{FileWatch, Folder, LanLinks, Wake, watch_mounts, watch_under
 use crate::folder::Reader;
 use crate::health::Metrics;
 use crate::lans::{Declared, Dirty, NETNS_DIR, NodeLans, Outcome};
+use crate::leftovers;
 use crate::status::{self, NodeStatus};
 
 /// How long events are collected before a pass: what comes together is done together.
@@ -73,6 +74,7 @@ impl Claim {
         }
         let _only_one = only_one(&run, DAEMON_LOCK, Duration::ZERO)?;
         let told = SafeDir::create(&paths.told())?;
+        leftovers::tidy_node(&paths);
         node::tell_name(&run, &node)?;
         Ok(Self { run, told, paths, node, _only_one })
     }

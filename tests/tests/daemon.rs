@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         tap_indices_are_on_disk_before_records_name_them,
         killed_anywhere_while_it_takes_down,
         the_plugins_know_the_nodes_name_from_it,
+        what_killed_programs_left_goes_when_a_daemon_starts,
     ])
 }
 
@@ -479,11 +480,74 @@ fn killed_anywhere_while_it_takes_down() -> Outcome {
             let daemon = node.spawn_daemon(&argv(&path, &node))?;
             eventually(5 * SECOND, || gone(&node))?;
             daemon.terminate()?;
+            assert_eq!(hidden(&node)?, [""; 0], "temporary files stay");
             Ok(())
         },
     )?;
     println!("{deaths} deaths");
     assert!(deaths > 10, "only {deaths} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+/// The files below k8slan's folders whose names begin with a dot.
+fn hidden(node: &Node) -> Result<Vec<String>, Stop> {
+    let found = node.exec(&["find", "/run/k8slan", "/var/lib/k8slan", "-name", ".*", "-type", "f"])?;
+    Ok(found.lines().map(str::to_owned).collect())
+}
+
+/// Temporary files go where nobody can be at work on them; locks, with what they were for.
+fn what_killed_programs_left_goes_when_a_daemon_starts() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    worker.ready("a")?;
+    worker.ip("link add br0 type bridge vlan_filtering 0")?;
+    worker.kill_daemon()?;
+    let own = [
+        "/run/k8slan/.status.json.77",
+        "/run/k8slan/.underlays.json.1",
+        "/run/k8slan/.live.json.1",
+        "/run/k8slan/told/.status.json.1",
+        "/run/k8slan/told/.kept-vms.json.1",
+        "/run/k8slan/netns/.knl1.4711",
+        "/run/k8slan/spokes/.a.json.12",
+        "/run/k8slan/taps/.241:7.5",
+        "/var/lib/k8slan/.taps.json.9",
+    ];
+    let young = ["/run/k8slan/ports/.vb01.json.5", "/run/k8slan/ipam/pools/.p.journal.new"];
+    let old = [
+        "/run/k8slan/ports/.vb02.json.6",
+        "/run/k8slan/ipam/pools/.q.journal.new",
+        "/run/k8slan/ipam/networks/.n.mdb.new",
+        "/var/lib/k8slan/ipam/pools/.q.journal.new",
+    ];
+    // Another program's, which has locks of its own.
+    let others = ["/var/lib/k8slan/.install.json.5", "/var/lib/k8slan/.notes"];
+    for path in own.iter().chain(&young).chain(&old).chain(&others) {
+        worker.write(path, "cut o")?;
+    }
+    let hour_ago = std::time::SystemTime::now() - Duration::from_secs(3600);
+    worker.run(|| {
+        old.iter()
+            .chain(&others)
+            .try_for_each(|path| std::fs::File::options().write(true).open(path)?.set_modified(hour_ago))
+    })?;
+    for lock in ["bridges/br0", "bridges/gone", "bridges/guards:", "spokes/nobody"] {
+        worker.write(&format!("/run/k8slan/{lock}.lock"), "")?;
+    }
+    worker.start_daemon()?;
+    worker.ready("a")?;
+    let mut expected: Vec<&str> = young.into_iter().chain(others).collect();
+    expected.sort_unstable();
+    let mut left = hidden(&worker)?;
+    left.sort();
+    assert_eq!(left, expected);
+    let mut now = worker.list("/run/k8slan/bridges");
+    now.sort();
+    assert_eq!(now, ["br0.lock", "guards:.lock"]);
+    let spokes = worker.list("/run/k8slan/spokes");
+    assert!(!spokes.contains(&"nobody.lock".to_owned()), "{spokes:?}");
+    let log = worker.log();
+    assert!(log.contains("removed what killed programs left"), "{log}");
     Ok(())
 }
 

@@ -7,6 +7,7 @@ mod attachment;
 mod attachment_lock;
 mod config;
 mod guest;
+mod leftovers;
 mod lock;
 mod name;
 mod policy;

@@ -8,7 +8,7 @@ use crate::{SafeDir, SafeDirError};
 /// dies (`flock(2)`).
 #[derive(Debug)]
 pub struct Lock {
-    _file: File,
+    file: File,
 }
 
 /// Why a lock was not had.
@@ -38,13 +38,21 @@ pub enum LockError {
 impl Lock {
     /// Takes the lock `name` in `dir`, waiting for `patience` at most.
     ///
-    /// The file is made where it is missing (mode 0600) and stays: whoever removed it could leave two
-    /// holders of two files.
+    /// The file is made where it is missing (mode 0600). It goes when nothing needs it any more
+    /// ([`SafeDir::remove_locks`]), so whoever has it looks whether it still has its name: there could be two
+    /// holders of two files otherwise.
     ///
     /// # Errors
     /// [`LockError::Held`] when patience ends.
     pub fn acquire(dir: &SafeDir, name: &str, patience: Duration) -> Result<Self, LockError> {
-        Self::of_file(dir.open_lock(name)?, || dir.path().join(name), patience)
+        let start = Instant::now();
+        loop {
+            let left = patience.saturating_sub(start.elapsed());
+            let lock = Self::of_file(dir.open_lock(name)?, || dir.path().join(name), left)?;
+            if dir.still_names(name, &lock.file) {
+                return Ok(lock);
+            }
+        }
     }
 
     /// Takes the lock on the folder itself, which needs no file: for what is done to several of its files, or
@@ -63,7 +71,7 @@ impl Lock {
             // flock cannot wait for a limited time, so it is asked again.
             match file.try_lock() {
                 // Closing the file gives it back, and cannot fail as an unlocking can.
-                Ok(()) => return Ok(Self { _file: file }),
+                Ok(()) => return Ok(Self { file }),
                 Err(TryLockError::Error(source)) => return Err(LockError::Flock { path: path(), source }),
                 Err(TryLockError::WouldBlock) if start.elapsed() >= patience => {
                     return Err(LockError::Held { path: path(), waited: patience });

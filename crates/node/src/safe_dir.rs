@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::io::{Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -265,7 +265,7 @@ impl SafeDir {
         self.list(|name| !name.starts_with('.'))
     }
 
-    fn list(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, SafeDirError> {
+    pub(crate) fn list(&self, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, SafeDirError> {
         let failed = |e| io("list the folder", &self.path, e);
         let mut names = Vec::new();
         for entry in std::fs::read_dir(&self.path).map_err(failed)? {
@@ -276,6 +276,10 @@ impl SafeDir {
             }
         }
         Ok(names)
+    }
+
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 
     /// The folder itself, opened once more: a lock belongs to what one open made.

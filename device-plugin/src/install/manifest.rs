@@ -7,7 +7,7 @@ use node::{Durability, SafeDir};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-const FILE: &str = "install.json";
+pub(super) const FILE: &str = "install.json";
 
 /// The version of the file that this program writes.
 const VERSION: u32 = 1;

@@ -71,6 +71,7 @@ pub(crate) fn install(options: &InstallOptions) -> Result<()> {
     let state = SafeDir::create(paths.state())?;
     state.make_private()?;
     let _only_one = only_installer(&state)?;
+    state.remove_temporaries(|of| of == super::manifest::FILE)?;
     put(&state, &folder, &plugins)
 }
 

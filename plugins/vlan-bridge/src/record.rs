@@ -253,6 +253,16 @@ impl RecordStore {
         Ok(ports.filter_map(|port| Some((port.clone(), self.read(&port).ok()??))).collect())
     }
 
+    /// Removes what programs that died left, and the locks of bridges that are gone. What cannot be removed hinders nobody,
+    /// and is tried again at the next GC.
+    pub(crate) fn tidy(&self, is_there: impl Fn(&str) -> bool) {
+        let _ = self.ports.remove_old_temporaries();
+        let gone = |bridge: &str| !bridge.contains(':') && !is_there(bridge);
+        if let Ok(Some(locks)) = SafeDir::open(&self.run.join("bridges")) {
+            let _ = locks.remove_locks(gone);
+        }
+    }
+
     /// The records of a bridge's other ports.
     pub(crate) fn others(&self, bridge: &IfName, port: &IfName) -> Result<Vec<PortRecord>, Error> {
         let all = self.all()?.into_iter();

@@ -284,5 +284,7 @@ fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment])
         errors.extend(done.err());
         errors.extend(answered.err().map(Error::from));
     }
+    let links = host.links()?;
+    store.tidy(|bridge| links.iter().any(|link| link.name == bridge));
     Error::all(errors)
 }
