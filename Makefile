@@ -24,12 +24,13 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
 
-build: ## the static release binaries, in dist/
+build: ## the static release binaries, manual pages and completions, in dist/
 	@tests/packages.sh build
 	@echo "building $(BINARIES) for $(HOST)"
-	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target $(HOST) $(BINARIES:%=--bin %)
+	@RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target $(HOST) $(BINARIES:%=--bin %) --bin manual
 	@mkdir -p dist
 	@cd "$(TARGET_DIR)/$(HOST)/release" && install -m 0755 -t "$(CURDIR)/dist" $(BINARIES)
+	@"$(TARGET_DIR)/$(HOST)/release/manual" dist
 	@for b in $(BINARIES); do \
 	    if readelf -lW dist/$$b | grep -q INTERP; then echo "dist/$$b is not static"; exit 1; fi; \
 	    printf 'dist/%-22s %7d KiB, static\n' $$b $$(( $$(stat -c %s dist/$$b) / 1024 )); \

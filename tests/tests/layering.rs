@@ -33,7 +33,7 @@ const OUTSIDE: &[(&str, &[&str])] = &[
 ];
 
 /// Packages that nothing is built on and that may use everything.
-const TESTERS: &[&str] = &["k8slan-benches", "k8slan-kubernetes-tests", "k8slan-tests"];
+const TESTERS: &[&str] = &["k8slan-benches", "k8slan-kubernetes-tests", "k8slan-manual", "k8slan-tests"];
 
 /// What must not come into a plugin's program by any way: a plugin needs no API server and no daemon.
 const NOT_IN_PLUGINS: &[&str] = &["hyper", "kube", "kube-client", "tonic"];

@@ -77,6 +77,7 @@ mod doorway;
 mod environment;
 mod error;
 mod exec;
+pub mod face;
 mod misconfigured;
 mod name;
 mod namespace;

@@ -3,6 +3,7 @@ use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
 
+use crate::face;
 use crate::{AddResult, Code, Misconfigured, PluginError, Request, Target, ValidAttachment, Version};
 
 /// A CNI plugin: what it does for each verb, and nothing of the protocol.
@@ -108,18 +109,23 @@ pub trait Plugin {
     /// [`Code::LIMITED_CONNECTIVITY`](crate::Code::LIMITED_CONNECTIVITY).
     fn status(&self, request: &Request<Self::Config>) -> Result<(), Self::Error>;
 
-    /// The program was started without `CNI_COMMAND`, so by a person. The default says on standard
-    /// error what this is; a plugin with a command line of its own reads `std::env::args_os` here.
+    /// The command line, for a person.
+    #[must_use]
+    fn command_line() -> clap::Command {
+        face::command::<Self>()
+    }
+
+    /// The program was started without `CNI_COMMAND`, so by a person. The default knows `--help` and `--version`; a plugin
+    /// with commands of its own runs them here.
     fn by_hand(&self) -> ExitCode {
-        eprintln!("{}", about::<Self>());
-        ExitCode::SUCCESS
+        face::by_hand::<Self>(Self::command_line())
     }
 }
 
 /// The line about a plugin.
 pub(crate) fn about<P: Plugin + ?Sized>() -> String {
     format!(
-        "{}: CNI plugin, {}; a container runtime runs it (CNI_COMMAND is not set). Versions: {}",
+        "{}: CNI plugin, {}; a container runtime runs it (CNI_COMMAND is not set). Versions: {}. By hand: {0} --help",
         P::NAME,
         P::ABOUT,
         Version::list()

@@ -173,8 +173,12 @@ impl Plugin for IpamPool {
         ready(request).map_err(|error| Error::NotReady(Box::new(error)))
     }
 
+    fn command_line() -> clap::Command {
+        cli::command_line()
+    }
+
     fn by_hand(&self) -> ExitCode {
-        cli::run(std::env::args_os())
+        cli::run()
     }
 }
 

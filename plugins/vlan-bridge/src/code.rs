@@ -28,7 +28,6 @@ impl PluginError for Error {
             Self::LegName(_) => Code::plugin(149),
             Self::NoGateway(_)
             | Self::NodeConfig(_)
-            | Self::Usage(_)
             | Self::PortName(_)
             | Self::Vlans(_)
             | Self::NotATrunk(_)

@@ -353,9 +353,6 @@ pub enum Error {
     #[error("link {0} was not made by k8slan, so it is not touched: remove it")]
     Foreign(IfName),
 
-    /// The command line is wrong.
-    #[error("{0}")]
-    Usage(&'static str),
     /// The port's name is no link name.
     #[error("no name of a port")]
     PortName(#[source] IfNameError),

@@ -93,6 +93,10 @@ impl Plugin for VlanBridge {
         status::status(request)
     }
 
+    fn command_line() -> clap::Command {
+        trunk::command_line()
+    }
+
     fn by_hand(&self) -> ExitCode {
         trunk::command()
     }

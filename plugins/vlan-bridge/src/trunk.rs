@@ -1,9 +1,9 @@
 //! Changing a trunk while a VM runs: `vlan-bridge trunk …`, started by hand or by the node daemon.
 
-use std::ffi::OsString;
 use std::process::ExitCode;
 
-use cni::Plugin;
+use clap::{FromArgMatches as _, Subcommand};
+use cni::face;
 use net_types::{IfName, VlanSet};
 use netplumb::{BridgeMember, BridgeVlans, Netlink};
 use node::NodeConfig;
@@ -14,40 +14,49 @@ use crate::record::{PortRecord, RecordStore, port_name};
 use crate::vlans::diff;
 use crate::{Error, VlanBridge, uplink};
 
-const USAGE: &str = "\
-usage: vlan-bridge trunk show
-       vlan-bridge trunk set|add|remove PORT VLANS
-       vlan-bridge trunk set|add|remove CONTAINER-ID INTERFACE VLANS
-VLANS is like 10,20,30-39. The port's untagged VLAN stays as it is.";
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Looks at trunks, and changes the VLANs of one while a VM runs on it
+    #[command(subcommand)]
+    Trunk(Trunk),
+}
 
-/// What to do with a trunk's tagged VLANs.
-#[derive(Clone, Copy)]
-enum Action {
-    Set,
-    Add,
-    Remove,
+#[derive(Debug, Subcommand)]
+enum Trunk {
+    /// Lists the ports of this node: port, bridge, VLANs, whose
+    Show,
+    /// Gives a port these tagged VLANs and no others; its untagged VLAN stays as it is
+    Set(Change),
+    /// Adds tagged VLANs to a port
+    Add(Change),
+    /// Takes tagged VLANs off a port
+    Remove(Change),
+}
+
+#[derive(Debug, clap::Args)]
+struct Change {
+    /// The port, as `trunk show` lists it; or the container's ID, and then the interface
+    #[arg(value_name = "PORT | CONTAINER-ID INTERFACE", num_args = 1..=2, required = true)]
+    port: Vec<String>,
+    /// The VLANs, like 10,20,30-39
+    #[arg(value_name = "VLANS")]
+    vlans: String,
+}
+
+/// The command line.
+pub(crate) fn command_line() -> clap::Command {
+    Command::augment_subcommands(face::command::<VlanBridge>()).subcommand_required(true)
 }
 
 /// The command line, when no runtime started the program.
 pub(crate) fn command() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
-    let done = match words.as_slice() {
-        [] => {
-            eprintln!(
-                "{}: CNI plugin, {}; a container runtime runs it\n{USAGE}",
-                VlanBridge::NAME,
-                VlanBridge::ABOUT
-            );
-            return ExitCode::SUCCESS;
-        }
-        ["trunk", "show"] => show(),
-        ["trunk", action, port, vlans] => on(action, port.parse().map_err(Error::PortName), vlans),
-        ["trunk", action, container, interface, vlans] => {
-            let port = interface.parse().map(|ifname| port_name(container, &ifname));
-            on(action, port.map_err(Error::PortName), vlans)
-        }
-        _ => Err(Error::Usage(USAGE)),
+    let Some(matches) = face::matches::<VlanBridge>(command_line()) else { return ExitCode::SUCCESS };
+    let done = match Command::from_arg_matches(&matches) {
+        Err(error) => error.exit(),
+        Ok(Command::Trunk(Trunk::Show)) => show(),
+        Ok(Command::Trunk(Trunk::Set(change))) => change.apply(|_, vlans| vlans.clone()),
+        Ok(Command::Trunk(Trunk::Add(change))) => change.apply(|tagged, vlans| tagged.union(vlans)),
+        Ok(Command::Trunk(Trunk::Remove(change))) => change.apply(|tagged, vlans| tagged.without(vlans)),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -58,21 +67,18 @@ pub(crate) fn command() -> ExitCode {
     }
 }
 
-fn on(action: &str, port: Result<IfName, Error>, vlans: &str) -> Result<(), Error> {
-    let action = match action {
-        "set" => Action::Set,
-        "add" => Action::Add,
-        "remove" => Action::Remove,
-        _ => return Err(Error::Usage(USAGE)),
-    };
-    let vlans: VlanSet = vlans.parse().map_err(Error::Vlans)?;
-    let carried = change_trunk(&port?, |tagged| match action {
-        Action::Set => vlans.clone(),
-        Action::Add => tagged.union(&vlans),
-        Action::Remove => tagged.without(&vlans),
-    })?;
-    println!("{carried}");
-    Ok(())
+impl Change {
+    fn apply(&self, change: impl FnOnce(&VlanSet, &VlanSet) -> VlanSet) -> Result<(), Error> {
+        let port = match self.port.as_slice() {
+            [container, interface] => interface.parse().map(|ifname| port_name(container, &ifname)),
+            [port] => port.parse(),
+            _ => String::new().parse(),
+        };
+        let port = port.map_err(Error::PortName)?;
+        let vlans: VlanSet = self.vlans.parse().map_err(Error::Vlans)?;
+        println!("{}", change_trunk(&port, |tagged| change(tagged, &vlans))?);
+        Ok(())
+    }
 }
 
 fn show() -> Result<(), Error> {

@@ -8,21 +8,18 @@ mod pools;
 mod sweep;
 mod table;
 
-use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args as _, FromArgMatches as _, Subcommand};
+use cni::face;
 use node::{NodeConfig, SafeDirError};
 
 use crate::plugin::{now, place};
 use crate::store::{Guard, Place, StoreError};
-use crate::{AllocError, PoolFileError};
+use crate::{AllocError, IpamPool, PoolFileError};
 
-/// Looks after the addresses that ipam-pool, a CNI IPAM plugin, gave on this node. Container runtimes
-/// run the same program with CNI_COMMAND set.
-#[derive(Debug, Parser)]
-#[command(name = "ipam-pool", version)]
+#[derive(Debug, clap::Args)]
 struct Arguments {
     /// Write JSON instead of a table.
     #[arg(long, global = true)]
@@ -134,16 +131,14 @@ struct Scene {
     json: bool,
 }
 
-pub(crate) fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
-    let arguments: Vec<_> = arguments.collect();
-    if arguments.len() < 2 {
-        eprintln!(
-            "ipam-pool: CNI IPAM plugin, gives addresses from pools; a container runtime runs it (CNI_COMMAND is not \
-             set). By hand: ipam-pool --help"
-        );
-        return ExitCode::SUCCESS;
-    }
-    let arguments = match Arguments::try_parse_from(arguments) {
+/// The command line.
+pub(crate) fn command_line() -> clap::Command {
+    Arguments::augment_args(face::command::<IpamPool>())
+}
+
+pub(crate) fn run() -> ExitCode {
+    let Some(matches) = face::matches::<IpamPool>(command_line()) else { return ExitCode::SUCCESS };
+    let arguments = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
     };
