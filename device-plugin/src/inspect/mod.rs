@@ -13,6 +13,7 @@ mod sample;
 mod svg;
 mod tree;
 mod view;
+mod vms;
 
 use std::fs;
 use std::io::{self, Write as _};
@@ -86,6 +87,7 @@ fn run(options: &Options) -> Result<String> {
         text.push('\n');
         return Ok(text);
     }
+    view::tell_of_others(&mut nodes);
     let trees: Vec<String> = nodes.iter().map(|node| tree(node, &|_| Vec::new())).collect();
     Ok(trees.join("\n"))
 }
@@ -128,6 +130,7 @@ impl NodeView {
         lans::fill(&mut view, &paths, &status, &host);
         host.masters(&mut view, &paths);
         host.bridges(&mut view);
+        vms::fill(&mut view, paths.run());
         Ok(view)
     }
 }

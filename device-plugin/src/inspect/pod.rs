@@ -19,6 +19,8 @@ pub(super) struct Seen {
 pub(super) fn look(attachment: &Attachment, index: Option<u32>) -> Seen {
     let mut view = AttachmentView {
         pod: attachment.pod.as_ref().map(ToString::to_string),
+        vm: None,
+        uid: attachment.pod.as_ref().and_then(|pod| pod.uid.clone()),
         container: attachment.container_id.clone(),
         ifname: attachment.ifname.to_string(),
         netns: attachment.netns.path.clone(),

@@ -17,6 +17,7 @@ fn attachment(pod: &str, live: bool, link: Option<PodLinkView>) -> AttachmentVie
         netns: "/run/netns/c".into(),
         live,
         link,
+        ..AttachmentView::default()
     }
 }
 

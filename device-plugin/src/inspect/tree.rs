@@ -116,6 +116,9 @@ fn underlay_line(underlay: &UnderlayView) -> String {
 fn spoke_branch(spoke: &SpokeView, more: More<'_>) -> Branch {
     let mut line = format!("spoke {}: ", spoke.name);
     match (spoke.state, &spoke.attachment) {
+        (SpokeState::Free, _) if !spoke.elsewhere.is_empty() => {
+            let _ = write!(line, "free here, used on {}", spoke.elsewhere.join(", "));
+        }
         (SpokeState::Free, _) => line.push_str("free"),
         (SpokeState::Held, Some(attachment)) => line.push_str(&attachment.who()),
         (SpokeState::Held, None) => line.push_str("held by a pod that is not known"),
@@ -125,12 +128,10 @@ fn spoke_branch(spoke: &SpokeView, more: More<'_>) -> Branch {
         (SpokeState::LeftOver, None) => line.push_str("left over of an unfinished ADD"),
     }
     if spoke.state == SpokeState::Free {
-        for what in [spoke.attach.as_deref(), spoke.mode.as_deref()].into_iter().flatten() {
-            line.push(if line.ends_with("free") { ',' } else { ' ' });
-            if line.ends_with(',') {
-                line.push(' ');
-            }
-            line.push_str(what);
+        let what: Vec<&str> =
+            [spoke.attach.as_deref(), spoke.mode.as_deref()].into_iter().flatten().collect();
+        if !what.is_empty() {
+            let _ = write!(line, ", {}", what.join(" "));
         }
         if let Some(index) = spoke.tap_index {
             let _ = write!(line, ", /dev/tap{index}");
@@ -275,6 +276,18 @@ worker2, daemon 42
         // The pod of the bridge's port is not seen into.
         let text = text.replace("│     └─ net1 is not in /run/netns/c\n", "");
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn a_spoke_that_another_node_uses_is_not_just_free() {
+        let mut nodes = [node("worker1"), node("worker2")];
+        nodes[1].lans[0].spokes[0].state = SpokeState::Free;
+        nodes[0].lans[0].spokes[0].attachment.as_mut().unwrap().vm = Some("default/vyos".into());
+        crate::inspect::view::tell_of_others(&mut nodes);
+        let texts = nodes.map(|node| tree(&node, &|_| Vec::new()));
+        assert!(texts[0].contains("spoke pod1: VM default/vyos, pod default/nginx, port"), "{}", texts[0]);
+        assert!(texts[1].contains("spoke pod1: free here, used on worker1, port"), "{}", texts[1]);
+        assert!(texts[1].contains("spoke pod2: free, macvtap passthru, /dev/tap"), "{}", texts[1]);
     }
 
     #[test]

@@ -124,6 +124,9 @@ pub struct SpokeView {
     pub port: Option<LinkView>,
     /// Whose it is.
     pub attachment: Option<AttachmentView>,
+    /// The nodes that it is used on, where several nodes are shown and it is free on this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<String>,
 }
 
 /// Who has a spoke.
@@ -144,6 +147,12 @@ pub enum SpokeState {
 pub struct AttachmentView {
     /// `<namespace>/<name>`, where the runtime stated it.
     pub pod: Option<String>,
+    /// `<namespace>/<name>` of the virtual machine that the pod runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vm: Option<String>,
+    /// The pod's UID.
+    #[serde(skip)]
+    pub(super) uid: Option<String>,
     /// The container's ID.
     pub container: String,
     /// The interface's name in the pod.
@@ -240,9 +249,10 @@ impl AttachmentView {
     /// The pod's name, or the container's ID, shortened.
     #[must_use]
     pub fn who(&self) -> String {
-        match &self.pod {
-            Some(pod) => format!("pod {pod}"),
-            None => format!("container {}", self.container.get(..12).unwrap_or(&self.container)),
+        match (&self.pod, &self.vm) {
+            (Some(pod), Some(vm)) => format!("VM {vm}, pod {pod}"),
+            (Some(pod), None) => format!("pod {pod}"),
+            (None, _) => format!("container {}", self.container.get(..12).unwrap_or(&self.container)),
         }
     }
 }
@@ -266,6 +276,17 @@ impl PortView {
 }
 
 impl NodeView {
+    /// All interfaces of pods.
+    pub(super) fn attachments(&mut self) -> impl Iterator<Item = &mut AttachmentView> {
+        let spokes = self.lans.iter_mut().flat_map(|lan| &mut lan.spokes);
+        let ports = self.bridges.iter_mut().flat_map(|bridge| &mut bridge.ports);
+        let masters = self.masters.iter_mut().flat_map(|master| &mut master.macvtaps);
+        spokes
+            .filter_map(|spoke| spoke.attachment.as_mut())
+            .chain(ports.filter_map(|port| port.attachment.as_mut()))
+            .chain(masters)
+    }
+
     /// Keeps only the LANs of this name, `<namespace>/<name>` or the last part of it; returns whether there is
     /// any.
     pub fn only(&mut self, lan: &str) -> bool {
@@ -275,5 +296,22 @@ impl NodeView {
         self.bridges.clear();
         self.pools.clear();
         !self.lans.is_empty()
+    }
+}
+
+/// Tells each node which of its free spokes are used on another one of these nodes.
+pub(super) fn tell_of_others(nodes: &mut [NodeView]) {
+    let mut users: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
+    for node in nodes.iter() {
+        for lan in &node.lans {
+            for spoke in lan.spokes.iter().filter(|spoke| spoke.state != SpokeState::Free) {
+                users.entry((lan.lan.clone(), spoke.name.clone())).or_default().push(node.node.clone());
+            }
+        }
+    }
+    for lan in nodes.iter_mut().flat_map(|node| &mut node.lans) {
+        for spoke in lan.spokes.iter_mut().filter(|spoke| spoke.state == SpokeState::Free) {
+            spoke.elsewhere = users.get(&(lan.lan.clone(), spoke.name.clone())).cloned().unwrap_or_default();
+        }
     }
 }

@@ -18,7 +18,7 @@ svg{--bg:#fff;--card:#f6f8fa;--box:#fff;--line:#d0d7de;--text:#1f2328;--dim:#596
 --warn:#d29922;--bad:#f85149;--a0:#4493f8;--a1:#ab7df8;--a2:#2dba9f;--a3:#f0883e;--a4:#db61a2;--a5:#9198a1}}";
 
 /// For viewers that know no custom properties, each class says its light colour first.
-const CLASSES: [(&str, &str, &str, &str); 16] = [
+const CLASSES: [(&str, &str, &str, &str); 17] = [
     ("bg", "fill", "#fff", "--bg"),
     ("card", "fill", "#f6f8fa", "--card"),
     ("box", "fill", "#fff", "--box"),
@@ -29,6 +29,7 @@ const CLASSES: [(&str, &str, &str, &str); 16] = [
     ("warn", "fill", "#9a6700", "--warn"),
     ("bad", "fill", "#cf222e", "--bad"),
     ("sbad", "stroke", "#cf222e", "--bad"),
+    ("swarn", "stroke", "#9a6700", "--warn"),
     ("a0", "fill", "#0969da", "--a0"),
     ("a1", "fill", "#8250df", "--a1"),
     ("a2", "fill", "#0a7d70", "--a2"),
@@ -86,6 +87,19 @@ impl Canvas {
         self.rect(Area { x, y, w, h }, half, class);
     }
 
+    /// The same in pieces: what it stands for does not work.
+    pub(super) fn dashes(&mut self, from: (f64, f64), to: (f64, f64), thick: f64, class: &str) {
+        const PIECE: f64 = 5.0;
+        let length = (to.0 - from.0).abs().max((to.1 - from.1).abs());
+        let (x, y) = ((to.0 - from.0) / length.max(1.0), (to.1 - from.1) / length.max(1.0));
+        let mut at = 0.0;
+        while at < length {
+            let end = (at + PIECE).min(length);
+            self.bar((from.0 + x * at, from.1 + y * at), (from.0 + x * end, from.1 + y * end), thick, class);
+            at += 2.0 * PIECE;
+        }
+    }
+
     /// Text with its base line at `(x, y)`, cut to `room`; what was cut is shown whole when pointed at.
     pub(super) fn text(&mut self, (x, y): (f64, f64), room: f64, line: Line<'_>) {
         let Line { text, size, face, colour, from_right } = line;
@@ -108,7 +122,7 @@ impl Canvas {
             let _ = write!(style, ".{class}{{{property}:{light};{property}:var({variable})}}");
         }
         style.push_str(
-            ".edge,.sbad{stroke-width:1}.dash{stroke-dasharray:4 3}.b{font-weight:600}\
+            ".edge,.sbad,.swarn{stroke-width:1}.dash{stroke-dasharray:4 3}.b{font-weight:600}\
              text{font-family:system-ui,-apple-system,'Segoe UI','DejaVu Sans',sans-serif}\
              .m{font-family:ui-monospace,'SF Mono',Menlo,'DejaVu Sans Mono',monospace}",
         );

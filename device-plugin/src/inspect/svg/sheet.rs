@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use crate::inspect::view::{
-    AttachmentView, BridgeView, LanView, LinkView, MasterView, NodeView, PortView, SpokeState, SpokeView,
+    AttachmentView, BridgeView, LanView, LinkView, MasterView, NodeView, PoolView, PortView, SpokeState,
+    SpokeView,
 };
 
 /// A LAN over all its nodes, or the nodes' own bridges or links.
@@ -25,17 +26,28 @@ pub(super) struct Card {
     pub(super) joined_well: bool,
     /// What all rows hang on.
     pub(super) hub: String,
+    /// Whether frames go between it and the cable, as far as is known.
+    pub(super) hangs_well: bool,
     /// What is not as it should be.
-    pub(super) trouble: Option<String>,
+    pub(super) trouble: Option<Trouble>,
     pub(super) rows: Vec<Row>,
-    /// Names that nobody uses.
-    pub(super) free: Vec<String>,
+    /// Names that have no row, with what they are: "free".
+    pub(super) names: Vec<(String, Vec<String>)>,
+}
+
+/// What is not as it should be.
+pub(super) struct Trouble {
+    pub(super) text: String,
+    /// Nothing works, and not only something.
+    pub(super) bad: bool,
 }
 
 /// A spoke or a port, and who is behind it.
 pub(super) struct Row {
     pub(super) label: String,
     pub(super) who: String,
+    /// A virtual machine, and no plain pod.
+    pub(super) is_vm: bool,
     pub(super) lines: Vec<String>,
     pub(super) state: RowState,
 }
@@ -80,7 +92,67 @@ pub(super) fn sections(nodes: &[NodeView]) -> Vec<Section> {
             sections.push(Section { title, subtitle, accent: PLAIN, cable: false, cards });
         }
     }
+    let pools = pool_cards(nodes);
+    if !pools.is_empty() {
+        sections.push(Section {
+            title: "Address pools".to_owned(),
+            subtitle: "what the nodes have given of them".to_owned(),
+            accent: PLAIN,
+            cable: false,
+            cards: pools,
+        });
+    }
     sections
+}
+
+/// A card for each pool, with a row for each node.
+fn pool_cards(nodes: &[NodeView]) -> Vec<Card> {
+    let mut pools: BTreeMap<&str, Vec<(&NodeView, &PoolView)>> = BTreeMap::new();
+    for node in nodes {
+        for pool in &node.pools {
+            pools.entry(&pool.pool).or_default().push((node, pool));
+        }
+    }
+    let card = |(name, parts): (&str, Vec<(&NodeView, &PoolView)>)| {
+        let full: Vec<&str> =
+            parts.iter().filter(|(_, pool)| is_full(pool)).map(|(node, _)| node.node.as_str()).collect();
+        Card {
+            title: name.to_owned(),
+            joined: format!("{} leased", parts.iter().map(|(_, pool)| pool.leased).sum::<u64>()),
+            joined_well: true,
+            hub: parts
+                .iter()
+                .map(|(_, pool)| pool.ranges.as_str())
+                .find(|ranges| !ranges.is_empty())
+                .unwrap_or_default()
+                .to_owned(),
+            hangs_well: true,
+            trouble: (!full.is_empty())
+                .then(|| Trouble { text: format!("nothing is free on {}", full.join(", ")), bad: false }),
+            rows: parts.iter().map(|(node, pool)| pool_row(node, pool)).collect(),
+            names: Vec::new(),
+        }
+    };
+    pools.into_iter().map(card).collect()
+}
+
+fn is_full(pool: &PoolView) -> bool {
+    pool.free.as_deref() == Some("0")
+}
+
+fn pool_row(node: &NodeView, pool: &PoolView) -> Row {
+    let free = pool.free.as_ref().map(|free| format!(", {free} free")).unwrap_or_default();
+    let more = pool.more.iter().filter_map(|(what, number)| {
+        number.as_u64().filter(|number| *number > 0).map(|number| format!("{number} {what}"))
+    });
+    let more: Vec<String> = more.collect();
+    Row {
+        label: node.node.clone(),
+        who: format!("{} leased{free}", pool.leased),
+        is_vm: false,
+        lines: if more.is_empty() { Vec::new() } else { vec![more.join(", ")] },
+        state: RowState::Up,
+    }
 }
 
 fn lan_section(key: &str, parts: &[(&NodeView, &LanView)], accent: usize) -> Section {
@@ -100,21 +172,25 @@ fn lan_section(key: &str, parts: &[(&NodeView, &LanView)], accent: usize) -> Sec
     }
     let pods = parts.iter().flat_map(|(_, lan)| &lan.spokes).filter(|spoke| spoke.state == SpokeState::Held);
     facts.push(count(parts.len(), "node"));
-    facts.push(count(pods.count(), "pod"));
-    Section {
-        title: key.to_owned(),
-        subtitle: facts.join("  ·  "),
-        accent,
-        cable: true,
-        cards: parts.iter().map(|(node, lan)| lan_card(node, lan)).collect(),
+    let (vms, pods): (Vec<&SpokeView>, Vec<&SpokeView>) =
+        pods.partition(|spoke| spoke.attachment.as_ref().is_some_and(|attachment| attachment.vm.is_some()));
+    facts.push(count(pods.len(), "pod"));
+    if !vms.is_empty() {
+        facts.push(count(vms.len(), "VM"));
     }
+    let cards: Vec<Card> = parts.iter().map(|(node, lan)| lan_card(node, lan, parts.len() > 1)).collect();
+    let broken = cards.iter().filter(|card| card.trouble.as_ref().is_some_and(|trouble| trouble.bad)).count();
+    if broken > 0 {
+        facts.push(format!("broken on {broken} of {}", count(cards.len(), "node")));
+    }
+    Section { title: key.to_owned(), subtitle: facts.join("  ·  "), accent, cable: true, cards }
 }
 
 fn count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
-fn lan_card(node: &NodeView, lan: &LanView) -> Card {
+fn lan_card(node: &NodeView, lan: &LanView, several: bool) -> Card {
     let (joined, joined_well) = match &lan.underlay {
         None => ("no underlay".to_owned(), false),
         Some(underlay) => match &underlay.link {
@@ -123,10 +199,24 @@ fn lan_card(node: &NodeView, lan: &LanView) -> Card {
             Some(link) => (format!("{}, MTU {}", link.name, link.mtu), true),
         },
     };
-    let refused = lan.accepted.as_ref().filter(|accepted| !accepted.holds);
-    let trouble = refused.or(lan.ready.as_ref().filter(|ready| !ready.holds));
-    let (used, free): (Vec<&SpokeView>, Vec<&SpokeView>) =
+    let trouble = trouble(lan);
+    let (used, unused): (Vec<&SpokeView>, Vec<&SpokeView>) =
         lan.spokes.iter().partition(|spoke| spoke.state != SpokeState::Free);
+    let mut elsewhere: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let mut free = Vec::new();
+    for spoke in unused {
+        match spoke.elsewhere.as_slice() {
+            [] => free.push(spoke.name.clone()),
+            nodes => elsewhere.entry(nodes.join(", ")).or_default().push(spoke.name.clone()),
+        }
+    }
+    // Of one node alone nobody knows what others use.
+    let what = if several { "free" } else { "free on this node" };
+    let mut names = vec![(what.to_owned(), free)];
+    names.extend(elsewhere.into_iter().map(|(nodes, spokes)| (format!("used on {nodes}"), spokes)));
+    names.retain(|(_, names)| !names.is_empty());
+    let vxlan_works = lan.vxlan.as_ref().is_some_and(|vxlan| vxlan.link.up);
+    let is_cut_off = lan.ready.as_ref().is_some_and(|ready| !ready.holds || ready.reason != BUILT);
     Card {
         title: node.node.clone(),
         joined,
@@ -136,10 +226,38 @@ fn lan_card(node: &NodeView, lan: &LanView) -> Card {
             (None, Some(netns)) => format!("no bridge in {netns}"),
             _ => "nothing is built".to_owned(),
         },
-        trouble: trouble.map(|state| format!("{}: {}", state.reason, state.message)),
+        hangs_well: joined_well
+            && vxlan_works
+            && !is_cut_off
+            && !trouble.as_ref().is_some_and(|trouble| trouble.bad),
+        trouble,
         rows: used.into_iter().map(spoke_row).collect(),
-        free: free.into_iter().map(|spoke| spoke.name.clone()).collect(),
+        names,
     }
+}
+
+/// The reason of a LAN that lacks nothing.
+const BUILT: &str = "Built";
+
+/// What is wrong with a LAN on a node: what the daemon says, and what the kernel has.
+fn trouble(lan: &LanView) -> Option<Trouble> {
+    let refused = lan.accepted.as_ref().filter(|accepted| !accepted.holds);
+    if let Some(state) = refused.or(lan.ready.as_ref().filter(|ready| !ready.holds)) {
+        return Some(Trouble { text: format!("{}: {}", state.reason, state.message), bad: true });
+    }
+    let mut found = Vec::new();
+    let mut look = |what: &str, link: Option<&LinkView>| match link {
+        None => found.push(format!("there is no {what}")),
+        Some(link) if !link.up => found.push(format!("{what} {} is down", link.name)),
+        Some(_) => {}
+    };
+    look("bridge", lan.bridge.as_ref());
+    look("VXLAN device", lan.vxlan.as_ref().map(|vxlan| &vxlan.link));
+    if !found.is_empty() {
+        return Some(Trouble { text: found.join(", "), bad: true });
+    }
+    let lacks = lan.ready.as_ref().filter(|ready| ready.reason != BUILT);
+    lacks.map(|ready| Trouble { text: format!("{}: {}", ready.reason, ready.message), bad: false })
 }
 
 fn spoke_row(spoke: &SpokeView) -> Row {
@@ -159,9 +277,11 @@ fn bridge_card(node: &NodeView, bridge: &BridgeView) -> Card {
         joined: if uplinks.is_empty() { "no uplink".to_owned() } else { uplinks.join(", ") },
         joined_well: !uplinks.is_empty() && bridge.link.up,
         hub: bridge.link.name.clone(),
-        trouble: (!bridge.link.up).then(|| format!("bridge {} is down", bridge.link.name)),
+        hangs_well: true,
+        trouble: (!bridge.link.up)
+            .then(|| Trouble { text: format!("bridge {} is down", bridge.link.name), bad: true }),
         rows: bridge.ports.iter().map(port_row).collect(),
-        free: Vec::new(),
+        names: Vec::new(),
     }
 }
 
@@ -182,9 +302,13 @@ fn master_card(node: &NodeView, master: &MasterView) -> Card {
         joined: format!("{}, MTU {}", up(&master.link), master.link.mtu),
         joined_well: master.link.up && master.link.carrier,
         hub: master.link.name.clone(),
-        trouble: None,
+        hangs_well: true,
+        trouble: (!master.link.up || !master.link.carrier).then(|| Trouble {
+            text: format!("{} is {}", master.link.name, up(&master.link)),
+            bad: !master.link.up,
+        }),
         rows: master.macvtaps.iter().map(|pod| row(&pod.ifname, Some(pod), true)).collect(),
-        free: Vec::new(),
+        names: Vec::new(),
     }
 }
 
@@ -208,12 +332,20 @@ fn row(label: &str, attachment: Option<&AttachmentView>, up: bool) -> Row {
         lines.push(format!("{}{mode}{device}", link.kind));
         lines.extend(link.link.mac.clone());
     }
+    let vm = attachment.and_then(|attachment| attachment.vm.clone());
+    if vm.is_some() {
+        lines.extend(
+            attachment.and_then(|attachment| attachment.pod.as_ref()).map(|pod| format!("pod {pod}")),
+        );
+    }
+    let is_vm = vm.is_some();
     let who = match attachment {
+        Some(AttachmentView { vm: Some(vm), .. }) => vm.clone(),
         Some(AttachmentView { pod: Some(pod), .. }) => pod.clone(),
         Some(attachment) => attachment.who(),
         None => "nobody known".to_owned(),
     };
-    Row { label: label.to_owned(), who, lines, state }
+    Row { label: label.to_owned(), who, is_vm, lines, state }
 }
 
 fn up(link: &LinkView) -> &'static str {
