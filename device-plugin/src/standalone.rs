@@ -1,10 +1,12 @@
 //! LANs from a folder, built and kept. In a cluster the folder is the mirror of the API server's LANs.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use net_types::IfName;
 use node::{Durability, Lock, LockError, NodeConfig, Paths, SafeDir};
 use tokio::sync::watch;
 
@@ -101,42 +103,42 @@ pub(crate) async fn run(
     watch_mounts(wake.clone())?;
     let files = FileWatch::start(folders(&options.lan_dir, &paths), wake.clone())?;
     let mut links = LanLinks::new(wake.clone());
-    let mut lans = Some(NodeLans::open(node.clone(), &paths, options.kubelet)?);
+    let lans = NodeLans::open(node.clone(), &paths, options.kubelet)?;
     tracing::info!(node, folder = %options.lan_dir.display(), "started");
 
-    let mut reader = Reader::default();
-    let mut declared = Declared::default();
-    let mut status = NodeStatus::default();
+    let mut work = Some(Work {
+        lan_dir: options.lan_dir,
+        mirrored: options.mirrored,
+        node,
+        reader: Reader::default(),
+        declared: Declared::default(),
+        underlays,
+        lans,
+        folders: [run, folder_of_told],
+        status: NodeStatus::default(),
+    });
     wake.mark(Dirty { everything: true, ..Dirty::default() });
     loop {
         // Before the pass: what changes after this point wakes it again.
         files.place();
         let dirty = wake.take();
         let looked = Instant::now();
-        if dirty.declared || dirty.everything {
-            declared = match options.mirrored {
-                true => reader.read_mirror(&options.lan_dir, &node),
-                false => reader.read(&options.lan_dir),
-            };
-            *underlays.lock().unwrap_or_else(PoisonError::into_inner) = names(&declared, &node);
-        }
         let start = Instant::now();
-        // Deleting a link takes the kernel 20 ms; nobody else waits for it meanwhile.
-        let mut own = lans.take().context("the last pass did not come back")?;
-        let with = declared.clone();
+        // Files and the kernel on a thread of their own: a large folder takes seconds to read, and deleting a link takes
+        // the kernel 20 ms; probes and the kubelet's Allocate do not wait for either.
+        let mut own = work.take().context("the last pass did not come back")?;
         let pass = tokio::task::spawn_blocking(move || {
-            let outcome = own.pass(&with, &dirty);
+            let outcome = own.pass(&dirty);
             (own, outcome)
         });
         let (own, outcome) = pass.await.context("a pass over the LANs")?;
-        lans = Some(own);
+        work = Some(own);
         let mut spacing = SPACING - SETTLE;
         let retry = match outcome {
             Ok(Outcome { status: now, netns, retry, built, repaired }) => {
                 (0..built).for_each(|_| metrics.build.observe(looked.elapsed()));
                 metrics.drift_repairs.add(repaired);
                 links.listen_in(&netns);
-                publish([&run, &folder_of_told], &mut status, now.clone());
                 told.send_if_modified(|before| {
                     let changed = **before != now || !before.looked;
                     if changed {
@@ -173,6 +175,39 @@ pub(crate) async fn run(
     Ok(())
 }
 
+/// All that a pass works on: what is declared, what stands, what is told.
+struct Work {
+    lan_dir: PathBuf,
+    mirrored: bool,
+    node: String,
+    reader: Reader,
+    declared: Declared,
+    /// The devices that are listened to.
+    underlays: Arc<Mutex<BTreeSet<IfName>>>,
+    lans: NodeLans,
+    /// Where the status is written.
+    folders: [SafeDir; 2],
+    /// As it is written there.
+    status: NodeStatus,
+}
+
+impl Work {
+    /// Reads the folder where it changed, makes the node what it should be, and writes down what came of it.
+    fn pass(&mut self, dirty: &Dirty) -> Result<Outcome> {
+        if dirty.declared || dirty.everything {
+            self.declared = match self.mirrored {
+                true => self.reader.read_mirror(&self.lan_dir, &self.node),
+                false => self.reader.read(&self.lan_dir),
+            };
+            *self.underlays.lock().unwrap_or_else(PoisonError::into_inner) =
+                names(&self.declared, &self.node);
+        }
+        let outcome = self.lans.pass(&self.declared, dirty)?;
+        publish(&self.folders, &mut self.status, outcome.status.clone());
+        Ok(outcome)
+    }
+}
+
 /// The lock of the node's part, in the run folder.
 pub(crate) const DAEMON_LOCK: &str = "daemon.lock";
 
@@ -202,20 +237,20 @@ fn folders(lan_dir: &std::path::Path, paths: &Paths) -> Vec<Folder> {
 }
 
 /// The devices of the node that are underlays.
-fn names(declared: &Declared, node: &str) -> std::collections::BTreeSet<net_types::IfName> {
+fn names(declared: &Declared, node: &str) -> BTreeSet<IfName> {
     let lans = declared.lans.values().filter_map(|declaration| declaration.lan.as_ref().ok());
     lans.filter_map(|lan| lan.underlay(node).cloned()).collect()
 }
 
 /// Writes the status where it changed, for people and for the cluster's part.
-fn publish(folders: [&SafeDir; 2], before: &mut NodeStatus, now: NodeStatus) {
+fn publish(folders: &[SafeDir; 2], before: &mut NodeStatus, now: NodeStatus) {
     if *before == now {
         return;
     }
     now.log_changes(before);
     let text = now.text();
     let write = |folder: &SafeDir| folder.write(status::FILE, text.as_bytes(), Durability::UntilReboot);
-    match folders.into_iter().try_for_each(write) {
+    match folders.iter().try_for_each(write) {
         Ok(()) => *before = now,
         // Written again at the next change of anything.
         Err(error) => tracing::error!("cannot write the status: {:#}", anyhow::Error::from(error)),

@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         a_file_of_many_lans_is_built_at_once,
         a_file_that_is_being_written_takes_nothing_down,
         a_storm_of_changes_settles,
+        a_large_folder_stalls_no_probe,
         tap_indices_are_on_disk_before_records_name_them,
         killed_anywhere_while_it_takes_down,
         the_plugins_know_the_nodes_name_from_it,
@@ -354,6 +355,42 @@ fn a_storm_of_changes_settles() -> Outcome {
         }
     })?;
     worker.ready("a")?;
+    Ok(())
+}
+
+/// Probes and Allocate come in while the daemon reads what was declared.
+fn a_large_folder_stalls_no_probe() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    worker.put(&lan())?;
+    worker.ready("a")?;
+    // As much as is read of one file, of other kinds: nothing is built, all is parsed.
+    let document = format!(
+        "kind: ConfigMap\napiVersion: v1\nmetadata: {{name: a}}\ndata: {{{}}}\n---\n",
+        "k: [1, 2], ".repeat(40)
+    );
+    let text = document.repeat((4 << 20) / document.len() - 1);
+    let agent = program("k8slan-device-plugin");
+    let agent = agent.to_string_lossy();
+    let probe = || -> Result<Duration, Stop> {
+        let start = Instant::now();
+        worker.exec(&[&agent, "agent", "livez"])?;
+        Ok(start.elapsed())
+    };
+    let usual = probe()?.max(probe()?);
+    let start = Instant::now();
+    worker.put_text("large.yaml", &text)?;
+    let (mut worst, mut answers) = (Duration::ZERO, 0);
+    while !worker.read("/run/k8slan/status.json").unwrap_or_default().contains("large.yaml") {
+        worst = worst.max(probe()?);
+        answers += 1;
+        assert!(start.elapsed() < Duration::from_secs(60), "the folder is never read");
+    }
+    let took = start.elapsed();
+    println!(
+        "read in {took:?}, {answers} probes answered meanwhile, the slowest in {worst:?}, usually {usual:?}"
+    );
+    assert!(took > 8 * usual, "too small to tell anything: {took:?}, a probe takes {usual:?}");
+    assert!(worst < took / 2, "a probe waited {worst:?} of the {took:?} that reading took");
     Ok(())
 }
 

@@ -102,53 +102,35 @@ impl Mirror {
     /// # Errors
     /// The folder cannot be written to.
     pub async fn run(self) -> Result<(), MirrorError> {
-        let mut progress = Progress { hostname: self.remembered(), ..Progress::default() };
+        let (client, node, namespaces) = (self.client.clone(), self.node.clone(), self.namespaces.clone());
+        let mut files = Files { mirror: self, progress: Progress::default() };
+        files = on_a_thread(files, |files| {
+            files.progress.hostname = files.mirror.remembered();
+            Ok(())
+        })
+        .await?
+        .0;
         // First of all the node's names: a LAN that is read without them might be built on another underlay.
-        let mut node = self.node_events();
+        let mut node = node_events(&client, &node);
         while let Some(event) = node.next().await {
-            if self.hear_node(&mut progress, event)? {
+            let known;
+            (files, known) =
+                on_a_thread(files, |files| files.mirror.hear_node(&mut files.progress, event)).await?;
+            if known {
                 break;
             }
         }
-        let lans = self.lan_events();
-        progress.count = lans.len();
+        let lans = lan_events(&client, &namespaces);
+        files.progress.count = lans.len();
         let node = node.map(|event| Heard::Node(Box::new(event))).boxed();
-        let mut events = stream::select_all(lans.into_iter().chain([node]));
+        // What comes together is written together.
+        let mut events = stream::select_all(lans.into_iter().chain([node])).ready_chunks(TOGETHER);
         while let Some(heard) = events.next().await {
-            match heard {
-                Heard::Lans(namespace, event) => match *event {
-                    Ok(event) => self.take(&mut progress, namespace, event)?,
-                    Err(error) => self.not_heard(&error),
-                },
-                Heard::Node(event) => drop(self.hear_node(&mut progress, *event)?),
-            }
+            files = on_a_thread(files, |files| heard.into_iter().try_for_each(|heard| files.take(heard)))
+                .await?
+                .0;
         }
         Ok(())
-    }
-
-    fn lan_events(&self) -> Vec<BoxStream<'static, Heard>> {
-        let resource = object::lans();
-        let apis: Vec<(Option<String>, Api<DynamicObject>)> = if self.namespaces.is_empty() {
-            vec![(None, Api::all_with(self.client.clone(), &resource))]
-        } else {
-            let api = |namespace: &String| {
-                let api = Api::namespaced_with(self.client.clone(), namespace, &resource);
-                (Some(namespace.clone()), api)
-            };
-            self.namespaces.iter().map(api).collect()
-        };
-        let watches = apis.into_iter().map(|(namespace, api)| {
-            let events = watch_objects(api, watcher::Config::default()).default_backoff();
-            events.map(move |event| Heard::Lans(namespace.clone(), Box::new(event))).boxed()
-        });
-        watches.collect()
-    }
-
-    /// This node's metadata alone: the rest is large, and changes all the time.
-    fn node_events(&self) -> BoxStream<'static, NodeEvent> {
-        let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
-        let api: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
-        watch_objects(api, config).default_backoff().boxed()
     }
 
     /// Takes in what is heard of the node, and says whether its names are known as well as they can be.
@@ -310,6 +292,71 @@ impl Mirror {
 
     fn failed(&self, source: SafeDirError) -> MirrorError {
         MirrorError::Folder { dir: self.dir.path().to_owned(), source }
+    }
+}
+
+/// The LANs' own events, of these namespaces or of all.
+fn lan_events(client: &Client, namespaces: &[String]) -> Vec<BoxStream<'static, Heard>> {
+    let resource = object::lans();
+    let apis: Vec<(Option<String>, Api<DynamicObject>)> = if namespaces.is_empty() {
+        vec![(None, Api::all_with(client.clone(), &resource))]
+    } else {
+        let api = |namespace: &String| {
+            (Some(namespace.clone()), Api::namespaced_with(client.clone(), namespace, &resource))
+        };
+        namespaces.iter().map(api).collect()
+    };
+    let watches = apis.into_iter().map(|(namespace, api)| {
+        let events = watch_objects(api, watcher::Config::default()).default_backoff();
+        events.map(move |event| Heard::Lans(namespace.clone(), Box::new(event))).boxed()
+    });
+    watches.collect()
+}
+
+/// This node's metadata alone: the rest is large, and changes all the time.
+fn node_events(client: &Client, node: &str) -> BoxStream<'static, NodeEvent> {
+    let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let api: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
+    watch_objects(api, config).default_backoff().boxed()
+}
+
+/// How many events are taken in at once.
+const TOGETHER: usize = 256;
+
+/// The folder, and what was heard of what belongs into it.
+struct Files {
+    mirror: Mirror,
+    progress: Progress,
+}
+
+impl Files {
+    fn take(&mut self, heard: Heard) -> Result<(), MirrorError> {
+        match heard {
+            Heard::Lans(namespace, event) => match *event {
+                Ok(event) => self.mirror.take(&mut self.progress, namespace, event),
+                Err(error) => {
+                    self.mirror.not_heard(&error);
+                    Ok(())
+                }
+            },
+            Heard::Node(event) => self.mirror.hear_node(&mut self.progress, *event).map(drop),
+        }
+    }
+}
+
+/// Works on the files where it keeps nobody: each that is written is synced, which takes a disk milliseconds, and a first
+/// list has thousands.
+async fn on_a_thread<T: Send + 'static>(
+    mut files: Files,
+    work: impl FnOnce(&mut Files) -> Result<T, MirrorError> + Send + 'static,
+) -> Result<(Files, T), MirrorError> {
+    let done = tokio::task::spawn_blocking(move || {
+        let done = work(&mut files);
+        (files, done)
+    });
+    match done.await {
+        Ok((files, done)) => Ok((files, done?)),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 
