@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use k8slan_tests::kubelet::Kubelet;
-use serde_json::Value;
-use testnet::{Outcome, Trial, eventually, tests};
+use serde_json::{Value, json};
+use testnet::{Outcome, Trial, eventually, needs, tests};
 
 use crate::check;
 use crate::site::{GROUP, SOON, Site, document, failed};
@@ -12,7 +12,10 @@ use crate::site::{GROUP, SOON, Site, document, failed};
 const POD1: &str = "macvtap.k8slan.io/pod1";
 
 pub(crate) fn trials() -> Vec<Trial> {
-    tests![a_node_of_a_cluster_from_lan_to_pod_and_through_a_reboot]
+    tests![
+        a_node_of_a_cluster_from_lan_to_pod_and_through_a_reboot,
+        a_first_list_stalls_neither_probes_nor_the_kubelet,
+    ]
 }
 
 fn a_node_of_a_cluster_from_lan_to_pod_and_through_a_reboot() -> Outcome {
@@ -78,5 +81,58 @@ fn a_node_of_a_cluster_from_lan_to_pod_and_through_a_reboot() -> Outcome {
         .filter(|name| name.starts_with("k8slan-"))
         .collect();
     check!(left.is_empty(), "left: {left:?}");
+    Ok(())
+}
+
+/// Each LAN of the API server becomes a file that is synced, on a disk that takes its time.
+fn a_first_list_stalls_neither_probes_nor_the_kubelet() -> Outcome {
+    needs("strace")?;
+    const LANS: usize = 100;
+    const SYNC: Duration = Duration::from_millis(15);
+    let site = Site::new()?;
+    site.server.put("lans", document(&["pod1", "pod2"]));
+    let kubelet = Kubelet::start(&site.kubelet_dir)?;
+    // The node knows its LAN from an earlier time; all others it hears of now.
+    let daemon = site.whole()?;
+    kubelet.wait_allocatable(2, SOON).map_err(|what| failed(format!("{what}\n{}", daemon.log())))?;
+    daemon.terminate()?;
+    for number in 0..LANS {
+        let mut lan = crate::mirror::lan(
+            "k8slan-system",
+            &format!("l{number}"),
+            u32::try_from(number).unwrap_or(0) + 1000,
+        );
+        lan["spec"]["defaultVxlanDev"] = json!("nowhere");
+        site.server.put("lans", lan);
+    }
+    let files = || site.node.list("/var/lib/k8slan/lans").len();
+    let daemon = site.whole_on_a_slow_disk(SYNC)?;
+    eventually(SOON, || match files() {
+        0 | 1 => Err(format!("the first list comes\n{}", daemon.log())),
+        _ => Ok(()),
+    })?;
+    let start = Instant::now();
+    let (mut probes, mut worst, mut given) = (0, Duration::ZERO, None);
+    while files() <= LANS {
+        let asked = Instant::now();
+        let answer = site.get("/livez");
+        check!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        worst = worst.max(asked.elapsed());
+        probes += 1;
+        if given.is_none() && kubelet.wait_allocatable(2, Duration::ZERO).is_ok() {
+            let asked = Instant::now();
+            kubelet.admit("uid-1", "vm", POD1, 1).map_err(failed)?;
+            given = Some((asked.elapsed(), files()));
+        }
+        check!(start.elapsed() < 60 * SOON, "only {} files", files());
+    }
+    let took = start.elapsed();
+    println!("{LANS} LANs in {took:?}; {probes} probes, the slowest {worst:?}; Allocate {given:?}");
+    check!(took > SYNC * u32::try_from(LANS).unwrap_or(0), "the disk was not slow: {took:?}");
+    check!(worst < took / 4, "a probe took {worst:?} of {took:?}");
+    check!(
+        given.is_some_and(|(waited, at)| waited < took / 4 && at <= LANS),
+        "Allocate: {given:?} of {took:?}"
+    );
     Ok(())
 }

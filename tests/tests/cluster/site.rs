@@ -109,10 +109,33 @@ impl Site {
 
     /// The same, with another API server.
     pub(crate) fn whole_with(&self, kubeconfig: &Path) -> Result<Daemon, Stop> {
+        self.whole_under(kubeconfig, &[])
+    }
+
+    /// The same on a slow disk: every sync takes this long.
+    pub(crate) fn whole_on_a_slow_disk(&self, sync: Duration) -> Result<Daemon, Stop> {
+        let inject = format!("inject=fsync:delay_enter={}", sync.as_micros());
+        let strace = [
+            "strace",
+            "-D",
+            "-f",
+            "-qqq",
+            "-o",
+            "/dev/null",
+            "--seccomp-bpf",
+            "-e",
+            "trace=fsync",
+            "-e",
+            &inject,
+        ];
+        self.whole_under(&self.kubeconfig, &strace)
+    }
+
+    fn whole_under(&self, kubeconfig: &Path, before: &[&str]) -> Result<Daemon, Stop> {
         let dir = self.kubelet_dir.to_string_lossy();
         let health = ["--health", "127.0.0.1:9810"];
         let arguments = ["cluster", "--node-name", "worker1", "--kubelet-dir", &dir];
-        self.start_with(kubeconfig, &[], &[&arguments[..], &health].concat())
+        self.start_with(kubeconfig, before, &[&arguments[..], &health].concat())
     }
 
     /// The node's part.
