@@ -66,13 +66,14 @@ fn wrong_arguments_are_told() -> Outcome {
         ("vlan-bridge", &["trunk", "add", "port"]),
         ("vlan-bridge", &["trunk", "add", "a", "b", "c", "d"]),
         ("ipam-pool", &["pool"]),
-        ("ipam-pool", &["show", "10.0.0"]),
         ("k8slan-device-plugin", &["nodes"]),
     ] {
         let (code, nothing, errors) = run(name, words, &[]);
         assert_eq!((code, nothing.as_str()), (Some(2), ""), "{name} {words:?}: {errors}");
         assert!(errors.contains("Usage: ") && errors.contains("--help"), "{name} {words:?}: {errors}");
     }
+    let (code, _, errors) = run("ipam-pool", &["show", "10.0.0"], &[]);
+    assert!(code == Some(2) && errors.contains("'10.0.0' for '<ADDRESS>'"), "{errors}");
     Ok(())
 }
 

@@ -372,7 +372,7 @@ fn several_nodes_are_one_drawing() -> Outcome {
         ],
     )?;
     assert_eq!(svg.matches(">k8slan-system/lan1<").count(), 1, "the LAN is one");
-    drawn(&inspect(&workers[1], &["--svg"])?, &["worker2", "free: pod1"])?;
+    drawn(&inspect(&workers[1], &["--svg"])?, &["worker2", "free on this node: pod1"])?;
     has(&refused(&workers[1], &["--from", "/run/nothing.json"]), &["/run/nothing.json"])?;
     has(
         &inspect(&workers[0], &["--from", "/run/worker1.json", "/run/worker2.json"])?,
