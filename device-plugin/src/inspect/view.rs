@@ -304,7 +304,7 @@ pub(super) fn tell_of_others(nodes: &mut [NodeView]) {
     let mut users: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for node in nodes.iter() {
         for lan in &node.lans {
-            for spoke in lan.spokes.iter().filter(|spoke| spoke.state != SpokeState::Free) {
+            for spoke in lan.spokes.iter().filter(|spoke| spoke.state == SpokeState::Held) {
                 users.entry((lan.lan.clone(), spoke.name.clone())).or_default().push(node.node.clone());
             }
         }
