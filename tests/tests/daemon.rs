@@ -578,14 +578,20 @@ fn what_killed_programs_left_goes_when_a_daemon_starts() -> Outcome {
     worker.ready("a")?;
     let mut expected: Vec<&str> = young.into_iter().chain(others).collect();
     expected.sort_unstable();
-    let mut left = hidden(&worker)?;
-    left.sort();
-    assert_eq!(left, expected);
-    let mut now = worker.list("/run/k8slan/bridges");
-    now.sort();
-    assert_eq!(now, ["br0.lock", "guards:.lock"]);
-    let spokes = worker.list("/run/k8slan/spokes");
-    assert!(!spokes.contains(&"nobody.lock".to_owned()), "{spokes:?}");
+    eventually(5 * SECOND, || {
+        let mut left = hidden(&worker).unwrap_or_default();
+        left.sort();
+        if left == expected { Ok(()) } else { Err(format!("{left:?}, not {expected:?}")) }
+    })?;
+    worker.status(|status| status.contains("lan1"))?;
+    eventually(5 * SECOND, || {
+        let (mut bridges, spokes) = (worker.list("/run/k8slan/bridges"), worker.list("/run/k8slan/spokes"));
+        bridges.sort();
+        match bridges == ["br0.lock", "guards:.lock"] && !spokes.contains(&"nobody.lock".to_owned()) {
+            true => Ok(()),
+            false => Err(format!("{bridges:?} {spokes:?}")),
+        }
+    })?;
     let log = worker.log();
     assert!(log.contains("removed what killed programs left"), "{log}");
     Ok(())

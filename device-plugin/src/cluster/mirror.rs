@@ -356,7 +356,11 @@ async fn on_a_thread<T: Send + 'static>(
     });
     match done.await {
         Ok((files, done)) => Ok((files, done?)),
-        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime ends, and this with it.
+            Err(_) => std::future::pending().await,
+        },
     }
 }
 

@@ -253,6 +253,10 @@ fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment])
         }
     }
     let mut errors: Vec<Error> = unknown.into_iter().map(Error::from).collect();
+    if let Some(store) = &existing {
+        let links = host.links()?;
+        store.tidy(|bridge| links.iter().any(|link| link.name == bridge));
+    }
     if ports.is_empty() {
         return Error::all(errors);
     }
@@ -284,7 +288,5 @@ fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment])
         errors.extend(done.err());
         errors.extend(answered.err().map(Error::from));
     }
-    let links = host.links()?;
-    store.tidy(|bridge| links.iter().any(|link| link.name == bridge));
     Error::all(errors)
 }
