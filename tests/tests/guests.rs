@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         a_vms_address_is_its_own_wherever_its_launcher_runs,
         a_launcher_of_nobody_gets_no_address,
         the_launchers_own_address_is_nobodys,
+        a_definition_makes_no_machines_up_in_a_pool,
         a_migration_from_another_node_is_refused_where_the_address_is_not_known,
     ])
 }
@@ -437,6 +438,23 @@ fn the_launchers_own_address_is_nobodys() -> Outcome {
     check(lease(&target, "eth0", &config)? != first, "two pods of a cluster's network have one address")?;
     source.del("ipam-pool", "eth0", &config)?;
     check(lease(&node.pod("web-0")?, "eth0", &config)? == first, "it is kept")
+}
+
+/// Who writes a network's definition could use up what others share.
+fn a_definition_makes_no_machines_up_in_a_pool() -> Outcome {
+    let node = Node::new("n")?;
+    let file = "apiVersion: lan.k8slan.io/v1beta1\nkind: IPPool\nmetadata: {name: lan}\nspec:\n  scope: host\n  ranges: [{subnet: 10.78.0.0/29, gateway: none}]\n";
+    node.write("/var/lib/k8slan/pools.d/lan.yaml", file)?;
+    for number in 0..20 {
+        let pod = node.pod("web-0")?;
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "net", "type": "macvtap", "args": {"cni": {"vm": format!("vm-{number}")}},
+            "ipam": {"type": "ipam-pool", "pool": "lan"},
+        });
+        lease(&pod, "net1", &config)?;
+        pod.del("ipam-pool", "net1", &config)?;
+    }
+    Ok(())
 }
 
 /// The pool of a cluster on two nodes, and a VM that has an address on one of them.
