@@ -365,7 +365,7 @@ fn an_upgrade_that_loses_a_lan_is_not_ready() -> Outcome {
     })?;
     node.kill()?;
     // What the next version does to it: it cannot build its VXLAN again.
-    finish(&mut site.node.command("ip").args(["-n", "knlvrf", "link", "del", "vx2"]))?;
+    finish(site.node.command("ip").args(["-n", "knlvrf", "link", "del", "vx2"]))?;
     let port = site.node.run(|| std::net::UdpSocket::bind("[::]:4789"))?;
     let next = site.node_part()?;
     let lost = "LAN k8slan-system/lan-test stood when this daemon started, and does not any more: ";

@@ -110,7 +110,9 @@ fn pool_cards(nodes: &[NodeView]) -> Vec<Card> {
     let mut pools: BTreeMap<&str, Vec<(&NodeView, &PoolView)>> = BTreeMap::new();
     for node in nodes {
         for pool in &node.pools {
-            pools.entry(&pool.pool).or_default().push((node, pool));
+            // Ranges that a network names itself are known by the network.
+            let name = pool.pool.as_deref().or(pool.network.as_deref()).unwrap_or_default();
+            pools.entry(name).or_default().push((node, pool));
         }
     }
     let card = |(name, parts): (&str, Vec<(&NodeView, &PoolView)>)| {
@@ -137,7 +139,7 @@ fn pool_cards(nodes: &[NodeView]) -> Vec<Card> {
 }
 
 fn is_full(pool: &PoolView) -> bool {
-    pool.free.as_deref() == Some("0")
+    pool.free.as_ref().is_some_and(|free| free.as_u64() == Some(0))
 }
 
 fn pool_row(node: &NodeView, pool: &PoolView) -> Row {
