@@ -564,11 +564,12 @@ const MISTAKES: &[Mistake] = &[
         says: "link name \"eth%d\" contains '%'",
     },
     Mistake {
-        name: "vlan_0",
+        // 0 is absent, as in the reference plugin.
+        name: "a_negative_vlan",
         links: &[],
-        fields: || json!({"vlan": 0}),
+        fields: || json!({"vlan": -1}),
         code: 130,
-        says: "VLAN ID 0 is out of range",
+        says: "VLAN ID -1 is out of range",
     },
     Mistake {
         name: "vlan_4095",
