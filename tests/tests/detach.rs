@@ -592,7 +592,7 @@ fn ipam_pool_frees_what_no_link_has_any_more() -> Outcome {
     put_program(&node, "ipam-pool", &script)?;
     for (plugin, config, ifname) in &cases()[..2] {
         let pod = node.pod("one")?;
-        let ipam = json!({"type": "ipam-pool", "subnet": "10.0.0.0/24"});
+        let ipam = json!({"type": "ipam-pool", "subnet": "10.0.0.0/24", "scope": "host"});
         let call = CniCall { path: Some(IPAM.to_owned()), ..pod.call(ifname, config).with("ipam", ipam) };
         let error = node.cni(plugin, "ADD", &call).unwrap_err();
         assert!(error.text().contains("9.9.9.0/24") || error.text().contains("unreachable"), "{error}");
