@@ -559,7 +559,8 @@ fn a_guest_gets_its_lease_and_speaks_both_families() -> Outcome {
     let node = Node::new("one")?;
     let (server, pod, guest) = (node.pod("server")?, node.pod("virt-launcher-vm-abcde")?, node.pod("guest")?);
     let _server = dhcp_server(&server, "10.9.0.2")?;
-    let config = both();
+    let mut config = both();
+    config["args"] = json!({"cni": {"vm": "vm"}});
     let result = pod.add(PLUGIN, IFNAME, &config)?;
     let mac = result["interfaces"][2]["mac"].as_str().unwrap().to_owned();
     check(result["ips"][0]["address"] == "10.9.0.2/24", result.to_string())?;

@@ -31,15 +31,15 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         .ok_or_else(|| missing(format!("interface {ifname} of the pod in prevResult")))?;
     interface(&call, &link, promised)?;
     same("the link at the other end of the port", port.lower.unwrap_or(0), link.index)?;
+    let bridge = Bridge::look(&call.host, &config.bridge)?
+        .ok_or_else(|| missing(format!("bridge {}", config.bridge)))?;
+    on_bridge(&call, &bridge, &name, &port)?;
+    mtus(&call, &bridge, &port, promised)?;
     if link.mtu > port.mtu {
         // A result before version 1.1.0 has no MTU; what the pod sends must go through its port.
         let what = format!("MTU of interface {ifname}");
         return Err(Error::mismatch(what, link.mtu, port.mtu));
     }
-    let bridge = Bridge::look(&call.host, &config.bridge)?
-        .ok_or_else(|| missing(format!("bridge {}", config.bridge)))?;
-    on_bridge(&call, &bridge, &name, &port)?;
-    mtus(&call, &bridge, &port, promised)?;
     if let Some(vlans) = &record.vlans {
         carried(&call, &bridge, &port, &BridgeVlans::from(vlans))?;
     }
