@@ -117,6 +117,7 @@ fn a_stateful_set_keeps_its_address(cluster: &Cluster) -> Outcome {
         "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "sticky" },
         "spec": {
             "ranges": [{ "subnet": "10.104.0.0/24", "gateway": "none" }],
+            "sticky": "pod",
             "nodes": {
                 "worker1": ["10.104.0.1-10.104.0.63"], "worker2": ["10.104.0.64-10.104.0.127"],
                 "worker3": ["10.104.0.128-10.104.0.191"],
@@ -127,8 +128,7 @@ fn a_stateful_set_keeps_its_address(cluster: &Cluster) -> Outcome {
         worker.write("/var/lib/k8slan/pools.d/sticky.yaml", pool.to_string())?;
     }
     let mut lan = LAN.manifest();
-    lan["spec"]["networkAttachments"]["ipam"] =
-        json!({ "type": "ipam-pool", "pool": "sticky", "sticky": "pod" });
+    lan["spec"]["networkAttachments"]["ipam"] = json!({ "type": "ipam-pool", "pool": "sticky" });
     LAN.apply_as(cluster, &lan)?;
     let mut template = PodOf::on("sticky", "sticky1").at("worker2").template();
     template["metadata"]["labels"] = json!({ "app": "sticky" });
