@@ -3,6 +3,7 @@
 
 mod call;
 mod conflict;
+mod detach;
 mod mac;
 mod network_use;
 mod node_use;
@@ -16,6 +17,7 @@ mod undo;
 
 pub use call::{Call, CallError};
 pub use conflict::{CONFLICTS, ConflictError, Probing};
+pub use detach::{collect, detach, is_stale, release};
 pub use mac::stable_mac;
 pub use network_use::{InNetwork, NetworkUse};
 pub use node_use::NodeUse;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use ipnetwork::IpNetwork;
-use netplumb::{Address, Netlink, Reach};
+use netplumb::{Address, Netlink, Route};
 
 /// What the node has in a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl NetworkUse {
     pub fn of(host: &Netlink, network: IpNetwork, but: Option<u32>) -> netplumb::Result<Option<Self>> {
         let found = match by_address(network, but, &host.addresses(None)?) {
             Some(found) => Some(found),
-            None => by_route(network, but, &host.reaches()?),
+            None => by_route(network, but, &host.routes(None)?),
         };
         let Some((index, what)) = found else { return Ok(None) };
         let link = host.link_by_index(index)?.map_or_else(|| index.to_string(), |link| link.name);
@@ -46,12 +46,11 @@ fn by_address(network: IpNetwork, but: Option<u32>, all: &[Address]) -> Option<(
         .map(|have| (have.index, InNetwork::Address(have.address)))
 }
 
-fn by_route(network: IpNetwork, but: Option<u32>, all: &[Reach]) -> Option<(u32, InNetwork)> {
-    let leads_there = |reach: &&Reach| reach.destination.prefix() > 0 && meet(network, reach.destination);
-    all.iter().filter(leads_there).find_map(|reach| {
-        let link = reach.links.iter().copied().find(|&link| Some(link) != but)?;
-        Some((link, InNetwork::Route(reach.destination)))
-    })
+fn by_route(network: IpNetwork, but: Option<u32>, all: &[Route]) -> Option<(u32, InNetwork)> {
+    let mut leading_there = all.iter().filter(|route| {
+        route.destination.prefix() > 0 && meet(network, route.destination) && route.index != but
+    });
+    leading_there.find_map(|route| Some((route.index?, InNetwork::Route(route.destination))))
 }
 
 /// Whether two networks have addresses in common that are not each link's own.
@@ -122,11 +121,13 @@ mod tests {
         let leg = network("10.9.0.1/24");
         assert_eq!(by_address(leg, Some(7), &have), None);
         assert_eq!(by_address(leg, None, &have), Some((7, InNetwork::Address(network("10.9.0.7/24")))));
-        let reach = |to: &str, links: &[u32]| Reach { destination: network(to), links: links.to_vec() };
-        let routes = [reach("0.0.0.0/0", &[3]), reach("10.9.0.0/24", &[7])];
+        let route = |to: &str, link: u32| Route::new(network(to), None, Some(link));
+        let routes = [route("0.0.0.0/0", 3), route("10.9.0.0/24", 7)];
         assert_eq!(by_route(leg, Some(7), &routes), None);
-        let both = [reach("10.0.0.0/8", &[7, 3])];
+        // One with two next hops counts as two.
+        let both = [route("10.0.0.0/8", 7), route("10.0.0.0/8", 3)];
         assert_eq!(by_route(leg, Some(7), &both), Some((3, InNetwork::Route(network("10.0.0.0/8")))));
-        assert_eq!(by_route(leg, Some(7), &[reach("10.9.0.0/24", &[])]), None, "leads nowhere");
+        let nowhere = Route::new(leg, None, None);
+        assert_eq!(by_route(leg, Some(7), &[nowhere]), None, "leads nowhere");
     }
 }

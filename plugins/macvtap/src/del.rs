@@ -4,15 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use attach::{give_back, set_up_again};
+use attach::{give_back, is_stale, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
-use node::{Attachment, AttachmentLock, LockError, NetworkId, NodeConfig, Paths};
+use node::{Attachment, LockError, NetworkId, NodeConfig, Paths};
 
 use crate::base::{Named, named};
 use crate::device::{DeviceError, Given, Minors, leads_to, look, node_path, remove_node};
 use crate::find::{Found, Search};
-use crate::lan_side::{self, LanSide, Port, is_stale};
+use crate::lan_side::{self, LanSide, Port};
 use crate::put_back::put_back;
 use crate::{Config, Error, tap};
 
@@ -24,21 +24,11 @@ const NETNS_DIR: &str = "/run/netns";
 /// # Errors
 /// All that went wrong; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
-    let (paths, unknown) = NodeConfig::paths_for_removal();
-    // Held until the IPAM plugin has answered.
-    let _lock = lock(target, &paths)?;
-    let mut errors = Vec::new();
-    let mut removal = || detach(request, target, &paths, &mut errors);
-    let answered = match request.ipam() {
-        Some(ipam) => ipam.del_around(|| ready(target, &paths), removal),
-        None => {
-            removal();
-            Ok(())
-        }
-    };
-    errors.extend(unknown.map(Error::from));
-    errors.extend(answered.err().map(Error::from));
-    Error::all(errors)
+    let done = attach::detach(target, |paths, errors| {
+        let removal = || detach(request, target, paths, errors);
+        attach::release(request.ipam(), || ready(target, paths), removal)
+    });
+    done.or_else(Error::all)
 }
 
 /// DEL for a configuration that no longer parses: what the links and records say is enough.
@@ -46,19 +36,12 @@ pub(crate) fn del_misconfigured(
     request: &Misconfigured,
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
-    let (paths, unknown) = NodeConfig::paths_for_removal();
-    let _lock = lock(target, &paths)?;
-    let mut errors = Vec::new();
-    let ipam = ipam_of(target, &paths);
-    let removal = || everywhere(target, &paths, &mut errors);
-    let answered = give_back(request, ipam.as_deref(), || ready(target, &paths), removal);
-    errors.extend(unknown.map(Error::from));
-    errors.extend(answered.err().map(Error::from));
-    Error::all(errors)
-}
-
-fn lock(target: &Target<Option<PathBuf>>, paths: &Paths) -> Result<Option<AttachmentLock>, LockError> {
-    AttachmentLock::hold(paths.run(), target.container_id.as_str(), &target.ifname)
+    let done = attach::detach(target, |paths, errors| {
+        let ipam = ipam_of(target, paths);
+        let removal = || everywhere(target, paths, errors);
+        give_back(request, ipam.as_deref(), || ready(target, paths), removal)
+    });
+    done.or_else(Error::all)
 }
 
 /// The IPAM plugin that ADD wrote down.
@@ -85,44 +68,18 @@ pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> 
     if let Some(valid) = valid {
         let network = NetworkId::of(request.network.as_str());
         let (paths, unknown) = NodeConfig::paths_for_removal();
-        free(request, &paths, |a| is_stale(a, network, valid), &mut errors);
+        for held in held(&paths, |a| is_stale(a, network, valid), &mut errors) {
+            let mut failed = Vec::new();
+            let done = attach::collect(request, &paths, &held.attachment, || held.take_away(&mut failed));
+            errors.append(&mut failed);
+            errors.extend(done.err());
+        }
         errors.extend(unknown.map(Error::from));
     }
     if let Some(ipam) = request.ipam() {
         errors.extend(ipam.gc().err().map(Error::from));
     }
     Error::all(errors)
-}
-
-/// Takes away every attachment on this node that `stale` picks, each under its lock, with the IPAM plugin's DEL.
-fn free<C>(
-    request: &Request<C>,
-    paths: &Paths,
-    stale: impl Fn(&Attachment) -> bool,
-    errors: &mut Vec<Error>,
-) {
-    for held in held(paths, stale, errors) {
-        let attachment = &held.attachment;
-        let (container, ifname) = (attachment.container_id.as_str(), &attachment.ifname);
-        let _lock = match AttachmentLock::hold(paths.run(), container, ifname) {
-            Ok(lock) => lock,
-            Err(error) => {
-                errors.push(error.into());
-                continue;
-            }
-        };
-        let Some(ipam) = request.ipam() else {
-            held.take_away(errors);
-            continue;
-        };
-        let netns = attachment.is_live().then_some(&*attachment.netns.path);
-        let answered = ipam.del_of(
-            (container, ifname.as_str(), netns),
-            || set_up_again(attachment),
-            || held.take_away(errors),
-        );
-        errors.extend(answered.err().map(Error::from));
-    }
 }
 
 fn detach(

@@ -8,7 +8,7 @@ use attach::{Undo, stable_mac};
 use lan::{SpokeRecord, SpokeState};
 use net_types::{IfName, Mtu, SpokeName};
 use netplumb::{Link, LinkChange, Netlink, Netns, PortChange, Veth, VethEnd};
-use node::{Attachment, LINK_GROUP, Lock, NetworkId, Paths, SafeDir, parse_lan_tag};
+use node::{Attachment, LINK_GROUP, Lock, Paths, SafeDir, parse_lan_tag};
 
 use crate::{Call, Error};
 
@@ -302,12 +302,4 @@ fn find_in(netns: &Netns, wanted: impl Fn(&Attachment) -> bool, found: &mut Vec<
         }
     }
     Ok(())
-}
-
-/// Whether an attachment is of a network and not among those that the runtime says are valid.
-pub(crate) fn is_stale(attachment: &Attachment, network: NetworkId, valid: &[cni::ValidAttachment]) -> bool {
-    attachment.network == network
-        && !valid
-            .iter()
-            .any(|v| v.container_id == attachment.container_id && v.ifname == attachment.ifname.as_str())
 }

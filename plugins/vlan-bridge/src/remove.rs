@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use attach::{give_back, set_up_again};
+use attach::{give_back, is_stale, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::IfName;
 use netplumb::{Link, Netlink};
-use node::{Attachment, AttachmentLock, LINK_GROUP, Lock, LockError, NetworkId, NodeConfig, Paths};
+use node::{Attachment, LINK_GROUP, Lock, LockError, NetworkId, NodeConfig, Paths};
 
 use crate::bridge::Bridge;
 use crate::record::{PortRecord, RecordStore, port_name};
@@ -18,21 +18,11 @@ use crate::{Config, Error, guard, leg, masquerade, uplink};
 /// All that went wrong; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let port = port_name(target.container_id.as_str(), &target.ifname);
-    let (paths, unknown) = NodeConfig::paths_for_removal();
-    // Held until the IPAM plugin has answered.
-    let _lock = AttachmentLock::hold(paths.run(), target.container_id.as_str(), &target.ifname)?;
-    let mut errors = Vec::new();
-    let mut removal = || errors.extend(detach(&port, &paths).err());
-    let answered = match request.ipam() {
-        Some(ipam) => ipam.del_around(|| ready(&port, &paths), removal),
-        None => {
-            removal();
-            Ok(())
-        }
-    };
-    errors.extend(unknown.map(Error::from));
-    errors.extend(answered.err().map(Error::from));
-    Error::all(errors)
+    let done = attach::detach(target, |paths, errors| {
+        let removal = || errors.extend(detach(&port, paths).err());
+        attach::release(request.ipam(), || ready(&port, paths), removal)
+    });
+    done.or_else(Error::all)
 }
 
 /// The same for a configuration that ADD would refuse.
@@ -44,16 +34,13 @@ pub(crate) fn del_misconfigured(
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
     let port = port_name(target.container_id.as_str(), &target.ifname);
-    let (paths, unknown) = NodeConfig::paths_for_removal();
-    let _lock = AttachmentLock::hold(paths.run(), target.container_id.as_str(), &target.ifname)?;
-    let store = RecordStore::existing(&paths).ok().flatten();
-    let ipam = store.and_then(|store| store.read(&port).ok().flatten()).and_then(|record| record.ipam);
-    let mut errors = Vec::new();
-    let removal = || errors.extend(detach(&port, &paths).err());
-    let answered = give_back(request, ipam.as_deref(), || ready(&port, &paths), removal);
-    errors.extend(unknown.map(Error::from));
-    errors.extend(answered.err().map(Error::from));
-    Error::all(errors)
+    let done = attach::detach(target, |paths, errors| {
+        let store = RecordStore::existing(paths).ok().flatten();
+        let ipam = store.and_then(|store| store.read(&port).ok().flatten()).and_then(|record| record.ipam);
+        let removal = || errors.extend(detach(&port, paths).err());
+        give_back(request, ipam.as_deref(), || ready(&port, paths), removal)
+    });
+    done.or_else(Error::all)
 }
 
 /// Has the pod's interface up, for the IPAM plugin.
@@ -230,12 +217,7 @@ fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment])
     let (paths, unknown) = NodeConfig::paths_for_removal();
     let host = Netlink::open_current()?;
     let existing = RecordStore::existing(&paths)?;
-    let stale = |attachment: &Attachment| {
-        attachment.network == network
-            && !valid
-                .iter()
-                .any(|v| v.container_id == attachment.container_id && v.ifname == attachment.ifname.as_str())
-    };
+    let stale = |attachment: &Attachment| is_stale(attachment, network, valid);
     let records = existing.as_ref().map(RecordStore::all).transpose()?.unwrap_or_default();
     let mut ports: Vec<(IfName, Attachment)> = records
         .into_iter()
@@ -262,31 +244,15 @@ fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment])
     }
     let store = existing.map_or_else(|| RecordStore::open(&paths), Ok)?;
     for (port, attachment) in ports {
-        let (container, ifname) = (attachment.container_id.as_str(), &attachment.ifname);
-        let _lock = match AttachmentLock::hold(paths.run(), container, ifname) {
-            Ok(lock) => lock,
-            Err(error) => {
-                errors.push(error.into());
-                continue;
-            }
-        };
-        let mut done = Ok(());
-        let mut removal = || {
-            done =
+        let mut failed = None;
+        let removal = || {
+            let taken =
                 with_lock(&host, &store, &port, |bridge, lock| take_away(&host, &store, &port, bridge, lock));
+            failed = taken.err();
         };
-        let netns = attachment.is_live().then_some(&*attachment.netns.path);
-        let answered = match request.ipam() {
-            Some(ipam) => {
-                ipam.del_of((container, ifname.as_str(), netns), || set_up_again(&attachment), removal)
-            }
-            None => {
-                removal();
-                Ok(())
-            }
-        };
+        let done = attach::collect(request, &paths, &attachment, removal);
+        errors.extend(failed);
         errors.extend(done.err());
-        errors.extend(answered.err().map(Error::from));
     }
     Error::all(errors)
 }
