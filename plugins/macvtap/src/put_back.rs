@@ -30,27 +30,44 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
             ..LinkChange::default()
         },
     );
-    let go = |name: IfName| {
-        let (netns, name) = (Some(host.clone()), Some(name));
-        from.set_link(link.index, &LinkChange { netns, name, ..LinkChange::default() })
-    };
-    match go(was.name.clone()) {
-        Err(error) if error.is_exists() => {
-            let there = Netlink::open(host)?.link_by_name(&was.name)?;
-            if there.is_some_and(|there| is_remade(&there, link)) {
-                return Ok(from.delete_link(link.index)?);
+    let own = Netlink::open(host)?;
+    let name = move_under_a_free_name(from, link, host)?;
+    // Where that was in the pod: the index may be another one now.
+    if let Some(moved) = own.link_by_name(&name)? {
+        let rename = LinkChange { name: Some(was.name.clone()), ..LinkChange::default() };
+        match own.set_link(moved.index, &rename) {
+            Err(error) if error.is_exists() => {
+                let there = own.link_by_name(&was.name)?;
+                if there.is_some_and(|there| is_remade(&there, &moved)) {
+                    own.delete_link(moved.index)?;
+                }
             }
-            let gone = free_names(link.index).map(go).find(|gone| !matches!(gone, Err(e) if e.is_exists()));
-            gone.unwrap_or(Err(error))?;
+            done => done?,
         }
-        done => done?,
     }
     Ok(restored?)
 }
 
-/// Whether a link of the host is another macvtap on the link that the pod's stands on.
-fn is_remade(there: &Link, link: &Link) -> bool {
-    matches!(there.kind, LinkKind::Macvtap(_)) && there.lower_netnsid.is_none() && there.lower == link.lower
+/// Moves it to the host, first under a name that nothing has there: asked to move and to rename a link, kernels move it also
+/// where the name is taken, and then say that it is.
+fn move_under_a_free_name(from: &Netlink, link: &Link, host: &Netns) -> Result<IfName, Error> {
+    let change = |change| from.set_link(link.index, &change);
+    let mut taken = None;
+    for name in free_names(link.index) {
+        let moved = change(LinkChange { name: Some(name.clone()), ..LinkChange::default() })
+            .and_then(|()| change(LinkChange { netns: Some(host.clone()), ..LinkChange::default() }));
+        match moved {
+            Ok(()) => return Ok(name),
+            Err(error) if error.is_exists() => taken = Some(error),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(taken.map_or_else(|| Error::NoDevice(link.name.clone()), Error::from))
+}
+
+/// Whether a link of the host is another macvtap on the link that the one that came back stands on.
+fn is_remade(there: &Link, back: &Link) -> bool {
+    matches!(there.kind, LinkKind::Macvtap(_)) && there.lower_netnsid.is_none() && there.lower == back.lower
 }
 
 fn free_names(index: u32) -> impl Iterator<Item = IfName> {
