@@ -22,6 +22,8 @@ fn main() -> ExitCode {
         an_unrecorded_macvtap_is_found_by_its_index,
         gc_finds_what_was_renamed,
         what_was_moved_in_goes_back_from_wherever_it_is,
+        a_device_of_kubevirts_plugin_gets_its_mtu_and_goes_back_without,
+        a_name_that_is_taken_keeps_no_macvtap_in_the_pod,
         a_spoke_or_port_goes_whatever_the_pod_made_of_it,
         an_ipam_plugin_gets_its_del_while_the_link_is_up,
         gc_asks_it_for_each_attachment_while_the_link_is_up,
@@ -405,6 +407,64 @@ fn what_was_moved_in_goes_back_from_wherever_it_is() -> Outcome {
         node.cni("macvtap", "DEL", &call)?;
         node.ip("link del mv0")?;
         put_away(&node)?;
+        pod.remove()?;
+    }
+    Ok(())
+}
+
+/// As macvtap-cni's README has it: a device ID that is no link's name, and an MTU beside it.
+fn a_device_of_kubevirts_plugin_gets_its_mtu_and_goes_back_without() -> Outcome {
+    let (_switch, node) = node()?;
+    for (id, name) in [("dataplaneabMvp7", "mvt594e6d1dc44b"), ("dataplaneaMvp97", "dataplaneaMvp97")] {
+        let pod = node.pod("one")?;
+        node.ip(&format!("link add {name} link eth1 type macvtap mode bridge"))?;
+        let mut config = device(id);
+        config["mtu"] = 9000.into();
+        let error = pod.add("macvtap", "net1", &config).unwrap_err();
+        assert!(error.code == 7 && error.text().contains("9000") && error.text().contains("eth1"), "{error}");
+        assert_eq!(node.link(name)?.unwrap()["mtu"], 1500, "it is as before");
+        config["mtu"] = 1300.into();
+        let result = pod.add("macvtap", "net1", &config)?;
+        assert_eq!(
+            (&result["interfaces"][0]["mtu"], &pod.link("net1")?.unwrap()["mtu"]),
+            (&1300.into(), &1300.into())
+        );
+        node.cni("macvtap", "CHECK", &pod.call("net1", &config).with("prevResult", result))?;
+        pod.del("macvtap", "net1", &config)?;
+        assert_eq!(node.link(name)?.unwrap()["mtu"], 1500);
+        node.cni("macvtap", "STATUS", &pod.call("net1", &config))?;
+        node.ip(&format!("link del {name}"))?;
+        pod.remove()?;
+    }
+    let error = node.pod("two")?.add("macvtap", "net1", &device("dataplaneabMvp7")).unwrap_err();
+    assert!(error.code == 11 && error.text().contains("dataplaneabMvp7"), "{error}");
+    Ok(())
+}
+
+fn a_name_that_is_taken_keeps_no_macvtap_in_the_pod() -> Outcome {
+    let (_switch, node) = node()?;
+    for (other, left) in [
+        // Its device plugin made it anew: one is enough.
+        ("link add mv0 link eth1 type macvtap mode bridge", 1),
+        // Something else: both stay.
+        ("link add mv0 type bridge", 1),
+        ("link add mv0 type veth peer name mv1", 1),
+    ] {
+        let pod = node.pod("one")?;
+        node.ip("link add mv0 link eth1 type macvtap mode bridge")?;
+        let before = node.link("mv0")?.unwrap();
+        pod.add("macvtap", "net1", &device("mv0"))?;
+        node.ip(other)?;
+        pod.del("macvtap", "net1", &device("mv0"))?;
+        assert_eq!(pod.link_names()?, [""; 0], "{other}");
+        assert_eq!(macvtaps(&node)?.len(), left, "{other}");
+        if !other.contains("macvtap") {
+            let back = node.link(&format!("mv{}", before["ifindex"]))?;
+            assert_eq!(back.map(|link| link["address"].clone()), Some(before["address"].clone()), "{other}");
+            node.ip(&format!("link del mv{}", before["ifindex"]))?;
+        }
+        node.ip("link del mv0")?;
+        assert_eq!(node.list("/run/k8slan/taps"), [""; 0]);
         pod.remove()?;
     }
     Ok(())

@@ -210,8 +210,10 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
         on_host.release(call)?;
     }
     tap.provide(call, undo)?;
-    if mac.is_some() {
-        call.netlink.set_link(index, &LinkChange { mac, ..LinkChange::default() })?;
+    let mtu = call.request.config.mtu;
+    if mac.is_some() || mtu.is_some() {
+        let change = LinkChange { mac, mtu, ..LinkChange::default() };
+        call.netlink.set_link(index, &change).map_err(|error| host.explain_mtu(mtu, error))?;
     }
     let link = call.netlink.link_by_name(ifname)?.ok_or_else(|| Error::NoTap(ifname.clone()))?;
     made(&link, ifname)

@@ -3,9 +3,10 @@
 use attach::NodeUse;
 use cni::Request;
 use lan::SpokeRecord;
-use net_types::{Attach, MacvtapMode, SpokeName};
-use netplumb::{Link, LinkKind, Netlink, Netns};
+use net_types::{Attach, IfName, MacvtapMode, Mtu, SpokeName};
+use netplumb::{Errno, Link, LinkKind, Netlink, Netns};
 use node::{Lock, Paths, Resource, Underlays};
+use twox_hash::XxHash64;
 
 use crate::config::{Config, Wanted};
 use crate::lan_side::{self, LanSide};
@@ -57,6 +58,17 @@ impl Host {
         match NodeUse::of(&self.netlink, &self.link, &underlays)? {
             Some(how) => Err(Error::UsedByTheNode { link: self.link.name.clone(), how }),
             None => Ok(()),
+        }
+    }
+
+    /// What a refusal means of a change to a macvtap that was moved: its MTU is that of the link below at most.
+    pub(crate) fn explain_mtu(&self, mtu: Option<Mtu>, source: netplumb::Error) -> Error {
+        let lower = self.link.lower.and_then(|lower| self.netlink.link_by_index(lower).ok()?);
+        match (mtu, lower) {
+            (Some(mtu), Some(lower)) if source.errno() == Some(Errno::EINVAL) && mtu.get() > lower.mtu => {
+                Error::MtuTooLarge { mtu: mtu.get(), lower: lower.name, max: lower.mtu, source: Some(source) }
+            }
+            _ => source.into(),
         }
     }
 
@@ -147,28 +159,45 @@ impl Base {
                 }
                 Ok(Self::Master(host))
             }
-            Wanted::Device(id) => {
-                let name = id.parse().ok();
-                let link = name.map(|name| netlink.link_by_name(&name)).transpose()?.flatten();
-                match link {
-                    Some(link) if matches!(link.kind, LinkKind::Macvtap(_)) => {
-                        macvtap_only()?;
-                        allow(call, &link.name)?;
-                        for (given, key) in [(config.mode.is_some(), "mode"), (config.mtu.is_some(), "mtu")] {
-                            if given && let Some(name) = link.if_name() {
-                                return Err(Error::Moved(key, name));
-                            }
-                        }
-                        let host = Host { netns, netlink, link };
-                        host.leaves_the_node_its_own(call)?;
-                        Ok(Self::Moved(host))
+            Wanted::Device(id) => match device_link(&netlink, &id)? {
+                Some(link) if matches!(link.kind, LinkKind::Macvtap(_)) => {
+                    macvtap_only()?;
+                    allow(call, &link.name)?;
+                    if config.mode.is_some()
+                        && let Some(name) = link.if_name()
+                    {
+                        return Err(Error::Moved("mode", name));
                     }
-                    _ => Err(Error::NoDevice(id)),
+                    let host = Host { netns, netlink, link };
+                    host.leaves_the_node_its_own(call)?;
+                    Ok(Self::Moved(host))
                 }
-            }
+                _ => Err(Error::NoDevice(id)),
+            },
             Wanted::Spoke(spoke) => Err(Error::NoSpoke(spoke)),
         }
     }
+}
+
+/// The link of the host that a device ID means: the one of that name, or, as KubeVirt's device plugin names its macvtaps in versions
+/// after 0.13.1 (`TemporaryInterfaceName` in its `pkg/util`), by a hash of it, since a link's name is short.
+///
+/// # Errors
+/// The kernel refused.
+pub(crate) fn device_link(netlink: &Netlink, id: &str) -> Result<Option<Link>, Error> {
+    // First as the newer ones do: what an older one left behind may still have the other name.
+    match (netlink.link_by_name(&hashed_name(id))?, id.parse()) {
+        (None, Ok(name)) => Ok(netlink.link_by_name(&name)?),
+        (found, _) => Ok(found),
+    }
+}
+
+/// `mvt` and the low 48 bits of the device ID's xxHash64.
+fn hashed_name(id: &str) -> IfName {
+    let hash = XxHash64::oneshot(0, id.as_bytes()) & 0xffff_ffff_ffff;
+    format!("mvt{hash:012x}")
+        .parse()
+        .unwrap_or_else(|_| unreachable!("15 letters and digits are a link's name"))
 }
 
 /// Whether the node's policy lets the pod use a link of the host.
@@ -197,4 +226,15 @@ fn admit(call: &Call<'_>, record: &SpokeRecord) -> Result<(), Error> {
         return Err(Error::ModeDiffers { spoke: record.spoke.clone(), given, have: record.mode });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_of_kubevirts_plugin_is_named_by_its_hash() {
+        assert_eq!(hashed_name("dataplaneabMvp7").as_str(), "mvt594e6d1dc44b");
+        assert_eq!(hashed_name("").as_str().len(), 15);
+    }
 }

@@ -5,7 +5,7 @@ use lan::SpokeState;
 use netplumb::{LinkKind, Netlink};
 use node::{NodeConfig, SafeDir};
 
-use crate::base::{Named, named};
+use crate::base::{Named, device_link, named};
 use crate::config::Wanted;
 use crate::{Config, Error};
 
@@ -56,7 +56,6 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
 
 /// Whether the host has a macvtap of that name, which needs no LAN.
 fn is_macvtap(id: &str) -> Result<bool, Error> {
-    let Ok(name) = id.parse() else { return Ok(false) };
-    let link = Netlink::open_current()?.link_by_name(&name)?;
+    let link = device_link(&Netlink::open_current()?, id)?;
     Ok(link.is_some_and(|link| matches!(link.kind, LinkKind::Macvtap(_))))
 }
