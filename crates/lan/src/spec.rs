@@ -67,7 +67,8 @@ pub struct LanSpec {
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::node_links"))]
     pub vxlan_dev_map: BTreeMap<String, String>,
     /// The MTU of the LAN. Absent: what the underlays of all nodes have room for, which is the smallest of their MTUs
-    /// less 74 bytes (less 54 with an IPv4 group).
+    /// less 74 bytes (less 54 with an IPv4 group). Where it becomes smaller, the guest of a VM that runs learns of it when
+    /// it starts again; until then its larger packets are lost.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crd::mtu"))]
     pub mtu: Option<i64>,
