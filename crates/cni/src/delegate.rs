@@ -269,7 +269,11 @@ impl<'a> Delegate<'a> {
                 return Err(Error::DelegateResult { name: self.name.to_owned(), field, source });
             }
         };
-        document.into_result().map_err(|given| Error::DelegateVersion { name: self.name.to_owned(), given })
+        let name = || self.name.to_owned();
+        let result =
+            document.into_result().map_err(|given| Error::DelegateVersion { name: name(), given })?;
+        // An error document of a plugin that forgets to fail looks the same.
+        if result.ips.is_empty() { Err(Error::DelegateNoAddress(name())) } else { Ok(result) }
     }
 }
 

@@ -258,6 +258,11 @@ pub enum Error {
         /// The result's version.
         given: String,
     },
+    /// Its ADD succeeded, as it says, and gave no address: what the reference plugins refuse, too.
+    #[error(
+        "the plugin {0:?} answers ADD without an address: give it addresses to hand out, or leave 'ipam' out of the configuration"
+    )]
+    DelegateNoAddress(String),
     /// A delegate's ADD failed, and was undone or could not be.
     #[error(transparent)]
     Undone(Box<Undone<Self>>),
@@ -363,7 +368,8 @@ impl PluginError for Error {
             | Self::RequestedMac { channel: Channel::RuntimeConfig | Channel::ArgsCni, .. }
             | Self::RequestedIp { channel: Channel::RuntimeConfig | Channel::ArgsCni, .. }
             | Self::DelegateName(_)
-            | Self::DelegateMissing { .. } => Code::INVALID_CONFIG,
+            | Self::DelegateMissing { .. }
+            | Self::DelegateNoAddress(_) => Code::INVALID_CONFIG,
             Self::Capability { .. } => Code::UNSUPPORTED_FIELD,
             Self::DelegateFailed { source, .. } => source.code,
             Self::Undone(undone) => undone.code(),

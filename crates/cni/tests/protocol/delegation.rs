@@ -99,7 +99,7 @@ fn its_error_passes_with_its_code_and_del_follows_a_failed_add() {
 
 #[test]
 fn what_it_gave_goes_back_when_the_plugin_fails_afterwards() {
-    let folder = delegate("echo $CNI_COMMAND >> $log; echo {}");
+    let folder = delegate(r#"echo $CNI_COMMAND >> $log; echo '{"ips":[{"address":"10.0.0.5/24"}]}'"#);
     let mut config = config();
     config["fail"] = true.into();
     let (code, text) = error(&ask(folder.path().to_str().unwrap(), "ADD", &config));
@@ -109,8 +109,7 @@ fn what_it_gave_goes_back_when_the_plugin_fails_afterwards() {
 
 #[test]
 fn a_failed_undo_is_reported_as_well() {
-    let script =
-        r#"[ $CNI_COMMAND = ADD ] && echo {} && exit 0; echo '{"code":5,"msg":"disk full"}'; exit 1"#;
+    let script = r#"[ $CNI_COMMAND = ADD ] && echo '{"ips":[{"address":"10.0.0.5/24"}]}' && exit 0; echo '{"code":5,"msg":"disk full"}'; exit 1"#;
     let mut config = config();
     config["fail"] = true.into();
     let (code, text) = error(&ask(delegate(script).path().to_str().unwrap(), "ADD", &config));
@@ -138,6 +137,8 @@ fn what_is_no_answer_is_an_error() {
         ("echo '{} {}'", 6, &["trailing"]),
         ("echo '{\"ips\":[{\"address\":5}]}'", 6, &["at ips[0].address"]),
         ("echo '{\"cniVersion\":\"0.2.0\"}'", 1, &["0.2.0"]),
+        ("echo {}", 7, &["without an address"]),
+        ("echo '{\"code\":11,\"msg\":\"no address left\"}'", 7, &["without an address"]),
         ("head -c 11000000 /dev/zero", 5, &["10485760"]),
     ] {
         let folder = delegate(&format!("[ $CNI_COMMAND = DEL ] && exit 0; {script}"));
@@ -153,7 +154,7 @@ fn what_is_no_answer_is_an_error() {
 fn long_documents_do_not_block_whoever_speaks_first() {
     let mut config = config();
     config["long"] = "x".repeat(1 << 20).into();
-    let dns = r#"printf '{"dns":{"domain":"'; head -c 300000 /dev/zero | tr '\0' y; printf '"}}'"#;
+    let dns = r#"printf '{"ips":[{"address":"10.0.0.5/24"}],"dns":{"domain":"'; head -c 300000 /dev/zero | tr '\0' y; printf '"}}'"#;
     for script in [
         format!("{dns}; wc -c >> $log"),
         format!("wc -c >> $log; {dns}"),
