@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         a_pod_cannot_pass_for_a_lan,
         a_file_of_many_lans_is_built_at_once,
         a_file_that_is_being_written_takes_nothing_down,
+        what_is_no_file_is_named_and_waited_for_by_nobody,
         a_storm_of_changes_settles,
         a_large_folder_stalls_no_probe,
         tap_indices_are_on_disk_before_records_name_them,
@@ -303,6 +304,25 @@ fn a_file_of_many_lans_is_built_at_once() -> Outcome {
         0 => Ok(()),
         left => Err(format!("{left} LANs are still there")),
     })?;
+    Ok(())
+}
+
+/// Reading a pipe or a terminal waits, and `/dev/zero` never ends: neither is opened.
+fn what_is_no_file_is_named_and_waited_for_by_nobody() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    let links = [("zero", "/dev/zero"), ("terminal", "/dev/ptmx"), ("pipe", "/run/pipe")];
+    worker.exec(&["mkfifo", "/run/pipe", &format!("{}/fifo.yaml", Worker::LANS)])?;
+    for (name, to) in links {
+        worker.exec(&["ln", "-s", to, &format!("{}/{name}.yaml", Worker::LANS)])?;
+    }
+    worker.put(&lan())?;
+    worker.ready("a")?;
+    for name in links.map(|(name, _)| name).into_iter().chain(["fifo"]) {
+        worker.status(|status| status.contains(&format!("{name}.yaml\\\" is no regular file")))?;
+    }
+    let start = Instant::now();
+    worker.stop_daemon()?;
+    assert!(start.elapsed() < 2 * SECOND, "SIGTERM took {:?}", start.elapsed());
     Ok(())
 }
 
