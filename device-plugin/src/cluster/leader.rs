@@ -60,6 +60,8 @@ struct Said {
     /// What they have room for, and what those have that are silent at the moment: a node that comes and goes
     /// must not change the LAN's MTU.
     rooms: Vec<i64>,
+    /// Whether something was attached on one that is silent, when it was last heard.
+    used_where_silent: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -166,8 +168,9 @@ impl Leader {
             };
             let said = said.entry((namespace.clone(), spec.lan.clone())).or_default();
             said.rooms.extend(spec.room.or(spec.mtu));
-            if *is_alive {
-                said.alive.push(spec);
+            match is_alive {
+                true => said.alive.push(spec),
+                false => said.used_where_silent |= !spec.attachments.is_empty(),
             }
         }
         let uids: BTreeSet<&str> = cache.of(Kind::Lan).map(|(_, lan)| uid(lan)).collect();
@@ -214,11 +217,23 @@ impl Leader {
             mtu,
             mtu_is_asked_for: asked.is_some(),
             nodes: said.alive.iter().collect(),
+            used_where_silent: said.used_where_silent,
         };
         let summary = summarize(&seen, now);
         let namespace = lan.metadata.namespace.as_deref().unwrap_or_default();
         let name = lan.metadata.name.as_deref().unwrap_or_default();
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &object::lans());
+        // First, since it is what a LAN that is deleted now waits for.
+        if let Some(finalizers) = finalizers(lan, summary.hold) {
+            // Only as it was seen: somebody else's finalizer must not be lost.
+            let version = &lan.metadata.resource_version;
+            let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": version } });
+            gone_is_fine(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await)?;
+            if deleting {
+                // What is still to be said of it is said when it is seen again, waiting for somebody else.
+                return Ok(());
+            }
+        }
         if status.as_ref() != Some(&summary.status) {
             let patch = json!({
                 "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN",
@@ -240,23 +255,7 @@ impl Leader {
             self.publish(lan, &announcement).await?;
             memory.announcer.told(uid(lan), &announcement, &summary.status, &summary.details, Instant::now());
         }
-        let finalizers = lan.metadata.finalizers.clone().unwrap_or_default();
-        let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
-        let next = match (held, deleting) {
-            (true, true) if summary.release => finalizers.into_iter().filter(|f| f != FINALIZER).collect(),
-            (false, false) => finalizers.into_iter().chain([FINALIZER.to_owned()]).collect::<Vec<_>>(),
-            _ => return Ok(()),
-        };
-        // Only as it was seen: somebody else's finalizer must not be lost.
-        let version = json!(lan.metadata.resource_version);
-        let mut patch = json!({ "metadata": { "finalizers": next } });
-        if status.as_ref() == Some(&summary.status) {
-            patch["metadata"]["resourceVersion"] = version;
-        } else {
-            // The status that was just written made another version; what it leads to is seen soon.
-            return Ok(());
-        }
-        gone_is_fine(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await)
+        Ok(())
     }
 
     async fn publish(&self, lan: &DynamicObject, announcement: &Announcement) -> Result<(), kube::Error> {
@@ -383,6 +382,19 @@ fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource
 
 fn uid(object: &DynamicObject) -> &str {
     object.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// The finalizers that a LAN should have, if those are others than it has.
+fn finalizers(lan: &DynamicObject, hold: bool) -> Option<Vec<String>> {
+    let mut finalizers = lan.metadata.finalizers.clone().unwrap_or_default();
+    let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
+    match (held, hold) {
+        (true, false) => finalizers.retain(|finalizer| finalizer != FINALIZER),
+        // None can be put on an object that is deleted.
+        (false, true) if lan.metadata.deletion_timestamp.is_none() => finalizers.push(FINALIZER.to_owned()),
+        _ => return None,
+    }
+    Some(finalizers)
 }
 
 /// An object that went meanwhile needs nothing more, and one that changed is seen again.

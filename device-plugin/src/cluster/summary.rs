@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lan::{Condition, LanNodeSpec, LanStatus};
 
-/// A deleted LAN waits for its last attachment only while this stands on it.
+/// A deleted LAN waits for its last attachment only while this stands on it, and it stands only while something is attached: who
+/// deletes a LAN that nobody uses waits for no daemon.
 pub const FINALIZER: &str = "lan.k8slan.io/in-use";
 
 /// How many nodes or pods a message names.
@@ -29,6 +30,8 @@ pub struct Seen<'a> {
     pub mtu_is_asked_for: bool,
     /// What the nodes say of it. A node that is not alive speaks no more.
     pub nodes: Vec<&'a LanNodeSpec>,
+    /// Whether something was attached on a node that is silent at the moment, when it was last heard.
+    pub used_where_silent: bool,
 }
 
 /// What the leader makes of it.
@@ -36,8 +39,9 @@ pub struct Seen<'a> {
 pub struct Summary {
     /// The status to write.
     pub status: LanStatus,
-    /// Whether a deleted LAN may go.
-    pub release: bool,
+    /// Whether it waits for its last attachment, or would wait if it were deleted now. A silent node counts until then and not
+    /// after: it may come back with its pods, or never.
+    pub hold: bool,
     /// What a condition that does not hold is about, by its kind: nodes, or texts.
     pub details: BTreeMap<&'static str, BTreeSet<String>>,
 }
@@ -70,7 +74,7 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
         ));
     }
     conditions.extend(shared(&nodes).map(|shared| ("SpokesShared", shared)));
-    let release = seen.deleting && (seen.force || users.is_empty());
+    let hold = !seen.force && (!users.is_empty() || (seen.used_where_silent && !seen.deleting));
     if seen.deleting {
         let waits = match (users.len(), seen.force) {
             (0, _) => state("True", "Unused", "nothing is attached: the LAN goes".into()),
@@ -122,7 +126,7 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
         reason,
         mtu: seen.mtu,
         attachments: Some(i64::try_from(users.len()).unwrap_or(i64::MAX)),
-        waiting_for: if seen.deleting && !release { users } else { Vec::new() },
+        waiting_for: if seen.deleting && hold { users } else { Vec::new() },
     };
     let failing = nodes.iter().filter(|node| !node.ready.holds).map(|node| node.node.clone()).collect();
     let refusal = nodes.iter().find(|node| !node.accepted.holds).map(|node| node.accepted.message.clone());
@@ -131,7 +135,7 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
         ("Accepted", refusal.into_iter().collect()),
         ("NetworkAttachments", seen.definitions.iter().flatten().cloned().collect()),
     ]);
-    Summary { status, release, details }
+    Summary { status, hold, details }
 }
 
 struct State {
@@ -274,7 +278,7 @@ mod tests {
         assert_eq!(summary.status.nodes.as_deref(), Some("2/2"));
         assert_eq!((summary.status.mtu, summary.status.reason.as_deref()), (Some(1426), None));
         assert_eq!(condition(&summary, "Ready"), ("True", "Built", "built on 2 nodes"));
-        assert!(!summary.release && summary.status.waiting_for.is_empty());
+        assert!(!summary.hold && summary.status.waiting_for.is_empty());
     }
 
     #[test]
@@ -398,14 +402,23 @@ mod tests {
         let mut used = node("worker1", 1426);
         used.attachments = vec![SpokeUse { spoke: "pod1".into(), by: "default/vm".into() }];
         let nodes = [used, node("worker2", 1426)];
+        assert!(of(&nodes, |_| {}).hold, "it would wait if it were deleted now");
         let waits = of(&nodes, |seen| seen.deleting = true);
-        assert!(!waits.release);
+        assert!(waits.hold);
         assert_eq!(waits.status.waiting_for, ["default/vm on worker1 (spoke pod1)"]);
         assert_eq!(condition(&waits, "Deleting").1, "InUse");
         assert_eq!(waits.status.reason.as_deref(), Some("InUse"));
         // A dead node's reports are not among those that are looked at.
-        assert!(of(&nodes[1..], |seen| seen.deleting = true).release);
+        assert!(!of(&nodes[1..], |seen| seen.deleting = true).hold);
         let forced = of(&nodes, |seen| (seen.deleting, seen.force) = (true, true));
-        assert!(forced.release && forced.status.waiting_for.is_empty());
+        assert!(!forced.hold && forced.status.waiting_for.is_empty());
+        assert!(!of(&nodes, |seen| seen.force = true).hold, "nobody waits for it");
+    }
+
+    #[test]
+    fn a_silent_node_holds_a_lan_that_stands_and_none_that_is_deleted() {
+        let nodes = [node("worker1", 1426)];
+        assert!(of(&nodes, |seen| seen.used_where_silent = true).hold);
+        assert!(!of(&nodes, |seen| (seen.used_where_silent, seen.deleting) = (true, true)).hold);
     }
 }

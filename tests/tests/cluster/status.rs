@@ -34,7 +34,9 @@ pub(crate) fn trials() -> Vec<Trial> {
         an_mtu_rises_when_all_had_room_for_long,
         a_node_that_has_no_part_any_more_says_nothing,
         nothing_is_written_when_nothing_changes,
+        a_lan_is_held_only_while_something_is_attached,
         a_deleted_lan_waits_for_its_last_pod,
+        a_lan_deleted_before_its_use_is_told_goes_as_by_force,
         force_does_not_wait,
         a_dead_node_blocks_nothing,
         reports_survive_a_refusing_server,
@@ -297,10 +299,17 @@ fn nothing_is_written_when_nothing_changes() -> Outcome {
     Ok(())
 }
 
-/// A LAN that is deleted before anybody held it goes at once.
+/// Something is attached, and the leader has seen to it that the LAN waits for that.
 pub(crate) fn is_held(server: &ApiServer) -> Result<(), Error> {
     eventually(LATER, || match server.get("lans", GROUP, "a/one") {
         Some(lan) if lan["metadata"]["finalizers"] == json!([FINALIZER]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+}
+
+fn is_free(server: &ApiServer) -> Result<(), Error> {
+    eventually(LATER, || match server.get("lans", GROUP, "a/one") {
+        Some(lan) if lan["metadata"]["finalizers"].as_array().is_none_or(Vec::is_empty) => Ok(()),
         other => Err(format!("{other:?}")),
     })
 }
@@ -313,10 +322,80 @@ fn deleting(server: &ApiServer, dir: &Path, users: &[(&str, &str)], force: bool)
     server.put("lans", object);
     let node = Node::start(server, dir, "worker1")?;
     node.report(&[("a/one", built(1426, users))]);
-    is_held(server)?;
-    status(server, SOON, |status| status["attachments"] == users.len())?;
+    status(server, SOON, |status| status["nodes"] == "1/1" && status["attachments"] == users.len())?;
+    if !users.is_empty() && !force {
+        is_held(server)?;
+    }
     server.delete("lans", GROUP, "a/one");
     Ok(node)
+}
+
+/// Whoever deletes a LAN that nobody uses waits for no daemon: there may be none any more.
+fn a_lan_is_held_only_while_something_is_attached() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    // As an earlier version left it.
+    let mut object = lan("a", "one", 1);
+    object["metadata"]["finalizers"] = json!([FINALIZER]);
+    server.put("lans", object);
+    let one = Node::start(&server, dir.path(), "worker1")?;
+    let two = Node::start(&server, dir.path(), "worker2")?;
+    let used = |by: &[(&str, &str)]| [("a/one", built(1426, by))];
+    for node in [&one, &two] {
+        node.report(&used(&[]));
+    }
+    status(&server, SOON, |status| status["nodes"] == "2/2")?;
+    is_free(&server)?;
+    for _ in 0..2 {
+        one.report(&used(&[("s1", "default/web")]));
+        is_held(&server)?;
+        two.report(&used(&[("s2", "default/db")]));
+        status(&server, SOON, |status| status["attachments"] == 2)?;
+        one.report(&used(&[]));
+        status(&server, SOON, |status| status["attachments"] == 1)?;
+        is_held(&server)?;
+        two.report(&used(&[]));
+        is_free(&server)?;
+    }
+    // A node that is not heard may come back with its pods.
+    two.report(&used(&[("s2", "default/db")]));
+    is_held(&server)?;
+    let mut node = server.get("nodes", "v1", "/worker2").unwrap();
+    node["status"]["conditions"][0]["status"] = json!("Unknown");
+    server.put("nodes", node);
+    status(&server, SOON, |status| status["attachments"] == 0)?;
+    std::thread::sleep(Duration::from_secs(1));
+    is_held(&server)?;
+    // One that is gone for good does not.
+    drop(two);
+    server.delete("nodes", "v1", "/worker2");
+    is_free(&server)?;
+    drop(one);
+    server.delete("lans", GROUP, "a/one");
+    check!(server.get("lans", GROUP, "a/one").is_none(), "it waits for a daemon, and there is none");
+    Ok(())
+}
+
+/// Between a pod's ADD and the leader's answer to the node's report lies a second.
+fn a_lan_deleted_before_its_use_is_told_goes_as_by_force() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    status(&server, SOON, |status| status["nodes"] == "1/1")?;
+    let file = dir.path().join("worker1/a.one.yaml");
+    check!(file.exists(), "it is not built");
+    node.report(&[("a/one", built(1426, &[("s1", "default/web")]))]);
+    server.delete("lans", GROUP, "a/one");
+    gone(&server, Duration::ZERO)?;
+    // To the node that is a LAN that nobody declares: it takes it down, the ports of pods first.
+    eventually(SOON, || if file.exists() { Err("its file is still there".into()) } else { Ok(()) })?;
+    // Its report is of no LAN any more, and holds none of that name that is made later.
+    node.report(&[]);
+    eventually(SOON, || match server.keys("lannodes", GROUP) {
+        reports if reports.is_empty() => Ok(()),
+        reports => Err(format!("{reports:?}")),
+    })?;
+    Ok(())
 }
 
 fn gone(server: &ApiServer, limit: Duration) -> Result<(), Error> {

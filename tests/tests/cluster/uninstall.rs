@@ -71,7 +71,7 @@ fn cluster(dir: &std::path::Path) -> Result<(ApiServer, [Node; 2]), Stop> {
     server.put(DEFINITIONS, mine);
     let nodes = [Node::start(&server, dir, "worker1")?, Node::start(&server, dir, "worker2")?];
     for (node, name) in nodes.iter().zip(["worker1", "worker2"]) {
-        node.report(&[("a/one", built(1426, &[]))]);
+        node.report(&[("a/one", built(1426, &[("s1", "default/web")]))]);
         with_resources(&server, name, "1");
     }
     eventually(Duration::from_secs(15), || {

@@ -158,8 +158,8 @@ fn has_lans(site: &Site, admin: &Cluster<'_>, kubeconfig: &Path, further: &[Furt
     let daemon = site.whole_with(kubeconfig)?;
     kubelet.wait_allocatable(1, SOON).map_err(|what| failed(format!("{what}\n{}", daemon.log())))?;
     admin.wait(LANS, "lan-test", |lan| {
-        let held = lan["metadata"]["finalizers"] == json!(["lan.k8slan.io/in-use"]);
-        held && ready(lan, "True") && lan["status"]["nodes"] == "1/1"
+        let free = lan["metadata"]["finalizers"].is_null();
+        free && ready(lan, "True") && lan["status"]["nodes"] == "1/1"
     })?;
     admin
         .wait("lan.k8slan.io/v1beta1 LANNode", "lan-test.worker1", |report| report["spec"]["mtu"] == 1426)?;
