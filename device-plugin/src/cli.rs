@@ -51,6 +51,8 @@ enum Command {
         #[arg(long, value_name = "DIR")]
         kubelet_dir: Option<PathBuf>,
         #[command(flatten)]
+        compat: Compat,
+        #[command(flatten)]
         common: Common,
     },
     /// Takes what the daemons left out of a cluster: resources in the nodes' status, LANNodes, the leader's lease and
@@ -95,6 +97,8 @@ enum Command {
         /// Hands the spokes out through the kubelet whose plugin folder this is.
         #[arg(long, value_name = "DIR", default_value = KUBELET_DIR, conflicts_with = "api_only")]
         kubelet_dir: PathBuf,
+        #[command(flatten)]
+        compat: Compat,
         #[command(flatten)]
         common: Common,
     },
@@ -179,6 +183,28 @@ struct Common {
     health: Option<SocketAddr>,
 }
 
+#[derive(Debug, clap::Args)]
+struct Compat {
+    /// Understands the names and types of another project beside our own, for those who come from there.
+    ///
+    /// k8slan-go: the resources k8slan-mac-<spoke> and k8slan-veth-<spoke>, also with the LAN's name before the spoke's,
+    /// their NetworkAttachmentDefinitions, and the CNI type k8slanveth. See docs/migration.md.
+    #[arg(long = "compat", value_name = "PROJECT", env = "K8SLAN_COMPAT")]
+    project: Option<Project>,
+}
+
+/// A project whose names are understood.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Project {
+    K8slanGo,
+}
+
+impl Compat {
+    fn k8slan_go(&self) -> bool {
+        self.project == Some(Project::K8slanGo)
+    }
+}
+
 /// Where most container runtimes look for CNI plugins.
 const CNI_BIN_DIR: &str = "/opt/cni/bin";
 
@@ -199,8 +225,9 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Inspect(options) => return inspect::main(&options),
         Command::CheckHost(options) => return check_host::main(&options),
-        Command::Node { lan_dir, node_name, mirrored, kubelet_dir, common: Common { health } } => {
-            let node = Node { lan_dir, mirrored, node_name, kubelet_dir };
+        Command::Node { lan_dir, node_name, mirrored, kubelet_dir, compat, common: Common { health } } => {
+            let k8slan_go = compat.k8slan_go();
+            let node = Node { lan_dir, mirrored, node_name, kubelet_dir, k8slan_go };
             block_on(daemon::run_node(node, health))
         }
         Command::ClusterUninstall { node_name, lease_namespace, force, wait } => {
@@ -213,9 +240,10 @@ pub fn main() -> ExitCode {
             lease_namespace,
             api_only,
             kubelet_dir,
+            compat,
             common: Common { health },
         } => {
-            let cluster = Cluster { node_name, namespaces, lease_namespace };
+            let cluster = Cluster { node_name, namespaces, lease_namespace, k8slan_go: compat.k8slan_go() };
             match api_only {
                 true => block_on(daemon::run_cluster(cluster, health)),
                 false => block_on(daemon::run_both(cluster, kubelet_dir, health)),

@@ -41,6 +41,8 @@ pub(crate) struct Node {
     pub(crate) node_name: Option<String>,
     /// The kubelet's folder of sockets; `None`: no kubelet.
     pub(crate) kubelet_dir: Option<PathBuf>,
+    /// Whether k8slan (Go)'s names and types are understood.
+    pub(crate) k8slan_go: bool,
 }
 
 /// The cluster's part.
@@ -50,6 +52,8 @@ pub(crate) struct Cluster {
     pub(crate) namespaces: Vec<String>,
     /// Where the leader's lease is.
     pub(crate) lease_namespace: String,
+    /// Whether k8slan (Go)'s definitions are made.
+    pub(crate) k8slan_go: bool,
 }
 
 /// The mirror of the cluster's LANs, below the state folder.
@@ -84,6 +88,7 @@ pub(crate) async fn run_both(
         mirrored: true,
         node_name: Some(cluster.node_name.clone()),
         kubelet_dir: Some(kubelet_dir),
+        k8slan_go: cluster.k8slan_go,
     };
     let _only_one = only_cluster_part()?;
     let mut parts = Parts::new()?;
@@ -177,6 +182,7 @@ impl Parts {
             node_name: node.node_name,
             mirrored: node.mirrored,
             kubelet: node.kubelet_dir.is_some(),
+            k8slan_go: node.k8slan_go,
         };
         let claim = Claim::take(&options)?;
         let before = status_file::read(claim.paths().run()).unwrap_or_else(|error| {
@@ -240,7 +246,7 @@ impl Parts {
         presence: Option<watch::Receiver<Presence>>,
         metrics: Arc<ApiMetrics>,
     ) -> Result<()> {
-        let Cluster { node_name: node, namespaces, lease_namespace } = cluster;
+        let Cluster { node_name: node, namespaces, lease_namespace, k8slan_go: _ } = cluster;
         let dir = mirror_dir()?;
         let paths = NodeConfig::load()?.paths();
         let (run, told) = (paths.run(), paths.told());

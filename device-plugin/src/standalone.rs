@@ -40,6 +40,8 @@ pub(crate) struct Options {
     pub(crate) mirrored: bool,
     /// Whether the kubelet hands the spokes out.
     pub(crate) kubelet: bool,
+    /// Whether k8slan (Go)'s names and types are understood.
+    pub(crate) k8slan_go: bool,
 }
 
 /// The right to be this node's daemon, held until it is dropped.
@@ -103,7 +105,7 @@ pub(crate) async fn run(
     watch_mounts(wake.clone())?;
     let files = FileWatch::start(folders(&options.lan_dir, &paths), wake.clone())?;
     let mut links = LanLinks::new(wake.clone());
-    let lans = NodeLans::open(node.clone(), &paths, options.kubelet)?;
+    let lans = NodeLans::open(node.clone(), &paths, options.kubelet, options.k8slan_go)?;
     tracing::info!(node, folder = %options.lan_dir.display(), "started");
 
     let mut work = Some(Work {

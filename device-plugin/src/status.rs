@@ -85,6 +85,9 @@ pub(crate) struct SpokeStatus {
     pub(crate) attach: Attach,
     /// The index of its macvtap, which names `/dev/tap<index>`.
     pub(crate) tap_index: TapIndex,
+    /// Whether the type `k8slanveth` may put the spoke's bare veth into a pod.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) k8slanveth: bool,
     /// Whether a pod can be attached, or is.
     pub(crate) ready: bool,
     /// Why not.

@@ -12,7 +12,7 @@ use crate::LanFile;
 pub struct Worker {
     daemon: Mutex<Option<Daemon>>,
     node: Node,
-    has_kubelet: bool,
+    options: Vec<String>,
 }
 
 impl Worker {
@@ -37,7 +37,15 @@ impl Worker {
     /// # Errors
     /// If the daemon cannot be started.
     pub fn on(node: Node) -> Result<Self, Error> {
-        Self::start(node, false)
+        Self::start(node, &[])
+    }
+
+    /// The same where the daemon has further options.
+    ///
+    /// # Errors
+    /// If the daemon cannot be started.
+    pub fn with_options(node: Node, options: &[&str]) -> Result<Self, Error> {
+        Self::start(node, options)
     }
 
     /// The same where a kubelet hands the spokes out; the kubelet itself is the caller's.
@@ -45,13 +53,14 @@ impl Worker {
     /// # Errors
     /// If the daemon cannot be started.
     pub fn with_kubelet(node: Node) -> Result<Self, Error> {
-        Self::start(node, true)
+        Self::start(node, &["--kubelet-dir", Self::KUBELET])
     }
 
-    fn start(node: Node, has_kubelet: bool) -> Result<Self, Error> {
+    fn start(node: Node, options: &[&str]) -> Result<Self, Error> {
         node.run(|| std::fs::create_dir_all(Self::LANS))
             .map_err(|source| Error::System { operation: format!("creating {}", Self::LANS), source })?;
-        let worker = Self { daemon: Mutex::new(None), node, has_kubelet };
+        let options = options.iter().map(|&option| option.to_owned()).collect();
+        let worker = Self { daemon: Mutex::new(None), node, options };
         worker.start_daemon()?;
         Ok(worker)
     }
@@ -64,9 +73,7 @@ impl Worker {
         let path = program("k8slan-device-plugin");
         let path = path.to_string_lossy();
         let mut argv = vec![&*path, "node", "--lan-dir", Self::LANS, "--node-name", self.node.name()];
-        if self.has_kubelet {
-            argv.extend(["--kubelet-dir", Self::KUBELET]);
-        }
+        argv.extend(self.options.iter().map(String::as_str));
         *self.daemon() = Some(self.node.spawn_daemon(&argv)?);
         Ok(())
     }

@@ -44,6 +44,19 @@ const PARTS: &[Part] = &[
         name: "Config",
     },
     Part {
+        heading: "`macvtap` as `k8slanveth`",
+        text: "Keys of a network configuration with `\"type\": \"k8slanveth\"`, for pods that come from k8slan (Go): the spoke's veth stands in the pod. It is there where the component \
+               `k8slan-go` is part of the installation ([migration](migration.md#k8slan-go)). Of the keys above it has `mtu`, `promiscMode` and those about IPv6.",
+        file: "plugins/macvtap/src/k8slanveth.rs",
+        name: "K8slanVeth",
+    },
+    Part {
+        heading: "`macvtap` as `k8slanveth`: `routes[]`",
+        text: "",
+        file: "plugins/macvtap/src/k8slanveth.rs",
+        name: "RouteOverVeth",
+    },
+    Part {
         heading: "`vlan-bridge`",
         text: "Keys of a network configuration with `\"type\": \"vlan-bridge\"`; those of the reference plugin `bridge` mean what they mean there.",
         file: "plugins/vlan-bridge/src/config.rs",
@@ -113,10 +126,12 @@ const WORDS: &[(&str, &str)] = &[
     ("Dns", "`nameservers`, `domain`, `search`, `options`"),
     ("Gateway", "object"),
     ("IfName", "name of a link"),
+    ("InterfaceAddress", "address/prefix length"),
     ("IpAddr", "IP address"),
     ("IpNetwork", "address/prefix length"),
     ("MacAddr", "MAC address"),
     ("MasqueradeBackend", "`iptables` or `nftables`"),
+    ("RouteOverVeth", "object"),
     ("MacvtapMode", "`passthru`, `bridge`, `private`, `vepa`"),
     ("Map", "object"),
     ("Mtu", "number, 68-65535"),

@@ -85,6 +85,14 @@ impl<C> Request<C> {
         Delegate::new(name, &self.environment, &self.stdin)
     }
 
+    /// Further fields of the plugin's own, for one that understands more than one type.
+    ///
+    /// # Errors
+    /// A value that such a field cannot have.
+    pub fn fields<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
+        crate::decode::object(self.document(), crate::decode::What::Config)
+    }
+
     /// What is left of a request whose plugin's part is wrong.
     pub(crate) fn misconfigured(self, error: Error) -> Misconfigured {
         Misconfigured {

@@ -30,6 +30,8 @@ pub struct SpokeRecord {
     pub allowed_namespaces: Option<Vec<String>>,
     /// Whether the kubelet hands this spoke out; it then cannot be taken by name.
     pub kubelet: bool,
+    /// Whether the type `k8slanveth` may put the spoke's bare veth into a pod, whatever `attach` says.
+    pub k8slanveth: bool,
     /// Whether a pod can be attached now.
     pub state: SpokeState,
 }
@@ -119,6 +121,9 @@ struct Wire {
     #[serde(deserialize_with = "present")]
     allowed_namespaces: Option<Vec<String>>,
     kubelet: bool,
+    // An older daemon's records have none.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    k8slanveth: bool,
     ready: bool,
     reason: Option<String>,
 }
@@ -148,6 +153,7 @@ impl From<SpokeRecord> for Wire {
             mode: record.mode,
             allowed_namespaces: record.allowed_namespaces,
             kubelet: record.kubelet,
+            k8slanveth: record.k8slanveth,
             ready,
             reason,
         }
@@ -179,6 +185,7 @@ impl TryFrom<Wire> for SpokeRecord {
             mode: wire.mode,
             allowed_namespaces: wire.allowed_namespaces,
             kubelet: wire.kubelet,
+            k8slanveth: wire.k8slanveth,
             state,
         })
     }
@@ -230,6 +237,14 @@ mod tests {
             });
             assert!(result.is_err(), "{field}");
         }
+    }
+
+    #[test]
+    fn nobody_may_take_the_veth_unless_the_record_says_so() {
+        assert!(!edited(|_| ()).unwrap().k8slanveth);
+        let record = edited(|json| json["k8slanveth"] = true.into()).unwrap();
+        assert!(record.k8slanveth);
+        assert_eq!(SpokeRecord::parse(&pod1(), &record.to_json()).unwrap(), record);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! * [`Sysctl`]: settings below `/proc/sys/net` of a namespace.
 //! * [`Nftables`]: guards against forged addresses on bridge ports, and masquerading.
 //! * [`announce`] and [`probe`]: telling a LAN where an address is, and asking whether it is taken.
+//! * [`TxChecksum`]: who makes the checksums of what a link sends.
 //! * [`tap_device`]: the character device of a macvtap.
 //! * `Monitor` (feature `monitor`): what changes in a namespace, as a stream of events.
 //! * [`Error`]: what was asked for, of what, and the kernel's own words (its extended acknowledgement).
@@ -26,6 +27,7 @@ mod netlink;
 mod netns;
 mod netns_mount;
 mod nft;
+mod offload;
 mod packet;
 mod probe;
 mod route;
@@ -48,6 +50,7 @@ pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId};
 pub use nft::{BaseChain, ChainPolicy, Dropped, DroppingChain, Masquerade, Nftables, PortGuard, RuleState};
 pub use nix::errno::Errno;
+pub use offload::TxChecksum;
 pub use probe::{ProbeTiming, Taken, probe};
 pub use route::Route;
 pub use sysctl::{Conf, Sysctl, SysctlSet};

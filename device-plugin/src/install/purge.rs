@@ -48,7 +48,7 @@ pub(super) fn purge(paths: &Paths, programs: &Programs) -> Result<()> {
             }
         }
     }
-    let mut lans = NodeLans::open("uninstalled".to_owned(), paths, false)?;
+    let mut lans = NodeLans::open("uninstalled".to_owned(), paths, false, false)?;
     let deadline = Instant::now() + PATIENCE;
     let left = loop {
         // Nothing declares any LAN: all of them go.

@@ -84,6 +84,8 @@ pub(crate) struct NodeLans {
     node: String,
     /// Whether the kubelet hands the spokes out.
     kubelet: bool,
+    /// Whether the type `k8slanveth` of k8slan (Go) is switched on.
+    k8slan_go: bool,
     host: Netlink,
     /// The folder with the record of the underlays.
     run: SafeDir,
@@ -133,10 +135,11 @@ struct Done {
 }
 
 impl NodeLans {
-    pub(crate) fn open(node: String, paths: &Paths, kubelet: bool) -> Result<Self> {
+    pub(crate) fn open(node: String, paths: &Paths, kubelet: bool, k8slan_go: bool) -> Result<Self> {
         Ok(Self {
             node,
             kubelet,
+            k8slan_go,
             host: Netlink::open_current()?,
             run: SafeDir::create(paths.run())?,
             takers: Takers::default(),
@@ -480,6 +483,7 @@ impl NodeLans {
         let wanted = RecordSet {
             decisions,
             kubelet: self.kubelet,
+            k8slan_go: self.k8slan_go,
             in_use: &in_use,
             there: &self.records,
             tap: &|spoke| self.taps.get(spoke),

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use lan::observed::LinkKind;
-use lan::{Lan, LanKey, NetnsName, Observed, SpokeRecord, SpokeState, TapIndex};
+use lan::{Lan, LanKey, NetnsName, Observed, Spoke, SpokeRecord, SpokeState, TapIndex};
 use net_types::{Attach, IfName, MacvtapMode, SpokeName};
 
 use super::decision::{Decisions, Goal};
@@ -26,6 +26,8 @@ pub(super) struct RecordSet<'a> {
     pub(super) decisions: &'a Decisions,
     /// Whether the kubelet hands the spokes out.
     pub(super) kubelet: bool,
+    /// Whether the type `k8slanveth` of k8slan (Go) is switched on.
+    pub(super) k8slan_go: bool,
     pub(super) in_use: &'a [InUse],
     /// The records that are there.
     pub(super) there: &'a Records,
@@ -33,6 +35,12 @@ pub(super) struct RecordSet<'a> {
     pub(super) tap: &'a dyn Fn(&SpokeName) -> Option<TapIndex>,
     /// Whether a LAN is built; `None` while that is not known yet, and a record says what it said.
     pub(super) state: &'a dyn Fn(&Lan) -> Option<SpokeState>,
+}
+
+/// Whether a spoke may be a bare veth where the type asks for one. In the modes in which a macvtap holds its pod to one
+/// address, a veth would take that back.
+pub(super) fn takes_veths(how: &Spoke) -> bool {
+    how.attach == Attach::Veth || how.mode == MacvtapMode::Passthru
 }
 
 impl RecordSet<'_> {
@@ -85,6 +93,7 @@ impl RecordSet<'_> {
                         .as_ref()
                         .map(|set| set.iter().cloned().collect()),
                     kubelet: self.kubelet,
+                    k8slanveth: self.k8slan_go && takes_veths(how),
                     state,
                 };
                 records.insert(spoke.clone(), record);
@@ -120,6 +129,7 @@ impl RecordSet<'_> {
                     mode: MacvtapMode::Passthru,
                     allowed_namespaces: Some(Vec::new()),
                     kubelet: self.kubelet,
+                    k8slanveth: false,
                     state,
                 },
                 (None, None) => continue,
@@ -202,7 +212,8 @@ mod tests {
         let tap = |spoke: &SpokeName| TapIndex::try_from((1 << 30) + spoke.as_str().len() as u32).ok();
         let state = |_: &Lan| mtu.map(|mtu| SpokeState::Ready { mtu: mtu.try_into().unwrap() });
         let there = &Records::of(there);
-        RecordSet { decisions, kubelet: false, in_use, there, tap: &tap, state: &state }.wanted()
+        RecordSet { decisions, kubelet: false, k8slan_go: true, in_use, there, tap: &tap, state: &state }
+            .wanted()
     }
 
     fn of<'a>(records: &'a There, spoke: &str) -> &'a SpokeRecord {

@@ -123,6 +123,7 @@ mod tests {
             mode: net_types::MacvtapMode::Passthru,
             allowed_namespaces: None,
             kubelet: false,
+            k8slanveth: false,
             state: SpokeState::NotReady { reason: reason.into() },
         }
     }

@@ -4,12 +4,13 @@ use std::rc::Rc;
 
 use attach::{PodError, PodLink, Undecided, Undo, stable_mac};
 use cni::{AddResult, Dns, Interface, Request, Target};
-use net_types::{Attach, IfName, MacAddr, MacvtapMode, Mtu};
+use net_types::{IfName, MacAddr, MacvtapMode, Mtu};
 use netplumb::{Errno, Link, LinkChange, Macvtap, Netlink, VethEnd};
 use node::LINK_GROUP;
 
 use crate::base::{Base, Host};
 use crate::device::{Claim, Moved};
+use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::LanSide;
 use crate::put_back::{mtu_of, put_back};
 use crate::tap::{self, Tap};
@@ -49,10 +50,14 @@ pub(crate) struct Made {
 
 fn make<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result<Made, Error> {
     match base {
-        Base::Spoke { side, .. } => match side.record().attach {
-            Attach::Macvtap => macvtap_on_spoke(call, side, undo),
-            Attach::Veth => veth_of_spoke(call, side, undo),
-        },
+        Base::Spoke { side, .. } if base.is_veth() => {
+            let made = veth_of_spoke(call, side, undo)?;
+            if base.k8slanveth().is_some_and(|keys| keys.disable_tx_checksum) {
+                side.complete_checksums()?;
+            }
+            Ok(made)
+        }
+        Base::Spoke { side, .. } => macvtap_on_spoke(call, side, undo),
         Base::Master(host) => macvtap_on_master(call, host, undo),
         Base::Moved(host) => moved(call, host, undo),
     }
@@ -67,8 +72,24 @@ fn set_up_with_addresses(
     roll_back: &mut impl FnMut(),
 ) -> Result<AddResult, Error> {
     let link = pod_link(call, made.index, made.mac);
-    let undecided = set_up(call, base, made)?;
-    let Some(ipam) = call.request.ipam() else { return Ok(result(call, made, AddResult::default())) };
+    let stated = base.k8slanveth().map(K8slanVeth::stated).unwrap_or_default();
+    let detecting = base.k8slanveth().is_some_and(|keys| keys.enable_dad);
+    let undecided = set_up(call, base, made, !stated.ips.is_empty())?;
+    let configure = |undecided: Option<Undecided<'_>>, given: &AddResult| match undecided {
+        // Behind KubeVirt's bridge: from the link the guest gets them by DHCP.
+        None if base.is_veth() => link.configure_for_guest(given),
+        None => Ok(()),
+        Some(undecided) => {
+            undecided.decide(given.ips.iter().any(|ip| ip.address.is_ipv6()))?;
+            if detecting { link.configure_detecting(given) } else { link.configure(given) }
+        }
+    };
+    let Some(ipam) = call.request.ipam() else {
+        if !stated.ips.is_empty() {
+            configure(undecided, &stated).map_err(Error::Stated)?;
+        }
+        return Ok(result(call, made, stated));
+    };
     let mut delegated = ipam.add_or(&mut *roll_back)?;
     // The launcher pod's stack must neither ask nor answer for a guest's addresses.
     let settled = if call.is_for_a_guest() {
@@ -77,16 +98,10 @@ fn set_up_with_addresses(
         link.settle(&mut delegated, call.request.document())
     };
     let settled = settled.map_err(PodError::from);
-    let given = delegated.result().clone();
-    let configured = settled.and_then(|()| match undecided {
-        // Behind KubeVirt's bridge: from the link the guest gets them by DHCP.
-        None if base.is_veth() => link.configure_for_guest(&given),
-        None => Ok(()),
-        Some(undecided) => {
-            undecided.decide(given.ips.iter().any(|ip| ip.address.is_ipv6()))?;
-            link.configure(&given)
-        }
-    });
+    let mut given = delegated.result().clone();
+    given.ips.extend(stated.ips);
+    given.routes.extend(stated.routes);
+    let configured = settled.and_then(|()| configure(undecided, &given));
     match configured {
         Ok(()) => {
             let _ = delegated.keep();
@@ -289,9 +304,7 @@ fn explain(
 /// A macvtap takes its address on the link below when it comes up, and is refused where that has it already.
 fn explain_up(call: &Call<'_>, base: &Base, source: netplumb::Error) -> Error {
     let (lower, mode) = match base {
-        Base::Spoke { side, .. } if side.record().attach == Attach::Macvtap => {
-            (side.record().spoke.to_string(), side.record().mode)
-        }
+        Base::Spoke { side, .. } if !base.is_veth() => (side.record().spoke.to_string(), side.record().mode),
         Base::Master(host) => {
             (host.link.name.clone(), call.request.config.mode.unwrap_or(MacvtapMode::Bridge))
         }
@@ -310,8 +323,13 @@ fn made(link: &Link, ifname: &IfName) -> Result<Made, Error> {
 }
 
 /// Sets the interface up in the way that its user needs. For a pod's own it is yet to be decided what it takes from
-/// routers; a guest's takes nothing at all.
-fn set_up<'a>(call: &'a Call<'_>, base: &Base, made: Made) -> Result<Option<Undecided<'a>>, Error> {
+/// routers; a guest's takes nothing at all. `has_addresses`: the configuration itself gives it some.
+fn set_up<'a>(
+    call: &'a Call<'_>,
+    base: &Base,
+    made: Made,
+    has_addresses: bool,
+) -> Result<Option<Undecided<'a>>, Error> {
     let config = &call.request.config;
     let promisc = config.promisc_mode.then_some(true);
     let change = LinkChange { promisc, ..LinkChange::default() };
@@ -320,11 +338,12 @@ fn set_up<'a>(call: &'a Call<'_>, base: &Base, made: Made) -> Result<Option<Unde
         link.set_up_silently(change)?;
         return Ok(None);
     }
-    let undecided = link.before_up(config.from_routers(), call.request.ipam().is_some())?;
+    let decided_later = has_addresses || call.request.ipam().is_some();
+    let undecided = link.before_up(config.from_routers(), decided_later)?;
     let up = LinkChange { up: Some(true), ..change };
     call.netlink.set_link(made.index, &up).map_err(|error| explain_up(call, base, error))?;
     if let Base::Spoke { side, .. } = base
-        && side.record().attach == Attach::Veth
+        && base.is_veth()
     {
         side.wait_for_port()?;
     }

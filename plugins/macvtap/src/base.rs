@@ -9,6 +9,7 @@ use node::{Lock, Paths, Resource, Underlays};
 use twox_hash::XxHash64;
 
 use crate::config::{Config, Wanted};
+use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::{self, LanSide};
 use crate::{Call, Error};
 
@@ -18,6 +19,8 @@ pub(crate) enum Base {
     Spoke {
         /// The LAN's namespace.
         side: Box<LanSide>,
+        /// The keys of type `k8slanveth`, if it is of that type.
+        keys: Option<K8slanVeth>,
         /// Keeps other programs off the spoke.
         _lock: Lock,
     },
@@ -30,8 +33,21 @@ pub(crate) enum Base {
 impl Base {
     /// Whether the pod gets a veth, as KubeVirt's bridge binding needs.
     pub(crate) fn is_veth(&self) -> bool {
-        matches!(self, Self::Spoke { side, .. } if side.record().attach == Attach::Veth)
+        matches!(self, Self::Spoke { side, keys, .. } if attach(side.record(), keys.as_ref()) == Attach::Veth)
     }
+
+    /// The keys of type `k8slanveth`, if the attachment is of that type.
+    pub(crate) fn k8slanveth(&self) -> Option<&K8slanVeth> {
+        match self {
+            Self::Spoke { keys, .. } => keys.as_ref(),
+            Self::Master(_) | Self::Moved(_) => None,
+        }
+    }
+}
+
+/// What the pod gets of a spoke: what the LAN says, unless the type says it.
+pub(crate) fn attach(record: &SpokeRecord, keys: Option<&K8slanVeth>) -> Attach {
+    if keys.is_some() { Attach::Veth } else { record.attach }
 }
 
 /// A link of the host, and a socket where it is.
@@ -96,8 +112,8 @@ impl Host {
 
 /// What a request names, looked up.
 pub(crate) enum Named {
-    /// A spoke that has a record.
-    Spoke(Box<SpokeRecord>),
+    /// A spoke that has a record, and the keys of type `k8slanveth`, if it is of that type.
+    Spoke(Box<SpokeRecord>, Option<K8slanVeth>),
     /// Anything else.
     Other(Wanted),
 }
@@ -107,7 +123,12 @@ pub(crate) enum Named {
 /// # Errors
 /// The configuration names nothing, or a record is not trusted.
 pub(crate) fn named(request: &Request<Config>, paths: &Paths) -> Result<Named, Error> {
-    let wanted = request.config.wanted(request.runtime_config.device_id.as_deref())?;
+    let device = request.runtime_config.device_id.as_deref();
+    let keys = K8slanVeth::of(request)?;
+    let wanted = match &keys {
+        Some(keys) => Wanted::Spoke(keys.spoke(request.config.device(device))?),
+        None => request.config.wanted(device)?,
+    };
     let spoke = match &wanted {
         Wanted::Spoke(spoke) => Some(spoke.clone()),
         // A macvtap of the host may have a name that no spoke could have.
@@ -115,7 +136,7 @@ pub(crate) fn named(request: &Request<Config>, paths: &Paths) -> Result<Named, E
         Wanted::Master(_) => None,
     };
     let record = spoke.map(|spoke| lan_side::read_record(paths, &spoke)).transpose()?.flatten();
-    Ok(record.map_or(Named::Other(wanted), |record| Named::Spoke(Box::new(record))))
+    Ok(record.map_or(Named::Other(wanted), |record| Named::Spoke(Box::new(record), keys)))
 }
 
 impl Base {
@@ -126,14 +147,14 @@ impl Base {
     pub(crate) fn resolve(call: &Call<'_>) -> Result<Self, Error> {
         let paths = call.node.paths();
         match named(call.request, &paths)? {
-            Named::Spoke(record) => {
+            Named::Spoke(record, keys) => {
                 let lock = lan_side::lock(&paths, &record.spoke)?;
                 // Whoever had the lock before may have changed the record: what it says now counts.
                 let record = lan_side::read_record(&paths, &record.spoke)?
                     .ok_or_else(|| Error::NoSpoke(record.spoke.clone()))?;
-                admit(call, &record)?;
+                admit(call, &record, keys.as_ref())?;
                 let side = LanSide::open(record)?;
-                Ok(Self::Spoke { side: Box::new(side), _lock: lock })
+                Ok(Self::Spoke { side: Box::new(side), keys, _lock: lock })
             }
             Named::Other(Wanted::Spoke(spoke)) => Err(Error::NoSpoke(spoke)),
             Named::Other(wanted) => Self::host(call, wanted),
@@ -209,16 +230,27 @@ fn allow(call: &Call<'_>, link: &str) -> Result<(), Error> {
 }
 
 /// Whether the pod may have this spoke, and in the way that its configuration asks for.
-fn admit(call: &Call<'_>, record: &SpokeRecord) -> Result<(), Error> {
+fn admit(call: &Call<'_>, record: &SpokeRecord, keys: Option<&K8slanVeth>) -> Result<(), Error> {
     let config = &call.request.config;
-    if record.kubelet && config.spoke.is_some() {
-        return Err(Error::KubeletOnly(record.spoke.clone()));
+    let spoke = || record.spoke.clone();
+    match keys {
+        Some(_) if !record.k8slanveth => return Err(Error::K8slanvethOff(spoke())),
+        Some(_)
+            if record.kubelet
+                && config.device(call.request.runtime_config.device_id.as_deref()).is_none() =>
+        {
+            return Err(Error::KubeletOnly { spoke: spoke(), prefix: "k8slan-veth-" });
+        }
+        None if record.kubelet && config.spoke.is_some() => {
+            return Err(Error::KubeletOnly { spoke: spoke(), prefix: "" });
+        }
+        Some(_) | None => {}
     }
     if !record.allows(call.pod_namespace()) {
         let namespace = call.pod_namespace().map(str::to_owned);
         return Err(Error::NotAdmitted { lan: record.lan.to_string(), namespace });
     }
-    if let Some(given) = config.attach.filter(|given| *given != record.attach) {
+    if let Some(given) = config.attach.filter(|given| *given != attach(record, keys)) {
         return Err(Error::AttachDiffers { spoke: record.spoke.clone(), given, have: record.attach });
     }
     // A NAD that chose another mode could undo what the LAN's owner decided about foreign MACs.

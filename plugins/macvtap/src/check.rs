@@ -8,7 +8,7 @@ use cni::{AddResult, Request, Target};
 use net_types::{Attach, MacvtapMode, Mtu};
 use netplumb::{Conf, DevNum, Link, LinkKind, Netlink, Sysctl, tap_device};
 
-use crate::base::{Named, named};
+use crate::base::{Named, attach, named};
 use crate::config::Wanted;
 use crate::device::{Given, MODE, Minors, leads_to, look, node_path};
 use crate::lan_side::LanSide;
@@ -34,10 +34,15 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     })?;
     interface(&call, &link, promised)?;
     match named(request, &call.node.paths())? {
-        Named::Spoke(record) => {
+        Named::Spoke(record, keys) => {
+            let attach = attach(&record, keys.as_ref());
             let side = LanSide::open(*record)?;
-            on_spoke(&call, &side, &link)?;
-            if side.record().attach == Attach::Macvtap {
+            on_spoke(&call, &side, &link, attach)?;
+            if keys.is_some_and(|keys| keys.disable_tx_checksum) {
+                let what = format!("tx-checksum-ip-generic of the port of spoke {}", side.record().spoke);
+                same(&what, state(!side.completes_checksums()?), state(false))?;
+            }
+            if attach == Attach::Macvtap {
                 same("tap index", link.index, side.record().tap_index.get())?;
                 device(&call, &link)?;
             }
@@ -96,7 +101,7 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
 }
 
 /// The LAN's side of a spoke.
-fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link) -> Result<(), Error> {
+fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link, attach: Attach) -> Result<(), Error> {
     let record = side.record();
     let spoke = &record.spoke;
     let Some(port) = side.port_of(call.target.container_id.as_str(), &call.target.ifname)? else {
@@ -123,7 +128,7 @@ fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link) -> Result<(), Error> {
     // A result before version 1.1.0 has no MTU.
     at_most(&format!("MTU of interface {}", call.target.ifname), link.mtu, Some(port.mtu))?;
     let below = link.lower.unwrap_or(0);
-    match record.attach {
+    match attach {
         Attach::Veth => {
             if link.kind != LinkKind::Veth {
                 return Err(Error::mismatch("the interface", "no veth", "a veth"));

@@ -85,13 +85,18 @@ impl Config {
         }
     }
 
+    /// The device that the kubelet handed out, given the `deviceID` of `runtimeConfig`.
+    #[must_use]
+    pub fn device<'a>(&'a self, runtime_device: Option<&'a str>) -> Option<&'a str> {
+        runtime_device.filter(|id| !id.is_empty()).or(self.device_id.as_deref())
+    }
+
     /// What to attach to, given the `deviceID` of `runtimeConfig`.
     ///
     /// # Errors
     /// None of the three keys, or more than one.
     pub fn wanted(&self, runtime_device: Option<&str>) -> Result<Wanted, Error> {
-        let device = runtime_device.filter(|id| !id.is_empty()).or(self.device_id.as_deref());
-        match (device, &self.spoke, &self.master) {
+        match (self.device(runtime_device), &self.spoke, &self.master) {
             (Some(device), None, None) => Ok(Wanted::Device(device.to_owned())),
             (None, Some(spoke), None) => Ok(Wanted::Spoke(spoke.clone())),
             (None, None, Some(master)) => Ok(Wanted::Master(master.clone())),

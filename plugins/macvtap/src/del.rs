@@ -9,9 +9,10 @@ use cni::{Misconfigured, Request, Target, ValidAttachment};
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
 use node::{Attachment, LockError, NetworkId, NodeConfig, Paths};
 
-use crate::base::{Named, named};
+use crate::base::{Named, attach, named};
 use crate::device::{DeviceError, Given, Minors, leads_to, look, node_path, remove_node};
 use crate::find::{Found, Search};
+use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::{self, LanSide, Port};
 use crate::put_back::put_back;
 use crate::{Config, Error, tap};
@@ -89,7 +90,7 @@ fn detach(
     errors: &mut Vec<Error>,
 ) {
     match named(request, paths) {
-        Ok(Named::Spoke(record)) => match of_spoke(target, paths, *record) {
+        Ok(Named::Spoke(record, keys)) => match of_spoke(target, paths, *record, keys.as_ref()) {
             Ok(true) => {}
             Ok(false) => everywhere(target, paths, errors),
             // The port may be gone all the same, and what else there is of it goes by the records.
@@ -111,6 +112,7 @@ fn of_spoke(
     target: &Target<Option<PathBuf>>,
     paths: &Paths,
     record: lan::SpokeRecord,
+    keys: Option<&K8slanVeth>,
 ) -> Result<bool, Error> {
     let index = record.tap_index.get();
     let _lock = match lan_side::lock(paths, &record.spoke) {
@@ -135,7 +137,7 @@ fn of_spoke(
         return Ok(true);
     }
     // A veth has no minor; of a macvtap, the node was not the right one.
-    Ok(side.record().attach == net_types::Attach::Veth)
+    Ok(attach(side.record(), keys) == net_types::Attach::Veth)
 }
 
 /// Whatever the attachment has on this node, found by its tag.

@@ -1,7 +1,9 @@
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use attach::NodeUse;
 use cni::{Code, PluginError};
+use ipnetwork::IpNetwork;
 use net_types::{Attach, IfName, MacAddr, MacvtapMode, SpokeName};
 use netplumb::Errno;
 use node::{Attachment, ConfigError, LockError, PolicyError, SafeDirError, UnderlaysError};
@@ -111,10 +113,54 @@ pub enum Error {
     },
     /// The kubelet counts this spoke.
     #[error(
-        "spoke {0} is handed out by the kubelet and cannot be taken by name: ask for the resource macvtap.k8slan.io/{0} in \
-         the pod's limits"
+        "spoke {spoke} is handed out by the kubelet and cannot be taken by name: ask for the resource \
+         macvtap.k8slan.io/{prefix}{spoke} in the pod's limits"
     )]
-    KubeletOnly(SpokeName),
+    KubeletOnly {
+        /// The spoke.
+        spoke: SpokeName,
+        /// What stands before it in the name of the resource.
+        prefix: &'static str,
+    },
+    /// Type `k8slanveth` is not for this spoke.
+    #[error(
+        "spoke {0} takes no attachments of type k8slanveth: they are switched off on this node (the component k8slan-go of the \
+         installation), or the LAN's mode is not passthru. Type macvtap does the same where the LAN says attach: veth"
+    )]
+    K8slanvethOff(SpokeName),
+    /// Type `k8slanveth` without its spoke.
+    #[error("k8slanveth needs veth, the name of a LAN's spoke")]
+    NoVeth,
+    /// The network configuration and the resource are not of one spoke.
+    #[error(
+        "veth says spoke {veth}, but the kubelet handed out {device:?}: let the annotation k8s.v1.cni.cncf.io/resourceName of the \
+         NetworkAttachmentDefinition and its veth name one spoke"
+    )]
+    VethDiffers {
+        /// In the configuration.
+        veth: SpokeName,
+        /// From the kubelet.
+        device: String,
+    },
+    /// A key of another type.
+    #[error(
+        "{0} is no key of type k8slanveth, which puts the veth of the spoke in veth into the pod: leave it out"
+    )]
+    NotOfK8slanveth(&'static str),
+    /// Routes without an address.
+    #[error("routes need an address of the interface: give addrs or ipam")]
+    RoutesWithoutAddress,
+    /// A route and its next hop are of two families.
+    #[error("the route to {to} cannot go via {via}, which is of the other address family")]
+    RouteFamilies {
+        /// Where to.
+        to: IpNetwork,
+        /// The next hop.
+        via: IpAddr,
+    },
+    /// Addresses and routes of the configuration itself.
+    #[error(transparent)]
+    Stated(attach::PodError),
     /// The LAN does not admit the pod's namespace.
     #[error("LAN {lan} does not admit pods of {}: its allowedNamespaces does not list it", named(namespace.as_deref()))]
     NotAdmitted {
@@ -332,6 +378,11 @@ impl PluginError for Error {
             | Self::AttachDiffers { .. }
             | Self::ModeDiffers { .. }
             | Self::VethWithoutSpoke
+            | Self::NoVeth
+            | Self::VethDiffers { .. }
+            | Self::NotOfK8slanveth(_)
+            | Self::RoutesWithoutAddress
+            | Self::RouteFamilies { .. }
             | Self::Moved(..)
             | Self::NoMaster(_)
             | Self::PassthruMac { .. }
@@ -346,8 +397,13 @@ impl PluginError for Error {
             | Self::Device(DeviceError::Lock(_))
             | Self::NoMinor(_) => Code::TRY_AGAIN,
             Self::Device(_) | Self::NetnsFolder { .. } => Code::IO,
-            Self::Net(_) | Self::Addresses(_) | Self::NoTap(_) | Self::NotOnLower { .. } => code::KERNEL,
-            Self::KubeletOnly(_)
+            Self::Net(_)
+            | Self::Addresses(_)
+            | Self::Stated(_)
+            | Self::NoTap(_)
+            | Self::NotOnLower { .. } => code::KERNEL,
+            Self::KubeletOnly { .. }
+            | Self::K8slanvethOff(_)
             | Self::NotAdmitted { .. }
             | Self::Policy(_)
             | Self::UsedByTheNode { .. } => code::NOT_ALLOWED,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use attach::{Undo, stable_mac};
 use lan::{SpokeRecord, SpokeState};
 use net_types::{IfName, Mtu, SpokeName};
-use netplumb::{Link, LinkChange, Netlink, Netns, PortChange, Veth, VethEnd};
+use netplumb::{Link, LinkChange, Netlink, Netns, PortChange, TxChecksum, Veth, VethEnd};
 use node::{Attachment, LINK_GROUP, Lock, Paths, SafeDir, parse_lan_tag};
 
 use crate::{Call, Error};
@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A LAN's namespace on this node, with a socket in it.
 pub(crate) struct LanSide {
+    netns: Netns,
     netlink: Netlink,
     record: SpokeRecord,
 }
@@ -72,7 +73,7 @@ impl LanSide {
             let mark = mark.map_or_else(|| "no mark".to_owned(), |mark| format!("{mark:?}"));
             return Err(Error::NotTheLan { netns: record.netns, lan: record.lan.to_string(), mark });
         }
-        Ok(Self { netlink, record })
+        Ok(Self { netns, netlink, record })
     }
 
     /// Opens the namespace that a record names, built or not; none if there is no such namespace of the
@@ -84,7 +85,7 @@ impl LanSide {
         let Ok(netns) = Netns::open(&record.netns) else { return Ok(None) };
         let netlink = Netlink::open(&netns)?;
         let mark = mark_of(&netlink)?;
-        Ok(is_mark_of(mark.as_deref(), &record).then_some(Self { netlink, record }))
+        Ok(is_mark_of(mark.as_deref(), &record).then_some(Self { netns, netlink, record }))
     }
 
     /// The spoke's record.
@@ -165,6 +166,22 @@ impl LanSide {
             Some(port) => self.forwards(port.index),
             None => Ok(()),
         }
+    }
+
+    /// Has the kernel make the checksums of what the spoke's port sends to the pod.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn complete_checksums(&self) -> Result<(), Error> {
+        Ok(TxChecksum::of(&self.netns, &self.record.tap_index.port_name())?.switch_off()?)
+    }
+
+    /// Whether it does.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub(crate) fn completes_checksums(&self) -> Result<bool, Error> {
+        Ok(!TxChecksum::of(&self.netns, &self.record.tap_index.port_name())?.is_on()?)
     }
 
     /// Removes what dead attachments left of this spoke.

@@ -4,6 +4,7 @@
 //! | file | subject |
 //! |---|---|
 //! | `config` | the plugin's keys, and what they ask for |
+//! | `k8slanveth` | the keys of the type of that name, for those who come from k8slan (Go) |
 //! | `base` | what an attachment stands on, decided before anything is made |
 //! | `lan_side` | the veth pair in the LAN's namespace |
 //! | `tap`, `device` | the minor and the node of `/dev/tapN` |
@@ -18,6 +19,7 @@ mod del;
 mod device;
 mod error;
 mod find;
+mod k8slanveth;
 mod lan_side;
 mod put_back;
 mod status;
@@ -30,6 +32,7 @@ use cni::{AddResult, Misconfigured, Plugin, Request, Target, ValidAttachment};
 pub use config::{Config, Wanted};
 pub use device::DeviceError;
 pub use error::Error;
+pub use k8slanveth::{InterfaceAddress, K8slanVeth, RouteOverVeth};
 
 /// A request about one attachment.
 type Call<'a> = attach::Call<'a, Config>;
@@ -44,7 +47,7 @@ impl Plugin for Macvtap {
 
     const NAME: &'static str = "macvtap";
     const ABOUT: &'static str = "attaches pods and VMs to the spokes of a LAN";
-    const NAMES: &'static [&'static [&'static str]] = &[config::NAMES, attach::NAMES];
+    const NAMES: &'static [&'static [&'static str]] = &[config::NAMES, k8slanveth::NAMES, attach::NAMES];
 
     fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
         add::add(request, target)

@@ -18,7 +18,10 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
     let node = NodeConfig::load()?;
     let paths = node.paths();
     match named(request, &paths) {
-        Ok(Named::Spoke(record)) => {
+        Ok(Named::Spoke(record, keys)) => {
+            if keys.is_some() && !record.k8slanveth {
+                return Err(Error::Unavailable(Error::K8slanvethOff(record.spoke.clone()).to_string()));
+            }
             if let SpokeState::NotReady { reason } = &record.state {
                 return Err(Error::Unavailable(format!(
                     "LAN {} of spoke {} is not built on this node: {reason}",
