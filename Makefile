@@ -19,7 +19,7 @@ ARCH := $(shell dpkg --print-architecture)
 ARM64 := aarch64-unknown-linux-gnu
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: help build arm64 image push demo test test-kubernetes bench lint clean
+.PHONY: help build arm64 image push demo unit test test-kubernetes bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -62,6 +62,9 @@ demo: ## three simulated nodes, two LANs, pods that ping each other [KEEP=1: and
 	@echo "building the programs and the demo: minutes the first time, then seconds"
 	@cargo build --locked $(BINARIES:%=--bin %) --bin demo
 	@K8SLAN_BIN="$(TARGET_DIR)/debug" "$(TARGET_DIR)/debug/demo"
+
+unit: ## the tests beside the code, seconds once built, without root
+	@tests/unit.sh
 
 test: build ## every test on simulated nodes; ends with one line of counts
 	@tests/packages.sh test
