@@ -13,7 +13,7 @@ use tracing_subscriber::EnvFilter;
 use crate::cluster::{self, Leftovers};
 use crate::daemon::{self, Cluster, Node};
 use crate::install::{InstallOptions, UninstallOptions, install, uninstall};
-use crate::{agent, check_host, inspect};
+use crate::{agent, capture, check_host, inspect, overview, why};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
 /// macvtap plugin about the LANs' spokes.
@@ -155,6 +155,20 @@ enum Command {
     ///
     /// Read from the kernel and from /run/k8slan, as root; no daemon need run, and nothing is changed.
     Inspect(inspect::Options),
+    /// Shows the LANs of this node as a table, a line each: ready or not, and why.
+    ///
+    /// As inspect, it needs root and no daemon.
+    Status(overview::Options),
+    /// Says why a pod does not run, or has no network.
+    ///
+    /// It reads what others know: the pod, its events, the definitions of its networks, what 'inspect --json' says of its
+    /// node, as JSON, one after the other. 'kubectl k8slan why POD' collects it.
+    Why(why::Options),
+    /// Writes the frames of a pod's interface to standard output, as a pcap file.
+    ///
+    /// Run as root. They are taken where the pod can change nothing: at the port of the LAN's or the node's bridge. It ends
+    /// when the reader does, with the pod's interface, or after --seconds.
+    Capture(capture::Options),
     /// Checks whether this node can carry LANs, and says what to do where it cannot.
     ///
     /// Run as root. What the kernel can do is tried in network namespaces of its own; nothing on the node is
@@ -224,6 +238,9 @@ pub fn main() -> ExitCode {
     log();
     let result = match command {
         Command::Inspect(options) => return inspect::main(&options),
+        Command::Status(options) => return overview::main(&options),
+        Command::Why(options) => return why::main(&options),
+        Command::Capture(options) => return capture::main(&options),
         Command::CheckHost(options) => return check_host::main(&options),
         Command::Node { lan_dir, node_name, mirrored, kubelet_dir, compat, common: Common { health } } => {
             let k8slan_go = compat.k8slan_go();

@@ -1,6 +1,7 @@
 //! The node daemon: LANs from a cluster or a folder, built on this node and handed to its pods.
 
 mod agent;
+mod capture;
 pub mod check_host;
 pub mod cli;
 pub mod cluster;
@@ -17,6 +18,7 @@ mod leftovers;
 mod live_pods;
 mod mirrored;
 mod node_spokes;
+mod overview;
 mod readiness;
 mod root_socket;
 mod standalone;
@@ -25,3 +27,4 @@ mod status_file;
 mod sweep;
 mod told;
 mod udp_port;
+mod why;

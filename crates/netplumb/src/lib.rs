@@ -7,6 +7,7 @@
 //! * [`Nftables`]: guards against forged addresses on bridge ports, and masquerading.
 //! * [`announce`] and [`probe`]: telling a LAN where an address is, and asking whether it is taken.
 //! * [`TxChecksum`]: who makes the checksums of what a link sends.
+//! * [`Capture`]: copies of what goes through a link.
 //! * [`tap_device`]: the character device of a macvtap.
 //! * `Monitor` (feature `monitor`): what changes in a namespace, as a stream of events.
 //! * [`Error`]: what was asked for, of what, and the kernel's own words (its extended acknowledgement).
@@ -16,6 +17,7 @@
 mod address;
 mod announce;
 mod attrs;
+mod capture;
 mod error;
 mod frame;
 mod iptables;
@@ -36,6 +38,7 @@ mod tap;
 
 pub use address::{Address, NewAddress};
 pub use announce::{announce, announce_from_now, announce_own};
+pub use capture::{Capture, Frame};
 pub use error::{DisplayPath, Error, Object, Result};
 pub use iptables::legacy_chains_that_drop;
 pub use link::{

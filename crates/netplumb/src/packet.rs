@@ -51,13 +51,13 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    fn unbound(netns: &Netns, index: u32) -> Result<Self> {
+    pub(crate) fn unbound(netns: &Netns, index: u32) -> Result<Self> {
         let file = netns.enter(open_socket)?.map_err(|errno| failed("open", index, errno))?;
         Ok(Self { file, index })
     }
 
     #[expect(unsafe_code, reason = "nix makes no link-layer address from its parts")]
-    fn bind(&self, ether_type: u16) -> Result<()> {
+    pub(crate) fn bind(&self, ether_type: u16) -> Result<()> {
         // SAFETY: all zeros is a valid sockaddr_ll.
         let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
         address.sll_family = libc::AF_PACKET as u16;
@@ -75,7 +75,7 @@ impl PacketSocket {
     }
 
     #[expect(unsafe_code, reason = "nix has no packet socket options")]
-    fn set<T>(
+    pub(crate) fn set<T>(
         &self,
         operation: &'static str,
         level: libc::c_int,

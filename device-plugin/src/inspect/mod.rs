@@ -9,7 +9,8 @@ mod pod;
 mod pools;
 mod said;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
+mod several;
 mod svg;
 mod tree;
 mod view;
@@ -17,14 +18,16 @@ mod vms;
 
 use std::fs;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail};
 use node::NodeConfig;
 
+pub(crate) use several::read_files;
 pub use svg::svg;
 pub use tree::{More, tree};
+pub(crate) use tree::{pool_line, spoke_line, state_of};
 pub use view::{
     AttachmentView, BridgeView, LanView, LinkView, MasterView, NodeView, PodLinkView, PoolView, PortView,
     SpokeState, SpokeView, StateView, UnderlayView, VxlanView,
@@ -42,7 +45,8 @@ pub struct Options {
     /// A drawing (SVG) of LANs, nodes, spokes and pods.
     #[arg(long)]
     svg: bool,
-    /// Shows what 'inspect --json' wrote to these files, on other nodes for example, instead of this node.
+    /// Shows what 'inspect --json' wrote to these files, on other nodes for example, instead of this node. '-' is standard
+    /// input; a file may have several nodes, one after the other.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     from: Vec<PathBuf>,
 }
@@ -69,7 +73,7 @@ pub fn main(options: &Options) -> ExitCode {
 fn run(options: &Options) -> Result<String> {
     let mut nodes = match options.from.as_slice() {
         [] => vec![NodeView::read()?],
-        files => files.iter().map(|file| read_file(file)).collect::<Result<_>>()?,
+        files => read_files(files)?,
     };
     if let Some(lan) = &options.lan {
         let all: Vec<String> = nodes.iter().flat_map(|node| &node.lans).map(|lan| lan.lan.clone()).collect();
@@ -90,12 +94,6 @@ fn run(options: &Options) -> Result<String> {
     view::tell_of_others(&mut nodes);
     let trees: Vec<String> = nodes.iter().map(|node| tree(node, &|_| Vec::new())).collect();
     Ok(trees.join("\n"))
-}
-
-fn read_file(path: &Path) -> Result<NodeView> {
-    let text = fs::read(path).with_context(|| format!("read {}", path.display()))?;
-    serde_json::from_slice(&text)
-        .with_context(|| format!("{} is not what 'inspect --json' writes", path.display()))
 }
 
 impl NodeView {

@@ -22,7 +22,7 @@ fn attachment(pod: &str, live: bool, link: Option<PodLinkView>) -> AttachmentVie
 }
 
 /// A node with one of everything.
-pub(super) fn node(name: &str) -> NodeView {
+pub(crate) fn node(name: &str) -> NodeView {
     let net1 = PodLinkView {
         kind: "macvtap".into(),
         mode: Some("passthru".into()),

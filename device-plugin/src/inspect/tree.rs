@@ -90,7 +90,7 @@ fn lan_branch(lan: &LanView, more: More<'_>) -> Branch {
 }
 
 /// Accepted and ready, in one line.
-fn state_of(lan: &LanView) -> String {
+pub(crate) fn state_of(lan: &LanView) -> String {
     let because = |what: &str, state: &StateView| format!("{what} ({}): {}", state.reason, state.message);
     match (&lan.accepted, &lan.ready) {
         (Some(accepted), _) if !accepted.holds => because("not accepted", accepted),
@@ -114,6 +114,13 @@ fn underlay_line(underlay: &UnderlayView) -> String {
 }
 
 fn spoke_branch(spoke: &SpokeView, more: More<'_>) -> Branch {
+    let mut branch = Branch::new(spoke_line(spoke));
+    branch.below.extend(spoke.attachment.as_ref().and_then(|attachment| attachment_branch(attachment, more)));
+    branch
+}
+
+/// A spoke, in one line.
+pub(crate) fn spoke_line(spoke: &SpokeView) -> String {
     let mut line = format!("spoke {}: ", spoke.name);
     match (spoke.state, &spoke.attachment) {
         (SpokeState::Free, _) if !spoke.elsewhere.is_empty() => {
@@ -143,9 +150,7 @@ fn spoke_branch(spoke: &SpokeView, more: More<'_>) -> Branch {
     if let Some(reason) = &spoke.reason {
         let _ = write!(line, "; takes no pod: {reason}");
     }
-    let mut branch = Branch::new(line);
-    branch.below.extend(spoke.attachment.as_ref().and_then(|attachment| attachment_branch(attachment, more)));
-    branch
+    line
 }
 
 /// A pod's interface; none where it is not seen because the pod is gone.
@@ -203,7 +208,8 @@ fn master_branch(master: &MasterView, more: More<'_>) -> Branch {
     branch
 }
 
-fn pool_line(pool: &PoolView) -> String {
+/// A pool, in one line.
+pub(crate) fn pool_line(pool: &PoolView) -> String {
     let mut line = match (&pool.pool, &pool.network) {
         (None, Some(network)) => format!("network {network}"),
         (name, _) => format!("pool {}", name.as_deref().unwrap_or("?")),

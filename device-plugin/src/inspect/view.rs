@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct NodeView {
     /// Its name.
     pub node: String,
@@ -29,7 +29,7 @@ pub struct NodeView {
 
 /// A LAN on a node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct LanView {
     /// `<namespace>/<name>`.
     pub lan: String,
@@ -53,6 +53,7 @@ pub struct LanView {
 
 /// Whether something holds, and why.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct StateView {
     /// Whether it is so.
     pub holds: bool,
@@ -64,6 +65,7 @@ pub struct StateView {
 
 /// A link.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct LinkView {
     /// Its name.
     pub name: String,
@@ -79,6 +81,7 @@ pub struct LinkView {
 
 /// A VXLAN device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct VxlanView {
     /// As a link.
     #[serde(flatten)]
@@ -93,6 +96,7 @@ pub struct VxlanView {
 
 /// The device of a node that carries a LAN.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct UnderlayView {
     /// Its name.
     pub name: String,
@@ -104,7 +108,7 @@ pub struct UnderlayView {
 
 /// A spoke.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct SpokeView {
     /// Its name.
     pub name: String,
@@ -125,7 +129,7 @@ pub struct SpokeView {
     /// Whose it is.
     pub attachment: Option<AttachmentView>,
     /// The nodes that it is used on, where several nodes are shown and it is free on this one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<String>,
 }
 
@@ -144,11 +148,12 @@ pub enum SpokeState {
 
 /// An interface of a pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct AttachmentView {
     /// `<namespace>/<name>`, where the runtime stated it.
     pub pod: Option<String>,
     /// `<namespace>/<name>` of the virtual machine that the pod runs.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub vm: Option<String>,
     /// The pod's UID.
     #[serde(skip)]
@@ -167,6 +172,7 @@ pub struct AttachmentView {
 
 /// An interface as it is in its pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PodLinkView {
     /// `macvtap`, `veth`, …
     pub kind: String,
@@ -183,6 +189,7 @@ pub struct PodLinkView {
 
 /// A link of the node with macvtaps on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct MasterView {
     /// The link.
     #[serde(flatten)]
@@ -193,7 +200,7 @@ pub struct MasterView {
 
 /// A bridge of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct BridgeView {
     /// The bridge.
     #[serde(flatten)]
@@ -208,6 +215,7 @@ pub struct BridgeView {
 
 /// A port of a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PortView {
     /// The port.
     #[serde(flatten)]
@@ -224,21 +232,20 @@ pub struct PortView {
 
 /// An address pool, as `ipam-pool pools --json` tells it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct PoolView {
     /// Its name, where it is a pool.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
     /// The network that has ranges of its own, where it is none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
     /// Its addresses.
-    #[serde(default)]
     pub ranges: String,
     /// How many are leased.
-    #[serde(default)]
     pub leased: u64,
     /// How many are free.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub free: Option<serde_json::Number>,
     /// All else that was said.
     #[serde(flatten)]

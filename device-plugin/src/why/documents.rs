@@ -1,0 +1,73 @@
+//! What `kubectl` and `inspect --json` said, one JSON document after the other.
+
+use std::io::Read;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Deserializer, Value};
+
+use crate::inspect::NodeView;
+
+/// All that was said.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Documents {
+    /// The pod.
+    pub(super) pod: Value,
+    /// Its events, the last one last.
+    pub(super) events: Vec<Value>,
+    /// NetworkAttachmentDefinitions; none where nobody may read them.
+    pub(super) definitions: Option<Vec<Value>>,
+    /// LANs; none where nobody may read them.
+    pub(super) lans: Option<Vec<Value>>,
+    /// Nodes.
+    pub(super) nodes: Vec<NodeView>,
+}
+
+impl Documents {
+    /// Reads them, in any order. An empty list says that somebody looked; so its kind stands at it.
+    ///
+    /// # Errors
+    /// Something that is none of these, or no pod.
+    pub(super) fn read(input: impl Read) -> Result<Self> {
+        let mut read = Self::default();
+        for document in Deserializer::from_reader(input).into_iter::<Value>() {
+            read.take(document.context("the input is not JSON")?)?;
+        }
+        if read.pod.is_null() {
+            bail!("the input has no pod; 'kubectl k8slan why POD' collects it");
+        }
+        let last = |event: &Value| {
+            let times = ["lastTimestamp", "eventTime", "firstTimestamp"].map(|field| event[field].as_str());
+            times.into_iter().flatten().next().unwrap_or_default().to_owned()
+        };
+        read.events.sort_by_key(last);
+        Ok(read)
+    }
+
+    fn take(&mut self, document: Value) -> Result<()> {
+        let kind = document["kind"].as_str().unwrap_or_default().to_owned();
+        match kind.as_str() {
+            "Pod" => self.pod = document,
+            "Event" => self.events.push(document),
+            "NetworkAttachmentDefinition" => self.definitions.get_or_insert_default().push(document),
+            "LAN" => self.lans.get_or_insert_default().push(document),
+            // What 'kubectl k8slan' puts before a list that may be empty.
+            "NetworkAttachmentDefinitions" => drop(self.definitions.get_or_insert_default()),
+            "LANs" => drop(self.lans.get_or_insert_default()),
+            "List" => {
+                for item in document["items"].as_array().into_iter().flatten() {
+                    self.take(item.clone())?;
+                }
+            }
+            "" if document["node"].is_string() => {
+                self.nodes.push(serde_json::from_value(document).context("a node's view")?);
+            }
+            other => bail!("the input has a document of kind {other:?}, which says nothing about a pod"),
+        }
+        Ok(())
+    }
+
+    /// The view of a node.
+    pub(super) fn node(&self, name: &str) -> Option<&NodeView> {
+        self.nodes.iter().find(|node| node.node == name)
+    }
+}
