@@ -19,10 +19,13 @@ ARCH := $(shell dpkg --print-architecture)
 ARM64 := aarch64-unknown-linux-gnu
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: help build arm64 image push demo unit test test-kubernetes bench lint clean
+.PHONY: help version build arm64 image push release publish demo unit test test-kubernetes bench lint clean
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
+
+version:
+	@echo $(VERSION)
 
 build: ## the static release binaries, manual pages and completions, in dist/
 	@tests/packages.sh build
@@ -49,11 +52,25 @@ arm64: ## the same for arm64 in dist/arm64, where the machine has the compilers
 
 image: build arm64 ## an OCI archive of the image in dist/, x86-64 and arm64
 	@tests/packages.sh image
-	@install/image/build.sh $(ARCHIVE) $(VERSION) $(ARCH)=dist $$([ $(ARCH) = arm64 ] || [ ! -e dist/arm64 ] || echo arm64=dist/arm64)
+	@install/image/build.sh $(ARCHIVE) $(VERSION) $(PAIRS)
 
 push: ## sends the image to IMAGE=registry/name:tag and sets it in install/local [OVERLAY=talos]
 	@tests/packages.sh push
 	@install/image/push.sh $(ARCHIVE) $(or $(IMAGE),$(error say where to: make push IMAGE=registry.example/k8slan:$(VERSION))) $(OVERLAY)
+
+# Of each architecture that was built; both with ARM64_IS=required.
+PAIRS = $(ARCH)=dist $$([ $(ARCH) = arm64 ] || [ ! -e dist/arm64 ] || echo arm64=dist/arm64)
+RELEASE := dist/release/$(VERSION)
+WHOSE = $(or $(OWNER),$(error say whose on GitHub: make $@ OWNER=somebody))
+
+release: build arm64 ## a release in dist/release/VERSION: image, manifests, chart, kubectl-k8slan, SBOM, checksums [OWNER=somebody]
+	@tests/packages.sh release
+	@[ "$(ARM64_IS)" != required ] || [ -e dist/arm64 ] || { echo "no arm64, and it is required"; exit 1; }
+	@install/release/release.sh $(VERSION) $(WHOSE) $(RELEASE) $(PAIRS)
+
+publish: ## sends a release to ghcr.io/OWNER and GitHub [OWNER=somebody]
+	@tests/packages.sh push
+	@install/release/publish.sh $(VERSION) $(WHOSE) $(RELEASE)
 
 # The programs and the demo in one build, the one that `make test` goes on from.
 demo: ## three simulated nodes, two LANs, pods that ping each other [KEEP=1: and a shell]

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh build|image|push|demo|bench|test|kubernetes: installs the Debian packages that this step needs and the machine lacks.
+# packages.sh build|image|push|release|demo|bench|test|kubernetes: installs the Debian packages that this step needs and the machine lacks.
 # It removes no package: where apt would have to, it says so and stops. What would be started as a service on this
 # machine, or would take the place of a package of another origin (containerd of Docker's containerd.io), is unpacked
 # into target/ instead, and so is what only a virtual machine runs.
@@ -9,9 +9,10 @@ cd "$(dirname "$0")/.."
 build=(make gcc libc6-dev binutils)
 image=(buildah)
 push=(skopeo)
+release=(buildah jq)
 demo=(iproute2)
 bench=(iproute2 user-mode-linux kmod containernetworking-plugins)
-test=(iproute2 user-mode-linux kmod nftables iptables dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins buildah skopeo openssl)
+test=(iproute2 user-mode-linux kmod nftables iptables dnsmasq-base strace qemu-system-x86 busybox-static cpio containernetworking-plugins buildah skopeo openssl jq lua5.4 shellcheck)
 kubernetes=(iproute2 qemu-system-x86 busybox-static cpio containernetworking-plugins openssl libseccomp2)
 # What the unpacked programs are linked with.
 test+=(libglib2.0-0 libmnl0 libnftnl11 libnl-3-200 libnl-genl-3-200 libseccomp2 libsnmp40)
@@ -20,11 +21,12 @@ case "${1:-}" in
 build) wanted=("${build[@]}") ;;
 image) wanted=("${image[@]}") ;;
 push) wanted=("${push[@]}") ;;
+release) wanted=("${release[@]}") ;;
 demo) wanted=("${demo[@]}") ;;
 bench) wanted=("${bench[@]}") ;;
 test) wanted=("${test[@]}") ;;
 kubernetes) wanted=("${kubernetes[@]}") ;;
-*) echo "usage: $0 build|image|push|demo|bench|test|kubernetes" >&2; exit 2 ;;
+*) echo "usage: $0 build|image|push|release|demo|bench|test|kubernetes" >&2; exit 2 ;;
 esac
 
 as_root() {
@@ -85,6 +87,12 @@ unpack containerd usr/bin/containerd containerd runc
 # Go, their tests are skipped by name.
 if command -v go >/dev/null; then
     unpack etcd usr/bin/etcd etcd-server
+    bin=$(go env GOBIN)
+    bin=${bin:-$(go env GOPATH)/bin}
+    if ! command -v helm >/dev/null && [ ! -x "$bin/helm" ]; then
+        echo "building helm into $bin: minutes, once"
+        CGO_ENABLED=0 go install helm.sh/helm/v3/cmd/helm@v3.22.0 </dev/null || echo "helm cannot be had: its tests are skipped"
+    fi
 fi
 
 if [ "$1" = kubernetes ]; then
@@ -99,8 +107,6 @@ unpack keepalived usr/sbin/keepalived keepalived
 unpack registry usr/bin/docker-registry docker-registry
 
 if command -v go >/dev/null; then
-    bin=$(go env GOBIN)
-    bin=${bin:-$(go env GOPATH)/bin}
     server=k8s.io/apiextensions-apiserver@v0.34.2
     if [ ! -x "$bin/apiextensions-apiserver" ]; then
         echo "installing $server into $bin"

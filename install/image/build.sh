@@ -6,7 +6,7 @@ set -euo pipefail
 archive=$(realpath -m "$1") version=$2
 shift 2
 here=$(cd "$(dirname "$0")" && pwd)
-name=localhost/k8slan:$version
+name=${K8SLAN_IMAGE:-localhost/k8slan}:$version
 epoch=${SOURCE_DATE_EPOCH:-0}
 
 work=$(mktemp -d)

@@ -1,4 +1,5 @@
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
 use kube::config::KubeConfigOptions;
@@ -112,6 +113,35 @@ impl Cluster {
         let output = finish_reading(&mut command, input.as_bytes())?;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
+    /// `kubectl k8slan` with these arguments, as somebody calls it who has put the plugin into the PATH.
+    ///
+    /// # Errors
+    /// If the plugin cannot be put there.
+    pub fn plugin(&self, arguments: &[&str]) -> Result<Command, Stop> {
+        self.control.plugin(arguments)
+    }
+
+    /// kubectl with the arguments of a shell's function, as a line of that shell.
+    #[must_use]
+    pub fn kubectl_line(&self) -> String {
+        format!("{} \"$@\"", self.control.kubectl().join(" "))
+    }
+
+    /// A program of the machine with these arguments, beside the API server, in the folder of the project, and with what
+    /// kubectl knows.
+    ///
+    /// # Errors
+    /// Its words.
+    pub fn tool(&self, program: &Path, arguments: &[&str]) -> Result<String, Stop> {
+        let mut command = self.control.tool(program);
+        let output = finish_reading(command.args(arguments), b"")?;
+        let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        match output.status.success() {
+            true => Ok(said),
+            false => Err(failed(format!("{} {}: {said}", program.display(), arguments.join(" ")))),
+        }
     }
 
     /// `kubectl apply -f -`.

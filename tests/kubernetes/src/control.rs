@@ -1,9 +1,11 @@
 //! The control plane: a namespace of its own with etcd, the API server, the controller manager and the scheduler.
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::{Mutex, PoisonError};
 
 use nix::sys::signal::Signal;
-use testnet::{Daemon, Node, Stop, Switch, eventually};
+use testnet::{Daemon, Node, Stop, Switch, eventually, workspace};
 
 use crate::certificates::Certificates;
 use crate::{PATIENCE, Programs, failed};
@@ -73,6 +75,31 @@ impl Control {
     pub(crate) fn kubectl(&self) -> Vec<String> {
         let kube = self.programs.kube.display().to_string();
         [&*kube, "kubectl", "--kubeconfig", &format!("{PKI}/admin.kubeconfig")].map(str::to_owned).to_vec()
+    }
+
+    /// `kubectl k8slan`: kubectl looks for its plugins in the PATH.
+    pub(crate) fn plugin(&self, arguments: &[&str]) -> Result<Command, Stop> {
+        let kube = self.programs.kube.display().to_string();
+        let plugin = workspace().join("install/kubectl/kubectl-k8slan").display().to_string();
+        self.node.exec(&["mkdir", "-p", "/run/bin"])?;
+        for (target, link) in [(&kube, "/run/bin/kubectl"), (&plugin, "/run/bin/kubectl-k8slan")] {
+            self.node.exec(&["ln", "-sfn", target, link])?;
+        }
+        let mut command = self.tool(Path::new("/run/bin/kubectl"));
+        command.arg("k8slan").args(arguments).env("PATH", "/run/bin:/usr/bin:/bin");
+        Ok(command)
+    }
+
+    /// A program that finds the cluster as kubectl does.
+    pub(crate) fn tool(&self, program: &Path) -> Command {
+        let mut command = self.node.command("env");
+        // The folder is entered after the namespaces.
+        command.arg(format!("--chdir={}", workspace().display())).arg(program);
+        command
+            .env("HOME", "/run")
+            .env("TMPDIR", "/run")
+            .env("KUBECONFIG", format!("{PKI}/admin.kubeconfig"));
+        command
     }
 
     fn spawn(&self, part: &str, arguments: &[String]) -> Result<Daemon, Stop> {

@@ -10,6 +10,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         beside("apply_of_the_one_file_and_its_rollout", apply_of_the_one_file_and_its_rollout),
         beside("every_overlay_is_admitted", every_overlay_is_admitted),
+        beside("view_edit_and_admin_reach_lans", view_edit_and_admin_reach_lans),
     ]
 }
 
@@ -52,4 +53,42 @@ fn every_overlay_is_admitted(cluster: &Cluster) -> Outcome {
         check!(!said.contains("Warning"), "{overlay}: {said}");
     }
     Ok(())
+}
+
+/// Kubernetes' own roles, bound in one namespace.
+fn view_edit_and_admin_reach_lans(cluster: &Cluster) -> Outcome {
+    for role in ["view", "edit", "admin"] {
+        cluster.kubectl(&format!(
+            "-n default create rolebinding lans-{role} --clusterrole={role} --user=lans-{role}"
+        ))?;
+    }
+    // (verb, resource, whether view, edit and admin may).
+    let rights = [
+        ("list", "lans.lan.k8slan.io", [true, true, true]),
+        ("watch", "lannodes.lan.k8slan.io", [true, true, true]),
+        ("create", "lans.lan.k8slan.io", [false, true, true]),
+        ("patch", "lans.lan.k8slan.io", [false, true, true]),
+        ("delete", "lans.lan.k8slan.io", [false, true, true]),
+        ("patch", "lans.lan.k8slan.io/status", [false, false, false]),
+        ("create", "lannodes.lan.k8slan.io", [false, false, false]),
+        ("delete", "lannodes.lan.k8slan.io", [false, false, false]),
+    ];
+    for (verb, resource, may) in rights {
+        for (role, may) in ["view", "edit", "admin"].into_iter().zip(may) {
+            // In that namespace, which a controller adds up a moment after the roles came; and in no other.
+            for (namespace, may) in [("default", may), ("k8slan-system", false)] {
+                let user = format!("--as=lans-{role}");
+                let asked = ["auth", "can-i", verb, resource, "-n", namespace, &user];
+                cluster.eventually(|| {
+                    let (_, said) = cluster.kubectl_says(&asked, "").map_err(|stop| format!("{stop:?}"))?;
+                    let expected = if may { "yes" } else { "no" };
+                    match said.lines().any(|line| line == expected) {
+                        true => Ok(()),
+                        false => Err(format!("{asked:?}: {said}, and not {expected}")),
+                    }
+                })?;
+            }
+        }
+    }
+    cluster.kubectl("-n default delete rolebinding lans-view lans-edit lans-admin").map(drop)
 }

@@ -4,8 +4,10 @@
 //! have it for themselves.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+mod chart;
 mod install;
 mod lans;
+mod plugin;
 mod pods;
 mod readme;
 mod restarts;
@@ -20,8 +22,10 @@ fn main() -> ExitCode {
     trials.extend(readme::trials());
     trials.extend(pods::trials());
     trials.extend(lans::trials());
+    trials.extend(plugin::trials());
     trials.extend(restarts::trials());
     trials.extend(uninstall::trials());
+    trials.extend(chart::trials());
     testnet::main(trials)
 }
 

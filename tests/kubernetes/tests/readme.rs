@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         beside("the_first_lan_of_the_readme", the_first_lan_of_the_readme),
         beside("the_documents_second_lan_and_its_pool", the_documents_second_lan_and_its_pool),
         beside("a_node_is_looked_at_from_a_pod", a_node_is_looked_at_from_a_pod),
+        beside("the_first_ping_of_docs_start", the_first_ping_of_docs_start),
     ]
 }
 
@@ -125,4 +126,32 @@ fn a_node_is_looked_at_from_a_pod(cluster: &Cluster) -> Outcome {
     cluster.kubectl(tidy_up)?;
     check!(cluster.list(pods).map_err(failed)?.is_empty(), "a pod stays");
     Ok(())
+}
+
+/// The lines of the pages in docs/start, from the LAN on, by a shell and kubectl.
+fn the_first_ping_of_docs_start(cluster: &Cluster) -> Outcome {
+    let folder = workspace().join("docs/start");
+    let mut scripts: Vec<String> = Vec::new();
+    for page in ["kubeadm", "k3s", "talos", "rke2-harvester"] {
+        let text = std::fs::read_to_string(folder.join(page).with_extension("md"))?;
+        let script: Vec<&str> = text
+            .lines()
+            .skip_while(|line| !line.starts_with("sed 's/eth1/enp2s0/'"))
+            .take_while(|line| *line != "```")
+            .collect();
+        check!(script.len() == 4, "{page}: {script:?}");
+        scripts.push(script.join("\n"));
+    }
+    check!(scripts.iter().all(|script| *script == scripts[0]), "the pages differ: {scripts:#?}");
+    // The nodes here have a link by different names: worker3's is the default, and the map has those of the others.
+    let lan =
+        "'s/defaultVxlanDev: eth1/defaultVxlanDev: eth0.10\\n  vxlanDevMap: {worker1: eth1, worker2: eth2}/'";
+    let script = scripts[0]
+        .replace("'s/eth1/enp2s0/'", lan)
+        .replace("deployment/one", "deployment/one --timeout=120s");
+    let script = format!("set -eu\nkubectl() {{ {}; }}\n{script}\n", cluster.kubectl_line());
+    let said = cluster.tool(std::path::Path::new("/bin/sh"), &["-c", &script])?;
+    check!(said.contains("3 packets received, 0% packet loss"), "{said}");
+    cluster.kubectl("delete deployment one two --cascade=foreground --timeout=60s")?;
+    cluster.kubectl("-n k8slan-system delete lan first --timeout=60s").map(drop)
 }

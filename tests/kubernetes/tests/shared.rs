@@ -79,13 +79,13 @@ fn with_k8slan() -> Result<Cluster, Stop> {
 }
 
 /// `MULTUS` names the real plugin; without it, it is played.
-fn multus() -> PathBuf {
+pub(crate) fn multus() -> PathBuf {
     std::env::var_os("MULTUS")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_played-multus")), PathBuf::from)
 }
 
 /// Keeps what is known of a failure.
-fn told(cluster: &Cluster, name: &str, outcome: Outcome) -> Outcome {
+pub(crate) fn told(cluster: &Cluster, name: &str, outcome: Outcome) -> Outcome {
     match outcome {
         Err(Stop::Failed(why)) => {
             let folder = cluster.save_logs(name);

@@ -9,6 +9,8 @@ use serde_json::Value;
 use testnet::{Stop, workspace};
 
 mod admission;
+mod argocd;
+mod chart;
 mod examples;
 mod machine;
 mod network;
@@ -24,6 +26,8 @@ fn main() -> ExitCode {
         types::trials(),
         rendered::trials(),
         overlays::trials(),
+        chart::trials(),
+        argocd::trials(),
         pod::trials(),
         admission::trials(),
         uninstall::trials(),

@@ -1,8 +1,8 @@
 //! Every overlay, built by kustomize as its users build it.
 
-use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::path::Path;
 
+use k8slan_tests::go_programs::kustomize;
 use serde_json::Value;
 use testnet::{Outcome, Stop, Trial, finish, tests};
 
@@ -20,29 +20,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-/// kustomize by itself, or the one in kubectl.
-fn kustomize() -> Result<Command, Stop> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let below =
-        |variable: &str, folder: &str| std::env::var_os(variable).map(|dir| Path::new(&dir).join(folder));
-    let places: Vec<PathBuf> =
-        std::env::split_paths(&path).chain(below("GOPATH", "bin")).chain(below("HOME", "go/bin")).collect();
-    let find = |name: &str| places.iter().map(|dir| dir.join(name)).find(|path| path.is_file());
-    if let Some(program) = find("kustomize") {
-        let mut command = Command::new(program);
-        command.arg("build");
-        return Ok(command);
-    }
-    let Some(program) = find("kubectl") else {
-        // Neither is a package of Debian that could build these: test peers that one has or has not, also in CI.
-        return Err(Stop::Skipped("needs kubectl, or kustomize, which go installs".to_owned()));
-    };
-    let mut command = Command::new(program);
-    command.arg("kustomize");
-    Ok(command)
-}
-
-fn build(folder: &Path) -> Result<Vec<Value>, Stop> {
+pub(crate) fn build(folder: &Path) -> Result<Vec<Value>, Stop> {
     let output = finish(kustomize()?.arg(folder))?;
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{}: {said}", folder.display());

@@ -9,7 +9,7 @@ use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Namespace, Pod, ResourceQuota, Secret, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use lan::Lan;
 use lan::manifest::{self, Document};
 use serde::Serialize;
@@ -31,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 fn every_manifest_is_read_by_its_type() -> Outcome {
     let mut files = Vec::new();
     collect(&install(), &mut files)?;
+    collect(&testnet::workspace().join("docs"), &mut files)?;
     assert!(files.len() > 15, "{files:?}");
     for path in files {
         let text = fs::read_to_string(&path)?;
@@ -105,6 +106,10 @@ fn mistakes_in_a_machine_are_found() -> Outcome {
 fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Outcome {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
+        // Templates are read when they are rendered.
+        if path.file_name().is_some_and(|name| name == "chart") {
+            continue;
+        }
         if path.is_dir() {
             collect(&path, files)?;
         } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
@@ -171,6 +176,17 @@ pub(crate) fn check(document: &Value) -> Result<(), String> {
             only(document, &["apiVersion", "kind", "metadata", "spec"])?;
             only(&document["spec"], &["selector", "podMetricsEndpoints"])
         }
+        // krew's, by its documentation.
+        ("krew.googlecontainertools.github.com/v1alpha2", "Plugin") => {
+            only(document, &["apiVersion", "kind", "metadata", "spec"])?;
+            typed::<ObjectMeta>(&document["metadata"])?;
+            let spec = ["version", "homepage", "shortDescription", "description", "platforms"];
+            only(&document["spec"], &spec)?;
+            document["spec"]["platforms"].as_array().into_iter().flatten().try_for_each(|platform| {
+                only(platform, &["selector", "uri", "sha256", "bin", "files"])?;
+                typed::<LabelSelector>(&platform["selector"])
+            })
+        }
         // Patches without a kind: of KubeVirt's object, and of Multus' DaemonSet.
         ("", "") if document["spec"]["configuration"].is_object() => {
             only(&document["spec"]["configuration"], &["network"])?;
@@ -178,6 +194,11 @@ pub(crate) fn check(document: &Value) -> Result<(), String> {
                 &document["spec"]["configuration"]["network"]["binding"]["macvtap"],
                 &["domainAttachmentType"],
             )
+        }
+        // Of Argo CD's ConfigMap.
+        ("", "") if document["data"].is_object() => {
+            only(document, &["data"])?;
+            only(&document["data"], &["resource.customizations.health.lan.k8slan.io_LAN"])
         }
         ("", "") if document["spec"]["template"].is_object() => {
             only(document, &["spec"])?;

@@ -1,0 +1,186 @@
+//! `install/release/release.sh`: the folder that is a release, made of programs that are none, twice.
+#![expect(clippy::unwrap_used, reason = "a test binary")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+
+use k8slan_tests::go_programs::kustomize;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
+use testnet::{Outcome, Stop, finish, needs, workspace};
+
+fn main() -> ExitCode {
+    testnet::main(testnet::tests![
+        one_folder_names_one_image_everywhere,
+        the_list_of_parts_is_what_the_programs_are_linked_from,
+        what_cannot_be_released_is_refused,
+    ])
+}
+
+const PROGRAMS: [&str; 4] = ["k8slan-device-plugin", "macvtap", "vlan-bridge", "ipam-pool"];
+const IMAGE: &str = "ghcr.io/some-body/k8slan:1.2.3";
+
+fn release(arguments: &[&str], folder: &Path) -> Result<Output, Stop> {
+    needs("buildah")?;
+    needs("jq")?;
+    let programs = folder.join("programs");
+    fs::create_dir_all(&programs)?;
+    for program in PROGRAMS {
+        fs::write(programs.join(program), program)?;
+        fs::set_permissions(programs.join(program), fs::Permissions::from_mode(0o755))?;
+    }
+    let kustomize = kustomize()?;
+    let words: Vec<String> = std::iter::once(kustomize.get_program())
+        .chain(kustomize.get_args())
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect();
+    let mut command = Command::new(workspace().join("install/release/release.sh"));
+    command.args(arguments).arg(folder.join("out")).arg(format!("amd64={}", programs.display()));
+    command.env("KUSTOMIZE", words.join(" ")).env("SOURCE_DATE_EPOCH", "1700000000");
+    Ok(finish(&mut command)?)
+}
+
+fn released(folder: &Path) -> Result<PathBuf, Stop> {
+    let output = release(&["1.2.3", "Some-Body"], folder)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    Ok(folder.join("out"))
+}
+
+fn sum(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn one_folder_names_one_image_everywhere() -> Outcome {
+    let (first, second) = (tempfile::tempdir()?, tempfile::tempdir()?);
+    let out = released(first.path())?;
+    let mut names: Vec<String> =
+        fs::read_dir(&out)?.flatten().map(|entry| entry.file_name().into_string().unwrap()).collect();
+    names.sort();
+    let mut expected: Vec<String> = [
+        "SHA256SUMS",
+        "k8slan-1.2.3-linux-amd64.tar.gz",
+        "k8slan-1.2.3.tgz",
+        "k8slan-image.tar",
+        "k8slan-uninstall.tar.gz",
+        "k8slan.spdx.json",
+        "k8slan.yaml",
+        "kubectl-k8slan",
+        "kubectl-k8slan.krew.yaml",
+        "kubectl-k8slan.tar.gz",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    for overlay in fs::read_dir(workspace().join("install/overlays"))?.flatten() {
+        expected.push(format!("k8slan-{}.yaml", overlay.file_name().to_string_lossy()));
+    }
+    expected.sort();
+    assert_eq!(names, expected);
+    // Each sum is that of its file, and none is missing.
+    let sums = fs::read_to_string(out.join("SHA256SUMS"))?;
+    let told: Vec<(&str, &str)> = sums.lines().filter_map(|line| line.split_once("  ")).collect();
+    assert_eq!(told.len(), names.len() - 1, "{sums}");
+    for (told, name) in told {
+        assert_eq!(told, sum(&fs::read(out.join(name))?), "{name}");
+    }
+    let images = |text: &str| -> BTreeSet<String> {
+        text.lines().filter_map(|line| line.trim().strip_prefix("image: ").map(str::to_owned)).collect()
+    };
+    for manifest in names.iter().filter(|name| name.starts_with("k8slan") && name.ends_with(".yaml")) {
+        let text = fs::read_to_string(out.join(manifest))?;
+        assert_eq!(images(&text), BTreeSet::from([IMAGE.to_owned()]), "{manifest}");
+        assert_eq!(text.matches("kind: DaemonSet").count(), 1, "{manifest}");
+    }
+    let inside = |archive: &str, path: &str| -> Result<String, Stop> {
+        let output = finish(Command::new("tar").arg("-xOf").arg(out.join(archive)).arg(path))?;
+        assert!(output.status.success(), "{archive}: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert!(
+        inside("k8slan-image.tar", "index.json")?
+            .contains(&format!("\"io.containerd.image.name\":\"{IMAGE}\""))
+    );
+    assert!(
+        inside("k8slan-1.2.3.tgz", "k8slan/values.yaml")?.contains("repository: ghcr.io/some-body/k8slan\n")
+    );
+    let chart = inside("k8slan-1.2.3.tgz", "k8slan/Chart.yaml")?;
+    assert!(chart.contains("version: 1.2.3\n") && chart.contains("appVersion: \"1.2.3\"\n"), "{chart}");
+    // What is a link in the tree is a file here.
+    assert!(inside("k8slan-1.2.3.tgz", "k8slan/files/base/rbac.yaml")?.contains("kind: ClusterRole\n"));
+    assert!(inside("k8slan-uninstall.tar.gz", "k8slan-uninstall/uninstall/uninstall.sh")?.starts_with("#!"));
+    let krew = fs::read_to_string(out.join("kubectl-k8slan.krew.yaml"))?;
+    let plugin = sum(&fs::read(out.join("kubectl-k8slan.tar.gz"))?);
+    assert!(
+        krew.contains(&format!("sha256: \"{plugin}\""))
+            && krew.contains("/some-body/k8slan/releases/download/v1.2.3/"),
+        "{krew}"
+    );
+    for name in names.iter().filter(|name| !name.ends_with(".tar") && !name.ends_with("gz")) {
+        assert!(!fs::read_to_string(out.join(name))?.contains("/OWNER"), "{name}");
+    }
+    // The same programs give the same bytes.
+    let again = released(second.path())?;
+    assert_eq!(fs::read_to_string(again.join("SHA256SUMS"))?, sums);
+    Ok(())
+}
+
+fn the_list_of_parts_is_what_the_programs_are_linked_from() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    let out = released(folder.path())?;
+    let list: Value = serde_json::from_slice(&fs::read(out.join("k8slan.spdx.json"))?)?;
+    assert_eq!(
+        (&list["spdxVersion"], &list["creationInfo"]["created"]),
+        (&"SPDX-2.3".into(), &"2023-11-14T22:13:20Z".into())
+    );
+    let packages = list["packages"].as_array().unwrap();
+    let names: BTreeSet<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
+    // cargo's own tree of the same programs.
+    let mut command = Command::new("cargo");
+    command.current_dir(workspace()).args([
+        "tree",
+        "--locked",
+        "--prefix=none",
+        "--edges=normal",
+        "--format={p}",
+    ]);
+    command.args(["--target=x86_64-unknown-linux-gnu"]);
+    for program in PROGRAMS {
+        command.args(["--package", program]);
+    }
+    let tree = finish(&mut command)?;
+    assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
+    let tree = String::from_utf8_lossy(&tree.stdout).into_owned();
+    let linked: BTreeSet<&str> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let missing: Vec<_> = linked.difference(&names).collect();
+    assert!(missing.is_empty() && linked.len() > 50, "{missing:?}");
+    for tests_only in ["testnet", "proptest", "k8slan-tests", "libtest-mimic"] {
+        assert!(!names.contains(tests_only), "{tests_only}");
+    }
+    let ids: BTreeSet<&str> = packages.iter().filter_map(|package| package["SPDXID"].as_str()).collect();
+    assert_eq!(ids.len(), packages.len(), "an identifier is given twice");
+    for relationship in list["relationships"].as_array().unwrap() {
+        let [from, to] =
+            ["spdxElementId", "relatedSpdxElement"].map(|end| relationship[end].as_str().unwrap());
+        assert!(ids.contains(to) && (ids.contains(from) || from == "SPDXRef-DOCUMENT"), "{relationship}");
+    }
+    Ok(())
+}
+
+fn what_cannot_be_released_is_refused() -> Outcome {
+    let folder = tempfile::tempdir()?;
+    for (arguments, words) in [
+        (["1.2", "somebody"], "no version: 1.2"),
+        (["v1.2.3", "somebody"], "no version"),
+        (["1.2.3", "some_body"], "no owner"),
+        (["1.2.3", "a/b"], "no owner"),
+    ] {
+        let output = release(&arguments, folder.path())?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(words), "{arguments:?}: {said}");
+        assert!(!folder.path().join("out").exists());
+    }
+    Ok(())
+}
