@@ -107,6 +107,7 @@ say "the definitions and the namespace"
 k delete validatingadmissionpolicybinding,validatingadmissionpolicy k8slan-allowed-namespaces --ignore-not-found
 k delete --ignore-not-found --timeout="$timeout" -f "$here/../crds/lan.k8slan.io_lans.yaml" -f "$here/../crds/lan.k8slan.io_lannodes.yaml"
 k delete --ignore-not-found clusterrolebinding,clusterrole k8slan
+k delete --ignore-not-found clusterrole k8slan-view k8slan-edit
 k delete --ignore-not-found --timeout="$timeout" namespace $ns
 say "k8slan is gone"
 [ -z "$skip" ] || say "skipped: $skip. What they have stays there; on each that comes back: k8slan-device-plugin uninstall --purge"
