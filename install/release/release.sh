@@ -19,6 +19,9 @@ kustomize() {
         command kustomize build "$1"
     elif command -v kubectl >/dev/null; then
         kubectl kustomize "$1"
+    elif [ -x "$root/target/kube/kube" ]; then
+        # The tests' Kubernetes has kubectl in it.
+        "$root/target/kube/kube" kubectl kustomize "$1"
     else
         echo "neither kustomize nor kubectl is here: KUSTOMIZE=\"PROGRAM build\"" >&2
         return 1
