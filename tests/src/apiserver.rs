@@ -367,7 +367,9 @@ impl Target {
     /// Whether a list or watch of this target has the object in it.
     fn selects(&self, object: &Value) -> bool {
         let field = self.field.as_ref().is_none_or(|(path, wanted)| {
-            object.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_str) == Some(wanted)
+            let found = object.pointer(&format!("/{}", path.replace('.', "/"))).and_then(Value::as_str);
+            // What is not there is an empty text to a server.
+            found.unwrap_or_default() == wanted
         });
         let labels = &object["metadata"]["labels"];
         field

@@ -6,17 +6,19 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
+use std::time::Duration;
 
 use k8slan_tests::go_programs::kustomize;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use testnet::{Outcome, Stop, finish, needs, workspace};
+use testnet::{Node, Outcome, Stop, eventually, finish, needs, workspace};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
         one_folder_names_one_image_everywhere,
         the_list_of_parts_is_what_the_programs_are_linked_from,
         what_cannot_be_released_is_refused,
+        what_is_published_is_that_folder,
     ])
 }
 
@@ -182,5 +184,55 @@ fn what_cannot_be_released_is_refused() -> Outcome {
         assert!(!output.status.success() && said.contains(words), "{arguments:?}: {said}");
         assert!(!folder.path().join("out").exists());
     }
+    Ok(())
+}
+
+/// To a registry of a node, and to a `gh` that writes down what it is asked for.
+fn what_is_published_is_that_folder() -> Outcome {
+    needs("skopeo")?;
+    let registry = workspace().join("target/registry/usr/bin/docker-registry").display().to_string();
+    needs(&registry)?;
+    let folder = tempfile::tempdir()?;
+    let out = released(folder.path())?.display().to_string();
+    let node = Node::new("worker1")?;
+    node.write(
+        "/run/registry.yml",
+        "version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: /run/registry}}\n\
+         http: {addr: '127.0.0.1:5000'}\n",
+    )?;
+    let serves = node.spawn_daemon(&[&registry, "serve", "/run/registry.yml"])?;
+    eventually(Duration::from_secs(20), || {
+        let answer = node.run(|| std::net::TcpStream::connect(("127.0.0.1", 5000)));
+        answer.map(drop).map_err(|error| format!("{error}: {}", serves.log()))
+    })?;
+    node.write("/run/bin/gh", "#!/bin/sh\nprintf '%s\\n' \"$@\" >/run/gh\n")?;
+    node.exec(&["chmod", "755", "/run/bin/gh"])?;
+    let script = workspace().join("install/release/publish.sh").display().to_string();
+    let publish = || {
+        let chdir = format!("--chdir={}", workspace().display());
+        let path = "PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+        let more = ["REGISTRY=127.0.0.1:5000", "SKOPEO_FLAGS=--dest-tls-verify=false"];
+        node.output(&["env", &chdir, path, more[0], more[1], &script, "1.2.3", "Some-Body", &out])
+    };
+    let output = publish()?;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let image = "docker://127.0.0.1:5000/some-body/k8slan:1.2.3";
+    let manifest: Value =
+        serde_json::from_str(&node.exec(&["skopeo", "inspect", "--raw", "--tls-verify=false", image])?)?;
+    assert_eq!(manifest["manifests"][0]["platform"]["architecture"], "amd64", "{manifest}");
+    let asked = node.read("/run/gh")?;
+    assert!(asked.starts_with("release\ncreate\nv1.2.3\n--verify-tag\n"), "{asked}");
+    for file in fs::read_dir(&out)?.flatten() {
+        assert!(
+            asked.lines().any(|line| line == file.path().display().to_string()),
+            "{:?}: {asked}",
+            file.path()
+        );
+    }
+    // What was changed since is no release.
+    fs::write(Path::new(&out).join("k8slan.yaml"), "kind: Pod")?;
+    node.exec(&["rm", "/run/gh"])?;
+    let changed = publish()?;
+    assert!(!changed.status.success() && node.read("/run/gh").is_err());
     Ok(())
 }

@@ -20,6 +20,7 @@ use super::announce::{Announcement, Announcer};
 use super::definitions::{self, Wish};
 use super::mtu::{self, Rise};
 use super::summary::{FINALIZER, Seen, summarize};
+use super::unplaced::Unplaced;
 use super::{chain, object};
 
 const MANAGER: &str = "k8slan-leader";
@@ -94,7 +95,12 @@ impl Leader {
 
     /// Does the leader's work until it is dropped.
     pub async fn run(&self) {
-        let lan_nodes = resource("lan.k8slan.io", "v1beta1", "LANNode", "lannodes");
+        let unplaced = Unplaced::new(self.client.clone(), self.reporter(), lan_nodes());
+        tokio::join!(self.keep_lans(), unplaced.run());
+    }
+
+    async fn keep_lans(&self) {
+        let lan_nodes = lan_nodes();
         let nodes = resource("", "v1", "Node", "nodes");
         let watches = [
             (Kind::Lan, object::lans()),
@@ -258,6 +264,13 @@ impl Leader {
         Ok(())
     }
 
+    /// Who writes events.
+    fn reporter(&self) -> events::Reporter {
+        // An instance takes 128 characters.
+        let instance = Some(self.node.chars().take(128).collect());
+        events::Reporter { controller: "k8slan.io/leader".to_owned(), instance }
+    }
+
     async fn publish(&self, lan: &DynamicObject, announcement: &Announcement) -> Result<(), kube::Error> {
         let Announcement { action, warning, reason, note, .. } = announcement;
         let of = ObjectReference {
@@ -268,9 +281,7 @@ impl Leader {
             uid: lan.metadata.uid.clone(),
             ..ObjectReference::default()
         };
-        // An instance takes 128 characters.
-        let instance = Some(self.node.chars().take(128).collect());
-        let reporter = events::Reporter { controller: "k8slan.io/leader".to_owned(), instance };
+        let reporter = self.reporter();
         let event = events::Event {
             type_: if *warning { events::EventType::Warning } else { events::EventType::Normal },
             reason: reason.clone(),
@@ -376,7 +387,11 @@ impl Leader {
     }
 }
 
-fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+fn lan_nodes() -> ApiResource {
+    resource("lan.k8slan.io", "v1beta1", "LANNode", "lannodes")
+}
+
+pub(super) fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 

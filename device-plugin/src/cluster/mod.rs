@@ -21,6 +21,7 @@ mod pods;
 mod report;
 mod summary;
 mod uninstall;
+mod unplaced;
 
 pub use election::{Election, LEASE, Timing};
 pub use leader::Leader;

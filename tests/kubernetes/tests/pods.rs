@@ -86,7 +86,11 @@ fn a_deployment_of_more_pods_than_spokes(cluster: &Cluster) -> Outcome {
         pods().map_err(failed)?.into_iter().partition(|pod| pod["spec"]["nodeName"].is_string());
     check!(running.len() == nodes && waiting.len() == 1, "{} run, {} wait", running.len(), waiting.len());
     let name = |pod: &Value| pod["metadata"]["name"].as_str().unwrap().to_owned();
+    let on = |node: &str| running.iter().find(|pod| pod["spec"]["nodeName"] == node).unwrap();
     event(cluster, &name(&waiting[0]), &["FailedScheduling", "Insufficient macvtap.k8slan.io/deploy1"])?;
+    // Who has it says the leader.
+    let holder = format!("worker1: held by default/{}", name(on("worker1")));
+    event(cluster, &name(&waiting[0]), &["SpokeNotFree", "LAN k8slan-system/deploy", &holder])?;
     for (number, pod) in running.iter().enumerate() {
         give(cluster, pod, "net1", Ipv4Addr::new(10, 103, 0, u8::try_from(number)? + 1))?;
     }

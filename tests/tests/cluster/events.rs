@@ -21,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_refused_lan_is_told_and_unequal_mtus_are,
         a_deletion_that_waits_is_told,
         who_may_not_write_events_goes_on,
+        a_pod_that_waits_for_a_spoke_is_told_who_has_it,
     ]
 }
 
@@ -124,5 +125,54 @@ fn who_may_not_write_events_goes_on() -> Outcome {
     check!(tries == 1, "{tries} tries");
     node.report(&[("a/one", built(1426, &[]))]);
     status(&server, SOON, |status| json!("1/1") == status["nodes"])?;
+    Ok(())
+}
+
+fn pod(name: &str, message: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "default", "name": name },
+        "spec": { "containers": [] },
+        "status": {
+            "phase": "Pending",
+            "conditions": [{ "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message }],
+        },
+    })
+}
+
+fn a_pod_that_waits_for_a_spoke_is_told_who_has_it() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    let mut one = lan("a", "one", 1);
+    one["spec"]["spokes"] = json!(["s1"]);
+    server.put("lans", one);
+    let (first, second) =
+        (Node::start(&server, dir.path(), "worker1")?, Node::start(&server, dir.path(), "worker2")?);
+    first.report(&[("a/one", built(1426, &[("s1", "default/web")]))]);
+    second.report(&[("a/one", built(1426, &[("s1", "default/api")]))]);
+    status(&server, SOON, |status| status["attachments"] == 2)?;
+    server.put(
+        "pods",
+        pod("waits", "0/2 nodes are available: 2 Insufficient macvtap.k8slan.io/s1. no new claims."),
+    );
+    server.put("pods", pod("other", "0/2 nodes are available: 2 Insufficient cpu."));
+    let told = || {
+        let mut found = events(&server);
+        found.retain(|event| event["reason"] == "SpokeNotFree");
+        found
+    };
+    let found = eventually(Duration::from_secs(20), || match told() {
+        found if found.is_empty() => Err(format!("{:#?}", events(&server))),
+        found => Ok(found),
+    })?;
+    let note = "spoke s1 of LAN a/one: worker1: held by default/web, worker2: held by default/api";
+    check!(found.len() == 1 && found[0]["note"] == note, "{found:#?}");
+    let of = &found[0]["regarding"];
+    check!(of["kind"] == "Pod" && of["name"] == "waits" && of["namespace"] == "default", "{found:#?}");
+    // It is told once, however often the scheduler says it.
+    server.put(
+        "pods",
+        pod("waits", "0/2 nodes are available: 2 Insufficient macvtap.k8slan.io/s1. preemption: 0/2."),
+    );
+    std::thread::sleep(Duration::from_secs(6));
+    check!(told().len() == 1, "{:#?}", told());
     Ok(())
 }
