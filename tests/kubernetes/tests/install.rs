@@ -69,7 +69,7 @@ fn view_edit_and_admin_reach_lans(cluster: &Cluster) -> Outcome {
         ("create", "lans.lan.k8slan.io", [false, true, true]),
         ("patch", "lans.lan.k8slan.io", [false, true, true]),
         ("delete", "lans.lan.k8slan.io", [false, true, true]),
-        ("patch", "lans.lan.k8slan.io/status", [false, false, false]),
+        ("patch", "lans.lan.k8slan.io --subresource=status", [false, false, false]),
         ("create", "lannodes.lan.k8slan.io", [false, false, false]),
         ("delete", "lannodes.lan.k8slan.io", [false, false, false]),
     ];
@@ -78,7 +78,11 @@ fn view_edit_and_admin_reach_lans(cluster: &Cluster) -> Outcome {
             // In that namespace, which a controller adds up a moment after the roles came; and in no other.
             for (namespace, may) in [("default", may), ("k8slan-system", false)] {
                 let user = format!("--as=lans-{role}");
-                let asked = ["auth", "can-i", verb, resource, "-n", namespace, &user];
+                let asked: Vec<&str> = ["auth", "can-i", verb]
+                    .into_iter()
+                    .chain(resource.split(' '))
+                    .chain(["-n", namespace, &user])
+                    .collect();
                 cluster.eventually(|| {
                     let (_, said) = cluster.kubectl_says(&asked, "").map_err(|stop| format!("{stop:?}"))?;
                     let expected = if may { "yes" } else { "no" };
