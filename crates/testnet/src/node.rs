@@ -175,6 +175,20 @@ impl Node {
         names
     }
 
+    /// Kills every process of the node and pulls its cables out: nobody hears of it until [`Node::reboot`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn switch_off(&mut self) -> Result<(), Error> {
+        self.kill_processes();
+        for cable in &self.cables {
+            if cable.switch.link_names()?.contains(&cable.port) {
+                cable.switch.ip(&format!("link delete {}", cable.port))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Kills every process of the node and starts it again: all namespaces, mounts and links are gone, its
     /// cables are plugged in, `/var/lib` and `/etc` are as they were.
     ///

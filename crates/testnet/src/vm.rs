@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{io, ptr};
 
 use crate::error::During;
-use crate::{Daemon, Error, Place, Stop, needs, workspace};
+use crate::{Daemon, Error, Place, Stop, finish, needs, workspace};
 
 /// What a virtual machine is made of: a Debian kernel, busybox and a script, on one macvtap.
 #[derive(Clone, Debug)]
@@ -71,15 +71,7 @@ impl Guest<'_> {
         static FOLDERS: AtomicU32 = AtomicU32::new(1);
         // Under /tmp, where the unprivileged user finds it; the project may lie in root's home.
         let folder = PathBuf::from(format!("/tmp/guest-{}", FOLDERS.fetch_add(1, Ordering::Relaxed)));
-        let root = folder.join("root");
-        let kernel = kernel()?;
-        self.fill(&root, &kernel)?;
-        let initrd = folder.join("initrd");
-        let pack =
-            format!("cd {} && find . | cpio -o -H newc --quiet > {}", root.display(), initrd.display());
-        place.exec(&["sh", "-c", &pack])?;
-        let image = folder.join("vmlinuz");
-        copy(&kernel.image, &image)?;
+        let (image, initrd) = self.write(&folder)?;
 
         let mut qemu = place.command("qemu-system-x86_64");
         qemu.args(["-accel", "tcg", "-m", "256", "-nodefaults", "-no-reboot", "-display", "none"])
@@ -95,6 +87,25 @@ impl Guest<'_> {
         qemu.args(self.qemu);
         open_as_qemu(&mut qemu, self.tap)?;
         Daemon::run(qemu, "guest", &folder.join("console"))
+    }
+
+    /// Writes into a folder what it boots from: its kernel and its initial file system.
+    ///
+    /// # Errors
+    /// If a file is missing.
+    pub fn write(&self, folder: &Path) -> Result<(PathBuf, PathBuf), Error> {
+        let (root, image, initrd) = (folder.join("root"), folder.join("vmlinuz"), folder.join("initrd"));
+        let kernel = kernel()?;
+        self.fill(&root, &kernel)?;
+        let pack =
+            format!("cd {} && find . | cpio -o -H newc --quiet > {}", root.display(), initrd.display());
+        let output = finish(Command::new("sh").args(["-ec", &pack]))?;
+        if !output.status.success() {
+            let output_text = String::from_utf8_lossy(&output.stderr).into_owned();
+            return Err(Error::Command { command: pack, status: output.status, output: output_text });
+        }
+        copy(&kernel.image, &image)?;
+        Ok((image, initrd))
     }
 
     fn fill(&self, root: &Path, kernel: &Kernel) -> Result<(), Error> {
