@@ -9,7 +9,7 @@ use testnet::{Netns, Stop, Switch, eventually, finish_reading, workspace};
 use tokio::runtime::Runtime;
 
 use crate::control::Control;
-use crate::{PATIENCE, Programs, Worker, failed};
+use crate::{Multus, PATIENCE, Programs, Worker, failed};
 
 /// A running cluster with Multus. Dropping it ends it.
 pub struct Cluster {
@@ -21,23 +21,22 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// A new cluster of so many workers, all Ready. `multus` is the program that stands in the nodes' CNI folder under
-    /// that name.
+    /// A new cluster, all Ready, of one worker for each Multus.
     ///
     /// # Errors
     /// What does not start, with the end of its log.
-    pub fn start(workers: u8, multus: &Path) -> Result<Self, Stop> {
+    pub fn start(multus: &[Multus]) -> Result<Self, Stop> {
         let programs = Programs::find()?;
         let (own, lans) = (Switch::new()?, Switch::new()?);
         let control = Control::start(&programs, &own)?;
         control.certificates.user("multus", "multus", None, &[])?;
         let certificates = Mutex::new(&control.certificates);
         let workers = std::thread::scope(|scope| {
-            let start = |number| {
+            let start = |(number, multus)| {
                 let (programs, certificates, switches) = (&programs, &certificates, (&own, &lans));
                 scope.spawn(move || Worker::start(number, programs, certificates, switches, multus))
             };
-            let starting: Vec<_> = (1..=workers).map(start).collect();
+            let starting: Vec<_> = (1..).zip(multus).map(start).collect();
             let started: Result<Vec<Worker>, Stop> = starting
                 .into_iter()
                 .map(|worker| worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
@@ -57,17 +56,40 @@ impl Cluster {
         let cluster = Self { control, workers, runtime, client };
         cluster.apply(&std::fs::read_to_string(workspace().join("tests/kubernetes/multus.yaml"))?)?;
         cluster.nodes_are_ready()?;
+        if let Some(manifest) = multus.iter().find_map(Multus::manifest) {
+            cluster.deploy(&std::fs::read_to_string(manifest)?)?;
+        }
         Ok(cluster)
     }
 
-    /// Waits until all nodes are Ready.
+    /// The real thick Multus: what it puts onto the nodes is there when its pods are ready.
+    fn deploy(&self, manifest: &str) -> Result<(), Stop> {
+        self.apply(manifest)?;
+        self.kubectl("-n kube-system rollout status daemonset/kube-multus-ds --timeout=120s")?;
+        for worker in &self.workers {
+            self.eventually(|| match worker.list("/etc/cni/net.d") {
+                files if files.iter().any(|file| file == "00-multus.conf") => Ok(()),
+                files => Err(format!("{} has {files:?}", worker.name())),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all nodes are Ready. A kubelet that ended by itself is started again, as a service manager does: one whose
+    /// Node object does not appear within half a second of its start gives up.
     ///
     /// # Errors
     /// With the node that is not.
     pub fn nodes_are_ready(&self) -> Result<(), Stop> {
         for worker in &self.workers {
             let path = format!("/api/v1/nodes/{}", worker.name());
-            self.until(&path, |node| condition(node, "Ready") == Some("True"))?;
+            self.eventually(|| {
+                worker.restart_kubelet_that_ended().map_err(|stop| format!("{stop:?}"))?;
+                match self.get(&path)? {
+                    Some(node) if condition(&node, "Ready") == Some("True") => Ok(()),
+                    node => Err(format!("{path} is {node:#?}")),
+                }
+            })?;
         }
         Ok(())
     }

@@ -8,12 +8,14 @@ mod certificates;
 mod cluster;
 mod control;
 mod kubelet_cgroup;
+mod meta_plugin;
 pub mod multus;
 mod pods;
 mod programs;
 mod worker;
 
 pub use cluster::{Cluster, condition};
+pub use meta_plugin::Multus;
 pub use pods::PodOf;
 pub use programs::Programs;
 pub use worker::{CONTAINERD, KUBELET, Worker};

@@ -3,23 +3,29 @@
 //!
 //! - *Thin*: a plugin that the runtime runs. It puts the runtime's `CNI_ARGS`, which it inherits, **behind** its own, so
 //!   that all keys come twice.
-//! - *Thick*: a daemon calls the plugins, which has no `CNI_ARGS` of its own: the keys come once. Here the same process
-//!   plays it; what a daemon's mount namespace changes is not played.
+//! - *Thick*: a plugin that carries the call to a daemon on the node. The daemon runs the plugins, and has no `CNI_ARGS`
+//!   of its own: the keys come once, and `CNI_PATH` is the daemon's. That its pod has another mount namespace than the
+//!   node is not played: it enters the node's root before it runs them.
+//!
+//! Which of them the program plays is in the name that it is called by.
 
 mod api;
 mod arguments;
 mod call;
 mod delegate;
 mod device;
+mod thick;
 
+use std::ffi::OsString;
 use std::io::Read;
+use std::path::Path;
 use std::process::ExitCode;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use api::Api;
-use call::Call;
+use call::{Call, Environment};
 use delegate::Delegate;
 
 /// The configuration in the nodes' CNI folder.
@@ -29,15 +35,24 @@ struct Configuration {
     cni_version: String,
     kubeconfig: String,
     cluster_network: String,
-    /// Not Multus' own: which of the two is played.
-    #[serde(default)]
-    thick: bool,
 }
 
-/// The `main` of the plugin.
+/// The names of the thick one's programs.
+pub const SHIM: &str = "multus-shim";
+/// The other one.
+pub const DAEMON: &str = "multus-daemon";
+
+/// The `main` of the programs.
 #[must_use]
 pub fn main() -> ExitCode {
-    match run() {
+    let name = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&name).file_name().unwrap_or_default();
+    if name == DAEMON {
+        let Err(said) = thick::daemon() else { return ExitCode::SUCCESS };
+        eprintln!("{said}");
+        return ExitCode::FAILURE;
+    }
+    match run(name == SHIM) {
         Ok(answer) => {
             print!("{answer}");
             ExitCode::SUCCESS
@@ -49,23 +64,35 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<String, String> {
-    let verb = std::env::var("CNI_COMMAND").unwrap_or_default();
+fn run(shim: bool) -> Result<String, String> {
+    let text = |value: OsString| value.to_string_lossy().into_owned();
+    let environment: Environment =
+        std::env::vars_os().map(|(name, value)| (text(name), text(value))).collect();
+    let verb = environment.get("CNI_COMMAND").cloned().unwrap_or_default();
     if verb == "VERSION" {
         let versions = ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"];
         return Ok(json!({ "cniVersion": "1.1.0", "supportedVersions": versions }).to_string());
     }
     let mut input = Vec::new();
     std::io::stdin().read_to_end(&mut input).map_err(|error| format!("stdin: {error}"))?;
-    let configuration: Configuration =
+    let configuration: Value =
         serde_json::from_slice(&input).map_err(|error| format!("error loading netconf: {error}"))?;
-    let call = Call::from_environment(configuration.thick)?;
-    match &*verb {
-        "ADD" => add(&configuration, &call),
-        "DEL" => del(&configuration, &call).map(|()| String::new()),
+    if shim {
+        return thick::plugin(&verb, &environment, &configuration);
+    }
+    handle(&verb, configuration, &Call::to_plugin(&environment)?)
+}
+
+/// What is answered to the runtime.
+fn handle(verb: &str, configuration: Value, call: &Call) -> Result<String, String> {
+    let configuration: Configuration =
+        serde_json::from_value(configuration).map_err(|error| format!("error loading netconf: {error}"))?;
+    match verb {
+        "ADD" => add(&configuration, call),
+        "DEL" => del(&configuration, call).map(|()| String::new()),
         "CHECK" => delegate::saved(&call.container)?
             .iter()
-            .try_for_each(|delegate| delegate.check(&call))
+            .try_for_each(|delegate| delegate.check(call))
             .map(|()| String::new()),
         other => Err(format!("{other} is not played")),
     }

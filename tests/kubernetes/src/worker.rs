@@ -12,12 +12,14 @@ use serde_json::json;
 use testnet::{Daemon, Node, Stop, Switch, eventually};
 
 use crate::certificates::Certificates;
-use crate::{PATIENCE, Programs, kubelet_cgroup};
+use crate::{Multus, PATIENCE, Programs, kubelet_cgroup};
 
 /// A program of the node that is started and stopped.
 pub const CONTAINERD: &str = "containerd";
 /// The other one.
 pub const KUBELET: &str = "kubelet";
+/// Where a node has the thick Multus, played.
+const MULTUS: &str = "multus";
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
 const PAUSE: &str = "registry.k8s.io/pause:3.10";
@@ -37,8 +39,9 @@ const APPLETS: &[&str] = &[
 pub struct Worker {
     number: u8,
     node: Node,
-    kube: PathBuf,
+    kubelet: PathBuf,
     image: PathBuf,
+    multus: Multus,
     running: Mutex<BTreeMap<&'static str, Daemon>>,
 }
 
@@ -49,7 +52,7 @@ impl Worker {
         programs: &Programs,
         certificates: &Mutex<&Certificates>,
         (own, lans): (&Switch, &Switch),
-        multus: &Path,
+        multus: &Multus,
     ) -> Result<Self, Stop> {
         let name = format!("worker{number}");
         let mut node = Node::new(&name)?;
@@ -60,15 +63,18 @@ impl Worker {
         let worker = Self {
             number,
             node,
-            kube: programs.kube.clone(),
+            kubelet: programs.kubelet.clone(),
             image: programs.image.clone(),
+            multus: multus.clone(),
             running: Mutex::default(),
         };
         worker.write_files(&certificates.lock().unwrap_or_else(PoisonError::into_inner))?;
         worker.boot()?;
-        worker.install_plugins(multus)?;
+        worker.node.exec(&["sh", "-ec", "mkdir -p /opt/cni/bin; cp /usr/lib/cni/* /opt/cni/bin/"])?;
+        worker.multus.install(&worker.node)?;
         worker.start_program(CONTAINERD)?;
         worker.import_images()?;
+        worker.start_multus()?;
         worker.start_program(KUBELET)?;
         Ok(worker)
     }
@@ -96,12 +102,6 @@ impl Worker {
             "ipam": { "type": "host-local", "ranges": [[{ "subnet": subnet }]], "routes": [{ "dst": "0.0.0.0/0" }] },
         });
         self.node.write("/etc/cni/net.d/10-cluster.conf", network.to_string())?;
-        let multus = json!({
-            "cniVersion": "0.3.1", "name": "multus-cni-network", "type": "multus",
-            "kubeconfig": "/etc/cni/net.d/multus.d/multus.kubeconfig",
-            "clusterNetwork": "/etc/cni/net.d/10-cluster.conf",
-        });
-        self.node.write("/etc/cni/net.d/00-multus.conf", multus.to_string())?;
         Ok(())
     }
 
@@ -145,10 +145,10 @@ impl Worker {
         Ok(())
     }
 
-    fn install_plugins(&self, multus: &Path) -> Result<(), Stop> {
-        self.node.exec(&["sh", "-ec", "mkdir -p /opt/cni/bin; cp /usr/lib/cni/* /opt/cni/bin/"])?;
-        let multus = multus.to_string_lossy();
-        self.node.exec(&["install", "-m", "755", &multus, "/opt/cni/bin/multus"])?;
+    fn start_multus(&self) -> Result<(), Stop> {
+        if let Some(program) = self.multus.daemon(&self.node)? {
+            self.running().insert(MULTUS, self.node.spawn_daemon(&[&program])?);
+        }
         Ok(())
     }
 
@@ -160,9 +160,10 @@ impl Worker {
         let shell = Image { names: IMAGES, entrypoint: &["/bin/sh", "-c", wait], applets: APPLETS };
         self.node.write("/run/pause.tar", archive(pause, busybox)?)?;
         self.node.write("/run/busybox.tar", archive(shell, busybox)?)?;
-        let ours = self.image.display().to_string();
-        for path in ["/run/pause.tar", "/run/busybox.tar", &ours] {
-            self.ctr(&["images", "import", path])?;
+        let archives = [Some(self.image.clone()), self.multus.image()];
+        let archives = archives.iter().flatten().map(|path| path.to_string_lossy());
+        for path in ["/run/pause.tar", "/run/busybox.tar"].into_iter().map(Into::into).chain(archives) {
+            self.ctr(&["images", "import", &path])?;
         }
         Ok(())
     }
@@ -187,8 +188,8 @@ impl Worker {
                 self.node.spawn_daemon(&["containerd", "--config", "/etc/containerd/config.toml"])?
             }
             _ => {
-                let kube = self.kube.display().to_string();
-                self.node.exec(&["ln", "-sfn", &kube, "/run/kubelet"])?;
+                let kubelet = self.kubelet.display().to_string();
+                self.node.exec(&["ln", "-sfn", &kubelet, "/run/kubelet"])?;
                 self.node.spawn_daemon(&[
                     "/run/kubelet",
                     "--config=/etc/kubernetes/kubelet.json",
@@ -220,15 +221,30 @@ impl Worker {
         Ok(())
     }
 
-    /// Switches the node off and on: nothing but `/var/lib` (with `/opt` and `/var/log` in it) and `/etc` stays.
+    pub(crate) fn restart_kubelet_that_ended(&self) -> Result<(), Stop> {
+        let ended =
+            self.running().get_mut(KUBELET).is_some_and(|kubelet| kubelet.wait(Duration::ZERO).is_ok());
+        if ended { self.start_program(KUBELET) } else { Ok(()) }
+    }
+
+    /// Switches the node off: nothing runs on it, and nobody hears of it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn switch_off(&mut self) -> Result<(), Stop> {
+        self.running().clear();
+        Ok(self.node.switch_off()?)
+    }
+
+    /// Switches it on: nothing but `/var/lib` (with `/opt` and `/var/log` in it) and `/etc` is as it was.
     ///
     /// # Errors
     /// If it does not come up.
-    pub fn reboot(&mut self) -> Result<(), Stop> {
-        self.running().clear();
+    pub fn switch_on(&mut self) -> Result<(), Stop> {
         self.node.reboot()?;
         self.boot()?;
         self.start_program(CONTAINERD)?;
+        self.start_multus()?;
         self.start_program(KUBELET)
     }
 

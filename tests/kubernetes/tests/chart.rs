@@ -11,7 +11,7 @@ use crate::shared::{multus, told};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![testnet::test("the_chart_is_installed_and_taken_away", || {
         let helm = helm()?;
-        let cluster = Cluster::start(1, &multus())?;
+        let cluster = Cluster::start(&[multus(1)])?;
         told(&cluster, "the_chart_is_installed_and_taken_away", installed_and_taken_away(&cluster, &helm))
     })]
 }

@@ -1,9 +1,9 @@
 //! The cluster of all trials.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use k8slan_kubernetes_tests::{Cluster, failed};
+use k8slan_kubernetes_tests::{Cluster, Multus, failed};
 use testnet::{Outcome, Stop, Trial};
 
 /// How many nodes it has: a LAN's pods on two, and a third that has none of them.
@@ -69,7 +69,7 @@ fn bring_up(state: &mut State) -> Outcome {
 
 /// As `install/README.md` says it for machines without a registry: the image is imported on each node.
 fn with_k8slan() -> Result<Cluster, Stop> {
-    let cluster = Cluster::start(WORKERS, &multus())?;
+    let cluster = Cluster::start(&(1..=WORKERS).map(multus).collect::<Vec<_>>())?;
     let installed = (|| {
         cluster.kubectl("apply -f install/k8slan.yaml")?;
         cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=120s")
@@ -78,10 +78,19 @@ fn with_k8slan() -> Result<Cluster, Stop> {
     Ok(cluster)
 }
 
-/// `MULTUS` names the real plugin; without it, it is played.
-pub(crate) fn multus() -> PathBuf {
-    std::env::var_os("MULTUS")
-        .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_played-multus")), PathBuf::from)
+/// `MULTUS` names the real one: a program, which is the thin plugin, or a folder with the image and the manifest of the
+/// thick one. Without it, it is played: on `worker1` the thin one, on the others the thick one, or on all of them the one
+/// that `MULTUS` says, `thin` or `thick`.
+pub(crate) fn multus(worker: u8) -> Multus {
+    let played = || PathBuf::from(env!("CARGO_BIN_EXE_played-multus"));
+    match std::env::var_os("MULTUS") {
+        None if worker == 1 => Multus::Thin(played()),
+        None => Multus::Thick(played()),
+        Some(name) if name == "thin" => Multus::Thin(played()),
+        Some(name) if name == "thick" => Multus::Thick(played()),
+        Some(path) if Path::new(&path).is_dir() => Multus::Deployed(path.into()),
+        Some(path) => Multus::Thin(path.into()),
+    }
 }
 
 /// Keeps what is known of a failure.
