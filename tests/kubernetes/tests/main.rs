@@ -4,16 +4,21 @@
 //! have it for themselves.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+mod changes;
 mod chart;
 mod install;
 mod lans;
+mod nodes;
 mod plugin;
 mod pods;
+mod rbac;
 mod readme;
 mod restarts;
+mod scale;
 mod shared;
 mod site;
-mod uninstall;
+mod upgrade;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -23,8 +28,13 @@ fn main() -> ExitCode {
     trials.extend(pods::trials());
     trials.extend(lans::trials());
     trials.extend(plugin::trials());
+    trials.extend(vm::trials());
+    trials.extend(changes::trials());
     trials.extend(restarts::trials());
-    trials.extend(uninstall::trials());
+    trials.extend(upgrade::trials());
+    trials.extend(nodes::trials());
+    trials.extend(scale::trials());
+    trials.extend(rbac::trials());
     trials.extend(chart::trials());
     testnet::main(trials)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8slan_kubernetes_tests::{CONTAINERD, Cluster, KUBELET, PodOf, failed};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::{Value, json};
+use serde_json::Value;
 use testnet::{Outcome, Ping, Stop, Trial};
 
 use crate::check;
@@ -24,7 +24,6 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_sandbox_that_died_is_attached_without_allocate",
             a_sandbox_that_died_is_attached_without_allocate,
         ),
-        alone("a_node_is_switched_off_and_on", a_node_is_switched_off_and_on),
     ]
 }
 
@@ -32,14 +31,14 @@ const ONE: Ipv4Addr = Ipv4Addr::new(10, 120, 0, 1);
 const TWO: Ipv4Addr = Ipv4Addr::new(10, 120, 0, 2);
 
 /// A LAN of a trial with a pod on `worker1` and one on `worker2`, which reach one another.
-struct Pair {
+pub(crate) struct Pair {
     lan: Lan,
     one: Value,
     two: Value,
 }
 
 impl Pair {
-    fn start(cluster: &Cluster, lan: Lan) -> Result<Self, Stop> {
+    pub(crate) fn start(cluster: &Cluster, lan: Lan) -> Result<Self, Stop> {
         lan.apply(cluster)?;
         let one = start(cluster, &PodOf::on("one", lan.spokes[0]).at("worker1"))?;
         let two = start(cluster, &PodOf::on("two", lan.spokes[1]).at("worker2"))?;
@@ -51,7 +50,7 @@ impl Pair {
 
     /// Runs something while one pod pings the other, fifty times a second and some more afterwards: not one answer may be
     /// missing or come twice.
-    fn under_traffic(&self, cluster: &Cluster, what: impl FnOnce() -> Outcome) -> Outcome {
+    pub(crate) fn under_traffic(&self, cluster: &Cluster, what: impl FnOnce() -> Outcome) -> Outcome {
         let netns = cluster.netns(&self.one)?;
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
@@ -73,7 +72,7 @@ impl Pair {
     }
 
     /// The pods are the same and were not restarted.
-    fn untouched(&self, cluster: &Cluster) -> Outcome {
+    pub(crate) fn untouched(&self, cluster: &Cluster) -> Outcome {
         for (name, before) in [("one", &self.one), ("two", &self.two)] {
             let pod = ready(cluster, name)?;
             check!(pod["metadata"]["uid"] == before["metadata"]["uid"], "{name} is another pod");
@@ -84,7 +83,7 @@ impl Pair {
     }
 
     /// A pod that starts now gets its interface.
-    fn one_more(&self, cluster: &Cluster, name: &str) -> Outcome {
+    pub(crate) fn one_more(&self, cluster: &Cluster, name: &str) -> Outcome {
         spoke_is(cluster, self.lan.spokes[2], "1")?;
         let pod = start(cluster, &PodOf::on(name, self.lan.spokes[2]).at("worker1"))?;
         give(cluster, &pod, "net1", Ipv4Addr::new(10, 120, 0, 3))?;
@@ -92,7 +91,7 @@ impl Pair {
         delete(cluster, name)
     }
 
-    fn end(self, cluster: &Cluster) -> Outcome {
+    pub(crate) fn end(self, cluster: &Cluster) -> Outcome {
         delete(cluster, "one")?;
         delete(cluster, "two")?;
         self.lan.remove(cluster)
@@ -230,43 +229,4 @@ fn a_sandbox_that_died_is_attached_without_allocate(cluster: &mut Cluster) -> Ou
     give(cluster, &again, "net1", ONE)?;
     pings(cluster, &again, "net1", TWO)?;
     pair.end(cluster)
-}
-
-/// A controller's pod comes back with its attachment.
-fn a_node_is_switched_off_and_on(cluster: &mut Cluster) -> Outcome {
-    const LAN: Lan = Lan { name: "reboot", vni: 1027, spokes: &["reboot1", "reboot2"] };
-    LAN.apply(cluster)?;
-    let peer = start(cluster, &PodOf::on("reboot-peer", "reboot2").at("worker1"))?;
-    give(cluster, &peer, "net1", ONE)?;
-    let mut template = PodOf::on("reboot", "reboot1").at("worker2").template();
-    template["metadata"]["labels"] = json!({ "app": "reboot" });
-    let deployment = json!({
-        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "reboot", "namespace": "default" },
-        "spec": { "replicas": 1, "selector": { "matchLabels": { "app": "reboot" } }, "template": template },
-    });
-    cluster.apply(&deployment.to_string())?;
-    let running = |cluster: &Cluster, not: &[Value]| -> Result<Value, Stop> {
-        Ok(cluster.eventually(|| {
-            let pods = cluster.list("/api/v1/namespaces/default/pods?labelSelector=app%3Dreboot")?;
-            let ready = |pod: &&Value| {
-                k8slan_kubernetes_tests::condition(pod, "Ready") == Some("True")
-                    && !not.contains(&pod["status"]["containerStatuses"][0]["containerID"])
-            };
-            pods.iter().find(ready).cloned().ok_or_else(|| format!("{pods:#?}"))
-        })?)
-    };
-    let first = running(cluster, &[])?;
-    give(cluster, &first, "net1", TWO)?;
-    pings(cluster, &first, "net1", ONE)?;
-    let gone = first["status"]["containerStatuses"][0]["containerID"].clone();
-    let node = cluster.workers.iter_mut().find(|worker| worker.name() == "worker2");
-    node.ok_or_else(|| failed("no worker2"))?.reboot()?;
-    cluster.nodes_are_ready()?;
-    let next = running(cluster, &[gone])?;
-    give(cluster, &next, "net1", TWO)?;
-    pings(cluster, &next, "net1", ONE)?;
-    cluster.kubectl("delete deployment reboot --cascade=foreground --timeout=90s")?;
-    delete(cluster, "reboot-peer")?;
-    cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=120s")?;
-    LAN.remove(cluster)
 }

@@ -109,6 +109,52 @@ pub(crate) fn event(cluster: &Cluster, pod: &str, words: &[&str]) -> Result<Stri
     })?)
 }
 
+/// A Deployment of pods as this one, of which none is on the node `not_on`.
+pub(crate) fn deployment(pod: &PodOf, replicas: usize, not_on: Option<&str>) -> String {
+    let labels = json!({ "app": pod.name });
+    let mut template = pod.template();
+    template["metadata"]["labels"] = labels.clone();
+    if let Some(node) = not_on {
+        let other = json!({ "key": "kubernetes.io/hostname", "operator": "NotIn", "values": [node] });
+        template["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"] =
+            json!({ "nodeSelectorTerms": [{ "matchExpressions": [other] }] });
+    }
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": pod.name, "namespace": "default" },
+        "spec": { "replicas": replicas, "selector": { "matchLabels": labels }, "template": template },
+    })
+    .to_string()
+}
+
+/// Waits for so many ready pods of a Deployment that have none of these containers.
+pub(crate) fn ready_pods(
+    cluster: &Cluster,
+    app: &str,
+    number: usize,
+    not: &[Value],
+) -> Result<Vec<Value>, Stop> {
+    let path = format!("/api/v1/namespaces/default/pods?labelSelector=app%3D{app}");
+    Ok(cluster.eventually(|| {
+        let pods = cluster.list(&path)?;
+        let new = |pod: &&Value| {
+            condition(pod, "Ready") == Some("True")
+                && pod["metadata"]["deletionTimestamp"].is_null()
+                && !not.contains(&container(pod))
+        };
+        let ready: Vec<Value> = pods.iter().filter(new).cloned().collect();
+        if ready.len() == number { Ok(ready) } else { Err(format!("{} are ready: {pods:#?}", ready.len())) }
+    })?)
+}
+
+/// The ID of a pod's first container.
+pub(crate) fn container(pod: &Value) -> Value {
+    pod["status"]["containerStatuses"][0]["containerID"].clone()
+}
+
+pub(crate) fn node_of(pod: &Value) -> &str {
+    pod["spec"]["nodeName"].as_str().unwrap_or_default()
+}
+
 pub(crate) fn delete(cluster: &Cluster, pod: &str) -> Outcome {
     cluster.kubectl(&format!("delete pod {pod} --timeout=60s")).map(drop)
 }
