@@ -97,7 +97,9 @@ fn a_node_is_drained(cluster: &mut Cluster) -> Outcome {
     let cluster = &*cluster;
     let mut moving = Moving::start(cluster, LAN)?;
     let drained = node_of(&moving.pod).to_owned();
-    cluster.kubectl(&format!("drain {drained} --ignore-daemonsets --delete-emptydir-data --timeout=90s"))?;
+    cluster.kubectl(&format!(
+        "drain {drained} --ignore-daemonsets --delete-emptydir-data --force --timeout=90s"
+    ))?;
     moving.again(cluster)?;
     check!(node_of(&moving.pod) != drained, "the pod is on {drained}");
     let daemon = cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=5s")?;
