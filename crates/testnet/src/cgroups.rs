@@ -19,11 +19,11 @@ pub(crate) fn is_in(text: &str, group: &str) -> bool {
         .any(|path| path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-/// Removes the run's groups, which no process is in any more, and answers those that stay.
-pub(crate) fn remove(mark: &str) -> Vec<PathBuf> {
+/// Removes a group and those beneath it, which no process is in any more, and answers those that stay.
+pub(crate) fn remove(group: &str) -> Vec<PathBuf> {
+    let relative = group.trim_start_matches('/');
     let trees = [PathBuf::from(ROOT)].into_iter().chain(folders(Path::new(ROOT)));
-    let groups: Vec<PathBuf> =
-        trees.map(|tree| tree.join(of_run(mark))).filter(|group| group.is_dir()).collect();
+    let groups: Vec<PathBuf> = trees.map(|tree| tree.join(relative)).filter(|group| group.is_dir()).collect();
     groups.iter().for_each(|group| remove_tree(group));
     groups.into_iter().filter(|group| group.is_dir()).collect()
 }

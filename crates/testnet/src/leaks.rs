@@ -154,7 +154,11 @@ impl Snapshot {
                 found.push(format!("network namespace of process {pid}"));
             }
         }
-        found.extend(cgroups::remove(mark).iter().map(|group| format!("control group {}", group.display())));
+        found.extend(
+            cgroups::remove(&cgroups::of_run(mark))
+                .iter()
+                .map(|group| format!("control group {}", group.display())),
+        );
         for path in entries("/run/netns") {
             if is_ours(&path, ours) {
                 found.push(format!("network namespace mounted on {}", path.display()));

@@ -180,7 +180,7 @@ impl Node {
     /// # Errors
     /// If the kernel refuses.
     pub fn switch_off(&mut self) -> Result<(), Error> {
-        self.kill_processes();
+        self.end_processes()?;
         for cable in &self.cables {
             if cable.switch.link_names()?.contains(&cable.port) {
                 cable.switch.ip(&format!("link delete {}", cable.port))?;
@@ -195,7 +195,7 @@ impl Node {
     /// # Errors
     /// If the kernel refuses, or if the old namespaces do not go.
     pub fn reboot(&mut self) -> Result<(), Error> {
-        self.kill_processes();
+        self.end_processes()?;
         self.place = Self::boot(&self.disk, self.host_devices)?;
         for cable in &mut self.cables {
             // The port goes when the kernel has taken the old namespace down.
@@ -207,6 +207,15 @@ impl Node {
             cable.port = switch::plug(&cable.switch, &self.place, &cable.ifname, cable.mtu)?;
         }
         Ok(())
+    }
+
+    /// No process of the node is left, and no control group, which a kubelet would spend seconds on.
+    fn end_processes(&self) -> Result<(), Error> {
+        self.kill_processes();
+        eventually(Duration::from_secs(10), || match cgroups::remove(&self.cgroup()).as_slice() {
+            [] => Ok(()),
+            left => Err(format!("control groups of {} are still there: {left:?}", self.name)),
+        })
     }
 
     /// Ends the processes that live in the node's mount namespace, whoever started them, and its containers,
