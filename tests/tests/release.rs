@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         the_list_of_parts_is_what_the_programs_are_linked_from,
         what_cannot_be_released_is_refused,
         what_is_published_is_that_folder,
+        the_workflow_calls_what_people_call,
     ])
 }
 
@@ -234,5 +235,27 @@ fn what_is_published_is_that_folder() -> Outcome {
     node.exec(&["rm", "/run/gh"])?;
     let changed = publish()?;
     assert!(!changed.status.success() && node.read("/run/gh").is_err());
+    Ok(())
+}
+
+fn the_workflow_calls_what_people_call() -> Outcome {
+    let text = fs::read_to_string(workspace().join(".github/workflows/release.yaml"))?;
+    let workflow: Value = serde_saphyr::from_str(&text)?;
+    let steps = workflow["jobs"]["release"]["steps"].as_array().unwrap();
+    let lines: Vec<&str> =
+        steps.iter().filter_map(|step| step["run"].as_str()).flat_map(str::lines).collect();
+    let makefile = fs::read_to_string(workspace().join("Makefile"))?;
+    let mut called = Vec::new();
+    for line in &lines {
+        let mut words = line.split_whitespace().skip_while(|word| !word.ends_with("make"));
+        if words.next().is_some() {
+            let target =
+                words.find(|word| !word.starts_with('-')).unwrap_or_default().trim_end_matches([')', '"']);
+            assert!(makefile.contains(&format!("\n{target}:")), "{line}");
+            called.push(target);
+        }
+    }
+    assert_eq!(called, ["version", "release", "publish"], "{lines:#?}");
+    assert_eq!(workflow["permissions"], serde_json::json!({ "contents": "write", "packages": "write" }));
     Ok(())
 }

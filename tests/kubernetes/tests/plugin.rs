@@ -285,6 +285,15 @@ fn check_host_leaves_no_pod(cluster: &Cluster) -> Outcome {
         bad.status,
         text(&bad.stdout)
     );
+    // A cluster without k8slan has its image, and a namespace that admits such pods.
+    let mut before = cluster.plugin(&["check-host", "worker3", "--image", "localhost/k8slan:0.1.0"])?;
+    let before = finish(before.env("K8SLAN_NAMESPACE", "kube-system"))?;
+    check!(matches!(before.status.code(), Some(0 | 1)), "{:?} {}", before.status, text(&before.stderr));
+    let left = || cluster.list("/apis/batch/v1/namespaces/kube-system/jobs");
+    cluster.eventually(|| match left()? {
+        jobs if jobs.is_empty() => Ok(()),
+        jobs => Err(format!("{jobs:#?}")),
+    })?;
     let none = run(cluster, &["check-host", "worker9"])?;
     check!(!none.status.success() && text(&none.stderr).contains("worker9"), "{}", text(&none.stderr));
     all_checks_are_gone(cluster)?;
