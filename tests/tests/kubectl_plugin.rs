@@ -155,8 +155,17 @@ fn who_calls_it_the_wrong_way_is_told() -> Outcome {
             assert!(output.status.code() == Some(2) && said.contains(words), "{arguments:?}: {said}");
         }
         assert_eq!(cluster.calls(), Vec::<String>::new(), "nothing was asked");
-        let help = cluster.run(&["--help"])?;
-        assert!(help.status.success() && String::from_utf8_lossy(&help.stdout).contains("check-host NODE"));
+        for help in [&["--help"][..], &["help"], &["why", "-h"]] {
+            let help = cluster.run(help)?;
+            assert!(
+                help.status.success() && String::from_utf8_lossy(&help.stdout).contains("check-host NODE")
+            );
+        }
+        // A pod of that name is one.
+        assert!(
+            errors(&Cluster::new(cluster.shell)?.on("*", "echo none >&2; exit 1").run(&["why", "help"])?)
+                == "none\n"
+        );
         assert_eq!(cluster.run(&[])?.status.code(), Some(2));
         Ok(())
     })
