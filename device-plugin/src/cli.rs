@@ -121,6 +121,8 @@ enum Command {
         /// The folder that has the plugins to install; without it, the one of this program.
         #[arg(long, value_name = "DIR")]
         from: Option<PathBuf>,
+        #[command(flatten)]
+        compat: Compat,
         /// Says what would be done, and does nothing.
         #[arg(long)]
         dry_run: bool,
@@ -267,8 +269,8 @@ pub fn main() -> ExitCode {
             }
         }
         Command::Agent { question } => block_on(ask(question)),
-        Command::Install { cni_bin_dir, from, dry_run } => {
-            install(&InstallOptions { cni_bin_dir, from, dry_run })
+        Command::Install { cni_bin_dir, from, compat, dry_run } => {
+            install(&InstallOptions { cni_bin_dir, from, k8slan_go: compat.k8slan_go(), dry_run })
         }
         Command::Uninstall { cni_bin_dir, from, purge, force, dry_run, stay } => {
             let done = uninstall(&UninstallOptions { cni_bin_dir, from, purge, force, dry_run });

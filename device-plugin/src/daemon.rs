@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::agent::{self, Agent, Callers, Presence};
 use crate::cluster::{Election, Hearing, LEASE, Leader, Machines, Mirror, Pods, Reporter, Timing};
 use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
+use crate::k8slan_go::Holders;
 use crate::kubelet::{self, DevicePlugins};
 use crate::leftovers;
 use crate::live_pods;
@@ -192,7 +193,12 @@ impl Parts {
         let readiness = Readiness::after(before.as_ref());
         raise_file_limit();
         let metrics = Arc::new(Metrics::default());
-        let kubelet = node.kubelet_dir.map(|dir| self.start_kubelet(dir, &metrics));
+        let state = claim.paths().state();
+        let holders = match node.k8slan_go || Holders::are_kept(state) {
+            true => Some((Holders::open(state)?, node.k8slan_go)),
+            false => None,
+        };
+        let kubelet = node.kubelet_dir.map(|dir| self.start_kubelet(dir, &metrics, holders));
         let (sender, overview) = watch::channel(Overview::default());
         self.tasks.spawn(tell(self.status.subscribe(), kubelet, readiness, sender));
         let told = |status| OfNode {
@@ -220,20 +226,20 @@ impl Parts {
         Ok(async move { standalone::run(claim, options, &status, &metrics, stop).await })
     }
 
-    fn start_kubelet(&mut self, dir: PathBuf, metrics: &Arc<Metrics>) -> watch::Receiver<kubelet::Status> {
-        let spokes = Arc::new(NodeSpokes::new(self.status.subscribe(), Arc::clone(metrics)));
+    fn start_kubelet(
+        &mut self,
+        dir: PathBuf,
+        metrics: &Arc<Metrics>,
+        k8slan_go: Option<(Holders, bool)>,
+    ) -> watch::Receiver<kubelet::Status> {
+        let spokes = Arc::new(NodeSpokes::new(self.status.subscribe(), Arc::clone(metrics), k8slan_go));
         let plugins = DevicePlugins::new(dir, Arc::clone(&spokes));
         let kubelet = plugins.status();
         let stop = wait_for(self.stopped());
         self.orderly.spawn(async move { Ok(plugins.run(stop).await?) });
-        let mut status = self.status.subscribe();
         self.tasks.spawn(async move {
-            loop {
-                spokes.follow(&status.borrow_and_update().clone());
-                if status.changed().await.is_err() {
-                    return std::future::pending().await;
-                }
-            }
+            spokes.keep().await;
+            std::future::pending().await
         });
         kubelet
     }
@@ -246,7 +252,7 @@ impl Parts {
         presence: Option<watch::Receiver<Presence>>,
         metrics: Arc<ApiMetrics>,
     ) -> Result<()> {
-        let Cluster { node_name: node, namespaces, lease_namespace, k8slan_go: _ } = cluster;
+        let Cluster { node_name: node, namespaces, lease_namespace, k8slan_go } = cluster;
         let dir = mirror_dir()?;
         let paths = NodeConfig::load()?.paths();
         let (run, told) = (paths.run(), paths.told());
@@ -272,7 +278,7 @@ impl Parts {
             });
             tasks.spawn(report(status, presence, sender));
             tokio::select! {
-                () = lead(client, lease_namespace, node, stopped) => Ok(()),
+                () = lead(client, lease_namespace, node, k8slan_go, stopped) => Ok(()),
                 Some(ended) = tasks.join_next() => ended.context("a part of the daemon")?,
             }
         });
@@ -339,9 +345,15 @@ async fn report(
 }
 
 /// Leads when it is this node's turn.
-async fn lead(client: kube::Client, namespace: String, node: String, stopped: watch::Receiver<bool>) {
+async fn lead(
+    client: kube::Client,
+    namespace: String,
+    node: String,
+    k8slan_go: bool,
+    stopped: watch::Receiver<bool>,
+) {
     let election = Election::new(client.clone(), &namespace, LEASE, &node, Timing::default());
-    let leader = Leader::new(client, &node);
+    let leader = Leader::new(client, &node).naming_as_k8slan_go(k8slan_go);
     election.run(|| leader.run(), wait_for(stopped)).await;
 }
 

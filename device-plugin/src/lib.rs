@@ -11,6 +11,7 @@ mod folder;
 pub mod health;
 pub mod inspect;
 mod install;
+mod k8slan_go;
 mod kept_vms;
 pub mod kubelet;
 mod lans;

@@ -1,16 +1,16 @@
 //! What the node's status means to those who ask: the kubelet, the cluster, operators.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lan::{Report, SpokeUse};
-use net_types::SpokeName;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
 
 use crate::cluster::{LanReport, Reports};
 use crate::health::{Metrics, Overview};
-use crate::kubelet::{self, Catalog, Grant, Health, Refusal, Spokes};
+use crate::k8slan_go::{self, Holders};
+use crate::kubelet::{self, Catalog, Grant, Handed, Health, Offer, Refusal, Spokes};
 use crate::status::{Condition, LanStatus, NodeStatus};
 
 /// The spokes of the node, for the kubelet.
@@ -18,16 +18,69 @@ pub(crate) struct NodeSpokes {
     status: watch::Receiver<Arc<NodeStatus>>,
     catalog: watch::Sender<Arc<Catalog>>,
     metrics: Arc<Metrics>,
+    /// By which of its names each spoke was handed out, where there are several, and whether there still are.
+    k8slan_go: Option<(Mutex<Holders>, bool)>,
+    /// Something was handed out.
+    handed_out: Notify,
 }
 
 impl NodeSpokes {
-    pub(crate) fn new(status: watch::Receiver<Arc<NodeStatus>>, metrics: Arc<Metrics>) -> Self {
-        Self { status, catalog: watch::channel(Arc::default()).0, metrics }
+    pub(crate) fn new(
+        status: watch::Receiver<Arc<NodeStatus>>,
+        metrics: Arc<Metrics>,
+        k8slan_go: Option<(Holders, bool)>,
+    ) -> Self {
+        let k8slan_go = k8slan_go.map(|(holders, offered)| (Mutex::new(holders), offered));
+        Self {
+            status,
+            catalog: watch::channel(Arc::default()).0,
+            metrics,
+            k8slan_go,
+            handed_out: Notify::new(),
+        }
     }
 
-    /// Brings the catalog up to date.
-    pub(crate) fn follow(&self, status: &NodeStatus) {
-        let next = catalog(status);
+    /// Keeps the catalog as the status says.
+    pub(crate) async fn keep(&self) {
+        let mut status = self.status.clone();
+        loop {
+            let now = status.borrow_and_update().clone();
+            let again = self.follow(&now);
+            let due = async {
+                match again {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = status.changed() => if changed.is_err() { return },
+                () = self.handed_out.notified() => {}
+                () = due => {}
+            }
+        }
+    }
+
+    fn holders(&self) -> Option<(MutexGuard<'_, Holders>, bool)> {
+        let (holders, offered) = self.k8slan_go.as_ref()?;
+        Some((holders.lock().unwrap_or_else(PoisonError::into_inner), *offered))
+    }
+
+    /// Brings the catalog up to date, and says when to do so again although nothing changes.
+    pub(crate) fn follow(&self, status: &NodeStatus) -> Option<Instant> {
+        let mut holders = self.holders().filter(|_| status.looked);
+        let (next, again) = match &mut holders {
+            None => (catalog(status), None),
+            Some((holders, offered)) => {
+                let uses = status.lans.iter().flat_map(|lan| &lan.spokes);
+                let uses: BTreeMap<_, _> = uses.map(|spoke| (&spoke.name, spoke.used_by.is_some())).collect();
+                let again = holders.follow(|spoke| uses.get(spoke).copied().unwrap_or(false));
+                match *offered {
+                    true => (k8slan_go::catalog(catalog(status), status, holders), again),
+                    false => (catalog(status), again),
+                }
+            }
+        };
+        drop(holders);
         self.catalog.send_if_modified(|catalog| {
             let changed = **catalog != next;
             if changed {
@@ -35,15 +88,24 @@ impl NodeSpokes {
             }
             changed
         });
+        again
     }
 
-    fn find(&self, spoke: &SpokeName) -> Result<Grant, Refusal> {
+    fn find(&self, handed: &Handed) -> Result<Grant, Refusal> {
+        let spoke = &handed.spoke;
         let status = self.status.borrow();
         let found =
             status.lans.iter().find_map(|lan| Some((lan, lan.spokes.iter().find(|s| s.name == *spoke)?)));
         let (lan, found) = found.ok_or_else(|| Refusal::Unknown(spoke.clone()))?;
         match (lan.mtu, &found.reason) {
-            (Some(mtu), None) => Ok(Grant { attach: found.attach, tap_index: found.tap_index, mtu }),
+            (Some(mtu), None) => {
+                let attach = handed.attach.unwrap_or(found.attach);
+                if let Some((mut holders, true)) = self.holders() {
+                    holders.hand_out(handed, found.used_by.is_some());
+                    self.handed_out.notify_one();
+                }
+                Ok(Grant { attach, tap_index: found.tap_index, mtu })
+            }
             (_, reason) => {
                 let reason = reason.clone().unwrap_or_else(|| "its MTU is not known yet".to_owned());
                 Err(Refusal::NotReady { spoke: spoke.clone(), reason })
@@ -58,9 +120,9 @@ impl Spokes for NodeSpokes {
     }
 
     /// The status follows the kernel's events: what it says is built is built.
-    async fn grant(&self, spoke: &SpokeName) -> Result<Grant, Refusal> {
+    async fn grant(&self, handed: &Handed) -> Result<Grant, Refusal> {
         let start = Instant::now();
-        let answer = self.find(spoke);
+        let answer = self.find(handed);
         self.metrics.allocate.observe(start.elapsed());
         match answer {
             Ok(_) => self.metrics.allocations.increment(),
@@ -78,7 +140,8 @@ fn catalog(status: &NodeStatus) -> Catalog {
                 None => Health::Healthy,
                 Some(reason) => Health::Unhealthy { reason: reason.clone() },
             };
-            (spoke.name.clone(), health)
+            let handed = Handed::from(spoke.name.clone());
+            (handed.resource.clone(), Offer { handed, health })
         })
         .collect()
 }

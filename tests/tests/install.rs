@@ -26,6 +26,8 @@ fn main() -> ExitCode {
         install_killed_anywhere_is_repaired_by_the_next,
         uninstall_killed_anywhere_is_finished_by_the_next,
         two_at_once_wait_for_one_another,
+        k8slanveth_comes_and_goes_with_its_switch,
+        k8slanveth_stays_while_pods_need_it,
     ])
 }
 
@@ -412,4 +414,59 @@ fn two_at_once_wait_for_one_another() -> Outcome {
     }
     host.uninstall()?;
     host.has(&[("macvtap", "theirs")])
+}
+
+const COMPAT: &[&str] = &["--compat", "k8slan-go"];
+
+fn k8slanveth_comes_and_goes_with_its_switch() -> Outcome {
+    let host = Host::new()?;
+    let ours =
+        [("ipam-pool", "new ipam-pool"), ("macvtap", "new macvtap"), ("vlan-bridge", "new vlan-bridge")];
+    let with = |more: &[(&str, &str)]| host.has(&[&ours[..], more].concat());
+    // Somebody's of that name is nobody's business without the switch.
+    host.0.write(&format!("{CNI}/k8slanveth"), "upstream's")?;
+    host.install("/run/new")?;
+    with(&[("k8slanveth", "upstream's")])?;
+    succeeds(&host.run("install", "/run/old", COMPAT)?)?;
+    succeeds(&host.run("install", "/run/new", COMPAT)?)?;
+    let both = [("k8slanveth", "new macvtap"), ("k8slanveth.before-k8slan", "upstream's")];
+    with(&both)?;
+    succeeds(&host.run("install", "/run/new", &["--dry-run"])?)?;
+    with(&both)?;
+    host.install("/run/new")?;
+    with(&[("k8slanveth", "upstream's")])?;
+    // Without one of somebody's, and by the variable of the manifests.
+    host.0.run(|| fs::remove_file(format!("{CNI}/k8slanveth")))?;
+    let program = program("k8slan-device-plugin");
+    let mut argv = vec!["env", "K8SLAN_COMPAT=k8slan-go"];
+    let program = program.to_string_lossy();
+    argv.extend(Host::argv("install", "/run/new", &program));
+    succeeds(&host.0.output(&argv)?)?;
+    with(&[("k8slanveth", "new macvtap")])?;
+    // What somebody put there since stays.
+    host.0.write(&format!("{CNI}/k8slanveth"), "another's")?;
+    host.install("/run/new")?;
+    with(&[("k8slanveth", "another's")])?;
+    host.0.run(|| fs::remove_file(format!("{CNI}/k8slanveth")))?;
+    succeeds(&host.run("install", "/run/new", COMPAT)?)?;
+    host.uninstall()?;
+    host.has(&[])
+}
+
+fn k8slanveth_stays_while_pods_need_it() -> Outcome {
+    let host = Host::new()?;
+    succeeds(&host.run("install", "/run/old", COMPAT)?)?;
+    let handed_out = "/var/lib/k8slan/handed-out.json";
+    host.0.write(handed_out, r#"{"srl":"k8slan-veth-srl","vm":"vm"}"#)?;
+    let output = host.run("install", "/run/new", &[])?;
+    succeeds(&output)?;
+    assert!(said(&output).contains("k8slanveth stays"), "{}", said(&output));
+    assert_eq!(
+        host.files().get("k8slanveth").map(String::as_str),
+        Some("new macvtap"),
+        "a version is replaced"
+    );
+    host.0.write(handed_out, r#"{"srl":"k8slan-mac-srl"}"#)?;
+    host.install("/run/new")?;
+    host.has_version("new")
 }

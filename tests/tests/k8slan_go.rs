@@ -5,6 +5,7 @@ use std::net::{IpAddr, UdpSocket};
 use std::process::ExitCode;
 use std::time::Duration;
 
+use k8slan_tests::kubelet::Kubelet;
 use k8slan_tests::{LanFile, Traces, Worker, call_in, joined, on_spoke};
 use serde_json::{Value, json};
 use testnet::{Node, Outcome, PacketSocket, Ping, Place, Stop, Switch};
@@ -19,6 +20,8 @@ fn main() -> ExitCode {
         a_lan_admits_whom_it_admits_by_this_type_too,
         a_spoke_has_one_holder_whatever_the_type,
         mistakes_change_nothing,
+        all_names_of_a_spoke_lead_to_one_device,
+        names_go_with_the_switch,
     ])
 }
 
@@ -286,5 +289,76 @@ fn mistakes_change_nothing() -> Outcome {
     config["addrs"] = json!(7);
     pod.add("macvtap", "net1", &config)?;
     pod.del("macvtap", "net1", &config)?;
+    Ok(())
+}
+
+const SOON: Duration = Duration::from_secs(10);
+
+fn with_kubelet(options: &[&str]) -> Result<(Switch, Worker, Kubelet), Stop> {
+    let (switch, worker) = worker(&lan(), &[&["--kubelet-dir", Worker::KUBELET], options].concat())?;
+    let kubelet = Kubelet::start(&worker.var_lib().join("kubelet/device-plugins"))?;
+    Ok((switch, worker, kubelet))
+}
+
+/// Waits until the kubelet can give out these resources of a spoke, and no other of it.
+fn given_out(kubelet: &Kubelet, spoke: &str, wanted: &[&str]) -> Outcome {
+    let wanted: Vec<String> = wanted.iter().map(|name| format!("macvtap.k8slan.io/{name}")).collect();
+    testnet::eventually(SOON, || {
+        let all = kubelet.allocatable();
+        let found: Vec<_> = all.iter().filter(|name| name.ends_with(spoke)).cloned().collect();
+        if found == wanted { Ok(()) } else { Err(format!("{found:?} and not {wanted:?}")) }
+    })?;
+    Ok(())
+}
+
+const ALL: [&str; 5] =
+    ["k8slan-mac-lan1-srl", "k8slan-mac-srl", "k8slan-veth-lan1-srl", "k8slan-veth-srl", "srl"];
+
+fn all_names_of_a_spoke_lead_to_one_device() -> Outcome {
+    let (_switch, worker, kubelet) = with_kubelet(ON)?;
+    given_out(&kubelet, "srl", &ALL)?;
+    let refused = |error: String| Stop::Failed(error);
+    let veth = kubelet.admit("uid-1", "main", "macvtap.k8slan.io/k8slan-veth-srl", 1).map_err(refused)?;
+    assert!(veth.devices.is_empty(), "a veth has no device node: {veth:?}");
+    given_out(&kubelet, "srl", &["k8slan-veth-srl"])?;
+    let pod = worker.pod("first")?;
+    pod.add("macvtap", "e1-1", &upstreams("srl"))?;
+    worker.status(|status| status.contains("\"usedBy\""))?;
+    given_out(&kubelet, "srl", &["k8slan-veth-srl"])?;
+    // The daemon starts again, and knows by which name the pod has it.
+    worker.stop_daemon()?;
+    worker.start_daemon()?;
+    testnet::eventually(SOON, || {
+        let of = |name: &str| kubelet.resource(&format!("macvtap.k8slan.io/{name}"));
+        match (of("k8slan-veth-srl"), of("k8slan-mac-srl"), of("srl"), of("k8slan-mac-vm")) {
+            (Some((1, 1)), Some((1, 0)), Some((1, 0)), Some((1, 1))) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    let rejected = kubelet.admit("uid-2", "main", "macvtap.k8slan.io/k8slan-mac-srl", 1).unwrap_err();
+    assert!(!rejected.is_empty());
+    // What the kubelet hands out cannot be taken by name, by neither type.
+    let mut by_name = upstreams("srl");
+    by_name.as_object_mut().unwrap().remove("deviceID");
+    let other = worker.pod("other")?;
+    let error = other.add("macvtap", "e1-1", &by_name).unwrap_err();
+    assert!(error.code == 101 && error.text().contains("macvtap.k8slan.io/k8slan-veth-srl"), "{error}");
+    pod.del("macvtap", "e1-1", &upstreams("srl"))?;
+    kubelet.forget("uid-1");
+    given_out(&kubelet, "srl", &ALL)?;
+    let mac = kubelet.admit("uid-2", "main", "macvtap.k8slan.io/k8slan-mac-srl", 1).map_err(refused)?;
+    let index = worker.record("srl").unwrap()["tapIndex"].as_u64().unwrap();
+    assert_eq!(mac.devices[0].host_path, format!("/dev/tap{index}"));
+    other.add("macvtap", "net1", &on_spoke("srl"))?;
+    given_out(&kubelet, "srl", &["k8slan-mac-srl"])
+}
+
+fn names_go_with_the_switch() -> Outcome {
+    let (_switch, worker, kubelet) = with_kubelet(&[])?;
+    given_out(&kubelet, "srl", &["srl"])?;
+    assert!(worker.list("/var/lib/k8slan").iter().all(|name| name != "handed-out.json"));
+    let pod = worker.pod("srl")?;
+    let error = pod.add("macvtap", "e1-1", &upstreams("srl")).unwrap_err();
+    assert_eq!(error.code, 101, "{error}");
     Ok(())
 }

@@ -16,7 +16,7 @@ pub(super) const OURS: &str = "k8slan";
 /// Which LAN a definition belongs to, `<namespace>/<name>`; too long for a label.
 pub(super) const OF_LAN: &str = "lan.k8slan.io/lan";
 /// What Multus asks the kubelet for.
-const RESOURCE: &str = "k8s.v1.cni.cncf.io/resourceName";
+pub(super) const RESOURCE: &str = "k8s.v1.cni.cncf.io/resourceName";
 
 /// What a LAN's object says that matters here.
 pub(super) struct Wish<'a> {
@@ -79,16 +79,22 @@ fn definition(wish: &Wish<'_>, spoke: &SpokeName, namespace: &str) -> Value {
     if let Some(ipam) = &wish.asked.ipam {
         config.insert("ipam".to_owned(), Value::Object(ipam.clone()));
     }
+    object((wish.key, wish.uid), spoke.as_str(), namespace, config)
+}
+
+/// A definition of the leader's for a LAN, given with its object's UID, named as its resource.
+pub(super) fn object(lan: (&LanKey, &str), name: &str, namespace: &str, config: Map<String, Value>) -> Value {
+    let (key, uid) = lan;
     let mut metadata = json!({
         "namespace": namespace,
-        "name": spoke,
+        "name": name,
         "labels": { LABEL: OURS },
-        "annotations": { RESOURCE: resource_name(spoke), OF_LAN: wish.key.to_string() },
+        "annotations": { RESOURCE: resource_name(&name), OF_LAN: key.to_string() },
     });
     // An owner in another namespace would have the garbage collector delete the definition.
-    if namespace == wish.key.namespace() {
+    if namespace == key.namespace() {
         metadata["ownerReferences"] = json!([{
-            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "name": wish.key.name(), "uid": wish.uid,
+            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "name": key.name(), "uid": uid,
         }]);
     }
     json!({
@@ -120,7 +126,7 @@ pub(super) fn is_current(object: &DynamicObject, wanted: &Value) -> bool {
         })
 }
 
-fn is_object_name(text: &str) -> bool {
+pub(super) fn is_object_name(text: &str) -> bool {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     text.split('.').all(|part| {
         part.bytes().all(|b| plain(b) || b == b'-')

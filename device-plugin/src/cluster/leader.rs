@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::announce::{Announcement, Announcer};
+use super::as_k8slan_go::{self, AsK8slanGo};
 use super::definitions::{self, Wish};
 use super::mtu::{self, Rise};
 use super::summary::{FINALIZER, Seen, summarize};
@@ -35,6 +36,8 @@ pub struct Leader {
     node: String,
     /// How long all nodes must have had room for more before a LAN's MTU rises.
     hold: Duration,
+    /// Whether LANs have the definitions that k8slan (Go) would make.
+    k8slan_go: bool,
 }
 
 /// What a leader remembers from one summary to the next.
@@ -84,13 +87,19 @@ impl Leader {
     /// Leads through this client, on the node of this name.
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
-        Self { client, node: node.to_owned(), hold: mtu::HOLD }
+        Self { client, node: node.to_owned(), hold: mtu::HOLD, k8slan_go: false }
     }
 
     /// Waits so long, and not ten minutes, before a LAN's MTU rises.
     #[must_use]
     pub fn rising_after(self, hold: Duration) -> Self {
         Self { hold, ..self }
+    }
+
+    /// Whether LANs have the definitions that k8slan (Go) would make.
+    #[must_use]
+    pub fn naming_as_k8slan_go(self, k8slan_go: bool) -> Self {
+        Self { k8slan_go, ..self }
     }
 
     /// Does the leader's work until it is dropped.
@@ -111,7 +120,8 @@ impl Leader {
         .map(|(kind, resource)| {
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
             let config = match kind {
-                Kind::Definition => watcher::Config::default().labels(&format!(
+                // k8slan (Go)'s own have no label.
+                Kind::Definition if !self.k8slan_go => watcher::Config::default().labels(&format!(
                     "{}={}",
                     definitions::LABEL,
                     definitions::OURS
@@ -307,15 +317,20 @@ impl Leader {
     ) -> Result<BTreeMap<(String, String), Vec<String>>, kube::Error> {
         let mut problems = BTreeMap::new();
         let mut wanted = BTreeMap::new();
+        let mut as_k8slan_go = AsK8slanGo::default();
         for (key, lan) in cache.of(Kind::Lan) {
             let Ok(spec) = serde_json::from_value::<lan::LanSpec>(lan.data["spec"].clone()) else { continue };
-            let (Some(asked), Ok(lan_key)) = (&spec.network_attachments, object::key(lan)) else { continue };
+            let Ok(lan_key) = object::key(lan) else { continue };
             // A spoke that two LANs name belongs to the accepted one, and so does its definition.
             let conditions = lan.data["status"]["conditions"].as_array().into_iter().flatten();
             let mut refused = conditions.filter(|c| c["type"] == "Accepted" && c["status"] == "False");
             if lan.metadata.deletion_timestamp.is_some() || refused.next().is_some() {
                 continue;
             }
+            if self.k8slan_go {
+                as_k8slan_go.add(&lan_key, uid(lan), &spec);
+            }
+            let Some(asked) = &spec.network_attachments else { continue };
             let wish = Wish {
                 key: &lan_key,
                 uid: lan.metadata.uid.as_deref().unwrap_or_default(),
@@ -337,8 +352,24 @@ impl Leader {
         if !cache.complete.contains(&Kind::Definition) {
             return Ok(problems);
         }
-        let existing: BTreeMap<_, _> =
-            cache.of(Kind::Definition).filter(|(_, object)| definitions::is_ours(object)).collect();
+        let mut theirs = BTreeSet::new();
+        for (place, (key, object)) in as_k8slan_go.definitions() {
+            let there = cache.objects.get(&Kind::Definition).and_then(|all| all.get(&place));
+            if let Some(there) = there.filter(|there| !definitions::is_ours(there))
+                && as_k8slan_go::is_the_lans(there, &object)
+            {
+                // What somebody changed stays as it is, and goes with its LAN.
+                if !as_k8slan_go::says_the_same(there, &object) {
+                    continue;
+                }
+                theirs.insert(place.clone());
+            }
+            wanted.entry(place).or_insert((key, object));
+        }
+        let existing: BTreeMap<_, _> = cache
+            .of(Kind::Definition)
+            .filter(|(place, object)| definitions::is_ours(object) || theirs.contains(*place))
+            .collect();
         for (place, object) in &existing {
             if !wanted.contains_key(*place) {
                 tracing::info!(definition = ?place, lan = definitions::of_lan(object), "no longer asked for");

@@ -9,6 +9,7 @@
 //! leader ([`Election`]), sums them up in the LANs' status and lets go of deleted LANs ([`Leader`]).
 
 mod announce;
+mod as_k8slan_go;
 mod definitions;
 mod election;
 mod leader;

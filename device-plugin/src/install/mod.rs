@@ -23,6 +23,14 @@ use node::{Lock, SafeDir};
 /// The plugins that a node needs, as they are called in the CNI folder.
 const PLUGINS: [&str; 3] = ["ipam-pool", "macvtap", "vlan-bridge"];
 
+/// The name that k8slan (Go) has for what `macvtap` does for its pods, where that is asked for: one program under two names.
+const K8SLANVETH: &str = "k8slanveth";
+
+/// The file that a plugin is made of, in the folder that has them all.
+fn file_of(name: &str) -> &str {
+    if name == K8SLANVETH { "macvtap" } else { name }
+}
+
 /// How long one installer waits for another.
 const PATIENCE: Duration = Duration::from_secs(30);
 

@@ -6,7 +6,9 @@ use node::{NodeConfig, SafeDir};
 
 use super::cni_folder::{CniFolder, Found};
 use super::manifest::{Checksum, Installed, Manifest};
-use super::{PLUGINS, only_installer};
+use super::taken::Taken;
+use super::{K8SLANVETH, PLUGINS, file_of, only_installer};
+use crate::k8slan_go::Holders;
 
 /// What to install, and where.
 #[derive(Debug)]
@@ -15,6 +17,8 @@ pub(crate) struct InstallOptions {
     pub(crate) cni_bin_dir: PathBuf,
     /// The folder that has the plugins; `None`: the one of this program.
     pub(crate) from: Option<PathBuf>,
+    /// Also what pods of k8slan (Go) call.
+    pub(crate) k8slan_go: bool,
     /// Say what would be done, and do nothing.
     pub(crate) dry_run: bool,
 }
@@ -45,7 +49,7 @@ enum Step {
 /// What it could not do. Unless it says otherwise, the folder's plugins are as they were.
 pub(crate) fn install(options: &InstallOptions) -> Result<()> {
     let paths = NodeConfig::load()?.paths();
-    let plugins = plugins(options.from.as_deref())?;
+    let names = |k8slanveth: bool| PLUGINS.into_iter().chain(k8slanveth.then_some(K8SLANVETH));
     let Some(folder) = CniFolder::open(&options.cni_bin_dir)? else {
         bail!(
             "there is no folder {}: name the one that the container runtime takes CNI plugins from, with --cni-bin-dir",
@@ -63,8 +67,12 @@ pub(crate) fn install(options: &InstallOptions) -> Result<()> {
             Some(state) => Manifest::read(&state)?,
             None => Manifest::default(),
         };
-        for plugin in &plugins {
+        let no_more = no_more_k8slanveth(options, paths.state(), &manifest, &folder);
+        for plugin in &plugins(options.from.as_deref(), names(options.k8slan_go))? {
             println!("{}: {}", folder.of(plugin.name).display(), step(&folder, &manifest, plugin)?);
+        }
+        if let Some(known) = no_more {
+            Taken::only(folder, K8SLANVETH, &known)?.print();
         }
         return Ok(());
     }
@@ -72,19 +80,45 @@ pub(crate) fn install(options: &InstallOptions) -> Result<()> {
     state.make_private()?;
     let _only_one = only_installer(&state)?;
     state.remove_temporaries(|of| of == super::manifest::FILE)?;
-    put(&state, &folder, &plugins)
+    let mut manifest = Manifest::read(&state)?;
+    let is_known = manifest.get(folder.path(), K8SLANVETH).is_some();
+    let no_more = no_more_k8slanveth(options, paths.state(), &manifest, &folder);
+    let stays = options.k8slan_go || is_known && no_more.is_none();
+    if stays && !options.k8slan_go {
+        tracing::warn!(
+            "{K8SLANVETH} stays until the pods are gone that were attached by it: they could not be taken down without"
+        );
+    }
+    put(&state, &mut manifest, &folder, &plugins(options.from.as_deref(), names(stays))?)?;
+    let Some(known) = no_more else { return Ok(()) };
+    let taken = Taken::only(folder, K8SLANVETH, &known)?;
+    if let Err(error) = taken.set_aside() {
+        taken.give_back();
+        return Err(error);
+    }
+    taken.remove(&mut manifest, Some(&state))
+}
+
+/// What is known of `k8slanveth`, where it was installed, is not wanted any more, and no pod needs it to be taken down.
+fn no_more_k8slanveth(
+    options: &InstallOptions,
+    state: &Path,
+    manifest: &Manifest,
+    folder: &CniFolder,
+) -> Option<Installed> {
+    let known = manifest.get(folder.path(), K8SLANVETH).filter(|_| !options.k8slan_go)?;
+    (!Holders::any_veth(state)).then(|| known.clone())
 }
 
 /// No plugin is larger, in bytes.
 const MAX_PROGRAM: u64 = 256 << 20;
 
 /// Reads the plugins that are to be installed.
-fn plugins(from: Option<&Path>) -> Result<Vec<Plugin>> {
+fn plugins(from: Option<&Path>, names: impl Iterator<Item = &'static str>) -> Result<Vec<Plugin>> {
     let from = source(from)?;
-    PLUGINS
-        .into_iter()
+    names
         .map(|name| {
-            let path = from.join(name);
+            let path = from.join(file_of(name));
             let hint =
                 || format!("read {}: name the folder that has the plugins, with --from", path.display());
             let bytes = node::read_regular(&path, MAX_PROGRAM)
@@ -122,11 +156,10 @@ fn step(folder: &CniFolder, manifest: &Manifest, plugin: &Plugin) -> Result<Step
     })
 }
 
-fn put(state: &SafeDir, folder: &CniFolder, plugins: &[Plugin]) -> Result<()> {
-    let mut manifest = Manifest::read(state)?;
+fn put(state: &SafeDir, manifest: &mut Manifest, folder: &CniFolder, plugins: &[Plugin]) -> Result<()> {
     let mut steps = Vec::new();
     for plugin in plugins {
-        steps.push((plugin, step(folder, &manifest, plugin)?));
+        steps.push((plugin, step(folder, manifest, plugin)?));
     }
     // All of them first: a disk that is full is found out while every old one is in its place.
     let staged = steps

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use node::SafeDir;
 
-use super::PLUGINS;
 use super::cni_folder::{CniFolder, Found};
 use super::manifest::{Checksum, Installed, Manifest};
 use super::put::source;
 use super::take::UninstallOptions;
+use super::{K8SLANVETH, PLUGINS, file_of};
 
 /// How long a plugin may run that was called before it was set aside.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -49,7 +49,9 @@ impl Taken {
         let installed: Vec<PathBuf> = manifest.folders.keys().cloned().collect();
         if let Some(only) = &options.cni_bin_dir {
             // Where install.json was lost, it is told by the program's own plugins.
-            for name in PLUGINS {
+            let there = CniFolder::open(only)?.map(|folder| folder.look(K8SLANVETH)).transpose()?;
+            let k8slanveth = there.is_some_and(|found| found != Found::Nothing).then_some(K8SLANVETH);
+            for name in PLUGINS.into_iter().chain(k8slanveth) {
                 let known = manifest.entry(only, name);
                 known.sha256.extend(own_checksum(options.from.as_deref(), name));
             }
@@ -77,6 +79,15 @@ impl Taken {
             }
         }
         Ok(Self { folders, gone, force: options.force })
+    }
+
+    /// One of them alone.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub(super) fn only(folder: CniFolder, name: &str, known: &Installed) -> Result<Self> {
+        let steps = steps(Some(&folder), std::iter::once((&name.to_owned(), known)))?;
+        Ok(Self { folders: vec![(folder, steps)], gone: Vec::new(), force: false })
     }
 
     /// Says what would be done.
@@ -145,9 +156,11 @@ impl Taken {
             folder.tidy(name)?;
             tracing::info!(path = %folder.of(name).display(), "{}", step.words());
         }
-        for (folder, _) in &self.folders {
+        for (folder, files) in &self.folders {
             folder.sync()?;
-            manifest.folders.remove(folder.path());
+            if let Some(known) = manifest.folders.get_mut(folder.path()) {
+                known.retain(|known, _| !files.iter().any(|(name, _)| name == known));
+            }
         }
         for folder in &self.gone {
             manifest.folders.remove(folder);
@@ -186,7 +199,7 @@ fn is_elsewhere(steps: &[(String, Step)]) -> bool {
 }
 
 fn own_checksum(from: Option<&Path>, name: &str) -> Option<Checksum> {
-    let bytes = std::fs::read(source(from).ok()?.join(name)).ok()?;
+    let bytes = std::fs::read(source(from).ok()?.join(file_of(name))).ok()?;
     Some(Checksum::of(&bytes))
 }
 

@@ -1,14 +1,13 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use net_types::SpokeName;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
-use super::Health;
 use super::v1beta1::{Device, ListAndWatchResponse};
+use super::{Handed, Health, ResourceName};
 
 /// What a resource's device list says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,14 +24,14 @@ pub(super) enum Advertised {
 /// A ListAndWatch call began or ended.
 #[derive(Debug)]
 pub(super) struct StreamEvent {
-    pub(super) spoke: SpokeName,
+    pub(super) resource: ResourceName,
     pub(super) stream: u64,
     pub(super) open: bool,
 }
 
 /// The answer to one ListAndWatch call: the list now, then each changed list.
 pub(super) struct DeviceLists {
-    spoke: SpokeName,
+    handed: Handed,
     id: u64,
     changes: WatchStream<Advertised>,
     last: Option<Advertised>,
@@ -41,19 +40,20 @@ pub(super) struct DeviceLists {
 
 impl DeviceLists {
     pub(super) fn new(
-        spoke: SpokeName,
+        handed: Handed,
         id: u64,
         changes: WatchStream<Advertised>,
         events: mpsc::UnboundedSender<StreamEvent>,
     ) -> Self {
-        let lists = Self { spoke, id, changes, last: None, events };
+        let lists = Self { handed, id, changes, last: None, events };
         lists.report(true);
         lists
     }
 
     fn report(&self, open: bool) {
         // Nobody listens any more only while the daemon stops.
-        let _ = self.events.send(StreamEvent { spoke: self.spoke.clone(), stream: self.id, open });
+        let _ =
+            self.events.send(StreamEvent { resource: self.handed.resource.clone(), stream: self.id, open });
     }
 
     fn list(&self, health: &Health) -> ListAndWatchResponse {
@@ -61,7 +61,7 @@ impl DeviceLists {
             Health::Healthy => "Healthy",
             Health::Unhealthy { .. } => "Unhealthy",
         };
-        let device = Device { id: self.spoke.to_string(), health: health.to_owned(), topology: None };
+        let device = Device { id: self.handed.spoke.to_string(), health: health.to_owned(), topology: None };
         ListAndWatchResponse { devices: vec![device] }
     }
 }
@@ -110,6 +110,10 @@ mod tests {
 
     use super::*;
 
+    fn pod1() -> Handed {
+        "pod1".parse::<net_types::SpokeName>().unwrap().into()
+    }
+
     fn unhealthy(reason: &str) -> Advertised {
         Advertised::Device(Health::Unhealthy { reason: reason.into() })
     }
@@ -118,7 +122,7 @@ mod tests {
     async fn sends_what_changes_and_zero_at_the_end() {
         let (sender, receiver) = watch::channel(Advertised::Device(Health::Healthy));
         let (events, mut reported) = mpsc::unbounded_channel();
-        let mut lists = DeviceLists::new("pod1".parse().unwrap(), 7, WatchStream::new(receiver), events);
+        let mut lists = DeviceLists::new(pod1(), 7, WatchStream::new(receiver), events);
         assert!(reported.recv().await.unwrap().open);
         assert_eq!(lists.next().await.unwrap().unwrap().devices[0].health, "Healthy");
         sender.send_replace(unhealthy("underlay eth1 is missing"));
@@ -139,7 +143,7 @@ mod tests {
     async fn a_stopping_daemon_does_not_take_its_devices_back() {
         let (sender, receiver) = watch::channel(Advertised::Device(Health::Healthy));
         let (events, _reported) = mpsc::unbounded_channel();
-        let mut lists = DeviceLists::new("pod1".parse().unwrap(), 1, WatchStream::new(receiver), events);
+        let mut lists = DeviceLists::new(pod1(), 1, WatchStream::new(receiver), events);
         lists.next().await.unwrap().unwrap();
         sender.send_replace(Advertised::Closing);
         assert!(lists.next().await.is_none());

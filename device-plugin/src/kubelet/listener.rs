@@ -6,19 +6,18 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use net_types::SpokeName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tonic::transport::server::Connected;
 
 use super::devices::{Advertised, StreamEvent};
-use super::socket_name;
+use super::{Handed, socket_name};
 use crate::root_socket::{RootSocket, SocketError};
 
 /// What every call on a spoke's socket needs to know.
 pub(super) struct Endpoint {
-    pub(super) spoke: SpokeName,
+    pub(super) handed: Handed,
     pub(super) devices: watch::Receiver<Advertised>,
     pub(super) events: mpsc::UnboundedSender<StreamEvent>,
 }
@@ -42,7 +41,7 @@ impl Listener {
         endpoint: Arc<Endpoint>,
         accepted: mpsc::Sender<io::Result<Connection>>,
     ) -> Result<Self, SocketError> {
-        let socket = Arc::new(RootSocket::bind(&dir.join(socket_name(&endpoint.spoke)))?);
+        let socket = Arc::new(RootSocket::bind(&dir.join(socket_name(&endpoint.handed.resource)))?);
         let accepting = tokio::spawn(accept(Arc::clone(&socket), endpoint, accepted)).abort_handle();
         Ok(Self { socket, accepting })
     }

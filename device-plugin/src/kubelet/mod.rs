@@ -1,7 +1,7 @@
 //! The kubelet's device plugin API, v1beta1: what this node's pods can be attached to.
 //!
 //! Every spoke is a resource of its own, `macvtap.k8slan.io/<spoke>`, with one device of the same
-//! name. The kubelet wants a socket and a registration per resource; one gRPC server answers on all
+//! name; other resources may lead to the same spoke, with the same device. The kubelet wants a socket and a registration per resource; one gRPC server answers on all
 //! of them and tells them apart by the socket that a connection came in on.
 //!
 //! Nothing here knows what a LAN is: [`Spokes`] is the other side.
@@ -17,8 +17,8 @@ mod service;
 mod spokes;
 
 pub use plugin::{DevicePlugins, KubeletError, KubeletState, Status};
-pub use resource::{API_VERSION, RESOURCE_DOMAIN, resource_name, socket_name};
-pub use spokes::{Catalog, Grant, Health, Refusal, Spokes};
+pub use resource::{API_VERSION, RESOURCE_DOMAIN, ResourceName, resource_name, socket_name};
+pub use spokes::{Catalog, Grant, Handed, Health, Offer, Refusal, Spokes};
 
 /// The messages and services of the API, generated from `proto/deviceplugin/v1beta1.proto`.
 #[expect(

@@ -1,4 +1,4 @@
-//! Keeping every spoke registered, whatever the kubelet does.
+//! Keeping every resource registered, whatever the kubelet does.
 //!
 //! One task owns all of the state. It waits for: the folder (a kubelet that starts deletes every
 //! socket and then makes `kubelet.sock`), the catalog, the beginning and end of ListAndWatch calls,
@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use net_types::SpokeName;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -21,10 +20,10 @@ use super::devices::{Advertised, StreamEvent};
 use super::folder::{Changes, FolderWatch, KubeletSocket, look_for_kubelet};
 use super::listener::{Connection, Endpoint, Listener};
 use super::registrar::{RegisterError, Registrar};
-use super::resource::spoke_of_socket;
+use super::resource::resource_of_socket;
 use super::service::Service;
 use super::v1beta1::device_plugin_server::DevicePluginServer;
-use super::{Catalog, Spokes};
+use super::{Catalog, Offer, ResourceName, Spokes};
 use crate::root_socket::remove_socket;
 
 const KUBELET_SOCKET: &str = "kubelet.sock";
@@ -87,7 +86,7 @@ pub enum KubeletState {
     Present,
 }
 
-/// The device plugins of a node, one per spoke.
+/// The device plugins of a node, one per resource.
 pub struct DevicePlugins<S> {
     dir: PathBuf,
     spokes: Arc<S>,
@@ -170,7 +169,7 @@ impl<S: Spokes> DevicePlugins<S> {
     }
 }
 
-/// A spoke's resource.
+/// A resource.
 struct Resource {
     devices: watch::Sender<Advertised>,
     endpoint: Arc<Endpoint>,
@@ -191,17 +190,17 @@ enum Stage {
     Agreed(Instant),
     /// The kubelet reads the device list.
     Listed,
-    /// The spoke is gone; the kubelet is being told.
+    /// It is gone; the kubelet is being told.
     Leaving,
 }
 
-type Registered = (SpokeName, u64, Result<(), RegisterError>);
+type Registered = (ResourceName, u64, Result<(), RegisterError>);
 
 struct State {
     dir: PathBuf,
     accepted: mpsc::Sender<io::Result<Connection>>,
     events: mpsc::UnboundedSender<StreamEvent>,
-    resources: BTreeMap<SpokeName, Resource>,
+    resources: BTreeMap<ResourceName, Resource>,
     catalog: Arc<Catalog>,
     kubelet: KubeletSocket,
     registrar: Option<Registrar>,
@@ -209,7 +208,7 @@ struct State {
     life: u64,
     registrations: JoinSet<Registered>,
     /// When something is to be done by itself.
-    due: BTreeSet<(Instant, SpokeName)>,
+    due: BTreeSet<(Instant, ResourceName)>,
     listed: usize,
     last_logged: Option<String>,
 }
@@ -240,7 +239,7 @@ impl State {
     fn remove_stale_sockets(&self) {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
-            if entry.file_name().to_str().and_then(spoke_of_socket).is_some()
+            if entry.file_name().to_str().and_then(resource_of_socket).is_some()
                 && let Err(error) = remove_socket(&entry.path())
             {
                 tracing::warn!(path = ?entry.path(), %error, "cannot remove a stale socket");
@@ -251,11 +250,21 @@ impl State {
     /// Takes over what can be handed out.
     fn follow(&mut self, catalog: &Arc<Catalog>) {
         self.catalog = Arc::clone(catalog);
-        for (spoke, health) in catalog.iter() {
-            match self.resources.get(spoke) {
+        // The name stands for another spoke now: the kubelet lets go of the one before.
+        let is_another = |name: &ResourceName, offer: &Offer| {
+            self.resources.get(name).is_some_and(|resource| resource.endpoint.handed != offer.handed)
+        };
+        let others: Vec<_> = catalog
+            .iter()
+            .filter(|(name, offer)| is_another(name, offer))
+            .map(|(name, _)| name.clone())
+            .collect();
+        others.iter().for_each(|name| self.leave(name));
+        for (name, offer) in catalog.iter() {
+            match self.resources.get(name) {
                 Some(resource) if resource.stage != Stage::Leaving => {
                     resource.devices.send_if_modified(|advertised| {
-                        let next = Advertised::Device(health.clone());
+                        let next = Advertised::Device(offer.health.clone());
                         let changed = *advertised != next;
                         *advertised = next;
                         changed
@@ -263,21 +272,21 @@ impl State {
                 }
                 // Comes back when the kubelet has let go of the one before.
                 Some(_) => {}
-                None => self.add(spoke, Instant::now()),
+                None => self.add(name, Instant::now()),
             }
         }
         let gone: Vec<_> =
-            self.resources.keys().filter(|spoke| !catalog.contains_key(*spoke)).cloned().collect();
-        for spoke in gone {
-            self.leave(&spoke);
+            self.resources.keys().filter(|name| !catalog.contains_key(*name)).cloned().collect();
+        for name in gone {
+            self.leave(&name);
         }
     }
 
-    fn add(&mut self, spoke: &SpokeName, when: Instant) {
-        let Some(health) = self.catalog.get(spoke) else { return };
-        let (devices, receiver) = watch::channel(Advertised::Device(health.clone()));
-        let endpoint =
-            Arc::new(Endpoint { spoke: spoke.clone(), devices: receiver, events: self.events.clone() });
+    fn add(&mut self, name: &ResourceName, when: Instant) {
+        let Some(offer) = self.catalog.get(name) else { return };
+        let (devices, receiver) = watch::channel(Advertised::Device(offer.health.clone()));
+        let handed = offer.handed.clone();
+        let endpoint = Arc::new(Endpoint { handed, devices: receiver, events: self.events.clone() });
         let resource = Resource {
             devices,
             endpoint,
@@ -287,34 +296,34 @@ impl State {
             failures: 0,
             problem: None,
         };
-        self.resources.insert(spoke.clone(), resource);
-        self.enter(spoke, Stage::Waiting(Some(when)));
+        self.resources.insert(name.clone(), resource);
+        self.enter(name, Stage::Waiting(Some(when)));
     }
 
-    fn leave(&mut self, spoke: &SpokeName) {
-        let Some(resource) = self.resources.get(spoke) else { return };
+    fn leave(&mut self, name: &ResourceName) {
+        let Some(resource) = self.resources.get(name) else { return };
         if resource.stage == Stage::Leaving {
             return;
         }
         resource.devices.send_replace(Advertised::Gone);
         let told = resource.streams.is_empty();
-        self.enter(spoke, Stage::Leaving);
+        self.enter(name, Stage::Leaving);
         if told {
-            self.resources.remove(spoke);
-        } else if let Some(resource) = self.resources.get_mut(spoke) {
+            self.resources.remove(name);
+        } else if let Some(resource) = self.resources.get_mut(name) {
             resource.listener = None;
         }
     }
 
     /// Changes a resource's stage, and with it what is counted and when it is due.
-    fn enter(&mut self, spoke: &SpokeName, stage: Stage) {
-        let Some(resource) = self.resources.get_mut(spoke) else { return };
+    fn enter(&mut self, name: &ResourceName, stage: Stage) {
+        let Some(resource) = self.resources.get_mut(name) else { return };
         let last = std::mem::replace(&mut resource.stage, stage);
         if let Some(due) = last.due() {
-            self.due.remove(&(due, spoke.clone()));
+            self.due.remove(&(due, name.clone()));
         }
         if let Some(due) = stage.due() {
-            self.due.insert((due, spoke.clone()));
+            self.due.insert((due, name.clone()));
         }
         self.listed -= usize::from(last == Stage::Listed);
         self.listed += usize::from(stage == Stage::Listed);
@@ -330,14 +339,14 @@ impl State {
 
     fn folder(&mut self, changes: &Changes) {
         let touched =
-            |names: &BTreeSet<String>| names.iter().filter_map(|n| spoke_of_socket(n)).collect::<Vec<_>>();
+            |names: &BTreeSet<String>| names.iter().filter_map(|n| resource_of_socket(n)).collect::<Vec<_>>();
         let lost = if changes.everything {
             self.resources.keys().cloned().collect()
         } else {
             touched(&changes.removed)
         };
-        for spoke in lost {
-            self.restore_socket(&spoke);
+        for name in lost {
+            self.restore_socket(&name);
         }
         let of_kubelet = |names: &BTreeSet<String>| names.contains(KUBELET_SOCKET);
         if of_kubelet(&changes.created) {
@@ -348,13 +357,13 @@ impl State {
     }
 
     /// A socket that somebody deleted while its resource was registered, or about to be.
-    fn restore_socket(&mut self, spoke: &SpokeName) {
-        let Some(resource) = self.resources.get_mut(spoke) else { return };
+    fn restore_socket(&mut self, name: &ResourceName) {
+        let Some(resource) = self.resources.get_mut(name) else { return };
         let Some(listener) = &resource.listener else { return };
         if !listener.is_in_place() {
             resource.listener = None;
             if let Err(error) = Self::listen(&self.dir, &self.accepted, resource) {
-                self.failed(spoke, error);
+                self.failed(name, error);
             }
         }
     }
@@ -412,18 +421,18 @@ impl State {
         };
         let when = self.registrar.is_some().then(Instant::now);
         let spokes: Vec<_> = self.resources.keys().cloned().collect();
-        for spoke in spokes {
-            let Some(resource) = self.resources.get_mut(&spoke) else { continue };
+        for name in spokes {
+            let Some(resource) = self.resources.get_mut(&name) else { continue };
             resource.failures = 0;
             resource.problem = None;
             if resource.stage == Stage::Leaving {
                 // The kubelet that had to be told is no more.
-                self.resources.remove(&spoke);
-                self.add(&spoke, Instant::now());
+                self.resources.remove(&name);
+                self.add(&name, Instant::now());
             } else {
                 // Streams that are still open are the old kubelet's; they count no more.
                 resource.streams.clear();
-                self.enter(&spoke, Stage::Waiting(when));
+                self.enter(&name, Stage::Waiting(when));
             }
         }
     }
@@ -435,19 +444,19 @@ impl State {
             return due.next().map(|(due, _)| *due);
         }
         // What waits for its turn is started when another registration is answered.
-        let waits = |spoke: &SpokeName| {
-            self.resources.get(spoke).is_some_and(|resource| matches!(resource.stage, Stage::Waiting(_)))
+        let waits = |name: &ResourceName| {
+            self.resources.get(name).is_some_and(|resource| matches!(resource.stage, Stage::Waiting(_)))
         };
-        due.find(|(_, spoke)| !waits(spoke)).map(|(due, _)| *due)
+        due.find(|(_, name)| !waits(name)).map(|(due, _)| *due)
     }
 
     fn start_registrations(&mut self) {
         let Some(registrar) = self.registrar.clone() else { return };
         let now = Instant::now();
         while self.registrations.len() < PARALLEL {
-            let Some((due, spoke)) = self.due.first().cloned() else { return };
-            let Some(resource) = self.resources.get_mut(&spoke) else {
-                self.due.remove(&(due, spoke));
+            let Some((due, name)) = self.due.first().cloned() else { return };
+            let Some(resource) = self.resources.get_mut(&name) else {
+                self.due.remove(&(due, name));
                 continue;
             };
             if due > now || !matches!(resource.stage, Stage::Waiting(_)) {
@@ -456,65 +465,65 @@ impl State {
             // A kubelet deletes sockets before it makes its own: one that is in place now, with this
             // kubelet there, stays.
             if let Err(error) = Self::listen(&self.dir, &self.accepted, resource) {
-                self.failed(&spoke, error);
+                self.failed(&name, error);
                 continue;
             }
-            self.enter(&spoke, Stage::Asked);
+            self.enter(&name, Stage::Asked);
             let (registrar, life) = (registrar.clone(), self.life);
             self.registrations.spawn(async move {
-                let result = registrar.register(&spoke).await;
-                (spoke, life, result)
+                let result = registrar.register(&name).await;
+                (name, life, result)
             });
         }
     }
 
     fn registered(&mut self, done: Result<Registered, tokio::task::JoinError>) {
         // An error is a registration with a kubelet that is no more.
-        let Ok((spoke, life, result)) = done else { return };
+        let Ok((name, life, result)) = done else { return };
         if life != self.life {
             return;
         }
-        let Some(resource) = self.resources.get(&spoke) else { return };
+        let Some(resource) = self.resources.get(&name) else { return };
         if resource.stage != Stage::Asked {
             return;
         }
         let listed = !resource.streams.is_empty();
         match result {
-            _ if listed => self.enter(&spoke, Stage::Listed),
-            Ok(()) => self.enter(&spoke, Stage::Agreed(Instant::now() + LIST_DEADLINE)),
+            _ if listed => self.enter(&name, Stage::Listed),
+            Ok(()) => self.enter(&name, Stage::Agreed(Instant::now() + LIST_DEADLINE)),
             Err(error @ RegisterError::Version(_)) => {
-                self.note_problem(&spoke, error.to_string());
-                self.enter(&spoke, Stage::Waiting(None));
+                self.note_problem(&name, error.to_string());
+                self.enter(&name, Stage::Waiting(None));
             }
-            Err(error) => self.failed(&spoke, error.to_string()),
+            Err(error) => self.failed(&name, error.to_string()),
         }
     }
 
-    fn failed(&mut self, spoke: &SpokeName, problem: String) {
-        self.note_problem(spoke, problem);
-        let Some(resource) = self.resources.get_mut(spoke) else { return };
+    fn failed(&mut self, name: &ResourceName, problem: String) {
+        self.note_problem(name, problem);
+        let Some(resource) = self.resources.get_mut(name) else { return };
         let wait = FIRST_RETRY.saturating_mul(1 << resource.failures.min(12)).min(LAST_RETRY);
         resource.failures += 1;
-        self.enter(spoke, Stage::Waiting(Some(Instant::now() + wait)));
+        self.enter(name, Stage::Waiting(Some(Instant::now() + wait)));
     }
 
-    fn note_problem(&mut self, spoke: &SpokeName, problem: String) {
+    fn note_problem(&mut self, name: &ResourceName, problem: String) {
         // A thousand resources meet the same problem at once; it is told once.
         if self.last_logged.as_ref() != Some(&problem) {
-            tracing::warn!(%spoke, problem, "not registered with the kubelet");
+            tracing::warn!(resource = %name, problem, "not registered with the kubelet");
             self.last_logged = Some(problem.clone());
         }
-        if let Some(resource) = self.resources.get_mut(spoke) {
+        if let Some(resource) = self.resources.get_mut(name) {
             resource.problem = Some(problem);
         }
     }
 
     fn stream(&mut self, event: &StreamEvent) {
-        let Some(resource) = self.resources.get_mut(&event.spoke) else { return };
+        let Some(resource) = self.resources.get_mut(&event.resource) else { return };
         if event.open {
             resource.streams.insert(event.stream);
             if resource.stage != Stage::Leaving {
-                self.enter(&event.spoke, Stage::Listed);
+                self.enter(&event.resource, Stage::Listed);
             }
             return;
         }
@@ -524,10 +533,10 @@ impl State {
         let settled = Instant::now() + SETTLE;
         match resource.stage {
             Stage::Leaving => {
-                self.resources.remove(&event.spoke);
-                self.add(&event.spoke, settled);
+                self.resources.remove(&event.resource);
+                self.add(&event.resource, settled);
             }
-            Stage::Listed => self.enter(&event.spoke, Stage::Waiting(Some(settled))),
+            Stage::Listed => self.enter(&event.resource, Stage::Waiting(Some(settled))),
             Stage::Waiting(_) | Stage::Asked | Stage::Agreed(_) => {}
         }
     }
@@ -536,12 +545,12 @@ impl State {
     fn retry(&mut self) {
         let now = Instant::now();
         let late: Vec<_> = self.due.iter().take_while(|(due, _)| *due <= now).cloned().collect();
-        for (_, spoke) in late {
+        for (_, name) in late {
             let agreed = |resource: &Resource| matches!(resource.stage, Stage::Agreed(_));
-            if self.resources.get(&spoke).is_some_and(agreed) {
+            if self.resources.get(&name).is_some_and(agreed) {
                 let seconds = LIST_DEADLINE.as_secs();
                 self.failed(
-                    &spoke,
+                    &name,
                     format!(
                         "the kubelet took the registration, but asked for no device list within {seconds} s"
                     ),

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use net_types::SpokeName;
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
@@ -12,7 +11,7 @@ use tonic::{Code, Status};
 use super::service::OPTIONS;
 use super::v1beta1::RegisterRequest;
 use super::v1beta1::registration_client::RegistrationClient;
-use super::{API_VERSION, resource_name, socket_name};
+use super::{API_VERSION, ResourceName, resource_name, socket_name};
 
 /// The kubelet itself gives up dialling a plugin's socket after ten seconds.
 const DEADLINE: Duration = Duration::from_secs(15);
@@ -47,11 +46,11 @@ impl Registrar {
         Self { socket, client: RegistrationClient::new(channel) }
     }
 
-    pub(super) async fn register(mut self, spoke: &SpokeName) -> Result<(), RegisterError> {
-        let resource = resource_name(spoke);
+    pub(super) async fn register(mut self, name: &ResourceName) -> Result<(), RegisterError> {
+        let resource = resource_name(name);
         let request = RegisterRequest {
             version: API_VERSION.to_owned(),
-            endpoint: socket_name(spoke),
+            endpoint: socket_name(name),
             resource_name: resource.clone(),
             options: Some(OPTIONS),
         };

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use net_types::SpokeName;
 
 /// The version of the kubelet's API that is spoken here.
@@ -9,21 +11,59 @@ pub const RESOURCE_DOMAIN: &str = "macvtap.k8slan.io";
 const SOCKET_PREFIX: &str = "k8slan-";
 const SOCKET_SUFFIX: &str = ".sock";
 
-/// The resource that a pod asks for to be attached to a spoke.
-#[must_use]
-pub fn resource_name(spoke: &SpokeName) -> String {
-    format!("{RESOURCE_DOMAIN}/{spoke}")
+/// The name of a resource after [`RESOURCE_DOMAIN`]: that of a spoke, or another one that leads to a spoke.
+///
+/// 1 to 63 letters, digits, `-`, `_` and `.`, a letter or digit first and last, as Kubernetes has it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ResourceName(Box<str>);
+
+impl ResourceName {
+    /// The name, if the text is one.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        let bytes = text.as_bytes();
+        let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let good = bytes.len() <= 63
+            && edge(bytes.first())
+            && edge(bytes.last())
+            && bytes.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(byte));
+        good.then(|| Self(text.into()))
+    }
+
+    /// The name as text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
-/// The file name of a spoke's socket in the kubelet's plugin folder.
-#[must_use]
-pub fn socket_name(spoke: &SpokeName) -> String {
-    format!("{SOCKET_PREFIX}{spoke}{SOCKET_SUFFIX}")
+impl From<&SpokeName> for ResourceName {
+    fn from(spoke: &SpokeName) -> Self {
+        Self(spoke.as_str().into())
+    }
 }
 
-/// The spoke whose socket has that file name, if it is one of ours.
-pub(super) fn spoke_of_socket(file_name: &str) -> Option<SpokeName> {
-    file_name.strip_prefix(SOCKET_PREFIX)?.strip_suffix(SOCKET_SUFFIX)?.parse().ok()
+impl fmt::Display for ResourceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The resource that a pod asks for to be attached to a spoke; the name is the spoke's, or a [`ResourceName`].
+#[must_use]
+pub fn resource_name(name: &impl fmt::Display) -> String {
+    format!("{RESOURCE_DOMAIN}/{name}")
+}
+
+/// The file name of a resource's socket in the kubelet's plugin folder.
+#[must_use]
+pub fn socket_name(name: &impl fmt::Display) -> String {
+    format!("{SOCKET_PREFIX}{name}{SOCKET_SUFFIX}")
+}
+
+/// The resource whose socket has that file name, if it is one of ours.
+pub(super) fn resource_of_socket(file_name: &str) -> Option<ResourceName> {
+    ResourceName::new(file_name.strip_prefix(SOCKET_PREFIX)?.strip_suffix(SOCKET_SUFFIX)?)
 }
 
 /// The environment variable `K8SLAN_<what>_<spoke>`. Letters and digits of the spoke stand for
@@ -57,9 +97,12 @@ mod tests {
 
     #[test]
     fn only_our_sockets_are_recognised() {
-        assert_eq!(spoke_of_socket("k8slan-a.b-c.sock"), Some(spoke("a.b-c")));
+        assert_eq!(resource_of_socket("k8slan-a.b-c.sock"), Some((&spoke("a.b-c")).into()));
+        let name = resource_of_socket("k8slan-k8slan-veth-lan-a.sock").unwrap();
+        assert_eq!(name.as_str(), "k8slan-veth-lan-a");
+        assert_eq!(ResourceName::new(&"a".repeat(64)), None);
         for other in ["kubelet.sock", "k8slan-.sock", "k8slan-a", "nvidia-gpu.sock", "k8slan-a+b.sock"] {
-            assert_eq!(spoke_of_socket(other), None, "{other}");
+            assert_eq!(resource_of_socket(other), None, "{other}");
         }
     }
 

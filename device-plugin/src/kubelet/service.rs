@@ -18,7 +18,7 @@ use super::v1beta1::{
     DevicePluginOptions, DeviceSpec, Empty, PreStartContainerRequest, PreStartContainerResponse,
     PreferredAllocationRequest, PreferredAllocationResponse,
 };
-use super::{Grant, Refusal, Spokes, resource_name};
+use super::{Grant, Refusal, ResourceName, Spokes, resource_name};
 
 /// How long the building of a LAN may take before a container's start fails over it.
 const GRANT_DEADLINE: Duration = Duration::from_secs(10);
@@ -39,8 +39,8 @@ impl<S: Spokes> Service<S> {
 
     /// Checks that these devices are those of the socket that was called, and gets them.
     async fn grant(&self, endpoint: &Endpoint, ids: &[String]) -> Result<Grant, Status> {
-        let spoke = &endpoint.spoke;
-        let resource = resource_name(spoke);
+        let (handed, spoke) = (&endpoint.handed, &endpoint.handed.spoke);
+        let resource = resource_name(&handed.resource);
         if ids.is_empty() {
             return Err(Status::invalid_argument(format!("{resource}: no device is asked for")));
         }
@@ -49,7 +49,8 @@ impl<S: Spokes> Service<S> {
                 continue;
             }
             let other = id.parse::<SpokeName>().ok();
-            let foreign = other.filter(|other| self.spokes.catalog().borrow().contains_key(other));
+            let foreign =
+                other.filter(|other| self.spokes.catalog().borrow().contains_key(&ResourceName::from(other)));
             return Err(match foreign {
                 Some(other) => Status::invalid_argument(format!(
                     "{resource}: device {other} is not of this resource but of {}",
@@ -60,7 +61,7 @@ impl<S: Spokes> Service<S> {
                 )),
             });
         }
-        match tokio::time::timeout(GRANT_DEADLINE, self.spokes.grant(spoke)).await {
+        match tokio::time::timeout(GRANT_DEADLINE, self.spokes.grant(handed)).await {
             Ok(Ok(grant)) => Ok(grant),
             Ok(Err(refusal)) => {
                 let text = format!("{resource}: {refusal}");
@@ -118,7 +119,7 @@ impl<S: Spokes> DevicePlugin for Service<S> {
         let endpoint = endpoint(&request)?;
         let id = self.streams.fetch_add(1, Ordering::Relaxed);
         let changes = WatchStream::new(endpoint.devices.clone());
-        Ok(Response::new(DeviceLists::new(endpoint.spoke.clone(), id, changes, endpoint.events.clone())))
+        Ok(Response::new(DeviceLists::new(endpoint.handed.clone(), id, changes, endpoint.events.clone())))
     }
 
     async fn get_preferred_allocation(
@@ -147,15 +148,15 @@ impl<S: Spokes> DevicePlugin for Service<S> {
         let mut container_responses = Vec::new();
         for container in request.into_inner().container_requests {
             let grant = self.grant(&endpoint, &container.devices_ids).await.inspect_err(|status| {
-                tracing::warn!(spoke = %endpoint.spoke, status = status.message(), "refused an allocation");
+                tracing::warn!(resource = %endpoint.handed.resource, status = status.message(), "refused an allocation");
             })?;
-            container_responses.push(answer(&endpoint.spoke, &grant));
+            container_responses.push(answer(&endpoint.handed.spoke, &grant));
         }
         if container_responses.is_empty() {
-            let resource = resource_name(&endpoint.spoke);
+            let resource = resource_name(&endpoint.handed.resource);
             return Err(Status::invalid_argument(format!("{resource}: no container asks for a device")));
         }
-        tracing::debug!(spoke = %endpoint.spoke, "allocated");
+        tracing::debug!(resource = %endpoint.handed.resource, "allocated");
         Ok(Response::new(AllocateResponse { container_responses }))
     }
 

@@ -5,8 +5,37 @@ use lan::TapIndex;
 use net_types::{Attach, Mtu, SpokeName};
 use tokio::sync::watch;
 
-/// The spokes that the kubelet may hand out on this node, each with its health.
-pub type Catalog = BTreeMap<SpokeName, Health>;
+use super::ResourceName;
+
+/// The resources that the kubelet may hand out on this node.
+pub type Catalog = BTreeMap<ResourceName, Offer>;
+
+/// What a resource stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Offer {
+    /// What the kubelet hands out.
+    pub handed: Handed,
+    /// Whether a pod could be attached by it now.
+    pub health: Health,
+}
+
+/// What the kubelet hands out with a resource.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Handed {
+    /// The resource.
+    pub resource: ResourceName,
+    /// The spoke that it leads to.
+    pub spoke: SpokeName,
+    /// What will stand in the pod, where the resource says it, and not the LAN.
+    pub attach: Option<Attach>,
+}
+
+impl From<SpokeName> for Handed {
+    /// A spoke's own resource.
+    fn from(spoke: SpokeName) -> Self {
+        Self { resource: (&spoke).into(), spoke, attach: None }
+    }
+}
 
 /// Whether a pod could be attached to a spoke now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,10 +81,10 @@ pub trait Spokes: Send + Sync + 'static {
     /// What can be handed out, now and whenever that changes.
     fn catalog(&self) -> watch::Receiver<Arc<Catalog>>;
 
-    /// Makes sure that the LAN of a spoke is built on this node, and says what the container gets.
+    /// Makes sure that the LAN of the spoke is built on this node, and says what the container gets.
     /// Nothing is reserved: whether the spoke is free is decided when the pod is attached.
     ///
     /// # Errors
     /// The spoke is unknown, or its LAN cannot be built.
-    fn grant(&self, spoke: &SpokeName) -> impl Future<Output = Result<Grant, Refusal>> + Send;
+    fn grant(&self, handed: &Handed) -> impl Future<Output = Result<Grant, Refusal>> + Send;
 }

@@ -1,11 +1,12 @@
 use std::collections::BTreeMap;
 
 use lan::observed::LinkKind;
-use lan::{Lan, LanKey, NetnsName, Observed, Spoke, SpokeRecord, SpokeState, TapIndex};
+use lan::{Lan, LanKey, NetnsName, Observed, SpokeRecord, SpokeState, TapIndex};
 use net_types::{Attach, IfName, MacvtapMode, SpokeName};
 
 use super::decision::{Decisions, Goal};
 use super::records::Records;
+use crate::k8slan_go::takes_veths;
 
 /// A spoke that a pod uses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +36,6 @@ pub(super) struct RecordSet<'a> {
     pub(super) tap: &'a dyn Fn(&SpokeName) -> Option<TapIndex>,
     /// Whether a LAN is built; `None` while that is not known yet, and a record says what it said.
     pub(super) state: &'a dyn Fn(&Lan) -> Option<SpokeState>,
-}
-
-/// Whether a spoke may be a bare veth where the type asks for one. In the modes in which a macvtap holds its pod to one
-/// address, a veth would take that back.
-pub(super) fn takes_veths(how: &Spoke) -> bool {
-    how.attach == Attach::Veth || how.mode == MacvtapMode::Passthru
 }
 
 impl RecordSet<'_> {

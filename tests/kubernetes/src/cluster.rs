@@ -119,6 +119,21 @@ impl Cluster {
         }
     }
 
+    /// Runs a line of shell, in which `kubectl` is the administrator's, in the folder of the project.
+    ///
+    /// # Errors
+    /// What it says.
+    pub fn shell(&self, line: &str) -> Result<String, Stop> {
+        let quoted: Vec<String> = self.control.kubectl().iter().map(|word| format!("'{word}'")).collect();
+        let script =
+            format!("cd '{}' && kubectl() {{ {} \"$@\"; }}; {line}", workspace().display(), quoted.join(" "));
+        let mut command = self.control.node.command("sh");
+        command.args(["-ec", &script]).env("HOME", "/run");
+        let output = finish_reading(&mut command, b"")?;
+        let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+        if output.status.success() { Ok(text) } else { Err(failed(format!("{line}: {text}"))) }
+    }
+
     /// What kubectl says on stdout and stderr, and the code that it ends with.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ mod changes;
 mod chart;
 mod install;
 mod lans;
+mod migration;
 mod nodes;
 mod plugin;
 mod pods;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     trials.extend(scale::trials());
     trials.extend(rbac::trials());
     trials.extend(chart::trials());
+    trials.extend(migration::trials());
     testnet::main(trials)
 }
 

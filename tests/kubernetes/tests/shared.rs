@@ -49,6 +49,18 @@ pub(crate) fn alone(name: &'static str, body: fn(&mut Cluster) -> Outcome) -> Tr
     })
 }
 
+/// A trial on a cluster of its own, without k8slan, while there is no other.
+pub(crate) fn apart(name: &'static str, body: fn(&Cluster) -> Outcome) -> Trial {
+    testnet::test(name, move || {
+        let mut shared = SHARED.write().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*shared, State::Up(_)) {
+            *shared = State::Down;
+        }
+        let cluster = Cluster::start(&[multus(1), multus(2)])?;
+        told(&cluster, name, body(&cluster))
+    })
+}
+
 fn bring_up(state: &mut State) -> Outcome {
     match state {
         State::Up(_) => Ok(()),

@@ -18,7 +18,12 @@ const SOON: Duration = Duration::from_secs(5);
 const LATER: Duration = Duration::from_secs(15);
 
 pub(crate) fn trials() -> Vec<Trial> {
-    tests![definitions_follow_the_lan, those_of_users_are_never_touched, a_cluster_without_multus_is_told]
+    tests![
+        definitions_follow_the_lan,
+        those_of_users_are_never_touched,
+        a_cluster_without_multus_is_told,
+        k8slan_gos_are_made_taken_over_and_removed,
+    ]
 }
 
 fn are(server: &ApiServer, wanted: &[&str]) -> Result<(), Error> {
@@ -110,5 +115,70 @@ fn a_cluster_without_multus_is_told() -> Outcome {
     let message = condition(&found["status"], "NetworkAttachments")["message"].to_string();
     check!(message.contains("is Multus installed"), "{message}");
     check!(condition(&found["status"], "Ready")["status"] == "True", "{found}");
+    Ok(())
+}
+
+fn k8slan_gos_are_made_taken_over_and_removed() -> Outcome {
+    const ALL: [&str; 4] =
+        ["a/k8slan-mac-one-s1", "a/k8slan-mac-s1", "a/k8slan-veth-one-s1", "a/k8slan-veth-s1"];
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let uid = server.get("lans", GROUP, "a/one").unwrap()["metadata"]["uid"].clone();
+    // As its controller makes them: without labels, controlled by the LAN.
+    let upstreams = |name: &str, more: serde_json::Value| {
+        let mut config = json!({"cniVersion": "0.3.1", "name": name, "type": "macvtap"});
+        config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        json!({
+            "apiVersion": CNI, "kind": "NetworkAttachmentDefinition",
+            "metadata": {
+                "namespace": "a", "name": name,
+                "annotations": {"k8s.v1.cni.cncf.io/resourceName": format!("macvtap.k8slan.io/{name}")},
+                "ownerReferences": [{
+                    "apiVersion": GROUP, "kind": "LAN", "name": "one", "uid": uid, "controller": true, "blockOwnerDeletion": true,
+                }],
+            },
+            "spec": {"config": format!("{config:#}")},
+        })
+    };
+    server.put(DEFINITIONS, upstreams("k8slan-mac-s1", json!({})));
+    let changed =
+        upstreams("k8slan-veth-s1", json!({"type": "k8slanveth", "veth": "s1", "addrs": ["10.0.0.1/24"]}));
+    server.put(DEFINITIONS, changed);
+    let stranger = json!({
+        "apiVersion": CNI, "kind": "NetworkAttachmentDefinition",
+        "metadata": {"namespace": "a", "name": "k8slan-mac-one-s1"}, "spec": {"config": "{\"type\":\"bridge\"}"},
+    });
+    server.put(DEFINITIONS, stranger);
+    let before = ["k8slan-veth-s1", "k8slan-mac-one-s1"]
+        .map(|name| server.get(DEFINITIONS, CNI, &format!("a/{name}")));
+    let node = Node::leading(&server, dir.path(), "worker1", |leader| leader.naming_as_k8slan_go(true))?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    are(&server, &ALL)?;
+    let label = |key: &str| {
+        let definition = server.get(DEFINITIONS, CNI, key).unwrap_or_default();
+        definition["metadata"]["labels"]["app.kubernetes.io/managed-by"].clone()
+    };
+    eventually(LATER, || match label("a/k8slan-mac-s1") {
+        label if label == "k8slan" => Ok(()),
+        label => Err(format!("upstream's is not taken over: {label}")),
+    })?;
+    let made = server.get(DEFINITIONS, CNI, "a/k8slan-veth-one-s1").unwrap();
+    let config = made["spec"]["config"].as_str().unwrap();
+    check!(config.contains("\"k8slanveth\"") && config.contains("\"veth\":\"s1\""), "{made}");
+    // What a stranger made is told; what somebody changed of the LAN's own is not.
+    let found = status(&server, LATER, |s| condition(s, "NetworkAttachments")["status"] == "False")?;
+    let message = condition(&found["status"], "NetworkAttachments")["message"].to_string();
+    check!(
+        message.contains("a/k8slan-mac-one-s1 exists") && !message.contains("k8slan-veth-s1"),
+        "{message}"
+    );
+    let after = ["k8slan-veth-s1", "k8slan-mac-one-s1"]
+        .map(|name| server.get(DEFINITIONS, CNI, &format!("a/{name}")));
+    check!(before == after, "{after:?}");
+    node.stop();
+    // The switch is off: what is k8slan's goes, taken over or made.
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[]))]);
+    are(&server, &["a/k8slan-mac-one-s1", "a/k8slan-veth-s1"])?;
     Ok(())
 }

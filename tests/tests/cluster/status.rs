@@ -58,7 +58,7 @@ impl Node {
     }
 
     /// The same, where the leader is another than usual.
-    fn leading(
+    pub(crate) fn leading(
         server: &ApiServer,
         dir: &Path,
         name: &str,

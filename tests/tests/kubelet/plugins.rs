@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use k8slan_device_plugin::kubelet::{Catalog, DevicePlugins, Grant, Health, Refusal, Spokes, Status};
+use k8slan_device_plugin::kubelet::{
+    Catalog, DevicePlugins, Grant, Handed, Health, Offer, Refusal, ResourceName, Spokes, Status,
+};
 use lan::TapIndices;
 use net_types::{Attach, SpokeName};
 use testnet::{Error, Stop, eventually};
@@ -23,7 +25,8 @@ impl Spokes for FakeSpokes {
         self.catalog.subscribe()
     }
 
-    async fn grant(&self, spoke: &SpokeName) -> Result<Grant, Refusal> {
+    async fn grant(&self, handed: &Handed) -> Result<Grant, Refusal> {
+        let spoke = &handed.spoke;
         let grants = self.grants.lock().expect("no panic holds it");
         grants.get(spoke).cloned().unwrap_or_else(|| Err(Refusal::Unknown(spoke.clone())))
     }
@@ -45,13 +48,13 @@ impl FakeSpokes {
             (spoke.clone(), Ok(Grant { attach: Attach::Macvtap, tap_index: indices.assign(spoke), mtu }))
         });
         *self.grants.lock().expect("no panic holds it") = grants.collect();
-        let catalog = spokes.into_iter().map(|spoke| (spoke, Health::Healthy)).collect();
+        let catalog = spokes.into_iter().map(|spoke| offer(spoke, Health::Healthy)).collect();
         self.catalog.send_replace(Arc::new(catalog));
     }
 
     pub(crate) fn health(&self, spoke: &str, health: Health) {
         self.catalog.send_modify(|catalog| {
-            Arc::make_mut(catalog).insert(spoke.parse().expect("a spoke"), health);
+            Arc::make_mut(catalog).extend([offer(spoke.parse().expect("a spoke"), health)]);
         });
     }
 
@@ -65,6 +68,12 @@ impl FakeSpokes {
         let grants = self.grants.lock().expect("no panic holds it");
         grants[&spoke].as_ref().expect("a grant").tap_index.get()
     }
+}
+
+/// A spoke's own resource.
+fn offer(spoke: SpokeName, health: Health) -> (ResourceName, Offer) {
+    let handed = Handed::from(spoke);
+    (handed.resource.clone(), Offer { handed, health })
 }
 
 /// Running device plugins.

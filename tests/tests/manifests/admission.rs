@@ -13,6 +13,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     tests![
         a_pod_of_a_namespace_that_is_not_allowed_is_refused,
         everybody_else_passes,
+        k8slan_gos_names_are_a_spokes_too,
         an_error_lets_the_pod_pass_to_the_plugin,
         the_binding_reads_every_lan_of_the_system_namespace
     ]
@@ -62,8 +63,9 @@ impl Policy {
         let mut variables: HashMap<String, Cel> = HashMap::new();
         for (name, program) in &self.variables {
             variables.insert(name.clone(), evaluate(program, &context)?);
+            // Each may use those before it.
+            context.add_variable_from_value("variables", variables.clone());
         }
-        context.add_variable_from_value("variables", variables);
         match evaluate(&self.expression, &context)? {
             Cel::Bool(true) => Ok(None),
             Cel::Bool(false) => match evaluate(&self.message, &context)? {
@@ -94,6 +96,36 @@ fn lan(allowed: Option<&[&str]>) -> Value {
         lan["spec"]["allowedNamespaces"] = json!(allowed);
     }
     lan
+}
+
+fn k8slan_gos_names_are_a_spokes_too() -> Outcome {
+    let policy = Policy::read()?;
+    let lan = lan(Some(&["web"]));
+    let asks = |name: &str| pod(&[json!({"limits": {format!("macvtap.k8slan.io/{name}"): "1"}})]);
+    for name in [
+        "k8slan-mac-pod1",
+        "k8slan-veth-pod2",
+        "k8slan-mac-lan-test-pod1",
+        "k8slan-veth-lan-test-pod2",
+        "pod1",
+    ] {
+        let said = policy.admits(&asks(name), "shop", &lan)?;
+        assert!(
+            said.as_deref().is_some_and(|said| said.contains("macvtap.k8slan.io/pod")),
+            "{name}: {said:?}"
+        );
+        assert_eq!(policy.admits(&asks(name), "web", &lan)?, None, "{name}");
+    }
+    for other in [
+        "k8slan-mac-pod3",
+        "k8slan-mac-lan-other-pod1",
+        "k8slan-mac-",
+        "k8slan-veth-lan-test-",
+        "k8slan-mac-lan-testpod1",
+    ] {
+        assert_eq!(policy.admits(&asks(other), "shop", &lan)?, None, "{other}");
+    }
+    Ok(())
 }
 
 /// A pod whose containers have these limits.

@@ -16,7 +16,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         talos_writes_nothing_in_etc,
         k3s_has_a_cni_folder_of_its_own,
         the_other_overlays_build,
-        metrics_are_a_component
+        metrics_are_a_component,
+        k8slan_gos_names_are_a_component,
     ]
 }
 
@@ -77,6 +78,32 @@ fn k3s_has_a_cni_folder_of_its_own() -> Outcome {
 fn the_other_overlays_build() -> Outcome {
     assert_eq!(overlay("single-node")?["spec"]["updateStrategy"]["rollingUpdate"]["maxUnavailable"], 1);
     overlay("multus-thick").map(drop)
+}
+
+fn k8slan_gos_names_are_a_component() -> Outcome {
+    let dir = tempfile::tempdir()?;
+    let root = dir.path().canonicalize()?.join("mine");
+    std::fs::create_dir(&root)?;
+    let up = "../".repeat(root.components().count() - 1);
+    let install = install().canonicalize()?;
+    let install = format!("{up}{}", install.display().to_string().trim_start_matches('/'));
+    let text = format!("resources: [{install}/base]\ncomponents: [{install}/components/k8slan-go]\n");
+    std::fs::write(root.join("kustomization.yaml"), text)?;
+    let built = build(&root)?;
+    let set = daemon_set(&built)?;
+    let spec = &set["spec"]["template"]["spec"];
+    for container in
+        ["initContainers", "containers"].iter().flat_map(|kind| spec[kind].as_array().into_iter().flatten())
+    {
+        let env = container["env"].as_array().into_iter().flatten();
+        let values: Vec<_> =
+            env.filter(|env| env["name"] == "K8SLAN_COMPAT").map(|env| &env["value"]).collect();
+        assert_eq!(values, ["k8slan-go"], "{container}");
+        let names: Vec<_> =
+            container["env"].as_array().into_iter().flatten().map(|env| &env["name"]).collect();
+        assert!(container["name"] == "install" || names.iter().any(|name| *name == "NODE_NAME"), "{names:?}");
+    }
+    Ok(())
 }
 
 fn metrics_are_a_component() -> Outcome {

@@ -1,0 +1,396 @@
+//! k8slan (Go)'s names for spokes, which lead to the same spokes as their own ones.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lan::Spoke;
+use net_types::{Attach, MacvtapMode, SpokeName};
+use node::{Durability, SafeDir};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use crate::kubelet::{Catalog, Handed, Health, Offer, ResourceName, resource_name};
+use crate::node_spokes::holds;
+use crate::status::NodeStatus;
+
+/// A spoke in one of the ways in which k8slan (Go) names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Name {
+    /// The resource, and the NetworkAttachmentDefinition.
+    pub(crate) name: String,
+    /// What stands in the pod.
+    pub(crate) attach: Attach,
+    /// Whether the LAN's name is part of it, as in versions after v0.0.2.
+    pub(crate) with_lan: bool,
+}
+
+const MAC: &str = "k8slan-mac-";
+const VETH: &str = "k8slan-veth-";
+
+/// Whether a spoke may be a bare veth where the type `k8slanveth` asks for one. In the modes in which a macvtap holds its pod
+/// to one address, a veth would take that back.
+pub(crate) fn takes_veths(how: &Spoke) -> bool {
+    how.attach == Attach::Veth || how.mode == MacvtapMode::Passthru
+}
+
+/// All names of a spoke. `lan`: the name of the LAN's object.
+pub(crate) fn names(lan: &str, spoke: &SpokeName) -> [Name; 4] {
+    let name = |prefix, attach, with_lan| {
+        let name = if with_lan { format!("{prefix}{lan}-{spoke}") } else { format!("{prefix}{spoke}") };
+        Name { name, attach, with_lan }
+    };
+    let (mac, veth) = ((MAC, Attach::Macvtap), (VETH, Attach::Veth));
+    [
+        name(mac.0, mac.1, false),
+        name(veth.0, veth.1, false),
+        name(mac.0, mac.1, true),
+        name(veth.0, veth.1, true),
+    ]
+}
+
+/// Names that are one spoke's and one way's alone. One that several have is nobody's: LAN `a` with spoke `b-c` and LAN
+/// `a-b` with spoke `c` have one, and whoever asks for it must not get into the other's LAN.
+pub(crate) fn unambiguous<T>(
+    named: impl Iterator<Item = (String, T)>,
+    taken: &BTreeSet<&str>,
+) -> BTreeMap<String, T> {
+    let mut first = BTreeMap::new();
+    let mut ambiguous = BTreeSet::new();
+    for (name, of) in named {
+        if taken.contains(name.as_str()) || first.contains_key(&name) {
+            ambiguous.insert(name);
+        } else {
+            first.insert(name, of);
+        }
+    }
+    first.retain(|name, _| !ambiguous.contains(name));
+    first
+}
+
+/// The catalog with the names of k8slan (Go) for spokes of accepted LANs. Of all names of a spoke that is held, only the one that
+/// it was handed out by is healthy, so that the scheduler takes no other pod here for it.
+pub(crate) fn catalog(own: Catalog, status: &NodeStatus, holders: &Holders) -> Catalog {
+    let taken: BTreeSet<&str> = own.keys().map(ResourceName::as_str).collect();
+    let accepted = status.lans.iter().filter(|lan| holds(lan, "Accepted"));
+    let named = accepted.flat_map(|lan| {
+        lan.spokes.iter().flat_map(|spoke| {
+            let offered = move |name: &Name| match name.attach {
+                Attach::Macvtap => spoke.attach == Attach::Macvtap,
+                Attach::Veth => spoke.k8slanveth,
+            };
+            names(lan.lan.name(), &spoke.name)
+                .into_iter()
+                .filter(offered)
+                .map(move |name| (name.name, (spoke, name.attach)))
+        })
+    });
+    let added: Catalog = unambiguous(named, &taken)
+        .into_iter()
+        .filter_map(|(name, (spoke, attach))| {
+            // One that is too long for a resource cannot be asked for.
+            let resource = ResourceName::new(&name)?;
+            let health = own.get(&ResourceName::from(&spoke.name))?.health.clone();
+            let handed =
+                Handed { resource: resource.clone(), spoke: spoke.name.clone(), attach: Some(attach) };
+            Some((resource, Offer { handed, health }))
+        })
+        .collect();
+    let users: BTreeMap<&SpokeName, &str> = status
+        .lans
+        .iter()
+        .flat_map(|lan| &lan.spokes)
+        .filter_map(|spoke| Some((&spoke.name, spoke.used_by.as_deref()?)))
+        .collect();
+    let mut catalog = own;
+    catalog.extend(added);
+    for (resource, offer) in &mut catalog {
+        let spoke = &offer.handed.spoke;
+        if offer.health == Health::Healthy
+            && let Some(holder) =
+                holders.holder(spoke, users.contains_key(spoke)).filter(|holder| holder != resource)
+        {
+            let user = users.get(spoke).copied().unwrap_or("a pod that is about to be attached");
+            let reason = format!("spoke {spoke} is in use by {user}, as {}", resource_name(&holder));
+            offer.health = Health::Unhealthy { reason };
+        }
+    }
+    catalog
+}
+
+/// By which of its names each spoke was handed out. Kept over restarts of the daemon, which the pods survive, and where the
+/// installer sees it.
+pub(crate) struct Holders {
+    dir: SafeDir,
+    by_spoke: BTreeMap<SpokeName, Holder>,
+}
+
+#[derive(Clone, Debug)]
+struct Holder {
+    resource: ResourceName,
+    /// How long it counts though nobody is attached.
+    until: Instant,
+    /// The name by which it was handed out while a pod had it by another one: the kubelet had not heard of that yet.
+    next: Option<ResourceName>,
+}
+
+/// What is on disk.
+#[derive(Default, Deserialize, Serialize)]
+struct Kept(BTreeMap<String, String>);
+
+/// The file in the state folder.
+const FILE: &str = "handed-out.json";
+
+/// How long after Allocate the pod is attached at the latest; after that the kubelet has given it up.
+const SOON: Duration = Duration::from_secs(30);
+
+impl Holders {
+    /// Those that an earlier life of the daemon knew.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub(crate) fn open(state: &Path) -> Result<Self> {
+        let dir = SafeDir::create(state)?;
+        let text = dir.read(FILE).context("read which spokes were handed out")?;
+        // What does not read is made anew; until then, a spoke in use counts as handed out by its own name.
+        let Kept(kept) = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let known = |(spoke, resource): (String, String)| {
+            let holder =
+                Holder { resource: ResourceName::new(&resource)?, until: Instant::now(), next: None };
+            Some((spoke.parse().ok()?, holder))
+        };
+        Ok(Self { dir, by_spoke: kept.into_iter().filter_map(known).collect() })
+    }
+
+    /// Whether there is anything to remember where nothing is handed out by these names any more.
+    pub(crate) fn are_kept(state: &Path) -> bool {
+        state.join(FILE).exists()
+    }
+
+    /// Whether pods may be there that were attached by the type `k8slanveth`.
+    pub(crate) fn any_veth(state: &Path) -> bool {
+        let Ok(Some(dir)) = SafeDir::open(state) else { return true };
+        match dir.read(FILE) {
+            Ok(None) => false,
+            Ok(Some(text)) => serde_json::from_slice(&text)
+                .map_or(true, |Kept(kept)| kept.values().any(|resource| resource.starts_with(VETH))),
+            Err(_) => true,
+        }
+    }
+
+    /// Notes that a spoke was handed out. `used`: a pod has it.
+    pub(crate) fn hand_out(&mut self, handed: &Handed, used: bool) {
+        let until = Instant::now() + SOON;
+        let before = || Holder { resource: (&handed.spoke).into(), until, next: None };
+        let holder = self.by_spoke.entry(handed.spoke.clone()).or_insert_with(before);
+        if used && holder.resource != handed.resource {
+            holder.next = Some(handed.resource.clone());
+        } else {
+            *holder = Holder { resource: handed.resource.clone(), until, next: None };
+        }
+        self.keep();
+    }
+
+    /// Takes over which spokes are used, and says when one that is not will be free by itself.
+    pub(crate) fn follow(&mut self, used: impl Fn(&SpokeName) -> bool) -> Option<Instant> {
+        let now = Instant::now();
+        let mut changed = false;
+        for (_, holder) in self.by_spoke.iter_mut().filter(|(spoke, _)| !used(spoke)) {
+            if let Some(next) = holder.next.take() {
+                (holder.resource, holder.until) = (next, now + SOON);
+                changed = true;
+            }
+        }
+        let before = self.by_spoke.len();
+        self.by_spoke.retain(|spoke, holder| used(spoke) || holder.until > now);
+        if changed || self.by_spoke.len() != before {
+            self.keep();
+        }
+        let unused = self.by_spoke.iter().filter(|(spoke, holder)| !used(spoke) && holder.until > now);
+        unused.map(|(_, holder)| holder.until).min()
+    }
+
+    /// The name by which a spoke is held, if it is.
+    fn holder(&self, spoke: &SpokeName, used: bool) -> Option<ResourceName> {
+        match self.by_spoke.get(spoke) {
+            Some(holder) => (used || holder.until > Instant::now()).then(|| holder.resource.clone()),
+            // Since before k8slan (Go)'s names were understood.
+            None => used.then(|| spoke.into()),
+        }
+    }
+
+    fn keep(&self) {
+        let text = |(spoke, holder): (&SpokeName, &Holder)| (spoke.to_string(), holder.resource.to_string());
+        let kept = Kept(self.by_spoke.iter().map(text).collect());
+        let written = match kept.0.is_empty() {
+            true => self.dir.remove(FILE).map_err(anyhow::Error::from),
+            false => serde_json::to_vec(&kept)
+                .context("write which spokes were handed out")
+                .and_then(|text| Ok(self.dir.write(FILE, &text, Durability::Kept)?)),
+        };
+        if let Err(error) = written {
+            tracing::warn!("after a restart, names of spokes may be healthy that are not free: {error:#}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kubelet::Spokes as _;
+
+    fn status(lans: &[(&str, &[&str])], used: Option<&str>) -> NodeStatus {
+        let lans: Vec<_> = lans
+            .iter()
+            .map(|(lan, spokes)| {
+                let spokes: Vec<_> = spokes
+                    .iter()
+                    .map(|spoke| {
+                        let mut status = serde_json::json!({
+                            "name": spoke, "attach": "macvtap", "tapIndex": 1_073_741_824, "k8slanveth": true, "ready": true,
+                        });
+                        if used == Some(*spoke) {
+                            status["usedBy"] = "web/srl".into();
+                        }
+                        status
+                    })
+                    .collect();
+                serde_json::json!({
+                    "lan": format!("k8slan-system/{lan}"), "mtu": 1426, "spokes": spokes,
+                    "conditions": [{"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}],
+                })
+            })
+            .collect();
+        let status: NodeStatus =
+            serde_json::from_value(serde_json::json!({"node": "worker1", "lans": lans})).unwrap();
+        NodeStatus { looked: true, ..status }
+    }
+
+    struct Node {
+        _dir: tempfile::TempDir,
+        sender: tokio::sync::watch::Sender<std::sync::Arc<NodeStatus>>,
+        spokes: crate::node_spokes::NodeSpokes,
+    }
+
+    impl Node {
+        fn new(first: NodeStatus) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let sender = tokio::sync::watch::channel(std::sync::Arc::new(first)).0;
+            let holders = Holders::open(&dir.path().join("run")).unwrap();
+            let spokes = crate::node_spokes::NodeSpokes::new(
+                sender.subscribe(),
+                std::sync::Arc::default(),
+                Some((holders, true)),
+            );
+            Self { _dir: dir, sender, spokes }
+        }
+
+        fn state(&self) -> std::path::PathBuf {
+            self._dir.path().join("run")
+        }
+
+        /// The daemon starts again.
+        fn restarted(self) -> Self {
+            let holders = Holders::open(&self._dir.path().join("run")).unwrap();
+            let spokes = crate::node_spokes::NodeSpokes::new(
+                self.sender.subscribe(),
+                std::sync::Arc::default(),
+                Some((holders, true)),
+            );
+            Self { spokes, ..self }
+        }
+
+        /// What is healthy now, after a look at this status.
+        fn healthy(&self, status: NodeStatus) -> Vec<String> {
+            self.sender.send_replace(std::sync::Arc::new(status.clone()));
+            self.spokes.follow(&status);
+            let catalog = self.spokes.catalog().borrow().clone();
+            catalog
+                .iter()
+                .filter(|(_, offer)| offer.health == Health::Healthy)
+                .map(|(name, _)| name.to_string())
+                .collect()
+        }
+
+        async fn allocate(&self, name: &str) -> Attach {
+            let handed = self.spokes.catalog().borrow()[&ResourceName::new(name).unwrap()].handed.clone();
+            self.spokes.grant(&handed).await.unwrap().attach
+        }
+    }
+
+    const ALL: [&str; 5] =
+        ["k8slan-mac-lan-srl", "k8slan-mac-srl", "k8slan-veth-lan-srl", "k8slan-veth-srl", "srl"];
+
+    fn one(used: bool) -> NodeStatus {
+        status(&[("lan", &["srl"])], used.then_some("srl"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_name_is_handed_out_and_the_others_are_taken() {
+        let node = Node::new(one(false));
+        assert_eq!(node.healthy(one(false)), ALL);
+        assert_eq!(node.allocate("k8slan-veth-srl").await, Attach::Veth);
+        assert_eq!(node.healthy(one(false)), ["k8slan-veth-srl"], "before the pod is attached");
+        assert_eq!(node.healthy(one(true)), ["k8slan-veth-srl"]);
+        tokio::time::advance(SOON).await;
+        let node = node.restarted();
+        assert!(Holders::any_veth(&node.state()));
+        assert_eq!(node.healthy(one(true)), ["k8slan-veth-srl"], "after a restart of the daemon");
+        assert_eq!(node.healthy(one(false)), ALL);
+        assert!(!Holders::any_veth(&node.state()), "the pod is gone");
+        assert_eq!(node.allocate("k8slan-mac-lan-srl").await, Attach::Macvtap);
+        assert_eq!(node.healthy(one(false)), ["k8slan-mac-lan-srl"]);
+        tokio::time::advance(SOON).await;
+        assert_eq!(node.healthy(one(false)), ALL, "a pod that never came");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_attached_before_has_the_spokes_own_name() {
+        let node = Node::new(one(true));
+        assert_eq!(node.healthy(one(true)), ["srl"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_that_waits_is_the_next_holder() {
+        let node = Node::new(one(false));
+        node.healthy(one(false));
+        node.allocate("k8slan-mac-srl").await;
+        assert_eq!(node.healthy(one(true)), ["k8slan-mac-srl"]);
+        // The kubelet had not heard that it was taken; the pod's ADD waits.
+        node.allocate("k8slan-veth-srl").await;
+        assert_eq!(node.healthy(one(true)), ["k8slan-mac-srl"]);
+        assert_eq!(node.healthy(one(false)), ["k8slan-veth-srl"]);
+        assert_eq!(node.healthy(one(true)), ["k8slan-veth-srl"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_name_of_two_spokes_is_nobodys() {
+        let lans = status(&[("a", &["b-c", "x"]), ("a-b", &["c", "k8slan-mac-x"])], None);
+        let node = Node::new(lans.clone());
+        let healthy = node.healthy(lans);
+        for gone in ["k8slan-mac-a-b-c", "k8slan-veth-a-b-c"] {
+            assert!(!healthy.contains(&gone.to_owned()), "{gone} of {healthy:?}");
+        }
+        for there in ["k8slan-mac-b-c", "k8slan-mac-c", "k8slan-veth-x", "k8slan-mac-x"] {
+            assert!(healthy.contains(&there.to_owned()), "{there} of {healthy:?}");
+        }
+        let catalog = node.spokes.catalog().borrow().clone();
+        let own = &catalog[&ResourceName::new("k8slan-mac-x").unwrap()].handed;
+        assert_eq!(own.spoke.as_str(), "k8slan-mac-x", "a spoke's own name stays its own");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_what_a_spoke_can_be_is_offered() {
+        let mut held = one(false);
+        held.lans[0].spokes[0].k8slanveth = false;
+        let node = Node::new(held.clone());
+        assert_eq!(node.healthy(held), ["k8slan-mac-lan-srl", "k8slan-mac-srl", "srl"]);
+        let mut veth = one(false);
+        veth.lans[0].spokes[0].attach = Attach::Veth;
+        assert_eq!(node.healthy(veth), ["k8slan-veth-lan-srl", "k8slan-veth-srl", "srl"]);
+        let mut long = one(false);
+        long.lans[0].lan = format!("k8slan-system/{}", "l".repeat(60)).parse().unwrap();
+        assert_eq!(node.healthy(long), ["k8slan-mac-srl", "k8slan-veth-srl", "srl"]);
+    }
+}
