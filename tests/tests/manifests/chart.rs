@@ -1,4 +1,5 @@
 //! The Helm chart, rendered by helm: it is the base and the overlays, by values.
+#![expect(clippy::unwrap_used, reason = "a test")]
 
 use std::path::PathBuf;
 use std::process::Output;
