@@ -26,7 +26,7 @@ use node::NodeConfig;
 
 pub(crate) use several::read_files;
 pub use svg::svg;
-pub use tree::{More, tree};
+pub use tree::{More, tree, tree_of_all};
 pub(crate) use tree::{pool_line, spoke_line, state_of};
 pub use view::{
     AttachmentView, BridgeView, LanView, LinkView, MasterView, NodeView, PodLinkView, PoolView, PortView,
@@ -92,8 +92,7 @@ fn run(options: &Options) -> Result<String> {
         return Ok(text);
     }
     view::tell_of_others(&mut nodes);
-    let trees: Vec<String> = nodes.iter().map(|node| tree(node, &|_| Vec::new())).collect();
-    Ok(trees.join("\n"))
+    Ok(tree_of_all(&nodes))
 }
 
 impl NodeView {

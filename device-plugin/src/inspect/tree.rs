@@ -20,6 +20,24 @@ pub type More<'a> = &'a dyn Fn(&AttachmentView) -> Vec<String>;
 #[must_use]
 pub fn tree(view: &NodeView, more: More<'_>) -> String {
     let mut text = String::new();
+    node_branch(view, more).write(&mut text, "", "");
+    text
+}
+
+/// One tree of several nodes.
+#[must_use]
+pub fn tree_of_all(nodes: &[NodeView]) -> String {
+    if let [node] = nodes {
+        return tree(node, &|_| Vec::new());
+    }
+    let mut root = Branch::new(format!("{} nodes", nodes.len()));
+    root.below.extend(nodes.iter().map(|node| node_branch(node, &|_| Vec::new())));
+    let mut text = String::new();
+    root.write(&mut text, "", "");
+    text
+}
+
+fn node_branch(view: &NodeView, more: More<'_>) -> Branch {
     let mut root = Branch::new(match view.daemon {
         Some(id) => format!("{}, daemon {id}", view.node),
         None => format!("{}, no daemon is seen", view.node),
@@ -39,8 +57,7 @@ pub fn tree(view: &NodeView, more: More<'_>) -> String {
     }
     root.below.extend(view.problems.iter().map(|problem| Branch::new(format!("PROBLEM {problem}"))));
     root.below.extend(view.notes.iter().map(|note| Branch::new(format!("note: {note}"))));
-    root.write(&mut text, "", "");
-    text
+    root
 }
 
 impl Branch {
@@ -294,6 +311,17 @@ worker2, daemon 42
         assert!(texts[0].contains("spoke pod1: VM default/vyos, pod default/nginx, port"), "{}", texts[0]);
         assert!(texts[1].contains("spoke pod1: free here, used on worker1, port"), "{}", texts[1]);
         assert!(texts[1].contains("spoke pod2: free, macvtap passthru, /dev/tap"), "{}", texts[1]);
+    }
+
+    #[test]
+    fn several_nodes_are_one_tree() {
+        let text = tree_of_all(&[node("worker1"), node("worker2")]);
+        assert!(
+            text.starts_with("2 nodes\n├─ worker1, daemon 42\n│  ├─ LAN k8slan-system/lan-test: "),
+            "{text}"
+        );
+        assert!(text.contains("\n└─ worker2, daemon 42\n   ├─ LAN "), "{text}");
+        assert!(tree_of_all(&[node("worker1")]).starts_with("worker1, daemon 42\n├─ LAN "));
     }
 
     #[test]
