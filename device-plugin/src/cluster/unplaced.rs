@@ -189,7 +189,7 @@ fn of_spoke(spoke: &str, lans: &[DynamicObject], reports: &[DynamicObject]) -> S
                     format!("{}: refused, {}", node.node, accepted.message)
                 }
                 (_, ready, _) if !ready.holds => format!("{}: not ready, {}", node.node, ready.message),
-                (_, _, Some(used)) => format!("{}: held by {}", node.node, used.by),
+                (_, _, Some(used)) => format!("{}: held by {}", node.node, holder(&used.by)),
                 _ => format!("{}: free", node.node),
             }
         })
@@ -197,6 +197,12 @@ fn of_spoke(spoke: &str, lans: &[DynamicObject], reports: &[DynamicObject]) -> S
     let words = if words.is_empty() { "no node has looked at it yet".to_owned() } else { words.join(", ") };
     let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
     format!("spoke {spoke} of LAN {namespace}/{name}: {words}")
+}
+
+/// The pod of a report, which may say more of it.
+fn holder(by: &str) -> &str {
+    let pod = by.split(',').next().unwrap_or(by);
+    pod.strip_prefix("pod ").unwrap_or(pod)
 }
 
 #[cfg(test)]
@@ -240,6 +246,12 @@ mod tests {
         assert_eq!(wanting(&pod(message)), ["pod1", "pod10"]);
         assert_eq!(wanting(&pod("0/3 nodes are available: 3 Insufficient cpu.")), Vec::<String>::new());
         assert_eq!(wanting(&json!({})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_holder_is_a_pod() {
+        assert_eq!(holder("default/web"), "default/web");
+        assert_eq!(holder("pod default/web, container 0123, interface net1"), "default/web");
     }
 
     #[test]
