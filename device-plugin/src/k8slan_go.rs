@@ -50,6 +50,12 @@ pub(crate) fn names(lan: &str, spoke: &SpokeName) -> [Name; 4] {
     ]
 }
 
+/// Whether a resource's name is a spoke's, its own one or one of these. `lan`: the name of the LAN's object.
+pub(crate) fn leads_to(resource: &str, lan: &str, spoke: &str) -> bool {
+    let by_another = |spoke: SpokeName| names(lan, &spoke).iter().any(|name| name.name == resource);
+    resource == spoke || spoke.parse().is_ok_and(by_another)
+}
+
 /// Names that are one spoke's and one way's alone. One that several have is nobody's: LAN `a` with spoke `b-c` and LAN
 /// `a-b` with spoke `c` have one, and whoever asks for it must not get into the other's LAN.
 pub(crate) fn unambiguous<T>(

@@ -17,6 +17,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{chain, object};
+use crate::k8slan_go::leads_to;
 
 /// How long a pod must have waited: most wait for one that is just going.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -164,13 +165,20 @@ fn note(spokes: &[String], lans: &[DynamicObject], reports: &[DynamicObject]) ->
     if end == text.len() { text } else { format!("{} …", &text[..end]) }
 }
 
-fn of_spoke(spoke: &str, lans: &[DynamicObject], reports: &[DynamicObject]) -> String {
-    let lists = |lan: &&DynamicObject| {
-        let spec = serde_json::from_value::<LanSpec>(lan.data["spec"].clone());
-        spec.is_ok_and(|spec| spec.spokes.iter().any(|listed| listed.as_str() == spoke))
+fn of_spoke(resource: &str, lans: &[DynamicObject], reports: &[DynamicObject]) -> String {
+    let listed = |lan: &DynamicObject, is: &dyn Fn(&str) -> bool| {
+        let spec = serde_json::from_value::<LanSpec>(lan.data["spec"].clone()).ok()?;
+        spec.spokes.iter().map(|spoke| spoke.as_str().to_owned()).find(|spoke| is(spoke))
     };
-    let Some(lan) = lans.iter().find(lists) else {
-        return format!("no LAN lists spoke {spoke}: put it into spec.spokes of one, or ask for another");
+    let own = |lan: &DynamicObject| listed(lan, &|spoke| spoke == resource);
+    let another = |lan: &DynamicObject| {
+        listed(lan, &|spoke| leads_to(resource, lan.metadata.name.as_deref().unwrap_or_default(), spoke))
+    };
+    let of =
+        |find: &dyn Fn(&DynamicObject) -> Option<String>| lans.iter().find_map(|lan| Some((lan, find(lan)?)));
+    // Its own name before all others.
+    let Some((lan, spoke)) = of(&own).or_else(|| of(&another)) else {
+        return format!("no LAN lists spoke {resource}: put it into spec.spokes of one, or ask for another");
     };
     let (namespace, name) = (lan.metadata.namespace.as_deref(), lan.metadata.name.as_deref());
     let mut nodes: Vec<LanNodeSpec> = reports
@@ -264,6 +272,10 @@ mod tests {
         assert_eq!(
             note(&["pod1".to_owned()], &lans, &reports),
             "spoke pod1 of LAN a/one: worker1: held by default/nginx, worker2: not ready, underlay eth1 does not exist"
+        );
+        assert_eq!(
+            note(&["k8slan-mac-one-pod2".to_owned()], &lans, &reports),
+            "spoke pod2 of LAN a/one: worker1: held by default/x, worker2: not ready, underlay eth1 does not exist"
         );
         assert!(note(&["pod7".to_owned()], &lans, &reports).starts_with("no LAN lists spoke pod7"));
         assert!(note(&["pod9".to_owned()], &lans, &reports).ends_with("no node has looked at it yet"));

@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::documents::Documents;
 use super::networks::{Definition, Network, RESOURCES, resources, selected};
 use crate::inspect::{LanView, NodeView, SpokeState, SpokeView, pool_line, spoke_line, state_of};
+use crate::k8slan_go::leads_to;
 
 /// What runtimes and Multus put before the words of a plugin, up to the last of these: `plugin type="…" failed (add): `, and
 /// of a network that is no list, `error adding container to network "…": `.
@@ -338,8 +339,18 @@ fn plugins_words(message: &str) -> Option<&str> {
     }
 }
 
-fn of_node<'a>(node: &'a NodeView, spoke: &str) -> Option<(&'a LanView, &'a SpokeView)> {
-    node.lans.iter().find_map(|lan| Some((lan, lan.spokes.iter().find(|view| view.name == spoke)?)))
+/// The spoke that a resource's name leads to.
+fn of_node<'a>(node: &'a NodeView, resource: &str) -> Option<(&'a LanView, &'a SpokeView)> {
+    let leads = |lan: &LanView, view: &SpokeView| {
+        let name = lan.lan.rsplit('/').next().unwrap_or(&lan.lan);
+        leads_to(resource, name, &view.name)
+    };
+    // Its own name before all others.
+    let own = |_: &LanView, view: &SpokeView| view.name == resource;
+    let find = |is: &dyn Fn(&LanView, &SpokeView) -> bool| {
+        node.lans.iter().find_map(|lan| Some((lan, lan.spokes.iter().find(|view| is(lan, view))?)))
+    };
+    find(&own).or_else(|| find(&leads))
 }
 
 #[cfg(test)]
@@ -447,6 +458,22 @@ network default/vlan44 as net1: macvtap, macvtap.k8slan.io/pod2
             },
             "does not admit pods of namespace \"default\"",
         );
+    }
+
+    #[test]
+    fn the_names_of_k8slan_in_go_lead_to_the_spoke() {
+        for name in ["k8slan-mac-pod2", "k8slan-mac-lan-test-pod2", "k8slan-veth-lan-test-pod2"] {
+            let asked = format!("macvtap.k8slan.io/{name}");
+            let text = tell(&{
+                let mut said = documents();
+                said.definitions.as_mut().unwrap()[0]["metadata"]["annotations"] =
+                    json!({ "k8s.v1.cni.cncf.io/resourceName": asked });
+                let limits = json!({ asked.as_str(): "1" });
+                *said.pod.pointer_mut("/spec/containers/0/resources/limits").unwrap() = limits;
+                said
+            });
+            assert!(!text.contains("WHY ") && text.contains("    spoke pod2: free"), "{text}");
+        }
     }
 
     #[test]
