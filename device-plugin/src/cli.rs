@@ -212,6 +212,9 @@ struct Compat {
 /// A project whose names are understood.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Project {
+    /// An empty variable switches nothing on.
+    #[value(alias = "")]
+    None,
     K8slanGo,
 }
 
@@ -353,6 +356,12 @@ mod tests {
         let both = Cli::try_parse_from(["x", "cluster", "--node-name", "a"]).unwrap();
         let Command::Cluster { kubelet_dir, api_only: false, .. } = both.command else { panic!("{both:?}") };
         assert_eq!(kubelet_dir.to_str(), Some(KUBELET_DIR));
+        for (value, on) in [("k8slan-go", true), ("none", false), ("", false)] {
+            let cli = Cli::try_parse_from(["x", "install", "--compat", value]).unwrap();
+            let Command::Install { compat, .. } = cli.command else { panic!("{cli:?}") };
+            assert_eq!(compat.k8slan_go(), on, "{value:?}");
+        }
+        assert!(Cli::try_parse_from(["x", "install", "--compat", "k8slan"]).is_err());
         let api = ["x", "cluster", "--api-only", "--node-name", "a", "--health", "0.0.0.0:9810"];
         assert!(Cli::try_parse_from(api).is_ok());
         assert!(

@@ -188,9 +188,10 @@ impl Holders {
     /// Notes that a spoke was handed out. `used`: a pod has it.
     pub(crate) fn hand_out(&mut self, handed: &Handed, used: bool) {
         let until = Instant::now() + SOON;
-        let before = || Holder { resource: (&handed.spoke).into(), until, next: None };
+        let now = Instant::now();
+        let before = || Holder { resource: (&handed.spoke).into(), until: now, next: None };
         let holder = self.by_spoke.entry(handed.spoke.clone()).or_insert_with(before);
-        if used && holder.resource != handed.resource {
+        if (used || holder.until > now) && holder.resource != handed.resource {
             holder.next = Some(handed.resource.clone());
         } else {
             *holder = Holder { resource: handed.resource.clone(), until, next: None };
@@ -202,7 +203,12 @@ impl Holders {
     pub(crate) fn follow(&mut self, used: impl Fn(&SpokeName) -> bool) -> Option<Instant> {
         let now = Instant::now();
         let mut changed = false;
-        for (_, holder) in self.by_spoke.iter_mut().filter(|(spoke, _)| !used(spoke)) {
+        // Attached is what it was handed out for: it is free as soon as that ends.
+        for (_, holder) in self.by_spoke.iter_mut().filter(|(spoke, _)| used(spoke)) {
+            holder.until = holder.until.min(now);
+        }
+        let given_up = |(spoke, holder): &(&SpokeName, &mut Holder)| !used(spoke) && holder.until <= now;
+        for (_, holder) in self.by_spoke.iter_mut().filter(given_up) {
             if let Some(next) = holder.next.take() {
                 (holder.resource, holder.until) = (next, now + SOON);
                 changed = true;
@@ -362,9 +368,9 @@ mod tests {
         let node = Node::new(one(false));
         node.healthy(one(false));
         node.allocate("k8slan-mac-srl").await;
-        assert_eq!(node.healthy(one(true)), ["k8slan-mac-srl"]);
         // The kubelet had not heard that it was taken; the pod's ADD waits.
         node.allocate("k8slan-veth-srl").await;
+        assert_eq!(node.healthy(one(false)), ["k8slan-mac-srl"], "whoever was first is attached first");
         assert_eq!(node.healthy(one(true)), ["k8slan-mac-srl"]);
         assert_eq!(node.healthy(one(false)), ["k8slan-veth-srl"]);
         assert_eq!(node.healthy(one(true)), ["k8slan-veth-srl"]);

@@ -251,6 +251,10 @@ impl Namespace<'_> {
             (None, Some(port)) => port.name.clone(),
             (None, None) => "?".to_owned(),
         };
+        // Whatever the LAN says, its other end is in the pod: attached by the type k8slanveth.
+        if end.is_none() && port.is_some() && record.is_some_and(|record| record.attach == Attach::Macvtap) {
+            (shown.attach, shown.mode, shown.tap_index) = (Some(Attach::Veth.to_string()), None, None);
+        }
         shown.end = end.map(pod::link);
         shown.port = port.map(pod::link);
         let tag =
