@@ -1042,7 +1042,21 @@ fn people_see_and_release() -> Outcome {
     let released = by_hand(&node, "release 10.0.0.2")?;
     assert!(released.contains("10.0.0.2"), "{released}");
     assert!(by_hand(&node, "release nobody/there").is_err());
+    // It is anybody's at once, unless the pool says how long it rests.
+    let shown = by_hand(&node, "show 10.0.0.2")?;
+    assert!(shown.contains("free") && !shown.contains("resting"), "{shown}");
+    assert!(!by_hand(&node, "leases")?.contains("10.0.0.2"), "it is no lease");
+    assert_eq!(serde_json::from_str::<Value>(&by_hand(&node, "pools --json")?)?[0]["resting"], 0);
+    put_pool(
+        &node,
+        "p",
+        "scope: host\nranges: [{subnet: 10.0.0.0/24}, {subnet: fd00::/64}]\ncooldown: 10m\n",
+    )?;
     assert!(by_hand(&node, "show 10.0.0.2")?.contains("resting"));
+    assert!(by_hand(&node, "leases")?.contains("resting"));
+    // Of both families.
+    let resting = serde_json::from_str::<Value>(&by_hand(&node, "pools --json")?)?[0]["resting"].clone();
+    assert_eq!(resting, if by_hand(&node, "show fd00::2")?.contains("resting") { 2 } else { 1 });
     in_order(&node)
 }
 
@@ -1150,6 +1164,6 @@ fn host_locals_leases_are_taken_over() -> Outcome {
     let fresh = add(&node.pod("fresh")?, &new)?;
     assert!(given.iter().take(3).chain([&late_ips]).all(|ips| *ips != fresh), "{fresh:?}");
     del(&pods[0], &new)?;
-    assert!(by_hand(&node, "show 10.0.0.2")?.contains("resting"));
+    assert!(by_hand(&node, "show 10.0.0.2")?.contains("free"));
     in_order(&node)
 }

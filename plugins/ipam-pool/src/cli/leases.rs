@@ -4,7 +4,10 @@ use super::of::Of;
 use super::{Failure, Scene, ago, seconds_since, table};
 use crate::plugin::{now, refusal_text};
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{Addr, Allocator, Holder, PoolFile, Refusal, Rules, Slot, list, look_up};
+use crate::{Addr, Allocator, Holder, Millis, PoolFile, Refusal, Rules, Slot, list, look_up};
+
+/// What an address is that anybody may be given.
+const FREE: &str = "free";
 
 /// One line of `leases` and `show`.
 #[derive(Debug, Serialize)]
@@ -72,7 +75,9 @@ fn row(address: Addr, key: &PoolKey, slot: Slot, scene: &Scene) -> Row {
             row.note = outside(address, key, scene);
         }
         Slot::Resting { since, last, .. } => {
-            row.state = "resting";
+            let rests = rests(key, since, scene);
+            row.state = if rests == Some(true) { "resting" } else { FREE };
+            row.note = rests.is_none().then(|| "rests for the network's cooldown, if it has one".to_owned());
             row.age_seconds = Some(seconds_since(since));
             row.owner = last;
         }
@@ -84,6 +89,13 @@ fn row(address: Addr, key: &PoolKey, slot: Slot, scene: &Scene) -> Row {
         }
     }
     row
+}
+
+/// Whether a released address is kept back; `None` where only the network says for how long.
+pub(super) fn rests(key: &PoolKey, since: Millis, scene: &Scene) -> Option<bool> {
+    let PoolKey::Named(name) = key else { return None };
+    let cooldown = PoolFile::load(&scene.pools, name).ok()?.cooldown;
+    Some(since.after(cooldown.millis()) > now())
 }
 
 fn outside(address: Addr, key: &PoolKey, scene: &Scene) -> Option<String> {
@@ -142,7 +154,9 @@ pub(super) fn leases(scene: &Scene, name: Option<&str>) -> Result<(), Failure> {
         let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
         let slots = store.try_out(|ledger| list(ledger))?;
         drop(store);
-        rows.extend(slots.into_iter().map(|(address, slot)| row(address, &key, slot, scene)));
+        let of_pool = slots.into_iter().map(|(address, slot)| row(address, &key, slot, scene));
+        // What was released and is nobody's is no lease.
+        rows.extend(of_pool.filter(|row| row.state != FREE));
     }
     print(scene, &rows)
 }
@@ -170,7 +184,7 @@ pub(super) fn show(scene: &Scene, address: Addr) -> Result<(), Failure> {
         for set in sets.iter().filter(|set| set.pool().contains(address)) {
             let (state, note) = match set.may_have(address, None) {
                 _ if file.inventory => ("inventory", "in an inventory".to_owned()),
-                Ok(()) => ("free", "never used".to_owned()),
+                Ok(()) => (FREE, "never used".to_owned()),
                 Err(refusal) => (state(&refusal), refusal_text(&refusal)),
             };
             rows.push(Row {

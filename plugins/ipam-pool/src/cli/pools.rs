@@ -63,7 +63,9 @@ fn row(scene: &Scene, key: &PoolKey) -> Result<Row, Failure> {
         match slot {
             Slot::Leased(lease) if lease.holders.is_empty() => row.kept += 1,
             Slot::Leased(_) => row.leased += 1,
-            Slot::Resting { .. } => row.resting += 1,
+            Slot::Resting { since, .. } => {
+                row.resting += u64::from(super::leases::rests(key, *since, scene) == Some(true));
+            }
             Slot::Quarantined { .. } => row.quarantined += 1,
         }
     }
