@@ -127,10 +127,17 @@ impl Reader {
             let object = self.files.get(&declaration.source).and_then(|file| file.object.as_ref());
             let Some(object) = object else { continue };
             (declaration.created, declaration.generation) = (object.created, object.generation);
-            if let Ok(lan) = &mut declaration.lan {
-                lan.common_mtu = object.notes.mtu;
-                if let Some(hostname) = &object.notes.hostname {
-                    lan.also_known_as(node, hostname);
+            let hostname = object.notes.hostname.as_deref();
+            match &mut declaration.lan {
+                Ok(lan) => {
+                    lan.common_mtu = object.notes.mtu;
+                    hostname.into_iter().for_each(|hostname| lan.also_known_as(node, hostname));
+                }
+                Err(mistaken) => {
+                    let named = mistaken.nodes.as_mut();
+                    let named =
+                        named.filter(|nodes| hostname.is_some_and(|hostname| nodes.contains(hostname)));
+                    named.map(|nodes| nodes.insert(node.to_owned()));
                 }
             }
         }
@@ -240,6 +247,10 @@ fn understand(text: &str) -> Vec<Said> {
             let lan = Lan::new(key.clone(), &spec).map_err(|mistakes| Mistaken {
                 message: mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
                 spokes: spec.spokes.iter().filter_map(|spoke| spoke.parse().ok()).collect(),
+                nodes: match (&spec.default_vxlan_dev, &spec.vxlan_dev_map) {
+                    (None, map) if !map.is_empty() => Some(map.keys().cloned().collect()),
+                    _ => None,
+                },
             });
             Said::Lan(key, Box::new(lan))
         }
@@ -305,7 +316,7 @@ mod tests {
         let (_dir, declared) =
             folder(&[("a.yaml", &lan("a", ", vxlanGrp: 10.0.0.1, mtu: 1, spokes: [p, 'a:b']"))]);
         let error = declared.lans[&"default/a".parse().unwrap()].lan.as_ref().unwrap_err();
-        let Mistaken { message, spokes } = error;
+        let Mistaken { message, spokes, .. } = error;
         assert!(message.contains("vxlanGrp: ") && message.contains("; mtu: "), "{message}");
         assert_eq!(spokes.iter().map(ToString::to_string).collect::<Vec<_>>(), ["p"]);
     }

@@ -166,10 +166,14 @@ pub(crate) fn reports(status: &NodeStatus) -> Reports {
     };
     let mut reports: BTreeMap<_, LanReport> = BTreeMap::new();
     for lan in &status.lans {
-        let uses = lan
-            .spokes
-            .iter()
-            .filter_map(|spoke| Some(SpokeUse { spoke: spoke.name.to_string(), by: spoke.used_by.clone()? }));
+        let uses = lan.spokes.iter().filter_map(|spoke| {
+            Some(SpokeUse { spoke: spoke.name.to_string(), by: spoke.used_by.clone()?, removed: false })
+        });
+        let left = lan.removed_spokes.iter().map(|spoke| SpokeUse {
+            spoke: spoke.name.to_string(),
+            by: spoke.used_by.clone(),
+            removed: true,
+        });
         let report = LanReport {
             generation: lan.observed_generation,
             accepted: report(lan, "Accepted"),
@@ -177,9 +181,8 @@ pub(crate) fn reports(status: &NodeStatus) -> Reports {
             underlay: lan.underlay.clone(),
             mtu: lan.mtu.map(net_types::Mtu::get),
             room: lan.room.map(net_types::Mtu::get),
-            // A LAN that has no underlay here is none of this node's.
-            takes_part: condition(lan, "Ready").is_none_or(|ready| ready.reason != "NoUnderlay"),
-            attachments: uses.collect(),
+            takes_part: !lan.elsewhere,
+            attachments: uses.chain(left).collect(),
         };
         // What is left of a LAN in a former namespace stands beside it under the same key.
         reports.entry(lan.lan.clone()).or_insert(report);
@@ -224,6 +227,20 @@ pub(crate) fn overview(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_cluster_is_told_of_a_lan_of_other_nodes_and_of_a_spoke_that_is_gone() {
+        let text = r#"{"node":"worker3","lans":[{"lan":"a/b","elsewhere":true,"conditions":[
+            {"type":"Accepted","status":"False","reason":"Conflict","message":"ns"},
+            {"type":"Ready","status":"False","reason":"Refused","message":"refused"}]},
+            {"lan":"a/c","conditions":[],"removedSpokes":[{"name":"pod1","usedBy":"default/web"}]}]}"#;
+        let status: NodeStatus = serde_json::from_str(text).unwrap();
+        let reports = reports(&status);
+        assert!(!reports[&"a/b".parse().unwrap()].takes_part);
+        let other = &reports[&"a/c".parse().unwrap()];
+        let left = SpokeUse { spoke: "pod1".into(), by: "default/web".into(), removed: true };
+        assert!(other.takes_part && other.attachments == [left], "{other:?}");
+    }
 
     #[test]
     fn an_absent_nodes_lans_are_not_ready_and_stay_in_use() {

@@ -53,9 +53,15 @@ pub(crate) struct LanStatus {
     /// The largest MTU that the underlay has room for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) room: Option<Mtu>,
+    /// Whether it names other nodes and not this one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) elsewhere: bool,
     /// Its spokes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) spokes: Vec<SpokeStatus>,
+    /// Spokes that it does not have any more, and that pods use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) removed_spokes: Vec<RemovedSpoke>,
 }
 
 /// Said here, or read from a file.
@@ -96,6 +102,16 @@ pub(crate) struct SpokeStatus {
     /// The pod that uses it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) used_by: Option<String>,
+}
+
+/// A spoke that a LAN does not have any more.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct RemovedSpoke {
+    /// Its name.
+    pub(crate) name: SpokeName,
+    /// The pod that uses it.
+    pub(crate) used_by: String,
 }
 
 impl Condition {

@@ -331,6 +331,14 @@ fn a_spoke_removed_under_a_live_pod_falls_silent() -> Outcome {
     falls_silent(&a, "10.0.0.3")?;
     assert!(c.link("net1")?.is_some(), "the macvtap was taken from a live pod");
     assert!(pings(&a, "10.0.0.2"), "another spoke is disturbed");
+    // Who is cut off is told.
+    worker.status(|text| {
+        let status: Value = serde_json::from_str(text).unwrap_or_default();
+        let left = status["lans"][0]["removedSpokes"].as_array().cloned().unwrap_or_default();
+        left.len() == 1
+            && left[0]["name"] == "c"
+            && left[0]["usedBy"].as_str().is_some_and(|by| !by.contains(','))
+    })?;
     c.del("macvtap", "net1", &on_spoke("c"))?;
     assert_eq!(worker.netns(&lan.netns())?.link("c")?, None);
     drop(b);

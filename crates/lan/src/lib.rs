@@ -46,7 +46,7 @@ pub use spec::LanObject;
 pub use spec::{DeletionPolicy, LanSpec, NetworkAttachments, SpokeOverride};
 pub use spokes::{Holder, SpokeLinks};
 #[cfg(feature = "crd")]
-pub use status::{Condition, LanNode, LanNodeSpec, LanStatus, Report, SpokeUse};
+pub use status::{Condition, LanNode, LanNodeSpec, LanStatus, MtuRise, Report, SpokeUse};
 pub use step::{Change, Step, Target};
 pub use tap_index::{SharedTapIndex, TapIndex, TapIndexError, TapIndices};
 pub use unique::{Claim, Conflict, Verdict, decide};

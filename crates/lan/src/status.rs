@@ -10,7 +10,9 @@ pub struct LanStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
     /// Accepted: the specification is good and nothing in it belongs to another LAN. Ready: it is built on every
-    /// node that takes part. MtuUniform: it has one MTU. Deleting: somebody deleted it.
+    /// node that takes part. MtuUniform: it has one MTU. NetworkAttachments: the definitions that it asks for are there.
+    /// SpokesShared: a spoke is held on several nodes. SpokesRemoved: a pod uses a spoke that the LAN does not have any
+    /// more. Deleting: somebody deleted it.
     #[serde(default)]
     #[schemars(schema_with = "crd::conditions")]
     pub conditions: Vec<Condition>,
@@ -24,12 +26,25 @@ pub struct LanStatus {
     /// rises when all nodes have had room for more for ten minutes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mtu: Option<i64>,
+    /// The larger MTU that the LAN is to have, and from when on if all nodes have had room for it until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtu_rise: Option<MtuRise>,
     /// How many pods are attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<i64>,
     /// Whom a deleted LAN waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<String>,
+}
+
+/// A larger MTU that is waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct MtuRise {
+    /// The most that all nodes have had room for since the waiting began.
+    pub to: i64,
+    /// When the waiting ends, RFC 3339.
+    pub at: String,
 }
 
 /// A condition, as every Kubernetes object has them.
@@ -116,6 +131,9 @@ pub struct Report {
 pub struct SpokeUse {
     /// The spoke.
     pub spoke: String,
-    /// The pod, `<namespace>/<name>`, or the container's ID where the runtime states no pod.
+    /// The pod, `<namespace>/<name>`, its end cut off where it is very long; `container <ID>` where the runtime states no pod.
     pub by: String,
+    /// Whether the LAN does not have the spoke any more: the pod is cut off, and gets no other one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub removed: bool,
 }

@@ -78,7 +78,7 @@ pub(super) fn check() -> Vec<Finding> {
             None => Finding::warning(
                 "LAN API",
                 "the cluster has no LAN objects yet",
-                "kubectl apply -f install/crds",
+                "kubectl apply -f install/crds.yaml",
             ),
         });
         let Some(kubevirt) = group(&client, "kubevirt.io/v1", &mut findings).await else { return findings };

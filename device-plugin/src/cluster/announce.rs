@@ -10,6 +10,8 @@ use std::time::Duration;
 use lan::{Condition, LanStatus};
 use tokio::time::Instant;
 
+use super::summary::{SPOKES_REMOVED, is_bad_when_true};
+
 /// The least time between two events about one condition of one LAN.
 const SPACING: Duration = Duration::from_secs(60);
 
@@ -94,6 +96,8 @@ impl Announcer {
                 }),
             }
         }
+        // What is over begins anew when it comes again.
+        self.said.retain(|(of, kind), _| of != lan || status.conditions.iter().any(|c| c.kind == *kind));
         (due, later)
     }
 
@@ -141,13 +145,15 @@ fn baseline(before: Option<&LanStatus>, next: &Said, condition: &Condition) -> S
 fn is_bad(condition: &Condition) -> bool {
     match condition.kind.as_str() {
         "Deleting" => condition.reason != "Unused",
+        kind if is_bad_when_true(kind) => condition.status == "True",
         _ => condition.status == "False",
     }
 }
 
 /// That it is well again is told, but not that a LAN is accepted: whether it is built says more.
 fn was_bad(condition: &Condition, said: &Said) -> bool {
-    !["Deleting", "Accepted"].contains(&condition.kind.as_str())
+    !is_bad_when_true(&condition.kind)
+        && condition.kind != "Accepted"
         && condition.status == "True"
         && said.status == "False"
 }
@@ -158,6 +164,7 @@ fn action(kind: &str) -> &'static str {
         "Ready" => "Build",
         "MtuUniform" => "SetMtu",
         "NetworkAttachments" => "Define",
+        SPOKES_REMOVED => "CutOff",
         _ => "Delete",
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::events;
 use kube::runtime::watcher::{self, Event};
@@ -44,7 +44,7 @@ pub struct Leader {
 #[derive(Default)]
 struct Memory {
     announcer: Announcer,
-    /// Larger MTUs that are waited for, by the LAN's UID.
+    /// Larger MTUs that are waited for, by the LAN's UID: also where the CRD is an older one, and the status does not keep them.
     rises: BTreeMap<String, Rise>,
     /// When to sum up again although nothing changes.
     again: Option<Instant>,
@@ -158,7 +158,7 @@ impl Leader {
                 },
                 () = settled => {
                     memory.again = None;
-                    if let Err(error) = self.sum_up(&cache, &mut memory).await {
+                    if let Err(error) = self.sum_up(&mut cache, &mut memory).await {
                         tracing::warn!(error = chain(&error), "the leader cannot write");
                         memory.look_again(Some(Instant::now() + RETRY));
                     }
@@ -169,9 +169,8 @@ impl Leader {
         }
     }
 
-    async fn sum_up(&self, cache: &Cache, memory: &mut Memory) -> Result<(), kube::Error> {
+    async fn sum_up(&self, cache: &mut Cache, memory: &mut Memory) -> Result<(), kube::Error> {
         let now = Timestamp::now();
-        let now = format!("{now:.0}");
         let alive = cache.alive();
         let mut said: BTreeMap<(String, String), Said> = BTreeMap::new();
         for ((namespace, name), report) in cache.of(Kind::LanNode) {
@@ -189,15 +188,15 @@ impl Leader {
                 false => said.used_where_silent |= !spec.attachments.is_empty(),
             }
         }
+        let problems = self.keep_definitions(cache).await?;
         let uids: BTreeSet<&str> = cache.of(Kind::Lan).map(|(_, lan)| uid(lan)).collect();
         memory.announcer.retain(|lan| uids.contains(lan));
         memory.rises.retain(|lan, _| uids.contains(lan.as_str()));
         let mut result = Ok(());
-        let problems = self.keep_definitions(cache).await?;
         for (key, lan) in cache.of(Kind::Lan) {
             let said = said.remove(key).unwrap_or_default();
             // One LAN that cannot be written must not keep the others from it.
-            if let Err(error) = self.sum_up_one(lan, &said, problems.get(key).cloned(), &now, memory).await {
+            if let Err(error) = self.sum_up_one(lan, &said, problems.get(key).cloned(), now, memory).await {
                 result = Err(error);
             }
         }
@@ -209,20 +208,21 @@ impl Leader {
         lan: &DynamicObject,
         said: &Said,
         definitions: Option<Vec<String>>,
-        now: &str,
+        now: Timestamp,
         memory: &mut Memory,
     ) -> Result<(), kube::Error> {
         let status = serde_json::from_value::<LanStatus>(lan.data["status"].clone()).ok();
         let policy = serde_json::from_value::<DeletionPolicy>(lan.data["spec"]["deletionPolicy"].clone());
         let deleting = lan.metadata.deletion_timestamp.is_some();
         let asked = lan.data["spec"]["mtu"].as_i64();
-        let mut rise = memory.rises.remove(uid(lan));
         let last = status.as_ref().and_then(|status| status.mtu);
-        let mtu =
-            mtu::effective(asked, last, said.rooms.iter().copied(), &mut rise, self.hold, Instant::now());
+        let told = status.as_ref().and_then(|status| status.mtu_rise.as_ref());
+        let remembered = memory.rises.remove(uid(lan));
+        let mut rise = told.and_then(|told| Rise::of(told, self.hold, now)).or(remembered);
+        let mtu = mtu::effective(asked, last, said.rooms.iter().copied(), &mut rise, self.hold, now);
+        memory.look_again(rise.map(|rise| Instant::now() + rise.waits(now)));
         if let Some(rise) = rise {
             memory.rises.insert(uid(lan).to_owned(), rise);
-            memory.look_again(Some(rise.due()));
         }
         let seen = Seen {
             generation: lan.metadata.generation.unwrap_or_default(),
@@ -231,11 +231,12 @@ impl Leader {
             status: status.as_ref(),
             definitions,
             mtu,
+            mtu_rise: rise.map(Rise::told),
             mtu_is_asked_for: asked.is_some(),
             nodes: said.alive.iter().collect(),
             used_where_silent: said.used_where_silent,
         };
-        let summary = summarize(&seen, now);
+        let summary = summarize(&seen, &format!("{now:.0}"));
         let namespace = lan.metadata.namespace.as_deref().unwrap_or_default();
         let name = lan.metadata.name.as_deref().unwrap_or_default();
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &object::lans());
@@ -313,7 +314,7 @@ impl Leader {
     /// Makes the definitions that LANs ask for, and says by LAN what could not be made.
     async fn keep_definitions(
         &self,
-        cache: &Cache,
+        cache: &mut Cache,
     ) -> Result<BTreeMap<(String, String), Vec<String>>, kube::Error> {
         let mut problems = BTreeMap::new();
         let mut wanted = BTreeMap::new();
@@ -366,44 +367,62 @@ impl Leader {
             }
             wanted.entry(place).or_insert((key, object));
         }
-        let existing: BTreeMap<_, _> = cache
+        let ours = |object: &DynamicObject| definitions::is_ours(object);
+        let unwanted: Vec<_> = cache
             .of(Kind::Definition)
-            .filter(|(place, object)| definitions::is_ours(object) || theirs.contains(*place))
+            .filter(|(place, object)| ours(object) && !wanted.contains_key(*place))
+            .map(|(place, object)| (place.clone(), definitions::of_lan(object).map(str::to_owned)))
             .collect();
-        for (place, object) in &existing {
-            if !wanted.contains_key(*place) {
-                tracing::info!(definition = ?place, lan = definitions::of_lan(object), "no longer asked for");
-                self.definitions(&place.0)
-                    .delete(&place.1, &DeleteParams::default())
-                    .await
-                    .map(drop)
-                    .or_else(gone)?;
-            }
+        for (place, lan) in unwanted {
+            tracing::info!(definition = ?place, lan, "no longer asked for");
+            let gone = self.definitions(&place.0).delete(&place.1, &DeleteParams::default()).await;
+            gone_is_fine(gone)?;
+            cache.forget(Kind::Definition, &place);
         }
         for (place, (key, object)) in wanted {
             let api = self.definitions(&place.0);
-            let result = match existing.get(&place) {
+            let existing = cache.get(Kind::Definition, &place);
+            let existing = existing.filter(|object| ours(object) || theirs.contains(&place));
+            let result = match existing {
                 Some(existing) if definitions::is_current(existing, &object) => continue,
-                Some(_) => {
-                    api.patch(&place.1, &PatchParams::default(), &Patch::Merge(&object)).await.map(drop)
-                }
+                Some(_) => api.patch(&place.1, &PatchParams::default(), &Patch::Merge(&object)).await,
                 None => match serde_json::from_value::<DynamicObject>(object) {
-                    Ok(object) => api.create(&kube::api::PostParams::default(), &object).await.map(drop),
+                    Ok(object) => api.create(&kube::api::PostParams::default(), &object).await,
                     Err(_) => continue,
                 },
             };
             let problem = match result {
-                Ok(()) => continue,
-                Err(kube::Error::Api(status)) if status.code == 409 => format!(
-                    "{}/{} exists and is not k8slan's: it is left as it is; rename it, or the spoke",
-                    place.0, place.1
-                ),
+                // Known at once: what the watch tells of it comes later than the next look, where there are many.
+                Ok(made) => {
+                    cache.put(Kind::Definition, made);
+                    continue;
+                }
+                Err(kube::Error::Api(status)) if status.code == 409 => match self.found(&place).await? {
+                    // Made by the leader before, and not told yet.
+                    Some(found) if ours(&found) => {
+                        cache.put(Kind::Definition, found);
+                        continue;
+                    }
+                    _ => format!(
+                        "{}/{} exists and is not k8slan's: it is left as it is; rename it, or the spoke",
+                        place.0, place.1
+                    ),
+                },
                 Err(kube::Error::Api(status)) => format!("{}/{}: {}", place.0, place.1, status.message),
                 Err(error) => return Err(error),
             };
             problems.entry(key).or_default().push(problem);
         }
         Ok(problems)
+    }
+
+    /// A definition as it is now. Asked for as a list, which the daemon may do anyway.
+    async fn found(
+        &self,
+        (namespace, name): &(String, String),
+    ) -> Result<Option<DynamicObject>, kube::Error> {
+        let list = ListParams::default().fields(&format!("metadata.name={name}"));
+        Ok(self.definitions(namespace).list(&list).await?.items.into_iter().next())
     }
 
     fn definitions(&self, namespace: &str) -> Api<DynamicObject> {
@@ -430,6 +449,12 @@ fn uid(object: &DynamicObject) -> &str {
     object.metadata.uid.as_deref().unwrap_or_default()
 }
 
+/// Its namespace and name.
+fn place(object: &DynamicObject) -> (String, String) {
+    let metadata = &object.metadata;
+    (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
+}
+
 /// The finalizers that a LAN should have, if those are others than it has.
 fn finalizers(lan: &DynamicObject, hold: bool) -> Option<Vec<String>> {
     let mut finalizers = lan.metadata.finalizers.clone().unwrap_or_default();
@@ -451,10 +476,6 @@ fn gone_is_fine<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
     }
 }
 
-fn gone(error: kube::Error) -> Result<(), kube::Error> {
-    gone_is_fine::<()>(Err(error))
-}
-
 impl Cache {
     /// Whether everything that a summary needs was listed; definitions are not among it.
     fn is_complete(&self) -> bool {
@@ -463,17 +484,13 @@ impl Cache {
 
     /// Takes an event in, and says whether anything is to be summed up again.
     fn take(&mut self, kind: Kind, event: Event<DynamicObject>) -> bool {
-        let key = |object: &DynamicObject| {
-            let metadata = &object.metadata;
-            (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
-        };
         match event {
             Event::Init => {
                 self.fresh.insert(kind, BTreeMap::new());
                 false
             }
             Event::InitApply(object) => {
-                self.fresh.entry(kind).or_default().insert(key(&object), slim(kind, object));
+                self.fresh.entry(kind).or_default().insert(place(&object), slim(kind, object));
                 false
             }
             Event::InitDone => {
@@ -482,13 +499,27 @@ impl Cache {
                 true
             }
             Event::Apply(object) => {
-                let (key, object) = (key(&object), slim(kind, object));
+                let (key, object) = (place(&object), slim(kind, object));
                 let last = self.objects.entry(kind).or_default().insert(key, object.clone());
                 // A node's heartbeat means nothing here.
                 kind != Kind::Node || last.is_none_or(|last| last.data != object.data)
             }
-            Event::Delete(object) => self.objects.entry(kind).or_default().remove(&key(&object)).is_some(),
+            Event::Delete(object) => self.objects.entry(kind).or_default().remove(&place(&object)).is_some(),
         }
+    }
+
+    fn get(&self, kind: Kind, place: &(String, String)) -> Option<&DynamicObject> {
+        self.objects.get(&kind)?.get(place)
+    }
+
+    /// Takes in what this process wrote.
+    fn put(&mut self, kind: Kind, object: DynamicObject) {
+        self.objects.entry(kind).or_default().insert(place(&object), slim(kind, object));
+    }
+
+    /// Takes in what this process deleted.
+    fn forget(&mut self, kind: Kind, place: &(String, String)) {
+        self.objects.entry(kind).or_default().remove(place);
     }
 
     fn of(&self, kind: Kind) -> impl Iterator<Item = (&(String, String), &DynamicObject)> {

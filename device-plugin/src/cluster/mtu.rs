@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::time::Instant;
+use k8s_openapi::jiff::Timestamp;
+use lan::MtuRise;
 
 /// How long all nodes must have had room for more before a LAN's MTU rises.
 pub(super) const HOLD: Duration = Duration::from_secs(600);
@@ -11,14 +12,33 @@ pub(super) const HOLD: Duration = Duration::from_secs(600);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rise {
     to: i64,
-    due: Instant,
+    due: Timestamp,
 }
 
 impl Rise {
-    /// When the MTU may rise.
-    pub(super) fn due(self) -> Instant {
-        self.due
+    /// What the LAN's status says, so that a new leader goes on where the last one was. A time that no leader would have
+    /// written is left out.
+    pub(super) fn of(told: &MtuRise, hold: Duration, now: Timestamp) -> Option<Self> {
+        let due = told.at.parse().ok()?;
+        (due <= later(now, hold)).then_some(Self { to: told.to, due })
     }
+
+    /// As the status has it.
+    pub(super) fn told(self) -> MtuRise {
+        MtuRise { to: self.to, at: self.due.to_string() }
+    }
+
+    /// How long it is until the MTU may rise.
+    pub(super) fn waits(self, now: Timestamp) -> Duration {
+        self.due.duration_since(now).try_into().unwrap_or_default()
+    }
+}
+
+/// In whole seconds, and not before its time.
+fn later(now: Timestamp, hold: Duration) -> Timestamp {
+    let up = i64::from(now.subsec_nanosecond() > 0);
+    let hold = i64::try_from(hold.as_secs()).unwrap_or(i64::from(u32::MAX));
+    Timestamp::from_second(now.as_second() + up + hold).unwrap_or(Timestamp::MAX)
 }
 
 /// The MTU that a LAN should have: what its author asks for, or else the smallest that a node has room for.
@@ -32,7 +52,7 @@ pub(super) fn effective(
     rooms: impl Iterator<Item = i64>,
     rise: &mut Option<Rise>,
     hold: Duration,
-    now: Instant,
+    now: Timestamp,
 ) -> Option<i64> {
     if asked.is_some() {
         *rise = None;
@@ -43,9 +63,9 @@ pub(super) fn effective(
         *rise = None;
         return Some(least);
     };
-    let waited = rise.get_or_insert(Rise { to: least, due: now + hold });
+    let waited = rise.get_or_insert(Rise { to: least, due: later(now, hold) });
     waited.to = waited.to.min(least);
-    if now < waited.due() {
+    if now < waited.due {
         return Some(last);
     }
     let to = waited.to;
@@ -55,6 +75,7 @@ pub(super) fn effective(
 
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::jiff::SignedDuration;
     use proptest::prelude::*;
 
     use super::*;
@@ -63,19 +84,22 @@ mod tests {
     fn what_is_asked_for_counts() {
         let mut rise = None;
         assert_eq!(
-            effective(Some(1300), Some(1426), [1400].into_iter(), &mut rise, HOLD, Instant::now()),
+            effective(Some(1300), Some(1426), [1400].into_iter(), &mut rise, HOLD, Timestamp::now()),
             Some(1300)
         );
-        assert_eq!(effective(None, None, [].into_iter(), &mut rise, HOLD, Instant::now()), None);
+        assert_eq!(effective(None, None, [].into_iter(), &mut rise, HOLD, Timestamp::now()), None);
         // Nodes that are silent change nothing.
-        assert_eq!(effective(None, Some(1426), [].into_iter(), &mut rise, HOLD, Instant::now()), Some(1426));
+        assert_eq!(
+            effective(None, Some(1426), [].into_iter(), &mut rise, HOLD, Timestamp::now()),
+            Some(1426)
+        );
     }
 
     #[test]
     fn it_falls_at_once_and_rises_late() {
-        let (mut rise, start) = (None, Instant::now());
-        let mut at = |seconds: u64, last: i64, rooms: &[i64]| {
-            let now = start + Duration::from_secs(seconds);
+        let (mut rise, start) = (None, Timestamp::from_second(1_796_000_000).unwrap());
+        let mut at = |seconds: i64, last: i64, rooms: &[i64]| {
+            let now = start + SignedDuration::from_secs(seconds);
             effective(None, Some(last), rooms.iter().copied(), &mut rise, HOLD, now).unwrap()
         };
         assert_eq!(at(0, 8926, &[8926, 1426]), 1426);
@@ -89,20 +113,38 @@ mod tests {
         assert_eq!(at(1301, 1426, &[8926]), 1426);
     }
 
+    #[test]
+    fn a_new_leader_goes_on_where_the_last_one_was() {
+        let start = Timestamp::from_second(1_796_000_000).unwrap();
+        let after = |seconds| start + SignedDuration::from_secs(seconds);
+        let mut rise = None;
+        effective(None, Some(1426), [8926].into_iter(), &mut rise, HOLD, start);
+        let told = rise.unwrap().told();
+        assert_eq!((told.to, &*told.at), (8926, "2026-11-30T01:03:20Z"), "{told:?}");
+        let mut next = Rise::of(&told, HOLD, after(500));
+        assert_eq!(effective(None, Some(1426), [8926].into_iter(), &mut next, HOLD, after(500)), Some(1426));
+        assert_eq!(effective(None, Some(1426), [8926].into_iter(), &mut next, HOLD, after(601)), Some(8926));
+        // Nobody waits for longer than a leader would, whatever stands there.
+        for at in ["2036-11-30T11:43:21Z", "soon"] {
+            let strange = MtuRise { to: 8926, at: at.to_owned() };
+            assert_eq!(Rise::of(&strange, HOLD, start), None);
+        }
+    }
+
     proptest! {
         /// However rooms come and go, the LAN never has more than the smallest, and rises once in ten minutes.
         #[test]
         fn never_too_large_and_never_flapping(
-            rooms in proptest::collection::vec((proptest::collection::vec(0_i64..4, 1..4), 1_u64..200), 1..100)
+            rooms in proptest::collection::vec((proptest::collection::vec(0_i64..4, 1..4), 1_i64..200), 1..100)
         ) {
-            let (mut rise, mut last, mut now) = (None, None, Instant::now());
-            let mut rose: Option<Instant> = None;
+            let (mut rise, mut last, mut now) = (None, None, Timestamp::now());
+            let mut rose: Option<Timestamp> = None;
             for (rooms, seconds) in rooms {
-                now += Duration::from_secs(seconds);
+                now += SignedDuration::from_secs(seconds);
                 let next = effective(None, last, rooms.iter().map(|room| 1400 + room), &mut rise, HOLD, now);
                 prop_assert!(next <= rooms.iter().map(|room| 1400 + room).min());
                 if last.is_some() && next > last {
-                    prop_assert!(rose.is_none_or(|rose| now - rose >= HOLD));
+                    prop_assert!(rose.is_none_or(|rose| now.duration_since(rose) >= SignedDuration::from_secs(600)));
                     rose = Some(now);
                 }
                 last = next;

@@ -2,11 +2,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lan::{Condition, LanNodeSpec, LanStatus};
+use lan::{Condition, LanNodeSpec, LanStatus, MtuRise, SpokeUse};
 
 /// A deleted LAN waits for its last attachment only while this stands on it, and it stands only while something is attached: who
 /// deletes a LAN that nobody uses waits for no daemon.
 pub const FINALIZER: &str = "lan.k8slan.io/in-use";
+
+/// Pods use spokes that the LAN does not have any more.
+pub(super) const SPOKES_REMOVED: &str = "SpokesRemoved";
+
+/// Whether a condition of this kind asks for somebody when it holds, and not when it does not.
+pub(super) fn is_bad_when_true(kind: &str) -> bool {
+    kind == "Deleting" || kind == SPOKES_REMOVED
+}
 
 /// How many nodes or pods a message names.
 const NAMED: usize = 5;
@@ -26,6 +34,8 @@ pub struct Seen<'a> {
     pub definitions: Option<Vec<String>>,
     /// The MTU that it has on every node.
     pub mtu: Option<i64>,
+    /// The larger one that is waited for.
+    pub mtu_rise: Option<MtuRise>,
     /// Whether its author asks for that one.
     pub mtu_is_asked_for: bool,
     /// What the nodes say of it. A node that is not alive speaks no more.
@@ -74,6 +84,8 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
         ));
     }
     conditions.extend(shared(&nodes).map(|shared| ("SpokesShared", shared)));
+    let cut_off = cut_off(&nodes);
+    conditions.extend(removed(&cut_off).map(|removed| (SPOKES_REMOVED, removed)));
     let hold = !seen.force && (!users.is_empty() || (seen.used_where_silent && !seen.deleting));
     if seen.deleting {
         let waits = match (users.len(), seen.force) {
@@ -97,7 +109,9 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
     let reason = conditions
         .iter()
         .find(
-            |(kind, state)| if *kind == "Deleting" { state.status == "True" } else { state.status != "True" },
+            |(kind, state)| {
+                if is_bad_when_true(kind) { state.status == "True" } else { state.status != "True" }
+            },
         )
         .map(|(_, state)| state.reason.to_owned());
     // A node that has not looked at the newest specification speaks of an older one: whoever waits for the LAN
@@ -125,6 +139,7 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
         nodes: Some(format!("{ready}/{}", nodes.len())),
         reason,
         mtu: seen.mtu,
+        mtu_rise: seen.mtu_rise.clone(),
         attachments: Some(i64::try_from(users.len()).unwrap_or(i64::MAX)),
         waiting_for: if seen.deleting && hold { users } else { Vec::new() },
     };
@@ -134,6 +149,7 @@ pub fn summarize(seen: &Seen<'_>, now: &str) -> Summary {
         ("Ready", failing),
         ("Accepted", refusal.into_iter().collect()),
         ("NetworkAttachments", seen.definitions.iter().flatten().cloned().collect()),
+        (SPOKES_REMOVED, cut_off.into_iter().collect()),
     ]);
     Summary { status, hold, details }
 }
@@ -228,6 +244,25 @@ fn shared(nodes: &[&LanNodeSpec]) -> Option<State> {
     })
 }
 
+/// Who uses a spoke that the LAN does not have any more.
+fn cut_off(nodes: &[&LanNodeSpec]) -> Vec<String> {
+    let of = |node: &&LanNodeSpec| {
+        let left = node.attachments.iter().filter(|used| used.removed);
+        let told = |used: &SpokeUse| format!("{} on {} (spoke {})", used.by, node.node, used.spoke);
+        left.map(told).collect::<Vec<_>>()
+    };
+    nodes.iter().flat_map(of).collect()
+}
+
+fn removed(cut_off: &[String]) -> Option<State> {
+    let what = format!(
+        "{}: the LAN does not have the spoke any more, so that nothing reaches the pod; put the spoke back, or delete the pod, \
+         and give it another spoke",
+        some_of(cut_off)
+    );
+    (!cut_off.is_empty()).then(|| state("True", "RemovedInUse", what))
+}
+
 fn some_of(texts: &[String]) -> String {
     let mut text = texts.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
     if texts.len() > NAMED {
@@ -238,7 +273,7 @@ fn some_of(texts: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lan::{Report, SpokeUse};
+    use lan::Report;
 
     use super::*;
 
@@ -285,7 +320,7 @@ mod tests {
     fn a_spoke_that_two_nodes_gave_away_is_told() {
         let held = |name: &str, by: &str, spoke: &str| {
             let mut node = node(name, 1426);
-            node.attachments = vec![SpokeUse { spoke: spoke.into(), by: by.into() }];
+            node.attachments = vec![SpokeUse { spoke: spoke.into(), by: by.into(), removed: false }];
             node
         };
         let two = [held("worker1", "default/a", "pod1"), held("worker2", "default/b", "pod1")];
@@ -297,6 +332,25 @@ mod tests {
         assert_eq!(summary.status.reason, None, "nothing is broken");
         let apart = [held("worker1", "default/a", "pod1"), held("worker2", "default/b", "pod2")];
         assert!(of(&apart, |_| {}).status.conditions.iter().all(|c| c.kind != "SpokesShared"));
+    }
+
+    #[test]
+    fn a_spoke_that_was_removed_in_use_is_told_with_its_pod() {
+        let mut used = node("worker1", 1426);
+        let left = |removed| SpokeUse { spoke: "pod1".into(), by: "default/web".into(), removed };
+        used.attachments = vec![left(true)];
+        let summary = of(&[used.clone(), node("worker2", 1426)], |_| {});
+        let (status, reason, message) = condition(&summary, SPOKES_REMOVED);
+        assert_eq!((status, reason), ("True", "RemovedInUse"));
+        assert!(
+            message.starts_with("default/web on worker1 (spoke pod1): the LAN does not have"),
+            "{message}"
+        );
+        assert_eq!(condition(&summary, "Ready").0, "True");
+        assert_eq!(summary.status.reason.as_deref(), Some("RemovedInUse"), "kubectl get lans shows it");
+        assert!(summary.hold && summary.status.attachments == Some(1));
+        used.attachments = vec![left(false)];
+        assert!(of(&[used], |_| {}).status.conditions.iter().all(|c| c.kind != SPOKES_REMOVED));
     }
 
     #[test]
@@ -400,7 +454,7 @@ mod tests {
     #[test]
     fn a_deleted_lan_waits_for_its_last_pod() {
         let mut used = node("worker1", 1426);
-        used.attachments = vec![SpokeUse { spoke: "pod1".into(), by: "default/vm".into() }];
+        used.attachments = vec![SpokeUse { spoke: "pod1".into(), by: "default/vm".into(), removed: false }];
         let nodes = [used, node("worker2", 1426)];
         assert!(of(&nodes, |_| {}).hold, "it would wait if it were deleted now");
         let waits = of(&nodes, |seen| seen.deleting = true);

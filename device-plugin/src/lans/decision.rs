@@ -33,6 +33,8 @@ pub(crate) struct Refusal {
     /// The spokes that it names and no accepted LAN has. Nobody can be attached to them, but pods that ask for
     /// them wait for this LAN, and are told so.
     pub(crate) spokes: BTreeMap<SpokeName, Attach>,
+    /// Whether it names other nodes and not this one.
+    pub(crate) elsewhere: bool,
 }
 
 /// What is to become of a namespace.
@@ -55,7 +57,7 @@ pub(crate) fn decide(
     standing: &BTreeMap<NetnsName, Standing>,
     recorded: &BTreeMap<SpokeName, LanKey>,
 ) -> Decisions {
-    let lans = verdicts(declared, standing, recorded);
+    let lans = verdicts(node, declared, standing, recorded);
     let is_here = |lan: &Lan| lan.underlay(node).is_some();
     let accepted = || lans.values().filter_map(|lan| lan.as_ref().ok());
     let mut namespaces = BTreeMap::new();
@@ -88,6 +90,7 @@ pub(crate) fn decide(
 }
 
 fn verdicts(
+    node: &str,
     declared: &Declared,
     standing: &BTreeMap<NetnsName, Standing>,
     recorded: &BTreeMap<SpokeName, LanKey>,
@@ -103,7 +106,8 @@ fn verdicts(
         Some((rank, lan))
     });
     let verdicts = lan::decide(ranked);
-    let refusal = |reason, message, spokes| Err(Refusal { reason, message, spokes });
+    let refusal = |reason, message, spokes, elsewhere| Err(Refusal { reason, message, spokes, elsewhere });
+    let elsewhere = |lan: &Lan| lan.underlay(node).is_none();
     let mut outcomes: BTreeMap<LanKey, Result<Lan, Refusal>> = declared
         .lans
         .iter()
@@ -113,12 +117,15 @@ fn verdicts(
                 (Ok(lan), Some(Verdict::Accepted)) => Ok(lan.clone()),
                 (Ok(lan), Some(Verdict::Refused(conflicts))) => {
                     let conflicts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
-                    refusal("Conflict", conflicts.join("; "), of(lan))
+                    refusal("Conflict", conflicts.join("; "), of(lan), elsewhere(lan))
                 }
-                (Ok(lan), None) => refusal("Conflict", "it was not decided on".to_owned(), of(lan)),
+                (Ok(lan), None) => {
+                    refusal("Conflict", "it was not decided on".to_owned(), of(lan), elsewhere(lan))
+                }
                 (Err(mistaken), _) => {
                     let spokes = mistaken.spokes.iter().map(|name| (name.clone(), Attach::Macvtap)).collect();
-                    refusal("Invalid", mistaken.message.clone(), spokes)
+                    let elsewhere = mistaken.nodes.as_ref().is_some_and(|nodes| !nodes.contains(node));
+                    refusal("Invalid", mistaken.message.clone(), spokes, elsewhere)
                 }
             };
             (key.clone(), outcome)
@@ -248,6 +255,26 @@ mod tests {
         assert_eq!(elsewhere.namespaces.values().collect::<Vec<_>>(), [&Goal::Remove]);
     }
 
+    /// A LAN of two nodes is not refused on a third one.
+    #[test]
+    fn a_refused_lan_is_of_the_nodes_that_it_names() {
+        let mut world =
+            World::default().declare("a", "n", 1, &[]).declare("b", "n", 2, &[]).broken("c").broken("d");
+        let named = |nodes: &[&str]| Some(nodes.iter().map(|&node| node.to_owned()).collect());
+        for (name, nodes) in [("c", named(&["here", "there"])), ("d", None)] {
+            let mistaken = Mistaken { message: "vni".into(), nodes, ..Mistaken::default() };
+            world.declared.lans.get_mut(&key(name)).unwrap().lan = Err(mistaken);
+        }
+        let elsewhere = |node: &str, name: &str| {
+            let decisions = decide(node, &world.declared, &world.standing, &world.recorded);
+            decisions.lans[&key(name)].as_ref().unwrap_err().elsewhere
+        };
+        let all = |node| ["b", "c", "d"].map(|name| elsewhere(node, name));
+        assert_eq!(all("here"), [false, false, false]);
+        // Of one that cannot be read, nobody knows.
+        assert_eq!(all("elsewhere"), [true, true, false]);
+    }
+
     #[test]
     fn what_is_built_wins_over_what_comes_first_by_name() {
         for late in [("n", 2, "q"), ("m", 1, "q"), ("m", 2, "p")] {
@@ -303,8 +330,11 @@ mod tests {
             .declare("b", "m", 1, &["p", "q", "r"])
             .declare("c", "n", 9, &["r", "s"])
             .broken("d");
-        let mistaken =
-            Mistaken { message: "vni".into(), spokes: ["s", "t"].map(|s| s.parse().unwrap()).into() };
+        let mistaken = Mistaken {
+            message: "vni".into(),
+            spokes: ["s", "t"].map(|s| s.parse().unwrap()).into(),
+            nodes: None,
+        };
         world.declared.lans.get_mut(&key("d")).unwrap().lan = Err(mistaken);
         let decisions = world.decide();
         let spokes = |name: &str| -> Vec<String> {

@@ -36,6 +36,8 @@ pub(crate) struct Mistaken {
     pub(crate) message: String,
     /// The spokes that it names all the same.
     pub(crate) spokes: BTreeSet<SpokeName>,
+    /// The nodes that it names; `None` where it has an underlay for all others too, or cannot be read.
+    pub(crate) nodes: Option<BTreeSet<String>>,
 }
 
 impl From<String> for Mistaken {

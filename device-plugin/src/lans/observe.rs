@@ -76,7 +76,12 @@ fn alias(text: Option<&str>) -> Alias {
     }
     match Attachment::parse_tag(text) {
         Some(attachment) => {
-            Alias::Attachment { live: is_live(&attachment.netns), who: attachment.to_string() }
+            // As the objects of the cluster have it.
+            let who = match &attachment.pod {
+                Some(pod) => pod.to_string(),
+                None => format!("container {}", attachment.container_id),
+            };
+            Alias::Attachment { live: is_live(&attachment.netns), who }
         }
         None => Alias::Other,
     }

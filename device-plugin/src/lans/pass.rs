@@ -18,7 +18,7 @@ use super::namespaces::Namespaces;
 use super::put_right::PutRight;
 use super::record_set::{self, InUse, RecordSet};
 use super::records::Records;
-use super::report::{LanState, Report};
+use super::report::{LanState, NO_UNDERLAY, Report};
 use super::taps::Taps;
 use super::underlay::{Seen, Takers, Underlay};
 use crate::status::NodeStatus;
@@ -205,11 +205,10 @@ impl NodeLans {
         self.waiting.extend(going);
         // What is gone by now has no underlay any more.
         let unrecorded = self.record_underlays(&decisions)?.or(unrecorded);
-        let users: BTreeMap<SpokeName, String> =
-            self.in_use().into_iter().map(|used| (used.spoke, used.who)).collect();
         let status = report.finish(
             &decisions,
-            |spoke| (self.records.get(spoke).cloned(), users.get(spoke).cloned()),
+            &self.in_use(),
+            |spoke| self.records.get(spoke).cloned(),
             |spoke| self.taps.get(spoke),
         );
 
@@ -385,7 +384,7 @@ impl NodeLans {
                 "the LAN has no underlay on node {}: name one in vxlanDevMap or defaultVxlanDev",
                 self.node
             );
-            report.state(lan, LanState::not_ready("NoUnderlay", message), None);
+            report.state(lan, LanState::not_ready(NO_UNDERLAY, message), None);
             return Ok(Built::Not);
         };
         let mtu = underlay.mtu(lan);

@@ -265,7 +265,12 @@ mod tests {
     fn what_is_left_as_it_stands_takes_nobody_in() {
         let there = wanted(&decisions(&[lan("a", "n", &["p"])], &[]), &[], &There::new(), Some(1426));
         let mut left = decisions(&[], &[("n", Goal::Leave("vni: nonsense".into()))]);
-        let refusal = Refusal { reason: "Invalid", message: "vni: nonsense".into(), spokes: BTreeMap::new() };
+        let refusal = Refusal {
+            reason: "Invalid",
+            message: "vni: nonsense".into(),
+            spokes: BTreeMap::new(),
+            elsewhere: false,
+        };
         left.lans.insert(key("a"), Err(refusal));
         for in_use in [&[][..], &[used("p", "n", "a")]] {
             let records = wanted(&left, in_use, &there, None);

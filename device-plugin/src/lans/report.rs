@@ -4,9 +4,10 @@ use lan::{Lan, LanKey, NetnsName, Obstacle, Plan, SpokeRecord, SpokeState, Step,
 use net_types::{Mtu, SpokeName};
 
 use super::decision::{Decisions, Goal, Refusal};
+use super::record_set::InUse;
 use super::underlay::Underlay;
 use super::{Declaration, Declared};
-use crate::status::{Condition, LanStatus, NodeStatus, SpokeStatus};
+use crate::status::{Condition, LanStatus, NodeStatus, RemovedSpoke, SpokeStatus};
 
 /// Whether an accepted LAN is built on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,9 @@ pub(super) struct LanState {
     reason: &'static str,
     message: String,
 }
+
+/// Why a LAN that names other nodes is not built on this one.
+pub(super) const NO_UNDERLAY: &str = "NoUnderlay";
 
 /// What is known of the underlay.
 #[derive(Clone, Debug, Default)]
@@ -152,16 +156,20 @@ impl Report {
         })
     }
 
-    /// The status. `spoke` tells the record of a spoke and who uses it, `tap` its index.
+    /// The status. `record` tells the record of a spoke, `tap` its index.
     pub(super) fn finish(
         mut self,
         decisions: &Decisions,
-        spoke: impl Fn(&SpokeName) -> (Option<SpokeRecord>, Option<String>),
+        in_use: &[InUse],
+        record: impl Fn(&SpokeName) -> Option<SpokeRecord>,
         tap: impl Fn(&SpokeName) -> Option<TapIndex>,
     ) -> NodeStatus {
+        let users: BTreeMap<&SpokeName, &str> =
+            in_use.iter().map(|used| (&used.spoke, used.who.as_str())).collect();
+        let spoke = |name: &SpokeName| (record(name), users.get(name).map(|who| (*who).to_owned()));
         for (key, lan) in &decisions.lans {
             let status = match lan {
-                Ok(lan) => self.accepted(lan, &spoke),
+                Ok(lan) => self.accepted(lan, in_use, &spoke),
                 Err(refusal) => {
                     let stands = self.others.iter().find(|(_, owner, ..)| owner.as_ref() == Some(key));
                     let how = match stands {
@@ -186,7 +194,9 @@ impl Report {
                         underlay: None,
                         mtu: None,
                         room: None,
+                        elsewhere: refusal.elsewhere,
                         spokes: refused_spokes(refusal, &spoke, &tap),
+                        removed_spokes: Vec::new(),
                     }
                 }
             };
@@ -206,7 +216,9 @@ impl Report {
                 underlay: None,
                 mtu: None,
                 room: None,
+                elsewhere: false,
                 spokes: Vec::new(),
+                removed_spokes: Vec::new(),
             });
         }
         self.status.lans.sort_by(|a, b| (&a.lan, &a.netns).cmp(&(&b.lan, &b.netns)));
@@ -224,6 +236,7 @@ impl Report {
     fn accepted(
         &self,
         lan: &Lan,
+        in_use: &[InUse],
         spoke: &impl Fn(&SpokeName) -> (Option<SpokeRecord>, Option<String>),
     ) -> LanStatus {
         let nothing = || LanState::not_ready("Waiting", "not looked at yet".to_owned());
@@ -252,7 +265,15 @@ impl Report {
                 used_by,
             })
         });
+        let left = in_use.iter().filter(|used| {
+            used.lan.as_ref() == Some(&lan.key)
+                && !(used.netns == lan.netns && lan.spokes.contains_key(&used.spoke))
+        });
         LanStatus {
+            elsewhere: state.reason == NO_UNDERLAY,
+            removed_spokes: left
+                .map(|used| RemovedSpoke { name: used.spoke.clone(), used_by: used.who.clone() })
+                .collect(),
             lan: lan.key.clone(),
             source: self.source(&lan.key),
             observed_generation: self.generation(&lan.key),

@@ -20,6 +20,7 @@ const LATER: Duration = Duration::from_secs(15);
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
         definitions_follow_the_lan,
+        four_hundred_are_made_once_each,
         those_of_users_are_never_touched,
         a_cluster_without_multus_is_told,
         k8slan_gos_are_made_taken_over_and_removed,
@@ -72,6 +73,35 @@ fn definitions_follow_the_lan() -> Outcome {
     })?;
     server.delete("lans", GROUP, "a/one");
     are(&server, &[])?;
+    Ok(())
+}
+
+/// The watch tells of what was made long after the next look at it.
+fn four_hundred_are_made_once_each() -> Outcome {
+    const COUNT: usize = 400;
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    let mut object = lan("a", "one", 1);
+    object["spec"]["networkAttachments"] = json!({});
+    object["spec"]["spokes"] = (0..COUNT).map(|number| format!("s{number}")).collect();
+    server.put("lans", object);
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    // Reports come in meanwhile, and are summed up.
+    let mut attached = false;
+    eventually(4 * LATER, || {
+        attached = !attached;
+        let users: &[(&str, &str)] = if attached { &[("s1", "default/web")] } else { &[] };
+        node.report(&[("a/one", built(1426, users))]);
+        match server.keys(DEFINITIONS, CNI).len() {
+            COUNT => Ok(()),
+            some => Err(format!("{some} definitions")),
+        }
+    })?;
+    std::thread::sleep(Duration::from_secs(2));
+    let asked = server.requests();
+    let writes = asked.iter().filter(|line| line.contains(DEFINITIONS) && !line.starts_with("GET ")).count();
+    check!(writes == COUNT, "{writes} writes for {COUNT} definitions");
+    let found = status(&server, SOON, |s| condition(s, "NetworkAttachments")["status"] == "True")?;
+    check!(found["status"]["reason"].is_null(), "{found}");
     Ok(())
 }
 

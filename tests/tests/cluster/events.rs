@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
+use k8slan_device_plugin::cluster::LanReport;
 use k8slan_tests::apiserver::ApiServer;
-use lan::Report;
+use lan::{Report, SpokeUse};
 use serde_json::{Value, json};
 use testnet::{Error, Outcome, Trial, eventually, tests};
 
 use crate::check;
 use crate::mirror::lan;
-use crate::status::{Node, broken, built, is_held, status};
+use crate::status::{Node, broken, built, condition, is_held, status};
 
 const GROUP: &str = "lan.k8slan.io/v1beta1";
 const EVENTS: &str = "events.k8s.io/v1";
@@ -20,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_node_that_cannot_build_is_told_once,
         a_refused_lan_is_told_and_unequal_mtus_are,
         a_deletion_that_waits_is_told,
+        a_spoke_that_is_removed_in_use_is_told_with_its_pod,
         who_may_not_write_events_goes_on,
         a_pod_that_waits_for_a_spoke_is_told_who_has_it,
     ]
@@ -110,6 +112,33 @@ fn a_deletion_that_waits_is_told() -> Outcome {
     server.delete("lans", GROUP, "a/one");
     let found = reasons(&server, &["InUse"])?;
     check!(found[0]["note"].as_str().unwrap().contains("default/web on worker1 (spoke s1)"), "{found:?}");
+    Ok(())
+}
+
+fn a_spoke_that_is_removed_in_use_is_told_with_its_pod() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    let used = |removed| {
+        let by = SpokeUse { spoke: "s1".into(), by: "default/web".into(), removed };
+        [("a/one", LanReport { attachments: vec![by], ..built(1426, &[]) })]
+    };
+    node.report(&used(false));
+    status(&server, SOON, |status| status["attachments"] == 1)?;
+    node.report(&used(true));
+    let found = status(&server, SOON, |status| status["reason"] == "RemovedInUse")?;
+    let told = condition(&found["status"], "SpokesRemoved");
+    check!(told["status"] == "True", "{found}");
+    check!(told["message"].as_str().unwrap().starts_with("default/web on worker1 (spoke s1): "), "{found}");
+    let found = reasons(&server, &["RemovedInUse"])?;
+    check!(found[0]["type"] == "Warning", "{found:?}");
+    check!(found[0]["note"].as_str().unwrap().contains("default/web on worker1 (spoke s1)"), "{found:?}");
+    // It is over, and told again when it is so again.
+    node.report(&[("a/one", built(1426, &[]))]);
+    let is_over = |status: &Value| condition(status, "SpokesRemoved").is_null();
+    status(&server, SOON, |status| is_over(status) && status["reason"].is_null())?;
+    node.report(&used(true));
+    reasons(&server, &["RemovedInUse", "RemovedInUse"])?;
     Ok(())
 }
 

@@ -57,7 +57,10 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
     let rules = rules()?;
     server.enforce(rules.clone());
     server.put("nodes", kubernetes_node("worker2", "worker2"));
-    server.put("lans", object(&["p", "q"]));
+    // Nothing is attached: the finalizer that it has goes.
+    let mut held = object(&["p", "q"]);
+    held["metadata"]["finalizers"] = json!(["lan.k8slan.io/in-use"]);
+    server.put("lans", held);
     let kubelet = Kubelet::start(&site.kubelet_dir)?;
     let daemon = site.whole()?;
     kubelet.wait_allocatable(2, SOON).map_err(|what| Stop::Failed(format!("{what}\n{}", daemon.log())))?;

@@ -32,6 +32,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         nodes_report_and_the_leader_sums_up,
         one_mtu_for_nodes_that_come_and_go,
         an_mtu_rises_when_all_had_room_for_long,
+        a_new_leader_goes_on_with_the_waiting,
         a_node_that_has_no_part_any_more_says_nothing,
         nothing_is_written_when_nothing_changes,
         a_lan_is_held_only_while_something_is_attached,
@@ -113,7 +114,7 @@ pub(crate) fn built(mtu: u32, users: &[(&str, &str)]) -> LanReport {
         takes_part: true,
         attachments: users
             .iter()
-            .map(|(spoke, by)| SpokeUse { spoke: (*spoke).into(), by: (*by).into() })
+            .map(|(spoke, by)| SpokeUse { spoke: (*spoke).into(), by: (*by).into(), removed: false })
             .collect(),
     }
 }
@@ -248,6 +249,32 @@ fn an_mtu_rises_when_all_had_room_for_long() -> Outcome {
             if text.contains(r#""lan.k8slan.io/mtu": "8926""#) { Ok(()) } else { Err(text) }
         })?;
     }
+    Ok(())
+}
+
+/// An upgrade restarts every leader; the waiting of ten minutes must end all the same.
+fn a_new_leader_goes_on_with_the_waiting() -> Outcome {
+    const HOLD: Duration = Duration::from_secs(8);
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let start = |name| Node::leading(&server, dir.path(), name, |leader| leader.rising_after(HOLD));
+    let one = start("worker1")?;
+    holder(&server, SOON, |name| name == "worker1")?;
+    let two = start("worker2")?;
+    one.report(&[("a/one", built(8926, &[]))]);
+    two.report(&[("a/one", built(1426, &[]))]);
+    status(&server, SOON, |status| status["mtu"] == 1426 && status["nodes"] == "2/2")?;
+    let since = Instant::now();
+    two.report(&[("a/one", LanReport { mtu: Some(1426), ..built(8926, &[]) })]);
+    let found = status(&server, SOON, |status| status["mtuRise"]["to"] == 8926)?;
+    check!(found["status"]["mtuRise"]["at"].is_string(), "{found}");
+    std::thread::sleep((HOLD * 3 / 4).saturating_sub(since.elapsed()));
+    one.stop();
+    holder(&server, SOON, |name| name == "worker2")?;
+    let found = status(&server, LATER, |status| status["mtu"] == 8926)?;
+    let waited = since.elapsed();
+    check!(waited >= HOLD && waited < HOLD + HOLD / 2, "it rose after {waited:?}");
+    check!(found["status"]["mtuRise"].is_null(), "{found}");
     Ok(())
 }
 

@@ -87,7 +87,8 @@ fn cluster(dir: &std::path::Path) -> Result<(ApiServer, [Node; 2]), Stop> {
 /// The Job of the manifests: what it says to the program, and what it may do.
 fn job() -> Result<(Vec<String>, Rules), Stop> {
     let manifests = std::fs::read_to_string(testnet::workspace().join("install/uninstall/job.yaml"))?;
-    let rules = Rules::of(&manifests, ("k8slan-system", "k8slan-cluster-uninstall")).map_err(Stop::Failed)?;
+    let rules =
+        Rules::of(&manifests, ("k8slan-uninstall", "k8slan-cluster-uninstall")).map_err(Stop::Failed)?;
     let documents: Vec<Value> = serde_saphyr::from_multiple(&manifests)?;
     let pod = documents
         .iter()

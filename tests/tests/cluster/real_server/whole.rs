@@ -125,7 +125,11 @@ type Further = fn(&Cluster<'_>) -> Outcome;
 
 /// `admin` installs, and looks; the daemon has `kubeconfig`.
 fn has_lans(site: &Site, admin: &Cluster<'_>, kubeconfig: &Path, further: &[Further]) -> Outcome {
-    let manifests = std::fs::read_to_string(testnet::workspace().join("install/k8slan.yaml"))?;
+    let mut manifests = String::new();
+    for file in ["install/crds.yaml", "install/k8slan.yaml"] {
+        manifests.push_str(&std::fs::read_to_string(testnet::workspace().join(file))?);
+        manifests.push_str("\n---\n");
+    }
     for document in manifests.split("\n---\n") {
         let object: Value = serde_saphyr::from_str(document).map_err(failed)?;
         if !object.is_null() {
