@@ -109,15 +109,21 @@ fn a_node_is_drained(cluster: &mut Cluster) -> Outcome {
     moving.end(cluster)
 }
 
-/// A controller's pod comes back with its attachment.
+/// A controller's pod comes back with its attachment. One without a controller is rejected, as the pages say.
 fn a_node_is_switched_off_and_on(cluster: &mut Cluster) -> Outcome {
-    const LAN: Lan = Lan { name: "reboot", vni: 1027, spokes: &["reboot1", "reboot2"] };
+    const LAN: Lan = Lan { name: "reboot", vni: 1027, spokes: &["reboot1", "reboot2", "reboot3"] };
     let mut moving = Moving::start(cluster, LAN)?;
+    start(cluster, &PodOf::on("bare", "reboot3").at(node_of(&moving.pod)))?;
     let node = worker_of(cluster, node_of(&moving.pod))?;
     node.switch_off()?;
     node.switch_on()?;
     all_is_well(cluster, &LAN)?;
     moving.again(cluster)?;
+    let bare = cluster.until(&pod_path("bare"), |pod| pod["status"]["phase"] == "Failed")?;
+    check!(bare["status"]["reason"] == "UnexpectedAdmissionError", "{bare:#}");
+    let why = bare["status"]["message"].as_str().unwrap_or_default();
+    check!(why.contains("cannot allocate unregistered device macvtap.k8slan.io/reboot3"), "{why}");
+    delete(cluster, "bare")?;
     moving.end(cluster)
 }
 

@@ -41,8 +41,8 @@ fn the_first_lan_of_the_readme(cluster: &Cluster) -> Outcome {
             })?;
             spoke_is(cluster, "pod2", "1")?;
         }
-        if command.starts_with("exec nginx") || command.starts_with("exec deploy") {
-            ready(cluster, "nginx")?;
+        if command.starts_with("exec deployment/nginx") {
+            cluster.kubectl("rollout status deployment/nginx --timeout=90s")?;
         }
         let said = cluster.kubectl(command)?;
         if command.starts_with("get lans") {
@@ -54,12 +54,13 @@ fn the_first_lan_of_the_readme(cluster: &Cluster) -> Outcome {
     let row = listed.lines().find(|line| line.contains("lan-test")).unwrap_or_default();
     let columns: Vec<&str> = row.split_whitespace().collect();
     check!(columns.starts_with(&["k8slan-system", "lan-test", "True", "True", "3/3"]), "{listed}");
-    let pod = ready(cluster, "nginx")?;
+    let pods = cluster.list("/api/v1/namespaces/default/pods?labelSelector=app%3Dnginx").map_err(failed)?;
+    let [pod] = pods.as_slice() else { return Err(failed(format!("{pods:#?}"))) };
     let told =
         pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"].as_str().unwrap_or_default();
     let told: serde_json::Value = serde_json::from_str(told)?;
     check!(told[1]["interface"] == "net1" && told[1]["mac"] == address.trim(), "{told:#} and {address}");
-    let link = cluster.netns(&pod)?.link("net1")?.ok_or_else(|| failed("no net1"))?;
+    let link = cluster.netns(pod)?.link("net1")?.ok_or_else(|| failed("no net1"))?;
     check!(link["linkinfo"]["info_kind"] == "macvtap" && link["mtu"] == 1426, "{link:#}");
     Ok(())
 }
