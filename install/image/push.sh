@@ -36,4 +36,4 @@ images:
   newName: $name
   digest: $(cat "$digest")
 YAML
-echo "pushed $image; install it with: kubectl apply -k install/local"
+echo "pushed $image; install it with: kubectl apply -f install/crds.yaml, then kubectl apply -k install/local"

@@ -50,7 +50,8 @@ for pair in "$@"; do
     archive "$programs.tar.gz" "$work" "$programs"
 done
 
-# The manifests: the base, and each overlay.
+# The manifests: what LANs live in, the base, and each overlay.
+install -m 0644 "$install/crds.yaml" "$new/k8slan-crds.yaml"
 cp -r "$install" "$work/install"
 rm -rf "$work/install/local"
 for path in "$work/install/base" "$work/install/overlays"/*; do
@@ -85,8 +86,6 @@ sed "s|OWNER|$owner|; s|v0\.1\.0|v$version|; s|sha256: .*|sha256: \"${sum%% *}\"
 # What takes it all away again.
 install -D -m 0755 -t "$work/k8slan-uninstall/uninstall" "$install/uninstall/uninstall.sh"
 install -m 0644 -t "$work/k8slan-uninstall/uninstall" "$install"/uninstall/*.yaml
-install -D -m 0644 -t "$work/k8slan-uninstall/base" "$install/base/namespace.yaml"
-install -D -m 0644 -t "$work/k8slan-uninstall/crds" "$install"/crds/*.yaml
 archive k8slan-uninstall.tar.gz "$work" k8slan-uninstall
 
 # What the programs are made of.

@@ -181,6 +181,25 @@ impl Cluster {
         }
     }
 
+    /// Runs a script of the project that finds kubectl in the variable `KUBECTL`, with more variables. What it says on stdout
+    /// and stderr, and the code that it ends with.
+    ///
+    /// # Errors
+    /// If it cannot be run.
+    pub fn script(&self, path: &str, environment: &[(&str, &str)]) -> Result<(Option<i32>, String), Stop> {
+        let mut command = self.control.node.command("env");
+        command
+            .arg(format!("--chdir={}", workspace().display()))
+            .args(["timeout", "420", "bash", path])
+            .env("HOME", "/run")
+            .env("KUBECTL", self.control.kubectl().join(" "))
+            .envs(environment.iter().copied());
+        // Longer than what else ends by itself.
+        let output = command.output()?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8_lossy(&text).into_owned()))
+    }
+
     /// `kubectl apply -f -`.
     ///
     /// # Errors

@@ -39,8 +39,12 @@ impl Control {
     pub(crate) fn start(programs: &Programs, switch: &Switch) -> Result<Self, Stop> {
         let mut node = Node::new("control")?;
         node.connect(switch, "eth0", 1500)?;
-        for line in ["addr add 10.99.0.1/24 dev eth0", "addr add 10.96.0.1/32 dev lo"] {
-            node.ip(line)?;
+        let mut lines =
+            vec!["addr add 10.99.0.1/24 dev eth0".to_owned(), "addr add 10.96.0.1/32 dev lo".to_owned()];
+        // Pods of the cluster's network ask the API server, too.
+        lines.extend((1..=3).map(|node| format!("route add 10.244.{node}.0/24 via 10.99.0.1{node}")));
+        for line in lines {
+            node.ip(&line)?;
         }
         node.write("/proc/sys/net/ipv4/ip_forward", "1")?;
         let certificates = Certificates::new(&node.var_lib().join("pki"), "https://10.99.0.1:443")?;

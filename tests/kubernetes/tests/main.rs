@@ -14,6 +14,7 @@ mod plugin;
 mod pods;
 mod rbac;
 mod readme;
+mod removal;
 mod restarts;
 mod scale;
 mod shared;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
     trials.extend(nodes::trials());
     trials.extend(scale::trials());
     trials.extend(rbac::trials());
+    trials.extend(removal::trials());
     trials.extend(chart::trials());
     trials.extend(migration::trials());
     testnet::main(trials)

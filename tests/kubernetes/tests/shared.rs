@@ -82,12 +82,15 @@ fn bring_up(state: &mut State) -> Outcome {
 /// As `install/README.md` says it for machines without a registry: the image is imported on each node.
 fn with_k8slan() -> Result<Cluster, Stop> {
     let cluster = Cluster::start(&(1..=WORKERS).map(multus).collect::<Vec<_>>())?;
-    let installed = (|| {
-        cluster.kubectl("apply -f install/k8slan.yaml")?;
-        cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=120s")
-    })();
-    told(&cluster, "start", installed.map(drop))?;
+    told(&cluster, "start", install(&cluster))?;
     Ok(cluster)
+}
+
+/// As `install/README.md` says it.
+pub(crate) fn install(cluster: &Cluster) -> Outcome {
+    cluster.kubectl("apply -f install/crds.yaml")?;
+    cluster.kubectl("apply -f install/k8slan.yaml")?;
+    cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=120s").map(drop)
 }
 
 /// `MULTUS` names the real one: a program, which is the thin plugin, or a folder with the image and the manifest of the

@@ -89,8 +89,12 @@ fn same(chart: Vec<Value>, kustomize: Vec<Value>, what: &str) {
             crds += 1;
         }
     }
-    let kustomize: Vec<Value> =
-        sorted(kustomize).into_iter().filter(|document| document["kind"] != "Namespace").collect();
+    // Without the chart they are applied first.
+    let first = build(&install().join("crds")).unwrap_or_default();
+    let kustomize: Vec<Value> = sorted([kustomize, first].concat())
+        .into_iter()
+        .filter(|document| document["kind"] != "Namespace")
+        .collect();
     let names = |documents: &[Value]| -> Vec<String> {
         documents
             .iter()

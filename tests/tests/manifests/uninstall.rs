@@ -16,7 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_dead_node_is_named_and_can_be_skipped,
         nodes_that_are_not_clean_keep_the_objects,
         a_job_that_fails_keeps_the_objects,
-        a_run_after_the_last_makes_the_namespace_again,
+        where_the_daemon_and_the_namespace_went_first,
         pods_that_ask_for_spokes_stop_it,
         the_pod_mounts_nothing_that_the_runtime_writes_to,
     ]
@@ -49,8 +49,7 @@ impl Cluster {
         self.answer("*'get daemonset k8slan-ds'*cni-bin*", "/var/lib/rancher/k3s/data/cni", 0);
         self.answer("*'get daemonset k8slan-ds'*netns*", "/var/run/netns", 0);
         self.answer("*'get daemonset k8slan-ds'*run*", "/var/run/k8slan", 0);
-        self.answer("'get pods -A'*", r#"{"items":[]}"#, 0);
-        self.answer("'get namespace k8slan-system'*", "namespace/k8slan-system", 0);
+        self.answer("'get pods -A'*", "kube-system/coredns memory cpu\n", 0);
         self.answer(JOB, "Complete", 0);
         self
     }
@@ -107,7 +106,7 @@ fn said(output: &Output) -> String {
 
 const SET: &str = "-n k8slan-system delete daemonset k8slan-ds";
 const RIGHTS: &str = "delete --ignore-not-found clusterrolebinding,clusterrole k8slan-cluster-uninstall";
-const CRDS: &str = "delete --ignore-not-found --timeout=5m -f";
+const CRDS: &str = "delete --ignore-not-found --timeout=5m customresourcedefinition lans.lan.k8slan.io";
 
 fn a_cluster_is_taken_off_with_the_folders_of_its_daemonset() -> Outcome {
     let cluster = Cluster::new()?.installed();
@@ -132,13 +131,13 @@ fn a_cluster_is_taken_off_with_the_folders_of_its_daemonset() -> Outcome {
     let order = [
         SET,
         "apply -f -",
-        "-n k8slan-system rollout status daemonset/k8slan-uninstall --timeout=5m",
-        "-n k8slan-system delete job k8slan-cluster-uninstall --ignore-not-found",
-        "-n k8slan-system get job k8slan-cluster-uninstall",
+        "-n k8slan-uninstall rollout status daemonset/k8slan-uninstall --timeout=5m",
+        "-n k8slan-uninstall delete job k8slan-cluster-uninstall --ignore-not-found",
+        "-n k8slan-uninstall get job k8slan-cluster-uninstall",
         RIGHTS,
         CRDS,
         "delete --ignore-not-found clusterrolebinding,clusterrole k8slan",
-        "delete --ignore-not-found --timeout=5m namespace k8slan-system",
+        "delete --ignore-not-found --timeout=5m namespace k8slan-system k8slan-uninstall",
     ]
     .map(|start| cluster.call(start));
     assert!(order.iter().all(Option::is_some) && order.is_sorted(), "{order:?} of {:#?}", cluster.calls());
@@ -186,10 +185,13 @@ fn a_dead_node_is_named_and_can_be_skipped() -> Outcome {
     assert!(output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("skipped: worker7 worker9"), "{}", said(&output));
     for node in ["worker7", "worker9"] {
-        let gone = format!("-n k8slan-system delete pods --field-selector spec.nodeName={node} --force");
-        assert!(cluster.call(&gone).is_some(), "{:#?}", cluster.calls());
+        for namespace in ["k8slan-system", "k8slan-uninstall"] {
+            let gone = format!("-n {namespace} delete pods --field-selector spec.nodeName={node} --force");
+            assert!(cluster.call(&gone).is_some(), "{:#?}", cluster.calls());
+        }
     }
-    assert!(cluster.call("delete --ignore-not-found --timeout=2s -f").is_some(), "{:#?}", cluster.calls());
+    let crds = CRDS.replace("5m", "2s");
+    assert!(cluster.call(&crds).is_some(), "{:#?}", cluster.calls());
     // No pod waits for a dead node.
     let set = cluster.applied("DaemonSet")?;
     crate::types::check(&set).map_err(Stop::Failed)?;
@@ -242,26 +244,45 @@ fn a_job_that_fails_keeps_the_objects() -> Outcome {
     Ok(())
 }
 
-fn a_run_after_the_last_makes_the_namespace_again() -> Outcome {
+/// `kubectl delete -f install/k8slan.yaml` came first, of the namespace too perhaps: nothing can be made in that any more.
+fn where_the_daemon_and_the_namespace_went_first() -> Outcome {
     let mut cluster = Cluster::new()?;
+    let images = r#"["docker.io/library/nginx:1.14.2"] ["localhost/k8slan@sha256:01","localhost/k8slan:0.1.0"] ["localhost/k8slan:0.1.0"]"#;
+    cluster.answer("'get nodes'*images*", images, 0);
+    cluster.answer("'get namespace k8slan-uninstall'*phase*", "Terminating", 0);
     cluster.answer(JOB, "Complete", 0);
-    let output = cluster.run(&[("IMAGE", IMAGE)])?;
+    let output = cluster.run(&[])?;
     assert!(output.status.success(), "{}", said(&output));
-    let made = cluster
-        .calls()
-        .iter()
-        .position(|call| call.starts_with("apply -f /") && call.ends_with("namespace.yaml"));
-    assert!(made.is_some() && made < cluster.call("apply -f -"), "{:#?}", cluster.calls());
+    assert!(said(&output).contains("the nodes have the image localhost/k8slan:0.1.0"), "{}", said(&output));
+    let calls = cluster.calls();
+    let made = calls.iter().position(|call| call.ends_with("/uninstall/namespace.yaml"));
+    let away = cluster.call("delete --ignore-not-found --timeout=5m namespace k8slan-uninstall");
+    assert!(away.is_some() && away < made && made < cluster.call("apply -f -"), "{calls:#?}");
+    let set = cluster.applied("DaemonSet")?;
+    assert_eq!(set["spec"]["template"]["spec"]["initContainers"][0]["image"], "localhost/k8slan:0.1.0");
+    for kind in ["DaemonSet", "Job", "ServiceAccount"] {
+        assert_eq!(cluster.applied(kind)?["metadata"]["namespace"], "k8slan-uninstall", "{kind}");
+    }
+    // Of two nobody knows which one.
+    let mut two = Cluster::new()?;
+    two.answer("'get nodes'*images*", r#"["a/k8slan:1"] ["a/k8slan:2"]"#, 0);
+    let output = two.run(&[])?;
+    assert!(!output.status.success() && said(&output).contains("say IMAGE="), "{}", said(&output));
     Ok(())
 }
 
 fn pods_that_ask_for_spokes_stop_it() -> Outcome {
     let mut cluster = Cluster::new()?;
-    cluster.answer("'get pods -A'*", r#"{"items":[{"limits":{"macvtap.k8slan.io/pod1":"1"}}]}"#, 0);
+    let pods = "shop/web cpu macvtap.k8slan.io/pod1 memory\nshop/other cpu memory\nmacvtap.k8slan.io/not cpu\ndefault/two macvtap.k8slan.io/pod2\n";
+    cluster.answer("'get pods -A'*", pods, 0);
     let cluster = cluster.installed();
     let output = cluster.run(&[])?;
     assert!(!output.status.success() && said(&output).contains("delete them first"), "{}", said(&output));
+    assert!(said(&output).ends_with(":\n  shop/web\n  default/two\n"), "{}", said(&output));
     assert!(cluster.call(SET).is_none(), "{:#?}", cluster.calls());
+    // Pods that ended hold nothing.
+    let asked = cluster.calls().into_iter().find(|call| call.starts_with("get pods -A")).unwrap_or_default();
+    assert!(asked.contains("status.phase!=Succeeded,status.phase!=Failed"), "{asked}");
     let output = cluster.run(&[("FORCE", "1")])?;
     assert!(output.status.success(), "{}", said(&output));
     // Who cannot see the pods takes nothing away.

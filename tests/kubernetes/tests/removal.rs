@@ -1,0 +1,157 @@
+//! k8slan is taken away: what stays, and what does not.
+
+use std::net::Ipv4Addr;
+
+use k8slan_kubernetes_tests::{Cluster, KUBELET, PodOf, failed};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use testnet::{Outcome, Trial};
+
+use crate::check;
+use crate::shared::{alone, install};
+use crate::site::{Lan, definitions, delete, give, pings, start};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        alone("the_one_file_deleted_takes_no_lan_along", the_one_file_deleted_takes_no_lan_along),
+        alone(
+            "everything_deleted_at_once_and_then_uninstalled",
+            everything_deleted_at_once_and_then_uninstalled,
+        ),
+    ]
+}
+
+const FIRST: Ipv4Addr = Ipv4Addr::new(10, 130, 0, 1);
+const SECOND: Ipv4Addr = Ipv4Addr::new(10, 130, 0, 2);
+
+/// A LAN in use by two pods, and one that nobody uses.
+fn used_and_unused(cluster: &Cluster, used: &Lan, unused: &Lan) -> Result<[Value; 2], testnet::Stop> {
+    used.apply(cluster)?;
+    unused.apply(cluster)?;
+    let one = start(cluster, &PodOf::on("one", used.spokes[0]).at("worker1"))?;
+    let two = start(cluster, &PodOf::on("two", used.spokes[1]).at("worker2"))?;
+    give(cluster, &one, "net1", FIRST)?;
+    give(cluster, &two, "net1", SECOND)?;
+    pings(cluster, &one, "net1", SECOND)?;
+    let held = |lan: &Value| lan["metadata"]["finalizers"] == json!(["lan.k8slan.io/in-use"]);
+    cluster.until(&used.path(), |lan| lan["status"]["attachments"] == 2 && held(lan))?;
+    let lan = cluster.until(&unused.path(), |_| true)?;
+    check!(lan["metadata"]["finalizers"].is_null(), "nobody uses it: {lan:#}");
+    Ok([one, two])
+}
+
+fn no_daemon(cluster: &Cluster) -> Outcome {
+    let pods = "/api/v1/namespaces/k8slan-system/pods";
+    cluster.eventually(|| match cluster.list(pods)?.as_slice() {
+        [] => Ok(()),
+        pods => Err(format!("{} pods", pods.len())),
+    })?;
+    Ok(())
+}
+
+fn the_one_file_deleted_takes_no_lan_along(cluster: &mut Cluster) -> Outcome {
+    const USED: Lan = Lan { name: "kept", vni: 1131, spokes: &["kept1", "kept2"] };
+    const UNUSED: Lan = Lan { name: "unused", vni: 1132, spokes: &["unused1"] };
+    let cluster = &*cluster;
+    let [one, two] = used_and_unused(cluster, &USED, &UNUSED)?;
+    cluster.kubectl("delete -f install/k8slan.yaml --timeout=60s")?;
+    no_daemon(cluster)?;
+    // What nobody uses goes without a daemon; what is used stays, and works.
+    UNUSED.remove(cluster)?;
+    cluster.until(&USED.path(), |lan| lan["metadata"]["deletionTimestamp"].is_null())?;
+    pings(cluster, &one, "net1", SECOND)?;
+    pings(cluster, &two, "net1", FIRST)?;
+    install(cluster)?;
+    pings(cluster, &one, "net1", SECOND)?;
+    cluster.kubectl("-n k8slan-system delete lan kept --wait=false")?;
+    cluster.until(&USED.path(), |lan| lan["status"]["reason"] == "InUse")?;
+    delete(cluster, "one")?;
+    delete(cluster, "two")?;
+    cluster.until_gone(&USED.path())
+}
+
+/// The daemon, its rights, the CRDs and the namespace in one command, and nobody there any more who lets the LAN in use go.
+fn everything_deleted_at_once_and_then_uninstalled(cluster: &mut Cluster) -> Outcome {
+    const USED: Lan = Lan { name: "last", vni: 1133, spokes: &["last1", "last2"] };
+    const UNUSED: Lan = Lan { name: "lastone", vni: 1134, spokes: &["lastone1"] };
+    let cluster = &*cluster;
+    let [one, _] = used_and_unused(cluster, &USED, &UNUSED)?;
+    cluster.kubectl("delete -f install/crds.yaml -f install/k8slan.yaml --wait=false")?;
+    cluster.until_gone(&UNUSED.path())?;
+    no_daemon(cluster)?;
+    let namespace = cluster.until("/api/v1/namespaces/k8slan-system", |_| true)?;
+    check!(namespace["status"]["phase"] == "Terminating", "{namespace:#}");
+    let lan = cluster.until(&USED.path(), |_| true)?;
+    check!(lan["metadata"]["finalizers"] == json!(["lan.k8slan.io/in-use"]), "{lan:#}");
+    pings(cluster, &one, "net1", SECOND)?;
+    // A pod that has ended asks for a spoke, and holds nothing.
+    let mut ended: Value = serde_json::from_str(&PodOf::on("ended", "last2").manifest())?;
+    ended["spec"]["restartPolicy"] = json!("Never");
+    ended["spec"]["nodeName"] = json!("worker3");
+    ended["spec"]["activeDeadlineSeconds"] = json!(1);
+    cluster.apply(&ended.to_string())?;
+    cluster.until("/api/v1/namespaces/default/pods/ended", |pod| pod["status"]["phase"] == "Failed")?;
+    let (code, said) = cluster.script("install/uninstall/uninstall.sh", &[])?;
+    check!(
+        code == Some(1) && said.contains("pods ask for macvtap.k8slan.io/… resources"),
+        "{code:?}: {said}"
+    );
+    let named: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    check!(named == ["default/one", "default/two"], "{said}");
+    delete(cluster, "one")?;
+    delete(cluster, "two")?;
+    std::thread::scope(|scope| -> Outcome {
+        let script = scope.spawn(|| cluster.script("install/uninstall/uninstall.sh", &[]));
+        // The nodes are clean. A kubelet lets go of a resource five minutes after its plugin, or when it starts anew.
+        let job = "/apis/batch/v1/namespaces/k8slan-uninstall/jobs/k8slan-cluster-uninstall";
+        while !script.is_finished() && cluster.get(job).map_err(failed)?.is_none() {
+            std::thread::sleep(std::time::Duration::from_millis(500));
+        }
+        for worker in &cluster.workers {
+            worker.stop_program(KUBELET, Signal::SIGTERM)?;
+            worker.start_program(KUBELET)?;
+        }
+        let (code, said) = script.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+        check!(code == Some(0) && said.ends_with("== k8slan is gone\n"), "{code:?}: {said}");
+        check!(said.contains("the nodes have the image localhost/k8slan:"), "{said}");
+        check!(said.contains("finalizer of LAN k8slan-system/last removed"), "{said}");
+        Ok(())
+    })?;
+    for path in [
+        "/api/v1/namespaces/k8slan-system",
+        "/api/v1/namespaces/k8slan-uninstall",
+        "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lans.lan.k8slan.io",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/k8slan",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/k8slan-cluster-uninstall",
+    ] {
+        check!(cluster.get(path).map_err(failed)?.is_none(), "{path} is still there");
+    }
+    let networks = cluster.list(&definitions("default")).map_err(failed)?;
+    check!(
+        networks.iter().all(|one| one["metadata"]["labels"]["app.kubernetes.io/managed-by"] != "k8slan"),
+        "{networks:#?}"
+    );
+    for worker in &cluster.workers {
+        let node = cluster.until(&format!("/api/v1/nodes/{}", worker.name()), |_| true)?;
+        // A kubelet that was restarted may keep the names, as zero; nobody can ask for them.
+        let capacity = node["status"]["capacity"].as_object().cloned().unwrap_or_default();
+        let left = capacity.iter().filter(|(name, count)| name.contains("k8slan") && *count != "0").count();
+        check!(left == 0, "{node:#}");
+        for (folder, ours) in [("/run", "k8slan"), ("/opt/cni/bin", "macvtap"), ("/run/netns", "last")] {
+            check!(
+                !worker.list(folder).iter().any(|name| name == ours),
+                "{}: {folder}/{ours}",
+                worker.name()
+            );
+        }
+    }
+    for worker in &cluster.workers {
+        // What an administrator wrote stays.
+        let mut left = worker.list("/var/lib/k8slan");
+        left.retain(|name| name != "pools.d");
+        check!(left.is_empty(), "{}: {left:?}", worker.name());
+    }
+    delete(cluster, "ended")?;
+    // And it can be put in again.
+    install(cluster)
+}
