@@ -9,6 +9,7 @@ mod chart;
 mod install;
 mod lans;
 mod migration;
+mod mistakes;
 mod nodes;
 mod plugin;
 mod pods;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     trials.extend(readme::trials());
     trials.extend(pods::trials());
     trials.extend(lans::trials());
+    trials.extend(mistakes::trials());
     trials.extend(plugin::trials());
     trials.extend(vm::trials());
     trials.extend(changes::trials());

@@ -1,0 +1,183 @@
+//! Mistakes of `docs/troubleshooting.md`, each made once: what the pod's event says is what the page says.
+
+use k8slan_kubernetes_tests::{Cluster, PodOf, failed};
+use serde_json::{Value, json};
+use testnet::{Outcome, Stop, Trial, workspace};
+
+use crate::check;
+use crate::shared::beside;
+use crate::site::{Lan, events};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![beside("mistakes_are_told_as_the_page_tells_them", mistakes_are_told_as_the_page_tells_them)]
+}
+
+const LAN: Lan = Lan {
+    name: "mistakes",
+    vni: 1141,
+    spokes: &["mist1", "mist2", "mist3", "mist4", "mist5", "mist6", "mist7"],
+};
+
+/// A pod that cannot start.
+struct Mistake {
+    /// Of the pod, and of the network where that is made for it.
+    name: &'static str,
+    /// How the page's text begins.
+    page: &'static str,
+    /// What the page names, and what is meant here.
+    names: &'static [(&'static str, &'static str)],
+    /// The configuration of a network; none: `networks` are those of the LAN.
+    config: Option<Value>,
+    networks: &'static str,
+    spokes: &'static [&'static str],
+}
+
+/// The line of the page that begins so, as it reads here. Where a name stands for any, the text is in parts.
+fn page(begins: &str, names: &[(&str, &str)]) -> Result<Vec<String>, Stop> {
+    let text = std::fs::read_to_string(workspace().join("docs/troubleshooting.md"))?;
+    let line = text.lines().filter_map(|line| line.strip_prefix("> ")).find(|line| line.starts_with(begins));
+    let mut line =
+        line.ok_or_else(|| failed(format!("the page has nothing that begins with: {begins}")))?.to_owned();
+    for (there, here) in names {
+        check!(line.contains(there), "{there} is not in: {line}");
+        line = line.replace(there, here);
+    }
+    Ok(line.split('*').map(str::to_owned).collect())
+}
+
+fn mistakes() -> Vec<Mistake> {
+    let plain = |name, page, names, config, spokes| Mistake {
+        name,
+        page,
+        names,
+        config: Some(config),
+        networks: "",
+        spokes,
+    };
+    let pool = |pool: &str, more: Value| {
+        let mut ipam = json!({ "type": "ipam-pool", "pool": pool });
+        ipam.as_object_mut().unwrap().extend(more.as_object().cloned().unwrap_or_default());
+        json!({ "type": "macvtap", "ipam": ipam })
+    };
+    vec![
+        plain("noresource", "nothing to attach to: ", &[], json!({ "type": "macvtap" }), &[]),
+        plain(
+            "byname",
+            "spoke pod2 is handed out by the kubelet",
+            &[("pod2", "mist1")],
+            json!({ "type": "macvtap", "spoke": "mist1" }),
+            &[],
+        ),
+        plain(
+            "nospoke",
+            "spoke pod2 is unknown on this node",
+            &[("pod2", "nowhere")],
+            json!({ "type": "macvtap", "spoke": "nowhere" }),
+            &[],
+        ),
+        plain(
+            "bigmtu",
+            "MTU 9000 does not fit on pod2",
+            &[("pod2", "mist2")],
+            json!({ "type": "macvtap", "mtu": 9000 }),
+            &["mist2"],
+        ),
+        Mistake {
+            name: "onename",
+            page: "the pod has an interface net1 already",
+            names: &[],
+            config: None,
+            networks: "mist3@net1,mist4@net1",
+            spokes: &["mist3", "mist4"],
+        },
+        plain(
+            "nopart",
+            "pool \"iot\" has no part for node",
+            &[("iot", "nopart"), ("worker4", "worker1")],
+            pool("nopart", json!({})),
+            &["mist5"],
+        ),
+        plain(
+            "spans",
+            "the network spans nodes (lan,",
+            &[],
+            json!({
+                "name": "lan", "type": "macvtap",
+                "ipam": { "type": "ipam-pool", "subnet": "10.142.0.0/24" },
+            }),
+            &["mist6"],
+        ),
+        plain(
+            "nosticky",
+            "sticky: pod is asked for, and pool",
+            &[("\"iot\"", "\"nosticky\"")],
+            pool("nosticky", json!({ "sticky": "pod" })),
+            &["mist7"],
+        ),
+    ]
+}
+
+fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
+    LAN.apply(cluster)?;
+    let worker = cluster.worker("worker1")?;
+    for (pool, network, node) in [("nopart", "10.140.0", "worker9"), ("nosticky", "10.141.0", "worker1")] {
+        let file = json!({
+            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": pool },
+            "spec": {
+                "ranges": [{ "subnet": format!("{network}.0/24"), "gateway": "none" }],
+                "nodes": { node: [format!("{network}.1-{network}.99")] },
+            },
+        });
+        worker.write(&format!("/var/lib/k8slan/pools.d/{pool}.yaml"), file.to_string())?;
+    }
+    let mistakes = mistakes();
+    let mut objects = Vec::new();
+    for mistake in &mistakes {
+        let mut networks = mistake.networks.to_owned();
+        if let Some(config) = &mistake.config {
+            let mut config = config.clone();
+            config["cniVersion"] = json!("1.0.0");
+            let mut definition = json!({
+                "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+                "metadata": { "name": mistake.name, "namespace": "default", "annotations": {} },
+                "spec": { "config": config.to_string() },
+            });
+            if let [spoke] = mistake.spokes {
+                definition["metadata"]["annotations"]["k8s.v1.cni.cncf.io/resourceName"] =
+                    json!(format!("macvtap.k8slan.io/{spoke}"));
+            }
+            objects.push(definition.to_string());
+            networks = mistake.name.to_owned();
+        }
+        let pod = PodOf {
+            name: mistake.name.to_owned(),
+            node: Some("worker1".to_owned()),
+            networks,
+            spokes: mistake.spokes.iter().map(|&spoke| spoke.to_owned()).collect(),
+        };
+        objects.push(pod.manifest());
+    }
+    cluster.apply(&objects.join("\n---\n"))?;
+    for mistake in &mistakes {
+        let page = page(mistake.page, mistake.names)?;
+        cluster.eventually(|| {
+            // The runtime may escape quotation marks.
+            let said: Vec<String> =
+                events(cluster, mistake.name).iter().map(|text| text.replace('\\', "")).collect();
+            let is_it = |text: &&String| {
+                text.starts_with("FailedCreatePodSandBox") && page.iter().all(|part| text.contains(part))
+            };
+            match said.iter().find(is_it) {
+                Some(_) => Ok(()),
+                None => Err(format!("the page says {page:?}, and the events of {}: {said:#?}", mistake.name)),
+            }
+        })?;
+    }
+    for mistake in &mistakes {
+        cluster.kubectl(&format!("delete pod {} --force --grace-period=0", mistake.name))?;
+        if mistake.config.is_some() {
+            cluster.kubectl(&format!("delete net-attach-def {}", mistake.name))?;
+        }
+    }
+    LAN.remove(cluster)
+}
