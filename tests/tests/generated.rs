@@ -1,4 +1,5 @@
-//! The checked-in client of the container runtime is what the proto file gives.
+//! What is written from something else agrees with it: the client of the container runtime with its proto file, the
+//! index of the decisions with their pages.
 //!
 //! `K8SLAN_REGENERATE=1 cargo test -p k8slan-tests --test generated` writes it anew.
 
@@ -26,4 +27,15 @@ fn the_client_of_the_container_runtime_is_generated_from_its_proto_file() {
         "{} differs from what the proto file gives: run with K8SLAN_REGENERATE=1",
         kept.display()
     );
+}
+
+#[test]
+fn every_decision_is_in_the_index() {
+    let folder = testnet::workspace().join("docs/decisions");
+    let index = fs::read_to_string(folder.join("README.md")).unwrap();
+    for page in fs::read_dir(&folder).unwrap() {
+        let name = page.unwrap().file_name().into_string().unwrap();
+        let listed = index.matches(&format!("({name})")).count();
+        assert_eq!(listed, usize::from(name != "README.md"), "{name} in docs/decisions/README.md");
+    }
 }
