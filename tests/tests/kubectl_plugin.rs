@@ -88,8 +88,11 @@ impl Cluster {
         fs::write(&kubectl, script)?;
         fs::set_permissions(&kubectl, fs::Permissions::from_mode(0o755))?;
         fs::create_dir_all(path.join("tmp"))?;
-        let mut command = Command::new(path.join(self.shell[0]));
+        // A shell cannot trap a signal that is ignored when it starts, as SIGINT is in what somebody runs in the background.
+        let mut command = Command::new("/usr/bin/env");
         command
+            .arg("--default-signal=HUP,INT,TERM")
+            .arg(path.join(self.shell[0]))
             .args(&self.shell[1..])
             .arg(workspace().join("install/kubectl/kubectl-k8slan"))
             .args(arguments)
