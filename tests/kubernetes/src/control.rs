@@ -98,7 +98,11 @@ impl Control {
     pub(crate) fn tool(&self, program: &Path) -> Command {
         let mut command = self.node.command("env");
         // The folder is entered after the namespaces.
-        command.arg(format!("--chdir={}", workspace().display())).arg(program);
+        // What runs in the background has SIGINT ignored, and who is started so cannot trap it.
+        command
+            .arg("--default-signal=HUP,INT,TERM")
+            .arg(format!("--chdir={}", workspace().display()))
+            .arg(program);
         command
             .env("HOME", "/run")
             .env("TMPDIR", "/run")
