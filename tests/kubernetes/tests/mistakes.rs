@@ -1,4 +1,4 @@
-//! Mistakes of `docs/troubleshooting.md`, each made once: what the pod's event says is what the page says.
+//! Mistakes of `docs/troubleshooting.md`, each made once: what the pod's event or the LAN's condition says is what the page says.
 
 use k8slan_kubernetes_tests::{Cluster, PodOf, failed};
 use serde_json::{Value, json};
@@ -6,10 +6,14 @@ use testnet::{Outcome, Stop, Trial, workspace};
 
 use crate::check;
 use crate::shared::beside;
-use crate::site::{Lan, events};
+use crate::site::{Lan, delete, event, events, start};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![beside("mistakes_are_told_as_the_page_tells_them", mistakes_are_told_as_the_page_tells_them)]
+    vec![
+        beside("mistakes_are_told_as_the_page_tells_them", mistakes_are_told_as_the_page_tells_them),
+        beside("a_spoke_without_a_network_has_no_device", a_spoke_without_a_network_has_no_device),
+        beside("a_lan_names_its_pods_as_the_page_does", a_lan_names_its_pods_as_the_page_does),
+    ]
 }
 
 const LAN: Lan = Lan {
@@ -114,6 +118,21 @@ fn mistakes() -> Vec<Mistake> {
             pool("nosticky", json!({ "sticky": "pod" })),
             &["mist7"],
         ),
+        plain(
+            "underlay",
+            "link eth1 is used by the node",
+            // Other trials have LANs on it, too.
+            &[("k8slan-system/lan-test", "*")],
+            json!({ "type": "macvtap", "master": "eth1", "mode": "passthru" }),
+            &[],
+        ),
+        plain(
+            "nofilter",
+            "bridge br0 does not filter VLANs",
+            &[("br0", "cni0")],
+            json!({ "type": "vlan-bridge", "bridge": "cni0", "vlan": 20 }),
+            &[],
+        ),
     ]
 }
 
@@ -173,6 +192,7 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
             }
         })?;
     }
+
     for mistake in &mistakes {
         cluster.kubectl(&format!("delete pod {} --force --grace-period=0", mistake.name))?;
         if mistake.config.is_some() {
@@ -180,4 +200,53 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
         }
     }
     LAN.remove(cluster)
+}
+
+fn a_spoke_without_a_network_has_no_device(cluster: &Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "lone", vni: 1142, spokes: &["lone1"] };
+    LAN.apply(cluster)?;
+    let mut lone = PodOf::on("lone", "lone1").at("worker1");
+    lone.networks.clear();
+    cluster.apply(&lone.manifest())?;
+    event(cluster, "lone", &["lstat /dev/tap", "no such file or directory"])?;
+    let text = std::fs::read_to_string(workspace().join("docs/troubleshooting.md"))?;
+    check!(
+        text.contains("`lstat /dev/tap1670875530: no such file or directory`"),
+        "the page does not have it"
+    );
+    delete(cluster, "lone")?;
+    LAN.remove(cluster)
+}
+
+fn a_lan_names_its_pods_as_the_page_does(cluster: &Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "fewer", vni: 1143, spokes: &["fewer1", "fewer2"] };
+    LAN.apply(cluster)?;
+    start(cluster, &PodOf::on("testvm-1", "fewer2").at("worker1"))?;
+    cluster.until(&LAN.path(), |lan| lan["status"]["attachments"] == 1)?;
+    let message = |lan: &Value, kind: &str| -> String {
+        let conditions = lan["status"]["conditions"].as_array().into_iter().flatten();
+        let found = conditions.into_iter().find(|condition| condition["type"] == kind);
+        found.and_then(|found| found["message"].as_str()).unwrap_or_default().to_owned()
+    };
+    let mut fewer = LAN.manifest();
+    fewer["spec"]["spokes"] = json!(["fewer1"]);
+    cluster.apply(&fewer.to_string())?;
+    let told =
+        page("default/testvm-1 on worker1 (spoke pod1): the LAN does not have", &[("pod1", "fewer2")])?;
+    cluster.until(&LAN.path(), |lan| message(lan, "SpokesRemoved") == told[0])?;
+    cluster.eventually(|| {
+        let events = cluster.list("/apis/events.k8s.io/v1/namespaces/k8slan-system/events")?;
+        let of = |event: &&Value| event["regarding"]["name"] == LAN.name && event["reason"] == "RemovedInUse";
+        match events.iter().find(of) {
+            Some(found) if found["note"] == told[0].as_str() => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })?;
+    cluster.apply(&LAN.manifest().to_string())?;
+    cluster.until(&LAN.path(), |lan| message(lan, "SpokesRemoved").is_empty())?;
+    cluster.kubectl("-n k8slan-system delete lan fewer --wait=false")?;
+    let told = page("waits for one attachment: default/testvm-1", &[("pod1", "fewer2")])?;
+    cluster.until(&LAN.path(), |lan| message(lan, "Deleting") == told[0])?;
+    delete(cluster, "testvm-1")?;
+    cluster.until_gone(&LAN.path())
 }
