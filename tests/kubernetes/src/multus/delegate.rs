@@ -44,9 +44,11 @@ struct Wanted {
 
 /// The networks of the pod's annotation.
 pub(super) fn of_pod(api: &Api, pod: &Value) -> Result<Vec<Delegate>, String> {
-    let Some(text) = pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"].as_str() else {
+    let text = pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/networks"].as_str().unwrap_or_default();
+    // As for Multus, nothing is no network.
+    if text.is_empty() {
         return Ok(Vec::new());
-    };
+    }
     let own = pod["metadata"]["namespace"].as_str().unwrap_or_default();
     // Asked for when the first definition names a resource.
     let mut devices: Option<Devices> = None;
