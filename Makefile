@@ -17,7 +17,8 @@ VERSION := $(shell sed -n '/^\[workspace.package\]/,/^$$/s/^version = "\(.*\)"/\
 ARCHIVE := dist/k8slan-image.tar
 ARCH := $(shell dpkg --print-architecture)
 ARM64 := aarch64-unknown-linux-gnu
-export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+# Not exported: C libraries in our dependencies would be compiled anew after each commit.
+SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
 .PHONY: help version build arm64 image push release publish demo unit test test-kubernetes bench lint clean
 
@@ -52,7 +53,7 @@ arm64: ## the same for arm64 in dist/arm64, where the machine has the compilers
 
 image: build arm64 ## an OCI archive of the image in dist/, x86-64 and arm64
 	@tests/packages.sh image
-	@install/image/build.sh $(ARCHIVE) $(VERSION) $(PAIRS)
+	@SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) install/image/build.sh $(ARCHIVE) $(VERSION) $(PAIRS)
 
 push: ## sends the image to IMAGE=registry/name:tag and sets it in install/local [OVERLAY=talos]
 	@tests/packages.sh push
@@ -66,7 +67,7 @@ WHOSE = $(or $(OWNER),$(error say whose on GitHub: make $@ OWNER=somebody))
 release: build arm64 ## a release in dist/release/VERSION: image, manifests, chart, kubectl-k8slan, SBOM, checksums [OWNER=somebody]
 	@tests/packages.sh release
 	@[ "$(ARM64_IS)" != required ] || [ -e dist/arm64 ] || { echo "no arm64, and it is required"; exit 1; }
-	@install/release/release.sh $(VERSION) $(WHOSE) $(RELEASE) $(PAIRS)
+	@SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) install/release/release.sh $(VERSION) $(WHOSE) $(RELEASE) $(PAIRS)
 
 publish: ## sends a release to ghcr.io/OWNER and GitHub [OWNER=somebody]
 	@tests/packages.sh push
