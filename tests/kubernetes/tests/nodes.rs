@@ -122,7 +122,12 @@ fn a_node_is_switched_off_and_on(cluster: &mut Cluster) -> Outcome {
     let bare = cluster.until(&pod_path("bare"), |pod| pod["status"]["phase"] == "Failed")?;
     check!(bare["status"]["reason"] == "UnexpectedAdmissionError", "{bare:#}");
     let why = bare["status"]["message"].as_str().unwrap_or_default();
-    check!(why.contains("cannot allocate unregistered device macvtap.k8slan.io/reboot3"), "{why}");
+    check!(
+        why.contains(
+            "no healthy devices present; cannot allocate unhealthy devices macvtap.k8slan.io/reboot3"
+        ),
+        "{why}"
+    );
     delete(cluster, "bare")?;
     moving.end(cluster)
 }
