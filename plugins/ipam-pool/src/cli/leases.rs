@@ -8,6 +8,7 @@ use crate::{Addr, Allocator, Holder, Millis, PoolFile, Refusal, Rules, Slot, lis
 
 /// What an address is that anybody may be given.
 const FREE: &str = "free";
+const UNREADABLE: &str = "the pool's file cannot be read";
 
 /// One line of `leases` and `show`.
 #[derive(Debug, Serialize)]
@@ -50,10 +51,26 @@ struct Released {
     of: Of,
 }
 
-fn row(address: Addr, key: &PoolKey, slot: Slot, scene: &Scene) -> Row {
+/// A pool or a network, and the pool's file if that can be read.
+struct Pool<'a> {
+    key: &'a PoolKey,
+    file: Option<PoolFile>,
+}
+
+impl<'a> Pool<'a> {
+    fn load(key: &'a PoolKey, scene: &Scene) -> Self {
+        let file = match key {
+            PoolKey::Named(name) => PoolFile::load(&scene.pools, name).ok(),
+            PoolKey::Network(_) => None,
+        };
+        Self { key, file }
+    }
+}
+
+fn row(address: Addr, pool: &Pool<'_>, slot: Slot) -> Row {
     let mut row = Row {
         address: address.to_string(),
-        of: key.into(),
+        of: pool.key.into(),
         state: "leased",
         owner: None,
         sticky: false,
@@ -72,12 +89,18 @@ fn row(address: Addr, key: &PoolKey, slot: Slot, scene: &Scene) -> Row {
                 row.state = "kept";
             }
             row.holders = lease.holders;
-            row.note = outside(address, key, scene);
+            row.note = outside(address, pool);
         }
         Slot::Resting { since, last, .. } => {
-            let rests = rests(key, since, scene);
-            row.state = if rests == Some(true) { "resting" } else { FREE };
-            row.note = rests.is_none().then(|| "rests for the network's cooldown, if it has one".to_owned());
+            let rests = pool.file.as_ref().is_some_and(|file| rests(file, since));
+            row.state = if rests { "resting" } else { FREE };
+            row.note = match (pool.key, &pool.file) {
+                (PoolKey::Network(_), _) => {
+                    Some("rests for the network's cooldown, if it has one".to_owned())
+                }
+                (PoolKey::Named(_), None) => Some(UNREADABLE.to_owned()),
+                (PoolKey::Named(_), Some(_)) => None,
+            };
             row.age_seconds = Some(seconds_since(since));
             row.owner = last;
         }
@@ -91,19 +114,18 @@ fn row(address: Addr, key: &PoolKey, slot: Slot, scene: &Scene) -> Row {
     row
 }
 
-/// Whether a released address is kept back; `None` where only the network says for how long.
-pub(super) fn rests(key: &PoolKey, since: Millis, scene: &Scene) -> Option<bool> {
-    let PoolKey::Named(name) = key else { return None };
-    let cooldown = PoolFile::load(&scene.pools, name).ok()?.cooldown;
-    Some(since.after(cooldown.millis()) > now())
+/// Whether an address that was released then is kept back by its pool. For how long a network of its own keeps one, only
+/// its configuration says.
+pub(super) fn rests(file: &PoolFile, since: Millis) -> bool {
+    since.after(file.cooldown.millis()) > now()
 }
 
-fn outside(address: Addr, key: &PoolKey, scene: &Scene) -> Option<String> {
-    let PoolKey::Named(name) = key else { return None };
-    match PoolFile::load(&scene.pools, name) {
-        Ok(file) if file.addresses().contains(address) => None,
-        Ok(_) => Some("outside of the pool, which shrank".to_owned()),
-        Err(_) => Some("the pool's file cannot be read".to_owned()),
+fn outside(address: Addr, pool: &Pool<'_>) -> Option<String> {
+    let PoolKey::Named(_) = pool.key else { return None };
+    match &pool.file {
+        Some(file) if file.addresses().contains(address) => None,
+        Some(_) => Some("outside of the pool, which shrank".to_owned()),
+        None => Some(UNREADABLE.to_owned()),
     }
 }
 
@@ -154,7 +176,9 @@ pub(super) fn leases(scene: &Scene, name: Option<&str>) -> Result<(), Failure> {
         let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
         let slots = store.try_out(|ledger| list(ledger))?;
         drop(store);
-        let of_pool = slots.into_iter().map(|(address, slot)| row(address, &key, slot, scene));
+        // Read once: a pool has many addresses.
+        let pool = Pool::load(&key, scene);
+        let of_pool = slots.into_iter().map(|(address, slot)| row(address, &pool, slot));
         // What was released and is nobody's is no lease.
         rows.extend(of_pool.filter(|row| row.state != FREE));
     }
@@ -167,7 +191,7 @@ pub(super) fn show(scene: &Scene, address: Addr) -> Result<(), Failure> {
     for key in scene.place.list()? {
         let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
         if let Some(slot) = store.try_out(|ledger| look_up(ledger, address))? {
-            rows.push(row(address, &key, slot, scene));
+            rows.push(row(address, &Pool::load(&key, scene), slot));
         }
     }
     // What no store knows may still be in a pool.

@@ -59,26 +59,29 @@ fn row(scene: &Scene, key: &PoolKey) -> Result<Row, Failure> {
         Some(mut store) => store.try_out(|ledger| list(ledger))?,
         None => Vec::new(),
     };
+    let file = match key {
+        PoolKey::Named(name) => Some(PoolFile::load(&scene.pools, name)),
+        PoolKey::Network(_) => None,
+    };
+    let rests = |since| matches!(&file, Some(Ok(file)) if super::leases::rests(file, since));
     for (_, slot) in &slots {
         match slot {
             Slot::Leased(lease) if lease.holders.is_empty() => row.kept += 1,
             Slot::Leased(_) => row.leased += 1,
-            Slot::Resting { since, .. } => {
-                row.resting += u64::from(super::leases::rests(key, *since, scene) == Some(true));
-            }
+            Slot::Resting { since, .. } => row.resting += u64::from(rests(*since)),
             Slot::Quarantined { .. } => row.quarantined += 1,
         }
     }
-    let PoolKey::Named(name) = key else {
-        row.notes.push("ranges are in the network's configuration".to_owned());
-        return Ok(row);
-    };
-    let file = match PoolFile::load(&scene.pools, name) {
-        Ok(file) => file,
-        Err(error) => {
+    let file = match file {
+        None => {
+            row.notes.push("ranges are in the network's configuration".to_owned());
+            return Ok(row);
+        }
+        Some(Err(error)) => {
             row.notes.push(chain(&error));
             return Ok(row);
         }
+        Some(Ok(file)) => file,
     };
     row.ranges = file.addresses().to_string();
     match file.sets_of(scene.node.as_deref(), None) {
