@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         a_removed_lan_is_taken_down,
         a_lan_removed_under_live_pods_falls_silent,
         a_spoke_removed_under_a_live_pod_falls_silent,
+        a_refused_lan_names_all_who_use_it,
         a_lan_removed_while_the_daemon_was_away_is_taken_down,
         a_foreign_namespace_is_not_touched,
         foreign_links_in_the_lans_namespace_are_not_touched,
@@ -342,6 +343,25 @@ fn a_spoke_removed_under_a_live_pod_falls_silent() -> Outcome {
     c.del("macvtap", "net1", &on_spoke("c"))?;
     assert_eq!(worker.netns(&lan.netns())?.link("c")?, None);
     drop(b);
+    Ok(())
+}
+
+/// Also who uses a spoke that the refused LAN does not list: deleted, it waits for all of them.
+fn a_refused_lan_names_all_who_use_it() -> Outcome {
+    let (_switch, worker) = one_worker()?;
+    let lan = LanFile::new("lan1", 7, &["a", "c"]);
+    worker.put(&LanFile::new("lan0", 9, &["z"]))?;
+    worker.put(&lan)?;
+    let c = joined(&worker, "c", "10.0.0.3/24")?;
+    worker.put(&LanFile::new("lan1", 9, &["a"]))?;
+    worker.status(|text| {
+        let status: Value = serde_json::from_str(text).unwrap_or_default();
+        let lan = &status["lans"][1];
+        let users: Vec<_> = lan["spokes"].as_array().into_iter().flatten().map(|s| &s["usedBy"]).collect();
+        lan["conditions"][0]["reason"] == "Conflict" && users == [&Value::Null, &Value::from("default/c")]
+    })?;
+    c.del("macvtap", "net1", &on_spoke("c"))?;
+    worker.status(|text| !text.contains("default/c"))?;
     Ok(())
 }
 

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use lan::{Lan, LanKey, NetnsName, Obstacle, Plan, SpokeRecord, SpokeState, Step, TapIndex};
-use net_types::{Mtu, SpokeName};
+use net_types::{Attach, Mtu, SpokeName};
 
 use super::decision::{Decisions, Goal, Refusal};
 use super::record_set::InUse;
@@ -195,7 +195,7 @@ impl Report {
                         mtu: None,
                         room: None,
                         elsewhere: refusal.elsewhere,
-                        spokes: refused_spokes(refusal, &spoke, &tap),
+                        spokes: refused_spokes((key, refusal), in_use, &spoke, &tap),
                         removed_spokes: Vec::new(),
                     }
                 }
@@ -218,7 +218,7 @@ impl Report {
                 room: None,
                 elsewhere: false,
                 spokes: Vec::new(),
-                removed_spokes: Vec::new(),
+                removed_spokes: removed_spokes(key, in_use, |used| used.netns == *netns),
             });
         }
         self.status.lans.sort_by(|a, b| (&a.lan, &a.netns).cmp(&(&b.lan, &b.netns)));
@@ -265,15 +265,10 @@ impl Report {
                 used_by,
             })
         });
-        let left = in_use.iter().filter(|used| {
-            used.lan.as_ref() == Some(&lan.key)
-                && !(used.netns == lan.netns && lan.spokes.contains_key(&used.spoke))
-        });
+        let is_there = |used: &InUse| used.netns == lan.netns && lan.spokes.contains_key(&used.spoke);
         LanStatus {
             elsewhere: state.reason == NO_UNDERLAY,
-            removed_spokes: left
-                .map(|used| RemovedSpoke { name: used.spoke.clone(), used_by: used.who.clone() })
-                .collect(),
+            removed_spokes: removed_spokes(&lan.key, in_use, |used| !is_there(used)),
             lan: lan.key.clone(),
             source: self.source(&lan.key),
             observed_generation: self.generation(&lan.key),
@@ -290,21 +285,33 @@ impl Report {
     }
 }
 
-/// Known, so that the kubelet says to a pod that asks for one that it is there and not to be had.
+/// What pods use of a LAN that does not have it any more.
+fn removed_spokes(lan: &LanKey, in_use: &[InUse], is_removed: impl Fn(&InUse) -> bool) -> Vec<RemovedSpoke> {
+    let left = in_use.iter().filter(|used| used.lan.as_ref() == Some(lan) && is_removed(used));
+    left.map(|used| RemovedSpoke { name: used.spoke.clone(), used_by: used.who.clone() }).collect()
+}
+
+/// Known, so that the kubelet says to a pod that asks for one that it is there and not to be had. Those in use are among
+/// them though the refused LAN does not list them: what stands is left as it is, and pods are attached to it.
 fn refused_spokes(
-    refusal: &Refusal,
+    (lan, refusal): (&LanKey, &Refusal),
+    in_use: &[InUse],
     spoke: &impl Fn(&SpokeName) -> (Option<SpokeRecord>, Option<String>),
     tap: &impl Fn(&SpokeName) -> Option<TapIndex>,
 ) -> Vec<SpokeStatus> {
-    let spokes = refusal.spokes.iter().filter_map(|(name, attach)| {
+    let used = in_use.iter().filter(|used| used.lan.as_ref() == Some(lan));
+    let used = used.filter_map(|used| Some((used.spoke.clone(), spoke(&used.spoke).0?.attach)));
+    let mut spokes: BTreeMap<SpokeName, Attach> = used.collect();
+    spokes.extend(refusal.spokes.iter().map(|(name, attach)| (name.clone(), *attach)));
+    let spokes = spokes.into_iter().filter_map(|(name, attach)| {
         Some(SpokeStatus {
-            name: name.clone(),
-            attach: *attach,
-            tap_index: tap(name)?,
+            tap_index: tap(&name)?,
+            used_by: spoke(&name).1,
+            name,
+            attach,
             k8slanveth: false,
             ready: false,
             reason: Some(format!("its LAN is not accepted: {}", refusal.message)),
-            used_by: spoke(name).1,
         })
     });
     spokes.collect()
