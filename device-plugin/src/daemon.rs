@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use crate::agent::{self, Agent, Callers, Presence};
 use crate::cluster::{Election, Hearing, LEASE, Leader, Machines, Mirror, Pods, Reporter, Timing};
 use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
-use crate::k8slan_go::Holders;
+use crate::k8slan_go::HandedOut;
 use crate::kubelet::{self, DevicePlugins};
 use crate::leftovers;
 use crate::live_pods;
@@ -194,8 +194,8 @@ impl Parts {
         raise_file_limit();
         let metrics = Arc::new(Metrics::default());
         let state = claim.paths().state();
-        let holders = match node.k8slan_go || Holders::are_kept(state) {
-            true => Some((Holders::open(state)?, node.k8slan_go)),
+        let holders = match node.k8slan_go || HandedOut::is_kept(state) {
+            true => Some((HandedOut::open(state)?, node.k8slan_go)),
             false => None,
         };
         let kubelet = node.kubelet_dir.map(|dir| self.start_kubelet(dir, &metrics, holders));
@@ -230,7 +230,7 @@ impl Parts {
         &mut self,
         dir: PathBuf,
         metrics: &Arc<Metrics>,
-        k8slan_go: Option<(Holders, bool)>,
+        k8slan_go: Option<(HandedOut, bool)>,
     ) -> watch::Receiver<kubelet::Status> {
         let spokes = Arc::new(NodeSpokes::new(self.status.subscribe(), Arc::clone(metrics), k8slan_go));
         let plugins = DevicePlugins::new(dir, Arc::clone(&spokes));

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::kubelet::{Catalog, Handed, Health, Offer, ResourceName, resource_name};
-use crate::node_spokes::holds;
+use crate::node_spokes::{holds, users};
 use crate::status::NodeStatus;
 
 /// A spoke in one of the ways in which k8slan (Go) names it.
@@ -103,12 +104,7 @@ pub(crate) fn catalog(own: Catalog, status: &NodeStatus, holders: &Holders) -> C
             Some((resource, Offer { handed, health }))
         })
         .collect();
-    let users: BTreeMap<&SpokeName, &str> = status
-        .lans
-        .iter()
-        .flat_map(|lan| &lan.spokes)
-        .filter_map(|spoke| Some((&spoke.name, spoke.used_by.as_deref()?)))
-        .collect();
+    let users = users(status);
     let mut catalog = own;
     catalog.extend(added);
     for (resource, offer) in &mut catalog {
@@ -127,10 +123,15 @@ pub(crate) fn catalog(own: Catalog, status: &NodeStatus, holders: &Holders) -> C
 
 /// By which of its names each spoke was handed out. Kept over restarts of the daemon, which the pods survive, and where the
 /// installer sees it.
-pub(crate) struct Holders {
-    dir: SafeDir,
-    by_spoke: BTreeMap<SpokeName, Holder>,
+pub(crate) struct HandedOut {
+    holders: Mutex<Holders>,
+    /// What is on disk, for one writer at a time.
+    written: tokio::sync::Mutex<Kept>,
+    dir: Arc<SafeDir>,
 }
+
+/// The holders of spokes.
+pub(crate) struct Holders(BTreeMap<SpokeName, Holder>);
 
 #[derive(Clone, Debug)]
 struct Holder {
@@ -141,8 +142,8 @@ struct Holder {
     next: Option<ResourceName>,
 }
 
-/// What is on disk.
-#[derive(Default, Deserialize, Serialize)]
+/// What is on disk: the resource of each spoke.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 struct Kept(BTreeMap<String, String>);
 
 /// The file in the state folder.
@@ -151,8 +152,8 @@ const FILE: &str = "handed-out.json";
 /// How long after Allocate the pod is attached at the latest; after that the kubelet has given it up.
 const SOON: Duration = Duration::from_secs(30);
 
-impl Holders {
-    /// Those that an earlier life of the daemon knew.
+impl HandedOut {
+    /// What an earlier life of the daemon knew.
     ///
     /// # Errors
     /// The folder cannot be used.
@@ -160,17 +161,17 @@ impl Holders {
         let dir = SafeDir::create(state)?;
         let text = dir.read(FILE).context("read which spokes were handed out")?;
         // What does not read is made anew; until then, a spoke in use counts as handed out by its own name.
-        let Kept(kept) = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        let known = |(spoke, resource): (String, String)| {
-            let holder =
-                Holder { resource: ResourceName::new(&resource)?, until: Instant::now(), next: None };
+        let kept: Kept = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let known = |(spoke, resource): (&String, &String)| {
+            let holder = Holder { resource: ResourceName::new(resource)?, until: Instant::now(), next: None };
             Some((spoke.parse().ok()?, holder))
         };
-        Ok(Self { dir, by_spoke: kept.into_iter().filter_map(known).collect() })
+        let holders = Mutex::new(Holders(kept.0.iter().filter_map(known).collect()));
+        Ok(Self { holders, written: tokio::sync::Mutex::new(kept), dir: Arc::new(dir) })
     }
 
     /// Whether there is anything to remember where nothing is handed out by these names any more.
-    pub(crate) fn are_kept(state: &Path) -> bool {
+    pub(crate) fn is_kept(state: &Path) -> bool {
         state.join(FILE).exists()
     }
 
@@ -185,65 +186,87 @@ impl Holders {
         }
     }
 
+    pub(crate) fn holders(&self) -> MutexGuard<'_, Holders> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes what changed, on a thread where a slow disk keeps nobody.
+    pub(crate) async fn save(&self) {
+        let mut written = self.written.lock().await;
+        let kept = self.holders().kept();
+        if kept == *written {
+            return;
+        }
+        let (dir, text) = (Arc::clone(&self.dir), kept.clone());
+        let saved = tokio::task::spawn_blocking(move || text.write(&dir)).await;
+        match saved.map_err(anyhow::Error::from).and_then(|saved| saved) {
+            Ok(()) => *written = kept,
+            Err(error) => {
+                tracing::warn!(
+                    "after a restart, names of spokes may be healthy that are not free: {error:#}"
+                );
+            }
+        }
+    }
+}
+
+impl Kept {
+    fn write(&self, dir: &SafeDir) -> Result<()> {
+        match self.0.is_empty() {
+            true => dir.remove(FILE)?,
+            false => {
+                let text = serde_json::to_vec(self).context("write which spokes were handed out")?;
+                dir.write(FILE, &text, Durability::Kept)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Holders {
     /// Notes that a spoke was handed out. `used`: a pod has it.
     pub(crate) fn hand_out(&mut self, handed: &Handed, used: bool) {
         let until = Instant::now() + SOON;
         let now = Instant::now();
         let before = || Holder { resource: (&handed.spoke).into(), until: now, next: None };
-        let holder = self.by_spoke.entry(handed.spoke.clone()).or_insert_with(before);
+        let holder = self.0.entry(handed.spoke.clone()).or_insert_with(before);
         if (used || holder.until > now) && holder.resource != handed.resource {
             holder.next = Some(handed.resource.clone());
         } else {
             *holder = Holder { resource: handed.resource.clone(), until, next: None };
         }
-        self.keep();
     }
 
     /// Takes over which spokes are used, and says when one that is not will be free by itself.
     pub(crate) fn follow(&mut self, used: impl Fn(&SpokeName) -> bool) -> Option<Instant> {
         let now = Instant::now();
-        let mut changed = false;
         // Attached is what it was handed out for: it is free as soon as that ends.
-        for (_, holder) in self.by_spoke.iter_mut().filter(|(spoke, _)| used(spoke)) {
+        for (_, holder) in self.0.iter_mut().filter(|(spoke, _)| used(spoke)) {
             holder.until = holder.until.min(now);
         }
         let given_up = |(spoke, holder): &(&SpokeName, &mut Holder)| !used(spoke) && holder.until <= now;
-        for (_, holder) in self.by_spoke.iter_mut().filter(given_up) {
+        for (_, holder) in self.0.iter_mut().filter(given_up) {
             if let Some(next) = holder.next.take() {
                 (holder.resource, holder.until) = (next, now + SOON);
-                changed = true;
             }
         }
-        let before = self.by_spoke.len();
-        self.by_spoke.retain(|spoke, holder| used(spoke) || holder.until > now);
-        if changed || self.by_spoke.len() != before {
-            self.keep();
-        }
-        let unused = self.by_spoke.iter().filter(|(spoke, holder)| !used(spoke) && holder.until > now);
+        self.0.retain(|spoke, holder| used(spoke) || holder.until > now);
+        let unused = self.0.iter().filter(|(spoke, holder)| !used(spoke) && holder.until > now);
         unused.map(|(_, holder)| holder.until).min()
     }
 
     /// The name by which a spoke is held, if it is.
     fn holder(&self, spoke: &SpokeName, used: bool) -> Option<ResourceName> {
-        match self.by_spoke.get(spoke) {
+        match self.0.get(spoke) {
             Some(holder) => (used || holder.until > Instant::now()).then(|| holder.resource.clone()),
             // Since before k8slan (Go)'s names were understood.
             None => used.then(|| spoke.into()),
         }
     }
 
-    fn keep(&self) {
+    fn kept(&self) -> Kept {
         let text = |(spoke, holder): (&SpokeName, &Holder)| (spoke.to_string(), holder.resource.to_string());
-        let kept = Kept(self.by_spoke.iter().map(text).collect());
-        let written = match kept.0.is_empty() {
-            true => self.dir.remove(FILE).map_err(anyhow::Error::from),
-            false => serde_json::to_vec(&kept)
-                .context("write which spokes were handed out")
-                .and_then(|text| Ok(self.dir.write(FILE, &text, Durability::Kept)?)),
-        };
-        if let Err(error) = written {
-            tracing::warn!("after a restart, names of spokes may be healthy that are not free: {error:#}");
-        }
+        Kept(self.0.iter().map(text).collect())
     }
 }
 
@@ -280,43 +303,43 @@ mod tests {
     }
 
     struct Node {
-        _dir: tempfile::TempDir,
-        sender: tokio::sync::watch::Sender<std::sync::Arc<NodeStatus>>,
+        dir: tempfile::TempDir,
+        sender: tokio::sync::watch::Sender<Arc<NodeStatus>>,
         spokes: crate::node_spokes::NodeSpokes,
     }
 
     impl Node {
         fn new(first: NodeStatus) -> Self {
             let dir = tempfile::tempdir().unwrap();
-            let sender = tokio::sync::watch::channel(std::sync::Arc::new(first)).0;
-            let holders = Holders::open(&dir.path().join("run")).unwrap();
+            let sender = tokio::sync::watch::channel(Arc::new(first)).0;
+            let holders = HandedOut::open(&dir.path().join("run")).unwrap();
             let spokes = crate::node_spokes::NodeSpokes::new(
                 sender.subscribe(),
-                std::sync::Arc::default(),
+                Arc::default(),
                 Some((holders, true)),
             );
-            Self { _dir: dir, sender, spokes }
+            Self { dir, sender, spokes }
         }
 
         fn state(&self) -> std::path::PathBuf {
-            self._dir.path().join("run")
+            self.dir.path().join("run")
         }
 
         /// The daemon starts again.
         fn restarted(self) -> Self {
-            let holders = Holders::open(&self._dir.path().join("run")).unwrap();
+            let holders = HandedOut::open(&self.dir.path().join("run")).unwrap();
             let spokes = crate::node_spokes::NodeSpokes::new(
                 self.sender.subscribe(),
-                std::sync::Arc::default(),
+                Arc::default(),
                 Some((holders, true)),
             );
             Self { spokes, ..self }
         }
 
         /// What is healthy now, after a look at this status.
-        fn healthy(&self, status: NodeStatus) -> Vec<String> {
-            self.sender.send_replace(std::sync::Arc::new(status.clone()));
-            self.spokes.follow(&status);
+        async fn healthy(&self, status: NodeStatus) -> Vec<String> {
+            self.sender.send_replace(Arc::new(status.clone()));
+            self.spokes.look(&status).await;
             let catalog = self.spokes.catalog().borrow().clone();
             catalog
                 .iter()
@@ -341,46 +364,62 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_name_is_handed_out_and_the_others_are_taken() {
         let node = Node::new(one(false));
-        assert_eq!(node.healthy(one(false)), ALL);
+        assert_eq!(node.healthy(one(false)).await, ALL);
         assert_eq!(node.allocate("k8slan-veth-srl").await, Attach::Veth);
-        assert_eq!(node.healthy(one(false)), ["k8slan-veth-srl"], "before the pod is attached");
-        assert_eq!(node.healthy(one(true)), ["k8slan-veth-srl"]);
+        assert_eq!(node.healthy(one(false)).await, ["k8slan-veth-srl"], "before the pod is attached");
+        assert_eq!(node.healthy(one(true)).await, ["k8slan-veth-srl"]);
         tokio::time::advance(SOON).await;
         let node = node.restarted();
-        assert!(Holders::any_veth(&node.state()));
-        assert_eq!(node.healthy(one(true)), ["k8slan-veth-srl"], "after a restart of the daemon");
-        assert_eq!(node.healthy(one(false)), ALL);
-        assert!(!Holders::any_veth(&node.state()), "the pod is gone");
+        assert!(HandedOut::any_veth(&node.state()));
+        assert_eq!(node.healthy(one(true)).await, ["k8slan-veth-srl"], "after a restart of the daemon");
+        assert_eq!(node.healthy(one(false)).await, ALL);
+        assert!(!HandedOut::any_veth(&node.state()), "the pod is gone");
         assert_eq!(node.allocate("k8slan-mac-lan-srl").await, Attach::Macvtap);
-        assert_eq!(node.healthy(one(false)), ["k8slan-mac-lan-srl"]);
+        assert_eq!(node.healthy(one(false)).await, ["k8slan-mac-lan-srl"]);
         tokio::time::advance(SOON).await;
-        assert_eq!(node.healthy(one(false)), ALL, "a pod that never came");
+        assert_eq!(node.healthy(one(false)).await, ALL, "a pod that never came");
+    }
+
+    /// Its DEL needs the plugin.
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_is_remembered_though_its_spoke_was_removed() {
+        let node = Node::new(one(false));
+        node.healthy(one(false)).await;
+        node.allocate("k8slan-veth-srl").await;
+        node.healthy(one(true)).await;
+        let mut removed = status(&[("lan", &[])], None);
+        removed.lans[0].removed_spokes =
+            serde_json::from_value(serde_json::json!([{"name": "srl", "usedBy": "web/srl"}])).unwrap();
+        node.healthy(removed).await;
+        assert!(HandedOut::any_veth(&node.state()));
+        node.healthy(status(&[("lan", &[])], None)).await;
+        assert!(!HandedOut::any_veth(&node.state()), "the pod is gone");
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_attached_before_has_the_spokes_own_name() {
         let node = Node::new(one(true));
-        assert_eq!(node.healthy(one(true)), ["srl"]);
+        assert_eq!(node.healthy(one(true)).await, ["srl"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_name_that_waits_is_the_next_holder() {
         let node = Node::new(one(false));
-        node.healthy(one(false));
+        node.healthy(one(false)).await;
         node.allocate("k8slan-mac-srl").await;
         // The kubelet had not heard that it was taken; the pod's ADD waits.
         node.allocate("k8slan-veth-srl").await;
-        assert_eq!(node.healthy(one(false)), ["k8slan-mac-srl"], "whoever was first is attached first");
-        assert_eq!(node.healthy(one(true)), ["k8slan-mac-srl"]);
-        assert_eq!(node.healthy(one(false)), ["k8slan-veth-srl"]);
-        assert_eq!(node.healthy(one(true)), ["k8slan-veth-srl"]);
+        assert_eq!(node.healthy(one(false)).await, ["k8slan-mac-srl"], "whoever was first is attached first");
+        assert_eq!(node.healthy(one(true)).await, ["k8slan-mac-srl"]);
+        assert_eq!(node.healthy(one(false)).await, ["k8slan-veth-srl"]);
+        assert_eq!(node.healthy(one(true)).await, ["k8slan-veth-srl"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_name_of_two_spokes_is_nobodys() {
         let lans = status(&[("a", &["b-c", "x"]), ("a-b", &["c", "k8slan-mac-x"])], None);
         let node = Node::new(lans.clone());
-        let healthy = node.healthy(lans);
+        let healthy = node.healthy(lans).await;
         for gone in ["k8slan-mac-a-b-c", "k8slan-veth-a-b-c"] {
             assert!(!healthy.contains(&gone.to_owned()), "{gone} of {healthy:?}");
         }
@@ -397,12 +436,12 @@ mod tests {
         let mut held = one(false);
         held.lans[0].spokes[0].k8slanveth = false;
         let node = Node::new(held.clone());
-        assert_eq!(node.healthy(held), ["k8slan-mac-lan-srl", "k8slan-mac-srl", "srl"]);
+        assert_eq!(node.healthy(held).await, ["k8slan-mac-lan-srl", "k8slan-mac-srl", "srl"]);
         let mut veth = one(false);
         veth.lans[0].spokes[0].attach = Attach::Veth;
-        assert_eq!(node.healthy(veth), ["k8slan-veth-lan-srl", "k8slan-veth-srl", "srl"]);
+        assert_eq!(node.healthy(veth).await, ["k8slan-veth-lan-srl", "k8slan-veth-srl", "srl"]);
         let mut long = one(false);
         long.lans[0].lan = format!("k8slan-system/{}", "l".repeat(60)).parse().unwrap();
-        assert_eq!(node.healthy(long), ["k8slan-mac-srl", "k8slan-veth-srl", "srl"]);
+        assert_eq!(node.healthy(long).await, ["k8slan-mac-srl", "k8slan-veth-srl", "srl"]);
     }
 }

@@ -1,15 +1,16 @@
 //! What the node's status means to those who ask: the kubelet, the cluster, operators.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use lan::{Report, SpokeUse};
+use net_types::SpokeName;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::cluster::{LanReport, Reports};
 use crate::health::{Metrics, Overview};
-use crate::k8slan_go::{self, Holders};
+use crate::k8slan_go::{self, HandedOut};
 use crate::kubelet::{self, Catalog, Grant, Handed, Health, Offer, Refusal, Spokes};
 use crate::status::{Condition, LanStatus, NodeStatus};
 
@@ -19,7 +20,7 @@ pub(crate) struct NodeSpokes {
     catalog: watch::Sender<Arc<Catalog>>,
     metrics: Arc<Metrics>,
     /// By which of its names each spoke was handed out, where there are several, and whether there still are.
-    k8slan_go: Option<(Mutex<Holders>, bool)>,
+    k8slan_go: Option<(HandedOut, bool)>,
     /// Something was handed out.
     handed_out: Notify,
 }
@@ -28,9 +29,8 @@ impl NodeSpokes {
     pub(crate) fn new(
         status: watch::Receiver<Arc<NodeStatus>>,
         metrics: Arc<Metrics>,
-        k8slan_go: Option<(Holders, bool)>,
+        k8slan_go: Option<(HandedOut, bool)>,
     ) -> Self {
-        let k8slan_go = k8slan_go.map(|(holders, offered)| (Mutex::new(holders), offered));
         Self {
             status,
             catalog: watch::channel(Arc::default()).0,
@@ -45,7 +45,7 @@ impl NodeSpokes {
         let mut status = self.status.clone();
         loop {
             let now = status.borrow_and_update().clone();
-            let again = self.follow(&now);
+            let again = self.look(&now).await;
             let due = async {
                 match again {
                     Some(at) => tokio::time::sleep_until(at).await,
@@ -60,27 +60,20 @@ impl NodeSpokes {
         }
     }
 
-    fn holders(&self) -> Option<(MutexGuard<'_, Holders>, bool)> {
-        let (holders, offered) = self.k8slan_go.as_ref()?;
-        Some((holders.lock().unwrap_or_else(PoisonError::into_inner), *offered))
-    }
-
     /// Brings the catalog up to date, and says when to do so again although nothing changes.
-    pub(crate) fn follow(&self, status: &NodeStatus) -> Option<Instant> {
-        let mut holders = self.holders().filter(|_| status.looked);
-        let (next, again) = match &mut holders {
+    pub(crate) async fn look(&self, status: &NodeStatus) -> Option<Instant> {
+        let (next, again) = match self.k8slan_go.as_ref().filter(|_| status.looked) {
             None => (catalog(status), None),
-            Some((holders, offered)) => {
-                let uses = status.lans.iter().flat_map(|lan| &lan.spokes);
-                let uses: BTreeMap<_, _> = uses.map(|spoke| (&spoke.name, spoke.used_by.is_some())).collect();
-                let again = holders.follow(|spoke| uses.get(spoke).copied().unwrap_or(false));
+            Some((handed_out, offered)) => {
+                let mut holders = handed_out.holders();
+                let uses = users(status);
+                let again = holders.follow(|spoke| uses.contains_key(spoke));
                 match *offered {
-                    true => (k8slan_go::catalog(catalog(status), status, holders), again),
+                    true => (k8slan_go::catalog(catalog(status), status, &holders), again),
                     false => (catalog(status), again),
                 }
             }
         };
-        drop(holders);
         self.catalog.send_if_modified(|catalog| {
             let changed = **catalog != next;
             if changed {
@@ -88,20 +81,23 @@ impl NodeSpokes {
             }
             changed
         });
+        if let Some((handed_out, _)) = &self.k8slan_go {
+            handed_out.save().await;
+        }
         again
     }
 
     fn find(&self, handed: &Handed) -> Result<Grant, Refusal> {
         let spoke = &handed.spoke;
-        let status = self.status.borrow();
+        let status = Arc::clone(&self.status.borrow());
         let found =
             status.lans.iter().find_map(|lan| Some((lan, lan.spokes.iter().find(|s| s.name == *spoke)?)));
         let (lan, found) = found.ok_or_else(|| Refusal::Unknown(spoke.clone()))?;
         match (lan.mtu, &found.reason) {
             (Some(mtu), None) => {
                 let attach = handed.attach.unwrap_or(found.attach);
-                if let Some((mut holders, true)) = self.holders() {
-                    holders.hand_out(handed, found.used_by.is_some());
+                if let Some((handed_out, true)) = &self.k8slan_go {
+                    handed_out.holders().hand_out(handed, found.used_by.is_some());
                     self.handed_out.notify_one();
                 }
                 Ok(Grant { attach, tap_index: found.tap_index, mtu })
@@ -123,6 +119,10 @@ impl Spokes for NodeSpokes {
     async fn grant(&self, handed: &Handed) -> Result<Grant, Refusal> {
         let start = Instant::now();
         let answer = self.find(handed);
+        // Before the pod can be there.
+        if let (Ok(_), Some((handed_out, true))) = (&answer, &self.k8slan_go) {
+            handed_out.save().await;
+        }
         self.metrics.allocate.observe(start.elapsed());
         match answer {
             Ok(_) => self.metrics.allocations.increment(),
@@ -144,6 +144,14 @@ fn catalog(status: &NodeStatus) -> Catalog {
             (handed.resource.clone(), Offer { handed, health })
         })
         .collect()
+}
+
+/// Who uses each spoke, those that their LANs do not have any more too.
+pub(crate) fn users(status: &NodeStatus) -> BTreeMap<&SpokeName, &str> {
+    let listed = status.lans.iter().flat_map(|lan| &lan.spokes);
+    let listed = listed.filter_map(|spoke| Some((&spoke.name, spoke.used_by.as_deref()?)));
+    let removed = status.lans.iter().flat_map(|lan| &lan.removed_spokes);
+    removed.map(|spoke| (&spoke.name, spoke.used_by.as_str())).chain(listed).collect()
 }
 
 pub(crate) fn condition<'a>(lan: &'a LanStatus, kind: &str) -> Option<&'a Condition> {

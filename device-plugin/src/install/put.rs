@@ -8,7 +8,7 @@ use super::cni_folder::{CniFolder, Found};
 use super::manifest::{Checksum, Installed, Manifest};
 use super::taken::Taken;
 use super::{K8SLANVETH, PLUGINS, file_of, only_installer};
-use crate::k8slan_go::Holders;
+use crate::k8slan_go::HandedOut;
 
 /// What to install, and where.
 #[derive(Debug)]
@@ -107,7 +107,7 @@ fn no_more_k8slanveth(
     folder: &CniFolder,
 ) -> Option<Installed> {
     let known = manifest.get(folder.path(), K8SLANVETH).filter(|_| !options.k8slan_go)?;
-    (!Holders::any_veth(state)).then(|| known.clone())
+    (!HandedOut::any_veth(state)).then(|| known.clone())
 }
 
 /// No plugin is larger, in bytes.
