@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -20,6 +19,7 @@ use super::announce::{Announcement, Announcer};
 use super::as_k8slan_go::{self, AsK8slanGo};
 use super::definitions::{self, Wish};
 use super::mtu::{self, Rise};
+use super::publisher::{self, Publisher};
 use super::summary::{FINALIZER, Seen, summarize};
 use super::unplaced::Unplaced;
 use super::{chain, object};
@@ -33,7 +33,7 @@ const RETRY: Duration = Duration::from_secs(5);
 /// The leader's work.
 pub struct Leader {
     client: Client,
-    node: String,
+    publisher: Publisher,
     /// How long all nodes must have had room for more before a LAN's MTU rises.
     hold: Duration,
     /// Whether LANs have the definitions that k8slan (Go) would make.
@@ -87,7 +87,8 @@ impl Leader {
     /// Leads through this client, on the node of this name.
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
-        Self { client, node: node.to_owned(), hold: mtu::HOLD, k8slan_go: false }
+        let publisher = Publisher::new(client.clone(), node);
+        Self { client, publisher, hold: mtu::HOLD, k8slan_go: false }
     }
 
     /// Waits so long, and not ten minutes, before a LAN's MTU rises.
@@ -104,7 +105,7 @@ impl Leader {
 
     /// Does the leader's work until it is dropped.
     pub async fn run(&self) {
-        let unplaced = Unplaced::new(self.client.clone(), self.reporter(), lan_nodes());
+        let unplaced = Unplaced::new(self.client.clone(), self.publisher.clone(), lan_nodes());
         tokio::join!(self.keep_lans(), unplaced.run());
     }
 
@@ -275,24 +276,8 @@ impl Leader {
         Ok(())
     }
 
-    /// Who writes events.
-    fn reporter(&self) -> events::Reporter {
-        // An instance takes 128 characters.
-        let instance = Some(self.node.chars().take(128).collect());
-        events::Reporter { controller: "k8slan.io/leader".to_owned(), instance }
-    }
-
     async fn publish(&self, lan: &DynamicObject, announcement: &Announcement) -> Result<(), kube::Error> {
         let Announcement { action, warning, reason, note, .. } = announcement;
-        let of = ObjectReference {
-            api_version: Some("lan.k8slan.io/v1beta1".to_owned()),
-            kind: Some("LAN".to_owned()),
-            name: lan.metadata.name.clone(),
-            namespace: lan.metadata.namespace.clone(),
-            uid: lan.metadata.uid.clone(),
-            ..ObjectReference::default()
-        };
-        let reporter = self.reporter();
         let event = events::Event {
             type_: if *warning { events::EventType::Warning } else { events::EventType::Normal },
             reason: reason.clone(),
@@ -300,15 +285,8 @@ impl Leader {
             action: (*action).to_owned(),
             secondary: None,
         };
-        // A recorder of its own for each: one that remembers would put the old note into the new event.
-        match events::Recorder::new(self.client.clone(), reporter).publish(&event, &of).await {
-            // Who may not write events, or writes them into a namespace that goes, tells it in the status alone.
-            Err(kube::Error::Api(status)) if status.code == 403 || status.code == 404 => {
-                tracing::warn!(lan = ?lan.metadata.name, reason, status = status.message, "the event is not published");
-                Ok(())
-            }
-            answer => answer,
-        }
+        // What is not published stands in the status alone.
+        self.publisher.publish(&publisher::reference("lan.k8slan.io/v1beta1", "LAN", lan), &event).await
     }
 
     /// Makes the definitions that LANs ask for, and says by LAN what could not be made.

@@ -19,6 +19,7 @@ mod mtu;
 mod object;
 mod once;
 mod pods;
+mod publisher;
 mod report;
 mod summary;
 mod uninstall;

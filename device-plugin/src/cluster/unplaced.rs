@@ -16,6 +16,7 @@ use lan::{LanNodeSpec, LanSpec};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use super::publisher::{Publisher, reference};
 use super::{chain, object};
 use crate::k8slan_go::leads_to;
 
@@ -30,7 +31,7 @@ const RESOURCES: &str = "macvtap.k8slan.io/";
 /// Tells of such pods, one event for a reason.
 pub(super) struct Unplaced {
     client: Client,
-    reporter: events::Reporter,
+    publisher: Publisher,
     lan_nodes: ApiResource,
 }
 
@@ -43,8 +44,8 @@ struct Waiting {
 }
 
 impl Unplaced {
-    pub(super) const fn new(client: Client, reporter: events::Reporter, lan_nodes: ApiResource) -> Self {
-        Self { client, reporter, lan_nodes }
+    pub(super) const fn new(client: Client, publisher: Publisher, lan_nodes: ApiResource) -> Self {
+        Self { client, publisher, lan_nodes }
     }
 
     /// Tells, until it is dropped.
@@ -55,8 +56,10 @@ impl Unplaced {
         let config = watcher::Config::default().fields("spec.nodeName=");
         let mut pods = std::pin::pin!(watch_objects(pods, config).default_backoff());
         let mut waiting: BTreeMap<String, Waiting> = BTreeMap::new();
+        let mut rested = Instant::now();
         loop {
-            let due = waiting.values().map(|pod| pod.due).min();
+            // However many pods come one after the other, all LANs are read once for those of a while.
+            let due = waiting.values().map(|pod| pod.due.max(rested)).min();
             let settled = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due).await,
@@ -77,6 +80,7 @@ impl Unplaced {
                         tracing::warn!(error = chain(&error), "what a pod waits for is not told");
                     }
                     let now = Instant::now();
+                    rested = now + PATIENCE;
                     waiting.values_mut().filter(|pod| pod.due <= now).for_each(|pod| pod.due = now + AGAIN);
                 }
             }
@@ -86,7 +90,8 @@ impl Unplaced {
     async fn tell(&self, waiting: &mut BTreeMap<String, Waiting>) -> Result<(), kube::Error> {
         let lans: Api<DynamicObject> = Api::all_with(self.client.clone(), &object::lans());
         let reports: Api<DynamicObject> = Api::all_with(self.client.clone(), &self.lan_nodes);
-        let all = ListParams::default();
+        // As the API server has it at hand: these may be many, and a moment old.
+        let all = ListParams::default().match_any();
         let (lans, reports) = tokio::try_join!(lans.list(&all), reports.list(&all))?;
         let now = Instant::now();
         for pod in waiting.values_mut().filter(|pod| pod.due <= now) {
@@ -101,17 +106,7 @@ impl Unplaced {
                 action: "Schedule".to_owned(),
                 secondary: None,
             };
-            // A recorder of its own for each: one that remembers would put the old note into the new event.
-            match events::Recorder::new(self.client.clone(), self.reporter.clone())
-                .publish(&event, &pod.of)
-                .await
-            {
-                // Who may not write events has the pod without one.
-                Err(kube::Error::Api(status)) if status.code == 403 || status.code == 404 => {
-                    tracing::warn!(pod = ?pod.of.name, status = status.message, "the event is not published");
-                }
-                answer => answer?,
-            }
+            self.publisher.publish(&pod.of, &event).await?;
             pod.told = note;
         }
         Ok(())
@@ -129,14 +124,7 @@ fn hear(waiting: &mut BTreeMap<String, Waiting>, pod: &DynamicObject) {
         waiting.remove(uid(pod));
         return;
     }
-    let of = ObjectReference {
-        api_version: Some("v1".to_owned()),
-        kind: Some("Pod".to_owned()),
-        name: pod.metadata.name.clone(),
-        namespace: pod.metadata.namespace.clone(),
-        uid: pod.metadata.uid.clone(),
-        ..ObjectReference::default()
-    };
+    let of = reference("v1", "Pod", pod);
     let new = || Waiting { spokes: Vec::new(), of, due: Instant::now() + PATIENCE, told: String::new() };
     waiting.entry(uid(pod).to_owned()).or_insert_with(new).spokes = spokes;
 }
