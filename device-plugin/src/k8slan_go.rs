@@ -366,6 +366,7 @@ mod tests {
         let node = Node::new(one(false));
         assert_eq!(node.healthy(one(false)).await, ALL);
         assert_eq!(node.allocate("k8slan-veth-srl").await, Attach::Veth);
+        assert!(HandedOut::any_veth(&node.state()), "the installer knows before the pod is there");
         assert_eq!(node.healthy(one(false)).await, ["k8slan-veth-srl"], "before the pod is attached");
         assert_eq!(node.healthy(one(true)).await, ["k8slan-veth-srl"]);
         tokio::time::advance(SOON).await;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use node::one_line;
 
 use crate::inspect::{LanView, NodeView, SpokeState, StateView, read_files};
 
@@ -47,7 +48,7 @@ pub(crate) fn main(options: &Options) -> ExitCode {
 fn table(nodes: &[NodeView]) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     for node in nodes {
-        rows.extend(node.lans.iter().map(|lan| row(node, lan)));
+        rows.extend(node.lans.iter().map(|lan| row(node, lan).map(|cell| one_line(&cell))));
         if node.lans.is_empty() {
             let mut row = HEADINGS.map(|_| NOTHING.to_owned());
             row[0] = node.node.clone();
@@ -66,10 +67,10 @@ fn table(nodes: &[NodeView]) -> String {
     }
     for node in nodes {
         for problem in &node.problems {
-            text.push_str(&format!("PROBLEM {}: {problem}\n", node.node));
+            text.push_str(&format!("PROBLEM {}: {}\n", node.node, one_line(problem)));
         }
         for note in &node.notes {
-            text.push_str(&format!("note: {}: {note}\n", node.node));
+            text.push_str(&format!("note: {}: {}\n", node.node, one_line(note)));
         }
     }
     text
@@ -134,6 +135,18 @@ PROBLEM worker2: spoke pod3 in namespace knlvrf is left over: its pod is gone
 note: worker2: something was not looked at
 ";
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn what_others_wrote_makes_no_rows() {
+        let mut node = sample::node("a");
+        node.lans[0].ready = Some(StateView {
+            holds: false,
+            reason: "X".into(),
+            message: "a\nworker9   other/lan\u{1b}[2J".into(),
+        });
+        let text = table(&[node]);
+        assert!(text.lines().all(|line| !line.starts_with("worker9")) && !text.contains('\u{1b}'), "{text}");
     }
 
     #[test]

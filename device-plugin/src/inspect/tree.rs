@@ -2,6 +2,8 @@
 
 use std::fmt::Write as _;
 
+use node::one_line;
+
 use super::view::{
     AttachmentView, LanView, LinkView, MasterView, NodeView, PodLinkView, PoolView, PortView, SpokeState,
     SpokeView, StateView, UnderlayView,
@@ -67,7 +69,7 @@ impl Branch {
 
     /// Writes the branch; `first` leads its own line, `rest` the ones below.
     fn write(&self, text: &mut String, first: &str, rest: &str) {
-        let _ = writeln!(text, "{first}{}", self.line);
+        let _ = writeln!(text, "{first}{}", one_line(&self.line));
         for (at, branch) in self.below.iter().enumerate() {
             let (lead, under) =
                 if at + 1 == self.below.len() { ("└─ ", "   ") } else { ("├─ ", "│  ") };

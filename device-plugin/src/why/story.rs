@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use node::one_line;
 use serde_json::Value;
 
 use super::documents::Documents;
@@ -31,7 +32,7 @@ pub(super) fn tell(said: &Documents) -> String {
     let mut text = story.heading();
     story.causes.dedup();
     for cause in &story.causes {
-        let _ = writeln!(text, "WHY {cause}");
+        let _ = writeln!(text, "WHY {}", one_line(cause));
     }
     if story.causes.is_empty() {
         text.push_str(match story.runs() {
@@ -62,7 +63,9 @@ impl Story<'_> {
     }
 
     fn see(&mut self, line: impl AsRef<str>) {
-        let _ = writeln!(self.seen, "{}", line.as_ref());
+        let words = line.as_ref().trim_start_matches(' ');
+        let indent = line.as_ref().len() - words.len();
+        let _ = writeln!(self.seen, "{:indent$}{}", "", one_line(words));
     }
 
     fn heading(&self) -> String {
@@ -77,7 +80,7 @@ impl Story<'_> {
         for part in [&status["reason"], &status["message"]].map(text).iter().filter(|part| !part.is_empty()) {
             line.push_str(&format!(", {part}"));
         }
-        line + "\n"
+        one_line(&line) + "\n"
     }
 
     /// Whether the node that it is on was heard.
@@ -412,6 +415,20 @@ network default/vlan44 as net1: macvtap, macvtap.k8slan.io/pod2
     spoke pod2: free, macvtap passthru, /dev/tap1073741825
 ";
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    /// Whoever may write events or definitions must not draw on the terminal of whoever asks.
+    #[test]
+    fn what_others_wrote_is_one_line() {
+        let mut said = documents();
+        said.pod["status"]["message"] = json!("x\nWHY all is well");
+        let words = "plugin type=\"macvtap\" failed (add): x\nWHY all is well \u{1b}[2J\u{9b}2J";
+        said.events = vec![json!({ "reason": "FailedCreatePodSandBox", "message": words })];
+        said.definitions.as_mut().unwrap()[0]["spec"]["config"] =
+            json!("{\"type\": \"a\\n\\u001b[2JWHY all is well\"}");
+        let text = tell(&said);
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.lines().all(|line| !line.starts_with("WHY all")), "{text}");
     }
 
     #[test]

@@ -1,12 +1,7 @@
+use node::one_line;
 use serde::Serialize;
 
 use super::Failure;
-
-/// A cell is one line, whatever an error quotes.
-fn one_line(cell: &str) -> String {
-    let words = cell.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty());
-    words.collect::<Vec<_>>().join(" ")
-}
 
 /// Writes rows as a table with a heading, or as one JSON array; `none` is what a person reads where there are none.
 pub(super) fn print<T: Serialize>(
@@ -39,14 +34,4 @@ pub(super) fn print<T: Serialize>(
         println!("{}", line.trim_end());
     }
     Ok(())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_cell_is_one_line() {
-        assert_eq!(one_line("line 2:\n  - x\r\n\tand  \u{1b}[31my"), "line 2: - x and [31my");
-    }
 }
