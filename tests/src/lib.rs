@@ -16,6 +16,7 @@ mod metric;
 pub mod ndp;
 mod network;
 pub mod pcap;
+pub mod registry;
 mod responder;
 mod router;
 mod service;

@@ -5,6 +5,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use k8slan_tests::containerd::{Containerd, needs_containerd};
+use k8slan_tests::registry::registry;
 use k8slan_tests::{LanFile, on_spoke};
 use serde_json::{Value, json};
 use testnet::{Node, Outcome, Stop, Switch, bin_dir, eventually, finish, needs, workspace};
@@ -51,21 +52,10 @@ fn the_archive_is_the_same_every_time() -> Outcome {
 fn what_is_pushed_is_what_the_manifests_name() -> Outcome {
     needs_containerd()?;
     needs("skopeo")?;
-    let registry = workspace().join("target/registry/usr/bin/docker-registry").display().to_string();
-    needs(&registry)?;
+    let node = Node::new("worker1")?;
+    let _serves = registry(&node)?;
     let dir = tempfile::tempdir()?;
     let archive = archive(dir.path(), "image.tar")?;
-    let node = Node::new("worker1")?;
-    node.write(
-        "/run/registry.yml",
-        "version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: /run/registry}}\n\
-         http: {addr: '127.0.0.1:5000'}\n",
-    )?;
-    let serves = node.spawn_daemon(&[&registry, "serve", "/run/registry.yml"])?;
-    eventually(SOON, || match node.run(|| std::net::TcpStream::connect(("127.0.0.1", 5000))) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!("{error}: {}", serves.log())),
-    })?;
     // Beside the manifests it writes what is to be applied: a copy of them.
     let install = dir.path().join("install").display().to_string();
     node.exec(&["cp", "-r", &workspace().join("install").display().to_string(), &install])?;

@@ -6,12 +6,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output};
-use std::time::Duration;
 
 use k8slan_tests::go_programs::kustomize;
+use k8slan_tests::registry::registry;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
-use testnet::{Node, Outcome, Stop, eventually, finish, needs, workspace};
+use testnet::{Node, Outcome, Stop, finish, needs, workspace};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -193,21 +193,10 @@ fn what_cannot_be_released_is_refused() -> Outcome {
 /// To a registry of a node, and to a `gh` that writes down what it is asked for.
 fn what_is_published_is_that_folder() -> Outcome {
     needs("skopeo")?;
-    let registry = workspace().join("target/registry/usr/bin/docker-registry").display().to_string();
-    needs(&registry)?;
+    let node = Node::new("worker1")?;
+    let _serves = registry(&node)?;
     let folder = tempfile::tempdir()?;
     let out = released(folder.path())?.display().to_string();
-    let node = Node::new("worker1")?;
-    node.write(
-        "/run/registry.yml",
-        "version: 0.1\nlog: {level: warn}\nstorage: {filesystem: {rootdirectory: /run/registry}}\n\
-         http: {addr: '127.0.0.1:5000'}\n",
-    )?;
-    let serves = node.spawn_daemon(&[&registry, "serve", "/run/registry.yml"])?;
-    eventually(Duration::from_secs(20), || {
-        let answer = node.run(|| std::net::TcpStream::connect(("127.0.0.1", 5000)));
-        answer.map(drop).map_err(|error| format!("{error}: {}", serves.log()))
-    })?;
     node.write("/run/bin/gh", "#!/bin/sh\nprintf '%s\\n' \"$@\" >/run/gh\n")?;
     node.exec(&["chmod", "755", "/run/bin/gh"])?;
     let script = workspace().join("install/release/publish.sh").display().to_string();

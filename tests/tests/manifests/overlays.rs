@@ -80,16 +80,21 @@ fn the_other_overlays_build() -> Outcome {
     overlay("multus-thick").map(drop)
 }
 
-fn k8slan_gos_names_are_a_component() -> Outcome {
+/// Builds a root of one's own: the base, a component, and more lines.
+fn build_mine(component: &str, more: &str) -> Result<Vec<Value>, Stop> {
     let dir = tempfile::tempdir()?;
     let root = dir.path().canonicalize()?.join("mine");
     std::fs::create_dir(&root)?;
     let up = "../".repeat(root.components().count() - 1);
     let install = install().canonicalize()?;
     let install = format!("{up}{}", install.display().to_string().trim_start_matches('/'));
-    let text = format!("resources: [{install}/base]\ncomponents: [{install}/components/k8slan-go]\n");
+    let text = format!("resources: [{install}/base]\ncomponents: [{install}/components/{component}]\n{more}");
     std::fs::write(root.join("kustomization.yaml"), text)?;
-    let built = build(&root)?;
+    build(&root)
+}
+
+fn k8slan_gos_names_are_a_component() -> Outcome {
+    let built = build_mine("k8slan-go", "")?;
     let set = daemon_set(&built)?;
     let spec = &set["spec"]["template"]["spec"];
     for container in
@@ -107,19 +112,9 @@ fn k8slan_gos_names_are_a_component() -> Outcome {
 }
 
 fn metrics_are_a_component() -> Outcome {
-    let dir = tempfile::tempdir()?;
-    // A root of one's own, as somebody writes it who has the Prometheus operator, and a registry.
-    let root = dir.path().canonicalize()?.join("mine");
-    std::fs::create_dir(&root)?;
-    let up = "../".repeat(root.components().count() - 1);
-    let install = install().canonicalize()?;
-    let install = format!("{up}{}", install.display().to_string().trim_start_matches('/'));
-    let text = format!(
-        "resources: [{install}/base]\ncomponents: [{install}/components/pod-monitor]\n\
-         images: [{{name: localhost/k8slan, newName: registry.example/k8slan, newTag: 1.2.3}}]\n"
-    );
-    std::fs::write(root.join("kustomization.yaml"), text)?;
-    let built = build(&root)?;
+    // Whoever has the Prometheus operator has a registry, too.
+    let images = "images: [{name: localhost/k8slan, newName: registry.example/k8slan, newTag: 1.2.3}]\n";
+    let built = build_mine("pod-monitor", images)?;
     let monitor = crate::of_kind(&built, "PodMonitor")?;
     let set = daemon_set(&built)?;
     let labels = &set["spec"]["template"]["metadata"]["labels"];
