@@ -1,11 +1,15 @@
-//! Imports point down only (docs/architecture.md): read from the manifests, not from what was intended.
+//! Imports point down only (docs/architecture.md): read from the manifests and the sources, not from what was intended.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
-use std::collections::BTreeMap;
+mod modules;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
+
+use modules::Modules;
 
 /// Which crates of the workspace each crate's own code may import; `*` is every library that is not a plugin.
 const MAY_IMPORT: &[(&str, &[&str])] = &[
@@ -37,6 +41,33 @@ const TESTERS: &[&str] = &["k8slan-benches", "k8slan-kubernetes-tests", "k8slan-
 
 /// What must not come into a plugin's program by any way: a plugin needs no API server and no daemon.
 const NOT_IN_PLUGINS: &[&str] = &["hyper", "kube", "kube-client", "tonic"];
+
+/// Cycles of modules that are left, by the crate's folder and root file: this list only becomes shorter. A cycle that
+/// lost a module is written down anew, one that is gone is removed.
+const KNOWN_CYCLES: &[(&str, &[&str])] = &[
+    ("crates/attach/src/lib.rs", &["conflict, pod_link"]),
+    (
+        "crates/cni/src/lib.rs",
+        &[
+            "args, decode, delegate, document, doorway, environment, error, exec, face, misconfigured, namespace, plugin, request, requested, result, wire",
+        ],
+    ),
+    ("crates/lan/src/lib.rs", &["crd, spec"]),
+    ("crates/netplumb/src/lib.rs", &["link::bridge_vlan, link::create", "nft::guard, nft::guard_rules"]),
+    ("crates/testnet/src/lib.rs", &["isolate, leaks, place", "node, pod"]),
+    (
+        "device-plugin/src/lib.rs",
+        &[
+            "cluster::leader, cluster::unplaced",
+            "install::put, install::take, install::taken",
+            "k8slan_go, node_spokes",
+            "lans::namespaces, lans::observe, sweep::found, sweep::programs",
+        ],
+    ),
+    ("plugins/ipam-pool/src/lib.rs", &["cli, plugin", "network, reach", "store::journal, store::records"]),
+    ("plugins/macvtap/src/lib.rs", &["add, tap"]),
+    ("plugins/vlan-bridge/src/lib.rs", &["bridge, uplink"]),
+];
 
 fn cargo(arguments: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -147,4 +178,94 @@ fn the_list_names_no_crate_that_is_gone() {
     let gone: Vec<&str> =
         MAY_IMPORT.iter().map(|(name, _)| *name).filter(|name| !packages.contains_key(*name)).collect();
     assert!(gone.is_empty(), "{gone:?}");
+}
+
+/// The root files of the crates that make up the product, by their paths in the workspace.
+fn roots() -> BTreeMap<String, std::path::PathBuf> {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().canonicalize().unwrap();
+    let metadata: Value =
+        serde_json::from_str(&cargo(&["metadata", "--format-version=1", "--no-deps", "--offline"])).unwrap();
+    let packages = metadata["packages"].as_array().unwrap().iter();
+    let packages = packages.filter(|package| !TESTERS.contains(&package["name"].as_str().unwrap()));
+    let targets = packages.flat_map(|package| package["targets"].as_array().unwrap());
+    let built = targets.filter(|target| ["lib", "bin"].iter().any(|kind| target["kind"][0] == *kind));
+    built
+        .map(|target| {
+            let file = Path::new(target["src_path"].as_str().unwrap()).canonicalize().unwrap();
+            (file.strip_prefix(&top).unwrap().to_str().unwrap().to_owned(), file)
+        })
+        .collect()
+}
+
+#[test]
+fn modules_use_one_another_in_no_cycle() {
+    let known: BTreeMap<&str, BTreeSet<String>> = KNOWN_CYCLES
+        .iter()
+        .map(|(root, cycles)| (*root, cycles.iter().map(|cycle| (*cycle).to_owned()).collect()))
+        .collect();
+    let roots = roots();
+    let mut wrong: Vec<String> = known
+        .keys()
+        .filter(|root| !roots.contains_key(**root))
+        .map(|root| format!("{root} is gone"))
+        .collect();
+    for (root, file) in &roots {
+        let found = Modules::read(file).cycles();
+        let known = known.get(root.as_str()).cloned().unwrap_or_default();
+        wrong.extend(found.difference(&known).map(|cycle| format!("{root}: these use one another: {cycle}")));
+        wrong.extend(known.difference(&found).map(|cycle| format!("{root}: no longer a cycle: {cycle}")));
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Writes a small crate and returns its cycles.
+fn cycles_of(files: &[(&str, &str)]) -> Vec<String> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        let file = folder.path().join(name);
+        std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+        std::fs::write(file, text).unwrap();
+    }
+    Modules::read(&folder.path().join("lib.rs")).cycles().into_iter().collect()
+}
+
+#[test]
+fn a_cycle_is_found_however_it_is_written() {
+    let lib = "mod a; mod b; pub use a::A; pub use b::{B, make as build};";
+    let none: [String; 0] = [];
+    for (a, b) in [
+        ("use crate::B; pub struct A(B);", "pub struct B; pub fn make() {}"),
+        ("pub struct A;", "pub struct B(super::A); pub fn make() {}"),
+        (
+            "#[cfg(test)] mod tests { use crate::B; } pub struct A;",
+            "pub struct B(crate::A); pub fn make() {}",
+        ),
+        ("/// As [`crate::B`].\npub struct A;", "pub struct B(crate::A); pub fn make() {}"),
+        ("use super::*; pub struct A;", "pub struct B(crate::A); pub fn make() {}"),
+    ] {
+        assert_eq!(cycles_of(&[("lib.rs", lib), ("a.rs", a), ("b.rs", b)]), none, "{a} {b}");
+    }
+    let b = "use crate::A; pub struct B(A); pub fn make() {}";
+    for a in [
+        "use crate::B; pub struct A(B);",
+        "pub struct A(Box<crate::b::B>);",
+        "use crate::{b}; pub struct A; fn f() { b::make() }",
+        "use crate::b::{self}; pub struct A; fn f() { let _ = vec![b::B]; }",
+        "pub struct A; fn f() { g(|| crate::build()) }",
+        "pub struct A; mod inner { fn f() { use crate::b as other; other::make() } }",
+    ] {
+        assert_eq!(cycles_of(&[("lib.rs", lib), ("a.rs", a), ("b.rs", b)]), ["a, b"], "{a}");
+    }
+}
+
+#[test]
+fn a_cycle_goes_through_folders() {
+    let files = [
+        ("lib.rs", "mod a; mod b; mod c;"),
+        ("a/mod.rs", "mod inside; pub use inside::Inside; pub struct A;"),
+        ("a/inside.rs", "use super::A; use crate::b::B; pub struct Inside(A, B);"),
+        ("b.rs", "use crate::c::C; pub struct B(C);"),
+        ("c.rs", "use crate::a::Inside; pub struct C(Box<Inside>);"),
+    ];
+    assert_eq!(cycles_of(&files), ["a::inside, b, c"]);
 }
