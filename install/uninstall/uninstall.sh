@@ -19,11 +19,9 @@ of_set() {
     k -n $ns get daemonset k8slan-ds --ignore-not-found -o "jsonpath=$1" | grep . ||
         k -n $own get daemonset k8slan-uninstall --ignore-not-found -o "jsonpath=$1" | grep . || true
 }
-# The one image of ours that nodes have, by its name and tag.
+# The images of ours that nodes have, by their names and tags.
 of_nodes() {
-    local found
-    found=$(k get nodes -o 'jsonpath={.items[*].status.images[*].names}' | tr -c 'a-zA-Z0-9./:@_-' '\n' | grep -E '(^|/)k8slan:' | sort -u) || true
-    [[ $found == *$'\n'* ]] || echo "$found"
+    k get nodes -o 'jsonpath={.items[*].status.images[*].names}' | tr -c 'a-zA-Z0-9./:@_-' '\n' | grep -E '(^|/)k8slan:' | sort -u || true
 }
 host_path() { of_set "{.spec.template.spec.volumes[?(@.name==\"$1\")].hostPath.path}"; }
 # The nodes, one a line, that are not to be skipped.
@@ -44,6 +42,8 @@ image=${IMAGE:-$(of_set '{.spec.template.spec.initContainers[0].image}')}
 if [ -z "$image" ]; then
     image=$(of_nodes)
     [ -n "$image" ] || { echo "neither DaemonSet is there: say IMAGE=…, and CNI_BIN_DIR=… where it is not /opt/cni/bin" >&2; exit 1; }
+    # Whoever runs a pod brings images to a node: which of several may run as root there, a person says.
+    [[ $image != *$'\n'* ]] || { echo "neither DaemonSet is there, and the nodes have several images: say IMAGE= one of" $image >&2; exit 1; }
     say "the DaemonSet is gone; the nodes have the image $image, and the usual folders if nothing else is said (CNI_BIN_DIR, NETNS_DIR, RUN_DIR)"
 fi
 cni=${CNI_BIN_DIR:-$(host_path cni-bin)} netns=${NETNS_DIR:-$(host_path netns)} run=${RUN_DIR:-$(host_path run)}

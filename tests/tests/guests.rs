@@ -19,6 +19,7 @@ fn main() -> ExitCode {
         no_vms_mac_address_changes,
         a_seed_makes_the_mac_addresses_of_a_cluster,
         a_guest_on_a_veth_spoke_finds_its_addresses_on_the_link,
+        a_binding_that_cannot_work_is_refused,
         a_vms_address_is_its_own_wherever_its_launcher_runs,
         a_launcher_of_nobody_gets_no_address,
         the_launchers_own_address_is_nobodys,
@@ -322,6 +323,58 @@ fn a_guest_on_a_veth_spoke_finds_its_addresses_on_the_link() -> Outcome {
         let error = refused(one.cni("macvtap", "CHECK", &call))?;
         check(error.code == 110 && error.text().contains("10.9.0.7"), error.to_string())?;
         pod.del("macvtap", ifname, &config)?;
+    }
+    Ok(())
+}
+
+/// KubeVirt's bridge takes no macvtap for a port, and a veth has no device: such a VM would never start.
+fn a_binding_that_cannot_work_is_refused() -> Outcome {
+    let switch = Switch::new()?;
+    let worker = Worker::new("one", &switch, 1500)?;
+    worker
+        .put(&LanFile::new("lan1", 7, &["tap", "veth"]).with("spokeOverrides: {veth: {attach: veth}}"))?;
+    worker.ready("tap")?;
+    worker.ready("veth")?;
+    worker.ip("link add zone type bridge")?;
+    worker.ip("link add wire type veth peer name far")?;
+    let on = |plugin: &str, key: &str, link: &str| {
+        json!({"cniVersion": "1.0.0", "name": "net", "type": plugin, key: link})
+    };
+    let networks = [
+        ("a spoke", on_spoke("tap"), Err("attach: veth"), Ok(())),
+        ("a veth spoke", on_spoke("veth"), Ok(()), Err("attach: macvtap")),
+        ("a master", on("macvtap", "master", "wire"), Err("attach: veth"), Err("a spoke of a LAN")),
+        ("a bridge", on("vlan-bridge", "bridge", "zone"), Ok(()), Err("attach: macvtap")),
+    ];
+    for (what, config, bridge, tap) in networks {
+        let plugin = config["type"].as_str().unwrap();
+        for (binding, expected) in [("bridge", bridge), ("tap", tap)] {
+            for ifname in [HASH, "eth0"] {
+                let pod = worker.pod("virt-launcher-web-aaaaa")?;
+                know(&pod, &json!({"vm": "web", "bindings": {ifname: binding}}))?;
+                let before = worker.link_names()?;
+                let added = pod.add(plugin, ifname, &config);
+                let Err(words) = expected else {
+                    added?;
+                    pod.del(plugin, ifname, &config)?;
+                    continue;
+                };
+                let error = refused(added)?;
+                let said = error.text();
+                check(
+                    error.code == 7
+                        && said.contains(words)
+                        && said.contains(&format!("machine web binds interface {ifname} by ")),
+                    format!("{what}, {binding}: {error}"),
+                )?;
+                check(pod.link_names()?.is_empty() && worker.link_names()? == before, "something was made")?;
+            }
+            // Of another interface's binding nothing follows.
+            let pod = worker.pod("virt-launcher-web-aaaaa")?;
+            know(&pod, &json!({"vm": "web", "bindings": {"net9": binding}}))?;
+            pod.add(plugin, HASH, &config)?;
+            pod.del(plugin, HASH, &config)?;
+        }
     }
     Ok(())
 }

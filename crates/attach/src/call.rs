@@ -6,6 +6,7 @@ use node::{
     Occupant, Pod, Role, TagError,
 };
 
+use crate::binding::{BindingError, GuestLink};
 use crate::mac::{seeded_mac, stable_mac};
 
 /// A request about one attachment whose namespace is there: what every verb but DEL starts with.
@@ -58,6 +59,9 @@ pub enum CallError {
          MAC address does not follow from it: try again"
     )]
     MacNotYet(Pod),
+    /// KubeVirt cannot connect the guest.
+    #[error(transparent)]
+    Binding(#[from] BindingError),
 }
 
 impl PluginError for CallError {
@@ -72,6 +76,7 @@ impl PluginError for CallError {
             Self::Net(_) => KERNEL,
             Self::Guest(_) => UNTRUSTED,
             Self::GuestNotYet(_) | Self::MacNotYet(_) => Code::TRY_AGAIN,
+            Self::Binding(error) => error.code(),
         }
     }
 }
@@ -121,6 +126,14 @@ impl<'a, C> Call<'a, C> {
     #[must_use]
     pub fn is_for_a_guest(&self) -> bool {
         self.occupant.is_guest()
+    }
+
+    /// Finds out whether KubeVirt can connect the guest by what its interface gets.
+    ///
+    /// # Errors
+    /// It cannot: the machine would never start.
+    pub fn suits_guest(&self, link: GuestLink) -> Result<(), CallError> {
+        Ok(BindingError::check(&self.occupant, &self.target.ifname, link)?)
     }
 
     /// The MAC address, nobody's, under which a guest's addresses are asked for

@@ -1,6 +1,7 @@
 //! The pod's side of an attachment, which every main plugin needs: who asks, the MAC address, the addresses
 //! and routes that the IPAM plugin gave, announcements, and taking everything back when a step fails.
 
+mod binding;
 mod call;
 mod conflict;
 mod detach;
@@ -15,6 +16,7 @@ mod release;
 mod routers;
 mod undo;
 
+pub use binding::{BindingError, GuestLink};
 pub use call::{Call, CallError};
 pub use conflict::{CONFLICTS, ConflictError, Probing};
 pub use detach::{collect, detach, is_stale, release};

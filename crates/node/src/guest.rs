@@ -4,6 +4,7 @@
 //! (`/run/k8slan/owners/<pod UID>.json`). Names alone do not tell: KubeVirt calls the interface of a network
 //! `pod<hash>`, `net<number>` in older releases, and `eth0` where Multus makes it the pod's default.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use net_types::IfName;
@@ -23,6 +24,19 @@ pub struct VmRecord {
     /// The machine runs in another pod, and comes to this one by a live migration.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub migration_target: bool,
+    /// How KubeVirt connects the guest to the pod's interfaces, as far as the VirtualMachineInstance told it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub bindings: BTreeMap<IfName, Binding>,
+}
+
+/// What KubeVirt connects a guest by to an interface of its launcher pod (`spec.domain.devices.interfaces`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Binding {
+    /// A bridge that it makes in the pod, with the interface as its port.
+    Bridge,
+    /// The macvtap's own character device.
+    Tap,
 }
 
 /// Why it is not known whom an interface is for.
@@ -71,6 +85,8 @@ pub struct Occupant {
     pub launcher: bool,
     /// The machine still runs in another pod.
     pub migration_target: bool,
+    /// What KubeVirt connects the guest by to this interface, where that is known.
+    pub binding: Option<Binding>,
     /// A daemon tells of launcher pods here, so what it has not said yet it soon will.
     pub soon: bool,
 }
@@ -168,8 +184,15 @@ fn decide(
 ) -> Occupant {
     let called_launcher = pod.is_some_and(|pod| pod.starts_with(Occupant::LAUNCHER));
     let migration_target = record.as_ref().is_some_and(|record| record.migration_target);
-    let known =
-        |vm: String, role| Occupant { role, vm: Some(vm), launcher: true, migration_target, soon: false };
+    let binding = record.as_ref().and_then(|record| record.bindings.get(ifname).copied());
+    let known = |vm: String, role| Occupant {
+        role,
+        vm: Some(vm),
+        launcher: true,
+        migration_target,
+        binding,
+        soon: false,
+    };
     match (stated, record) {
         (Some(vm), _) => known(vm.to_owned(), Role::Guest),
         (None, Some(record)) if record.pod_network.as_ref() == Some(ifname) => known(record.vm, Role::Pod),
@@ -222,7 +245,12 @@ mod tests {
     }
 
     fn record(pod_network: Option<&str>) -> Option<VmRecord> {
-        Some(VmRecord { vm: "web".into(), pod_network: pod_network.map(name), migration_target: false })
+        Some(VmRecord {
+            vm: "web".into(),
+            pod_network: pod_network.map(name),
+            migration_target: false,
+            bindings: BTreeMap::new(),
+        })
     }
 
     #[test]
@@ -290,12 +318,23 @@ mod tests {
     }
 
     #[test]
+    fn a_binding_is_its_interfaces() {
+        let bindings = BTreeMap::from([(name(HASH), Binding::Bridge), (name("eth0"), Binding::Tap)]);
+        let of = |ifname: &str| {
+            let record = record(None).map(|record| VmRecord { bindings: bindings.clone(), ..record });
+            decide(POD, &name(ifname), None, record, true).binding
+        };
+        assert_eq!((of(HASH), of("eth0"), of("net1")), (Some(Binding::Bridge), Some(Binding::Tap), None));
+    }
+
+    #[test]
     fn records_are_read_back_and_strangers_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let owners = SafeDir::open(folder.path()).unwrap().unwrap();
         for record in [record(None), record(Some("eth0"))].into_iter().flatten() {
             for migration_target in [false, true] {
-                let record = VmRecord { migration_target, ..record.clone() };
+                let bindings = BTreeMap::from([(name(HASH), Binding::Bridge), (name("eth0"), Binding::Tap)]);
+                let record = VmRecord { migration_target, bindings, ..record.clone() };
                 record.write(&owners, "u-1").unwrap();
                 assert_eq!(VmRecord::read(&owners, "u-1").unwrap(), Some(record));
             }

@@ -18,7 +18,7 @@ mod underlays;
 pub use attachment::{Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag};
 pub use attachment_lock::AttachmentLock;
 pub use config::{ConfigError, NodeConfig, Paths};
-pub use guest::{GuestError, Occupant, Role, VmRecord};
+pub use guest::{Binding, GuestError, Occupant, Role, VmRecord};
 pub use lock::{Lock, LockError};
 pub use name::tell_name;
 pub use one_line::one_line;

@@ -13,6 +13,7 @@ mod as_k8slan_go;
 mod definitions;
 mod election;
 mod leader;
+mod guest_bindings;
 mod machines;
 mod mirror;
 mod mtu;

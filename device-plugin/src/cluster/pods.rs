@@ -12,12 +12,14 @@ use kube::{Api, Client};
 use node::{SafeDir, VmRecord};
 
 use super::chain;
+use super::guest_bindings::GuestBindings;
 use crate::health::ApiMetrics;
 use crate::live_pods::{LivePod, LivePods};
 
 /// Watches the pods of one node, of which only the metadata is asked for.
 pub(crate) struct Pods {
     api: Api<PartialObjectMeta>,
+    bindings: GuestBindings,
     node: String,
     list: SafeDir,
     owners: SafeDir,
@@ -37,8 +39,8 @@ impl Pods {
         metrics: Arc<ApiMetrics>,
     ) -> Self {
         let kind = GroupVersionKind::gvk("", "v1", "Pod");
-        let api = Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, "pods"));
-        Self { api, node, list, owners, metrics }
+        let api = Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "pods"));
+        Self { api, bindings: GuestBindings::new(client), node, list, owners, metrics }
     }
 
     /// Keeps the list, for ever. While the API server is not heard, the list says so.
@@ -60,7 +62,7 @@ impl Pods {
             let error = loop {
                 match events.next().await {
                     Some(Ok(Event::Init)) => fresh.clear(),
-                    Some(Ok(Event::InitApply(pod))) => self.add(&mut fresh, &pod.metadata)?,
+                    Some(Ok(Event::InitApply(pod))) => self.add(&mut fresh, &pod.metadata).await?,
                     Some(Ok(Event::InitDone)) => {
                         known = std::mem::take(&mut fresh);
                         self.forget_other_owners(&known)?;
@@ -68,7 +70,7 @@ impl Pods {
                         self.write(&mut written, list(&known))?;
                     }
                     Some(Ok(Event::Apply(pod))) => {
-                        self.add(&mut known, &pod.metadata)?;
+                        self.add(&mut known, &pod.metadata).await?;
                         self.write(&mut written, list(&known))?;
                     }
                     Some(Ok(Event::Delete(pod))) => {
@@ -92,11 +94,12 @@ impl Pods {
     }
 
     /// Takes a pod in. Whose machine it runs is written at once: its addresses are soon asked for.
-    fn add(&self, known: &mut Known, pod: &ObjectMeta) -> Result<()> {
+    async fn add(&self, known: &mut Known, pod: &ObjectMeta) -> Result<()> {
         let entries = entries(pod);
-        if let (Some(uid), Some(record)) = (&pod.uid, record(pod))
+        if let (Some(uid), Some(mut record)) = (&pod.uid, record(pod))
             && known.get(uid) != Some(&entries)
         {
+            record.bindings = self.bindings.of(pod, &record.vm).await;
             record.write(&self.owners, uid)?;
         }
         if let Some(uid) = &pod.uid {
@@ -155,7 +158,7 @@ fn vm(pod: &ObjectMeta) -> Option<String> {
     instances.next().map(|owner| owner.name.clone())
 }
 
-/// What plugins must know of a launcher pod.
+/// What plugins must know of a launcher pod, as far as the pod says it.
 fn record(pod: &ObjectMeta) -> Option<VmRecord> {
     let vm = vm(pod)?;
     let label = |name: &str| pod.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
@@ -167,6 +170,7 @@ fn record(pod: &ObjectMeta) -> Option<VmRecord> {
         vm,
         pod_network: if own { "eth0".parse().ok() } else { None },
         migration_target: label("kubevirt.io/migrationJobUID").is_some(),
+        bindings: BTreeMap::new(),
     })
 }
 

@@ -1,6 +1,6 @@
 //! What an attachment stands on: decided and checked before anything is made.
 
-use attach::NodeUse;
+use attach::{GuestLink, NodeUse};
 use cni::Request;
 use lan::SpokeRecord;
 use net_types::{Attach, IfName, MacvtapMode, Mtu, SpokeName};
@@ -153,6 +153,10 @@ impl Base {
                 let record = lan_side::read_record(&paths, &record.spoke)?
                     .ok_or_else(|| Error::NoSpoke(record.spoke.clone()))?;
                 admit(call, &record, keys.as_ref())?;
+                call.suits_guest(match attach(&record, keys.as_ref()) {
+                    Attach::Veth => GuestLink::Veth,
+                    Attach::Macvtap => GuestLink::Macvtap,
+                })?;
                 let side = LanSide::open(record)?;
                 Ok(Self::Spoke { side: Box::new(side), keys, _lock: lock })
             }
@@ -174,6 +178,7 @@ impl Base {
                 macvtap_only()?;
                 let link = netlink.link_by_name(&master)?.ok_or(Error::NoMaster(master))?;
                 allow(call, &link.name)?;
+                call.suits_guest(GuestLink::MacvtapWithoutDevice)?;
                 let host = Host { netns, netlink, link };
                 if config.mode == Some(MacvtapMode::Passthru) {
                     host.leaves_the_node_its_own(call)?;
@@ -184,6 +189,7 @@ impl Base {
                 Some(link) if matches!(link.kind, LinkKind::Macvtap(_)) => {
                     macvtap_only()?;
                     allow(call, &link.name)?;
+                    call.suits_guest(GuestLink::Macvtap)?;
                     if config.mode.is_some()
                         && let Some(name) = link.if_name()
                     {

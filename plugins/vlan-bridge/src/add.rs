@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use attach::{PodError, PodLink, Probing, Undecided};
+use attach::{GuestLink, PodError, PodLink, Probing, Undecided};
 use cni::{AddResult, Delegated, Dns, Interface, IpConfig, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
@@ -26,6 +26,7 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     config.validate(request.ipam().is_some())?;
     request.left_to_others()?;
     let call = Call::open(request, target)?;
+    call.suits_guest(GuestLink::Veth)?;
     let vlans = config.port_vlans()?;
     let _lock = call.lock()?;
     let store = RecordStore::open(&call.node.paths())?;

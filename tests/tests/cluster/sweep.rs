@@ -264,6 +264,23 @@ fn a_virtual_machine_keeps_its_address() -> Outcome {
             "metadata": { "namespace": "default", "name": "vyos" },
         }),
     );
+    // What its interfaces are bound by, and the record that plugins read of it.
+    site.server.put(
+        "virtualmachineinstances",
+        json!({
+            "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
+            "metadata": { "namespace": "default", "name": "vyos" },
+            "spec": {
+                "domain": { "devices": { "interfaces": [
+                    { "name": "default", "masquerade": {} }, { "name": "red", "binding": { "name": "macvtap" } },
+                ] } },
+                "networks": [
+                    { "name": "default", "pod": {} }, { "name": "red", "multus": { "networkName": "lan" } },
+                ],
+            },
+        }),
+    );
+    const RECORD: &str = r#"{"vm":"vyos","bindings":{"podb1f51a511f1":"tap"}}"#;
     let launch = |name: &str| -> Result<Attached<'_>, Stop> {
         site.server.put(
             "pods",
@@ -280,7 +297,7 @@ fn a_virtual_machine_keeps_its_address() -> Outcome {
         let uid = known["metadata"]["uid"].as_str().unwrap_or_default().to_owned();
         let record = format!("/run/k8slan/owners/{uid}.json");
         eventually(SOON, || match site.node.read(&record) {
-            Ok(text) if text == r#"{"vm":"vyos"}"# => Ok(()),
+            Ok(text) if text == RECORD => Ok(()),
             other => Err(format!("{other:?}")),
         })?;
         let pod = site.node.pod(name)?;
@@ -319,7 +336,9 @@ fn a_virtual_machine_keeps_its_address() -> Outcome {
     let now = leases(&site)?;
     check!(now.len() == 1 && now[0]["address"] == address, "{now:?}\n{}", node.log());
     check!(site.node.read("/run/k8slan/told/kept-vms.json")?.contains("default/vyos"), "it is asked about");
-    site.server.delete("virtualmachines", "kubevirt.io/v1", "default/vyos");
+    for kind in ["virtualmachines", "virtualmachineinstances"] {
+        site.server.delete(kind, "kubevirt.io/v1", "default/vyos");
+    }
     eventually(Duration::from_secs(10), || match leases(&site) {
         Ok(left) if left.is_empty() => Ok(()),
         Ok(left) => Err(format!("{left:?}\n{}\n{}", node.log(), cluster.log())),
