@@ -331,15 +331,12 @@ fn a_guest_on_a_veth_spoke_finds_its_addresses_on_the_link() -> Outcome {
 fn a_binding_that_cannot_work_is_refused() -> Outcome {
     let switch = Switch::new()?;
     let worker = Worker::new("one", &switch, 1500)?;
-    worker
-        .put(&LanFile::new("lan1", 7, &["tap", "veth"]).with("spokeOverrides: {veth: {attach: veth}}"))?;
+    worker.put(&LanFile::new("lan1", 7, &["tap", "veth"]).with("spokeOverrides: {veth: {attach: veth}}"))?;
     worker.ready("tap")?;
     worker.ready("veth")?;
     worker.ip("link add zone type bridge")?;
     worker.ip("link add wire type veth peer name far")?;
-    let on = |plugin: &str, key: &str, link: &str| {
-        json!({"cniVersion": "1.0.0", "name": "net", "type": plugin, key: link})
-    };
+    let on = |plugin: &str, key: &str, link: &str| json!({"cniVersion": "1.0.0", "name": "net", "type": plugin, key: link});
     let networks = [
         ("a spoke", on_spoke("tap"), Err("attach: veth"), Ok(())),
         ("a veth spoke", on_spoke("veth"), Ok(()), Err("attach: macvtap")),
