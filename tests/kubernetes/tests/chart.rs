@@ -6,6 +6,7 @@ use serde_json::json;
 use testnet::{Outcome, Trial};
 
 use crate::check;
+use crate::install::{POLICY, warnings_of_types};
 use crate::shared::{multus, told};
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -21,6 +22,9 @@ fn installed_and_taken_away(cluster: &Cluster, helm: &std::path::Path) -> Outcom
     let more = ["--create-namespace", "--wait", "--timeout", "120s"];
     let said = cluster.tool(helm, &[&["install"][..], &chart, &more].concat())?;
     check!(said.contains("STATUS: deployed") && said.contains("kubectl k8slan status"), "{said}");
+    // Whether the schema of the LANs was there in time or not.
+    let warnings = warnings_of_types(cluster, POLICY)?;
+    check!(warnings.is_null(), "{warnings:#}");
     let lan = json!({
         "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN",
         "metadata": { "name": "charted", "namespace": "k8slan-system" },

@@ -1,7 +1,8 @@
 //! What `install/` puts into a cluster.
 
 use k8slan_kubernetes_tests::{Cluster, condition, failed};
-use testnet::{Outcome, Trial};
+use serde_json::{Value, json};
+use testnet::{Outcome, Stop, Trial};
 
 use crate::check;
 use crate::shared::beside;
@@ -9,6 +10,7 @@ use crate::shared::beside;
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         beside("apply_of_the_one_file_and_its_rollout", apply_of_the_one_file_and_its_rollout),
+        beside("the_policy_has_no_warning_of_types", the_policy_has_no_warning_of_types),
         beside("every_overlay_is_admitted", every_overlay_is_admitted),
         beside("view_edit_and_admin_reach_lans", view_edit_and_admin_reach_lans),
     ]
@@ -38,6 +40,46 @@ fn apply_of_the_one_file_and_its_rollout(cluster: &Cluster) -> Outcome {
     let again = cluster.kubectl("apply -f install/crds.yaml -f install/k8slan.yaml")?;
     check!(again.lines().all(|line| line.ends_with(" unchanged")), "{again}");
     Ok(())
+}
+
+/// What kube-controller-manager says of the types in a policy, once it has looked, which it does as soon as the policy is there
+/// and never again.
+pub(crate) fn warnings_of_types(cluster: &Cluster, policy: &str) -> Result<Value, Stop> {
+    let path = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{policy}");
+    let policy = cluster
+        .until(&path, |policy| policy["status"]["observedGeneration"] == policy["metadata"]["generation"])?;
+    Ok(policy["status"]["typeChecking"]["expressionWarnings"].clone())
+}
+
+/// The name of the policy in `install/base/admission.yaml`.
+pub(crate) const POLICY: &str = "k8slan-allowed-namespaces";
+
+fn the_policy_has_no_warning_of_types(cluster: &Cluster) -> Outcome {
+    // Whoever makes a cluster here installs as the README says, one line right behind the other.
+    let readme = std::fs::read_to_string(testnet::workspace().join("README.md"))?;
+    for file in crate::shared::FILES {
+        check!(readme.contains(&format!("`kubectl apply -f {file}`")), "the README does not apply {file}");
+    }
+    let warnings = warnings_of_types(cluster, POLICY)?;
+    check!(warnings.is_null(), "{warnings:#}");
+    // The same where the API server has not published the schema of the LANs yet, however long it takes: no kind has this
+    // name. And where there is something to warn of, it is told.
+    let path = format!("/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies/{POLICY}");
+    let policy = cluster.until(&path, |_| true)?;
+    let mut copy = json!({
+        "apiVersion": policy["apiVersion"], "kind": policy["kind"],
+        "metadata": { "name": "copy-unpublished" }, "spec": policy["spec"],
+    });
+    copy["spec"]["paramKind"]["kind"] = json!("Unpublished");
+    cluster.apply(&copy.to_string())?;
+    let warnings = warnings_of_types(cluster, "copy-unpublished")?;
+    check!(warnings.is_null(), "{warnings:#}");
+    copy["metadata"]["name"] = json!("copy-wrong");
+    copy["spec"]["validations"] = json!([{ "expression": "object.spec.nonesuch == variables.lan" }]);
+    cluster.apply(&copy.to_string())?;
+    let warnings = warnings_of_types(cluster, "copy-wrong")?.to_string();
+    check!(warnings.contains("undefined field 'nonesuch'"), "{warnings}");
+    cluster.kubectl("delete validatingadmissionpolicy copy-unpublished copy-wrong").map(drop)
 }
 
 /// By the API server's own schemas and admission, without being made.

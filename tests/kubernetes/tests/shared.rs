@@ -86,10 +86,14 @@ fn with_k8slan() -> Result<Cluster, Stop> {
     Ok(cluster)
 }
 
+/// What the README applies where there is no registry, in this order.
+pub(crate) const FILES: [&str; 2] = ["install/crds.yaml", "install/k8slan.yaml"];
+
 /// As `install/README.md` says it.
 pub(crate) fn install(cluster: &Cluster) -> Outcome {
-    cluster.kubectl("apply -f install/crds.yaml")?;
-    cluster.kubectl("apply -f install/k8slan.yaml")?;
+    for file in FILES {
+        cluster.kubectl(&format!("apply -f {file}"))?;
+    }
     cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=120s").map(drop)
 }
 
