@@ -10,9 +10,9 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::cluster::{self, Leftovers};
+use crate::cluster::{self, ClusterUninstallOptions};
 use crate::daemon::{self, Cluster, Node};
-use crate::install::{InstallOptions, UninstallOptions, install, uninstall};
+use crate::installer::{InstallOptions, UninstallOptions, install, uninstall};
 use crate::{agent, capture, check_host, inspect, overview, why};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
@@ -254,7 +254,12 @@ pub fn main() -> ExitCode {
         }
         Command::ClusterUninstall { node_name, lease_namespace, force, wait } => {
             let wait = std::time::Duration::from_secs(wait.into());
-            block_on(take_out_of_cluster(Leftovers { node: node_name, lease_namespace, force, wait }))
+            block_on(uninstall_from_cluster(ClusterUninstallOptions {
+                node: node_name,
+                lease_namespace,
+                force,
+                wait,
+            }))
         }
         Command::Cluster {
             node_name,
@@ -277,7 +282,7 @@ pub fn main() -> ExitCode {
         }
         Command::Uninstall { cni_bin_dir, from, purge, force, dry_run, stay } => {
             let done = uninstall(&UninstallOptions { cni_bin_dir, from, purge, force, dry_run });
-            if stay { done.and_then(|()| block_on(until_terminated())) } else { done }
+            if stay { done.and_then(|()| block_on(wait_for_signal())) } else { done }
         }
     };
     match result {
@@ -298,7 +303,7 @@ async fn ask(question: Question) -> anyhow::Result<()> {
     };
     let run = node::NodeConfig::load()?.paths().run().to_owned();
     let (code, text) =
-        agent::ask_once(&run, path).await.context("the daemon of this node does not answer")?;
+        agent::get_once(&run, path).await.context("the daemon of this node does not answer")?;
     match code.is_success() {
         true => print!("{text}"),
         false => anyhow::bail!("{}", text.trim_end()),
@@ -306,9 +311,9 @@ async fn ask(question: Question) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn take_out_of_cluster(leftovers: Leftovers) -> anyhow::Result<()> {
+async fn uninstall_from_cluster(options: ClusterUninstallOptions) -> anyhow::Result<()> {
     let client = kube::Client::try_default().await.context("find the API server")?;
-    let done = cluster::uninstall(&client, &leftovers).await?;
+    let done = cluster::uninstall(&client, &options).await?;
     for line in &done {
         println!("{line}");
     }
@@ -329,7 +334,7 @@ fn log() {
         .init();
 }
 
-async fn until_terminated() -> anyhow::Result<()> {
+async fn wait_for_signal() -> anyhow::Result<()> {
     tracing::info!("done");
     let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
     terminate.recv().await;

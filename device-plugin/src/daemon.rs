@@ -18,20 +18,21 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::agent::{self, Agent, Callers, Presence};
-use crate::cluster::{Election, Hearing, LEASE, Leader, Machines, Mirror, Pods, Reporter, Timing};
-use crate::health::{self, ApiMetrics, Metrics, Overview, Told};
+use crate::cluster::{DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, Timing};
+use crate::device_catalog::DeviceCatalog;
+use crate::health::{self, ApiMetrics, HealthSource, HealthSummary, Metrics};
+use crate::health_sources::{ClusterHealth, NodeHealth};
 use crate::k8slan_go::HandedOut;
 use crate::kubelet::{self, DevicePlugins};
 use crate::leftovers;
-use crate::live_pods;
-use crate::node_spokes::{self, NodeSpokes};
+use crate::node_loop::{self, NodeLock, lock_daemon};
+use crate::published::NodeStatus;
+use crate::published::live_pods;
+use crate::published::status_file;
 use crate::readiness::Readiness;
 use crate::root_socket::RootSocket;
-use crate::standalone::{self, Claim, only_one};
-use crate::status::NodeStatus;
-use crate::status_file;
+use crate::status_views;
 use crate::sweep::{self, Sweep};
-use crate::told::{OfCluster, OfNode};
 
 /// The node's part.
 pub(crate) struct Node {
@@ -64,18 +65,18 @@ const MIRROR: &str = "lans";
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
 /// How long the cluster's part waits for another one that is ending.
-const HAND_OVER: Duration = Duration::from_secs(2);
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A node's part that is away for so long is reported. A restart is not: what it built stands meanwhile.
-const AWAY: Duration = Duration::from_secs(30);
-/// Another time than [`AWAY`], in milliseconds, for tests; whoever starts the daemon is root.
+const AWAY_AFTER: Duration = Duration::from_secs(30);
+/// Another time than [`AWAY_AFTER`], in milliseconds, for tests; whoever starts the daemon is root.
 const AWAY_VARIABLE: &str = "K8SLAN_AWAY_MS";
 
 /// The node's part alone, until SIGTERM or SIGINT; the LANs are left standing.
 pub(crate) async fn run_node(node: Node, health: Option<SocketAddr>) -> Result<()> {
-    let mut parts = Parts::new()?;
-    let build = parts.start_node(node, None, health)?;
-    parts.run(build).await
+    let mut all = Tasks::new()?;
+    let build = all.start_node(node, None, health)?;
+    all.run(build).await
 }
 
 /// Both parts in one process, until SIGTERM or SIGINT.
@@ -91,46 +92,45 @@ pub(crate) async fn run_both(
         kubelet_dir: Some(kubelet_dir),
         k8slan_go: cluster.k8slan_go,
     };
-    let _only_one = only_cluster_part()?;
-    let mut parts = Parts::new()?;
+    let _only_one = lock_cluster_part()?;
+    let mut all = Tasks::new()?;
     let api = Arc::new(ApiMetrics::default());
-    let build = parts.start_node(node, Some(Arc::clone(&api)), health)?;
-    let status = parts.status.subscribe();
-    parts.start_cluster(cluster, status, None, api)?;
-    parts.run(build).await
+    let build = all.start_node(node, Some(Arc::clone(&api)), health)?;
+    let status = all.status.subscribe();
+    all.start_cluster(cluster, status, None, api)?;
+    all.run(build).await
 }
 
 /// The cluster's part alone, until SIGTERM or SIGINT. It needs no capability, only root's files.
 pub(crate) async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) -> Result<()> {
     let paths = NodeConfig::load()?.paths();
-    let _only_one = only_cluster_part()?;
-    let mut parts = Parts::new()?;
+    let _only_one = lock_cluster_part()?;
+    let mut all = Tasks::new()?;
     let api = Arc::new(ApiMetrics::default());
     // In its container the folder is a mount, and there.
     let folder = SafeDir::create(&paths.told())?;
     let agent = Arc::new(Agent::new(folder.path()));
     if let Some(address) = health {
-        parts.serve(address, OfCluster { api: Arc::clone(&api), agent: Arc::clone(&agent) });
+        all.serve(address, ClusterHealth { api: Arc::clone(&api), agent: Arc::clone(&agent) });
     }
-    let told = parts.status.clone();
-    parts.tasks.spawn(async move { status_file::follow(folder.path(), told).await });
+    let status_sender = all.status.clone();
+    all.tasks.spawn(async move { status_file::follow(folder.path(), status_sender).await });
     let presence = agent.presence();
-    parts.tasks.spawn(async move { agent.run().await });
-    let status = parts.status.subscribe();
-    parts.start_cluster(cluster, status, Some(presence), api)?;
-    let stopped = wait_for(parts.stopped());
-    parts
-        .run(async {
-            stopped.await;
-            Ok(())
-        })
-        .await
+    all.tasks.spawn(async move { agent.run().await });
+    let status = all.status.subscribe();
+    all.start_cluster(cluster, status, Some(presence), api)?;
+    let stopped = wait_for(all.stopped());
+    all.run(async {
+        stopped.await;
+        Ok(())
+    })
+    .await
 }
 
 /// Two of them would write the same files.
-pub(crate) fn only_cluster_part() -> Result<Lock> {
+pub(crate) fn lock_cluster_part() -> Result<Lock> {
     let folder = SafeDir::create(&NodeConfig::load()?.paths().run().join(live_pods::FOLDER))?;
-    only_one(&folder, live_pods::LOCK, HAND_OVER)
+    lock_daemon(&folder, live_pods::LOCK, HANDOVER_TIMEOUT)
 }
 
 fn mirror_dir() -> Result<PathBuf> {
@@ -138,7 +138,7 @@ fn mirror_dir() -> Result<PathBuf> {
 }
 
 /// What runs.
-struct Parts {
+struct Tasks {
     status: watch::Sender<Arc<NodeStatus>>,
     stop: watch::Sender<bool>,
     /// Those that have something to end well.
@@ -147,20 +147,20 @@ struct Parts {
     tasks: JoinSet<Result<()>>,
 }
 
-impl Parts {
+impl Tasks {
     /// Nothing but the ears for signals.
     fn new() -> Result<Self> {
         let stop = watch::channel(false).0;
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
         let mut tasks = JoinSet::new();
-        let told = stop.clone();
+        let on_signal = stop.clone();
         tasks.spawn(async move {
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            told.send_replace(true);
+            on_signal.send_replace(true);
             std::future::pending().await
         });
         let status = watch::channel(Arc::new(NodeStatus::default())).0;
@@ -178,40 +178,40 @@ impl Parts {
         api: Option<Arc<ApiMetrics>>,
         health: Option<SocketAddr>,
     ) -> Result<impl Future<Output = Result<()>> + use<>> {
-        let options = standalone::Options {
+        let options = node_loop::Options {
             lan_dir: node.lan_dir,
             node_name: node.node_name,
             mirrored: node.mirrored,
             kubelet: node.kubelet_dir.is_some(),
             k8slan_go: node.k8slan_go,
         };
-        let claim = Claim::take(&options)?;
-        let before = status_file::read(claim.paths().run()).unwrap_or_else(|error| {
+        let node_lock = NodeLock::acquire(&options)?;
+        let before = status_file::read(node_lock.paths().run()).unwrap_or_else(|error| {
             tracing::warn!("which LANs stood is not known: {error:#}");
             None
         });
         let readiness = Readiness::after(before.as_ref());
         raise_file_limit();
         let metrics = Arc::new(Metrics::default());
-        let state = claim.paths().state();
+        let state = node_lock.paths().state();
         let holders = match node.k8slan_go || HandedOut::is_kept(state) {
             true => Some((HandedOut::open(state)?, node.k8slan_go)),
             false => None,
         };
         let kubelet = node.kubelet_dir.map(|dir| self.start_kubelet(dir, &metrics, holders));
-        let (sender, overview) = watch::channel(Overview::default());
-        self.tasks.spawn(tell(self.status.subscribe(), kubelet, readiness, sender));
-        let told = |status| OfNode {
+        let (sender, health_summary) = watch::channel(HealthSummary::default());
+        self.tasks.spawn(publish_health(self.status.subscribe(), kubelet, readiness, sender));
+        let source = |status| NodeHealth {
             metrics: Arc::clone(&metrics),
             api: api.clone(),
-            overview: overview.clone(),
+            health_summary: health_summary.clone(),
             status,
         };
-        self.tasks.spawn(Sweep::new(claim.paths().clone(), Arc::clone(&metrics)).run());
-        let local = Arc::new(told(Some(self.status.subscribe())));
+        self.tasks.spawn(Sweep::new(node_lock.paths().clone(), Arc::clone(&metrics)).run());
+        let local = Arc::new(source(Some(self.status.subscribe())));
         for (folder, callers) in [
-            (claim.paths().run().to_owned(), Callers::Programs),
-            (claim.paths().told(), Callers::ClusterPart),
+            (node_lock.paths().run().to_owned(), Callers::PluginPrograms),
+            (node_lock.paths().told(), Callers::ClusterPart),
         ] {
             let (socket, local) = (RootSocket::bind(&folder.join(agent::SOCKET))?, Arc::clone(&local));
             self.tasks.spawn(async move {
@@ -220,10 +220,10 @@ impl Parts {
             });
         }
         if let Some(address) = health {
-            self.serve(address, told(None));
+            self.serve(address, source(None));
         }
         let (status, stop) = (self.status.clone(), wait_for(self.stopped()));
-        Ok(async move { standalone::run(claim, options, &status, &metrics, stop).await })
+        Ok(async move { node_loop::run(node_lock, options, &status, &metrics, stop).await })
     }
 
     fn start_kubelet(
@@ -232,13 +232,13 @@ impl Parts {
         metrics: &Arc<Metrics>,
         k8slan_go: Option<(HandedOut, bool)>,
     ) -> watch::Receiver<kubelet::Status> {
-        let spokes = Arc::new(NodeSpokes::new(self.status.subscribe(), Arc::clone(metrics), k8slan_go));
+        let spokes = Arc::new(DeviceCatalog::new(self.status.subscribe(), Arc::clone(metrics), k8slan_go));
         let plugins = DevicePlugins::new(dir, Arc::clone(&spokes));
         let kubelet = plugins.status();
         let stop = wait_for(self.stopped());
         self.orderly.spawn(async move { Ok(plugins.run(stop).await?) });
         self.tasks.spawn(async move {
-            spokes.keep().await;
+            spokes.run().await;
             std::future::pending().await
         });
         kubelet
@@ -255,30 +255,31 @@ impl Parts {
         let Cluster { node_name: node, namespaces, lease_namespace, k8slan_go } = cluster;
         let dir = mirror_dir()?;
         let paths = NodeConfig::load()?.paths();
-        let (run, told) = (paths.run(), paths.told());
-        let answers = || SafeDir::create(&run.join(live_pods::FOLDER));
-        let (pods, vms) = (answers()?, answers()?);
+        let (run, published) = (paths.run(), paths.told());
+        let cluster_folder = || SafeDir::create(&run.join(live_pods::FOLDER));
+        let (pods, vms) = (cluster_folder()?, cluster_folder()?);
         let owners = SafeDir::create(&paths.owners())?;
-        leftovers::tidy_cluster(&[&dir, pods.path(), owners.path()]);
+        leftovers::remove_cluster_leftovers(&[&dir, pods.path(), owners.path()]);
         let stopped = self.stopped();
         self.orderly.spawn(async move {
             let client = kube::Client::try_default().await.context("find the API server")?;
             let mut tasks: JoinSet<Result<()>> = JoinSet::new();
             let mirror = Mirror::new(client.clone(), &node, namespaces, dir)?;
             let (sender, reports) = watch::channel(Arc::default());
-            let reporter = Reporter::new(client.clone(), node.clone(), reports, mirror.hearing());
-            count(&mut tasks, mirror.hearing(), Arc::clone(&metrics));
-            let machines = Machines::new(client.clone(), told, vms, sweep::grace(), Arc::clone(&metrics));
-            tasks.spawn(machines.run());
+            let writer = LanNodeWriter::new(client.clone(), node.clone(), reports, mirror.state());
+            count_api_errors(&mut tasks, mirror.state(), Arc::clone(&metrics));
+            let deleted_vms =
+                DeletedVms::new(client.clone(), published, vms, sweep::grace(), Arc::clone(&metrics));
+            tasks.spawn(deleted_vms.run());
             tasks.spawn(Pods::new(client.clone(), node.clone(), pods, owners, metrics).run());
             tasks.spawn(async move { Ok(mirror.run().await?) });
             tasks.spawn(async move {
-                reporter.run().await;
+                writer.run().await;
                 Ok(())
             });
-            tasks.spawn(report(status, presence, sender));
+            tasks.spawn(publish_reports(status, presence, sender));
             tokio::select! {
-                () = lead(client, lease_namespace, node, k8slan_go, stopped) => Ok(()),
+                () = run_leader(client, lease_namespace, node, k8slan_go, stopped) => Ok(()),
                 Some(ended) = tasks.join_next() => ended.context("a part of the daemon")?,
             }
         });
@@ -286,10 +287,10 @@ impl Parts {
     }
 
     /// Serves metrics and health.
-    fn serve(&mut self, address: SocketAddr, told: impl Told) {
+    fn serve(&mut self, address: SocketAddr, source: impl HealthSource) {
         self.tasks.spawn(async move {
             let bound = |address| tracing::info!(%address, "metrics and health");
-            Ok(health::serve(address, Arc::new(told), bound).await?)
+            Ok(health::serve(address, Arc::new(source), bound).await?)
         });
     }
 
@@ -313,39 +314,39 @@ impl Parts {
 }
 
 /// Keeps what this node says of its LANs as its status says it.
-async fn report(
+async fn publish_reports(
     mut status: watch::Receiver<Arc<NodeStatus>>,
     mut presence: Option<watch::Receiver<Presence>>,
     sender: watch::Sender<Arc<crate::cluster::Reports>>,
 ) -> Result<()> {
     let given = std::env::var(AWAY_VARIABLE).ok().and_then(|text| text.parse().ok());
-    let patience = given.map_or(AWAY, Duration::from_millis);
+    let away_after = given.map_or(AWAY_AFTER, Duration::from_millis);
     let mut away_since: Option<Instant> = None;
     loop {
         let now = status.borrow_and_update().clone();
         let here = presence.as_mut().is_none_or(|presence| *presence.borrow_and_update() == Presence::Here);
         away_since = if here { None } else { away_since.or_else(|| Some(Instant::now())) };
-        let away = away_since.is_some_and(|since| since.elapsed() >= patience);
+        let away = away_since.is_some_and(|since| since.elapsed() >= away_after);
         sender.send_replace(Arc::new(match away {
-            true => node_spokes::reports_of_an_absent_node(&now),
-            false => node_spokes::reports(&now),
+            true => status_views::reports_of_an_absent_node(&now),
+            false => status_views::reports(&now),
         }));
-        let patience_ends = async {
+        let timeout_ends = async {
             match away_since.filter(|_| !away) {
-                Some(since) => tokio::time::sleep_until(since + patience).await,
+                Some(since) => tokio::time::sleep_until(since + away_after).await,
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             changed = status.changed() => if changed.is_err() { return std::future::pending().await },
             () = changed(presence.as_mut()) => {}
-            () = patience_ends => {}
+            () = timeout_ends => {}
         }
     }
 }
 
 /// Leads when it is this node's turn.
-async fn lead(
+async fn run_leader(
     client: kube::Client,
     namespace: String,
     node: String,
@@ -358,10 +359,14 @@ async fn lead(
 }
 
 /// Counts what goes wrong with the API server, and keeps that it was heard.
-fn count(tasks: &mut JoinSet<Result<()>>, mut hearing: watch::Receiver<Hearing>, metrics: Arc<ApiMetrics>) {
+fn count_api_errors(
+    tasks: &mut JoinSet<Result<()>>,
+    mut state: watch::Receiver<MirrorState>,
+    metrics: Arc<ApiMetrics>,
+) {
     tasks.spawn(async move {
-        while hearing.changed().await.is_ok() {
-            let now = hearing.borrow_and_update();
+        while state.changed().await.is_ok() {
+            let now = state.borrow_and_update();
             metrics.lan_errors.set(now.errors);
             if now.up_to_date {
                 metrics.lans_heard.store(true, Ordering::Relaxed);
@@ -372,17 +377,17 @@ fn count(tasks: &mut JoinSet<Result<()>>, mut hearing: watch::Receiver<Hearing>,
 }
 
 /// Keeps the overview as things are.
-async fn tell(
+async fn publish_health(
     mut status: watch::Receiver<Arc<NodeStatus>>,
     mut kubelet: Option<watch::Receiver<kubelet::Status>>,
     mut readiness: Readiness,
-    sender: watch::Sender<Overview>,
+    sender: watch::Sender<HealthSummary>,
 ) -> Result<()> {
     loop {
         let now = status.borrow_and_update().clone();
         let registered = kubelet.as_mut().map(|kubelet| kubelet.borrow_and_update().clone());
         let waiting = readiness.waiting(&now, registered.as_ref());
-        sender.send_replace(node_spokes::overview(&now, registered.as_ref(), waiting));
+        sender.send_replace(status_views::health_summary(&now, registered.as_ref(), waiting));
         tokio::select! {
             changed = status.changed() => if changed.is_err() { return std::future::pending().await },
             () = changed(kubelet.as_mut()) => {}

@@ -12,9 +12,9 @@ use node::{Durability, SafeDir};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use crate::kubelet::{Catalog, Handed, Health, Offer, ResourceName, resource_name};
-use crate::node_spokes::{holds, users};
-use crate::status::NodeStatus;
+use crate::kubelet::{Catalog, DeviceHandle, Health, Offer, ResourceName, resource_name};
+use crate::published::NodeStatus;
+use crate::status_views::{holds, users};
 
 /// A spoke in one of the ways in which k8slan (Go) names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub(crate) fn unambiguous<T>(
 
 /// The catalog with the names of k8slan (Go) for spokes of accepted LANs. Of all names of a spoke that is held, only the one that
 /// it was handed out by is healthy, so that the scheduler takes no other pod here for it.
-pub(crate) fn catalog(own: Catalog, status: &NodeStatus, holders: &Holders) -> Catalog {
+pub(crate) fn catalog(own: Catalog, status: &NodeStatus, holders: &SpokeHolders) -> Catalog {
     let taken: BTreeSet<&str> = own.keys().map(ResourceName::as_str).collect();
     let accepted = status.lans.iter().filter(|lan| holds(lan, "Accepted"));
     let named = accepted.flat_map(|lan| {
@@ -100,7 +100,7 @@ pub(crate) fn catalog(own: Catalog, status: &NodeStatus, holders: &Holders) -> C
             let resource = ResourceName::new(&name)?;
             let health = own.get(&ResourceName::from(&spoke.name))?.health.clone();
             let handed =
-                Handed { resource: resource.clone(), spoke: spoke.name.clone(), attach: Some(attach) };
+                DeviceHandle { resource: resource.clone(), spoke: spoke.name.clone(), attach: Some(attach) };
             Some((resource, Offer { handed, health }))
         })
         .collect();
@@ -124,17 +124,17 @@ pub(crate) fn catalog(own: Catalog, status: &NodeStatus, holders: &Holders) -> C
 /// By which of its names each spoke was handed out. Kept over restarts of the daemon, which the pods survive, and where the
 /// installer sees it.
 pub(crate) struct HandedOut {
-    holders: Mutex<Holders>,
+    holders: Mutex<SpokeHolders>,
     /// What is on disk, for one writer at a time.
-    written: tokio::sync::Mutex<Kept>,
+    written: tokio::sync::Mutex<HandedOutFile>,
     dir: Arc<SafeDir>,
 }
 
 /// The holders of spokes.
-pub(crate) struct Holders(BTreeMap<SpokeName, Holder>);
+pub(crate) struct SpokeHolders(BTreeMap<SpokeName, HeldName>);
 
 #[derive(Clone, Debug)]
-struct Holder {
+struct HeldName {
     resource: ResourceName,
     /// How long it counts though nobody is attached.
     until: Instant,
@@ -144,13 +144,13 @@ struct Holder {
 
 /// What is on disk: the resource of each spoke.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-struct Kept(BTreeMap<String, String>);
+struct HandedOutFile(BTreeMap<String, String>);
 
 /// The file in the state folder.
-const FILE: &str = "handed-out.json";
+const HANDED_OUT_FILE: &str = "handed-out.json";
 
 /// How long after Allocate the pod is attached at the latest; after that the kubelet has given it up.
-const SOON: Duration = Duration::from_secs(30);
+const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl HandedOut {
     /// What an earlier life of the daemon knew.
@@ -159,41 +159,43 @@ impl HandedOut {
     /// The folder cannot be used.
     pub(crate) fn open(state: &Path) -> Result<Self> {
         let dir = SafeDir::create(state)?;
-        let text = dir.read(FILE).context("read which spokes were handed out")?;
+        let text = dir.read(HANDED_OUT_FILE).context("read which spokes were handed out")?;
         // What does not read is made anew; until then, a spoke in use counts as handed out by its own name.
-        let kept: Kept = text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+        let kept: HandedOutFile =
+            text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let known = |(spoke, resource): (&String, &String)| {
-            let holder = Holder { resource: ResourceName::new(resource)?, until: Instant::now(), next: None };
+            let holder =
+                HeldName { resource: ResourceName::new(resource)?, until: Instant::now(), next: None };
             Some((spoke.parse().ok()?, holder))
         };
-        let holders = Mutex::new(Holders(kept.0.iter().filter_map(known).collect()));
+        let holders = Mutex::new(SpokeHolders(kept.0.iter().filter_map(known).collect()));
         Ok(Self { holders, written: tokio::sync::Mutex::new(kept), dir: Arc::new(dir) })
     }
 
     /// Whether there is anything to remember where nothing is handed out by these names any more.
     pub(crate) fn is_kept(state: &Path) -> bool {
-        state.join(FILE).exists()
+        state.join(HANDED_OUT_FILE).exists()
     }
 
     /// Whether pods may be there that were attached by the type `k8slanveth`.
     pub(crate) fn any_veth(state: &Path) -> bool {
         let Ok(Some(dir)) = SafeDir::open(state) else { return true };
-        match dir.read(FILE) {
+        match dir.read(HANDED_OUT_FILE) {
             Ok(None) => false,
             Ok(Some(text)) => serde_json::from_slice(&text)
-                .map_or(true, |Kept(kept)| kept.values().any(|resource| resource.starts_with(VETH))),
+                .map_or(true, |HandedOutFile(kept)| kept.values().any(|resource| resource.starts_with(VETH))),
             Err(_) => true,
         }
     }
 
-    pub(crate) fn holders(&self) -> MutexGuard<'_, Holders> {
+    pub(crate) fn holders(&self) -> MutexGuard<'_, SpokeHolders> {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes what changed, on a thread where a slow disk keeps nobody.
     pub(crate) async fn save(&self) {
         let mut written = self.written.lock().await;
-        let kept = self.holders().kept();
+        let kept = self.holders().to_file();
         if kept == *written {
             return;
         }
@@ -210,44 +212,44 @@ impl HandedOut {
     }
 }
 
-impl Kept {
+impl HandedOutFile {
     fn write(&self, dir: &SafeDir) -> Result<()> {
         match self.0.is_empty() {
-            true => dir.remove(FILE)?,
+            true => dir.remove(HANDED_OUT_FILE)?,
             false => {
                 let text = serde_json::to_vec(self).context("write which spokes were handed out")?;
-                dir.write(FILE, &text, Durability::Kept)?;
+                dir.write(HANDED_OUT_FILE, &text, Durability::Kept)?;
             }
         }
         Ok(())
     }
 }
 
-impl Holders {
+impl SpokeHolders {
     /// Notes that a spoke was handed out. `used`: a pod has it.
-    pub(crate) fn hand_out(&mut self, handed: &Handed, used: bool) {
-        let until = Instant::now() + SOON;
+    pub(crate) fn hand_out(&mut self, handed: &DeviceHandle, used: bool) {
+        let until = Instant::now() + ATTACH_TIMEOUT;
         let now = Instant::now();
-        let before = || Holder { resource: (&handed.spoke).into(), until: now, next: None };
+        let before = || HeldName { resource: (&handed.spoke).into(), until: now, next: None };
         let holder = self.0.entry(handed.spoke.clone()).or_insert_with(before);
         if (used || holder.until > now) && holder.resource != handed.resource {
             holder.next = Some(handed.resource.clone());
         } else {
-            *holder = Holder { resource: handed.resource.clone(), until, next: None };
+            *holder = HeldName { resource: handed.resource.clone(), until, next: None };
         }
     }
 
     /// Takes over which spokes are used, and says when one that is not will be free by itself.
-    pub(crate) fn follow(&mut self, used: impl Fn(&SpokeName) -> bool) -> Option<Instant> {
+    pub(crate) fn update(&mut self, used: impl Fn(&SpokeName) -> bool) -> Option<Instant> {
         let now = Instant::now();
         // Attached is what it was handed out for: it is free as soon as that ends.
         for (_, holder) in self.0.iter_mut().filter(|(spoke, _)| used(spoke)) {
             holder.until = holder.until.min(now);
         }
-        let given_up = |(spoke, holder): &(&SpokeName, &mut Holder)| !used(spoke) && holder.until <= now;
+        let given_up = |(spoke, holder): &(&SpokeName, &mut HeldName)| !used(spoke) && holder.until <= now;
         for (_, holder) in self.0.iter_mut().filter(given_up) {
             if let Some(next) = holder.next.take() {
-                (holder.resource, holder.until) = (next, now + SOON);
+                (holder.resource, holder.until) = (next, now + ATTACH_TIMEOUT);
             }
         }
         self.0.retain(|spoke, holder| used(spoke) || holder.until > now);
@@ -264,16 +266,17 @@ impl Holders {
         }
     }
 
-    fn kept(&self) -> Kept {
-        let text = |(spoke, holder): (&SpokeName, &Holder)| (spoke.to_string(), holder.resource.to_string());
-        Kept(self.0.iter().map(text).collect())
+    fn to_file(&self) -> HandedOutFile {
+        let text =
+            |(spoke, holder): (&SpokeName, &HeldName)| (spoke.to_string(), holder.resource.to_string());
+        HandedOutFile(self.0.iter().map(text).collect())
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kubelet::Spokes as _;
+    use crate::kubelet::SpokeProvider as _;
 
     fn status(lans: &[(&str, &[&str])], used: Option<&str>) -> NodeStatus {
         let lans: Vec<_> = lans
@@ -299,13 +302,13 @@ mod tests {
             .collect();
         let status: NodeStatus =
             serde_json::from_value(serde_json::json!({"node": "worker1", "lans": lans})).unwrap();
-        NodeStatus { looked: true, ..status }
+        NodeStatus { reconciled: true, ..status }
     }
 
     struct Node {
         dir: tempfile::TempDir,
         sender: tokio::sync::watch::Sender<Arc<NodeStatus>>,
-        spokes: crate::node_spokes::NodeSpokes,
+        spokes: crate::device_catalog::DeviceCatalog,
     }
 
     impl Node {
@@ -313,7 +316,7 @@ mod tests {
             let dir = tempfile::tempdir().unwrap();
             let sender = tokio::sync::watch::channel(Arc::new(first)).0;
             let holders = HandedOut::open(&dir.path().join("run")).unwrap();
-            let spokes = crate::node_spokes::NodeSpokes::new(
+            let spokes = crate::device_catalog::DeviceCatalog::new(
                 sender.subscribe(),
                 Arc::default(),
                 Some((holders, true)),
@@ -328,7 +331,7 @@ mod tests {
         /// The daemon starts again.
         fn restarted(self) -> Self {
             let holders = HandedOut::open(&self.dir.path().join("run")).unwrap();
-            let spokes = crate::node_spokes::NodeSpokes::new(
+            let spokes = crate::device_catalog::DeviceCatalog::new(
                 self.sender.subscribe(),
                 Arc::default(),
                 Some((holders, true)),
@@ -339,7 +342,7 @@ mod tests {
         /// What is healthy now, after a look at this status.
         async fn healthy(&self, status: NodeStatus) -> Vec<String> {
             self.sender.send_replace(Arc::new(status.clone()));
-            self.spokes.look(&status).await;
+            self.spokes.refresh(&status).await;
             let catalog = self.spokes.catalog().borrow().clone();
             catalog
                 .iter()
@@ -369,7 +372,7 @@ mod tests {
         assert!(HandedOut::any_veth(&node.state()), "the installer knows before the pod is there");
         assert_eq!(node.healthy(one(false)).await, ["k8slan-veth-srl"], "before the pod is attached");
         assert_eq!(node.healthy(one(true)).await, ["k8slan-veth-srl"]);
-        tokio::time::advance(SOON).await;
+        tokio::time::advance(ATTACH_TIMEOUT).await;
         let node = node.restarted();
         assert!(HandedOut::any_veth(&node.state()));
         assert_eq!(node.healthy(one(true)).await, ["k8slan-veth-srl"], "after a restart of the daemon");
@@ -377,7 +380,7 @@ mod tests {
         assert!(!HandedOut::any_veth(&node.state()), "the pod is gone");
         assert_eq!(node.allocate("k8slan-mac-lan-srl").await, Attach::Macvtap);
         assert_eq!(node.healthy(one(false)).await, ["k8slan-mac-lan-srl"]);
-        tokio::time::advance(SOON).await;
+        tokio::time::advance(ATTACH_TIMEOUT).await;
         assert_eq!(node.healthy(one(false)).await, ALL, "a pod that never came");
     }
 

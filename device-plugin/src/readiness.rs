@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use lan::LanKey;
 
 use crate::kubelet::{self, KubeletState};
-use crate::node_spokes::{condition, holds};
-use crate::status::{LanStatus, NodeStatus};
+use crate::published::{LanStatus, NodeStatus};
+use crate::status_views::{condition, holds};
 
 /// Reasons for which a LAN does not stand that are not this daemon's: the node's link is not what the LAN needs, or
 /// another LAN has what it asks for.
@@ -51,7 +51,7 @@ impl Readiness {
     /// What it waits for, a sentence each; empty: it is ready, and stays so.
     pub(crate) fn waiting(&mut self, now: &NodeStatus, kubelet: Option<&kubelet::Status>) -> Vec<String> {
         let mut waiting = Vec::new();
-        if now.looked {
+        if now.reconciled {
             let lans: BTreeMap<_, _> = now.lans.iter().rev().map(|lan| (&lan.lan, lan)).collect();
             // A LAN that was deleted, or edited, since then was not lost by the daemon.
             self.stood.retain(|key, then| lans.get(key).is_some_and(|lan| is_lost(lan, *then)));
@@ -64,7 +64,7 @@ impl Readiness {
             waiting.push("the LANs have not been looked at yet".to_owned());
         }
         if let Some(kubelet) = kubelet {
-            self.kubelet_reached |= now.looked && took_resources(kubelet);
+            self.kubelet_reached |= now.reconciled && took_resources(kubelet);
             if !self.kubelet_reached {
                 waiting.push(what_the_kubelet_lacks(kubelet));
             }
@@ -121,7 +121,7 @@ mod tests {
 
     fn status(lans: &[serde_json::Value]) -> NodeStatus {
         let status = serde_json::from_value(json!({"node": "n", "lans": lans})).unwrap();
-        NodeStatus { looked: true, ..status }
+        NodeStatus { reconciled: true, ..status }
     }
 
     fn kubelet(

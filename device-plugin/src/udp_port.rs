@@ -12,7 +12,7 @@ use net_types::UdpPort;
 use netplumb::{Link, LinkKind};
 
 /// Who keeps VXLAN from having a port (EADDRINUSE).
-pub(crate) struct Holder {
+pub(crate) struct PortHolder {
     /// Who it is: "nginx (process 7) has it".
     pub(crate) who: String,
     /// What to do.
@@ -20,11 +20,11 @@ pub(crate) struct Holder {
 }
 
 /// Who has a port that the kernel did not give to VXLAN, by the node's links and by what is seen in `/proc`.
-pub(crate) fn holder(port: UdpPort, v6: bool, links: &[Link]) -> Holder {
+pub(crate) fn find_port_holder(port: UdpPort, v6: bool, links: &[Link]) -> PortHolder {
     let other = "give the LANs another port (vxlanPort), the same on every node";
-    let programs: Vec<String> = programs(port.get(), v6).iter().map(ToString::to_string).collect();
+    let programs: Vec<String> = programs_on_port(port.get(), v6).iter().map(ToString::to_string).collect();
     if !programs.is_empty() {
-        return Holder {
+        return PortHolder {
             who: format!("{} has it", programs.join(", ")),
             advice: format!("end it, or {other}"),
         };
@@ -43,7 +43,7 @@ pub(crate) fn holder(port: UdpPort, v6: bool, links: &[Link]) -> Holder {
     let look = format!(
         "ss -ulnp sport = :{port} and ip -d link show type vxlan, in every network namespace, name it; or {other}"
     );
-    Holder { who, advice: look }
+    PortHolder { who, advice: look }
 }
 
 /// A program that has a socket.
@@ -65,14 +65,14 @@ impl fmt::Display for Program {
 /// the port from IPv4 as well, so both families are looked through for IPv4.
 ///
 /// Only programs that this process sees in `/proc` are found: in a container that is not all of the node's.
-fn programs(port: u16, v6: bool) -> Vec<Program> {
+fn programs_on_port(port: u16, v6: bool) -> Vec<Program> {
     let tables: &[&str] = if v6 { &["udp6"] } else { &["udp", "udp6"] };
     let mut inodes = BTreeSet::new();
     for table in tables {
         let text = fs::read_to_string(Path::new("/proc/thread-self/net").join(table)).unwrap_or_default();
         inodes.extend(sockets(&text, port));
     }
-    if inodes.is_empty() { Vec::new() } else { holders(&inodes) }
+    if inodes.is_empty() { Vec::new() } else { find_programs(&inodes) }
 }
 
 /// The inodes of the sockets on that port, by the text of `/proc/net/udp`.
@@ -85,7 +85,7 @@ fn sockets(table: &str, port: u16) -> impl Iterator<Item = u64> {
 }
 
 /// The processes that have one of these sockets open. One that ends meanwhile has none.
-fn holders(inodes: &BTreeSet<u64>) -> Vec<Program> {
+fn find_programs(inodes: &BTreeSet<u64>) -> Vec<Program> {
     let mut programs = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = process.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
@@ -131,9 +131,9 @@ mod tests {
             let socket = std::net::UdpSocket::bind(address).unwrap();
             let port = socket.local_addr().unwrap().port();
             let own = |program: &Program| program.pid == std::process::id() && !program.name.is_empty();
-            assert!(programs(port, v6).iter().any(own), "{address}");
+            assert!(programs_on_port(port, v6).iter().any(own), "{address}");
             drop(socket);
-            assert!(!programs(port, v6).iter().any(own), "{address}");
+            assert!(!programs_on_port(port, v6).iter().any(own), "{address}");
         }
     }
 }

@@ -11,15 +11,15 @@ use tokio::net::UnixStream;
 use tokio::sync::{Mutex, watch};
 
 use super::SOCKET;
-use crate::events::{FileWatch, Folder, Wake};
+use crate::events::{FileWatch, Wake, WatchedFolder};
 use crate::health::VERSION;
 use crate::lans::Dirty;
 use crate::root_socket::is_trusted;
 
 /// How long an answer may take. The other end answers from memory.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// Whatever inotify may not tell of is looked for this often, while there is no connection.
-const LOOK: Duration = Duration::from_secs(10);
+const RECONNECT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The node's part, as its agent socket shows it. One connection stays open: its end is the end of that
 /// process, however it came.
@@ -56,12 +56,13 @@ impl Agent {
     /// The folder cannot be watched.
     pub(crate) async fn run(&self) -> Result<()> {
         let wake = Wake::default();
-        let news = Dirty { names: true, ..Dirty::default() };
+        let changed = Dirty { names: true, ..Dirty::default() };
         let folder = self.path.parent().unwrap_or(Path::new("/"));
-        let files = FileWatch::start(vec![Folder::new(folder, |name| name == SOCKET, news)], wake.clone())?;
+        let files =
+            FileWatch::start(vec![WatchedFolder::new(folder, |name| name == SOCKET, changed)], wake.clone())?;
         loop {
-            files.place();
-            wake.take();
+            files.add_missing_watches();
+            wake.take_changes();
             let why = match self.connect().await {
                 Ok((sender, connection)) => {
                     *self.sender.lock().await = Some(sender);
@@ -81,7 +82,7 @@ impl Agent {
                 self.presence.send_replace(away);
             }
             // An error is a look that nothing asked for.
-            let _ = tokio::time::timeout(LOOK, wake.wait()).await;
+            let _ = tokio::time::timeout(RECONNECT_INTERVAL, wake.wait()).await;
         }
     }
 
@@ -97,13 +98,13 @@ impl Agent {
                 Presence::Here => bail!("it just went away"),
             }
         };
-        tokio::time::timeout(PATIENCE, ask(sender, path)).await.context("it does not answer")?
+        tokio::time::timeout(REQUEST_TIMEOUT, get(sender, path)).await.context("it does not answer")?
     }
 
     async fn connect(&self) -> Result<(SendRequest<String>, tokio::task::JoinHandle<Result<()>>)> {
-        let (mut sender, connection) = open(&self.path).await?;
+        let (mut sender, connection) = connect_to_socket(&self.path).await?;
         let connection = tokio::spawn(async move { Ok(connection.await?) });
-        let asked = tokio::time::timeout(PATIENCE, version(&mut sender)).await;
+        let asked = tokio::time::timeout(REQUEST_TIMEOUT, version(&mut sender)).await;
         let version = match asked.context("it does not answer").flatten() {
             Ok(version) => version,
             Err(error) => {
@@ -125,18 +126,20 @@ impl Agent {
 ///
 /// # Errors
 /// It is not there, or does not answer.
-pub(crate) async fn ask_once(run: &Path, path: &str) -> Result<(StatusCode, String)> {
+pub(crate) async fn get_once(run: &Path, path: &str) -> Result<(StatusCode, String)> {
     let asked = async {
-        let (mut sender, connection) = open(&run.join(SOCKET)).await?;
+        let (mut sender, connection) = connect_to_socket(&run.join(SOCKET)).await?;
         let connection = tokio::spawn(connection);
-        let answer = ask(&mut sender, path).await;
+        let answer = get(&mut sender, path).await;
         connection.abort();
         answer
     };
-    tokio::time::timeout(PATIENCE, asked).await.context("it does not answer")?
+    tokio::time::timeout(REQUEST_TIMEOUT, asked).await.context("it does not answer")?
 }
 
-async fn open(path: &Path) -> Result<(SendRequest<String>, Connection<TokioIo<UnixStream>, String>)> {
+async fn connect_to_socket(
+    path: &Path,
+) -> Result<(SendRequest<String>, Connection<TokioIo<UnixStream>, String>)> {
     let metadata = std::fs::symlink_metadata(path).with_context(|| format!("look at {}", path.display()))?;
     if !metadata.file_type().is_socket() {
         bail!("{} is no socket: look what it is and remove it", path.display());
@@ -167,7 +170,7 @@ async fn version(sender: &mut SendRequest<String>) -> Result<String> {
     Ok(version)
 }
 
-async fn ask(sender: &mut SendRequest<String>, path: &str) -> Result<(StatusCode, String)> {
+async fn get(sender: &mut SendRequest<String>, path: &str) -> Result<(StatusCode, String)> {
     sender.ready().await?;
     let response = sender.send_request(request(path)?).await?;
     let code = response.status();

@@ -8,7 +8,7 @@
 mod client;
 mod server;
 
-pub(crate) use client::{Agent, Presence, ask_once};
+pub(crate) use client::{Agent, Presence, get_once};
 pub(crate) use server::{Callers, serve};
 
 /// The sockets' name in the run folder and in the folder of what is told.

@@ -3,14 +3,14 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use crate::health::{Told, converse};
+use crate::health::{HealthSource, converse};
 use crate::root_socket::RootSocket;
 
 /// Whom a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Callers {
     /// Programs that ask and go: people's, and the probe of the node's part.
-    Programs,
+    PluginPrograms,
     /// The cluster's part, which stays connected to know that this end lives.
     ClusterPart,
 }
@@ -19,28 +19,28 @@ impl Callers {
     /// Open connections at once.
     const fn connections(self) -> usize {
         match self {
-            Self::Programs => 32,
+            Self::PluginPrograms => 32,
             // A new one may come before the old one's end is noticed.
             Self::ClusterPart => 4,
         }
     }
 
     /// How long one may say nothing.
-    const fn patience(self) -> Option<Duration> {
+    const fn idle_timeout(self) -> Option<Duration> {
         match self {
-            Self::Programs => Some(Duration::from_secs(5)),
+            Self::PluginPrograms => Some(Duration::from_secs(5)),
             Self::ClusterPart => None,
         }
     }
 }
 
 /// Answers on the socket until it is dropped.
-pub(crate) async fn serve(socket: RootSocket, told: Arc<impl Told>, callers: Callers) {
+pub(crate) async fn serve(socket: RootSocket, source: Arc<impl HealthSource>, callers: Callers) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             stream = socket.accept(), if connections.len() < callers.connections() => {
-                connections.spawn(converse(stream, Arc::clone(&told), callers.patience()));
+                connections.spawn(converse(stream, Arc::clone(&source), callers.idle_timeout()));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -56,7 +56,7 @@ mod tests {
 
     struct Silent;
 
-    impl Told for Silent {
+    impl HealthSource for Silent {
         async fn metrics(&self) -> String {
             String::new()
         }
@@ -81,9 +81,9 @@ mod tests {
     async fn who_says_nothing_keeps_no_program_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.sock");
-        tokio::spawn(serve(RootSocket::bind(&path).unwrap(), Arc::new(Silent), Callers::Programs));
+        tokio::spawn(serve(RootSocket::bind(&path).unwrap(), Arc::new(Silent), Callers::PluginPrograms));
         let mut held = Vec::new();
-        for nth in 0..Callers::Programs.connections() {
+        for nth in 0..Callers::PluginPrograms.connections() {
             let mut stream = UnixStream::connect(&path).await.unwrap();
             // Some have asked, some not.
             if nth % 2 == 0 {

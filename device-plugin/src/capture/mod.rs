@@ -1,7 +1,7 @@
 //! `capture`: the frames of a pod's interface, as a pcap file on standard output.
 
+mod capture_point;
 mod pcap;
-mod place;
 
 use std::fs::File;
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
@@ -15,14 +15,14 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::inspect::NodeView;
-use place::{Place, Wanted, find};
+use capture_point::{CapturePoint, CaptureTarget, find};
 
 /// What to capture, and how long.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// The pod, or one of its interfaces: <namespace>/<pod>[/<interface>].
     #[arg(value_name = "POD")]
-    pod: Wanted,
+    pod: CaptureTarget,
     /// Ends after so many frames.
     #[arg(long, value_name = "FRAMES")]
     count: Option<u64>,
@@ -51,28 +51,28 @@ fn run(options: &Options) -> Result<()> {
             "frames are nothing for a terminal: send them to a file, or to 'wireshark -k -i -' or 'tcpdump -n -r -'"
         );
     }
-    let place = find(&NodeView::read_without_pools()?, &options.pod)?;
-    let capture = open(&place).with_context(|| format!("capture {place}"))?;
-    eprintln!("k8slan-device-plugin capture: {place}");
+    let point = find(&NodeView::read_without_pools()?, &options.pod)?;
+    let capture = open(&point).with_context(|| format!("capture {point}"))?;
+    eprintln!("k8slan-device-plugin capture: {point}");
     let (frames, lost) = copy(options, capture)?;
     let frames = if frames == 1 { "1 frame".to_owned() } else { format!("{frames} frames") };
     eprintln!("k8slan-device-plugin capture: {frames}, {lost} lost");
     Ok(())
 }
 
-fn open(place: &Place) -> Result<Capture> {
-    let netns = match &place.netns {
+fn open(point: &CapturePoint) -> Result<Capture> {
+    let netns = match &point.netns {
         Some(path) => Netns::open(path)?,
         None => Netns::current()?,
     };
-    let link = Netlink::open(&netns)?.links()?.into_iter().find(|link| link.name == place.link);
+    let link = Netlink::open(&netns)?.links()?.into_iter().find(|link| link.name == point.link);
     let link = link.context("it went away just now")?;
     Ok(Capture::start(&netns, link.index)?)
 }
 
 /// Why it goes on, or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+enum Progress {
     Frames,
     Enough,
 }
@@ -134,8 +134,8 @@ fn copy(options: &Options, capture: Capture) -> Result<(u64, u32)> {
     let input = options.until_input_ends.then(io::stdin);
     let mut writer = Writer { capture, output, frames: 0, most };
     let mut read = writer.write(&pcap::head())?;
-    let mut turn = Turn::Frames;
-    while read && turn == Turn::Frames && writer.frames < most {
+    let mut turn = Progress::Frames;
+    while read && turn == Progress::Frames && writer.frames < most {
         turn = wait(&writer.capture, writer.output.as_fd(), input.as_ref(), until)?;
         // What came before the end is told, too.
         read = writer.pass_on()?;
@@ -149,11 +149,11 @@ fn wait(
     output: BorrowedFd<'_>,
     input: Option<&io::Stdin>,
     until: Instant,
-) -> Result<Turn> {
+) -> Result<Progress> {
     loop {
         let left = until.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Ok(Turn::Enough);
+            return Ok(Progress::Enough);
         }
         let patience = PollTimeout::try_from(left.min(Duration::from_secs(60))).unwrap_or(PollTimeout::ZERO);
         // Without an event to wait for, poll tells of the reader's end alone.
@@ -166,13 +166,13 @@ fn wait(
         }
         let told = |at: usize| waits.get(at).and_then(PollFd::revents).unwrap_or(PollFlags::empty());
         if told(1).intersects(PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL) {
-            return Ok(Turn::Enough);
+            return Ok(Progress::Enough);
         }
         if !told(2).is_empty() && ended(input)? {
-            return Ok(Turn::Enough);
+            return Ok(Progress::Enough);
         }
         if !told(0).is_empty() {
-            return Ok(Turn::Frames);
+            return Ok(Progress::Frames);
         }
     }
 }

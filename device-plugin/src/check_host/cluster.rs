@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
 use super::finding::Finding;
-use crate::cluster::lans_once;
+use crate::cluster::list_lan_files;
 
 /// How long an answer may take.
-const PATIENCE: Duration = Duration::from_secs(5);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The binding's name, by which VMs choose it.
 const BINDING: &str = "macvtap";
 /// KubeVirt 1.1 to 1.4 have bindings behind this gate; from 1.5 on they are always there.
@@ -27,9 +27,9 @@ const INJECTOR: &str = "network-resources-injector";
 pub(super) fn lans(node: &str) -> Option<Result<Vec<(String, String)>, String>> {
     let asked = async {
         let client = Client::try_default().await.ok()?;
-        Some(match tokio::time::timeout(PATIENCE, lans_once(&client, node)).await {
+        Some(match tokio::time::timeout(REQUEST_TIMEOUT, list_lan_files(&client, node)).await {
             Ok(answer) => answer.map_err(|error| format!("{:#}", anyhow::Error::from(error))),
-            Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            Err(_) => Err(format!("no answer within {REQUEST_TIMEOUT:?}")),
         })
     };
     match runtime() {
@@ -93,14 +93,14 @@ pub(super) fn check() -> Vec<Finding> {
 /// The kinds of a version of an API group: `Some(None)` where it is not served, `None` where nobody answers, which
 /// is a finding.
 async fn group(client: &Client, version: &str, findings: &mut Vec<Finding>) -> Option<Option<Vec<String>>> {
-    let answer = tokio::time::timeout(PATIENCE, client.list_api_group_resources(version)).await;
+    let answer = tokio::time::timeout(REQUEST_TIMEOUT, client.list_api_group_resources(version)).await;
     let why = match answer {
         Ok(Ok(list)) => {
             return Some(Some(list.resources.into_iter().map(|resource| resource.kind).collect()));
         }
         Ok(Err(kube::Error::Api(status))) if status.code == 404 => return Some(None),
         Ok(Err(error)) => format!("{:#}", anyhow::Error::from(error)),
-        Err(_) => format!("no answer within {PATIENCE:?}"),
+        Err(_) => format!("no answer within {REQUEST_TIMEOUT:?}"),
     };
     findings.push(Finding::warning(
         "API server",
@@ -113,10 +113,10 @@ async fn group(client: &Client, version: &str, findings: &mut Vec<Finding>) -> O
 async fn list(client: &Client, group: &str, version: &str, kind: &str) -> Result<Vec<DynamicObject>, String> {
     let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    match tokio::time::timeout(PATIENCE, api.list(&ListParams::default())).await {
+    match tokio::time::timeout(REQUEST_TIMEOUT, api.list(&ListParams::default())).await {
         Ok(Ok(list)) => Ok(list.items),
         Ok(Err(error)) => Err(format!("{:#}", anyhow::Error::from(error))),
-        Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+        Err(_) => Err(format!("no answer within {REQUEST_TIMEOUT:?}")),
     }
 }
 
@@ -132,7 +132,7 @@ async fn kubevirt_findings(client: &Client, findings: &mut Vec<Finding>) {
         }
         Ok(objects) => {
             for object in objects {
-                let kubevirt = KubeVirt::of(&object);
+                let kubevirt = KubeVirt::parse(&object);
                 findings.push(kubevirt.binding());
                 if kubevirt.leaves_resources_to_a_webhook() {
                     let webhooks =
@@ -169,7 +169,7 @@ struct KubeVirt {
 }
 
 impl KubeVirt {
-    fn of(object: &DynamicObject) -> Self {
+    fn parse(object: &DynamicObject) -> Self {
         let configuration = &object.data["spec"]["configuration"];
         let texts = |value: &Value| -> Vec<String> {
             let list = value.as_array().map(Vec::as_slice).unwrap_or_default();
@@ -302,7 +302,7 @@ mod tests {
             "spec": { "configuration": configuration },
             "status": { "observedKubeVirtVersion": version },
         });
-        KubeVirt::of(&serde_json::from_value(object).unwrap())
+        KubeVirt::parse(&serde_json::from_value(object).unwrap())
     }
 
     fn bound() -> Value {

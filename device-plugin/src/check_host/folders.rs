@@ -9,7 +9,7 @@ use nix::unistd::{AccessFlags, access};
 use serde_json::Value;
 
 use super::finding::Finding;
-use super::scene::Scene;
+use super::host_snapshot::HostSnapshot;
 
 /// No plugin is larger, in bytes.
 const MAX_PROGRAM: u64 = 256 << 20;
@@ -22,8 +22,8 @@ const PLUGINS: [&str; 3] = ["macvtap", "vlan-bridge", "ipam-pool"];
 const MARK: &[u8] = b"k8slan";
 
 /// The folder of CNI plugins, and who has our plugins' names.
-pub(super) fn cni_bin(scene: &Scene<'_>) -> Vec<Finding> {
-    let dir = &scene.options.cni_bin_dir;
+pub(super) fn cni_bin(host: &HostSnapshot<'_>) -> Vec<Finding> {
+    let dir = &host.options.cni_bin_dir;
     let check = "CNI folder";
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -68,8 +68,8 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
 }
 
 /// The folder of CNI configurations, and whether Multus comes first in it.
-pub(super) fn cni_conf(scene: &Scene<'_>) -> Vec<Finding> {
-    let dir = &scene.options.cni_conf_dir;
+pub(super) fn cni_conf(host: &HostSnapshot<'_>) -> Vec<Finding> {
+    let dir = &host.options.cni_conf_dir;
     let check = "CNI configuration";
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -116,8 +116,8 @@ fn types(file: &Path) -> Vec<String> {
 }
 
 /// The kubelet's socket for device plugins.
-pub(super) fn kubelet(scene: &Scene<'_>) -> Vec<Finding> {
-    let dir = &scene.options.kubelet_dir;
+pub(super) fn kubelet(host: &HostSnapshot<'_>) -> Vec<Finding> {
+    let dir = &host.options.kubelet_dir;
     let socket = dir.join("kubelet.sock");
     let check = "kubelet";
     let advice = "start the kubelet, or name its folder with --kubelet-dir; a host without Kubernetes is checked with --single-host";

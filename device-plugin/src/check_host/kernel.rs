@@ -12,7 +12,7 @@ use netplumb::{
 };
 
 use super::finding::Finding;
-use super::scene::Scene;
+use super::host_snapshot::HostSnapshot;
 
 /// Neither a spoke's macvtap (2^30 and more) nor an index that the kernel counts up to: `/dev/tapN` is one
 /// namespace for the whole machine.
@@ -74,7 +74,7 @@ const ABILITIES: [Ability; 8] = [
 ];
 
 /// Tries everything.
-pub(super) fn check(_: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn check(_: &HostSnapshot<'_>) -> Vec<Finding> {
     let trial = Netns::new().and_then(|netns| Ok(Trial { netlink: Netlink::open(&netns)?, netns }));
     let trial = match trial {
         Ok(trial) => trial,

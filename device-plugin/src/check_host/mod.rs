@@ -7,8 +7,8 @@ mod cluster;
 mod finding;
 mod firewall;
 mod folders;
+mod host_snapshot;
 mod kernel;
-mod scene;
 mod table;
 mod underlay;
 mod vxlan;
@@ -21,7 +21,7 @@ use anyhow::Result;
 use net_types::IfName;
 
 pub use finding::{Finding, Level};
-use scene::Scene;
+use host_snapshot::HostSnapshot;
 
 /// What to look at.
 #[derive(Clone, Debug, clap::Args)]
@@ -54,10 +54,10 @@ pub struct Options {
     kubelet_dir: PathBuf,
 }
 
-type Check = fn(&Scene<'_>) -> Vec<Finding>;
+type Check = fn(&HostSnapshot<'_>) -> Vec<Finding>;
 
 /// What every node needs.
-const NODE: [Check; 11] = [
+const NODE_CHECKS: [Check; 11] = [
     kernel::check,
     underlay::lans,
     underlay::present,
@@ -72,7 +72,7 @@ const NODE: [Check; 11] = [
 ];
 
 /// What a node of a cluster needs.
-const CLUSTER: [Check; 3] = [folders::cni_conf, folders::kubelet, |_| cluster::check()];
+const CLUSTER_CHECKS: [Check; 3] = [folders::cni_conf, folders::kubelet, |_| cluster::check()];
 
 /// The exit code where the checks themselves could not be made.
 const NOT_CHECKED: u8 = 3;
@@ -107,7 +107,7 @@ pub fn main(options: &Options) -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<Vec<Finding>> {
-    let scene = Scene::open(options)?;
-    let cluster = if options.single_host { &[] } else { CLUSTER.as_slice() };
-    Ok(NODE.iter().chain(cluster).flat_map(|check| check(&scene)).collect())
+    let host = HostSnapshot::open(options)?;
+    let cluster = if options.single_host { &[] } else { CLUSTER_CHECKS.as_slice() };
+    Ok(NODE_CHECKS.iter().chain(cluster).flat_map(|check| check(&host)).collect())
 }

@@ -4,33 +4,30 @@ use net_types::Mtu;
 use netplumb::{Conf, Sysctl};
 
 use super::finding::Finding;
-use super::scene::{Scene, Underlay};
+use super::host_snapshot::{HostSnapshot, Underlay};
 
 /// The least MTU that IPv6 works with (RFC 8200, 5).
 const IPV6_MTU: u32 = 1280;
 
 /// Mistakes in LANs, which all other checks leave out.
-pub(super) fn lans(scene: &Scene<'_>) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = scene
+pub(super) fn lans(host: &HostSnapshot<'_>) -> Vec<Finding> {
+    let mut findings: Vec<Finding> = host
         .mistakes
         .iter()
         .map(|mistake| Finding::failure("LANs", mistake.clone(), "mend it; until then that LAN is not built"))
         .collect();
-    match &scene.source {
+    match &host.source {
         Some(Ok(source)) => {
             let (here, all) =
-                (scene.underlays().iter().map(|underlay| underlay.lans.len()).sum::<usize>(), &scene.lans);
-            let found = format!(
-                "{} from {source}, {here} of them with an underlay on node {}",
-                all.len(),
-                scene.node
-            );
+                (host.underlays().iter().map(|underlay| underlay.lans.len()).sum::<usize>(), &host.lans);
+            let found =
+                format!("{} from {source}, {here} of them with an underlay on node {}", all.len(), host.node);
             findings.push(Finding::fine("LANs", found));
         }
         Some(Err(why)) => findings.push(Finding::not_looked_at("LANs", why.clone())),
         None => {}
     }
-    if scene.lans.is_empty() && scene.options.underlays.is_empty() {
+    if host.lans.is_empty() && host.options.underlays.is_empty() {
         let why = "no LAN is known yet, so no underlay is";
         findings.push(Finding::not_looked_at("underlays", why).with_advice(
             "name them with --underlay, or the folder of LAN files with --lan-dir, or set KUBECONFIG, to have them looked at",
@@ -40,14 +37,12 @@ pub(super) fn lans(scene: &Scene<'_>) -> Vec<Finding> {
 }
 
 /// That they are there.
-pub(super) fn present(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn present(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let finding = |underlay: Underlay<'_>| {
         let (check, name) = (format!("underlay: {}", underlay.name), &underlay.name);
         let Some(link) = underlay.link else {
-            let advice = format!(
-                "make it, or give node {} another underlay: vxlanDevMap, defaultVxlanDev",
-                scene.node
-            );
+            let advice =
+                format!("make it, or give node {} another underlay: vxlanDevMap, defaultVxlanDev", host.node);
             return Finding::failure(check, format!("there is no link {name}"), advice);
         };
         match (link.up, link.carrier) {
@@ -62,12 +57,12 @@ pub(super) fn present(scene: &Scene<'_>) -> Vec<Finding> {
             ),
         }
     };
-    scene.underlays().into_iter().map(finding).collect()
+    host.underlays().into_iter().map(finding).collect()
 }
 
 /// IPv6: of the kernel, of the node, of each underlay.
-pub(super) fn ipv6(scene: &Scene<'_>) -> Vec<Finding> {
-    let underlays = scene.underlays();
+pub(super) fn ipv6(host: &HostSnapshot<'_>) -> Vec<Finding> {
+    let underlays = host.underlays();
     let wanted = underlays.is_empty() || underlays.iter().any(Underlay::is_v6);
     let verdict = |found: String, advice: &str| {
         if wanted {
@@ -77,7 +72,7 @@ pub(super) fn ipv6(scene: &Scene<'_>) -> Vec<Finding> {
         }
     };
     let setting = Sysctl::net("ipv6/conf/all/disable_ipv6");
-    let mut findings = match scene.netns.sysctl_get(&setting) {
+    let mut findings = match host.netns.sysctl_get(&setting) {
         Err(error) => vec![Finding::not_looked_at("IPv6", error.to_string())],
         Ok(None) => vec![verdict("the kernel has none".to_owned(), "start it without ipv6.disable=1")],
         Ok(Some(value)) if value != "0" => vec![verdict(
@@ -88,21 +83,21 @@ pub(super) fn ipv6(scene: &Scene<'_>) -> Vec<Finding> {
     };
     if findings.iter().all(|finding| finding.result == super::Level::Fine) {
         findings
-            .extend(underlays.iter().filter(|underlay| underlay.is_v6()).filter_map(|u| ipv6_on(scene, u)));
+            .extend(underlays.iter().filter(|underlay| underlay.is_v6()).filter_map(|u| ipv6_on(host, u)));
     }
     findings
 }
 
-fn ipv6_on(scene: &Scene<'_>, underlay: &Underlay<'_>) -> Option<Finding> {
+fn ipv6_on(host: &HostSnapshot<'_>, underlay: &Underlay<'_>) -> Option<Finding> {
     let (link, name) = (underlay.link?, &underlay.name);
     let check = format!("IPv6: {name}");
-    if let Ok(Some(value)) = scene.netns.sysctl_get(&Sysctl::ipv6(Conf::Link(name), "disable_ipv6"))
+    if let Ok(Some(value)) = host.netns.sysctl_get(&Sysctl::ipv6(Conf::Link(name), "disable_ipv6"))
         && value != "0"
     {
         let advice = format!("sysctl -w net/ipv6/conf/{name}/disable_ipv6=0, and for ever in /etc/sysctl.d");
         return Some(Finding::failure(check, "it is off on this device", advice));
     }
-    let addresses = match scene.netlink.addresses(Some(link.index)) {
+    let addresses = match host.netlink.addresses(Some(link.index)) {
         Ok(addresses) => addresses,
         Err(error) => return Some(Finding::not_looked_at(check, error.to_string())),
     };
@@ -123,7 +118,7 @@ fn ipv6_on(scene: &Scene<'_>, underlay: &Underlay<'_>) -> Option<Finding> {
 }
 
 /// Multicast, as far as it can be seen.
-pub(super) fn multicast(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn multicast(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let finding = |underlay: Underlay<'_>| {
         let check = format!("multicast: {}", underlay.name);
         let link = underlay.link?;
@@ -140,13 +135,13 @@ pub(super) fn multicast(scene: &Scene<'_>) -> Vec<Finding> {
             )
         })
     };
-    scene.underlays().into_iter().filter_map(finding).collect()
+    host.underlays().into_iter().filter_map(finding).collect()
 }
 
 /// That each LAN fits.
-pub(super) fn mtu(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn mtu(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for underlay in scene.underlays() {
+    for underlay in host.underlays() {
         let Some(link) = underlay.link else { continue };
         let Ok(mtu) = Mtu::try_from(u64::from(link.mtu)) else { continue };
         for lan in &underlay.lans {
@@ -181,9 +176,9 @@ pub(super) fn mtu(scene: &Scene<'_>) -> Vec<Finding> {
 const HEADROOM: u32 = 74;
 
 /// Reverse path filters, which know IPv4 only.
-pub(super) fn rp_filter(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn rp_filter(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let value = |conf: Conf<'_>| -> Option<u8> {
-        scene.netns.sysctl_get(&Sysctl::ipv4(conf, "rp_filter")).ok()??.trim().parse().ok()
+        host.netns.sysctl_get(&Sysctl::ipv4(conf, "rp_filter")).ok()??.trim().parse().ok()
     };
     let all = value(Conf::All);
     let finding = |underlay: Underlay<'_>| {
@@ -208,5 +203,5 @@ pub(super) fn rp_filter(scene: &Scene<'_>) -> Vec<Finding> {
             Some(_) => Finding::fine(check, "loose"),
         })
     };
-    scene.underlays().into_iter().filter_map(finding).collect()
+    host.underlays().into_iter().filter_map(finding).collect()
 }

@@ -12,8 +12,8 @@ use netplumb::{LinkChange, LinkKind, Netlink, Netns, Result, Vxlan};
 use nix::errno::Errno;
 
 use super::finding::Finding;
-use super::scene::{Scene, USUAL_PORT};
-use crate::udp_port::{Holder, holder};
+use super::host_snapshot::{HostSnapshot, USUAL_PORT};
+use crate::udp_port::{PortHolder, find_port_holder};
 
 /// The index of `lo`.
 const LO: u32 = 1;
@@ -33,16 +33,16 @@ struct Wanted {
 }
 
 /// What is in the way on every port of a LAN.
-pub(super) fn check(scene: &Scene<'_>) -> Vec<Finding> {
-    let wanted = wanted(scene);
+pub(super) fn check(host: &HostSnapshot<'_>) -> Vec<Finding> {
+    let wanted = wanted(host);
     let mut findings = Vec::new();
     for port in wanted.iter().map(|wanted| wanted.port).collect::<BTreeSet<_>>() {
         let check = format!("UDP port {port}");
-        let mut found = others(scene, port, &check);
+        let mut found = check_port_users(host, port, &check);
         // Two reasons for one refusal would be one too many.
         if found.is_empty() {
             found.extend(
-                wanted.iter().filter(|wanted| wanted.port == port).filter_map(|w| w.refused(scene, &check)),
+                wanted.iter().filter(|wanted| wanted.port == port).filter_map(|w| w.refused(host, &check)),
             );
         }
         found.dedup();
@@ -55,9 +55,9 @@ pub(super) fn check(scene: &Scene<'_>) -> Vec<Finding> {
 }
 
 /// What LANs need here: by the LANs that have an underlay on this node, or, where there is none, what most would.
-fn wanted(scene: &Scene<'_>) -> BTreeSet<Wanted> {
+fn wanted(host: &HostSnapshot<'_>) -> BTreeSet<Wanted> {
     let mut wanted = BTreeSet::new();
-    for underlay in scene.underlays() {
+    for underlay in host.underlays() {
         let index = underlay.link.map_or(LO, |link| link.index);
         wanted.extend(underlay.lans.iter().map(|lan| Wanted {
             port: lan.port,
@@ -73,9 +73,9 @@ fn wanted(scene: &Scene<'_>) -> BTreeSet<Wanted> {
 }
 
 /// Devices of others that a LAN cannot live with, whether they are up or not.
-fn others(scene: &Scene<'_>, port: UdpPort, check: &str) -> Vec<Finding> {
+fn check_port_users(host: &HostSnapshot<'_>, port: UdpPort, check: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for link in &scene.links {
+    for link in &host.links {
         let LinkKind::Vxlan(vxlan) = &link.kind else { continue };
         if vxlan.port != port.get() {
             continue;
@@ -90,7 +90,7 @@ fn others(scene: &Scene<'_>, port: UdpPort, check: &str) -> Vec<Finding> {
             findings.push(Finding::failure(check, found, advice));
             continue;
         }
-        let same = scene.lans.iter().find(|lan| lan.port == port && lan.vni.get() == vxlan.vni);
+        let same = host.lans.iter().find(|lan| lan.port == port && lan.vni.get() == vxlan.vni);
         if let Some(lan) = same {
             let found = format!(
                 "VXLAN device {} has VNI {} on it, which LAN {} wants",
@@ -104,14 +104,14 @@ fn others(scene: &Scene<'_>, port: UdpPort, check: &str) -> Vec<Finding> {
 
 impl Wanted {
     /// Why VXLAN cannot have the socket; `None` where it can.
-    fn refused(&self, scene: &Scene<'_>, check: &str) -> Option<Finding> {
-        let error = self.attempt(scene).err()?;
+    fn refused(&self, host: &HostSnapshot<'_>, check: &str) -> Option<Finding> {
+        let error = self.attempt(host).err()?;
         let family = if self.v6 { "IPv6" } else { "IPv4" };
         if error.errno() != Some(Errno::EADDRINUSE) {
             // Of the kernel and of IPv6 other checks speak.
             return Some(Finding::not_looked_at(check, format!("over {family}: {error}")));
         }
-        let Holder { who, advice } = holder(self.port, self.v6, &scene.links);
+        let PortHolder { who, advice } = find_port_holder(self.port, self.v6, &host.links);
         let found = format!("VXLAN over {family} cannot have it (EADDRINUSE): {who}");
         Some(match self.declared || self.v6 {
             true => Finding::failure(check, found, advice),
@@ -123,12 +123,12 @@ impl Wanted {
 
     /// Makes a device like a LAN's and sets it up, which is when the kernel opens the socket. It knows no other node,
     /// joins no group, and lives for some milliseconds.
-    fn attempt(&self, scene: &Scene<'_>) -> Result<()> {
+    fn attempt(&self, host: &HostSnapshot<'_>) -> Result<()> {
         let netns = Netns::new()?;
         let inside = Netlink::open(&netns)?;
         let remote =
             if self.v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
-        let known: BTreeSet<u32> = scene.lans.iter().map(|lan| lan.vni.get()).collect();
+        let known: BTreeSet<u32> = host.lans.iter().map(|lan| lan.vni.get()).collect();
         let free = (0..=u64::from(Vni::MAX.get())).rev().filter_map(|vni| Vni::try_from(vni).ok());
         let mut made = Ok(None);
         for vni in free.filter(|vni| !known.contains(&vni.get())).take(TRIES as usize) {
@@ -136,7 +136,7 @@ impl Wanted {
             let mut vxlan = Vxlan::new(name, vni, self.underlay, remote);
             vxlan.port = self.port;
             vxlan.netns = Some(netns.clone());
-            made = scene.netlink.create_vxlan(&vxlan).map(Some);
+            made = host.netlink.create_vxlan(&vxlan).map(Some);
             if !made.as_ref().is_err_and(netplumb::Error::is_exists) {
                 break;
             }

@@ -19,7 +19,7 @@ pub(super) const OF_LAN: &str = "lan.k8slan.io/lan";
 pub(super) const RESOURCE: &str = "k8s.v1.cni.cncf.io/resourceName";
 
 /// What a LAN's object says that matters here.
-pub(super) struct Wish<'a> {
+pub(super) struct DefinitionRequest<'a> {
     pub(super) key: &'a LanKey,
     pub(super) uid: &'a str,
     pub(super) spokes: &'a [String],
@@ -29,7 +29,7 @@ pub(super) struct Wish<'a> {
 
 /// The definitions of a LAN, by namespace and name, and what cannot be made of it.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
+pub(super) struct DesiredDefinitions {
     pub(super) objects: BTreeMap<(String, String), Value>,
     pub(super) problems: Vec<String>,
 }
@@ -40,11 +40,11 @@ pub(super) fn resource() -> ApiResource {
 }
 
 /// One definition per spoke and namespace.
-pub(super) fn wanted(wish: &Wish<'_>) -> Wanted {
-    let own = [wish.key.namespace().to_owned()];
-    let namespaces = wish.asked.namespaces.as_deref().or(wish.allowed).unwrap_or(&own);
-    let mut wanted = Wanted::default();
-    for spoke in wish.spokes {
+pub(super) fn desired(request: &DefinitionRequest<'_>) -> DesiredDefinitions {
+    let own = [request.key.namespace().to_owned()];
+    let namespaces = request.asked.namespaces.as_deref().or(request.allowed).unwrap_or(&own);
+    let mut wanted = DesiredDefinitions::default();
+    for spoke in request.spokes {
         let Ok(spoke) = spoke.parse::<SpokeName>() else { continue };
         if !is_object_name(spoke.as_str()) {
             wanted.problems.push(format!(
@@ -54,15 +54,15 @@ pub(super) fn wanted(wish: &Wish<'_>) -> Wanted {
             continue;
         }
         for namespace in namespaces {
-            let refused = wish.allowed.is_some_and(|allowed| !allowed.contains(namespace));
+            let refused = request.allowed.is_some_and(|allowed| !allowed.contains(namespace));
             if refused {
                 continue;
             }
-            let object = definition(wish, &spoke, namespace);
+            let object = definition(request, &spoke, namespace);
             wanted.objects.insert((namespace.clone(), spoke.to_string()), object);
         }
     }
-    if let (Some(namespaces), Some(allowed)) = (&wish.asked.namespaces, wish.allowed) {
+    if let (Some(namespaces), Some(allowed)) = (&request.asked.namespaces, request.allowed) {
         for namespace in namespaces.iter().filter(|namespace| !allowed.contains(namespace)) {
             wanted.problems.push(format!("namespace {namespace} is not among allowedNamespaces"));
         }
@@ -70,16 +70,16 @@ pub(super) fn wanted(wish: &Wish<'_>) -> Wanted {
     wanted
 }
 
-fn definition(wish: &Wish<'_>, spoke: &SpokeName, namespace: &str) -> Value {
+fn definition(request: &DefinitionRequest<'_>, spoke: &SpokeName, namespace: &str) -> Value {
     let mut config = Map::from_iter([
         ("cniVersion".to_owned(), json!("1.0.0")),
         ("name".to_owned(), json!(spoke)),
         ("type".to_owned(), json!("macvtap")),
     ]);
-    if let Some(ipam) = &wish.asked.ipam {
+    if let Some(ipam) = &request.asked.ipam {
         config.insert("ipam".to_owned(), Value::Object(ipam.clone()));
     }
-    object((wish.key, wish.uid), spoke.as_str(), namespace, config)
+    object((request.key, request.uid), spoke.as_str(), namespace, config)
 }
 
 /// A definition of the leader's for a LAN, given with its object's UID, named as its resource.
@@ -139,49 +139,55 @@ pub(super) fn is_object_name(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn of(spokes: &[&str], allowed: Option<&[&str]>, asked: Value) -> Wanted {
+    fn build(spokes: &[&str], allowed: Option<&[&str]>, asked: Value) -> DesiredDefinitions {
         let key: LanKey = "k8slan-system/lan-test".parse().unwrap();
         let spokes: Vec<String> = spokes.iter().map(|&s| s.to_owned()).collect();
         let allowed: Option<Vec<String>> = allowed.map(|list| list.iter().map(|&s| s.to_owned()).collect());
         let asked: NetworkAttachments = serde_json::from_value(asked).unwrap();
-        wanted(&Wish { key: &key, uid: "u", spokes: &spokes, allowed: allowed.as_deref(), asked: &asked })
+        desired(&DefinitionRequest {
+            key: &key,
+            uid: "u",
+            spokes: &spokes,
+            allowed: allowed.as_deref(),
+            asked: &asked,
+        })
     }
 
-    fn places(wanted: &Wanted) -> Vec<String> {
+    fn places(wanted: &DesiredDefinitions) -> Vec<String> {
         wanted.objects.keys().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
     }
 
     #[test]
     fn one_per_spoke_where_pods_may_join() {
         assert_eq!(
-            places(&of(&["pod1", "pod2"], None, json!({}))),
+            places(&build(&["pod1", "pod2"], None, json!({}))),
             ["k8slan-system/pod1", "k8slan-system/pod2"]
         );
-        assert_eq!(places(&of(&["pod1"], Some(&["web", "db"]), json!({}))), ["db/pod1", "web/pod1"]);
-        let chosen = of(&["pod1"], None, json!({ "namespaces": ["web"] }));
+        assert_eq!(places(&build(&["pod1"], Some(&["web", "db"]), json!({}))), ["db/pod1", "web/pod1"]);
+        let chosen = build(&["pod1"], None, json!({ "namespaces": ["web"] }));
         assert_eq!(places(&chosen), ["web/pod1"]);
-        let refused = of(&["pod1"], Some(&["web"]), json!({ "namespaces": ["web", "db"] }));
+        let refused = build(&["pod1"], Some(&["web"]), json!({ "namespaces": ["web", "db"] }));
         assert_eq!(places(&refused), ["web/pod1"]);
         assert!(refused.problems[0].contains("db is not among allowedNamespaces"), "{refused:?}");
-        assert!(places(&of(&["pod1"], Some(&[]), json!({}))).is_empty());
+        assert!(places(&build(&["pod1"], Some(&[]), json!({}))).is_empty());
     }
 
     #[test]
     fn they_say_what_multus_needs() {
-        let wanted = of(&["pod1"], None, json!({ "ipam": { "type": "ipam-pool", "pool": "lan" } }));
+        let wanted = build(&["pod1"], None, json!({ "ipam": { "type": "ipam-pool", "pool": "lan" } }));
         let object = &wanted.objects[&("k8slan-system".to_owned(), "pod1".to_owned())];
         assert_eq!(object["metadata"]["annotations"][RESOURCE], "macvtap.k8slan.io/pod1");
         assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u");
         let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap()).unwrap();
         assert_eq!((&config["type"], &config["ipam"]["pool"]), (&json!("macvtap"), &json!("lan")));
-        let elsewhere = of(&["pod1"], Some(&["web"]), json!({}));
+        let elsewhere = build(&["pod1"], Some(&["web"]), json!({}));
         let object = elsewhere.objects.values().next().unwrap();
         assert!(object["metadata"].get("ownerReferences").is_none(), "{object}");
     }
 
     #[test]
     fn a_spoke_that_names_no_object_is_told() {
-        let wanted = of(&["Pod_1", "pod2"], None, json!({}));
+        let wanted = build(&["Pod_1", "pod2"], None, json!({}));
         assert_eq!(places(&wanted), ["k8slan-system/pod2"]);
         assert!(wanted.problems[0].contains("Pod_1"), "{wanted:?}");
     }

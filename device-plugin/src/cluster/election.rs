@@ -42,7 +42,7 @@ pub struct Election {
     timing: Timing,
 }
 
-enum Attempt {
+enum ElectionOutcome {
     Won(Box<DynamicObject>),
     /// To be tried again after this long.
     Later(Duration),
@@ -55,7 +55,7 @@ pub(super) fn resource() -> ApiResource {
 }
 
 /// What was seen of somebody else's lease, and when it was seen to change.
-struct Sighting {
+struct LeaseObservation {
     version: String,
     at: Instant,
 }
@@ -76,12 +76,12 @@ impl Election {
         let mut sighting = None;
         loop {
             let wait = match self.attempt(&mut sighting).await {
-                Ok(Attempt::Won(lease)) => {
+                Ok(ElectionOutcome::Won(lease)) => {
                     tracing::info!(node = self.identity, "this node leads now");
                     let mut lease = *lease;
                     tokio::select! {
                         () = &mut stop => {
-                            self.give_back(lease).await;
+                            self.release(lease).await;
                             return;
                         }
                         () = duty() => {}
@@ -90,7 +90,7 @@ impl Election {
                     tracing::info!(node = self.identity, "this node leads no more");
                     self.timing.renew
                 }
-                Ok(Attempt::Later(wait)) => wait,
+                Ok(ElectionOutcome::Later(wait)) => wait,
                 Err(error) => {
                     tracing::warn!(error = chain(&error), "cannot look after the leader's lease");
                     self.timing.look
@@ -103,7 +103,7 @@ impl Election {
         }
     }
 
-    async fn attempt(&self, sighting: &mut Option<Sighting>) -> Result<Attempt, kube::Error> {
+    async fn attempt(&self, sighting: &mut Option<LeaseObservation>) -> Result<ElectionOutcome, kube::Error> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
             let lease = self.held(DynamicObject::new(&self.name, &self.resource), 0);
             return self.won(self.api.create(&PostParams::default(), &lease).await);
@@ -119,12 +119,12 @@ impl Election {
                 Some(seen) if seen.version == version => seen.at,
                 _ => Instant::now(),
             };
-            *sighting = Some(Sighting { version, at });
+            *sighting = Some(LeaseObservation { version, at });
             let lasts = spec["leaseDurationSeconds"].as_f64().unwrap_or_default();
             let lasts = Duration::try_from_secs_f64(lasts).unwrap_or(self.timing.lease);
             let left = lasts.saturating_sub(at.elapsed());
             if !left.is_zero() {
-                return Ok(Attempt::Later(left.min(self.timing.look)));
+                return Ok(ElectionOutcome::Later(left.min(self.timing.look)));
             }
         }
         let transitions = if holder == self.identity { transitions } else { transitions + 1 };
@@ -133,10 +133,12 @@ impl Election {
     }
 
     /// Somebody else may have been faster.
-    fn won(&self, answer: Result<DynamicObject, kube::Error>) -> Result<Attempt, kube::Error> {
+    fn won(&self, answer: Result<DynamicObject, kube::Error>) -> Result<ElectionOutcome, kube::Error> {
         match answer {
-            Ok(lease) => Ok(Attempt::Won(Box::new(lease))),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(Attempt::Later(self.timing.look)),
+            Ok(lease) => Ok(ElectionOutcome::Won(Box::new(lease))),
+            Err(kube::Error::Api(status)) if status.code == 409 => {
+                Ok(ElectionOutcome::Later(self.timing.look))
+            }
             Err(error) => Err(error),
         }
     }
@@ -189,7 +191,7 @@ impl Election {
         }
     }
 
-    async fn give_back(&self, mut lease: DynamicObject) {
+    async fn release(&self, mut lease: DynamicObject) {
         lease.data["spec"]["holderIdentity"] = Value::Null;
         lease.data["spec"]["leaseDurationSeconds"] = json!(1);
         let params = PostParams::default();

@@ -15,25 +15,25 @@ use lan::{DeletionPolicy, LanNodeSpec, LanStatus};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::announce::{Announcement, Announcer};
-use super::as_k8slan_go::{self, AsK8slanGo};
-use super::definitions::{self, Wish};
+use super::aggregate_status::{AggregateInput, FINALIZER, aggregate_status};
+use super::definitions::{self, DefinitionRequest};
+use super::event_dedup::{DueEvent, EventDedup};
+use super::event_publisher::{self, EventPublisher};
+use super::k8slan_go_definitions::{self, K8slanGoDefinitions};
 use super::mtu::{self, Rise};
-use super::publisher::{self, Publisher};
-use super::summary::{FINALIZER, Seen, summarize};
-use super::unplaced::Unplaced;
-use super::{chain, object};
+use super::pending_pods::PendingPods;
+use super::{chain, lan_object};
 
 const MANAGER: &str = "k8slan-leader";
 
 /// Changes come in bursts, above all when a node comes up; they are summed up once.
-const GATHER: Duration = Duration::from_millis(300);
+const DEBOUNCE: Duration = Duration::from_millis(300);
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The leader's work.
 pub struct Leader {
     client: Client,
-    publisher: Publisher,
+    publisher: EventPublisher,
     /// How long all nodes must have had room for more before a LAN's MTU rises.
     hold: Duration,
     /// Whether LANs have the definitions that k8slan (Go) would make.
@@ -42,23 +42,23 @@ pub struct Leader {
 
 /// What a leader remembers from one summary to the next.
 #[derive(Default)]
-struct Memory {
-    announcer: Announcer,
+struct LeaderState {
+    event_dedup: EventDedup,
     /// Larger MTUs that are waited for, by the LAN's UID: also where the CRD is an older one, and the status does not keep them.
     rises: BTreeMap<String, Rise>,
     /// When to sum up again although nothing changes.
-    again: Option<Instant>,
+    recheck: Option<Instant>,
 }
 
-impl Memory {
-    fn look_again(&mut self, at: Option<Instant>) {
-        self.again = [self.again, at].into_iter().flatten().min();
+impl LeaderState {
+    fn recheck_at(&mut self, at: Option<Instant>) {
+        self.recheck = [self.recheck, at].into_iter().flatten().min();
     }
 }
 
 /// What the nodes say of a LAN.
 #[derive(Default)]
-struct Said {
+struct NodeReports {
     /// Those whose kubelet is heard.
     alive: Vec<LanNodeSpec>,
     /// What they have room for, and what those have that are silent at the moment: a node that comes and goes
@@ -69,7 +69,7 @@ struct Said {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Kind {
+enum CachedKind {
     Lan,
     LanNode,
     Node,
@@ -78,17 +78,17 @@ enum Kind {
 
 #[derive(Default)]
 struct Cache {
-    objects: BTreeMap<Kind, BTreeMap<(String, String), DynamicObject>>,
-    fresh: BTreeMap<Kind, BTreeMap<(String, String), DynamicObject>>,
-    complete: BTreeSet<Kind>,
+    objects: BTreeMap<CachedKind, BTreeMap<(String, String), DynamicObject>>,
+    fresh: BTreeMap<CachedKind, BTreeMap<(String, String), DynamicObject>>,
+    complete: BTreeSet<CachedKind>,
 }
 
 impl Leader {
     /// Leads through this client, on the node of this name.
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
-        let publisher = Publisher::new(client.clone(), node);
-        Self { client, publisher, hold: mtu::HOLD, k8slan_go: false }
+        let publisher = EventPublisher::new(client.clone(), node);
+        Self { client, publisher, hold: mtu::RISE_DELAY, k8slan_go: false }
     }
 
     /// Waits so long, and not ten minutes, before a LAN's MTU rises.
@@ -105,36 +105,35 @@ impl Leader {
 
     /// Does the leader's work until it is dropped.
     pub async fn run(&self) {
-        let unplaced = Unplaced::new(self.client.clone(), self.publisher.clone(), lan_nodes());
-        tokio::join!(self.keep_lans(), unplaced.run());
+        let unplaced = PendingPods::new(self.client.clone(), self.publisher.clone(), lan_nodes());
+        tokio::join!(self.watch_and_reconcile(), unplaced.run());
     }
 
-    async fn keep_lans(&self) {
+    async fn watch_and_reconcile(&self) {
         let lan_nodes = lan_nodes();
         let nodes = resource("", "v1", "Node", "nodes");
-        let watches = [
-            (Kind::Lan, object::lans()),
-            (Kind::LanNode, lan_nodes),
-            (Kind::Node, nodes),
-            (Kind::Definition, definitions::resource()),
-        ]
-        .map(|(kind, resource)| {
-            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
-            let config = match kind {
-                // k8slan (Go)'s own have no label.
-                Kind::Definition if !self.k8slan_go => watcher::Config::default().labels(&format!(
-                    "{}={}",
-                    definitions::LABEL,
-                    definitions::OURS
-                )),
-                _ => watcher::Config::default(),
-            };
-            let events = watch_objects(api, config).default_backoff();
-            events.map(move |event| (kind, event)).boxed()
-        });
+        let watches =
+            [
+                (CachedKind::Lan, lan_object::lans()),
+                (CachedKind::LanNode, lan_nodes),
+                (CachedKind::Node, nodes),
+                (CachedKind::Definition, definitions::resource()),
+            ]
+            .map(|(kind, resource)| {
+                let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+                let config =
+                    match kind {
+                        // k8slan (Go)'s own have no label.
+                        CachedKind::Definition if !self.k8slan_go => watcher::Config::default()
+                            .labels(&format!("{}={}", definitions::LABEL, definitions::OURS)),
+                        _ => watcher::Config::default(),
+                    };
+                let events = watch_objects(api, config).default_backoff();
+                events.map(move |event| (kind, event)).boxed()
+            });
         let mut events = stream::select_all(watches);
         let mut cache = Cache::default();
-        let mut memory = Memory::default();
+        let mut state = LeaderState::default();
         let mut due: Option<Instant> = None;
         loop {
             let settled = async {
@@ -146,35 +145,35 @@ impl Leader {
             tokio::select! {
                 Some((kind, event)) = events.next() => match event {
                     Ok(event) => {
-                        if cache.take(kind, event) && cache.is_complete() {
-                            let soon = Instant::now() + GATHER;
+                        if cache.apply(kind, event) && cache.is_complete() {
+                            let soon = Instant::now() + DEBOUNCE;
                             due = Some(due.map_or(soon, |due| due.min(soon)));
                         }
                     }
                     // A cluster without Multus knows no definitions; who wants some is told in the LAN's status.
-                    Err(error) if kind == Kind::Definition => {
+                    Err(error) if kind == CachedKind::Definition => {
                         tracing::debug!(error = chain(&error), "no network attachment definitions can be read");
                     }
                     Err(error) => tracing::warn!(?kind, error = chain(&error), "the leader does not hear the API server"),
                 },
                 () = settled => {
-                    memory.again = None;
-                    if let Err(error) = self.sum_up(&mut cache, &mut memory).await {
+                    state.recheck = None;
+                    if let Err(error) = self.aggregate_lans(&mut cache, &mut state).await {
                         tracing::warn!(error = chain(&error), "the leader cannot write");
-                        memory.look_again(Some(Instant::now() + RETRY));
+                        state.recheck_at(Some(Instant::now() + RETRY));
                     }
-                    due = memory.again;
+                    due = state.recheck;
                 }
                 else => return,
             }
         }
     }
 
-    async fn sum_up(&self, cache: &mut Cache, memory: &mut Memory) -> Result<(), kube::Error> {
+    async fn aggregate_lans(&self, cache: &mut Cache, state: &mut LeaderState) -> Result<(), kube::Error> {
         let now = Timestamp::now();
-        let alive = cache.alive();
-        let mut said: BTreeMap<(String, String), Said> = BTreeMap::new();
-        for ((namespace, name), report) in cache.of(Kind::LanNode) {
+        let alive = cache.node_liveness();
+        let mut node_reports: BTreeMap<(String, String), NodeReports> = BTreeMap::new();
+        for ((namespace, name), report) in cache.all(CachedKind::LanNode) {
             let Ok(spec) = serde_json::from_value::<LanNodeSpec>(report.data["spec"].clone()) else {
                 continue;
             };
@@ -182,35 +181,37 @@ impl Leader {
                 self.delete_report(namespace, name).await?;
                 continue;
             };
-            let said = said.entry((namespace.clone(), spec.lan.clone())).or_default();
-            said.rooms.extend(spec.room.or(spec.mtu));
+            let node_reports = node_reports.entry((namespace.clone(), spec.lan.clone())).or_default();
+            node_reports.rooms.extend(spec.room.or(spec.mtu));
             match is_alive {
-                true => said.alive.push(spec),
-                false => said.used_where_silent |= !spec.attachments.is_empty(),
+                true => node_reports.alive.push(spec),
+                false => node_reports.used_where_silent |= !spec.attachments.is_empty(),
             }
         }
-        let problems = self.keep_definitions(cache).await?;
-        let uids: BTreeSet<&str> = cache.of(Kind::Lan).map(|(_, lan)| uid(lan)).collect();
-        memory.announcer.retain(|lan| uids.contains(lan));
-        memory.rises.retain(|lan, _| uids.contains(lan.as_str()));
+        let problems = self.reconcile_definitions(cache).await?;
+        let uids: BTreeSet<&str> = cache.all(CachedKind::Lan).map(|(_, lan)| uid(lan)).collect();
+        state.event_dedup.retain(|lan| uids.contains(lan));
+        state.rises.retain(|lan, _| uids.contains(lan.as_str()));
         let mut result = Ok(());
-        for (key, lan) in cache.of(Kind::Lan) {
-            let said = said.remove(key).unwrap_or_default();
+        for (key, lan) in cache.all(CachedKind::Lan) {
+            let node_reports = node_reports.remove(key).unwrap_or_default();
             // One LAN that cannot be written must not keep the others from it.
-            if let Err(error) = self.sum_up_one(lan, &said, problems.get(key).cloned(), now, memory).await {
+            if let Err(error) =
+                self.aggregate_lan(lan, &node_reports, problems.get(key).cloned(), now, state).await
+            {
                 result = Err(error);
             }
         }
         result
     }
 
-    async fn sum_up_one(
+    async fn aggregate_lan(
         &self,
         lan: &DynamicObject,
-        said: &Said,
+        node_reports: &NodeReports,
         definitions: Option<Vec<String>>,
         now: Timestamp,
-        memory: &mut Memory,
+        state: &mut LeaderState,
     ) -> Result<(), kube::Error> {
         let status = serde_json::from_value::<LanStatus>(lan.data["status"].clone()).ok();
         let policy = serde_json::from_value::<DeletionPolicy>(lan.data["spec"]["deletionPolicy"].clone());
@@ -218,66 +219,75 @@ impl Leader {
         let asked = lan.data["spec"]["mtu"].as_i64();
         let last = status.as_ref().and_then(|status| status.mtu);
         let told = status.as_ref().and_then(|status| status.mtu_rise.as_ref());
-        let remembered = memory.rises.remove(uid(lan));
-        let mut rise = told.and_then(|told| Rise::of(told, self.hold, now)).or(remembered);
-        let mtu = mtu::effective(asked, last, said.rooms.iter().copied(), &mut rise, self.hold, now);
-        memory.look_again(rise.map(|rise| Instant::now() + rise.waits(now)));
+        let remembered = state.rises.remove(uid(lan));
+        let mut rise = told.and_then(|told| Rise::parse(told, self.hold, now)).or(remembered);
+        let mtu = mtu::effective(asked, last, node_reports.rooms.iter().copied(), &mut rise, self.hold, now);
+        state.recheck_at(rise.map(|rise| Instant::now() + rise.waits(now)));
         if let Some(rise) = rise {
-            memory.rises.insert(uid(lan).to_owned(), rise);
+            state.rises.insert(uid(lan).to_owned(), rise);
         }
-        let seen = Seen {
+        let input = AggregateInput {
             generation: lan.metadata.generation.unwrap_or_default(),
             deleting,
             force: matches!(policy, Ok(DeletionPolicy::Force)),
             status: status.as_ref(),
             definitions,
             mtu,
-            mtu_rise: rise.map(Rise::told),
+            mtu_rise: rise.map(Rise::to_status),
             mtu_is_asked_for: asked.is_some(),
-            nodes: said.alive.iter().collect(),
-            used_where_silent: said.used_where_silent,
+            nodes: node_reports.alive.iter().collect(),
+            used_where_silent: node_reports.used_where_silent,
         };
-        let summary = summarize(&seen, &format!("{now:.0}"));
+        let aggregated = aggregate_status(&input, &format!("{now:.0}"));
         let namespace = lan.metadata.namespace.as_deref().unwrap_or_default();
         let name = lan.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &object::lans());
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), namespace, &lan_object::lans());
         // First, since it is what a LAN that is deleted now waits for.
-        if let Some(finalizers) = finalizers(lan, summary.hold) {
+        if let Some(finalizers) = finalizers(lan, aggregated.hold) {
             // Only as it was seen: somebody else's finalizer must not be lost.
             let version = &lan.metadata.resource_version;
             let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": version } });
-            gone_is_fine(api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await)?;
+            ignore_not_found_or_conflict(
+                api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await,
+            )?;
             if deleting {
                 // What is still to be said of it is said when it is seen again, waiting for somebody else.
                 return Ok(());
             }
         }
-        if status.as_ref() != Some(&summary.status) {
+        if status.as_ref() != Some(&aggregated.status) {
             let patch = json!({
                 "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN",
                 "metadata": { "name": name, "namespace": namespace },
-                "status": summary.status,
+                "status": aggregated.status,
             });
             let params = PatchParams::apply(MANAGER).force();
-            gone_is_fine(api.patch_status(name, &params, &Patch::Apply(&patch)).await)?;
+            ignore_not_found_or_conflict(api.patch_status(name, &params, &Patch::Apply(&patch)).await)?;
         }
-        let (due, later) = memory.announcer.due(
+        let (due, later) = state.event_dedup.due(
             uid(lan),
             status.as_ref(),
-            &summary.status,
-            &summary.details,
+            &aggregated.status,
+            &aggregated.details,
             Instant::now(),
         );
-        memory.look_again(later);
-        for announcement in due {
-            self.publish(lan, &announcement).await?;
-            memory.announcer.told(uid(lan), &announcement, &summary.status, &summary.details, Instant::now());
+        state.recheck_at(later);
+        for due_event in due {
+            self.publish(lan, &due_event).await?;
+            state.event_dedup.mark_published(
+                uid(lan),
+                &due_event,
+                &aggregated.status,
+                &aggregated.details,
+                Instant::now(),
+            );
         }
         Ok(())
     }
 
-    async fn publish(&self, lan: &DynamicObject, announcement: &Announcement) -> Result<(), kube::Error> {
-        let Announcement { action, warning, reason, note, .. } = announcement;
+    async fn publish(&self, lan: &DynamicObject, due_event: &DueEvent) -> Result<(), kube::Error> {
+        let DueEvent { action, warning, reason, note, .. } = due_event;
         let event = events::Event {
             type_: if *warning { events::EventType::Warning } else { events::EventType::Normal },
             reason: reason.clone(),
@@ -286,20 +296,20 @@ impl Leader {
             secondary: None,
         };
         // What is not published stands in the status alone.
-        self.publisher.publish(&publisher::reference("lan.k8slan.io/v1beta1", "LAN", lan), &event).await
+        self.publisher.publish(&event_publisher::reference("lan.k8slan.io/v1beta1", "LAN", lan), &event).await
     }
 
     /// Makes the definitions that LANs ask for, and says by LAN what could not be made.
-    async fn keep_definitions(
+    async fn reconcile_definitions(
         &self,
         cache: &mut Cache,
     ) -> Result<BTreeMap<(String, String), Vec<String>>, kube::Error> {
         let mut problems = BTreeMap::new();
         let mut wanted = BTreeMap::new();
-        let mut as_k8slan_go = AsK8slanGo::default();
-        for (key, lan) in cache.of(Kind::Lan) {
+        let mut k8slan_go_definitions = K8slanGoDefinitions::default();
+        for (key, lan) in cache.all(CachedKind::Lan) {
             let Ok(spec) = serde_json::from_value::<lan::LanSpec>(lan.data["spec"].clone()) else { continue };
-            let Ok(lan_key) = object::key(lan) else { continue };
+            let Ok(lan_key) = lan_object::key(lan) else { continue };
             // A spoke that two LANs name belongs to the accepted one, and so does its definition.
             let conditions = lan.data["status"]["conditions"].as_array().into_iter().flatten();
             let mut refused = conditions.filter(|c| c["type"] == "Accepted" && c["status"] == "False");
@@ -307,63 +317,63 @@ impl Leader {
                 continue;
             }
             if self.k8slan_go {
-                as_k8slan_go.add(&lan_key, uid(lan), &spec);
+                k8slan_go_definitions.add(&lan_key, uid(lan), &spec);
             }
             let Some(asked) = &spec.network_attachments else { continue };
-            let wish = Wish {
+            let request = DefinitionRequest {
                 key: &lan_key,
                 uid: lan.metadata.uid.as_deref().unwrap_or_default(),
                 spokes: &spec.spokes,
                 allowed: spec.allowed_namespaces.as_deref(),
                 asked,
             };
-            let mut definitions = definitions::wanted(&wish);
-            if !cache.complete.contains(&Kind::Definition) {
+            let mut definitions = definitions::desired(&request);
+            if !cache.complete.contains(&CachedKind::Definition) {
                 let why = "NetworkAttachmentDefinitions cannot be listed: is Multus installed, and may k8slan read them?";
                 definitions.problems.push(why.to_owned());
                 definitions.objects.clear();
             }
             problems.insert(key.clone(), definitions.problems);
-            for (place, object) in definitions.objects {
-                wanted.entry(place).or_insert((key.clone(), object));
+            for (object_key, object) in definitions.objects {
+                wanted.entry(object_key).or_insert((key.clone(), object));
             }
         }
-        if !cache.complete.contains(&Kind::Definition) {
+        if !cache.complete.contains(&CachedKind::Definition) {
             return Ok(problems);
         }
         let mut theirs = BTreeSet::new();
-        for (place, (key, object)) in as_k8slan_go.definitions() {
-            let there = cache.objects.get(&Kind::Definition).and_then(|all| all.get(&place));
+        for (object_key, (key, object)) in k8slan_go_definitions.definitions() {
+            let there = cache.objects.get(&CachedKind::Definition).and_then(|all| all.get(&object_key));
             if let Some(there) = there.filter(|there| !definitions::is_ours(there))
-                && as_k8slan_go::is_the_lans(there, &object)
+                && k8slan_go_definitions::is_made_for_lan(there, &object)
             {
                 // What somebody changed stays as it is, and goes with its LAN.
-                if !as_k8slan_go::says_the_same(there, &object) {
+                if !k8slan_go_definitions::is_unchanged(there, &object) {
                     continue;
                 }
-                theirs.insert(place.clone());
+                theirs.insert(object_key.clone());
             }
-            wanted.entry(place).or_insert((key, object));
+            wanted.entry(object_key).or_insert((key, object));
         }
         let ours = |object: &DynamicObject| definitions::is_ours(object);
         let unwanted: Vec<_> = cache
-            .of(Kind::Definition)
-            .filter(|(place, object)| ours(object) && !wanted.contains_key(*place))
-            .map(|(place, object)| (place.clone(), definitions::of_lan(object).map(str::to_owned)))
+            .all(CachedKind::Definition)
+            .filter(|(object_key, object)| ours(object) && !wanted.contains_key(*object_key))
+            .map(|(object_key, object)| (object_key.clone(), definitions::of_lan(object).map(str::to_owned)))
             .collect();
-        for (place, lan) in unwanted {
-            tracing::info!(definition = ?place, lan, "no longer asked for");
-            let gone = self.definitions(&place.0).delete(&place.1, &DeleteParams::default()).await;
-            gone_is_fine(gone)?;
-            cache.forget(Kind::Definition, &place);
+        for (object_key, lan) in unwanted {
+            tracing::info!(definition = ?object_key, lan, "no longer asked for");
+            let gone = self.definitions(&object_key.0).delete(&object_key.1, &DeleteParams::default()).await;
+            ignore_not_found_or_conflict(gone)?;
+            cache.remove(CachedKind::Definition, &object_key);
         }
-        for (place, (key, object)) in wanted {
-            let api = self.definitions(&place.0);
-            let existing = cache.get(Kind::Definition, &place);
-            let existing = existing.filter(|object| ours(object) || theirs.contains(&place));
+        for (object_key, (key, object)) in wanted {
+            let api = self.definitions(&object_key.0);
+            let existing = cache.get(CachedKind::Definition, &object_key);
+            let existing = existing.filter(|object| ours(object) || theirs.contains(&object_key));
             let result = match existing {
                 Some(existing) if definitions::is_current(existing, &object) => continue,
-                Some(_) => api.patch(&place.1, &PatchParams::default(), &Patch::Merge(&object)).await,
+                Some(_) => api.patch(&object_key.1, &PatchParams::default(), &Patch::Merge(&object)).await,
                 None => match serde_json::from_value::<DynamicObject>(object) {
                     Ok(object) => api.create(&kube::api::PostParams::default(), &object).await,
                     Err(_) => continue,
@@ -372,21 +382,25 @@ impl Leader {
             let problem = match result {
                 // Known at once: what the watch tells of it comes later than the next look, where there are many.
                 Ok(made) => {
-                    cache.put(Kind::Definition, made);
+                    cache.insert(CachedKind::Definition, made);
                     continue;
                 }
-                Err(kube::Error::Api(status)) if status.code == 409 => match self.found(&place).await? {
-                    // Made by the leader before, and not told yet.
-                    Some(found) if ours(&found) => {
-                        cache.put(Kind::Definition, found);
-                        continue;
+                Err(kube::Error::Api(status)) if status.code == 409 => {
+                    match self.get_definition(&object_key).await? {
+                        // Made by the leader before, and not told yet.
+                        Some(found) if ours(&found) => {
+                            cache.insert(CachedKind::Definition, found);
+                            continue;
+                        }
+                        _ => format!(
+                            "{}/{} exists and is not k8slan's: it is left as it is; rename it, or the spoke",
+                            object_key.0, object_key.1
+                        ),
                     }
-                    _ => format!(
-                        "{}/{} exists and is not k8slan's: it is left as it is; rename it, or the spoke",
-                        place.0, place.1
-                    ),
-                },
-                Err(kube::Error::Api(status)) => format!("{}/{}: {}", place.0, place.1, status.message),
+                }
+                Err(kube::Error::Api(status)) => {
+                    format!("{}/{}: {}", object_key.0, object_key.1, status.message)
+                }
                 Err(error) => return Err(error),
             };
             problems.entry(key).or_default().push(problem);
@@ -395,7 +409,7 @@ impl Leader {
     }
 
     /// A definition as it is now. Asked for as a list, which the daemon may do anyway.
-    async fn found(
+    async fn get_definition(
         &self,
         (namespace, name): &(String, String),
     ) -> Result<Option<DynamicObject>, kube::Error> {
@@ -411,7 +425,7 @@ impl Leader {
     async fn delete_report(&self, namespace: &str, name: &str) -> Result<(), kube::Error> {
         let resource = resource("lan.k8slan.io", "v1beta1", "LANNode", "lannodes");
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
-        gone_is_fine(api.delete(name, &DeleteParams::default()).await)
+        ignore_not_found_or_conflict(api.delete(name, &DeleteParams::default()).await)
     }
 }
 
@@ -428,7 +442,7 @@ fn uid(object: &DynamicObject) -> &str {
 }
 
 /// Its namespace and name.
-fn place(object: &DynamicObject) -> (String, String) {
+fn object_key(object: &DynamicObject) -> (String, String) {
     let metadata = &object.metadata;
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
@@ -447,7 +461,7 @@ fn finalizers(lan: &DynamicObject, hold: bool) -> Option<Vec<String>> {
 }
 
 /// An object that went meanwhile needs nothing more, and one that changed is seen again.
-fn gone_is_fine<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
+fn ignore_not_found_or_conflict<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
         other => other.map(drop),
@@ -457,18 +471,20 @@ fn gone_is_fine<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
 impl Cache {
     /// Whether everything that a summary needs was listed; definitions are not among it.
     fn is_complete(&self) -> bool {
-        [Kind::Lan, Kind::LanNode, Kind::Node].iter().all(|kind| self.complete.contains(kind))
+        [CachedKind::Lan, CachedKind::LanNode, CachedKind::Node]
+            .iter()
+            .all(|kind| self.complete.contains(kind))
     }
 
     /// Takes an event in, and says whether anything is to be summed up again.
-    fn take(&mut self, kind: Kind, event: Event<DynamicObject>) -> bool {
+    fn apply(&mut self, kind: CachedKind, event: Event<DynamicObject>) -> bool {
         match event {
             Event::Init => {
                 self.fresh.insert(kind, BTreeMap::new());
                 false
             }
             Event::InitApply(object) => {
-                self.fresh.entry(kind).or_default().insert(place(&object), slim(kind, object));
+                self.fresh.entry(kind).or_default().insert(object_key(&object), strip_unused(kind, object));
                 false
             }
             Event::InitDone => {
@@ -477,44 +493,46 @@ impl Cache {
                 true
             }
             Event::Apply(object) => {
-                let (key, object) = (place(&object), slim(kind, object));
+                let (key, object) = (object_key(&object), strip_unused(kind, object));
                 let last = self.objects.entry(kind).or_default().insert(key, object.clone());
                 // A node's heartbeat means nothing here.
-                kind != Kind::Node || last.is_none_or(|last| last.data != object.data)
+                kind != CachedKind::Node || last.is_none_or(|last| last.data != object.data)
             }
-            Event::Delete(object) => self.objects.entry(kind).or_default().remove(&place(&object)).is_some(),
+            Event::Delete(object) => {
+                self.objects.entry(kind).or_default().remove(&object_key(&object)).is_some()
+            }
         }
     }
 
-    fn get(&self, kind: Kind, place: &(String, String)) -> Option<&DynamicObject> {
-        self.objects.get(&kind)?.get(place)
+    fn get(&self, kind: CachedKind, object_key: &(String, String)) -> Option<&DynamicObject> {
+        self.objects.get(&kind)?.get(object_key)
     }
 
     /// Takes in what this process wrote.
-    fn put(&mut self, kind: Kind, object: DynamicObject) {
-        self.objects.entry(kind).or_default().insert(place(&object), slim(kind, object));
+    fn insert(&mut self, kind: CachedKind, object: DynamicObject) {
+        self.objects.entry(kind).or_default().insert(object_key(&object), strip_unused(kind, object));
     }
 
     /// Takes in what this process deleted.
-    fn forget(&mut self, kind: Kind, place: &(String, String)) {
-        self.objects.entry(kind).or_default().remove(place);
+    fn remove(&mut self, kind: CachedKind, object_key: &(String, String)) {
+        self.objects.entry(kind).or_default().remove(object_key);
     }
 
-    fn of(&self, kind: Kind) -> impl Iterator<Item = (&(String, String), &DynamicObject)> {
+    fn all(&self, kind: CachedKind) -> impl Iterator<Item = (&(String, String), &DynamicObject)> {
         self.objects.get(&kind).into_iter().flatten()
     }
 
     /// The nodes that there are, and whether the kubelet of each is heard.
-    fn alive(&self) -> BTreeMap<String, bool> {
-        let nodes = self.of(Kind::Node);
+    fn node_liveness(&self) -> BTreeMap<String, bool> {
+        let nodes = self.all(CachedKind::Node);
         nodes.map(|((_, name), node)| (name.clone(), node.data["ready"] == json!(true))).collect()
     }
 }
 
 /// Of nodes, only what is looked at is kept: there are hundreds, and each is large.
-fn slim(kind: Kind, mut object: DynamicObject) -> DynamicObject {
+fn strip_unused(kind: CachedKind, mut object: DynamicObject) -> DynamicObject {
     object.metadata.managed_fields = None;
-    if kind == Kind::Node {
+    if kind == CachedKind::Node {
         let conditions = object.data["status"]["conditions"].as_array();
         let ready = conditions.and_then(|list| list.iter().find(|c| c["type"] == "Ready"));
         let ready = ready.is_none_or(|condition| condition["status"] == "True");

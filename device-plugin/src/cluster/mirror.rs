@@ -16,8 +16,8 @@ use node::{Durability, SafeDir, SafeDirError};
 use tokio::sync::watch;
 
 use super::chain;
-use super::object::{self, FoundLan};
-use crate::mirrored::Notes;
+use super::lan_object::{self, MirroredLan};
+use crate::published::MirrorAnnotations;
 
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
@@ -27,12 +27,12 @@ pub struct Mirror {
     node: String,
     namespaces: Vec<String>,
     dir: SafeDir,
-    hearing: watch::Sender<Hearing>,
+    state: watch::Sender<MirrorState>,
 }
 
 /// How well the API server is heard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Hearing {
+pub struct MirrorState {
     /// Whether the folder has been brought up to date since the start. Before, it is what the daemon's
     /// last life left.
     pub up_to_date: bool,
@@ -41,7 +41,7 @@ pub struct Hearing {
     /// How often something went wrong.
     pub errors: u64,
     /// The LANs that there are.
-    pub lans: Arc<BTreeMap<LanKey, FoundLan>>,
+    pub lans: Arc<BTreeMap<LanKey, MirroredLan>>,
 }
 
 /// Why LANs cannot be mirrored.
@@ -61,7 +61,7 @@ type LanEvent = Result<Event<DynamicObject>, watcher::Error>;
 type NodeEvent = Result<Event<PartialObjectMeta<Node>>, watcher::Error>;
 
 /// What a watch has to say.
-enum Heard {
+enum WatchEvent {
     /// Of LANs in this namespace (`None`: in all).
     Lans(Option<String>, Box<LanEvent>),
     /// Of this node.
@@ -86,14 +86,14 @@ impl Mirror {
             node: node.to_owned(),
             namespaces,
             dir,
-            hearing: watch::channel(Hearing::default()).0,
+            state: watch::channel(MirrorState::default()).0,
         })
     }
 
     /// How well the API server is heard, now and whenever that changes.
     #[must_use]
-    pub fn hearing(&self) -> watch::Receiver<Hearing> {
-        self.hearing.subscribe()
+    pub fn state(&self) -> watch::Receiver<MirrorState> {
+        self.state.subscribe()
     }
 
     /// Follows the API server for ever. What cannot be reached is tried again, with longer and longer
@@ -104,8 +104,8 @@ impl Mirror {
     pub async fn run(self) -> Result<(), MirrorError> {
         let (client, node, namespaces) = (self.client.clone(), self.node.clone(), self.namespaces.clone());
         let mut files = Files { mirror: self, progress: Progress::default() };
-        files = on_a_thread(files, |files| {
-            files.progress.hostname = files.mirror.remembered();
+        files = run_blocking(files, |files| {
+            files.progress.hostname = files.mirror.read_stored_hostname();
             Ok(())
         })
         .await?
@@ -115,18 +115,19 @@ impl Mirror {
         while let Some(event) = node.next().await {
             let known;
             (files, known) =
-                on_a_thread(files, |files| files.mirror.hear_node(&mut files.progress, event)).await?;
+                run_blocking(files, |files| files.mirror.apply_node_event(&mut files.progress, event))
+                    .await?;
             if known {
                 break;
             }
         }
         let lans = lan_events(&client, &namespaces);
         files.progress.count = lans.len();
-        let node = node.map(|event| Heard::Node(Box::new(event))).boxed();
+        let node = node.map(|event| WatchEvent::Node(Box::new(event))).boxed();
         // What comes together is written together.
-        let mut events = stream::select_all(lans.into_iter().chain([node])).ready_chunks(TOGETHER);
+        let mut events = stream::select_all(lans.into_iter().chain([node])).ready_chunks(MAX_BATCH);
         while let Some(heard) = events.next().await {
-            files = on_a_thread(files, |files| heard.into_iter().try_for_each(|heard| files.take(heard)))
+            files = run_blocking(files, |files| heard.into_iter().try_for_each(|heard| files.apply(heard)))
                 .await?
                 .0;
         }
@@ -134,14 +135,14 @@ impl Mirror {
     }
 
     /// Takes in what is heard of the node, and says whether its names are known as well as they can be.
-    fn hear_node(&self, progress: &mut Progress, event: NodeEvent) -> Result<bool, MirrorError> {
+    fn apply_node_event(&self, progress: &mut Progress, event: NodeEvent) -> Result<bool, MirrorError> {
         let node = match event {
             Ok(Event::InitApply(node) | Event::Apply(node)) => node,
             Ok(Event::InitDone) => return Ok(true),
             // A node that is deleted while its daemon runs keeps its name.
             Ok(Event::Init | Event::Delete(_)) => return Ok(false),
             Err(error) => {
-                self.not_heard(&error);
+                self.record_watch_error(&error);
                 // Who may not read nodes, or asks a server that knows none, goes without them.
                 return Ok(is_final(&error));
             }
@@ -158,30 +159,30 @@ impl Mirror {
     }
 
     /// The host name that the daemon's last life knew.
-    fn remembered(&self) -> Option<String> {
+    fn read_stored_hostname(&self) -> Option<String> {
         let names = self.dir.names().unwrap_or_default();
         names.iter().find_map(|name| {
             let text = self.dir.read(name).ok()??;
-            Notes::of(&serde_json::from_slice(&text).ok()?).hostname
+            MirrorAnnotations::parse(&serde_json::from_slice(&text).ok()?).hostname
         })
     }
 
-    fn not_heard(&self, error: &watcher::Error) {
+    fn record_watch_error(&self, error: &watcher::Error) {
         let text = chain(error);
         tracing::warn!(error = text, "the API server is not heard; LANs stay as they are");
-        self.hearing.send_modify(|hearing| {
-            hearing.errors += 1;
-            hearing.error = Some(text);
+        self.state.send_modify(|state| {
+            state.errors += 1;
+            state.error = Some(text);
         });
     }
 
-    fn take(
+    fn apply(
         &self,
         progress: &mut Progress,
         namespace: Option<String>,
         event: Event<DynamicObject>,
     ) -> Result<(), MirrorError> {
-        let mut lans = Arc::clone(&self.hearing.borrow().lans);
+        let mut lans = Arc::clone(&self.state.borrow().lans);
         let mut heard = true;
         match event {
             Event::Init => {
@@ -197,30 +198,30 @@ impl Mirror {
             }
             Event::InitDone => {
                 let fresh = progress.fresh.remove(&namespace).unwrap_or_default();
-                self.forget_others(namespace.as_deref(), &fresh, progress, &mut lans)?;
+                self.remove_unlisted(namespace.as_deref(), &fresh, progress, &mut lans)?;
                 progress.complete.insert(namespace);
             }
             Event::Apply(object) => {
                 self.write(object, progress, &mut lans)?;
             }
             Event::Delete(object) => {
-                if let Ok(key) = object::key(&object) {
-                    self.remove(&object::file_name(&key))?;
+                if let Ok(key) = lan_object::key(&object) {
+                    self.remove(&lan_object::file_name(&key))?;
                     progress.objects.remove(&key);
                     Arc::make_mut(&mut lans).remove(&key);
                 }
             }
         }
         let up_to_date = progress.complete.len() == progress.count;
-        self.hearing.send_if_modified(|hearing| {
-            let next = Hearing {
+        self.state.send_if_modified(|state| {
+            let next = MirrorState {
                 up_to_date,
-                error: hearing.error.take().filter(|_| !heard),
-                errors: hearing.errors,
+                error: state.error.take().filter(|_| !heard),
+                errors: state.errors,
                 lans,
             };
-            let changed = *hearing != next;
-            *hearing = next;
+            let changed = *state != next;
+            *state = next;
             changed
         });
         Ok(())
@@ -230,9 +231,9 @@ impl Mirror {
         &self,
         mut object: DynamicObject,
         progress: &mut Progress,
-        lans: &mut Arc<BTreeMap<LanKey, FoundLan>>,
+        lans: &mut Arc<BTreeMap<LanKey, MirroredLan>>,
     ) -> Result<Option<LanKey>, MirrorError> {
-        let key = match object::key(&object) {
+        let key = match lan_object::key(&object) {
             Ok(key) => key,
             Err(error) => {
                 // The CRD does not let such names in; an older one may have.
@@ -241,7 +242,7 @@ impl Mirror {
             }
         };
         self.write_file(&key, &object, progress.hostname.as_ref())?;
-        Arc::make_mut(lans).insert(key.clone(), object::found(&object, key.clone()));
+        Arc::make_mut(lans).insert(key.clone(), lan_object::parse_lan(&object, key.clone()));
         object.metadata.managed_fields = None;
         progress.objects.insert(key.clone(), object);
         Ok(Some(key))
@@ -253,9 +254,9 @@ impl Mirror {
         object: &DynamicObject,
         hostname: Option<&String>,
     ) -> Result<(), MirrorError> {
-        let name = object::file_name(key);
-        let notes = Notes { hostname: hostname.cloned(), mtu: object::common_mtu(object) };
-        let text = object::text(object, key, &notes);
+        let name = lan_object::file_name(key);
+        let notes = MirrorAnnotations { hostname: hostname.cloned(), mtu: lan_object::common_mtu(object) };
+        let text = lan_object::text(object, key, &notes);
         if self.dir.read(&name).ok().flatten().as_deref() != Some(&text) {
             self.dir.write(&name, &text, Durability::Kept).map_err(|source| self.failed(source))?;
         }
@@ -263,16 +264,16 @@ impl Mirror {
     }
 
     /// Removes the LANs that went away while nobody listened.
-    fn forget_others(
+    fn remove_unlisted(
         &self,
         namespace: Option<&str>,
         fresh: &BTreeSet<LanKey>,
         progress: &mut Progress,
-        lans: &mut Arc<BTreeMap<LanKey, FoundLan>>,
+        lans: &mut Arc<BTreeMap<LanKey, MirroredLan>>,
     ) -> Result<(), MirrorError> {
-        let keep: BTreeSet<_> = fresh.iter().map(object::file_name).collect();
+        let keep: BTreeSet<_> = fresh.iter().map(lan_object::file_name).collect();
         for name in self.dir.names().map_err(|source| self.failed(source))? {
-            let Some(of) = object::namespace_of_file(&name) else { continue };
+            let Some(of) = lan_object::namespace_of_file(&name) else { continue };
             // A namespace that is no longer named is no longer this daemon's.
             let mine = namespace.is_none_or(|namespace| of == namespace)
                 || !self.namespaces.iter().any(|named| named == of);
@@ -296,8 +297,8 @@ impl Mirror {
 }
 
 /// The LANs' own events, of these namespaces or of all.
-fn lan_events(client: &Client, namespaces: &[String]) -> Vec<BoxStream<'static, Heard>> {
-    let resource = object::lans();
+fn lan_events(client: &Client, namespaces: &[String]) -> Vec<BoxStream<'static, WatchEvent>> {
+    let resource = lan_object::lans();
     let apis: Vec<(Option<String>, Api<DynamicObject>)> = if namespaces.is_empty() {
         vec![(None, Api::all_with(client.clone(), &resource))]
     } else {
@@ -308,7 +309,7 @@ fn lan_events(client: &Client, namespaces: &[String]) -> Vec<BoxStream<'static, 
     };
     let watches = apis.into_iter().map(|(namespace, api)| {
         let events = watch_objects(api, watcher::Config::default()).default_backoff();
-        events.map(move |event| Heard::Lans(namespace.clone(), Box::new(event))).boxed()
+        events.map(move |event| WatchEvent::Lans(namespace.clone(), Box::new(event))).boxed()
     });
     watches.collect()
 }
@@ -321,7 +322,7 @@ fn node_events(client: &Client, node: &str) -> BoxStream<'static, NodeEvent> {
 }
 
 /// How many events are taken in at once.
-const TOGETHER: usize = 256;
+const MAX_BATCH: usize = 256;
 
 /// The folder, and what was heard of what belongs into it.
 struct Files {
@@ -330,23 +331,23 @@ struct Files {
 }
 
 impl Files {
-    fn take(&mut self, heard: Heard) -> Result<(), MirrorError> {
+    fn apply(&mut self, heard: WatchEvent) -> Result<(), MirrorError> {
         match heard {
-            Heard::Lans(namespace, event) => match *event {
-                Ok(event) => self.mirror.take(&mut self.progress, namespace, event),
+            WatchEvent::Lans(namespace, event) => match *event {
+                Ok(event) => self.mirror.apply(&mut self.progress, namespace, event),
                 Err(error) => {
-                    self.mirror.not_heard(&error);
+                    self.mirror.record_watch_error(&error);
                     Ok(())
                 }
             },
-            Heard::Node(event) => self.mirror.hear_node(&mut self.progress, *event).map(drop),
+            WatchEvent::Node(event) => self.mirror.apply_node_event(&mut self.progress, *event).map(drop),
         }
     }
 }
 
 /// Works on the files where it keeps nobody: each that is written is synced, which takes a disk milliseconds, and a first
 /// list has thousands.
-async fn on_a_thread<T: Send + 'static>(
+async fn run_blocking<T: Send + 'static>(
     mut files: Files,
     work: impl FnOnce(&mut Files) -> Result<T, MirrorError> + Send + 'static,
 ) -> Result<(Files, T), MirrorError> {

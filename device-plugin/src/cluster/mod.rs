@@ -5,37 +5,37 @@
 //! folder by the very code that builds them from a folder of one's own.
 
 //!
-//! Each node writes what it sees into an object of its own per LAN ([`Reporter`]), on change only. One node, the
+//! Each node writes what it sees into an object of its own per LAN ([`LanNodeWriter`]), on change only. One node, the
 //! leader ([`Election`]), sums them up in the LANs' status and lets go of deleted LANs ([`Leader`]).
 
-mod announce;
-mod as_k8slan_go;
+mod aggregate_status;
 mod definitions;
+mod deleted_vms;
 mod election;
+mod event_dedup;
+mod event_publisher;
 mod guest_bindings;
+mod k8slan_go_definitions;
+mod lan_node_writer;
+mod lan_object;
 mod leader;
-mod machines;
+mod list_lans;
 mod mirror;
 mod mtu;
-mod object;
-mod once;
+mod pending_pods;
 mod pods;
-mod publisher;
-mod report;
-mod summary;
 mod uninstall;
-mod unplaced;
 
+pub use aggregate_status::{AggregateInput, AggregatedStatus, FINALIZER, aggregate_status};
+pub(crate) use deleted_vms::DeletedVms;
 pub use election::{Election, LEASE, Timing};
+pub use lan_node_writer::{LanNodeWriter, LanReport, Reports, object_name};
+pub use lan_object::{MirroredLan, file_name};
 pub use leader::Leader;
-pub(crate) use machines::Machines;
-pub use mirror::{Hearing, Mirror, MirrorError};
-pub use object::{FoundLan, file_name};
-pub(crate) use once::lans as lans_once;
+pub(crate) use list_lans::list_lan_files;
+pub use mirror::{Mirror, MirrorError, MirrorState};
 pub(crate) use pods::Pods;
-pub use report::{LanReport, Reporter, Reports, object_name};
-pub use summary::{FINALIZER, Seen, Summary, summarize};
-pub use uninstall::{Leftovers, UninstallError, uninstall};
+pub use uninstall::{ClusterUninstallOptions, UninstallError, uninstall};
 
 /// An error and everything that caused it.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use lan::MtuRise;
 
 /// How long all nodes must have had room for more before a LAN's MTU rises.
-pub(super) const HOLD: Duration = Duration::from_secs(600);
+pub(super) const RISE_DELAY: Duration = Duration::from_secs(600);
 
 /// A larger MTU that is waited for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,13 +18,13 @@ pub(super) struct Rise {
 impl Rise {
     /// What the LAN's status says, so that a new leader goes on where the last one was. A time that no leader would have
     /// written is left out.
-    pub(super) fn of(told: &MtuRise, hold: Duration, now: Timestamp) -> Option<Self> {
+    pub(super) fn parse(told: &MtuRise, hold: Duration, now: Timestamp) -> Option<Self> {
         let due = told.at.parse().ok()?;
         (due <= later(now, hold)).then_some(Self { to: told.to, due })
     }
 
     /// As the status has it.
-    pub(super) fn told(self) -> MtuRise {
+    pub(super) fn to_status(self) -> MtuRise {
         MtuRise { to: self.to, at: self.due.to_string() }
     }
 
@@ -84,13 +84,13 @@ mod tests {
     fn what_is_asked_for_counts() {
         let mut rise = None;
         assert_eq!(
-            effective(Some(1300), Some(1426), [1400].into_iter(), &mut rise, HOLD, Timestamp::now()),
+            effective(Some(1300), Some(1426), [1400].into_iter(), &mut rise, RISE_DELAY, Timestamp::now()),
             Some(1300)
         );
-        assert_eq!(effective(None, None, [].into_iter(), &mut rise, HOLD, Timestamp::now()), None);
+        assert_eq!(effective(None, None, [].into_iter(), &mut rise, RISE_DELAY, Timestamp::now()), None);
         // Nodes that are silent change nothing.
         assert_eq!(
-            effective(None, Some(1426), [].into_iter(), &mut rise, HOLD, Timestamp::now()),
+            effective(None, Some(1426), [].into_iter(), &mut rise, RISE_DELAY, Timestamp::now()),
             Some(1426)
         );
     }
@@ -100,7 +100,7 @@ mod tests {
         let (mut rise, start) = (None, Timestamp::from_second(1_796_000_000).unwrap());
         let mut at = |seconds: i64, last: i64, rooms: &[i64]| {
             let now = start + SignedDuration::from_secs(seconds);
-            effective(None, Some(last), rooms.iter().copied(), &mut rise, HOLD, now).unwrap()
+            effective(None, Some(last), rooms.iter().copied(), &mut rise, RISE_DELAY, now).unwrap()
         };
         assert_eq!(at(0, 8926, &[8926, 1426]), 1426);
         assert_eq!(at(1, 1426, &[8926, 8926]), 1426);
@@ -118,16 +118,22 @@ mod tests {
         let start = Timestamp::from_second(1_796_000_000).unwrap();
         let after = |seconds| start + SignedDuration::from_secs(seconds);
         let mut rise = None;
-        effective(None, Some(1426), [8926].into_iter(), &mut rise, HOLD, start);
-        let told = rise.unwrap().told();
+        effective(None, Some(1426), [8926].into_iter(), &mut rise, RISE_DELAY, start);
+        let told = rise.unwrap().to_status();
         assert_eq!((told.to, &*told.at), (8926, "2026-11-30T01:03:20Z"), "{told:?}");
-        let mut next = Rise::of(&told, HOLD, after(500));
-        assert_eq!(effective(None, Some(1426), [8926].into_iter(), &mut next, HOLD, after(500)), Some(1426));
-        assert_eq!(effective(None, Some(1426), [8926].into_iter(), &mut next, HOLD, after(601)), Some(8926));
+        let mut next = Rise::parse(&told, RISE_DELAY, after(500));
+        assert_eq!(
+            effective(None, Some(1426), [8926].into_iter(), &mut next, RISE_DELAY, after(500)),
+            Some(1426)
+        );
+        assert_eq!(
+            effective(None, Some(1426), [8926].into_iter(), &mut next, RISE_DELAY, after(601)),
+            Some(8926)
+        );
         // Nobody waits for longer than a leader would, whatever stands there.
         for at in ["2036-11-30T11:43:21Z", "soon"] {
             let strange = MtuRise { to: 8926, at: at.to_owned() };
-            assert_eq!(Rise::of(&strange, HOLD, start), None);
+            assert_eq!(Rise::parse(&strange, RISE_DELAY, start), None);
         }
     }
 
@@ -141,7 +147,7 @@ mod tests {
             let mut rose: Option<Timestamp> = None;
             for (rooms, seconds) in rooms {
                 now += SignedDuration::from_secs(seconds);
-                let next = effective(None, last, rooms.iter().map(|room| 1400 + room), &mut rise, HOLD, now);
+                let next = effective(None, last, rooms.iter().map(|room| 1400 + room), &mut rise, RISE_DELAY, now);
                 prop_assert!(next <= rooms.iter().map(|room| 1400 + room).min());
                 if last.is_some() && next > last {
                     prop_assert!(rose.is_none_or(|rose| now.duration_since(rose) >= SignedDuration::from_secs(600)));

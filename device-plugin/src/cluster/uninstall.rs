@@ -12,14 +12,14 @@ use kube::{Api, Client};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
+use super::aggregate_status::FINALIZER;
 use super::election::LEASE;
-use super::summary::FINALIZER;
-use super::{definitions, object};
+use super::{definitions, lan_object};
 use crate::kubelet::RESOURCE_DOMAIN;
 
 /// What to take out.
 #[derive(Clone, Debug)]
-pub struct Leftovers {
+pub struct ClusterUninstallOptions {
     /// Of this node alone; `None`: of the whole cluster.
     pub node: Option<String>,
     /// The namespace of the leader's lease.
@@ -31,7 +31,7 @@ pub struct Leftovers {
 }
 
 /// How often the nodes are looked at meanwhile.
-const AGAIN: Duration = Duration::from_secs(5);
+const NODE_POLL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
@@ -62,34 +62,37 @@ pub enum UninstallError {
 ///
 /// # Errors
 /// A daemon still leads, or the API server refuses something; what was done before is done.
-pub async fn uninstall(client: &Client, leftovers: &Leftovers) -> Result<Vec<String>, UninstallError> {
+pub async fn uninstall(
+    client: &Client,
+    options: &ClusterUninstallOptions,
+) -> Result<Vec<String>, UninstallError> {
     let mut done = Vec::new();
-    if leftovers.node.is_none() {
-        refuse_while_led(client, leftovers).await?;
+    if options.node.is_none() {
+        refuse_while_led(client, options).await?;
         delete_definitions(client, &mut done).await?;
         release_lans(client, &mut done).await?;
     }
-    delete_reports(client, leftovers.node.as_deref(), &mut done).await?;
-    if leftovers.node.is_none() {
-        let gone = leases(client, &leftovers.lease_namespace).delete(LEASE, &DeleteParams::default()).await;
-        if unless_gone(gone).map_err(|e| failed("delete the leader's lease", e))? {
-            done.push(format!("lease {}/{LEASE} deleted", leftovers.lease_namespace));
+    delete_reports(client, options.node.as_deref(), &mut done).await?;
+    if options.node.is_none() {
+        let gone = leases(client, &options.lease_namespace).delete(LEASE, &DeleteParams::default()).await;
+        if ignore_not_found(gone).map_err(|e| failed("delete the leader's lease", e))? {
+            done.push(format!("lease {}/{LEASE} deleted", options.lease_namespace));
         }
     }
-    let nodes = let_go(client, leftovers).await?;
+    let nodes = wait_for_nodes(client, options).await?;
     forget_resources(client, nodes, &mut done).await?;
     Ok(done)
 }
 
-async fn refuse_while_led(client: &Client, leftovers: &Leftovers) -> Result<(), UninstallError> {
-    let lease = leases(client, &leftovers.lease_namespace).get_opt(LEASE).await;
+async fn refuse_while_led(client: &Client, options: &ClusterUninstallOptions) -> Result<(), UninstallError> {
+    let lease = leases(client, &options.lease_namespace).get_opt(LEASE).await;
     let Some(lease) = lease.map_err(|e| failed("read the leader's lease", e))? else { return Ok(()) };
     let spec = &lease.data["spec"];
     let holder = spec["holderIdentity"].as_str().unwrap_or_default();
     let renewed = spec["renewTime"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
     let lasts = SignedDuration::from_secs(spec["leaseDurationSeconds"].as_i64().unwrap_or_default());
     match renewed.map(|renewed| renewed + lasts) {
-        Some(until) if !holder.is_empty() && until > Timestamp::now() && !leftovers.force => {
+        Some(until) if !holder.is_empty() && until > Timestamp::now() && !options.force => {
             Err(UninstallError::Running { holder: holder.to_owned(), until })
         }
         _ => Ok(()),
@@ -105,11 +108,11 @@ async fn delete_definitions(client: &Client, done: &mut Vec<String>) -> Result<(
         if !definitions::is_ours(&found) {
             continue;
         }
-        let (namespace, name) = place(&found);
+        let (namespace, name) = object_key(&found);
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
         let what = format!("NetworkAttachmentDefinition {namespace}/{name}");
         let gone = api.delete(&name, &DeleteParams::default()).await;
-        if unless_gone(gone).map_err(|e| failed(&format!("delete {what}"), e))? {
+        if ignore_not_found(gone).map_err(|e| failed(&format!("delete {what}"), e))? {
             done.push(format!("{what} deleted"));
         }
     }
@@ -118,22 +121,22 @@ async fn delete_definitions(client: &Client, done: &mut Vec<String>) -> Result<(
 
 /// LANs that are deleted later, with their definition perhaps, wait for nobody.
 async fn release_lans(client: &Client, done: &mut Vec<String>) -> Result<(), UninstallError> {
-    let all: Api<DynamicObject> = Api::all_with(client.clone(), &object::lans());
+    let all: Api<DynamicObject> = Api::all_with(client.clone(), &lan_object::lans());
     let list = all.list(&ListParams::default()).await;
     for lan in known(list).map_err(|e| failed("list LANs", e))? {
         let finalizers = lan.metadata.finalizers.clone().unwrap_or_default();
         if !finalizers.iter().any(|finalizer| finalizer == FINALIZER) {
             continue;
         }
-        let (namespace, name) = place(&lan);
+        let (namespace, name) = object_key(&lan);
         let rest: Vec<_> = finalizers.into_iter().filter(|finalizer| finalizer != FINALIZER).collect();
         // Only as it was seen: somebody else's finalizer must not be lost.
         let version = &lan.metadata.resource_version;
         let patch = json!({ "metadata": { "finalizers": rest, "resourceVersion": version } });
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &object::lans());
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &lan_object::lans());
         let answer = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         let what = format!("finalizer of LAN {namespace}/{name}");
-        if unless_gone(answer).map_err(|e| failed(&format!("remove the {what}"), e))? {
+        if ignore_not_found(answer).map_err(|e| failed(&format!("remove the {what}"), e))? {
             done.push(format!("{what} removed"));
         }
     }
@@ -153,10 +156,10 @@ async fn delete_reports(
         if node.is_some_and(|node| report.data["spec"]["node"] != *node) {
             continue;
         }
-        let (namespace, name) = place(&report);
+        let (namespace, name) = object_key(&report);
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
         let gone = api.delete(&name, &DeleteParams::default()).await;
-        if unless_gone(gone).map_err(|e| failed(&format!("delete LANNode {namespace}/{name}"), e))? {
+        if ignore_not_found(gone).map_err(|e| failed(&format!("delete LANNode {namespace}/{name}"), e))? {
             done.push(format!("LANNode {namespace}/{name} deleted"));
         }
     }
@@ -164,11 +167,14 @@ async fn delete_reports(
 }
 
 /// The nodes, when no kubelet puts resources back any more, or when it has been waited long enough.
-async fn let_go(client: &Client, leftovers: &Leftovers) -> Result<Vec<Node>, UninstallError> {
+async fn wait_for_nodes(
+    client: &Client,
+    options: &ClusterUninstallOptions,
+) -> Result<Vec<Node>, UninstallError> {
     let api: Api<Node> = Api::all(client.clone());
-    let fields = leftovers.node.as_ref().map(|node| format!("metadata.name={node}"));
+    let fields = options.node.as_ref().map(|node| format!("metadata.name={node}"));
     let list = fields.iter().fold(ListParams::default(), |list, fields| list.fields(fields));
-    let end = Instant::now() + leftovers.wait;
+    let end = Instant::now() + options.wait;
     let mut told = false;
     loop {
         let nodes = api.list(&list).await.map_err(|e| failed("list nodes", e))?.items;
@@ -187,7 +193,7 @@ async fn let_go(client: &Client, leftovers: &Leftovers) -> Result<Vec<Node>, Uni
             );
             told = true;
         }
-        sleep(AGAIN).await;
+        sleep(NODE_POLL_INTERVAL).await;
     }
 }
 
@@ -226,7 +232,7 @@ async fn forget_resources(
         }
         let patch = json!({ "status": { "capacity": capacity, "allocatable": allocatable } });
         let answer = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-        unless_gone(answer)
+        ignore_not_found(answer)
             .map_err(|e| failed(&format!("take resources out of the status of node {name}"), e))?;
         let resources = if count == 1 { "resource" } else { "resources" };
         let again =
@@ -242,7 +248,7 @@ fn leases(client: &Client, namespace: &str) -> Api<DynamicObject> {
     Api::namespaced_with(client.clone(), namespace, &super::election::resource())
 }
 
-fn place(object: &DynamicObject) -> (String, String) {
+fn object_key(object: &DynamicObject) -> (String, String) {
     let metadata = &object.metadata;
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
@@ -258,7 +264,7 @@ fn known(
 }
 
 /// Whether it was there.
-fn unless_gone<T>(answer: Result<T, kube::Error>) -> Result<bool, kube::Error> {
+fn ignore_not_found<T>(answer: Result<T, kube::Error>) -> Result<bool, kube::Error> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
         answer => answer.map(|_| true),

@@ -13,15 +13,15 @@ use crate::lans::Dirty;
 
 /// Watches folders, which need not be there yet.
 pub(crate) struct FileWatch {
-    folders: Vec<Folder>,
+    folders: Vec<WatchedFolder>,
     watches: Watches,
-    placed: Arc<Mutex<Placed>>,
+    placed: Arc<Mutex<WatchMap>>,
     wake: Wake,
 }
 
 /// A folder to watch.
 #[derive(Clone)]
-pub(crate) struct Folder {
+pub(crate) struct WatchedFolder {
     /// Where.
     path: PathBuf,
     /// Which files in it matter.
@@ -31,7 +31,7 @@ pub(crate) struct Folder {
 }
 
 /// The watches by their numbers.
-type Placed = BTreeMap<i32, Watch>;
+type WatchMap = BTreeMap<i32, Watch>;
 
 /// A watch, and the folders that it is for: itself, or some below it that are not there yet.
 struct Watch {
@@ -39,7 +39,7 @@ struct Watch {
     folders: BTreeSet<(usize, bool)>,
 }
 
-impl Folder {
+impl WatchedFolder {
     pub(crate) fn new(path: impl Into<PathBuf>, matters: fn(&str) -> bool, dirty: Dirty) -> Self {
         Self { path: path.into(), matters, dirty }
     }
@@ -50,18 +50,20 @@ impl FileWatch {
     ///
     /// # Errors
     /// The kernel gives no inotify instance (`fs.inotify.max_user_instances`).
-    pub(crate) fn start(folders: Vec<Folder>, wake: Wake) -> Result<Self> {
+    pub(crate) fn start(folders: Vec<WatchedFolder>, wake: Wake) -> Result<Self> {
         let inotify =
             Inotify::init().context("make an inotify instance (see fs.inotify.max_user_instances)")?;
         let watches = inotify.watches();
-        let placed = Arc::new(Mutex::new(Placed::new()));
+        let placed = Arc::new(Mutex::new(WatchMap::new()));
         let mut events = inotify.into_event_stream(vec![0; 16 * 1024]).context("read inotify")?;
         let watch =
             Self { folders: folders.clone(), watches, placed: Arc::clone(&placed), wake: wake.clone() };
         tokio::spawn(async move {
             while let Some(event) = events.next().await {
                 match event {
-                    Ok(event) => note(&folders, &placed, &wake, &event.wd, event.mask, event.name.as_deref()),
+                    Ok(event) => {
+                        mark_changes(&folders, &placed, &wake, &event.wd, event.mask, event.name.as_deref())
+                    }
                     Err(error) => {
                         tracing::error!("cannot listen for changes of files any more: {error}");
                         return;
@@ -74,9 +76,9 @@ impl FileWatch {
 
     /// Puts every watch where it belongs. To be called again after something happened: a folder may be
     /// there now, or be another one. What happened in a folder before its watch stood is looked for.
-    pub(crate) fn place(&self) {
+    pub(crate) fn add_missing_watches(&self) {
         for (nth, folder) in self.folders.iter().enumerate() {
-            match self.place_one(nth, &folder.path) {
+            match self.add_watch(nth, &folder.path) {
                 Ok(true) => self.wake.mark(folder.dirty.clone()),
                 Ok(false) => {}
                 Err(error) => tracing::error!("cannot watch {}: {error}", folder.path.display()),
@@ -84,7 +86,7 @@ impl FileWatch {
         }
     }
 
-    fn place_one(&self, nth: usize, path: &Path) -> io::Result<bool> {
+    fn add_watch(&self, nth: usize, path: &Path) -> io::Result<bool> {
         let mask = WatchMask::CREATE
             | WatchMask::MOVED_TO
             | WatchMask::MOVED_FROM
@@ -123,9 +125,9 @@ impl FileWatch {
     }
 }
 
-fn note(
-    folders: &[Folder],
-    placed: &Mutex<Placed>,
+fn mark_changes(
+    folders: &[WatchedFolder],
+    placed: &Mutex<WatchMap>,
     wake: &Wake,
     wd: &WatchDescriptor,
     mask: EventMask,
@@ -165,7 +167,7 @@ mod tests {
 
     async fn woken(wake: &Wake) -> bool {
         let woken = tokio::time::timeout(Duration::from_millis(300), wake.wait()).await.is_ok();
-        wake.take();
+        wake.take_changes();
         woken
     }
 
@@ -175,16 +177,16 @@ mod tests {
         let dir = temp.path().join("a/b");
         let wake = Wake::default();
         let dirty = Dirty { declared: true, ..Dirty::default() };
-        let folder = Folder::new(&dir, |name| name.ends_with(".yaml"), dirty);
+        let folder = WatchedFolder::new(&dir, |name| name.ends_with(".yaml"), dirty);
         let watch = FileWatch::start(vec![folder], wake.clone()).unwrap();
-        watch.place();
+        watch.add_missing_watches();
         assert!(woken(&wake).await, "a new watch looks for what it missed");
-        watch.place();
+        watch.add_missing_watches();
         assert!(!woken(&wake).await);
 
         fs::create_dir_all(&dir).unwrap();
         assert!(woken(&wake).await);
-        watch.place();
+        watch.add_missing_watches();
         assert!(woken(&wake).await);
         fs::write(dir.join("x.txt"), "").unwrap();
         assert!(!woken(&wake).await);
@@ -195,12 +197,12 @@ mod tests {
 
         fs::remove_dir_all(temp.path().join("a")).unwrap();
         assert!(woken(&wake).await);
-        watch.place();
-        wake.take();
+        watch.add_missing_watches();
+        wake.take_changes();
         fs::create_dir_all(&dir).unwrap();
         assert!(woken(&wake).await);
-        watch.place();
-        wake.take();
+        watch.add_missing_watches();
+        wake.take_changes();
         fs::write(dir.join("z.yaml"), "1").unwrap();
         assert!(woken(&wake).await);
     }
@@ -212,16 +214,19 @@ mod tests {
         fs::create_dir(&dir).unwrap();
         let wake = Wake::default();
         let records = || Dirty { records: true, ..Dirty::default() };
-        let folder = Folder::new(&dir, |name| !name.starts_with('.'), records());
+        let folder = WatchedFolder::new(&dir, |name| !name.starts_with('.'), records());
         let watch = FileWatch::start(vec![folder], wake.clone()).unwrap();
-        watch.place();
-        assert_eq!(wake.take(), records());
+        watch.add_missing_watches();
+        assert_eq!(wake.take_changes(), records());
         fs::write(dir.join(".a.json.7"), "1").unwrap();
         fs::rename(dir.join(".a.json.7"), dir.join("a.json")).unwrap();
         wake.wait().await;
-        assert_eq!(wake.take(), Dirty { record_files: ["a.json".to_owned()].into(), ..Dirty::default() });
+        assert_eq!(
+            wake.take_changes(),
+            Dirty { record_files: ["a.json".to_owned()].into(), ..Dirty::default() }
+        );
         fs::rename(&dir, temp.path().join("away")).unwrap();
         wake.wait().await;
-        assert_eq!(wake.take(), records());
+        assert_eq!(wake.take_changes(), records());
     }
 }

@@ -12,19 +12,19 @@ use crate::lans::Dirty;
 const LINKS: Groups = Groups { links: true, addresses: false, routes: false };
 
 /// Listens in the namespaces of the LANs.
-pub(crate) struct LanLinks {
+pub(crate) struct LanLinkMonitors {
     wake: Wake,
     listening: BTreeMap<NetnsName, (NetnsId, AbortHandle)>,
 }
 
-impl LanLinks {
+impl LanLinkMonitors {
     pub(crate) fn new(wake: Wake) -> Self {
         Self { wake, listening: BTreeMap::new() }
     }
 
     /// Listens in these namespaces and no others. What happened in a new one before is looked for, since
     /// nobody heard of it.
-    pub(crate) fn listen_in(&mut self, namespaces: &BTreeMap<NetnsName, Netns>) {
+    pub(crate) fn follow_namespaces(&mut self, namespaces: &BTreeMap<NetnsName, Netns>) {
         self.listening.retain(|name, (id, task)| {
             let keep = namespaces.get(name).is_some_and(|netns| netns.id() == *id) && !task.is_finished();
             if !keep {
@@ -49,7 +49,7 @@ impl LanLinks {
     }
 }
 
-impl Drop for LanLinks {
+impl Drop for LanLinkMonitors {
     fn drop(&mut self) {
         self.listening.values().for_each(|(_, task)| task.abort());
     }

@@ -8,7 +8,7 @@ mod links;
 mod mounts;
 mod wake;
 
-pub(crate) use files::{FileWatch, Folder};
-pub(crate) use links::{LanLinks, watch_underlays};
+pub(crate) use files::{FileWatch, WatchedFolder};
+pub(crate) use links::{LanLinkMonitors, watch_underlays};
 pub(crate) use mounts::watch_mounts;
 pub(crate) use wake::Wake;

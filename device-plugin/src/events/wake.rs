@@ -38,7 +38,7 @@ impl Wake {
     }
 
     /// Takes all that was noted.
-    pub(crate) fn take(&self) -> Dirty {
+    pub(crate) fn take_changes(&self) -> Dirty {
         std::mem::take(&mut *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -55,12 +55,12 @@ mod tests {
         wake.mark(Dirty { names: true, ..Dirty::default() });
         wake.mark(Dirty { netns: ["n".parse().unwrap()].into(), ..Dirty::default() });
         wake.wait().await;
-        let dirty = wake.take();
+        let dirty = wake.take_changes();
         assert!(dirty.names && dirty.netns.len() == 1 && !dirty.everything);
         assert!(tokio::time::timeout(Duration::from_millis(20), wake.wait()).await.is_err());
         wake.mark(Dirty { underlays: true, ..Dirty::default() });
         let declared = tokio::time::timeout(Duration::from_millis(20), wake.wait_for_declarations()).await;
-        assert!(declared.is_err() && wake.take().underlays, "it waited for more, and lost nothing");
+        assert!(declared.is_err() && wake.take_changes().underlays, "it waited for more, and lost nothing");
         let waiting = wake.clone();
         let task = tokio::spawn(async move { waiting.wait().await });
         wake.mark(Dirty { records: true, ..Dirty::default() });

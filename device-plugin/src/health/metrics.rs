@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{Histogram, Overview};
+use super::{HealthSummary, Histogram};
 
 /// Counts something that only grows.
 #[derive(Debug, Default)]
@@ -30,7 +30,7 @@ impl Counter {
     }
 }
 
-/// What the node's part counts as it happens. What can be told from how things are is in [`Overview`].
+/// What the node's part counts as it happens. What can be told from how things are is in [`HealthSummary`].
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Allocate calls that were answered with a device.
@@ -90,7 +90,7 @@ impl Exposition {
 impl Metrics {
     /// Everything, in Prometheus' text format.
     #[must_use]
-    pub fn render(&self, now: &Overview) -> String {
+    pub fn render(&self, now: &HealthSummary) -> String {
         let mut out = Exposition::default();
         out.gauge("k8slan_lans", "LANs that are declared.", now.lans);
         out.gauge("k8slan_lans_ready", "LANs that are built on this node.", now.lans_ready);
@@ -170,7 +170,7 @@ mod tests {
         for micros in [50, 300, 300, 60_000_000] {
             metrics.allocate.observe(Duration::from_micros(micros));
         }
-        let text = metrics.render(&Overview { lans: 2, lans_ready: 1, ..Overview::default() });
+        let text = metrics.render(&HealthSummary { lans: 2, lans_ready: 1, ..HealthSummary::default() });
         let text = [text, ApiMetrics::default().render(), node_up(false)].concat();
         for wanted in [
             "k8slan_lans 2\n",
@@ -199,9 +199,12 @@ mod tests {
     fn the_dashboard_asks_for_metrics_that_exist() {
         let text = include_str!("../../../install/grafana-dashboard.json");
         let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
-        let rendered =
-            [Metrics::default().render(&Overview::default()), ApiMetrics::default().render(), node_up(true)]
-                .concat();
+        let rendered = [
+            Metrics::default().render(&HealthSummary::default()),
+            ApiMetrics::default().render(),
+            node_up(true),
+        ]
+        .concat();
         let mut asked = 0;
         for panel in dashboard["panels"].as_array().expect("panels") {
             for target in panel["targets"].as_array().expect("targets") {

@@ -6,4 +6,4 @@ mod server;
 
 pub use histogram::Histogram;
 pub use metrics::{ApiMetrics, Counter, Metrics, node_up};
-pub use server::{HealthError, Overview, Told, VERSION, converse, serve};
+pub use server::{HealthError, HealthSource, HealthSummary, VERSION, converse, serve};

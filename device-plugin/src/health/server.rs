@@ -17,7 +17,7 @@ use tokio::net::{TcpListener, TcpSocket};
 
 /// How things are, in numbers, and what readiness waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Overview {
+pub struct HealthSummary {
     /// LANs that are declared.
     pub lans: usize,
     /// LANs that are built on this node.
@@ -53,7 +53,7 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const CONNECTIONS: usize = 32;
 
 /// What there is to tell.
-pub trait Told: Send + Sync + 'static {
+pub trait HealthSource: Send + Sync + 'static {
     /// Metrics, in Prometheus' text format.
     fn metrics(&self) -> impl Future<Output = String> + Send;
     /// Why the node is not ready, a sentence each; empty: it is.
@@ -71,7 +71,7 @@ pub const VERSION: &str = "k8slan-version";
 /// The address cannot be bound.
 pub async fn serve(
     address: SocketAddr,
-    told: Arc<impl Told>,
+    source: Arc<impl HealthSource>,
     bound: impl FnOnce(SocketAddr),
 ) -> Result<(), HealthError> {
     let failed = |source| HealthError::Bind { address, source };
@@ -91,7 +91,7 @@ pub async fn serve(
             },
             Some(_) = connections.join_next() => continue,
         };
-        connections.spawn(converse(stream, Arc::clone(&told), Some(HEADER_TIMEOUT)));
+        connections.spawn(converse(stream, Arc::clone(&source), Some(HEADER_TIMEOUT)));
     }
 }
 
@@ -130,12 +130,12 @@ fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
 /// is let go.
 pub async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    told: Arc<impl Told>,
+    source: Arc<impl HealthSource>,
     patience: Option<Duration>,
 ) {
     let service = service_fn(|request: Request<Incoming>| {
-        let told = Arc::clone(&told);
-        async move { Ok::<_, Infallible>(answer(&request, &*told).await) }
+        let source = Arc::clone(&source);
+        async move { Ok::<_, Infallible>(answer(&request, &*source).await) }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -145,19 +145,19 @@ pub async fn converse(
     let _ = connection.await;
 }
 
-async fn answer(request: &Request<Incoming>, told: &impl Told) -> Response<String> {
+async fn answer(request: &Request<Incoming>, source: &impl HealthSource) -> Response<String> {
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
     let (code, kind, text) = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, TEXT, told.metrics().await),
+        (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, TEXT, source.metrics().await),
         // An answer is the proof: there is one thread, and it gave it.
         (&Method::GET | &Method::HEAD, "/livez") => (StatusCode::OK, TEXT, "ok\n".to_owned()),
-        (&Method::GET | &Method::HEAD, "/readyz") => match told.waiting().await.as_slice() {
+        (&Method::GET | &Method::HEAD, "/readyz") => match source.waiting().await.as_slice() {
             [] => (StatusCode::OK, TEXT, "ok\n".to_owned()),
             waiting => {
                 (StatusCode::SERVICE_UNAVAILABLE, TEXT, format!("not ready:\n{}\n", waiting.join("\n")))
             }
         },
-        (&Method::GET | &Method::HEAD, "/status") => match told.status() {
+        (&Method::GET | &Method::HEAD, "/status") => match source.status() {
             Some(status) => (StatusCode::OK, "application/json", status),
             None => (StatusCode::NOT_FOUND, TEXT, "no status is told here, or none yet\n".to_owned()),
         },
@@ -193,7 +193,7 @@ mod tests {
 
     struct Waiting(watch::Receiver<Vec<String>>);
 
-    impl Told for Waiting {
+    impl HealthSource for Waiting {
         async fn metrics(&self) -> String {
             "k8slan_lans_ready 1\n".to_owned()
         }
@@ -228,8 +228,8 @@ mod tests {
             watch::channel(vec!["LAN a/b is not built: underlay eth1 is missing".to_owned()]);
         let (bound, address) = tokio::sync::oneshot::channel();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let told = Arc::new(Waiting(receiver));
-        tokio::spawn(serve(any, Arc::clone(&told), |address| bound.send(address).unwrap()));
+        let source = Arc::new(Waiting(receiver));
+        tokio::spawn(serve(any, Arc::clone(&source), |address| bound.send(address).unwrap()));
         let address = address.await.unwrap();
         let text = get(address, "/livez").await;
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
@@ -242,7 +242,7 @@ mod tests {
         for path in ["/", "/status"] {
             assert!(get(address, path).await.starts_with("HTTP/1.1 404"));
         }
-        let taken = serve(address, told, |_| ()).await.unwrap_err();
+        let taken = serve(address, source, |_| ()).await.unwrap_err();
         assert!(taken.to_string().contains("end who has it"), "{taken}");
     }
 }

@@ -7,8 +7,8 @@ use netplumb::{BridgeVlans, Link, LinkKind, Netlink};
 use node::{Attachment, LINK_GROUP, Paths, SafeDir};
 use serde::Deserialize;
 
-use super::pod;
-use super::said::{chain, names};
+use super::daemon_state::{chain, names};
+use super::pod_interface;
 use super::view::{AttachmentView, BridgeView, MasterView, NodeView, PortView, UnderlayView};
 
 /// The links of the node's own namespace.
@@ -40,8 +40,8 @@ impl Host {
     fn underlay_of(&self, link: &Link) -> UnderlayView {
         UnderlayView {
             name: link.name.clone(),
-            link: Some(pod::link(link)),
-            addresses: pod::addresses(&self.netlink, link.index).unwrap_or_default(),
+            link: Some(pod_interface::link(link)),
+            addresses: pod_interface::addresses(&self.netlink, link.index).unwrap_or_default(),
         }
     }
 
@@ -59,7 +59,7 @@ impl Host {
             if spokes.contains(&(attachment.container_id.clone(), attachment.ifname.to_string())) {
                 continue;
             }
-            let seen = pod::look(&attachment, None);
+            let seen = pod_interface::read(&attachment, None);
             match seen.lower.filter(|index| self.links.contains_key(index)) {
                 Some(index) => masters.entry(index).or_default().push(seen.view),
                 None if seen.view.live => {
@@ -73,7 +73,7 @@ impl Host {
             }
         }
         for (index, macvtaps) in masters {
-            view.masters.push(MasterView { link: pod::link(&self.links[&index]), macvtaps });
+            view.masters.push(MasterView { link: pod_interface::link(&self.links[&index]), macvtaps });
         }
     }
 
@@ -97,7 +97,7 @@ impl Host {
         for bridge in bridges.iter().filter_map(|index| self.links.get(index)) {
             let filtering = matches!(&bridge.kind, LinkKind::Bridge(info) if info.vlan_filtering);
             let mut shown = BridgeView {
-                link: pod::link(bridge),
+                link: pod_interface::link(bridge),
                 vlan_filtering: filtering,
                 ports: Vec::new(),
                 uplinks: Vec::new(),
@@ -106,7 +106,7 @@ impl Host {
                 let carried = vlans.get(&port.index).filter(|_| filtering);
                 match of_pod(port) {
                     Some(attachment) => {
-                        let seen = pod::look(&attachment, port.lower).view;
+                        let seen = pod_interface::read(&attachment, port.lower).view;
                         if !seen.live {
                             view.problems.push(format!(
                                 "port {} of bridge {} is left over: {} is gone",
@@ -127,7 +127,7 @@ impl Host {
 
 fn port_view(port: &Link, vlans: Option<&BridgeVlans>, attachment: Option<AttachmentView>) -> PortView {
     PortView {
-        link: pod::link(port),
+        link: pod_interface::link(port),
         tagged: vlans.map(|vlans| vlans.tagged.to_string()).unwrap_or_default(),
         untagged: vlans.map(|vlans| vlans.untagged.to_string()).unwrap_or_default(),
         pvid: vlans.and_then(|vlans| vlans.pvid).map(net_types::VlanId::get),
@@ -139,7 +139,7 @@ fn port_view(port: &Link, vlans: Option<&BridgeVlans>, attachment: Option<Attach
 fn given_taps(paths: &Paths, notes: &mut Vec<String>) -> Vec<Attachment> {
     /// What the macvtap plugin remembers of a device, as far as it matters here.
     #[derive(Deserialize)]
-    struct Given {
+    struct MinorRecord {
         attachment: String,
     }
     let folder = paths.taps();
@@ -153,6 +153,6 @@ fn given_taps(paths: &Paths, notes: &mut Vec<String>) -> Vec<Attachment> {
         }
     };
     let text = |file: &String| dir.read(file).ok().flatten();
-    let given = files.iter().filter_map(|file| serde_json::from_slice::<Given>(&text(file)?).ok());
+    let given = files.iter().filter_map(|file| serde_json::from_slice::<MinorRecord>(&text(file)?).ok());
     given.filter_map(|given| Attachment::parse_tag(&given.attachment)).collect()
 }

@@ -10,21 +10,21 @@ use net_types::{Attach, SpokeName};
 use netplumb::{Link, LinkKind as Kind, Netlink, Netns};
 use node::{Attachment, Paths};
 
+use super::daemon_state::{self, chain};
 use super::host::Host;
-use super::pod;
-use super::said::{self, chain};
+use super::pod_interface;
 use super::view::{LanView, NodeView, SpokeState, SpokeView, StateView, VxlanView};
 use crate::lans::observe;
-use crate::status::NodeStatus;
+use crate::published::NodeStatus;
 
 /// Fills in the LANs.
 pub(super) fn fill(view: &mut NodeView, paths: &Paths, status: &NodeStatus, host: &Host) {
-    let records = said::records(paths, &mut view.notes);
+    let records = daemon_state::records(paths, &mut view.notes);
     for lan in &status.lans {
         let shown = LanView {
             lan: lan.lan.to_string(),
-            accepted: said::state(lan, "Accepted"),
-            ready: said::state(lan, "Ready"),
+            accepted: daemon_state::state(lan, "Accepted"),
+            ready: daemon_state::state(lan, "Ready"),
             netns: lan.netns.clone(),
             underlay: lan.underlay.as_deref().map(|name| host.underlay(name)),
             ..LanView::default()
@@ -32,7 +32,7 @@ pub(super) fn fill(view: &mut NodeView, paths: &Paths, status: &NodeStatus, host
         view.lans.push(shown);
     }
     let mut names: BTreeSet<NetnsName> = BTreeSet::new();
-    let given = said::names(&paths.run().join("netns"), &mut view.notes);
+    let given = daemon_state::names(&paths.run().join("netns"), &mut view.notes);
     names.extend(given.iter().filter_map(|name| name.parse().ok()));
     names.extend(status.lans.iter().filter_map(|lan| lan.netns.as_deref()?.parse().ok()));
     names.extend(records.values().filter_map(|record| netns_name(&record.netns)));
@@ -180,10 +180,10 @@ impl Namespace<'_> {
         for seen in self.observed.links.iter().filter(|link| link.is_ours()) {
             let link = self.links[&seen.index];
             match &link.kind {
-                Kind::Bridge(_) => lan.bridge = Some(pod::link(link)),
+                Kind::Bridge(_) => lan.bridge = Some(pod_interface::link(link)),
                 Kind::Vxlan(info) => {
                     lan.vxlan = Some(VxlanView {
-                        link: pod::link(link),
+                        link: pod_interface::link(link),
                         vni: info.vni,
                         group: info.remote.map(|group| group.to_string()),
                         port: info.port,
@@ -255,8 +255,8 @@ impl Namespace<'_> {
         if end.is_none() && port.is_some() && record.is_some_and(|record| record.attach == Attach::Macvtap) {
             (shown.attach, shown.mode, shown.tap_index) = (Some(Attach::Veth.to_string()), None, None);
         }
-        shown.end = end.map(pod::link);
-        shown.port = port.map(pod::link);
+        shown.end = end.map(pod_interface::link);
+        shown.port = port.map(pod_interface::link);
         let tag =
             [end, port].into_iter().flatten().find_map(|link| Attachment::parse_tag(link.alias.as_deref()?));
         // A macvtap has its spoke's index, a veth is the other end of the port.
@@ -264,7 +264,7 @@ impl Namespace<'_> {
             Some(record) => Some(record.tap_index.get()),
             None => port.and_then(|port| port.lower),
         };
-        shown.attachment = tag.as_ref().map(|attachment| pod::look(attachment, index).view);
+        shown.attachment = tag.as_ref().map(|attachment| pod_interface::read(attachment, index).view);
         let (state, problem) = match links.holder() {
             Holder::Live(_) => (SpokeState::Held, None),
             Holder::Dead => (SpokeState::LeftOver, Some("its pod is gone")),

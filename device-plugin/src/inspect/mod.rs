@@ -3,14 +3,14 @@
 //! It needs no daemon and changes nothing. What the daemon said last (is a LAN accepted, is it ready, and why)
 //! comes from its status file; everything else is what the kernel has now.
 
+mod daemon_state;
 mod host;
 mod lans;
-mod pod;
+mod pod_interface;
 mod pools;
-mod said;
 #[cfg(test)]
 pub(crate) mod sample;
-mod several;
+mod snapshot_files;
 mod svg;
 mod tree;
 mod view;
@@ -24,9 +24,9 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result, bail};
 use node::NodeConfig;
 
-pub(crate) use several::read_files;
+pub(crate) use snapshot_files::read_files;
 pub use svg::svg;
-pub use tree::{More, tree, tree_of_all};
+pub use tree::{ExtraLines, tree, tree_of_all};
 pub(crate) use tree::{pool_line, spoke_line, state_of};
 pub use view::{
     AttachmentView, BridgeView, LanView, LinkView, MasterView, NodeView, PodLinkView, PoolView, PortView,
@@ -77,7 +77,7 @@ fn run(options: &Options) -> Result<String> {
     };
     if let Some(lan) = &options.lan {
         let all: Vec<String> = nodes.iter().flat_map(|node| &node.lans).map(|lan| lan.lan.clone()).collect();
-        let found: Vec<bool> = nodes.iter_mut().map(|node| node.only(lan)).collect();
+        let found: Vec<bool> = nodes.iter_mut().map(|node| node.retain_lan(lan)).collect();
         if !found.contains(&true) {
             let there = if all.is_empty() { "none at all".to_owned() } else { all.join(", ") };
             bail!("there is no LAN {lan}; there is {there}");
@@ -116,8 +116,8 @@ impl NodeView {
         }
         let config = NodeConfig::load()?;
         let paths = config.paths();
-        let mut view = Self { daemon: said::daemon(paths.run()), ..Self::default() };
-        let status = said::status(paths.run(), &mut view.notes);
+        let mut view = Self { daemon: daemon_state::daemon(paths.run()), ..Self::default() };
+        let status = daemon_state::status(paths.run(), &mut view.notes);
         view.node = Some(status.node.clone())
             .filter(|node| !node.is_empty())
             .or(config.node_name)

@@ -16,11 +16,11 @@ struct Branch {
 }
 
 /// More lines below a pod's interface.
-pub type More<'a> = &'a dyn Fn(&AttachmentView) -> Vec<String>;
+pub type ExtraLines<'a> = &'a dyn Fn(&AttachmentView) -> Vec<String>;
 
 /// The tree. `more` adds lines below each pod's interface.
 #[must_use]
-pub fn tree(view: &NodeView, more: More<'_>) -> String {
+pub fn tree(view: &NodeView, more: ExtraLines<'_>) -> String {
     let mut text = String::new();
     node_branch(view, more).write(&mut text, "", "");
     text
@@ -39,7 +39,7 @@ pub fn tree_of_all(nodes: &[NodeView]) -> String {
     text
 }
 
-fn node_branch(view: &NodeView, more: More<'_>) -> Branch {
+fn node_branch(view: &NodeView, more: ExtraLines<'_>) -> Branch {
     let mut root = Branch::new(match view.daemon {
         Some(id) => format!("{}, daemon {id}", view.node),
         None => format!("{}, no daemon is seen", view.node),
@@ -78,7 +78,7 @@ impl Branch {
     }
 }
 
-fn lan_branch(lan: &LanView, more: More<'_>) -> Branch {
+fn lan_branch(lan: &LanView, more: ExtraLines<'_>) -> Branch {
     let mut branch = Branch::new(format!("LAN {}: {}", lan.lan, state_of(lan)));
     if let Some(netns) = &lan.netns {
         let stands = if lan.stands { "" } else { ", which does not stand" };
@@ -132,7 +132,7 @@ fn underlay_line(underlay: &UnderlayView) -> String {
     line
 }
 
-fn spoke_branch(spoke: &SpokeView, more: More<'_>) -> Branch {
+fn spoke_branch(spoke: &SpokeView, more: ExtraLines<'_>) -> Branch {
     let mut branch = Branch::new(spoke_line(spoke));
     branch.below.extend(spoke.attachment.as_ref().and_then(|attachment| attachment_branch(attachment, more)));
     branch
@@ -173,7 +173,7 @@ pub(crate) fn spoke_line(spoke: &SpokeView) -> String {
 }
 
 /// A pod's interface; none where it is not seen because the pod is gone.
-fn attachment_branch(attachment: &AttachmentView, more: More<'_>) -> Option<Branch> {
+fn attachment_branch(attachment: &AttachmentView, more: ExtraLines<'_>) -> Option<Branch> {
     if !attachment.live {
         return None;
     }
@@ -203,7 +203,7 @@ fn pod_link_line(link: &PodLinkView) -> String {
     line
 }
 
-fn port_branch(what: &str, port: &PortView, more: More<'_>) -> Branch {
+fn port_branch(what: &str, port: &PortView, more: ExtraLines<'_>) -> Branch {
     let mut line = format!("{what} {}", facts(&port.link));
     for vlans in port.vlans() {
         let _ = write!(line, ", {vlans}");
@@ -217,7 +217,7 @@ fn port_branch(what: &str, port: &PortView, more: More<'_>) -> Branch {
     branch
 }
 
-fn master_branch(master: &MasterView, more: More<'_>) -> Branch {
+fn master_branch(master: &MasterView, more: ExtraLines<'_>) -> Branch {
     let mut branch = Branch::new(format!("macvtaps on {}", facts(&master.link)));
     for attachment in &master.macvtaps {
         let mut pod = Branch::new(attachment.who());

@@ -296,7 +296,7 @@ impl NodeView {
 
     /// Keeps only the LANs of this name, `<namespace>/<name>` or the last part of it; returns whether there is
     /// any.
-    pub fn only(&mut self, lan: &str) -> bool {
+    pub fn retain_lan(&mut self, lan: &str) -> bool {
         let is = |key: &str| key == lan || key.split_once('/').is_some_and(|(_, name)| name == lan);
         self.lans.retain(|view| is(&view.lan));
         self.masters.clear();

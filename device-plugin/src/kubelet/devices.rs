@@ -7,7 +7,7 @@ use tokio_stream::wrappers::WatchStream;
 use tonic::Status;
 
 use super::v1beta1::{Device, ListAndWatchResponse};
-use super::{Handed, Health, ResourceName};
+use super::{DeviceHandle, Health, ResourceName};
 
 /// What a resource's device list says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(super) struct StreamEvent {
 
 /// The answer to one ListAndWatch call: the list now, then each changed list.
 pub(super) struct DeviceLists {
-    handed: Handed,
+    handed: DeviceHandle,
     id: u64,
     changes: WatchStream<Advertised>,
     last: Option<Advertised>,
@@ -40,7 +40,7 @@ pub(super) struct DeviceLists {
 
 impl DeviceLists {
     pub(super) fn new(
-        handed: Handed,
+        handed: DeviceHandle,
         id: u64,
         changes: WatchStream<Advertised>,
         events: mpsc::UnboundedSender<StreamEvent>,
@@ -110,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    fn pod1() -> Handed {
+    fn pod1() -> DeviceHandle {
         "pod1".parse::<net_types::SpokeName>().unwrap().into()
     }
 

@@ -36,11 +36,11 @@ pub(super) struct FolderWatch {
 
 impl FolderWatch {
     pub(super) fn new(dir: &Path) -> io::Result<Self> {
-        let (events, on_dir) = Self::place(dir)?;
+        let (events, on_dir) = Self::add_watch(dir)?;
         Ok(Self { dir: dir.to_owned(), events, on_dir })
     }
 
-    fn place(dir: &Path) -> io::Result<(Events, bool)> {
+    fn add_watch(dir: &Path) -> io::Result<(Events, bool)> {
         let inotify = Inotify::init()?;
         let mask = WatchMask::CREATE
             | WatchMask::MOVED_TO
@@ -62,7 +62,7 @@ impl FolderWatch {
         let on_dir = watched == dir;
         let missed = dir.strip_prefix(watched).ok().and_then(|rest| rest.components().next());
         if !on_dir && missed.is_some_and(|next| watched.join(next).exists()) {
-            return Self::place(dir);
+            return Self::add_watch(dir);
         }
         Ok((inotify.into_event_stream([0; 4096])?, on_dir))
     }
@@ -94,7 +94,7 @@ impl FolderWatch {
             any.await?;
             if !self.on_dir || moved {
                 let was_on_dir = self.on_dir;
-                (self.events, self.on_dir) = Self::place(&self.dir)?;
+                (self.events, self.on_dir) = Self::add_watch(&self.dir)?;
                 if !was_on_dir && !self.on_dir {
                     continue;
                 }
@@ -144,7 +144,7 @@ pub(super) enum KubeletSocket {
 
 /// Looks at the kubelet's folder and socket. Whoever could replace the socket would be asked to dial
 /// ours, and whoever could write to the folder could take our sockets' names.
-pub(super) fn look_for_kubelet(dir: &Path, socket: &str) -> KubeletSocket {
+pub(super) fn find_kubelet(dir: &Path, socket: &str) -> KubeletSocket {
     let path = dir.join(socket);
     for (path, wanted_socket) in [(dir, false), (path.as_path(), true)] {
         let metadata = match std::fs::symlink_metadata(path) {
@@ -223,7 +223,7 @@ mod tests {
     #[test]
     fn only_roots_own_socket_is_a_kubelet() {
         let dir = tempfile::tempdir().unwrap();
-        let look = || look_for_kubelet(dir.path(), "kubelet.sock");
+        let look = || find_kubelet(dir.path(), "kubelet.sock");
         let refused = |words: &str| match look() {
             KubeletSocket::Refused(reason) => assert!(reason.contains(words), "{reason}"),
             other => panic!("{other:?}"),

@@ -12,12 +12,12 @@ use tokio::sync::{mpsc, watch};
 use tonic::transport::server::Connected;
 
 use super::devices::{Advertised, StreamEvent};
-use super::{Handed, socket_name};
+use super::{DeviceHandle, socket_name};
 use crate::root_socket::{RootSocket, SocketError};
 
 /// What every call on a spoke's socket needs to know.
 pub(super) struct Endpoint {
-    pub(super) handed: Handed,
+    pub(super) handed: DeviceHandle,
     pub(super) devices: watch::Receiver<Advertised>,
     pub(super) events: mpsc::UnboundedSender<StreamEvent>,
 }

@@ -4,7 +4,7 @@
 //! name; other resources may lead to the same spoke, with the same device. The kubelet wants a socket and a registration per resource; one gRPC server answers on all
 //! of them and tells them apart by the socket that a connection came in on.
 //!
-//! Nothing here knows what a LAN is: [`Spokes`] is the other side.
+//! Nothing here knows what a LAN is: [`SpokeProvider`] is the other side.
 
 mod codec;
 mod devices;
@@ -18,7 +18,7 @@ mod spokes;
 
 pub use plugin::{DevicePlugins, KubeletError, KubeletState, Status};
 pub use resource::{API_VERSION, RESOURCE_DOMAIN, ResourceName, resource_name, socket_name};
-pub use spokes::{Catalog, Grant, Handed, Health, Offer, Refusal, Spokes};
+pub use spokes::{Catalog, DeviceHandle, Grant, Health, Offer, Refusal, SpokeProvider};
 
 /// The messages and services of the API, generated from `proto/deviceplugin/v1beta1.proto`.
 #[expect(

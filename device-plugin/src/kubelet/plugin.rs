@@ -17,23 +17,23 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
 
 use super::devices::{Advertised, StreamEvent};
-use super::folder::{Changes, FolderWatch, KubeletSocket, look_for_kubelet};
+use super::folder::{Changes, FolderWatch, KubeletSocket, find_kubelet};
 use super::listener::{Connection, Endpoint, Listener};
 use super::registrar::{RegisterError, Registrar};
 use super::resource::resource_of_socket;
 use super::service::Service;
 use super::v1beta1::device_plugin_server::DevicePluginServer;
-use super::{Catalog, Offer, ResourceName, Spokes};
+use super::{Catalog, Offer, ResourceName, SpokeProvider};
 use crate::root_socket::remove_socket;
 
 const KUBELET_SOCKET: &str = "kubelet.sock";
 
 /// How many registrations are under way at once.
-const PARALLEL: usize = 32;
+const MAX_REGISTRATIONS: usize = 32;
 
 /// The kubelet closes a connection and then marks the resource as gone; a registration that comes in
 /// between would be marked instead. So a stream that ended is given this long.
-const SETTLE: Duration = Duration::from_millis(100);
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// A kubelet that took a registration asks for the device list at once.
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
@@ -93,7 +93,7 @@ pub struct DevicePlugins<S> {
     status: watch::Sender<Status>,
 }
 
-impl<S: Spokes> DevicePlugins<S> {
+impl<S: SpokeProvider> DevicePlugins<S> {
     /// Device plugins in the kubelet's folder `dir` (`/var/lib/kubelet/device-plugins`).
     #[must_use]
     pub fn new(dir: PathBuf, spokes: Arc<S>) -> Self {
@@ -116,7 +116,7 @@ impl<S: Spokes> DevicePlugins<S> {
         let watched = |source| KubeletError::Watch { dir: self.dir.clone(), source };
         let mut folder = FolderWatch::new(&self.dir).map_err(watched)?;
         let mut catalog = self.spokes.catalog();
-        let (accepted, incoming) = mpsc::channel(PARALLEL);
+        let (accepted, incoming) = mpsc::channel(MAX_REGISTRATIONS);
         let (events, mut reported) = mpsc::unbounded_channel();
         let (stop_server, server_stops) = tokio::sync::oneshot::channel::<()>();
         let service = DevicePluginServer::new(Service::new(Arc::clone(&self.spokes)));
@@ -135,7 +135,7 @@ impl<S: Spokes> DevicePlugins<S> {
 
         let mut state = State::new(self.dir.clone(), accepted, events);
         state.remove_stale_sockets();
-        state.follow(&catalog.borrow_and_update());
+        state.apply_catalog(&catalog.borrow_and_update());
         state.kubelet_may_have_changed(true);
         loop {
             state.start_registrations();
@@ -151,9 +151,9 @@ impl<S: Spokes> DevicePlugins<S> {
                 biased;
                 () = &mut stop => break,
                 ended = &mut server => return ended.map_err(KubeletError::Server),
-                Some(event) = reported.recv() => state.stream(&event),
-                changes = folder.changes() => state.folder(&changes.map_err(watched)?),
-                Ok(()) = catalog.changed() => state.follow(&catalog.borrow_and_update()),
+                Some(event) = reported.recv() => state.apply_stream_event(&event),
+                changes = folder.changes() => state.apply_folder_changes(&changes.map_err(watched)?),
+                Ok(()) = catalog.changed() => state.apply_catalog(&catalog.borrow_and_update()),
                 Some(done) = state.registrations.join_next() => state.registered(done),
                 () = retry => state.retry(),
             }
@@ -248,7 +248,7 @@ impl State {
     }
 
     /// Takes over what can be handed out.
-    fn follow(&mut self, catalog: &Arc<Catalog>) {
+    fn apply_catalog(&mut self, catalog: &Arc<Catalog>) {
         self.catalog = Arc::clone(catalog);
         // The name stands for another spoke now: the kubelet lets go of the one before.
         let is_another = |name: &ResourceName, offer: &Offer| {
@@ -259,7 +259,7 @@ impl State {
             .filter(|(name, offer)| is_another(name, offer))
             .map(|(name, _)| name.clone())
             .collect();
-        others.iter().for_each(|name| self.leave(name));
+        others.iter().for_each(|name| self.remove(name));
         for (name, offer) in catalog.iter() {
             match self.resources.get(name) {
                 Some(resource) if resource.stage != Stage::Leaving => {
@@ -278,7 +278,7 @@ impl State {
         let gone: Vec<_> =
             self.resources.keys().filter(|name| !catalog.contains_key(*name)).cloned().collect();
         for name in gone {
-            self.leave(&name);
+            self.remove(&name);
         }
     }
 
@@ -297,17 +297,17 @@ impl State {
             problem: None,
         };
         self.resources.insert(name.clone(), resource);
-        self.enter(name, Stage::Waiting(Some(when)));
+        self.set_stage(name, Stage::Waiting(Some(when)));
     }
 
-    fn leave(&mut self, name: &ResourceName) {
+    fn remove(&mut self, name: &ResourceName) {
         let Some(resource) = self.resources.get(name) else { return };
         if resource.stage == Stage::Leaving {
             return;
         }
         resource.devices.send_replace(Advertised::Gone);
         let told = resource.streams.is_empty();
-        self.enter(name, Stage::Leaving);
+        self.set_stage(name, Stage::Leaving);
         if told {
             self.resources.remove(name);
         } else if let Some(resource) = self.resources.get_mut(name) {
@@ -316,7 +316,7 @@ impl State {
     }
 
     /// Changes a resource's stage, and with it what is counted and when it is due.
-    fn enter(&mut self, name: &ResourceName, stage: Stage) {
+    fn set_stage(&mut self, name: &ResourceName, stage: Stage) {
         let Some(resource) = self.resources.get_mut(name) else { return };
         let last = std::mem::replace(&mut resource.stage, stage);
         if let Some(due) = last.due() {
@@ -337,7 +337,7 @@ impl State {
         }
     }
 
-    fn folder(&mut self, changes: &Changes) {
+    fn apply_folder_changes(&mut self, changes: &Changes) {
         let touched =
             |names: &BTreeSet<String>| names.iter().filter_map(|n| resource_of_socket(n)).collect::<Vec<_>>();
         let lost = if changes.everything {
@@ -388,7 +388,7 @@ impl State {
 
     /// Looks at `kubelet.sock`. A new one is a new kubelet, which knows nothing of us.
     fn kubelet_may_have_changed(&mut self, new: bool) {
-        let found = look_for_kubelet(&self.dir, KUBELET_SOCKET);
+        let found = find_kubelet(&self.dir, KUBELET_SOCKET);
         if !new && found == self.kubelet {
             return;
         }
@@ -432,13 +432,13 @@ impl State {
             } else {
                 // Streams that are still open are the old kubelet's; they count no more.
                 resource.streams.clear();
-                self.enter(&name, Stage::Waiting(when));
+                self.set_stage(&name, Stage::Waiting(when));
             }
         }
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let ready = self.registrar.is_some() && self.registrations.len() < PARALLEL;
+        let ready = self.registrar.is_some() && self.registrations.len() < MAX_REGISTRATIONS;
         let mut due = self.due.iter();
         if ready {
             return due.next().map(|(due, _)| *due);
@@ -453,7 +453,7 @@ impl State {
     fn start_registrations(&mut self) {
         let Some(registrar) = self.registrar.clone() else { return };
         let now = Instant::now();
-        while self.registrations.len() < PARALLEL {
+        while self.registrations.len() < MAX_REGISTRATIONS {
             let Some((due, name)) = self.due.first().cloned() else { return };
             let Some(resource) = self.resources.get_mut(&name) else {
                 self.due.remove(&(due, name));
@@ -468,7 +468,7 @@ impl State {
                 self.failed(&name, error);
                 continue;
             }
-            self.enter(&name, Stage::Asked);
+            self.set_stage(&name, Stage::Asked);
             let (registrar, life) = (registrar.clone(), self.life);
             self.registrations.spawn(async move {
                 let result = registrar.register(&name).await;
@@ -489,11 +489,11 @@ impl State {
         }
         let listed = !resource.streams.is_empty();
         match result {
-            _ if listed => self.enter(&name, Stage::Listed),
-            Ok(()) => self.enter(&name, Stage::Agreed(Instant::now() + LIST_DEADLINE)),
+            _ if listed => self.set_stage(&name, Stage::Listed),
+            Ok(()) => self.set_stage(&name, Stage::Agreed(Instant::now() + LIST_DEADLINE)),
             Err(error @ RegisterError::Version(_)) => {
                 self.note_problem(&name, error.to_string());
-                self.enter(&name, Stage::Waiting(None));
+                self.set_stage(&name, Stage::Waiting(None));
             }
             Err(error) => self.failed(&name, error.to_string()),
         }
@@ -504,7 +504,7 @@ impl State {
         let Some(resource) = self.resources.get_mut(name) else { return };
         let wait = FIRST_RETRY.saturating_mul(1 << resource.failures.min(12)).min(LAST_RETRY);
         resource.failures += 1;
-        self.enter(name, Stage::Waiting(Some(Instant::now() + wait)));
+        self.set_stage(name, Stage::Waiting(Some(Instant::now() + wait)));
     }
 
     fn note_problem(&mut self, name: &ResourceName, problem: String) {
@@ -518,25 +518,25 @@ impl State {
         }
     }
 
-    fn stream(&mut self, event: &StreamEvent) {
+    fn apply_stream_event(&mut self, event: &StreamEvent) {
         let Some(resource) = self.resources.get_mut(&event.resource) else { return };
         if event.open {
             resource.streams.insert(event.stream);
             if resource.stage != Stage::Leaving {
-                self.enter(&event.resource, Stage::Listed);
+                self.set_stage(&event.resource, Stage::Listed);
             }
             return;
         }
         if !resource.streams.remove(&event.stream) || !resource.streams.is_empty() {
             return;
         }
-        let settled = Instant::now() + SETTLE;
+        let settled = Instant::now() + DEBOUNCE;
         match resource.stage {
             Stage::Leaving => {
                 self.resources.remove(&event.resource);
                 self.add(&event.resource, settled);
             }
-            Stage::Listed => self.enter(&event.resource, Stage::Waiting(Some(settled))),
+            Stage::Listed => self.set_stage(&event.resource, Stage::Waiting(Some(settled))),
             Stage::Waiting(_) | Stage::Asked | Stage::Agreed(_) => {}
         }
     }

@@ -18,7 +18,7 @@ use super::v1beta1::{
     DevicePluginOptions, DeviceSpec, Empty, PreStartContainerRequest, PreStartContainerResponse,
     PreferredAllocationRequest, PreferredAllocationResponse,
 };
-use super::{Grant, Refusal, ResourceName, Spokes, resource_name};
+use super::{Grant, Refusal, ResourceName, SpokeProvider, resource_name};
 
 /// How long the building of a LAN may take before a container's start fails over it.
 const GRANT_DEADLINE: Duration = Duration::from_secs(10);
@@ -32,7 +32,7 @@ pub(super) struct Service<S> {
 pub(super) const OPTIONS: DevicePluginOptions =
     DevicePluginOptions { pre_start_required: false, get_preferred_allocation_available: false };
 
-impl<S: Spokes> Service<S> {
+impl<S: SpokeProvider> Service<S> {
     pub(super) fn new(spokes: Arc<S>) -> Self {
         Self { spokes, streams: AtomicU64::new(0) }
     }
@@ -102,7 +102,7 @@ fn answer(spoke: &SpokeName, grant: &Grant) -> ContainerAllocateResponse {
 }
 
 #[tonic::async_trait]
-impl<S: Spokes> DevicePlugin for Service<S> {
+impl<S: SpokeProvider> DevicePlugin for Service<S> {
     type ListAndWatchStream = DeviceLists;
 
     async fn get_device_plugin_options(

@@ -14,14 +14,14 @@ pub type Catalog = BTreeMap<ResourceName, Offer>;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Offer {
     /// What the kubelet hands out.
-    pub handed: Handed,
+    pub handed: DeviceHandle,
     /// Whether a pod could be attached by it now.
     pub health: Health,
 }
 
 /// What the kubelet hands out with a resource.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Handed {
+pub struct DeviceHandle {
     /// The resource.
     pub resource: ResourceName,
     /// The spoke that it leads to.
@@ -30,7 +30,7 @@ pub struct Handed {
     pub attach: Option<Attach>,
 }
 
-impl From<SpokeName> for Handed {
+impl From<SpokeName> for DeviceHandle {
     /// A spoke's own resource.
     fn from(spoke: SpokeName) -> Self {
         Self { resource: (&spoke).into(), spoke, attach: None }
@@ -77,7 +77,7 @@ pub enum Refusal {
 }
 
 /// The side of the daemon that knows LANs, as the kubelet's side needs it.
-pub trait Spokes: Send + Sync + 'static {
+pub trait SpokeProvider: Send + Sync + 'static {
     /// What can be handed out, now and whenever that changes.
     fn catalog(&self) -> watch::Receiver<Arc<Catalog>>;
 
@@ -86,5 +86,5 @@ pub trait Spokes: Send + Sync + 'static {
     ///
     /// # Errors
     /// The spoke is unknown, or its LAN cannot be built.
-    fn grant(&self, handed: &Handed) -> impl Future<Output = Result<Grant, Refusal>> + Send;
+    fn grant(&self, handed: &DeviceHandle) -> impl Future<Output = Result<Grant, Refusal>> + Send;
 }

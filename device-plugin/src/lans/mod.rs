@@ -1,23 +1,23 @@
 //! The LANs of this node: what is asked for, what stands, and how the one becomes the other.
 //!
 //! Nothing here knows where LANs come from (a folder, an API server) and who wants to know of them (the
-//! status file, the kubelet). [`NodeLans::pass`] is one look at everything, and does what is to be done;
+//! status file, the kubelet). [`Reconciler::reconcile`] is one look at everything, and does what is to be done;
 //! whoever hears of a change calls it.
 
 mod apply;
 mod decision;
 mod declared;
-mod groups;
+mod multicast_groups;
 mod namespaces;
 pub(crate) mod observe;
-mod pass;
-mod put_right;
+mod reconcile;
 mod record_set;
 mod records;
-mod report;
+mod repair_log;
+mod status_builder;
 mod taps;
 mod underlay;
 
 pub(crate) use declared::{Declaration, Declared, Mistaken, Note};
 pub(crate) use namespaces::NETNS_DIR;
-pub(crate) use pass::{Dirty, NodeLans, Outcome};
+pub(crate) use reconcile::{Dirty, Outcome, Reconciler};

@@ -41,14 +41,14 @@ pub(super) struct RecordSet<'a> {
 impl RecordSet<'_> {
     /// The records that there should be.
     pub(super) fn wanted(&self) -> BTreeMap<SpokeName, SpokeRecord> {
-        let mut wanted = self.left();
+        let mut wanted = self.records_of_left_namespaces();
         wanted.extend(self.accepted());
         wanted.extend(self.held());
         wanted
     }
 
     /// Of namespaces that stay as they are: nobody new is let in, and DEL still finds its way.
-    fn left(&self) -> BTreeMap<SpokeName, SpokeRecord> {
+    fn records_of_left_namespaces(&self) -> BTreeMap<SpokeName, SpokeRecord> {
         let mut records = BTreeMap::new();
         for (netns, goal) in &self.decisions.namespaces {
             let Goal::Leave(why) = goal else { continue };
@@ -206,12 +206,12 @@ mod tests {
     fn wanted(decisions: &Decisions, in_use: &[InUse], there: &There, mtu: Option<u64>) -> There {
         let tap = |spoke: &SpokeName| TapIndex::try_from((1 << 30) + spoke.as_str().len() as u32).ok();
         let state = |_: &Lan| mtu.map(|mtu| SpokeState::Ready { mtu: mtu.try_into().unwrap() });
-        let there = &Records::of(there);
+        let there = &Records::from_map(there);
         RecordSet { decisions, kubelet: false, k8slan_go: true, in_use, there, tap: &tap, state: &state }
             .wanted()
     }
 
-    fn of<'a>(records: &'a There, spoke: &str) -> &'a SpokeRecord {
+    fn record_of<'a>(records: &'a There, spoke: &str) -> &'a SpokeRecord {
         &records[&spoke.parse::<SpokeName>().unwrap()]
     }
 
@@ -226,15 +226,15 @@ mod tests {
     fn a_built_lans_spokes_are_ready_and_nothing_is_promised_before() {
         let built = decisions(&[lan("a", "n", &["p", "q"])], &[]);
         let before = wanted(&built, &[], &There::new(), None);
-        assert_eq!(reason(of(&before, "p")), "the LAN is being built");
+        assert_eq!(reason(record_of(&before, "p")), "the LAN is being built");
         let ready = wanted(&built, &[], &before, Some(1426));
-        assert_eq!(of(&ready, "q").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
-        assert_eq!(of(&ready, "q").allowed_namespaces.as_deref(), Some(&["web".to_owned()][..]));
+        assert_eq!(record_of(&ready, "q").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
+        assert_eq!(record_of(&ready, "q").allowed_namespaces.as_deref(), Some(&["web".to_owned()][..]));
         // What was promised stays while the LAN is looked at again, but not for another bridge.
         assert_eq!(wanted(&built, &[], &ready, None), ready);
         let mut other = lan("a", "n", &["p"]);
         other.bridge = "other".parse().unwrap();
-        reason(of(&wanted(&decisions(&[other], &[]), &[], &ready, None), "p"));
+        reason(record_of(&wanted(&decisions(&[other], &[]), &[], &ready, None), "p"));
     }
 
     #[test]
@@ -243,22 +243,22 @@ mod tests {
         let without = decisions(&[lan("a", "n", &[])], &[]);
         assert_eq!(wanted(&without, &[], &there, Some(1426)), There::new());
         let held = wanted(&without, &[used("p", "n", "a")], &there, Some(1426));
-        assert!(reason(of(&held, "p")).contains("still used by pod web/nginx on LAN t/a"));
+        assert!(reason(record_of(&held, "p")).contains("still used by pod web/nginx on LAN t/a"));
         // Also without the record that was there.
         let again = wanted(&without, &[used("p", "n", "a")], &There::new(), Some(1426));
-        assert_eq!(of(&again, "p").allowed_namespaces, Some(Vec::new()));
+        assert_eq!(record_of(&again, "p").allowed_namespaces, Some(Vec::new()));
     }
 
     #[test]
     fn a_spoke_in_use_waits_wherever_it_is_wanted_next() {
         let moved = decisions(&[lan("b", "m", &["p"])], &[("n", Goal::Remove)]);
         let records = wanted(&moved, &[used("p", "n", "a")], &There::new(), Some(1426));
-        assert_eq!(of(&records, "p").lan, key("a"));
-        assert!(reason(of(&records, "p")).contains("still used"));
-        assert_eq!(of(&wanted(&moved, &[], &records, Some(1426)), "p").lan, key("b"));
+        assert_eq!(record_of(&records, "p").lan, key("a"));
+        assert!(reason(record_of(&records, "p")).contains("still used"));
+        assert_eq!(record_of(&wanted(&moved, &[], &records, Some(1426)), "p").lan, key("b"));
         // Used where it belongs, it is as ready as any.
         let home = wanted(&moved, &[used("p", "m", "b")], &There::new(), Some(1426));
-        assert_eq!(of(&home, "p").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
+        assert_eq!(record_of(&home, "p").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
     }
 
     #[test]
@@ -274,13 +274,13 @@ mod tests {
         left.lans.insert(key("a"), Err(refusal));
         for in_use in [&[][..], &[used("p", "n", "a")]] {
             let records = wanted(&left, in_use, &there, None);
-            assert_eq!(reason(of(&records, "p")), "the LAN stands, but takes no pods: vni: nonsense");
-            assert_eq!(of(&records, "p").netns, of(&there, "p").netns);
+            assert_eq!(reason(record_of(&records, "p")), "the LAN stands, but takes no pods: vni: nonsense");
+            assert_eq!(record_of(&records, "p").netns, record_of(&there, "p").netns);
         }
         // A spoke that somebody else has by now, and nobody uses, is that one's.
         left.lans.insert(key("b"), Ok(lan("b", "m", &["p"])));
-        assert_eq!(of(&wanted(&left, &[], &there, Some(1426)), "p").lan, key("b"));
+        assert_eq!(record_of(&wanted(&left, &[], &there, Some(1426)), "p").lan, key("b"));
         let used = wanted(&left, &[used("p", "n", "a")], &there, Some(1426));
-        assert!(reason(of(&used, "p")).contains("still used"));
+        assert!(reason(record_of(&used, "p")).contains("still used"));
     }
 }

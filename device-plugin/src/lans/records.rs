@@ -26,7 +26,7 @@ impl Records {
 
     /// Some that are there, on no disk.
     #[cfg(test)]
-    pub(super) fn of(records: &BTreeMap<SpokeName, SpokeRecord>) -> Self {
+    pub(super) fn from_map(records: &BTreeMap<SpokeName, SpokeRecord>) -> Self {
         let there = records.iter().map(|(spoke, record)| (spoke.clone(), Some(record.clone()))).collect();
         let path = PathBuf::from("/");
         Self { dir: SafeDir::open(&path).unwrap().unwrap(), path, there, written: BTreeMap::new() }
@@ -78,7 +78,7 @@ impl Records {
 
     /// Makes the folder have this record, or none; every error is told and the rest is done. Whether that put back what
     /// was written before.
-    pub(super) fn put(&mut self, spoke: &SpokeName, record: Option<SpokeRecord>) -> Result<bool> {
+    pub(super) fn set(&mut self, spoke: &SpokeName, record: Option<SpokeRecord>) -> Result<bool> {
         let there = self.there.get(spoke);
         let name = SpokeRecord::file_name(spoke);
         match record {
@@ -134,10 +134,10 @@ mod tests {
         let path = temp.path().join("spokes");
         let spoke: SpokeName = "p".parse().unwrap();
         let mut records = Records::open(path.clone()).unwrap();
-        records.put(&spoke, Some(record("one"))).unwrap();
+        records.set(&spoke, Some(record("one"))).unwrap();
         let written = |path: &PathBuf| fs::metadata(path.join("p.json")).unwrap().modified().unwrap();
         let first = written(&path);
-        records.put(&spoke, Some(record("one"))).unwrap();
+        records.set(&spoke, Some(record("one"))).unwrap();
         assert_eq!(written(&path), first, "written although it was the same");
         assert_eq!(Records::open(path.clone()).unwrap().get(&spoke), Some(&record("one")));
 
@@ -145,13 +145,13 @@ mod tests {
             fs::write(path.join("p.json"), forged).unwrap();
             records.reload().unwrap();
             assert_eq!(records.get(&spoke), None);
-            assert_eq!(records.put(&spoke, Some(record("two"))).unwrap(), is_repair);
+            assert_eq!(records.set(&spoke, Some(record("two"))).unwrap(), is_repair);
             assert_eq!(Records::open(path.clone()).unwrap().get(&spoke), Some(&record("two")));
         }
         fs::remove_file(path.join("p.json")).unwrap();
         std::os::unix::fs::symlink("/etc/hostname", path.join("p.json")).unwrap();
         records.reload().unwrap();
-        records.put(&spoke, Some(record("three"))).unwrap();
+        records.set(&spoke, Some(record("three"))).unwrap();
         assert!(fs::symlink_metadata(path.join("p.json")).unwrap().is_file());
     }
 
@@ -161,19 +161,19 @@ mod tests {
         let path = temp.path().join("spokes");
         let spoke: SpokeName = "p".parse().unwrap();
         let mut records = Records::open(path.clone()).unwrap();
-        records.put(&spoke, Some(record("x"))).unwrap();
+        records.set(&spoke, Some(record("x"))).unwrap();
         fs::write(path.join("p.lock"), "").unwrap();
         fs::write(path.join("no spoke.json"), "").unwrap();
         records.reload().unwrap();
         assert!(records.spokes().eq([&spoke]));
-        records.put(&spoke, None).unwrap();
-        records.put(&spoke, None).unwrap();
+        records.set(&spoke, None).unwrap();
+        records.set(&spoke, None).unwrap();
         let mut left: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["no spoke.json", "p.lock"]);
         // One file alone is read again.
         let file = path.join("p.json");
-        records.put(&spoke, Some(record("x"))).unwrap();
+        records.set(&spoke, Some(record("x"))).unwrap();
         fs::write(&file, record("forged").to_json()).unwrap();
         records.read("p.json");
         assert_eq!(records.get(&spoke), Some(&record("forged")));
@@ -187,7 +187,7 @@ mod tests {
         // The folder goes and comes back.
         fs::remove_dir_all(&path).unwrap();
         records.reload().unwrap();
-        records.put(&spoke, Some(record("y"))).unwrap();
+        records.set(&spoke, Some(record("y"))).unwrap();
         assert!(path.join("p.json").exists());
     }
 }

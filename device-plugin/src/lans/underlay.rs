@@ -29,16 +29,16 @@ pub(super) struct UnderlayLink {
     /// It takes and sends multicast.
     pub(super) multicast: bool,
     /// What has all frames that come in by it.
-    pub(super) taken: Option<Taken>,
+    pub(super) frame_taker: Option<FrameTaker>,
     /// Its addresses of either kind can be sent from.
     pub(super) addresses: Addresses,
 }
 
 /// Who has the frames of a link in the node's place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Taken {
+pub(super) enum FrameTaker {
     /// The bridge, bond or the like that it is a port of.
-    By(String),
+    Master(String),
     /// A macvlan or macvtap of the node in mode passthru.
     Passthru(String),
 }
@@ -52,13 +52,13 @@ pub(super) struct Addresses {
 }
 
 impl UnderlayLink {
-    fn look(name: &IfName, host: &Netlink, takers: &Takers) -> Result<Option<Self>> {
+    fn read(name: &IfName, host: &Netlink, frame_takers: &FrameTakers) -> Result<Option<Self>> {
         let Some(link) = host.link_by_name(name)? else { return Ok(None) };
         let master = link.master.map(|master| host.link_by_index(master)).transpose()?.flatten();
-        let taken = match master {
+        let frame_taker = match master {
             // A link in a VRF keeps its stack.
             Some(master) if matches!(&master.kind, LinkKind::Other(kind) if kind == "vrf") => None,
-            Some(master) => Some(Taken::By(master.name)),
+            Some(master) => Some(FrameTaker::Master(master.name)),
             None => None,
         };
         let mut addresses = Addresses::default();
@@ -79,7 +79,8 @@ impl UnderlayLink {
             up: link.up,
             carrier: link.carrier,
             multicast: link.multicast,
-            taken: taken.or_else(|| takers.0.get(&link.index).cloned().map(Taken::Passthru)),
+            frame_taker: frame_taker
+                .or_else(|| frame_takers.0.get(&link.index).cloned().map(FrameTaker::Passthru)),
             addresses,
         }))
     }
@@ -88,10 +89,10 @@ impl UnderlayLink {
 /// Links of the node in mode passthru, by the index of the link that they take all frames of, up or not. Those of
 /// other namespaces do not show.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Takers(BTreeMap<u32, String>);
+pub(super) struct FrameTakers(BTreeMap<u32, String>);
 
-impl Takers {
-    pub(super) fn look(host: &Netlink) -> Result<Self> {
+impl FrameTakers {
+    pub(super) fn read(host: &Netlink) -> Result<Self> {
         let links = host.links()?.into_iter().filter(|link| link.lower_netnsid.is_none());
         let taker = |link: netplumb::Link| match &link.kind {
             LinkKind::Macvlan(info) | LinkKind::Macvtap(info) if info.mode == Some(MacvtapMode::Passthru) => {
@@ -104,24 +105,31 @@ impl Takers {
 }
 
 /// The devices that were looked at in one pass, each once however many LANs it carries; `None`: there is none.
-pub(super) struct Seen {
-    takers: Takers,
+pub(super) struct UnderlayCache {
+    frame_takers: FrameTakers,
     links: BTreeMap<IfName, Option<UnderlayLink>>,
 }
 
-impl Seen {
-    pub(super) fn new(takers: Takers) -> Self {
-        Self { takers, links: BTreeMap::new() }
+impl UnderlayCache {
+    pub(super) fn new(frame_takers: FrameTakers) -> Self {
+        Self { frame_takers, links: BTreeMap::new() }
     }
 }
 
 impl Underlay {
     /// Looks for the underlay that a LAN has on the node; `None` where it has none there.
-    pub(super) fn of(lan: &Lan, node: &str, host: &Netlink, seen: &mut Seen) -> Result<Option<Self>> {
+    pub(super) fn find(
+        lan: &Lan,
+        node: &str,
+        host: &Netlink,
+        cache: &mut UnderlayCache,
+    ) -> Result<Option<Self>> {
         let Some(name) = lan.underlay(node) else { return Ok(None) };
-        let link = match seen.links.entry(name.clone()) {
+        let link = match cache.links.entry(name.clone()) {
             Entry::Occupied(link) => link.get().clone(),
-            Entry::Vacant(entry) => entry.insert(UnderlayLink::look(name, host, &seen.takers)?).clone(),
+            Entry::Vacant(entry) => {
+                entry.insert(UnderlayLink::read(name, host, &cache.frame_takers)?).clone()
+            }
         };
         Ok(Some(Self { name: name.clone(), link }))
     }
@@ -144,7 +152,7 @@ impl Underlay {
     }
 
     /// The link and the group of IPv6 that a LAN's VXLAN device has it join; `None` where the link has no IPv6.
-    pub(super) fn joins(&self, lan: &Lan) -> Option<(u32, Ipv6Addr)> {
+    pub(super) fn joined_group(&self, lan: &Lan) -> Option<(u32, Ipv6Addr)> {
         let (link, IpAddr::V6(group)) = (self.link.as_ref()?, lan.group.get()) else { return None };
         (link.up && link.addresses.link_local).then_some((link.index, group))
     }
@@ -157,15 +165,15 @@ impl Underlay {
         if !link.up {
             return Some(("UnderlayDown", format!("underlay {name} is down")));
         }
-        match &link.taken {
-            Some(Taken::By(master)) => {
+        match &link.frame_taker {
+            Some(FrameTaker::Master(master)) => {
                 let text = format!(
                     "underlay {name} is a port of {master}, which has all its frames, so other nodes are not heard: take it \
                      out there, or make {master} the underlay"
                 );
                 return Some(("UnderlayTaken", text));
             }
-            Some(Taken::Passthru(upper)) => {
+            Some(FrameTaker::Passthru(upper)) => {
                 let text = format!(
                     "{upper} on underlay {name} is in mode passthru and has all its frames, so other nodes are not heard: \
                      remove it"

@@ -7,7 +7,7 @@
 //!
 //! What carries no pod's UID (podman, ctr) is never looked at. While the API server is not heard, nothing is swept.
 
-mod found;
+mod candidates;
 mod programs;
 mod suspects;
 
@@ -20,16 +20,18 @@ use anyhow::{Context as _, Result};
 use node::{Paths, SafeDir};
 use tokio::time::Instant;
 
-use crate::events::{FileWatch, Folder, Wake};
+use crate::events::{FileWatch, Wake, WatchedFolder};
 use crate::health::Metrics;
-use crate::kept_vms::{self, Vms};
 use crate::lans::{Dirty, NETNS_DIR};
-use crate::live_pods::{self, LivePods};
-pub(crate) use found::{Key, Traces, Unseen, attached, attachments, is_live};
-pub(crate) use programs::Programs;
+use crate::published::live_pods::{self, LivePods};
+use crate::published::sticky_vms::{self, VmNames};
+pub(crate) use candidates::{
+    AttachmentKey, Traces, Unseen, find_attachments, find_live_attachments, is_live,
+};
+pub(crate) use programs::PluginPrograms;
 
-use found::Found;
-use programs::{Kept, Leases};
+use candidates::Candidates;
+use programs::{Leases, StickyOwner};
 use suspects::Suspects;
 
 /// How long something stays suspicious before it goes. A runtime's own DEL comes within seconds.
@@ -38,14 +40,14 @@ const GRACE: Duration = Duration::from_secs(60);
 const GRACE_VARIABLE: &str = "K8SLAN_SWEEP_GRACE_MS";
 
 /// Changes come in bursts: what comes in this time is one look.
-const SETTLE: Duration = Duration::from_secs(1);
+const DEBOUNCE: Duration = Duration::from_secs(1);
 /// Leases of other main plugins leave no trace that has an event.
-const LEISURE: Duration = Duration::from_secs(6 * 60 * 60);
+const FULL_SWEEP_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// The sweep of one node.
 pub(crate) struct Sweep {
     paths: Paths,
-    programs: Programs,
+    programs: PluginPrograms,
     suspects: Suspects,
     metrics: Arc<Metrics>,
     settle: Duration,
@@ -53,7 +55,7 @@ pub(crate) struct Sweep {
     before: BTreeSet<String>,
     leases_at: Option<Instant>,
     /// The machines that were gone at the last look.
-    gone_vms: Vms,
+    deleted_vms: VmNames,
 }
 
 /// How long something must be gone before what it left goes, too.
@@ -66,11 +68,11 @@ impl Sweep {
     /// A sweep with its grace.
     pub(crate) fn new(paths: Paths, metrics: Arc<Metrics>) -> Self {
         let grace = grace();
-        let programs = Programs::new(paths.run().to_owned());
+        let programs = PluginPrograms::new(paths.run().to_owned());
         let (before, leases_at) = (BTreeSet::new(), None);
         let suspects = Suspects::new(grace);
-        let (settle, gone_vms) = (SETTLE.min(grace), Vms::new());
-        Self { paths, programs, suspects, metrics, settle, before, leases_at, gone_vms }
+        let (settle, deleted_vms) = (DEBOUNCE.min(grace), VmNames::new());
+        Self { paths, programs, suspects, metrics, settle, before, leases_at, deleted_vms }
     }
 
     /// Sweeps for ever.
@@ -80,20 +82,24 @@ impl Sweep {
     pub(crate) async fn run(self) -> Result<()> {
         let wake = Wake::default();
         let list: PathBuf = self.paths.run().join(live_pods::FOLDER);
-        let news = || Dirty { names: true, ..Dirty::default() };
+        let changed = || Dirty { names: true, ..Dirty::default() };
         let folders = vec![
-            Folder::new(list, |name| name == live_pods::FILE || name == kept_vms::GONE, news()),
-            Folder::new(NETNS_DIR, |_| true, news()),
+            WatchedFolder::new(
+                list,
+                |name| name == live_pods::FILE || name == sticky_vms::DELETED_VMS_FILE,
+                changed(),
+            ),
+            WatchedFolder::new(NETNS_DIR, |_| true, changed()),
         ];
         let files = FileWatch::start(folders, wake.clone())?;
         let mut own = Some(self);
         loop {
-            files.place();
-            wake.take();
+            files.add_missing_watches();
+            wake.take_changes();
             let mut sweep = own.take().context("the last look did not come back")?;
             // Netlink and processes: nobody else waits for them.
             let look = tokio::task::spawn_blocking(move || {
-                let next = sweep.look();
+                let next = sweep.sweep_once();
                 (sweep, next)
             });
             let (sweep, next) = look.await.context("a look for what pods left")?;
@@ -113,9 +119,9 @@ impl Sweep {
     }
 
     /// One look; returns when the next one is due although nothing changed.
-    fn look(&mut self) -> Option<Instant> {
+    fn sweep_once(&mut self) -> Option<Instant> {
         let again = Instant::now() + self.suspects.grace();
-        match self.try_look() {
+        match self.try_sweep() {
             Ok(next) => next,
             Err(error) => {
                 self.metrics.sweep_errors.increment();
@@ -125,7 +131,7 @@ impl Sweep {
         }
     }
 
-    fn try_look(&mut self) -> Result<Option<Instant>> {
+    fn try_sweep(&mut self) -> Result<Option<Instant>> {
         let Some(answers) = SafeDir::open(&self.paths.run().join(live_pods::FOLDER))? else {
             return Ok(None);
         };
@@ -133,36 +139,36 @@ impl Sweep {
             self.suspects.clear();
             return Ok(None);
         };
-        let gone_vms = kept_vms::read(&answers, kept_vms::GONE)?;
-        let (as_of, now) = (found::now(), Instant::now());
-        let due = self.may_have_lost_leases(now, &pods, &gone_vms);
+        let deleted_vms = sticky_vms::read(&answers, sticky_vms::DELETED_VMS_FILE)?;
+        let (as_of, now) = (candidates::boottime_ms(), Instant::now());
+        let due = self.leases_are_due(now, &pods, &deleted_vms);
         let leases = if due { self.programs.leases(&self.paths)? } else { Leases::default() };
-        let found = Found::look(&self.paths, &leases.held)?;
-        let mut gone = self.suspects.look(now, &found, &pods);
+        let candidates = Candidates::read(&self.paths, &leases.held)?;
+        let mut gone = self.suspects.update(now, &candidates, &pods);
         gone.retain(|key| {
-            let Some(traces) = found.traces(key) else { return false };
+            let Some(traces) = candidates.traces(key) else { return false };
             let removed = self.remove(key, traces);
             if !removed {
-                self.suspects.put_off(key, now);
+                self.suspects.postpone(key, now);
             }
             removed
         });
-        let freed = self.free_leases(as_of, &leases, &found, &gone, &gone_vms)?;
+        let freed = self.free_leases(as_of, &leases, &candidates, &gone, &deleted_vms)?;
         for key in &gone {
             self.metrics.swept.increment();
             tracing::info!(
                 container = key.container,
                 interface = key.ifname,
-                pod = found.pod(key),
+                pod = candidates.pod(key),
                 "swept: pod and network namespace are gone"
             );
         }
         if due {
             let leases = if freed { self.programs.leases(&self.paths)? } else { leases };
-            let kept = leases.kept.iter().filter_map(Kept::idle_vm).map(str::to_owned).collect();
-            kept_vms::write(&SafeDir::create(&self.paths.told())?, kept_vms::KEPT, &kept)?;
+            let kept = leases.kept.iter().filter_map(StickyOwner::idle_vm).map(str::to_owned).collect();
+            sticky_vms::write(&SafeDir::create(&self.paths.told())?, sticky_vms::STICKY_VMS_FILE, &kept)?;
         }
-        Ok(Some(self.suspects.next().unwrap_or(now + LEISURE)))
+        Ok(Some(self.suspects.next().unwrap_or(now + FULL_SWEEP_INTERVAL)))
     }
 
     /// Frees what the dead held, and what is kept for machines that are gone; says whether there was anything.
@@ -170,12 +176,13 @@ impl Sweep {
         &self,
         as_of: u64,
         leases: &Leases,
-        found: &Found,
-        gone: &BTreeSet<Key>,
-        gone_vms: &Vms,
+        candidates: &Candidates,
+        gone: &BTreeSet<AttachmentKey>,
+        deleted_vms: &VmNames,
     ) -> Result<bool> {
-        let held = gone.iter().filter(|key| found.traces(key).is_some_and(|traces| traces.lease)).count();
-        let is_gone = |kept: &&Kept| kept.idle_vm().is_some_and(|vm| gone_vms.contains(vm));
+        let held =
+            gone.iter().filter(|key| candidates.traces(key).is_some_and(|traces| traces.lease)).count();
+        let is_gone = |kept: &&StickyOwner| kept.idle_vm().is_some_and(|vm| deleted_vms.contains(vm));
         let kept = leases.kept.iter().filter(is_gone).count();
         if held + kept == 0 {
             return Ok(false);
@@ -192,12 +199,12 @@ impl Sweep {
 
     /// Whether to look at leases, which takes a process: when a pod or machine went, while anything is
     /// suspicious, and now and then.
-    fn may_have_lost_leases(&mut self, now: Instant, pods: &LivePods, gone_vms: &Vms) -> bool {
+    fn leases_are_due(&mut self, now: Instant, pods: &LivePods, deleted_vms: &VmNames) -> bool {
         let uids: BTreeSet<String> = pods.pods.iter().map(|pod| pod.uid.clone()).collect();
-        let went = !self.before.is_subset(&uids) || self.gone_vms != *gone_vms;
+        let went = !self.before.is_subset(&uids) || self.deleted_vms != *deleted_vms;
         self.before = uids;
-        self.gone_vms.clone_from(gone_vms);
-        let long_ago = self.leases_at.is_none_or(|at| now.duration_since(at) >= LEISURE);
+        self.deleted_vms.clone_from(deleted_vms);
+        let long_ago = self.leases_at.is_none_or(|at| now.duration_since(at) >= FULL_SWEEP_INTERVAL);
         let due = went || long_ago || self.suspects.next().is_some();
         if due {
             self.leases_at = Some(now);
@@ -206,7 +213,7 @@ impl Sweep {
     }
 
     /// Removes an attachment; says whether all of it is gone.
-    fn remove(&self, key: &Key, traces: &Traces) -> bool {
+    fn remove(&self, key: &AttachmentKey, traces: &Traces) -> bool {
         let mut removed = true;
         for (there, plugin) in [(traces.macvtap, "macvtap"), (traces.vlan_bridge, "vlan-bridge")] {
             if there && let Err(error) = self.programs.del(plugin, key) {
@@ -220,7 +227,7 @@ impl Sweep {
 }
 
 /// Whether a file may be run.
-fn is_program(path: &Path) -> bool {
+fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

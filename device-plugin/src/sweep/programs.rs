@@ -8,17 +8,17 @@ use node::{Durability, NetnsRef, Paths, SafeDir};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Key;
-use super::is_program;
-use crate::install::aside;
+use super::AttachmentKey;
+use super::is_executable;
+use crate::installer::aside_name;
 
 /// Where runtimes have their plugins.
 const CNI_FOLDER: &str = "/opt/cni/bin";
 /// The list for `ipam-pool sweep`, in the run folder.
-const LIVE: &str = "live.json";
+const LIVE_FILE: &str = "live.json";
 
 /// The plugins' executables: beside the daemon's own, or where runtimes have them.
-pub(crate) struct Programs {
+pub(crate) struct PluginPrograms {
     run: PathBuf,
     folders: Vec<PathBuf>,
 }
@@ -26,7 +26,7 @@ pub(crate) struct Programs {
 /// What an attachment holds in a pool.
 #[derive(Debug)]
 pub(super) struct Lease {
-    pub(super) key: Key,
+    pub(super) key: AttachmentKey,
     pub(super) uid: Option<String>,
     pub(super) pod: Option<String>,
     pub(super) netns: Option<NetnsRef>,
@@ -38,19 +38,19 @@ pub(super) struct Leases {
     /// By whom addresses are held.
     pub(super) held: Vec<Lease>,
     /// For whom addresses are kept, also while nobody holds them.
-    pub(super) kept: Vec<Kept>,
+    pub(super) kept: Vec<StickyOwner>,
 }
 
 /// An owner whose address is kept.
 #[derive(Debug)]
-pub(super) struct Kept {
+pub(super) struct StickyOwner {
     /// As `ipam-pool` writes it.
     pub(super) owner: String,
     /// Whether nobody holds the address.
     idle: bool,
 }
 
-impl Kept {
+impl StickyOwner {
     /// The machine, `<namespace>/<name>`, that is the owner and does not run here.
     pub(super) fn idle_vm(&self) -> Option<&str> {
         let vm = self.owner.strip_prefix("vm:").filter(|_| self.idle)?;
@@ -60,24 +60,24 @@ impl Kept {
     }
 }
 
-impl Programs {
+impl PluginPrograms {
     pub(crate) fn new(run: PathBuf) -> Self {
         let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
         Self { run, folders: own.into_iter().chain([CNI_FOLDER.into()]).collect() }
     }
 
     /// The same, which looks into these folders, too.
-    pub(crate) fn or_in(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
+    pub(crate) fn with_folders(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
         self.folders.extend(folders);
         self
     }
 
     fn find(&self, name: &str) -> Result<(&Path, PathBuf)> {
         // What uninstall set aside is ours as well, while nobody else can run it.
-        let names = [name.to_owned(), aside(name)];
+        let names = [name.to_owned(), aside_name(name)];
         let all = self.folders.iter().flat_map(|folder| names.iter().map(move |name| (folder, name)));
         let mut all = all.map(|(folder, name)| (folder.as_path(), folder.join(name)));
-        let found = all.find(|(_, program)| is_program(program));
+        let found = all.find(|(_, program)| is_executable(program));
         found.with_context(|| format!("there is no {name} in any of {:?}: install the plugins", self.folders))
     }
 
@@ -85,7 +85,7 @@ impl Programs {
     ///
     /// # Errors
     /// The plugin's own words.
-    pub(crate) fn del(&self, plugin: &str, key: &Key) -> Result<()> {
+    pub(crate) fn del(&self, plugin: &str, key: &AttachmentKey) -> Result<()> {
         let (folder, program) = self.find(plugin)?;
         let config = json!({ "cniVersion": "1.0.0", "name": "k8slan-sweep", "type": plugin }).to_string();
         let mut command = Command::new(&program);
@@ -118,15 +118,15 @@ impl Programs {
     pub(super) fn free_leases<'a>(
         &self,
         as_of: u64,
-        live: impl Iterator<Item = &'a Key>,
+        live: impl Iterator<Item = &'a AttachmentKey>,
         owners: impl Iterator<Item = &'a str>,
     ) -> Result<()> {
         let live: Vec<_> =
             live.map(|key| json!({ "containerID": key.container, "ifname": key.ifname })).collect();
         let owners: Vec<_> = owners.collect();
         let text = json!({ "asOf": as_of, "attachments": live, "owners": owners }).to_string();
-        SafeDir::create(&self.run)?.write(LIVE, text.as_bytes(), Durability::UntilReboot)?;
-        let path = self.run.join(LIVE);
+        SafeDir::create(&self.run)?.write(LIVE_FILE, text.as_bytes(), Durability::UntilReboot)?;
+        let path = self.run.join(LIVE_FILE);
         self.ipam_pool([OsStr::new("sweep"), OsStr::new("--live"), path.as_os_str()]).map(drop)
     }
 
@@ -176,12 +176,15 @@ fn parse(text: &[u8]) -> Result<Leases> {
     let kept = rows
         .iter()
         .filter(|row| row.sticky)
-        .filter_map(|row| Some(Kept { owner: row.owner.clone()?, idle: row.holders.is_empty() }));
+        .filter_map(|row| Some(StickyOwner { owner: row.owner.clone()?, idle: row.holders.is_empty() }));
     let kept = kept.collect();
     let holders = rows.into_iter().flat_map(|row| row.holders);
     let held = holders
         .map(|holder| Lease {
-            key: Key { container: holder.attachment.container, ifname: holder.attachment.interface },
+            key: AttachmentKey {
+                container: holder.attachment.container,
+                ifname: holder.attachment.interface,
+            },
             uid: holder.uid,
             pod: holder.pod,
             netns: holder.netns.map(|(path, inode)| NetnsRef { path, inode }),
@@ -206,9 +209,9 @@ mod tests {
         assert_eq!((leases.len(), kept.len()), (1, 1));
         assert_eq!(kept[0].idle_vm(), Some("default/vyos"));
         for owner in ["default/a/iot", "vm:default"] {
-            assert_eq!(Kept { owner: owner.into(), idle: true }.idle_vm(), None, "{owner}");
+            assert_eq!(StickyOwner { owner: owner.into(), idle: true }.idle_vm(), None, "{owner}");
         }
-        assert_eq!(Kept { owner: "vm:default/vyos".into(), idle: false }.idle_vm(), None);
+        assert_eq!(StickyOwner { owner: "vm:default/vyos".into(), idle: false }.idle_vm(), None);
         assert_eq!((leases[0].key.container.as_str(), leases[0].uid.as_deref()), ("c1", Some("u1")));
         assert_eq!(leases[0].netns.as_ref().unwrap().inode, 4_026_533_001);
     }

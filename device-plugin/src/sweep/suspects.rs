@@ -3,13 +3,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::found::{Found, Key};
-use crate::live_pods::LivePods;
+use super::candidates::{AttachmentKey, Candidates};
+use crate::published::live_pods::LivePods;
 
 /// What is suspicious, and since when. Pure: it decides, others look and remove.
 pub(super) struct Suspects {
     grace: Duration,
-    since: BTreeMap<Key, Instant>,
+    since: BTreeMap<AttachmentKey, Instant>,
 }
 
 impl Suspects {
@@ -22,7 +22,12 @@ impl Suspects {
     }
 
     /// Takes in what was found, and returns what has been suspicious at an earlier look and for the whole grace.
-    pub(super) fn look(&mut self, now: Instant, found: &Found, pods: &LivePods) -> BTreeSet<Key> {
+    pub(super) fn update(
+        &mut self,
+        now: Instant,
+        found: &Candidates,
+        pods: &LivePods,
+    ) -> BTreeSet<AttachmentKey> {
         let live: BTreeSet<&str> = pods.pods.iter().map(|pod| pod.uid.as_str()).collect();
         let suspicious = found.dead(|uid| live.contains(uid));
         // Whoever came back, or was removed by somebody else, is not suspicious any more.
@@ -46,7 +51,7 @@ impl Suspects {
     }
 
     /// Lets something that could not be removed wait for another grace.
-    pub(super) fn put_off(&mut self, key: &Key, now: Instant) {
+    pub(super) fn postpone(&mut self, key: &AttachmentKey, now: Instant) {
         self.since.insert(key.clone(), now);
     }
 
@@ -64,7 +69,7 @@ impl Suspects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::live_pods::LivePod;
+    use crate::published::live_pods::LivePod;
 
     const GRACE: Duration = Duration::from_secs(60);
 
@@ -74,13 +79,13 @@ mod tests {
         LivePods { heard: true, pods: uids.iter().map(pod).collect() }
     }
 
-    fn containers(keys: &BTreeSet<Key>) -> Vec<&str> {
+    fn containers(keys: &BTreeSet<AttachmentKey>) -> Vec<&str> {
         keys.iter().map(|key| key.container.as_str()).collect()
     }
 
     #[test]
     fn only_what_lost_pod_and_namespace_goes_after_two_looks_and_the_grace() {
-        let found = Found::of(&[
+        let found = Candidates::for_test(&[
             ("both-gone", Some("u1"), false),
             ("pod-lives", Some("u2"), false),
             ("namespace-lives", Some("u3"), true),
@@ -88,26 +93,26 @@ mod tests {
         ]);
         let mut suspects = Suspects::new(GRACE);
         let start = Instant::now();
-        assert!(suspects.look(start, &found, &pods(&["u2"])).is_empty());
+        assert!(suspects.update(start, &found, &pods(&["u2"])).is_empty());
         assert_eq!(suspects.next(), Some(start + GRACE));
-        assert!(suspects.look(start + GRACE / 2, &found, &pods(&["u2"])).is_empty());
-        assert_eq!(containers(&suspects.look(start + GRACE, &found, &pods(&["u2"]))), ["both-gone"]);
+        assert!(suspects.update(start + GRACE / 2, &found, &pods(&["u2"])).is_empty());
+        assert_eq!(containers(&suspects.update(start + GRACE, &found, &pods(&["u2"]))), ["both-gone"]);
         assert_eq!(suspects.next(), None);
     }
 
     #[test]
     fn one_look_never_suffices_and_whoever_comes_back_starts_again() {
-        let found = Found::of(&[("c", Some("u1"), false)]);
+        let found = Candidates::for_test(&[("c", Some("u1"), false)]);
         let mut suspects = Suspects::new(Duration::ZERO);
         let start = Instant::now();
-        assert!(suspects.look(start, &found, &pods(&[])).is_empty());
-        assert!(suspects.look(start, &found, &pods(&["u1"])).is_empty());
-        assert!(suspects.look(start, &found, &pods(&[])).is_empty());
+        assert!(suspects.update(start, &found, &pods(&[])).is_empty());
+        assert!(suspects.update(start, &found, &pods(&["u1"])).is_empty());
+        assert!(suspects.update(start, &found, &pods(&[])).is_empty());
         suspects.clear();
-        assert!(suspects.look(start, &found, &pods(&[])).is_empty());
-        assert_eq!(containers(&suspects.look(start, &found, &pods(&[]))), ["c"]);
+        assert!(suspects.update(start, &found, &pods(&[])).is_empty());
+        assert_eq!(containers(&suspects.update(start, &found, &pods(&[]))), ["c"]);
         for key in found.dead(|_| false) {
-            suspects.put_off(&key, start);
+            suspects.postpone(&key, start);
         }
         assert_eq!(suspects.next(), Some(start));
     }

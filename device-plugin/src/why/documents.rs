@@ -30,7 +30,7 @@ impl Documents {
     pub(super) fn read(input: impl Read) -> Result<Self> {
         let mut read = Self::default();
         for document in Deserializer::from_reader(input).into_iter::<Value>() {
-            read.take(document.context("the input is not JSON")?)?;
+            read.add(document.context("the input is not JSON")?)?;
         }
         if read.pod.is_null() {
             bail!("the input has no pod; 'kubectl k8slan why POD' collects it");
@@ -43,7 +43,7 @@ impl Documents {
         Ok(read)
     }
 
-    fn take(&mut self, document: Value) -> Result<()> {
+    fn add(&mut self, document: Value) -> Result<()> {
         let kind = document["kind"].as_str().unwrap_or_default().to_owned();
         match kind.as_str() {
             "Pod" => self.pod = document,
@@ -55,7 +55,7 @@ impl Documents {
             "LANs" => drop(self.lans.get_or_insert_default()),
             "List" => {
                 for item in document["items"].as_array().into_iter().flatten() {
-                    self.take(item.clone())?;
+                    self.add(item.clone())?;
                 }
             }
             "" if document["node"].is_string() => {

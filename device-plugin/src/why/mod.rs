@@ -1,8 +1,8 @@
 //! `why`: what is wrong with a pod, from what others say of it.
 
+mod diagnosis;
 mod documents;
 mod networks;
-mod story;
 
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
@@ -37,7 +37,7 @@ pub(crate) fn main(options: &Options) -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<String> {
-    let said = match options.from == Path::new("-") {
+    let documents = match options.from == Path::new("-") {
         true => Documents::read(io::stdin().lock())?,
         false => {
             let file =
@@ -45,5 +45,5 @@ fn run(options: &Options) -> Result<String> {
             Documents::read(BufReader::new(file))?
         }
     };
-    Ok(story::tell(&said))
+    Ok(diagnosis::diagnose(&documents))
 }

@@ -3,11 +3,11 @@
 use serde_json::Value;
 
 /// What names of resources for spokes begin with.
-pub(super) const RESOURCES: &str = "macvtap.k8slan.io/";
+pub(super) const RESOURCE_PREFIX: &str = "macvtap.k8slan.io/";
 /// Our plugins.
-const OURS: [&str; 2] = ["macvtap", "vlan-bridge"];
-const SELECTION: &str = "k8s.v1.cni.cncf.io/networks";
-const RESOURCE_NAME: &str = "k8s.v1.cni.cncf.io/resourceName";
+const OWN_PLUGINS: [&str; 2] = ["macvtap", "vlan-bridge"];
+const NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
+const RESOURCE_ANNOTATION: &str = "k8s.v1.cni.cncf.io/resourceName";
 
 /// A network that a pod asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,21 +39,22 @@ pub(super) struct Definition {
 /// It is neither.
 pub(super) fn selected(pod: &Value) -> Result<Vec<Network>, String> {
     let own = pod["metadata"]["namespace"].as_str().unwrap_or("default");
-    let Some(text) = pod["metadata"]["annotations"][SELECTION].as_str().map(str::trim) else {
+    let Some(text) = pod["metadata"]["annotations"][NETWORKS_ANNOTATION].as_str().map(str::trim) else {
         return Ok(Vec::new());
     };
     if !text.starts_with('[') {
         let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
         return Ok(names.map(|name| by_name(name, own)).collect());
     }
-    let list: Vec<Value> =
-        serde_json::from_str(text).map_err(|error| format!("annotation {SELECTION} is no JSON: {error}"))?;
+    let list: Vec<Value> = serde_json::from_str(text)
+        .map_err(|error| format!("annotation {NETWORKS_ANNOTATION} is no JSON: {error}"))?;
     let text =
         |of: &Value, field: &str| of[field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     list.iter()
         .map(|of| {
-            let name = text(of, "name")
-                .ok_or_else(|| format!("annotation {SELECTION} has a network without a name: {of}"))?;
+            let name = text(of, "name").ok_or_else(|| {
+                format!("annotation {NETWORKS_ANNOTATION} has a network without a name: {of}")
+            })?;
             let namespace = text(of, "namespace").unwrap_or_else(|| own.to_owned());
             let interface = text(of, "interface").or_else(|| text(of, "interfaceRequest"));
             Ok(Network { namespace, name, interface })
@@ -73,7 +74,7 @@ fn by_name(text: &str, own: &str) -> Network {
 impl Definition {
     /// Reads a NetworkAttachmentDefinition.
     pub(super) fn read(object: &Value) -> Self {
-        let resource = object["metadata"]["annotations"][RESOURCE_NAME].as_str().map(str::to_owned);
+        let resource = object["metadata"]["annotations"][RESOURCE_ANNOTATION].as_str().map(str::to_owned);
         let text = object["spec"]["config"].as_str().unwrap_or_default();
         let config: Value = match serde_json::from_str(text) {
             Ok(config) => config,
@@ -99,12 +100,12 @@ impl Definition {
 
     /// Whether a plugin of ours makes its interface.
     pub(super) fn is_ours(&self) -> bool {
-        self.types.iter().any(|name| OURS.contains(&name.as_str()))
+        self.types.iter().any(|name| OWN_PLUGINS.contains(&name.as_str()))
     }
 
     /// The spoke that its resource is.
     pub(super) fn spoke(&self) -> Option<&str> {
-        self.resource.as_deref()?.strip_prefix(RESOURCES)
+        self.resource.as_deref()?.strip_prefix(RESOURCE_PREFIX)
     }
 }
 
@@ -116,7 +117,7 @@ pub(super) fn resources(pod: &Value) -> Vec<String> {
         .flat_map(|container| ["limits", "requests"].map(|of| &container["resources"][of]))
         .filter_map(Value::as_object)
         .flat_map(|resources| resources.keys())
-        .filter(|name| name.starts_with(RESOURCES))
+        .filter(|name| name.starts_with(RESOURCE_PREFIX))
         .cloned()
         .collect();
     names.sort();
@@ -131,7 +132,7 @@ mod tests {
     use super::*;
 
     fn pod(networks: &str) -> Value {
-        json!({ "metadata": { "namespace": "shop", "annotations": { SELECTION: networks } } })
+        json!({ "metadata": { "namespace": "shop", "annotations": { NETWORKS_ANNOTATION: networks } } })
     }
 
     fn network(namespace: &str, name: &str, interface: Option<&str>) -> Network {
@@ -154,7 +155,7 @@ mod tests {
     fn a_definition_tells_its_plugins_resource_and_pools() {
         let object = |config: &str| {
             json!({
-                "metadata": { "annotations": { RESOURCE_NAME: "macvtap.k8slan.io/pod2" } }, "spec": { "config": config },
+                "metadata": { "annotations": { RESOURCE_ANNOTATION: "macvtap.k8slan.io/pod2" } }, "spec": { "config": config },
             })
         };
         let one =

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use k8slan_device_plugin::cluster::{Hearing, Mirror};
+use k8slan_device_plugin::cluster::{Mirror, MirrorState};
 use k8slan_tests::apiserver::ApiServer;
 use serde_json::{Value, json};
 use testnet::{Error, Outcome, Trial, eventually, tests};
@@ -42,7 +42,7 @@ pub(crate) fn lan(namespace: &str, name: &str, vni: u32) -> Value {
 }
 
 struct Running {
-    hearing: watch::Receiver<Hearing>,
+    hearing: watch::Receiver<MirrorState>,
     _background: Background,
 }
 
@@ -51,7 +51,7 @@ fn start(server: &ApiServer, dir: &Path, namespaces: &[&str]) -> Result<Running,
     let client = background.client(&server.url());
     let namespaces = namespaces.iter().map(|&n| n.to_owned()).collect();
     let mirror = Mirror::new(client, "worker1", namespaces, dir.to_owned())?;
-    let hearing = mirror.hearing();
+    let hearing = mirror.state();
     background.runtime().spawn(async move {
         if let Err(error) = mirror.run().await {
             eprintln!("the mirror ended: {error}");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8slan_device_plugin::cluster::{Election, LanReport, Leader, Mirror, Reporter, Reports, Timing};
+use k8slan_device_plugin::cluster::{Election, LanNodeWriter, LanReport, Leader, Mirror, Reports, Timing};
 use k8slan_tests::apiserver::ApiServer;
 use serde_json::json;
 use testnet::{Outcome, Stop, Trial, eventually, tests};
@@ -40,7 +40,7 @@ impl Cluster {
             let client = background.client(&server.url());
             let mirror = Mirror::new(client.clone(), &name, Vec::new(), dir.join(&name))?;
             let (sender, receiver) = watch::channel(Arc::new(Reports::new()));
-            let reporter = Reporter::new(client.clone(), name.clone(), receiver, mirror.hearing());
+            let reporter = LanNodeWriter::new(client.clone(), name.clone(), receiver, mirror.state());
             reports.push(sender);
             background.runtime().spawn(async move {
                 let election =

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8slan_device_plugin::cluster::{
-    Election, FINALIZER, LanReport, Leader, Mirror, Reporter, Reports, Timing,
+    Election, FINALIZER, LanNodeWriter, LanReport, Leader, Mirror, Reports, Timing,
 };
 use k8slan_tests::apiserver::ApiServer;
 use lan::{LanKey, Report, SpokeUse};
@@ -74,7 +74,7 @@ impl Node {
         let client = background.client(&server.url());
         let mirror = Mirror::new(client.clone(), name, Vec::new(), dir.join(name))?;
         let (reports, receiver) = watch::channel(Arc::new(Reports::new()));
-        let reporter = Reporter::new(client.clone(), name.to_owned(), receiver, mirror.hearing());
+        let reporter = LanNodeWriter::new(client.clone(), name.to_owned(), receiver, mirror.state());
         let (stop, stopped) = oneshot::channel::<()>();
         let leader = change(Leader::new(client.clone(), name));
         let name = name.to_owned();

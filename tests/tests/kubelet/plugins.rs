@@ -7,7 +7,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use k8slan_device_plugin::kubelet::{
-    Catalog, DevicePlugins, Grant, Handed, Health, Offer, Refusal, ResourceName, Spokes, Status,
+    Catalog, DeviceHandle, DevicePlugins, Grant, Health, Offer, Refusal, ResourceName, SpokeProvider, Status,
 };
 use lan::TapIndices;
 use net_types::{Attach, SpokeName};
@@ -20,12 +20,12 @@ pub(crate) struct FakeSpokes {
     grants: Mutex<BTreeMap<SpokeName, Result<Grant, Refusal>>>,
 }
 
-impl Spokes for FakeSpokes {
+impl SpokeProvider for FakeSpokes {
     fn catalog(&self) -> watch::Receiver<Arc<Catalog>> {
         self.catalog.subscribe()
     }
 
-    async fn grant(&self, handed: &Handed) -> Result<Grant, Refusal> {
+    async fn grant(&self, handed: &DeviceHandle) -> Result<Grant, Refusal> {
         let spoke = &handed.spoke;
         let grants = self.grants.lock().expect("no panic holds it");
         grants.get(spoke).cloned().unwrap_or_else(|| Err(Refusal::Unknown(spoke.clone())))
@@ -72,7 +72,7 @@ impl FakeSpokes {
 
 /// A spoke's own resource.
 fn offer(spoke: SpokeName, health: Health) -> (ResourceName, Offer) {
-    let handed = Handed::from(spoke);
+    let handed = DeviceHandle::from(spoke);
     (handed.resource.clone(), Offer { handed, health })
 }
 

@@ -58,10 +58,9 @@ const KNOWN_CYCLES: &[(&str, &[&str])] = &[
     (
         "device-plugin/src/lib.rs",
         &[
-            "cluster::leader, cluster::unplaced",
-            "install::put, install::take, install::taken",
-            "k8slan_go, node_spokes",
-            "lans::namespaces, lans::observe, sweep::found, sweep::programs",
+            "cluster::leader, cluster::pending_pods",
+            "installer::install, installer::removal_plan, installer::uninstall",
+            "lans::namespaces, lans::observe, sweep::candidates, sweep::programs",
         ],
     ),
     ("plugins/ipam-pool/src/lib.rs", &["cli, plugin", "network, reach", "store::journal, store::records"]),

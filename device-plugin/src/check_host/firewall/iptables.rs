@@ -21,7 +21,7 @@ pub(super) fn filter(program: &str, text: &str, packet: &Packet<'_>) -> Option<F
             drops = Some(policy.starts_with("DROP"));
         }
         if let Some(rule) = line.strip_prefix("-A ") {
-            let words = words(rule);
+            let words = split_words(rule);
             let Some((chain, rest)) = words.split_first() else { continue };
             chains.entry(chain.clone()).or_default().push(self::rule(rest, line, packet));
         }
@@ -30,7 +30,7 @@ pub(super) fn filter(program: &str, text: &str, packet: &Packet<'_>) -> Option<F
 }
 
 /// Words, those in quotes as one.
-fn words(line: &str) -> Vec<String> {
+fn split_words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let (mut word, mut quoted, mut any) = (String::new(), false, false);
     let mut chars = line.chars();
@@ -159,7 +159,7 @@ COMMIT
     #[test]
     fn quotes_hold_words_together() {
         assert_eq!(
-            words(r#"-m comment --comment "a \"b\" c" -j X"#),
+            split_words(r#"-m comment --comment "a \"b\" c" -j X"#),
             ["-m", "comment", "--comment", "a \"b\" c", "-j", "X"]
         );
     }

@@ -16,7 +16,7 @@ use netplumb::{BaseChain, ChainPolicy, Nftables};
 use serde_json::Value;
 
 use super::finding::Finding;
-use super::scene::Scene;
+use super::host_snapshot::HostSnapshot;
 use packet::{MLD_QUERY, NEIGHBOUR_ADVERTISEMENT, NEIGHBOUR_SOLICITATION, Packet, What};
 use rules::{Fate, Filter};
 
@@ -33,9 +33,9 @@ struct Rules {
 }
 
 /// Follows what the LANs need through the filters.
-pub(super) fn check(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn check(host: &HostSnapshot<'_>) -> Vec<Finding> {
     // A kernel without netfilter filters nothing.
-    let chains = base_chains(scene);
+    let chains = base_chains(host);
     let legacy =
         [("/proc/thread-self/net/ip_tables_names", false), ("/proc/thread-self/net/ip6_tables_names", true)]
             .into_iter()
@@ -63,11 +63,11 @@ pub(super) fn check(scene: &Scene<'_>) -> Vec<Finding> {
         }
     };
     let mut findings = Vec::new();
-    for underlay in scene.underlays() {
+    for underlay in host.underlays() {
         for (v6, wanted) in [(true, underlay.is_v6()), (false, underlay.is_v4())] {
             if wanted {
                 let device = underlay.name.as_str();
-                findings.push(on(device, &packets(scene, device, v6), &rules, v6));
+                findings.push(on(device, &packets(host, device, v6), &rules, v6));
             }
         }
     }
@@ -78,13 +78,13 @@ pub(super) fn check(scene: &Scene<'_>) -> Vec<Finding> {
     findings
 }
 
-fn base_chains(scene: &Scene<'_>) -> Vec<BaseChain> {
-    Nftables::open(&scene.netns).and_then(|nftables| nftables.base_chains()).unwrap_or_default()
+fn base_chains(host: &HostSnapshot<'_>) -> Vec<BaseChain> {
+    Nftables::open(&host.netns).and_then(|nftables| nftables.base_chains()).unwrap_or_default()
 }
 
 /// What must come in.
-fn packets<'a>(scene: &Scene<'_>, device: &'a str, v6: bool) -> Vec<Packet<'a>> {
-    let mut what: Vec<What> = scene.ports().into_iter().map(What::Udp).collect();
+fn packets<'a>(host: &HostSnapshot<'_>, device: &'a str, v6: bool) -> Vec<Packet<'a>> {
+    let mut what: Vec<What> = host.ports().into_iter().map(What::Udp).collect();
     if v6 {
         what.extend([MLD_QUERY, NEIGHBOUR_SOLICITATION, NEIGHBOUR_ADVERTISEMENT].map(What::Icmpv6));
     } else {
@@ -213,18 +213,18 @@ fn filters(rules: &Rules, packet: &Packet<'_>) -> Vec<Filter> {
 }
 
 /// Bridge netfilter, which sends frames between the ports of the node's bridges through its IP filters.
-pub(super) fn bridge_netfilter(scene: &Scene<'_>) -> Vec<Finding> {
+pub(super) fn bridge_netfilter(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let check = "bridge netfilter";
     let on =
         ["bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"].into_iter().filter(|path| {
-            let value = scene.netns.sysctl_get(&netplumb::Sysctl::net(path));
+            let value = host.netns.sysctl_get(&netplumb::Sysctl::net(path));
             value.ok().flatten().is_some_and(|value| value != "0")
         });
     let on: Vec<&str> = on.collect();
     if on.is_empty() {
         return vec![Finding::fine(check, "off")];
     }
-    let chains = base_chains(scene);
+    let chains = base_chains(host);
     let drops = chains.iter().find(|chain| {
         let of_ip = matches!(chain.family.as_str(), "ip" | "ip6" | "inet");
         of_ip && chain.hook == FORWARD && chain.policy == ChainPolicy::Drop

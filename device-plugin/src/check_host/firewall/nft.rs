@@ -149,8 +149,8 @@ fn holds(field: &Value, value: &Value, packet: &Packet<'_>) -> Tri {
         return match key {
             "iifname" | "iif" => packet.comes_by(&text),
             "l4proto" => packet.has_protocol(&text),
-            "nfproto" => Tri::of(text == if packet.v6 { "ipv6" } else { "ipv4" }),
-            "protocol" => Tri::of(text == if packet.v6 { "ip6" } else { "ip" }),
+            "nfproto" => Tri::from_bool(text == if packet.v6 { "ipv6" } else { "ipv4" }),
+            "protocol" => Tri::from_bool(text == if packet.v6 { "ip6" } else { "ip" }),
             _ => Tri::Unknown,
         };
     }

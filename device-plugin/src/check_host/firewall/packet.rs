@@ -54,7 +54,7 @@ pub(super) enum Tri {
 }
 
 impl Tri {
-    pub(super) fn of(yes: bool) -> Self {
+    pub(super) fn from_bool(yes: bool) -> Self {
         if yes { Self::Yes } else { Self::No }
     }
 
@@ -99,14 +99,14 @@ impl Packet<'_> {
         };
         match protocol {
             "all" | "0" => Tri::Yes,
-            protocol => Tri::of(names.contains(&protocol)),
+            protocol => Tri::from_bool(names.contains(&protocol)),
         }
     }
 
     /// Whether it goes to one of these UDP ports.
     pub(super) fn has_port(&self, from: u16, to: u16) -> Tri {
         match self.what {
-            What::Udp(port) => Tri::of((from..=to).contains(&port)),
+            What::Udp(port) => Tri::from_bool((from..=to).contains(&port)),
             _ => Tri::No,
         }
     }
@@ -116,7 +116,7 @@ impl Packet<'_> {
         let What::Icmpv6(own) = self.what else { return Tri::No };
         let known = ICMPV6_NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
         match known.or_else(|| name.parse().ok()) {
-            Some(number) => Tri::of(number == own),
+            Some(number) => Tri::from_bool(number == own),
             None => Tri::Unknown,
         }
     }
@@ -128,14 +128,14 @@ impl Packet<'_> {
             What::Icmpv6(_) => "untracked",
             _ => "new",
         };
-        Tri::of(state.eq_ignore_ascii_case(own))
+        Tri::from_bool(state.eq_ignore_ascii_case(own))
     }
 
     /// Whether it comes in by this device; `eth+` and `eth*` are all whose names begin so.
     pub(super) fn comes_by(&self, device: &str) -> Tri {
         match device.strip_suffix(['+', '*']) {
-            Some(start) => Tri::of(self.device.starts_with(start)),
-            None => Tri::of(self.device == device),
+            Some(start) => Tri::from_bool(self.device.starts_with(start)),
+            None => Tri::from_bool(self.device == device),
         }
     }
 }

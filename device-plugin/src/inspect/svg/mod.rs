@@ -3,11 +3,11 @@
 //! One SVG file without scripts, links or fonts of its own; it follows the viewer's light or dark scheme.
 
 mod canvas;
-mod sheet;
+mod layout;
 mod text;
 
 use canvas::{Area, Canvas, Line};
-use sheet::{Card, Row, RowState, Section};
+use layout::{Card, Row, RowState, Section};
 use text::{Face, width};
 
 use super::view::{NodeView, tell_of_others};
@@ -40,7 +40,7 @@ pub fn svg(nodes: &[NodeView]) -> String {
     let mut nodes = nodes.to_vec();
     tell_of_others(&mut nodes);
     let nodes = nodes.as_slice();
-    let sections = sheet::sections(nodes);
+    let sections = layout::sections(nodes);
     let most = sections.iter().map(|section| section.cards.len()).max().unwrap_or(1);
     let columns = most.clamp(1, COLUMNS);
     #[expect(clippy::cast_precision_loss, reason = "at most three")]
@@ -111,12 +111,12 @@ impl Draw {
                 last = self.y;
                 // As wide as the cards below it; where there are several rows, one end is at what joins them.
                 let begin = if rows > 1 { spine } else { MARGIN + CABLE / 2.0 };
-                let end = MARGIN + place(cards.len() - 1) + CARD - CABLE / 2.0;
+                let end = MARGIN + column_x(cards.len() - 1) + CARD - CABLE / 2.0;
                 self.canvas.bar((begin, cable), (end, cable), CABLE, &accent);
                 self.y += DROP;
             }
             for (at, card) in cards.iter().enumerate() {
-                let area = Area { x: MARGIN + place(at), y: self.y, w: CARD, h: card_height(card) };
+                let area = Area { x: MARGIN + column_x(at), y: self.y, w: CARD, h: card_height(card) };
                 self.card(card, area, &accent);
                 if section.cable {
                     // Over the card's edge, down to the hub: that is what it leads to.
@@ -270,7 +270,7 @@ const MOST_LINES: usize = 3;
 
 /// Where the card of that number in its row begins.
 #[expect(clippy::cast_precision_loss, reason = "at most three")]
-fn place(at: usize) -> f64 {
+fn column_x(at: usize) -> f64 {
     at as f64 * (CARD + GAP)
 }
 

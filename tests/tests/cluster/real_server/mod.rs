@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8slan_device_plugin::cluster::{LanReport, Mirror, Reporter, Reports};
+use k8slan_device_plugin::cluster::{LanNodeWriter, LanReport, Mirror, Reports};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
@@ -142,7 +142,7 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
     };
     let (_reports, receiver) =
         watch::channel::<Arc<Reports>>(Arc::new(BTreeMap::from([("a/one".parse()?, report)])));
-    let reporter = Reporter::new(client.clone(), "worker1".into(), receiver, mirror.hearing());
+    let reporter = LanNodeWriter::new(client.clone(), "worker1".into(), receiver, mirror.state());
     runtime.spawn(async move { tokio::join!(mirror.run(), reporter.run()).0 });
     let reports = api(&client, "lan.k8slan.io", "v1beta1", "LANNode", "lannodes", Some("a"));
     let found = eventually(LIMIT, || {

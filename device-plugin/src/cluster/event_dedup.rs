@@ -1,0 +1,325 @@
+//! Which changes of a LAN's conditions are told in events. Pure.
+//!
+//! An event tells a person that something is to be done, or no longer. So it comes once per change, not once per
+//! node, and conditions that change all the time are told about once a minute: the condition itself is always
+//! as things are.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use lan::{Condition, LanStatus};
+use tokio::time::Instant;
+
+use super::aggregate_status::{SPOKES_REMOVED, is_bad_when_true};
+
+/// The least time between two events about one condition of one LAN.
+const MIN_INTERVAL: Duration = Duration::from_secs(60);
+
+/// An event to publish.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct DueEvent {
+    /// Which condition it is about.
+    pub(super) kind: String,
+    /// What k8slan was about to do, in a word.
+    pub(super) action: &'static str,
+    /// Whether somebody has to act.
+    pub(super) warning: bool,
+    /// Why, in a word.
+    pub(super) reason: String,
+    /// Why, and what to do.
+    pub(super) note: String,
+}
+
+/// What was last told, by LAN's UID and condition.
+#[derive(Debug, Default)]
+pub(super) struct EventDedup {
+    last_events: BTreeMap<(String, String), LastEvent>,
+}
+
+#[derive(Clone, Debug)]
+struct LastEvent {
+    status: String,
+    reason: String,
+    details: BTreeSet<String>,
+    /// When; `None`: not by this leader.
+    at: Option<Instant>,
+}
+
+impl EventDedup {
+    /// What is to be told of a LAN whose status was `before` and is now `status`; `details` says by condition
+    /// what it is about, for example which nodes. Whoever publishes an announcement says so by [`Self::mark_published`].
+    ///
+    /// The second value is when to ask again although nothing changes.
+    pub(super) fn due(
+        &mut self,
+        lan: &str,
+        before: Option<&LanStatus>,
+        status: &LanStatus,
+        details: &BTreeMap<&'static str, BTreeSet<String>>,
+        now: Instant,
+    ) -> (Vec<DueEvent>, Option<Instant>) {
+        let (mut due, mut later) = (Vec::new(), None);
+        let refused = status.conditions.iter().any(|c| c.kind == "Accepted" && c.status == "False");
+        for condition in &status.conditions {
+            // That a refused LAN is not built is no news.
+            if refused && condition.kind != "Accepted" && condition.kind != "Deleting" {
+                continue;
+            }
+            let details = details.get(condition.kind.as_str()).cloned().unwrap_or_default();
+            let next = LastEvent {
+                status: condition.status.clone(),
+                reason: condition.reason.clone(),
+                details,
+                at: None,
+            };
+            let key = (lan.to_owned(), condition.kind.clone());
+            let last = self.last_events.entry(key).or_insert_with(|| baseline(before, &next, condition));
+            let bad = is_bad(condition);
+            let same = last.status == next.status && last.reason == next.reason;
+            // Fewer nodes than before are no reason to look, and neither is what never was wrong.
+            let news =
+                if bad { !same || !next.details.is_subset(&last.details) } else { was_bad(condition, last) };
+            if !news {
+                if same || !bad {
+                    *last = LastEvent { at: last.at, ..next };
+                }
+                continue;
+            }
+            match last.at.map(|at| at + MIN_INTERVAL).filter(|again| *again > now) {
+                Some(again) => later = Some(later.map_or(again, |later: Instant| later.min(again))),
+                None => due.push(DueEvent {
+                    kind: condition.kind.clone(),
+                    action: action(&condition.kind),
+                    warning: bad,
+                    reason: condition.reason.clone(),
+                    note: note(condition),
+                }),
+            }
+        }
+        // What is over begins anew when it comes again.
+        self.last_events
+            .retain(|(of, kind), _| of != lan || status.conditions.iter().any(|c| c.kind == *kind));
+        (due, later)
+    }
+
+    /// Takes in that an announcement was published.
+    pub(super) fn mark_published(
+        &mut self,
+        lan: &str,
+        due_event: &DueEvent,
+        status: &LanStatus,
+        details: &BTreeMap<&'static str, BTreeSet<String>>,
+        now: Instant,
+    ) {
+        let Some(condition) = status.conditions.iter().find(|c| c.kind == due_event.kind) else { return };
+        let last = LastEvent {
+            status: condition.status.clone(),
+            reason: condition.reason.clone(),
+            details: details.get(condition.kind.as_str()).cloned().unwrap_or_default(),
+            at: Some(now),
+        };
+        self.last_events.insert((lan.to_owned(), due_event.kind.clone()), last);
+    }
+
+    /// Forgets LANs that are gone.
+    pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
+        self.last_events.retain(|(lan, _), _| is_there(lan));
+    }
+}
+
+/// What an earlier leader told: what it wrote into the status.
+fn baseline(before: Option<&LanStatus>, next: &LastEvent, condition: &Condition) -> LastEvent {
+    let last = before.and_then(|status| status.conditions.iter().find(|c| c.kind == condition.kind));
+    match last {
+        Some(last) if last.status == next.status && last.reason == next.reason => next.clone(),
+        Some(last) => LastEvent {
+            status: last.status.clone(),
+            reason: last.reason.clone(),
+            details: BTreeSet::new(),
+            at: None,
+        },
+        None => {
+            LastEvent { status: String::new(), reason: String::new(), details: BTreeSet::new(), at: None }
+        }
+    }
+}
+
+/// Whether somebody has to act. `Deleting` holds while a deleted LAN is still there.
+fn is_bad(condition: &Condition) -> bool {
+    match condition.kind.as_str() {
+        "Deleting" => condition.reason != "Unused",
+        kind if is_bad_when_true(kind) => condition.status == "True",
+        _ => condition.status == "False",
+    }
+}
+
+/// That it is well again is told, but not that a LAN is accepted: whether it is built says more.
+fn was_bad(condition: &Condition, last: &LastEvent) -> bool {
+    !is_bad_when_true(&condition.kind)
+        && condition.kind != "Accepted"
+        && condition.status == "True"
+        && last.status == "False"
+}
+
+fn action(kind: &str) -> &'static str {
+    match kind {
+        "Accepted" => "Accept",
+        "Ready" => "Build",
+        "MtuUniform" => "SetMtu",
+        "NetworkAttachments" => "Define",
+        SPOKES_REMOVED => "CutOff",
+        _ => "Delete",
+    }
+}
+
+/// An event's note takes 1024 bytes.
+fn note(condition: &Condition) -> String {
+    const MOST: usize = 1000;
+    let text = match condition.message.as_str() {
+        "" => format!("{} is {}", condition.kind, condition.status),
+        message => message.to_owned(),
+    };
+    let end = (0..=text.len().min(MOST)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    if end == text.len() { text } else { format!("{} …", &text[..end]) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(kind: &str, state: &str, reason: &str) -> LanStatus {
+        let condition = Condition {
+            kind: kind.into(),
+            status: state.into(),
+            reason: reason.into(),
+            message: format!("{kind} {reason}"),
+            last_transition_time: String::new(),
+            observed_generation: None,
+        };
+        LanStatus { conditions: vec![condition], ..LanStatus::default() }
+    }
+
+    struct World {
+        event_dedup: EventDedup,
+        start: Instant,
+    }
+
+    impl World {
+        fn new() -> Self {
+            Self { event_dedup: EventDedup::default(), start: Instant::now() }
+        }
+
+        /// The reasons that are told after so many seconds, and when to ask again.
+        fn at(
+            &mut self,
+            seconds: u64,
+            before: Option<&LanStatus>,
+            status: &LanStatus,
+            nodes: &[&str],
+        ) -> (Vec<String>, Option<u64>) {
+            let now = self.start + Duration::from_secs(seconds);
+            let nodes: BTreeSet<String> = nodes.iter().map(|&node| node.to_owned()).collect();
+            let details = BTreeMap::from([("Ready", nodes)]);
+            let (due, later) = self.event_dedup.due("uid", before, status, &details, now);
+            for due_event in &due {
+                self.event_dedup.mark_published("uid", due_event, status, &details, now);
+            }
+            let later = later.map(|later| (later - self.start).as_secs());
+            (due.into_iter().map(|due_event| due_event.reason).collect(), later)
+        }
+    }
+
+    fn reasons(texts: &[&str]) -> (Vec<String>, Option<u64>) {
+        (texts.iter().map(|&text| text.to_owned()).collect(), None)
+    }
+
+    #[test]
+    fn what_is_well_from_the_start_is_no_event() {
+        let mut world = World::new();
+        assert_eq!(world.at(0, None, &status("Ready", "Unknown", "NoNode"), &[]), reasons(&[]));
+        assert_eq!(world.at(1, None, &status("Ready", "True", "Built"), &[]), reasons(&[]));
+    }
+
+    #[test]
+    fn once_when_it_goes_wrong_and_once_when_it_is_well_again() {
+        let (good, bad) = (status("Ready", "True", "Built"), status("Ready", "False", "UnderlayMissing"));
+        let mut world = World::new();
+        assert_eq!(world.at(0, None, &bad, &["a"]), reasons(&["UnderlayMissing"]));
+        for second in 1..50 {
+            assert_eq!(world.at(second, Some(&bad), &bad, &["a"]), reasons(&[]));
+        }
+        assert_eq!(world.at(100, Some(&bad), &good, &[]), reasons(&["Built"]));
+        assert_eq!(world.at(101, Some(&good), &good, &[]), reasons(&[]));
+    }
+
+    #[test]
+    fn two_hundred_nodes_are_two_events() {
+        let bad = status("Ready", "False", "UnderlayMissing");
+        let mut world = World::new();
+        let names: Vec<String> = (0..200).map(|n| format!("n{n:03}")).collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        let mut told = 0;
+        for count in 1..=200 {
+            let (now, later) = world.at(0, None, &bad, &names[..count]);
+            told += now.len();
+            assert!(count == 1 || later == Some(60), "{later:?}");
+        }
+        told += world.at(60, Some(&bad), &bad, &names).0.len();
+        // They come back one after the other.
+        for count in (1..200).rev() {
+            told += world.at(200, Some(&bad), &bad, &names[..count]).0.len();
+        }
+        assert_eq!(told, 2);
+    }
+
+    #[test]
+    fn what_flaps_is_told_once_a_minute() {
+        let (good, bad) = (status("Ready", "True", "Built"), status("Ready", "False", "UnderlayMissing"));
+        let mut world = World::new();
+        let mut told = 0;
+        for second in 0..600 {
+            let now = if second % 2 == 0 { &bad } else { &good };
+            told += world.at(second, None, now, &["a"]).0.len();
+        }
+        assert!((2..=11).contains(&told), "{told} events");
+    }
+
+    #[test]
+    fn the_next_leader_does_not_repeat() {
+        let bad = status("Ready", "False", "UnderlayMissing");
+        assert_eq!(World::new().at(0, Some(&bad), &bad, &["a"]), reasons(&[]));
+        let good = status("Ready", "True", "Built");
+        assert_eq!(World::new().at(0, Some(&bad), &good, &[]), reasons(&["Built"]));
+        assert_eq!(World::new().at(0, Some(&good), &bad, &["a"]), reasons(&["UnderlayMissing"]));
+    }
+
+    #[test]
+    fn a_refused_lan_is_told_once() {
+        let mut both = status("Accepted", "False", "Conflict");
+        both.conditions.extend(status("Ready", "False", "Refused").conditions);
+        assert_eq!(World::new().at(0, None, &both, &["a"]), reasons(&["Conflict"]));
+    }
+
+    #[test]
+    fn what_is_refused_again_is_told_again() {
+        let (good, bad) = (status("Accepted", "True", "Accepted"), status("Accepted", "False", "Conflict"));
+        let mut world = World::new();
+        assert_eq!(world.at(0, None, &bad, &[]), reasons(&["Conflict"]));
+        assert_eq!(world.at(70, Some(&bad), &good, &[]), reasons(&[]));
+        assert_eq!(world.at(80, Some(&good), &bad, &[]), reasons(&["Conflict"]));
+    }
+
+    #[test]
+    fn a_deletion_that_waits_is_told_and_one_that_is_done_is_not() {
+        let mut world = World::new();
+        assert_eq!(world.at(0, None, &status("Deleting", "True", "InUse"), &[]), reasons(&["InUse"]));
+        assert_eq!(world.at(90, None, &status("Deleting", "True", "Unused"), &[]), reasons(&[]));
+    }
+
+    #[test]
+    fn notes_fit() {
+        let mut long = status("Ready", "False", "X").conditions.remove(0);
+        long.message = "é".repeat(900);
+        assert!(note(&long).len() <= 1024);
+    }
+}

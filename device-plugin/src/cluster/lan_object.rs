@@ -1,0 +1,185 @@
+//! A LAN's object as the API server has it, and as the file that LANs are built from.
+
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use lan::{LanKey, LanKeyError, LanSpec};
+use net_types::Mtu;
+use serde_json::{Map, Value, json};
+
+use crate::published::MirrorAnnotations;
+
+/// What the rest of the daemon must know of an object beside its specification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirroredLan {
+    /// Which LAN.
+    pub key: LanKey,
+    /// Tells this object from an earlier one of that name.
+    pub uid: String,
+    /// Counts the changes of its specification.
+    pub generation: i64,
+    /// Whether somebody deleted it and it waits for its finalizers.
+    pub deleting: bool,
+}
+
+/// LANs, read as whatever they are: one object that a type does not fit must not keep all others from
+/// being read.
+pub(super) fn lans() -> ApiResource {
+    let kind = GroupVersionKind::gvk("lan.k8slan.io", "v1beta1", "LAN");
+    ApiResource::from_gvk_with_plural(&kind, "lans")
+}
+
+/// The name of a LAN's file. A namespace has no dots, so that two LANs never have one file.
+#[must_use]
+pub fn file_name(key: &LanKey) -> String {
+    format!("{}.{}.yaml", key.namespace(), key.name())
+}
+
+/// The namespace of the LAN whose file that is.
+pub(super) fn namespace_of_file(name: &str) -> Option<&str> {
+    let (namespace, rest) = name.split_once('.')?;
+    rest.ends_with(".yaml").then_some(namespace)
+}
+
+/// Which LAN an object is.
+pub(super) fn key(object: &DynamicObject) -> Result<LanKey, LanKeyError> {
+    let metadata = &object.metadata;
+    LanKey::new(
+        metadata.namespace.as_deref().unwrap_or_default(),
+        metadata.name.as_deref().unwrap_or_default(),
+    )
+}
+
+/// What the daemon must know of an object.
+pub(super) fn parse_lan(object: &DynamicObject, key: LanKey) -> MirroredLan {
+    MirroredLan {
+        key,
+        uid: object.metadata.uid.clone().unwrap_or_default(),
+        generation: object.metadata.generation.unwrap_or_default(),
+        deleting: object.metadata.deletion_timestamp.is_some(),
+    }
+}
+
+/// The MTU that all nodes have room for, as the leader found it out.
+pub(super) fn common_mtu(object: &DynamicObject) -> Option<Mtu> {
+    if !object.data["spec"]["mtu"].is_null() {
+        return None;
+    }
+    Mtu::try_from(object.data["status"]["mtu"].as_u64()?).ok()
+}
+
+/// The text of a LAN's file: the object without what changes without meaning anything to a node (its
+/// status, its managers), so that the file is written when the LAN changes and not otherwise.
+///
+/// Files are read strictly. Fields that this version does not know, of an object that a newer API server
+/// accepted, are therefore left out; a specification that cannot be read at all stays as it is, for the
+/// reader of the file to say what is wrong with it.
+pub(super) fn text(object: &DynamicObject, key: &LanKey, notes: &MirrorAnnotations) -> Vec<u8> {
+    let raw = object.data.get("spec").cloned().unwrap_or(Value::Null);
+    let spec = match serde_json::from_value::<LanSpec>(raw.clone()) {
+        Ok(spec) => serde_json::to_value(spec).unwrap_or(raw),
+        Err(_) => raw,
+    };
+    let mut metadata = Map::from_iter([
+        ("namespace".to_owned(), json!(key.namespace())),
+        ("name".to_owned(), json!(key.name())),
+    ]);
+    if let Some(generation) = object.metadata.generation {
+        metadata.insert("generation".to_owned(), json!(generation));
+    }
+    if let Some(created) = &object.metadata.creation_timestamp {
+        metadata.insert("creationTimestamp".to_owned(), json!(created));
+    }
+    let annotations = notes.annotations();
+    if !annotations.is_empty() {
+        metadata.insert("annotations".to_owned(), Value::Object(annotations));
+    }
+    let file = json!({
+        "apiVersion": "lan.k8slan.io/v1beta1",
+        "kind": "LAN",
+        "metadata": metadata,
+        "spec": spec,
+    });
+    // In lines, for people, and because what is wrong with it is told by line.
+    let mut text = format!("{file:#}").into_bytes();
+    text.push(b'\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use lan::manifest::{Document, read};
+
+    use super::*;
+
+    fn object(spec: Value) -> DynamicObject {
+        let object = json!({
+            "apiVersion": "lan.k8slan.io/v1beta1",
+            "kind": "LAN",
+            "metadata": {
+                "namespace": "k8slan-system", "name": "lan.test", "uid": "7", "generation": 3, "resourceVersion": "12",
+                "creationTimestamp": "2026-11-21T07:00:00Z",
+                "managedFields": [{ "manager": "kubectl", "operation": "Apply" }],
+            },
+            "spec": spec,
+            "status": { "nodes": "1/3" },
+        });
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn read_back(spec: Value) -> Document {
+        let object = object(spec);
+        let key = key(&object).unwrap();
+        assert_eq!(file_name(&key), "k8slan-system.lan.test.yaml");
+        let text = String::from_utf8(text(&object, &key, &MirrorAnnotations::default())).unwrap();
+        assert!(!text.contains("managedFields") && !text.contains("status"), "{text}");
+        let mut documents = read(&text);
+        assert_eq!(documents.len(), 1, "{documents:?}");
+        documents.remove(0)
+    }
+
+    fn spec() -> Value {
+        json!({
+            "ns": "knlvrf", "bridge": "br2", "vxlan": "vx2", "vni": 222, "defaultVxlanDev": "eth0.10",
+            "vxlanDevMap": { "worker1": "eth1", "worker2": "eth2" }, "spokes": ["pod1", "pod2"],
+            "vxlanGrp": "ff02::14", "vxlanPort": 4789, "attach": "macvtap", "mode": "passthru",
+            "deletionPolicy": "WhenUnused",
+        })
+    }
+
+    #[test]
+    fn the_file_says_what_the_object_says() {
+        let Document::Lan { key, spec: read } = read_back(spec()) else { panic!("a LAN") };
+        assert_eq!(key.to_string(), "k8slan-system/lan.test");
+        assert_eq!(serde_json::to_value(*read).unwrap(), spec());
+    }
+
+    #[test]
+    fn a_newer_field_does_no_harm_and_a_wrong_one_is_left_to_be_named() {
+        let mut newer = spec();
+        newer["laterInvention"] = json!(true);
+        assert!(matches!(read_back(newer), Document::Lan { .. }));
+        let mut wrong = spec();
+        wrong["vni"] = json!("many");
+        let Document::Broken { key, message } = read_back(wrong) else { panic!("broken") };
+        assert_eq!(key.unwrap().to_string(), "k8slan-system/lan.test");
+        assert!(message.contains("line ") && !message.contains("line 1,"), "{message}");
+    }
+
+    #[test]
+    fn what_the_cluster_knows_stands_in_the_file() {
+        let mut object = object(spec());
+        object.data["status"] = json!({ "mtu": 1426 });
+        let notes = MirrorAnnotations { hostname: Some("worker1".into()), mtu: common_mtu(&object) };
+        let text = String::from_utf8(text(&object, &key(&object).unwrap(), &notes)).unwrap();
+        assert_eq!(MirrorAnnotations::parse(&serde_json::from_str(&text).unwrap()), notes);
+        assert!(matches!(read(&text).as_slice(), [Document::Lan { .. }]), "{text}");
+        // What the author asks for is in the specification.
+        object.data["spec"]["mtu"] = json!(1400);
+        assert_eq!(common_mtu(&object), None);
+    }
+
+    #[test]
+    fn files_tell_their_namespace() {
+        assert_eq!(namespace_of_file("k8slan-system.lan.test.yaml"), Some("k8slan-system"));
+        assert_eq!(namespace_of_file("README"), None);
+    }
+}

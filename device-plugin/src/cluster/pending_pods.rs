@@ -1,0 +1,283 @@
+//! Pods that no node can take for want of a spoke. The scheduler says that a resource is insufficient, and knows no more; the
+//! leader says on the pod who holds the spoke, and where its LAN is not ready.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::api::ListParams;
+use kube::core::{ApiResource, DynamicObject};
+use kube::runtime::events::{self, EventType};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, watcher as watch_objects};
+use kube::{Api, Client};
+use lan::{LanNodeSpec, LanSpec};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use super::event_publisher::{EventPublisher, reference};
+use super::{chain, lan_object};
+use crate::k8slan_go::leads_to;
+
+/// How long a pod must have waited: most wait for one that is just going.
+const FIRST_EVENT_DELAY: Duration = Duration::from_secs(5);
+/// How long until it is told again, if it is another reason by then.
+const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
+/// An event's note takes 1024 bytes.
+const MAX_NOTE: usize = 1000;
+const RESOURCE_PREFIX: &str = "macvtap.k8slan.io/";
+
+/// Tells of such pods, one event for a reason.
+pub(super) struct PendingPods {
+    client: Client,
+    publisher: EventPublisher,
+    lan_nodes: ApiResource,
+}
+
+/// A pod that waits.
+struct PendingPod {
+    spokes: Vec<String>,
+    of: ObjectReference,
+    due: Instant,
+    last_note: String,
+}
+
+impl PendingPods {
+    pub(super) const fn new(client: Client, publisher: EventPublisher, lan_nodes: ApiResource) -> Self {
+        Self { client, publisher, lan_nodes }
+    }
+
+    /// Tells, until it is dropped.
+    pub(super) async fn run(&self) {
+        let pods: Api<DynamicObject> =
+            Api::all_with(self.client.clone(), &super::leader::resource("", "v1", "Pod", "pods"));
+        // Of a large cluster these are few.
+        let config = watcher::Config::default().fields("spec.nodeName=");
+        let mut pods = std::pin::pin!(watch_objects(pods, config).default_backoff());
+        let mut waiting: BTreeMap<String, PendingPod> = BTreeMap::new();
+        let mut rested = Instant::now();
+        loop {
+            // However many pods come one after the other, all LANs are read once for those of a while.
+            let due = waiting.values().map(|pod| pod.due.max(rested)).min();
+            let settled = async {
+                match due {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                event = pods.next() => match event {
+                    Some(Ok(Event::Init)) => waiting.clear(),
+                    Some(Ok(Event::InitApply(pod) | Event::Apply(pod))) => update_pod(&mut waiting, &pod),
+                    Some(Ok(Event::Delete(pod))) => drop(waiting.remove(uid(&pod))),
+                    Some(Ok(Event::InitDone)) => {}
+                    Some(Err(error)) => tracing::warn!(error = chain(&error), "the leader does not hear of pods without a node"),
+                    None => return,
+                },
+                () = settled => {
+                    if let Err(error) = self.publish_events(&mut waiting).await {
+                        tracing::warn!(error = chain(&error), "what a pod waits for is not told");
+                    }
+                    let now = Instant::now();
+                    rested = now + FIRST_EVENT_DELAY;
+                    waiting.values_mut().filter(|pod| pod.due <= now).for_each(|pod| pod.due = now + REPEAT_INTERVAL);
+                }
+            }
+        }
+    }
+
+    async fn publish_events(&self, waiting: &mut BTreeMap<String, PendingPod>) -> Result<(), kube::Error> {
+        let lans: Api<DynamicObject> = Api::all_with(self.client.clone(), &lan_object::lans());
+        let reports: Api<DynamicObject> = Api::all_with(self.client.clone(), &self.lan_nodes);
+        // As the API server has it at hand: these may be many, and a moment old.
+        let all = ListParams::default().match_any();
+        let (lans, reports) = tokio::try_join!(lans.list(&all), reports.list(&all))?;
+        let now = Instant::now();
+        for pod in waiting.values_mut().filter(|pod| pod.due <= now) {
+            let note = note(&pod.spokes, &lans.items, &reports.items);
+            if note == pod.last_note {
+                continue;
+            }
+            let event = events::Event {
+                type_: EventType::Warning,
+                reason: "SpokeNotFree".to_owned(),
+                note: Some(note.clone()),
+                action: "Schedule".to_owned(),
+                secondary: None,
+            };
+            self.publisher.publish(&pod.of, &event).await?;
+            pod.last_note = note;
+        }
+        Ok(())
+    }
+}
+
+fn uid(pod: &DynamicObject) -> &str {
+    pod.metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// Takes in what a pod is like now.
+fn update_pod(waiting: &mut BTreeMap<String, PendingPod>, pod: &DynamicObject) {
+    let spokes = insufficient_spokes(&pod.data);
+    if spokes.is_empty() {
+        waiting.remove(uid(pod));
+        return;
+    }
+    let of = reference("v1", "Pod", pod);
+    let new = || PendingPod {
+        spokes: Vec::new(),
+        of,
+        due: Instant::now() + FIRST_EVENT_DELAY,
+        last_note: String::new(),
+    };
+    waiting.entry(uid(pod).to_owned()).or_insert_with(new).spokes = spokes;
+}
+
+/// The spokes of which the scheduler says that there are too few for the pod.
+fn insufficient_spokes(pod: &Value) -> Vec<String> {
+    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
+    let mut unschedulable = conditions
+        .filter(|condition| condition["type"] == "PodScheduled" && condition["reason"] == "Unschedulable");
+    let message =
+        unschedulable.next().and_then(|condition| condition["message"].as_str()).unwrap_or_default();
+    let mut spokes: Vec<String> = message
+        .split([',', ' '])
+        .filter_map(|word| word.trim_end_matches('.').strip_prefix(RESOURCE_PREFIX))
+        .map(str::to_owned)
+        .collect();
+    spokes.sort();
+    spokes.dedup();
+    spokes
+}
+
+/// Why none of these spokes is to be had.
+fn note(spokes: &[String], lans: &[DynamicObject], reports: &[DynamicObject]) -> String {
+    let text =
+        spokes.iter().map(|spoke| spoke_availability(spoke, lans, reports)).collect::<Vec<_>>().join("; ");
+    let end = (0..=text.len().min(MAX_NOTE)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+    if end == text.len() { text } else { format!("{} …", &text[..end]) }
+}
+
+fn spoke_availability(resource: &str, lans: &[DynamicObject], reports: &[DynamicObject]) -> String {
+    let listed = |lan: &DynamicObject, is: &dyn Fn(&str) -> bool| {
+        let spec = serde_json::from_value::<LanSpec>(lan.data["spec"].clone()).ok()?;
+        spec.spokes.iter().map(|spoke| spoke.as_str().to_owned()).find(|spoke| is(spoke))
+    };
+    let own = |lan: &DynamicObject| listed(lan, &|spoke| spoke == resource);
+    let another = |lan: &DynamicObject| {
+        listed(lan, &|spoke| leads_to(resource, lan.metadata.name.as_deref().unwrap_or_default(), spoke))
+    };
+    let of =
+        |find: &dyn Fn(&DynamicObject) -> Option<String>| lans.iter().find_map(|lan| Some((lan, find(lan)?)));
+    // Its own name before all others.
+    let Some((lan, spoke)) = of(&own).or_else(|| of(&another)) else {
+        return format!("no LAN lists spoke {resource}: put it into spec.spokes of one, or ask for another");
+    };
+    let (namespace, name) = (lan.metadata.namespace.as_deref(), lan.metadata.name.as_deref());
+    let mut nodes: Vec<LanNodeSpec> = reports
+        .iter()
+        .filter(|report| report.metadata.namespace.as_deref() == namespace)
+        .filter_map(|report| serde_json::from_value(report.data["spec"].clone()).ok())
+        .filter(|report: &LanNodeSpec| Some(report.lan.as_str()) == name)
+        .collect();
+    nodes.sort_by(|a, b| a.node.cmp(&b.node));
+    let words: Vec<String> = nodes
+        .iter()
+        .map(|node| {
+            let held = node.attachments.iter().find(|used| used.spoke == spoke);
+            match (&node.accepted, &node.ready, held) {
+                (accepted, _, _) if !accepted.holds => {
+                    format!("{}: refused, {}", node.node, accepted.message)
+                }
+                (_, ready, _) if !ready.holds => format!("{}: not ready, {}", node.node, ready.message),
+                (_, _, Some(used)) => format!("{}: held by {}", node.node, pod_of_user(&used.by)),
+                _ => format!("{}: free", node.node),
+            }
+        })
+        .collect();
+    let words = if words.is_empty() { "no node has looked at it yet".to_owned() } else { words.join(", ") };
+    let (namespace, name) = (namespace.unwrap_or_default(), name.unwrap_or_default());
+    format!("spoke {spoke} of LAN {namespace}/{name}: {words}")
+}
+
+/// The pod of a report, which may say more of it.
+fn pod_of_user(by: &str) -> &str {
+    let pod = by.split(',').next().unwrap_or(by);
+    pod.strip_prefix("pod ").unwrap_or(pod)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(value: Value) -> DynamicObject {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn lan(name: &str, spokes: &[&str]) -> DynamicObject {
+        object(json!({
+            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "metadata": { "namespace": "a", "name": name },
+            "spec": { "ns": name, "bridge": "br0", "vxlan": "vx0", "vni": 1, "spokes": spokes },
+        }))
+    }
+
+    fn report(node: &str, ready: bool, held: &[(&str, &str)]) -> DynamicObject {
+        let used: Vec<Value> = held.iter().map(|(spoke, by)| json!({ "spoke": spoke, "by": by })).collect();
+        object(json!({
+            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANNode", "metadata": { "namespace": "a", "name": node },
+            "spec": {
+                "lan": "one", "node": node, "attachments": used,
+                "accepted": { "holds": true, "reason": "Accepted", "message": "" },
+                "ready": { "holds": ready, "reason": "UnderlayMissing", "message": "underlay eth1 does not exist" },
+            },
+        }))
+    }
+
+    #[test]
+    fn what_the_scheduler_lacks_is_read_from_its_words() {
+        let pod = |message: &str| {
+            json!({ "status": { "conditions": [
+            { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message },
+        ] } })
+        };
+        let message = "0/3 nodes are available: 1 Insufficient macvtap.k8slan.io/pod10, 2 Insufficient macvtap.k8slan.io/pod1. no \
+                       new claims to deallocate, preemption: 0/3 nodes are available: 3 No preemption victims found.";
+        assert_eq!(insufficient_spokes(&pod(message)), ["pod1", "pod10"]);
+        assert_eq!(
+            insufficient_spokes(&pod("0/3 nodes are available: 3 Insufficient cpu.")),
+            Vec::<String>::new()
+        );
+        assert_eq!(insufficient_spokes(&json!({})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_holder_is_a_pod() {
+        assert_eq!(pod_of_user("default/web"), "default/web");
+        assert_eq!(pod_of_user("pod default/web, container 0123, interface net1"), "default/web");
+    }
+
+    #[test]
+    fn the_note_says_who_holds_the_spoke_and_where_the_lan_is_not_ready() {
+        let lans = [lan("zero", &["pod9"]), lan("one", &["pod1", "pod2"])];
+        let reports = [
+            report("worker2", false, &[]),
+            report("worker1", true, &[("pod2", "default/x"), ("pod1", "default/nginx")]),
+        ];
+        assert_eq!(
+            note(&["pod1".to_owned()], &lans, &reports),
+            "spoke pod1 of LAN a/one: worker1: held by default/nginx, worker2: not ready, underlay eth1 does not exist"
+        );
+        assert_eq!(
+            note(&["k8slan-mac-one-pod2".to_owned()], &lans, &reports),
+            "spoke pod2 of LAN a/one: worker1: held by default/x, worker2: not ready, underlay eth1 does not exist"
+        );
+        assert!(note(&["pod7".to_owned()], &lans, &reports).starts_with("no LAN lists spoke pod7"));
+        assert!(note(&["pod9".to_owned()], &lans, &reports).ends_with("no node has looked at it yet"));
+        let many: Vec<DynamicObject> =
+            (0..200).map(|n| report(&format!("worker{n:03}"), false, &[])).collect();
+        assert!(note(&["pod1".to_owned()], &lans, &many).len() <= 1024);
+    }
+}

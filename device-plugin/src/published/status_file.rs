@@ -1,0 +1,89 @@
+//! Following `/run/k8slan/status_sender/status.json`, which the node's part writes, from another process.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use node::SafeDir;
+use tokio::sync::watch;
+
+use crate::events::{FileWatch, Wake, WatchedFolder};
+use crate::lans::Dirty;
+use crate::published::{NodeStatus, STATUS_FILE};
+
+/// More than any node's status has, in bytes.
+const MAX_LEN: u64 = 16 << 20;
+/// Changes come in bursts.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+
+/// Tells the status whenever the file changes. Before there is one since boot, nothing is told.
+///
+/// # Errors
+/// The folder cannot be watched.
+pub(crate) async fn follow(folder: &Path, status_sender: watch::Sender<Arc<NodeStatus>>) -> Result<()> {
+    let wake = Wake::default();
+    let changed = Dirty { names: true, ..Dirty::default() };
+    let files = FileWatch::start(
+        vec![WatchedFolder::new(folder, |name| name == STATUS_FILE, changed)],
+        wake.clone(),
+    )?;
+    loop {
+        files.add_missing_watches();
+        wake.take_changes();
+        match read(folder) {
+            Ok(Some(now)) => {
+                status_sender.send_if_modified(|before| {
+                    let changed = **before != now;
+                    if changed {
+                        *before = Arc::new(now);
+                    }
+                    changed
+                });
+            }
+            Ok(None) => {}
+            Err(error) => tracing::warn!("the node's status cannot be used: {error:#}"),
+        }
+        wake.wait().await;
+        tokio::time::sleep(DEBOUNCE).await;
+    }
+}
+
+/// The status as it was written last into a folder; none before there is one since boot.
+///
+/// # Errors
+/// The file is not to be trusted, or is of another version.
+pub(crate) fn read(run: &Path) -> Result<Option<NodeStatus>> {
+    let Some(dir) = SafeDir::open(run)? else { return Ok(None) };
+    let Some(text) = dir.read_up_to(STATUS_FILE, MAX_LEN)? else { return Ok(None) };
+    let status: NodeStatus = serde_json::from_slice(&text).with_context(|| {
+        format!(
+            "{} is no status of this version: run both parts from one image",
+            run.join(STATUS_FILE).display()
+        )
+    })?;
+    Ok(Some(NodeStatus { reconciled: true, ..status }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_one_process_writes_another_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(dir.path()).unwrap(), None);
+        let text = r#"{"node":"worker1","lans":[{"lan":"a/b","observedGeneration":3,"netns":"n",
+            "conditions":[{"type":"Ready","status":"True","reason":"Built","message":"m"}],"mtu":1426,
+            "spokes":[{"name":"pod1","attach":"macvtap","tapIndex":1073741824,"ready":true,"usedBy":"x"}]}],
+            "laterInvention":1}"#;
+        std::fs::write(dir.path().join(STATUS_FILE), text).unwrap();
+        let status = read(dir.path()).unwrap().unwrap();
+        assert!(status.reconciled && status.lans[0].spokes[0].ready, "{status:?}");
+        std::fs::write(dir.path().join(STATUS_FILE), status.text()).unwrap();
+        assert_eq!(read(dir.path()).unwrap().unwrap(), status);
+        std::fs::write(dir.path().join(STATUS_FILE), "{}").unwrap();
+        let error = format!("{:#}", read(dir.path()).unwrap_err());
+        assert!(error.contains("no status of this version"), "{error}");
+    }
+}

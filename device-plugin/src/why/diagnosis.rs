@@ -1,0 +1,579 @@
+//! What is wrong with a pod, and what was looked at. Pure.
+
+use std::fmt::Write as _;
+
+use node::one_line;
+use serde_json::Value;
+
+use super::documents::Documents;
+use super::networks::{Definition, Network, RESOURCE_PREFIX, resources, selected};
+use crate::inspect::{LanView, NodeView, SpokeState, SpokeView, pool_line, spoke_line, state_of};
+use crate::k8slan_go::leads_to;
+
+/// What runtimes and Multus put before the words of a plugin, up to the last of these: `plugin type="…" failed (add): `, and
+/// of a network that is no list, `error adding container to network "…": `.
+const PLUGIN_MESSAGE_PREFIXES: [&str; 2] = ["failed (add): ", "error adding container to network "];
+
+/// What is known of a pod.
+struct Diagnosis<'a> {
+    documents: &'a Documents,
+    /// Causes, the surest first.
+    causes: Vec<String>,
+    /// What was looked at.
+    lines: String,
+}
+
+/// Tells it: the pod, the causes that were found, and what was looked at.
+pub(super) fn diagnose(documents: &Documents) -> String {
+    let mut diagnosis = Diagnosis { documents, causes: Vec::new(), lines: String::new() };
+    diagnosis.nodes();
+    diagnosis.add_last_events();
+    diagnosis.networks();
+    let mut text = diagnosis.heading();
+    diagnosis.causes.dedup();
+    for cause in &diagnosis.causes {
+        let _ = writeln!(text, "WHY {}", one_line(cause));
+    }
+    if diagnosis.causes.is_empty() {
+        text.push_str(match diagnosis.runs() {
+            true => "nothing is wrong that can be seen from here\n",
+            false => "nothing of k8slan's is wrong that can be seen from here; what else it waits for, its events say\n",
+        });
+    }
+    text + &diagnosis.lines
+}
+
+impl Diagnosis<'_> {
+    fn pod(&self) -> &Value {
+        &self.documents.pod
+    }
+
+    fn name(&self) -> String {
+        let metadata = &self.pod()["metadata"];
+        let text = |field: &str| metadata[field].as_str().unwrap_or_default();
+        format!("{}/{}", text("namespace"), text("name"))
+    }
+
+    fn node_name(&self) -> Option<&str> {
+        self.pod()["spec"]["nodeName"].as_str()
+    }
+
+    fn runs(&self) -> bool {
+        self.pod()["status"]["phase"] == "Running"
+    }
+
+    fn add_line(&mut self, line: impl AsRef<str>) {
+        let words = line.as_ref().trim_start_matches(' ');
+        let indent = line.as_ref().len() - words.len();
+        let _ = writeln!(self.lines, "{:indent$}{}", "", one_line(words));
+    }
+
+    fn heading(&self) -> String {
+        let status = &self.pod()["status"];
+        let text = |of: &Value| of.as_str().unwrap_or_default().to_owned();
+        let mut line = format!("pod {}", self.name());
+        match self.node_name() {
+            Some(node) => line.push_str(&format!(" on {node}")),
+            None => line.push_str(", on no node yet"),
+        }
+        line.push_str(&format!(": {}", text(&status["phase"])));
+        for part in [&status["reason"], &status["message"]].map(text).iter().filter(|part| !part.is_empty()) {
+            line.push_str(&format!(", {part}"));
+        }
+        one_line(&line) + "\n"
+    }
+
+    /// Whether the node that it is on was heard.
+    fn nodes(&mut self) {
+        let Some(node) = self.node_name().map(str::to_owned) else { return };
+        match self.documents.node(&node) {
+            None => self.causes.push(format!(
+                "no k8slan answers on {node}: does the DaemonSet k8slan-ds run there? kubectl -n k8slan-system get pods -o wide"
+            )),
+            Some(view) if view.daemon.is_none() => {
+                self.causes.push(format!("no daemon is seen on {node}: look at the log of its pod"));
+            }
+            Some(_) => {}
+        }
+    }
+
+    /// What plugin, kubelet and scheduler said last.
+    fn add_last_events(&mut self) {
+        let rejected = self.pod()["status"]["reason"] == "UnexpectedAdmissionError";
+        if rejected {
+            self.causes.push(
+                "the kubelet rejected it, because the spoke's resource was not there when it looked, as after a reboot; it \
+                 stays so: delete it, and its controller makes a new one"
+                    .to_owned(),
+            );
+        }
+        for (reason, plugin) in [("FailedCreatePodSandBox", true), ("FailedScheduling", false)] {
+            let last = self.documents.events.iter().rev().find(|event| event["reason"] == reason);
+            let Some(event) = last.filter(|_| !self.runs()) else { continue };
+            let message = event["message"].as_str().unwrap_or_default().trim();
+            let words = plugin_message(message);
+            let when = ["lastTimestamp", "eventTime"].iter().find_map(|field| event[*field].as_str());
+            let when = when.unwrap_or("some time");
+            match words.filter(|_| plugin) {
+                Some(words) => {
+                    let words = words.to_owned();
+                    self.add_line(format!("the plugin said at {when}: {words}"));
+                    self.causes.push(words);
+                }
+                None if plugin => self.add_line(format!("the runtime said at {when}: {message}")),
+                // Only until it has a node.
+                None if self.node_name().is_none() => {
+                    self.add_line(format!("the scheduler said at {when}: {message}"));
+                }
+                None => {}
+            }
+        }
+    }
+
+    fn networks(&mut self) {
+        let asked = resources(self.pod());
+        let networks = match selected(self.pod()) {
+            Ok(networks) => networks,
+            Err(problem) => return self.causes.push(problem),
+        };
+        if networks.is_empty() {
+            match asked.as_slice() {
+                [] => self.causes.push(
+                    "it asks for no network: it has no annotation k8s.v1.cni.cncf.io/networks, and no resource of a spoke in its \
+                     limits"
+                        .to_owned(),
+                ),
+                asked => self.causes.push(format!(
+                    "it asks for {}, and for no network: name its definition in the annotation k8s.v1.cni.cncf.io/networks",
+                    asked.join(", ")
+                )),
+            }
+        }
+        let mut wanted = Vec::new();
+        for (number, network) in networks.iter().enumerate() {
+            let interface = network.interface.clone().unwrap_or_else(|| format!("net{}", number + 1));
+            if let Some(definition) = self.definition(network, &interface) {
+                self.resource(network, &definition, &asked);
+                wanted.extend(definition.spoke().map(str::to_owned));
+                self.pools(&definition);
+            }
+        }
+        wanted.extend(asked.iter().filter_map(|name| name.strip_prefix(RESOURCE_PREFIX)).map(str::to_owned));
+        let mut seen: Vec<String> = Vec::new();
+        for spoke in wanted {
+            if !seen.contains(&spoke) {
+                self.spoke(&spoke);
+                seen.push(spoke);
+            }
+        }
+    }
+
+    /// What a network's definition says; none where it is not there, or nobody may read it.
+    fn definition(&mut self, network: &Network, interface: &str) -> Option<Definition> {
+        let title = format!("network {}/{} as {interface}", network.namespace, network.name);
+        let Some(all) = &self.documents.definitions else {
+            self.add_line(format!("{title}: its definition was not read"));
+            return None;
+        };
+        let is = |of: &Value, field: &str, name: &str| of["metadata"][field] == name;
+        let object = all
+            .iter()
+            .find(|object| is(object, "name", &network.name) && is(object, "namespace", &network.namespace));
+        let Some(object) = object else {
+            self.causes.push(format!(
+                "there is no NetworkAttachmentDefinition {}/{}, which its annotation names",
+                network.namespace, network.name
+            ));
+            return None;
+        };
+        let definition = Definition::read(object);
+        let mut line = format!("{title}: {}", definition.types.join(", "));
+        if let Some(resource) = &definition.resource {
+            line.push_str(&format!(", {resource}"));
+        }
+        self.add_line(line);
+        if let Some(problem) = &definition.unreadable {
+            self.causes.push(format!(
+                "NetworkAttachmentDefinition {}/{}: {problem}",
+                network.namespace, network.name
+            ));
+        } else if !definition.is_ours() {
+            self.add_line("  no plugin of k8slan's makes its interface");
+        }
+        Some(definition)
+    }
+
+    /// Whether definition and pod name the same resource.
+    fn resource(&mut self, network: &Network, definition: &Definition, asked: &[String]) {
+        let Network { namespace, name, .. } = network;
+        match &definition.resource {
+            Some(resource) if resource.starts_with(RESOURCE_PREFIX) && !asked.contains(resource) => {
+                self.causes.push(format!(
+                    "network {namespace}/{name} takes its device from {resource}, which the pod does not ask for: add \
+                     {resource}: 1 to the limits of a container (of a virtual machine: domain.resources.limits in its template)"
+                ));
+            }
+            None if definition.types.iter().any(|plugin| plugin == "macvtap") && !asked.is_empty() => {
+                self.causes.push(format!(
+                    "network {namespace}/{name} has no annotation k8s.v1.cni.cncf.io/resourceName, so that it gets no device: \
+                     the pod asks for {}",
+                    asked.join(", ")
+                ));
+            }
+            _ => {}
+        }
+    }
+
+    fn pools(&mut self, definition: &Definition) {
+        let Some(node) = self.node_name().and_then(|node| self.documents.node(node)) else { return };
+        for name in &definition.pools {
+            match node.pools.iter().find(|pool| pool.pool.as_ref() == Some(name)) {
+                Some(pool) => {
+                    let none = pool.free.as_ref().and_then(serde_json::Number::as_u64) == Some(0);
+                    if none && !self.runs() {
+                        self.causes.push(format!("no address is free in pool {name} on {}", node.node));
+                    }
+                    let line = format!("  {}", pool_line(pool));
+                    self.add_line(line);
+                }
+                None => self.causes.push(format!(
+                    "there is no pool {name} on {}: its file is to be in /var/lib/k8slan/pools.d there",
+                    node.node
+                )),
+            }
+        }
+    }
+
+    /// Who has a spoke, and how its LAN is, where the pod is or may come to.
+    fn spoke(&mut self, spoke: &str) {
+        let here = self.node_name().map(str::to_owned);
+        let documents = self.documents;
+        let on = |node: &&NodeView| here.as_ref().is_none_or(|here| node.node == *here);
+        let (mut found, mut usable) = (0, 0);
+        let mut problems = Vec::new();
+        for node in documents.nodes.iter().filter(on) {
+            let Some((lan, view)) = find_spoke(node, spoke) else {
+                self.add_line(format!("  {}: no LAN here has spoke {spoke}", node.node));
+                continue;
+            };
+            found += 1;
+            self.add_line(format!("  {}: LAN {}: {}", node.node, lan.lan, state_of(lan)));
+            self.add_line(format!("    {}", spoke_line(view)));
+            match self.unusable(node, lan, view) {
+                Some(problem) => problems.push(problem),
+                None => usable += 1,
+            }
+        }
+        self.admits(spoke);
+        if found == 0 && documents.nodes.iter().any(|node| on(&node)) {
+            self.causes.push(format!(
+                "no LAN lists spoke {spoke}{}: is it in spec.spokes, and is the LAN accepted?",
+                here.map(|node| format!(" on {node}")).unwrap_or_default()
+            ));
+        } else if usable == 0 || self.insufficient(spoke) {
+            self.causes.extend(problems);
+        }
+    }
+
+    /// Whether the scheduler said so: it knows which nodes the pod may come to.
+    fn insufficient(&self, spoke: &str) -> bool {
+        let words = format!("Insufficient {RESOURCE_PREFIX}{spoke}");
+        let last = self.documents.events.iter().rev().find(|event| event["reason"] == "FailedScheduling");
+        let message = last.and_then(|event| event["message"].as_str()).unwrap_or_default();
+        self.node_name().is_none()
+            && message.split(", ").any(|part| {
+                let part = part.split(". ").next().unwrap_or(part).trim_end_matches('.');
+                part.ends_with(&words)
+            })
+    }
+
+    /// Why the pod cannot have the spoke on this node.
+    fn unusable(&self, node: &NodeView, lan: &LanView, spoke: &SpokeView) -> Option<String> {
+        if lan.accepted.as_ref().is_some_and(|state| !state.holds)
+            || lan.ready.as_ref().is_some_and(|state| !state.holds)
+        {
+            return Some(format!("LAN {} on {}: {}", lan.lan, node.node, state_of(lan)));
+        }
+        let own = self.name();
+        let holder = spoke.attachment.as_ref().filter(|_| spoke.state == SpokeState::Held);
+        if let Some(holder) = holder.filter(|holder| holder.pod.as_deref() != Some(own.as_str())) {
+            return Some(format!(
+                "spoke {} on {} is in use by {}: wait until it is gone, or use another spoke",
+                spoke.name,
+                node.node,
+                holder.who()
+            ));
+        }
+        spoke
+            .reason
+            .as_ref()
+            .map(|reason| format!("spoke {} on {} takes no pod: {reason}", spoke.name, node.node))
+    }
+
+    /// Whether the LAN admits the pod's namespace.
+    fn admits(&mut self, spoke: &str) {
+        let namespace = self.pod()["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
+        let lists = |list: &Value, name: &str| {
+            list.as_array().is_some_and(|list| list.iter().any(|entry| entry == name))
+        };
+        let refusing = self.documents.lans.iter().flatten().find(|lan| {
+            let allowed = &lan["spec"]["allowedNamespaces"];
+            lists(&lan["spec"]["spokes"], spoke) && allowed.is_array() && !lists(allowed, &namespace)
+        });
+        if let Some(lan) = refusing {
+            let text = |field: &str| lan["metadata"][field].as_str().unwrap_or_default();
+            self.causes.push(format!(
+                "LAN {}/{} does not admit pods of namespace {namespace:?}: its allowedNamespaces does not list it",
+                text("namespace"),
+                text("name")
+            ));
+        }
+    }
+}
+
+/// What a plugin said, out of what a kubelet tells of a runtime.
+fn plugin_message(message: &str) -> Option<&str> {
+    let ends = PLUGIN_MESSAGE_PREFIXES.iter().filter_map(|words| Some(message.rfind(words)? + words.len()));
+    let rest = &message[ends.max()?..];
+    // The network's name, in quotation marks.
+    match rest.strip_prefix('"').and_then(|rest| rest.split_once("\": ")) {
+        Some((_, words)) => Some(words),
+        None => Some(rest),
+    }
+}
+
+/// The spoke that a resource's name leads to.
+fn find_spoke<'a>(node: &'a NodeView, resource: &str) -> Option<(&'a LanView, &'a SpokeView)> {
+    let leads = |lan: &LanView, view: &SpokeView| {
+        let name = lan.lan.rsplit('/').next().unwrap_or(&lan.lan);
+        leads_to(resource, name, &view.name)
+    };
+    // Its own name before all others.
+    let own = |_: &LanView, view: &SpokeView| view.name == resource;
+    let find = |is: &dyn Fn(&LanView, &SpokeView) -> bool| {
+        node.lans.iter().find_map(|lan| Some((lan, lan.spokes.iter().find(|view| is(lan, view))?)))
+    };
+    find(&own).or_else(|| find(&leads))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::inspect::{StateView, sample};
+
+    /// A pod `default/web` on worker1 that wants spoke pod2 by network vlan44.
+    fn documents() -> Documents {
+        Documents {
+            pod: json!({
+                "kind": "Pod",
+                "metadata": {
+                    "namespace": "default", "name": "web",
+                    "annotations": { "k8s.v1.cni.cncf.io/networks": "vlan44" },
+                },
+                "spec": {
+                    "nodeName": "worker1",
+                    "containers": [{ "resources": { "limits": { "macvtap.k8slan.io/pod2": "1" } } }],
+                },
+                "status": { "phase": "Pending" },
+            }),
+            definitions: Some(vec![json!({
+                "metadata": {
+                    "namespace": "default", "name": "vlan44",
+                    "annotations": { "k8s.v1.cni.cncf.io/resourceName": "macvtap.k8slan.io/pod2" },
+                },
+                "spec": { "config": r#"{"type": "macvtap", "ipam": {"type": "ipam-pool", "pool": "iot"}}"# },
+            })]),
+            nodes: ["worker1", "worker2"].map(sample::node).to_vec(),
+            ..Documents::default()
+        }
+    }
+
+    /// The causes, after `edit`.
+    fn causes(edit: impl FnOnce(&mut Documents)) -> Vec<String> {
+        let mut documents = documents();
+        edit(&mut documents);
+        let text = diagnose(&documents);
+        text.lines().filter_map(|line| line.strip_prefix("WHY ")).map(str::to_owned).collect()
+    }
+
+    fn one(edit: impl FnOnce(&mut Documents), words: &str) {
+        let causes = causes(edit);
+        assert!(causes.len() == 1 && causes[0].contains(words), "{causes:#?}");
+    }
+
+    #[test]
+    fn what_is_well_says_what_was_looked_at() {
+        let text = diagnose(&documents());
+        let expected = "\
+pod default/web on worker1: Pending
+nothing of k8slan's is wrong that can be seen from here; what else it waits for, its events say
+network default/vlan44 as net1: macvtap, macvtap.k8slan.io/pod2
+  pool iot, 10.0.0.0/24: 3 leased, 1 kept, 250 free
+  worker1: LAN k8slan-system/lan-test: ready, built, MTU 1426
+    spoke pod2: free, macvtap passthru, /dev/tap1073741825
+";
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    /// Whoever may write events or definitions must not draw on the terminal of whoever asks.
+    #[test]
+    fn what_others_wrote_is_one_line() {
+        let mut documents = documents();
+        documents.pod["status"]["message"] = json!("x\nWHY all is well");
+        let words = "plugin type=\"macvtap\" failed (add): x\nWHY all is well \u{1b}[2J\u{9b}2J";
+        documents.events = vec![json!({ "reason": "FailedCreatePodSandBox", "message": words })];
+        documents.definitions.as_mut().unwrap()[0]["spec"]["config"] =
+            json!("{\"type\": \"a\\n\\u001b[2JWHY all is well\"}");
+        let text = diagnose(&documents);
+        assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+        assert!(text.lines().all(|line| !line.starts_with("WHY all")), "{text}");
+    }
+
+    #[test]
+    fn the_usual_mistakes_are_told() {
+        let limits = "/spec/containers/0/resources/limits";
+        one(
+            |documents| *documents.pod.pointer_mut(limits).unwrap() = json!({}),
+            "which the pod does not ask for: add",
+        );
+        one(
+            |documents| documents.definitions = Some(Vec::new()),
+            "no NetworkAttachmentDefinition default/vlan44",
+        );
+        one(
+            |documents| documents.definitions.as_mut().unwrap()[0]["metadata"]["annotations"] = json!({}),
+            "has no annotation k8s.v1.cni.cncf.io/resourceName",
+        );
+        one(|documents| documents.pod["metadata"]["annotations"] = json!({}), "and for no network");
+        one(
+            |documents| {
+                documents.pod["metadata"]["annotations"] = json!({});
+                *documents.pod.pointer_mut(limits).unwrap() = json!({});
+            },
+            "asks for no network",
+        );
+        one(|documents| documents.nodes[0].lans[0].spokes.truncate(1), "no LAN lists spoke pod2 on worker1");
+        one(|documents| drop(documents.nodes.remove(0)), "no k8slan answers on worker1");
+        one(|documents| documents.nodes[0].daemon = None, "no daemon is seen on worker1");
+        one(|documents| documents.nodes[0].pools.clear(), "there is no pool iot on worker1");
+        one(
+            |documents| documents.nodes[0].pools[0].free = Some(0.into()),
+            "no address is free in pool iot on worker1",
+        );
+        one(
+            |documents| {
+                documents.pod["status"] = json!({ "phase": "Failed", "reason": "UnexpectedAdmissionError" })
+            },
+            "delete it, and its controller makes a new one",
+        );
+        let missing = StateView {
+            holds: false,
+            reason: "UnderlayMissing".into(),
+            message: "underlay eth1 does not exist".into(),
+        };
+        one(
+            |documents| documents.nodes[0].lans[0].ready = Some(missing.clone()),
+            "LAN k8slan-system/lan-test on worker1: not ready (UnderlayMissing): underlay eth1 does not exist",
+        );
+        one(
+            |documents| {
+                documents.lans = Some(vec![json!({
+                    "metadata": { "namespace": "k8slan-system", "name": "lan-test" },
+                    "spec": { "spokes": ["pod2"], "allowedNamespaces": ["shop"] },
+                })]);
+            },
+            "does not admit pods of namespace \"default\"",
+        );
+    }
+
+    #[test]
+    fn the_names_of_k8slan_in_go_lead_to_the_spoke() {
+        for name in ["k8slan-mac-pod2", "k8slan-mac-lan-test-pod2", "k8slan-veth-lan-test-pod2"] {
+            let asked = format!("macvtap.k8slan.io/{name}");
+            let text = diagnose(&{
+                let mut documents = documents();
+                documents.definitions.as_mut().unwrap()[0]["metadata"]["annotations"] =
+                    json!({ "k8s.v1.cni.cncf.io/resourceName": asked });
+                let limits = json!({ asked.as_str(): "1" });
+                *documents.pod.pointer_mut("/spec/containers/0/resources/limits").unwrap() = limits;
+                documents
+            });
+            assert!(!text.contains("WHY ") && text.contains("    spoke pod2: free"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_spoke_that_another_pod_has_is_told_with_the_pod() {
+        let held = |documents: &mut Documents, node: usize| {
+            let other = documents.nodes[node].lans[0].spokes[0].attachment.clone();
+            let spoke = &mut documents.nodes[node].lans[0].spokes[1];
+            (spoke.state, spoke.attachment) = (SpokeState::Held, other);
+        };
+        one(|documents| held(documents, 0), "spoke pod2 on worker1 is in use by pod default/nginx");
+        // Not on a node yet: as long as one is free, that is not why.
+        let nowhere = |documents: &mut Documents| documents.pod["spec"]["nodeName"] = Value::Null;
+        let some = |documents: &mut Documents| {
+            nowhere(documents);
+            held(documents, 0);
+        };
+        assert_eq!(causes(some), Vec::<String>::new());
+        // It may come to that node alone, and the scheduler knows.
+        let scheduler = json!({
+            "reason": "FailedScheduling", "lastTimestamp": "2026-11-29T12:00:00Z",
+            "message": "0/3 nodes are available: 1 Insufficient macvtap.k8slan.io/pod2, 2 node(s) didn't match Pod's node \
+                        affinity/selector. preemption: 0/3 nodes are available",
+        });
+        one(
+            |documents| {
+                some(documents);
+                documents.events.push(scheduler.clone());
+            },
+            "spoke pod2 on worker1 is in use by pod default/nginx",
+        );
+        let all = causes(|documents| {
+            nowhere(documents);
+            held(documents, 0);
+            held(documents, 1);
+        });
+        assert!(all.len() == 2 && all[1].contains("on worker2"), "{all:?}");
+    }
+
+    #[test]
+    fn the_plugins_words_are_found_in_what_is_around_them() {
+        let multus = "Failed to create pod sandbox: plugin type=\"multus\" name=\"multus\" failed (add): [default/web:vlan44]: error adding \
+                      container to network \"vlan44\": ";
+        for (before, words) in [
+            (multus.to_owned(), "nothing to attach to: the configuration has no deviceID"),
+            (format!("{multus}plugin type=\"macvtap\" failed (add): "), "spoke pod2 is in use by a/b: wait"),
+            (format!("{multus}plugin type=\"macvtap\" failed (add): "), "device \"pod2\": is neither"),
+            ("plugin type=\"macvtap\" failed (add): ".to_owned(), "no \"a\": b"),
+        ] {
+            assert_eq!(plugin_message(&format!("{before}{words}")), Some(words));
+        }
+        assert_eq!(plugin_message("no route to host"), None);
+    }
+
+    #[test]
+    fn the_plugins_last_words_come_first() {
+        let message = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox \
+                       \"x\": plugin type=\"multus\" name=\"multus\" failed (add): [default/web:vlan44]: error adding container to \
+                       network \"vlan44\": plugin type=\"macvtap\" failed (add): spoke pod2 is in use by a/b";
+        let event = |time: &str, message: &str| {
+            json!({
+                "reason": "FailedCreatePodSandBox", "lastTimestamp": time, "message": message,
+            })
+        };
+        let events =
+            vec![event("2026-11-29T12:00:00Z", "an older one"), event("2026-11-29T12:01:00Z", message)];
+        let told = causes(|documents| documents.events = events.clone());
+        assert_eq!(told, ["spoke pod2 is in use by a/b"]);
+        // It runs by now.
+        let runs = causes(|documents| {
+            documents.events = events;
+            documents.pod["status"]["phase"] = json!("Running");
+        });
+        assert_eq!(runs, Vec::<String>::new());
+    }
+}
