@@ -1,8 +1,11 @@
-//! Who gets which address: pure decisions over a [`Ledger`], O(log n) in the leases.
+//! Who gets which address: pure decisions over a [`KvTxn`], O(log n) in the leases.
 
-use crate::book::Book;
-use crate::store::{Ledger, StoreError};
-use crate::{Addr, Attachment, Family, Holder, Lease, Millis, Owner, Refusal, Set, Slot, Span, Spans};
+use crate::lease_table::LeaseTable;
+use crate::store::{KvTxn, StoreError};
+use crate::{
+    Addr, AddrRange, AddrSet, AddressState, Attachment, Family, Lease, LeaseHolder, Millis, Owner, RangeSet,
+    Refusal,
+};
 
 /// In which order addresses are used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -28,9 +31,9 @@ pub struct Rules {
 
 /// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seeker {
+pub struct LeaseRequest {
     /// The attachment.
-    pub holder: Holder,
+    pub holder: LeaseHolder,
     /// Its owner, where it is known.
     pub owner: Option<Owner>,
     /// Whether the owner keeps what it gets.
@@ -64,7 +67,7 @@ pub enum AllocError {
         /// In how many milliseconds the next address has rested.
         resting: Option<u64>,
         /// Addresses that would do, if this node held them.
-        wanted: Spans,
+        wanted: AddrSet,
     },
     /// A requested address is somebody else's.
     #[error("{address} is held by {holder}")]
@@ -75,7 +78,7 @@ pub enum AllocError {
         holder: String,
     },
     /// A requested address is never handed out, or not to this owner.
-    #[error("{address} is not handed out: it is {}", why(refusal))]
+    #[error("{address} is not handed out: it is {}", describe_refusal(refusal))]
     Refused {
         /// The address.
         address: Addr,
@@ -94,7 +97,7 @@ pub enum AllocError {
     },
     /// A request for another address than the one that is held.
     #[error("{asked} was asked for, but {whom} has {has} already: release that first")]
-    Has {
+    HoldsAnother {
         /// What was asked for.
         asked: Addr,
         /// Who has the other.
@@ -107,7 +110,7 @@ pub enum AllocError {
         "{whom} has {address}, which is in no subnet of {pool} any more: the pool was changed while that was leased. \
          End it first (DEL, or 'ipam-pool release {address}'), or put the subnet back"
     )]
-    Moved {
+    SubnetRemoved {
         /// The address.
         address: Addr,
         /// Who has it.
@@ -135,11 +138,11 @@ pub enum AllocError {
 impl AllocError {
     /// What this node would have to hold, where that is what is missing.
     #[must_use]
-    pub fn wanted(&self) -> Option<Spans> {
+    pub fn wanted(&self) -> Option<AddrSet> {
         match self {
             Self::Exhausted { wanted, .. } => Some(wanted.clone()),
-            Self::Refused { address, refusal: Refusal::Unheld } => {
-                Some(Spans::union([Span::single(*address)]))
+            Self::Refused { address, refusal: Refusal::BlockNotHeld } => {
+                Some(AddrSet::union([AddrRange::single(*address)]))
             }
             _ => None,
         }
@@ -151,20 +154,20 @@ fn seconds(millis: u64) -> f64 {
     millis as f64 / 1000.0
 }
 
-fn why(refusal: &Refusal) -> String {
+fn describe_refusal(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Gateway => "a gateway".to_owned(),
         Refusal::Excluded => "excluded from the pool".to_owned(),
         Refusal::Reserved(owner) => format!("reserved for {owner}"),
-        Refusal::Elsewhere(node) => format!("handed out by {node}, not by this node"),
-        Refusal::Nowhere => "in no node's part of the pool".to_owned(),
-        Refusal::Unheld => "in a block that this node does not hold".to_owned(),
+        Refusal::OtherNode(node) => format!("handed out by {node}, not by this node"),
+        Refusal::NoNode => "in no node's part of the pool".to_owned(),
+        Refusal::BlockNotHeld => "in a block that this node does not hold".to_owned(),
     }
 }
 
 /// What happened to an address that another station answered for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Conflict {
+pub enum ConflictOutcome {
     /// Nobody gets it for a while; ask again for another one.
     Quarantined,
     /// It is its owner's and stays so.
@@ -174,20 +177,20 @@ pub enum Conflict {
 }
 
 /// The most rested addresses that one call makes available again with [`Order::Lowest`].
-const RETURNED_PER_CALL: usize = 64;
+const MOVED_PER_CALL: usize = 64;
 
 /// One pool at one moment.
 pub struct Allocator<'a> {
-    book: Book<'a>,
-    sets: &'a [Set],
+    table: LeaseTable<'a>,
+    sets: &'a [RangeSet],
     rules: Rules,
     now: Millis,
 }
 
 impl<'a> Allocator<'a> {
     /// `sets` are all sets of the pool; none are needed to release.
-    pub fn new(ledger: &'a mut dyn Ledger, sets: &'a [Set], rules: Rules, now: Millis) -> Self {
-        Self { book: Book::new(ledger), sets, rules, now }
+    pub fn new(txn: &'a mut dyn KvTxn, sets: &'a [RangeSet], rules: Rules, now: Millis) -> Self {
+        Self { table: LeaseTable::new(txn), sets, rules, now }
     }
 
     /// One address from each set. `asked[i]` is what was asked for from set `i`.
@@ -196,74 +199,78 @@ impl<'a> Allocator<'a> {
     ///
     /// # Errors
     /// Why not; then nothing of the change may be kept.
-    pub fn grant(&mut self, seeker: &Seeker, asked: &[Option<Addr>]) -> Result<Vec<Grant>, AllocError> {
+    pub fn allocate(
+        &mut self,
+        lease_request: &LeaseRequest,
+        asked: &[Option<Addr>],
+    ) -> Result<Vec<Grant>, AllocError> {
         self.end_quarantines()?;
-        let held = self.book.held_by(&seeker.holder.attachment)?;
-        if let Some(address) = held.iter().copied().find(|address| !self.has_home(*address)) {
-            return Err(self.moved(address, &seeker.holder.attachment));
+        let held = self.table.addresses_of_attachment(&lease_request.holder.attachment)?;
+        if let Some(address) = held.iter().copied().find(|address| !self.belongs_to_any_set(*address)) {
+            return Err(self.subnet_removed(address, &lease_request.holder.attachment));
         }
         let mut grants = Vec::with_capacity(self.sets.len());
         for (index, set) in self.sets.iter().enumerate() {
             let asked = asked.get(index).copied().flatten();
-            let (address, picked) = self.grant_from(set, seeker, asked, &held)?;
+            let (address, picked) = self.allocate_from(set, lease_request, asked, &held)?;
             grants.push(Grant { address, set: index, outside: !set.pool().contains(address), picked });
         }
         Ok(grants)
     }
 
-    fn grant_from(
+    fn allocate_from(
         &mut self,
-        set: &Set,
-        seeker: &Seeker,
+        set: &RangeSet,
+        lease_request: &LeaseRequest,
         asked: Option<Addr>,
         held: &[Addr],
     ) -> Result<(Addr, bool), AllocError> {
-        if let Some(has) = held.iter().copied().find(|address| self.is_of(set, *address)) {
+        if let Some(has) = held.iter().copied().find(|address| self.belongs_to(set, *address)) {
             if let Some(asked) = asked.filter(|asked| *asked != has) {
-                let whom = seeker.holder.attachment.to_string();
-                return Err(AllocError::Has { asked, whom, has });
+                let whom = lease_request.holder.attachment.to_string();
+                return Err(AllocError::HoldsAnother { asked, whom, has });
             }
-            self.keep_from_now_on(seeker, has)?;
+            self.make_sticky(lease_request, has)?;
             return Ok((has, false));
         }
-        let reserved = seeker.owner.as_ref().and_then(|owner| set.reservation_of(owner));
-        if let (Some(owner), true) = (&seeker.owner, seeker.sticky)
-            && let Some(has) = self.kept_for(set, seeker, owner)?
+        let reserved = lease_request.owner.as_ref().and_then(|owner| set.reservation_of(owner));
+        if let (Some(owner), true) = (&lease_request.owner, lease_request.sticky)
+            && let Some(has) = self.find_sticky_lease(set, lease_request, owner)?
         {
             if let Some(asked) = asked.filter(|asked| *asked != has) {
-                return Err(AllocError::Has { asked, whom: owner.to_string(), has });
+                return Err(AllocError::HoldsAnother { asked, whom: owner.to_string(), has });
             }
             // What was kept here since it last ran here it need not have any more.
-            let known = asked.is_some() || reserved == Some(has) || !self.lease(has)?.holders.is_empty();
-            if seeker.migrating && !known {
+            let known = asked.is_some() || reserved == Some(has) || !self.read_lease(has)?.holders.is_empty();
+            if lease_request.migrating && !known {
                 return Err(AllocError::Migrating { owner: owner.clone(), pool: set.pool().to_string() });
             }
-            self.take(set, has, seeker)?;
+            self.add_lease(set, has, lease_request)?;
             return Ok((has, false));
         }
         let wanted = match asked {
             Some(asked) => Some(asked),
             // A pod's second interface in the same network finds its reservation taken by the first.
             None => match reserved {
-                Some(reserved) if self.taken_by_sibling(reserved, seeker)? => None,
+                Some(reserved) if self.is_held_by_same_container(reserved, lease_request)? => None,
                 reserved => reserved,
             },
         };
         let address = match wanted {
             Some(address) => {
-                set.may_have(address, seeker.owner.as_ref())
+                set.check_allowed(address, lease_request.owner.as_ref())
                     .map_err(|refusal| AllocError::Refused { address, refusal })?;
-                self.may_take(address, seeker)?;
+                self.check_available(address, lease_request)?;
                 address
             }
-            None => match &seeker.owner {
-                Some(owner) if seeker.migrating => {
+            None => match &lease_request.owner {
+                Some(owner) if lease_request.migrating => {
                     return Err(AllocError::Migrating { owner: owner.clone(), pool: set.pool().to_string() });
                 }
-                _ => self.pick(set)?,
+                _ => self.find_free(set)?,
             },
         };
-        self.take(set, address, seeker)?;
+        self.add_lease(set, address, lease_request)?;
         Ok((address, wanted.is_none()))
     }
 
@@ -272,13 +279,13 @@ impl<'a> Allocator<'a> {
     ///
     /// # Errors
     /// A set has none.
-    pub fn try_all(&mut self) -> Result<(), AllocError> {
+    pub fn check_capacity(&mut self) -> Result<(), AllocError> {
         self.end_quarantines()?;
-        self.sets.iter().try_for_each(|set| self.pick(set).map(drop))
+        self.sets.iter().try_for_each(|set| self.find_free(set).map(drop))
     }
 
     /// Whether an address that is in use is to be counted to this set.
-    fn is_of(&self, set: &Set, address: Addr) -> bool {
+    fn belongs_to(&self, set: &RangeSet, address: Addr) -> bool {
         if set.pool().contains(address) {
             return true;
         }
@@ -287,36 +294,41 @@ impl<'a> Allocator<'a> {
     }
 
     /// Whether an address that is in use can be counted to any set.
-    fn has_home(&self, address: Addr) -> bool {
-        self.sets.iter().any(|set| self.is_of(set, address))
+    fn belongs_to_any_set(&self, address: Addr) -> bool {
+        self.sets.iter().any(|set| self.belongs_to(set, address))
     }
 
-    fn moved(&self, address: Addr, whom: &impl ToString) -> AllocError {
+    fn subnet_removed(&self, address: Addr, whom: &impl ToString) -> AllocError {
         let pool: Vec<_> = self.sets.iter().map(|set| set.pool().to_string()).collect();
-        AllocError::Moved { address, whom: whom.to_string(), pool: pool.join(", ") }
+        AllocError::SubnetRemoved { address, whom: whom.to_string(), pool: pool.join(", ") }
     }
 
     /// The address of this set that a sticky owner comes back to.
-    fn kept_for(&mut self, set: &Set, seeker: &Seeker, owner: &Owner) -> Result<Option<Addr>, AllocError> {
+    fn find_sticky_lease(
+        &mut self,
+        set: &RangeSet,
+        lease_request: &LeaseRequest,
+        owner: &Owner,
+    ) -> Result<Option<Addr>, AllocError> {
         let mut best: Option<(Addr, bool)> = None;
-        for address in self.book.owned_by(owner)? {
-            let homeless = address.family() == set.family() && !self.has_home(address);
-            if !homeless && !self.is_of(set, address) {
+        for address in self.table.addresses_of_owner(owner)? {
+            let in_no_set = address.family() == set.family() && !self.belongs_to_any_set(address);
+            if !in_no_set && !self.belongs_to(set, address) {
                 continue;
             }
-            let lease = self.lease(address)?;
-            if has_sibling(&lease, seeker) {
+            let lease = self.read_lease(address)?;
+            if is_held_by_other_interface(&lease, lease_request) {
                 continue;
             }
             // An address that the pool no longer names is given up by an owner that is not running.
             if lease.holders.is_empty() && !set.pool().contains(address) {
-                self.rest(address, lease)?;
+                self.end_lease(address, lease)?;
                 continue;
             }
-            if homeless {
-                return Err(self.moved(address, owner));
+            if in_no_set {
+                return Err(self.subnet_removed(address, owner));
             }
-            let same_interface = lease.interface == seeker.holder.attachment.interface;
+            let same_interface = lease.interface == lease_request.holder.attachment.interface;
             if best.is_none_or(|(_, same)| same_interface && !same) {
                 best = Some((address, same_interface));
             }
@@ -325,28 +337,32 @@ impl<'a> Allocator<'a> {
     }
 
     /// Whether the same container has the address on another interface.
-    fn taken_by_sibling(&self, address: Addr, seeker: &Seeker) -> Result<bool, AllocError> {
-        Ok(match self.book.slot(address)? {
-            Some(Slot::Leased(lease)) => has_sibling(&lease, seeker),
+    fn is_held_by_same_container(
+        &self,
+        address: Addr,
+        lease_request: &LeaseRequest,
+    ) -> Result<bool, AllocError> {
+        Ok(match self.table.read_state(address)? {
+            Some(AddressState::Leased(lease)) => is_held_by_other_interface(&lease, lease_request),
             _ => false,
         })
     }
 
     /// Whether an address that was asked for, or is reserved, can be given.
-    fn may_take(&self, address: Addr, seeker: &Seeker) -> Result<(), AllocError> {
-        match self.book.slot(address)? {
-            None | Some(Slot::Resting { .. }) => Ok(()),
-            Some(Slot::Quarantined { mac, .. }) => {
+    fn check_available(&self, address: Addr, lease_request: &LeaseRequest) -> Result<(), AllocError> {
+        match self.table.read_state(address)? {
+            None | Some(AddressState::Resting { .. }) => Ok(()),
+            Some(AddressState::Quarantined { mac, .. }) => {
                 if self.rules.probing {
                     Ok(())
                 } else {
                     Err(AllocError::Conflict { address, mac })
                 }
             }
-            Some(Slot::Leased(lease)) => {
+            Some(AddressState::Leased(lease)) => {
                 // The owner's old sandbox may still be on its way out.
-                let own = seeker.owner.is_some() && seeker.owner == lease.owner;
-                if own && !has_sibling(&lease, seeker) {
+                let own = lease_request.owner.is_some() && lease_request.owner == lease.owner;
+                if own && !is_held_by_other_interface(&lease, lease_request) {
                     return Ok(());
                 }
                 Err(AllocError::Held { address, holder: lease.holder_text() })
@@ -355,13 +371,13 @@ impl<'a> Allocator<'a> {
     }
 
     /// The next free address.
-    fn pick(&mut self, set: &Set) -> Result<Addr, AllocError> {
+    fn find_free(&mut self, set: &RangeSet) -> Result<Addr, AllocError> {
         if self.rules.order == Order::Lowest {
-            self.return_rested(set)?;
+            self.forget_rested(set)?;
         }
         if let Some(address) = self.first_unused(set)? {
             // Two indices have to agree before an address is given: a damaged one alone gives none twice.
-            return match self.book.slot(address)? {
+            return match self.table.read_state(address)? {
                 None => Ok(address),
                 Some(_) => {
                     Err(StoreError::record(format!("{address} has a record and is not marked as used"))
@@ -369,12 +385,12 @@ impl<'a> Allocator<'a> {
                 }
             };
         }
-        if let Some(address) = self.longest_rested(set)? {
+        if let Some(address) = self.find_longest_rested(set)? {
             return Ok(address);
         }
         // The sets may have been numbered differently when those that rest were released.
         let mut queue = 0;
-        while let Some(found) = self.book.next_queue(set.family(), queue)? {
+        while let Some(found) = self.table.next_queue(set.family(), queue)? {
             if found != set.queue() {
                 self.requeue(set, found)?;
             }
@@ -383,21 +399,21 @@ impl<'a> Allocator<'a> {
                 None => break,
             }
         }
-        if let Some(address) = self.longest_rested(set)? {
+        if let Some(address) = self.find_longest_rested(set)? {
             return Ok(address);
         }
-        let resting = self.book.oldest(set.family(), set.queue())?;
+        let resting = self.table.longest_resting(set.family(), set.queue())?;
         let resting = resting.map(|(_, since)| since.after(self.rules.cooldown).0.saturating_sub(self.now.0));
-        Err(AllocError::Exhausted { pool: set.pool().to_string(), resting, wanted: set.part().clone() })
+        Err(AllocError::Exhausted { pool: set.pool().to_string(), resting, wanted: set.node_part().clone() })
     }
 
     /// The lowest address that nobody had, of the first range that has one, or of all of them.
-    fn first_unused(&self, set: &Set) -> Result<Option<Addr>, AllocError> {
+    fn first_unused(&self, set: &RangeSet) -> Result<Option<Addr>, AllocError> {
         if self.rules.order == Order::Lowest {
-            return Ok(self.book.first_unused(set.open())?);
+            return Ok(self.table.first_unused(set.allocatable())?);
         }
-        for open in set.open_by_range() {
-            if let Some(address) = self.book.first_unused(open)? {
+        for open in set.allocatable_by_range() {
+            if let Some(address) = self.table.first_unused(open)? {
                 return Ok(Some(address));
             }
         }
@@ -406,17 +422,17 @@ impl<'a> Allocator<'a> {
 
     /// The head of the set's queue, if it has rested; what the set does not hand out is dropped on the
     /// way.
-    fn longest_rested(&mut self, set: &Set) -> Result<Option<Addr>, AllocError> {
-        while let Some((address, since)) = self.book.oldest(set.family(), set.queue())? {
+    fn find_longest_rested(&mut self, set: &RangeSet) -> Result<Option<Addr>, AllocError> {
+        while let Some((address, since)) = self.table.longest_resting(set.family(), set.queue())? {
             if !self.has_rested(since) {
                 return Ok(None);
             }
-            if !set.open().contains(address) {
-                self.move_to_its_set(address)?;
+            if !set.allocatable().contains(address) {
+                self.move_to_current_set(address)?;
                 continue;
             }
-            return match self.book.slot(address)? {
-                Some(Slot::Resting { .. }) => Ok(Some(address)),
+            return match self.table.read_state(address)? {
+                Some(AddressState::Resting { .. }) => Ok(Some(address)),
                 _ => Err(StoreError::record(format!("{address} is in a queue and does not rest")).into()),
             };
         }
@@ -428,36 +444,36 @@ impl<'a> Allocator<'a> {
     }
 
     /// Moves what rests in another set's queue to where it belongs now, if that set is gone.
-    fn requeue(&mut self, set: &Set, queue: u8) -> Result<(), AllocError> {
+    fn requeue(&mut self, set: &RangeSet, queue: u8) -> Result<(), AllocError> {
         let live = self.sets.iter().find(|other| other.queue() == queue && other.family() == set.family());
-        while let Some((address, since)) = self.book.oldest(set.family(), queue)? {
+        while let Some((address, since)) = self.table.longest_resting(set.family(), queue)? {
             // Nobody could have it yet, and all behind it came later.
-            if !self.has_rested(since) || live.is_some_and(|live| live.open().contains(address)) {
+            if !self.has_rested(since) || live.is_some_and(|live| live.allocatable().contains(address)) {
                 break;
             }
-            self.move_to_its_set(address)?;
+            self.move_to_current_set(address)?;
         }
         Ok(())
     }
 
     /// Puts a resting address into the queue of the set that hands it out, or forgets it.
-    fn move_to_its_set(&mut self, address: Addr) -> Result<(), AllocError> {
-        let home = self.sets.iter().find(|set| set.open().contains(address));
-        match (self.book.slot(address)?, home) {
-            (Some(Slot::Resting { since, last, .. }), Some(set)) => {
-                Ok(self.book.set_slot(address, &Slot::Resting { since, queue: set.queue(), last })?)
-            }
-            (Some(Slot::Resting { .. }), None) => Ok(self.book.clear_slot(address)?),
+    fn move_to_current_set(&mut self, address: Addr) -> Result<(), AllocError> {
+        let home = self.sets.iter().find(|set| set.allocatable().contains(address));
+        match (self.table.read_state(address)?, home) {
+            (Some(AddressState::Resting { since, last, .. }), Some(set)) => Ok(self
+                .table
+                .write_state(address, &AddressState::Resting { since, queue: set.queue(), last })?),
+            (Some(AddressState::Resting { .. }), None) => Ok(self.table.remove_state(address)?),
             _ => Err(StoreError::record(format!("{address} is in a queue and does not rest")).into()),
         }
     }
 
     /// Makes rested addresses of the set as good as never used.
-    fn return_rested(&mut self, set: &Set) -> Result<(), AllocError> {
-        for _ in 0..RETURNED_PER_CALL {
-            match self.book.oldest(set.family(), set.queue())? {
+    fn forget_rested(&mut self, set: &RangeSet) -> Result<(), AllocError> {
+        for _ in 0..MOVED_PER_CALL {
+            match self.table.longest_resting(set.family(), set.queue())? {
                 Some((address, since)) if self.has_rested(since) => {
-                    self.book.clear_slot(address)?;
+                    self.table.remove_state(address)?;
                 }
                 _ => break,
             }
@@ -468,11 +484,12 @@ impl<'a> Allocator<'a> {
     /// Lets those rest whose quarantine is over.
     fn end_quarantines(&mut self) -> Result<(), AllocError> {
         for family in Family::BOTH {
-            for _ in 0..RETURNED_PER_CALL {
-                match self.book.first_quarantined(family)? {
-                    Some((address, until)) if until <= self.now => match self.book.slot(address)? {
-                        Some(Slot::Quarantined { since, queue, .. }) => {
-                            self.book.set_slot(address, &Slot::Resting { since, queue, last: None })?;
+            for _ in 0..MOVED_PER_CALL {
+                match self.table.first_quarantined(family)? {
+                    Some((address, until)) if until <= self.now => match self.table.read_state(address)? {
+                        Some(AddressState::Quarantined { since, queue, .. }) => {
+                            self.table
+                                .write_state(address, &AddressState::Resting { since, queue, last: None })?;
                         }
                         _ => {
                             let what = format!("{address} is in quarantine's queue and not quarantined");
@@ -487,47 +504,53 @@ impl<'a> Allocator<'a> {
     }
 
     /// Writes down that the seeker has the address.
-    fn take(&mut self, set: &Set, address: Addr, seeker: &Seeker) -> Result<(), AllocError> {
-        let mut lease = match self.book.slot(address)? {
-            Some(Slot::Leased(lease)) => lease,
+    fn add_lease(
+        &mut self,
+        set: &RangeSet,
+        address: Addr,
+        lease_request: &LeaseRequest,
+    ) -> Result<(), AllocError> {
+        let mut lease = match self.table.read_state(address)? {
+            Some(AddressState::Leased(lease)) => lease,
             _ => Lease {
-                owner: seeker.owner.clone(),
+                owner: lease_request.owner.clone(),
                 sticky: false,
                 imported: false,
-                interface: seeker.holder.attachment.interface.clone(),
+                interface: lease_request.holder.attachment.interface.clone(),
                 queue: set.queue(),
                 holders: Vec::new(),
                 since: self.now,
             },
         };
-        lease.sticky |= seeker.sticky && seeker.owner.is_some();
-        lease.interface.clone_from(&seeker.holder.attachment.interface);
-        lease.holders.push(seeker.holder.clone());
-        self.book.set_slot(address, &Slot::Leased(lease.clone()))?;
-        self.book.add_held(&seeker.holder.attachment, address)?;
+        lease.sticky |= lease_request.sticky && lease_request.owner.is_some();
+        lease.interface.clone_from(&lease_request.holder.attachment.interface);
+        lease.holders.push(lease_request.holder.clone());
+        self.table.write_state(address, &AddressState::Leased(lease.clone()))?;
+        self.table.add_to_attachment(&lease_request.holder.attachment, address)?;
         if let (Some(owner), true) = (&lease.owner, lease.sticky) {
-            self.book.add_owned(owner, address)?;
+            self.table.add_to_owner(owner, address)?;
         }
         Ok(())
     }
 
     /// What was given to an owner without being kept is kept from now on, if that is wanted.
-    fn keep_from_now_on(&mut self, seeker: &Seeker, address: Addr) -> Result<(), AllocError> {
-        if seeker.sticky
-            && let Some(Slot::Leased(mut lease)) = self.book.slot(address)?
+    fn make_sticky(&mut self, lease_request: &LeaseRequest, address: Addr) -> Result<(), AllocError> {
+        if lease_request.sticky
+            && let Some(AddressState::Leased(mut lease)) = self.table.read_state(address)?
             && !lease.sticky
-            && let Some(owner) = lease.owner.clone().filter(|owner| seeker.owner.as_ref() == Some(owner))
+            && let Some(owner) =
+                lease.owner.clone().filter(|owner| lease_request.owner.as_ref() == Some(owner))
         {
             lease.sticky = true;
-            self.book.set_slot(address, &Slot::Leased(lease))?;
-            self.book.add_owned(&owner, address)?;
+            self.table.write_state(address, &AddressState::Leased(lease))?;
+            self.table.add_to_owner(&owner, address)?;
         }
         Ok(())
     }
 
-    fn lease(&self, address: Addr) -> Result<Lease, AllocError> {
-        match self.book.slot(address)? {
-            Some(Slot::Leased(lease)) => Ok(lease),
+    fn read_lease(&self, address: Addr) -> Result<Lease, AllocError> {
+        match self.table.read_state(address)? {
+            Some(AddressState::Leased(lease)) => Ok(lease),
             _ => {
                 Err(StoreError::record(format!("{address} is in an index of leases and has no lease")).into())
             }
@@ -540,7 +563,7 @@ impl<'a> Allocator<'a> {
     /// # Errors
     /// The store's.
     pub fn release(&mut self, attachment: &Attachment) -> Result<Vec<Addr>, AllocError> {
-        let held = self.book.held_by(attachment)?;
+        let held = self.table.addresses_of_attachment(attachment)?;
         for address in &held {
             self.detach(attachment, *address)?;
         }
@@ -548,13 +571,13 @@ impl<'a> Allocator<'a> {
     }
 
     fn detach(&mut self, attachment: &Attachment, address: Addr) -> Result<(), AllocError> {
-        let mut lease = self.lease(address)?;
+        let mut lease = self.read_lease(address)?;
         lease.holders.retain(|holder| holder.attachment != *attachment);
-        self.book.remove_held(attachment, address)?;
+        self.table.remove_from_attachment(attachment, address)?;
         if lease.holders.is_empty() && !lease.sticky {
-            self.rest(address, lease)
+            self.end_lease(address, lease)
         } else {
-            Ok(self.book.set_slot(address, &Slot::Leased(lease))?)
+            Ok(self.table.write_state(address, &AddressState::Leased(lease))?)
         }
     }
 
@@ -562,50 +585,53 @@ impl<'a> Allocator<'a> {
     ///
     /// # Errors
     /// The store's.
-    pub fn withdraw(&mut self, address: Addr) -> Result<bool, AllocError> {
-        match self.book.slot(address)? {
+    pub fn revoke(&mut self, address: Addr) -> Result<bool, AllocError> {
+        match self.table.read_state(address)? {
             None => return Ok(false),
-            Some(Slot::Leased(lease)) => self.rest(address, lease)?,
-            Some(Slot::Quarantined { since, queue, .. }) => {
-                self.book.set_slot(address, &Slot::Resting { since, queue, last: None })?;
+            Some(AddressState::Leased(lease)) => self.end_lease(address, lease)?,
+            Some(AddressState::Quarantined { since, queue, .. }) => {
+                self.table.write_state(address, &AddressState::Resting { since, queue, last: None })?;
             }
-            Some(Slot::Resting { .. }) => self.book.clear_slot(address)?,
+            Some(AddressState::Resting { .. }) => self.table.remove_state(address)?,
         }
         Ok(true)
     }
 
     /// Ends a lease with all that refers to it.
-    fn rest(&mut self, address: Addr, lease: Lease) -> Result<(), AllocError> {
+    fn end_lease(&mut self, address: Addr, lease: Lease) -> Result<(), AllocError> {
         for holder in &lease.holders {
-            self.book.remove_held(&holder.attachment, address)?;
+            self.table.remove_from_attachment(&holder.attachment, address)?;
         }
         if let (Some(owner), true) = (&lease.owner, lease.sticky) {
-            self.book.remove_owned(owner, address)?;
+            self.table.remove_from_owner(owner, address)?;
         }
         let last = lease.owner.map(|owner| owner.to_string());
-        let slot = Slot::Resting { since: self.now, queue: lease.queue, last };
-        Ok(self.book.set_slot(address, &slot)?)
+        let state = AddressState::Resting { since: self.now, queue: lease.queue, last };
+        Ok(self.table.write_state(address, &state)?)
     }
 
     /// The attachments of the network that hold something and that `is_valid` does not know.
     ///
     /// # Errors
     /// The store's.
-    pub fn strangers(
+    pub fn find_stale_attachments(
         &self,
         network: &str,
         is_valid: impl Fn(&Attachment) -> bool,
     ) -> Result<Vec<Attachment>, AllocError> {
-        self.held_where(|attachment| attachment.network == network && !is_valid(attachment))
+        self.find_attachments(|attachment| attachment.network == network && !is_valid(attachment))
     }
 
     /// The attachments that hold something and that `is_wanted` picks.
     ///
     /// # Errors
     /// The store's.
-    pub fn held_where(&self, is_wanted: impl Fn(&Attachment) -> bool) -> Result<Vec<Attachment>, AllocError> {
+    pub fn find_attachments(
+        &self,
+        is_wanted: impl Fn(&Attachment) -> bool,
+    ) -> Result<Vec<Attachment>, AllocError> {
         let mut all = Vec::new();
-        for found in self.book.attachments() {
+        for found in self.table.attachments() {
             let (attachment, _) = found?;
             if is_wanted(&attachment) {
                 all.push(attachment);
@@ -625,14 +651,14 @@ impl<'a> Allocator<'a> {
         is_there: impl Fn(&Attachment, Addr) -> bool,
     ) -> Result<(), AllocError> {
         let mut gone = Vec::new();
-        for found in self.book.attachments() {
+        for found in self.table.attachments() {
             let (attachment, addresses) = found?;
             if attachment.network == network {
                 gone.extend(addresses.into_iter().map(|address| (attachment.clone(), address)));
             }
         }
         for (attachment, address) in gone {
-            if !is_there(&attachment, address) && self.lease(address)?.imported {
+            if !is_there(&attachment, address) && self.read_lease(address)?.imported {
                 self.detach(&attachment, address)?;
             }
         }
@@ -645,45 +671,48 @@ impl<'a> Allocator<'a> {
     ///
     /// # Errors
     /// The store's.
-    pub fn conflict(
+    pub fn report_conflict(
         &mut self,
         attachment: &Attachment,
         address: Addr,
         mac: &str,
         quarantine: u64,
         fixed: bool,
-    ) -> Result<Conflict, AllocError> {
-        let Some(Slot::Leased(lease)) = self.book.slot(address)? else { return Ok(Conflict::NotHeld) };
+    ) -> Result<ConflictOutcome, AllocError> {
+        let Some(AddressState::Leased(lease)) = self.table.read_state(address)? else {
+            return Ok(ConflictOutcome::NotHeld);
+        };
         let Some(holder) = lease.holders.iter().find(|holder| holder.attachment == *attachment) else {
-            return Ok(Conflict::NotHeld);
+            return Ok(ConflictOutcome::NotHeld);
         };
         // An owner that had it before this attachment came, or has it elsewhere at the same time.
         let older = lease.since < holder.since || lease.holders.len() > 1;
         if fixed || older {
-            return Ok(Conflict::Kept);
+            return Ok(ConflictOutcome::Kept);
         }
         let queue = lease.queue;
-        self.rest(address, lease)?;
+        self.end_lease(address, lease)?;
         let until = self.now.after(quarantine);
-        let slot = Slot::Quarantined { since: self.now, until, mac: mac.to_owned(), queue };
-        self.book.set_slot(address, &slot)?;
-        self.bound_quarantine(address)?;
-        Ok(Conflict::Quarantined)
+        let state = AddressState::Quarantined { since: self.now, until, mac: mac.to_owned(), queue };
+        self.table.write_state(address, &state)?;
+        self.limit_quarantine(address)?;
+        Ok(ConflictOutcome::Quarantined)
     }
 
     /// At most half of a set's addresses are in quarantine: one station that answers for everything must not take all of
     /// them from those that do not even ask. The oldest go to the end of those that rest.
-    fn bound_quarantine(&mut self, latest: Addr) -> Result<(), AllocError> {
+    fn limit_quarantine(&mut self, latest: Addr) -> Result<(), AllocError> {
         let Some(set) = self.sets.iter().find(|set| set.pool().contains(latest)) else { return Ok(()) };
-        let most = (set.open().len() / 2).max(1);
-        let quarantined = self.book.quarantined(set.family())?;
+        let most = (set.allocatable().len() / 2).max(1);
+        let quarantined = self.table.quarantined(set.family())?;
         let of_set: Vec<Addr> =
             quarantined.into_iter().filter(|address| set.pool().contains(*address)).collect();
         let surplus = (of_set.len() as u128).saturating_sub(most);
         let surplus = usize::try_from(surplus).unwrap_or(of_set.len());
         for address in of_set.into_iter().filter(|address| *address != latest).take(surplus) {
-            if let Some(Slot::Quarantined { queue, .. }) = self.book.slot(address)? {
-                self.book.set_slot(address, &Slot::Resting { since: self.now, queue, last: None })?;
+            if let Some(AddressState::Quarantined { queue, .. }) = self.table.read_state(address)? {
+                self.table
+                    .write_state(address, &AddressState::Resting { since: self.now, queue, last: None })?;
             }
         }
         Ok(())
@@ -693,15 +722,15 @@ impl<'a> Allocator<'a> {
     ///
     /// # Errors
     /// Somebody else has it here, or the store's.
-    pub fn import(&mut self, address: Addr, queue: u8, holder: &Holder) -> Result<bool, AllocError> {
-        match self.book.slot(address)? {
-            Some(Slot::Leased(lease)) => {
+    pub fn import(&mut self, address: Addr, queue: u8, holder: &LeaseHolder) -> Result<bool, AllocError> {
+        match self.table.read_state(address)? {
+            Some(AddressState::Leased(lease)) => {
                 if lease.holders.iter().any(|other| other.attachment == holder.attachment) {
                     return Ok(false);
                 }
                 return Err(AllocError::Held { address, holder: lease.holder_text() });
             }
-            Some(Slot::Resting { .. } | Slot::Quarantined { .. }) | None => {}
+            Some(AddressState::Resting { .. } | AddressState::Quarantined { .. }) | None => {}
         }
         let lease = Lease {
             owner: None,
@@ -712,15 +741,15 @@ impl<'a> Allocator<'a> {
             holders: vec![holder.clone()],
             since: self.now,
         };
-        self.book.set_slot(address, &Slot::Leased(lease))?;
-        self.book.add_held(&holder.attachment, address)?;
+        self.table.write_state(address, &AddressState::Leased(lease))?;
+        self.table.add_to_attachment(&holder.attachment, address)?;
         Ok(true)
     }
 }
 
 /// Whether the seeker's own container has this address on another interface.
-fn has_sibling(lease: &Lease, seeker: &Seeker) -> bool {
-    let own = &seeker.holder.attachment;
+fn is_held_by_other_interface(lease: &Lease, lease_request: &LeaseRequest) -> bool {
+    let own = &lease_request.holder.attachment;
     lease.holders.iter().any(|holder| {
         holder.attachment.container == own.container && holder.attachment.interface != own.interface
     })

@@ -1,5 +1,5 @@
 use crate::store::{Store, StoreError};
-use crate::{Set, Spans};
+use crate::{AddrSet, RangeSet};
 
 /// Does `work` with the addresses of the sets that this node holds, and again with more where they do not do and the store has
 /// more to claim. `wanted` says what would have to be held for an error not to be one.
@@ -8,15 +8,15 @@ use crate::{Set, Spans};
 /// The work's, or the store's.
 pub fn within_blocks<S: Store, T, E: From<StoreError>>(
     store: &mut S,
-    sets: &[Set],
-    wanted: impl Fn(&E) -> Option<Spans>,
-    mut work: impl FnMut(&mut S, &[Set]) -> Result<T, E>,
+    sets: &[RangeSet],
+    wanted: impl Fn(&E) -> Option<AddrSet>,
+    mut work: impl FnMut(&mut S, &[RangeSet]) -> Result<T, E>,
 ) -> Result<T, E> {
     let mut sets = sets.to_vec();
     loop {
         for set in &mut sets {
-            let held = store.held(set.part())?;
-            set.confine(&held);
+            let held = store.held(set.node_part())?;
+            set.restrict_to_blocks(&held);
         }
         match work(store, &sets) {
             Err(error) => match wanted(&error) {

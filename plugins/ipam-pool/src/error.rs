@@ -2,7 +2,9 @@ use cni::{Code, PluginError};
 use net_types::MacAddrError;
 
 use crate::store::StoreError;
-use crate::{Addr, AllocError, AskError, NetworkError, PoolFileError, RangeError, SetError, Spans};
+use crate::{
+    Addr, AddrSet, AllocError, NetworkError, PoolFileError, RangeError, RangeSetError, RequestedIpsError,
+};
 
 /// What this plugin finds wrong.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +32,7 @@ pub enum Error {
     Store(#[from] StoreError),
     /// Addresses that were asked for and cannot be given together.
     #[error(transparent)]
-    Ask(#[from] AskError),
+    RequestedIps(#[from] RequestedIpsError),
     /// The pool's file does not name the pod's namespace.
     #[error(
         "pool {pool:?} gives no addresses to {}: its file does not have it among its allowedNamespaces",
@@ -114,7 +116,7 @@ pub enum Error {
 
 impl Error {
     /// As [`AllocError::wanted`].
-    pub(crate) fn wanted(&self) -> Option<Spans> {
+    pub(crate) fn wanted(&self) -> Option<AddrSet> {
         match self {
             Self::Alloc(error) => error.wanted(),
             _ => None,
@@ -127,13 +129,13 @@ impl PluginError for Error {
         match self {
             Self::Cni(error) => error.code(),
             Self::Node(_) => Code::plugin(119),
-            Self::Network(error) => network(error),
-            Self::Pool(error) => pool(error),
+            Self::Network(error) => network_code(error),
+            Self::Pool(error) => pool_code(error),
             Self::Policy(_) => Code::plugin(138),
-            Self::Alloc(error) => alloc(error),
-            Self::Store(error) => store(error),
-            Self::Ask(AskError::NoRange { .. }) => Code::plugin(135),
-            Self::Ask(AskError::OneEach { .. }) => Code::plugin(179),
+            Self::Alloc(error) => alloc_code(error),
+            Self::Store(error) => store_code(error),
+            Self::RequestedIps(RequestedIpsError::NoRange { .. }) => Code::plugin(135),
+            Self::RequestedIps(RequestedIpsError::OneEach { .. }) => Code::plugin(179),
             Self::NotAllowed { .. } => Code::plugin(178),
             Self::NoPod => Code::plugin(136),
             Self::NoVm => Code::plugin(137),
@@ -151,27 +153,27 @@ impl PluginError for Error {
     }
 }
 
-fn network(error: &NetworkError) -> Code {
+fn network_code(error: &NetworkError) -> Code {
     match error {
         NetworkError::Syntax(_) => Code::INVALID_CONFIG,
-        NetworkError::Value { key, .. } => value(key),
+        NetworkError::Value { key, .. } => value_code(key),
         NetworkError::NoRanges => Code::plugin(115),
         NetworkError::PoolAnd(_) => Code::plugin(116),
-        NetworkError::Set(error) => set(error),
+        NetworkError::RangeSet(error) => range_set_code(error),
         NetworkError::ListsOverlap { .. } => Code::plugin(108),
         NetworkError::TooMany(_) => Code::plugin(167),
         NetworkError::Spanning { .. } => Code::plugin(126),
         NetworkError::Scope(_) => Code::plugin(174),
-        NetworkError::Reach { .. } => Code::IO,
+        NetworkError::ReadBridge { .. } => Code::IO,
         NetworkError::ResolvConf { .. } | NetworkError::NoResolvConf(_) => Code::plugin(118),
-        NetworkError::Pool(error) => pool(error),
+        NetworkError::Pool(error) => pool_code(error),
         NetworkError::Inventory { .. } => Code::plugin(127),
         NetworkError::Sticky { .. } => Code::plugin(177),
     }
 }
 
 /// A key's value of the wrong type, or a word that it does not know.
-fn value(key: &str) -> Code {
+fn value_code(key: &str) -> Code {
     match key {
         "ipam.exclude" => Code::plugin(109),
         "ipam.reservations" => Code::plugin(111),
@@ -189,23 +191,23 @@ fn value(key: &str) -> Code {
     }
 }
 
-fn set(error: &SetError) -> Code {
+fn range_set_code(error: &RangeSetError) -> Code {
     match error {
-        SetError::Range(_, error) => range(error),
-        SetError::Empty => Code::plugin(168),
-        SetError::Families(..) => Code::plugin(107),
-        SetError::Overlap(..) => Code::plugin(108),
-        SetError::Exclude(_) => Code::plugin(109),
-        SetError::ExcludeOutside(_) => Code::plugin(110),
-        SetError::Reservation { .. } => Code::plugin(111),
-        SetError::ReservationOutside { .. } => Code::plugin(112),
-        SetError::ReservedTwice { .. } => Code::plugin(113),
-        SetError::OwnerTwice { .. } => Code::plugin(169),
-        SetError::ReservedGateway { .. } => Code::plugin(114),
+        RangeSetError::Range(_, error) => range_code(error),
+        RangeSetError::Empty => Code::plugin(168),
+        RangeSetError::Families(..) => Code::plugin(107),
+        RangeSetError::Overlap(..) => Code::plugin(108),
+        RangeSetError::Exclude(_) => Code::plugin(109),
+        RangeSetError::ExcludeOutside(_) => Code::plugin(110),
+        RangeSetError::Reservation { .. } => Code::plugin(111),
+        RangeSetError::ReservationOutside { .. } => Code::plugin(112),
+        RangeSetError::ReservedTwice { .. } => Code::plugin(113),
+        RangeSetError::OwnerTwice { .. } => Code::plugin(169),
+        RangeSetError::ReservedGateway { .. } => Code::plugin(114),
     }
 }
 
-fn range(error: &RangeError) -> Code {
+fn range_code(error: &RangeError) -> Code {
     match error {
         RangeError::Subnet(_) => Code::plugin(100),
         RangeError::HostBits { .. } => Code::plugin(101),
@@ -217,7 +219,7 @@ fn range(error: &RangeError) -> Code {
     }
 }
 
-fn pool(error: &PoolFileError) -> Code {
+fn pool_code(error: &PoolFileError) -> Code {
     match error {
         PoolFileError::Unknown { .. } => Code::plugin(120),
         PoolFileError::Twice(_) => Code::plugin(181),
@@ -235,24 +237,24 @@ fn pool(error: &PoolFileError) -> Code {
         PoolFileError::NodesAndScope(_) => Code::plugin(173),
         PoolFileError::Scope { .. } => Code::plugin(174),
         PoolFileError::Read(..) => Code::plugin(129),
-        PoolFileError::Set(_, error) => set(error),
+        PoolFileError::RangeSet(_, error) => range_set_code(error),
     }
 }
 
-fn alloc(error: &AllocError) -> Code {
+fn alloc_code(error: &AllocError) -> Code {
     match error {
         AllocError::Exhausted { .. } => Code::plugin(130),
         AllocError::Held { .. } => Code::plugin(131),
         AllocError::Refused { .. } => Code::plugin(132),
         AllocError::Conflict { .. } => Code::plugin(133),
-        AllocError::Has { .. } => Code::plugin(134),
-        AllocError::Moved { .. } => Code::plugin(139),
+        AllocError::HoldsAnother { .. } => Code::plugin(134),
+        AllocError::SubnetRemoved { .. } => Code::plugin(139),
         AllocError::Migrating { .. } => Code::plugin(180),
-        AllocError::Store(error) => store(error),
+        AllocError::Store(error) => store_code(error),
     }
 }
 
-fn store(error: &StoreError) -> Code {
+fn store_code(error: &StoreError) -> Code {
     match error {
         StoreError::Damaged { .. } => DAMAGED,
         StoreError::Newer { .. } => Code::plugin(141),

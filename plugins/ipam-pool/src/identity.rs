@@ -84,7 +84,7 @@ impl fmt::Display for Owner {
 
 /// An attachment that holds an address now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Holder {
+pub struct LeaseHolder {
     /// Which one.
     pub attachment: Attachment,
     /// `<namespace>/<name>` of the pod, where the runtime stated it.
@@ -100,7 +100,7 @@ pub struct Holder {
     pub since: Millis,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for LeaseHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.pod {
             Some(pod) => write!(f, "pod {pod} ({})", self.attachment),

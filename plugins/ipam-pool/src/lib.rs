@@ -1,42 +1,42 @@
 //! Addresses from pools: the IPAM plugin `ipam-pool`.
 //!
-//! A pure allocator ([`Allocator`]) decides over a table ([`store::Ledger`]) that changes as a whole;
+//! A pure allocator ([`Allocator`]) decides over a table ([`store::KvTxn`]) that changes as a whole;
 //! what stands above [`Store`] does not know whether this node holds the whole pool or blocks of it.
 
 mod addr;
+mod addr_ranges;
+mod address_state;
 mod allocator;
-mod beside;
 mod blocks;
-mod book;
 mod cli;
 mod error;
 mod identity;
+mod lease_table;
 mod listing;
 mod network;
+mod network_scope;
 mod options;
 mod plugin;
 mod pool_file;
+mod pool_overlap;
 mod range;
-mod reach;
-mod set;
-mod slot;
-mod spans;
+mod range_set;
 pub mod store;
 mod verify;
 
 pub use addr::{Addr, Family};
-pub use allocator::{AllocError, Allocator, Conflict, Grant, Order, Rules, Seeker};
+pub use addr_ranges::{AddrRange, AddrSet};
+pub use address_state::{AddressState, Lease, StickyLease};
+pub use allocator::{AllocError, Allocator, ConflictOutcome, Grant, LeaseRequest, Order, Rules};
 pub use blocks::within_blocks;
 pub use error::Error;
-pub use identity::{Attachment, Holder, Millis, Owner};
-pub use listing::{list, look_up, put_back};
-pub use network::{AskError, Config, Network, NetworkError};
+pub use identity::{Attachment, LeaseHolder, Millis, Owner};
+pub use listing::{find_address, list_addresses, restore_address};
+pub use network::{Config, Network, NetworkError, RequestedIpsError};
 pub use options::{Probe, Reservations, Sticky};
-pub use plugin::{CONFLICTS, IpamPool, now, place};
+pub use plugin::{CONFLICTS, IpamPool, now, store_dirs};
 pub use pool_file::{PoolFile, PoolFileError};
 pub use range::{Range, RangeError, RangeSpec};
-pub use set::{Limits, Refusal, Set, SetError};
-pub use slot::{Kept, Lease, Slot};
-pub use spans::{Span, Spans};
+pub use range_set::{RangeSet, RangeSetError, Refusal, Restrictions};
 pub use store::Store;
 pub use verify::verify;

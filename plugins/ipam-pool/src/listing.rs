@@ -1,27 +1,27 @@
-use crate::book::Book;
-use crate::store::{Ledger, StoreError};
-use crate::{Addr, Slot};
+use crate::lease_table::LeaseTable;
+use crate::store::{KvTxn, StoreError};
+use crate::{Addr, AddressState};
 
 /// All addresses of a pool that are or were in use, in order.
 ///
 /// # Errors
 /// The store's.
-pub fn list(ledger: &mut dyn Ledger) -> Result<Vec<(Addr, Slot)>, StoreError> {
-    Book::new(ledger).slots().collect()
+pub fn list_addresses(txn: &mut dyn KvTxn) -> Result<Vec<(Addr, AddressState)>, StoreError> {
+    LeaseTable::new(txn).states().collect()
 }
 
 /// What is known about one address; `None` where it was never used.
 ///
 /// # Errors
 /// The store's.
-pub fn look_up(ledger: &mut dyn Ledger, address: Addr) -> Result<Option<Slot>, StoreError> {
-    Book::new(ledger).slot(address)
+pub fn find_address(txn: &mut dyn KvTxn, address: Addr) -> Result<Option<AddressState>, StoreError> {
+    LeaseTable::new(txn).read_state(address)
 }
 
 /// Sets what is known about an address that nothing is known about, with all that refers to it.
 ///
 /// # Errors
 /// The store's.
-pub fn put_back(ledger: &mut dyn Ledger, address: Addr, slot: &Slot) -> Result<(), StoreError> {
-    Book::new(ledger).put_back(address, slot)
+pub fn restore_address(txn: &mut dyn KvTxn, address: Addr, state: &AddressState) -> Result<(), StoreError> {
+    LeaseTable::new(txn).restore(address, state)
 }

@@ -12,10 +12,10 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::network_scope;
 use crate::options::{DEFAULT_QUARANTINE, MAX_COOLDOWN, Probe, Reservations, Sticky};
-use crate::reach;
 use crate::store::PoolKey;
-use crate::{Addr, Limits, Order, PoolFile, Range, RangeSpec, Rules, Set, SetError};
+use crate::{Addr, Order, PoolFile, Range, RangeSet, RangeSetError, RangeSpec, Restrictions, Rules};
 
 /// The names in the `ipam` section, nested ones too, for those who write them in another case.
 pub(crate) const NAMES: &[&str] = &[
@@ -105,11 +105,11 @@ struct Ipam {
 }
 
 /// Keys that are known and mean nothing here: `dataDir` is host-local's, paths are fixed (D3).
-const SILENT: [&str; 3] = ["type", "dataDir", "name"];
+const IGNORED_KEYS: [&str; 3] = ["type", "dataDir", "name"];
 
 /// Only the name of the pool, for the verbs that need no more.
 #[derive(Deserialize)]
-struct OnlyPool {
+struct PoolName {
     #[serde(default, deserialize_with = "cni::unless_empty")]
     pool: Option<String>,
 }
@@ -120,7 +120,7 @@ pub struct Network {
     /// Where its leases are.
     pub key: PoolKey,
     /// One address from each.
-    pub sets: Vec<Set>,
+    pub sets: Vec<RangeSet>,
     /// How they are handed out.
     pub rules: Rules,
     /// Who keeps them, where anybody says so.
@@ -141,9 +141,9 @@ pub struct Network {
 
 /// Why the addresses that were asked for by name are not looked for.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum AskError {
+pub enum RequestedIpsError {
     /// They are in no range.
-    #[error("{} asked for, but in no range of {pool}", listed(addresses))]
+    #[error("{} asked for, but in no range of {pool}", join_addresses(addresses))]
     NoRange {
         /// The addresses.
         addresses: Vec<Addr>,
@@ -164,7 +164,7 @@ pub enum AskError {
     },
 }
 
-fn listed(addresses: &[Addr]) -> String {
+fn join_addresses(addresses: &[Addr]) -> String {
     let texts: Vec<_> = addresses.iter().map(Addr::to_string).collect();
     let verb = if texts.len() == 1 { "was" } else { "were" };
     format!("{} {verb}", texts.join(", "))
@@ -192,7 +192,7 @@ pub enum NetworkError {
     PoolAnd(&'static str),
     /// Ranges, exclusions or reservations.
     #[error("the ipam section")]
-    Set(#[from] SetError),
+    RangeSet(#[from] RangeSetError),
     /// Two lists of ranges share addresses.
     #[error(
         "range lists {first} and {second} overlap at {at}: each list gives one address, so they must be apart"
@@ -220,7 +220,7 @@ pub enum NetworkError {
     Scope(String),
     /// Whether the network ends at this host cannot be seen.
     #[error("whether bridge {bridge} leads beyond this host")]
-    Reach {
+    ReadBridge {
         /// The bridge.
         bridge: String,
         /// The kernel's answer.
@@ -273,13 +273,13 @@ pub enum NetworkError {
 
 impl Config {
     /// What a document says about the pool, whatever else is wrong with it.
-    pub(crate) fn of_ipam_alone(stdin: &[u8]) -> Option<Self> {
+    pub(crate) fn parse_ipam_only(stdin: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Alone {
+        struct IpamOnly {
             #[serde(default)]
             ipam: Option<Box<RawValue>>,
         }
-        let Alone { ipam } = serde_json::from_slice(stdin).ok()?;
+        let IpamOnly { ipam } = serde_json::from_slice(stdin).ok()?;
         Some(Self { ipam })
     }
 
@@ -292,7 +292,7 @@ impl Config {
         let named = self
             .ipam
             .as_ref()
-            .and_then(|ipam| serde_json::from_str::<OnlyPool>(ipam.get()).ok())
+            .and_then(|ipam| serde_json::from_str::<PoolName>(ipam.get()).ok())
             .and_then(|ipam| ipam.pool);
         match named {
             Some(pool) => {
@@ -314,15 +314,15 @@ impl Config {
         node: Option<&str>,
     ) -> Result<Network, NetworkError> {
         let text = self.ipam.as_ref().map_or("{}", |ipam| ipam.get());
-        let ipam: Ipam = serde_json::from_str(text).map_err(|error| Ipam::blame(text, &error))?;
+        let ipam: Ipam = serde_json::from_str(text).map_err(|error| Ipam::invalid_key(text, &error))?;
         let mut warnings = Vec::new();
-        for key in ipam.others.keys().filter(|key| !SILENT.contains(&key.as_str())) {
+        for key in ipam.others.keys().filter(|key| !IGNORED_KEYS.contains(&key.as_str())) {
             warnings.push(format!(
                 "unknown key {key:?} in the ipam section of network {} is ignored",
                 request.network
             ));
         }
-        let dns = resolver(&ipam, request)?;
+        let dns = read_dns(&ipam, request)?;
         let network = Network {
             key: self.key(request)?,
             sets: Vec::new(),
@@ -336,15 +336,15 @@ impl Config {
             warnings,
         };
         match &ipam.pool {
-            Some(pool) => from_file(network, ipam.clone_limits(), &ipam, pool, request, (pools, node)),
-            None => inline(network, ipam, request),
+            Some(pool) => from_pool_file(network, ipam.restrictions(), &ipam, pool, request, (pools, node)),
+            None => from_own_ranges(network, ipam, request),
         }
     }
 }
 
 impl Ipam {
     /// Says which key it is that does not read: each is tried by itself.
-    fn blame(text: &str, error: &serde_json::Error) -> NetworkError {
+    fn invalid_key(text: &str, error: &serde_json::Error) -> NetworkError {
         let section: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
         let failed = section.into_iter().find_map(|(key, value)| {
             let alone = Value::Object([(key.clone(), value)].into_iter().collect());
@@ -354,14 +354,14 @@ impl Ipam {
         failed.unwrap_or_else(|| NetworkError::Syntax(error.to_string()))
     }
 
-    fn clone_limits(&self) -> Limits {
-        Limits { exclude: self.exclude.clone(), reservations: self.reservations.0.clone() }
+    fn restrictions(&self) -> Restrictions {
+        Restrictions { exclude: self.exclude.clone(), reservations: self.reservations.0.clone() }
     }
 }
 
-fn from_file(
+fn from_pool_file(
     mut network: Network,
-    limits: Limits,
+    restrictions: Restrictions,
     ipam: &Ipam,
     pool: &str,
     request: &Request<Config>,
@@ -376,7 +376,7 @@ fn from_file(
         ("gateway", ipam.gateway.is_some()),
         ("scope", ipam.scope.is_some()),
         ("the capability ipRanges", own_ranges),
-        ("reservations", !limits.reservations.is_empty()),
+        ("reservations", !restrictions.reservations.is_empty()),
         ("cooldown", ipam.cooldown.is_some()),
         ("order", ipam.order.is_some()),
         ("probe.quarantine", ipam.probe.is_some_and(|probe| probe.quarantine.is_some())),
@@ -386,14 +386,16 @@ fn from_file(
         }
     }
     let file = PoolFile::load(pools, pool)?;
-    let spans_nodes = if file.says_who_shares() { None } else { reach::beyond(request)? };
-    network.sets = file.sets_of(node, spans_nodes.as_deref()).map_err(|error| asked(error, request))?;
-    if !limits.exclude.is_empty() {
-        let limits = Limits {
-            exclude: file.limits.exclude.iter().chain(&limits.exclude).cloned().collect(),
+    let spans_nodes =
+        if file.is_shared_explicitly() { None } else { network_scope::why_it_spans_nodes(request)? };
+    network.sets =
+        file.sets_for_node(node, spans_nodes.as_deref()).map_err(|error| inventory_error(error, request))?;
+    if !restrictions.exclude.is_empty() {
+        let restrictions = Restrictions {
+            exclude: file.restrictions.exclude.iter().chain(&restrictions.exclude).cloned().collect(),
             reservations: Vec::new(),
         };
-        Set::limit(&mut network.sets, &limits)?;
+        RangeSet::restrict(&mut network.sets, &restrictions)?;
     }
     network.rules.cooldown = file.cooldown.millis();
     network.rules.order = file.order;
@@ -413,7 +415,7 @@ fn from_file(
 }
 
 /// Who asks an inventory is told: that is what some inventories are for.
-fn asked(error: crate::PoolFileError, request: &Request<Config>) -> NetworkError {
+fn inventory_error(error: crate::PoolFileError, request: &Request<Config>) -> NetworkError {
     let crate::PoolFileError::Inventory(pool) = error else { return error.into() };
     let args = &request.args;
     let asker = match (&args.pod_namespace, &args.pod_name) {
@@ -423,8 +425,12 @@ fn asked(error: crate::PoolFileError, request: &Request<Config>) -> NetworkError
     NetworkError::Inventory { pool, network: request.network.to_string(), asker }
 }
 
-fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result<Network, NetworkError> {
-    let limits = ipam.clone_limits();
+fn from_own_ranges(
+    mut network: Network,
+    ipam: Ipam,
+    request: &Request<Config>,
+) -> Result<Network, NetworkError> {
+    let restrictions = ipam.restrictions();
     let every_host = match ipam.scope.as_deref() {
         None => false,
         Some("host") => true,
@@ -448,10 +454,11 @@ fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result
         let mut ranges = Vec::with_capacity(list.len());
         for spec in list {
             ranges.push(
-                Range::parse(spec).map_err(|error| SetError::Range(spec.subnet.clone(), error.into()))?,
+                Range::parse(spec)
+                    .map_err(|error| RangeSetError::Range(spec.subnet.clone(), error.into()))?,
             );
         }
-        let set = Set::new(index, ranges)?;
+        let set = RangeSet::new(index, ranges)?;
         for (other, before) in network.sets.iter().enumerate() {
             if let Some(at) = before.pool().shared_with(set.pool()) {
                 return Err(NetworkError::ListsOverlap { first: other, second: index.into(), at });
@@ -459,8 +466,8 @@ fn inline(mut network: Network, ipam: Ipam, request: &Request<Config>) -> Result
         }
         network.sets.push(set);
     }
-    Set::limit(&mut network.sets, &limits)?;
-    if !every_host && let Some(network) = reach::beyond(request)? {
+    RangeSet::restrict(&mut network.sets, &restrictions)?;
+    if !every_host && let Some(network) = network_scope::why_it_spans_nodes(request)? {
         return Err(NetworkError::Spanning { network });
     }
     let cooldown = ipam.cooldown.unwrap_or_default();
@@ -488,7 +495,7 @@ fn ip_ranges(request: &Request<Config>) -> Result<Option<Vec<Vec<RangeSpec>>>, N
 const MAX_RESOLV_CONF: u64 = 64 << 10;
 
 /// `resolvConf` counts most, then `ipam.dns`, then the network's `dns`.
-fn resolver(ipam: &Ipam, request: &Request<Config>) -> Result<Dns, NetworkError> {
+fn read_dns(ipam: &Ipam, request: &Request<Config>) -> Result<Dns, NetworkError> {
     let Some(path) = ipam.resolv_conf.as_deref().filter(|path| !path.is_empty()) else {
         return Ok(ipam.dns.clone().unwrap_or_else(|| request.dns.clone()));
     };
@@ -519,17 +526,17 @@ impl Network {
     ///
     /// # Errors
     /// An address fits no set, or its set is to give another one already.
-    pub fn distribute(&self, asked: &[IpAddr]) -> Result<Vec<Option<Addr>>, AskError> {
+    pub fn requested_per_set(&self, asked: &[IpAddr]) -> Result<Vec<Option<Addr>>, RequestedIpsError> {
         let mut per_set: Vec<Option<Addr>> = vec![None; self.sets.len()];
         let mut left = Vec::new();
         for address in asked.iter().copied().map(Addr::from) {
             // Sets share no address, so there is one home at most.
             let home = self.sets.iter().zip(&mut per_set).find(|(set, _)| set.pool().contains(address));
             match home {
-                Some((_, slot @ None)) => *slot = Some(address),
+                Some((_, state @ None)) => *state = Some(address),
                 Some((_, Some(other))) if *other == address => {}
                 Some((_, Some(other))) => {
-                    return Err(AskError::OneEach {
+                    return Err(RequestedIpsError::OneEach {
                         first: *other,
                         second: address,
                         pool: self.key.to_string(),
@@ -541,7 +548,7 @@ impl Network {
         if left.is_empty() {
             Ok(per_set)
         } else {
-            Err(AskError::NoRange { addresses: left, pool: self.key.to_string() })
+            Err(RequestedIpsError::NoRange { addresses: left, pool: self.key.to_string() })
         }
     }
 }
@@ -554,7 +561,8 @@ mod tests {
         let range = |subnet: &&str| {
             Range::parse(&RangeSpec { subnet: (*subnet).to_owned(), ..RangeSpec::default() }).unwrap()
         };
-        let set = |(index, list): (u8, &&[&str])| Set::new(index, list.iter().map(range).collect()).unwrap();
+        let set =
+            |(index, list): (u8, &&[&str])| RangeSet::new(index, list.iter().map(range).collect()).unwrap();
         Network {
             key: PoolKey::Network("net".to_owned()),
             sets: (0u8..).zip(lists).map(set).collect(),
@@ -574,7 +582,7 @@ mod tests {
         let network = lists(&[&["10.0.0.0/24", "10.0.1.0/24"], &["fd00::/64"]]);
         let asked = |texts: &[&str]| {
             let asked: Vec<IpAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
-            network.distribute(&asked).map(|given| {
+            network.requested_per_set(&asked).map(|given| {
                 given
                     .into_iter()
                     .map(|one| one.map_or("-".to_owned(), |one| one.to_string()))
@@ -585,7 +593,7 @@ mod tests {
         assert_eq!(asked(&["fd00::9", "10.0.1.7"]).unwrap(), ["10.0.1.7", "fd00::9"]);
         assert_eq!(asked(&["10.0.0.7", "10.0.0.7", "fd00::9", "10.0.0.7"]).unwrap(), ["10.0.0.7", "fd00::9"]);
         let two = asked(&["10.0.0.7", "10.0.1.7"]).unwrap_err();
-        assert!(matches!(two, AskError::OneEach { .. }), "{two}");
+        assert!(matches!(two, RequestedIpsError::OneEach { .. }), "{two}");
         let none = asked(&["10.0.0.7", "10.9.0.1"]).unwrap_err().to_string();
         assert!(none.contains("10.9.0.1 was asked for, but in no range"), "{none}");
     }

@@ -14,10 +14,10 @@ use node::{NodeConfig, Occupant, Paths, Pod, Resource};
 
 use crate::blocks::within_blocks;
 use crate::network::{self, Config, Network};
-use crate::store::{Guard, HostStore, Ledger, Place, PoolKey, Store};
+use crate::store::{CrashHandler, HostStore, KvTxn, PoolKey, Store, StoreDirs};
 use crate::{
-    Addr, AllocError, Allocator, Attachment, Conflict, Error, Grant, Holder, Millis, Owner, Refusal, Rules,
-    Seeker, Sticky, beside, cli,
+    Addr, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseHolder, LeaseRequest,
+    Millis, Owner, Refusal, Rules, Sticky, cli, pool_overlap,
 };
 
 /// Set by the main plugin when it asks again because others answered for addresses that it was given:
@@ -25,32 +25,32 @@ use crate::{
 pub const CONFLICTS: &str = "K8SLAN_IPAM_CONFLICTS";
 
 /// How long a call waits for others on the same pool.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The plugin.
 #[derive(Debug)]
 pub struct IpamPool;
 
 /// What the node's administrator fixed.
-struct Node {
+struct NodeSettings {
     config: NodeConfig,
-    place: Place,
+    dirs: StoreDirs,
     pools: PathBuf,
 }
 
-impl Node {
+impl NodeSettings {
     fn load() -> Result<Self, Error> {
         let mut config = NodeConfig::load()?;
         config.node_name = config.name()?;
         let paths = config.paths();
-        Ok(Self { place: place(&paths), pools: paths.pools(), config })
+        Ok(Self { dirs: store_dirs(&paths), pools: paths.pools(), config })
     }
 }
 
 /// Where a node's stores are.
 #[must_use]
-pub fn place(paths: &Paths) -> Place {
-    Place { run: paths.leases(), state: paths.state().join("ipam"), patience: PATIENCE }
+pub fn store_dirs(paths: &Paths) -> StoreDirs {
+    StoreDirs { run: paths.leases(), state: paths.state().join("ipam"), lock_timeout: LOCK_TIMEOUT }
 }
 
 /// The time that leases are dated with.
@@ -70,35 +70,35 @@ impl Plugin for IpamPool {
     const NAMES: &'static [&'static [&'static str]] = &[network::NAMES];
 
     fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
-        guard(request.version);
-        let node = Node::load()?;
+        install_crash_handler(request.version);
+        let node = NodeSettings::load()?;
         let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
         for warning in &network.warnings {
             eprintln!("ipam-pool: {warning}");
         }
-        allowed(&node.config, &network, request)?;
-        let seeker = seeker(request, target, &network, &node)?;
+        check_namespace(&node.config, &network, request)?;
+        let lease_request = build_lease_request(request, target, &network, &node)?;
         let asked: Vec<IpAddr> = request.requested_ips()?.into_iter().map(|ip| ip.address).collect();
-        let asked = network.distribute(&asked)?;
-        let conflicts = conflicts()?;
-        let mut store = HostStore::open(&node.place, &network.key)?;
+        let asked = network.requested_per_set(&asked)?;
+        let conflicts = parse_conflicts()?;
+        let mut store = HostStore::open(&node.dirs, &network.key)?;
         store.reserve()?;
         if !conflicts.is_empty() {
-            report_conflicts(&mut store, &network, &seeker, &asked, &conflicts)?;
+            report_conflicts(&mut store, &network, &lease_request, &asked, &conflicts)?;
         }
         let grants = within_blocks(&mut store, &network.sets, Error::wanted, |store, sets| {
-            store.change(|ledger| {
-                beside::check(ledger, &network.key, &node.pools)?;
-                let mut allocator = Allocator::new(ledger, sets, network.rules, now());
-                Ok(allocator.grant(&seeker, &asked)?)
+            store.change(|txn| {
+                pool_overlap::check(txn, &network.key, &node.pools)?;
+                let mut allocator = Allocator::new(txn, sets, network.rules, now());
+                Ok(allocator.allocate(&lease_request, &asked)?)
             })
         })?;
-        if seeker.sticky {
+        if lease_request.sticky {
             store.sync_kept()?;
         }
-        tell_of_other_nodes(&network, &seeker, &grants);
-        store.leave_open();
-        let result = result(network, &grants);
+        warn_of_other_nodes(&network, &lease_request, &grants);
+        store.leave_open_until_exit();
+        let result = build_result(network, &grants);
         // A main plugin puts its own answer behind the others'; one that stands in a chain itself does it.
         let is_delegate = request.plugin_type.as_deref() != Some(Self::NAME);
         let previous = request.prev_result.as_ref().filter(|_| !is_delegate);
@@ -106,7 +106,7 @@ impl Plugin for IpamPool {
     }
 
     fn del(&self, request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
-        guard(request.version);
+        install_crash_handler(request.version);
         release(request.config.key(request).ok(), Some(request.network.as_str()), target)
     }
 
@@ -115,23 +115,25 @@ impl Plugin for IpamPool {
         request: &Misconfigured,
         target: &Target<Option<PathBuf>>,
     ) -> Option<Result<(), Error>> {
-        guard(request.version);
+        install_crash_handler(request.version);
         Some(release(None, request.network.as_ref().map(NetworkName::as_str), target))
     }
 
     fn check(&self, request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
-        guard(request.version);
+        install_crash_handler(request.version);
         // What an IPAM plugin itself answers has no interfaces.
         let in_pod = |i: &cni::Interface| i.sandbox.is_some() && i.name == target.ifname.as_str();
         if !promised.interfaces.is_empty() && !promised.interfaces.iter().any(in_pod) {
             return Err(Error::NoInterface(target.ifname.clone()));
         }
-        let node = Node::load()?;
+        let node = NodeSettings::load()?;
         let key = request.config.key(request)?;
         let pool = key.to_string();
-        let attachment = attachment(request.network.as_str(), target);
-        let held = match HostStore::open_existing(&node.place, &key)? {
-            Some(mut store) => store.try_out(|ledger| crate::book::Book::new(ledger).held_by(&attachment))?,
+        let attachment = attachment_of(request.network.as_str(), target);
+        let held = match HostStore::open_existing(&node.dirs, &key)? {
+            Some(mut store) => store.dry_run(|txn| {
+                crate::lease_table::LeaseTable::new(txn).addresses_of_attachment(&attachment)
+            })?,
             None => Vec::new(),
         };
         if held.is_empty() {
@@ -154,8 +156,8 @@ impl Plugin for IpamPool {
     }
 
     fn gc(&self, request: &Request<Config>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
-        guard(request.version);
-        collect(request, &request.config, valid)
+        install_crash_handler(request.version);
+        collect_garbage(request, &request.config, valid)
     }
 
     fn gc_misconfigured(
@@ -163,14 +165,14 @@ impl Plugin for IpamPool {
         request: &Request<()>,
         valid: Option<&[ValidAttachment]>,
     ) -> Option<Result<(), Error>> {
-        guard(request.version);
-        let config = Config::of_ipam_alone(request.document())?;
-        Some(collect(request, &config, valid))
+        install_crash_handler(request.version);
+        let config = Config::parse_ipam_only(request.document())?;
+        Some(collect_garbage(request, &config, valid))
     }
 
     fn status(&self, request: &Request<Config>) -> Result<(), Error> {
-        guard(request.version);
-        ready(request).map_err(|error| Error::NotReady(Box::new(error)))
+        install_crash_handler(request.version);
+        check_ready(request).map_err(|error| Error::NotReady(Box::new(error)))
     }
 
     fn command_line() -> clap::Command {
@@ -183,42 +185,46 @@ impl Plugin for IpamPool {
 }
 
 /// GC: frees what this network's attachments hold that are not in the list.
-fn collect<C>(request: &Request<C>, config: &Config, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
+fn collect_garbage<C>(
+    request: &Request<C>,
+    config: &Config,
+    valid: Option<&[ValidAttachment]>,
+) -> Result<(), Error> {
     let Some(valid) = valid else { return Ok(()) };
     let (paths, unknown) = NodeConfig::paths_for_removal();
     let unknown = || unknown.map_or(Ok(()), |error| Err(error.into()));
     let key = config.key(request)?;
-    let Some(mut store) = HostStore::open_existing(&place(&paths), &key)? else { return unknown() };
+    let Some(mut store) = HostStore::open_existing(&store_dirs(&paths), &key)? else { return unknown() };
     let valid: std::collections::HashSet<(&str, &str)> =
         valid.iter().map(|valid| (valid.container_id.as_str(), valid.ifname.as_str())).collect();
-    let gone = store.try_out(|ledger| {
+    let gone = store.dry_run(|txn| {
         let is_valid = |a: &Attachment| valid.contains(&(a.container.as_str(), a.interface.as_str()));
-        allocator(ledger).strangers(request.network.as_str(), is_valid)
+        releasing_allocator(txn).find_stale_attachments(request.network.as_str(), is_valid)
     })?;
-    store.change_each(&gone, |ledger, attachment| allocator(ledger).release(attachment))?;
+    store.change_in_batches(&gone, |txn, attachment| releasing_allocator(txn).release(attachment))?;
     unknown()
 }
 
 /// Whether ADD could give an address from every set now.
-fn ready(request: &Request<Config>) -> Result<(), Error> {
-    let node = Node::load()?;
+fn check_ready(request: &Request<Config>) -> Result<(), Error> {
+    let node = NodeSettings::load()?;
     let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
-    let mut store = HostStore::open(&node.place, &network.key)?;
+    let mut store = HostStore::open(&node.dirs, &network.key)?;
     within_blocks(&mut store, &network.sets, Error::wanted, |store, sets| {
-        store.try_out(|ledger| {
-            beside::check(ledger, &network.key, &node.pools)?;
-            Ok(Allocator::new(ledger, sets, network.rules, now()).try_all()?)
+        store.dry_run(|txn| {
+            pool_overlap::check(txn, &network.key, &node.pools)?;
+            Ok(Allocator::new(txn, sets, network.rules, now()).check_capacity()?)
         })
     })
 }
 
 /// An allocator that only releases.
-fn allocator(ledger: &mut dyn Ledger) -> Allocator<'_> {
-    Allocator::new(ledger, &[], Rules::default(), now())
+fn releasing_allocator(txn: &mut dyn KvTxn) -> Allocator<'_> {
+    Allocator::new(txn, &[], Rules::default(), now())
 }
 
 /// A crash becomes the error document that the runtime expects: about a damaged store, where that is what it was.
-fn guard(version: Version) {
+fn install_crash_handler(version: Version) {
     let failed = ErrorDocument::internal(IpamPool::NAME, "the process was ended by a signal");
     let damaged = move |path: &std::path::Path| {
         let document = ErrorDocument {
@@ -231,10 +237,10 @@ fn guard(version: Version) {
         };
         document.to_json(version)
     };
-    Guard::install(1, damaged, failed.to_json(version));
+    CrashHandler::install(1, damaged, failed.to_json(version));
 }
 
-fn attachment<N>(network: &str, target: &Target<N>) -> Attachment {
+fn attachment_of<N>(network: &str, target: &Target<N>) -> Attachment {
     Attachment {
         container: target.container_id.to_string(),
         interface: target.ifname.to_string(),
@@ -243,7 +249,7 @@ fn attachment<N>(network: &str, target: &Target<N>) -> Attachment {
 }
 
 /// Named pools are the node's, so its administrator may say who uses them, and the pool's file as well.
-fn allowed(node: &NodeConfig, network: &Network, request: &Request<Config>) -> Result<(), Error> {
+fn check_namespace(node: &NodeConfig, network: &Network, request: &Request<Config>) -> Result<(), Error> {
     let PoolKey::Named(pool) = &network.key else { return Ok(()) };
     let namespace = request.args.pod_namespace.as_deref();
     if let Some(policy) = &node.policy {
@@ -258,12 +264,12 @@ fn allowed(node: &NodeConfig, network: &Network, request: &Request<Config>) -> R
     }
 }
 
-fn seeker(
+fn build_lease_request(
     request: &Request<Config>,
     target: &Target,
     network: &Network,
-    node: &Node,
-) -> Result<Seeker, Error> {
+    node: &NodeSettings,
+) -> Result<LeaseRequest, Error> {
     let args = &request.args;
     let network_name = request.network.as_str();
     let pod = args.pod_namespace.as_ref().zip(args.pod_name.as_ref()).map(|(namespace, name)| Pod {
@@ -295,19 +301,20 @@ fn seeker(
         return Err(if occupant.soon { Error::VmNotYet } else { Error::NoVm });
     }
     let netns = std::fs::metadata(&target.netns).ok();
-    let holder = Holder {
-        attachment: attachment(network_name, target),
+    let holder = LeaseHolder {
+        attachment: attachment_of(network_name, target),
         pod: pod.map(|pod| pod.to_string()),
         uid: args.pod_uid.clone(),
         netns: netns.map(|meta| (target.netns.to_string_lossy().into_owned(), meta.ino())),
         since: now(),
     };
-    Ok(Seeker { holder, owner, sticky: sticky != Sticky::No, migrating: occupant.migration_target })
+    Ok(LeaseRequest { holder, owner, sticky: sticky != Sticky::No, migrating: occupant.migration_target })
 }
 
 /// What a VM keeps on another node, this one cannot know.
-fn tell_of_other_nodes(network: &Network, seeker: &Seeker, grants: &[Grant]) {
-    let Some(owner) = seeker.owner.as_ref().filter(|owner| owner.is_vm() && !network.host_scope) else {
+fn warn_of_other_nodes(network: &Network, lease_request: &LeaseRequest, grants: &[Grant]) {
+    let Some(owner) = lease_request.owner.as_ref().filter(|owner| owner.is_vm() && !network.host_scope)
+    else {
         return;
     };
     for grant in grants.iter().filter(|grant| grant.picked) {
@@ -321,7 +328,7 @@ fn tell_of_other_nodes(network: &Network, seeker: &Seeker, grants: &[Grant]) {
 }
 
 /// What the main plugin found on the wire.
-fn conflicts() -> Result<Vec<(Addr, MacAddr)>, Error> {
+fn parse_conflicts() -> Result<Vec<(Addr, MacAddr)>, Error> {
     let Some(value) = std::env::var_os(CONFLICTS) else { return Ok(Vec::new()) };
     let value = value.to_string_lossy().into_owned();
     let failed = |source| Error::Conflicts { variable: CONFLICTS, value: value.clone(), source };
@@ -340,21 +347,21 @@ fn conflicts() -> Result<Vec<(Addr, MacAddr)>, Error> {
 fn report_conflicts(
     store: &mut HostStore,
     network: &Network,
-    seeker: &Seeker,
+    lease_request: &LeaseRequest,
     asked: &[Option<Addr>],
     conflicts: &[(Addr, MacAddr)],
 ) -> Result<(), Error> {
     let quarantine = u64::try_from(network.quarantine.as_millis()).unwrap_or(u64::MAX);
     for (address, mac) in conflicts {
-        let reserved = seeker
+        let reserved = lease_request
             .owner
             .as_ref()
             .is_some_and(|owner| network.sets.iter().any(|set| set.reservation_of(owner) == Some(*address)));
         let fixed = reserved || asked.contains(&Some(*address));
         let mac = mac.to_string();
-        let outcome = store.change(|ledger| {
-            Allocator::new(ledger, &network.sets, network.rules, now()).conflict(
-                &seeker.holder.attachment,
+        let outcome = store.change(|txn| {
+            Allocator::new(txn, &network.sets, network.rules, now()).report_conflict(
+                &lease_request.holder.attachment,
                 *address,
                 &mac,
                 quarantine,
@@ -362,17 +369,17 @@ fn report_conflicts(
             )
         })?;
         match outcome {
-            Conflict::Quarantined => {
+            ConflictOutcome::Quarantined => {
                 eprintln!("ipam-pool: {address} is in use by {mac}, another one is given")
             }
-            Conflict::Kept => return Err(AllocError::Conflict { address: *address, mac }.into()),
-            Conflict::NotHeld => {}
+            ConflictOutcome::Kept => return Err(AllocError::Conflict { address: *address, mac }.into()),
+            ConflictOutcome::NotHeld => {}
         }
     }
     Ok(())
 }
 
-fn result(network: Network, grants: &[Grant]) -> AddResult {
+fn build_result(network: Network, grants: &[Grant]) -> AddResult {
     let ips = grants.iter().filter_map(|grant| {
         let range = network.sets.get(grant.set)?.range_of(grant.address)?;
         let address = IpNetwork::new(grant.address.ip(), range.prefix()).ok()?;
@@ -396,24 +403,24 @@ fn release(
     network: Option<&str>,
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
-    let wanted = attachment(network.unwrap_or_default(), target);
-    let release_in = |place: &Place, key: &PoolKey| match network {
-        Some(_) => release_in(place, key, &wanted),
-        None => release_any_in(place, key, &wanted),
+    let wanted = attachment_of(network.unwrap_or_default(), target);
+    let release_in = |dirs: &StoreDirs, key: &PoolKey| match network {
+        Some(_) => release_in(dirs, key, &wanted),
+        None => release_any_network_in(dirs, key, &wanted),
     };
     let (paths, unknown) = NodeConfig::paths_for_removal();
-    let place = place(&paths);
+    let dirs = store_dirs(&paths);
     if let Some(key) = &key
-        && release_in(&place, key)?
+        && release_in(&dirs, key)?
     {
         return Ok(());
     }
     let mut failed = Vec::new();
-    for other in place.list()? {
+    for other in dirs.list()? {
         if Some(&other) == key.as_ref() {
             continue;
         }
-        match release_in(&place, &other) {
+        match release_in(&dirs, &other) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             // A damaged pool that is not this network's must not keep its pods from ending.
@@ -431,35 +438,36 @@ fn release(
     }
 }
 
-fn release_in(place: &Place, key: &PoolKey, attachment: &Attachment) -> Result<bool, Error> {
-    let Some(mut store) = HostStore::open_existing(place, key)? else { return Ok(false) };
-    let released = store.change(|ledger| allocator(ledger).release(attachment))?;
+fn release_in(dirs: &StoreDirs, key: &PoolKey, attachment: &Attachment) -> Result<bool, Error> {
+    let Some(mut store) = HostStore::open_existing(dirs, key)? else { return Ok(false) };
+    let released = store.change(|txn| releasing_allocator(txn).release(attachment))?;
     if released.is_empty() {
         return Ok(false);
     }
     // The attachment is found, so no other pool is locked after this one.
-    store.leave_open();
+    store.leave_open_until_exit();
     Ok(true)
 }
 
 /// As [`release_in`], for what was attached under any network's name.
-fn release_any_in(place: &Place, key: &PoolKey, wanted: &Attachment) -> Result<bool, Error> {
-    let Some(mut store) = HostStore::open_existing(place, key)? else { return Ok(false) };
-    let held = store.try_out(|ledger| {
-        allocator(ledger).held_where(|a| a.container == wanted.container && a.interface == wanted.interface)
+fn release_any_network_in(dirs: &StoreDirs, key: &PoolKey, wanted: &Attachment) -> Result<bool, Error> {
+    let Some(mut store) = HostStore::open_existing(dirs, key)? else { return Ok(false) };
+    let held = store.dry_run(|txn| {
+        releasing_allocator(txn)
+            .find_attachments(|a| a.container == wanted.container && a.interface == wanted.interface)
     })?;
-    store.change_each(&held, |ledger, attachment| allocator(ledger).release(attachment))?;
+    store.change_in_batches(&held, |txn, attachment| releasing_allocator(txn).release(attachment))?;
     Ok(!held.is_empty())
 }
 
 /// Says what a refusal is, for people.
-pub(crate) fn refusal_text(refusal: &Refusal) -> String {
+pub(crate) fn describe_refusal(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Gateway => "gateway".to_owned(),
         Refusal::Excluded => "excluded".to_owned(),
         Refusal::Reserved(owner) => format!("reserved for {owner}"),
-        Refusal::Elsewhere(node) => format!("handed out by {node}"),
-        Refusal::Nowhere => "in no node's part of the pool".to_owned(),
-        Refusal::Unheld => "in a block that this node does not hold".to_owned(),
+        Refusal::OtherNode(node) => format!("handed out by {node}"),
+        Refusal::NoNode => "in no node's part of the pool".to_owned(),
+        Refusal::BlockNotHeld => "in a block that this node does not hold".to_owned(),
     }
 }

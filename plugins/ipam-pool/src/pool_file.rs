@@ -8,8 +8,11 @@ use node::{SafeDir, SafeDirError};
 use serde::Deserialize;
 
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
-use crate::set::parse_excluded;
-use crate::{Addr, Family, Limits, Order, Range, RangeError, RangeSpec, Set, SetError, Span, Spans};
+use crate::range_set::parse_range;
+use crate::{
+    Addr, AddrRange, AddrSet, Family, Order, Range, RangeError, RangeSet, RangeSetError, RangeSpec,
+    Restrictions,
+};
 
 const API_VERSION: &str = "lan.k8slan.io/v1beta1";
 const KIND: &str = "IPPool";
@@ -23,7 +26,7 @@ pub struct PoolFile {
     /// Its name: the file's without `.yaml`.
     pub name: String,
     ranges: Vec<Range>,
-    nodes: BTreeMap<String, Spans>,
+    nodes: BTreeMap<String, AddrSet>,
     /// Whether every host has this pool for itself.
     pub host_scope: bool,
     /// Pools of different domains may overlap.
@@ -31,7 +34,7 @@ pub struct PoolFile {
     /// It only says what the addresses are for, and hands out none.
     pub inventory: bool,
     /// Exclusions and reservations.
-    pub limits: Limits,
+    pub restrictions: Restrictions,
     /// Who keeps an address; `None`: nobody.
     pub sticky: Option<Sticky>,
     /// How long a released address rests.
@@ -100,7 +103,7 @@ pub enum PoolFileError {
     },
     /// Its ranges, exclusions or reservations.
     #[error("pool {0:?}")]
-    Set(String, #[source] Box<SetError>),
+    RangeSet(String, #[source] Box<RangeSetError>),
     /// A node's part.
     #[error("pool {pool:?}: {part:?}, the part of node {node}, {what}")]
     Part {
@@ -272,7 +275,7 @@ impl PoolFile {
         let failed = |error| PoolFileError::Read("*".to_owned(), error);
         let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
         let files = dir.names().map_err(failed)?;
-        let names: BTreeSet<_> = files.iter().filter_map(|file| pool_of(file)).map(str::to_owned).collect();
+        let names: BTreeSet<_> = files.iter().filter_map(|file| pool_name(file)).map(str::to_owned).collect();
         Ok(names.into_iter().collect())
     }
 
@@ -280,7 +283,7 @@ impl PoolFile {
     ///
     /// # Errors
     /// As [`PoolFile::names`].
-    pub fn written_twice(folder: &Path) -> Result<Vec<String>, PoolFileError> {
+    pub fn find_duplicates(folder: &Path) -> Result<Vec<String>, PoolFileError> {
         let failed = |error| PoolFileError::Read("*".to_owned(), error);
         let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
         let files: BTreeSet<String> = dir.names().map_err(failed)?.into_iter().collect();
@@ -296,7 +299,7 @@ impl PoolFile {
         let failed = |error| PoolFileError::Read("*".to_owned(), error);
         let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
         let mut files = dir.names().map_err(failed)?;
-        files.retain(|file| pool_of(file).is_none());
+        files.retain(|file| pool_name(file).is_none());
         files.sort();
         Ok(files)
     }
@@ -323,11 +326,11 @@ impl PoolFile {
             return Err(PoolFileError::Misnamed { file, name: document.metadata.name });
         }
         let spec = document.spec;
-        let set_error = |error: SetError| PoolFileError::Set(pool(), error.into());
+        let set_error = |error: RangeSetError| PoolFileError::RangeSet(pool(), error.into());
         let mut ranges = Vec::with_capacity(spec.ranges.len());
         for range in &spec.ranges {
             let parsed = Range::parse(range)
-                .map_err(|error| set_error(SetError::Range(range.subnet.clone(), error.into())))?;
+                .map_err(|error| set_error(RangeSetError::Range(range.subnet.clone(), error.into())))?;
             ranges.push(parsed);
         }
         let host_scope = match spec.scope.as_deref() {
@@ -338,7 +341,7 @@ impl PoolFile {
         if host_scope && spec.nodes.is_some() {
             return Err(PoolFileError::NodesAndScope(pool()));
         }
-        let nodes = parts(name, &ranges, spec.nodes.unwrap_or_default())?;
+        let nodes = parse_node_parts(name, &ranges, spec.nodes.unwrap_or_default())?;
         let file = Self {
             name: pool(),
             ranges,
@@ -346,7 +349,7 @@ impl PoolFile {
             host_scope,
             routing_domain: spec.routing_domain.unwrap_or_default(),
             inventory: spec.inventory,
-            limits: Limits { exclude: spec.exclude, reservations: spec.reservations.0 },
+            restrictions: Restrictions { exclude: spec.exclude, reservations: spec.reservations.0 },
             sticky: spec.sticky,
             cooldown: spec.cooldown,
             order: spec.order,
@@ -362,21 +365,21 @@ impl PoolFile {
     ///
     /// # Errors
     /// Ranges, exclusions or reservations that do not fit together.
-    pub fn all_sets(&self) -> Result<Vec<Set>, PoolFileError> {
-        let set_error = |error: SetError| PoolFileError::Set(self.name.clone(), error.into());
+    pub fn all_sets(&self) -> Result<Vec<RangeSet>, PoolFileError> {
+        let set_error = |error: RangeSetError| PoolFileError::RangeSet(self.name.clone(), error.into());
         let mut sets = Vec::new();
         for family in Family::BOTH {
             let ranges: Vec<_> =
-                self.ranges.iter().filter(|range| range.span().family() == family).cloned().collect();
+                self.ranges.iter().filter(|range| range.addresses().family() == family).cloned().collect();
             if !ranges.is_empty() {
                 // The queue stays the family's, whatever else the file says tomorrow.
-                sets.push(Set::new(family.tag(), ranges).map_err(set_error)?);
+                sets.push(RangeSet::new(family.tag(), ranges).map_err(set_error)?);
             }
         }
         if sets.is_empty() {
-            return Err(set_error(SetError::Empty));
+            return Err(set_error(RangeSetError::Empty));
         }
-        Set::limit(&mut sets, &self.limits).map_err(set_error)?;
+        RangeSet::restrict(&mut sets, &self.restrictions).map_err(set_error)?;
         Ok(sets)
     }
 
@@ -386,7 +389,11 @@ impl PoolFile {
     ///
     /// # Errors
     /// The pool is an inventory, this node has no part, or the pool does not say how nodes share it.
-    pub fn sets_of(&self, node: Option<&str>, spans_nodes: Option<&str>) -> Result<Vec<Set>, PoolFileError> {
+    pub fn sets_for_node(
+        &self,
+        node: Option<&str>,
+        spans_nodes: Option<&str>,
+    ) -> Result<Vec<RangeSet>, PoolFileError> {
         if self.inventory {
             return Err(PoolFileError::Inventory(self.name.clone()));
         }
@@ -405,18 +412,19 @@ impl PoolFile {
             .get(node)
             .ok_or_else(|| PoolFileError::NoPart { pool: self.name.clone(), node: node.to_owned() })?;
         let others = self.nodes.iter().filter(|(other, _)| *other != node);
-        let others: Vec<_> = others.map(|(other, spans)| (format!("node {other}"), spans.clone())).collect();
+        let others: Vec<_> =
+            others.map(|(other, node_part)| (format!("node {other}"), node_part.clone())).collect();
         // A family of which this node has no part is none that it can serve.
         sets.retain(|set| set.pool().shared_with(part).is_some());
         for set in &mut sets {
-            set.hold(part, others.clone());
+            set.set_node_part(part, others.clone());
         }
         Ok(sets)
     }
 
     /// Whether it says how nodes share it.
     #[must_use]
-    pub fn says_who_shares(&self) -> bool {
+    pub fn is_shared_explicitly(&self) -> bool {
         self.host_scope || !self.nodes.is_empty()
     }
 
@@ -428,26 +436,27 @@ impl PoolFile {
 
     /// All addresses that the pool speaks of.
     #[must_use]
-    pub fn addresses(&self) -> Spans {
-        Spans::union(self.ranges.iter().map(Range::span))
+    pub fn addresses(&self) -> AddrSet {
+        AddrSet::union(self.ranges.iter().map(Range::addresses))
     }
 
     /// The nodes that have a part.
-    pub fn nodes(&self) -> impl Iterator<Item = (&str, &Spans)> {
-        self.nodes.iter().map(|(node, spans)| (node.as_str(), spans))
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, &AddrSet)> {
+        self.nodes.iter().map(|(node, node_part)| (node.as_str(), node_part))
     }
 
     /// Whether two pools may not be used beside one another.
     ///
     /// # Errors
     /// They overlap, in the same routing domain, and neither is an inventory that holds the other.
-    pub fn check_beside(&self, other: &Self) -> Result<(), PoolFileError> {
+    pub fn check_overlap(&self, other: &Self) -> Result<(), PoolFileError> {
         if self.routing_domain != other.routing_domain {
             return Ok(());
         }
         let (own, others) = (self.addresses(), other.addresses());
         let Some(at) = own.shared_with(&others) else { return Ok(()) };
-        let holds = |large: &Self, all: &Spans, part: &Spans| large.inventory && part.without(all).is_empty();
+        let holds =
+            |large: &Self, all: &AddrSet, part: &AddrSet| large.inventory && part.without(all).is_empty();
         if holds(self, &own, &others) || holds(other, &others, &own) {
             return Ok(());
         }
@@ -457,18 +466,18 @@ impl PoolFile {
 }
 
 /// The pool that a file is of, by its name.
-fn pool_of(file: &str) -> Option<&str> {
+fn pool_name(file: &str) -> Option<&str> {
     file.strip_suffix(SUFFIX).or_else(|| file.strip_suffix(SHORT_SUFFIX))
 }
 
 /// What each node hands out: inside the pool's ranges, and no address twice.
-fn parts(
+fn parse_node_parts(
     pool: &str,
     ranges: &[Range],
     nodes: BTreeMap<String, Vec<String>>,
-) -> Result<BTreeMap<String, Spans>, PoolFileError> {
-    let all = Spans::union(ranges.iter().map(Range::span));
-    let mut taken: Vec<(String, Span)> = Vec::new();
+) -> Result<BTreeMap<String, AddrSet>, PoolFileError> {
+    let all = AddrSet::union(ranges.iter().map(Range::addresses));
+    let mut taken: Vec<(String, AddrRange)> = Vec::new();
     let mut parts = BTreeMap::new();
     for (node, texts) in nodes {
         let bad = |part: &str, what: String| PoolFileError::Part {
@@ -477,29 +486,30 @@ fn parts(
             part: part.to_owned(),
             what,
         };
-        let mut spans = Vec::with_capacity(texts.len());
+        let mut node_part = Vec::with_capacity(texts.len());
         for text in &texts {
-            let span = match parse_excluded(text) {
-                Ok(span) => span,
-                Err(SetError::Range(_, error)) if !matches!(*error, RangeError::Subnet(_)) => {
+            let addresses = match parse_range(text) {
+                Ok(addresses) => addresses,
+                Err(RangeSetError::Range(_, error)) if !matches!(*error, RangeError::Subnet(_)) => {
                     return Err(bad(text, format!("cannot be read: {error}")));
                 }
                 Err(_) => return Err(bad(text, "is no address, range or subnet".to_owned())),
             };
             // A subnet's own address and its broadcast address belong to nobody anyway.
-            let inside = all.intersection(&Spans::union([span]));
-            let in_subnet = ranges.iter().any(|range| range.subnet().covers(span));
+            let inside = all.intersection(&AddrSet::union([addresses]));
+            let in_subnet = ranges.iter().any(|range| range.subnet().covers(addresses));
             if inside.is_empty() || !in_subnet {
                 return Err(bad(text, "is outside the pool's ranges".to_owned()));
             }
-            if let Some((other, _)) = taken.iter().find(|(other, used)| *other != node && used.overlaps(span))
+            if let Some((other, _)) =
+                taken.iter().find(|(other, used)| *other != node && used.overlaps(addresses))
             {
                 return Err(bad(text, format!("overlaps with a part of node {other}")));
             }
-            taken.push((node.clone(), span));
-            spans.extend(inside.iter());
+            taken.push((node.clone(), addresses));
+            node_part.extend(inside.iter());
         }
-        parts.insert(node, Spans::union(spans));
+        parts.insert(node, AddrSet::union(node_part));
     }
     Ok(parts)
 }
@@ -531,25 +541,25 @@ mod tests {
              worker2: [10.0.20.64-10.0.20.127]\nreservations:\n  default/web-0: 10.0.20.70\n",
         )
         .unwrap();
-        let first = pool.sets_of(Some("worker1"), Some("macvtap")).unwrap();
-        assert_eq!(first[0].open().to_string(), "10.0.20.2-10.0.20.63");
-        assert_eq!(first[1].open().to_string(), "fd00:20::1:0-fd00:20::1:ffff");
-        let second = pool.sets_of(Some("worker2"), None).unwrap();
+        let first = pool.sets_for_node(Some("worker1"), Some("macvtap")).unwrap();
+        assert_eq!(first[0].allocatable().to_string(), "10.0.20.2-10.0.20.63");
+        assert_eq!(first[1].allocatable().to_string(), "fd00:20::1:0-fd00:20::1:ffff");
+        let second = pool.sets_for_node(Some("worker2"), None).unwrap();
         assert_eq!(second.len(), 1, "worker2 has no part of IPv6");
-        assert_eq!(second[0].open().to_string(), "10.0.20.64-10.0.20.69, 10.0.20.71-10.0.20.127");
-        let error = pool.sets_of(Some("worker3"), None).unwrap_err().to_string();
+        assert_eq!(second[0].allocatable().to_string(), "10.0.20.64-10.0.20.69, 10.0.20.71-10.0.20.127");
+        let error = pool.sets_for_node(Some("worker3"), None).unwrap_err().to_string();
         assert!(error.contains("no part for node \"worker3\""), "{error}");
-        assert!(matches!(pool.sets_of(None, None), Err(PoolFileError::NoNodeName(_))));
+        assert!(matches!(pool.sets_for_node(None, None), Err(PoolFileError::NoNodeName(_))));
     }
 
     #[test]
     fn a_network_that_spans_nodes_needs_parts_or_the_word() {
         let pool = parsed("ranges: [{subnet: 10.0.20.0/24}]").unwrap();
-        assert!(pool.sets_of(None, None).is_ok());
-        let error = pool.sets_of(None, Some("macvtap")).unwrap_err().to_string();
+        assert!(pool.sets_for_node(None, None).is_ok());
+        let error = pool.sets_for_node(None, Some("macvtap")).unwrap_err().to_string();
         assert!(error.contains("scope: host") && error.contains("nodes:"), "{error}");
         let pool = parsed("ranges: [{subnet: 10.0.20.0/24}]\nscope: host").unwrap();
-        assert!(pool.sets_of(None, Some("macvtap")).is_ok());
+        assert!(pool.sets_for_node(None, Some("macvtap")).is_ok());
     }
 
     #[test]
@@ -561,17 +571,17 @@ mod tests {
         let lan = of("lan", "ranges: [{subnet: 192.168.6.0/24, rangeEnd: 192.168.6.127, gateway: none}]");
         let online =
             of("online", "ranges: [{subnet: 192.168.6.0/24, rangeStart: 192.168.6.128, gateway: none}]");
-        all.check_beside(&lan).unwrap();
-        lan.check_beside(&all).unwrap();
-        lan.check_beside(&online).unwrap();
-        assert!(matches!(all.sets_of(None, None), Err(PoolFileError::Inventory(_))));
+        all.check_overlap(&lan).unwrap();
+        lan.check_overlap(&all).unwrap();
+        lan.check_overlap(&online).unwrap();
+        assert!(matches!(all.sets_for_node(None, None), Err(PoolFileError::Inventory(_))));
         let wide = of("wide", "ranges: [{subnet: 192.168.0.0/16, gateway: none}]");
-        let error = lan.check_beside(&wide).unwrap_err().to_string();
+        let error = lan.check_overlap(&wide).unwrap_err().to_string();
         assert!(error.contains("\"lan\" and \"wide\" overlap at 192.168.6.1"), "{error}");
         let other = of("other", "ranges: [{subnet: 192.168.6.0/24}]\nroutingDomain: lab");
-        lan.check_beside(&other).unwrap();
+        lan.check_overlap(&other).unwrap();
         // An inventory that holds only a part of a pool is a mistake like any other.
-        assert!(all.check_beside(&wide).is_err());
+        assert!(all.check_overlap(&wide).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Addr, Family, Span};
+use crate::{Addr, AddrRange, Family};
 
 /// A range as it is written, in host-local's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,9 +26,9 @@ pub struct RangeSpec {
 /// Neighbouring addresses to hand out, with what a container needs to know of their subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
-    subnet: Span,
+    subnet: AddrRange,
     prefix: u8,
-    span: Span,
+    addresses: AddrRange,
     gateway: Option<Addr>,
 }
 
@@ -100,7 +100,7 @@ pub enum RangeError {
 }
 
 /// A subnet in CIDR notation without host bits.
-pub(crate) fn parse_subnet(text: &str) -> Result<(Span, u8), RangeError> {
+pub(crate) fn parse_subnet(text: &str) -> Result<(AddrRange, u8), RangeError> {
     let no_subnet = || RangeError::Subnet(text.to_owned());
     let (address, prefix) = text.split_once('/').ok_or_else(no_subnet)?;
     let address = Addr::from(address.parse::<IpAddr>().map_err(|_| no_subnet())?);
@@ -110,7 +110,7 @@ pub(crate) fn parse_subnet(text: &str) -> Result<(Span, u8), RangeError> {
     let host = 1u128.checked_shl(u32::from(bits - prefix)).map_or(u128::MAX, |size| size - 1);
     let ends = Addr::new(address.family(), address.number() & !host)
         .zip(Addr::new(address.family(), address.number() | host));
-    let subnet = ends.and_then(|(first, last)| Span::new(first, last)).ok_or_else(no_subnet)?;
+    let subnet = ends.and_then(|(first, last)| AddrRange::new(first, last)).ok_or_else(no_subnet)?;
     if subnet.first() != address {
         return Err(RangeError::HostBits {
             given: text.to_owned(),
@@ -148,20 +148,20 @@ impl Range {
         if first > last {
             return Err(RangeError::Reversed { first, last });
         }
-        let span = Span::new(first.max(usable.first()), last.min(usable.last()))
+        let addresses = AddrRange::new(first.max(usable.first()), last.min(usable.last()))
             .ok_or_else(|| RangeError::Empty { first, last, subnet: spec.subnet.clone() })?;
         let gateway = match spec.gateway.as_deref() {
             Some("none") => None,
             Some(text) => {
                 let gateway = parse_address("gateway", text)?;
-                if !is_a_routers(gateway, subnet) {
+                if !can_be_a_router(gateway, subnet) {
                     return Err(RangeError::Gateway { gateway, subnet: spec.subnet.clone() });
                 }
                 Some(gateway)
             }
             None => (subnet.len() > 2).then(|| usable.first()),
         };
-        Ok(Self { subnet, prefix, span, gateway })
+        Ok(Self { subnet, prefix, addresses, gateway })
     }
 
     /// The subnet's prefix length.
@@ -172,14 +172,14 @@ impl Range {
 
     /// All addresses of the subnet.
     #[must_use]
-    pub fn subnet(&self) -> Span {
+    pub fn subnet(&self) -> AddrRange {
         self.subnet
     }
 
     /// The addresses from `rangeStart` to `rangeEnd`, without the network and broadcast address.
     #[must_use]
-    pub fn span(&self) -> Span {
-        self.span
+    pub fn addresses(&self) -> AddrRange {
+        self.addresses
     }
 
     /// The subnet's gateway.
@@ -194,7 +194,7 @@ fn parse_address(field: &'static str, text: &str) -> Result<Addr, RangeError> {
 }
 
 /// Whether a router beside that subnet could have the address, in the subnet or outside.
-fn is_a_routers(gateway: Addr, subnet: Span) -> bool {
+fn can_be_a_router(gateway: Addr, subnet: AddrRange) -> bool {
     let is_a_hosts = match gateway.ip() {
         IpAddr::V4(ip) => {
             !ip.is_unspecified() && !ip.is_broadcast() && !ip.is_multicast() && !ip.is_loopback()
@@ -210,7 +210,7 @@ fn is_a_routers(gateway: Addr, subnet: Span) -> bool {
 ///
 /// Two addresses are a point-to-point link and both usable (RFC 3021, RFC 6164); with IPv6 the first
 /// of more is the subnet-router anycast address (RFC 4291, 2.6.1) and the last an ordinary one.
-fn usable(subnet: Span) -> Span {
+fn usable(subnet: AddrRange) -> AddrRange {
     if subnet.len() <= 2 {
         return subnet;
     }
@@ -218,7 +218,7 @@ fn usable(subnet: Span) -> Span {
         Family::V4 => subnet.last().prev(),
         Family::V6 => Some(subnet.last()),
     };
-    subnet.first().next().zip(last).and_then(|(first, last)| Span::new(first, last)).unwrap_or(subnet)
+    subnet.first().next().zip(last).and_then(|(first, last)| AddrRange::new(first, last)).unwrap_or(subnet)
 }
 
 #[cfg(test)]
@@ -239,7 +239,7 @@ mod tests {
         match Range::parse(spec) {
             Ok(range) => format!(
                 "{}/{} via {}",
-                range.span(),
+                range.addresses(),
                 range.prefix(),
                 range.gateway().map_or("none".to_owned(), |gateway| gateway.to_string())
             ),

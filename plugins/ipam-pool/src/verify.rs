@@ -1,25 +1,25 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::book::{Book, waiting_key};
-use crate::store::{Ledger, StoreError};
-use crate::{Addr, Attachment, Owner, Slot, Span, Spans};
+use crate::lease_table::{LeaseTable, queue_key_of};
+use crate::store::{KvTxn, StoreError};
+use crate::{Addr, AddrRange, AddrSet, AddressState, Attachment, Owner};
 
 /// Compares all records of a pool with one another; returns what does not fit, for people.
 ///
 /// # Errors
 /// A record that cannot be read at all.
-pub fn verify(ledger: &mut dyn Ledger) -> Result<Vec<String>, StoreError> {
-    let book = Book::new(ledger);
+pub fn verify(txn: &mut dyn KvTxn) -> Result<Vec<String>, StoreError> {
+    let table = LeaseTable::new(txn);
     let mut problems = Vec::new();
     let mut used = Vec::new();
     let mut held: BTreeMap<Attachment, BTreeSet<Addr>> = BTreeMap::new();
     let mut owned: BTreeMap<Owner, BTreeSet<Addr>> = BTreeMap::new();
-    let mut waiting = BTreeSet::new();
-    for entry in book.slots() {
-        let (address, slot) = entry?;
-        used.push(Span::single(address));
-        waiting.extend(waiting_key(address, &slot).map(|key| (address, key)));
-        let Slot::Leased(lease) = slot else { continue };
+    let mut queued = BTreeSet::new();
+    for entry in table.states() {
+        let (address, state) = entry?;
+        used.push(AddrRange::single(address));
+        queued.extend(queue_key_of(address, &state).map(|key| (address, key)));
+        let AddressState::Leased(lease) = state else { continue };
         if lease.holders.is_empty() && !lease.sticky {
             problems.push(format!("{address} is leased to nobody"));
         }
@@ -36,14 +36,14 @@ pub fn verify(ledger: &mut dyn Ledger) -> Result<Vec<String>, StoreError> {
             (_, false) => {}
         }
     }
-    compare("attachment", &held, book.attachments(), &mut problems)?;
-    compare("owner", &owned, book.owners(), &mut problems)?;
-    let queued = book.waiting().collect::<Result<BTreeSet<_>, _>>()?;
-    for (address, _) in waiting.symmetric_difference(&queued) {
+    compare("attachment", &held, table.attachments(), &mut problems)?;
+    compare("owner", &owned, table.owners(), &mut problems)?;
+    let queued = table.queued().collect::<Result<BTreeSet<_>, _>>()?;
+    for (address, _) in queued.symmetric_difference(&queued) {
         problems.push(format!("{address} and the queue of released addresses disagree"));
     }
-    let spans = book.used().collect::<Result<Vec<_>, _>>()?;
-    if !Spans::union(used).iter().eq(spans) {
+    let indexed = table.used_ranges().collect::<Result<Vec<_>, _>>()?;
+    if !AddrSet::union(used).iter().eq(indexed) {
         problems.push("the spans of used addresses do not fit the addresses".to_owned());
     }
     Ok(problems)

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 
-use ipam_pool::store::{Ledger, MemoryStore, StoreError};
+use ipam_pool::store::{KvTxn, MemoryStore, StoreError};
 use ipam_pool::{
-    Addr, AllocError, Allocator, Attachment, Holder, Millis, Owner, Range, RangeSpec, Refusal, Rules, Seeker,
-    Set, Span, Spans, Store, within_blocks,
+    Addr, AddrRange, AddrSet, AllocError, Allocator, Attachment, LeaseHolder, LeaseRequest, Millis, Owner,
+    Range, RangeSet, RangeSpec, Refusal, Rules, Store, within_blocks,
 };
 
 /// How many addresses a block has.
@@ -26,20 +26,20 @@ struct Node {
     leases: MemoryStore,
 }
 
-fn block(number: u32) -> Span {
+fn block(number: u32) -> AddrRange {
     let ends = [number * BLOCK, number * BLOCK + BLOCK - 1];
     let [first, last] = ends.map(|bits| Addr::from(IpAddr::from(Ipv4Addr::from_bits(bits))));
-    Span::new(first, last).unwrap()
+    AddrRange::new(first, last).unwrap()
 }
 
 impl Store for Node {
-    fn held(&self, wanted: &Spans) -> Result<Spans, StoreError> {
+    fn held(&self, wanted: &AddrSet) -> Result<AddrSet, StoreError> {
         let cluster = self.cluster.borrow();
         let mine = cluster.iter().filter(|(_, node)| **node == self.name).map(|(number, _)| block(*number));
-        Ok(wanted.intersection(&Spans::union(mine)))
+        Ok(wanted.intersection(&AddrSet::union(mine)))
     }
 
-    fn claim(&mut self, wanted: &Spans) -> Result<bool, StoreError> {
+    fn claim(&mut self, wanted: &AddrSet) -> Result<bool, StoreError> {
         let mut cluster = self.cluster.borrow_mut();
         for span in wanted.iter() {
             let [first, last] =
@@ -54,7 +54,7 @@ impl Store for Node {
 
     fn change<T, E: From<StoreError>>(
         &mut self,
-        work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
+        work: impl FnOnce(&mut dyn KvTxn) -> Result<T, E>,
     ) -> Result<T, E> {
         self.leases.change(work)
     }
@@ -62,15 +62,17 @@ impl Store for Node {
 
 fn add(node: &mut Node, pod: u32, asked: Option<&str>) -> Result<Addr, AllocError> {
     let spec = RangeSpec { subnet: "10.0.0.0/26".to_owned(), ..RangeSpec::default() };
-    let sets = [Set::new(0, vec![Range::parse(&spec).unwrap()]).unwrap()];
+    let sets = [RangeSet::new(0, vec![Range::parse(&spec).unwrap()]).unwrap()];
     let attachment =
         Attachment { container: format!("c{pod}"), interface: "net1".to_owned(), network: "lan".to_owned() };
-    let holder = Holder { attachment, pod: None, uid: None, netns: None, since: Millis(0) };
+    let holder = LeaseHolder { attachment, pod: None, uid: None, netns: None, since: Millis(0) };
     let owner = Some(Owner::pod("ns", &format!("pod-{pod}"), "lan"));
-    let seeker = Seeker { holder, owner, sticky: false, migrating: false };
+    let lease_request = LeaseRequest { holder, owner, sticky: false, migrating: false };
     let asked = [asked.map(|text| text.parse::<IpAddr>().unwrap().into())];
     let grants = within_blocks(node, &sets, AllocError::wanted, |node, sets| {
-        node.change(|ledger| Allocator::new(ledger, sets, Rules::default(), Millis(0)).grant(&seeker, &asked))
+        node.change(|txn| {
+            Allocator::new(txn, sets, Rules::default(), Millis(0)).allocate(&lease_request, &asked)
+        })
     })?;
     Ok(grants[0].address)
 }
@@ -107,7 +109,7 @@ fn a_block_is_claimed_when_one_of_its_addresses_is_asked_for() {
     assert_eq!(asked.to_string(), "10.0.0.20");
     assert_eq!(cluster.borrow().len(), 1, "no more than that block");
     match add(&mut nodes[1], 1, Some("10.0.0.21")) {
-        Err(AllocError::Refused { refusal: Refusal::Unheld, .. }) => {}
+        Err(AllocError::Refused { refusal: Refusal::BlockNotHeld, .. }) => {}
         other => panic!("{other:?} in another node's block"),
     }
     assert_eq!(add(&mut nodes[0], 2, None).unwrap().to_string(), "10.0.0.16", "from the block that it holds");

@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use ipam_pool::store::{HostStore, Ledger, MemoryStore, Place, PoolKey, StoreError};
+use ipam_pool::store::{HostStore, KvTxn, MemoryStore, PoolKey, StoreDirs, StoreError};
 use ipam_pool::{
-    Addr, AllocError, Allocator, Attachment, Conflict, Holder, Kept, Limits, Millis, Order, Owner, Range,
-    RangeSpec, Rules, Seeker, Set, Slot, Spans, Store, list, put_back, verify,
+    Addr, AddrSet, AddressState, AllocError, Allocator, Attachment, ConflictOutcome, LeaseHolder,
+    LeaseRequest, Millis, Order, Owner, Range, RangeSet, RangeSpec, Restrictions, Rules, StickyLease, Store,
+    list_addresses, restore_address, verify,
 };
 use proptest::prelude::*;
 
@@ -56,7 +57,7 @@ fn redefining() -> impl Strategy<Value = Step> {
 const COOLDOWN: u64 = 100;
 const QUARANTINE: u64 = 300;
 
-fn sets(definition: u8) -> Vec<Set> {
+fn sets(definition: u8) -> Vec<RangeSet> {
     let (v4_end, exclude): (&str, &[&str]) = match definition {
         0 => ("10.0.0.14", &["10.0.0.4", "fd00::5-fd00::6"]),
         1 => ("10.0.0.6", &[]),
@@ -68,14 +69,14 @@ fn sets(definition: u8) -> Vec<Set> {
         Range::parse(&RangeSpec { subnet: subnet.to_owned(), range_end, ..RangeSpec::default() }).unwrap()
     };
     let mut sets = vec![
-        Set::new(0, vec![range("10.0.0.0/28", v4_end)]).unwrap(),
-        Set::new(1, vec![range("fd00::/64", "fd00::a")]).unwrap(),
+        RangeSet::new(0, vec![range("10.0.0.0/28", v4_end)]).unwrap(),
+        RangeSet::new(1, vec![range("fd00::/64", "fd00::a")]).unwrap(),
     ];
-    let limits = Limits {
+    let restrictions = Restrictions {
         exclude: exclude.iter().map(|text| (*text).to_owned()).collect(),
         reservations: vec![("ns/pod-0".to_owned(), vec!["10.0.0.3".to_owned(), "fd00::3".to_owned()])],
     };
-    Set::limit(&mut sets, &limits).unwrap();
+    RangeSet::restrict(&mut sets, &restrictions).unwrap();
     sets
 }
 
@@ -108,8 +109,8 @@ impl Model {
         self.states.iter().filter(|(_, state)| holds(state)).map(|(address, _)| *address).collect()
     }
 
-    fn free(&self, set: &Set) -> Vec<Addr> {
-        let open = set.open().iter().flat_map(|span| {
+    fn free(&self, set: &RangeSet) -> Vec<Addr> {
+        let open = set.allocatable().iter().flat_map(|span| {
             let mut next = Some(span.first());
             std::iter::from_fn(move || {
                 let address = next.filter(|address| span.contains(*address))?;
@@ -137,7 +138,7 @@ impl Model {
     }
 
     /// Whether `got` is what the rules give to somebody without a claim.
-    fn is_next(&self, set: &Set, got: Addr, order: Order) {
+    fn is_next(&self, set: &RangeSet, got: Addr, order: Order) {
         let free = self.free(set);
         assert!(free.contains(&got), "{got} is not free: {:?}", self.states.get(&got));
         let rests = |address: &Addr| match self.states.get(address) {
@@ -150,8 +151,8 @@ impl Model {
             Order::Oldest => match rests(&got) {
                 None => assert_eq!(Some(got), free.iter().copied().find(|a| rests(a).is_none())),
                 Some(_) => {
-                    let oldest = free.iter().min_by_key(|address| (rests(address), **address));
-                    assert_eq!(Some(&got), oldest, "not the longest resting of {free:?}");
+                    let longest_resting = free.iter().min_by_key(|address| (rests(address), **address));
+                    assert_eq!(Some(&got), longest_resting, "not the longest resting of {free:?}");
                 }
             },
         }
@@ -174,7 +175,7 @@ impl Model {
 /// A store that can be booted.
 trait Machine: Store {
     fn new() -> Self;
-    fn kept(&self) -> BTreeMap<Addr, Kept>;
+    fn kept(&self) -> BTreeMap<Addr, StickyLease>;
     fn reboot(&mut self);
     /// Every file is replaced by a copy.
     fn copy(&mut self);
@@ -187,15 +188,15 @@ impl Machine for MemoryStore {
         Self::default()
     }
 
-    fn kept(&self) -> BTreeMap<Addr, Kept> {
+    fn kept(&self) -> BTreeMap<Addr, StickyLease> {
         Self::kept(self).unwrap()
     }
 
     fn reboot(&mut self) {
         let kept = Self::kept(self).unwrap();
         *self = Self::default();
-        self.change(|ledger| {
-            kept.iter().try_for_each(|(address, kept)| put_back(ledger, *address, &kept.slot()))
+        self.change(|txn| {
+            kept.iter().try_for_each(|(address, kept)| restore_address(txn, *address, &kept.state()))
         })
         .unwrap();
     }
@@ -203,14 +204,14 @@ impl Machine for MemoryStore {
     fn copy(&mut self) {}
 
     fn problems(&mut self) -> Vec<String> {
-        self.change(|ledger| verify(ledger)).unwrap()
+        self.change(|txn| verify(txn)).unwrap()
     }
 }
 
 /// The store of a host.
 struct Disk {
     store: Option<HostStore>,
-    place: Place,
+    dirs: StoreDirs,
     _folder: tempfile::TempDir,
 }
 
@@ -218,8 +219,8 @@ const POOL: &str = "p";
 
 impl Disk {
     fn open(&mut self) -> &mut HostStore {
-        let place = &self.place;
-        self.store.get_or_insert_with(|| HostStore::open(place, &PoolKey::Named(POOL.to_owned())).unwrap())
+        let dirs = &self.dirs;
+        self.store.get_or_insert_with(|| HostStore::open(dirs, &PoolKey::Named(POOL.to_owned())).unwrap())
     }
 }
 
@@ -232,25 +233,25 @@ impl Machine for Disk {
         };
         let folder = folder.unwrap();
         let (run, state) = (folder.path().join("run"), folder.path().join("state"));
-        let place = Place { run, state, patience: Duration::from_secs(1) };
-        let mut disk = Self { store: None, place, _folder: folder };
+        let dirs = StoreDirs { run, state, lock_timeout: Duration::from_secs(1) };
+        let mut disk = Self { store: None, dirs, _folder: folder };
         disk.open();
         disk
     }
 
-    fn kept(&self) -> BTreeMap<Addr, Kept> {
+    fn kept(&self) -> BTreeMap<Addr, StickyLease> {
         self.store.as_ref().unwrap().kept().unwrap()
     }
 
     fn reboot(&mut self) {
         self.store = None;
-        std::fs::remove_dir_all(&self.place.run).unwrap();
+        std::fs::remove_dir_all(&self.dirs.run).unwrap();
         self.open();
     }
 
     fn copy(&mut self) {
         self.store = None;
-        for folder in [&self.place.run, &self.place.state].map(|root| root.join("pools")) {
+        for folder in [&self.dirs.run, &self.dirs.state].map(|root| root.join("pools")) {
             for file in std::fs::read_dir(folder).into_iter().flatten() {
                 let file = file.unwrap().path();
                 let copy = file.with_extension("copy");
@@ -269,17 +270,17 @@ impl Machine for Disk {
 }
 
 impl Store for Disk {
-    fn held(&self, wanted: &Spans) -> Result<Spans, StoreError> {
+    fn held(&self, wanted: &AddrSet) -> Result<AddrSet, StoreError> {
         Ok(wanted.clone())
     }
 
-    fn claim(&mut self, _wanted: &Spans) -> Result<bool, StoreError> {
+    fn claim(&mut self, _wanted: &AddrSet) -> Result<bool, StoreError> {
         Ok(false)
     }
 
     fn change<T, E: From<StoreError>>(
         &mut self,
-        work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
+        work: impl FnOnce(&mut dyn KvTxn) -> Result<T, E>,
     ) -> Result<T, E> {
         self.open().change(work)
     }
@@ -288,7 +289,7 @@ impl Store for Disk {
 struct World<M> {
     store: M,
     model: Model,
-    sets: Vec<Set>,
+    sets: Vec<RangeSet>,
     order: Order,
 }
 
@@ -303,22 +304,22 @@ impl<M: Machine> World<M> {
     ) -> Result<T, AllocError> {
         let (rules, now) = (self.rules(), Millis(self.model.now));
         let sets = &self.sets;
-        self.store.change(|ledger| work(&mut Allocator::new(ledger, sets, rules, now)))
+        self.store.change(|txn| work(&mut Allocator::new(txn, sets, rules, now)))
     }
 
     fn add(&mut self, attachment: &Attachment, pod: u8, sticky: bool, asked: Option<u8>) {
         let owner = Owner::pod("ns", &format!("pod-{pod}"), "lan");
-        let holder = Holder {
+        let holder = LeaseHolder {
             attachment: attachment.clone(),
             pod: None,
             uid: None,
             netns: None,
             since: Millis(self.model.now),
         };
-        let seeker = Seeker { holder, owner: Some(owner.clone()), sticky, migrating: false };
+        let lease_request = LeaseRequest { holder, owner: Some(owner.clone()), sticky, migrating: false };
         let asked = asked.map(asked_address);
         let before = self.store.kept();
-        let result = self.allocate(|a| a.grant(&seeker, &[asked, None]));
+        let result = self.allocate(|a| a.allocate(&lease_request, &[asked, None]));
         let held = self.model.held(attachment);
         match result {
             Ok(grants) => {
@@ -339,7 +340,7 @@ impl<M: Machine> World<M> {
     fn judge(
         &mut self,
         got: Addr,
-        set: &Set,
+        set: &RangeSet,
         attachment: &Attachment,
         owner: &Owner,
         sticky: bool,
@@ -431,12 +432,12 @@ impl<M: Machine> World<M> {
             AllocError::Refused { address, .. } => {
                 assert_eq!(Some(*address), asked);
                 let set = &self.sets[0];
-                assert!(!set.open().contains(*address));
+                assert!(!set.allocatable().contains(*address));
             }
             AllocError::Conflict { address, .. } => {
                 assert!(matches!(self.model.states.get(address), Some(State::Quarantined { .. })));
             }
-            AllocError::Has { asked: other, has, .. } => {
+            AllocError::HoldsAnother { asked: other, has, .. } => {
                 assert_eq!(Some(*other), asked);
                 assert!(
                     matches!(self.model.states.get(has),
@@ -444,7 +445,7 @@ impl<M: Machine> World<M> {
                         || matches!(self.model.states.get(has), Some(State::Leased { .. }))
                 );
             }
-            AllocError::Moved { .. } | AllocError::Migrating { .. } | AllocError::Store(_) => {
+            AllocError::SubnetRemoved { .. } | AllocError::Migrating { .. } | AllocError::Store(_) => {
                 panic!("{error}")
             }
         }
@@ -453,26 +454,28 @@ impl<M: Machine> World<M> {
     fn conflict(&mut self, attachment: &Attachment) {
         let Some(address) = self.model.held(attachment).into_iter().next() else { return };
         let outcome = self
-            .allocate(|a| a.conflict(attachment, address, "02:00:00:00:00:99", QUARANTINE, false))
+            .allocate(|a| a.report_conflict(attachment, address, "02:00:00:00:00:99", QUARANTINE, false))
             .unwrap();
         let now = self.model.now;
         match self.model.states.get(&address) {
-            Some(State::Leased { holders, .. }) if holders.len() > 1 => assert_eq!(outcome, Conflict::Kept),
-            Some(State::Leased { since, .. }) if outcome == Conflict::Quarantined => {
+            Some(State::Leased { holders, .. }) if holders.len() > 1 => {
+                assert_eq!(outcome, ConflictOutcome::Kept)
+            }
+            Some(State::Leased { since, .. }) if outcome == ConflictOutcome::Quarantined => {
                 let joined = self.model.joined.get(&(attachment.clone(), address));
                 assert_eq!(joined, Some(since), "{address} was its owner's before");
                 let state = State::Quarantined { since: now, until: now + QUARANTINE };
                 self.model.states.insert(address, state);
-                self.bound_quarantine(address);
+                self.limit_quarantine(address);
             }
-            _ => assert_eq!(outcome, Conflict::Kept),
+            _ => assert_eq!(outcome, ConflictOutcome::Kept),
         }
     }
 
     /// At most half of the set that the address is of; the oldest go to the end of those that rest.
-    fn bound_quarantine(&mut self, latest: Addr) {
+    fn limit_quarantine(&mut self, latest: Addr) {
         let Some(set) = self.sets.iter().find(|set| set.pool().contains(latest)) else { return };
-        let most = usize::try_from((set.open().len() / 2).max(1)).unwrap();
+        let most = usize::try_from((set.allocatable().len() / 2).max(1)).unwrap();
         let mut quarantined: Vec<(u64, Addr)> = self
             .model
             .states
@@ -524,8 +527,8 @@ impl<M: Machine> World<M> {
                     let digit: u8 = a.container[1..].parse().unwrap();
                     valid >> (digit % 8) & 1 == 1
                 };
-                let gone = self.allocate(|a| a.strangers("lan", is_valid)).unwrap();
-                assert!(self.allocate(|a| a.strangers("other", |_| false)).unwrap().is_empty());
+                let gone = self.allocate(|a| a.find_stale_attachments("lan", is_valid)).unwrap();
+                assert!(self.allocate(|a| a.find_stale_attachments("other", |_| false)).unwrap().is_empty());
                 self.allocate(|a| gone.iter().try_for_each(|gone| a.release(gone).map(drop))).unwrap();
                 for attachment in gone {
                     assert!(!is_valid(&attachment));
@@ -540,7 +543,7 @@ impl<M: Machine> World<M> {
             Step::Wait { millis } => self.model.now += u64::from(*millis),
             Step::Release { address } => {
                 let address = asked_address(*address);
-                let known = self.allocate(|a| a.withdraw(address)).unwrap();
+                let known = self.allocate(|a| a.revoke(address)).unwrap();
                 let now = self.model.now;
                 match self.model.states.get(&address) {
                     Some(State::Leased { .. }) => {
@@ -567,10 +570,12 @@ impl<M: Machine> World<M> {
     }
 }
 
-fn holders((address, slot): (Addr, Slot)) -> Vec<(Addr, Attachment)> {
-    match slot {
-        Slot::Leased(lease) => lease.holders.into_iter().map(|holder| (address, holder.attachment)).collect(),
-        Slot::Resting { .. } | Slot::Quarantined { .. } => Vec::new(),
+fn holders((address, state): (Addr, AddressState)) -> Vec<(Addr, Attachment)> {
+    match state {
+        AddressState::Leased(lease) => {
+            lease.holders.into_iter().map(|holder| (address, holder.attachment)).collect()
+        }
+        AddressState::Resting { .. } | AddressState::Quarantined { .. } => Vec::new(),
     }
 }
 
@@ -590,7 +595,7 @@ fn play<M: Machine>(steps: &[Step], order: Order) {
             .flat_map(|a| world.model.held(&a).into_iter().map(move |address| (address, a.clone())))
             .collect();
         let found: BTreeSet<(Addr, Attachment)> =
-            world.store.change(|ledger| list(ledger)).unwrap().into_iter().flat_map(holders).collect();
+            world.store.change(|txn| list_addresses(txn)).unwrap().into_iter().flat_map(holders).collect();
         assert_eq!(found, held, "after step {i}, {step:?}");
     }
 }

@@ -2,16 +2,16 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::of::Of;
-use super::{Failure, Scene, chain, table};
-use crate::store::Part;
+use super::pool_or_network::PoolOrNetwork;
+use super::{CommandContext, CommandError, chain, table};
+use crate::store::BackupPart;
 
 /// One line of `backup`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     #[serde(flatten)]
-    of: Of,
+    of: PoolOrNetwork,
     what: &'static str,
     file: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -21,10 +21,10 @@ struct Row {
 }
 
 /// `ipam-pool backup DIR`
-pub(super) fn backup(scene: &Scene, folder: &Path) -> Result<(), Failure> {
+pub(super) fn backup(context: &CommandContext, folder: &Path) -> Result<(), CommandError> {
     let mut rows = Vec::new();
-    for key in scene.place.list()? {
-        for copied in scene.place.back_up(&key, folder)? {
+    for key in context.dirs.list()? {
+        for copied in context.dirs.backup_pool(&key, folder)? {
             let (addresses, problem) = match copied.addresses {
                 Ok(addresses) => (Some(addresses), None),
                 Err(error) => (None, Some(chain(&error))),
@@ -32,8 +32,8 @@ pub(super) fn backup(scene: &Scene, folder: &Path) -> Result<(), Failure> {
             rows.push(Row {
                 of: (&key).into(),
                 what: match copied.part {
-                    Part::Leases => "leases of this boot",
-                    Part::Kept => "kept",
+                    BackupPart::Leases => "leases of this boot",
+                    BackupPart::Kept => "kept",
                 },
                 file: copied.path.display().to_string(),
                 addresses,
@@ -42,7 +42,7 @@ pub(super) fn backup(scene: &Scene, folder: &Path) -> Result<(), Failure> {
         }
     }
     table::print(
-        scene.json,
+        context.json,
         &["POOL", "WHAT", "ADDRESSES", "FILE", "PROBLEM"],
         &rows,
         "there is nothing to copy",
@@ -58,6 +58,6 @@ pub(super) fn backup(scene: &Scene, folder: &Path) -> Result<(), Failure> {
     )?;
     match rows.iter().filter(|row| row.problem.is_some()).count() {
         0 => Ok(()),
-        problems => Err(Failure::Problems(problems)),
+        problems => Err(CommandError::Problems(problems)),
     }
 }

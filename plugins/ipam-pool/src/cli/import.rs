@@ -8,10 +8,10 @@ use nix::fcntl::OFlag;
 
 use serde::Serialize;
 
-use super::{Failure, Scene, table};
+use super::{CommandContext, CommandError, table};
 use crate::plugin::now;
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{Addr, Allocator, Attachment, Family, Holder, PoolFile, Rules};
+use crate::{Addr, Allocator, Attachment, Family, LeaseHolder, PoolFile, Rules};
 
 /// One line of `import-host-local`.
 #[derive(Debug, Serialize)]
@@ -28,36 +28,41 @@ struct Imported {
 /// second line, the interface. All that is read under host-local's own lock, so that it gives out
 /// nothing meanwhile. It may be repeated: what was released since is released here too.
 pub(super) fn import(
-    scene: &Scene,
+    context: &CommandContext,
     dir: &Path,
     network: Option<&str>,
     pool: Option<&str>,
-) -> Result<(), Failure> {
-    let read = |source| Failure::Read { path: dir.to_owned(), source };
+) -> Result<(), CommandError> {
+    let read = |source| CommandError::Read { path: dir.to_owned(), source };
     let named = dir.canonicalize().map_err(read)?;
     let named = named.file_name().and_then(|name| name.to_str()).map(str::to_owned);
     let network =
         network.map(str::to_owned).or(named).filter(|name| name.parse::<cni::NetworkName>().is_ok());
-    let network = network.ok_or_else(|| Failure::NoNetwork(dir.to_owned()))?;
+    let network = network.ok_or_else(|| CommandError::NoNetwork(dir.to_owned()))?;
     let key = match pool {
         Some(pool) => {
-            PoolFile::load(&scene.pools, pool)?;
+            PoolFile::load(&context.pools, pool)?;
             PoolKey::Named(pool.to_owned())
         }
         None => PoolKey::Network(network.clone()),
     };
-    let lock = lock(dir).map_err(read)?;
-    let found = leases(dir, &network)?;
-    let mut store = HostStore::open(&scene.place, &key)?;
-    let imported = store.change(|ledger| {
-        let mut allocator = Allocator::new(ledger, &[], Rules::default(), now());
+    let lock = lock_host_local(dir).map_err(read)?;
+    let found = read_host_local_leases(dir, &network)?;
+    let mut store = HostStore::open(&context.dirs, &key)?;
+    let imported = store.change(|txn| {
+        let mut allocator = Allocator::new(txn, &[], Rules::default(), now());
         let there: std::collections::HashSet<(&Attachment, Addr)> =
             found.iter().map(|(address, attachment)| (attachment, *address)).collect();
         allocator.release_imported(&network, |attachment, address| there.contains(&(attachment, address)))?;
         let mut imported = Vec::new();
         for (address, attachment) in &found {
-            let holder =
-                Holder { attachment: attachment.clone(), pod: None, uid: None, netns: None, since: now() };
+            let holder = LeaseHolder {
+                attachment: attachment.clone(),
+                pod: None,
+                uid: None,
+                netns: None,
+                since: now(),
+            };
             let queue = match &key {
                 PoolKey::Named(_) => address.family().tag(),
                 PoolKey::Network(_) => u8::from(address.family() == Family::V6),
@@ -66,11 +71,11 @@ pub(super) fn import(
             let Attachment { container, interface, .. } = attachment.clone();
             imported.push(Imported { address: address.to_string(), container, interface, new });
         }
-        Ok::<_, Failure>(imported)
+        Ok::<_, CommandError>(imported)
     })?;
     drop(lock);
     table::print(
-        scene.json,
+        context.json,
         &["ADDRESS", "CONTAINER", "INTERFACE", "NEW"],
         &imported,
         "no leases there",
@@ -82,7 +87,7 @@ pub(super) fn import(
 }
 
 /// host-local locks `lock` in its folder, or, in older versions, the folder.
-fn lock(dir: &Path) -> std::io::Result<File> {
+fn lock_host_local(dir: &Path) -> std::io::Result<File> {
     // Neither waits for whom a pipe would wait for.
     let open = |path: &Path| File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
     let file = match open(&dir.join("lock")) {
@@ -94,10 +99,10 @@ fn lock(dir: &Path) -> std::io::Result<File> {
 }
 
 /// A container ID and the name of an interface, in bytes, with much room.
-const MAX_LEASE: u64 = 64 << 10;
+const MAX_LEASE_FILE: u64 = 64 << 10;
 
-fn leases(dir: &Path, network: &str) -> Result<Vec<(Addr, Attachment)>, Failure> {
-    let failed = |path: &Path, source| Failure::Read { path: path.to_owned(), source };
+fn read_host_local_leases(dir: &Path, network: &str) -> Result<Vec<(Addr, Attachment)>, CommandError> {
+    let failed = |path: &Path, source| CommandError::Read { path: path.to_owned(), source };
     let mut found = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(|e| failed(dir, e))? {
         let entry = entry.map_err(|e| failed(dir, e))?;
@@ -105,7 +110,7 @@ fn leases(dir: &Path, network: &str) -> Result<Vec<(Addr, Attachment)>, Failure>
         // last_reserved_ip.N and lock are no addresses.
         let Some(address) = name.to_str().and_then(|name| name.parse::<IpAddr>().ok()) else { continue };
         // Gone since the folder was listed.
-        let Some(text) = node::read_regular(&entry.path(), MAX_LEASE)? else { continue };
+        let Some(text) = node::read_regular(&entry.path(), MAX_LEASE_FILE)? else { continue };
         let text = String::from_utf8_lossy(&text);
         let mut lines = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty());
         let Some(container) = lines.next() else {

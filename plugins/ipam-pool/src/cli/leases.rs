@@ -1,10 +1,13 @@
 use serde::Serialize;
 
-use super::of::Of;
-use super::{Failure, Scene, ago, seconds_since, table};
-use crate::plugin::{now, refusal_text};
+use super::pool_or_network::PoolOrNetwork;
+use super::{CommandContext, CommandError, format_age, seconds_since, table};
+use crate::plugin::{describe_refusal, now};
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{Addr, Allocator, Holder, Millis, PoolFile, Refusal, Rules, Slot, list, look_up};
+use crate::{
+    Addr, AddressState, Allocator, LeaseHolder, Millis, PoolFile, Refusal, Rules, find_address,
+    list_addresses,
+};
 
 /// What an address is that anybody may be given.
 const FREE: &str = "free";
@@ -16,12 +19,12 @@ const UNREADABLE: &str = "the pool's file cannot be read";
 struct Row {
     address: String,
     #[serde(flatten)]
-    of: Of,
+    of: PoolOrNetwork,
     state: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     owner: Option<String>,
     sticky: bool,
-    holders: Vec<Holder>,
+    holders: Vec<LeaseHolder>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mac: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -39,7 +42,7 @@ fn state(refusal: &Refusal) -> &'static str {
         Refusal::Gateway => "gateway",
         Refusal::Excluded => "excluded",
         Refusal::Reserved(_) => "reserved",
-        Refusal::Elsewhere(_) | Refusal::Nowhere | Refusal::Unheld => "elsewhere",
+        Refusal::OtherNode(_) | Refusal::NoNode | Refusal::BlockNotHeld => "elsewhere",
     }
 }
 
@@ -48,7 +51,7 @@ fn state(refusal: &Refusal) -> &'static str {
 struct Released {
     address: String,
     #[serde(flatten)]
-    of: Of,
+    of: PoolOrNetwork,
 }
 
 /// A pool or a network, and the pool's file if that can be read.
@@ -58,16 +61,16 @@ struct Pool<'a> {
 }
 
 impl<'a> Pool<'a> {
-    fn load(key: &'a PoolKey, scene: &Scene) -> Self {
+    fn load(key: &'a PoolKey, context: &CommandContext) -> Self {
         let file = match key {
-            PoolKey::Named(name) => PoolFile::load(&scene.pools, name).ok(),
+            PoolKey::Named(name) => PoolFile::load(&context.pools, name).ok(),
             PoolKey::Network(_) => None,
         };
         Self { key, file }
     }
 }
 
-fn row(address: Addr, pool: &Pool<'_>, slot: Slot) -> Row {
+fn row(address: Addr, pool: &Pool<'_>, state: AddressState) -> Row {
     let mut row = Row {
         address: address.to_string(),
         of: pool.key.into(),
@@ -80,8 +83,8 @@ fn row(address: Addr, pool: &Pool<'_>, slot: Slot) -> Row {
         quarantine_seconds: None,
         note: None,
     };
-    match slot {
-        Slot::Leased(lease) => {
+    match state {
+        AddressState::Leased(lease) => {
             row.age_seconds = Some(seconds_since(lease.since));
             row.owner = lease.owner.map(|owner| owner.to_string());
             row.sticky = lease.sticky;
@@ -91,7 +94,7 @@ fn row(address: Addr, pool: &Pool<'_>, slot: Slot) -> Row {
             row.holders = lease.holders;
             row.note = outside(address, pool);
         }
-        Slot::Resting { since, last, .. } => {
+        AddressState::Resting { since, last, .. } => {
             let rests = pool.file.as_ref().is_some_and(|file| rests(file, since));
             row.state = if rests { "resting" } else { FREE };
             row.note = match (pool.key, &pool.file) {
@@ -104,7 +107,7 @@ fn row(address: Addr, pool: &Pool<'_>, slot: Slot) -> Row {
             row.age_seconds = Some(seconds_since(since));
             row.owner = last;
         }
-        Slot::Quarantined { since, until, mac, .. } => {
+        AddressState::Quarantined { since, until, mac, .. } => {
             row.state = "quarantined";
             row.age_seconds = Some(seconds_since(since));
             row.quarantine_seconds = Some(until.0.saturating_sub(now().0) / 1000);
@@ -129,9 +132,9 @@ fn outside(address: Addr, pool: &Pool<'_>) -> Option<String> {
     }
 }
 
-fn print(scene: &Scene, rows: &[Row]) -> Result<(), Failure> {
+fn print(context: &CommandContext, rows: &[Row]) -> Result<(), CommandError> {
     table::print(
-        scene.json,
+        context.json,
         &["ADDRESS", "POOL", "STATE", "OWNER", "HELD BY", "AGE", "NOTE"],
         rows,
         "no leases",
@@ -154,7 +157,7 @@ fn print(scene: &Scene, rows: &[Row]) -> Result<(), Failure> {
                 row.state.to_owned(),
                 if row.sticky { format!("{owner} (sticky)") } else { owner },
                 if holders.is_empty() { "-".to_owned() } else { holders.join(", ") },
-                row.age_seconds.map_or_else(|| "-".to_owned(), ago),
+                row.age_seconds.map_or_else(|| "-".to_owned(), format_age),
                 note.join(", "),
             ]
         },
@@ -162,54 +165,54 @@ fn print(scene: &Scene, rows: &[Row]) -> Result<(), Failure> {
 }
 
 /// `ipam-pool leases [NAME]`
-pub(super) fn leases(scene: &Scene, name: Option<&str>) -> Result<(), Failure> {
+pub(super) fn leases(context: &CommandContext, name: Option<&str>) -> Result<(), CommandError> {
     let mut rows = Vec::new();
     let is_meant = |key: &PoolKey| name.is_none_or(|name| key.name() == name);
-    let keys: Vec<_> = scene.place.list()?.into_iter().filter(is_meant).collect();
+    let keys: Vec<_> = context.dirs.list()?.into_iter().filter(is_meant).collect();
     if let Some(name) = name
         && keys.is_empty()
-        && !PoolFile::names(&scene.pools)?.iter().any(|pool| pool == name)
+        && !PoolFile::names(&context.pools)?.iter().any(|pool| pool == name)
     {
-        return Err(Failure::NoPool(name.to_owned()));
+        return Err(CommandError::NoPool(name.to_owned()));
     }
     for key in keys {
-        let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
-        let slots = store.try_out(|ledger| list(ledger))?;
+        let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { continue };
+        let states = store.dry_run(|txn| list_addresses(txn))?;
         drop(store);
         // Read once: a pool has many addresses.
-        let pool = Pool::load(&key, scene);
-        let of_pool = slots.into_iter().map(|(address, slot)| row(address, &pool, slot));
+        let pool = Pool::load(&key, context);
+        let of_pool = states.into_iter().map(|(address, state)| row(address, &pool, state));
         // What was released and is nobody's is no lease.
         rows.extend(of_pool.filter(|row| row.state != FREE));
     }
-    print(scene, &rows)
+    print(context, &rows)
 }
 
 /// `ipam-pool show ADDRESS`
-pub(super) fn show(scene: &Scene, address: Addr) -> Result<(), Failure> {
+pub(super) fn show(context: &CommandContext, address: Addr) -> Result<(), CommandError> {
     let mut rows = Vec::new();
-    for key in scene.place.list()? {
-        let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
-        if let Some(slot) = store.try_out(|ledger| look_up(ledger, address))? {
-            rows.push(row(address, &Pool::load(&key, scene), slot));
+    for key in context.dirs.list()? {
+        let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { continue };
+        if let Some(state) = store.dry_run(|txn| find_address(txn, address))? {
+            rows.push(row(address, &Pool::load(&key, context), state));
         }
     }
     // What no store knows may still be in a pool.
-    for name in PoolFile::names(&scene.pools)? {
+    for name in PoolFile::names(&context.pools)? {
         let key = PoolKey::Named(name.clone());
-        let Ok(file) = PoolFile::load(&scene.pools, &name) else { continue };
-        if rows.iter().any(|row| row.of == Of::from(&key)) {
+        let Ok(file) = PoolFile::load(&context.pools, &name) else { continue };
+        if rows.iter().any(|row| row.of == PoolOrNetwork::from(&key)) {
             continue;
         }
-        let sets = match file.sets_of(scene.node.as_deref(), None) {
+        let sets = match file.sets_for_node(context.node.as_deref(), None) {
             Ok(sets) => sets,
             Err(_) => file.all_sets()?,
         };
         for set in sets.iter().filter(|set| set.pool().contains(address)) {
-            let (state, note) = match set.may_have(address, None) {
+            let (state, note) = match set.check_allowed(address, None) {
                 _ if file.inventory => ("inventory", "in an inventory".to_owned()),
                 Ok(()) => (FREE, "never used".to_owned()),
-                Err(refusal) => (state(&refusal), refusal_text(&refusal)),
+                Err(refusal) => (state(&refusal), describe_refusal(&refusal)),
             };
             rows.push(Row {
                 address: address.to_string(),
@@ -226,38 +229,40 @@ pub(super) fn show(scene: &Scene, address: Addr) -> Result<(), Failure> {
         }
     }
     if rows.is_empty() {
-        return Err(Failure::NothingThere(address.to_string()));
+        return Err(CommandError::NothingThere(address.to_string()));
     }
-    print(scene, &rows)
+    print(context, &rows)
 }
 
 /// `ipam-pool release ADDRESS|OWNER`
-pub(super) fn release(scene: &Scene, what: &str, force: bool) -> Result<(), Failure> {
+pub(super) fn release(context: &CommandContext, what: &str, force: bool) -> Result<(), CommandError> {
     let address = what.parse::<std::net::IpAddr>().ok().map(Addr::from);
     let mut released = Vec::new();
-    for key in scene.place.list()? {
-        let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
-        let mut found = store.change(|ledger| {
+    for key in context.dirs.list()? {
+        let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { continue };
+        let mut found = store.change(|txn| {
             let mut mine = Vec::new();
-            for (candidate, slot) in list(ledger)? {
-                let meant = match (&address, &slot) {
+            for (candidate, state) in list_addresses(txn)? {
+                let meant = match (&address, &state) {
                     (Some(address), _) => *address == candidate,
-                    (None, Slot::Leased(lease)) => lease.owner.as_ref().is_some_and(|o| o.is_named(what)),
+                    (None, AddressState::Leased(lease)) => {
+                        lease.owner.as_ref().is_some_and(|o| o.is_named(what))
+                    }
                     (None, _) => false,
                 };
                 if !meant {
                     continue;
                 }
-                if let (Slot::Leased(lease), false) = (&slot, force)
+                if let (AddressState::Leased(lease), false) = (&state, force)
                     && let Some(holder) = lease.holders.iter().find(|holder| is_live(holder))
                 {
-                    return Err(Failure::InUse { address: candidate, holder: holder.to_string() });
+                    return Err(CommandError::InUse { address: candidate, holder: holder.to_string() });
                 }
                 mine.push(candidate);
             }
-            let mut allocator = Allocator::new(ledger, &[], Rules::default(), now());
+            let mut allocator = Allocator::new(txn, &[], Rules::default(), now());
             for candidate in &mine {
-                allocator.withdraw(*candidate)?;
+                allocator.revoke(*candidate)?;
             }
             Ok(mine)
         })?;
@@ -266,15 +271,15 @@ pub(super) fn release(scene: &Scene, what: &str, force: bool) -> Result<(), Fail
         }
     }
     if released.is_empty() {
-        return Err(Failure::NothingThere(what.to_owned()));
+        return Err(CommandError::NothingThere(what.to_owned()));
     }
-    table::print(scene.json, &["RELEASED", "POOL"], &released, "", |row| {
+    table::print(context.json, &["RELEASED", "POOL"], &released, "", |row| {
         vec![row.address.clone(), row.of.to_string()]
     })
 }
 
 /// Whether the holder's network namespace is still there.
-pub(super) fn is_live(holder: &Holder) -> bool {
+pub(super) fn is_live(holder: &LeaseHolder) -> bool {
     holder
         .netns
         .as_ref()

@@ -3,7 +3,7 @@
 mod backup;
 mod import;
 mod leases;
-mod of;
+mod pool_or_network;
 mod pools;
 mod sweep;
 mod table;
@@ -15,8 +15,8 @@ use clap::{Args as _, FromArgMatches as _, Subcommand};
 use cni::face;
 use node::{NodeConfig, SafeDirError};
 
-use crate::plugin::{now, place};
-use crate::store::{Guard, Place, StoreError};
+use crate::plugin::{now, store_dirs};
+use crate::store::{CrashHandler, StoreDirs, StoreError};
 use crate::{AllocError, IpamPool, PoolFileError};
 
 #[derive(Debug, clap::Args)]
@@ -87,7 +87,7 @@ enum Command {
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
-enum Failure {
+enum CommandError {
     #[error(transparent)]
     Node(#[from] node::ConfigError),
     #[error(transparent)]
@@ -102,7 +102,7 @@ enum Failure {
         "{path:?} is no list of live attachments: {message}; it is {{\"asOf\": <CLOCK_BOOTTIME in ms>, \"attachments\": \
          [{{\"containerID\", \"ifname\"}}], \"owners\": [...]}}. Nothing was freed"
     )]
-    Live { path: PathBuf, message: String },
+    LiveList { path: PathBuf, message: String },
     #[error(
         "the list {path:?} is not of this boot: {why}. Nothing was freed; let the node daemon make a new one"
     )]
@@ -117,15 +117,15 @@ enum Failure {
     NoNetwork(PathBuf),
     #[error("pools and leases are root's alone to see: run it as root, for instance with sudo")]
     NotRoot,
-    #[error("{}", counted(*.0, "problem"))]
+    #[error("{}", format_count(*.0, "problem"))]
     Problems(usize),
     #[error(transparent)]
     Dir(#[from] SafeDirError),
 }
 
 /// The node as a command sees it.
-struct Scene {
-    place: Place,
+struct CommandContext {
+    dirs: StoreDirs,
     pools: PathBuf,
     node: Option<String>,
     json: bool,
@@ -149,7 +149,7 @@ pub(crate) fn run() -> ExitCode {
         )
         .into_bytes()
     };
-    Guard::install(
+    CrashHandler::install(
         2,
         damaged,
         b"ipam-pool: a signal ended it, or it failed by itself, which is a bug\n".to_vec(),
@@ -163,26 +163,30 @@ pub(crate) fn run() -> ExitCode {
     }
 }
 
-fn execute(arguments: Arguments) -> Result<(), Failure> {
+fn execute(arguments: Arguments) -> Result<(), CommandError> {
     // What it reads is in folders that nobody else may look into.
     if !nix::unistd::geteuid().is_root() {
-        return Err(Failure::NotRoot);
+        return Err(CommandError::NotRoot);
     }
     let config = NodeConfig::load()?;
     let paths = config.paths();
-    let scene =
-        Scene { place: place(&paths), pools: paths.pools(), node: config.name()?, json: arguments.json };
+    let context = CommandContext {
+        dirs: store_dirs(&paths),
+        pools: paths.pools(),
+        node: config.name()?,
+        json: arguments.json,
+    };
     match arguments.command {
-        Command::Pools => pools::pools(&scene),
-        Command::Leases { name } => leases::leases(&scene, name.as_deref()),
-        Command::Show { address } => leases::show(&scene, address.into()),
-        Command::Release { what, force } => leases::release(&scene, &what, force),
-        Command::Check => pools::check(&scene),
-        Command::Backup { dir } => backup::backup(&scene, &dir),
+        Command::Pools => pools::pools(&context),
+        Command::Leases { name } => leases::leases(&context, name.as_deref()),
+        Command::Show { address } => leases::show(&context, address.into()),
+        Command::Release { what, force } => leases::release(&context, &what, force),
+        Command::Check => pools::check(&context),
+        Command::Backup { dir } => backup::backup(&context, &dir),
         Command::ImportHostLocal { dir, network, pool } => {
-            import::import(&scene, &dir, network.as_deref(), pool.as_deref())
+            import::import(&context, &dir, network.as_deref(), pool.as_deref())
         }
-        Command::Sweep { live } => sweep::sweep(&scene, &live),
+        Command::Sweep { live } => sweep::sweep(&context, &live),
     }
 }
 
@@ -199,7 +203,7 @@ fn seconds_since(moment: crate::Millis) -> u64 {
 }
 
 /// A length of time for people.
-fn ago(seconds: u64) -> String {
+fn format_age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
         60..3600 => format!("{}m", seconds / 60),
@@ -209,6 +213,6 @@ fn ago(seconds: u64) -> String {
 }
 
 /// "1 problem", "2 problems".
-fn counted(number: usize, what: &str) -> String {
+fn format_count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -1,16 +1,16 @@
 use serde::Serialize;
 
-use super::of::Of;
-use super::{Failure, Scene, chain, counted, table};
+use super::pool_or_network::PoolOrNetwork;
+use super::{CommandContext, CommandError, chain, format_count, table};
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{PoolFile, PoolFileError, Slot, list};
+use crate::{AddressState, PoolFile, PoolFileError, list_addresses};
 
 /// One line of `pools`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     #[serde(flatten)]
-    of: Of,
+    of: PoolOrNetwork,
     ranges: String,
     leased: u64,
     kept: u64,
@@ -22,15 +22,15 @@ struct Row {
 }
 
 /// `ipam-pool pools`
-pub(super) fn pools(scene: &Scene) -> Result<(), Failure> {
-    let mut keys: std::collections::BTreeSet<PoolKey> = scene.place.list()?.into_iter().collect();
-    keys.extend(PoolFile::names(&scene.pools)?.into_iter().map(PoolKey::Named));
+pub(super) fn pools(context: &CommandContext) -> Result<(), CommandError> {
+    let mut keys: std::collections::BTreeSet<PoolKey> = context.dirs.list()?.into_iter().collect();
+    keys.extend(PoolFile::names(&context.pools)?.into_iter().map(PoolKey::Named));
     let mut rows = Vec::new();
     for key in keys {
-        rows.push(row(scene, &key)?);
+        rows.push(row(context, &key)?);
     }
     let heading = ["POOL", "RANGES", "LEASED", "KEPT", "RESTING", "QUARANTINED", "FREE", "NOTES"];
-    table::print(scene.json, &heading, &rows, "no pools", |row| {
+    table::print(context.json, &heading, &rows, "no pools", |row| {
         vec![
             row.of.to_string(),
             row.ranges.clone(),
@@ -44,7 +44,7 @@ pub(super) fn pools(scene: &Scene) -> Result<(), Failure> {
     })
 }
 
-fn row(scene: &Scene, key: &PoolKey) -> Result<Row, Failure> {
+fn row(context: &CommandContext, key: &PoolKey) -> Result<Row, CommandError> {
     let mut row = Row {
         of: key.into(),
         ranges: String::new(),
@@ -55,21 +55,21 @@ fn row(scene: &Scene, key: &PoolKey) -> Result<Row, Failure> {
         free: None,
         notes: Vec::new(),
     };
-    let slots = match HostStore::open_existing(&scene.place, key)? {
-        Some(mut store) => store.try_out(|ledger| list(ledger))?,
+    let states = match HostStore::open_existing(&context.dirs, key)? {
+        Some(mut store) => store.dry_run(|txn| list_addresses(txn))?,
         None => Vec::new(),
     };
     let file = match key {
-        PoolKey::Named(name) => Some(PoolFile::load(&scene.pools, name)),
+        PoolKey::Named(name) => Some(PoolFile::load(&context.pools, name)),
         PoolKey::Network(_) => None,
     };
     let rests = |since| matches!(&file, Some(Ok(file)) if super::leases::rests(file, since));
-    for (_, slot) in &slots {
-        match slot {
-            Slot::Leased(lease) if lease.holders.is_empty() => row.kept += 1,
-            Slot::Leased(_) => row.leased += 1,
-            Slot::Resting { since, .. } => row.resting += u64::from(rests(*since)),
-            Slot::Quarantined { .. } => row.quarantined += 1,
+    for (_, state) in &states {
+        match state {
+            AddressState::Leased(lease) if lease.holders.is_empty() => row.kept += 1,
+            AddressState::Leased(_) => row.leased += 1,
+            AddressState::Resting { since, .. } => row.resting += u64::from(rests(*since)),
+            AddressState::Quarantined { .. } => row.quarantined += 1,
         }
     }
     let file = match file {
@@ -84,24 +84,26 @@ fn row(scene: &Scene, key: &PoolKey) -> Result<Row, Failure> {
         Some(Ok(file)) => file,
     };
     row.ranges = file.addresses().to_string();
-    match file.sets_of(scene.node.as_deref(), None) {
+    match file.sets_for_node(context.node.as_deref(), None) {
         Ok(sets) => {
-            let open = sets.iter().fold(0u128, |sum, set| sum.saturating_add(set.open().len()));
-            let in_use = slots.iter().filter(|(address, slot)| {
-                !matches!(slot, Slot::Resting { .. }) && sets.iter().any(|set| set.open().contains(*address))
+            let open = sets.iter().fold(0u128, |sum, set| sum.saturating_add(set.allocatable().len()));
+            let in_use = states.iter().filter(|(address, state)| {
+                !matches!(state, AddressState::Resting { .. })
+                    && sets.iter().any(|set| set.allocatable().contains(*address))
             });
             row.free = Some(open.saturating_sub(in_use.count() as u128));
         }
         Err(error) => row.notes.push(chain(&error)),
     }
-    row.notes.extend(outside(&file, &slots));
+    row.notes.extend(outside(&file, &states));
     Ok(row)
 }
 
-fn outside(file: &PoolFile, slots: &[(crate::Addr, Slot)]) -> Option<String> {
+fn outside(file: &PoolFile, states: &[(crate::Addr, AddressState)]) -> Option<String> {
     let all = file.addresses();
-    let live =
-        slots.iter().filter(|(address, slot)| matches!(slot, Slot::Leased(_)) && !all.contains(*address));
+    let live = states
+        .iter()
+        .filter(|(address, state)| matches!(state, AddressState::Leased(_)) && !all.contains(*address));
     match live.count() {
         0 => None,
         count => Some(format!("{count} leased addresses are outside of the pool, which shrank")),
@@ -112,40 +114,44 @@ fn outside(file: &PoolFile, slots: &[(crate::Addr, Slot)]) -> Option<String> {
 #[derive(Debug, Serialize)]
 struct Problem {
     #[serde(flatten)]
-    of: Of,
+    of: PoolOrNetwork,
     problem: String,
 }
 
 /// `ipam-pool check`
-pub(super) fn check(scene: &Scene) -> Result<(), Failure> {
+pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
     let mut problems = Vec::new();
     let mut add = |key: &PoolKey, problem: String| problems.push(Problem { of: key.into(), problem });
     let mut files = Vec::new();
-    for name in PoolFile::names(&scene.pools)? {
-        match PoolFile::load(&scene.pools, &name) {
+    for name in PoolFile::names(&context.pools)? {
+        match PoolFile::load(&context.pools, &name) {
             Ok(file) => files.push(file),
             Err(error) => add(&PoolKey::Named(name), chain(&error)),
         }
     }
-    for name in PoolFile::written_twice(&scene.pools)? {
+    for name in PoolFile::find_duplicates(&context.pools)? {
         add(&PoolKey::Named(name.clone()), chain(&PoolFileError::Twice(name)));
     }
-    for other in PoolFile::ignored(&scene.pools)? {
+    for other in PoolFile::ignored(&context.pools)? {
         eprintln!(
             "ipam-pool: {:?} is no pool's file, which ends in .yaml or .yml: it is ignored",
-            scene.pools.join(other)
+            context.pools.join(other)
         );
     }
     // What a file says may be sound, and give this node nothing.
     for file in files.iter().filter(|file| !file.inventory) {
         let key = PoolKey::Named(file.name.clone());
-        match file.sets_of(scene.node.as_deref(), None) {
+        match file.sets_for_node(context.node.as_deref(), None) {
             Err(error) => add(&key, chain(&error)),
             Ok(sets) => {
-                for set in sets.iter().filter(|set| set.open().is_empty() && set.reserved().is_empty()) {
+                for set in sets.iter().filter(|set| set.allocatable().is_empty() && set.reserved().is_empty())
+                {
                     add(
                         &key,
-                        format!("all of {} are gateways or excluded: nobody gets an address", set.part()),
+                        format!(
+                            "all of {} are gateways or excluded: nobody gets an address",
+                            set.node_part()
+                        ),
                     );
                 }
             }
@@ -153,22 +159,22 @@ pub(super) fn check(scene: &Scene) -> Result<(), Failure> {
     }
     for (i, file) in files.iter().enumerate() {
         for other in files.iter().take(i) {
-            if let Err(error) = file.check_beside(other) {
+            if let Err(error) = file.check_overlap(other) {
                 add(&PoolKey::Named(file.name.clone()), chain(&error));
             }
         }
     }
-    let keys = scene.place.list()?;
+    let keys = context.dirs.list()?;
     for key in &keys {
-        let checked = HostStore::open_existing(&scene.place, key).and_then(|store| match store {
-            Some(mut store) => Ok((store.verify()?, store.try_out(|ledger| list(ledger))?)),
+        let checked = HostStore::open_existing(&context.dirs, key).and_then(|store| match store {
+            Some(mut store) => Ok((store.verify()?, store.dry_run(|txn| list_addresses(txn))?)),
             None => Ok((Vec::new(), Vec::new())),
         });
         match checked {
-            Ok((found, slots)) => {
+            Ok((found, states)) => {
                 found.into_iter().for_each(|problem| add(key, problem));
                 let file = files.iter().find(|file| PoolKey::Named(file.name.clone()) == *key);
-                if let Some(note) = file.and_then(|file| outside(file, &slots)) {
+                if let Some(note) = file.and_then(|file| outside(file, &states)) {
                     add(key, note);
                 }
             }
@@ -176,19 +182,19 @@ pub(super) fn check(scene: &Scene) -> Result<(), Failure> {
         }
     }
     if problems.is_empty() {
-        if scene.json {
+        if context.json {
             println!("[]");
         } else {
             println!(
                 "{} and {} are in order",
-                counted(files.len(), "pool file"),
-                counted(keys.len(), "store")
+                format_count(files.len(), "pool file"),
+                format_count(keys.len(), "store")
             );
         }
         return Ok(());
     }
-    table::print(scene.json, &["POOL", "PROBLEM"], &problems, "", |row| {
+    table::print(context.json, &["POOL", "PROBLEM"], &problems, "", |row| {
         vec![row.of.to_string(), row.problem.clone()]
     })?;
-    Err(Failure::Problems(problems.len()))
+    Err(CommandError::Problems(problems.len()))
 }

@@ -9,16 +9,16 @@ use node::SafeDirError;
 use serde::{Deserialize, Serialize};
 
 use super::leases::is_live;
-use super::of::Of;
-use super::{Failure, Scene, table};
+use super::pool_or_network::PoolOrNetwork;
+use super::{CommandContext, CommandError, table};
 use crate::plugin::now;
 use crate::store::{HostStore, Store};
-use crate::{Allocator, Attachment, Holder, Millis, Rules, Slot, list};
+use crate::{AddressState, Allocator, Attachment, LeaseHolder, Millis, Rules, list_addresses};
 
 /// The node daemon's list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Live {
+struct LiveList {
     /// When it was made, before anything was looked at: `CLOCK_BOOTTIME` in milliseconds. What was
     /// leased later is not judged by it.
     as_of: Millis,
@@ -40,11 +40,11 @@ struct LiveAttachment {
 const MAX_LIST: u64 = 64 << 20;
 
 /// How far a list may be ahead: none, but for a clock that was read roughly.
-const AHEAD: u64 = 1000;
+const MAX_CLOCK_SKEW: u64 = 1000;
 
 /// Reads the list, if only root can have written it, and in this boot.
-fn read(path: &Path) -> Result<Live, Failure> {
-    let failed = |source| Failure::Read { path: path.to_owned(), source };
+fn read_live_list(path: &Path) -> Result<LiveList, CommandError> {
+    let failed = |source| CommandError::Read { path: path.to_owned(), source };
     // A pipe would wait for somebody to write.
     let options = OFlag::O_NONBLOCK.bits();
     let file = std::fs::File::options().read(true).custom_flags(options).open(path).map_err(failed)?;
@@ -61,11 +61,11 @@ fn read(path: &Path) -> Result<Live, Failure> {
     if text.len() as u64 > MAX_LIST {
         return Err(SafeDirError::TooLarge { path: path.to_owned(), len: meta.len(), max: MAX_LIST }.into());
     }
-    let live: Live = serde_json::from_slice(&text)
-        .map_err(|error| Failure::Live { path: path.to_owned(), message: error.to_string() })?;
-    let old = |why: String| Failure::OldList { path: path.to_owned(), why };
+    let live: LiveList = serde_json::from_slice(&text)
+        .map_err(|error| CommandError::LiveList { path: path.to_owned(), message: error.to_string() })?;
+    let old = |why: String| CommandError::OldList { path: path.to_owned(), why };
     let (as_of, now) = (live.as_of.0, now().0);
-    if as_of > now.saturating_add(AHEAD) {
+    if as_of > now.saturating_add(MAX_CLOCK_SKEW) {
         return Err(old(format!("it is as of {as_of} ms after the boot, and this boot is {now} ms old")));
     }
     let written = meta.modified().map_err(failed)?;
@@ -82,13 +82,13 @@ fn read(path: &Path) -> Result<Live, Failure> {
 struct Freed {
     address: String,
     #[serde(flatten)]
-    of: Of,
+    of: PoolOrNetwork,
     was_held_by: String,
 }
 
 /// `ipam-pool sweep --live FILE`
-pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
-    let live = read(path)?;
+pub(super) fn sweep(context: &CommandContext, path: &Path) -> Result<(), CommandError> {
+    let live = read_live_list(path)?;
     let attachments: HashSet<&LiveAttachment> = live.attachments.iter().collect();
     let is_listed = |attachment: &Attachment| {
         attachments.contains(&LiveAttachment {
@@ -97,14 +97,14 @@ pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
         })
     };
     let mut freed = Vec::new();
-    for key in scene.place.list()? {
-        let Some(mut store) = HostStore::open_existing(&scene.place, &key)? else { continue };
-        let slots = store.try_out(|ledger| list(ledger))?;
-        let gone = store.change_each(&slots, |ledger, (address, slot)| {
-            let mut allocator = Allocator::new(ledger, &[], Rules::default(), now());
+    for key in context.dirs.list()? {
+        let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { continue };
+        let states = store.dry_run(|txn| list_addresses(txn))?;
+        let gone = store.change_in_batches(&states, |txn, (address, state)| {
+            let mut allocator = Allocator::new(txn, &[], Rules::default(), now());
             let mut gone = Vec::new();
-            let Slot::Leased(lease) = slot else { return Ok(gone) };
-            let dead = |holder: &Holder| {
+            let AddressState::Leased(lease) = state else { return Ok(gone) };
+            let dead = |holder: &LeaseHolder| {
                 // What has no pod's UID is not the daemon's to judge (D4).
                 holder.uid.is_some() && holder.since < live.as_of && !is_listed(&holder.attachment)
             };
@@ -131,15 +131,15 @@ pub(super) fn sweep(scene: &Scene, path: &Path) -> Result<(), Failure> {
                 && lease.since < live.as_of
                 && !owners.iter().any(|name| owner.is_named(name))
             {
-                allocator.withdraw(*address)?;
+                allocator.revoke(*address)?;
                 let was_held_by = format!("owner {owner}, which is gone");
                 gone.push(Freed { address: address.to_string(), of: (&key).into(), was_held_by });
             }
-            Ok::<_, Failure>(gone)
+            Ok::<_, CommandError>(gone)
         })?;
         freed.extend(gone.into_iter().flatten());
     }
-    table::print(scene.json, &["ADDRESS", "POOL", "WAS HELD BY"], &freed, "nothing to free", |row| {
+    table::print(context.json, &["ADDRESS", "POOL", "WAS HELD BY"], &freed, "nothing to free", |row| {
         vec![row.address.clone(), row.of.to_string(), row.was_held_by.clone()]
     })
 }

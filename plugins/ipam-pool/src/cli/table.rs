@@ -1,7 +1,7 @@
 use node::one_line;
 use serde::Serialize;
 
-use super::Failure;
+use super::CommandError;
 
 /// Writes rows as a table with a heading, or as one JSON array; `none` is what a person reads where there are none.
 pub(super) fn print<T: Serialize>(
@@ -10,7 +10,7 @@ pub(super) fn print<T: Serialize>(
     rows: &[T],
     none: &str,
     cells: impl Fn(&T) -> Vec<String>,
-) -> Result<(), Failure> {
+) -> Result<(), CommandError> {
     if json {
         println!("{}", serde_json::to_string_pretty(rows).unwrap_or_default());
         return Ok(());

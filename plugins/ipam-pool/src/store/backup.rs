@@ -2,18 +2,18 @@ use std::fs::{self, File};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::Slot;
+use crate::AddressState;
 use crate::store::StoreError;
-use crate::store::file::open_regular;
+use crate::store::dirs::{PoolKey, StoreDirs, ensure_folder};
 use crate::store::host;
 use crate::store::lock::PoolLock;
-use crate::store::place::{Place, PoolKey, ensure_folder};
+use crate::store::regular_file::open_regular;
 
 /// One file of a backup.
 #[derive(Debug)]
-pub struct Copied {
+pub struct BackupFile {
     /// What it is a copy of.
-    pub part: Part,
+    pub part: BackupPart,
     /// The copy.
     pub path: PathBuf,
     /// How many addresses are leased or kept in it; or what is wrong with it, which is wrong with the
@@ -23,25 +23,27 @@ pub struct Copied {
 
 /// The two journals of a pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum BackupPart {
     /// The leases of this boot.
     Leases,
     /// What outlives it.
     Kept,
 }
 
-impl Place {
+impl StoreDirs {
     /// Copies a pool's journals into `folder`, as `run/…` and `state/…`, both of one moment: nobody changes
     /// the pool meanwhile. A copy that is there already is replaced when the new one is whole. What was
     /// copied is then read and compared, when others can work again.
     ///
     /// # Errors
     /// The pool is locked for too long, or the kernel's refusal.
-    pub fn back_up(&self, key: &PoolKey, folder: &Path) -> Result<Vec<Copied>, StoreError> {
+    pub fn backup_pool(&self, key: &PoolKey, folder: &Path) -> Result<Vec<BackupFile>, StoreError> {
         ensure_folder(&self.run.join(key.folder()))?;
-        let lock = PoolLock::acquire(&self.file(&self.run, key, "lock"), self.patience)?;
+        let lock = PoolLock::acquire(&self.file(&self.run, key, "lock"), self.lock_timeout)?;
         let mut copied = Vec::new();
-        for (part, root, name) in [(Part::Leases, &self.run, "run"), (Part::Kept, &self.state, "state")] {
+        for (part, root, name) in
+            [(BackupPart::Leases, &self.run, "run"), (BackupPart::Kept, &self.state, "state")]
+        {
             let from = self.file(root, key, "journal");
             let to = self.file(&folder.join(name), key, "journal");
             if copy(&from, &to)? {
@@ -49,21 +51,24 @@ impl Place {
             }
         }
         // There was no room for the journal, or somebody took it away: 'check' makes it again.
-        let missing = !copied.iter().any(|(part, _)| *part == Part::Leases)
+        let missing = !copied.iter().any(|(part, _)| *part == BackupPart::Leases)
             && self.file(&self.run, key, "mdb").exists();
         drop(lock);
         if missing {
-            copied.push((Part::Leases, self.file(&self.run, key, "journal")));
+            copied.push((BackupPart::Leases, self.file(&self.run, key, "journal")));
         }
         Ok(copied
             .into_iter()
             .map(|(part, path)| {
                 let addresses = match part {
-                    Part::Leases => host::read_leases(&path)
-                        .map(|slots| slots.values().filter(|slot| matches!(slot, Slot::Leased(_))).count()),
-                    Part::Kept => host::read_kept(&path).map(|kept| kept.map_or(0, |kept| kept.len())),
+                    BackupPart::Leases => host::read_lease_journal(&path).map(|states| {
+                        states.values().filter(|state| matches!(state, AddressState::Leased(_))).count()
+                    }),
+                    BackupPart::Kept => {
+                        host::read_kept_journal(&path).map(|kept| kept.map_or(0, |kept| kept.len()))
+                    }
                 };
-                Copied { part, path, addresses }
+                BackupFile { part, path, addresses }
             })
             .collect())
     }
@@ -101,15 +106,15 @@ mod tests {
     fn a_missing_journal_is_said_to_be_missing() {
         let temp = tempfile::tempdir().unwrap();
         let (run, state) = (temp.path().join("run"), temp.path().join("state"));
-        let place = Place { run, state, patience: Duration::from_millis(10) };
+        let dirs = StoreDirs { run, state, lock_timeout: Duration::from_millis(10) };
         let key = PoolKey::Named("p".to_owned());
-        drop(HostStore::open(&place, &key).unwrap());
+        drop(HostStore::open(&dirs, &key).unwrap());
         let to = temp.path().join("backup");
         let problems = || -> Vec<bool> {
-            place.back_up(&key, &to).unwrap().iter().map(|copied| copied.addresses.is_err()).collect()
+            dirs.backup_pool(&key, &to).unwrap().iter().map(|copied| copied.addresses.is_err()).collect()
         };
         assert_eq!(problems(), [false]);
-        fs::remove_file(place.run.join("pools/p.journal")).unwrap();
+        fs::remove_file(dirs.run.join("pools/p.journal")).unwrap();
         assert_eq!(problems(), [true]);
     }
 }

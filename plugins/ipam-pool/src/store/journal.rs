@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Addr;
-use crate::slot;
-use crate::store::file::open_regular;
-use crate::store::records::Version;
-use crate::store::space::{Identity, Space};
+use crate::store::disk_space::{DiskSpace, FileId};
+use crate::store::index_txn::Version;
+use crate::store::record;
+use crate::store::regular_file::open_regular;
 use crate::store::{StoreError, VERSION};
 
 /// Space that giving addresses back finds on a full disk, in bytes: some hundred lines.
@@ -34,7 +34,7 @@ const HISTORY: u64 = 1024;
 
 /// Whether a change has to survive a loss of power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Sync {
+pub(crate) enum SyncPolicy {
     /// The file lives under `/run`.
     Never,
     /// Every change is synced before it is answered.
@@ -46,19 +46,19 @@ pub(crate) enum Sync {
 pub(crate) struct Journal {
     file: File,
     path: PathBuf,
-    sync: Sync,
+    sync: SyncPolicy,
     writable: bool,
     /// Whether all of it is known to be on the disk.
     synced: bool,
-    identity: Identity,
-    space: Space,
+    identity: FileId,
+    space: DiskSpace,
 }
 
 /// What the index of a pool knows about a journal: the last line, whole, and where it stands. A process that was killed
-/// between the change of the index and its line leaves it to the next one ([`Journal::follow`]).
+/// between the change of the index and its line leaves it to the next one ([`Journal::append_missing`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Mark {
-    file: Identity,
+pub(crate) struct JournalEnd {
+    file: FileId,
     /// Where the last line begins, in bytes.
     at: u64,
     /// The last line's number.
@@ -75,16 +75,16 @@ pub(crate) struct Origin {
     /// The boot that it ends with.
     pub(crate) boot: String,
     /// The file that is its index.
-    pub(crate) index: Identity,
+    pub(crate) index: FileId,
 }
 
 /// All that a journal says.
 #[derive(Debug)]
-pub(crate) struct Contents<T> {
+pub(crate) struct JournalContents<T> {
     /// What became of each address in the end.
     pub(crate) entries: BTreeMap<Addr, T>,
     /// Where it ends; `None` where the last line has no end.
-    pub(crate) mark: Option<Mark>,
+    pub(crate) journal_end: Option<JournalEnd>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -97,24 +97,24 @@ struct Header {
     lines: u64,
 }
 
-impl Mark {
+impl JournalEnd {
     /// Of a journal that could not be written: no file is that one.
-    pub(crate) fn of_none() -> Self {
-        Self { file: Identity::NONE, at: 0, number: 0, whole: 0, line: String::new() }
+    pub(crate) fn none() -> Self {
+        Self { file: FileId::NONE, at: 0, number: 0, whole: 0, line: String::new() }
     }
 
     /// Where the last line ends, in bytes.
-    fn end(&self) -> u64 {
+    fn end_offset(&self) -> u64 {
         self.at + self.line.len() as u64
     }
 
     /// Whether the journal is mostly history.
-    pub(crate) fn is_long(&self) -> bool {
+    pub(crate) fn needs_compaction(&self) -> bool {
         self.number > 2 * self.whole + HISTORY
     }
 
     /// The line after this one; `changes` is what became of each address, as JSON.
-    pub(crate) fn next<'a>(&self, changes: impl Iterator<Item = (Addr, Option<&'a [u8]>)>) -> Self {
+    pub(crate) fn append_line<'a>(&self, changes: impl Iterator<Item = (Addr, Option<&'a [u8]>)>) -> Self {
         let mut text = vec![b'{'];
         for (address, change) in changes {
             if text.len() > 1 {
@@ -127,7 +127,7 @@ impl Mark {
         let number = self.number + 1;
         Self {
             file: self.file,
-            at: self.end(),
+            at: self.end_offset(),
             number,
             whole: self.whole,
             line: line(number, &String::from_utf8_lossy(&text)),
@@ -137,7 +137,7 @@ impl Mark {
 
 impl Journal {
     /// Opens a journal, whose contents are not looked at; `None` where there is none.
-    pub(crate) fn open(path: &Path, sync: Sync) -> Result<Option<Self>, StoreError> {
+    pub(crate) fn find(path: &Path, sync: SyncPolicy) -> Result<Option<Self>, StoreError> {
         let open = |append| open_regular(OpenOptions::new().read(true).append(append), path);
         // Most calls only look, also where the file system became read-only.
         let (opened, writable) = match open(true) {
@@ -151,25 +151,25 @@ impl Journal {
         }
     }
 
-    fn from(file: File, metadata: &Metadata, path: &Path, sync: Sync) -> Self {
+    fn from(file: File, metadata: &Metadata, path: &Path, sync: SyncPolicy) -> Self {
         Self {
             file,
             path: path.to_owned(),
             sync,
             writable: true,
             synced: false,
-            identity: Identity::of(metadata),
-            space: Space::of(metadata),
+            identity: FileId::of(metadata),
+            space: DiskSpace::of(metadata),
         }
     }
 
     /// Writes a journal as a whole: whoever finds its name finds all of it.
     pub(crate) fn write<'a>(
         path: &Path,
-        sync: Sync,
+        sync: SyncPolicy,
         of: Option<&Origin>,
         entries: impl Iterator<Item = (Addr, &'a [u8])>,
-    ) -> Result<(Self, Mark), StoreError> {
+    ) -> Result<(Self, JournalEnd), StoreError> {
         let (mut body, mut number) = (String::new(), 0);
         for (address, value) in entries {
             number += 1;
@@ -192,11 +192,11 @@ impl Journal {
             let mut file =
                 OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all(text.as_bytes())?;
-            if sync == Sync::Always {
+            if sync == SyncPolicy::Always {
                 file.sync_all()?;
             }
             std::fs::rename(&temporary, path)?;
-            if sync == Sync::Always {
+            if sync == SyncPolicy::Always {
                 sync_folder(path)?;
             }
             Ok(file)
@@ -208,29 +208,29 @@ impl Journal {
         })?;
         let metadata = file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
         let journal = Self { synced: true, ..Self::from(file, &metadata, path, sync) };
-        let mark = Mark {
+        let journal_end = JournalEnd {
             file: journal.identity,
             at: text.len() as u64,
             number,
             whole: number,
             line: String::new(),
         };
-        Ok((journal, mark))
+        Ok((journal, journal_end))
     }
 
     /// Whether the mark is about this file, and not about one that it is a copy of or that was replaced.
-    pub(crate) fn is_of(&self, mark: &Mark) -> bool {
-        self.identity == mark.file
+    pub(crate) fn is_of(&self, journal_end: &JournalEnd) -> bool {
+        self.identity == journal_end.file
     }
 
     /// Whether it is as long as the mark says, but for the last line.
-    pub(crate) fn fits(&self, mark: &Mark) -> bool {
-        (mark.at..=mark.end()).contains(&self.space.len)
+    pub(crate) fn fits(&self, journal_end: &JournalEnd) -> bool {
+        (journal_end.at..=journal_end.end_offset()).contains(&self.space.len)
     }
 
     /// What is wrong if it has more than the mark says.
-    pub(crate) fn is_ahead_of(&self, mark: &Mark) -> Option<String> {
-        let (len, end) = (self.space.len, mark.end());
+    pub(crate) fn is_ahead_of(&self, journal_end: &JournalEnd) -> Option<String> {
+        let (len, end) = (self.space.len, journal_end.end_offset());
         (len > end).then(|| format!("it is older than its journal, of whose {len} bytes it knows {end}"))
     }
 
@@ -238,10 +238,12 @@ impl Journal {
     ///
     /// # Errors
     /// The journal is shorter or longer than the index knows, or the kernel's refusal.
-    pub(crate) fn follow(&mut self, mark: &Mark) -> Result<(), StoreError> {
-        let end = mark.end();
+    pub(crate) fn append_missing(&mut self, journal_end: &JournalEnd) -> Result<(), StoreError> {
+        let end = journal_end.end_offset();
         let len = self.space.len;
-        let missing = usize::try_from(len.wrapping_sub(mark.at)).ok().and_then(|have| mark.line.get(have..));
+        let missing = usize::try_from(len.wrapping_sub(journal_end.at))
+            .ok()
+            .and_then(|have| journal_end.line.get(have..));
         let Some(missing) = missing.filter(|_| len <= end) else {
             return Err(StoreError::damaged(
                 &self.path,
@@ -253,8 +255,8 @@ impl Journal {
         }
         self.check_writable()?;
         let written = self.file.write_all(missing.as_bytes()).and_then(|()| match self.sync {
-            Sync::Never => Ok(()),
-            Sync::Always => self.file.sync_data(),
+            SyncPolicy::Never => Ok(()),
+            SyncPolicy::Always => self.file.sync_data(),
         });
         (self.space.len, self.synced) = (end, written.is_ok());
         written.map_err(|source| {
@@ -291,8 +293,8 @@ impl Journal {
     }
 
     /// Sees to it that there is space for the last line of `mark`.
-    pub(crate) fn make_room(&self, mark: &Mark) -> Result<(), StoreError> {
-        self.space.reserve(&self.path, mark.line.len() as u64)
+    pub(crate) fn reserve_line(&self, journal_end: &JournalEnd) -> Result<(), StoreError> {
+        self.space.reserve(&self.path, journal_end.line.len() as u64)
     }
 
     /// Sees to it that there is space for some lines more than the next one.
@@ -319,7 +321,7 @@ impl Journal {
     ///
     /// # Errors
     /// A line that is not what was written, or the kernel's refusal.
-    pub(crate) fn read<T: for<'de> Deserialize<'de>>(&self) -> Result<Contents<T>, StoreError> {
+    pub(crate) fn read<T: for<'de> Deserialize<'de>>(&self) -> Result<JournalContents<T>, StoreError> {
         let mut bytes = Vec::new();
         let mut file = &self.file;
         file.seek(SeekFrom::Start(0))
@@ -352,14 +354,14 @@ impl Journal {
         if last < lines {
             return Err(damaged(last, &format!("{} lines are missing after it", lines - last)));
         }
-        let mark = rest.is_empty().then(|| Mark {
+        let journal_end = rest.is_empty().then(|| JournalEnd {
             file: self.identity,
             at: bytes.len() as u64,
             number: last,
             whole: lines,
             line: String::new(),
         });
-        Ok(Contents { entries, mark })
+        Ok(JournalContents { entries, journal_end })
     }
 
     fn header(&self, text: &[u8]) -> Result<Header, StoreError> {
@@ -379,7 +381,7 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
 
 /// A line with this number.
 fn line(number: u64, text: &str) -> String {
-    let sum = slot::checksum(&number.to_be_bytes(), text.as_bytes());
+    let sum = record::checksum(&number.to_be_bytes(), text.as_bytes());
     format!("{number} {sum:016x} {text}\n")
 }
 
@@ -392,7 +394,7 @@ fn parse(number: u64, line: &[u8]) -> Result<&[u8], &'static str> {
     if found != number.to_string().as_bytes() {
         return Err("lines are missing before it");
     }
-    if sum != format!("{:016x}", slot::checksum(&number.to_be_bytes(), text)).as_bytes() {
+    if sum != format!("{:016x}", record::checksum(&number.to_be_bytes(), text)).as_bytes() {
         return Err("its checksum does not fit");
     }
     Ok(text)
@@ -412,13 +414,14 @@ mod tests {
     fn journal(folder: &Path) -> (PathBuf, Vec<BTreeMap<Addr, u32>>) {
         let path = folder.join("p.journal");
         let entries = [(address(1), b"1".as_slice()), (address(2), b"2")];
-        let (mut journal, mut mark) = Journal::write(&path, Sync::Never, None, entries.into_iter()).unwrap();
+        let (mut journal, mut journal_end) =
+            Journal::write(&path, SyncPolicy::Never, None, entries.into_iter()).unwrap();
         let mut states = vec![BTreeMap::from([(address(1), 1), (address(2), 2)])];
         for i in 3..9u8 {
             let text = i.to_string();
             let changes = [(address(i), Some(text.as_bytes())), (address(i - 2), None)];
-            mark = mark.next(changes.into_iter());
-            journal.follow(&mark).unwrap();
+            journal_end = journal_end.append_line(changes.into_iter());
+            journal.append_missing(&journal_end).unwrap();
             let mut state = states.last().unwrap().clone();
             state.insert(address(i), i.into());
             state.remove(&address(i - 2));
@@ -427,8 +430,8 @@ mod tests {
         (path, states)
     }
 
-    fn read(path: &Path) -> Result<Contents<u32>, StoreError> {
-        Journal::open(path, Sync::Never).unwrap().unwrap().read()
+    fn read(path: &Path) -> Result<JournalContents<u32>, StoreError> {
+        Journal::find(path, SyncPolicy::Never).unwrap().unwrap().read()
     }
 
     #[test]
@@ -447,7 +450,7 @@ mod tests {
                     assert!(len >= whole);
                     seen += usize::from(contents.entries != states[seen]);
                     assert_eq!(contents.entries, states[seen]);
-                    assert_eq!(contents.mark.is_some(), bytes[..len].ends_with(b"\n"));
+                    assert_eq!(contents.journal_end.is_some(), bytes[..len].ends_with(b"\n"));
                 }
                 Err(error) => {
                     assert!(len < whole && matches!(error, StoreError::Damaged { .. }), "{len}: {error}");
@@ -462,16 +465,17 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("p.journal");
         for cut in 0..40 {
-            let (journal, mark) = Journal::write(&path, Sync::Never, None, std::iter::empty()).unwrap();
+            let (journal, journal_end) =
+                Journal::write(&path, SyncPolicy::Never, None, std::iter::empty()).unwrap();
             drop(journal);
-            let mark = mark.next([(address(1), Some(b"1".as_slice()))].into_iter());
-            let cut = cut.min(mark.line.len());
+            let journal_end = journal_end.append_line([(address(1), Some(b"1".as_slice()))].into_iter());
+            let cut = cut.min(journal_end.line.len());
             let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-            file.write_all(&mark.line.as_bytes()[..cut]).unwrap();
-            let mut journal = Journal::open(&path, Sync::Never).unwrap().unwrap();
-            assert!(journal.is_of(&mark));
-            journal.follow(&mark).unwrap();
-            journal.follow(&mark).unwrap();
+            file.write_all(&journal_end.line.as_bytes()[..cut]).unwrap();
+            let mut journal = Journal::find(&path, SyncPolicy::Never).unwrap().unwrap();
+            assert!(journal.is_of(&journal_end));
+            journal.append_missing(&journal_end).unwrap();
+            journal.append_missing(&journal_end).unwrap();
             assert_eq!(read(&path).unwrap().entries, BTreeMap::from([(address(1), 1)]));
         }
     }
@@ -480,12 +484,13 @@ mod tests {
     fn what_its_index_does_not_know_is_damage() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("p.journal");
-        let (mut journal, first) = Journal::write(&path, Sync::Never, None, std::iter::empty()).unwrap();
-        let second = first.next([(address(1), Some(b"1".as_slice()))].into_iter());
-        journal.follow(&second).unwrap();
-        assert!(matches!(journal.follow(&first), Err(StoreError::Damaged { .. })));
-        let third = second.next(std::iter::empty()).next(std::iter::empty());
-        assert!(matches!(journal.follow(&third), Err(StoreError::Damaged { .. })));
+        let (mut journal, first) =
+            Journal::write(&path, SyncPolicy::Never, None, std::iter::empty()).unwrap();
+        let second = first.append_line([(address(1), Some(b"1".as_slice()))].into_iter());
+        journal.append_missing(&second).unwrap();
+        assert!(matches!(journal.append_missing(&first), Err(StoreError::Damaged { .. })));
+        let third = second.append_line(std::iter::empty()).append_line(std::iter::empty());
+        assert!(matches!(journal.append_missing(&third), Err(StoreError::Damaged { .. })));
     }
 
     #[test]
@@ -506,9 +511,9 @@ mod tests {
             let mapped = IpAddr::from(std::net::Ipv4Addr::from(mapped).to_ipv6_mapped());
             let all: BTreeMap<Addr, u32> = addresses.into_iter().chain([mapped]).map(Addr::from).zip(0..).collect();
             let texts: Vec<_> = all.iter().map(|(address, i)| (*address, i.to_string().into_bytes())).collect();
-            let (mut journal, mark) = Journal::write(&path, Sync::Never, None, std::iter::empty()).unwrap();
-            let mark = mark.next(texts.iter().map(|(address, text)| (*address, Some(text.as_slice()))));
-            journal.follow(&mark).unwrap();
+            let (mut journal, journal_end) = Journal::write(&path, SyncPolicy::Never, None, std::iter::empty()).unwrap();
+            let journal_end = journal_end.append_line(texts.iter().map(|(address, text)| (*address, Some(text.as_slice()))));
+            journal.append_missing(&journal_end).unwrap();
             prop_assert_eq!(read(&path).unwrap().entries, all);
         }
 
@@ -525,7 +530,7 @@ mod tests {
                 // The last line lost its end.
                 Ok(contents) => {
                     prop_assert_eq!(at, bytes.len() - 1);
-                    prop_assert!(contents.mark.is_none());
+                    prop_assert!(contents.journal_end.is_none());
                     prop_assert_eq!(&contents.entries, &states[states.len() - 2]);
                 }
                 Err(error) => return Err(TestCaseError::fail(error.to_string())),

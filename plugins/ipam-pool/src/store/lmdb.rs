@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, EnvFlags, EnvOpenOptions, RwTxn, WithoutTls};
 
-use crate::store::file::open_regular;
-use crate::store::space::{Identity, Space};
-use crate::store::{Entry, Guard, StoreError};
+use crate::store::disk_space::{DiskSpace, FileId};
+use crate::store::regular_file::open_regular;
+use crate::store::{CrashHandler, Entry, StoreError};
 
 /// Address space that a table may grow to: 1 GiB, about three million leases. It costs nothing until
 /// it is used.
@@ -25,31 +25,31 @@ const META_PAGES: usize = 2;
 /// LMDB's own lock file is not used: its reader table knows processes by their IDs, which mean nothing
 /// to a process in another PID namespace. Whoever opens a table holds the pool's lock until it is
 /// closed, readers too, so there is never more than one user.
-pub(crate) struct Table {
+pub(crate) struct Lmdb {
     env: Env<WithoutTls>,
     path: PathBuf,
     /// When it was opened.
-    space: Space,
-    identity: Identity,
+    space: DiskSpace,
+    identity: FileId,
 }
 
-/// A change of a [`Table`] that is not committed yet.
-pub(crate) struct Change<'a> {
-    table: &'a Table,
+/// A change of a [`Lmdb`] that is not committed yet.
+pub(crate) struct LmdbTxn<'a> {
+    table: &'a Lmdb,
     entries: Database<'a, Bytes, Bytes>,
     txn: RwTxn<'a>,
 }
 
-/// A file that is meant to be a [`Table`], and was not looked into yet.
-pub(crate) struct TableFile {
+/// A file that is meant to be a [`Lmdb`], and was not looked into yet.
+pub(crate) struct LmdbFile {
     file: File,
     path: PathBuf,
     metadata: Metadata,
 }
 
-impl TableFile {
+impl LmdbFile {
     /// `None` where there is none.
-    pub(crate) fn open(path: &Path) -> Result<Option<Self>, StoreError> {
+    pub(crate) fn find(path: &Path) -> Result<Option<Self>, StoreError> {
         let (file, metadata) = match open_regular(File::options().read(true), path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -58,26 +58,26 @@ impl TableFile {
         Ok(Some(Self { file, path: path.to_owned(), metadata }))
     }
 
-    pub(crate) fn identity(&self) -> Identity {
-        Identity::of(&self.metadata)
+    pub(crate) fn identity(&self) -> FileId {
+        FileId::of(&self.metadata)
     }
 
-    pub(crate) fn table(self) -> Result<Table, StoreError> {
+    pub(crate) fn open_table(self) -> Result<Lmdb, StoreError> {
         check_header(&self.file, self.metadata.len(), &self.path)?;
-        Table::map(&self.path, Space::of(&self.metadata), self.identity())
+        Lmdb::open_map(&self.path, DiskSpace::of(&self.metadata), self.identity())
     }
 }
 
-impl Table {
+impl Lmdb {
     /// Makes a file that is not there yet.
     pub(crate) fn create(path: &Path) -> Result<Self, StoreError> {
         let made = File::options().write(true).create_new(true).mode(0o600).open(path);
         let metadata = made.and_then(|file| file.metadata());
         let metadata = metadata.map_err(|source| StoreError::io("make", path, source))?;
-        Self::map(path, Space::default(), Identity::of(&metadata))
+        Self::open_map(path, DiskSpace::default(), FileId::of(&metadata))
     }
 
-    pub(crate) fn identity(&self) -> Identity {
+    pub(crate) fn identity(&self) -> FileId {
         self.identity
     }
 
@@ -85,23 +85,25 @@ impl Table {
     /// gives addresses back needs space too, and must not find the disk full.
     pub(crate) fn reserve(&self) -> Result<(), StoreError> {
         match self.space.reserve(&self.path, RESERVE) {
-            Err(_) if self.unused() + self.space.held.saturating_sub(self.space.len) >= RESERVE => Ok(()),
+            Err(_) if self.unused_bytes() + self.space.held.saturating_sub(self.space.len) >= RESERVE => {
+                Ok(())
+            }
             reserved => reserved,
         }
     }
 
     /// Space inside the file that nothing uses any more, in bytes; a few pages too much, since LMDB's
     /// own list of them counts as unused.
-    fn unused(&self) -> u64 {
-        let _inside = Guard::inside();
+    fn unused_bytes(&self) -> u64 {
+        let _inside = CrashHandler::inside();
         let stat = self.env.unnamed_database_stat();
         let used = META_PAGES + stat.branch_pages + stat.leaf_pages + stat.overflow_pages;
         let all = self.env.info().last_page_number + 1;
         (all.saturating_sub(used) * page_size()) as u64
     }
 
-    fn map(path: &Path, space: Space, identity: Identity) -> Result<Self, StoreError> {
-        let _inside = Guard::inside();
+    fn open_map(path: &Path, space: DiskSpace, identity: FileId) -> Result<Self, StoreError> {
+        let _inside = CrashHandler::inside();
         let flags = EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD | EnvFlags::NO_SYNC;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
         options.map_size(MAP_SIZE);
@@ -110,7 +112,8 @@ impl Table {
         // user of this file takes before it opens it; NO_LOCK needs just that. NO_SYNC may be used since the
         // file does not outlive the kernel. A damaged file that makes LMDB touch what is not there ends
         // the process (see `Guard`), it does not corrupt another.
-        let env = unsafe { options.flags(flags).open(path) }.map_err(|error| failed("open", path, error))?;
+        let env = unsafe { options.flags(flags).open(path) }
+            .map_err(|error| to_store_error("open", path, error))?;
         Ok(Self { env, path: path.to_owned(), space, identity })
     }
 
@@ -119,9 +122,9 @@ impl Table {
     }
 
     /// Begins a change.
-    pub(crate) fn change(&self) -> Result<Change<'_>, StoreError> {
-        let _inside = Guard::inside();
-        let failed = |error| failed("open", &self.path, error);
+    pub(crate) fn begin(&self) -> Result<LmdbTxn<'_>, StoreError> {
+        let _inside = CrashHandler::inside();
+        let failed = |error| to_store_error("open", &self.path, error);
         let opened = self.env.open_databases_and_commit(
             self.env.read_txn().map_err(failed)?,
             |opener, txn| -> Result<_, heed::Error> {
@@ -135,28 +138,28 @@ impl Table {
             }
         };
         let txn = self.env.write_txn().map_err(failed)?;
-        Ok(Change { table: self, entries, txn })
+        Ok(LmdbTxn { table: self, entries, txn })
     }
 }
 
-impl Change<'_> {
+impl LmdbTxn<'_> {
     pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let _inside = Guard::inside();
+        let _inside = CrashHandler::inside();
         let found = self.entries.get(&self.txn, key);
-        Ok(found.map_err(|error| self.failed("read", error))?.map(<[u8]>::to_vec))
+        Ok(found.map_err(|error| self.to_store_error("read", error))?.map(<[u8]>::to_vec))
     }
 
-    pub(crate) fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        let _inside = Guard::inside();
+    pub(crate) fn last_at_or_before(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let _inside = CrashHandler::inside();
         let found = self.entries.get_lower_than_or_equal_to(&self.txn, key);
-        let found = found.map_err(|error| self.failed("read", error))?;
+        let found = found.map_err(|error| self.to_store_error("read", error))?;
         self.in_order(found, |found| found <= key)
     }
 
-    pub(crate) fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        let _inside = Guard::inside();
+    pub(crate) fn first_at_or_after(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        let _inside = CrashHandler::inside();
         let found = self.entries.get_greater_than_or_equal_to(&self.txn, key);
-        let found = found.map_err(|error| self.failed("read", error))?;
+        let found = found.map_err(|error| self.to_store_error("read", error))?;
         self.in_order(found, |found| found >= key)
     }
 
@@ -176,24 +179,24 @@ impl Change<'_> {
     }
 
     pub(crate) fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
-        let _inside = Guard::inside();
+        let _inside = CrashHandler::inside();
         let done = self.entries.put(&mut self.txn, key, value);
-        done.map_err(|error| self.failed("change", error))
+        done.map_err(|error| self.to_store_error("change", error))
     }
 
     pub(crate) fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
-        let _inside = Guard::inside();
+        let _inside = CrashHandler::inside();
         let done = self.entries.delete(&mut self.txn, key);
-        done.map(drop).map_err(|error| self.failed("change", error))
+        done.map(drop).map_err(|error| self.to_store_error("change", error))
     }
 
     pub(crate) fn commit(self) -> Result<(), StoreError> {
-        let _inside = Guard::inside();
-        self.txn.commit().map_err(|error| failed("write", &self.table.path, error))
+        let _inside = CrashHandler::inside();
+        self.txn.commit().map_err(|error| to_store_error("write", &self.table.path, error))
     }
 
-    fn failed(&self, operation: &'static str, error: heed::Error) -> StoreError {
-        failed(operation, &self.table.path, error)
+    fn to_store_error(&self, operation: &'static str, error: heed::Error) -> StoreError {
+        to_store_error(operation, &self.table.path, error)
     }
 }
 
@@ -241,7 +244,7 @@ fn page_size() -> usize {
 }
 
 /// LMDB's errors in this crate's words.
-fn failed(operation: &'static str, path: &Path, error: heed::Error) -> StoreError {
+fn to_store_error(operation: &'static str, path: &Path, error: heed::Error) -> StoreError {
     use heed::MdbError;
 
     match error {
@@ -272,20 +275,20 @@ mod tests {
     fn a_change_is_there_or_not() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("x.mdb");
-        assert!(TableFile::open(&path).unwrap().is_none());
-        let table = Table::create(&path).unwrap();
-        let mut change = table.change().unwrap();
+        assert!(LmdbFile::find(&path).unwrap().is_none());
+        let table = Lmdb::create(&path).unwrap();
+        let mut change = table.begin().unwrap();
         change.put(b"b", b"1").unwrap();
         change.commit().unwrap();
-        let mut change = table.change().unwrap();
+        let mut change = table.begin().unwrap();
         change.put(b"d", b"2").unwrap();
-        assert_eq!(change.first_from(b"c").unwrap(), Some((b"d".to_vec(), b"2".to_vec())));
-        assert_eq!(change.last_until(b"c").unwrap(), Some((b"b".to_vec(), b"1".to_vec())));
-        assert_eq!(change.last_until(b"a").unwrap(), None);
+        assert_eq!(change.first_at_or_after(b"c").unwrap(), Some((b"d".to_vec(), b"2".to_vec())));
+        assert_eq!(change.last_at_or_before(b"c").unwrap(), Some((b"b".to_vec(), b"1".to_vec())));
+        assert_eq!(change.last_at_or_before(b"a").unwrap(), None);
         drop(change);
         drop(table);
-        let table = TableFile::open(&path).unwrap().unwrap().table().unwrap();
-        let change = table.change().unwrap();
+        let table = LmdbFile::find(&path).unwrap().unwrap().open_table().unwrap();
+        let change = table.begin().unwrap();
         assert_eq!(change.get(b"d").unwrap(), None);
         assert_eq!(change.get(b"b").unwrap(), Some(b"1".to_vec()));
     }
@@ -296,7 +299,7 @@ mod tests {
         let path = temp.path().join("x.mdb");
         for bytes in [Vec::new(), b"hello".to_vec(), vec![0; 3 * page_size()]] {
             std::fs::write(&path, &bytes).unwrap();
-            let table = TableFile::open(&path).unwrap().unwrap().table();
+            let table = LmdbFile::find(&path).unwrap().unwrap().open_table();
             assert!(matches!(table, Err(StoreError::Damaged { .. })));
             assert_eq!(std::fs::read(&path).unwrap(), bytes);
         }

@@ -20,7 +20,7 @@ impl PoolLock {
     ///
     /// The file (mode 0600: whoever can open it could hold everybody up) is made where it is missing
     /// and never removed.
-    pub(crate) fn acquire(path: &Path, patience: Duration) -> Result<Self, StoreError> {
+    pub(crate) fn acquire(path: &Path, lock_timeout: Duration) -> Result<Self, StoreError> {
         let file = OpenOptions::new()
             .write(true)
             .create(true)
@@ -42,10 +42,10 @@ impl PoolLock {
             // If nobody waits any more, the file and with it the lock are dropped here.
             let _ = sender.send(result);
         });
-        match receiver.recv_timeout(patience) {
+        match receiver.recv_timeout(lock_timeout) {
             Ok(Ok(file)) => Ok(Self { _file: file }),
             Ok(Err(source)) => Err(StoreError::io("lock", path, source)),
-            Err(_) => Err(StoreError::Locked { path: path.to_owned(), waited: patience }),
+            Err(_) => Err(StoreError::Locked { path: path.to_owned(), waited: lock_timeout }),
         }
     }
 }

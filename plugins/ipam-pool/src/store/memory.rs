@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use crate::slot::Kept;
-use crate::store::{Entry, Ledger, Store, StoreError};
-use crate::{Addr, Spans};
+use crate::StickyLease;
+use crate::store::{Entry, KvTxn, Store, StoreError};
+use crate::{Addr, AddrSet};
 
 /// A store in memory, for tests of what stands above it.
 #[derive(Clone, Debug, Default)]
@@ -16,41 +16,44 @@ impl MemoryStore {
     ///
     /// # Errors
     /// A record that cannot be read.
-    pub fn kept(&self) -> Result<BTreeMap<Addr, Kept>, StoreError> {
-        let slots = crate::list(&mut self.clone())?;
-        Ok(slots.iter().filter_map(|(address, slot)| Some((*address, Kept::of(slot)?))).collect())
+    pub fn kept(&self) -> Result<BTreeMap<Addr, StickyLease>, StoreError> {
+        let states = crate::list_addresses(&mut self.clone())?;
+        Ok(states
+            .iter()
+            .filter_map(|(address, state)| Some((*address, StickyLease::from_state(state)?)))
+            .collect())
     }
 }
 
 impl Store for MemoryStore {
-    fn held(&self, wanted: &Spans) -> Result<Spans, StoreError> {
+    fn held(&self, wanted: &AddrSet) -> Result<AddrSet, StoreError> {
         Ok(wanted.clone())
     }
 
-    fn claim(&mut self, _wanted: &Spans) -> Result<bool, StoreError> {
+    fn claim(&mut self, _wanted: &AddrSet) -> Result<bool, StoreError> {
         Ok(false)
     }
 
     fn change<T, E: From<StoreError>>(
         &mut self,
-        work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
+        work: impl FnOnce(&mut dyn KvTxn) -> Result<T, E>,
     ) -> Result<T, E> {
         let before = self.clone();
         work(self).inspect_err(|_| *self = before)
     }
 }
 
-impl Ledger for MemoryStore {
+impl KvTxn for MemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         Ok(self.table.get(key).cloned())
     }
 
-    fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+    fn last_at_or_before(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
         let range = (Bound::Unbounded, Bound::Included(key));
         Ok(self.table.range::<[u8], _>(range).next_back().map(|(k, v)| (k.clone(), v.clone())))
     }
 
-    fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+    fn first_at_or_after(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
         let range = (Bound::Included(key), Bound::Unbounded);
         Ok(self.table.range::<[u8], _>(range).next().map(|(k, v)| (k.clone(), v.clone())))
     }

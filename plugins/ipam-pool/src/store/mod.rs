@@ -1,27 +1,28 @@
 //! Where leases are kept: an ordered table that changes as a whole.
 
 mod backup;
+mod crash_handler;
+mod dirs;
+mod disk_space;
 mod error;
-mod file;
-mod guard;
 mod host;
+mod index_txn;
 mod journal;
 mod lmdb;
 mod lock;
 mod memory;
-mod place;
-mod records;
-mod space;
+pub(crate) mod record;
+mod regular_file;
 
-pub use backup::{Copied, Part};
+pub use backup::{BackupFile, BackupPart};
+pub use crash_handler::CrashHandler;
+pub use dirs::{PoolKey, StoreDirs};
 pub use error::StoreError;
 pub(crate) use error::remedy;
-pub use guard::Guard;
 pub use host::HostStore;
 pub use memory::MemoryStore;
-pub use place::{Place, PoolKey};
 
-use crate::Spans;
+use crate::AddrSet;
 
 /// What this program writes, and the newest that it reads.
 pub(crate) const VERSION: u32 = 1;
@@ -30,7 +31,7 @@ pub(crate) const VERSION: u32 = 1;
 pub type Entry = (Vec<u8>, Vec<u8>);
 
 /// One pool's table, inside a change that becomes visible as a whole or not at all.
-pub trait Ledger {
+pub trait KvTxn {
     /// The value of a key.
     ///
     /// # Errors
@@ -41,13 +42,13 @@ pub trait Ledger {
     ///
     /// # Errors
     /// The store's.
-    fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError>;
+    fn last_at_or_before(&self, key: &[u8]) -> Result<Option<Entry>, StoreError>;
 
     /// The entry with the smallest key that is not below `key`.
     ///
     /// # Errors
     /// The store's.
-    fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError>;
+    fn first_at_or_after(&self, key: &[u8]) -> Result<Option<Entry>, StoreError>;
 
     /// Sets the value of a key.
     ///
@@ -63,7 +64,7 @@ pub trait Ledger {
 }
 
 /// How many of many releases are one change.
-const AT_ONCE: usize = 64;
+const RELEASES_PER_CHANGE: usize = 64;
 
 /// Why a change was not made.
 enum Cause<E> {
@@ -95,14 +96,14 @@ pub trait Store {
     ///
     /// # Errors
     /// The store's.
-    fn held(&self, wanted: &Spans) -> Result<Spans, StoreError>;
+    fn held(&self, wanted: &AddrSet) -> Result<AddrSet, StoreError>;
 
     /// Asks for more of `wanted`, and says whether there is more now. A single host holds everything
     /// from the start.
     ///
     /// # Errors
     /// The store's.
-    fn claim(&mut self, wanted: &Spans) -> Result<bool, StoreError>;
+    fn claim(&mut self, wanted: &AddrSet) -> Result<bool, StoreError>;
 
     /// Does `work` alone on the pool: nobody else reads or changes it meanwhile. Its changes are kept
     /// if it succeeds, and none of them if it does not.
@@ -111,18 +112,18 @@ pub trait Store {
     /// The work's, or the store's.
     fn change<T, E: From<StoreError>>(
         &mut self,
-        work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
+        work: impl FnOnce(&mut dyn KvTxn) -> Result<T, E>,
     ) -> Result<T, E>;
 
     /// Does `work` and takes its changes back, whatever it says.
     ///
     /// # Errors
     /// The work's, or the store's.
-    fn try_out<T, E: From<StoreError>>(
+    fn dry_run<T, E: From<StoreError>>(
         &mut self,
-        work: impl FnOnce(&mut dyn Ledger) -> Result<T, E>,
+        work: impl FnOnce(&mut dyn KvTxn) -> Result<T, E>,
     ) -> Result<T, E> {
-        let outcome = self.change(|ledger| Err::<std::convert::Infallible, _>(Cause::Work(work(ledger))));
+        let outcome = self.change(|txn| Err::<std::convert::Infallible, _>(Cause::Work(work(txn))));
         match outcome {
             Err(Cause::Work(result)) => result,
             Err(Cause::Store(error)) => Err(error.into()),
@@ -135,19 +136,19 @@ pub trait Store {
     ///
     /// # Errors
     /// The work's, or the store's. What was done before stays.
-    fn change_each<I, T, E: From<StoreError>>(
+    fn change_in_batches<I, T, E: From<StoreError>>(
         &mut self,
         items: &[I],
-        mut work: impl FnMut(&mut dyn Ledger, &I) -> Result<T, E>,
+        mut work: impl FnMut(&mut dyn KvTxn, &I) -> Result<T, E>,
     ) -> Result<Vec<T>, E> {
         let mut done = Vec::with_capacity(items.len());
         let mut change = |some: &[I]| {
-            self.change(|ledger| {
-                let each = some.iter().map(|item| work(ledger, item).map_err(Cause::Work));
+            self.change(|txn| {
+                let each = some.iter().map(|item| work(txn, item).map_err(Cause::Work));
                 each.collect::<Result<Vec<T>, Cause<E>>>()
             })
         };
-        for some in items.chunks(AT_ONCE) {
+        for some in items.chunks(RELEASES_PER_CHANGE) {
             match change(some) {
                 Err(Cause::Store(StoreError::Full { .. })) if some.len() > 1 => {
                     for one in some.chunks(1) {

@@ -21,13 +21,13 @@ pub enum PoolKey {
 
 /// Where the stores of a node are.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct StoreDirs {
     /// Ephemeral leases: `/run/k8slan/ipam`.
     pub run: PathBuf,
     /// What outlives a reboot: `/var/lib/k8slan/ipam`.
     pub state: PathBuf,
     /// How long to wait for another process.
-    pub patience: Duration,
+    pub lock_timeout: Duration,
 }
 
 impl PoolKey {
@@ -67,7 +67,7 @@ impl std::fmt::Display for PoolKey {
     }
 }
 
-impl Place {
+impl StoreDirs {
     /// The stores that are there, by the names of their files.
     ///
     /// # Errors

@@ -6,13 +6,13 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
-use crate::store::file::open_regular;
+use crate::store::regular_file::open_regular;
 
 /// Device and inode: which file it is. A copy has others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Identity(u64, u64);
+pub(crate) struct FileId(u64, u64);
 
-impl Identity {
+impl FileId {
     /// That of no file.
     pub(crate) const NONE: Self = Self(0, 0);
 
@@ -23,14 +23,14 @@ impl Identity {
 
 /// What a file takes on its disk, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Space {
+pub(crate) struct DiskSpace {
     /// The file's length.
     pub(crate) len: u64,
     /// What the disk holds for it, which may be more.
     pub(crate) held: u64,
 }
 
-impl Space {
+impl DiskSpace {
     pub(crate) fn of(metadata: &std::fs::Metadata) -> Self {
         Self { len: metadata.len(), held: metadata.blocks() * 512 }
     }

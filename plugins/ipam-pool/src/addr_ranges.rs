@@ -4,12 +4,12 @@ use crate::{Addr, Family};
 
 /// Neighbouring addresses of one family, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Span {
+pub struct AddrRange {
     first: Addr,
     last: Addr,
 }
 
-impl Span {
+impl AddrRange {
     /// The addresses from `first` to `last`; `None` where they are reversed or of two families.
     #[must_use]
     pub fn new(first: Addr, last: Addr) -> Option<Self> {
@@ -71,7 +71,7 @@ impl Span {
     }
 }
 
-impl fmt::Display for Span {
+impl fmt::Display for AddrRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.first == self.last { self.first.fmt(f) } else { write!(f, "{}-{}", self.first, self.last) }
     }
@@ -79,21 +79,21 @@ impl fmt::Display for Span {
 
 /// A set of addresses as sorted spans that neither overlap nor touch: a /64 costs what a /30 does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Spans(Vec<Span>);
+pub struct AddrSet(Vec<AddrRange>);
 
-impl Spans {
+impl AddrSet {
     /// The set of all addresses in `spans`, which may overlap.
     #[must_use]
-    pub fn union(spans: impl IntoIterator<Item = Span>) -> Self {
-        let mut sorted: Vec<Span> = spans.into_iter().collect();
+    pub fn union(ranges: impl IntoIterator<Item = AddrRange>) -> Self {
+        let mut sorted: Vec<AddrRange> = ranges.into_iter().collect();
         sorted.sort_unstable();
-        let mut merged: Vec<Span> = Vec::with_capacity(sorted.len());
-        for span in sorted {
+        let mut merged: Vec<AddrRange> = Vec::with_capacity(sorted.len());
+        for range in sorted {
             match merged.last_mut() {
-                Some(before) if before.contains(span.first) || before.last.next() == Some(span.first) => {
-                    before.last = before.last.max(span.last);
+                Some(before) if before.contains(range.first) || before.last.next() == Some(range.first) => {
+                    before.last = before.last.max(range.last);
                 }
-                _ => merged.push(span),
+                _ => merged.push(range),
             }
         }
         Self(merged)
@@ -104,24 +104,24 @@ impl Spans {
     pub fn without(&self, holes: &Self) -> Self {
         let mut rest = Vec::with_capacity(self.0.len() + holes.0.len());
         let mut holes = holes.0.iter().peekable();
-        for span in &self.0 {
-            let mut first = Some(span.first);
+        for range in &self.0 {
+            let mut first = Some(range.first);
             // A hole that ends before this span ends before all later ones.
-            while holes.next_if(|hole| hole.last < span.first).is_some() {}
+            while holes.next_if(|hole| hole.last < range.first).is_some() {}
             while let Some(from) = first {
                 match holes.peek() {
-                    Some(hole) if hole.overlaps(Span { first: from, last: span.last }) => {
+                    Some(hole) if hole.overlaps(AddrRange { first: from, last: range.last }) => {
                         if let Some(last) = hole.first.prev().filter(|last| from <= *last) {
-                            rest.push(Span { first: from, last });
+                            rest.push(AddrRange { first: from, last });
                         }
-                        first = hole.last.next().filter(|next| *next <= span.last);
+                        first = hole.last.next().filter(|next| *next <= range.last);
                         // The hole may reach into the next span, so it stays unless it ends here.
                         if first.is_some() {
                             holes.next();
                         }
                     }
                     _ => {
-                        rest.push(Span { first: from, last: span.last });
+                        rest.push(AddrRange { first: from, last: range.last });
                         first = None;
                     }
                 }
@@ -136,7 +136,7 @@ impl Spans {
         let (mut a, mut b) = (self.0.iter().peekable(), other.0.iter().peekable());
         let mut both = Vec::new();
         while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
-            if let Some(shared) = Span::new(x.first.max(y.first), x.last.min(y.last)) {
+            if let Some(shared) = AddrRange::new(x.first.max(y.first), x.last.min(y.last)) {
                 both.push(shared);
             }
             if x.last < y.last {
@@ -151,26 +151,26 @@ impl Spans {
     /// Whether the address is in the set.
     #[must_use]
     pub fn contains(&self, address: Addr) -> bool {
-        let after = self.0.partition_point(|span| span.first <= address);
-        after.checked_sub(1).and_then(|i| self.0.get(i)).is_some_and(|span| span.contains(address))
+        let after = self.0.partition_point(|range| range.first <= address);
+        after.checked_sub(1).and_then(|i| self.0.get(i)).is_some_and(|range| range.contains(address))
     }
 
     /// Whether all of the span is in the set.
     #[must_use]
-    pub fn covers(&self, span: Span) -> bool {
-        self.0.iter().any(|own| own.covers(span))
+    pub fn covers(&self, range: AddrRange) -> bool {
+        self.0.iter().any(|own| own.covers(range))
     }
 
     /// An address that both sets have.
     #[must_use]
     pub fn shared_with(&self, other: &Self) -> Option<Addr> {
-        self.intersection(other).0.first().map(|span| span.first)
+        self.intersection(other).0.first().map(|range| range.first)
     }
 
     /// How many addresses these are; `u128::MAX` stands for that many or more.
     #[must_use]
     pub fn len(&self) -> u128 {
-        self.0.iter().fold(0, |sum, span| sum.saturating_add(span.len()))
+        self.0.iter().fold(0, |sum, range| sum.saturating_add(range.len()))
     }
 
     /// Whether there is none.
@@ -180,18 +180,18 @@ impl Spans {
     }
 
     /// The spans in order.
-    pub fn iter(&self) -> impl Iterator<Item = Span> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = AddrRange> + '_ {
         self.0.iter().copied()
     }
 }
 
-impl fmt::Display for Spans {
+impl fmt::Display for AddrSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (i, span) in self.0.iter().enumerate() {
+        for (i, range) in self.0.iter().enumerate() {
             if i > 0 {
                 f.write_str(", ")?;
             }
-            span.fmt(f)?;
+            range.fmt(f)?;
         }
         Ok(())
     }
@@ -209,18 +209,18 @@ mod tests {
         proptest::collection::vec((0u8..60, 0u8..8), 0..12)
     }
 
-    fn spans(pairs: &[(u8, u8)], family: Family) -> Spans {
-        Spans::union(pairs.iter().map(|(first, len)| {
+    fn ranges(pairs: &[(u8, u8)], family: Family) -> AddrSet {
+        AddrSet::union(pairs.iter().map(|(first, len)| {
             let at = |n: u8| Addr::new(family, n.into()).unwrap();
-            Span::new(at(*first), at(first + len)).unwrap()
+            AddrRange::new(at(*first), at(first + len)).unwrap()
         }))
     }
 
-    fn plain(spans: &Spans) -> BTreeSet<Addr> {
+    fn plain(ranges: &AddrSet) -> BTreeSet<Addr> {
         let mut all = BTreeSet::new();
-        for span in spans.iter() {
-            let mut at = Some(span.first());
-            while let Some(address) = at.filter(|a| span.contains(*a)) {
+        for range in ranges.iter() {
+            let mut at = Some(range.first());
+            while let Some(address) = at.filter(|a| range.contains(*a)) {
                 assert!(all.insert(address), "spans overlap");
                 at = address.next();
             }
@@ -231,7 +231,7 @@ mod tests {
     proptest! {
         #[test]
         fn sets_behave_as_plain_sets(a in small(), b in small()) {
-            let (a, b) = (spans(&a, Family::V4), spans(&b, Family::V4));
+            let (a, b) = (ranges(&a, Family::V4), ranges(&b, Family::V4));
             let (x, y) = (plain(&a), plain(&b));
             prop_assert_eq!(plain(&a.without(&b)), x.difference(&y).copied().collect());
             prop_assert_eq!(plain(&a.intersection(&b)), x.intersection(&y).copied().collect());
@@ -245,7 +245,7 @@ mod tests {
 
         #[test]
         fn families_do_not_mix(a in small(), b in small()) {
-            let (a, b) = (spans(&a, Family::V4), spans(&b, Family::V6));
+            let (a, b) = (ranges(&a, Family::V4), ranges(&b, Family::V6));
             prop_assert!(a.intersection(&b).is_empty());
             prop_assert_eq!(&a.without(&b), &a);
             prop_assert_eq!(b.without(&a), b);
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn all_of_ipv6_is_one_span() {
         let (first, last) = (Addr::new(Family::V6, 0).unwrap(), Addr::new(Family::V6, u128::MAX).unwrap());
-        let all = Spans::union([Span::new(first, last).unwrap()]);
+        let all = AddrSet::union([AddrRange::new(first, last).unwrap()]);
         assert_eq!(all.len(), u128::MAX);
         assert_eq!(all.without(&all).len(), 0);
     }

@@ -3,12 +3,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::book::{slot_address, slot_key, slot_prefix};
-use crate::slot::{self, Kept};
-use crate::store::journal::Mark;
-use crate::store::lmdb::{Change, Table};
-use crate::store::{Entry, Ledger, StoreError, VERSION};
-use crate::{Addr, Slot};
+use crate::StickyLease;
+use crate::lease_table::{address_of_state_key, state_key, state_prefix};
+use crate::store::journal::JournalEnd;
+use crate::store::lmdb::{Lmdb, LmdbTxn};
+use crate::store::record;
+use crate::store::{Entry, KvTxn, StoreError, VERSION};
+use crate::{Addr, AddressState};
 
 /// The record that says what the others are.
 pub(crate) const META: &[u8] = b"m";
@@ -16,17 +17,17 @@ pub(crate) const META: &[u8] = b"m";
 /// What an index says about itself and its journals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Meta {
+pub(crate) struct IndexMeta {
     pub(crate) version: u32,
     /// The boot that the leases are of.
     pub(crate) boot: String,
     pub(crate) tally: Tally,
     /// The journal of this boot; `None` while the disk is too full for one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) journal: Option<Mark>,
+    pub(crate) journal: Option<JournalEnd>,
     /// The journal of what is kept; `None` where nothing ever was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) kept: Option<Mark>,
+    pub(crate) kept: Option<JournalEnd>,
 }
 
 /// What every version says.
@@ -48,23 +49,23 @@ pub(crate) struct Tally {
 impl Tally {
     fn add(&mut self, key: &[u8], value: &[u8]) {
         self.records = self.records.wrapping_add(1);
-        self.sum = self.sum.wrapping_add(slot::checksum(key, value));
+        self.sum = self.sum.wrapping_add(record::checksum(key, value));
     }
 
-    fn take(&mut self, key: &[u8], value: &[u8]) {
+    fn subtract(&mut self, key: &[u8], value: &[u8]) {
         self.records = self.records.wrapping_sub(1);
-        self.sum = self.sum.wrapping_sub(slot::checksum(key, value));
+        self.sum = self.sum.wrapping_sub(record::checksum(key, value));
     }
 }
 
 /// The records of an index within a change.
-pub(crate) struct Records<'a> {
-    change: Change<'a>,
+pub(crate) struct IndexTxn<'a> {
+    change: LmdbTxn<'a>,
     path: &'a Path,
-    meta: Meta,
+    meta: IndexMeta,
     changed: bool,
     /// The addresses that the change touched: what their records were, and are.
-    slots: BTreeMap<Addr, Transition>,
+    states: BTreeMap<Addr, Transition>,
 }
 
 #[derive(Default)]
@@ -73,36 +74,36 @@ struct Transition {
     after: Option<Vec<u8>>,
 }
 
-impl<'a> Records<'a> {
+impl<'a> IndexTxn<'a> {
     /// Begins a change of an index that says what it is.
-    pub(crate) fn of(table: &'a Table) -> Result<Self, StoreError> {
-        let (change, path) = (table.change()?, table.path());
+    pub(crate) fn begin(table: &'a Lmdb) -> Result<Self, StoreError> {
+        let (change, path) = (table.begin()?, table.path());
         let bytes =
             change.get(META)?.ok_or_else(|| StoreError::damaged(path, "it does not say what it is"))?;
         // What else a newer one says may be nothing that this one knows.
         let Version { version } =
-            slot::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
+            record::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
         if version > VERSION {
             return Err(StoreError::Newer { path: path.to_owned(), found: version, known: VERSION });
         }
         let meta =
-            slot::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
-        Ok(Self { change, path, meta, changed: false, slots: BTreeMap::new() })
+            record::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
+        Ok(Self { change, path, meta, changed: false, states: BTreeMap::new() })
     }
 
     /// Begins the first change of an index.
-    pub(crate) fn new(table: &'a Table, boot: String) -> Result<Self, StoreError> {
-        let meta = Meta { version: VERSION, boot, tally: Tally::default(), journal: None, kept: None };
-        let (change, path) = (table.change()?, table.path());
-        Ok(Self { change, path, meta, changed: true, slots: BTreeMap::new() })
+    pub(crate) fn begin_first(table: &'a Lmdb, boot: String) -> Result<Self, StoreError> {
+        let meta = IndexMeta { version: VERSION, boot, tally: Tally::default(), journal: None, kept: None };
+        let (change, path) = (table.begin()?, table.path());
+        Ok(Self { change, path, meta, changed: true, states: BTreeMap::new() })
     }
 
-    pub(crate) fn meta(&self) -> &Meta {
+    pub(crate) fn meta(&self) -> &IndexMeta {
         &self.meta
     }
 
     /// Edits what the index says about itself.
-    pub(crate) fn say(&mut self, edit: impl FnOnce(&mut Meta)) {
+    pub(crate) fn edit_meta(&mut self, edit: impl FnOnce(&mut IndexMeta)) {
         edit(&mut self.meta);
         self.changed = true;
     }
@@ -112,17 +113,17 @@ impl<'a> Records<'a> {
     }
 
     /// What became of each address that the change touched, as JSON.
-    pub(crate) fn changes(&self) -> impl Iterator<Item = (Addr, Option<&[u8]>)> {
-        self.slots.iter().map(|(address, slot)| (*address, slot.after.as_deref().and_then(slot::text)))
+    pub(crate) fn state_changes(&self) -> impl Iterator<Item = (Addr, Option<&[u8]>)> {
+        self.states.iter().map(|(address, state)| (*address, state.after.as_deref().and_then(record::text)))
     }
 
     /// All addresses with what is known about them, as JSON.
-    pub(crate) fn slots(&self) -> Result<Vec<(Addr, Vec<u8>)>, StoreError> {
+    pub(crate) fn states(&self) -> Result<Vec<(Addr, Vec<u8>)>, StoreError> {
         let mut all = Vec::new();
-        let mut next = slot_prefix();
-        while let Some((mut key, value)) = self.change.first_from(&next)? {
-            let Some(address) = slot_address(&key) else { break };
-            all.push((address, slot::text(&value).unwrap_or_default().to_vec()));
+        let mut next = state_prefix();
+        while let Some((mut key, value)) = self.change.first_at_or_after(&next)? {
+            let Some(address) = address_of_state_key(&key) else { break };
+            all.push((address, record::text(&value).unwrap_or_default().to_vec()));
             key.push(0);
             next = key;
         }
@@ -130,14 +131,14 @@ impl<'a> Records<'a> {
     }
 
     /// What it changes about the addresses that outlive the boot.
-    pub(crate) fn kept(&self) -> Result<BTreeMap<Addr, Option<Kept>>, StoreError> {
+    pub(crate) fn sticky_changes(&self) -> Result<BTreeMap<Addr, Option<StickyLease>>, StoreError> {
         let mut changes = BTreeMap::new();
-        for (address, Transition { before, after }) in &self.slots {
+        for (address, Transition { before, after }) in &self.states {
             let [before, after] = [before, after].map(|bytes| {
                 bytes.as_deref().map_or(Ok(None), |bytes| {
-                    let slot: Slot = slot::decode(&slot_key(*address), bytes)
+                    let state: AddressState = record::decode(&state_key(*address), bytes)
                         .map_err(|error| StoreError::damaged(self.path, &format!("{address}: {error}")))?;
-                    Ok::<_, StoreError>(Kept::of(&slot))
+                    Ok::<_, StoreError>(StickyLease::from_state(&state))
                 })
             });
             let (before, after) = (before?, after?);
@@ -153,7 +154,7 @@ impl<'a> Records<'a> {
         if !self.changed {
             return Ok(());
         }
-        let meta = slot::encode(META, &self.meta)
+        let meta = record::encode(META, &self.meta)
             .map_err(|error| StoreError::damaged(self.path, &error.to_string()))?;
         self.change.put(META, &meta)?;
         self.change.commit()
@@ -165,15 +166,15 @@ impl<'a> Records<'a> {
             return Ok(());
         }
         if let Some(old) = &old {
-            self.meta.tally.take(key, old);
+            self.meta.tally.subtract(key, old);
         }
         if let Some(value) = value {
             self.meta.tally.add(key, value);
         }
         self.changed = true;
-        if let Some(address) = slot_address(key) {
+        if let Some(address) = address_of_state_key(key) {
             let first = || Transition { before: old, after: None };
-            self.slots.entry(address).or_insert_with(first).after = value.map(<[u8]>::to_vec);
+            self.states.entry(address).or_insert_with(first).after = value.map(<[u8]>::to_vec);
         }
         match value {
             Some(value) => self.change.put(key, value),
@@ -189,7 +190,7 @@ impl<'a> Records<'a> {
         let mut tally = Tally::default();
         // LMDB takes no empty key, and no record begins with a zero.
         let mut next = vec![0];
-        while let Some((key, value)) = self.change.first_from(&next)? {
+        while let Some((key, value)) = self.change.first_at_or_after(&next)? {
             if key != META {
                 tally.add(&key, &value);
             }
@@ -208,17 +209,17 @@ impl<'a> Records<'a> {
     }
 }
 
-impl Ledger for Records<'_> {
+impl KvTxn for IndexTxn<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.change.get(key)
     }
 
-    fn last_until(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        self.change.last_until(key)
+    fn last_at_or_before(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        self.change.last_at_or_before(key)
     }
 
-    fn first_from(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
-        self.change.first_from(key)
+    fn first_at_or_after(&self, key: &[u8]) -> Result<Option<Entry>, StoreError> {
+        self.change.first_at_or_after(key)
     }
 
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {

@@ -1,36 +1,36 @@
 use std::collections::BTreeMap;
 
 use crate::range::{RangeError, parse_subnet};
-use crate::{Addr, Family, Owner, Range, Span, Spans};
+use crate::{Addr, AddrRange, AddrSet, Family, Owner, Range};
 
 /// The addresses of which an attachment gets one: ranges of one family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Set {
+pub struct RangeSet {
     queue: u8,
     family: Family,
     ranges: Vec<Range>,
     /// All that the ranges name.
-    pool: Spans,
+    pool: AddrSet,
     /// Those of them that are this node's.
-    part: Spans,
+    node_part: AddrSet,
     /// Those of them that it may hand out without asking.
-    held: Spans,
+    held: AddrSet,
     /// Who hands out the rest, for a message.
-    others: Vec<(String, Spans)>,
-    gateways: Spans,
-    excluded: Spans,
+    other_nodes: Vec<(String, AddrSet)>,
+    gateways: AddrSet,
+    excluded: AddrSet,
     reserved: BTreeMap<Addr, String>,
     /// The same, to be found by owner.
     reserved_for: BTreeMap<String, Addr>,
     /// Held, and neither gateway nor excluded nor reserved.
-    open: Spans,
+    allocatable: AddrSet,
     /// The same, range by range as they were listed.
-    open_by_range: Vec<Spans>,
+    allocatable_by_range: Vec<AddrSet>,
 }
 
 /// What is wrong with a set of ranges, its exclusions or its reservations.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SetError {
+pub enum RangeSetError {
     /// One range.
     #[error("range {0:?}")]
     Range(String, #[source] Box<RangeError>),
@@ -107,57 +107,66 @@ pub enum Refusal {
     /// For somebody else.
     Reserved(String),
     /// Another node hands it out.
-    Elsewhere(String),
+    OtherNode(String),
     /// In no node's part of the pool.
-    Nowhere,
+    NoNode,
     /// In a block that this node does not hold.
-    Unheld,
+    BlockNotHeld,
 }
 
 /// What a pool or a network says about addresses, not yet checked against one another.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Limits {
+pub struct Restrictions {
     /// Addresses, ranges or CIDRs, as written.
     pub exclude: Vec<String>,
     /// Owner and addresses, as written.
     pub reservations: Vec<(String, Vec<String>)>,
 }
 
-impl Set {
+impl RangeSet {
     /// Puts ranges of one family together. `queue` tells the sets of one pool apart in its store.
     ///
     /// # Errors
     /// No range, two families, ranges that overlap.
-    pub fn new(queue: u8, ranges: Vec<Range>) -> Result<Self, SetError> {
-        let first = ranges.first().ok_or(SetError::Empty)?;
-        let family = first.span().family();
+    pub fn new(queue: u8, ranges: Vec<Range>) -> Result<Self, RangeSetError> {
+        let first = ranges.first().ok_or(RangeSetError::Empty)?;
+        let family = first.addresses().family();
         for (i, range) in ranges.iter().enumerate() {
-            if range.span().family() != family {
-                return Err(SetError::Families(first.span().to_string(), range.span().to_string()));
+            if range.addresses().family() != family {
+                return Err(RangeSetError::Families(
+                    first.addresses().to_string(),
+                    range.addresses().to_string(),
+                ));
             }
-            if let Some(other) = ranges.iter().take(i).find(|other| other.span().overlaps(range.span())) {
-                let at = other.span().first().max(range.span().first());
-                return Err(SetError::Overlap(other.span().to_string(), range.span().to_string(), at));
+            if let Some(other) =
+                ranges.iter().take(i).find(|other| other.addresses().overlaps(range.addresses()))
+            {
+                let at = other.addresses().first().max(range.addresses().first());
+                return Err(RangeSetError::Overlap(
+                    other.addresses().to_string(),
+                    range.addresses().to_string(),
+                    at,
+                ));
             }
         }
-        let pool = Spans::union(ranges.iter().map(Range::span));
-        let gateways = Spans::union(ranges.iter().filter_map(Range::gateway).map(Span::single));
+        let pool = AddrSet::union(ranges.iter().map(Range::addresses));
+        let gateways = AddrSet::union(ranges.iter().filter_map(Range::gateway).map(AddrRange::single));
         let mut set = Self {
             queue,
             family,
-            part: pool.clone(),
+            node_part: pool.clone(),
             held: pool.clone(),
             pool,
-            others: Vec::new(),
+            other_nodes: Vec::new(),
             ranges,
             gateways,
-            excluded: Spans::default(),
+            excluded: AddrSet::default(),
             reserved: BTreeMap::new(),
             reserved_for: BTreeMap::new(),
-            open: Spans::default(),
-            open_by_range: Vec::new(),
+            allocatable: AddrSet::default(),
+            allocatable_by_range: Vec::new(),
         };
-        set.settle();
+        set.update_allocatable();
         Ok(set)
     }
 
@@ -165,81 +174,83 @@ impl Set {
     ///
     /// # Errors
     /// What fits none of the sets, or does not fit together.
-    pub fn limit(sets: &mut [Self], limits: &Limits) -> Result<(), SetError> {
-        let mut excluded = Vec::with_capacity(limits.exclude.len());
-        for text in &limits.exclude {
-            let span = parse_excluded(text)?;
+    pub fn restrict(sets: &mut [Self], restrictions: &Restrictions) -> Result<(), RangeSetError> {
+        let mut excluded = Vec::with_capacity(restrictions.exclude.len());
+        for text in &restrictions.exclude {
+            let addresses = parse_range(text)?;
             let mut subnets = sets.iter().flat_map(|set| &set.ranges).map(Range::subnet);
-            if !subnets.any(|subnet| subnet.covers(span)) {
-                return Err(SetError::ExcludeOutside(text.clone()));
+            if !subnets.any(|subnet| subnet.covers(addresses)) {
+                return Err(RangeSetError::ExcludeOutside(text.clone()));
             }
-            excluded.push(span);
+            excluded.push(addresses);
         }
         for set in &mut *sets {
-            set.excluded = Spans::union(excluded.iter().copied().filter(|span| span.family() == set.family));
+            set.excluded =
+                AddrSet::union(excluded.iter().copied().filter(|addresses| addresses.family() == set.family));
         }
-        for (owner, addresses) in &limits.reservations {
+        for (owner, addresses) in &restrictions.reservations {
             for given in addresses {
                 let address = given.parse::<std::net::IpAddr>().map(Addr::from);
                 let address = address
-                    .map_err(|_| SetError::Reservation { owner: owner.clone(), given: given.clone() })?;
+                    .map_err(|_| RangeSetError::Reservation { owner: owner.clone(), given: given.clone() })?;
                 let set = sets.iter_mut().find(|set| set.pool.contains(address));
-                set.ok_or_else(|| SetError::ReservationOutside { owner: owner.clone(), address })?
+                set.ok_or_else(|| RangeSetError::ReservationOutside { owner: owner.clone(), address })?
                     .reserve(owner, address)?;
             }
         }
-        sets.iter_mut().for_each(Self::settle);
+        sets.iter_mut().for_each(Self::update_allocatable);
         Ok(())
     }
 
-    fn reserve(&mut self, owner: &str, address: Addr) -> Result<(), SetError> {
+    fn reserve(&mut self, owner: &str, address: Addr) -> Result<(), RangeSetError> {
         if self.gateways.contains(address) {
-            return Err(SetError::ReservedGateway { owner: owner.to_owned(), address });
+            return Err(RangeSetError::ReservedGateway { owner: owner.to_owned(), address });
         }
         if let Some(first) = self.reserved_for.insert(owner.to_owned(), address) {
-            return Err(SetError::OwnerTwice { owner: owner.to_owned(), first, second: address });
+            return Err(RangeSetError::OwnerTwice { owner: owner.to_owned(), first, second: address });
         }
         match self.reserved.insert(address, owner.to_owned()) {
             None => Ok(()),
-            Some(first) => Err(SetError::ReservedTwice { address, first, second: owner.to_owned() }),
+            Some(first) => Err(RangeSetError::ReservedTwice { address, first, second: owner.to_owned() }),
         }
     }
 
     /// Narrows what this node hands out; `others` says who hands out the rest.
-    pub fn hold(&mut self, held: &Spans, others: Vec<(String, Spans)>) {
-        self.part = self.pool.intersection(held);
-        self.held.clone_from(&self.part);
-        self.others = others;
-        self.settle();
+    pub fn set_node_part(&mut self, held: &AddrSet, others: Vec<(String, AddrSet)>) {
+        self.node_part = self.pool.intersection(held);
+        self.held.clone_from(&self.node_part);
+        self.other_nodes = others;
+        self.update_allocatable();
     }
 
     /// What is this node's of the pool.
     #[must_use]
-    pub fn part(&self) -> &Spans {
-        &self.part
+    pub fn node_part(&self) -> &AddrSet {
+        &self.node_part
     }
 
     /// Hands out nothing beyond these blocks of the node's part.
-    pub fn confine(&mut self, blocks: &Spans) {
-        let held = self.part.intersection(blocks);
+    pub fn restrict_to_blocks(&mut self, blocks: &AddrSet) {
+        let held = self.node_part.intersection(blocks);
         if held != self.held {
             self.held = held;
-            self.settle();
+            self.update_allocatable();
         }
     }
 
-    fn settle(&mut self) {
+    fn update_allocatable(&mut self) {
         let taken = self
             .gateways
             .iter()
             .chain(self.excluded.iter())
-            .chain(self.reserved.keys().copied().map(Span::single));
-        self.open = self.held.without(&Spans::union(taken));
-        self.open_by_range = match &*self.ranges {
-            [_] => vec![self.open.clone()],
-            ranges => {
-                ranges.iter().map(|range| self.open.intersection(&Spans::union([range.span()]))).collect()
-            }
+            .chain(self.reserved.keys().copied().map(AddrRange::single));
+        self.allocatable = self.held.without(&AddrSet::union(taken));
+        self.allocatable_by_range = match &*self.ranges {
+            [_] => vec![self.allocatable.clone()],
+            ranges => ranges
+                .iter()
+                .map(|range| self.allocatable.intersection(&AddrSet::union([range.addresses()])))
+                .collect(),
         };
     }
 
@@ -263,20 +274,20 @@ impl Set {
 
     /// All addresses of the ranges, whoever may hand them out.
     #[must_use]
-    pub fn pool(&self) -> &Spans {
+    pub fn pool(&self) -> &AddrSet {
         &self.pool
     }
 
     /// The addresses that this node may hand out to anybody.
     #[must_use]
-    pub fn open(&self) -> &Spans {
-        &self.open
+    pub fn allocatable(&self) -> &AddrSet {
+        &self.allocatable
     }
 
     /// The same, range by range in the order in which they are listed.
     #[must_use]
-    pub fn open_by_range(&self) -> &[Spans] {
-        &self.open_by_range
+    pub fn allocatable_by_range(&self) -> &[AddrSet] {
+        &self.allocatable_by_range
     }
 
     /// The reserved addresses.
@@ -287,7 +298,7 @@ impl Set {
 
     /// The excluded addresses.
     #[must_use]
-    pub fn excluded(&self) -> &Spans {
+    pub fn excluded(&self) -> &AddrSet {
         &self.excluded
     }
 
@@ -295,7 +306,7 @@ impl Set {
     /// for an address that was leased before the range shrank.
     #[must_use]
     pub fn range_of(&self, address: Addr) -> Option<&Range> {
-        let named = self.ranges.iter().find(|range| range.span().contains(address));
+        let named = self.ranges.iter().find(|range| range.addresses().contains(address));
         named.or_else(|| self.ranges.iter().find(|range| range.subnet().contains(address)))
     }
 
@@ -310,7 +321,7 @@ impl Set {
     ///
     /// # Errors
     /// The reason.
-    pub fn may_have(&self, address: Addr, owner: Option<&Owner>) -> Result<(), Refusal> {
+    pub fn check_allowed(&self, address: Addr, owner: Option<&Owner>) -> Result<(), Refusal> {
         if self.gateways.contains(address) {
             return Err(Refusal::Gateway);
         }
@@ -321,32 +332,34 @@ impl Set {
         if self.excluded.contains(address) {
             return Err(Refusal::Excluded);
         }
-        if !self.part.contains(address) {
-            let holder = self.others.iter().find(|(_, spans)| spans.contains(address));
-            return Err(holder.map_or(Refusal::Nowhere, |(node, _)| Refusal::Elsewhere(node.clone())));
+        if !self.node_part.contains(address) {
+            let holder = self.other_nodes.iter().find(|(_, addresses)| addresses.contains(address));
+            return Err(holder.map_or(Refusal::NoNode, |(node, _)| Refusal::OtherNode(node.clone())));
         }
         if !self.held.contains(address) {
-            return Err(Refusal::Unheld);
+            return Err(Refusal::BlockNotHeld);
         }
         Ok(())
     }
 }
 
 /// An address, a range of addresses or a CIDR.
-pub(crate) fn parse_excluded(text: &str) -> Result<Span, SetError> {
-    let bad = || SetError::Exclude(text.to_owned());
+pub(crate) fn parse_range(text: &str) -> Result<AddrRange, RangeSetError> {
+    let bad = || RangeSetError::Exclude(text.to_owned());
     let address = |text: &str| text.trim().parse::<std::net::IpAddr>().map(Addr::from).map_err(|_| bad());
     if text.contains('/') {
-        let (span, _) = parse_subnet(text).map_err(|error| SetError::Range(text.to_owned(), error.into()))?;
-        return Ok(span);
+        let (addresses, _) =
+            parse_subnet(text).map_err(|error| RangeSetError::Range(text.to_owned(), error.into()))?;
+        return Ok(addresses);
     }
     match text.split_once('-') {
         Some((first, last)) => {
             let (first, last) = (address(first)?, address(last)?);
-            Span::new(first, last)
-                .ok_or_else(|| SetError::Range(text.to_owned(), RangeError::Reversed { first, last }.into()))
+            AddrRange::new(first, last).ok_or_else(|| {
+                RangeSetError::Range(text.to_owned(), RangeError::Reversed { first, last }.into())
+            })
         }
-        None => address(text).map(Span::single),
+        None => address(text).map(AddrRange::single),
     }
 }
 
@@ -359,14 +372,14 @@ mod tests {
         Range::parse(&RangeSpec { subnet: subnet.to_owned(), ..RangeSpec::default() }).unwrap()
     }
 
-    fn limited(exclude: &[&str], reservations: &[(&str, &[&str])]) -> Result<Set, SetError> {
-        let mut sets = [Set::new(0, vec![range("10.0.0.0/29")])?];
+    fn limited(exclude: &[&str], reservations: &[(&str, &[&str])]) -> Result<RangeSet, RangeSetError> {
+        let mut sets = [RangeSet::new(0, vec![range("10.0.0.0/29")])?];
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
-        let limits = Limits {
+        let restrictions = Restrictions {
             exclude: owned(exclude),
             reservations: reservations.iter().map(|(owner, a)| ((*owner).to_owned(), owned(a))).collect(),
         };
-        Set::limit(&mut sets, &limits)?;
+        RangeSet::restrict(&mut sets, &restrictions)?;
         let [set] = sets;
         Ok(set)
     }
@@ -374,14 +387,17 @@ mod tests {
     #[test]
     fn what_is_taken_is_not_open() {
         let set = limited(&["10.0.0.3", "10.0.0.0/31"], &[("default/web-0", &["10.0.0.5"])]).unwrap();
-        assert_eq!(set.open().to_string(), "10.0.0.2, 10.0.0.4, 10.0.0.6");
+        assert_eq!(set.allocatable().to_string(), "10.0.0.2, 10.0.0.4, 10.0.0.6");
         let owner = Owner::pod("default", "web-0", "iot");
         let at = |text: &str| text.parse::<std::net::IpAddr>().unwrap().into();
         assert_eq!(set.reservation_of(&owner), Some(at("10.0.0.5")));
-        assert_eq!(set.may_have(at("10.0.0.5"), Some(&owner)), Ok(()));
-        assert_eq!(set.may_have(at("10.0.0.5"), None), Err(Refusal::Reserved("default/web-0".to_owned())));
-        assert_eq!(set.may_have(at("10.0.0.1"), None), Err(Refusal::Gateway));
-        assert_eq!(set.may_have(at("10.0.0.3"), None), Err(Refusal::Excluded));
+        assert_eq!(set.check_allowed(at("10.0.0.5"), Some(&owner)), Ok(()));
+        assert_eq!(
+            set.check_allowed(at("10.0.0.5"), None),
+            Err(Refusal::Reserved("default/web-0".to_owned()))
+        );
+        assert_eq!(set.check_allowed(at("10.0.0.1"), None), Err(Refusal::Gateway));
+        assert_eq!(set.check_allowed(at("10.0.0.3"), None), Err(Refusal::Excluded));
     }
 
     #[test]
@@ -401,10 +417,11 @@ mod tests {
             let error = limited(&exclude, &reservations).unwrap_err().to_string();
             assert!(error.contains(part), "{error}");
         }
-        let error = Set::new(0, vec![range("10.0.0.0/24"), range("fd00::/64")]).unwrap_err().to_string();
+        let error = RangeSet::new(0, vec![range("10.0.0.0/24"), range("fd00::/64")]).unwrap_err().to_string();
         assert!(error.contains("two families"), "{error}");
-        let error = Set::new(0, vec![range("10.0.0.0/24"), range("10.0.0.128/25")]).unwrap_err().to_string();
+        let error =
+            RangeSet::new(0, vec![range("10.0.0.0/24"), range("10.0.0.128/25")]).unwrap_err().to_string();
         assert!(error.contains("overlap at 10.0.0.129"), "{error}");
-        assert_eq!(Set::new(0, vec![]), Err(SetError::Empty));
+        assert_eq!(RangeSet::new(0, vec![]), Err(RangeSetError::Empty));
     }
 }

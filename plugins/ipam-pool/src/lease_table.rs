@@ -1,8 +1,8 @@
-//! The records of one pool in a [`Ledger`], and the indices that find them.
+//! The records of one pool in a [`KvTxn`], and the indices that find them.
 //!
 //! | key | value |
 //! |---|---|
-//! | `a` address | [`Slot`]: what is known about an address that is or was in use |
+//! | `a` address | [`AddressState`]: what is known about an address that is or was in use |
 //! | `h` container, interface, network | the addresses that this attachment holds |
 //! | `o` owner | the addresses that this owner keeps |
 //! | `q` family, queue, since, address | nothing: who rests, oldest first |
@@ -17,11 +17,12 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::slot::{self, RecordError, Slot};
-use crate::store::{Ledger, StoreError};
-use crate::{Addr, Attachment, Family, Millis, Owner, Span, Spans};
+use crate::AddressState;
+use crate::store::record::{self, RecordError};
+use crate::store::{KvTxn, StoreError};
+use crate::{Addr, AddrRange, AddrSet, Attachment, Family, Millis, Owner};
 
-const SLOT: u8 = b'a';
+const STATE: u8 = b'a';
 const HELD: u8 = b'h';
 const OWNED: u8 = b'o';
 const QUEUE: u8 = b'q';
@@ -38,98 +39,112 @@ struct Addresses<T> {
 }
 
 /// Reads and changes the records of one pool.
-pub(crate) struct Book<'a> {
-    ledger: &'a mut dyn Ledger,
+pub(crate) struct LeaseTable<'a> {
+    txn: &'a mut dyn KvTxn,
 }
 
-impl<'a> Book<'a> {
-    pub(crate) fn new(ledger: &'a mut dyn Ledger) -> Self {
-        Self { ledger }
+impl<'a> LeaseTable<'a> {
+    pub(crate) fn new(txn: &'a mut dyn KvTxn) -> Self {
+        Self { txn }
     }
 
     /// What is known about an address; `None` where it was never used.
-    pub(crate) fn slot(&self, address: Addr) -> Result<Option<Slot>, StoreError> {
-        let key = slot_key(address);
+    pub(crate) fn read_state(&self, address: Addr) -> Result<Option<AddressState>, StoreError> {
+        let key = state_key(address);
         self.read(&key)
     }
 
     /// Sets what is known about an address.
-    pub(crate) fn set_slot(&mut self, address: Addr, slot: &Slot) -> Result<(), StoreError> {
-        let old = self.slot(address)?;
-        self.unqueue(address, old.as_ref())?;
+    pub(crate) fn write_state(&mut self, address: Addr, state: &AddressState) -> Result<(), StoreError> {
+        let old = self.read_state(address)?;
+        self.remove_from_queue(address, old.as_ref())?;
         if old.is_none() {
             self.mark_used(address)?;
         }
-        match slot {
-            Slot::Leased(_) => {}
-            Slot::Resting { since, queue, .. } => {
-                self.ledger.put(&queue_key(address, *queue, *since), &[])?;
+        match state {
+            AddressState::Leased(_) => {}
+            AddressState::Resting { since, queue, .. } => {
+                self.txn.put(&queue_key(address, *queue, *since), &[])?;
             }
-            Slot::Quarantined { until, .. } => self.ledger.put(&quarantine_key(address, *until), &[])?,
+            AddressState::Quarantined { until, .. } => self.txn.put(&quarantine_key(address, *until), &[])?,
         }
-        let key = slot_key(address);
-        self.write(&key, slot)
+        let key = state_key(address);
+        self.write(&key, state)
     }
 
     /// Sets what is known about an address that nothing is known about, with all that refers to it.
-    pub(crate) fn put_back(&mut self, address: Addr, slot: &Slot) -> Result<(), StoreError> {
-        self.set_slot(address, slot)?;
-        let Slot::Leased(lease) = slot else { return Ok(()) };
+    pub(crate) fn restore(&mut self, address: Addr, state: &AddressState) -> Result<(), StoreError> {
+        self.write_state(address, state)?;
+        let AddressState::Leased(lease) = state else { return Ok(()) };
         for holder in &lease.holders {
-            self.add_held(&holder.attachment, address)?;
+            self.add_to_attachment(&holder.attachment, address)?;
         }
         match (&lease.owner, lease.sticky) {
-            (Some(owner), true) => self.add_owned(owner, address),
+            (Some(owner), true) => self.add_to_owner(owner, address),
             _ => Ok(()),
         }
     }
 
     /// Forgets an address: it is as if it had never been used.
-    pub(crate) fn clear_slot(&mut self, address: Addr) -> Result<(), StoreError> {
-        let Some(old) = self.slot(address)? else { return Ok(()) };
-        self.unqueue(address, Some(&old))?;
-        self.ledger.remove(&slot_key(address))?;
+    pub(crate) fn remove_state(&mut self, address: Addr) -> Result<(), StoreError> {
+        let Some(old) = self.read_state(address)? else { return Ok(()) };
+        self.remove_from_queue(address, Some(&old))?;
+        self.txn.remove(&state_key(address))?;
         self.mark_unused(address)
     }
 
-    fn unqueue(&mut self, address: Addr, slot: Option<&Slot>) -> Result<(), StoreError> {
-        match slot {
-            Some(Slot::Resting { since, queue, .. }) => {
-                self.ledger.remove(&queue_key(address, *queue, *since))
+    fn remove_from_queue(&mut self, address: Addr, state: Option<&AddressState>) -> Result<(), StoreError> {
+        match state {
+            Some(AddressState::Resting { since, queue, .. }) => {
+                self.txn.remove(&queue_key(address, *queue, *since))
             }
-            Some(Slot::Quarantined { until, .. }) => self.ledger.remove(&quarantine_key(address, *until)),
-            Some(Slot::Leased(_)) | None => Ok(()),
+            Some(AddressState::Quarantined { until, .. }) => {
+                self.txn.remove(&quarantine_key(address, *until))
+            }
+            Some(AddressState::Leased(_)) | None => Ok(()),
         }
     }
 
     /// The addresses that an attachment holds.
-    pub(crate) fn held_by(&self, attachment: &Attachment) -> Result<Vec<Addr>, StoreError> {
+    pub(crate) fn addresses_of_attachment(&self, attachment: &Attachment) -> Result<Vec<Addr>, StoreError> {
         let found: Option<Addresses<Attachment>> = self.read(&held_key(attachment))?;
         Ok(found.map(|held| held.addresses.into_iter().map(Addr::from).collect()).unwrap_or_default())
     }
 
     /// Notes that an attachment holds an address.
-    pub(crate) fn add_held(&mut self, attachment: &Attachment, address: Addr) -> Result<(), StoreError> {
+    pub(crate) fn add_to_attachment(
+        &mut self,
+        attachment: &Attachment,
+        address: Addr,
+    ) -> Result<(), StoreError> {
         let key = held_key(attachment);
-        self.edit(&key, || attachment.clone(), |addresses| addresses.push(address.ip()))
+        self.edit_addresses(&key, || attachment.clone(), |addresses| addresses.push(address.ip()))
     }
 
-    /// Takes [`Book::add_held`] back.
-    pub(crate) fn remove_held(&mut self, attachment: &Attachment, address: Addr) -> Result<(), StoreError> {
+    /// Takes [`LeaseTable::add_to_attachment`] back.
+    pub(crate) fn remove_from_attachment(
+        &mut self,
+        attachment: &Attachment,
+        address: Addr,
+    ) -> Result<(), StoreError> {
         let key = held_key(attachment);
-        self.edit(&key, || attachment.clone(), |addresses| addresses.retain(|ip| *ip != address.ip()))
+        self.edit_addresses(
+            &key,
+            || attachment.clone(),
+            |addresses| addresses.retain(|ip| *ip != address.ip()),
+        )
     }
 
     /// The addresses that an owner keeps.
-    pub(crate) fn owned_by(&self, owner: &Owner) -> Result<Vec<Addr>, StoreError> {
+    pub(crate) fn addresses_of_owner(&self, owner: &Owner) -> Result<Vec<Addr>, StoreError> {
         let found: Option<Addresses<Owner>> = self.read(&owned_key(owner))?;
         Ok(found.map(|owned| owned.addresses.into_iter().map(Addr::from).collect()).unwrap_or_default())
     }
 
     /// Notes that an owner keeps an address.
-    pub(crate) fn add_owned(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
+    pub(crate) fn add_to_owner(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
         let key = owned_key(owner);
-        self.edit(
+        self.edit_addresses(
             &key,
             || owner.clone(),
             |addresses| {
@@ -140,13 +155,13 @@ impl<'a> Book<'a> {
         )
     }
 
-    /// Takes [`Book::add_owned`] back.
-    pub(crate) fn remove_owned(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
+    /// Takes [`LeaseTable::add_to_owner`] back.
+    pub(crate) fn remove_from_owner(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
         let key = owned_key(owner);
-        self.edit(&key, || owner.clone(), |addresses| addresses.retain(|ip| *ip != address.ip()))
+        self.edit_addresses(&key, || owner.clone(), |addresses| addresses.retain(|ip| *ip != address.ip()))
     }
 
-    fn edit<T: Serialize + for<'de> Deserialize<'de>>(
+    fn edit_addresses<T: Serialize + for<'de> Deserialize<'de>>(
         &mut self,
         key: &[u8],
         of: impl FnOnce() -> T,
@@ -155,28 +170,34 @@ impl<'a> Book<'a> {
         let mut entry: Addresses<T> =
             self.read(key)?.unwrap_or_else(|| Addresses { of: of(), addresses: Vec::new() });
         edit(&mut entry.addresses);
-        if entry.addresses.is_empty() { self.ledger.remove(key) } else { self.write(key, &entry) }
+        if entry.addresses.is_empty() { self.txn.remove(key) } else { self.write(key, &entry) }
     }
 
     /// The longest-resting address of a queue, and since when it rests.
-    pub(crate) fn oldest(&self, family: Family, queue: u8) -> Result<Option<(Addr, Millis)>, StoreError> {
+    pub(crate) fn longest_resting(
+        &self,
+        family: Family,
+        queue: u8,
+    ) -> Result<Option<(Addr, Millis)>, StoreError> {
         let prefix = [QUEUE, family.tag(), queue];
-        let Some((key, _)) = self.ledger.first_from(&prefix)? else { return Ok(None) };
-        key.strip_prefix(&prefix).map(timed).transpose()
+        let Some((key, _)) = self.txn.first_at_or_after(&prefix)? else { return Ok(None) };
+        key.strip_prefix(&prefix).map(parse_queue_key).transpose()
     }
 
     /// The next queue of the family, from `queue` on, that anybody rests in.
     pub(crate) fn next_queue(&self, family: Family, queue: u8) -> Result<Option<u8>, StoreError> {
         let prefix = [QUEUE, family.tag()];
-        let Some((key, _)) = self.ledger.first_from(&[QUEUE, family.tag(), queue])? else { return Ok(None) };
+        let Some((key, _)) = self.txn.first_at_or_after(&[QUEUE, family.tag(), queue])? else {
+            return Ok(None);
+        };
         Ok(key.strip_prefix(&prefix).and_then(|rest| rest.first().copied()))
     }
 
     /// The quarantined address whose time ends first, and when.
     pub(crate) fn first_quarantined(&self, family: Family) -> Result<Option<(Addr, Millis)>, StoreError> {
         let prefix = [QUARANTINE, family.tag()];
-        let Some((key, _)) = self.ledger.first_from(&prefix)? else { return Ok(None) };
-        key.strip_prefix(&prefix).map(timed).transpose()
+        let Some((key, _)) = self.txn.first_at_or_after(&prefix)? else { return Ok(None) };
+        key.strip_prefix(&prefix).map(parse_queue_key).transpose()
     }
 
     /// The quarantined addresses of a family, whose time ends first ahead.
@@ -184,18 +205,18 @@ impl<'a> Book<'a> {
         let prefix = [QUARANTINE, family.tag()];
         let entries = self.entries(QUARANTINE);
         let of_family = entries.filter_map(|entry| {
-            let key = entry.map(|(key, _)| key.strip_prefix(&prefix).map(timed));
-            key.transpose().map(|timed| timed.and_then(|timed| Ok(timed?.0)))
+            let key = entry.map(|(key, _)| key.strip_prefix(&prefix).map(parse_queue_key));
+            key.transpose().map(|parsed| parsed.and_then(|parsed| Ok(parsed?.0)))
         });
         of_family.collect()
     }
 
     /// The lowest address of `spans` that was never used.
-    pub(crate) fn first_unused(&self, spans: &Spans) -> Result<Option<Addr>, StoreError> {
-        for span in spans.iter() {
-            let mut next = Some(span.first());
-            while let Some(address) = next.filter(|address| *address <= span.last()) {
-                match self.used_span(address)? {
+    pub(crate) fn first_unused(&self, set: &AddrSet) -> Result<Option<Addr>, StoreError> {
+        for range in set.iter() {
+            let mut next = Some(range.first());
+            while let Some(address) = next.filter(|address| *address <= range.last()) {
+                match self.used_range(address)? {
                     Some(used) => next = used.last().next(),
                     None => return Ok(Some(address)),
                 }
@@ -205,59 +226,59 @@ impl<'a> Book<'a> {
     }
 
     /// The used addresses around this one.
-    fn used_span(&self, address: Addr) -> Result<Option<Span>, StoreError> {
-        let Some((key, value)) = self.ledger.last_until(&with_address(&[USED], address))? else {
+    fn used_range(&self, address: Addr) -> Result<Option<AddrRange>, StoreError> {
+        let Some((key, value)) = self.txn.last_at_or_before(&append_address(&[USED], address))? else {
             return Ok(None);
         };
         let Some(first) = key.strip_prefix(&[USED]) else { return Ok(None) };
-        let span = Addr::from_key(first).zip(Addr::from_key(&value)).and_then(|(a, b)| Span::new(a, b));
-        let span = span.ok_or_else(|| StoreError::record("a span of used addresses is none"))?;
-        Ok(Some(span).filter(|span| span.contains(address)))
+        let range = Addr::from_key(first).zip(Addr::from_key(&value)).and_then(|(a, b)| AddrRange::new(a, b));
+        let range = range.ok_or_else(|| StoreError::record("a span of used addresses is none"))?;
+        Ok(Some(range).filter(|range| range.contains(address)))
     }
 
     fn mark_used(&mut self, address: Addr) -> Result<(), StoreError> {
-        if self.used_span(address)?.is_some() {
+        if self.used_range(address)?.is_some() {
             return Err(StoreError::record(format!("{address} is marked as used and has no record")));
         }
-        let before = address.prev().map(|prev| self.used_span(prev)).transpose()?.flatten();
-        let after = address.next().map(|next| self.used_span(next)).transpose()?.flatten();
+        let before = address.prev().map(|prev| self.used_range(prev)).transpose()?.flatten();
+        let after = address.next().map(|next| self.used_range(next)).transpose()?.flatten();
         if let Some(after) = after {
-            self.ledger.remove(&with_address(&[USED], after.first()))?;
+            self.txn.remove(&append_address(&[USED], after.first()))?;
         }
-        let first = before.map_or(address, Span::first);
-        let last = after.map_or(address, Span::last);
-        self.ledger.put(&with_address(&[USED], first), &last.key())
+        let first = before.map_or(address, AddrRange::first);
+        let last = after.map_or(address, AddrRange::last);
+        self.txn.put(&append_address(&[USED], first), &last.key())
     }
 
     fn mark_unused(&mut self, address: Addr) -> Result<(), StoreError> {
-        let Some(span) = self.used_span(address)? else {
+        let Some(range) = self.used_range(address)? else {
             return Err(StoreError::record(format!("{address} has a record and is not marked as used")));
         };
-        match address.prev().and_then(|prev| Span::new(span.first(), prev)) {
-            Some(before) => self.ledger.put(&with_address(&[USED], before.first()), &before.last().key())?,
-            None => self.ledger.remove(&with_address(&[USED], span.first()))?,
+        match address.prev().and_then(|prev| AddrRange::new(range.first(), prev)) {
+            Some(before) => self.txn.put(&append_address(&[USED], before.first()), &before.last().key())?,
+            None => self.txn.remove(&append_address(&[USED], range.first()))?,
         }
-        match address.next().and_then(|next| Span::new(next, span.last())) {
-            Some(after) => self.ledger.put(&with_address(&[USED], after.first()), &after.last().key()),
+        match address.next().and_then(|next| AddrRange::new(next, range.last())) {
+            Some(after) => self.txn.put(&append_address(&[USED], after.first()), &after.last().key()),
             None => Ok(()),
         }
     }
 
     /// The next used address from this one on, with its slot.
-    pub(crate) fn next_slot(&self, from: Option<Addr>) -> Result<Option<(Addr, Slot)>, StoreError> {
-        let start = from.map_or_else(|| vec![SLOT], slot_key);
-        let Some((key, value)) = self.ledger.first_from(&start)? else { return Ok(None) };
-        let Some(address) = key.strip_prefix(&[SLOT]) else { return Ok(None) };
+    pub(crate) fn next_state(&self, from: Option<Addr>) -> Result<Option<(Addr, AddressState)>, StoreError> {
+        let start = from.map_or_else(|| vec![STATE], state_key);
+        let Some((key, value)) = self.txn.first_at_or_after(&start)? else { return Ok(None) };
+        let Some(address) = key.strip_prefix(&[STATE]) else { return Ok(None) };
         let address =
             Addr::from_key(address).ok_or_else(|| StoreError::record("a record's key is no address"))?;
         Ok(Some((address, parse(&key, &value)?)))
     }
 
     /// All slots in the order of their addresses.
-    pub(crate) fn slots(&self) -> impl Iterator<Item = Result<(Addr, Slot), StoreError>> + '_ {
+    pub(crate) fn states(&self) -> impl Iterator<Item = Result<(Addr, AddressState), StoreError>> + '_ {
         let mut state = Some(None);
         std::iter::from_fn(move || {
-            let found = self.next_slot(state?);
+            let found = self.next_state(state?);
             state = match &found {
                 Ok(Some((address, _))) => next_in_order(*address).map(Some),
                 Ok(None) | Err(_) => None,
@@ -287,17 +308,17 @@ impl<'a> Book<'a> {
     }
 
     /// All spans of used addresses.
-    pub(crate) fn used(&self) -> impl Iterator<Item = Result<Span, StoreError>> + '_ {
+    pub(crate) fn used_ranges(&self) -> impl Iterator<Item = Result<AddrRange, StoreError>> + '_ {
         self.entries(USED).map(|entry| {
             let (key, value) = entry?;
             let ends = key.get(1..).and_then(Addr::from_key).zip(Addr::from_key(&value));
-            ends.and_then(|(first, last)| Span::new(first, last))
+            ends.and_then(|(first, last)| AddrRange::new(first, last))
                 .ok_or_else(|| StoreError::record("a span of used addresses is none"))
         })
     }
 
     /// All that rest or are quarantined: the address and the key's prefix that finds it.
-    pub(crate) fn waiting(&self) -> impl Iterator<Item = Result<(Addr, Vec<u8>), StoreError>> + '_ {
+    pub(crate) fn queued(&self) -> impl Iterator<Item = Result<(Addr, Vec<u8>), StoreError>> + '_ {
         self.entries(QUEUE).chain(self.entries(QUARANTINE)).map(|entry| {
             let (key, _) = entry?;
             let at = key.len().checked_sub(Addr::KEY_LEN);
@@ -310,7 +331,7 @@ impl<'a> Book<'a> {
     fn entries(&self, prefix: u8) -> impl Iterator<Item = Result<(Vec<u8>, Vec<u8>), StoreError>> + '_ {
         let mut next = Some(vec![prefix]);
         std::iter::from_fn(move || {
-            let found = self.ledger.first_from(&next.take()?);
+            let found = self.txn.first_at_or_after(&next.take()?);
             let found = found.map(|entry| entry.filter(|(key, _)| key.first() == Some(&prefix)));
             if let Ok(Some((key, _))) = &found {
                 let mut after = key.clone();
@@ -322,41 +343,41 @@ impl<'a> Book<'a> {
     }
 
     fn read<T: for<'de> Deserialize<'de>>(&self, key: &[u8]) -> Result<Option<T>, StoreError> {
-        self.ledger.get(key)?.map(|value| parse(key, &value)).transpose()
+        self.txn.get(key)?.map(|value| parse(key, &value)).transpose()
     }
 
     fn write<T: Serialize>(&mut self, key: &[u8], value: &T) -> Result<(), StoreError> {
-        let bytes = slot::encode(key, value).map_err(|error| damaged(key, &error))?;
-        self.ledger.put(key, &bytes)
+        let bytes = record::encode(key, value).map_err(|error| damaged(key, &error))?;
+        self.txn.put(key, &bytes)
     }
 }
 
 /// The key of an address's record.
-pub(crate) fn slot_key(address: Addr) -> Vec<u8> {
-    with_address(&[SLOT], address)
+pub(crate) fn state_key(address: Addr) -> Vec<u8> {
+    append_address(&[STATE], address)
 }
 
 /// What every key of an address's record begins with.
-pub(crate) fn slot_prefix() -> Vec<u8> {
-    vec![SLOT]
+pub(crate) fn state_prefix() -> Vec<u8> {
+    vec![STATE]
 }
 
 /// The address whose record has this key, if it is one.
-pub(crate) fn slot_address(key: &[u8]) -> Option<Addr> {
-    key.strip_prefix(&[SLOT]).and_then(Addr::from_key)
+pub(crate) fn address_of_state_key(key: &[u8]) -> Option<Addr> {
+    key.strip_prefix(&[STATE]).and_then(Addr::from_key)
 }
 
 /// The key under which a slot has to stand in a queue, if it has to.
-pub(crate) fn waiting_key(address: Addr, slot: &Slot) -> Option<Vec<u8>> {
-    match slot {
-        Slot::Leased(_) => None,
-        Slot::Resting { since, queue, .. } => Some(queue_key(address, *queue, *since)),
-        Slot::Quarantined { until, .. } => Some(quarantine_key(address, *until)),
+pub(crate) fn queue_key_of(address: Addr, state: &AddressState) -> Option<Vec<u8>> {
+    match state {
+        AddressState::Leased(_) => None,
+        AddressState::Resting { since, queue, .. } => Some(queue_key(address, *queue, *since)),
+        AddressState::Quarantined { until, .. } => Some(quarantine_key(address, *until)),
     }
 }
 
 fn parse<T: for<'de> Deserialize<'de>>(key: &[u8], value: &[u8]) -> Result<T, StoreError> {
-    slot::decode(key, value).map_err(|error| damaged(key, &error))
+    record::decode(key, value).map_err(|error| damaged(key, &error))
 }
 
 fn damaged(key: &[u8], error: &RecordError) -> StoreError {
@@ -370,7 +391,7 @@ fn next_in_order(address: Addr) -> Option<Addr> {
     }
 }
 
-fn with_address(prefix: &[u8], address: Addr) -> Vec<u8> {
+fn append_address(prefix: &[u8], address: Addr) -> Vec<u8> {
     let mut key = Vec::with_capacity(prefix.len() + Addr::KEY_LEN);
     key.extend_from_slice(prefix);
     key.extend_from_slice(&address.key());
@@ -380,17 +401,17 @@ fn with_address(prefix: &[u8], address: Addr) -> Vec<u8> {
 fn queue_key(address: Addr, queue: u8, since: Millis) -> Vec<u8> {
     let mut prefix = vec![QUEUE, address.family().tag(), queue];
     prefix.extend_from_slice(&since.0.to_be_bytes());
-    with_address(&prefix, address)
+    append_address(&prefix, address)
 }
 
 fn quarantine_key(address: Addr, until: Millis) -> Vec<u8> {
     let mut prefix = vec![QUARANTINE, address.family().tag()];
     prefix.extend_from_slice(&until.0.to_be_bytes());
-    with_address(&prefix, address)
+    append_address(&prefix, address)
 }
 
 /// Reads the end of a queue's key.
-fn timed(rest: &[u8]) -> Result<(Addr, Millis), StoreError> {
+fn parse_queue_key(rest: &[u8]) -> Result<(Addr, Millis), StoreError> {
     rest.split_first_chunk::<8>()
         .and_then(|(time, address)| Some((Addr::from_key(address)?, Millis(u64::from_be_bytes(*time)))))
         .ok_or_else(|| StoreError::record("a queue's entry has no time and address"))
@@ -398,15 +419,15 @@ fn timed(rest: &[u8]) -> Result<(Addr, Millis), StoreError> {
 
 fn held_key(attachment: &Attachment) -> Vec<u8> {
     let Attachment { container, interface, network } = attachment;
-    named_key(HELD, format!("{container}\0{interface}\0{network}").as_bytes())
+    hashed_key(HELD, format!("{container}\0{interface}\0{network}").as_bytes())
 }
 
 fn owned_key(owner: &Owner) -> Vec<u8> {
-    named_key(OWNED, owner.as_str().as_bytes())
+    hashed_key(OWNED, owner.as_str().as_bytes())
 }
 
 /// Names of any length: the end of a long one is replaced by its hash.
-fn named_key(prefix: u8, name: &[u8]) -> Vec<u8> {
+fn hashed_key(prefix: u8, name: &[u8]) -> Vec<u8> {
     let mut key = vec![prefix];
     if name.len() < MAX_KEY {
         key.extend_from_slice(name);

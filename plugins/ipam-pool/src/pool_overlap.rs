@@ -5,11 +5,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::slot;
-use crate::store::{Ledger, PoolKey, StoreError};
+use crate::store::record;
+use crate::store::{KvTxn, PoolKey, StoreError};
 use crate::{Error, PoolFile, PoolFileError};
 
-const KEY: &[u8] = b"d";
+const STAMP_KEY: &[u8] = b"d";
 
 /// What the pool files were when they were last compared.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,29 +20,29 @@ struct Stamp {
 
 /// Compares a named pool's file with all others, unless that was done since it and their folder were
 /// changed: a call must not cost more because there are many pools.
-pub(crate) fn check(ledger: &mut dyn Ledger, key: &PoolKey, pools: &Path) -> Result<(), Error> {
+pub(crate) fn check(txn: &mut dyn KvTxn, key: &PoolKey, pools: &Path) -> Result<(), Error> {
     let PoolKey::Named(name) = key else { return Ok(()) };
-    let stamp = stamp(pools, name)?;
-    let text = slot::encode(KEY, &stamp).map_err(|error| StoreError::record(error.to_string()))?;
-    if ledger.get(KEY)?.as_ref() == Some(&text) {
+    let stamp = read_stamp(pools, name)?;
+    let text = record::encode(STAMP_KEY, &stamp).map_err(|error| StoreError::record(error.to_string()))?;
+    if txn.get(STAMP_KEY)?.as_ref() == Some(&text) {
         return Ok(());
     }
-    if PoolFile::written_twice(pools)?.contains(name) {
+    if PoolFile::find_duplicates(pools)?.contains(name) {
         return Err(PoolFileError::Twice(name.clone()).into());
     }
     let own = PoolFile::load(pools, name)?;
     for other in PoolFile::names(pools)?.iter().filter(|other| *other != name) {
         match PoolFile::load(pools, other) {
-            Ok(other) => own.check_beside(&other)?,
+            Ok(other) => own.check_overlap(&other)?,
             // That is the other pool's trouble; it hands out nothing while it is so.
             Err(error) => eprintln!("ipam-pool: {error}"),
         }
     }
-    ledger.put(KEY, &text)?;
+    txn.put(STAMP_KEY, &text)?;
     Ok(())
 }
 
-fn stamp(pools: &Path, name: &str) -> Result<Stamp, PoolFileError> {
+fn read_stamp(pools: &Path, name: &str) -> Result<Stamp, PoolFileError> {
     let path = pools.join(format!("{name}.yaml"));
     let unknown = |_| PoolFileError::Unknown { name: name.to_owned(), path: path.clone() };
     let file = std::fs::metadata(&path).or_else(|_| std::fs::metadata(pools.join(format!("{name}.yml"))));

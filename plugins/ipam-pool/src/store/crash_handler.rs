@@ -12,14 +12,14 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 /// become visible by their last write. What is missing is a word about it: this writes a prepared text,
 /// which for a CNI call is the error document, and ends the process.
 ///
-/// Only what happens while the store is read or changed ([`Guard::inside`]), and by its own doing, tells of a damaged
+/// Only what happens while the store is read or changed ([`CrashHandler::inside`]), and by its own doing, tells of a damaged
 /// store. Whatever else ends the process so is a bug, or somebody who sent the signal, and no reason to remove a file.
 #[derive(Debug)]
-pub struct Guard;
+pub struct CrashHandler;
 
 /// While it lives, LMDB or its memory is in use.
 #[derive(Debug)]
-pub(crate) struct Inside(());
+pub(crate) struct StoreAccess(());
 
 type Prepare = Box<dyn Fn(&Path) -> Vec<u8> + Send + Sync>;
 
@@ -49,7 +49,7 @@ impl Text {
     }
 }
 
-impl Guard {
+impl CrashHandler {
     /// From now on, a crash over a file writes what `damaged` says about it to the descriptor `output`, any other crash
     /// writes `failed`, and the process ends with status 1. Only the first call in a process counts.
     pub fn install(output: i32, damaged: impl Fn(&Path) -> Vec<u8> + Send + Sync + 'static, failed: Vec<u8>) {
@@ -71,27 +71,27 @@ impl Guard {
     }
 
     /// The file that is about to be looked at.
-    pub(crate) fn touching(path: &Path) {
+    pub(crate) fn set_current_file(path: &Path) {
         if let Some(prepare) = PREPARE.get() {
             DAMAGED.set(prepare(path));
         }
     }
 
     /// From here on, until the result is dropped, a crash is the store's.
-    pub(crate) fn inside() -> Inside {
+    pub(crate) fn inside() -> StoreAccess {
         INSIDE.fetch_add(1, Ordering::SeqCst);
-        Inside(())
+        StoreAccess(())
     }
 }
 
-impl Drop for Inside {
+impl Drop for StoreAccess {
     fn drop(&mut self) {
         INSIDE.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
 /// Whether this process caused the signal by what it did: the kernel answered an access to memory, or it aborted.
-fn is_own_doing(signal: i32, code: i32, sender: i32, own: i32) -> bool {
+fn is_caused_by_process(signal: i32, code: i32, sender: i32, own: i32) -> bool {
     match signal {
         libc::SIGABRT => code == libc::SI_TKILL && sender == own,
         _ => code > 0,
@@ -103,7 +103,7 @@ extern "C" fn crashed(signal: i32, info: *mut libc::siginfo_t, _context: *mut li
     // SAFETY: the kernel hands over a whole siginfo_t (SA_SIGINFO); a text describes a leaked, never changed allocation,
     // or its length is 0; getpid, write and _exit are async-signal-safe.
     unsafe {
-        let own = is_own_doing(signal, (*info).si_code, (*info).si_pid(), libc::getpid());
+        let own = is_caused_by_process(signal, (*info).si_code, (*info).si_pid(), libc::getpid());
         let text = if own && INSIDE.load(Ordering::SeqCst) > 0 { &DAMAGED } else { &FAILED };
         let (len, start) = (text.len.load(Ordering::SeqCst), text.start.load(Ordering::SeqCst));
         libc::write(OUTPUT.load(Ordering::Relaxed), start.cast_const().cast(), len);
@@ -127,7 +127,7 @@ mod tests {
             (libc::SIGABRT, libc::SI_TKILL, 7, false),
             (libc::SIGABRT, libc::SI_USER, 7, false),
         ] {
-            assert_eq!(is_own_doing(signal, code, sender, 9), own, "{signal} {code} {sender}");
+            assert_eq!(is_caused_by_process(signal, code, sender, 9), own, "{signal} {code} {sender}");
         }
     }
 }

@@ -32,94 +32,98 @@ struct BridgeKeys {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bridge {
     /// The main plugin made it.
-    ours: bool,
+    is_ours: bool,
     /// A port of it that is no pod's.
     other_port: Option<String>,
 }
 
 /// The network, and what shows that it goes beyond this host; `None` where it ends here. CHECK is not about what
 /// will be handed out, so nothing shows it there.
-pub(crate) fn beyond(request: &Request<Config>) -> Result<Option<String>, NetworkError> {
+pub(crate) fn why_it_spans_nodes(request: &Request<Config>) -> Result<Option<String>, NetworkError> {
     let Some(main) = request.plugin_type.as_deref() else { return Ok(None) };
     if request.verb == Verb::Check {
         return Ok(None);
     }
-    let why = way_out(main, &request.stdin, |name| {
-        look(name).map_err(|source| NetworkError::Reach { bridge: name.to_string(), source })
+    let why = why_spanning(main, &request.stdin, |name| {
+        read_bridge(name).map_err(|source| NetworkError::ReadBridge { bridge: name.to_string(), source })
     })?;
     Ok(why.map(|why| format!("{}, {why}", request.network)))
 }
 
 /// What leads from a main plugin's network to other nodes.
-fn way_out<E>(
+fn why_spanning<E>(
     main: &str,
     stdin: &[u8],
-    look: impl FnOnce(&IfName) -> Result<Option<Bridge>, E>,
+    read_bridge: impl FnOnce(&IfName) -> Result<Option<Bridge>, E>,
 ) -> Result<Option<String>, E> {
     if HOST_ONLY.contains(&main) {
         return Ok(None);
     }
-    let of = |why: &str| Ok(Some(format!("type {main}{why}")));
+    let spanning = |why: &str| Ok(Some(format!("type {main}{why}")));
     if main != VLAN_BRIDGE {
-        return of("");
+        return spanning("");
     }
     let keys: BridgeKeys = serde_json::from_slice(stdin).unwrap_or_default();
     if keys.uplinks.as_array().is_some_and(|uplinks| !uplinks.is_empty()) {
-        return of(" with uplinks");
+        return spanning(" with uplinks");
     }
     let name = keys.bridge.as_str().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
     // A name that is none is refused by the plugin itself.
-    let Ok(name) = name.parse::<IfName>() else { return of("") };
-    match look(&name)? {
-        None if keys.create_bridge == Value::Bool(false) => of(&format!(", {name} is the node's own bridge")),
+    let Ok(name) = name.parse::<IfName>() else { return spanning("") };
+    match read_bridge(&name)? {
+        None if keys.create_bridge == Value::Bool(false) => {
+            spanning(&format!(", {name} is the node's own bridge"))
+        }
         // The plugin makes it, and gives it no way out.
         None => Ok(None),
-        Some(Bridge { other_port: Some(port), .. }) => of(&format!(", {port} is a port of bridge {name}")),
-        Some(Bridge { ours: false, .. }) => of(&format!(", {name} is the node's own bridge")),
+        Some(Bridge { other_port: Some(port), .. }) => {
+            spanning(&format!(", {port} is a port of bridge {name}"))
+        }
+        Some(Bridge { is_ours: false, .. }) => spanning(&format!(", {name} is the node's own bridge")),
         Some(_) => Ok(None),
     }
 }
 
-fn look(name: &IfName) -> netplumb::Result<Option<Bridge>> {
+fn read_bridge(name: &IfName) -> netplumb::Result<Option<Bridge>> {
     let host = Netlink::open_current()?;
     let Some(link) = host.link_by_name(name)? else { return Ok(None) };
     if !matches!(link.kind, LinkKind::Bridge(_)) {
         // Refused by the main plugin.
-        return Ok(Some(Bridge { ours: false, other_port: None }));
+        return Ok(Some(Bridge { is_ours: false, other_port: None }));
     }
     let mut ports = host.ports(link.index)?.into_iter();
     // Ports of pods carry the group from birth, uplinks never do.
     let other_port = ports.find(|port| port.group != LINK_GROUP).map(|port| port.name);
-    Ok(Some(Bridge { ours: link.group == LINK_GROUP, other_port }))
+    Ok(Some(Bridge { is_ours: link.group == LINK_GROUP, other_port }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OURS: Bridge = Bridge { ours: true, other_port: None };
+    const OURS: Bridge = Bridge { is_ours: true, other_port: None };
 
-    fn of(main: &str, keys: &str, bridge: Option<Bridge>) -> String {
+    fn describe(main: &str, keys: &str, bridge: Option<Bridge>) -> String {
         let stdin = format!("{{\"type\":\"{main}\"{keys}}}");
-        let found = way_out(main, stdin.as_bytes(), |_| Ok::<_, ()>(bridge)).unwrap();
+        let found = why_spanning(main, stdin.as_bytes(), |_| Ok::<_, ()>(bridge)).unwrap();
         found.unwrap_or_else(|| "ends here".to_owned())
     }
 
     #[test]
     fn a_network_ends_at_the_host_or_leads_on() {
         for main in HOST_ONLY {
-            assert_eq!(of(main, "", None), "ends here", "{main}");
+            assert_eq!(describe(main, "", None), "ends here", "{main}");
         }
         for main in
             ["macvtap", "macvlan", "ipvlan", "vlan", "host-device", "sriov", "k8slanveth", "ipam-pool"]
         {
-            assert_eq!(of(main, "", None), format!("type {main}"));
+            assert_eq!(describe(main, "", None), format!("type {main}"));
         }
     }
 
     #[test]
     fn a_bridge_ends_at_the_host_as_long_as_nothing_leads_on() {
-        let node = Bridge { ours: false, ..OURS };
+        let node = Bridge { is_ours: false, ..OURS };
         let wired = Bridge { other_port: Some("eth1".to_owned()), ..OURS };
         for (keys, bridge, expected) in [
             ("", None, "ends here"),
@@ -131,7 +135,7 @@ mod tests {
             (",\"bridge\":\"br0\"", Some(node), "type vlan-bridge, br0 is the node's own bridge"),
             (",\"bridge\":\"br0\"", Some(wired), "type vlan-bridge, eth1 is a port of bridge br0"),
         ] {
-            assert_eq!(of(VLAN_BRIDGE, keys, bridge), expected, "{keys}");
+            assert_eq!(describe(VLAN_BRIDGE, keys, bridge), expected, "{keys}");
         }
     }
 }

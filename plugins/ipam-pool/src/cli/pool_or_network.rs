@@ -7,12 +7,12 @@ use crate::store::PoolKey;
 /// What a line is about: a pool, or a network that has ranges of its own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Of {
+pub(super) enum PoolOrNetwork {
     Pool(String),
     Network(String),
 }
 
-impl From<&PoolKey> for Of {
+impl From<&PoolKey> for PoolOrNetwork {
     fn from(key: &PoolKey) -> Self {
         match key {
             PoolKey::Named(name) => Self::Pool(name.clone()),
@@ -21,7 +21,7 @@ impl From<&PoolKey> for Of {
     }
 }
 
-impl fmt::Display for Of {
+impl fmt::Display for PoolOrNetwork {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pool(name) => write!(f, "pool {name}"),

@@ -1,11 +1,11 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{Holder, Millis, Owner};
+use crate::{LeaseHolder, Millis, Owner};
 
 /// What is known about one address that is or was in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Slot {
+pub enum AddressState {
     /// Somebody has it.
     Leased(Lease),
     /// It was given back and rests until it is used again.
@@ -48,7 +48,7 @@ pub struct Lease {
     /// In which queue it will rest.
     pub queue: u8,
     /// The attachments that hold it now: none while a sticky owner is away, two while a VM migrates.
-    pub holders: Vec<Holder>,
+    pub holders: Vec<LeaseHolder>,
     /// When the owner got it.
     pub since: Millis,
 }
@@ -60,7 +60,7 @@ fn is_false(value: &bool) -> bool {
 
 /// What is kept over a reboot about one address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Kept {
+pub struct StickyLease {
     /// Whose it is.
     pub owner: Owner,
     /// On which interface.
@@ -69,11 +69,11 @@ pub struct Kept {
     pub queue: u8,
 }
 
-impl Kept {
+impl StickyLease {
     /// What outlives a reboot of what is known about an address.
-    pub(crate) fn of(slot: &Slot) -> Option<Self> {
-        match slot {
-            Slot::Leased(Lease { owner: Some(owner), sticky: true, interface, queue, .. }) => {
+    pub(crate) fn from_state(state: &AddressState) -> Option<Self> {
+        match state {
+            AddressState::Leased(Lease { owner: Some(owner), sticky: true, interface, queue, .. }) => {
                 Some(Self { owner: owner.clone(), interface: interface.clone(), queue: *queue })
             }
             _ => None,
@@ -82,8 +82,8 @@ impl Kept {
 
     /// What is known about the address after a reboot.
     #[must_use]
-    pub fn slot(&self) -> Slot {
-        Slot::Leased(Lease {
+    pub fn state(&self) -> AddressState {
+        AddressState::Leased(Lease {
             owner: Some(self.owner.clone()),
             sticky: true,
             imported: false,
@@ -106,67 +106,5 @@ impl Lease {
             (None, Some(holder)) => holder.to_string(),
             (None, None) => "nobody".to_owned(),
         }
-    }
-}
-
-/// Why bytes are no record.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum RecordError {
-    #[error("the record's checksum does not fit its bytes")]
-    Checksum,
-    #[error("the record is no valid text: {0}")]
-    Syntax(String),
-}
-
-/// A record as bytes: a checksum over the key and the text, then JSON.
-pub(crate) fn encode<T: Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>, RecordError> {
-    let mut bytes = vec![0; 8];
-    serde_json::to_writer(&mut bytes, value).map_err(|e| RecordError::Syntax(e.to_string()))?;
-    let sum = checksum(key, bytes.get(8..).unwrap_or_default());
-    if let Some(head) = bytes.get_mut(..8) {
-        head.copy_from_slice(&sum.to_be_bytes());
-    }
-    Ok(bytes)
-}
-
-/// Reads [`encode`] back.
-pub(crate) fn decode<T: for<'de> Deserialize<'de>>(key: &[u8], bytes: &[u8]) -> Result<T, RecordError> {
-    let (sum, text) = bytes.split_first_chunk::<8>().ok_or(RecordError::Checksum)?;
-    if *sum != checksum(key, text).to_be_bytes() {
-        return Err(RecordError::Checksum);
-    }
-    serde_json::from_slice(text).map_err(|e| RecordError::Syntax(e.to_string()))
-}
-
-/// The JSON of a record.
-pub(crate) fn text(record: &[u8]) -> Option<&[u8]> {
-    record.get(8..)
-}
-
-/// FNV-1a of 64 bits: against accidents, not against attackers (the folder is root's own).
-pub(crate) fn checksum(key: &[u8], text: &[u8]) -> u64 {
-    key.iter().chain(text).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_changed_bit_is_seen() {
-        let slot = Slot::Resting { since: Millis(7), queue: 1, last: Some("a/b/c".to_owned()) };
-        let bytes = encode(b"key", &slot).unwrap();
-        assert_eq!(decode::<Slot>(b"key", &bytes).unwrap(), slot);
-        assert!(decode::<Slot>(b"kez", &bytes).is_err());
-        for i in 0..bytes.len() {
-            for bit in 0..8 {
-                let mut damaged = bytes.clone();
-                damaged[i] ^= 1 << bit;
-                assert!(decode::<Slot>(b"key", &damaged).is_err());
-            }
-        }
-        assert!(decode::<Slot>(b"key", &[]).is_err());
     }
 }
