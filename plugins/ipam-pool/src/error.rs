@@ -164,7 +164,7 @@ fn network_code(error: &NetworkError) -> Code {
         NetworkError::TooMany(_) => Code::plugin(167),
         NetworkError::Spanning { .. } => Code::plugin(126),
         NetworkError::Scope(_) => Code::plugin(174),
-        NetworkError::ReadBridge { .. } => Code::IO,
+        NetworkError::ReadBridge(_) => Code::IO,
         NetworkError::ResolvConf { .. } | NetworkError::NoResolvConf(_) => Code::plugin(118),
         NetworkError::Pool(error) => pool_code(error),
         NetworkError::Inventory { .. } => Code::plugin(127),

@@ -117,6 +117,14 @@ impl fmt::Display for LeaseHolder {
 pub struct Millis(pub u64);
 
 impl Millis {
+    /// The time that leases are dated with.
+    #[must_use]
+    pub fn now() -> Self {
+        let clock = nix::time::ClockId::CLOCK_BOOTTIME;
+        let time = clock.now().map(std::time::Duration::from).unwrap_or_default();
+        Self(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
     /// This much later.
     #[must_use]
     pub fn after(self, millis: u64) -> Self {

@@ -12,7 +12,7 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::network_scope;
+use crate::network_scope::{self, ReadBridgeError};
 use crate::options::{DEFAULT_QUARANTINE, MAX_COOLDOWN, Probe, Reservations, Sticky};
 use crate::store::PoolKey;
 use crate::{Addr, Order, PoolFile, Range, RangeSet, RangeSetError, RangeSpec, Restrictions, Rules};
@@ -219,13 +219,8 @@ pub enum NetworkError {
     #[error("ipam.scope is {0:?}: the only one is \"host\", a pool's file can say more")]
     Scope(String),
     /// Whether the network ends at this host cannot be seen.
-    #[error("whether bridge {bridge} leads beyond this host")]
-    ReadBridge {
-        /// The bridge.
-        bridge: String,
-        /// The kernel's answer.
-        source: netplumb::Error,
-    },
+    #[error(transparent)]
+    ReadBridge(#[from] ReadBridgeError),
     /// More lists than queues.
     #[error("the ipam section has {0} lists of ranges, 255 at most can be told apart")]
     TooMany(usize),

@@ -7,9 +7,6 @@ use node::LINK_GROUP;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::NetworkError;
-use crate::network::Config;
-
 /// Main plugins whose networks end at the host, unless somebody bridges them on.
 const HOST_ONLY: [&str; 5] = ["bridge", "ptp", "loopback", "dummy", "tap"];
 
@@ -37,15 +34,23 @@ struct Bridge {
     other_port: Option<String>,
 }
 
+/// Whether a bridge leads beyond this host cannot be seen.
+#[derive(Debug, thiserror::Error)]
+#[error("whether bridge {bridge} leads beyond this host")]
+pub struct ReadBridgeError {
+    bridge: String,
+    source: netplumb::Error,
+}
+
 /// The network, and what shows that it goes beyond this host; `None` where it ends here. CHECK is not about what
 /// will be handed out, so nothing shows it there.
-pub(crate) fn why_it_spans_nodes(request: &Request<Config>) -> Result<Option<String>, NetworkError> {
+pub(crate) fn why_it_spans_nodes<C>(request: &Request<C>) -> Result<Option<String>, ReadBridgeError> {
     let Some(main) = request.plugin_type.as_deref() else { return Ok(None) };
     if request.verb == Verb::Check {
         return Ok(None);
     }
     let why = why_spanning(main, &request.stdin, |name| {
-        read_bridge(name).map_err(|source| NetworkError::ReadBridge { bridge: name.to_string(), source })
+        read_bridge(name).map_err(|source| ReadBridgeError { bridge: name.to_string(), source })
     })?;
     Ok(why.map(|why| format!("{}, {why}", request.network)))
 }

@@ -2,7 +2,6 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use cni::{
     AddResult, ErrorDocument, IpConfig, Misconfigured, NetworkName, Plugin, Request, Target, ValidAttachment,
@@ -10,22 +9,19 @@ use cni::{
 };
 use ipnetwork::IpNetwork;
 use net_types::MacAddr;
-use node::{NodeConfig, Occupant, Paths, Pod, Resource};
+use node::{NodeConfig, Occupant, Pod, Resource};
 
 use crate::blocks::within_blocks;
 use crate::network::{self, Config, Network};
 use crate::store::{CrashHandler, HostStore, KvTxn, PoolKey, Store, StoreDirs};
 use crate::{
     Addr, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseHolder, LeaseRequest,
-    Millis, Owner, Refusal, Rules, Sticky, cli, pool_overlap,
+    Millis, Owner, Rules, Sticky, cli, pool_overlap,
 };
 
 /// Set by the main plugin when it asks again because others answered for addresses that it was given:
 /// `<address>=<MAC>`, several with commas.
 pub const CONFLICTS: &str = "K8SLAN_IPAM_CONFLICTS";
-
-/// How long a call waits for others on the same pool.
-const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The plugin.
 #[derive(Debug)]
@@ -43,22 +39,8 @@ impl NodeSettings {
         let mut config = NodeConfig::load()?;
         config.node_name = config.name()?;
         let paths = config.paths();
-        Ok(Self { dirs: store_dirs(&paths), pools: paths.pools(), config })
+        Ok(Self { dirs: StoreDirs::new(&paths), pools: paths.pools(), config })
     }
-}
-
-/// Where a node's stores are.
-#[must_use]
-pub fn store_dirs(paths: &Paths) -> StoreDirs {
-    StoreDirs { run: paths.leases(), state: paths.state().join("ipam"), lock_timeout: LOCK_TIMEOUT }
-}
-
-/// The time that leases are dated with.
-#[must_use]
-pub fn now() -> Millis {
-    let clock = nix::time::ClockId::CLOCK_BOOTTIME;
-    let time = clock.now().map(Duration::from).unwrap_or_default();
-    Millis(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Plugin for IpamPool {
@@ -89,7 +71,7 @@ impl Plugin for IpamPool {
         let grants = within_blocks(&mut store, &network.sets, Error::wanted, |store, sets| {
             store.change(|txn| {
                 pool_overlap::check(txn, &network.key, &node.pools)?;
-                let mut allocator = Allocator::new(txn, sets, network.rules, now());
+                let mut allocator = Allocator::new(txn, sets, network.rules, Millis::now());
                 Ok(allocator.allocate(&lease_request, &asked)?)
             })
         })?;
@@ -176,11 +158,11 @@ impl Plugin for IpamPool {
     }
 
     fn command_line() -> clap::Command {
-        cli::command_line()
+        cli::command_line::<Self>()
     }
 
     fn by_hand(&self) -> ExitCode {
-        cli::run()
+        cli::run::<Self>()
     }
 }
 
@@ -194,7 +176,7 @@ fn collect_garbage<C>(
     let (paths, unknown) = NodeConfig::paths_for_removal();
     let unknown = || unknown.map_or(Ok(()), |error| Err(error.into()));
     let key = config.key(request)?;
-    let Some(mut store) = HostStore::open_existing(&store_dirs(&paths), &key)? else { return unknown() };
+    let Some(mut store) = HostStore::open_existing(&StoreDirs::new(&paths), &key)? else { return unknown() };
     let valid: std::collections::HashSet<(&str, &str)> =
         valid.iter().map(|valid| (valid.container_id.as_str(), valid.ifname.as_str())).collect();
     let gone = store.dry_run(|txn| {
@@ -213,14 +195,14 @@ fn check_ready(request: &Request<Config>) -> Result<(), Error> {
     within_blocks(&mut store, &network.sets, Error::wanted, |store, sets| {
         store.dry_run(|txn| {
             pool_overlap::check(txn, &network.key, &node.pools)?;
-            Ok(Allocator::new(txn, sets, network.rules, now()).check_capacity()?)
+            Ok(Allocator::new(txn, sets, network.rules, Millis::now()).check_capacity()?)
         })
     })
 }
 
 /// An allocator that only releases.
 fn releasing_allocator(txn: &mut dyn KvTxn) -> Allocator<'_> {
-    Allocator::new(txn, &[], Rules::default(), now())
+    Allocator::new(txn, &[], Rules::default(), Millis::now())
 }
 
 /// A crash becomes the error document that the runtime expects: about a damaged store, where that is what it was.
@@ -306,7 +288,7 @@ fn build_lease_request(
         pod: pod.map(|pod| pod.to_string()),
         uid: args.pod_uid.clone(),
         netns: netns.map(|meta| (target.netns.to_string_lossy().into_owned(), meta.ino())),
-        since: now(),
+        since: Millis::now(),
     };
     Ok(LeaseRequest { holder, owner, sticky: sticky != Sticky::No, migrating: occupant.migration_target })
 }
@@ -360,7 +342,7 @@ fn report_conflicts(
         let fixed = reserved || asked.contains(&Some(*address));
         let mac = mac.to_string();
         let outcome = store.change(|txn| {
-            Allocator::new(txn, &network.sets, network.rules, now()).report_conflict(
+            Allocator::new(txn, &network.sets, network.rules, Millis::now()).report_conflict(
                 &lease_request.holder.attachment,
                 *address,
                 &mac,
@@ -409,7 +391,7 @@ fn release(
         None => release_any_network_in(dirs, key, &wanted),
     };
     let (paths, unknown) = NodeConfig::paths_for_removal();
-    let dirs = store_dirs(&paths);
+    let dirs = StoreDirs::new(&paths);
     if let Some(key) = &key
         && release_in(&dirs, key)?
     {
@@ -458,16 +440,4 @@ fn release_any_network_in(dirs: &StoreDirs, key: &PoolKey, wanted: &Attachment) 
     })?;
     store.change_in_batches(&held, |txn, attachment| releasing_allocator(txn).release(attachment))?;
     Ok(!held.is_empty())
-}
-
-/// Says what a refusal is, for people.
-pub(crate) fn describe_refusal(refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::Gateway => "gateway".to_owned(),
-        Refusal::Excluded => "excluded".to_owned(),
-        Refusal::Reserved(owner) => format!("reserved for {owner}"),
-        Refusal::OtherNode(node) => format!("handed out by {node}"),
-        Refusal::NoNode => "in no node's part of the pool".to_owned(),
-        Refusal::BlockNotHeld => "in a block that this node does not hold".to_owned(),
-    }
 }

@@ -63,7 +63,6 @@ const KNOWN_CYCLES: &[(&str, &[&str])] = &[
             "lans::namespaces, lans::observe, sweep::candidates, sweep::programs",
         ],
     ),
-    ("plugins/ipam-pool/src/lib.rs", &["cli, plugin", "network, network_scope", "store::index_txn, store::journal"]),
     ("plugins/macvtap/src/lib.rs", &["add, tap"]),
     ("plugins/vlan-bridge/src/lib.rs", &["bridge, uplink"]),
 ];

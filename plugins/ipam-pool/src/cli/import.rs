@@ -9,9 +9,8 @@ use nix::fcntl::OFlag;
 use serde::Serialize;
 
 use super::{CommandContext, CommandError, table};
-use crate::plugin::now;
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{Addr, Allocator, Attachment, Family, LeaseHolder, PoolFile, Rules};
+use crate::{Addr, Allocator, Attachment, Family, LeaseHolder, Millis, PoolFile, Rules};
 
 /// One line of `import-host-local`.
 #[derive(Debug, Serialize)]
@@ -50,7 +49,7 @@ pub(super) fn import(
     let found = read_host_local_leases(dir, &network)?;
     let mut store = HostStore::open(&context.dirs, &key)?;
     let imported = store.change(|txn| {
-        let mut allocator = Allocator::new(txn, &[], Rules::default(), now());
+        let mut allocator = Allocator::new(txn, &[], Rules::default(), Millis::now());
         let there: std::collections::HashSet<(&Attachment, Addr)> =
             found.iter().map(|(address, attachment)| (attachment, *address)).collect();
         allocator.release_imported(&network, |attachment, address| there.contains(&(attachment, address)))?;
@@ -61,7 +60,7 @@ pub(super) fn import(
                 pod: None,
                 uid: None,
                 netns: None,
-                since: now(),
+                since: Millis::now(),
             };
             let queue = match &key {
                 PoolKey::Named(_) => address.family().tag(),

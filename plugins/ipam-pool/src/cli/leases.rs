@@ -2,7 +2,6 @@ use serde::Serialize;
 
 use super::pool_or_network::PoolOrNetwork;
 use super::{CommandContext, CommandError, format_age, seconds_since, table};
-use crate::plugin::{describe_refusal, now};
 use crate::store::{HostStore, PoolKey, Store};
 use crate::{
     Addr, AddressState, Allocator, LeaseHolder, Millis, PoolFile, Refusal, Rules, find_address,
@@ -110,7 +109,7 @@ fn row(address: Addr, pool: &Pool<'_>, state: AddressState) -> Row {
         AddressState::Quarantined { since, until, mac, .. } => {
             row.state = "quarantined";
             row.age_seconds = Some(seconds_since(since));
-            row.quarantine_seconds = Some(until.0.saturating_sub(now().0) / 1000);
+            row.quarantine_seconds = Some(until.0.saturating_sub(Millis::now().0) / 1000);
             row.mac = Some(mac);
         }
     }
@@ -120,7 +119,7 @@ fn row(address: Addr, pool: &Pool<'_>, state: AddressState) -> Row {
 /// Whether an address that was released then is kept back by its pool. For how long a network of its own keeps one, only
 /// its configuration says.
 pub(super) fn rests(file: &PoolFile, since: Millis) -> bool {
-    since.after(file.cooldown.millis()) > now()
+    since.after(file.cooldown.millis()) > Millis::now()
 }
 
 fn outside(address: Addr, pool: &Pool<'_>) -> Option<String> {
@@ -260,7 +259,7 @@ pub(super) fn release(context: &CommandContext, what: &str, force: bool) -> Resu
                 }
                 mine.push(candidate);
             }
-            let mut allocator = Allocator::new(txn, &[], Rules::default(), now());
+            let mut allocator = Allocator::new(txn, &[], Rules::default(), Millis::now());
             for candidate in &mine {
                 allocator.revoke(*candidate)?;
             }
@@ -284,4 +283,16 @@ pub(super) fn is_live(holder: &LeaseHolder) -> bool {
         .netns
         .as_ref()
         .is_some_and(|(path, inode)| node::NetnsRef { path: path.into(), inode: *inode }.is_live())
+}
+
+/// What a refusal means, for people.
+fn describe_refusal(refusal: &Refusal) -> String {
+    match refusal {
+        Refusal::Gateway => "gateway".to_owned(),
+        Refusal::Excluded => "excluded".to_owned(),
+        Refusal::Reserved(owner) => format!("reserved for {owner}"),
+        Refusal::OtherNode(node) => format!("handed out by {node}"),
+        Refusal::NoNode => "in no node's part of the pool".to_owned(),
+        Refusal::BlockNotHeld => "in a block that this node does not hold".to_owned(),
+    }
 }

@@ -12,12 +12,11 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args as _, FromArgMatches as _, Subcommand};
-use cni::face;
+use cni::{Plugin, face};
 use node::{NodeConfig, SafeDirError};
 
-use crate::plugin::{now, store_dirs};
 use crate::store::{CrashHandler, StoreDirs, StoreError};
-use crate::{AllocError, IpamPool, PoolFileError};
+use crate::{AllocError, Millis, PoolFileError};
 
 #[derive(Debug, clap::Args)]
 struct Arguments {
@@ -132,12 +131,12 @@ struct CommandContext {
 }
 
 /// The command line.
-pub(crate) fn command_line() -> clap::Command {
-    Arguments::augment_args(face::command::<IpamPool>())
+pub(crate) fn command_line<P: Plugin>() -> clap::Command {
+    Arguments::augment_args(face::command::<P>())
 }
 
-pub(crate) fn run() -> ExitCode {
-    let Some(matches) = face::matches::<IpamPool>(command_line()) else { return ExitCode::SUCCESS };
+pub(crate) fn run<P: Plugin>() -> ExitCode {
+    let Some(matches) = face::matches::<P>(command_line::<P>()) else { return ExitCode::SUCCESS };
     let arguments = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
@@ -171,7 +170,7 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
     let config = NodeConfig::load()?;
     let paths = config.paths();
     let context = CommandContext {
-        dirs: store_dirs(&paths),
+        dirs: StoreDirs::new(&paths),
         pools: paths.pools(),
         node: config.name()?,
         json: arguments.json,
@@ -198,8 +197,8 @@ fn chain(error: &dyn std::error::Error) -> String {
 }
 
 /// How long ago a moment was.
-fn seconds_since(moment: crate::Millis) -> u64 {
-    now().0.saturating_sub(moment.0) / 1000
+fn seconds_since(moment: Millis) -> u64 {
+    Millis::now().0.saturating_sub(moment.0) / 1000
 }
 
 /// A length of time for people.

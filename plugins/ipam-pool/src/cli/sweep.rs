@@ -11,7 +11,6 @@ use serde::{Deserialize, Serialize};
 use super::leases::is_live;
 use super::pool_or_network::PoolOrNetwork;
 use super::{CommandContext, CommandError, table};
-use crate::plugin::now;
 use crate::store::{HostStore, Store};
 use crate::{AddressState, Allocator, Attachment, LeaseHolder, Millis, Rules, list_addresses};
 
@@ -64,7 +63,7 @@ fn read_live_list(path: &Path) -> Result<LiveList, CommandError> {
     let live: LiveList = serde_json::from_slice(&text)
         .map_err(|error| CommandError::LiveList { path: path.to_owned(), message: error.to_string() })?;
     let old = |why: String| CommandError::OldList { path: path.to_owned(), why };
-    let (as_of, now) = (live.as_of.0, now().0);
+    let (as_of, now) = (live.as_of.0, Millis::now().0);
     if as_of > now.saturating_add(MAX_CLOCK_SKEW) {
         return Err(old(format!("it is as of {as_of} ms after the boot, and this boot is {now} ms old")));
     }
@@ -101,7 +100,7 @@ pub(super) fn sweep(context: &CommandContext, path: &Path) -> Result<(), Command
         let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { continue };
         let states = store.dry_run(|txn| list_addresses(txn))?;
         let gone = store.change_in_batches(&states, |txn, (address, state)| {
-            let mut allocator = Allocator::new(txn, &[], Rules::default(), now());
+            let mut allocator = Allocator::new(txn, &[], Rules::default(), Millis::now());
             let mut gone = Vec::new();
             let AddressState::Leased(lease) = state else { return Ok(gone) };
             let dead = |holder: &LeaseHolder| {

@@ -2,13 +2,16 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use node::SafeDir;
+use node::{Paths, SafeDir};
 use sha2::{Digest, Sha256};
 
 use crate::store::StoreError;
 
 /// A name of up to this many bytes is a file's name as it is.
 const MAX_NAME: usize = 200;
+
+/// How long a call waits for others on the same pool.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Which pool a store is of.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -68,6 +71,12 @@ impl std::fmt::Display for PoolKey {
 }
 
 impl StoreDirs {
+    /// Those of a node.
+    #[must_use]
+    pub fn new(paths: &Paths) -> Self {
+        Self { run: paths.leases(), state: paths.state().join("ipam"), lock_timeout: LOCK_TIMEOUT }
+    }
+
     /// The stores that are there, by the names of their files.
     ///
     /// # Errors

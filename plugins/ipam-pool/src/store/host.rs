@@ -583,7 +583,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::store::VERSION;
+    use crate::store::version::VERSION;
 
     fn store_dirs(temp: &tempfile::TempDir) -> StoreDirs {
         let (run, state) = (temp.path().join("run"), temp.path().join("state"));

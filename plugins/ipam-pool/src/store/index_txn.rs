@@ -8,7 +8,8 @@ use crate::lease_table::{address_of_state_key, state_key, state_prefix};
 use crate::store::journal::JournalEnd;
 use crate::store::lmdb::{Lmdb, LmdbTxn};
 use crate::store::record;
-use crate::store::{Entry, KvTxn, StoreError, VERSION};
+use crate::store::version::{VERSION, Version};
+use crate::store::{Entry, KvTxn, StoreError};
 use crate::{Addr, AddressState};
 
 /// The record that says what the others are.
@@ -28,12 +29,6 @@ pub(crate) struct IndexMeta {
     /// The journal of what is kept; `None` where nothing ever was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kept: Option<JournalEnd>,
-}
-
-/// What every version says.
-#[derive(Deserialize)]
-pub(crate) struct Version {
-    pub(crate) version: u32,
 }
 
 /// How many records there are, and the sum of their hashes. A change brings it up to date with the
@@ -81,11 +76,9 @@ impl<'a> IndexTxn<'a> {
         let bytes =
             change.get(META)?.ok_or_else(|| StoreError::damaged(path, "it does not say what it is"))?;
         // What else a newer one says may be nothing that this one knows.
-        let Version { version } =
+        let version: Version =
             record::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
-        if version > VERSION {
-            return Err(StoreError::Newer { path: path.to_owned(), found: version, known: VERSION });
-        }
+        version.check(path)?;
         let meta =
             record::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
         Ok(Self { change, path, meta, changed: false, states: BTreeMap::new() })

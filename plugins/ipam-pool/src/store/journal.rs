@@ -20,11 +20,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::Addr;
+use crate::store::StoreError;
 use crate::store::disk_space::{DiskSpace, FileId};
-use crate::store::index_txn::Version;
 use crate::store::record;
 use crate::store::regular_file::open_regular;
-use crate::store::{StoreError, VERSION};
+use crate::store::version::{VERSION, Version};
 
 /// Space that giving addresses back finds on a full disk, in bytes: some hundred lines.
 const RESERVE: u64 = 64 << 10;
@@ -367,10 +367,8 @@ impl Journal {
     fn header(&self, text: &[u8]) -> Result<Header, StoreError> {
         let damaged = |error: serde_json::Error| StoreError::damaged(&self.path, &format!("line 1: {error}"));
         // What else a newer one says may be nothing that this one knows.
-        let Version { version } = serde_json::from_slice(text).map_err(damaged)?;
-        if version > VERSION {
-            return Err(StoreError::Newer { path: self.path.clone(), found: version, known: VERSION });
-        }
+        let version: Version = serde_json::from_slice(text).map_err(damaged)?;
+        version.check(&self.path)?;
         serde_json::from_slice(text).map_err(damaged)
     }
 }

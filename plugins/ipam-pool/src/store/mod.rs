@@ -13,6 +13,7 @@ mod lock;
 mod memory;
 pub(crate) mod record;
 mod regular_file;
+mod version;
 
 pub use backup::{BackupFile, BackupPart};
 pub use crash_handler::CrashHandler;
@@ -23,9 +24,6 @@ pub use host::HostStore;
 pub use memory::MemoryStore;
 
 use crate::AddrSet;
-
-/// What this program writes, and the newest that it reads.
-pub(crate) const VERSION: u32 = 1;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
