@@ -19,9 +19,10 @@ of_set() {
     k -n $ns get daemonset k8slan-ds --ignore-not-found -o "jsonpath=$1" | grep . ||
         k -n $own get daemonset k8slan-uninstall --ignore-not-found -o "jsonpath=$1" | grep . || true
 }
-# The images of ours that nodes have, by their names and tags.
+# The images of ours that nodes have, one a line, each by its first name with a tag.
 of_nodes() {
-    k get nodes -o 'jsonpath={.items[*].status.images[*].names}' | tr -c 'a-zA-Z0-9./:@_-' '\n' | grep -E '(^|/)k8slan:' | sort -u || true
+    k get nodes -o 'jsonpath={range .items[*].status.images[*]}{.names}{"\n"}{end}' |
+        awk -F'"' '{ for (at = 2; at <= NF; at += 2) if ($at ~ /(^|\/)k8slan:/) { print $at; next } }' | sort -u
 }
 host_path() { of_set "{.spec.template.spec.volumes[?(@.name==\"$1\")].hostPath.path}"; }
 # The nodes, one a line, that are not to be skipped.

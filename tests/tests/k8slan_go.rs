@@ -194,7 +194,8 @@ fn nobody_takes_a_veth_where_it_is_switched_off() -> Outcome {
     let before = Traces::of(&worker, &lan())?;
     let pod = worker.pod("srl")?;
     let error = pod.add("macvtap", "e1-1", &upstreams("srl")).unwrap_err();
-    assert!(error.code == 101 && error.text().contains("k8slan-go"), "{error}");
+    let off = "takes no attachments of type k8slanveth: they are switched off on this node (the component k8slan-go";
+    assert!(error.code == 101 && error.text().contains(off), "{error}");
     let status = with("srl", json!({"cniVersion": "1.1.0"}));
     let error = worker.cni("macvtap", "STATUS", &pod.call("e1-1", &status)).unwrap_err();
     assert_eq!(error.code, 50, "{error}");

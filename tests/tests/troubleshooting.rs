@@ -69,3 +69,89 @@ fn every_quoted_message_is_one_of_ours() {
         .collect();
     assert!(strange.is_empty(), "no program says: {strange:#?}");
 }
+
+/// Who makes the mistake behind a message on a real cluster, and compares it with the page.
+const CLUSTER: &str = "tests/kubernetes/tests/mistakes.rs";
+
+/// Where the other mistakes are made: how the page's line begins, the file, and what stands there of the message, or of its
+/// code where that is all.
+const MADE: &[(&str, &str, &str)] = &[
+    ("spoke srl takes no attachments", "tests/tests/k8slan_go.rs", "takes no attachments of type k8slanveth"),
+    ("veth says spoke srl", "tests/tests/k8slan_go.rs", "handed out"),
+    (
+        "virtual machine web binds interface",
+        "tests/tests/guests.rs",
+        "machine web binds interface {ifname} by ",
+    ),
+    ("pools \"iot\" and \"lab\" overlap", "tests/tests/ipam_pool.rs", "overlap at 10.0.0.129"),
+    ("uplink eth1 is used by the node", "tests/tests/node_use.rs", "uplink eth1 is used by the node: it is"),
+    ("br0.20 would get", "tests/tests/vlan_bridge_networks.rs", "link eth1 has address 192.0.2.10/24"),
+    (
+        "the node would have a link",
+        "tests/tests/vlan_bridge_networks.rs",
+        "link eth1 has address 192.0.2.10/24",
+    ),
+    ("the address of a guest is", "tests/tests/guests.rs", "nobody says which one"),
+    ("vm:default/web/lan comes here", "tests/tests/guests.rs", "vm:default/web"),
+    ("the node's part of k8slan", "tests/tests/cluster/two_processes.rs", "is away: look at"),
+    (
+        "LAN k8slan-system/lan-test stood when",
+        "tests/tests/cluster/two_processes.rs",
+        "stood when this daemon started, and does not any more: ",
+    ),
+    (
+        "another k8slan-device-plugin",
+        "tests/tests/daemon.rs",
+        "another k8slan-device-plugin runs on this node",
+    ),
+    ("cannot make the socket", "tests/tests/cluster/two_processes.rs", "no socket of root's"),
+];
+
+/// What no test makes, and why.
+const NOT_MADE: &[(&str, &str)] = &[
+    (
+        "the plugin \"dhcp\" did not end DEL",
+        "it takes a minute; crates/cni tests the limit with a shorter one",
+    ),
+    ("ipam-pool 0.1.0 failed by itself", "no input is known that makes it fail"),
+    (
+        "the API server has not told the LANs yet",
+        "the daemon's first second, which is over before anybody looks",
+    ),
+    (
+        "there is no vlan-bridge in any of",
+        "the container has the plugins; an image without them is not built",
+    ),
+];
+
+/// Each message is made by a test, or it is said why by none: whoever adds a line to the page says so here.
+#[test]
+fn every_quoted_message_is_made_somewhere() {
+    let root = testnet::workspace();
+    let page = fs::read_to_string(root.join("docs/troubleshooting.md")).unwrap();
+    let texts = |file: &str| {
+        let mut texts = Vec::new();
+        literals(fs::read_to_string(root.join(file)).unwrap().parse().unwrap(), &mut texts);
+        texts
+    };
+    let on_the_cluster: Vec<String> =
+        texts(CLUSTER).into_iter().filter(|text| text.len() >= ENOUGH).collect();
+    let messages: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("> ")).collect();
+    let unmade: Vec<&&str> = messages
+        .iter()
+        .filter(|message| {
+            let begins = |begin: &str| message.starts_with(begin);
+            !on_the_cluster.iter().any(|text| begins(text))
+                && !MADE.iter().any(|(begin, ..)| begins(begin))
+                && !NOT_MADE.iter().any(|(begin, _)| begins(begin))
+        })
+        .collect();
+    assert!(unmade.is_empty(), "no test makes: {unmade:#?}");
+    for (begin, file, says) in MADE {
+        assert!(messages.iter().any(|message| message.starts_with(begin)), "the page has no more: {begin}");
+        assert!(texts(file).iter().any(|text| text.contains(says)), "{file} has no {says:?}");
+    }
+    for (begin, _) in NOT_MADE {
+        assert!(messages.iter().any(|message| message.starts_with(begin)), "the page has no more: {begin}");
+    }
+}

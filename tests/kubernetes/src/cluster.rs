@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, PoisonError};
 
 use kube::config::KubeConfigOptions;
 use nix::sys::signal::Signal;
@@ -10,6 +10,9 @@ use tokio::runtime::Runtime;
 
 use crate::control::Control;
 use crate::{Multus, PATIENCE, Programs, Worker, failed};
+
+/// The audit logs of the clusters that have ended.
+static AUDITS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// A running cluster with Multus. Dropping it ends it.
 pub struct Cluster {
@@ -75,8 +78,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until all nodes are Ready. A kubelet that ended by itself is started again, as a service manager does: one whose
-    /// Node object does not appear within half a second of its start gives up.
+    /// Waits until all nodes are Ready. A kubelet that ended by itself is started again.
     ///
     /// # Errors
     /// With the node that is not.
@@ -190,7 +192,7 @@ impl Cluster {
         let mut command = self.control.node.command("env");
         command
             .arg(format!("--chdir={}", workspace().display()))
-            .args(["timeout", "420", "bash", path])
+            .args(["timeout", "600", "bash", path])
             .env("HOME", "/run")
             .env("KUBECTL", self.control.kubectl().join(" "))
             .envs(environment.iter().copied());
@@ -297,14 +299,12 @@ impl Cluster {
         self.control.start_server()
     }
 
-    /// The lines of the API server's audit log: all requests of k8slan's accounts.
+    /// The API server's audit log up to now: all requests of k8slan's accounts, and who changed anybody's rights.
     ///
     /// # Errors
     /// If it cannot be read.
     pub fn audit(&self) -> Result<Vec<Value>, Stop> {
-        let text = self.control.node.read(crate::control::AUDIT)?;
-        // The last line may be half written.
-        Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        Ok(requests(&self.control.node.read(crate::control::AUDIT)?))
     }
 
     /// The network namespace of a running pod.
@@ -361,6 +361,27 @@ impl Cluster {
         let _ = std::fs::write(folder.join("k8slan.log"), daemon.map(|(_, text)| text).unwrap_or_default());
         folder
     }
+}
+
+/// What it was asked for is judged when all trials are over.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if let Ok(log) = self.control.node.read(crate::control::AUDIT) {
+            AUDITS.lock().unwrap_or_else(PoisonError::into_inner).push(log);
+        }
+    }
+}
+
+/// The audit log of each cluster that has ended.
+#[must_use]
+pub fn audits_of_the_ended() -> Vec<Vec<Value>> {
+    let logs = AUDITS.lock().unwrap_or_else(PoisonError::into_inner);
+    logs.iter().map(|log| requests(log)).collect()
+}
+
+fn requests(log: &str) -> Vec<Value> {
+    // The last line may be half written.
+    log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
 /// The status of a condition of an object.

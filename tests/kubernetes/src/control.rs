@@ -12,7 +12,7 @@ use crate::{PATIENCE, Programs, failed};
 
 /// Where the control plane has its certificates, as its own processes see it.
 const PKI: &str = "/var/lib/pki";
-/// What the API server tells of requests by k8slan's accounts.
+/// What the API server tells of requests by k8slan's accounts, and of who changes anybody's rights.
 pub(crate) const AUDIT: &str = "/var/lib/audit.log";
 
 const AUDIT_POLICY: &str = r#"
@@ -21,7 +21,10 @@ kind: Policy
 omitStages: [RequestReceived]
 rules:
 - level: Metadata
-  users: ["system:serviceaccount:k8slan-system:k8slan", "system:serviceaccount:k8slan-system:k8slan-cluster-uninstall"]
+  users: ["system:serviceaccount:k8slan-system:k8slan", "system:serviceaccount:k8slan-uninstall:k8slan-cluster-uninstall"]
+- level: Metadata
+  verbs: [create, update, patch, delete, deletecollection]
+  resources: [{group: rbac.authorization.k8s.io, resources: [clusterrolebindings, rolebindings]}]
 - level: None
 "#;
 

@@ -14,7 +14,7 @@ mod pods;
 mod programs;
 mod worker;
 
-pub use cluster::{Cluster, condition};
+pub use cluster::{Cluster, audits_of_the_ended, condition};
 pub use meta_plugin::Multus;
 pub use pods::PodOf;
 pub use programs::Programs;

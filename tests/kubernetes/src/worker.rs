@@ -221,7 +221,12 @@ impl Worker {
         Ok(())
     }
 
-    pub(crate) fn restart_kubelet_that_ended(&self) -> Result<(), Stop> {
+    /// Starts the kubelet again if it ended by itself, as a service manager does: one whose Node object does not appear within
+    /// half a second of its start gives up.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn restart_kubelet_that_ended(&self) -> Result<(), Stop> {
         let ended =
             self.running().get_mut(KUBELET).is_some_and(|kubelet| kubelet.wait(Duration::ZERO).is_ok());
         if ended { self.start_program(KUBELET) } else { Ok(()) }

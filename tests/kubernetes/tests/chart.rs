@@ -7,13 +7,13 @@ use testnet::{Outcome, Trial};
 
 use crate::check;
 use crate::install::{POLICY, warnings_of_types};
-use crate::shared::{multus, told};
+use crate::shared::elsewhere;
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![testnet::test("the_chart_is_installed_and_taken_away", || {
+    const NAME: &str = "the_chart_is_installed_and_taken_away";
+    vec![testnet::test(NAME, || {
         let helm = helm()?;
-        let cluster = Cluster::start(&[multus(1)])?;
-        told(&cluster, "the_chart_is_installed_and_taken_away", installed_and_taken_away(&cluster, &helm))
+        elsewhere(NAME, |cluster| installed_and_taken_away(cluster, &helm))
     })]
 }
 

@@ -38,10 +38,10 @@ fn main() -> ExitCode {
     trials.extend(upgrade::trials());
     trials.extend(nodes::trials());
     trials.extend(scale::trials());
-    trials.extend(rbac::trials());
     trials.extend(removal::trials());
     trials.extend(chart::trials());
     trials.extend(migration::trials());
+    trials.extend(rbac::trials());
     testnet::main(trials)
 }
 

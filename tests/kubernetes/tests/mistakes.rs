@@ -1,16 +1,19 @@
 //! Mistakes of `docs/troubleshooting.md`, each made once: what the pod's event or the LAN's condition says is what the page says.
 
+use std::collections::BTreeSet;
+
 use k8slan_kubernetes_tests::{Cluster, PodOf, failed};
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, Trial, workspace};
 
 use crate::check;
 use crate::shared::beside;
-use crate::site::{Lan, delete, event, events, start};
+use crate::site::{Lan, definitions, delete, event, events, start};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         beside("mistakes_are_told_as_the_page_tells_them", mistakes_are_told_as_the_page_tells_them),
+        beside("the_api_server_refuses_as_the_page_says", the_api_server_refuses_as_the_page_says),
         beside("a_spoke_without_a_network_has_no_device", a_spoke_without_a_network_has_no_device),
         beside("a_lan_names_its_pods_as_the_page_does", a_lan_names_its_pods_as_the_page_does),
     ]
@@ -19,11 +22,28 @@ pub(crate) fn trials() -> Vec<Trial> {
 const LAN: Lan = Lan {
     name: "mistakes",
     vni: 1141,
-    spokes: &["mist1", "mist2", "mist3", "mist4", "mist5", "mist6", "mist7"],
+    spokes: &[
+        "mist1", "mist2", "mist3", "mist4", "mist5", "mist6", "mist7", "mist8", "mist9", "mist10", "mist11",
+    ],
 };
+
+/// Whose underlay one node has not.
+const UNBUILT: Lan = Lan { name: "unbuilt", vni: 1144, spokes: &["unbuilt1"] };
+
+/// Whose `allowedNamespaces` lists nobody here.
+const CLOSED: Lan = Lan { name: "closed", vni: 1145, spokes: &["closed1"] };
+
+/// The names of a virtual machine's pod; the longer one is cut.
+const LAUNCHER: &str = "virt-launcher-mist-x7k2p";
+const CUT: &str = "virt-launcher-mistake-of-a-long-name-of-many-a-long-name-o-x7k2p";
+
+/// What the runtime says of a pod whose networks it cannot make.
+const SANDBOX: &str = "FailedCreatePodSandBox";
 
 /// A pod that cannot start.
 struct Mistake {
+    /// What its event is for.
+    reason: &'static str,
     /// Of the pod, and of the network where that is made for it.
     name: &'static str,
     /// How the page's text begins.
@@ -51,6 +71,7 @@ fn page(begins: &str, names: &[(&str, &str)]) -> Result<Vec<String>, Stop> {
 
 fn mistakes() -> Vec<Mistake> {
     let plain = |name, page, names, config, spokes| Mistake {
+        reason: SANDBOX,
         name,
         page,
         names,
@@ -87,6 +108,7 @@ fn mistakes() -> Vec<Mistake> {
             &["mist2"],
         ),
         Mistake {
+            reason: SANDBOX,
             name: "onename",
             page: "the pod has an interface net1 already",
             names: &[],
@@ -126,6 +148,80 @@ fn mistakes() -> Vec<Mistake> {
             json!({ "type": "macvtap", "master": "eth1", "mode": "passthru" }),
             &[],
         ),
+        // What the kubelet hands out, said by the network instead: so it is a mistake that the plugin sees.
+        plain(
+            "unknown",
+            "device \"pod2\" is neither the spoke of a LAN",
+            &[("pod2", "nowhere")],
+            json!({ "type": "macvtap", "deviceID": "nowhere" }),
+            &[],
+        ),
+        plain(
+            "inuse-too",
+            "spoke pod2 is in use by default/nginx",
+            &[("pod2", "mist8"), ("default/nginx", "default/holder")],
+            json!({ "type": "macvtap", "deviceID": "mist8" }),
+            &[],
+        ),
+        plain(
+            "notbuilt",
+            "LAN k8slan-system/lan-test of spoke pod2 is not built on this node",
+            &[("lan-test", "unbuilt"), ("pod2", "unbuilt1"), ("eth1", "eth7")],
+            json!({ "type": "macvtap", "deviceID": "unbuilt1" }),
+            &[],
+        ),
+        // Those that no node takes: the leader says why.
+        Mistake {
+            reason: "SpokeNotFree",
+            name: "notfree",
+            page: "spoke pod2 of LAN k8slan-system/lan-test: worker1: held by default/nginx",
+            names: &[
+                ("pod2", "unbuilt1"),
+                ("lan-test", "unbuilt"),
+                ("default/nginx", "default/unbuilt-holder"),
+                ("eth2", "eth7"),
+            ],
+            config: None,
+            networks: "unbuilt1",
+            spokes: &["unbuilt1"],
+        },
+        Mistake {
+            reason: "SpokeNotFree",
+            name: "nolan",
+            page: "no LAN lists spoke pod9",
+            names: &[("pod9", "nobody9")],
+            config: None,
+            networks: "mist1",
+            spokes: &["nobody9"],
+        },
+        plain(
+            "notadmitted",
+            "LAN k8slan-system/lan-test does not admit pods of namespace",
+            &[("lan-test", "closed"), ("shop", "default")],
+            json!({ "type": "macvtap", "deviceID": "closed1" }),
+            &[],
+        ),
+        plain(
+            "full",
+            "no address is free in 10.0.20.64-10.0.20.127",
+            &[("10.0.20.64-10.0.20.127", "10.144.0.1-10.144.0.2")],
+            pool("full", json!({})),
+            &["mist9"],
+        ),
+        plain(
+            LAUNCHER,
+            "the node daemon has not said yet which virtual machine pod default/virt-launcher-web-x7k2p runs, so it",
+            &[("virt-launcher-web-x7k2p", LAUNCHER)],
+            json!({ "type": "macvtap" }),
+            &["mist10"],
+        ),
+        plain(
+            CUT,
+            "the node daemon has not said yet which virtual machine pod default/virt-launcher-web-x7k2p runs, and",
+            &[("virt-launcher-web-x7k2p", CUT)],
+            json!({ "type": "macvtap" }),
+            &["mist11"],
+        ),
         plain(
             "nofilter",
             "bridge br0 does not filter VLANs",
@@ -138,6 +234,18 @@ fn mistakes() -> Vec<Mistake> {
 
 fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
     LAN.apply(cluster)?;
+    let mut unbuilt = UNBUILT.manifest();
+    unbuilt["spec"]["vxlanDevMap"] = json!({ "worker1": "eth1", "worker2": "eth7" });
+    unbuilt["spec"].as_object_mut().unwrap().remove("defaultVxlanDev");
+    cluster.apply(&unbuilt.to_string())?;
+    let mut closed = CLOSED.manifest();
+    closed["spec"]["allowedNamespaces"] = json!(["nobody"]);
+    closed["spec"]["networkAttachments"] = json!({ "namespaces": ["nobody"] });
+    cluster.apply(&closed.to_string())?;
+    start(cluster, &PodOf::on("holder", "mist8").at("worker1"))?;
+    // Its network is there when its node has built the LAN, which is waited for by the pod.
+    cluster.until(&format!("{}/unbuilt1", definitions("default")), |_| true)?;
+    start(cluster, &PodOf::on("unbuilt-holder", "unbuilt1").at("worker1"))?;
     let worker = cluster.worker("worker1")?;
     for (pool, network, node) in [("nopart", "10.140.0", "worker9"), ("nosticky", "10.141.0", "worker1")] {
         let file = json!({
@@ -149,6 +257,15 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
         });
         worker.write(&format!("/var/lib/k8slan/pools.d/{pool}.yaml"), file.to_string())?;
     }
+    let full = json!({
+        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "full" },
+        "spec": {
+            "ranges": [{ "subnet": "10.144.0.0/24", "gateway": "none" }],
+            "nodes": { "worker1": ["10.144.0.1-10.144.0.2"] },
+            "reservations": { "default/somebody": "10.144.0.1", "default/another": "10.144.0.2" },
+        },
+    });
+    worker.write("/var/lib/k8slan/pools.d/full.yaml", full.to_string())?;
     let mistakes = mistakes();
     let mut objects = Vec::new();
     for mistake in &mistakes {
@@ -170,7 +287,7 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
         }
         let pod = PodOf {
             name: mistake.name.to_owned(),
-            node: Some("worker1".to_owned()),
+            node: Some(if mistake.name == "notbuilt" { "worker2" } else { "worker1" }.to_owned()),
             networks,
             spokes: mistake.spokes.iter().map(|&spoke| spoke.to_owned()).collect(),
         };
@@ -184,7 +301,7 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
             let said: Vec<String> =
                 events(cluster, mistake.name).iter().map(|text| text.replace('\\', "")).collect();
             let is_it = |text: &&String| {
-                text.starts_with("FailedCreatePodSandBox") && page.iter().all(|part| text.contains(part))
+                text.starts_with(mistake.reason) && page.iter().all(|part| text.contains(part))
             };
             match said.iter().find(is_it) {
                 Some(_) => Ok(()),
@@ -199,6 +316,77 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
             cluster.kubectl(&format!("delete net-attach-def {}", mistake.name))?;
         }
     }
+    for pool in ["nopart", "nosticky", "full"] {
+        worker.exec(&["rm", &format!("/var/lib/k8slan/pools.d/{pool}.yaml")])?;
+    }
+    delete(cluster, "holder")?;
+    delete(cluster, "unbuilt-holder")?;
+    UNBUILT.remove(cluster)?;
+    CLOSED.remove(cluster)?;
+    LAN.remove(cluster)
+}
+
+/// The messages of all rules in a schema.
+fn rules(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(fields) => {
+            let own = fields.get("x-kubernetes-validations").and_then(Value::as_array);
+            let own = own.into_iter().flatten().filter_map(|rule| rule["message"].as_str());
+            found.extend(own.map(str::to_owned));
+            fields.values().for_each(|value| rules(value, found));
+        }
+        Value::Array(values) => values.iter().for_each(|value| rules(value, found)),
+        _ => {}
+    }
+}
+
+/// Every rule of the CRD is broken once, in each field that has it.
+fn the_api_server_refuses_as_the_page_says(cluster: &Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "refused", vni: 1146, spokes: &["refused1"] };
+    const KERNEL: &str = "this name means something else to the kernel";
+    const PORT: &str = "'+' and eight hexadecimal digits are the names";
+    const NODE: &str = "no link can have this name";
+    LAN.apply(cluster)?;
+    let mistakes = [
+        ("ns cannot be changed", json!({ "ns": "other" })),
+        ("vni cannot be changed", json!({ "vni": 1147 })),
+        ("bridge and vxlan are two links", json!({ "vxlan": "br0" })),
+        ("a spoke is a link beside the bridge", json!({ "spokes": ["br0"] })),
+        ("no node has an underlay", json!({ "defaultVxlanDev": null, "vxlanDevMap": null })),
+        ("spokeOverrides names a spoke", json!({ "spokeOverrides": { "other": { "attach": "veth" } } })),
+        (KERNEL, json!({ "bridge": "all" })),
+        (KERNEL, json!({ "vxlan": "lo" })),
+        (KERNEL, json!({ "spokes": ["default"] })),
+        ("tap and hexadecimal digits", json!({ "spokes": ["tap16477688"] })),
+        (PORT, json!({ "bridge": "+4a3b2c1d" })),
+        (PORT, json!({ "vxlan": "+4a3b2c1d" })),
+        (NODE, json!({ "defaultVxlanDev": "all" })),
+        (NODE, json!({ "vxlanDevMap": { "worker1": ".." } })),
+        ("metadata.name takes 180 characters", json!({})),
+    ];
+    let mut broken = BTreeSet::new();
+    for (begins, fields) in mistakes {
+        let told = page(begins, &[])?.concat();
+        let mut lan = LAN.manifest();
+        let spec = lan["spec"].as_object_mut().unwrap();
+        for (field, value) in fields.as_object().unwrap() {
+            match value {
+                Value::Null => drop(spec.remove(field)),
+                value => drop(spec.insert(field.clone(), value.clone())),
+            }
+        }
+        if begins.starts_with("metadata.name") {
+            lan["metadata"]["name"] = json!("l".repeat(181));
+        }
+        let apply = ["apply", "--dry-run=server", "-f", "-"];
+        let (code, said) = cluster.kubectl_says(&apply, &lan.to_string())?;
+        check!(code == Some(1) && said.contains(&told), "the page says {told:?}, and {fields}: {said}");
+        broken.insert(told);
+    }
+    let path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/lans.lan.k8slan.io";
+    let mut all = BTreeSet::new();
+    rules(&cluster.until(path, |_| true)?["spec"], &mut all);
+    check!(all == broken, "rules of the CRD: {all:#?}, and those that are broken here: {broken:#?}");
     LAN.remove(cluster)
 }
 

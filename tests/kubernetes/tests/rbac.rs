@@ -1,46 +1,111 @@
-//! The daemon's rights, by the API server's audit log of all the trials before: each that it asked for it has, and each that
-//! it has it asked for. They stand behind all others, and say nothing without them.
+//! The rights of k8slan's accounts, by the API servers' audit logs of all the trials before, on all their clusters: each that
+//! was asked for is there, and each that is there was asked for. They stand behind all others, and say nothing without them.
 
 use std::collections::BTreeSet;
 
-use k8slan_kubernetes_tests::{Cluster, failed};
+use k8slan_kubernetes_tests::failed;
 use serde_json::Value;
-use testnet::{Outcome, Trial};
+use testnet::{Outcome, Stop, Trial, workspace};
 
 use crate::check;
-use crate::shared::alone;
+use crate::shared::after_all;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        alone("no_request_of_the_daemon_was_forbidden", no_request_of_the_daemon_was_forbidden),
-        alone("no_right_of_the_daemon_is_unused", no_right_of_the_daemon_is_unused),
+        after_all("no_request_of_the_daemon_was_forbidden", |audits| not_forbidden(&DAEMON, audits)),
+        after_all("no_right_of_the_daemon_is_unused", |audits| none_is_unused(&DAEMON, audits)),
+        after_all("no_request_of_the_uninstallation_was_forbidden", |audits| {
+            not_forbidden(&UNINSTALLATION, audits)
+        }),
+        after_all("no_right_of_the_uninstallation_is_unused", |audits| {
+            none_is_unused(&UNINSTALLATION, audits)
+        }),
     ]
 }
 
-/// By the API server's audit log of all the trials before.
-fn no_request_of_the_daemon_was_forbidden(cluster: &mut Cluster) -> Outcome {
-    let requests = cluster.audit()?;
-    check!(requests.len() > 20, "the audit log has {} requests", requests.len());
-    let code = |request: &Value| request["responseStatus"]["code"].as_u64().unwrap_or_default();
-    let asks = |request: &Value| {
-        let user = request["user"]["username"].clone();
-        [request["verb"].clone(), user, request["objectRef"]["resource"].clone()]
-            .into_iter()
-            .chain(["subresource", "namespace", "name"].map(|field| request["objectRef"][field].clone()))
-            .collect::<Vec<_>>()
-    };
-    // A server that has just started knows no roles for a moment, and refuses what it allows afterwards.
-    let granted_later = |at: usize| {
-        requests[at..].iter().any(|later| code(later) < 300 && asks(later) == asks(&requests[at]))
-    };
-    let forbidden: Vec<String> = requests
-        .iter()
-        .enumerate()
-        .filter(|(at, request)| [401, 403].contains(&code(request)) && !granted_later(*at))
-        .map(|(_, request)| {
-            format!("{} {}: {}", request["verb"], request["requestURI"], request["responseStatus"])
-        })
-        .collect();
+/// Who asks, and where its roles are.
+struct Account {
+    user: &'static str,
+    manifest: &'static str,
+    /// Roles and bindings, which have the same names.
+    roles: &'static [&'static str],
+    /// As few requests as there are in all the trials.
+    least: usize,
+}
+
+const DAEMON: Account = Account {
+    user: "system:serviceaccount:k8slan-system:k8slan",
+    manifest: "install/k8slan.yaml",
+    roles: &["k8slan", "k8slan-leader"],
+    least: 20,
+};
+
+/// The Job of `install/uninstall`.
+const UNINSTALLATION: Account = Account {
+    user: "system:serviceaccount:k8slan-uninstall:k8slan-cluster-uninstall",
+    manifest: "install/uninstall/job.yaml",
+    roles: &["k8slan-cluster-uninstall"],
+    least: 5,
+};
+
+impl Account {
+    fn asks(&self, request: &Value) -> bool {
+        request["user"]["username"] == self.user
+    }
+
+    /// Whether the rights were taken away when this request came, as they are when k8slan is deleted.
+    fn is_deprived(&self, audit: &[Value], at: usize) -> bool {
+        let of_ours = |request: &&Value| {
+            let object = &request["objectRef"];
+            let named = self.roles.iter().any(|role| object["name"] == *role);
+            // A namespace that goes takes what is in it along, without names.
+            let whole = object["name"].is_null() && object["namespace"] == "k8slan-system";
+            object["apiGroup"] == "rbac.authorization.k8s.io" && (named || whole)
+        };
+        let last = audit[..at].iter().rev().find(of_ours);
+        last.is_some_and(|request| text(&request["verb"]).starts_with("delete"))
+    }
+}
+
+fn code(request: &Value) -> u64 {
+    request["responseStatus"]["code"].as_u64().unwrap_or_default()
+}
+
+fn not_forbidden(account: &Account, audits: &[Vec<Value>]) -> Outcome {
+    let mut forbidden = Vec::new();
+    let mut asked = 0;
+    for audit in audits {
+        asked += audit.iter().filter(|request| account.asks(request)).count();
+        let what = |request: &Value| {
+            let object = &request["objectRef"];
+            let place = ["resource", "subresource", "namespace", "name"].map(|field| object[field].clone());
+            (request["verb"].clone(), place)
+        };
+        // A server that has just started knows no roles for a moment, and refuses what it allows afterwards.
+        let granted_later = |at: usize| {
+            let mut later = audit[at..].iter().filter(|request| account.asks(request));
+            later.any(|later| code(later) < 300 && what(later) == what(&audit[at]))
+        };
+        // Nobody may make anything there, with any rights.
+        let terminating = |request: &Value| {
+            text(&request["responseStatus"]["message"]).contains("because it is being terminated")
+        };
+        forbidden.extend(
+            audit
+                .iter()
+                .enumerate()
+                .filter(|(_, request)| account.asks(request) && [401, 403].contains(&code(request)))
+                .filter(|(at, request)| {
+                    !terminating(request) && !account.is_deprived(audit, *at) && !granted_later(*at)
+                })
+                .map(|(_, request)| {
+                    let (verb, uri, answer) =
+                        (&request["verb"], &request["requestURI"], &request["responseStatus"]);
+                    format!("{verb} {uri}: {answer}")
+                }),
+        );
+    }
+    check!(asked > account.least, "the audit logs of {} clusters have {asked} requests", audits.len());
     check!(forbidden.is_empty(), "{forbidden:#?}");
     Ok(())
 }
@@ -107,18 +172,26 @@ fn used_by(request: &Value) -> Vec<Right> {
     verbs.into_iter().flatten().flat_map(one).collect()
 }
 
-fn no_right_of_the_daemon_is_unused(cluster: &mut Cluster) -> Outcome {
-    let requests = cluster.audit()?;
-    let used: BTreeSet<Right> = requests.iter().flat_map(used_by).collect();
-    for path in [
-        "/apis/rbac.authorization.k8s.io/v1/clusterroles/k8slan",
-        "/apis/rbac.authorization.k8s.io/v1/namespaces/k8slan-system/roles/k8slan-leader",
-    ] {
-        let role = cluster.get(path).map_err(failed)?.unwrap_or_default();
+/// The account's roles, as the manifest has them, which is what the trials apply.
+fn roles(account: &Account) -> Result<Vec<Value>, Stop> {
+    let text = std::fs::read_to_string(workspace().join(account.manifest))?;
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text)?;
+    let ours = |document: &Value| {
+        let kind = ["ClusterRole", "Role"].iter().any(|kind| document["kind"] == *kind);
+        kind && account.roles.iter().any(|role| document["metadata"]["name"] == *role)
+    };
+    let roles: Vec<Value> = documents.into_iter().filter(ours).collect();
+    if roles.len() == account.roles.len() { Ok(roles) } else { Err(failed(format!("{roles:#?}"))) }
+}
+
+fn none_is_unused(account: &Account, audits: &[Vec<Value>]) -> Outcome {
+    let requests = audits.iter().flatten().filter(|request| account.asks(request));
+    let used: BTreeSet<Right> = requests.flat_map(used_by).collect();
+    for role in roles(account)? {
         let rights = rights(&role);
-        check!(!rights.is_empty(), "{path}: {role:#}");
+        check!(!rights.is_empty(), "{role:#}");
         let unused: Vec<&Right> = rights.difference(&used).collect();
-        check!(unused.is_empty(), "{path}: nobody asked for {unused:#?}");
+        check!(unused.is_empty(), "{}: nobody asked for {unused:#?}", role["metadata"]["name"]);
     }
     Ok(())
 }

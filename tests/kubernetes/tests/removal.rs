@@ -1,11 +1,12 @@
 //! k8slan is taken away: what stays, and what does not.
 
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use k8slan_kubernetes_tests::{Cluster, KUBELET, PodOf, failed};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-use testnet::{Outcome, Trial};
+use testnet::{Outcome, Stop, Trial};
 
 use crate::check;
 use crate::shared::{alone, install};
@@ -18,14 +19,30 @@ pub(crate) fn trials() -> Vec<Trial> {
             "everything_deleted_at_once_and_then_uninstalled",
             everything_deleted_at_once_and_then_uninstalled,
         ),
+        alone("uninstalled_and_then_everything_deleted", uninstalled_and_then_everything_deleted),
     ]
 }
 
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 130, 0, 1);
 const SECOND: Ipv4Addr = Ipv4Addr::new(10, 130, 0, 2);
 
+/// What other trials left of theirs: who asks for a spoke keeps k8slan on the cluster.
+fn without_others(cluster: &Cluster) -> Outcome {
+    let namespaces = cluster.list("/api/v1/namespaces").map_err(failed)?;
+    for namespace in namespaces.iter().filter_map(|namespace| namespace["metadata"]["name"].as_str()) {
+        if namespace.starts_with("kube-") || namespace.starts_with("k8slan-") {
+            continue;
+        }
+        for kinds in ["deployments,statefulsets,jobs --cascade=foreground", "pods"] {
+            cluster.kubectl(&format!("-n {namespace} delete {kinds} --all --timeout=180s"))?;
+        }
+    }
+    cluster.nodes_are_ready()
+}
+
 /// A LAN in use by two pods, and one that nobody uses.
-fn used_and_unused(cluster: &Cluster, used: &Lan, unused: &Lan) -> Result<[Value; 2], testnet::Stop> {
+fn used_and_unused(cluster: &Cluster, used: &Lan, unused: &Lan) -> Result<[Value; 2], Stop> {
+    without_others(cluster)?;
     used.apply(cluster)?;
     unused.apply(cluster)?;
     let one = start(cluster, &PodOf::on("one", used.spokes[0]).at("worker1"))?;
@@ -91,11 +108,7 @@ fn everything_deleted_at_once_and_then_uninstalled(cluster: &mut Cluster) -> Out
     ended["spec"]["activeDeadlineSeconds"] = json!(1);
     cluster.apply(&ended.to_string())?;
     cluster.until("/api/v1/namespaces/default/pods/ended", |pod| pod["status"]["phase"] == "Failed")?;
-    // The trial of an upgrade may have given the nodes a second image: then it is asked which one.
-    let (_, said) = cluster.script("install/uninstall/uninstall.sh", &[])?;
-    let several = said.contains("the nodes have several images: say IMAGE= one of localhost/k8slan:0.1.0 ");
-    let image: &[(&str, &str)] = if several { &[("IMAGE", "localhost/k8slan:0.1.0")] } else { &[] };
-    let (code, said) = cluster.script("install/uninstall/uninstall.sh", image)?;
+    let (code, said) = cluster.script("install/uninstall/uninstall.sh", &[])?;
     check!(
         code == Some(1) && said.contains("pods ask for macvtap.k8slan.io/… resources"),
         "{code:?}: {said}"
@@ -104,23 +117,71 @@ fn everything_deleted_at_once_and_then_uninstalled(cluster: &mut Cluster) -> Out
     check!(named == ["default/one", "default/two"], "{said}");
     delete(cluster, "one")?;
     delete(cluster, "two")?;
-    std::thread::scope(|scope| -> Outcome {
-        let script = scope.spawn(|| cluster.script("install/uninstall/uninstall.sh", image));
-        // The nodes are clean. A kubelet lets go of a resource five minutes after its plugin, or when it starts anew.
+    let said = uninstalled(cluster)?;
+    check!(said.contains("the nodes have the image localhost/k8slan:"), "{said}");
+    check!(said.contains("finalizer of LAN k8slan-system/last removed"), "{said}");
+    nothing_is_left(cluster, &USED)?;
+    delete(cluster, "ended")?;
+    // And it can be put in again.
+    install(cluster)
+}
+
+/// The other way round: the script first, while the daemon runs, and the files after it.
+fn uninstalled_and_then_everything_deleted(cluster: &mut Cluster) -> Outcome {
+    const USED: Lan = Lan { name: "leave", vni: 1135, spokes: &["leave1", "leave2"] };
+    const UNUSED: Lan = Lan { name: "leaveone", vni: 1136, spokes: &["leaveone1"] };
+    let cluster = &*cluster;
+    used_and_unused(cluster, &USED, &UNUSED)?;
+    delete(cluster, "one")?;
+    delete(cluster, "two")?;
+    let said = uninstalled(cluster)?;
+    for what in [
+        "NetworkAttachmentDefinition default/leave1 deleted",
+        "LANNode k8slan-system/leave.worker1 deleted",
+        "lease k8slan-system/k8slan-leader deleted",
+        "node worker2: ",
+    ] {
+        check!(said.contains(what), "{what}: {said}");
+    }
+    nothing_is_left(cluster, &USED)?;
+    let files = "install/k8slan.yaml -f install/crds.yaml";
+    let said = cluster.kubectl(&format!("delete -f {files} --ignore-not-found"))?;
+    check!(said.is_empty(), "{said}");
+    // Without the flag each object is named that is not there, and nothing else happens.
+    let all = format!("delete -f {files}");
+    let (code, said) = cluster.kubectl_says(&all.split(' ').collect::<Vec<_>>(), "")?;
+    let told = said.lines().filter(|line| line.starts_with("Error from server (NotFound): ")).count();
+    check!(code == Some(1) && told > 10 && told == said.lines().count(), "{code:?}: {said}");
+    install(cluster)
+}
+
+/// Runs the script to its good end. A kubelet lets go of a resource five minutes after its plugin, or when it starts anew: the
+/// kubelets are restarted when the nodes are clean.
+fn uninstalled(cluster: &Cluster) -> Result<String, Stop> {
+    std::thread::scope(|scope| {
+        let script = scope.spawn(|| cluster.script("install/uninstall/uninstall.sh", &[]));
         let job = "/apis/batch/v1/namespaces/k8slan-uninstall/jobs/k8slan-cluster-uninstall";
         while !script.is_finished() && cluster.get(job).map_err(failed)?.is_none() {
-            std::thread::sleep(std::time::Duration::from_millis(500));
+            std::thread::sleep(Duration::from_millis(500));
         }
         for worker in &cluster.workers {
             worker.stop_program(KUBELET, Signal::SIGTERM)?;
             worker.start_program(KUBELET)?;
         }
+        while !script.is_finished() {
+            for worker in &cluster.workers {
+                worker.restart_kubelet_that_ended()?;
+            }
+            std::thread::sleep(Duration::from_millis(500));
+        }
         let (code, said) = script.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         check!(code == Some(0) && said.ends_with("== k8slan is gone\n"), "{code:?}: {said}");
-        check!(several || said.contains("the nodes have the image localhost/k8slan:"), "{said}");
-        check!(said.contains("finalizer of LAN k8slan-system/last removed"), "{said}");
-        Ok(())
-    })?;
+        Ok(said)
+    })
+}
+
+/// At the API server and on the nodes; the LAN stood there.
+fn nothing_is_left(cluster: &Cluster, lan: &Lan) -> Outcome {
     for path in [
         "/api/v1/namespaces/k8slan-system",
         "/api/v1/namespaces/k8slan-uninstall",
@@ -136,26 +197,22 @@ fn everything_deleted_at_once_and_then_uninstalled(cluster: &mut Cluster) -> Out
         "{networks:#?}"
     );
     for worker in &cluster.workers {
-        let node = cluster.until(&format!("/api/v1/nodes/{}", worker.name()), |_| true)?;
         // A kubelet that was restarted may keep the names, as zero; nobody can ask for them.
-        let capacity = node["status"]["capacity"].as_object().cloned().unwrap_or_default();
-        let left = capacity.iter().filter(|(name, count)| name.contains("k8slan") && *count != "0").count();
-        check!(left == 0, "{node:#}");
-        for (folder, ours) in [("/run", "k8slan"), ("/opt/cni/bin", "macvtap"), ("/run/netns", "last")] {
+        cluster.until(&format!("/api/v1/nodes/{}", worker.name()), |node| {
+            let capacity = node["status"]["capacity"].as_object().into_iter().flatten();
+            capacity.into_iter().all(|(name, count)| !name.contains("k8slan") || *count == "0")
+        })?;
+        for (folder, ours) in [("/run", "k8slan"), ("/opt/cni/bin", "macvtap"), ("/run/netns", lan.name)] {
             check!(
                 !worker.list(folder).iter().any(|name| name == ours),
                 "{}: {folder}/{ours}",
                 worker.name()
             );
         }
-    }
-    for worker in &cluster.workers {
         // What an administrator wrote stays.
         let mut left = worker.list("/var/lib/k8slan");
         left.retain(|name| name != "pools.d");
         check!(left.is_empty(), "{}: {left:?}", worker.name());
     }
-    delete(cluster, "ended")?;
-    // And it can be put in again.
-    install(cluster)
+    Ok(())
 }

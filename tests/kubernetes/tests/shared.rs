@@ -3,7 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use k8slan_kubernetes_tests::{Cluster, Multus, failed};
+use k8slan_kubernetes_tests::{Cluster, Multus, audits_of_the_ended, failed};
+use serde_json::Value;
 use testnet::{Outcome, Stop, Trial};
 
 /// How many nodes it has: a LAN's pods on two, and a third that has none of them.
@@ -17,6 +18,9 @@ enum State {
 }
 
 static SHARED: RwLock<State> = RwLock::new(State::Down);
+
+/// Held by who has another cluster than the shared one.
+static OTHERS: RwLock<()> = RwLock::new(());
 
 /// A trial that leaves alone what is not its own.
 pub(crate) fn beside(name: &'static str, body: fn(&Cluster) -> Outcome) -> Trial {
@@ -61,6 +65,26 @@ pub(crate) fn apart(name: &'static str, body: fn(&Cluster) -> Outcome) -> Trial 
     })
 }
 
+/// What a trial does on a small cluster of its own, without k8slan, beside the others.
+pub(crate) fn elsewhere(name: &str, body: impl FnOnce(&Cluster) -> Outcome) -> Outcome {
+    let _others = OTHERS.read().unwrap_or_else(PoisonError::into_inner);
+    let cluster = Cluster::start(&[multus(1)])?;
+    told(&cluster, name, body(&cluster))
+}
+
+/// A trial that reads the audit logs of all clusters there were, when nobody has one any more.
+pub(crate) fn after_all(name: &'static str, body: fn(&[Vec<Value>]) -> Outcome) -> Trial {
+    testnet::test(name, move || {
+        let shared = SHARED.write().unwrap_or_else(PoisonError::into_inner);
+        let _others = OTHERS.write().unwrap_or_else(PoisonError::into_inner);
+        let mut audits = audits_of_the_ended();
+        if let State::Up(cluster) = &*shared {
+            audits.push(cluster.audit()?);
+        }
+        body(&audits)
+    })
+}
+
 fn bring_up(state: &mut State) -> Outcome {
     match state {
         State::Up(_) => Ok(()),
@@ -94,7 +118,7 @@ pub(crate) fn install(cluster: &Cluster) -> Outcome {
     for file in FILES {
         cluster.kubectl(&format!("apply -f {file}"))?;
     }
-    cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=120s").map(drop)
+    cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=240s").map(drop)
 }
 
 /// `MULTUS` names the real one: a program, which is the thin plugin, or a folder with the image and the manifest of the

@@ -51,7 +51,7 @@ impl Lan {
     }
 
     pub(crate) fn remove(&self, cluster: &Cluster) -> Outcome {
-        cluster.kubectl(&format!("-n k8slan-system delete lan {} --timeout=60s", self.name))?;
+        cluster.kubectl(&format!("-n k8slan-system delete lan {} --timeout=180s", self.name))?;
         cluster.until_gone(&self.path())
     }
 }
@@ -156,7 +156,7 @@ pub(crate) fn node_of(pod: &Value) -> &str {
 }
 
 pub(crate) fn delete(cluster: &Cluster, pod: &str) -> Outcome {
-    cluster.kubectl(&format!("delete pod {pod} --timeout=60s")).map(drop)
+    cluster.kubectl(&format!("delete pod {pod} --timeout=180s")).map(drop)
 }
 
 /// Gives a pod's link an address of a network of 24 bits.

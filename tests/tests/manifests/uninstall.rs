@@ -247,7 +247,12 @@ fn a_job_that_fails_keeps_the_objects() -> Outcome {
 /// `kubectl delete -f install/k8slan.yaml` came first, of the namespace too perhaps: nothing can be made in that any more.
 fn where_the_daemon_and_the_namespace_went_first() -> Outcome {
     let mut cluster = Cluster::new()?;
-    let images = r#"["docker.io/library/nginx:1.14.2"] ["localhost/k8slan@sha256:01","localhost/k8slan:0.1.0"] ["localhost/k8slan:0.1.0"]"#;
+    // One image may have several names, of an upgrade and the way back for instance.
+    let images = r#"["docker.io/library/nginx:1.14.2"]
+["localhost/k8slan@sha256:01","localhost/k8slan:0.1.0","localhost/k8slan:next"]
+["localhost/k8slan:0.1.0"]
+["localhost/not-k8slan:0.1.0"]
+"#;
     cluster.answer("'get nodes'*images*", images, 0);
     cluster.answer("'get namespace k8slan-uninstall'*phase*", "Terminating", 0);
     cluster.answer(JOB, "Complete", 0);
@@ -265,7 +270,7 @@ fn where_the_daemon_and_the_namespace_went_first() -> Outcome {
     }
     // Of two nobody knows which one.
     let mut two = Cluster::new()?;
-    two.answer("'get nodes'*images*", r#"["a/k8slan:1"] ["a/k8slan:2"]"#, 0);
+    two.answer("'get nodes'*images*", "[\"a/k8slan:1\"]\n[\"a/k8slan:2\"]\n", 0);
     let output = two.run(&[])?;
     let which = "say IMAGE= one of a/k8slan:1 a/k8slan:2";
     assert!(!output.status.success() && said(&output).contains(which), "{}", said(&output));
