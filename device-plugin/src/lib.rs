@@ -1,6 +1,7 @@
 //! The node daemon: LANs from a cluster or a folder, built on this node and handed to its pods.
 
 mod agent;
+mod attachments;
 mod capture;
 pub mod check_host;
 pub mod cli;

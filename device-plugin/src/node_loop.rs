@@ -10,10 +10,11 @@ use net_types::IfName;
 use node::{Durability, Lock, LockError, NodeConfig, Paths, SafeDir};
 use tokio::sync::watch;
 
-use crate::events::{FileWatch, LanLinkMonitors, Wake, WatchedFolder, watch_mounts, watch_underlays};
+use crate::attachments::NETNS_DIR;
+use crate::events::{Dirty, FileWatch, LanLinkMonitors, Wake, WatchedFolder, watch_mounts, watch_underlays};
 use crate::health::Metrics;
 use crate::lan_files::LanFileReader;
-use crate::lans::{Declared, Dirty, NETNS_DIR, Outcome, Reconciler};
+use crate::lans::{Declared, Outcome, Reconciler};
 use crate::leftovers;
 use crate::published::{NodeStatus, STATUS_FILE};
 

@@ -11,9 +11,8 @@ use tokio::net::UnixStream;
 use tokio::sync::{Mutex, watch};
 
 use super::SOCKET;
-use crate::events::{FileWatch, Wake, WatchedFolder};
+use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
 use crate::health::VERSION;
-use crate::lans::Dirty;
 use crate::root_socket::is_trusted;
 
 /// How long an answer may take. The other end answers from memory.

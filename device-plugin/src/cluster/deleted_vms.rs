@@ -12,9 +12,8 @@ use node::SafeDir;
 use tokio::time::Instant;
 
 use super::chain;
-use crate::events::{FileWatch, Wake, WatchedFolder};
+use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
 use crate::health::ApiMetrics;
-use crate::lans::Dirty;
 use crate::published::sticky_vms::{self, DELETED_VMS_FILE, STICKY_VMS_FILE, VmNames};
 
 /// A machine may be stopped for months; it is asked about less and less often.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::{StreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::DynamicObject;
 use kube::runtime::events;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
@@ -22,6 +22,7 @@ use super::event_publisher::{self, EventPublisher};
 use super::k8slan_go_definitions::{self, K8slanGoDefinitions};
 use super::mtu::{self, Rise};
 use super::pending_pods::PendingPods;
+use super::resources::{lan_nodes, resource};
 use super::{chain, lan_object};
 
 const MANAGER: &str = "k8slan-leader";
@@ -427,14 +428,6 @@ impl Leader {
         let api: Api<DynamicObject> = Api::namespaced_with(self.client.clone(), namespace, &resource);
         ignore_not_found_or_conflict(api.delete(name, &DeleteParams::default()).await)
     }
-}
-
-fn lan_nodes() -> ApiResource {
-    resource("lan.k8slan.io", "v1beta1", "LANNode", "lannodes")
-}
-
-pub(super) fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
-    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 
 fn uid(object: &DynamicObject) -> &str {

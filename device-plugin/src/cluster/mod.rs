@@ -24,6 +24,7 @@ mod mirror;
 mod mtu;
 mod pending_pods;
 mod pods;
+mod resources;
 mod uninstall;
 
 pub use aggregate_status::{AggregateInput, AggregatedStatus, FINALIZER, aggregate_status};

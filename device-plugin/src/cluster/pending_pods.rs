@@ -51,7 +51,7 @@ impl PendingPods {
     /// Tells, until it is dropped.
     pub(super) async fn run(&self) {
         let pods: Api<DynamicObject> =
-            Api::all_with(self.client.clone(), &super::leader::resource("", "v1", "Pod", "pods"));
+            Api::all_with(self.client.clone(), &super::resources::resource("", "v1", "Pod", "pods"));
         // Of a large cluster these are few.
         let config = watcher::Config::default().fields("spec.nodeName=");
         let mut pods = std::pin::pin!(watch_objects(pods, config).default_backoff());

@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use inotify::{EventMask, Inotify, WatchDescriptor, WatchMask, Watches};
 use tokio_stream::StreamExt as _;
 
-use super::Wake;
-use crate::lans::Dirty;
+use super::dirty::Dirty;
+use super::wake::Wake;
 
 /// Watches folders, which need not be there yet.
 pub(crate) struct FileWatch {

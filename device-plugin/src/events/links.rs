@@ -6,8 +6,8 @@ use net_types::IfName;
 use netplumb::{Event, Groups, Link, LinkKind, Monitor, Netlink, Netns, NetnsId};
 use tokio::task::AbortHandle;
 
-use super::Wake;
-use crate::lans::Dirty;
+use super::dirty::Dirty;
+use super::wake::Wake;
 
 const LINKS: Groups = Groups { links: true, addresses: false, routes: false };
 

@@ -2,7 +2,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Notify;
 
-use crate::lans::Dirty;
+use super::dirty::Dirty;
 
 /// Where all sources of events meet.
 #[derive(Clone, Default)]

@@ -3,7 +3,7 @@
 use netplumb::{Link, LinkKind, Netlink, Netns};
 use node::Attachment;
 
-use crate::sweep::is_live;
+use crate::attachments::is_live;
 
 use super::view::{AttachmentView, LinkView, PodLinkView};
 

@@ -11,6 +11,7 @@ use nix::sys::stat::{Mode, SFlag, fchmod, fstatat};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 
 use super::manifest::Checksum;
+use crate::attachments::aside_name;
 
 /// A CNI folder, opened once; its files are used by their names beneath it and no link in it is followed.
 ///
@@ -239,11 +240,6 @@ impl CniFolder {
 /// The name of a file before it takes its own.
 fn staged(name: &str) -> String {
     format!(".{name}.k8slan-new")
-}
-
-/// The name of a file that is about to go.
-pub(crate) fn aside_name(name: &str) -> String {
-    format!(".{name}.k8slan-aside")
 }
 
 /// The second name of a foreign file before that is its backup's.

@@ -1,27 +1,16 @@
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
 use node::{NodeConfig, SafeDir};
 
 use super::cni_folder::{CniFolder, FileState};
+use super::lock_installer;
 use super::manifest::{Checksum, Installed, Manifest};
+use super::options::InstallOptions;
+use super::programs::{K8SLANVETH, PLUGINS, plugins_folder, program_file};
 use super::removal_plan::RemovalPlan;
-use super::{K8SLANVETH, PLUGINS, lock_installer, program_file};
 use crate::k8slan_go::HandedOut;
-
-/// What to install, and where.
-#[derive(Debug)]
-pub(crate) struct InstallOptions {
-    /// The runtime's CNI folder.
-    pub(crate) cni_bin_dir: PathBuf,
-    /// The folder that has the plugins; `None`: the one of this program.
-    pub(crate) from: Option<PathBuf>,
-    /// Also what pods of k8slan (Go) call.
-    pub(crate) k8slan_go: bool,
-    /// Say what would be done, and do nothing.
-    pub(crate) dry_run: bool,
-}
 
 /// A plugin as this program brings it along.
 struct Plugin {
@@ -128,15 +117,6 @@ fn plugins(from: Option<&Path>, names: impl Iterator<Item = &'static str>) -> Re
             Ok(Plugin { name, bytes, checksum })
         })
         .collect()
-}
-
-/// The folder that has the plugins: they come with this program.
-pub(super) fn plugins_folder(from: Option<&Path>) -> Result<PathBuf> {
-    if let Some(from) = from {
-        return Ok(from.to_owned());
-    }
-    let program = std::env::current_exe().context("find this program's own folder")?;
-    Ok(program.parent().unwrap_or(Path::new("/")).to_owned())
 }
 
 fn step(folder: &CniFolder, manifest: &Manifest, plugin: &Plugin) -> Result<InstallStep> {

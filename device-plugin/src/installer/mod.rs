@@ -7,29 +7,20 @@
 mod cni_folder;
 mod install;
 mod manifest;
+mod options;
+mod programs;
 mod purge;
 mod removal_plan;
 mod uninstall;
 
-pub(crate) use cni_folder::aside_name;
-pub(crate) use install::{InstallOptions, install};
-pub(crate) use uninstall::{UninstallOptions, uninstall};
+pub(crate) use install::install;
+pub(crate) use options::{InstallOptions, UninstallOptions};
+pub(crate) use uninstall::uninstall;
 
 use std::time::Duration;
 
 use anyhow::Result;
 use node::{Lock, SafeDir};
-
-/// The plugins that a node needs, as they are called in the CNI folder.
-const PLUGINS: [&str; 3] = ["ipam-pool", "macvtap", "vlan-bridge"];
-
-/// The name that k8slan (Go) has for what `macvtap` does for its pods, where that is asked for: one program under two names.
-const K8SLANVETH: &str = "k8slanveth";
-
-/// The file that a plugin is made of, in the folder that has them all.
-fn program_file(name: &str) -> &str {
-    if name == K8SLANVETH { "macvtap" } else { name }
-}
 
 /// How long one installer waits for another.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);

@@ -6,12 +6,13 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use node::{Lock, Paths, SafeDir};
 
-use crate::daemon::lock_cluster_part;
-use crate::lans::{Declared, Dirty, Reconciler};
-use crate::node_loop::{DAEMON_LOCK, lock_daemon};
-use crate::sweep::{
+use crate::attachments::{
     AttachmentKey, PluginPrograms, Traces, Unseen, find_attachments, find_live_attachments, is_live,
 };
+use crate::daemon::lock_cluster_part;
+use crate::events::Dirty;
+use crate::lans::{Declared, Reconciler};
+use crate::node_loop::{DAEMON_LOCK, lock_daemon};
 
 /// How long the LANs may take to go.
 const LANS_TIMEOUT: Duration = Duration::from_secs(20);

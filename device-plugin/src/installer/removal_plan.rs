@@ -5,10 +5,9 @@ use anyhow::{Context as _, Result, bail};
 use node::SafeDir;
 
 use super::cni_folder::{CniFolder, FileState};
-use super::install::plugins_folder;
 use super::manifest::{Checksum, Installed, Manifest};
-use super::uninstall::UninstallOptions;
-use super::{K8SLANVETH, PLUGINS, program_file};
+use super::options::UninstallOptions;
+use super::programs::{K8SLANVETH, PLUGINS, plugins_folder, program_file};
 
 /// How long a plugin may run that was called before it was set aside.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,28 +1,12 @@
-use std::path::PathBuf;
-
 use anyhow::{Result, bail};
 use node::{NodeConfig, Paths, SafeDir};
 
 use super::lock_installer;
 use super::manifest::Manifest;
+use super::options::UninstallOptions;
 use super::purge::{lock_out_daemons, purge, remove_files};
 use super::removal_plan::RemovalPlan;
-use crate::sweep::{PluginPrograms, find_live_attachments};
-
-/// What to take away.
-#[derive(Debug)]
-pub(crate) struct UninstallOptions {
-    /// The CNI folder; `None`: every one that plugins were put into.
-    pub(crate) cni_bin_dir: Option<PathBuf>,
-    /// The folder that has the plugins; `None`: the one of this program.
-    pub(crate) from: Option<PathBuf>,
-    /// Everything of k8slan, not only the plugins.
-    pub(crate) purge: bool,
-    /// Also while pods are attached.
-    pub(crate) force: bool,
-    /// Say what would be done, and do nothing.
-    pub(crate) dry_run: bool,
-}
+use crate::attachments::{PluginPrograms, find_live_attachments};
 
 /// Takes the plugins away that [`super::install`] put there, and with `purge` all else that is k8slan's.
 ///

@@ -10,7 +10,7 @@ use netplumb::{
 use node::{Attachment, LINK_GROUP, Lock, LockError, SafeDir, lan_tag};
 
 use super::namespaces::Held;
-use crate::sweep::is_live;
+use crate::attachments::is_live;
 use lan::{LanKey, NetnsName};
 
 /// Does the steps of one plan, in one namespace.

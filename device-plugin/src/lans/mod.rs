@@ -1,8 +1,8 @@
 //! The LANs of this node: what is asked for, what stands, and how the one becomes the other.
 //!
 //! Nothing here knows where LANs come from (a folder, an API server) and who wants to know of them (the
-//! status file, the kubelet). [`Reconciler::reconcile`] is one look at everything, and does what is to be done;
-//! whoever hears of a change calls it.
+//! status file, the kubelet). [`Reconciler::reconcile`] observes what changed, decides, and applies the
+//! steps; whoever hears of a change calls it.
 
 mod apply;
 mod decision;
@@ -19,5 +19,4 @@ mod taps;
 mod underlay;
 
 pub(crate) use declared::{Declaration, Declared, Mistaken, Note};
-pub(crate) use namespaces::NETNS_DIR;
-pub(crate) use reconcile::{Dirty, Outcome, Reconciler};
+pub(crate) use reconcile::{Outcome, Reconciler};

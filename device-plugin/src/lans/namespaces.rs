@@ -13,9 +13,6 @@ use node::{Durability, SafeDir};
 use super::decision::Standing;
 use super::observe;
 
-/// Where namespaces have their names.
-pub(crate) const NETNS_DIR: &str = "/run/netns";
-
 /// The network namespaces of this node's LANs, held open: one whose name somebody takes away lives on,
 /// with everything in it, and gets its name back.
 ///

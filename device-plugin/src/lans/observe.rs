@@ -6,7 +6,7 @@ use lan::{LanKey, SETTINGS};
 use netplumb::{Netlink, Netns, Sysctl};
 use node::{Attachment, LINK_GROUP, parse_lan_tag};
 
-use crate::sweep::is_live;
+use crate::attachments::is_live;
 
 /// The index of `lo` in every namespace.
 const LO: u32 = 1;

@@ -21,49 +21,9 @@ use super::repair_log::RepairLog;
 use super::status_builder::{BuildState, NO_UNDERLAY, StatusBuilder};
 use super::taps::Taps;
 use super::underlay::{FrameTakers, Underlay, UnderlayCache};
+use crate::events::Dirty;
 use crate::published::NodeStatus;
 use crate::udp_port::{PortHolder, find_port_holder};
-
-/// What may have changed since the last pass.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dirty {
-    /// Everything: the first pass, or events were lost.
-    pub(crate) everything: bool,
-    /// What is declared.
-    pub(crate) declared: bool,
-    /// Which namespaces have a name, and which pods' namespaces are there.
-    pub(crate) names: bool,
-    /// The spokes' records, all of them.
-    pub(crate) records: bool,
-    /// These files of records.
-    pub(crate) record_files: BTreeSet<String>,
-    /// The underlays.
-    pub(crate) underlays: bool,
-    /// The links in these namespaces.
-    pub(crate) netns: BTreeSet<NetnsName>,
-}
-
-impl Dirty {
-    /// Takes more in.
-    pub(crate) fn merge(&mut self, more: Self) {
-        let Self { everything, declared, names, records, record_files, underlays, netns } = more;
-        self.everything |= everything;
-        self.declared |= declared;
-        self.names |= names;
-        self.records |= records;
-        self.record_files.extend(record_files);
-        self.underlays |= underlays;
-        self.netns.extend(netns);
-    }
-
-    /// The same, where what changed is this file of the folder.
-    pub(crate) fn of_file(mut self, name: &str) -> Self {
-        if std::mem::take(&mut self.records) {
-            self.record_files.insert(name.to_owned());
-        }
-        self
-    }
-}
 
 /// What a pass leaves behind.
 pub(crate) struct Outcome {

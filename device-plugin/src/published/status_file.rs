@@ -8,8 +8,7 @@ use anyhow::{Context as _, Result};
 use node::SafeDir;
 use tokio::sync::watch;
 
-use crate::events::{FileWatch, Wake, WatchedFolder};
-use crate::lans::Dirty;
+use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
 use crate::published::{NodeStatus, STATUS_FILE};
 
 /// More than any node's status has, in bytes.

@@ -8,11 +8,10 @@
 //! What carries no pod's UID (podman, ctr) is never looked at. While the API server is not heard, nothing is swept.
 
 mod candidates;
-mod programs;
 mod suspects;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,18 +19,13 @@ use anyhow::{Context as _, Result};
 use node::{Paths, SafeDir};
 use tokio::time::Instant;
 
-use crate::events::{FileWatch, Wake, WatchedFolder};
+use crate::attachments::{AttachmentKey, Leases, NETNS_DIR, PluginPrograms, StickyOwner, Traces};
+use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
 use crate::health::Metrics;
-use crate::lans::{Dirty, NETNS_DIR};
 use crate::published::live_pods::{self, LivePods};
 use crate::published::sticky_vms::{self, VmNames};
-pub(crate) use candidates::{
-    AttachmentKey, Traces, Unseen, find_attachments, find_live_attachments, is_live,
-};
-pub(crate) use programs::PluginPrograms;
 
 use candidates::Candidates;
-use programs::{Leases, StickyOwner};
 use suspects::Suspects;
 
 /// How long something stays suspicious before it goes. A runtime's own DEL comes within seconds.
@@ -224,10 +218,4 @@ impl Sweep {
         }
         removed
     }
-}
-
-/// Whether a file may be run.
-fn is_executable(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt as _;
-    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }

@@ -3,7 +3,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::candidates::{AttachmentKey, Candidates};
+use super::candidates::Candidates;
+use crate::attachments::AttachmentKey;
 use crate::published::live_pods::LivePods;
 
 /// What is suspicious, and since when. Pure: it decides, others look and remove.

@@ -55,14 +55,6 @@ const KNOWN_CYCLES: &[(&str, &[&str])] = &[
     ("crates/lan/src/lib.rs", &["crd, spec"]),
     ("crates/netplumb/src/lib.rs", &["link::bridge_vlan, link::create", "nft::guard, nft::guard_rules"]),
     ("crates/testnet/src/lib.rs", &["isolate, leaks, place", "node, pod"]),
-    (
-        "device-plugin/src/lib.rs",
-        &[
-            "cluster::leader, cluster::pending_pods",
-            "installer::install, installer::removal_plan, installer::uninstall",
-            "lans::namespaces, lans::observe, sweep::candidates, sweep::programs",
-        ],
-    ),
     ("plugins/macvtap/src/lib.rs", &["add, tap"]),
     ("plugins/vlan-bridge/src/lib.rs", &["bridge, uplink"]),
 ];

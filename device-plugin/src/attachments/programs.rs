@@ -8,9 +8,7 @@ use node::{Durability, NetnsRef, Paths, SafeDir};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::AttachmentKey;
-use super::is_executable;
-use crate::installer::aside_name;
+use super::key::AttachmentKey;
 
 /// Where runtimes have their plugins.
 const CNI_FOLDER: &str = "/opt/cni/bin";
@@ -25,34 +23,34 @@ pub(crate) struct PluginPrograms {
 
 /// What an attachment holds in a pool.
 #[derive(Debug)]
-pub(super) struct Lease {
-    pub(super) key: AttachmentKey,
-    pub(super) uid: Option<String>,
-    pub(super) pod: Option<String>,
-    pub(super) netns: Option<NetnsRef>,
+pub(crate) struct Lease {
+    pub(crate) key: AttachmentKey,
+    pub(crate) uid: Option<String>,
+    pub(crate) pod: Option<String>,
+    pub(crate) netns: Option<NetnsRef>,
 }
 
 /// What `ipam-pool leases` says.
 #[derive(Debug, Default)]
-pub(super) struct Leases {
+pub(crate) struct Leases {
     /// By whom addresses are held.
-    pub(super) held: Vec<Lease>,
+    pub(crate) held: Vec<Lease>,
     /// For whom addresses are kept, also while nobody holds them.
-    pub(super) kept: Vec<StickyOwner>,
+    pub(crate) kept: Vec<StickyOwner>,
 }
 
 /// An owner whose address is kept.
 #[derive(Debug)]
-pub(super) struct StickyOwner {
+pub(crate) struct StickyOwner {
     /// As `ipam-pool` writes it.
-    pub(super) owner: String,
+    pub(crate) owner: String,
     /// Whether nobody holds the address.
     idle: bool,
 }
 
 impl StickyOwner {
     /// The machine, `<namespace>/<name>`, that is the owner and does not run here.
-    pub(super) fn idle_vm(&self) -> Option<&str> {
+    pub(crate) fn idle_vm(&self) -> Option<&str> {
         let vm = self.owner.strip_prefix("vm:").filter(|_| self.idle)?;
         // The network's name may follow.
         let end = vm.match_indices('/').nth(1).map_or(vm.len(), |(slash, _)| slash);
@@ -102,7 +100,7 @@ impl PluginPrograms {
     ///
     /// # Errors
     /// `ipam-pool` cannot be run, or fails.
-    pub(super) fn leases(&self, paths: &Paths) -> Result<Leases> {
+    pub(crate) fn leases(&self, paths: &Paths) -> Result<Leases> {
         if !paths.leases().exists() {
             return Ok(Leases::default());
         }
@@ -115,7 +113,7 @@ impl PluginPrograms {
     ///
     /// # Errors
     /// `ipam-pool` cannot be run, or fails.
-    pub(super) fn free_leases<'a>(
+    pub(crate) fn free_leases<'a>(
         &self,
         as_of: u64,
         live: impl Iterator<Item = &'a AttachmentKey>,
@@ -191,6 +189,17 @@ fn parse(text: &[u8]) -> Result<Leases> {
         })
         .collect();
     Ok(Leases { held, kept })
+}
+
+/// Whether a file may be run.
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The name of a file that is about to be removed by the installer.
+pub(crate) fn aside_name(name: &str) -> String {
+    format!(".{name}.k8slan-aside")
 }
 
 #[cfg(test)]
