@@ -80,7 +80,7 @@ fn read_lans(text: &str) -> Result<(), TestCaseError> {
 fn read_pool(text: &str) -> Result<(), TestCaseError> {
     let start = Started::now();
     let sets = PoolFile::parse("dmz", text).and_then(|file| {
-        let _ = (file.addresses(), file.sets_of(Some("talos1"), None));
+        let _ = (file.addresses(), file.sets_for_node(Some("talos1"), None));
         file.all_sets()
     });
     told(sets.err().map(|error| error.to_string()), start)
