@@ -77,7 +77,7 @@ fn pools_of_a_folder_lie_beside_one_another() -> Outcome {
     for (folder, pools) in &pools {
         for (at, pool) in pools.iter().enumerate() {
             for other in &pools[..at] {
-                pool.check_beside(other).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+                pool.check_overlap(other).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
             }
         }
     }
