@@ -8,4 +8,7 @@ version=$1 owner=${2,,} folder=$3
 (cd "$folder" && sha256sum --quiet --check SHA256SUMS)
 # shellcheck disable=SC2086
 skopeo copy --all ${SKOPEO_FLAGS:-} "oci-archive:$folder/k8slan-image.tar" "docker://${REGISTRY:-ghcr.io}/$owner/k8slan:$version"
-[ -n "${NO_GITHUB:-}" ] || gh release create "v$version" --verify-tag --title "k8slan $version" --notes-file CHANGELOG.md "$folder"/*
+# 1.2.3-rc.1 is not what people are led to as the latest.
+kind=()
+[[ $version != *-* ]] || kind=(--prerelease)
+[ -n "${NO_GITHUB:-}" ] || gh release create "v$version" --verify-tag "${kind[@]}" --title "k8slan $version" --notes-file CHANGELOG.md "$folder"/*

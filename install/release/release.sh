@@ -12,21 +12,20 @@ root=$(dirname "$install")
 image=ghcr.io/$owner/k8slan
 epoch=${SOURCE_DATE_EPOCH:-0}
 
-kustomize() {
-    if [ -n "${KUSTOMIZE:-}" ]; then
-        $KUSTOMIZE "$1"
-    elif command -v kustomize >/dev/null; then
-        command kustomize build "$1"
-    elif command -v kubectl >/dev/null; then
-        kubectl kustomize "$1"
-    elif [ -x "$root/target/kube/kube" ]; then
-        # The tests' Kubernetes has kubectl in it.
-        "$root/target/kube/kube" kubectl kustomize "$1"
-    else
-        echo "neither kustomize nor kubectl is here: KUSTOMIZE=\"PROGRAM build\"" >&2
-        return 1
-    fi
-}
+# What builds a kustomization, before anything is written.
+if [ -n "${KUSTOMIZE:-}" ]; then
+    read -ra kustomize <<<"$KUSTOMIZE"
+elif command -v kustomize >/dev/null; then
+    kustomize=(kustomize build)
+elif command -v kubectl >/dev/null; then
+    kustomize=(kubectl kustomize)
+elif [ -x "$root/target/kube/kube" ]; then
+    # The tests' Kubernetes has kubectl in it.
+    kustomize=("$root/target/kube/kube" kubectl kustomize)
+else
+    echo "neither kustomize nor kubectl is here: KUSTOMIZE=\"PROGRAM build\"" >&2
+    exit 2
+fi
 
 # archive FILE FOLDER NAME...: those of the folder, the same each time.
 archive() {
@@ -64,7 +63,7 @@ kind: Kustomization
 resources: [..${path#"$work/install"}]
 images: [{name: localhost/k8slan, newName: $image, newTag: "$version"}]
 YAML
-    kustomize "$work/install/released" >"$new/$out"
+    "${kustomize[@]}" "$work/install/released" >"$new/$out"
     # What no image is named by any more.
     if grep -n localhost/ "$new/$out"; then echo "$out names an image that nobody has" >&2; exit 1; fi
 done

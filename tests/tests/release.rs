@@ -200,13 +200,13 @@ fn what_is_published_is_that_folder() -> Outcome {
     node.write("/run/bin/gh", "#!/bin/sh\nprintf '%s\\n' \"$@\" >/run/gh\n")?;
     node.exec(&["chmod", "755", "/run/bin/gh"])?;
     let script = workspace().join("install/release/publish.sh").display().to_string();
-    let publish = || {
+    let publish = |version: &str| {
         let chdir = format!("--chdir={}", workspace().display());
         let path = "PATH=/run/bin:/usr/sbin:/usr/bin:/sbin:/bin";
         let more = ["REGISTRY=127.0.0.1:5000", "SKOPEO_FLAGS=--dest-tls-verify=false"];
-        node.output(&["env", &chdir, path, more[0], more[1], &script, "1.2.3", "Some-Body", &out])
+        node.output(&["env", &chdir, path, more[0], more[1], &script, version, "Some-Body", &out])
     };
-    let output = publish()?;
+    let output = publish("1.2.3")?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let image = "docker://127.0.0.1:5000/some-body/k8slan:1.2.3";
     let manifest: Value =
@@ -221,10 +221,14 @@ fn what_is_published_is_that_folder() -> Outcome {
             file.path()
         );
     }
+    // What is not ready for everybody is not the latest.
+    assert!(publish("1.2.3-rc.1")?.status.success() && !asked.contains("--prerelease"), "{asked}");
+    let asked = node.read("/run/gh")?;
+    assert!(asked.starts_with("release\ncreate\nv1.2.3-rc.1\n--verify-tag\n--prerelease\n"), "{asked}");
     // What was changed since is no release.
     fs::write(Path::new(&out).join("k8slan.yaml"), "kind: Pod")?;
     node.exec(&["rm", "/run/gh"])?;
-    let changed = publish()?;
+    let changed = publish("1.2.3")?;
     assert!(!changed.status.success() && node.read("/run/gh").is_err());
     Ok(())
 }
