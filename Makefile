@@ -20,7 +20,7 @@ ARM64 := aarch64-unknown-linux-gnu
 # Not exported: C libraries in our dependencies would be compiled anew after each commit.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: help version build arm64 image push release publish demo unit test test-kubernetes bench lint clean
+.PHONY: help version build arm64 image push release publish demo unit test test-kubernetes bench lint clean whose
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -43,7 +43,7 @@ build: ## the static release binaries, manual pages and completions, in dist/
 arm64: ## the same for arm64 in dist/arm64, where the machine has the compilers
 	@if ! aarch64-linux-gnu-gcc --version >/dev/null 2>&1 || ! ls "$$(rustc --print sysroot)/lib/rustlib/$(ARM64)/lib" >/dev/null 2>&1; then \
 	    echo "no arm64: it needs rustup target add $(ARM64), and the packages gcc-aarch64-linux-gnu libc6-dev-arm64-cross"; \
-	    rm -rf dist/arm64; exit 0; \
+	    rm -rf dist/arm64; [ "$(ARM64_IS)" != required ]; exit; \
 	fi; \
 	echo "building $(BINARIES) for $(ARM64)"; \
 	CC_aarch64_unknown_linux_gnu=aarch64-linux-gnu-gcc CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
@@ -62,14 +62,17 @@ push: ## sends the image to IMAGE=registry/name:tag and sets it in install/local
 # Of each architecture that was built; both with ARM64_IS=required.
 PAIRS = $(ARCH)=dist $$([ $(ARCH) = arm64 ] || [ ! -e dist/arm64 ] || echo arm64=dist/arm64)
 RELEASE := dist/release/$(VERSION)
-WHOSE = $(or $(OWNER),$(error say whose on GitHub: make $@ OWNER=somebody))
+WHOSE = $(or $(OWNER),$(error say whose on GitHub: make $(MAKECMDGOALS) OWNER=somebody))
 
-release: build arm64 ## a release in dist/release/VERSION: image, manifests, chart, kubectl-k8slan, SBOM, checksums [OWNER=somebody]
+# Before minutes of building.
+whose:
+	@: $(WHOSE)
+
+release: whose build arm64 ## a release in dist/release/VERSION: image, manifests, chart, kubectl-k8slan, SBOM, checksums [OWNER=somebody]
 	@tests/packages.sh release
-	@[ "$(ARM64_IS)" != required ] || [ -e dist/arm64 ] || { echo "no arm64, and it is required"; exit 1; }
 	@SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) install/release/release.sh $(VERSION) $(WHOSE) $(RELEASE) $(PAIRS)
 
-publish: ## sends a release to ghcr.io/OWNER and GitHub [OWNER=somebody]
+publish: whose ## sends a release to ghcr.io/OWNER and GitHub [OWNER=somebody]
 	@tests/packages.sh push
 	@install/release/publish.sh $(VERSION) $(WHOSE) $(RELEASE)
 

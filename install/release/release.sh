@@ -87,8 +87,8 @@ install -D -m 0755 -t "$work/k8slan-uninstall/uninstall" "$install/uninstall/uni
 install -m 0644 -t "$work/k8slan-uninstall/uninstall" "$install"/uninstall/*.yaml
 archive k8slan-uninstall.tar.gz "$work" k8slan-uninstall
 
-# What the programs are made of.
-(cd "$root" && cargo metadata --locked --format-version 1 --filter-platform x86_64-unknown-linux-gnu) |
+# What the programs are made of, for either architecture.
+(cd "$root" && cargo metadata --locked --format-version 1 --filter-platform={x86_64,aarch64}-unknown-linux-gnu) |
     jq --sort-keys --arg version "$version" --arg owner "$owner" --arg created "$(date -u -d "@$epoch" +%Y-%m-%dT%H:%M:%SZ)" \
         -f "$install/release/sbom.jq" >"$new/k8slan.spdx.json"
 

@@ -28,7 +28,7 @@ def id: "SPDXRef-" + (.name + "-" + .version | gsub("[^A-Za-z0-9.-]"; "-"));
         downloadLocation: "NOASSERTION",
         filesAnalyzed: false,
         licenseConcluded: "NOASSERTION",
-        licenseDeclared: ((.license // "NOASSERTION") | gsub("/"; " OR ")),
+        licenseDeclared: ((.license // "NOASSERTION") | gsub(" */ *"; " OR ") | gsub(" +"; " ")),
         copyrightText: "NOASSERTION",
         externalRefs: (if .source == null then [] else [{
             referenceCategory: "PACKAGE-MANAGER", referenceType: "purl", referenceLocator: "pkg:cargo/\(.name)@\(.version)"

@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         one_folder_names_one_image_everywhere,
         the_list_of_parts_is_what_the_programs_are_linked_from,
         what_cannot_be_released_is_refused,
+        kubectl_builds_the_manifests_where_there_is_no_kustomize,
         what_is_published_is_that_folder,
         the_workflow_calls_what_people_call,
     ])
@@ -27,6 +28,16 @@ const PROGRAMS: [&str; 4] = ["k8slan-device-plugin", "macvtap", "vlan-bridge", "
 const IMAGE: &str = "ghcr.io/some-body/k8slan:1.2.3";
 
 fn release(arguments: &[&str], folder: &Path) -> Result<Output, Stop> {
+    let kustomize = words(&kustomize()?).join(" ");
+    Ok(finish(release_command(arguments, folder)?.env("KUSTOMIZE", kustomize))?)
+}
+
+fn words(command: &Command) -> Vec<String> {
+    let all = std::iter::once(command.get_program()).chain(command.get_args());
+    all.map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+fn release_command(arguments: &[&str], folder: &Path) -> Result<Command, Stop> {
     needs("buildah")?;
     needs("jq")?;
     let programs = folder.join("programs");
@@ -35,15 +46,10 @@ fn release(arguments: &[&str], folder: &Path) -> Result<Output, Stop> {
         fs::write(programs.join(program), program)?;
         fs::set_permissions(programs.join(program), fs::Permissions::from_mode(0o755))?;
     }
-    let kustomize = kustomize()?;
-    let words: Vec<String> = std::iter::once(kustomize.get_program())
-        .chain(kustomize.get_args())
-        .map(|word| word.to_string_lossy().into_owned())
-        .collect();
     let mut command = Command::new(workspace().join("install/release/release.sh"));
     command.args(arguments).arg(folder.join("out")).arg(format!("amd64={}", programs.display()));
-    command.env("KUSTOMIZE", words.join(" ")).env("SOURCE_DATE_EPOCH", "1700000000");
-    Ok(finish(&mut command)?)
+    command.env("SOURCE_DATE_EPOCH", "1700000000");
+    Ok(command)
 }
 
 fn released(folder: &Path) -> Result<PathBuf, Stop> {
@@ -186,6 +192,34 @@ fn what_cannot_be_released_is_refused() -> Outcome {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(words), "{arguments:?}: {said}");
         assert!(!folder.path().join("out").exists());
+    }
+    Ok(())
+}
+
+/// Both from the PATH: a kustomize comes before a kubectl.
+fn kubectl_builds_the_manifests_where_there_is_no_kustomize() -> Outcome {
+    let built_by = words(&kustomize()?).join(" ");
+    let bin = tempfile::tempdir()?;
+    let put = |name: &str, words: &str| -> Outcome {
+        let path = bin.path().join(name);
+        let said = bin.path().join("said").display().to_string();
+        fs::write(&path, format!("#!/bin/sh\necho \"{name} $1\" >>{said}\nshift\nexec {words} \"$@\"\n"))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        Ok(())
+    };
+    let elsewhere = std::env::var("PATH").unwrap_or_default();
+    let elsewhere = elsewhere.split(':').filter(|folder| !Path::new(folder).join("kustomize").exists());
+    let path = elsewhere.fold(bin.path().display().to_string(), |path, folder| format!("{path}:{folder}"));
+    for (program, asked) in [("kubectl", "kubectl kustomize"), ("kustomize", "kustomize build")] {
+        put(program, &built_by)?;
+        let folder = tempfile::tempdir()?;
+        let mut command = release_command(&["1.2.3", "somebody"], folder.path())?;
+        let output = finish(command.env_remove("KUSTOMIZE").env("PATH", &path))?;
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        let said = fs::read_to_string(bin.path().join("said"))?;
+        let manifests = fs::read_dir(workspace().join("install/overlays"))?.count() + 1;
+        assert_eq!(said.lines().collect::<Vec<_>>(), vec![asked; manifests]);
+        fs::remove_file(bin.path().join("said"))?;
     }
     Ok(())
 }
