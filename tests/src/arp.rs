@@ -1,12 +1,12 @@
 use std::net::Ipv4Addr;
 
-use testnet::{Place, Stop};
+use testnet::{Namespaces, Stop};
 
 /// The MAC address of a link.
 ///
 /// # Errors
 /// If there is no such link.
-pub fn mac_of(place: &Place, link: &str) -> Result<[u8; 6], Stop> {
+pub fn mac_of(place: &Namespaces, link: &str) -> Result<[u8; 6], Stop> {
     let shown = place.link(link)?.unwrap_or_default();
     let text = shown["address"].as_str().unwrap_or_default();
     let bytes: Vec<u8> = text.split(':').filter_map(|byte| u8::from_str_radix(byte, 16).ok()).collect();

@@ -2,7 +2,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use testnet::{Outcome, Place, Stop};
+use testnet::{Namespaces, Outcome, Stop};
 
 /// What a service said when it was called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub struct Heard {
 ///
 /// # Errors
 /// If the port cannot be listened on.
-pub fn serve(place: &Place, port: u16, name: &str) -> Outcome {
+pub fn serve(place: &Namespaces, port: u16, name: &str) -> Outcome {
     let listener = place.run(|| TcpListener::bind(("0.0.0.0", port)))?;
     let name = name.to_owned();
     std::thread::spawn(move || {
@@ -44,7 +44,7 @@ fn echo(mut caller: TcpStream, name: &str) {
 ///
 /// # Errors
 /// If somebody answers who is no such service: also who only refuses the port.
-pub fn call(place: &Place, to: SocketAddr, patience: Duration) -> Result<Option<Heard>, Stop> {
+pub fn call(place: &Namespaces, to: SocketAddr, patience: Duration) -> Result<Option<Heard>, Stop> {
     Ok(Session::open(place, to, patience)?.map(|session| session.heard))
 }
 
@@ -54,7 +54,7 @@ pub fn call(place: &Place, to: SocketAddr, patience: Duration) -> Result<Option<
 /// # Errors
 /// If it is not as expected.
 pub fn hears(
-    place: &Place,
+    place: &Namespaces,
     who: &str,
     (to, port): (IpAddr, u16),
     expected: Option<(&str, IpAddr)>,
@@ -81,7 +81,7 @@ impl Session {
     ///
     /// # Errors
     /// As [`call`].
-    pub fn open(place: &Place, to: SocketAddr, patience: Duration) -> Result<Option<Self>, Stop> {
+    pub fn open(place: &Namespaces, to: SocketAddr, patience: Duration) -> Result<Option<Self>, Stop> {
         let no_way = [ErrorKind::TimedOut, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
         let mut stream = match place.run(|| TcpStream::connect_timeout(&to, patience)) {
             Ok(stream) => stream,

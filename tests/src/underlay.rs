@@ -1,5 +1,5 @@
 use serde_json::Value;
-use testnet::{Error, Place};
+use testnet::{Error, Namespaces};
 
 /// The name of a VXLAN device's underlay, which is a link of the node's namespace.
 ///
@@ -8,7 +8,7 @@ use testnet::{Error, Place};
 ///
 /// # Errors
 /// If links cannot be listed.
-pub fn underlay(node: &Place, inside: &Place, vxlan: &Value) -> Result<Option<String>, Error> {
+pub fn underlay(node: &Namespaces, inside: &Namespaces, vxlan: &Value) -> Result<Option<String>, Error> {
     let shown = vxlan["linkinfo"]["info_data"]["link"].as_str().unwrap_or_default();
     let index = match inside.link(shown)? {
         Some(link) => link["ifindex"].as_u64(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use k8slan_tests::{LanFile, Traces, Worker, joined, on_spoke};
 use serde_json::{Value, json};
-use testnet::{Outcome, Ping, Place, Stop, Switch, Tap};
+use testnet::{Namespaces, Outcome, Ping, Stop, Switch, Tap};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -49,11 +49,11 @@ fn one_worker(lan: &LanFile) -> Result<(Switch, Worker), Stop> {
 }
 
 /// The index of the pod's `net1`, which names its device node.
-fn index(pod: &Place) -> u64 {
+fn index(pod: &Namespaces) -> u64 {
     pod.link("net1").unwrap().expect("no net1")["ifindex"].as_u64().unwrap()
 }
 
-fn perfect(from: &Place, to: &str) -> Outcome {
+fn perfect(from: &Namespaces, to: &str) -> Outcome {
     Ping::new(ip(to)).repeated(5, Duration::from_millis(2)).run(from)?.perfect().map_err(Stop::Failed)
 }
 
@@ -248,7 +248,7 @@ fn check_sees_what_was_broken() -> Outcome {
         let names = worker.netns(&lan().netns())?.link_names()?;
         Ok(names.into_iter().find(|name| name.starts_with('+')).unwrap_or_default())
     };
-    type Breakage<'a> = &'a dyn Fn(&Place) -> Outcome;
+    type Breakage<'a> = &'a dyn Fn(&Namespaces) -> Outcome;
     let bridge = |arguments: &str| -> Outcome {
         let inside = worker.netns(&lan().netns())?;
         Ok(inside.tool("bridge", &format!("link set dev {} {arguments}", port(&worker)?)).map(drop)?)

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use k8slan_tests::pcap::{Pcap, read};
 use k8slan_tests::{LanFile, Worker, joined, on_spoke};
 use serde_json::json;
-use testnet::{Node, Outcome, PacketSocket, Ping, Place, Stop, Switch, eventually, program};
+use testnet::{Namespaces, Node, Outcome, PacketSocket, Ping, Stop, Switch, eventually, program};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 const OWN: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-fn capture(worker: &Place, arguments: &[&str]) -> Command {
+fn capture(worker: &Namespaces, arguments: &[&str]) -> Command {
     let mut command = worker.command(program("k8slan-device-plugin"));
     command.arg("capture").args(arguments);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use k8slan_tests::{Example, Session, addresses, announcement, call, mac_of, serve};
-use testnet::{Daemon, Node, Outcome, PacketSocket, Ping, Place, Pod, Stop, Switch, program, vlan_kernel};
+use testnet::{
+    Daemon, Namespaces, Node, Outcome, PacketSocket, Ping, Pod, Stop, Switch, program, vlan_kernel,
+};
 
 const VIP: Ipv4Addr = Ipv4Addr::new(192, 168, 1, 230);
 /// The Kubernetes API, which both nodes serve.
@@ -107,12 +109,12 @@ fn pod<'a>(node: &'a Node, network: &str) -> Result<(Pod<'a>, IpAddr), Stop> {
 }
 
 /// Who leads, as a caller finds out.
-fn leader(place: &Place, patience: u64) -> Result<Option<String>, Stop> {
+fn leader(place: &Namespaces, patience: u64) -> Result<Option<String>, Stop> {
     let heard = call(place, SocketAddr::new(VIP.into(), API), Duration::from_millis(patience))?;
     Ok(heard.map(|heard| heard.name))
 }
 
-fn leads(place: &Place, who: &str, expected: Option<&str>) -> Outcome {
+fn leads(place: &Namespaces, who: &str, expected: Option<&str>) -> Outcome {
     let got = leader(place, if expected.is_some() { 3000 } else { 400 })?;
     check(got.as_deref() == expected, format!("{who} calls {VIP}: {expected:?} expected, got {got:?}"))
 }
@@ -146,7 +148,7 @@ fn attachments_stay_while_the_virtual_address_moves() -> Outcome {
 
     // All are where they should be: on one wire, and VLAN 40 apart from it.
     for (from, to, expected) in [
-        (laptop as &Place, first, true),
+        (laptop as &Namespaces, first, true),
         (laptop, second, true),
         (&on_eno1, second, true),
         (&home.lab, third, true),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use k8slan_tests::{LanFile, Worker, joined, on_spoke};
 use serde_json::{Value, json};
-use testnet::{CniCall, Frame, Node, Outcome, PacketSocket, Ping, Place, Pod, Stop, Switch};
+use testnet::{CniCall, Frame, Namespaces, Node, Outcome, PacketSocket, Ping, Pod, Stop, Switch};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -45,7 +45,7 @@ fn source(frame: &Frame) -> String {
 
 /// Who sent to everybody on a link while `work` was done.
 fn watched<T>(
-    place: &Place,
+    place: &Namespaces,
     link: &str,
     work: impl FnOnce() -> Result<T, Stop>,
 ) -> Result<(T, Vec<(u16, String)>), Stop> {
@@ -74,7 +74,7 @@ fn watched<T>(
 }
 
 /// Attaches a guest beside somebody who has the first address of each family.
-fn attach_beside(squatter: &Place, link: &str, pod: &Pod<'_>, config: &Value) -> Outcome {
+fn attach_beside(squatter: &Namespaces, link: &str, pod: &Pod<'_>, config: &Value) -> Outcome {
     let theirs = squatter.link(link)?.unwrap()["address"].as_str().unwrap().to_owned();
     let (result, senders) = watched(squatter, link, || Ok(pod.add("macvtap", IFNAME, config)?))?;
     assert_eq!(ips(&result), ["10.0.0.3/24", "fd00::3/64"], "{result}");
@@ -89,7 +89,7 @@ fn attach_beside(squatter: &Place, link: &str, pod: &Pod<'_>, config: &Value) ->
     Ok(())
 }
 
-fn squat(place: &Place, link: &str) -> Outcome {
+fn squat(place: &Namespaces, link: &str) -> Outcome {
     for address in ["10.0.0.2/24", "fd00::2/64"] {
         place.ip(&format!("addr add {address} dev {link} nodad"))?;
     }

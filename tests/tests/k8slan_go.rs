@@ -8,7 +8,7 @@ use std::time::Duration;
 use k8slan_tests::kubelet::Kubelet;
 use k8slan_tests::{LanFile, Traces, Worker, call_in, joined, on_spoke};
 use serde_json::{Value, json};
-use testnet::{Node, Outcome, PacketSocket, Ping, Place, Stop, Switch};
+use testnet::{Namespaces, Node, Outcome, PacketSocket, Ping, Stop, Switch};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -57,7 +57,7 @@ fn with(spoke: &str, more: Value) -> Value {
 }
 
 /// Whether a link of a namespace leaves checksums to others.
-fn leaves_checksums(place: &Place, link: &str) -> bool {
+fn leaves_checksums(place: &Namespaces, link: &str) -> bool {
     place.run(|| {
         let netns = netplumb::Netns::current().unwrap();
         netplumb::TxChecksum::of(&netns, &link.parse().unwrap()).unwrap().is_on().unwrap()
@@ -84,7 +84,7 @@ fn port(worker: &Worker, lan: &LanFile) -> Result<String, Stop> {
     Ok(names.into_iter().find(|name| name.starts_with('+')).expect("no port"))
 }
 
-fn perfect(from: &Place, to: &str) -> Outcome {
+fn perfect(from: &Namespaces, to: &str) -> Outcome {
     let to: IpAddr = to.parse().unwrap();
     Ping::new(to).repeated(3, Duration::from_millis(5)).run(from)?.perfect().map_err(Stop::Failed)
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use k8slan_tests::{LanFile, Traces, Worker, joined, metric, on_spoke, underlay};
 use serde_json::Value;
-use testnet::{Error, Netns, Node, Outcome, Ping, Place, Stop, Switch, eventually};
+use testnet::{Error, Namespaces, Netns, Node, Outcome, Ping, Stop, Switch, eventually};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -63,13 +63,13 @@ fn vxlan(worker: &Worker, lan: &LanFile) -> Option<Value> {
     worker.netns(&lan.netns()).ok()?.link("vx2").ok()?
 }
 
-fn pings(from: &Place, to: &str) -> bool {
+fn pings(from: &Namespaces, to: &str) -> bool {
     Ping::new(ip(to)).patience(Duration::from_millis(100)).run(from).is_ok_and(|report| report.lost() == 0)
 }
 
 /// Waits for a ping to be answered. An ARP request that was lost is repeated after a second
 /// (retrans_time_ms), and an underlay that is new has no IPv6 address for another (dad_transmits).
-fn heals(from: &Place, to: &str) -> Outcome {
+fn heals(from: &Namespaces, to: &str) -> Outcome {
     eventually(3 * SECOND, || if pings(from, to) { Ok(()) } else { Err(format!("{to} answers again")) })?;
     Ok(())
 }
@@ -294,7 +294,7 @@ fn a_removed_lan_is_taken_down() -> Outcome {
 }
 
 /// Waits for pings to be answered no more.
-fn falls_silent(from: &Place, to: &str) -> Outcome {
+fn falls_silent(from: &Namespaces, to: &str) -> Outcome {
     eventually(SECOND, || if pings(from, to) { Err(format!("{to} falls silent")) } else { Ok(()) })?;
     Ok(())
 }

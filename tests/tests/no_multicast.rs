@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use k8slan_tests::{LanFile, Worker, joined};
-use testnet::{Error, Outcome, Ping, Place, Switch, eventually, needs, workspace};
+use testnet::{Error, Namespaces, Outcome, Ping, Switch, eventually, needs, workspace};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![a_mesh_of_tunnels_carries_the_lan])
@@ -14,7 +14,7 @@ fn main() -> ExitCode {
 
 const ADDRESSES: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
-fn pings(from: &Place, to: &str) -> bool {
+fn pings(from: &Namespaces, to: &str) -> bool {
     let to: IpAddr = to.parse().unwrap();
     Ping::new(to).patience(Duration::from_millis(200)).run(from).is_ok_and(|report| report.lost() == 0)
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testnet::{Netns, Node, Outcome, PacketSocket, Place, Pod, Stop};
+use testnet::{Namespaces, Netns, Node, Outcome, PacketSocket, Pod, Stop};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -147,7 +147,7 @@ impl Scene {
     /// Advertises until `done`, or for as long as it takes the kernel to believe anything.
     fn advertise(&self, patience: Duration, done: impl Fn() -> Result<bool, Stop>) -> Result<bool, Stop> {
         let lan: Option<Netns<'_>>;
-        let place: &Place = match self.kind {
+        let place: &Namespaces = match self.kind {
             Kind::MacvtapSpoke | Kind::VethSpoke => {
                 lan = Some(self.node.netns("/run/netns/lan1")?);
                 lan.as_ref().unwrap()

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use k8slan_tests::{LanFile, Worker, joined};
-use testnet::{Outcome, PacketSocket, Ping, Place, Stop, Switch, Tap, eventually};
+use testnet::{Namespaces, Outcome, PacketSocket, Ping, Stop, Switch, Tap, eventually};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -36,7 +36,7 @@ fn lan() -> LanFile {
     LanFile::new("lan1", 101, &["a", "b", "c"])
 }
 
-fn perfect(from: &Place, ping: &Ping) -> Outcome {
+fn perfect(from: &Namespaces, ping: &Ping) -> Outcome {
     ping.run(from)?.perfect().map_err(Stop::Failed)
 }
 
@@ -49,7 +49,7 @@ fn ip(text: &str) -> IpAddr {
 }
 
 /// The address that the kernel gave the pod's link by itself, once it may be used.
-fn link_local(pod: &Place) -> IpAddr {
+fn link_local(pod: &Namespaces) -> IpAddr {
     let address = eventually(Duration::from_secs(5), || {
         let links = pod.ip_json("-6 addr show dev net1 scope link -tentative").map_err(|e| e.to_string())?;
         let address = links.iter().find_map(|link| link["addr_info"][0]["local"].as_str().map(ip));
@@ -58,7 +58,7 @@ fn link_local(pod: &Place) -> IpAddr {
     address.unwrap()
 }
 
-fn talk(one: &Place, two: &Place) -> Outcome {
+fn talk(one: &Namespaces, two: &Namespaces) -> Outcome {
     one.ip("addr add fd00::1/64 dev net1 nodad")?;
     two.ip("addr add fd00::2/64 dev net1 nodad")?;
     perfect(one, &ten(Ping::new(ip("10.0.0.2"))))?;
@@ -84,7 +84,7 @@ fn pods_on_two_nodes_talk() -> Outcome {
 fn veth_spokes_talk_too() -> Outcome {
     let (_switch, one, two) = two_workers(1500, &lan().with("attach: veth"))?;
     let (a, b) = (joined(&one, "a", "10.0.0.1/24")?, joined(&two, "b", "10.0.0.2/24")?);
-    let kind = |pod: &Place| pod.link("net1").map(|l| l.unwrap()["linkinfo"]["info_kind"].clone());
+    let kind = |pod: &Namespaces| pod.link("net1").map(|l| l.unwrap()["linkinfo"]["info_kind"].clone());
     assert_eq!(kind(&a)?, "veth");
     assert!(!one.list("/dev").iter().any(|name| name.starts_with("tap")), "a veth spoke has no tap");
     talk(&a, &b)
@@ -95,7 +95,7 @@ fn multicast_reaches_every_node() -> Outcome {
     let a = joined(&one, "a", "10.0.0.1/24")?;
     let (b, c) = (joined(&one, "b", "10.0.0.2/24")?, joined(&two, "c", "10.0.0.3/24")?);
     let group = Ipv4Addr::new(239, 1, 2, 3);
-    let listening = |pod: &Place| {
+    let listening = |pod: &Namespaces| {
         pod.run(|| {
             let socket = UdpSocket::bind((group, 5000))?;
             socket.join_multicast_v4(&group, &Ipv4Addr::UNSPECIFIED).map(|()| socket)
@@ -126,7 +126,7 @@ fn multicast_reaches_every_node() -> Outcome {
 fn frames_up_to_the_lans_mtu_pass_and_no_larger_ones() -> Outcome {
     let (_switch, one, two) = two_workers(9000, &lan())?;
     let (a, b) = (joined(&one, "a", "10.0.0.1/24")?, joined(&two, "b", "10.0.0.2/24")?);
-    let mtu = |pod: &Place| pod.link("net1").map(|l| l.unwrap()["mtu"].as_u64().unwrap());
+    let mtu = |pod: &Namespaces| pod.link("net1").map(|l| l.unwrap()["mtu"].as_u64().unwrap());
     assert_eq!((mtu(&a)?, mtu(&b)?), (8926, 8926), "underlay 9000 less 74");
     perfect(&a, &ten(Ping::new(ip("10.0.0.2")).filling(8926)))?;
     let larger = Ping::new(ip("10.0.0.2")).filling(8927).patience(Duration::from_millis(200)).run(&a)?;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use k8slan_tests::{Example, Session, route, serve};
 use serde_json::Value;
-use testnet::{Daemon, Node, Outcome, PacketSocket, Place, Pod, Stop, Switch, eventually, vlan_kernel};
+use testnet::{Daemon, Namespaces, Node, Outcome, PacketSocket, Pod, Stop, Switch, eventually, vlan_kernel};
 
 const PLUGIN: &str = "vlan-bridge";
 /// The service that every pod and the Internet have: it says who it was called by, then echoes.
@@ -37,7 +37,7 @@ fn words<'a>(program: &'a str, arguments: &'a str) -> Vec<&'a str> {
     std::iter::once(program).chain(arguments.split_whitespace()).collect()
 }
 
-fn bridge(place: &Place, arguments: &str) -> Result<String, Stop> {
+fn bridge(place: &Namespaces, arguments: &str) -> Result<String, Stop> {
     Ok(place.exec(&words("bridge", arguments))?)
 }
 
@@ -160,7 +160,7 @@ fn the_port_table_holds(net: &Network) -> Outcome {
 }
 
 /// Calls a service; the address that it saw, or none if it cannot be reached.
-fn call(place: &Place, to: SocketAddr, patience: Duration) -> Result<Option<IpAddr>, Stop> {
+fn call(place: &Namespaces, to: SocketAddr, patience: Duration) -> Result<Option<IpAddr>, Stop> {
     Ok(k8slan_tests::call(place, to, patience)?.map(|heard| heard.by))
 }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8slan_tests::{LanFile, TaggedHost, Worker, joined, on_spoke};
-use testnet::{Guest, Outcome, PacketSocket, Ping, Place, Stop, Switch, eventually};
+use testnet::{Guest, Namespaces, Outcome, PacketSocket, Ping, Stop, Switch, eventually};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![a_vm_talks_to_a_pod_on_another_node])
@@ -71,7 +71,7 @@ fn a_vm_talks_to_a_pod_on_another_node() -> Outcome {
     })
 }
 
-fn run(guest: &Guest<'_>, launcher: &Place, pod: &Place) -> Outcome {
+fn run(guest: &Guest<'_>, launcher: &Namespaces, pod: &Namespaces) -> Outcome {
     let mut vm = guest.boot(launcher)?;
     eventually(Duration::from_secs(90), || match vm.log().contains("listening") {
         true => Ok(()),
@@ -95,7 +95,7 @@ fn run(guest: &Guest<'_>, launcher: &Place, pod: &Place) -> Outcome {
     Ok(())
 }
 
-fn mac_of(pod: &Place) -> [u8; 6] {
+fn mac_of(pod: &Namespaces) -> [u8; 6] {
     let link = pod.link("net1").unwrap().unwrap();
     let bytes =
         link["address"].as_str().unwrap().split(':').map(|byte| u8::from_str_radix(byte, 16).unwrap());

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use k8slan_tests::{LanFile, Worker, joined, on_spoke};
 use serde_json::{Value, json};
-use testnet::{Daemon, Guest, Node, Outcome, PacketSocket, Place, Pod, Stop, Switch, eventually, needs};
+use testnet::{Daemon, Guest, Namespaces, Node, Outcome, PacketSocket, Pod, Stop, Switch, eventually, needs};
 
 fn main() -> ExitCode {
     testnet::main(testnet::tests![
@@ -258,7 +258,7 @@ fn every_kind_of_macvtap_takes_the_groups_of_its_guest() -> Outcome {
 const MONITOR: &str = "/tmp/move/monitor";
 const STATE: &str = "/tmp/move/state";
 
-fn monitor(place: &Place, command: &str) -> Result<String, Stop> {
+fn monitor(place: &Namespaces, command: &str) -> Result<String, Stop> {
     let answer = place.run(|| -> std::io::Result<String> {
         let mut stream = UnixStream::connect(MONITOR)?;
         stream.set_read_timeout(Some(Duration::from_millis(300)))?;

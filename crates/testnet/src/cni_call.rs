@@ -4,7 +4,7 @@ use std::process::ExitStatus;
 
 use serde_json::Value;
 
-use crate::{Place, bin_dir, finish_reading, program};
+use crate::{Namespaces, bin_dir, finish_reading, program};
 
 /// The parameters of a call to a CNI plugin, as a runtime gives them (CNI specification 1.1.0, section 2).
 #[derive(Clone, Debug)]
@@ -76,7 +76,7 @@ impl fmt::Display for CniError {
 impl std::error::Error for CniError {}
 
 /// Runs a plugin with the environment that libcni gives: its own and the parameters, stdin and nothing else.
-pub(crate) fn run(place: &Place, plugin: &str, verb: &str, call: &CniCall) -> Result<Value, CniError> {
+pub(crate) fn run(place: &Namespaces, plugin: &str, verb: &str, call: &CniCall) -> Result<Value, CniError> {
     let program = program(plugin);
     let default_path = || format!("{}:/usr/lib/cni", bin_dir().display());
     let mut command = match call.under.split_first() {

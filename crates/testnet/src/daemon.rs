@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::error::During;
 use crate::run::show_on_failure;
-use crate::{Error, Place, eventually};
+use crate::{Error, Namespaces, eventually};
 
 /// A long-lived process on a node. Dropping it kills it; if the trial fails, the end of its log is shown.
 #[derive(Debug)]
@@ -20,7 +20,7 @@ pub struct Daemon {
 }
 
 impl Daemon {
-    pub(crate) fn start(place: &Place, disk: &Path, argv: &[&str]) -> Result<Self, Error> {
+    pub(crate) fn start(place: &Namespaces, disk: &Path, argv: &[&str]) -> Result<Self, Error> {
         static LOGS: AtomicU32 = AtomicU32::new(1);
         let [program, arguments @ ..] = argv else {
             return Err(std::io::Error::from(std::io::ErrorKind::InvalidInput))

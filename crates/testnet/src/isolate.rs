@@ -7,11 +7,8 @@ use nix::unistd::{ForkResult, fork};
 
 use crate::bin::unpacked_first;
 use crate::error::During;
-use crate::leaks::{Ledger, Snapshot};
+use crate::leaks::{Ledger, MARK, Snapshot};
 use crate::{Error, mounts};
-
-/// The environment variable that marks every process of a run.
-pub(crate) const MARK: &str = "K8SLAN_TESTNET";
 
 /// Runs `body` as the first process of a PID, network and mount namespace of its own, with an empty `/run`
 /// and `/tmp`, and ends with its exit code; 101 if it was killed or if something of it is left afterwards.
@@ -100,7 +97,7 @@ fn inside(mark: &str) -> Result<(), Error> {
     mounts::own_sysfs()?;
     mounts::empty("/run")?;
     mounts::empty("/tmp")?;
-    crate::place::loopback_up()
+    crate::namespaces::loopback_up()
 }
 
 pub(crate) fn chain(error: &Error) -> String {

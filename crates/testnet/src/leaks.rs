@@ -16,7 +16,10 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
 use crate::error::During;
-use crate::{Error, cgroups, eventually, isolate};
+use crate::{Error, cgroups, eventually};
+
+/// The environment variable that marks every process of a run.
+pub(crate) const MARK: &str = "K8SLAN_TESTNET";
 
 /// The cookies of the network namespaces of a run, in memory that the process outside reads.
 pub(crate) struct Ledger(File);
@@ -136,7 +139,7 @@ impl Snapshot {
 
     fn differences(&self, mark: &str, ours: &BTreeSet<u64>) -> Result<Vec<String>, Error> {
         let mut found: Vec<String> = Self::take()?.0.difference(&self.0).cloned().collect();
-        let wanted = format!("{}={mark}", isolate::MARK);
+        let wanted = format!("{}={mark}", MARK);
         let mut seen = BTreeSet::new();
         for process in entries("/proc") {
             let Some(pid) = process.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<u32>().ok())

@@ -9,9 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::During;
-use crate::pod::{Netns, Pod};
-use crate::{CniCall, CniError, Daemon, Error, Place, Switch};
-use crate::{cgroups, cni_call, eventually, isolate, mounts, switch};
+use crate::{CniCall, CniError, Daemon, Error, Namespaces, Switch};
+use crate::{cgroups, cni_call, eventually, leaks, mounts, switch};
 
 /// A simulated node: a network and mount namespace with its own `/run`, `/var/lib`, `/etc`, `/sys` and `/dev`.
 ///
@@ -21,14 +20,14 @@ pub struct Node {
     name: String,
     disk: PathBuf,
     host_devices: bool,
-    place: Place,
+    place: Namespaces,
     cables: Vec<Cable>,
 }
 
 /// A connection to a switch, plugged in again after a reboot.
 #[derive(Debug)]
 struct Cable {
-    switch: Arc<Place>,
+    switch: Arc<Namespaces>,
     ifname: String,
     mtu: u32,
     port: String,
@@ -60,8 +59,8 @@ impl Node {
         Ok(Self { name: name.to_owned(), disk, host_devices, place, cables: Vec::new() })
     }
 
-    fn boot(disk: &Path, host_devices: bool) -> Result<Place, Error> {
-        Place::with_own_mounts(|| {
+    fn boot(disk: &Path, host_devices: bool) -> Result<Namespaces, Error> {
+        Namespaces::with_own_mounts(|| {
             mounts::bind(&disk.join("var-lib"), "/var/lib")?;
             mounts::private_etc(disk)?;
             if host_devices {
@@ -93,7 +92,7 @@ impl Node {
     /// with the node, and the run removes it.
     #[must_use]
     pub fn cgroup(&self) -> String {
-        let mark = std::env::var(isolate::MARK).unwrap_or_default();
+        let mark = std::env::var(leaks::MARK).unwrap_or_default();
         let node = self.disk.file_name().unwrap_or_default();
         format!("/{}/{}", cgroups::of_run(&mark), node.to_string_lossy())
     }
@@ -107,22 +106,6 @@ impl Node {
         let switch = Arc::clone(&switch.place);
         self.cables.push(Cable { switch, ifname: ifname.to_owned(), mtu, port });
         Ok(())
-    }
-
-    /// A pod's network namespace, where containerd would put it: `/var/run/netns/cni-…`.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub fn pod(&self, name: &str) -> Result<Pod<'_>, Error> {
-        Pod::new(self, name)
-    }
-
-    /// The network namespace mounted at `path` on this node, for example a LAN's `/run/netns/<ns>`.
-    ///
-    /// # Errors
-    /// If there is none.
-    pub fn netns(&self, path: &str) -> Result<Netns<'_>, Error> {
-        Netns::at(self, path)
     }
 
     /// Starts a long-lived program on the node.
@@ -242,9 +225,9 @@ impl Node {
 }
 
 impl Deref for Node {
-    type Target = Place;
+    type Target = Namespaces;
 
-    fn deref(&self) -> &Place {
+    fn deref(&self) -> &Namespaces {
         &self.place
     }
 }

@@ -6,7 +6,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, send, socket};
 
 use crate::error::During;
-use crate::{Error, Place, socket as options};
+use crate::{Error, Namespaces, socket as options};
 
 /// A raw socket on one link that sends and sees whole Ethernet frames, 802.1Q tags included (packet(7)).
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl PacketSocket {
     ///
     /// # Errors
     /// If there is no such link.
-    pub fn open(place: &Place, ifname: &str) -> Result<Self, Error> {
+    pub fn open(place: &Namespaces, ifname: &str) -> Result<Self, Error> {
         place.run(|| Self::here(ifname)).during(|| format!("opening a packet socket on {ifname}"))
     }
 

@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 use crate::error::During;
-use crate::{Error, Place, socket as options};
+use crate::{Error, Namespaces, socket as options};
 
 /// An echo request, repeated: what `ping` does, without the program.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl Ping {
     ///
     /// # Errors
     /// If there is no such link or no right to open a raw socket.
-    pub fn run(&self, place: &Place) -> Result<PingReport, Error> {
+    pub fn run(&self, place: &Namespaces) -> Result<PingReport, Error> {
         place.run(|| self.here()).during(|| format!("pinging {}", self.to))
     }
 

@@ -6,26 +6,44 @@ use nix::mount::{MsFlags, mount};
 use serde_json::Value;
 
 use crate::error::During;
-use crate::{CniCall, CniError, Error, Node, Place};
+use crate::{CniCall, CniError, Error, Namespaces, Node};
 
 /// A network namespace on a node; it cannot outlive a reboot of that node.
 #[derive(Debug)]
 pub struct Netns<'node> {
-    place: Place,
+    place: Namespaces,
     node: PhantomData<&'node Node>,
 }
 
 impl<'node> Netns<'node> {
     pub(crate) fn at(node: &'node Node, path: &str) -> Result<Self, Error> {
-        Ok(Self { place: Place::at(node, path)?, node: PhantomData })
+        Ok(Self { place: Namespaces::at(node, path)?, node: PhantomData })
     }
 }
 
 impl Deref for Netns<'_> {
-    type Target = Place;
+    type Target = Namespaces;
 
-    fn deref(&self) -> &Place {
+    fn deref(&self) -> &Namespaces {
         &self.place
+    }
+}
+
+impl Node {
+    /// A pod's network namespace, where containerd would put it: `/var/run/netns/cni-…`.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn pod(&self, name: &str) -> Result<Pod<'_>, Error> {
+        Pod::new(self, name)
+    }
+
+    /// The network namespace mounted at `path` on this node, for example a LAN's `/run/netns/<ns>`.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn netns(&self, path: &str) -> Result<Netns<'_>, Error> {
+        Netns::at(self, path)
     }
 }
 
@@ -36,7 +54,7 @@ pub struct Pod<'node> {
     name: String,
     container: String,
     path: String,
-    place: Place,
+    place: Namespaces,
 }
 
 impl<'node> Pod<'node> {
@@ -129,9 +147,9 @@ impl<'node> Pod<'node> {
 }
 
 impl Deref for Pod<'_> {
-    type Target = Place;
+    type Target = Namespaces;
 
-    fn deref(&self) -> &Place {
+    fn deref(&self) -> &Namespaces {
         &self.place
     }
 }

@@ -2,12 +2,12 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::{Error, Place};
+use crate::{Error, Namespaces};
 
 /// An underlay: a plain bridge in a namespace of its own that joins nodes on layer 2 and floods multicast.
 #[derive(Debug)]
 pub struct Switch {
-    pub(crate) place: Arc<Place>,
+    pub(crate) place: Arc<Namespaces>,
 }
 
 pub(crate) const BRIDGE: &str = "switch";
@@ -18,7 +18,7 @@ impl Switch {
     /// # Errors
     /// If the kernel refuses.
     pub fn new() -> Result<Self, Error> {
-        let place = Place::with_own_mounts(crate::mounts::own_sysfs)?;
+        let place = Namespaces::with_own_mounts(crate::mounts::own_sysfs)?;
         place.run(|| std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")).ok();
         place.ip(&format!("link add {BRIDGE} type bridge stp_state 0 mcast_snooping 0"))?;
         place.ip(&format!("link set {BRIDGE} up"))?;
@@ -27,15 +27,20 @@ impl Switch {
 }
 
 impl Deref for Switch {
-    type Target = Place;
+    type Target = Namespaces;
 
-    fn deref(&self) -> &Place {
+    fn deref(&self) -> &Namespaces {
         &self.place
     }
 }
 
 /// Plugs a new link `ifname` of the namespace `inside` into a switch; returns the name of its port.
-pub(crate) fn plug(switch: &Place, inside: &Place, ifname: &str, mtu: u32) -> Result<String, Error> {
+pub(crate) fn plug(
+    switch: &Namespaces,
+    inside: &Namespaces,
+    ifname: &str,
+    mtu: u32,
+) -> Result<String, Error> {
     static PORTS: AtomicU32 = AtomicU32::new(1);
     let port = format!("port{}", PORTS.fetch_add(1, Ordering::Relaxed));
     let other = inside.net_path();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::sys::stat::{fstat, major, minor};
 
 use crate::error::During;
-use crate::{Error, Place};
+use crate::{Error, Namespaces};
 
 /// An open `/dev/tapN`, used as a VM monitor uses it: frames come and go through it, not through the link's
 /// own stack.
@@ -21,7 +21,7 @@ impl Tap {
     ///
     /// # Errors
     /// If there is none, if it leads nowhere, or if another holds it.
-    pub fn open(place: &Place, path: &str) -> Result<Self, Error> {
+    pub fn open(place: &Namespaces, path: &str) -> Result<Self, Error> {
         let open = || {
             use std::os::unix::fs::OpenOptionsExt;
             File::options().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path)

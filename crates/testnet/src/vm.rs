@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::{io, ptr};
 
 use crate::error::During;
-use crate::{Daemon, Error, Place, Stop, finish, needs, workspace};
+use crate::{Daemon, Error, Namespaces, Stop, finish, needs, workspace};
 
 /// What a virtual machine is made of: a Debian kernel, busybox and a script, on one macvtap.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Guest<'_> {
     ///
     /// # Errors
     /// If a file is missing, or that user may not open the tap.
-    pub fn boot(&self, place: &Place) -> Result<Daemon, Error> {
+    pub fn boot(&self, place: &Namespaces) -> Result<Daemon, Error> {
         static FOLDERS: AtomicU32 = AtomicU32::new(1);
         // Under /tmp, where the unprivileged user finds it; the project may lie in root's home.
         let folder = PathBuf::from(format!("/tmp/guest-{}", FOLDERS.fetch_add(1, Ordering::Relaxed)));

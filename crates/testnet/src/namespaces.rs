@@ -15,12 +15,12 @@ use crate::{Error, finish, leaks};
 ///
 /// It exists as long as this value, a process in it, or a mount of it.
 #[derive(Debug)]
-pub struct Place {
+pub struct Namespaces {
     net: OwnedFd,
     mnt: OwnedFd,
 }
 
-impl Place {
+impl Namespaces {
     /// A new network namespace (loopback up) and a new mount namespace, with `mounts` run inside.
     pub(crate) fn with_own_mounts(mounts: impl FnOnce() -> Result<(), Error> + Send) -> Result<Self, Error> {
         in_new_thread(|| {
@@ -135,7 +135,7 @@ impl Place {
     /// `ip` with these arguments, split at white space: for example `link set eth1 mtu 9000`.
     ///
     /// # Errors
-    /// As [`Place::exec`].
+    /// As [`Namespaces::exec`].
     pub fn ip(&self, arguments: &str) -> Result<String, Error> {
         self.tool("ip", arguments)
     }
@@ -143,7 +143,7 @@ impl Place {
     /// A program with these arguments, split at white space.
     ///
     /// # Errors
-    /// As [`Place::exec`].
+    /// As [`Namespaces::exec`].
     pub fn tool(&self, program: &str, arguments: &str) -> Result<String, Error> {
         let argv: Vec<&str> = std::iter::once(program).chain(arguments.split_whitespace()).collect();
         self.exec(&argv)
@@ -152,7 +152,7 @@ impl Place {
     /// `ip -json -details` with these arguments: an array of objects.
     ///
     /// # Errors
-    /// As [`Place::exec`], or [`Error::Json`].
+    /// As [`Namespaces::exec`], or [`Error::Json`].
     pub fn ip_json(&self, arguments: &str) -> Result<Vec<Value>, Error> {
         let output = self.ip(&format!("-json -details {arguments}"))?;
         if output.trim().is_empty() {
@@ -168,7 +168,7 @@ impl Place {
     /// The link of this name as `ip` shows it, `None` if there is none.
     ///
     /// # Errors
-    /// As [`Place::ip_json`].
+    /// As [`Namespaces::ip_json`].
     pub fn link(&self, name: &str) -> Result<Option<Value>, Error> {
         Ok(self.ip_json("link show")?.into_iter().find(|link| link["ifname"] == name))
     }
@@ -176,7 +176,7 @@ impl Place {
     /// The names of all links but `lo`, sorted.
     ///
     /// # Errors
-    /// As [`Place::ip_json`].
+    /// As [`Namespaces::ip_json`].
     pub fn link_names(&self) -> Result<Vec<String>, Error> {
         let mut names: Vec<String> = self
             .ip_json("link show")?
