@@ -1,5 +1,4 @@
 use std::ffi::OsStr;
-use std::fmt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -9,8 +8,7 @@ use serde::Deserialize;
 use crate::environment::{Environment, PATH};
 use crate::exec::{self, Output, Running};
 use crate::result::ResultDocument;
-use crate::wire::causes;
-use crate::{AddResult, Code, DelegateFailure, Error, PluginError, Verb};
+use crate::{AddResult, Code, DelegateFailure, Error, Undone, Verb};
 
 /// How long DEL of a delegate is waited for.
 #[derive(Clone, Copy, Debug)]
@@ -46,17 +44,6 @@ pub struct Delegated<'a> {
     delegate: Delegate<'a>,
     result: AddResult,
     kept: bool,
-}
-
-/// An error, and what went wrong in undoing what had been done before it.
-///
-/// It reads as the error, followed by the trouble in undoing; its code and its source are the error's.
-#[derive(Debug)]
-pub struct Undone<E> {
-    /// Why ADD failed.
-    pub error: E,
-    /// Why undoing failed; `None` where it succeeded.
-    pub undo: Option<Error>,
 }
 
 impl<'a> Delegate<'a> {
@@ -334,28 +321,6 @@ impl Drop for Delegated<'_> {
         {
             eprintln!("{}", Undone { error: "ADD failed", undo: Some(error) });
         }
-    }
-}
-
-impl<E: fmt::Display> fmt::Display for Undone<E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.error.fmt(f)?;
-        match &self.undo {
-            Some(undo) => write!(f, "; then undoing failed as well: {}", causes(Some(undo))),
-            None => Ok(()),
-        }
-    }
-}
-
-impl<E: std::error::Error> std::error::Error for Undone<E> {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        self.error.source()
-    }
-}
-
-impl<E: PluginError> PluginError for Undone<E> {
-    fn code(&self) -> Code {
-        self.error.code()
     }
 }
 

@@ -4,17 +4,12 @@ use std::os::fd::AsFd;
 use std::panic;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
-use std::sync::OnceLock;
 
 use crate::document::version_of;
 use crate::environment::{COMMAND, NETNS};
 use crate::request::Removal;
-use crate::{Environment, Error, ErrorDocument, Plugin, PluginError, Target, Verb, Version};
+use crate::{Environment, Error, ErrorDocument, MAX_STDIN, Plugin, PluginError, Target, Verb, Version};
 use crate::{decode, namespace, request, wire};
-
-/// The longest configuration that is read, in bytes. A longer one is an error (code 5), and nothing is
-/// done; a runtime's own are some kilobytes.
-pub const MAX_STDIN: u64 = 10 << 20;
 
 /// What a plugin says to its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,19 +49,11 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     }
 }
 
-/// The version of the request's configuration, as soon as it is known.
-static STATED: OnceLock<Version> = OnceLock::new();
-
-/// Remembers the version of the request's configuration for [`answer_panics`].
-pub(crate) fn stated(version: Version) {
-    let _ = STATED.set(version);
-}
-
 /// A panic becomes the error document that the runtime expects, and the end of the program: what was half done is taken
 /// back by the runtime's DEL, as after a death.
 fn answer_panics(name: &'static str) {
     panic::set_hook(Box::new(move |what| {
-        let version = STATED.get().copied().unwrap_or(Version::LATEST);
+        let version = request::stated_version();
         let document = ErrorDocument::internal(name, &what.to_string()).to_json(version);
         // Who panicked may hold the lock of standard output, and there is nobody to report a failure to.
         let _ = std::io::stdout()

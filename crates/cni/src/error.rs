@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use net_types::{IfNameError, MacAddrError};
 
-use crate::exec::STARTING;
-use crate::requested::RequestedIpError;
-use crate::{Code, MAX_STDIN, NameError, PluginError, Undone, Verb, Version};
+use crate::{Code, MAX_STDIN, NameError, PluginError, Verb, Version};
+
+/// Nothing has run yet when this failed.
+pub(crate) const STARTING: &str = "starting";
 
 /// What this crate finds wrong. A plugin's own error holds it as one of its variants.
 #[derive(Debug, thiserror::Error)]
@@ -313,6 +314,63 @@ impl fmt::Display for DelegateFailure {
 }
 
 impl std::error::Error for DelegateFailure {}
+
+/// Why a text is no address.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RequestedIpError {
+    /// Not an address at all.
+    #[error("{0:?} is no IP address: it takes one like 10.0.0.5, 10.0.0.5/24 or fd00::5/64")]
+    Address(String),
+    /// The prefix length is not a number or too large.
+    #[error("{0:?} has no valid prefix length: it takes a number up to {1}")]
+    Prefix(String, u8),
+}
+
+/// An error, and what went wrong in undoing what had been done before it.
+///
+/// It reads as the error, followed by the trouble in undoing; its code and its source are the error's.
+#[derive(Debug)]
+pub struct Undone<E> {
+    /// Why ADD failed.
+    pub error: E,
+    /// Why undoing failed; `None` where it succeeded.
+    pub undo: Option<Error>,
+}
+
+impl<E: fmt::Display> fmt::Display for Undone<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.error.fmt(f)?;
+        match &self.undo {
+            Some(undo) => write!(f, "; then undoing failed as well: {}", causes(Some(undo))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl<E: std::error::Error> std::error::Error for Undone<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
+impl<E: PluginError> PluginError for Undone<E> {
+    fn code(&self) -> Code {
+        self.error.code()
+    }
+}
+
+/// The chain that starts there, joined with ": ".
+pub(crate) fn causes(mut next: Option<&(dyn std::error::Error + 'static)>) -> String {
+    let mut text = String::new();
+    while let Some(cause) = next {
+        if !text.is_empty() {
+            text.push_str(": ");
+        }
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
 
 impl Error {
     /// Whether no delegate had run when this happened.

@@ -8,6 +8,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::environment::{COMMAND, Environment};
+use crate::error::STARTING;
 use crate::{Error, MAX_STDIN, Verb};
 
 /// What a finished program leaves.
@@ -16,8 +17,6 @@ pub(crate) struct Output {
     pub(crate) stdout: Vec<u8>,
 }
 
-/// Nothing has run yet when this failed.
-pub(crate) const STARTING: &str = "starting";
 const TALKING: &str = "talking to";
 
 /// How often it is looked at that has closed nothing, where there is a limit.

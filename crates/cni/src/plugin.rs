@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use serde::de::DeserializeOwned;
 
 use crate::face;
-use crate::{AddResult, Code, Misconfigured, PluginError, Request, Target, ValidAttachment, Version};
+use crate::{AddResult, Code, Misconfigured, PluginError, Request, Target, ValidAttachment};
 
 /// A CNI plugin: what it does for each verb, and nothing of the protocol.
 ///
@@ -112,22 +112,12 @@ pub trait Plugin {
     /// The command line, for a person.
     #[must_use]
     fn command_line() -> clap::Command {
-        face::command::<Self>()
+        face::command(Self::NAME, Self::ABOUT)
     }
 
     /// The program was started without `CNI_COMMAND`, so by a person. The default knows `--help` and `--version`; a plugin
     /// with commands of its own runs them here.
     fn by_hand(&self) -> ExitCode {
-        face::by_hand::<Self>(Self::command_line())
+        face::by_hand(Self::command_line(), Self::ABOUT)
     }
-}
-
-/// The line about a plugin.
-pub(crate) fn about<P: Plugin + ?Sized>() -> String {
-    format!(
-        "{}: CNI plugin, {}; a container runtime runs it (CNI_COMMAND is not set). Versions: {}. By hand: {0} --help",
-        P::NAME,
-        P::ABOUT,
-        Version::list()
-    )
 }

@@ -1,11 +1,11 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use net_types::IfName;
 
 use crate::document::{self, Document, Readable, ValidAttachment};
-use crate::doorway::stated;
 use crate::environment::{self, Environment};
 use crate::normal::normal;
 use crate::{
@@ -155,6 +155,19 @@ pub(crate) fn target(
     }))
 }
 
+/// The version of the request's configuration, as soon as it is known.
+static STATED: OnceLock<Version> = OnceLock::new();
+
+/// Remembers the version of the request's configuration for [`stated_version`].
+fn state_version(version: Version) {
+    let _ = STATED.set(version);
+}
+
+/// The version of the request's configuration; the latest while it is not known.
+pub(crate) fn stated_version() -> Version {
+    STATED.get().copied().unwrap_or(Version::LATEST)
+}
+
 /// Reads the protocol's part of a request. `version` is set as soon as it is known, so that an error
 /// can be written in it.
 pub(crate) fn parse(
@@ -167,7 +180,7 @@ pub(crate) fn parse(
     let text = normal(&stdin, names);
     let document = Document::parse(&text)?;
     *version = version_of(&document)?;
-    stated(*version);
+    state_version(*version);
     let network = network_of(&document)?;
     if *version < verb.since() {
         return Err(Error::VerbTooNew { verb, version: *version });
@@ -245,7 +258,7 @@ pub(crate) fn parse_removal(
         None => version_of(&document),
     };
     *version = *known.as_ref().unwrap_or(&Version::LATEST);
-    stated(*version);
+    state_version(*version);
     let network = match mistake("name") {
         Some(error) => Err(error),
         None => network_of(&document),

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use net_types::MacAddr;
 
-use crate::{Channel, Error, Request};
+use crate::{Channel, Error, Request, RequestedIpError};
 
 /// An address that somebody asks for, with or without the length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,17 +13,6 @@ pub struct RequestedIp {
     pub address: IpAddr,
     /// The prefix length, where one was given: at most 32 or 128.
     pub prefix: Option<u8>,
-}
-
-/// Why a text is no address.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestedIpError {
-    /// Not an address at all.
-    #[error("{0:?} is no IP address: it takes one like 10.0.0.5, 10.0.0.5/24 or fd00::5/64")]
-    Address(String),
-    /// The prefix length is not a number or too large.
-    #[error("{0:?} has no valid prefix length: it takes a number up to {1}")]
-    Prefix(String, u8),
 }
 
 impl FromStr for RequestedIp {

@@ -1,6 +1,7 @@
 use serde::ser::{SerializeSeq, SerializeStruct};
 use serde::{Serialize, Serializer};
 
+use crate::error::causes;
 use crate::{AddResult, Code, Dns, Error, Interface, IpConfig, PluginError, Route, Version};
 
 /// An error as it is written to standard output.
@@ -46,19 +47,6 @@ impl From<Error> for ErrorDocument {
     fn from(error: Error) -> Self {
         Self::of(&error)
     }
-}
-
-/// The chain that starts there, joined with ": ".
-pub(crate) fn causes(mut next: Option<&(dyn std::error::Error + 'static)>) -> String {
-    let mut text = String::new();
-    while let Some(cause) = next {
-        if !text.is_empty() {
-            text.push_str(": ");
-        }
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
 }
 
 /// The result of ADD in the shape of that version.

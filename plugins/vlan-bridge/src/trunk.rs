@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{FromArgMatches as _, Subcommand};
-use cni::face;
+use cni::{Plugin as _, face};
 use net_types::{IfName, VlanSet};
 use netplumb::{BridgeMember, BridgeVlans, Netlink};
 use node::NodeConfig;
@@ -45,12 +45,12 @@ struct Change {
 
 /// The command line.
 pub(crate) fn command_line() -> clap::Command {
-    Command::augment_subcommands(face::command::<VlanBridge>()).subcommand_required(true)
+    Command::augment_subcommands(face::command(VlanBridge::NAME, VlanBridge::ABOUT)).subcommand_required(true)
 }
 
 /// The command line, when no runtime started the program.
 pub(crate) fn command() -> ExitCode {
-    let Some(matches) = face::matches::<VlanBridge>(command_line()) else { return ExitCode::SUCCESS };
+    let Some(matches) = face::matches(command_line(), VlanBridge::ABOUT) else { return ExitCode::SUCCESS };
     let done = match Command::from_arg_matches(&matches) {
         Err(error) => error.exit(),
         Ok(Command::Trunk(Trunk::Show)) => show(),

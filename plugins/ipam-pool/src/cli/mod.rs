@@ -132,11 +132,11 @@ struct CommandContext {
 
 /// The command line.
 pub(crate) fn command_line<P: Plugin>() -> clap::Command {
-    Arguments::augment_args(face::command::<P>())
+    Arguments::augment_args(face::command(P::NAME, P::ABOUT))
 }
 
 pub(crate) fn run<P: Plugin>() -> ExitCode {
-    let Some(matches) = face::matches::<P>(command_line::<P>()) else { return ExitCode::SUCCESS };
+    let Some(matches) = face::matches(command_line::<P>(), P::ABOUT) else { return ExitCode::SUCCESS };
     let arguments = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),
