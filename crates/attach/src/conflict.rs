@@ -1,111 +1,14 @@
+//! Addresses that the IPAM plugin gave and another station has: others are asked for.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use cni::Delegated;
-use net_types::{MacAddr, MacvtapMode, Timespan};
-use netplumb::{LinkChange, LinkKind, ProbeTiming, Taken, probe};
-use serde::Deserialize;
+use net_types::{MacAddr, MacvtapMode};
+use netplumb::{LinkChange, LinkKind, Taken, probe};
 
-use crate::PodLink;
-
-/// Tells ipam-pool, in a second ADD, which of the addresses that it gave are taken and by whom:
-/// `<address>=<MAC>`, several with commas.
-pub const CONFLICTS: &str = "K8SLAN_IPAM_CONFLICTS";
-
-/// How often another address is asked for: a network where more than this many in a row are taken needs
-/// a person.
-const ROUNDS: usize = 8;
-
-/// `ipam.probe` as the main plugin reads it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probing {
-    timing: ProbeTiming,
-}
-
-/// Why no address without an owner was found.
-#[derive(Debug, thiserror::Error)]
-pub enum ConflictError {
-    /// `ipam.probe` is malformed.
-    #[error("ipam.probe is a flag, or count, interval, wait and quarantine, within bounds: {0}")]
-    Config(String),
-    /// The question could not be asked.
-    #[error("cannot ask the link whether its addresses are taken")]
-    Probe(#[from] netplumb::Error),
-    /// The IPAM plugin has no other address, or does not know what is said to it.
-    #[error("{} taken by another station, and there is no other address", listed(taken))]
-    NoOther {
-        /// What was found.
-        taken: Vec<Taken>,
-        /// The plugin's answer.
-        source: Box<cni::Error>,
-    },
-    /// Every address was taken.
-    #[error(
-        "{ROUNDS} addresses in a row are taken, at last {}: look for the other DHCP server or pool",
-        listed(taken)
-    )]
-    Crowded {
-        /// What was found last.
-        taken: Vec<Taken>,
-    },
-}
-
-fn listed(taken: &[Taken]) -> String {
-    let texts: Vec<_> = taken.iter().map(|taken| format!("{} (by {})", taken.ip, taken.mac)).collect();
-    format!("{} {}", texts.join(", "), if texts.len() == 1 { "is" } else { "are" })
-}
-
-#[derive(Deserialize)]
-struct Document {
-    ipam: Option<Ipam>,
-}
-
-#[derive(Deserialize)]
-struct Ipam {
-    probe: Option<Written>,
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Written {
-    Flag(bool),
-    Timing(Timing),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Timing {
-    count: Option<u32>,
-    interval: Option<Timespan>,
-    wait: Option<Timespan>,
-    /// The IPAM plugin's.
-    #[serde(rename = "quarantine")]
-    _quarantine: Option<Timespan>,
-}
-
-impl Probing {
-    /// What the configuration says; `None` where nothing is to be asked.
-    ///
-    /// # Errors
-    /// `ipam.probe` is malformed.
-    pub fn of(stdin: &[u8]) -> Result<Option<Self>, ConflictError> {
-        let document: Document =
-            serde_json::from_slice(stdin).map_err(|error| ConflictError::Config(error.to_string()))?;
-        let quick = ProbeTiming::QUICK;
-        Ok(match document.ipam.and_then(|ipam| ipam.probe) {
-            None | Some(Written::Flag(false)) => None,
-            Some(Written::Flag(true)) => Some(Self { timing: quick }),
-            Some(Written::Timing(timing)) => {
-                let timing = ProbeTiming {
-                    count: timing.count.unwrap_or(quick.count).max(1),
-                    interval: timing.interval.map_or(quick.interval, Timespan::get),
-                    wait: timing.wait.map_or(quick.wait, Timespan::get),
-                };
-                Some(Self { timing: timing.bounded().map_err(ConflictError::Config)? })
-            }
-        })
-    }
-}
+use crate::probing::ROUNDS;
+use crate::{CONFLICTS, ConflictError, PodLink, Probing};
 
 impl PodLink<'_> {
     /// Where the configuration says `probe`: asks the link for the addresses that the IPAM plugin gave,
@@ -120,9 +23,7 @@ impl PodLink<'_> {
             |addresses: &[IpAddr]| Ok(probe(self.netns, self.index, self.mac, addresses, probing.timing)?);
         settle(delegated, answers)
     }
-}
 
-impl PodLink<'_> {
     /// As [`PodLink::settle`], for a link that is the guest's of a VM: asks under the MAC address `asker`,
     /// which must be nobody else's. In a live migration the VM still runs elsewhere, and one frame with its
     /// MAC address would lead its traffic here. What the guest itself answers, there, is no conflict.
@@ -257,33 +158,5 @@ mod tests {
         let (_, result, asked) = run(200);
         assert!(matches!(result, Err(ConflictError::Crowded { .. })));
         assert_eq!(asked.len(), ROUNDS);
-    }
-
-    #[test]
-    fn reads_what_the_configuration_says() {
-        let of =
-            |probe: &str| Probing::of(format!("{{\"ipam\":{{\"type\":\"ipam-pool\"{probe}}}}}").as_bytes());
-        assert_eq!(of("").unwrap(), None);
-        assert_eq!(of(",\"probe\":false").unwrap(), None);
-        assert_eq!(of(",\"probe\":true").unwrap().unwrap().timing, ProbeTiming::QUICK);
-        let slow = of(",\"probe\":{\"count\":5,\"interval\":\"1s\",\"wait\":2,\"quarantine\":\"1h\"}")
-            .unwrap()
-            .unwrap();
-        assert_eq!(
-            (slow.timing.count, slow.timing.interval.as_secs(), slow.timing.wait.as_secs()),
-            (5, 1, 2)
-        );
-        assert!(of(",\"probe\":{\"cont\":5}").is_err());
-        for (timing, part) in [
-            ("\"count\":11", "count 11 is too large"),
-            ("\"count\":4000000000,\"interval\":\"876000h\"", "count 4000000000 is too large"),
-            ("\"interval\":\"876000h\"", "interval and wait are too long"),
-            ("\"wait\":\"876000h\"", "interval and wait are too long"),
-            ("\"count\":5,\"interval\":\"5s\",\"wait\":\"10001ms\"", "may take 30 s at most"),
-        ] {
-            let error = of(&format!(",\"probe\":{{{timing}}}")).unwrap_err().to_string();
-            assert!(error.contains(part), "{timing}: {error}");
-        }
-        assert_eq!(Probing::of(b"{}").unwrap(), None);
     }
 }

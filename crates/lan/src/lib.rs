@@ -21,6 +21,8 @@ mod names;
 pub mod observed;
 mod plan;
 mod record;
+#[cfg(feature = "crd")]
+mod schema;
 mod spec;
 mod spokes;
 #[cfg(feature = "crd")]

@@ -1,6 +1,5 @@
+use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
-
-use crate::crd;
 
 /// How a LAN stands over all nodes, as the daemons' leader sums it up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -14,7 +13,7 @@ pub struct LanStatus {
     /// SpokesShared: a spoke is held on several nodes. SpokesRemoved: a pod uses a spoke that the LAN does not have any
     /// more. Deleting: somebody deleted it.
     #[serde(default)]
-    #[schemars(schema_with = "crd::conditions")]
+    #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
     /// On how many nodes it is ready, and how many take part: `2/3`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,4 +135,15 @@ pub struct SpokeUse {
     /// Whether the LAN does not have the spoke any more: the pod is cut off, and gets no other one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
+}
+
+fn conditions(generator: &mut SchemaGenerator) -> Schema {
+    let items = generator.subschema_for::<Condition>();
+    json_schema!({
+        "type": "array",
+        "maxItems": 16,
+        "x-kubernetes-list-type": "map",
+        "x-kubernetes-list-map-keys": ["type"],
+        "items": items,
+    })
 }

@@ -11,7 +11,7 @@ use netlink_packet_route::link::{
 };
 
 use super::RTM_DELLINK;
-use super::create::Common;
+use super::common::Common;
 use crate::attrs::{Attrs, u16_at, u32_at};
 use crate::netlink::{Bytes, Request, by_index};
 use crate::{Netlink, Object, Result};

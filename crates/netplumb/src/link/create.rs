@@ -2,7 +2,6 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, AsRawFd};
 
 use net_types::{IfName, MacAddr, MacvtapMode, Mtu, UdpPort, VlanId, Vni};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
@@ -11,8 +10,8 @@ use netlink_packet_route::link::{
     LinkFlags, LinkMessage, MacVtapMode,
 };
 use nix::errno::Errno;
-use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
+use super::common::Common;
 use super::{LinkChange, RTM_NEWLINK, VlanFiltering};
 use crate::attrs::{Attrs, u32_at};
 use crate::netlink::{Request, by_name};
@@ -199,49 +198,6 @@ impl Macvtap {
     #[must_use]
     pub fn new(name: IfName, lower: u32, mode: MacvtapMode) -> Self {
         Self { name, index: None, lower, mode, mac: None, mtu: None, group: 0, up: false, netns: None }
-    }
-}
-
-type Builder = LinkMessageBuilder<LinkUnspec>;
-
-/// What every kind of link has.
-#[derive(Clone, Copy)]
-pub(super) struct Common<'a> {
-    pub(super) name: &'a IfName,
-    pub(super) index: Option<u32>,
-    pub(super) mac: Option<MacAddr>,
-    pub(super) mtu: Option<Mtu>,
-    pub(super) group: u32,
-    pub(super) up: bool,
-    pub(super) netns: Option<&'a Netns>,
-}
-
-impl Common<'_> {
-    pub(super) fn builder(&self, kind: Option<InfoKind>) -> Builder {
-        let mut builder = match kind {
-            Some(kind) => Builder::new_with_info_kind(kind),
-            None => Builder::new(),
-        }
-        .name(self.name.as_str());
-        if let Some(index) = self.index {
-            builder = builder.index(index);
-        }
-        if let Some(mac) = self.mac {
-            builder = builder.address(mac.octets().to_vec());
-        }
-        if let Some(mtu) = self.mtu {
-            builder = builder.mtu(mtu.get());
-        }
-        if self.group != 0 {
-            builder = builder.link_group(self.group);
-        }
-        if self.up {
-            builder = builder.up();
-        }
-        if let Some(netns) = self.netns {
-            builder = builder.setns_by_fd(netns.as_fd().as_raw_fd());
-        }
-        builder
     }
 }
 

@@ -3,6 +3,7 @@
 mod beyond;
 mod bridge_vlan;
 mod change;
+mod common;
 mod create;
 mod decode;
 

@@ -9,12 +9,12 @@
 //! ```
 //! One lookup per frame however many ports are guarded. All of a port's parts come and go in one transaction.
 
-use ipnetwork::IpNetwork;
-use net_types::{IfName, MacAddr};
+use net_types::IfName;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 
 use super::guard_rules::{Rule, Test, Then, rules};
 use super::message::{self as nft, Element, Field, Hook, Message, Nla, Table};
+use super::port_guard::PortGuard;
 use super::{Fnv, Nftables, RuleState};
 use crate::netlink::by_name;
 use crate::{Object, Result};
@@ -25,26 +25,6 @@ const BASE: &str = "from-ports";
 /// Where frames come in (`NF_BR_PRE_ROUTING`), before everything that an administrator would hook there (dstnat is
 /// -300 and looks at nothing of ours).
 const HOOK: Hook = Hook { kind: "filter", number: 0, priority: -290 };
-
-/// What may come in by a port of a bridge; all else is dropped, on every VLAN.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortGuard {
-    /// The port. It need not exist yet.
-    pub port: IfName,
-    /// The MAC addresses of who is on the port.
-    pub own: Vec<MacAddr>,
-    /// Whether only these may be sources of its frames, senders in its ARP and link-layer addresses in its neighbour
-    /// discovery.
-    pub check_macs: bool,
-    /// The source addresses of its IP packets, the senders in its ARP, the targets that it advertises; none: any.
-    ///
-    /// Besides, for its own MAC addresses only: the IPv6 link-local addresses that these lead to, questions whether
-    /// anybody has one of its addresses, DHCP of one that has none yet, router solicitations, reports of groups. Frames
-    /// with a second tag are dropped then, since nothing in them can be looked at, as are router advertisements.
-    pub addresses: Option<Vec<IpNetwork>>,
-    /// It does not know its addresses yet: it may ask whether anybody has any.
-    pub asking: bool,
-}
 
 /// A rule as it is sent to the kernel, with the sets that it looks up.
 struct Encoded {

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use ipnetwork::IpNetwork;
 use net_types::MacAddr;
 
-use super::guard::PortGuard;
 use super::message::{self as nft, Element, Field, KeyType};
+use super::port_guard::PortGuard;
 
 const ARP: &[u8] = &[0x08, 0x06];
 const IPV4: &[u8] = &[0x08, 0x00];

@@ -7,13 +7,14 @@ mod guard;
 mod guard_rules;
 mod masquerade;
 mod message;
+mod port_guard;
 
 use std::fmt;
 
 pub use base_chains::{BaseChain, ChainPolicy};
 pub use forward::{Dropped, DroppingChain};
-pub use guard::PortGuard;
 pub use masquerade::Masquerade;
+pub use port_guard::PortGuard;
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 
