@@ -8,10 +8,11 @@ use net_types::{IfName, MacAddr, MacvtapMode, Mtu};
 use netplumb::{Errno, Link, LinkChange, Macvtap, Netlink, VethEnd};
 use node::LINK_GROUP;
 
-use crate::base::{Base, Host};
 use crate::device::{Claim, Moved};
 use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::LanSide;
+use crate::lower::{Host, Lower};
+use crate::pod_interface::PodInterface;
 use crate::put_back::{mtu_of, put_back};
 use crate::tap::{self, Tap};
 use crate::{Call, Config, Error};
@@ -24,14 +25,14 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     request.left_to_others()?;
     let call = Call::open(request, target)?;
     let _lock = call.lock()?;
-    let base = Base::resolve(&call)?;
+    let lower = Lower::resolve(&call)?;
     let mut undo = Undo::new();
-    let made = make(&call, &base, &mut undo);
+    let made = make(&call, &lower, &mut undo);
     let mut undo = Some(undo);
     let mut failures = Vec::new();
     let mut roll_back = || failures.extend(undo.take().map(Undo::roll_back).unwrap_or_default());
     let attached = match made {
-        Ok(made) => set_up_with_addresses(&call, &base, made, &mut roll_back),
+        Ok(made) => set_up_with_addresses(&call, &lower, made, &mut roll_back),
         Err(error) => Err(error),
     };
     if attached.is_err() {
@@ -40,26 +41,18 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     attached.map_err(|error| error.and_failures(failures))
 }
 
-/// The pod's interface, made.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Made {
-    pub(crate) index: u32,
-    pub(crate) mac: MacAddr,
-    mtu: Mtu,
-}
-
-fn make<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result<Made, Error> {
-    match base {
-        Base::Spoke { side, .. } if base.is_veth() => {
+fn make<'a>(call: &'a Call<'a>, lower: &'a Lower, undo: &mut Undo<'a>) -> Result<PodInterface, Error> {
+    match lower {
+        Lower::Spoke { side, .. } if lower.is_veth() => {
             let made = veth_of_spoke(call, side, undo)?;
-            if base.k8slanveth().is_some_and(|keys| keys.disable_tx_checksum) {
+            if lower.k8slanveth().is_some_and(|keys| keys.disable_tx_checksum) {
                 side.complete_checksums()?;
             }
             Ok(made)
         }
-        Base::Spoke { side, .. } => macvtap_on_spoke(call, side, undo),
-        Base::Master(host) => macvtap_on_master(call, host, undo),
-        Base::Moved(host) => moved(call, host, undo),
+        Lower::Spoke { side, .. } => macvtap_on_spoke(call, side, undo),
+        Lower::Master(host) => macvtap_on_master(call, host, undo),
+        Lower::Moved(host) => moved(call, host, undo),
     }
 }
 
@@ -67,17 +60,17 @@ fn make<'a>(call: &'a Call<'a>, base: &'a Base, undo: &mut Undo<'a>) -> Result<M
 /// the plugin can take its addresses back.
 fn set_up_with_addresses(
     call: &Call<'_>,
-    base: &Base,
-    made: Made,
+    lower: &Lower,
+    made: PodInterface,
     roll_back: &mut impl FnMut(),
 ) -> Result<AddResult, Error> {
     let link = pod_link(call, made.index, made.mac);
-    let stated = base.k8slanveth().map(K8slanVeth::stated).unwrap_or_default();
-    let detecting = base.k8slanveth().is_some_and(|keys| keys.enable_dad);
-    let undecided = set_up(call, base, made, !stated.ips.is_empty())?;
+    let stated = lower.k8slanveth().map(K8slanVeth::stated).unwrap_or_default();
+    let detecting = lower.k8slanveth().is_some_and(|keys| keys.enable_dad);
+    let undecided = set_up(call, lower, made, !stated.ips.is_empty())?;
     let configure = |undecided: Option<Undecided<'_>>, given: &AddResult| match undecided {
         // Behind KubeVirt's bridge: from the link the guest gets them by DHCP.
-        None if base.is_veth() => link.configure_for_guest(given),
+        None if lower.is_veth() => link.configure_for_guest(given),
         None => Ok(()),
         Some(undecided) => {
             undecided.decide(given.ips.iter().any(|ip| ip.address.is_ipv6()))?;
@@ -116,7 +109,11 @@ pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodL
 }
 
 /// A macvtap on the spoke's veth end, made from the LAN's namespace directly inside the pod's.
-fn macvtap_on_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'a>) -> Result<Made, Error> {
+fn macvtap_on_spoke<'a>(
+    call: &'a Call<'a>,
+    side: &'a LanSide,
+    undo: &mut Undo<'a>,
+) -> Result<PodInterface, Error> {
     let record = side.record();
     let (lan, spoke) = (record.lan.to_string(), record.spoke.as_str());
     let mac = match call.request.requested_mac()? {
@@ -133,7 +130,7 @@ fn macvtap_on_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'
     end.group = LINK_GROUP;
     end.up = true;
     let lower = side.create_pair(call, end, undo)?;
-    let below = Below { netlink: side.netlink(), index: lower, name: spoke, mtu: side.mtu().get() };
+    let below = LowerLink { netlink: side.netlink(), index: lower, name: spoke, mtu: side.mtu().get() };
     // The macvtap goes with its veth pair, so it needs no undo of its own.
     let index = record.tap_index.get();
     let (made, tap) =
@@ -143,7 +140,11 @@ fn macvtap_on_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'
 }
 
 /// The spoke's own veth end, made directly inside the pod's namespace.
-fn veth_of_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'a>) -> Result<Made, Error> {
+fn veth_of_spoke<'a>(
+    call: &'a Call<'a>,
+    side: &'a LanSide,
+    undo: &mut Undo<'a>,
+) -> Result<PodInterface, Error> {
     let record = side.record();
     let ifname = &call.target.ifname;
     // Both ends may meet a name that exists; this one must be told apart.
@@ -164,11 +165,15 @@ fn veth_of_spoke<'a>(call: &'a Call<'a>, side: &'a LanSide, undo: &mut Undo<'a>)
     end.mac = Some(mac);
     end.mtu = Some(mtu);
     let index = side.create_pair(call, end, undo)?;
-    Ok(Made { index, mac, mtu })
+    Ok(PodInterface { index, mac, mtu })
 }
 
 /// A macvtap on a link of the host, made directly inside the pod's namespace.
-fn macvtap_on_master<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<Made, Error> {
+fn macvtap_on_master<'a>(
+    call: &'a Call<'a>,
+    host: &'a Host,
+    undo: &mut Undo<'a>,
+) -> Result<PodInterface, Error> {
     let mode = call.request.config.mode.unwrap_or(MacvtapMode::Bridge);
     let master = &host.link;
     let requested = call.request.requested_mac()?;
@@ -182,7 +187,8 @@ fn macvtap_on_master<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>
             call.stable_mac(&[&master.name, network, &call.owner(true)?, call.target.ifname.as_str()])
         }
     };
-    let below = Below { netlink: &host.netlink, index: master.index, name: &master.name, mtu: master.mtu };
+    let below =
+        LowerLink { netlink: &host.netlink, index: master.index, name: &master.name, mtu: master.mtu };
     let index = tap::free_index(call)?;
     let make = || macvtap(call, &below, mode, index, mac);
     let (made, tap) = tap::with_free_minor(call, index, Some(master.index), make)?;
@@ -193,7 +199,7 @@ fn macvtap_on_master<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>
 }
 
 /// An existing macvtap of the host, moved into the pod.
-fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<Made, Error> {
+fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<PodInterface, Error> {
     let ifname = &call.target.ifname;
     let Some(name) = host.link.if_name() else { return Err(Error::NoDevice(host.link.name.clone())) };
     if call.netlink.link_by_name(ifname)?.is_some() {
@@ -243,7 +249,7 @@ fn claim_the_only(tap: &Tap, call: &Call<'_>) -> Result<(), Error> {
 }
 
 /// The link below a macvtap to make.
-struct Below<'a> {
+struct LowerLink<'a> {
     netlink: &'a Netlink,
     index: u32,
     name: &'a str,
@@ -252,11 +258,11 @@ struct Below<'a> {
 
 fn macvtap(
     call: &Call<'_>,
-    below: &Below<'_>,
+    below: &LowerLink<'_>,
     mode: MacvtapMode,
     index: u32,
     mac: MacAddr,
-) -> Result<Made, Error> {
+) -> Result<PodInterface, Error> {
     let config = &call.request.config;
     let mut macvtap = Macvtap::new(call.target.ifname.clone(), below.index, mode);
     macvtap.index = Some(index);
@@ -268,13 +274,13 @@ fn macvtap(
         Some(mtu) => mtu,
         None => Mtu::try_from(u64::from(below.mtu)).unwrap_or(Mtu::MAX),
     };
-    Ok(Made { index, mac, mtu })
+    Ok(PodInterface { index, mac, mtu })
 }
 
 /// What a refusal of the kernel means here: its number alone does not tell.
 fn explain(
     call: &Call<'_>,
-    below: &Below<'_>,
+    below: &LowerLink<'_>,
     mode: MacvtapMode,
     index: u32,
     source: netplumb::Error,
@@ -302,13 +308,15 @@ fn explain(
 }
 
 /// A macvtap takes its address on the link below when it comes up, and is refused where that has it already.
-fn explain_up(call: &Call<'_>, base: &Base, source: netplumb::Error) -> Error {
-    let (lower, mode) = match base {
-        Base::Spoke { side, .. } if !base.is_veth() => (side.record().spoke.to_string(), side.record().mode),
-        Base::Master(host) => {
+fn explain_up(call: &Call<'_>, lower: &Lower, source: netplumb::Error) -> Error {
+    let (lower, mode) = match lower {
+        Lower::Spoke { side, .. } if !lower.is_veth() => {
+            (side.record().spoke.to_string(), side.record().mode)
+        }
+        Lower::Master(host) => {
             (host.link.name.clone(), call.request.config.mode.unwrap_or(MacvtapMode::Bridge))
         }
-        Base::Spoke { .. } | Base::Moved(_) => return source.into(),
+        Lower::Spoke { .. } | Lower::Moved(_) => return source.into(),
     };
     match source.errno() {
         Some(Errno::EINVAL | Errno::EBUSY | Errno::EADDRINUSE) => Error::NotOnLower { lower, mode, source },
@@ -316,18 +324,18 @@ fn explain_up(call: &Call<'_>, base: &Base, source: netplumb::Error) -> Error {
     }
 }
 
-fn made(link: &Link, ifname: &IfName) -> Result<Made, Error> {
+fn made(link: &Link, ifname: &IfName) -> Result<PodInterface, Error> {
     let mtu = Mtu::try_from(u64::from(link.mtu)).unwrap_or(Mtu::MAX);
     let mac = link.mac.ok_or_else(|| Error::NoTap(ifname.clone()))?;
-    Ok(Made { index: link.index, mac, mtu })
+    Ok(PodInterface { index: link.index, mac, mtu })
 }
 
 /// Sets the interface up in the way that its user needs. For a pod's own it is yet to be decided what it takes from
 /// routers; a guest's takes nothing at all. `has_addresses`: the configuration itself gives it some.
 fn set_up<'a>(
     call: &'a Call<'_>,
-    base: &Base,
-    made: Made,
+    lower: &Lower,
+    made: PodInterface,
     has_addresses: bool,
 ) -> Result<Option<Undecided<'a>>, Error> {
     let config = &call.request.config;
@@ -341,9 +349,9 @@ fn set_up<'a>(
     let decided_later = has_addresses || call.request.ipam().is_some();
     let undecided = link.before_up(config.from_routers(), decided_later)?;
     let up = LinkChange { up: Some(true), ..change };
-    call.netlink.set_link(made.index, &up).map_err(|error| explain_up(call, base, error))?;
-    if let Base::Spoke { side, .. } = base
-        && base.is_veth()
+    call.netlink.set_link(made.index, &up).map_err(|error| explain_up(call, lower, error))?;
+    if let Lower::Spoke { side, .. } = lower
+        && lower.is_veth()
     {
         side.wait_for_port()?;
     }
@@ -352,7 +360,7 @@ fn set_up<'a>(
 
 /// The answer: the pod's interface and what the IPAM plugin gave; its name servers count more than the
 /// network's. It stands behind what plugins before this one made.
-fn result(call: &Call<'_>, made: Made, mut result: AddResult) -> AddResult {
+fn result(call: &Call<'_>, made: PodInterface, mut result: AddResult) -> AddResult {
     let mut interface = Interface::in_container(&call.target.ifname, Some(made.mac), &call.target.netns);
     interface.mtu = Some(made.mtu.get());
     result.interfaces = vec![interface];

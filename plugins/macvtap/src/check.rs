@@ -8,10 +8,10 @@ use cni::{AddResult, Request, Target};
 use net_types::{Attach, MacvtapMode, Mtu};
 use netplumb::{Conf, DevNum, Link, LinkKind, Netlink, Sysctl, tap_device};
 
-use crate::base::{Named, attach, named};
 use crate::config::Wanted;
-use crate::device::{Given, MODE, Minors, leads_to, look, node_path};
+use crate::device::{MODE, MinorRecord, Minors, leads_to, look, node_path};
 use crate::lan_side::LanSide;
+use crate::lower::{Named, attach, named};
 use crate::{Call, Config, Error, add};
 
 /// Verifies the attachment: the interface and the link below it, the device node, addresses and routes, the LAN's
@@ -189,7 +189,7 @@ fn recorded(call: &Call<'_>, device: DevNum) -> Result<(), Error> {
         None => None,
     };
     let what = format!("the record of device {}:{}", device.major, device.minor);
-    let Some(Given { attachment, .. }) = given else {
+    let Some(MinorRecord { attachment, .. }) = given else {
         return Err(Error::mismatch(what, "missing", "this attachment's"));
     };
     if attachment.is(call.target.container_id.as_str(), &call.target.ifname) {

@@ -9,11 +9,11 @@ use cni::{Misconfigured, Request, Target, ValidAttachment};
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
 use node::{Attachment, LockError, NetworkId, NodeConfig, Paths};
 
-use crate::base::{Named, attach, named};
-use crate::device::{DeviceError, Given, Minors, leads_to, look, node_path, remove_node};
+use crate::device::{DeviceError, MinorRecord, Minors, leads_to, look, node_path, remove_node};
 use crate::find::{Found, Search};
 use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::{self, LanSide, Port};
+use crate::lower::{Named, attach, named};
 use crate::put_back::put_back;
 use crate::{Config, Error, tap};
 
@@ -158,7 +158,7 @@ struct Held {
     ports: Vec<Port>,
     minors: Vec<Recorded>,
     /// The records of all attachments.
-    all: Rc<Vec<(DevNum, Given)>>,
+    all: Rc<Vec<(DevNum, MinorRecord)>>,
 }
 
 impl Held {
@@ -207,10 +207,10 @@ fn of<'a>(all: &'a mut All, attachment: &Attachment) -> &'a mut Held {
 }
 
 /// A minor that was given away, and the folder of its record.
-type Recorded = (Rc<Minors>, DevNum, Given);
+type Recorded = (Rc<Minors>, DevNum, MinorRecord);
 
 /// The records of minors.
-type Records = (Rc<Minors>, Vec<(DevNum, Given)>);
+type Records = (Rc<Minors>, Vec<(DevNum, MinorRecord)>);
 
 /// All that can be read; why others cannot is added to `errors`.
 fn records(paths: &Paths, errors: &mut Vec<Error>) -> Result<Option<Records>, DeviceError> {
@@ -226,7 +226,7 @@ fn records(paths: &Paths, errors: &mut Vec<Error>) -> Result<Option<Records>, De
 }
 
 /// Takes away what a minor's record says: a macvtap, wherever it is by now, its node, the record.
-fn take_away((minors, device, given): &Recorded, all: &[(DevNum, Given)]) -> Result<(), Error> {
+fn take_away((minors, device, given): &Recorded, all: &[(DevNum, MinorRecord)]) -> Result<(), Error> {
     let attachment = &given.attachment;
     // The path may lead to another pod's by now.
     let netns = Netns::open(&attachment.netns.path).ok();

@@ -107,7 +107,7 @@ pub(crate) fn ensure_node(path: &Path, device: DevNum, access: Access) -> Result
         }
         return Ok(false);
     }
-    // Absent (no devtmpfs here), or another namespace's macvtap with the same ifindex. Made under
+    // Absent (no devtmpfs here), or another namespace's macvtap with the same ifindex. PodInterface under
     // another name and renamed, so that the path never leads nowhere or is open to the wrong owner.
     let temporary = unfinished(path);
     let _ = std::fs::remove_file(&temporary);
@@ -164,7 +164,7 @@ pub(crate) struct Minors {
 
 /// Which attachment was given a minor.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Given {
+pub(crate) struct MinorRecord {
     /// The attachment.
     pub(crate) attachment: Attachment,
     /// The node that leads to it.
@@ -202,7 +202,7 @@ pub(crate) struct Moved {
 }
 
 /// A minor that was given away, or why its record cannot be opened.
-pub(crate) type OneGiven = Result<(DevNum, Given), DeviceError>;
+pub(crate) type OneGiven = Result<(DevNum, MinorRecord), DeviceError>;
 
 /// The answer to a claim.
 #[derive(Debug, PartialEq, Eq)]
@@ -250,7 +250,7 @@ impl Minors {
     ///
     /// # Errors
     /// The record cannot be written.
-    pub(crate) fn claim(&self, device: DevNum, given: &Given) -> Result<Claim, DeviceError> {
+    pub(crate) fn claim(&self, device: DevNum, given: &MinorRecord) -> Result<Claim, DeviceError> {
         let (name, text) = (file_name(device), given.to_json());
         if self.dir.create_new(&name, &text)? {
             return Ok(Claim::Ours);
@@ -276,15 +276,15 @@ impl Minors {
     ///
     /// # Errors
     /// The record cannot be opened.
-    pub(crate) fn given(&self, device: DevNum) -> Result<Option<Given>, DeviceError> {
+    pub(crate) fn given(&self, device: DevNum) -> Result<Option<MinorRecord>, DeviceError> {
         match self.read(device) {
             Err(DeviceError::Record(error)) if error.is_foreign() => Ok(None),
             read => read,
         }
     }
 
-    fn read(&self, device: DevNum) -> Result<Option<Given>, DeviceError> {
-        Ok(self.dir.read(&file_name(device))?.as_deref().and_then(Given::parse))
+    fn read(&self, device: DevNum) -> Result<Option<MinorRecord>, DeviceError> {
+        Ok(self.dir.read(&file_name(device))?.as_deref().and_then(MinorRecord::parse))
     }
 
     /// Forgets that a minor was given to this attachment, and takes the node away if it was made by us. What has
@@ -292,7 +292,7 @@ impl Minors {
     ///
     /// # Errors
     /// The record or the node cannot be removed.
-    pub(crate) fn release(&self, device: DevNum, given: &Given) -> Result<(), DeviceError> {
+    pub(crate) fn release(&self, device: DevNum, given: &MinorRecord) -> Result<(), DeviceError> {
         let _lock = Lock::folder(&self.dir, PATIENCE)?;
         let attachment = &given.attachment;
         if self.given(device)?.is_some_and(|now| {
@@ -318,7 +318,7 @@ impl Minors {
     }
 }
 
-impl Given {
+impl MinorRecord {
     fn to_json(&self) -> Vec<u8> {
         // An attachment whose tag cannot be written has been refused before (`Call::open`).
         let wire = Wire {
@@ -358,7 +358,7 @@ mod tests {
 
     const DEVICE: DevNum = DevNum { major: 511, minor: 3 };
 
-    fn given(container: &str, live: bool) -> Given {
+    fn given(container: &str, live: bool) -> MinorRecord {
         let path = PathBuf::from("/proc/self/ns/net");
         let inode = std::fs::metadata(&path).unwrap().ino() + u64::from(!live);
         let attachment = Attachment {
@@ -368,7 +368,7 @@ mod tests {
             network: NetworkId::of("vlan44"),
             pod: None,
         };
-        Given {
+        MinorRecord {
             attachment,
             node: "/dev/tap1073741824".into(),
             made: true,
@@ -400,10 +400,10 @@ mod tests {
     fn a_dead_attachments_node_does_not_lead_to_the_next_one() {
         let temp = tempfile::tempdir().unwrap();
         let minors = Minors::open(temp.path()).unwrap();
-        let left = Given { node: temp.path().join("tap1"), ..given("a", false) };
+        let left = MinorRecord { node: temp.path().join("tap1"), ..given("a", false) };
         ensure_node(&left.node, DEVICE, Access { owner: 107, group: 107 }).unwrap();
         minors.claim(DEVICE, &left).unwrap();
-        minors.claim(DEVICE, &Given { node: temp.path().join("tap2"), ..given("b", true) }).unwrap();
+        minors.claim(DEVICE, &MinorRecord { node: temp.path().join("tap2"), ..given("b", true) }).unwrap();
         assert!(look(&left.node).unwrap().is_none(), "whoever opens it reads the other's traffic");
     }
 

@@ -12,7 +12,7 @@ use net_types::MacvtapMode;
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
 
 use crate::Error;
-use crate::device::{Given, index_of};
+use crate::device::{MinorRecord, index_of};
 
 /// Where `ip netns` and the runtimes keep namespaces.
 const NETNS_DIRS: [&str; 2] = ["/run/netns", "/var/run/netns"];
@@ -28,9 +28,9 @@ pub(crate) enum Found {
 /// A record, and the records of others.
 pub(crate) struct Search<'a> {
     pub(crate) device: DevNum,
-    pub(crate) given: &'a Given,
+    pub(crate) given: &'a MinorRecord,
     /// All records of this node.
-    pub(crate) all: &'a [(DevNum, Given)],
+    pub(crate) all: &'a [(DevNum, MinorRecord)],
 }
 
 /// What is seen of a macvtap.
@@ -215,7 +215,7 @@ impl Search<'_> {
         Ok(None)
     }
 
-    fn others(&self) -> impl Iterator<Item = &(DevNum, Given)> {
+    fn others(&self) -> impl Iterator<Item = &(DevNum, MinorRecord)> {
         let own = &self.given.attachment;
         self.all.iter().filter(move |(_, other)| !other.attachment.is(&own.container_id, &own.ifname))
     }

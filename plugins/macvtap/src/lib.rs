@@ -5,14 +5,13 @@
 //! |---|---|
 //! | `config` | the plugin's keys, and what they ask for |
 //! | `k8slanveth` | the keys of the type of that name, for those who come from k8slan (Go) |
-//! | `base` | what an attachment stands on, decided before anything is made |
+//! | `lower` | what an attachment stands on, decided before anything is made |
 //! | `lan_side` | the veth pair in the LAN's namespace |
 //! | `tap`, `device` | the minor and the node of `/dev/tapN` |
 //! | `find`, `put_back` | where a macvtap is by now, and back to the host |
 //! | `add`, `del`, `check`, `status` | the verbs |
 
 mod add;
-mod base;
 mod check;
 mod config;
 mod del;
@@ -21,6 +20,8 @@ mod error;
 mod find;
 mod k8slanveth;
 mod lan_side;
+mod lower;
+mod pod_interface;
 mod put_back;
 mod status;
 mod tap;

@@ -5,8 +5,8 @@ use lan::SpokeState;
 use netplumb::{LinkKind, Netlink};
 use node::{NodeConfig, SafeDir};
 
-use crate::base::{Named, device_link, named};
 use crate::config::Wanted;
+use crate::lower::{Named, device_link, named};
 use crate::{Config, Error};
 
 /// Says what is missing on this node: the daemon's records, the spoke's LAN, the master, or whatever the

@@ -5,9 +5,9 @@ use net_types::{IfName, MacAddr, MacvtapMode};
 use netplumb::{DevNum, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
 use sha2::{Digest, Sha256};
 
-use crate::add::Made;
-use crate::base::Host;
-use crate::device::{self, Access, Claim, DeviceError, Given, Minors, Moved, look, node_path};
+use crate::device::{self, Access, Claim, DeviceError, MinorRecord, Minors, Moved, look, node_path};
+use crate::lower::Host;
+use crate::pod_interface::PodInterface;
 use crate::{Call, Error};
 
 /// How often another minor is asked for.
@@ -16,7 +16,7 @@ const TRIES: usize = 64;
 /// The character device of a macvtap in the pod.
 pub(crate) struct Tap {
     device: DevNum,
-    given: Given,
+    given: MinorRecord,
 }
 
 impl Tap {
@@ -43,7 +43,7 @@ impl Tap {
         let right = look(&node)?.is_some_and(|meta| device::leads_to(&meta) == Some(device));
         let ipam = Some(call.request.ipam_type.clone().unwrap_or_default());
         let (attachment, made) = (call.attachment.clone(), before || !right);
-        let given = Given { attachment, node, made, moved: None, ipam, lower: None, mac: None };
+        let given = MinorRecord { attachment, node, made, moved: None, ipam, lower: None, mac: None };
         Ok(Self { device, given })
     }
 
@@ -90,8 +90,8 @@ pub(crate) fn with_free_minor(
     call: &Call<'_>,
     index: u32,
     lower: Option<u32>,
-    make: impl Fn() -> Result<Made, Error>,
-) -> Result<(Made, Tap), Error> {
+    make: impl Fn() -> Result<PodInterface, Error>,
+) -> Result<(PodInterface, Tap), Error> {
     let mut placeholders = Vec::new();
     for _ in 0..TRIES {
         let before = look(&node_path(index))?.is_some();

@@ -14,8 +14,8 @@ use crate::call::Call;
 use crate::giving::Giving;
 use crate::port::{self, Port};
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::uplink::Taking;
-use crate::{Config, Error, guard, leg, masquerade, mtu, remove, uplink};
+use crate::uplink_policy::UplinkPolicy;
+use crate::{Config, Error, guard, host_interface, masquerade, mtu, remove, uplink};
 
 /// Attaches the pod. Whatever fails, nothing of it stays.
 ///
@@ -88,7 +88,7 @@ struct Attaching<'a> {
 }
 
 /// What stands when the port does.
-struct Made {
+struct AttachedPort {
     /// As it is with the port.
     bridge: Bridge,
     port: Port,
@@ -98,18 +98,18 @@ struct Made {
 
 impl Attaching<'_> {
     /// Everything that is done under the bridge's lock.
-    fn make(&self, lock: &Lock) -> Result<Made, Error> {
+    fn make(&self, lock: &Lock) -> Result<AttachedPort, Error> {
         let (call, store) = (self.call, self.store);
         let config = &call.request.config;
         self.clear(lock)?;
         // Look first: nothing is changed by a configuration that does not fit.
         let bridge = Bridge::find(&call.host, config)?;
         allow(call, self.vlans.as_ref(), bridge.as_ref())?;
-        let uplinks = uplink::find(&call.host, bridge.as_ref(), config, &self.taking())?;
+        let uplinks = uplink::find(&call.host, bridge.as_ref(), config, &self.uplink_policy())?;
         if let Some(bridge) = &bridge {
             bridge.suits(&call.host, config, self.vlans.is_some())?;
             if self.vlans.is_some() && !bridge.info.vlan_filtering {
-                self.taking().leaves(bridge)?;
+                self.uplink_policy().leaves(&bridge.name, &bridge.link)?;
             }
         }
         let mtu = mtu::of(config, bridge.as_ref(), &uplinks)?;
@@ -128,7 +128,7 @@ impl Attaching<'_> {
             bridge: config.bridge.clone(),
             vlans: self.vlans.as_ref().map(Into::into),
             uplinks: Vec::new(),
-            legs: Vec::new(),
+            host_interfaces: Vec::new(),
             guard: guard::wanted(config, mac, &[]),
             masquerade: Vec::new(),
             ipam: Some(call.request.ipam_type.clone().unwrap_or_default()),
@@ -155,8 +155,8 @@ impl Attaching<'_> {
     }
 
     /// Which links of the node may become uplinks.
-    fn taking(&self) -> Taking<'_> {
-        Taking::by(&self.call.node, self.call.pod_namespace())
+    fn uplink_policy(&self) -> UplinkPolicy<'_> {
+        UplinkPolicy::by(&self.call.node, self.call.pod_namespace())
     }
 
     /// Takes away what an earlier ADD of the same attachment left; one that stands is an error.
@@ -179,18 +179,20 @@ impl Attaching<'_> {
         (mac, mtu): (MacAddr, Option<Mtu>),
         record: &mut PortRecord,
         adds: &[(&netplumb::Link, BridgeVlans)],
-    ) -> Result<Made, Error> {
+    ) -> Result<AttachedPort, Error> {
         let (call, store) = (self.call, self.store);
         let config = &call.request.config;
         let bridge = match bridge {
             Some(bridge) => {
                 bridge.prepare(&call.host, config, self.vlans.is_some())?;
                 for link in uplinks.iter().filter(|link| link.master.is_none()) {
-                    self.taking().take(&call.host, link, bridge.index)?;
+                    self.uplink_policy().take(&call.host, link, bridge.index)?;
                 }
                 bridge
             }
-            None => Bridge::make(&call.host, config, self.vlans.is_some(), mtu, uplinks, &self.taking())?,
+            None => {
+                Bridge::make(&call.host, config, self.vlans.is_some(), mtu, uplinks, &self.uplink_policy())?
+            }
         };
         let mtu = mtu.unwrap_or_else(|| bridge.mtu());
         let port = port::make(call, &bridge, &self.name, mac, mtu)?;
@@ -217,12 +219,12 @@ impl Attaching<'_> {
         // A bridge that nobody gave an address has another one with another port.
         let bridge = Bridge::look(&call.host, &config.bridge)?
             .ok_or_else(|| Error::BridgeAppeared(config.bridge.clone()))?;
-        Ok(Made { bridge, port, mac, mtu })
+        Ok(AttachedPort { bridge, port, mac, mtu })
     }
 
     /// The pod's side, and what the IPAM plugin's answer leads to. `roll_back` takes everything away again, at the moment
     /// at which the IPAM plugin can take its addresses back.
-    fn finish(&self, made: &Made, roll_back: &mut impl FnMut()) -> Result<AddResult, Error> {
+    fn finish(&self, made: &AttachedPort, roll_back: &mut impl FnMut()) -> Result<AddResult, Error> {
         let call = self.call;
         let config = &call.request.config;
         let index = made.port.pod_index;
@@ -239,7 +241,7 @@ impl Attaching<'_> {
             }
         }
         let Some(ipam) = call.request.ipam() else {
-            self.legs(made, &[], &[])?;
+            self.host_interfaces(made, &[], &[])?;
             return Ok(self.result(made, AddResult::default()));
         };
         let mut delegated = ipam.add_or(&mut *roll_back)?;
@@ -257,7 +259,7 @@ impl Attaching<'_> {
 
     fn configure(
         &self,
-        made: &Made,
+        made: &AttachedPort,
         delegated: &mut Delegated<'_>,
         undecided: Option<Undecided<'_>>,
     ) -> Result<AddResult, Error> {
@@ -290,7 +292,7 @@ impl Attaching<'_> {
             }
         }
         let subnets: Vec<IpNetwork> = answer.ips.iter().map(|ip| ip.address).collect();
-        self.legs(made, &gateways, &subnets)?;
+        self.host_interfaces(made, &gateways, &subnets)?;
         self.netfilter(made, &answer)?;
         if let Some(undecided) = undecided {
             undecided.decide(answer.ips.iter().any(|ip| ip.address.is_ipv6()))?;
@@ -306,7 +308,7 @@ impl Attaching<'_> {
     }
 
     /// What the node's netfilter does about the pod's addresses.
-    fn netfilter(&self, made: &Made, answer: &AddResult) -> Result<(), Error> {
+    fn netfilter(&self, made: &AttachedPort, answer: &AddResult) -> Result<(), Error> {
         let config = &self.call.request.config;
         let addresses: Vec<IpNetwork> = answer.ips.iter().map(|ip| ip.address).collect();
         let masquerade = if config.ip_masq { addresses.as_slice() } else { &[] };
@@ -331,33 +333,42 @@ impl Attaching<'_> {
         Ok(())
     }
 
-    /// The node's own legs; `subnets` are the pod's.
-    fn legs(&self, made: &Made, gateways: &[IpNetwork], subnets: &[IpNetwork]) -> Result<(), Error> {
+    /// The node's own interfaces; `subnets` are the pod's.
+    fn host_interfaces(
+        &self,
+        made: &AttachedPort,
+        gateways: &[IpNetwork],
+        subnets: &[IpNetwork],
+    ) -> Result<(), Error> {
         let call = self.call;
         let config = &call.request.config;
-        let wanted = leg::wanted(config, self.vlans.as_ref(), gateways);
+        let wanted = host_interface::wanted(config, self.vlans.as_ref(), gateways);
         if wanted.is_empty() {
             return Ok(());
         }
         let _lock = self.store.lock(&config.bridge)?;
         let others = self.store.others(&config.bridge, &self.name)?;
-        let (legs, replaced): (Vec<_>, Vec<_>) = wanted
+        let (interfaces, replaced): (Vec<_>, Vec<_>) = wanted
             .iter()
-            .map(|leg| leg::plan(&call.host, &made.bridge, leg, &others, config.force_address))
+            .map(|interface| {
+                host_interface::plan(&call.host, &made.bridge, interface, &others, config.force_address)
+            })
             .collect::<Result<_, _>>()?;
         let giving = Giving { node: &call.node, namespace: call.pod_namespace(), subnets };
-        for leg in &legs {
-            giving.allowed(&call.host, leg, &others)?;
+        for interface in &interfaces {
+            giving.allowed(&call.host, interface, &others)?;
         }
         if let Some(mut record) = self.store.read(&self.name)? {
-            record.legs.clone_from(&legs);
+            record.host_interfaces.clone_from(&interfaces);
             self.store.write(&self.name, &record)?;
         }
         made.bridge.keep_address(&call.host)?;
-        for (leg, replaced) in legs.iter().zip(&replaced) {
-            leg::ensure(&call.host, &made.bridge, leg, replaced)?;
+        for (interface, replaced) in interfaces.iter().zip(&replaced) {
+            host_interface::ensure(&call.host, &made.bridge, interface, replaced)?;
         }
-        let forward = |v4: bool| legs.iter().any(|leg| leg.address.is_some_and(|a| a.is_ipv4() == v4));
+        let forward = |v4: bool| {
+            interfaces.iter().any(|interface| interface.address.is_some_and(|a| a.is_ipv4() == v4))
+        };
         let node = Netns::current()?;
         if config.is_gateway() && forward(true) {
             node.sysctl_set(&Sysctl::net("ipv4/ip_forward"), "1")?;
@@ -369,7 +380,7 @@ impl Attaching<'_> {
     }
 
     /// The answer: bridge, port and the pod's interface, behind what plugins before this one made.
-    fn result(&self, made: &Made, answer: AddResult) -> AddResult {
+    fn result(&self, made: &AttachedPort, answer: AddResult) -> AddResult {
         let call = self.call;
         let mtu = Some(made.mtu.get());
         let bridge = &made.bridge;

@@ -7,7 +7,7 @@ use netplumb::{
 };
 use node::LINK_GROUP;
 
-use crate::uplink::Taking;
+use crate::uplink_policy::UplinkPolicy;
 use crate::{Config, Error};
 
 /// The alias of a bridge that this plugin made, and of VLAN devices on bridges.
@@ -76,7 +76,7 @@ impl Bridge {
         vlans: bool,
         mtu: Option<Mtu>,
         uplinks: &[Link],
-        taking: &Taking<'_>,
+        policy: &UplinkPolicy<'_>,
     ) -> Result<Self, Error> {
         let mut bridge = NewBridge::new(config.bridge.clone());
         bridge.mtu = mtu;
@@ -90,7 +90,7 @@ impl Bridge {
             default_pvid: config.preserve_default_vlan.then_some(VlanId::MIN),
         });
         let index = match host.create_bridge(&bridge) {
-            // Made by somebody else since it was looked for.
+            // AttachedPort by somebody else since it was looked for.
             Err(error) if error.is_exists() => return Err(Error::BridgeAppeared(config.bridge.clone())),
             created => created?,
         };
@@ -103,7 +103,7 @@ impl Bridge {
         };
         host.set_link(index, &change)?;
         for uplink in uplinks {
-            taking.take(host, uplink, index)?;
+            policy.take(host, uplink, index)?;
         }
         let bridge =
             Self::look(host, &config.bridge)?.ok_or_else(|| Error::BridgeAppeared(config.bridge.clone()))?;

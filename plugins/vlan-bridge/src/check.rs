@@ -7,10 +7,10 @@ use netplumb::{BridgePort, BridgeVlans, Link, Nftables, RuleState};
 use crate::bridge::Bridge;
 use crate::call::Call;
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::{Config, Error, Uplink, add, leg, masquerade, mtu, uplink};
+use crate::{Config, Error, Uplink, add, host_interface, masquerade, mtu, uplink};
 
 /// Verifies the attachment: the pod's interface, the port and what it carries, the bridge, uplinks, guard, the
-/// node's legs, addresses and routes, and the IPAM plugin's lease.
+/// node's interfaces, addresses and routes, and the IPAM plugin's lease.
 ///
 /// # Errors
 /// The first thing that differs.
@@ -55,9 +55,9 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     if config.promisc_mode {
         same(&format!("promiscuous mode of bridge {}", bridge.name), bridge.link.promisc, true)?;
     }
-    for recorded in &record.legs {
-        let state = leg::state(&call.host, &bridge, recorded)?;
-        same(&leg::shown(&recorded.link, recorded.address), state, "there")?;
+    for recorded in &record.host_interfaces {
+        let state = host_interface::state(&call.host, &bridge, recorded)?;
+        same(&host_interface::shown(&recorded.link, recorded.address), state, "there")?;
     }
     if let Some(mac) = link.mac {
         if call.is_for_a_guest() {

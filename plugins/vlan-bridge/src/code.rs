@@ -19,13 +19,13 @@ impl PluginError for Error {
             Self::AllowedWithoutCheck { .. } => Code::plugin(138),
             Self::VrrpZero => Code::plugin(139),
             Self::NoAddressToAllow => Code::plugin(140),
-            Self::LegWithoutVlan => Code::plugin(141),
+            Self::HostInterfaceWithoutVlan => Code::plugin(141),
             Self::FollowAndVlans(_) => Code::plugin(143),
             Self::UplinkVlansAlone(_) => Code::plugin(144),
             Self::TaggedAndUntagged { .. } => Code::plugin(145),
             Self::UplinkTwice(_) => Code::plugin(146),
             Self::UplinkIsBridge(_) => Code::plugin(147),
-            Self::LegName(_) => Code::plugin(149),
+            Self::HostInterfaceName(_) => Code::plugin(149),
             Self::NoGateway(_)
             | Self::NodeConfig(_)
             | Self::PortName(_)
@@ -35,7 +35,7 @@ impl PluginError for Error {
             Self::Lock(_) | Self::BridgeAppeared(_) => Code::TRY_AGAIN,
             Self::Net(_) | Self::Addresses(_) => Code::plugin(100),
             Self::Policy(_) => Code::plugin(101),
-            Self::NotABridge { .. } | Self::Foreign(_) | Self::LegTaken { .. } => Code::plugin(102),
+            Self::NotABridge { .. } | Self::Foreign(_) | Self::HostInterfaceTaken { .. } => Code::plugin(102),
             Self::InterfaceExists(_) => Code::plugin(103),
             Self::Records(_) | Self::RecordText { .. } | Self::Underlays(_) => Code::plugin(104),
             Self::NotFiltering(_) => Code::plugin(120),

@@ -321,10 +321,10 @@ impl Config {
             return Err(Error::NoAddressToAllow);
         }
         if (self.host || self.is_gateway()) && vlans.as_ref().is_some_and(|vlans| vlans.pvid.is_none()) {
-            return Err(Error::LegWithoutVlan);
+            return Err(Error::HostInterfaceWithoutVlan);
         }
         if vlans.is_none() && (self.host || !self.gateway.is_empty()) {
-            return Err(Error::LegWithoutVlan);
+            return Err(Error::HostInterfaceWithoutVlan);
         }
         for (at, uplink) in self.uplinks.iter().enumerate() {
             let name = &uplink.name;

@@ -91,11 +91,11 @@ pub enum Error {
         "ipspoofchk would drop every packet, since there is no address to allow: add ipam or allowedAddresses"
     )]
     NoAddressToAllow,
-    /// A leg without a VLAN.
+    /// An interface without a VLAN.
     #[error(
         "host, isGateway and gateway need a VLAN of its own for the node: give vlan, or nativeVlan of a trunk"
     )]
-    LegWithoutVlan,
+    HostInterfaceWithoutVlan,
     /// `follow` and a list.
     #[error("uplink {0} has follow: true and VLANs of its own: leave one of them out")]
     FollowAndVlans(IfName),
@@ -292,12 +292,12 @@ pub enum Error {
         /// What is asked for.
         wanted: String,
     },
-    /// The leg's name is no link name.
+    /// The interface's name is no link name.
     #[error("the node's link in a VLAN is named after bridge and VLAN: choose a shorter name for the bridge")]
-    LegName(#[source] IfNameError),
-    /// The leg's name is taken.
+    HostInterfaceName(#[source] IfNameError),
+    /// The interface's name is taken.
     #[error("link {link} is there, and is not VLAN {vlan} on bridge {bridge}: remove or rename it")]
-    LegTaken {
+    HostInterfaceTaken {
         /// The name.
         link: IfName,
         /// The bridge.
@@ -305,7 +305,7 @@ pub enum Error {
         /// The VLAN.
         vlan: VlanId,
     },
-    /// The leg has another address.
+    /// The interface has another address.
     #[error(
         "{link} has address {have}, {wanted} is asked for: change one, or set forceAddress for an address that k8slan gave"
     )]

@@ -9,7 +9,7 @@ use node::{NodeConfig, Resource};
 
 use crate::Error;
 use crate::bridge::is_ours;
-use crate::record::{PortRecord, RecordedLeg};
+use crate::record::{PortRecord, RecordedHostInterface};
 
 /// Who asks, and for what network.
 pub(crate) struct Giving<'a> {
@@ -21,7 +21,7 @@ pub(crate) struct Giving<'a> {
 }
 
 impl Giving<'_> {
-    /// Finds out before a planned leg is made; `others` are the records of the bridge's other ports.
+    /// Finds out before a planned interface is made; `others` are the records of the bridge's other ports.
     ///
     /// # Errors
     /// The policy does not let that namespace give the node addresses there, or the node has the network by another
@@ -29,13 +29,13 @@ impl Giving<'_> {
     pub(crate) fn allowed(
         &self,
         host: &Netlink,
-        leg: &RecordedLeg,
+        interface: &RecordedHostInterface,
         others: &[PortRecord],
     ) -> Result<(), Error> {
-        let link = host.link_by_name(&leg.link)?;
-        let own = match leg.address {
+        let link = host.link_by_name(&interface.link)?;
+        let own = match interface.address {
             // The node's own, which nobody gave it.
-            Some(_) if !leg.added => return Ok(()),
+            Some(_) if !interface.added => return Ok(()),
             None if link.as_ref().is_some_and(|link| !is_ours(link)) => return Ok(()),
             Some(address) => address,
             None => link_local(),
@@ -43,12 +43,15 @@ impl Giving<'_> {
         if let Some(policy) = &self.node.policy {
             policy.check(self.namespace, Resource::NodeAddress(own))?;
         }
-        let before = |other: &RecordedLeg| other.link == leg.link && other.address == leg.address;
-        if leg.address.is_some() && others.iter().flat_map(|record| &record.legs).any(before) {
+        let before = |other: &RecordedHostInterface| {
+            other.link == interface.link && other.address == interface.address
+        };
+        if interface.address.is_some() && others.iter().flat_map(|record| &record.host_interfaces).any(before)
+        {
             // There since an attachment that was asked the same.
             return Ok(());
         }
-        let networks = match &leg.address {
+        let networks = match &interface.address {
             Some(address) => std::slice::from_ref(address),
             None => self.subnets,
         };
@@ -58,8 +61,8 @@ impl Giving<'_> {
                 continue;
             }
             let Some(how) = NetworkUse::of(host, network, link)? else { continue };
-            let link = leg.link.clone();
-            return Err(match leg.address {
+            let link = interface.link.clone();
+            return Err(match interface.address {
                 Some(address) => Error::NetworkInUse { link, address, how },
                 None => Error::NetworkTwice { link, network, how },
             });

@@ -6,7 +6,7 @@
 //! | `config` | the plugin's keys, and the plan that they make |
 //! | `vlans` | what has to change so that a member carries other VLANs |
 //! | `record` | the file about each port: what ADD decided, what DEL takes away |
-//! | `bridge`, `uplink`, `mtu`, `leg`, `giving`, `guard`, `masquerade`, `port` | the parts of an attachment |
+//! | `bridge`, `uplink`, `uplink_policy`, `mtu`, `host_interface`, `giving`, `guard`, `masquerade`, `port` | the parts of an attachment |
 //! | `add`, `remove`, `check`, `status` | the verbs |
 //! | `trunk` | the command that changes a trunk while a VM runs |
 
@@ -19,7 +19,7 @@ mod config;
 mod error;
 mod giving;
 mod guard;
-mod leg;
+mod host_interface;
 mod masquerade;
 mod mtu;
 mod port;
@@ -28,6 +28,7 @@ mod remove;
 mod status;
 mod trunk;
 mod uplink;
+mod uplink_policy;
 mod vlans;
 
 use std::path::PathBuf;

@@ -35,8 +35,8 @@ pub struct PortRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uplinks: Vec<RecordedUplink>,
     /// The node's own links and addresses that it needs.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub legs: Vec<RecordedLeg>,
+    #[serde(rename = "legs", default, skip_serializing_if = "Vec::is_empty")]
+    pub host_interfaces: Vec<RecordedHostInterface>,
     /// What it may send from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<RecordedGuard>,
@@ -80,7 +80,7 @@ pub struct RecordedUplink {
 
 /// A link or an address of the node in a VLAN.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct RecordedLeg {
+pub struct RecordedHostInterface {
     /// The link: the bridge itself or a VLAN device on it.
     pub link: IfName,
     /// The VLAN of a device.
@@ -304,7 +304,7 @@ mod tests {
                 fixed: VlanSet::EMPTY,
                 added: "10".parse().unwrap(),
             }],
-            legs: Vec::new(),
+            host_interfaces: Vec::new(),
             guard: Some(RecordedGuard {
                 macs: None,
                 addresses: Some(vec!["10.0.0.5/32".parse().unwrap(), "fe80::/64".parse().unwrap()]),

@@ -10,7 +10,7 @@ use node::{Attachment, LINK_GROUP, Lock, LockError, NetworkId, NodeConfig, Paths
 
 use crate::bridge::Bridge;
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::{Config, Error, guard, leg, masquerade, uplink};
+use crate::{Config, Error, guard, host_interface, masquerade, uplink};
 
 /// Detaches the pod. What is gone already is success. The configuration is not needed: the record says all.
 ///
@@ -148,8 +148,8 @@ pub(crate) fn take_away(
         match store.others(&record.bridge, port) {
             Ok(others) => {
                 let index = link.as_ref().map(|link| link.index);
-                // First the legs: a VLAN that the bridge itself carries is in use.
-                errors.extend(leg::release(host, bridge, record, &others).err());
+                // First the interfaces: a VLAN that the bridge itself carries is in use.
+                errors.extend(host_interface::release(host, bridge, record, &others).err());
                 errors.extend(uplink::release(host, bridge, record, index, &others).err());
             }
             Err(error) => errors.push(error),

@@ -6,7 +6,7 @@ use netplumb::{Dropped, DroppingChain, Netlink, Netns, Nftables, Sysctl, legacy_
 use node::NodeConfig;
 
 use crate::bridge::Bridge;
-use crate::uplink::Taking;
+use crate::uplink_policy::UplinkPolicy;
 use crate::{Config, Error, mtu, uplink};
 
 /// Says what is missing on this node: a bridge that fits, an uplink, or whatever the IPAM plugin lacks.
@@ -21,7 +21,7 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
     let node = NodeConfig::load()?;
     let fits = || -> Result<(), Error> {
         let bridge = Bridge::find(&host, config)?;
-        let uplinks = uplink::find(&host, bridge.as_ref(), config, &Taking::by_anybody(&node))?;
+        let uplinks = uplink::find(&host, bridge.as_ref(), config, &UplinkPolicy::by_anybody(&node))?;
         if let Some(bridge) = &bridge {
             bridge.suits(&host, config, vlans.is_some())?;
         }

@@ -1,13 +1,13 @@
 //! Uplinks: the node's links that carry VLANs of the bridge outwards.
 
-use attach::NodeUse;
 use net_types::{IfName, VlanSet};
-use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, Master, Netlink};
-use node::{LINK_GROUP, NodeConfig, Resource, Underlays};
+use netplumb::{BridgeMember, BridgeVlans, Link, Netlink};
+use node::LINK_GROUP;
 
 use crate::bridge::{Bridge, by_own_name};
 use crate::config::Uplink;
 use crate::record::{PortRecord, RecordedUplink};
+use crate::uplink_policy::UplinkPolicy;
 use crate::vlans::Change;
 use crate::{Config, Error};
 
@@ -19,9 +19,9 @@ pub(crate) fn find(
     host: &Netlink,
     bridge: Option<&Bridge>,
     config: &Config,
-    taking: &Taking<'_>,
+    policy: &UplinkPolicy<'_>,
 ) -> Result<Vec<Link>, Error> {
-    config.uplinks.iter().map(|uplink| find_one(host, bridge, config, &uplink.name, taking)).collect()
+    config.uplinks.iter().map(|uplink| find_one(host, bridge, config, &uplink.name, policy)).collect()
 }
 
 fn find_one(
@@ -29,7 +29,7 @@ fn find_one(
     bridge: Option<&Bridge>,
     config: &Config,
     name: &IfName,
-    taking: &Taking<'_>,
+    policy: &UplinkPolicy<'_>,
 ) -> Result<Link, Error> {
     let link = by_own_name(host, name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
     if link.group == LINK_GROUP {
@@ -50,94 +50,10 @@ fn find_one(
             return Err(Error::UplinkOutside { uplink: name.clone(), bridge: bridge.name.clone() });
         }
         (None, _) => {
-            taking.allowed(host, &link)?;
+            policy.allowed(host, &link)?;
         }
     }
     Ok(link)
-}
-
-/// Whether links of the node may become ports, where nothing but the pods' frames then comes in by them.
-pub(crate) struct Taking<'a> {
-    node: &'a NodeConfig,
-    /// Whose pod asks.
-    namespace: Option<&'a str>,
-    /// Whether it is known who asks.
-    asked: bool,
-}
-
-impl<'a> Taking<'a> {
-    /// For a pod of this namespace.
-    pub(crate) fn by(node: &'a NodeConfig, namespace: Option<&'a str>) -> Self {
-        Self { node, namespace, asked: true }
-    }
-
-    /// For whoever may.
-    pub(crate) fn by_anybody(node: &'a NodeConfig) -> Self {
-        Self { node, namespace: None, asked: false }
-    }
-
-    /// Finds out before the link is taken.
-    ///
-    /// # Errors
-    /// The node uses it itself, and its policy says nothing else.
-    fn allowed(&self, host: &Netlink, link: &Link) -> Result<(), Error> {
-        if self.is_given(link) {
-            return Ok(());
-        }
-        match NodeUse::of(host, link, &Underlays::read(&self.node.paths())?)? {
-            Some(how) => Err(Error::UplinkInUse { uplink: link.name.clone(), how }),
-            None => Ok(()),
-        }
-    }
-
-    /// Whether the policy gives it away, used or not.
-    fn is_given(&self, link: &Link) -> bool {
-        match &self.node.policy {
-            Some(policy) if self.asked => {
-                policy.check(self.namespace, Resource::UsedLink(&link.name)).is_ok()
-            }
-            Some(_) => true,
-            None => false,
-        }
-    }
-
-    /// That a bridge of the node's carries no LAN, before it is changed for pods.
-    ///
-    /// # Errors
-    /// It does, and the policy says nothing else.
-    pub(crate) fn leaves(&self, bridge: &Bridge) -> Result<(), Error> {
-        if self.is_given(&bridge.link) {
-            return Ok(());
-        }
-        match NodeUse::lan(&bridge.link, &Underlays::read(&self.node.paths())?) {
-            Some(how) => Err(Error::BridgeInUse { bridge: bridge.name.clone(), how }),
-            None => Ok(()),
-        }
-    }
-
-    /// Takes a link: makes it a port of the bridge. A LAN that was declared on it meanwhile keeps it: its daemon writes
-    /// down what it builds on, and then looks whether it is anybody's port.
-    ///
-    /// # Errors
-    /// It became a LAN's, or the kernel refused; the link is then as it was.
-    pub(crate) fn take(&self, host: &Netlink, link: &Link, bridge: u32) -> Result<(), Error> {
-        let master = |master| LinkChange { master: Some(master), ..LinkChange::default() };
-        host.set_link(link.index, &LinkChange { up: Some(true), ..master(Master::Index(bridge)) })?;
-        let lan = match Underlays::read(&self.node.paths()) {
-            Ok(underlays) => NodeUse::lan(link, &underlays).filter(|_| !self.is_given(link)),
-            Err(error) => {
-                host.set_link(link.index, &master(Master::None))?;
-                return Err(error.into());
-            }
-        };
-        match lan {
-            None => Ok(()),
-            Some(how) => {
-                host.set_link(link.index, &master(Master::None))?;
-                Err(Error::UplinkInUse { uplink: link.name.clone(), how })
-            }
-        }
-    }
 }
 
 /// What an uplink must carry for a port.
@@ -306,7 +222,7 @@ mod tests {
             bridge: "br0".parse().unwrap(),
             vlans: Some(vlans.into()),
             uplinks: vec![uplink],
-            legs: Vec::new(),
+            host_interfaces: Vec::new(),
             guard: None,
             masquerade: Vec::new(),
             ipam: None,

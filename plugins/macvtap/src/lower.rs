@@ -14,7 +14,7 @@ use crate::lan_side::{self, LanSide};
 use crate::{Call, Error};
 
 /// What an attachment stands on.
-pub(crate) enum Base {
+pub(crate) enum Lower {
     /// A spoke of a LAN.
     Spoke {
         /// The LAN's namespace.
@@ -30,7 +30,7 @@ pub(crate) enum Base {
     Moved(Host),
 }
 
-impl Base {
+impl Lower {
     /// Whether the pod gets a veth, as KubeVirt's bridge binding needs.
     pub(crate) fn is_veth(&self) -> bool {
         matches!(self, Self::Spoke { side, keys, .. } if attach(side.record(), keys.as_ref()) == Attach::Veth)
@@ -139,7 +139,7 @@ pub(crate) fn named(request: &Request<Config>, paths: &Paths) -> Result<Named, E
     Ok(record.map_or(Named::Other(wanted), |record| Named::Spoke(Box::new(record), keys)))
 }
 
-impl Base {
+impl Lower {
     /// Decides what the attachment stands on, and whether it may.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The node's own leg in a VLAN: a VLAN device on the bridge, or the bridge itself, with or without an address.
+//! The node's own interface in a VLAN: a VLAN device on the bridge, or the bridge itself, with or without an address.
 
 use ipnetwork::IpNetwork;
 use net_types::{IfName, VlanId, VlanSet};
@@ -6,50 +6,60 @@ use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, N
 use node::LINK_GROUP;
 
 use crate::bridge::{Bridge, TAG, ignore_routers, is_ours};
-use crate::record::{PortRecord, RecordedLeg};
+use crate::record::{PortRecord, RecordedHostInterface};
 use crate::{Config, Error};
 
-/// A leg that a port needs.
+/// An interface that a port needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Leg {
+pub(crate) struct HostInterface {
     pub(crate) vlan: Option<VlanId>,
     pub(crate) address: Option<IpNetwork>,
 }
 
-/// The legs that a configuration asks for; `gateways` are the addresses that the IPAM plugin's answer makes the
+/// The interfaces that a configuration asks for; `gateways` are the addresses that the IPAM plugin's answer makes the
 /// node's.
-pub(crate) fn wanted(config: &Config, vlans: Option<&BridgeVlans>, gateways: &[IpNetwork]) -> Vec<Leg> {
+pub(crate) fn wanted(
+    config: &Config,
+    vlans: Option<&BridgeVlans>,
+    gateways: &[IpNetwork],
+) -> Vec<HostInterface> {
     let own = vlans.and_then(|vlans| vlans.pvid);
-    let mut legs = Vec::new();
+    let mut interfaces = Vec::new();
     if config.host {
-        legs.push(Leg { vlan: own, address: None });
+        interfaces.push(HostInterface { vlan: own, address: None });
     }
-    legs.extend(gateways.iter().map(|&address| Leg { vlan: own, address: Some(address) }));
-    legs.extend(config.gateway.iter().map(|g| Leg { vlan: Some(g.vlan), address: Some(g.address) }));
-    legs
+    interfaces.extend(gateways.iter().map(|&address| HostInterface { vlan: own, address: Some(address) }));
+    interfaces.extend(
+        config.gateway.iter().map(|g| HostInterface { vlan: Some(g.vlan), address: Some(g.address) }),
+    );
+    interfaces
 }
 
-/// Decides which link a leg is, whether its address is there already, and which it takes the place of.
+/// Decides which link an interface is, whether its address is there already, and which it takes the place of.
 pub(crate) fn plan(
     host: &Netlink,
     bridge: &Bridge,
-    leg: &Leg,
+    interface: &HostInterface,
     others: &[PortRecord],
     force: bool,
-) -> Result<(RecordedLeg, Vec<IpNetwork>), Error> {
-    // The bridge itself is the node's leg in the VLAN that it has without a tag.
-    let own = match leg.vlan {
+) -> Result<(RecordedHostInterface, Vec<IpNetwork>), Error> {
+    // The bridge itself is the node's interface in the VLAN that it has without a tag.
+    let own = match interface.vlan {
         // Not to be asked where nobody speaks of VLANs: the kernel may know none.
         None => BridgeVlans::default(),
         Some(_) => host.bridge_vlans(bridge.index)?,
     };
-    let vlan = leg.vlan.filter(|&id| own.pvid != Some(id));
+    let vlan = interface.vlan.filter(|&id| own.pvid != Some(id));
     let link = match vlan {
         None => bridge.name.clone(),
-        Some(vlan) => format!("{}.{vlan}", bridge.name).parse().map_err(Error::LegName)?,
+        Some(vlan) => format!("{}.{vlan}", bridge.name).parse().map_err(Error::HostInterfaceName)?,
     };
-    let mut record = RecordedLeg { link, vlan, address: leg.address, added: false, joined: false };
-    let before = others.iter().flat_map(|record| &record.legs).filter(|leg| leg.link == record.link);
+    let mut record =
+        RecordedHostInterface { link, vlan, address: interface.address, added: false, joined: false };
+    let before = others
+        .iter()
+        .flat_map(|record| &record.host_interfaces)
+        .filter(|interface| interface.link == record.link);
     let existing = host.link_by_name(&record.link)?;
     if let (Some(vlan), Some(existing)) = (vlan, &existing) {
         let fits = matches!(&existing.kind, LinkKind::Vlan(info) if info.id == vlan.get());
@@ -57,17 +67,19 @@ pub(crate) fn plan(
             // A link of the node's, which brings the VLAN by itself.
             record.vlan = None;
         } else if !fits || existing.lower != Some(bridge.index) {
-            return Err(Error::LegTaken { link: record.link, bridge: bridge.name.clone(), vlan });
+            return Err(Error::HostInterfaceTaken { link: record.link, bridge: bridge.name.clone(), vlan });
         }
     }
     record.joined = record.vlan.is_some_and(|id| !own.all().contains(id))
-        || record.vlan.is_some() && before.clone().any(|leg| leg.joined);
-    let Some(address) = leg.address else { return Ok((record, Vec::new())) };
+        || record.vlan.is_some() && before.clone().any(|interface| interface.joined);
+    let Some(address) = interface.address else { return Ok((record, Vec::new())) };
     let have = match &existing {
         Some(link) => host.addresses(Some(link.index))?,
         None => Vec::new(),
     };
-    let by_us = |address: IpNetwork| before.clone().any(|leg| leg.address == Some(address) && leg.added);
+    let by_us = |address: IpNetwork| {
+        before.clone().any(|interface| interface.address == Some(address) && interface.added)
+    };
     if have.iter().any(|a| a.address == address) {
         record.added = by_us(address);
         return Ok((record, Vec::new()));
@@ -95,7 +107,7 @@ pub(crate) fn plan(
     Ok((record, others))
 }
 
-/// Whether a link is a veth whose other end is an access port of the bridge in that VLAN: the node's leg as the
+/// Whether a link is a veth whose other end is an access port of the bridge in that VLAN: the node's interface as the
 /// reference plugin makes it.
 fn is_access_port(host: &Netlink, bridge: &Bridge, link: &Link, vlan: VlanId) -> Result<bool, Error> {
     if link.kind != LinkKind::Veth || link.lower_netnsid.is_some() {
@@ -109,17 +121,17 @@ fn is_access_port(host: &Netlink, bridge: &Bridge, link: &Link, vlan: VlanId) ->
     Ok(carried.pvid == Some(vlan) && carried.untagged.contains(vlan))
 }
 
-/// Makes a planned leg, in the place of the addresses that it replaces.
+/// Makes a planned interface, in the place of the addresses that it replaces.
 pub(crate) fn ensure(
     host: &Netlink,
     bridge: &Bridge,
-    leg: &RecordedLeg,
+    interface: &RecordedHostInterface,
     replaced: &[IpNetwork],
 ) -> Result<(), Error> {
-    let index = match (host.link_by_name(&leg.link)?, leg.vlan) {
+    let index = match (host.link_by_name(&interface.link)?, interface.vlan) {
         (Some(link), vlan) => {
             if vlan.is_some() && is_ours(&link) && (link.alias.is_none() || !link.up) {
-                finish(host, link.index, &leg.link)?;
+                finish(host, link.index, &interface.link)?;
             }
             link.index
         }
@@ -127,7 +139,7 @@ pub(crate) fn ensure(
             let own = BridgeVlans { tagged: vlan.into(), ..BridgeVlans::default() };
             host.add_bridge_vlans(BridgeMember::Bridge(bridge.index), &own)?;
             let index = host.create_vlan(&VlanLink {
-                name: leg.link.clone(),
+                name: interface.link.clone(),
                 lower: bridge.index,
                 id: vlan,
                 protocol: bridge.info.vlan_protocol,
@@ -136,15 +148,15 @@ pub(crate) fn ensure(
                 group: LINK_GROUP,
                 up: false,
             })?;
-            finish(host, index, &leg.link)?;
+            finish(host, index, &interface.link)?;
             index
         }
-        (None, None) => return Err(Error::BridgeAppeared(leg.link.clone())),
+        (None, None) => return Err(Error::BridgeAppeared(interface.link.clone())),
     };
     for &address in replaced {
         delete_address(host, index, address)?;
     }
-    if let Some(address) = leg.address.filter(|_| leg.added) {
+    if let Some(address) = interface.address.filter(|_| interface.added) {
         let mut new = NewAddress::new(address);
         new.nodad = true;
         match host.add_address(index, &new) {
@@ -168,48 +180,56 @@ fn finish(host: &Netlink, index: u32, name: &IfName) -> Result<(), Error> {
     Ok(host.set_link(index, &change)?)
 }
 
-/// Removes the legs and addresses that a leaving port was the last to need.
+/// Removes the interfaces and addresses that a leaving port was the last to need.
 pub(crate) fn release(
     host: &Netlink,
     bridge: &Bridge,
     record: &PortRecord,
     others: &[PortRecord],
 ) -> Result<(), Error> {
-    for leg in &record.legs {
-        let of_others =
-            || others.iter().flat_map(|record| &record.legs).filter(|other| other.link == leg.link);
+    for interface in &record.host_interfaces {
+        let of_others = || {
+            others
+                .iter()
+                .flat_map(|record| &record.host_interfaces)
+                .filter(|other| other.link == interface.link)
+        };
         let last = of_others().next().is_none();
-        let link = host.link_by_name(&leg.link)?;
+        let link = host.link_by_name(&interface.link)?;
         if let Some(link) = &link
-            && let Some(address) = leg.address.filter(|_| leg.added)
+            && let Some(address) = interface.address.filter(|_| interface.added)
             && !of_others().any(|other| other.address == Some(address))
         {
             delete_address(host, link.index, address)?;
         }
-        let Some(vlan) = leg.vlan.filter(|_| last) else { continue };
+        let Some(vlan) = interface.vlan.filter(|_| last) else { continue };
         if let Some(link) = link.filter(is_ours) {
             host.delete_link(link.index)?;
         }
         // Also where the device is gone already: a kill may have come in between.
-        if leg.joined {
+        if interface.joined {
             host.remove_bridge_vlans(BridgeMember::Bridge(bridge.index), &VlanSet::from(vlan))?;
         }
     }
     Ok(())
 }
 
-/// How a leg is: `there` if it is as its record says.
-pub(crate) fn state(host: &Netlink, bridge: &Bridge, leg: &RecordedLeg) -> Result<&'static str, Error> {
-    let Some(link) = host.link_by_name(&leg.link)? else { return Ok("missing") };
+/// How an interface is: `there` if it is as its record says.
+pub(crate) fn state(
+    host: &Netlink,
+    bridge: &Bridge,
+    interface: &RecordedHostInterface,
+) -> Result<&'static str, Error> {
+    let Some(link) = host.link_by_name(&interface.link)? else { return Ok("missing") };
     if !link.up {
         return Ok("down");
     }
-    if let Some(vlan) = leg.vlan
+    if let Some(vlan) = interface.vlan
         && !host.bridge_vlans(bridge.index)?.tagged.contains(vlan)
     {
         return Ok("cut off, as the bridge itself does not carry the VLAN");
     }
-    let Some(address) = leg.address else { return Ok("there") };
+    let Some(address) = interface.address else { return Ok("there") };
     let there = host.addresses(Some(link.index))?.iter().any(|a| a.address == address);
     Ok(if there { "there" } else { "missing" })
 }
