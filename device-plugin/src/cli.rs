@@ -12,8 +12,10 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cluster::{self, ClusterUninstallOptions};
 use crate::daemon::{self, Cluster, Node};
+use proto::agent_socket;
+
 use crate::installer::{InstallOptions, UninstallOptions, install, uninstall};
-use crate::{agent, capture, check_host, inspect, overview, why};
+use crate::{capture, check_host, inspect, overview, why};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
 /// macvtap plugin about the LANs' spokes.
@@ -303,7 +305,7 @@ async fn ask(question: Question) -> anyhow::Result<()> {
     };
     let run = node::NodeConfig::load()?.paths().run().to_owned();
     let (code, text) =
-        agent::get_once(&run, path).await.context("the daemon of this node does not answer")?;
+        agent_socket::get_once(&run, path).await.context("the daemon of this node does not answer")?;
     match code.is_success() {
         true => print!("{text}"),
         false => anyhow::bail!("{}", text.trim_end()),

@@ -17,22 +17,22 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::agent::{self, Agent, Callers, Presence};
 use crate::cluster::{DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, Timing};
 use crate::device_catalog::DeviceCatalog;
-use crate::health::{self, ApiMetrics, HealthSource, HealthSummary, Metrics};
+use crate::handed_out::HandedOut;
 use crate::health_sources::{ClusterHealth, NodeHealth};
-use crate::k8slan_go::HandedOut;
 use crate::kubelet::{self, DevicePlugins};
 use crate::leftovers;
 use crate::node_loop::{self, NodeLock, lock_daemon};
-use crate::published::NodeStatus;
-use crate::published::live_pods;
-use crate::published::status_file;
 use crate::readiness::Readiness;
-use crate::root_socket::RootSocket;
 use crate::status_views;
 use crate::sweep::{self, Sweep};
+use proto::agent_socket::{self, Agent, Callers, Presence};
+use proto::health::{self, ApiMetrics, HealthSource, HealthSummary, Metrics};
+use proto::published::NodeStatus;
+use proto::published::live_pods;
+use proto::published::status_file;
+use proto::root_socket::RootSocket;
 
 /// The node's part.
 pub(crate) struct Node {
@@ -213,9 +213,9 @@ impl Tasks {
             (node_lock.paths().run().to_owned(), Callers::PluginPrograms),
             (node_lock.paths().told(), Callers::ClusterPart),
         ] {
-            let (socket, local) = (RootSocket::bind(&folder.join(agent::SOCKET))?, Arc::clone(&local));
+            let (socket, local) = (RootSocket::bind(&folder.join(agent_socket::SOCKET))?, Arc::clone(&local));
             self.tasks.spawn(async move {
-                agent::serve(socket, local, callers).await;
+                agent_socket::serve(socket, local, callers).await;
                 Ok(())
             });
         }

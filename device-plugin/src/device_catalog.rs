@@ -5,11 +5,11 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::health::Metrics;
-use crate::k8slan_go::{self, HandedOut};
+use crate::handed_out::{self, HandedOut};
 use crate::kubelet::{Catalog, DeviceHandle, Grant, Health, Offer, Refusal, SpokeProvider};
-use crate::published::NodeStatus;
-use crate::status_views::users;
+use proto::health::Metrics;
+use proto::published::NodeStatus;
+use proto::published::users;
 
 /// The spokes of the node, for the kubelet.
 pub(crate) struct DeviceCatalog {
@@ -66,7 +66,7 @@ impl DeviceCatalog {
                 let uses = users(status);
                 let again = holders.update(|spoke| uses.contains_key(spoke));
                 match *offered {
-                    true => (k8slan_go::catalog(catalog(status), status, &holders), again),
+                    true => (handed_out::catalog(catalog(status), status, &holders), again),
                     false => (catalog(status), again),
                 }
             }

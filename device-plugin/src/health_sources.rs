@@ -7,9 +7,9 @@ use std::sync::atomic::Ordering;
 use hyper::StatusCode;
 use tokio::sync::watch;
 
-use crate::agent::Agent;
-use crate::health::{ApiMetrics, HealthSource, HealthSummary, Metrics, node_up};
-use crate::published::NodeStatus;
+use proto::agent_socket::Agent;
+use proto::health::{ApiMetrics, HealthSource, HealthSummary, Metrics, node_up};
+use proto::published::NodeStatus;
 
 /// The node's part, told by itself.
 pub(crate) struct NodeHealth {

@@ -9,8 +9,9 @@ use lan::manifest::{Document, read as documents};
 use lan::{Lan, LanKey};
 use node::{SafeDir, SafeDirError};
 
-use crate::lans::{Declaration, Declared, Mistaken, Note};
-use crate::published::MirrorAnnotations;
+use crate::lans::{Declaration, Declared, Mistaken};
+use proto::published::MirrorAnnotations;
+use proto::published::Note;
 
 /// The largest file that is read, in bytes.
 const MAX_LEN: u64 = 4 << 20;

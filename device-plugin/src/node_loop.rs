@@ -11,12 +11,13 @@ use node::{Durability, Lock, LockError, NodeConfig, Paths, SafeDir};
 use tokio::sync::watch;
 
 use crate::attachments::NETNS_DIR;
-use crate::events::{Dirty, FileWatch, LanLinkMonitors, Wake, WatchedFolder, watch_mounts, watch_underlays};
-use crate::health::Metrics;
+use crate::events::{LanLinkMonitors, watch_mounts, watch_underlays};
 use crate::lan_files::LanFileReader;
 use crate::lans::{Declared, Outcome, Reconciler};
 use crate::leftovers;
-use crate::published::{NodeStatus, STATUS_FILE};
+use proto::events::{Dirty, FileWatch, Wake, WatchedFolder};
+use proto::health::Metrics;
+use proto::published::{NodeStatus, STATUS_FILE};
 
 /// How long events are collected before a pass: what comes together is done together.
 const DEBOUNCE: Duration = Duration::from_millis(10);

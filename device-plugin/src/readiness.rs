@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use lan::LanKey;
 
 use crate::kubelet::{self, KubeletState};
-use crate::published::{LanStatus, NodeStatus};
-use crate::status_views::{condition, holds};
+use proto::published::{LanStatus, NodeStatus};
+use proto::published::{condition, holds};
 
 /// Reasons for which a LAN does not stand that are not this daemon's: the node's link is not what the LAN needs, or
 /// another LAN has what it asks for.

@@ -3,28 +3,11 @@
 use std::collections::BTreeMap;
 
 use lan::{Report, SpokeUse};
-use net_types::SpokeName;
 
 use crate::cluster::{LanReport, Reports};
-use crate::health::HealthSummary;
 use crate::kubelet;
-use crate::published::{Condition, LanStatus, NodeStatus};
-
-/// Who uses each spoke, those that their LANs do not have any more too.
-pub(crate) fn users(status: &NodeStatus) -> BTreeMap<&SpokeName, &str> {
-    let listed = status.lans.iter().flat_map(|lan| &lan.spokes);
-    let listed = listed.filter_map(|spoke| Some((&spoke.name, spoke.used_by.as_deref()?)));
-    let removed = status.lans.iter().flat_map(|lan| &lan.removed_spokes);
-    removed.map(|spoke| (&spoke.name, spoke.used_by.as_str())).chain(listed).collect()
-}
-
-pub(crate) fn condition<'a>(lan: &'a LanStatus, kind: &str) -> Option<&'a Condition> {
-    lan.conditions.iter().find(|condition| condition.kind == kind)
-}
-
-pub(crate) fn holds(lan: &LanStatus, kind: &str) -> bool {
-    condition(lan, kind).is_some_and(|condition| condition.status == "True")
-}
+use proto::health::HealthSummary;
+use proto::published::{LanStatus, NodeStatus, condition, holds};
 
 /// What the node says of its LANs to the cluster.
 pub(crate) fn reports(status: &NodeStatus) -> Reports {

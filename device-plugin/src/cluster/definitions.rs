@@ -7,7 +7,7 @@ use lan::{LanKey, NetworkAttachments};
 use net_types::SpokeName;
 use serde_json::{Map, Value, json};
 
-use crate::kubelet::resource_name;
+use proto::kubelet::resource_name;
 
 /// What tells the leader's definitions from those of users, which are never touched.
 pub(super) const LABEL: &str = "app.kubernetes.io/managed-by";

@@ -12,9 +12,9 @@ use node::SafeDir;
 use tokio::time::Instant;
 
 use super::chain;
-use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
-use crate::health::ApiMetrics;
-use crate::published::sticky_vms::{self, DELETED_VMS_FILE, STICKY_VMS_FILE, VmNames};
+use proto::events::{Dirty, FileWatch, Wake, WatchedFolder};
+use proto::health::ApiMetrics;
+use proto::published::sticky_vms::{self, DELETED_VMS_FILE, STICKY_VMS_FILE, VmNames};
 
 /// A machine may be stopped for months; it is asked about less and less often.
 const MAX_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);

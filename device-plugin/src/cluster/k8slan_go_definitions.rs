@@ -8,7 +8,7 @@ use net_types::Attach;
 use serde_json::{Map, Value, json};
 
 use super::definitions::{self, RESOURCE};
-use crate::k8slan_go::{names, takes_veths, unambiguous};
+use proto::k8slan_go::{names, takes_veths, unambiguous};
 
 /// A namespace and a name.
 type ObjectKey = (String, String);

@@ -5,7 +5,7 @@ use lan::{LanKey, LanKeyError, LanSpec};
 use net_types::Mtu;
 use serde_json::{Map, Value, json};
 
-use crate::published::MirrorAnnotations;
+use proto::published::MirrorAnnotations;
 
 /// What the rest of the daemon must know of an object beside its specification.
 #[derive(Clone, Debug, PartialEq, Eq)]

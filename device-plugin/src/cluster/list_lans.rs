@@ -6,7 +6,7 @@ use kube::core::DynamicObject;
 use kube::{Api, Client};
 
 use super::{lan_object, mirror};
-use crate::published::MirrorAnnotations;
+use proto::published::MirrorAnnotations;
 
 /// Every LAN as its file in the mirror of this node: the file's name, and its text. None where the cluster does not know
 /// LANs.

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 
 use super::chain;
 use super::lan_object::{self, MirroredLan};
-use crate::published::MirrorAnnotations;
+use proto::published::MirrorAnnotations;
 
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 

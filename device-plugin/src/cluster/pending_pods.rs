@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 use super::event_publisher::{EventPublisher, reference};
 use super::{chain, lan_object};
-use crate::k8slan_go::leads_to;
+use proto::k8slan_go::leads_to;
 
 /// How long a pod must have waited: most wait for one that is just going.
 const FIRST_EVENT_DELAY: Duration = Duration::from_secs(5);

@@ -13,8 +13,8 @@ use node::{SafeDir, VmRecord};
 
 use super::chain;
 use super::guest_bindings::GuestBindings;
-use crate::health::ApiMetrics;
-use crate::published::live_pods::{LivePod, LivePods};
+use proto::health::ApiMetrics;
+use proto::published::live_pods::{LivePod, LivePods};
 
 /// Watches the pods of one node, of which only the metadata is asked for.
 pub(crate) struct Pods {

@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use super::aggregate_status::FINALIZER;
 use super::election::LEASE;
 use super::{definitions, lan_object};
-use crate::kubelet::RESOURCE_DOMAIN;
+use proto::kubelet::RESOURCE_DOMAIN;
 
 /// What to take out.
 #[derive(Clone, Debug)]

@@ -6,8 +6,7 @@ use net_types::IfName;
 use netplumb::{Event, Groups, Link, LinkKind, Monitor, Netlink, Netns, NetnsId};
 use tokio::task::AbortHandle;
 
-use super::dirty::Dirty;
-use super::wake::Wake;
+use proto::events::{Dirty, Wake};
 
 const LINKS: Groups = Groups { links: true, addresses: false, routes: false };
 

@@ -5,8 +5,7 @@ use anyhow::{Context as _, Result};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::dirty::Dirty;
-use super::wake::Wake;
+use proto::events::{Dirty, Wake};
 
 /// Listens for mounts that come and go: `ip netns` and `umount` take a namespace's name away without
 /// another sign. The kernel tells through `poll(2)` of the file (proc_pid_mountinfo(5)), here in a thread

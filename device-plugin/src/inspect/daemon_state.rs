@@ -9,8 +9,8 @@ use net_types::SpokeName;
 use node::{Paths, SafeDir};
 
 use super::view::StateView;
-use crate::published::status_file;
-use crate::published::{LanStatus, NodeStatus, STATUS_FILE};
+use proto::published::status_file;
+use proto::published::{LanStatus, NodeStatus, STATUS_FILE};
 
 /// What a LAN's condition of that kind says.
 pub(super) fn state(lan: &LanStatus, kind: &str) -> Option<StateView> {

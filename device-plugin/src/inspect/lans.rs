@@ -15,7 +15,7 @@ use super::host::Host;
 use super::pod_interface;
 use super::view::{LanView, NodeView, SpokeState, SpokeView, StateView, VxlanView};
 use crate::lans::observe;
-use crate::published::NodeStatus;
+use proto::published::NodeStatus;
 
 /// Fills in the LANs.
 pub(super) fn fill(view: &mut NodeView, paths: &Paths, status: &NodeStatus, host: &Host) {

@@ -10,7 +10,7 @@ use super::manifest::{Checksum, Installed, Manifest};
 use super::options::InstallOptions;
 use super::programs::{K8SLANVETH, PLUGINS, plugins_folder, program_file};
 use super::removal_plan::RemovalPlan;
-use crate::k8slan_go::HandedOut;
+use crate::handed_out::HandedOut;
 
 /// A plugin as this program brings it along.
 struct Plugin {

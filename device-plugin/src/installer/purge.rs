@@ -10,9 +10,9 @@ use crate::attachments::{
     AttachmentKey, PluginPrograms, Traces, Unseen, find_attachments, find_live_attachments, is_live,
 };
 use crate::daemon::lock_cluster_part;
-use crate::events::Dirty;
 use crate::lans::{Declared, Reconciler};
 use crate::node_loop::{DAEMON_LOCK, lock_daemon};
+use proto::events::Dirty;
 
 /// How long the LANs may take to go.
 const LANS_TIMEOUT: Duration = Duration::from_secs(20);

@@ -10,7 +10,7 @@ use std::task::Poll;
 use inotify::{Event, EventMask, EventStream, Inotify, WatchMask};
 use tokio_stream::Stream;
 
-use crate::root_socket::is_trusted;
+use proto::root_socket::is_trusted;
 
 type Events = EventStream<[u8; 4096]>;
 

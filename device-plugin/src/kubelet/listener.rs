@@ -13,7 +13,7 @@ use tonic::transport::server::Connected;
 
 use super::devices::{Advertised, StreamEvent};
 use super::{DeviceHandle, socket_name};
-use crate::root_socket::{RootSocket, SocketError};
+use proto::root_socket::{RootSocket, SocketError};
 
 /// What every call on a spoke's socket needs to know.
 pub(super) struct Endpoint {

@@ -6,28 +6,14 @@
 //!
 //! Nothing here knows what a LAN is: [`SpokeProvider`] is the other side.
 
-mod codec;
 mod devices;
 mod folder;
 mod listener;
 mod plugin;
 mod registrar;
-mod resource;
 mod service;
 mod spokes;
 
 pub use plugin::{DevicePlugins, KubeletError, KubeletState, Status};
-pub use resource::{API_VERSION, RESOURCE_DOMAIN, ResourceName, resource_name, socket_name};
+pub use proto::kubelet::{API_VERSION, RESOURCE_DOMAIN, ResourceName, resource_name, socket_name, v1beta1};
 pub use spokes::{Catalog, DeviceHandle, Grant, Health, Offer, Refusal, SpokeProvider};
-
-/// The messages and services of the API, generated from `proto/deviceplugin/v1beta1.proto`.
-#[expect(
-    missing_docs,
-    unused_qualifications,
-    clippy::allow_attributes,
-    clippy::allow_attributes_without_reason,
-    reason = "generated"
-)]
-pub mod v1beta1 {
-    include!("generated/v1beta1.rs");
-}

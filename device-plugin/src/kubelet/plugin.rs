@@ -20,11 +20,11 @@ use super::devices::{Advertised, StreamEvent};
 use super::folder::{Changes, FolderWatch, KubeletSocket, find_kubelet};
 use super::listener::{Connection, Endpoint, Listener};
 use super::registrar::{RegisterError, Registrar};
-use super::resource::resource_of_socket;
 use super::service::Service;
 use super::v1beta1::device_plugin_server::DevicePluginServer;
 use super::{Catalog, Offer, ResourceName, SpokeProvider};
-use crate::root_socket::remove_socket;
+use proto::kubelet::resource_of_socket;
+use proto::root_socket::remove_socket;
 
 const KUBELET_SOCKET: &str = "kubelet.sock";
 

@@ -11,7 +11,6 @@ use tonic::{Request, Response, Status};
 
 use super::devices::DeviceLists;
 use super::listener::Endpoint;
-use super::resource::variable;
 use super::v1beta1::device_plugin_server::DevicePlugin;
 use super::v1beta1::{
     AllocateRequest, AllocateResponse, ContainerAllocateResponse, ContainerPreferredAllocationResponse,
@@ -19,6 +18,7 @@ use super::v1beta1::{
     PreferredAllocationRequest, PreferredAllocationResponse,
 };
 use super::{Grant, Refusal, ResourceName, SpokeProvider, resource_name};
+use proto::kubelet::variable;
 
 /// How long the building of a LAN may take before a container's start fails over it.
 const GRANT_DEADLINE: Duration = Duration::from_secs(10);

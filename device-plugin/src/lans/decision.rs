@@ -174,7 +174,8 @@ mod tests {
     use lan::LanSpec;
 
     use super::*;
-    use crate::lans::{Declaration, Mistaken, Note};
+    use crate::lans::{Declaration, Mistaken};
+    use proto::published::Note;
 
     /// What is declared and what stands, before it is decided on.
     #[derive(Default)]

@@ -2,6 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lan::{Lan, LanKey};
 use net_types::SpokeName;
+use proto::published::Note;
 
 /// The LANs that somebody asked for, from wherever they come.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,13 +45,4 @@ impl From<String> for Mistaken {
     fn from(message: String) -> Self {
         Self { message, ..Self::default() }
     }
-}
-
-/// Something about a place that LANs are read from.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize, serde::Serialize)]
-pub(crate) struct Note {
-    /// The file.
-    pub(crate) source: String,
-    /// What about it.
-    pub(crate) message: String,
 }

@@ -18,5 +18,5 @@ mod status_builder;
 mod taps;
 mod underlay;
 
-pub(crate) use declared::{Declaration, Declared, Mistaken, Note};
+pub(crate) use declared::{Declaration, Declared, Mistaken};
 pub(crate) use reconcile::{Outcome, Reconciler};

@@ -21,9 +21,9 @@ use super::repair_log::RepairLog;
 use super::status_builder::{BuildState, NO_UNDERLAY, StatusBuilder};
 use super::taps::Taps;
 use super::underlay::{FrameTakers, Underlay, UnderlayCache};
-use crate::events::Dirty;
-use crate::published::NodeStatus;
 use crate::udp_port::{PortHolder, find_port_holder};
+use proto::events::Dirty;
+use proto::published::NodeStatus;
 
 /// What a pass leaves behind.
 pub(crate) struct Outcome {

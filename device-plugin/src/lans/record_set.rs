@@ -6,7 +6,7 @@ use net_types::{Attach, IfName, MacvtapMode, SpokeName};
 
 use super::decision::{Decisions, Goal};
 use super::records::Records;
-use crate::k8slan_go::takes_veths;
+use proto::k8slan_go::takes_veths;
 
 /// A spoke that a pod uses.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::decision::{Decisions, Goal, Refusal};
 use super::record_set::InUse;
 use super::underlay::Underlay;
 use super::{Declaration, Declared};
-use crate::published::{Condition, LanStatus, NodeStatus, RemovedSpoke, SpokeStatus};
+use proto::published::{Condition, LanStatus, NodeStatus, RemovedSpoke, SpokeStatus};
 
 /// Whether an accepted LAN is built on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,10 +20,10 @@ use node::{Paths, SafeDir};
 use tokio::time::Instant;
 
 use crate::attachments::{AttachmentKey, Leases, NETNS_DIR, PluginPrograms, StickyOwner, Traces};
-use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
-use crate::health::Metrics;
-use crate::published::live_pods::{self, LivePods};
-use crate::published::sticky_vms::{self, VmNames};
+use proto::events::{Dirty, FileWatch, Wake, WatchedFolder};
+use proto::health::Metrics;
+use proto::published::live_pods::{self, LivePods};
+use proto::published::sticky_vms::{self, VmNames};
 
 use candidates::Candidates;
 use suspects::Suspects;

@@ -5,7 +5,7 @@ use tokio::time::Instant;
 
 use super::candidates::Candidates;
 use crate::attachments::AttachmentKey;
-use crate::published::live_pods::LivePods;
+use proto::published::live_pods::LivePods;
 
 /// What is suspicious, and since when. Pure: it decides, others look and remove.
 pub(super) struct Suspects {
@@ -70,7 +70,7 @@ impl Suspects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::published::live_pods::LivePod;
+    use proto::published::live_pods::LivePod;
 
     const GRACE: Duration = Duration::from_secs(60);
 

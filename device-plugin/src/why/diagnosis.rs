@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::documents::Documents;
 use super::networks::{Definition, Network, RESOURCE_PREFIX, resources, selected};
 use crate::inspect::{LanView, NodeView, SpokeState, SpokeView, pool_line, spoke_line, state_of};
-use crate::k8slan_go::leads_to;
+use proto::k8slan_go::leads_to;
 
 /// What runtimes and Multus put before the words of a plugin, up to the last of these: `plugin type="…" failed (add): `, and
 /// of a network that is no list, `error adding container to network "…": `.

@@ -23,7 +23,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("ipam-pool", &["attach", "cni", "lan", "net-types", "netplumb", "node"]),
     ("macvtap", &["attach", "cni", "lan", "net-types", "netplumb", "node"]),
     ("vlan-bridge", &["attach", "cni", "net-types", "netplumb", "node"]),
-    ("k8slan-device-plugin", &["lan", "net-types", "netplumb", "node"]),
+    ("proto", &["lan", "net-types", "node"]),
+    ("k8slan-device-plugin", &["lan", "net-types", "netplumb", "node", "proto"]),
 ];
 
 /// Who may depend on a library that reaches outside, by the beginning of its name. Development
@@ -31,8 +32,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("rtnetlink", &["netplumb"]),
     ("netlink-", &["netplumb"]),
-    ("tokio", &["k8slan-device-plugin", "netplumb"]),
-    ("tonic", &["k8slan-device-plugin"]),
+    ("tokio", &["k8slan-device-plugin", "netplumb", "proto"]),
+    ("tonic", &["k8slan-device-plugin", "proto"]),
     ("kube", &["k8slan-device-plugin", "lan"]),
 ];
 

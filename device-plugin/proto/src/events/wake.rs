@@ -6,7 +6,7 @@ use super::dirty::Dirty;
 
 /// Where all sources of events meet.
 #[derive(Clone, Default)]
-pub(crate) struct Wake(Arc<Shared>);
+pub struct Wake(Arc<Shared>);
 
 #[derive(Default)]
 struct Shared {
@@ -16,18 +16,18 @@ struct Shared {
 
 impl Wake {
     /// Notes that something may have changed.
-    pub(crate) fn mark(&self, dirty: Dirty) {
+    pub fn mark(&self, dirty: Dirty) {
         self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).merge(dirty);
         self.0.notify.notify_one();
     }
 
     /// Waits until something is noted. Cancelling it loses nothing.
-    pub(crate) async fn wait(&self) {
+    pub async fn wait(&self) {
         self.wait_until(|dirty| *dirty != Dirty::default()).await;
     }
 
     /// Waits until what is declared may have changed, or nothing is certain any more. Cancelling it loses nothing.
-    pub(crate) async fn wait_for_declarations(&self) {
+    pub async fn wait_for_declarations(&self) {
         self.wait_until(|dirty| dirty.declared || dirty.everything).await;
     }
 
@@ -38,7 +38,7 @@ impl Wake {
     }
 
     /// Takes all that was noted.
-    pub(crate) fn take_changes(&self) -> Dirty {
+    pub fn take_changes(&self) -> Dirty {
         std::mem::take(&mut *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

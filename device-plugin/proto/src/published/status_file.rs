@@ -8,8 +8,8 @@ use anyhow::{Context as _, Result};
 use node::SafeDir;
 use tokio::sync::watch;
 
+use super::{NodeStatus, STATUS_FILE};
 use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
-use crate::published::{NodeStatus, STATUS_FILE};
 
 /// More than any node's status has, in bytes.
 const MAX_LEN: u64 = 16 << 20;
@@ -20,7 +20,7 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 ///
 /// # Errors
 /// The folder cannot be watched.
-pub(crate) async fn follow(folder: &Path, status_sender: watch::Sender<Arc<NodeStatus>>) -> Result<()> {
+pub async fn follow(folder: &Path, status_sender: watch::Sender<Arc<NodeStatus>>) -> Result<()> {
     let wake = Wake::default();
     let changed = Dirty { names: true, ..Dirty::default() };
     let files = FileWatch::start(
@@ -52,7 +52,7 @@ pub(crate) async fn follow(folder: &Path, status_sender: watch::Sender<Arc<NodeS
 ///
 /// # Errors
 /// The file is not to be trusted, or is of another version.
-pub(crate) fn read(run: &Path) -> Result<Option<NodeStatus>> {
+pub fn read(run: &Path) -> Result<Option<NodeStatus>> {
     let Some(dir) = SafeDir::open(run)? else { return Ok(None) };
     let Some(text) = dir.read_up_to(STATUS_FILE, MAX_LEN)? else { return Ok(None) };
     let status: NodeStatus = serde_json::from_slice(&text).with_context(|| {

@@ -7,34 +7,36 @@ use node::{Durability, Lock, LockError, SafeDir};
 use serde::{Deserialize, Serialize};
 
 /// The folder below the run folder in which the cluster's part writes.
-pub(crate) const FOLDER: &str = "cluster";
+pub const FOLDER: &str = "cluster";
 /// The file in it.
-pub(crate) const FILE: &str = "pods.json";
+pub const FILE: &str = "pods.json";
 /// Held by the cluster's part for as long as it lives.
-pub(crate) const LOCK: &str = "cluster.lock";
+pub const LOCK: &str = "cluster.lock";
 
 /// A node has some hundred pods; this is for thousands, in bytes.
 const MAX_LEN: u64 = 16 << 20;
 
 /// What the API server says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-pub(crate) struct LivePods {
+pub struct LivePods {
     /// Whether it is heard, so that a pod that is not in the list is gone.
-    pub(crate) heard: bool,
+    pub heard: bool,
     /// The pods.
-    pub(crate) pods: Vec<LivePod>,
+    pub pods: Vec<LivePod>,
 }
 
 /// A pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
-pub(crate) struct LivePod {
+pub struct LivePod {
     /// The UID that the runtime states.
-    pub(crate) uid: String,
-    pub(crate) namespace: String,
-    pub(crate) name: String,
+    pub uid: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
     /// The virtual machine that it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) vm: Option<String>,
+    pub vm: Option<String>,
 }
 
 impl LivePods {
@@ -42,7 +44,7 @@ impl LivePods {
     ///
     /// # Errors
     /// It cannot be read, or is not trusted.
-    pub(crate) fn read(dir: &SafeDir) -> Result<Option<Self>> {
+    pub fn read(dir: &SafeDir) -> Result<Option<Self>> {
         let Some(text) = dir.read_up_to(FILE, MAX_LEN)? else { return Ok(None) };
         let path = dir.path().join(FILE);
         serde_json::from_slice(&text).map(Some).with_context(|| format!("{path:?} is no list of pods"))
@@ -52,7 +54,7 @@ impl LivePods {
     ///
     /// # Errors
     /// As [`LivePods::read`].
-    pub(crate) fn read_heard(dir: &SafeDir) -> Result<Option<Self>> {
+    pub fn read_heard(dir: &SafeDir) -> Result<Option<Self>> {
         match Lock::acquire(dir, LOCK, Duration::ZERO) {
             Err(LockError::Held { .. }) => Ok(Self::read(dir)?.filter(|list| list.heard)),
             Ok(_) => Ok(None),
@@ -64,7 +66,7 @@ impl LivePods {
     ///
     /// # Errors
     /// It cannot be written.
-    pub(crate) fn write(&self, dir: &SafeDir) -> Result<()> {
+    pub fn write(&self, dir: &SafeDir) -> Result<()> {
         let text = serde_json::to_vec(self).context("write pods as JSON")?;
         Ok(dir.write(FILE, &text, Durability::UntilReboot)?)
     }

@@ -11,22 +11,22 @@ const MTU: &str = "lan.k8slan.io/mtu";
 
 /// What stands in the annotations of a LAN's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct MirrorAnnotations {
+pub struct MirrorAnnotations {
     /// By which name `vxlanDevMap` may also mean this node.
-    pub(crate) hostname: Option<String>,
+    pub hostname: Option<String>,
     /// What all nodes have room for.
-    pub(crate) mtu: Option<Mtu>,
+    pub mtu: Option<Mtu>,
 }
 
 impl MirrorAnnotations {
     /// Reads them in a LAN's object. One that makes no sense is left out: the LAN is built as without it.
-    pub(crate) fn parse(object: &Value) -> Self {
+    pub fn parse(object: &Value) -> Self {
         let text = |name: &str| object["metadata"]["annotations"][name].as_str();
         Self { hostname: text(HOSTNAME).map(str::to_owned), mtu: text(MTU).and_then(|mtu| mtu.parse().ok()) }
     }
 
     /// The annotations to write.
-    pub(crate) fn annotations(&self) -> Map<String, Value> {
+    pub fn annotations(&self) -> Map<String, Value> {
         let mtu = self.mtu.map(|mtu| (MTU.to_owned(), json!(mtu.to_string())));
         let hostname = self.hostname.as_ref().map(|name| (HOSTNAME.to_owned(), json!(name)));
         hostname.into_iter().chain(mtu).collect()

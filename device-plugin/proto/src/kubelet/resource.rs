@@ -62,14 +62,14 @@ pub fn socket_name(name: &impl fmt::Display) -> String {
 }
 
 /// The resource whose socket has that file name, if it is one of ours.
-pub(super) fn resource_of_socket(file_name: &str) -> Option<ResourceName> {
+pub fn resource_of_socket(file_name: &str) -> Option<ResourceName> {
     ResourceName::new(file_name.strip_prefix(SOCKET_PREFIX)?.strip_suffix(SOCKET_SUFFIX)?)
 }
 
 /// The environment variable `K8SLAN_<what>_<spoke>`. Letters and digits of the spoke stand for
 /// themselves, anything else is `_` and two hexadecimal digits, so that the variables of two spokes
 /// in one container never meet.
-pub(super) fn variable(what: &str, spoke: &SpokeName) -> String {
+pub fn variable(what: &str, spoke: &SpokeName) -> String {
     let mut name = format!("K8SLAN_{what}_");
     for byte in spoke.as_str().bytes() {
         if byte.is_ascii_alphanumeric() {

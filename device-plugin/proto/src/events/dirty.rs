@@ -4,26 +4,26 @@ use lan::NetnsName;
 
 /// What may have changed since the last pass.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Dirty {
+pub struct Dirty {
     /// Everything: the first pass, or events were lost.
-    pub(crate) everything: bool,
+    pub everything: bool,
     /// What is declared.
-    pub(crate) declared: bool,
+    pub declared: bool,
     /// Which namespaces have a name, and which pods' namespaces are there.
-    pub(crate) names: bool,
+    pub names: bool,
     /// The spokes' records, all of them.
-    pub(crate) records: bool,
+    pub records: bool,
     /// These files of records.
-    pub(crate) record_files: BTreeSet<String>,
+    pub record_files: BTreeSet<String>,
     /// The underlays.
-    pub(crate) underlays: bool,
+    pub underlays: bool,
     /// The links in these namespaces.
-    pub(crate) netns: BTreeSet<NetnsName>,
+    pub netns: BTreeSet<NetnsName>,
 }
 
 impl Dirty {
     /// Takes more in.
-    pub(crate) fn merge(&mut self, more: Self) {
+    pub fn merge(&mut self, more: Self) {
         let Self { everything, declared, names, records, record_files, underlays, netns } = more;
         self.everything |= everything;
         self.declared |= declared;
@@ -35,7 +35,7 @@ impl Dirty {
     }
 
     /// The same, where what changed is this file of the folder.
-    pub(crate) fn of_file(mut self, name: &str) -> Self {
+    pub fn of_file(mut self, name: &str) -> Self {
         if std::mem::take(&mut self.records) {
             self.record_files.insert(name.to_owned());
         }

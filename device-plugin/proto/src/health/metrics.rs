@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn the_dashboard_asks_for_metrics_that_exist() {
-        let text = include_str!("../../../install/grafana-dashboard.json");
+        let text = include_str!("../../../../install/grafana-dashboard.json");
         let dashboard: serde_json::Value = serde_json::from_str(text).expect("JSON");
         let rendered = [
             Metrics::default().render(&HealthSummary::default()),

@@ -12,7 +12,7 @@ use super::dirty::Dirty;
 use super::wake::Wake;
 
 /// Watches folders, which need not be there yet.
-pub(crate) struct FileWatch {
+pub struct FileWatch {
     folders: Vec<WatchedFolder>,
     watches: Watches,
     placed: Arc<Mutex<WatchMap>>,
@@ -21,7 +21,7 @@ pub(crate) struct FileWatch {
 
 /// A folder to watch.
 #[derive(Clone)]
-pub(crate) struct WatchedFolder {
+pub struct WatchedFolder {
     /// Where.
     path: PathBuf,
     /// Which files in it matter.
@@ -40,7 +40,8 @@ struct Watch {
 }
 
 impl WatchedFolder {
-    pub(crate) fn new(path: impl Into<PathBuf>, matters: fn(&str) -> bool, dirty: Dirty) -> Self {
+    /// Files in `path` for which `matters` says so mark `dirty`.
+    pub fn new(path: impl Into<PathBuf>, matters: fn(&str) -> bool, dirty: Dirty) -> Self {
         Self { path: path.into(), matters, dirty }
     }
 }
@@ -50,7 +51,7 @@ impl FileWatch {
     ///
     /// # Errors
     /// The kernel gives no inotify instance (`fs.inotify.max_user_instances`).
-    pub(crate) fn start(folders: Vec<WatchedFolder>, wake: Wake) -> Result<Self> {
+    pub fn start(folders: Vec<WatchedFolder>, wake: Wake) -> Result<Self> {
         let inotify =
             Inotify::init().context("make an inotify instance (see fs.inotify.max_user_instances)")?;
         let watches = inotify.watches();
@@ -76,7 +77,7 @@ impl FileWatch {
 
     /// Puts every watch where it belongs. To be called again after something happened: a folder may be
     /// there now, or be another one. What happened in a folder before its watch stood is looked for.
-    pub(crate) fn add_missing_watches(&self) {
+    pub fn add_missing_watches(&self) {
         for (nth, folder) in self.folders.iter().enumerate() {
             match self.add_watch(nth, &folder.path) {
                 Ok(true) => self.wake.mark(folder.dirty.clone()),

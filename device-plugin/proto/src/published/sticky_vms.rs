@@ -7,18 +7,18 @@ use anyhow::{Context as _, Result};
 use node::{Durability, SafeDir};
 
 /// `<namespace>/<name>` each.
-pub(crate) type VmNames = BTreeSet<String>;
+pub type VmNames = BTreeSet<String>;
 
 /// In the folder of what is told: those that addresses are kept for.
-pub(crate) const STICKY_VMS_FILE: &str = "kept-vms.json";
+pub const STICKY_VMS_FILE: &str = "kept-vms.json";
 /// In the folder of the cluster's part: those of them that are gone.
-pub(crate) const DELETED_VMS_FILE: &str = "gone-vms.json";
+pub const DELETED_VMS_FILE: &str = "gone-vms.json";
 
 /// Reads a list; where there is none it is empty.
 ///
 /// # Errors
 /// It cannot be read, or is not trusted.
-pub(crate) fn read(dir: &SafeDir, name: &str) -> Result<VmNames> {
+pub fn read(dir: &SafeDir, name: &str) -> Result<VmNames> {
     let Some(text) = dir.read(name)? else { return Ok(VmNames::new()) };
     let path = dir.path().join(name);
     serde_json::from_slice(&text).with_context(|| format!("{path:?} is no list of virtual machines"))
@@ -28,7 +28,7 @@ pub(crate) fn read(dir: &SafeDir, name: &str) -> Result<VmNames> {
 ///
 /// # Errors
 /// It cannot be written.
-pub(crate) fn write(dir: &SafeDir, name: &str, vms: &VmNames) -> Result<()> {
+pub fn write(dir: &SafeDir, name: &str, vms: &VmNames) -> Result<()> {
     if read(dir, name).ok().as_ref() == Some(vms) {
         return Ok(());
     }

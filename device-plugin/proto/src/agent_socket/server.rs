@@ -8,7 +8,7 @@ use crate::root_socket::RootSocket;
 
 /// Whom a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Callers {
+pub enum Callers {
     /// Programs that ask and go: people's, and the probe of the node's part.
     PluginPrograms,
     /// The cluster's part, which stays connected to know that this end lives.
@@ -35,7 +35,7 @@ impl Callers {
 }
 
 /// Answers on the socket until it is dropped.
-pub(crate) async fn serve(socket: RootSocket, source: Arc<impl HealthSource>, callers: Callers) {
+pub async fn serve(socket: RootSocket, source: Arc<impl HealthSource>, callers: Callers) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {

@@ -22,7 +22,7 @@ const RECONNECT_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The node's part, as its agent socket shows it. One connection stays open: its end is the end of that
 /// process, however it came.
-pub(crate) struct Agent {
+pub struct Agent {
     path: PathBuf,
     sender: Mutex<Option<SendRequest<String>>>,
     presence: watch::Sender<Presence>,
@@ -30,7 +30,7 @@ pub(crate) struct Agent {
 
 /// Whether the node's part is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Presence {
+pub enum Presence {
     /// It is.
     Here,
     /// It is not, and why.
@@ -39,13 +39,13 @@ pub(crate) enum Presence {
 
 impl Agent {
     /// The agent whose socket is in this folder.
-    pub(crate) fn new(folder: &Path) -> Self {
+    pub fn new(folder: &Path) -> Self {
         let nothing = Presence::Away("it was not looked for yet".to_owned());
         Self { path: folder.join(SOCKET), sender: Mutex::default(), presence: watch::channel(nothing).0 }
     }
 
     /// Whether it is there, now and whenever that changes.
-    pub(crate) fn presence(&self) -> watch::Receiver<Presence> {
+    pub fn presence(&self) -> watch::Receiver<Presence> {
         self.presence.subscribe()
     }
 
@@ -53,7 +53,7 @@ impl Agent {
     ///
     /// # Errors
     /// The folder cannot be watched.
-    pub(crate) async fn run(&self) -> Result<()> {
+    pub async fn run(&self) -> Result<()> {
         let wake = Wake::default();
         let changed = Dirty { names: true, ..Dirty::default() };
         let folder = self.path.parent().unwrap_or(Path::new("/"));
@@ -89,7 +89,7 @@ impl Agent {
     ///
     /// # Errors
     /// It is not there, or does not answer.
-    pub(crate) async fn get(&self, path: &str) -> Result<(StatusCode, String)> {
+    pub async fn get(&self, path: &str) -> Result<(StatusCode, String)> {
         let mut sender = self.sender.lock().await;
         let Some(sender) = sender.as_mut() else {
             match &*self.presence.borrow() {
@@ -125,7 +125,7 @@ impl Agent {
 ///
 /// # Errors
 /// It is not there, or does not answer.
-pub(crate) async fn get_once(run: &Path, path: &str) -> Result<(StatusCode, String)> {
+pub async fn get_once(run: &Path, path: &str) -> Result<(StatusCode, String)> {
     let asked = async {
         let (mut sender, connection) = connect_to_socket(&run.join(SOCKET)).await?;
         let connection = tokio::spawn(connection);

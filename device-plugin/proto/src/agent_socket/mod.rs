@@ -8,8 +8,8 @@
 mod client;
 mod server;
 
-pub(crate) use client::{Agent, Presence, get_once};
-pub(crate) use server::{Callers, serve};
+pub use client::{Agent, Presence, get_once};
+pub use server::{Callers, serve};
 
 /// The sockets' name in the run folder and in the folder of what is told.
-pub(crate) const SOCKET: &str = "agent.sock";
+pub const SOCKET: &str = "agent.sock";

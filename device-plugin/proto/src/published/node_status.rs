@@ -6,62 +6,62 @@ use lan::{LanKey, TapIndex};
 use net_types::{Attach, Mtu, SpokeName};
 use serde::{Deserialize, Serialize};
 
-use crate::lans::Note;
+use super::Note;
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct NodeStatus {
+pub struct NodeStatus {
     /// Whether it was looked at; false before the first pass.
     #[serde(skip)]
-    pub(crate) reconciled: bool,
+    pub reconciled: bool,
     /// The node's name.
-    pub(crate) node: String,
+    pub node: String,
     /// All LANs that are declared, or that still stand.
-    pub(crate) lans: Vec<LanStatus>,
+    pub lans: Vec<LanStatus>,
     /// Files that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) unread: Vec<Note>,
+    pub unread: Vec<Note>,
     /// Files, or documents in them, that are no LANs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) ignored: Vec<Note>,
+    pub ignored: Vec<Note>,
 }
 
 /// One LAN on this node.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct LanStatus {
+pub struct LanStatus {
     /// Which.
-    pub(crate) lan: LanKey,
+    pub lan: LanKey,
     /// The file that declares it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) source: Option<String>,
+    pub source: Option<String>,
     /// The generation of its object that this speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) observed_generation: Option<i64>,
+    pub observed_generation: Option<i64>,
     /// Its network namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) netns: Option<String>,
+    pub netns: Option<String>,
     /// `Accepted` and `Ready`.
-    pub(crate) conditions: Vec<Condition>,
+    pub conditions: Vec<Condition>,
     /// The underlay device of this node.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) underlay: Option<String>,
+    pub underlay: Option<String>,
     /// Its MTU here, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) mtu: Option<Mtu>,
+    pub mtu: Option<Mtu>,
     /// The largest MTU that the underlay has room for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) room: Option<Mtu>,
+    pub room: Option<Mtu>,
     /// Whether it names other nodes and not this one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) elsewhere: bool,
+    pub elsewhere: bool,
     /// Its spokes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) spokes: Vec<SpokeStatus>,
+    pub spokes: Vec<SpokeStatus>,
     /// Spokes that it does not have any more, and that pods use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(crate) removed_spokes: Vec<RemovedSpoke>,
+    pub removed_spokes: Vec<RemovedSpoke>,
 }
 
 /// Said here, or read from a file.
@@ -69,64 +69,65 @@ type Text = Cow<'static, str>;
 
 /// Whether something holds, as Kubernetes writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub(crate) struct Condition {
+pub struct Condition {
     /// What.
     #[serde(rename = "type")]
-    pub(crate) kind: Text,
+    pub kind: Text,
     /// `True` or `False`.
-    pub(crate) status: Text,
+    pub status: Text,
     /// One word for programs.
-    pub(crate) reason: Text,
+    pub reason: Text,
     /// For people.
-    pub(crate) message: String,
+    pub message: String,
 }
 
 /// One spoke.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct SpokeStatus {
+pub struct SpokeStatus {
     /// Its name.
-    pub(crate) name: SpokeName,
+    pub name: SpokeName,
     /// What stands at the pod's end.
-    pub(crate) attach: Attach,
+    pub attach: Attach,
     /// The index of its macvtap, which names `/dev/tap<index>`.
-    pub(crate) tap_index: TapIndex,
+    pub tap_index: TapIndex,
     /// Whether the type `k8slanveth` may put the spoke's bare veth into a pod.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub(crate) k8slanveth: bool,
+    pub k8slanveth: bool,
     /// Whether a pod can be attached, or is.
-    pub(crate) ready: bool,
+    pub ready: bool,
     /// Why not.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) reason: Option<String>,
+    pub reason: Option<String>,
     /// The pod that uses it.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) used_by: Option<String>,
+    pub used_by: Option<String>,
 }
 
 /// A spoke that a LAN does not have any more.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct RemovedSpoke {
+pub struct RemovedSpoke {
     /// Its name.
-    pub(crate) name: SpokeName,
+    pub name: SpokeName,
     /// The pod that uses it.
-    pub(crate) used_by: String,
+    pub used_by: String,
 }
 
 impl Condition {
-    pub(crate) fn new(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Self {
+    /// A condition that is `True` where it `holds`.
+    pub fn new(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Self {
         let status = if holds { "True" } else { "False" };
         Self { kind: kind.into(), status: status.into(), reason: reason.into(), message }
     }
 }
 
 /// The file's name in the run folder.
-pub(crate) const STATUS_FILE: &str = "status.json";
+pub const STATUS_FILE: &str = "status.json";
 
 impl NodeStatus {
     /// The file's text.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         // Names and words: nothing in it fails to be written.
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
@@ -134,7 +135,7 @@ impl NodeStatus {
     }
 
     /// Logs every condition that is not as it was.
-    pub(crate) fn log_changes(&self, before: &Self) {
+    pub fn log_changes(&self, before: &Self) {
         for lan in &self.lans {
             let was = before.lans.iter().find(|was| was.lan == lan.lan);
             for condition in &lan.conditions {

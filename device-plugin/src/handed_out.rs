@@ -1,4 +1,4 @@
-//! k8slan (Go)'s names for spokes, which lead to the same spokes as their own ones.
+//! By which of its names each spoke was handed out, where k8slan (Go)'s names lead to it, too.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -6,75 +6,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lan::Spoke;
-use net_types::{Attach, MacvtapMode, SpokeName};
+use net_types::{Attach, SpokeName};
 use node::{Durability, SafeDir};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use crate::kubelet::{Catalog, DeviceHandle, Health, Offer, ResourceName, resource_name};
-use crate::published::NodeStatus;
-use crate::status_views::{holds, users};
-
-/// A spoke in one of the ways in which k8slan (Go) names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Name {
-    /// The resource, and the NetworkAttachmentDefinition.
-    pub(crate) name: String,
-    /// What stands in the pod.
-    pub(crate) attach: Attach,
-    /// Whether the LAN's name is part of it, as in versions after v0.0.2.
-    pub(crate) with_lan: bool,
-}
-
-const MAC: &str = "k8slan-mac-";
-const VETH: &str = "k8slan-veth-";
-
-/// Whether a spoke may be a bare veth where the type `k8slanveth` asks for one. In the modes in which a macvtap holds its pod
-/// to one address, a veth would take that back.
-pub(crate) fn takes_veths(how: &Spoke) -> bool {
-    how.attach == Attach::Veth || how.mode == MacvtapMode::Passthru
-}
-
-/// All names of a spoke. `lan`: the name of the LAN's object.
-pub(crate) fn names(lan: &str, spoke: &SpokeName) -> [Name; 4] {
-    let name = |prefix, attach, with_lan| {
-        let name = if with_lan { format!("{prefix}{lan}-{spoke}") } else { format!("{prefix}{spoke}") };
-        Name { name, attach, with_lan }
-    };
-    let (mac, veth) = ((MAC, Attach::Macvtap), (VETH, Attach::Veth));
-    [
-        name(mac.0, mac.1, false),
-        name(veth.0, veth.1, false),
-        name(mac.0, mac.1, true),
-        name(veth.0, veth.1, true),
-    ]
-}
-
-/// Whether a resource's name is a spoke's, its own one or one of these. `lan`: the name of the LAN's object.
-pub(crate) fn leads_to(resource: &str, lan: &str, spoke: &str) -> bool {
-    let by_another = |spoke: SpokeName| names(lan, &spoke).iter().any(|name| name.name == resource);
-    resource == spoke || spoke.parse().is_ok_and(by_another)
-}
-
-/// Names that are one spoke's and one way's alone. One that several have is nobody's: LAN `a` with spoke `b-c` and LAN
-/// `a-b` with spoke `c` have one, and whoever asks for it must not get into the other's LAN.
-pub(crate) fn unambiguous<T>(
-    named: impl Iterator<Item = (String, T)>,
-    taken: &BTreeSet<&str>,
-) -> BTreeMap<String, T> {
-    let mut first = BTreeMap::new();
-    let mut ambiguous = BTreeSet::new();
-    for (name, of) in named {
-        if taken.contains(name.as_str()) || first.contains_key(&name) {
-            ambiguous.insert(name);
-        } else {
-            first.insert(name, of);
-        }
-    }
-    first.retain(|name, _| !ambiguous.contains(name));
-    first
-}
+use proto::k8slan_go::{Name, VETH, names, unambiguous};
+use proto::published::NodeStatus;
+use proto::published::{holds, users};
 
 /// The catalog with the names of k8slan (Go) for spokes of accepted LANs. Of all names of a spoke that is held, only the one that
 /// it was handed out by is healthy, so that the scheduler takes no other pod here for it.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::{UnixListener, UnixStream};
 
 /// A bound socket (mode 0600). Dropping it closes it, and removes its file where that is still this socket's.
-pub(crate) struct RootSocket {
+pub struct RootSocket {
     listener: UnixListener,
     path: PathBuf,
     identity: (u64, u64),
@@ -16,17 +16,27 @@ pub(crate) struct RootSocket {
 
 /// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum SocketError {
+pub enum SocketError {
+    /// What has the name is not to be replaced.
     #[error(
         "cannot make the socket {path:?}: something that is no socket of root's stands there; look what it is and remove it"
     )]
-    Foreign { path: PathBuf },
+    Foreign {
+        /// Where.
+        path: PathBuf,
+    },
+    /// The kernel refuses it.
     #[error("cannot make the socket {path:?}")]
-    Bind { path: PathBuf, source: io::Error },
+    Bind {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
 }
 
 /// Who may be on either end: root, and whoever this runs as.
-pub(crate) fn is_trusted(uid: u32) -> bool {
+pub fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
@@ -35,7 +45,7 @@ impl RootSocket {
     ///
     /// # Errors
     /// Something that is no socket of root's stands there, or the kernel refused.
-    pub(crate) fn bind(path: &Path) -> Result<Self, SocketError> {
+    pub fn bind(path: &Path) -> Result<Self, SocketError> {
         Self::open(path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => SocketError::Foreign { path: path.to_owned() },
             _ => SocketError::Bind { path: path.to_owned(), source },
@@ -51,7 +61,7 @@ impl RootSocket {
     }
 
     /// The next connection of root's; others are refused, and told of in the log.
-    pub(crate) async fn accept(&self) -> UnixStream {
+    pub async fn accept(&self) -> UnixStream {
         loop {
             match self.listener.accept().await {
                 Ok((stream, _)) => match stream.peer_cred() {
@@ -74,13 +84,13 @@ impl RootSocket {
     }
 
     /// Whether the file is still there and still this socket's.
-    pub(crate) fn is_in_place(&self) -> bool {
+    pub fn is_in_place(&self) -> bool {
         std::fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity)
     }
 
     /// Removes the file where it is still this socket's.
-    pub(crate) fn unlink(&self) {
+    pub fn unlink(&self) {
         if self.is_in_place() {
             // A file that cannot be removed is found and removed by the next start.
             let _ = std::fs::remove_file(&self.path);
@@ -96,7 +106,7 @@ impl Drop for RootSocket {
 
 /// Removes a socket of ours that an earlier life left there; nothing there is fine, anything else is
 /// an `AlreadyExists`.
-pub(crate) fn remove_socket(path: &Path) -> io::Result<()> {
+pub fn remove_socket(path: &Path) -> io::Result<()> {
     let metadata = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         other => other?,

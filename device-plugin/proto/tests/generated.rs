@@ -1,6 +1,6 @@
 //! The checked-in gRPC code is what the proto file gives.
 //!
-//! `K8SLAN_REGENERATE=1 cargo test -p k8slan-device-plugin --test generated` writes it anew.
+//! `K8SLAN_REGENERATE=1 cargo test -p proto --test generated` writes it anew.
 
 use std::fs;
 use std::path::Path;
@@ -8,8 +8,7 @@ use std::path::Path;
 #[test]
 fn kubelet_api_is_generated_from_its_proto_file() {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let descriptors =
-        protox::compile(["deviceplugin/v1beta1.proto"], [package.join("proto")]).expect("the proto file");
+    let descriptors = protox::compile(["deviceplugin/v1beta1.proto"], [package]).expect("the proto file");
     let dir = tempfile::tempdir().unwrap();
     tonic_prost_build::configure()
         .out_dir(dir.path())

@@ -1,0 +1,23 @@
+use std::collections::BTreeMap;
+
+use net_types::SpokeName;
+
+use super::{Condition, LanStatus, NodeStatus};
+
+/// Who uses each spoke, those that their LANs do not have any more too.
+pub fn users(status: &NodeStatus) -> BTreeMap<&SpokeName, &str> {
+    let listed = status.lans.iter().flat_map(|lan| &lan.spokes);
+    let listed = listed.filter_map(|spoke| Some((&spoke.name, spoke.used_by.as_deref()?)));
+    let removed = status.lans.iter().flat_map(|lan| &lan.removed_spokes);
+    removed.map(|spoke| (&spoke.name, spoke.used_by.as_str())).chain(listed).collect()
+}
+
+/// One condition of a LAN.
+pub fn condition<'a>(lan: &'a LanStatus, kind: &str) -> Option<&'a Condition> {
+    lan.conditions.iter().find(|condition| condition.kind == kind)
+}
+
+/// Whether a condition of a LAN is `True`.
+pub fn holds(lan: &LanStatus, kind: &str) -> bool {
+    condition(lan, kind).is_some_and(|condition| condition.status == "True")
+}
