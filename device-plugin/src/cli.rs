@@ -10,8 +10,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::cluster::{self, ClusterUninstallOptions};
 use crate::daemon::{self, Cluster, Node};
+use controller::ClusterUninstallOptions;
 use proto::agent_socket;
 
 use crate::installer::{InstallOptions, UninstallOptions, install, uninstall};
@@ -315,7 +315,7 @@ async fn ask(question: Question) -> anyhow::Result<()> {
 
 async fn uninstall_from_cluster(options: ClusterUninstallOptions) -> anyhow::Result<()> {
     let client = kube::Client::try_default().await.context("find the API server")?;
-    let done = cluster::uninstall(&client, &options).await?;
+    let done = controller::uninstall(&client, &options).await?;
     for line in &done {
         println!("{line}");
     }

@@ -17,7 +17,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::cluster::{DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, Timing};
 use crate::device_catalog::DeviceCatalog;
 use crate::handed_out::HandedOut;
 use crate::health_sources::{ClusterHealth, NodeHealth};
@@ -27,6 +26,7 @@ use crate::node_loop::{self, NodeLock, lock_daemon};
 use crate::readiness::Readiness;
 use crate::status_views;
 use crate::sweep::{self, Sweep};
+use controller::{DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, Timing};
 use proto::agent_socket::{self, Agent, Callers, Presence};
 use proto::health::{self, ApiMetrics, HealthSource, HealthSummary, Metrics};
 use proto::published::NodeStatus;
@@ -317,7 +317,7 @@ impl Tasks {
 async fn publish_reports(
     mut status: watch::Receiver<Arc<NodeStatus>>,
     mut presence: Option<watch::Receiver<Presence>>,
-    sender: watch::Sender<Arc<crate::cluster::Reports>>,
+    sender: watch::Sender<Arc<controller::Reports>>,
 ) -> Result<()> {
     let given = std::env::var(AWAY_VARIABLE).ok().and_then(|text| text.parse().ok());
     let away_after = given.map_or(AWAY_AFTER, Duration::from_millis);
@@ -328,8 +328,8 @@ async fn publish_reports(
         away_since = if here { None } else { away_since.or_else(|| Some(Instant::now())) };
         let away = away_since.is_some_and(|since| since.elapsed() >= away_after);
         sender.send_replace(Arc::new(match away {
-            true => status_views::reports_of_an_absent_node(&now),
-            false => status_views::reports(&now),
+            true => controller::reports_of_an_absent_node(&now),
+            false => controller::reports(&now),
         }));
         let timeout_ends = async {
             match away_since.filter(|_| !away) {

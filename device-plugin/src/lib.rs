@@ -4,7 +4,6 @@ mod attachments;
 mod capture;
 pub mod check_host;
 pub mod cli;
-pub mod cluster;
 mod daemon;
 mod device_catalog;
 mod events;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use k8slan_device_plugin::cluster::{Mirror, MirrorState};
+use controller::{Mirror, MirrorState};
 use k8slan_tests::apiserver::ApiServer;
 use serde_json::{Value, json};
 use testnet::{Error, Outcome, Trial, eventually, tests};

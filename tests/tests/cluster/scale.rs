@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8slan_device_plugin::cluster::{Election, LanNodeWriter, LanReport, Leader, Mirror, Reports, Timing};
+use controller::{Election, LanNodeWriter, LanReport, Leader, Mirror, Reports, Timing};
 use k8slan_tests::apiserver::ApiServer;
 use serde_json::json;
 use testnet::{Outcome, Stop, Trial, eventually, tests};

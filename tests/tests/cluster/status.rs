@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8slan_device_plugin::cluster::{
-    Election, FINALIZER, LanNodeWriter, LanReport, Leader, Mirror, Reports, Timing,
-};
+use controller::{Election, FINALIZER, LanNodeWriter, LanReport, Leader, Mirror, Reports, Timing};
 use k8slan_tests::apiserver::ApiServer;
 use lan::{LanKey, Report, SpokeUse};
 use serde_json::{Value, json};

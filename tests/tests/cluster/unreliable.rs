@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use k8slan_device_plugin::cluster::LanReport;
+use controller::LanReport;
 use k8slan_tests::apiserver::{ApiServer, Faults};
 use serde_json::json;
 use testnet::{Outcome, Trial, eventually, tests};

@@ -24,7 +24,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("macvtap", &["attach", "cni", "lan", "net-types", "netplumb", "node"]),
     ("vlan-bridge", &["attach", "cni", "net-types", "netplumb", "node"]),
     ("proto", &["lan", "net-types", "node"]),
-    ("k8slan-device-plugin", &["lan", "net-types", "netplumb", "node", "proto"]),
+    ("controller", &["lan", "net-types", "node", "proto"]),
+    ("k8slan-device-plugin", &["controller", "lan", "net-types", "netplumb", "node", "proto"]),
 ];
 
 /// Who may depend on a library that reaches outside, by the beginning of its name. Development
@@ -32,9 +33,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("rtnetlink", &["netplumb"]),
     ("netlink-", &["netplumb"]),
-    ("tokio", &["k8slan-device-plugin", "netplumb", "proto"]),
+    ("tokio", &["controller", "k8slan-device-plugin", "netplumb", "proto"]),
     ("tonic", &["k8slan-device-plugin", "proto"]),
-    ("kube", &["k8slan-device-plugin", "lan"]),
+    ("kube", &["controller", "k8slan-device-plugin", "lan"]),
 ];
 
 /// Packages that nothing is built on and that may use everything.

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8slan_device_plugin::cluster::{LanNodeWriter, LanReport, Mirror, Reports};
+use controller::{LanNodeWriter, LanReport, Mirror, Reports};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};

@@ -20,7 +20,7 @@ use proto::published::sticky_vms::{self, DELETED_VMS_FILE, STICKY_VMS_FILE, VmNa
 const MAX_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Asks the API server about machines.
-pub(crate) struct DeletedVms {
+pub struct DeletedVms {
     client: Client,
     published: PathBuf,
     list: SafeDir,
@@ -31,7 +31,7 @@ pub(crate) struct DeletedVms {
 impl DeletedVms {
     /// `published` is the folder where the node's part says what it keeps; `list` the folder for the answer. A machine
     /// is gone when it is missing twice, at least a grace apart.
-    pub(crate) fn new(
+    pub fn new(
         client: Client,
         published: PathBuf,
         list: SafeDir,
@@ -45,7 +45,7 @@ impl DeletedVms {
     ///
     /// # Errors
     /// The folder cannot be watched, or the answer not be written.
-    pub(crate) async fn run(self) -> Result<()> {
+    pub async fn run(self) -> Result<()> {
         let wake = Wake::default();
         let changed = Dirty { names: true, ..Dirty::default() };
         let files = FileWatch::start(

@@ -17,7 +17,7 @@ use proto::health::ApiMetrics;
 use proto::published::live_pods::{LivePod, LivePods};
 
 /// Watches the pods of one node, of which only the metadata is asked for.
-pub(crate) struct Pods {
+pub struct Pods {
     api: Api<PartialObjectMeta>,
     bindings: GuestBindings,
     node: String,
@@ -31,7 +31,7 @@ type Known = BTreeMap<String, Vec<LivePod>>;
 
 impl Pods {
     /// Watches the pods of `node`; `list` is the folder of the list, `owners` that of the launcher pods' VMs.
-    pub(crate) fn new(
+    pub fn new(
         client: Client,
         node: String,
         list: SafeDir,
@@ -47,7 +47,7 @@ impl Pods {
     ///
     /// # Errors
     /// A file cannot be written.
-    pub(crate) async fn run(self) -> Result<()> {
+    pub async fn run(self) -> Result<()> {
         // What an earlier life heard may not be so any more.
         let mut written = LivePods::read(&self.list).ok().flatten().unwrap_or_default();
         let unheard = LivePods { heard: false, ..written.clone() };

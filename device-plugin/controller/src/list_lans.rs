@@ -10,10 +10,7 @@ use proto::published::MirrorAnnotations;
 
 /// Every LAN as its file in the mirror of this node: the file's name, and its text. None where the cluster does not know
 /// LANs.
-pub(crate) async fn list_lan_files(
-    client: &Client,
-    node: &str,
-) -> Result<Vec<(String, String)>, kube::Error> {
+pub async fn list_lan_files(client: &Client, node: &str) -> Result<Vec<(String, String)>, kube::Error> {
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &lan_object::lans());
     let lans = match api.list(&ListParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),

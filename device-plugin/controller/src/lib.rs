@@ -1,9 +1,9 @@
-//! The cluster's side of the daemon.
+//! The cluster's part of the daemon: it watches the API server and writes what the node's part reads, and the other way around.
+//! It has a Kubernetes client and no netlink.
 //!
 //! A node must build its LANs while the API server is away, above all after a reboot. So the objects
 //! are mirrored as files into a folder of the node's state ([`Mirror`]), and LANs are built from that
 //! folder by the very code that builds them from a folder of one's own.
-
 //!
 //! Each node writes what it sees into an object of its own per LAN ([`LanNodeWriter`]), on change only. One node, the
 //! leader ([`Election`]), sums them up in the LANs' status and lets go of deleted LANs ([`Leader`]).
@@ -24,18 +24,20 @@ mod mirror;
 mod mtu;
 mod pending_pods;
 mod pods;
+mod reports;
 mod resources;
 mod uninstall;
 
 pub use aggregate_status::{AggregateInput, AggregatedStatus, FINALIZER, aggregate_status};
-pub(crate) use deleted_vms::DeletedVms;
+pub use deleted_vms::DeletedVms;
 pub use election::{Election, LEASE, Timing};
 pub use lan_node_writer::{LanNodeWriter, LanReport, Reports, object_name};
 pub use lan_object::{MirroredLan, file_name};
 pub use leader::Leader;
-pub(crate) use list_lans::list_lan_files;
+pub use list_lans::list_lan_files;
 pub use mirror::{Mirror, MirrorError, MirrorState};
-pub(crate) use pods::Pods;
+pub use pods::Pods;
+pub use reports::{reports, reports_of_an_absent_node};
 pub use uninstall::{ClusterUninstallOptions, UninstallError, uninstall};
 
 /// An error and everything that caused it.
