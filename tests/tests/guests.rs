@@ -534,7 +534,8 @@ fn a_migration_from_another_node_is_refused_where_the_address_is_not_known() -> 
     let unknown = |pod: &Pod<'_>| -> Outcome {
         let error = lease(pod, HASH, &config).err();
         let error = error.ok_or_else(|| Stop::Failed("it was booked without a word".to_owned()))?;
-        let all = error.code == 180 && error.text().contains("vm:default/web");
+        let part = "which 10.78.0.100-10.78.0.199 on this node does not know";
+        let all = error.code == 180 && error.text().contains("vm:default/web") && error.text().contains(part);
         check(all && error.text().contains("reservations"), error.to_string())
     };
     unknown(&target)?;

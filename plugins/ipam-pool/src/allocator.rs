@@ -62,7 +62,7 @@ pub enum AllocError {
     #[error("no address is free in {pool}{}: release some ('ipam-pool leases'), or widen the pool",
         resting.map_or_else(String::new, |ms| format!(" (the next one rests for another {:.1} s)", seconds(ms))))]
     Exhausted {
-        /// The ranges.
+        /// The ranges, as far as they are this node's.
         pool: String,
         /// In how many milliseconds the next address has rested.
         resting: Option<u64>,
@@ -127,7 +127,7 @@ pub enum AllocError {
     Migrating {
         /// The VM.
         owner: Owner,
-        /// The ranges.
+        /// The ranges, as far as they are this node's.
         pool: String,
     },
     /// The store failed.
@@ -243,7 +243,10 @@ impl<'a> Allocator<'a> {
             // What was kept here since it last ran here it need not have any more.
             let known = asked.is_some() || reserved == Some(has) || !self.read_lease(has)?.holders.is_empty();
             if lease_request.migrating && !known {
-                return Err(AllocError::Migrating { owner: owner.clone(), pool: set.pool().to_string() });
+                return Err(AllocError::Migrating {
+                    owner: owner.clone(),
+                    pool: set.node_part().to_string(),
+                });
             }
             self.add_lease(set, has, lease_request)?;
             return Ok((has, false));
@@ -265,7 +268,10 @@ impl<'a> Allocator<'a> {
             }
             None => match &lease_request.owner {
                 Some(owner) if lease_request.migrating => {
-                    return Err(AllocError::Migrating { owner: owner.clone(), pool: set.pool().to_string() });
+                    return Err(AllocError::Migrating {
+                        owner: owner.clone(),
+                        pool: set.node_part().to_string(),
+                    });
                 }
                 _ => self.find_free(set)?,
             },
@@ -404,7 +410,11 @@ impl<'a> Allocator<'a> {
         }
         let resting = self.table.longest_resting(set.family(), set.queue())?;
         let resting = resting.map(|(_, since)| since.after(self.rules.cooldown).0.saturating_sub(self.now.0));
-        Err(AllocError::Exhausted { pool: set.pool().to_string(), resting, wanted: set.node_part().clone() })
+        Err(AllocError::Exhausted {
+            pool: set.node_part().to_string(),
+            resting,
+            wanted: set.node_part().clone(),
+        })
     }
 
     /// The lowest address that nobody had, of the first range that has one, or of all of them.

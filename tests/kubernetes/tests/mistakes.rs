@@ -22,9 +22,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 const LAN: Lan = Lan {
     name: "mistakes",
     vni: 1141,
-    spokes: &[
-        "mist1", "mist2", "mist3", "mist4", "mist5", "mist6", "mist7", "mist8", "mist9", "mist10", "mist11",
-    ],
+    spokes: &["mist1", "mist2", "mist3", "mist4", "mist5", "mist6", "mist7", "mist8", "mist9", "mist10"],
 };
 
 /// Whose underlay one node has not.
@@ -158,8 +156,8 @@ fn mistakes() -> Vec<Mistake> {
         ),
         plain(
             "inuse-too",
-            "spoke pod2 is in use by default/nginx",
-            &[("pod2", "mist8"), ("default/nginx", "default/holder")],
+            "spoke pod2 is in use by pod default/nginx",
+            &[("pod2", "mist8"), ("default/nginx", "default/holder"), ("453ac3cc33ac…", "*")],
             json!({ "type": "macvtap", "deviceID": "mist8" }),
             &[],
         ),
@@ -219,8 +217,9 @@ fn mistakes() -> Vec<Mistake> {
             CUT,
             "the node daemon has not said yet which virtual machine pod default/virt-launcher-web-x7k2p runs, and",
             &[("virt-launcher-web-x7k2p", CUT)],
-            json!({ "type": "macvtap" }),
-            &["mist11"],
+            // Where other guests may be on the link, and have the name's beginning, too.
+            json!({ "type": "macvtap", "master": "mist0" }),
+            &[],
         ),
         plain(
             "nofilter",
@@ -247,6 +246,7 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
     cluster.until(&format!("{}/unbuilt1", definitions("default")), |_| true)?;
     start(cluster, &PodOf::on("unbuilt-holder", "unbuilt1").at("worker1"))?;
     let worker = cluster.worker("worker1")?;
+    worker.ip("link add mist0 type veth peer name mist0-peer")?;
     for (pool, network, node) in [("nopart", "10.140.0", "worker9"), ("nosticky", "10.141.0", "worker1")] {
         let file = json!({
             "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": pool },
@@ -284,6 +284,10 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
             }
             objects.push(definition.to_string());
             networks = mistake.name.to_owned();
+            if mistake.name == CUT {
+                // As KubeVirt calls the interface of a guest.
+                networks.push_str("@pod16477688c0e");
+            }
         }
         let pod = PodOf {
             name: mistake.name.to_owned(),
@@ -294,22 +298,24 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
         objects.push(pod.manifest());
     }
     cluster.apply(&objects.join("\n---\n"))?;
-    for mistake in &mistakes {
-        let page = page(mistake.page, mistake.names)?;
-        cluster.eventually(|| {
+    let told: Vec<Vec<String>> =
+        mistakes.iter().map(|mistake| page(mistake.page, mistake.names)).collect::<Result<_, _>>()?;
+    cluster.eventually(|| {
+        let mut differ = Vec::new();
+        for (mistake, page) in mistakes.iter().zip(&told) {
             // The runtime may escape quotation marks.
-            let said: Vec<String> =
+            let said: BTreeSet<String> =
                 events(cluster, mistake.name).iter().map(|text| text.replace('\\', "")).collect();
-            let is_it = |text: &&String| {
+            let is_it = |text: &String| {
                 text.starts_with(mistake.reason) && page.iter().all(|part| text.contains(part))
             };
-            match said.iter().find(is_it) {
-                Some(_) => Ok(()),
-                None => Err(format!("the page says {page:?}, and the events of {}: {said:#?}", mistake.name)),
+            if !said.iter().any(is_it) {
+                let said = said.iter().filter(|text| text.starts_with(mistake.reason)).next_back();
+                differ.push(format!("{}: the page says {page:?}, and the event {said:?}", mistake.name));
             }
-        })?;
-    }
-
+        }
+        if differ.is_empty() { Ok(()) } else { Err(differ.join("\n")) }
+    })?;
     for mistake in &mistakes {
         cluster.kubectl(&format!("delete pod {} --force --grace-period=0", mistake.name))?;
         if mistake.config.is_some() {
@@ -319,6 +325,7 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
     for pool in ["nopart", "nosticky", "full"] {
         worker.exec(&["rm", &format!("/var/lib/k8slan/pools.d/{pool}.yaml")])?;
     }
+    worker.ip("link delete mist0")?;
     delete(cluster, "holder")?;
     delete(cluster, "unbuilt-holder")?;
     UNBUILT.remove(cluster)?;
