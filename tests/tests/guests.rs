@@ -454,7 +454,7 @@ fn a_launcher_of_nobody_gets_no_address() -> Outcome {
     let node = Node::new("n")?;
     let pod = node.pod("virt-launcher-web-aaaaa")?;
     let sections = [json!({}), json!({"sticky": "vm"}), json!({"sticky": "pod"})];
-    for (code, part) in [(137, "nobody says which one"), (11, "has not said yet")] {
+    for (code, part) in [(137, "it is not known which one"), (11, "has not recorded yet")] {
         for (section, ifname) in
             sections.iter().flat_map(|section| [(section, HASH), (section, "eth0"), (section, "net1")])
         {
@@ -579,7 +579,7 @@ fn a_migration_from_another_node_is_refused_where_the_address_is_not_known() -> 
     check(
         output.status.success()
             && said.contains("vm:default/db")
-            && said.contains("a node that the machine ran on before"),
+            && said.contains("a node on which the machine ran before"),
         said,
     )
 }

@@ -247,7 +247,7 @@ fn addresses_asked_for() -> Outcome {
     refused(with(&node.pod("b")?, &config, "IP=10.0.0.20"), 132, "excluded")?;
     refused(with(&node.pod("b")?, &config, "IP=10.0.0.40"), 132, "reserved for default/owner")?;
     refused(with(&node.pod("b")?, &config, "IP=10.0.1.7"), 135, "10.0.1.7")?;
-    refused(with(&pod, &config, "IP=10.0.0.51"), 134, "10.0.0.50 already")?;
+    refused(with(&pod, &config, "IP=10.0.0.51"), 134, "already holds 10.0.0.50")?;
     assert_eq!(add(&node.pod("owner")?, &config)?, ["10.0.0.40/24", "fd00::40/64"]);
     // The capability counts more than args.cni, and that more than CNI_ARGS.
     let mut by_capability = config.clone();
@@ -464,7 +464,7 @@ fn a_list_is_used_in_the_order_in_which_it_is_written() -> Outcome {
     assert_eq!(asked(&d, json!(["10.8.5.9", "10.8.5.9"]))?, ["10.8.5.9/24"]);
     assert_eq!(asked(&e, json!(["10.8.5.10/24", "10.8.5.10", "10.8.5.10/24"]))?, ["10.8.5.10/24"]);
     refused(asked(&f, json!(["10.8.5.11", "10.9.0.2"])), 179, "gives one address")?;
-    refused(asked(&f, json!(["10.8.5.11", "10.10.0.2"])), 135, "10.10.0.2 was asked for, but in no range")?;
+    refused(asked(&f, json!(["10.8.5.11", "10.10.0.2"])), 135, "10.10.0.2 was requested, but in no range")?;
     in_order(&node)
 }
 
@@ -480,7 +480,7 @@ fn what_is_shared_is_not_used_up_by_one_network() -> Outcome {
         }
         network(&ipam)
     };
-    refused(add(&pod, &of(json!({ "sticky": "pod" }))), 177, "pool \"p\" says none")?;
+    refused(add(&pod, &of(json!({ "sticky": "pod" }))), 177, "pool \"p\" has sticky: none")?;
     refused(add(&pod, &of(json!({ "sticky": "vm" }))), 177, "sticky: vm")?;
     refused(add(&pod, &of(json!({ "probe": { "quarantine": "1m" } }))), 116, "probe.quarantine")?;
     refused(add(&pod, &of(json!({ "cooldown": "1m" }))), 116, "cooldown")?;
@@ -537,7 +537,7 @@ fn what_is_shared_is_not_used_up_by_one_network() -> Outcome {
     };
     refused(node.cni("ipam-pool", "ADD", &foreign), 178, "namespace \"blue\"")?;
     let nameless = CniCall { args: String::new(), ..call };
-    refused(node.cni("ipam-pool", "ADD", &nameless), 178, "does not state")?;
+    refused(node.cni("ipam-pool", "ADD", &nameless), 178, "does not pass")?;
     in_order(&node)
 }
 
@@ -688,7 +688,7 @@ fn sticky_vms_migrate() -> Outcome {
     let mut stated = config.clone();
     stated["args"] = json!({ "cni": { "vm": "vyos" } });
     let (source, target) = (node.pod("virt-launcher-vyos-abcde")?, node.pod("virt-launcher-vyos-fghij")?);
-    refused(add(&source, &config), 137, "nobody says which one")?;
+    refused(add(&source, &config), 137, "it is not known which one")?;
     let mut bad = config.clone();
     bad["args"] = json!({ "cni": { "vm": "../x" } });
     refused(add(&source, &bad), 175, "../x")?;
@@ -802,7 +802,7 @@ fn gc_and_sweep_free_what_is_gone() -> Outcome {
     node.write("/run/live.json", "{}")?;
     refuses("missing field `asOf`")?;
     live(now()? + 3_600_000, None)?;
-    refuses("is not of this boot")?;
+    refuses("is not from this boot")?;
     live(now()?, None)?;
     node.exec(&["touch", "-d", "@1000000", "/run/live.json"])?;
     refuses("before the machine was booted")?;
@@ -878,9 +878,11 @@ fn a_pool_that_changed_keeps_its_leases() -> Outcome {
         "scope: host\nranges: [{subnet: 10.0.0.0/24, rangeStart: 10.0.0.15, rangeEnd: 10.0.0.19}]\nsticky: pod\n",
     )?;
     let pools = by_hand(&node, "pools")?;
-    assert!(pools.contains("2 leased addresses are outside of the pool, which shrank"), "{pools}");
+    assert!(pools.contains("2 leased addresses are outside the pool, whose ranges were reduced"), "{pools}");
     let said = node.output(&[program("ipam-pool").to_str().unwrap_or_default(), "check"])?;
-    assert!(!said.status.success() && String::from_utf8_lossy(&said.stdout).contains("which shrank"));
+    assert!(
+        !said.status.success() && String::from_utf8_lossy(&said.stdout).contains("whose ranges were reduced")
+    );
     assert_eq!(add(&pod, &config)?, ["10.0.0.10/24"], "a live lease stays");
     assert_eq!(add(&owner, &sticky)?, ["10.0.0.11/24"]);
     assert_eq!(add(&node.pod("new")?, &config)?, ["10.0.0.15/24"]);
@@ -893,13 +895,13 @@ fn a_pool_that_changed_keeps_its_leases() -> Outcome {
     let last = node.pod("last")?;
     assert_eq!(add(&last, &config)?, ["10.0.0.17/24"]);
     put_pool(&node, "p", "scope: host\nranges: [{subnet: 10.1.0.0/24}]\nsticky: pod\n")?;
-    refused(add(&last, &config), 139, "has 10.0.0.17, which is in no subnet of 10.1.0.1-10.1.0.254")?;
-    assert!(by_hand(&node, "show 10.0.0.17")?.contains("outside of the pool"));
+    refused(add(&last, &config), 139, "holds 10.0.0.17, but no subnet of 10.1.0.1-10.1.0.254")?;
+    assert!(by_hand(&node, "show 10.0.0.17")?.contains("outside the pool"));
     assert_eq!(add(&node.pod("newest")?, &config)?, ["10.1.0.2/24"]);
     del(&last, &config)?;
     assert_eq!(add(&last, &config)?, ["10.1.0.3/24"]);
     node.run(|| std::fs::remove_file(format!("{POOLS}/p.yaml")))?;
-    refused(add(&node.pod("late")?, &config), 120, "\"p\" is unknown")?;
+    refused(add(&node.pod("late")?, &config), 120, "unknown pool \"p\"")?;
     del(&node.pod("any")?, &config)
 }
 
@@ -1110,14 +1112,17 @@ fn what_people_are_told_is_so() -> Outcome {
     // Pools of which this node gets nothing are not in order.
     put_pool(&node, "shared", "ranges: [{subnet: 10.1.0.0/24}]\nnodes: {worker1: [10.1.0.0/25]}\n")?;
     let (fine, said) = check()?;
-    assert!(!fine && said.contains("pool shared") && said.contains("does not know its name"), "{said}");
+    assert!(
+        !fine && said.contains("pool shared") && said.contains("the name of this node is not known"),
+        "{said}"
+    );
     node.write("/etc/k8slan/node.yaml", "nodeName: worker2\n")?;
     let (fine, said) = check()?;
     assert!(!fine && said.contains("no part for node \"worker2\""), "{said}");
     node.write("/etc/k8slan/node.yaml", "nodeName: worker1\n")?;
     put_pool(&node, "none", "scope: host\nranges: [{subnet: 10.2.0.0/30}]\nexclude: [10.2.0.2]\n")?;
     let (fine, said) = check()?;
-    assert!(!fine && said.contains("pool none") && said.contains("nobody gets an address"), "{said}");
+    assert!(!fine && said.contains("pool none") && said.contains("no address can be given out"), "{said}");
     put_pool(
         &node,
         "none",

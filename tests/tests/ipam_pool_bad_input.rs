@@ -90,27 +90,22 @@ fn in_ranges() -> Outcome {
     let node = Node::new("n")?;
     let scene = Scene::new(&node)?;
     for (case, ipam, code, part) in [
-        ("no subnet", json!({ "subnet": "10.0.0.0" }), 100, "is no subnet"),
-        (
-            "host bits set",
-            json!({ "subnet": "10.0.0.5/24" }),
-            101,
-            "host bits set: the subnet is 10.0.0.0/24",
-        ),
-        ("no address", range("", "x", ""), 102, "rangeEnd \"x\" is no IP address"),
+        ("no subnet", json!({ "subnet": "10.0.0.0" }), 100, "is not a subnet"),
+        ("host bits set", json!({ "subnet": "10.0.0.5/24" }), 101, "host bits set: write 10.0.0.0/24"),
+        ("no address", range("", "x", ""), 102, "rangeEnd \"x\" is not an IP address"),
         ("range outside the subnet", range("10.0.1.1", "", ""), 103, "rangeStart 10.0.1.1 is outside"),
         ("range reversed", range("10.0.0.9", "10.0.0.8", ""), 104, "is reversed"),
         (
             "range of the broadcast address",
             range("10.0.0.255", "10.0.0.255", ""),
             105,
-            "keeps its first and last",
+            "has no usable address",
         ),
         (
             "gateway of no router",
             range("", "", "224.0.0.1"),
             106,
-            "gateway 224.0.0.1 is no address that a router",
+            "gateway 224.0.0.1 cannot be the address of a router",
         ),
         (
             "two families in one list",
@@ -219,9 +214,9 @@ fn in_pool_names() -> Outcome {
         "unknown pool",
         &json!({ "pool": "unknown" }),
         120,
-        "there is no \"/var/lib/k8slan/pools.d/unknown.yaml\"",
+        "\"/var/lib/k8slan/pools.d/unknown.yaml\" does not exist",
     )?;
-    scene.refuses("name with /", &json!({ "pool": "a/b" }), 121, "\"a/b\" is no name for a pool")?;
+    scene.refuses("name with /", &json!({ "pool": "a/b" }), 121, "invalid pool name \"a/b\"")?;
     scene.refuses("name that climbs", &json!({ "pool": "../b" }), 121, "\"../b\"")?;
     scene.refuses("no text", &json!({ "pool": 7 }), 121, "ipam.pool")
 }
@@ -269,7 +264,7 @@ fn in_pool_files() -> Outcome {
     node.write(&path, text.replace("kind: IPPool", "kind: LAN"))?;
     scene.refuses("another kind", &json!({ "pool": "p" }), 171, "is LAN in")?;
     node.write(&path, text.replace("name: p", "name: q"))?;
-    scene.refuses("another name", &json!({ "pool": "p" }), 123, "calls its pool \"q\"")?;
+    scene.refuses("another name", &json!({ "pool": "p" }), 123, "has metadata.name \"q\"")?;
     node.write(&path, &text)?;
     put_pool(&node, "wide", "scope: host\nranges: [{subnet: 10.0.0.0/16}]\n")?;
     scene.refuses(
@@ -294,7 +289,7 @@ fn in_a_pool_file_that_changed_while_leases_live() -> Outcome {
         "another subnet",
         &json!({ "pool": "p" }),
         139,
-        "the pool was changed while that was leased",
+        "the pool was changed while the address was leased",
     )?;
     put_pool(&node, "p", "scope: host\nranges: [{subnet: 10.0.0.0/24}]\n")?;
     assert_eq!(scene.pod.add("ipam-pool", "net1", &config)?, before);

@@ -817,7 +817,7 @@ fn a_full_disk_keeps_an_owner_and_hinders_nobody() -> Outcome {
         released += 1;
         assert!(released < OWNERS, "the disk was never full");
     };
-    assert!(refused.contains("there is no space") && refused.contains(KEPT), "{refused}");
+    assert!(refused.contains("disk full at") && refused.contains(KEPT), "{refused}");
     let held = leases(&node)?;
     assert_eq!(held.len(), usize::try_from(OWNERS - released)?, "what was refused changed nothing");
     let other = call(&netns, 90_000, &config);

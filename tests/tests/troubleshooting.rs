@@ -91,8 +91,8 @@ const MADE: &[(&str, &str, &str)] = &[
         "tests/tests/vlan_bridge_networks.rs",
         "link eth1 has address 192.0.2.10/24",
     ),
-    ("the address of a guest is", "tests/tests/guests.rs", "nobody says which one"),
-    ("vm:default/web/lan comes here", "tests/tests/guests.rs", "vm:default/web"),
+    ("a guest's address belongs to", "tests/tests/guests.rs", "it is not known which one"),
+    ("vm:default/web/lan is migrating to", "tests/tests/guests.rs", "vm:default/web"),
     ("the node's part of k8slan", "tests/tests/cluster/two_processes.rs", "is away: look at"),
     (
         "LAN k8slan-system/lan-test stood when",

@@ -1,12 +1,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// IPv4 or IPv6.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
-    /// IPv4
     V4,
-    /// IPv6
     V6,
 }
 
@@ -65,13 +62,11 @@ impl Addr {
         (number <= max(family)).then_some(Self { family, number })
     }
 
-    /// Its family.
     #[must_use]
     pub fn family(self) -> Family {
         self.family
     }
 
-    /// Its number.
     #[must_use]
     pub fn number(self) -> u128 {
         self.number
@@ -98,7 +93,7 @@ impl Addr {
         key
     }
 
-    /// Reads [`Addr::key`] back.
+    /// The inverse of [`Addr::key`].
     #[must_use]
     pub fn from_key(key: &[u8]) -> Option<Self> {
         let (&tag, number) = key.split_first()?;

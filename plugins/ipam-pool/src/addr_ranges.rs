@@ -2,7 +2,7 @@ use std::fmt;
 
 use crate::{Addr, Family};
 
-/// Neighbouring addresses of one family, both ends included.
+/// A range of addresses of one family, both ends included.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AddrRange {
     first: Addr,
@@ -16,55 +16,48 @@ impl AddrRange {
         (first.family() == last.family() && first <= last).then_some(Self { first, last })
     }
 
-    /// One address.
     #[must_use]
     pub fn single(address: Addr) -> Self {
         Self { first: address, last: address }
     }
 
-    /// The lowest address.
     #[must_use]
     pub fn first(self) -> Addr {
         self.first
     }
 
-    /// The highest address.
     #[must_use]
     pub fn last(self) -> Addr {
         self.last
     }
 
-    /// Its family.
     #[must_use]
     pub fn family(self) -> Family {
         self.first.family()
     }
 
-    /// Whether the address is one of these.
     #[must_use]
     pub fn contains(self, address: Addr) -> bool {
         self.first <= address && address <= self.last
     }
 
-    /// Whether all of `other` lies within.
     #[must_use]
     pub fn covers(self, other: Self) -> bool {
         self.contains(other.first) && self.contains(other.last)
     }
 
-    /// Whether the two share an address.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 
-    /// How many addresses these are; the whole of IPv6 counts as one less than it has.
+    /// The number of addresses; for all of IPv6 one less than there are.
     #[must_use]
     pub fn len(self) -> u128 {
         (self.last.number() - self.first.number()).saturating_add(1)
     }
 
-    /// Never: a span has at least one address.
+    /// Always false: a range has at least one address.
     #[must_use]
     pub fn is_empty(self) -> bool {
         false
@@ -77,12 +70,12 @@ impl fmt::Display for AddrRange {
     }
 }
 
-/// A set of addresses as sorted spans that neither overlap nor touch: a /64 costs what a /30 does.
+/// A set of addresses, stored as sorted ranges that neither overlap nor touch: a /64 costs what a /30 does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddrSet(Vec<AddrRange>);
 
 impl AddrSet {
-    /// The set of all addresses in `spans`, which may overlap.
+    /// The set of all addresses in `ranges`, which may overlap.
     #[must_use]
     pub fn union(ranges: impl IntoIterator<Item = AddrRange>) -> Self {
         let mut sorted: Vec<AddrRange> = ranges.into_iter().collect();
@@ -106,7 +99,7 @@ impl AddrSet {
         let mut holes = holes.0.iter().peekable();
         for range in &self.0 {
             let mut first = Some(range.first);
-            // A hole that ends before this span ends before all later ones.
+            // A hole that ends before this range ends before all later ones.
             while holes.next_if(|hole| hole.last < range.first).is_some() {}
             while let Some(from) = first {
                 match holes.peek() {
@@ -115,7 +108,7 @@ impl AddrSet {
                             rest.push(AddrRange { first: from, last });
                         }
                         first = hole.last.next().filter(|next| *next <= range.last);
-                        // The hole may reach into the next span, so it stays unless it ends here.
+                        // The hole may reach into the next range, so it stays unless it ends here.
                         if first.is_some() {
                             holes.next();
                         }
@@ -130,7 +123,6 @@ impl AddrSet {
         Self(rest)
     }
 
-    /// The addresses in both.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let (mut a, mut b) = (self.0.iter().peekable(), other.0.iter().peekable());
@@ -155,31 +147,28 @@ impl AddrSet {
         after.checked_sub(1).and_then(|i| self.0.get(i)).is_some_and(|range| range.contains(address))
     }
 
-    /// Whether all of the span is in the set.
     #[must_use]
     pub fn covers(&self, range: AddrRange) -> bool {
         self.0.iter().any(|own| own.covers(range))
     }
 
-    /// An address that both sets have.
+    /// The lowest address that both sets have.
     #[must_use]
     pub fn shared_with(&self, other: &Self) -> Option<Addr> {
         self.intersection(other).0.first().map(|range| range.first)
     }
 
-    /// How many addresses these are; `u128::MAX` stands for that many or more.
+    /// The number of addresses; `u128::MAX` stands for that many or more.
     #[must_use]
     pub fn len(&self) -> u128 {
         self.0.iter().fold(0, |sum, range| sum.saturating_add(range.len()))
     }
 
-    /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The spans in order.
     pub fn iter(&self) -> impl Iterator<Item = AddrRange> + '_ {
         self.0.iter().copied()
     }

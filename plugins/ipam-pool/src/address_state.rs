@@ -2,54 +2,53 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LeaseHolder, Millis, Owner};
 
-/// What is known about one address that is or was in use.
+/// The state of one address that is or was in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AddressState {
-    /// Somebody has it.
     Leased(Lease),
-    /// It was given back and rests until it is used again.
+    /// Released; it is not handed out again before the pool's cooldown.
     Resting {
-        /// When it was given back.
+        /// When it was released.
         since: Millis,
-        /// In which queue it stands.
+        /// The queue of resting addresses that it is in.
         queue: u8,
-        /// Who had it.
+        /// The last owner.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last: Option<String>,
     },
-    /// Somebody else answered for it on the wire.
+    /// Another host answered a probe for it.
     Quarantined {
-        /// When that was noticed.
+        /// When the answer was received.
         since: Millis,
-        /// When it may be tried again.
+        /// When the quarantine ends.
         until: Millis,
-        /// The MAC address that answered.
+        /// The MAC address of the host that answered.
         mac: String,
-        /// In which queue it will stand.
+        /// The queue that it enters after the quarantine.
         queue: u8,
     },
 }
 
-/// An address in somebody's hands.
+/// The lease of one address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
-    /// The owner, where the runtime stated one.
+    /// The owner, if the runtime passed a pod's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<Owner>,
-    /// Whether the owner keeps it without any attachment, and over a reboot.
+    /// Whether the owner keeps it while no attachment holds it, and over a reboot.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sticky: bool,
-    /// Whether another IPAM plugin gave it, and it was taken over.
+    /// Whether it was imported from another IPAM plugin.
     #[serde(default, skip_serializing_if = "is_false")]
     pub imported: bool,
-    /// The interface that the owner had it on: one pod may be in a network twice.
+    /// The interface that the owner had it on: a pod may have two interfaces in a network.
     pub interface: String,
-    /// In which queue it will rest.
+    /// The queue that it enters when it is released.
     pub queue: u8,
-    /// The attachments that hold it now: none while a sticky owner is away, two while a VM migrates.
+    /// The attachments that hold it: none while a sticky owner is away, two while a VM migrates.
     pub holders: Vec<LeaseHolder>,
-    /// When the owner got it.
+    /// When the owner was given it.
     pub since: Millis,
 }
 
@@ -58,19 +57,17 @@ fn is_false(value: &bool) -> bool {
     !value
 }
 
-/// What is kept over a reboot about one address.
+/// What survives a reboot of the lease of a sticky owner.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StickyLease {
-    /// Whose it is.
     pub owner: Owner,
-    /// On which interface.
     pub interface: String,
-    /// In which queue it will rest.
+    /// The queue that it enters when it is released.
     pub queue: u8,
 }
 
 impl StickyLease {
-    /// What outlives a reboot of what is known about an address.
+    /// The part of a state that survives a reboot.
     pub(crate) fn from_state(state: &AddressState) -> Option<Self> {
         match state {
             AddressState::Leased(Lease { owner: Some(owner), sticky: true, interface, queue, .. }) => {
@@ -80,7 +77,7 @@ impl StickyLease {
         }
     }
 
-    /// What is known about the address after a reboot.
+    /// The state of the address after a reboot.
     #[must_use]
     pub fn state(&self) -> AddressState {
         AddressState::Leased(Lease {
@@ -90,19 +87,19 @@ impl StickyLease {
             interface: self.interface.clone(),
             queue: self.queue,
             holders: Vec::new(),
-            // Before anything of this boot.
+            // Earlier than every lease of this boot.
             since: Millis(0),
         })
     }
 }
 
 impl Lease {
-    /// Who has it, for people.
+    /// The holder, for messages.
     #[must_use]
     pub fn holder_text(&self) -> String {
         match (&self.owner, self.holders.first()) {
             (Some(owner), Some(holder)) => format!("{owner} ({})", holder.attachment),
-            (Some(owner), None) => format!("{owner} (not running, keeps it)"),
+            (Some(owner), None) => format!("{owner} (not running; the address is kept)"),
             (None, Some(holder)) => holder.to_string(),
             (None, None) => "nobody".to_owned(),
         }

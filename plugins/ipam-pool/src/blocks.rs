@@ -1,11 +1,8 @@
 use crate::store::{Store, StoreError};
 use crate::{AddrSet, RangeSet};
 
-/// Does `work` with the addresses of the sets that this node holds, and again with more where they do not do and the store has
-/// more to claim. `wanted` says what would have to be held for an error not to be one.
-///
-/// # Errors
-/// The work's, or the store's.
+/// Does `work` with the addresses that this node holds. Where they do not suffice and the store can claim more,
+/// claims them and does it again. `wanted` gives the addresses that an error is about.
 pub fn within_blocks<S: Store, T, E: From<StoreError>>(
     store: &mut S,
     sets: &[RangeSet],

@@ -6,110 +6,84 @@ use crate::{
     Addr, AddrSet, AllocError, NetworkError, PoolFileError, RangeError, RangeSetError, RequestedIpsError,
 };
 
-/// What this plugin finds wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The protocol.
     #[error(transparent)]
     Cni(#[from] cni::Error),
-    /// node.yaml.
     #[error(transparent)]
     Node(#[from] node::ConfigError),
-    /// The `ipam` section.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// Pool files.
     #[error(transparent)]
     Pool(#[from] PoolFileError),
-    /// node.yaml's policy says no.
     #[error(transparent)]
     Policy(#[from] node::PolicyError),
-    /// No address.
     #[error(transparent)]
     Alloc(#[from] AllocError),
-    /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// Addresses that were asked for and cannot be given together.
+    /// The requested addresses cannot be given.
     #[error(transparent)]
     RequestedIps(#[from] RequestedIpsError),
-    /// The pool's file does not name the pod's namespace.
     #[error(
-        "pool {pool:?} gives no addresses to {}: its file does not have it among its allowedNamespaces",
+        "pool {pool:?} gives no addresses to {}: allowedNamespaces in its file does not list the namespace",
         namespace.as_ref().map_or_else(
-            || "a pod whose namespace the runtime does not state (K8S_POD_NAMESPACE)".to_owned(),
+            || "a pod whose namespace the runtime does not pass (K8S_POD_NAMESPACE)".to_owned(),
             |namespace| format!("pods of namespace {namespace:?}")
         )
     )]
     NotAllowed {
-        /// The pool.
         pool: String,
-        /// The pod's namespace, where it is known.
+        /// The pod's namespace, if it is known.
         namespace: Option<String>,
     },
-    /// `sticky: pod` without a pod.
     #[error(
-        "sticky: pod keeps addresses for pods, but the runtime states none (K8S_POD_NAMESPACE, K8S_POD_NAME)"
+        "sticky: pod needs the pod's name, which the runtime does not pass (K8S_POD_NAMESPACE, \
+         K8S_POD_NAME)"
     )]
     NoPod,
-    /// An address that a VM keeps, without a VM.
+    /// The VM that shall keep the address is not known.
     #[error(
-        "the address of a guest is its virtual machine's (sticky: vm, the default for virt-launcher pods), but nobody says \
-         which one this is: set the annotation's cni-args to {{\"vm\": \"<name>\"}}, or run the node daemon, which finds it \
-         through the pod's owner; with sticky: none a guest loses its address when it migrates"
+        "a guest's address belongs to its virtual machine (sticky: vm, the default for virt-launcher \
+         pods), but it is not known which one this pod runs: set the annotation's cni-args to {{\"vm\": \
+         \"<name>\"}}, or run the node daemon, which finds it through the pod's owner; with sticky: none a \
+         guest loses its address when it migrates"
     )]
     NoVm,
-    /// The same, and the node daemon has not said yet which VM a launcher runs.
+    /// As `NoVm`, but the node daemon may record the VM soon.
     #[error(
-        "the address of a guest is its virtual machine's, and the node daemon has not said yet which one this launcher \
-         pod runs: try again"
+        "a guest's address belongs to its virtual machine, and the node daemon has not recorded yet which \
+         one this launcher pod runs: try again"
     )]
     VmNotYet,
-    /// Which VM the pod runs: a name that is none, or a record that cannot be used.
-    #[error("which virtual machine the pod runs cannot be told")]
+    /// The VM's name is invalid, or its record cannot be used.
+    #[error("cannot tell which virtual machine the pod runs")]
     Guest(#[from] node::GuestError),
-    /// What the caller says about conflicts is malformed.
-    #[error("{variable} is {value:?}: it takes <address>=<MAC>, several with commas")]
+    /// The caller's list of conflicts is malformed.
+    #[error("{variable} is {value:?}: expected <address>=<MAC>, separated by commas")]
     Conflicts {
-        /// The variable.
         variable: &'static str,
-        /// What it holds.
         value: String,
-        /// What is wrong with the MAC address, where that is it.
+        /// The error in the MAC address, if that is what is wrong.
         source: Option<MacAddrError>,
     },
-    /// CHECK: promised and not held.
-    #[error("{address} was promised to this attachment and is not held by it in {pool}")]
-    NotHeld {
-        /// The address.
-        address: Addr,
-        /// The pool.
-        pool: String,
-    },
-    /// CHECK: held and not promised.
-    #[error("this attachment holds {address} in {pool}, which prevResult does not name")]
-    NotPromised {
-        /// The address.
-        address: Addr,
-        /// The pool.
-        pool: String,
-    },
-    /// CHECK: nothing there.
+    /// CHECK.
+    #[error("prevResult has {address}, but this attachment does not hold it in {pool}")]
+    NotHeld { address: Addr, pool: String },
+    /// CHECK.
+    #[error("this attachment holds {address} in {pool}, but prevResult does not have it")]
+    NotPromised { address: Addr, pool: String },
     #[error("this attachment holds no address in {0}")]
     NothingHeld(String),
-    /// CHECK: the result lists interfaces, and not the pod's.
+    /// CHECK.
     #[error("prevResult has no interface {0} of the pod: it is not the result of this attachment")]
     NoInterface(net_types::IfName),
-    /// STATUS: ADD would fail.
-    #[error("ADD cannot be served")]
+    #[error("not ready, ADD would fail")]
     NotReady(#[source] Box<Self>),
-    /// Several at once.
     #[error("{first}, and {others} more")]
     Several {
-        /// The first.
         #[source]
         first: Box<Self>,
-        /// How many more.
         others: usize,
     },
 }
@@ -172,7 +146,7 @@ fn network_code(error: &NetworkError) -> Code {
     }
 }
 
-/// A key's value of the wrong type, or a word that it does not know.
+/// The code for a key whose value is invalid.
 fn value_code(key: &str) -> Code {
     match key {
         "ipam.exclude" => Code::plugin(109),
@@ -266,5 +240,5 @@ fn store_code(error: &StoreError) -> Code {
     }
 }
 
-/// A damaged store, also where LMDB ends the process over it.
+/// Also written by the crash handler, when reading a damaged store ends the process.
 pub(crate) const DAMAGED: Code = Code::plugin(140);

@@ -2,7 +2,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What an address is leased to: one interface of one container in one network.
+/// The interface of a container in a network, to which addresses are leased.
 ///
 /// The three together are what the CNI specification calls an attachment's identity.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -21,7 +21,7 @@ impl fmt::Display for Attachment {
     }
 }
 
-/// Whom an address belongs to, over the restarts of containers.
+/// The owner of an address, which outlives containers.
 ///
 /// As text `<namespace>/<pod>/<network>`, or `vm:<namespace>/<name>/<network>` for a KubeVirt VM.
 /// Reservations may leave the network out.
@@ -42,25 +42,23 @@ impl Owner {
         Self(format!("vm:{namespace}/{name}/{network}"))
     }
 
-    /// An owner as a store or a person wrote it.
+    /// Parses an owner from a store or a command line.
     #[must_use]
     pub fn from_text(text: &str) -> Self {
         Self(text.to_owned())
     }
 
-    /// As text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Whether it is a virtual machine.
     #[must_use]
     pub fn is_vm(&self) -> bool {
         self.0.starts_with("vm:")
     }
 
-    /// The owner without its network, as reservations may name it.
+    /// The owner without its network, the form that reservations may use.
     #[must_use]
     pub fn in_any_network(&self) -> &str {
         match self.0.match_indices('/').nth(1) {
@@ -69,7 +67,7 @@ impl Owner {
         }
     }
 
-    /// Whether a reservation's or a command's `name` means this owner.
+    /// Whether `name`, of a reservation or a command line, means this owner.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {
         self.0 == name || self.in_any_network() == name
@@ -82,21 +80,20 @@ impl fmt::Display for Owner {
     }
 }
 
-/// An attachment that holds an address now.
+/// An attachment that holds an address.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseHolder {
-    /// Which one.
     pub attachment: Attachment,
-    /// `<namespace>/<name>` of the pod, where the runtime stated it.
+    /// `<namespace>/<name>` of the pod, if the runtime passed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<String>,
-    /// The pod's UID, where the runtime stated it.
+    /// The pod's UID, if the runtime passed it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub uid: Option<String>,
-    /// The network namespace's path and inode, where it could be looked at.
+    /// The path and inode of the network namespace, if it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<(String, u64)>,
-    /// When it was given the address.
+    /// When the address was given to it.
     pub since: Millis,
 }
 
@@ -111,13 +108,13 @@ impl fmt::Display for LeaseHolder {
 
 /// A point in time: milliseconds since the machine was booted, suspended or not (`CLOCK_BOOTTIME`).
 ///
-/// Leases do not outlive the boot, and this clock is not set by anybody.
+/// Leases do not outlive the boot, and this clock is never set.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Millis(pub u64);
 
 impl Millis {
-    /// The time that leases are dated with.
+    /// The current time.
     #[must_use]
     pub fn now() -> Self {
         let clock = nix::time::ClockId::CLOCK_BOOTTIME;
@@ -125,7 +122,6 @@ impl Millis {
         Self(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// This much later.
     #[must_use]
     pub fn after(self, millis: u64) -> Self {
         Self(self.0.saturating_add(millis))

@@ -9,8 +9,8 @@
 //! | `k` family, until, address | nothing: who is quarantined, earliest end first |
 //! | `u` address | the last of the used addresses that begin here: neighbours are one entry |
 //!
-//! An address has a slot exactly if it lies in a `u` span, so that the next unused address is found
-//! without looking at the used ones.
+//! An address has a state exactly if it is in a `u` range, so that the next unused address is found without reading
+//! the used ones.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ const QUEUE: u8 = b'q';
 const QUARANTINE: u8 = b'k';
 const USED: u8 = b'u';
 
-/// LMDB takes 511 bytes.
+/// LMDB's limit is 511 bytes.
 const MAX_KEY: usize = 500;
 
 #[derive(Serialize, Deserialize)]
@@ -38,7 +38,7 @@ struct Addresses<T> {
     addresses: Vec<IpAddr>,
 }
 
-/// Reads and changes the records of one pool.
+/// The leases of one pool, as records and indices.
 pub(crate) struct LeaseTable<'a> {
     txn: &'a mut dyn KvTxn,
 }
@@ -48,13 +48,13 @@ impl<'a> LeaseTable<'a> {
         Self { txn }
     }
 
-    /// What is known about an address; `None` where it was never used.
+    /// The state of an address; `None` if it was never used.
     pub(crate) fn read_state(&self, address: Addr) -> Result<Option<AddressState>, StoreError> {
         let key = state_key(address);
         self.read(&key)
     }
 
-    /// Sets what is known about an address.
+    /// Writes the state of an address and its queue entry.
     pub(crate) fn write_state(&mut self, address: Addr, state: &AddressState) -> Result<(), StoreError> {
         let old = self.read_state(address)?;
         self.remove_from_queue(address, old.as_ref())?;
@@ -72,7 +72,7 @@ impl<'a> LeaseTable<'a> {
         self.write(&key, state)
     }
 
-    /// Sets what is known about an address that nothing is known about, with all that refers to it.
+    /// Writes the state of an unused address and all index entries.
     pub(crate) fn restore(&mut self, address: Addr, state: &AddressState) -> Result<(), StoreError> {
         self.write_state(address, state)?;
         let AddressState::Leased(lease) = state else { return Ok(()) };
@@ -85,7 +85,7 @@ impl<'a> LeaseTable<'a> {
         }
     }
 
-    /// Forgets an address: it is as if it had never been used.
+    /// Removes the state of an address, so that it counts as never used.
     pub(crate) fn remove_state(&mut self, address: Addr) -> Result<(), StoreError> {
         let Some(old) = self.read_state(address)? else { return Ok(()) };
         self.remove_from_queue(address, Some(&old))?;
@@ -111,7 +111,7 @@ impl<'a> LeaseTable<'a> {
         Ok(found.map(|held| held.addresses.into_iter().map(Addr::from).collect()).unwrap_or_default())
     }
 
-    /// Notes that an attachment holds an address.
+    /// Adds an address to the index of an attachment.
     pub(crate) fn add_to_attachment(
         &mut self,
         attachment: &Attachment,
@@ -121,7 +121,7 @@ impl<'a> LeaseTable<'a> {
         self.edit_addresses(&key, || attachment.clone(), |addresses| addresses.push(address.ip()))
     }
 
-    /// Takes [`LeaseTable::add_to_attachment`] back.
+    /// The inverse of [`LeaseTable::add_to_attachment`].
     pub(crate) fn remove_from_attachment(
         &mut self,
         attachment: &Attachment,
@@ -135,13 +135,13 @@ impl<'a> LeaseTable<'a> {
         )
     }
 
-    /// The addresses that an owner keeps.
+    /// The addresses that a sticky owner keeps.
     pub(crate) fn addresses_of_owner(&self, owner: &Owner) -> Result<Vec<Addr>, StoreError> {
         let found: Option<Addresses<Owner>> = self.read(&owned_key(owner))?;
         Ok(found.map(|owned| owned.addresses.into_iter().map(Addr::from).collect()).unwrap_or_default())
     }
 
-    /// Notes that an owner keeps an address.
+    /// Adds an address to the index of a sticky owner.
     pub(crate) fn add_to_owner(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
         let key = owned_key(owner);
         self.edit_addresses(
@@ -155,7 +155,7 @@ impl<'a> LeaseTable<'a> {
         )
     }
 
-    /// Takes [`LeaseTable::add_to_owner`] back.
+    /// The inverse of [`LeaseTable::add_to_owner`].
     pub(crate) fn remove_from_owner(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
         let key = owned_key(owner);
         self.edit_addresses(&key, || owner.clone(), |addresses| addresses.retain(|ip| *ip != address.ip()))
@@ -173,7 +173,7 @@ impl<'a> LeaseTable<'a> {
         if entry.addresses.is_empty() { self.txn.remove(key) } else { self.write(key, &entry) }
     }
 
-    /// The longest-resting address of a queue, and since when it rests.
+    /// The address of a queue that was released first, and when.
     pub(crate) fn longest_resting(
         &self,
         family: Family,
@@ -184,7 +184,7 @@ impl<'a> LeaseTable<'a> {
         key.strip_prefix(&prefix).map(parse_queue_key).transpose()
     }
 
-    /// The next queue of the family, from `queue` on, that anybody rests in.
+    /// The first queue from `queue` on that is not empty.
     pub(crate) fn next_queue(&self, family: Family, queue: u8) -> Result<Option<u8>, StoreError> {
         let prefix = [QUEUE, family.tag()];
         let Some((key, _)) = self.txn.first_at_or_after(&[QUEUE, family.tag(), queue])? else {
@@ -211,7 +211,7 @@ impl<'a> LeaseTable<'a> {
         of_family.collect()
     }
 
-    /// The lowest address of `spans` that was never used.
+    /// The lowest address of `set` that was never used.
     pub(crate) fn first_unused(&self, set: &AddrSet) -> Result<Option<Addr>, StoreError> {
         for range in set.iter() {
             let mut next = Some(range.first());
@@ -225,20 +225,20 @@ impl<'a> LeaseTable<'a> {
         Ok(None)
     }
 
-    /// The used addresses around this one.
+    /// The range of used addresses that contains this one.
     fn used_range(&self, address: Addr) -> Result<Option<AddrRange>, StoreError> {
         let Some((key, value)) = self.txn.last_at_or_before(&append_address(&[USED], address))? else {
             return Ok(None);
         };
         let Some(first) = key.strip_prefix(&[USED]) else { return Ok(None) };
         let range = Addr::from_key(first).zip(Addr::from_key(&value)).and_then(|(a, b)| AddrRange::new(a, b));
-        let range = range.ok_or_else(|| StoreError::record("a span of used addresses is none"))?;
+        let range = range.ok_or_else(|| StoreError::record("invalid range of used addresses"))?;
         Ok(Some(range).filter(|range| range.contains(address)))
     }
 
     fn mark_used(&mut self, address: Addr) -> Result<(), StoreError> {
         if self.used_range(address)?.is_some() {
-            return Err(StoreError::record(format!("{address} is marked as used and has no record")));
+            return Err(StoreError::record(format!("{address} is marked as used, but has no record")));
         }
         let before = address.prev().map(|prev| self.used_range(prev)).transpose()?.flatten();
         let after = address.next().map(|next| self.used_range(next)).transpose()?.flatten();
@@ -252,7 +252,7 @@ impl<'a> LeaseTable<'a> {
 
     fn mark_unused(&mut self, address: Addr) -> Result<(), StoreError> {
         let Some(range) = self.used_range(address)? else {
-            return Err(StoreError::record(format!("{address} has a record and is not marked as used")));
+            return Err(StoreError::record(format!("{address} has a record, but is not marked as used")));
         };
         match address.prev().and_then(|prev| AddrRange::new(range.first(), prev)) {
             Some(before) => self.txn.put(&append_address(&[USED], before.first()), &before.last().key())?,
@@ -264,17 +264,17 @@ impl<'a> LeaseTable<'a> {
         }
     }
 
-    /// The next used address from this one on, with its slot.
+    /// The first address with a state from `from` on.
     pub(crate) fn next_state(&self, from: Option<Addr>) -> Result<Option<(Addr, AddressState)>, StoreError> {
         let start = from.map_or_else(|| vec![STATE], state_key);
         let Some((key, value)) = self.txn.first_at_or_after(&start)? else { return Ok(None) };
         let Some(address) = key.strip_prefix(&[STATE]) else { return Ok(None) };
-        let address =
-            Addr::from_key(address).ok_or_else(|| StoreError::record("a record's key is no address"))?;
+        let address = Addr::from_key(address)
+            .ok_or_else(|| StoreError::record("invalid address in the key of a record"))?;
         Ok(Some((address, parse(&key, &value)?)))
     }
 
-    /// All slots in the order of their addresses.
+    /// All states, in the order of their addresses.
     pub(crate) fn states(&self) -> impl Iterator<Item = Result<(Addr, AddressState), StoreError>> + '_ {
         let mut state = Some(None);
         std::iter::from_fn(move || {
@@ -287,7 +287,7 @@ impl<'a> LeaseTable<'a> {
         })
     }
 
-    /// All attachments that hold something.
+    /// All attachments that hold addresses.
     pub(crate) fn attachments(
         &self,
     ) -> impl Iterator<Item = Result<(Attachment, Vec<Addr>), StoreError>> + '_ {
@@ -298,7 +298,7 @@ impl<'a> LeaseTable<'a> {
         })
     }
 
-    /// All owners that keep something.
+    /// All sticky owners that keep addresses.
     pub(crate) fn owners(&self) -> impl Iterator<Item = Result<(Owner, Vec<Addr>), StoreError>> + '_ {
         self.entries(OWNED).map(|entry| {
             let (key, value) = entry?;
@@ -307,23 +307,23 @@ impl<'a> LeaseTable<'a> {
         })
     }
 
-    /// All spans of used addresses.
+    /// All ranges of used addresses.
     pub(crate) fn used_ranges(&self) -> impl Iterator<Item = Result<AddrRange, StoreError>> + '_ {
         self.entries(USED).map(|entry| {
             let (key, value) = entry?;
             let ends = key.get(1..).and_then(Addr::from_key).zip(Addr::from_key(&value));
             ends.and_then(|(first, last)| AddrRange::new(first, last))
-                .ok_or_else(|| StoreError::record("a span of used addresses is none"))
+                .ok_or_else(|| StoreError::record("invalid range of used addresses"))
         })
     }
 
-    /// All that rest or are quarantined: the address and the key's prefix that finds it.
+    /// All resting and quarantined addresses, each with the key of its queue entry.
     pub(crate) fn queued(&self) -> impl Iterator<Item = Result<(Addr, Vec<u8>), StoreError>> + '_ {
         self.entries(QUEUE).chain(self.entries(QUARANTINE)).map(|entry| {
             let (key, _) = entry?;
             let at = key.len().checked_sub(Addr::KEY_LEN);
             let address = at.and_then(|at| key.get(at..)).and_then(Addr::from_key);
-            let address = address.ok_or_else(|| StoreError::record("a queue's entry has no address"))?;
+            let address = address.ok_or_else(|| StoreError::record("queue entry without an address"))?;
             Ok((address, key))
         })
     }
@@ -352,22 +352,22 @@ impl<'a> LeaseTable<'a> {
     }
 }
 
-/// The key of an address's record.
+/// The key of an address's state.
 pub(crate) fn state_key(address: Addr) -> Vec<u8> {
     append_address(&[STATE], address)
 }
 
-/// What every key of an address's record begins with.
+/// What every key of a state begins with.
 pub(crate) fn state_prefix() -> Vec<u8> {
     vec![STATE]
 }
 
-/// The address whose record has this key, if it is one.
+/// The address whose state has this key; `None` for other keys.
 pub(crate) fn address_of_state_key(key: &[u8]) -> Option<Addr> {
     key.strip_prefix(&[STATE]).and_then(Addr::from_key)
 }
 
-/// The key under which a slot has to stand in a queue, if it has to.
+/// The key of the queue entry that a state must have, if it must have one.
 pub(crate) fn queue_key_of(address: Addr, state: &AddressState) -> Option<Vec<u8>> {
     match state {
         AddressState::Leased(_) => None,
@@ -410,11 +410,11 @@ fn quarantine_key(address: Addr, until: Millis) -> Vec<u8> {
     append_address(&prefix, address)
 }
 
-/// Reads the end of a queue's key.
+/// Parses the time and the address at the end of a queue entry's key.
 fn parse_queue_key(rest: &[u8]) -> Result<(Addr, Millis), StoreError> {
     rest.split_first_chunk::<8>()
         .and_then(|(time, address)| Some((Addr::from_key(address)?, Millis(u64::from_be_bytes(*time)))))
-        .ok_or_else(|| StoreError::record("a queue's entry has no time and address"))
+        .ok_or_else(|| StoreError::record("queue entry without a time and an address"))
 }
 
 fn held_key(attachment: &Attachment) -> Vec<u8> {
@@ -426,7 +426,7 @@ fn owned_key(owner: &Owner) -> Vec<u8> {
     hashed_key(OWNED, owner.as_str().as_bytes())
 }
 
-/// Names of any length: the end of a long one is replaced by its hash.
+/// A key for a name of any length: the end of a long name is replaced by its hash.
 fn hashed_key(prefix: u8, name: &[u8]) -> Vec<u8> {
     let mut key = vec![prefix];
     if name.len() < MAX_KEY {

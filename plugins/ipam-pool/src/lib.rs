@@ -1,7 +1,12 @@
-//! Addresses from pools: the IPAM plugin `ipam-pool`.
+//! The IPAM plugin `ipam-pool`: gives addresses from pools.
 //!
-//! A pure allocator ([`Allocator`]) decides over a table ([`store::KvTxn`]) that changes as a whole;
-//! what stands above [`Store`] does not know whether this node holds the whole pool or blocks of it.
+//! The allocator ([`Allocator`]) decides without I/O, within a transaction of a key-value table ([`store::KvTxn`]).
+//! It does not know whether this node holds the whole pool or blocks of it: that is the [`Store`]'s.
+
+#![expect(
+    missing_docs,
+    reason = "a program's own library: a doc comment that only repeats a name is left out"
+)]
 
 mod addr;
 mod addr_ranges;
@@ -14,6 +19,7 @@ mod identity;
 mod lease_table;
 mod listing;
 mod network;
+mod network_error;
 mod network_scope;
 mod options;
 mod plugin;
@@ -32,7 +38,8 @@ pub use blocks::within_blocks;
 pub use error::Error;
 pub use identity::{Attachment, LeaseHolder, Millis, Owner};
 pub use listing::{find_address, list_addresses, restore_address};
-pub use network::{Config, Network, NetworkError, RequestedIpsError};
+pub use network::{Config, Network};
+pub use network_error::{NetworkError, RequestedIpsError};
 pub use network_scope::ReadBridgeError;
 pub use options::{Probe, Reservations, Sticky};
 pub use plugin::{CONFLICTS, IpamPool};

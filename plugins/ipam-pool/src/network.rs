@@ -1,4 +1,4 @@
-//! The `ipam` section of a network's configuration: host-local's, and what it has not.
+//! The `ipam` section of a network's configuration: host-local's keys, and more.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,18 +6,20 @@ use std::time::Duration;
 
 use cni::{Dns, Request, Route};
 use net_types::Timespan;
-use node::SafeDirError;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use crate::network_scope::{self, ReadBridgeError};
+use crate::network_scope;
 use crate::options::{DEFAULT_QUARANTINE, MAX_COOLDOWN, Probe, Reservations, Sticky};
 use crate::store::PoolKey;
-use crate::{Addr, Order, PoolFile, Range, RangeSet, RangeSetError, RangeSpec, Restrictions, Rules};
+use crate::{
+    Addr, NetworkError, Order, PoolFile, Range, RangeSet, RangeSetError, RangeSpec, RequestedIpsError,
+    Restrictions, Rules,
+};
 
-/// The names in the `ipam` section, nested ones too, for those who write them in another case.
+/// All keys in the `ipam` section, nested ones too, so that a key in another case is recognised.
 pub(crate) const NAMES: &[&str] = &[
     "cooldown",
     "count",
@@ -41,7 +43,7 @@ pub(crate) const NAMES: &[&str] = &[
     "wait",
 ];
 
-/// The plugin's part of the document: kept as it is, so that DEL needs none of it to be valid.
+/// The `ipam` section, not parsed, so that DEL works when it is invalid.
 #[derive(Debug, Deserialize)]
 pub struct Config {
     #[serde(default)]
@@ -60,7 +62,7 @@ struct Ipam {
     /// `host`: every host has these ranges for itself. Without it they are refused (126) where the network goes beyond the host.
     #[serde(default, deserialize_with = "cni::unless_empty")]
     scope: Option<String>,
-    /// A single range, in the words of older configurations: the link's subnet.
+    /// A single range, as in older configurations: the link's subnet.
     #[serde(default)]
     subnet: Option<String>,
     /// The first address of that range; the subnet's first usable one by default.
@@ -76,10 +78,10 @@ struct Ipam {
     /// Routes for the pod.
     #[serde(default)]
     routes: Vec<Route>,
-    /// A file in the form of resolv.conf, of 64 KiB at most, that says how names are resolved; counts more than `dns`.
+    /// A file in the form of resolv.conf, of 64 KiB at most, with the resolver's settings; it has precedence over `dns`.
     #[serde(default)]
     resolv_conf: Option<String>,
-    /// How names are resolved.
+    /// The resolver's settings.
     #[serde(default)]
     dns: Option<Dns>,
     /// Addresses, ranges (`10.0.0.5-10.0.0.9`) and subnets that are not handed out.
@@ -88,7 +90,7 @@ struct Ipam {
     /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
     #[serde(default)]
     reservations: Reservations,
-    /// Who keeps an address over restarts: nobody (the default for pods), the pod of that name, or the virtual machine (the default for a VM's guest). With `pool`, its file says so, and this can only be the same or `none`.
+    /// Who keeps an address over restarts: nobody (the default for pods), the pod of that name, or the virtual machine (the default for a VM's guest). With `pool`, its file sets it, and this can only be the same or `none`.
     #[serde(default)]
     sticky: Option<Sticky>,
     /// How long a released address rests before it is handed out again; `0s` by default, 30 days (`720h`) at most.
@@ -97,177 +99,46 @@ struct Ipam {
     /// Which address is next: `oldest` (the default: never used ones, range by range as they are listed; then the one that rests longest) or `lowest`.
     #[serde(default, deserialize_with = "cni::unless_empty")]
     order: Option<Order>,
-    /// Ask the wire whether somebody has the address before it is used: 10 times and for 30 s at most. What somebody has is left alone for `quarantine`: `10m` by default, `1h` at most; with `pool`, its file says so.
+    /// Probe the link for another host with the address before it is used: 10 times and for 30 s at most. An address that another host has is not handed out for `quarantine`: `10m` by default, `1h` at most; with `pool`, its file sets it.
     #[serde(default, deserialize_with = "Probe::parse")]
     probe: Option<Probe>,
     #[serde(flatten)]
     others: BTreeMap<String, IgnoredAny>,
 }
 
-/// Keys that are known and mean nothing here: `dataDir` is host-local's, paths are fixed (D3).
+/// Keys that are accepted and ignored: `dataDir` is host-local's, whose paths are fixed here (D3).
 const IGNORED_KEYS: [&str; 3] = ["type", "dataDir", "name"];
 
-/// Only the name of the pool, for the verbs that need no more.
+/// Only the name of the pool, for verbs that need no more.
 #[derive(Deserialize)]
 struct PoolName {
     #[serde(default, deserialize_with = "cni::unless_empty")]
     pool: Option<String>,
 }
 
-/// What a network asks of its pool.
+/// A network's valid configuration, with that of its pool.
 #[derive(Debug)]
 pub struct Network {
-    /// Where its leases are.
     pub key: PoolKey,
-    /// One address from each.
     pub sets: Vec<RangeSet>,
-    /// How they are handed out.
+    /// How addresses are handed out.
     pub rules: Rules,
-    /// Who keeps them, where anybody says so.
+    /// Who keeps an address, if it is configured.
     pub sticky: Option<Sticky>,
-    /// Each node has the addresses for itself.
+    /// Whether each node has all addresses for itself.
     pub host_scope: bool,
-    /// How long an address that somebody else answered for is left alone.
+    /// How long an address is quarantined after another host answered a probe for it.
     pub quarantine: Duration,
-    /// The namespaces whose pods may have addresses from it; `None`: all.
+    /// The namespaces whose pods may have addresses; `None`: all.
     pub allowed_namespaces: Option<Vec<String>>,
-    /// Routes, as written.
     pub routes: Vec<Route>,
-    /// How names are resolved.
     pub dns: Dns,
-    /// What a person should know, though it is no error.
+    /// Messages that are not errors.
     pub warnings: Vec<String>,
 }
 
-/// Why the addresses that were asked for by name are not looked for.
-#[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RequestedIpsError {
-    /// They are in no range.
-    #[error("{} asked for, but in no range of {pool}", join_addresses(addresses))]
-    NoRange {
-        /// The addresses.
-        addresses: Vec<Addr>,
-        /// The pool.
-        pool: String,
-    },
-    /// Two of them are in one list of ranges.
-    #[error(
-        "{first} and {second} were asked for, but {pool} gives one address from the ranges that both are in: ask for one of them"
-    )]
-    OneEach {
-        /// One.
-        first: Addr,
-        /// The other.
-        second: Addr,
-        /// The pool.
-        pool: String,
-    },
-}
-
-fn join_addresses(addresses: &[Addr]) -> String {
-    let texts: Vec<_> = addresses.iter().map(Addr::to_string).collect();
-    let verb = if texts.len() == 1 { "was" } else { "were" };
-    format!("{} {verb}", texts.join(", "))
-}
-
-/// What is wrong with the `ipam` section.
-#[derive(Debug, thiserror::Error)]
-pub enum NetworkError {
-    /// It is no object, or has a key twice.
-    #[error("the ipam section is not valid: {0}")]
-    Syntax(String),
-    /// A key has a value of the wrong type, or a word that is not known.
-    #[error("{key} is not valid: {message}")]
-    Value {
-        /// The key, with its section: `ipam.order`.
-        key: String,
-        /// What is wrong with its value.
-        message: String,
-    },
-    /// Neither pool nor ranges.
-    #[error("the ipam section has neither pool nor ranges nor subnet: name a pool, or give ranges")]
-    NoRanges,
-    /// Both pool and ranges.
-    #[error("the ipam section has both pool and {0}: a pool has its own, leave one of the two out")]
-    PoolAnd(&'static str),
-    /// Ranges, exclusions or reservations.
-    #[error("the ipam section")]
-    RangeSet(#[from] RangeSetError),
-    /// Two lists of ranges share addresses.
-    #[error(
-        "range lists {first} and {second} overlap at {at}: each list gives one address, so they must be apart"
-    )]
-    ListsOverlap {
-        /// The index of one.
-        first: usize,
-        /// The index of the other.
-        second: usize,
-        /// The lowest address of both.
-        at: Addr,
-    },
-    /// Every node would hand out the same addresses.
-    #[error(
-        "the network spans nodes ({network}) and has its ranges in its own configuration, so each node would hand out the \
-         same addresses: name a pool whose file gives each node its part (nodes), or say \"scope\": \"host\" where the \
-         network ends at this host"
-    )]
-    Spanning {
-        /// The network, and what shows that it spans nodes.
-        network: String,
-    },
-    /// `scope` is something else.
-    #[error("ipam.scope is {0:?}: the only one is \"host\", a pool's file can say more")]
-    Scope(String),
-    /// Whether the network ends at this host cannot be seen.
-    #[error(transparent)]
-    ReadBridge(#[from] ReadBridgeError),
-    /// More lists than queues.
-    #[error("the ipam section has {0} lists of ranges, 255 at most can be told apart")]
-    TooMany(usize),
-    /// `resolvConf` cannot be read.
-    #[error("cannot use resolvConf {path:?}")]
-    ResolvConf {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        source: SafeDirError,
-    },
-    /// `resolvConf` is not there.
-    #[error("there is no resolvConf {0:?}")]
-    NoResolvConf(String),
-    /// The pool's file.
-    #[error(transparent)]
-    Pool(#[from] crate::PoolFileError),
-    /// Who keeps a pool's addresses is the pool's to say.
-    #[error(
-        "sticky: {asked} is asked for, and pool {pool:?} says {kept}: who keeps a pool's addresses is said in its file \
-         (sticky: {asked}), since what is kept is gone for everybody else"
-    )]
-    Sticky {
-        /// The pool.
-        pool: String,
-        /// What the network says.
-        asked: Sticky,
-        /// What the pool says.
-        kept: Sticky,
-    },
-    /// The pool is an inventory.
-    #[error(
-        "pool {pool:?} is an inventory and hands out no addresses, but network {network} asks it for one for {asker}: \
-         name a pool that is a part of it"
-    )]
-    Inventory {
-        /// The pool.
-        pool: String,
-        /// The network.
-        network: String,
-        /// The pod, or what the runtime calls the container.
-        asker: String,
-    },
-}
-
 impl Config {
-    /// What a document says about the pool, whatever else is wrong with it.
+    /// Reads the `ipam` section of a document that is otherwise invalid.
     pub(crate) fn parse_ipam_only(stdin: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct IpamOnly {
@@ -278,11 +149,10 @@ impl Config {
         Some(Self { ipam })
     }
 
-    /// The store that this network's leases are in; what else is wrong with the section does not
-    /// matter.
+    /// The store of this network's leases; other errors in the section are ignored.
     ///
     /// # Errors
-    /// The pool's name is none.
+    /// The pool's name is invalid.
     pub fn key<C>(&self, request: &Request<C>) -> Result<PoolKey, NetworkError> {
         let named = self
             .ipam
@@ -298,10 +168,7 @@ impl Config {
         }
     }
 
-    /// The whole section, with the file of the pool that it names.
-    ///
-    /// # Errors
-    /// What is wrong.
+    /// Parses the whole section and reads the file of its pool.
     pub fn network(
         &self,
         request: &Request<Self>,
@@ -338,7 +205,7 @@ impl Config {
 }
 
 impl Ipam {
-    /// Says which key it is that does not read: each is tried by itself.
+    /// Finds the invalid key by parsing each key alone.
     fn invalid_key(text: &str, error: &serde_json::Error) -> NetworkError {
         let section: serde_json::Map<String, Value> = serde_json::from_str(text).unwrap_or_default();
         let failed = section.into_iter().find_map(|(key, value)| {
@@ -394,7 +261,7 @@ fn from_pool_file(
     }
     network.rules.cooldown = file.cooldown.millis();
     network.rules.order = file.order;
-    // What is kept is gone for everybody else, so it is not for one network to say.
+    // A kept address is lost to all other users of the pool, so one network alone must not decide it.
     let kept = file.sticky.unwrap_or_default();
     network.sticky = match ipam.sticky {
         Some(asked) if asked != Sticky::No && asked != kept => {
@@ -409,7 +276,7 @@ fn from_pool_file(
     Ok(network)
 }
 
-/// Who asks an inventory is told: that is what some inventories are for.
+/// Names the pod that requests an address from an inventory: some inventories exist to find these.
 fn inventory_error(error: crate::PoolFileError, request: &Request<Config>) -> NetworkError {
     let crate::PoolFileError::Inventory(pool) = error else { return error.into() };
     let args = &request.args;
@@ -432,7 +299,7 @@ fn from_own_ranges(
         Some(scope) => return Err(NetworkError::Scope(scope.to_owned())),
     };
     let mut lists = Vec::new();
-    // The order is host-local's: what the runtime asks for, the single range, the lists.
+    // The order is host-local's: the runtime's ranges, the single range, the lists.
     lists.extend(ip_ranges(request)?.unwrap_or_default());
     if let Some(subnet) = ipam.subnet {
         let Ipam { range_start, range_end, gateway, .. } = ipam;
@@ -467,7 +334,7 @@ fn from_own_ranges(
     }
     let cooldown = ipam.cooldown.unwrap_or_default();
     if cooldown.get() > MAX_COOLDOWN {
-        let message = "it is too long: a network may ask for 720h at most, the file of a pool for more";
+        let message = "it is too long: the maximum in a network is 720h, only a pool's file may set more";
         return Err(NetworkError::Value { key: "ipam.cooldown".to_owned(), message: message.to_owned() });
     }
     network.rules.cooldown = cooldown.millis();
@@ -476,7 +343,7 @@ fn from_own_ranges(
     Ok(network)
 }
 
-/// What the runtime asks for; an empty list asks for nothing.
+/// The ranges that the runtime passes; an empty list counts as none.
 fn ip_ranges(request: &Request<Config>) -> Result<Option<Vec<Vec<RangeSpec>>>, NetworkError> {
     let Some(raw) = &request.runtime_config.ip_ranges else { return Ok(None) };
     let asked: Vec<_> = serde_json::from_str(raw.get()).map_err(|error| NetworkError::Value {
@@ -486,10 +353,10 @@ fn ip_ranges(request: &Request<Config>) -> Result<Option<Vec<Vec<RangeSpec>>>, N
     Ok(Some(asked).filter(|asked| !asked.is_empty()))
 }
 
-/// A file that says how names are resolved has some lines; in bytes.
+/// The largest resolv.conf, in bytes.
 const MAX_RESOLV_CONF: u64 = 64 << 10;
 
-/// `resolvConf` counts most, then `ipam.dns`, then the network's `dns`.
+/// `resolvConf` has precedence over `ipam.dns`, which has precedence over the network's `dns`.
 fn read_dns(ipam: &Ipam, request: &Request<Config>) -> Result<Dns, NetworkError> {
     let Some(path) = ipam.resolv_conf.as_deref().filter(|path| !path.is_empty()) else {
         return Ok(ipam.dns.clone().unwrap_or_else(|| request.dns.clone()));
@@ -500,7 +367,7 @@ fn read_dns(ipam: &Ipam, request: &Request<Config>) -> Result<Dns, NetworkError>
     Ok(parse_resolv_conf(&String::from_utf8_lossy(&text)))
 }
 
-/// resolv.conf(5), as far as a CNI result can say it.
+/// Parses resolv.conf(5), as far as a CNI result has its keys.
 fn parse_resolv_conf(text: &str) -> Dns {
     let mut dns = Dns::default();
     for line in text.lines() {
@@ -517,15 +384,15 @@ fn parse_resolv_conf(text: &str) -> Dns {
 }
 
 impl Network {
-    /// What was asked for from each set. What is asked for twice is one address.
+    /// The address requested from each set. An address that is requested twice counts once.
     ///
     /// # Errors
-    /// An address fits no set, or its set is to give another one already.
+    /// An address is in no set, or another address of its set is requested.
     pub fn requested_per_set(&self, asked: &[IpAddr]) -> Result<Vec<Option<Addr>>, RequestedIpsError> {
         let mut per_set: Vec<Option<Addr>> = vec![None; self.sets.len()];
         let mut left = Vec::new();
         for address in asked.iter().copied().map(Addr::from) {
-            // Sets share no address, so there is one home at most.
+            // Sets share no address, so at most one contains it.
             let home = self.sets.iter().zip(&mut per_set).find(|(set, _)| set.pool().contains(address));
             match home {
                 Some((_, state @ None)) => *state = Some(address),
@@ -590,7 +457,7 @@ mod tests {
         let two = asked(&["10.0.0.7", "10.0.1.7"]).unwrap_err();
         assert!(matches!(two, RequestedIpsError::OneEach { .. }), "{two}");
         let none = asked(&["10.0.0.7", "10.9.0.1"]).unwrap_err().to_string();
-        assert!(none.contains("10.9.0.1 was asked for, but in no range"), "{none}");
+        assert!(none.contains("10.9.0.1 was requested, but in no range"), "{none}");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Whether a network goes beyond this host: each of its nodes would then hand out the same addresses.
+//! Whether a network spans nodes: each of them would then hand out the same addresses.
 
 use cni::{Request, Verb};
 use net_types::IfName;
@@ -7,16 +7,16 @@ use node::LINK_GROUP;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Main plugins whose networks end at the host, unless somebody bridges them on.
+/// Main plugins whose networks end at the host, unless someone adds an uplink by hand.
 const HOST_ONLY: [&str; 5] = ["bridge", "ptp", "loopback", "dummy", "tap"];
 
-/// The main plugin whose networks end at the host as long as nothing leads on from the bridge.
+/// The main plugin whose networks end at the host if its bridge has no uplink.
 const VLAN_BRIDGE: &str = "vlan-bridge";
 
-/// What that plugin uses where no bridge is named.
+/// That plugin's default bridge.
 const DEFAULT_BRIDGE: &str = "cni0";
 
-/// Its keys that count here. What is wrong with them is for that plugin to say.
+/// The keys of that plugin that show an uplink. Invalid values are for that plugin to report.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct BridgeKeys {
@@ -25,25 +25,23 @@ struct BridgeKeys {
     create_bridge: Value,
 }
 
-/// A bridge of the node, as far as it matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Bridge {
-    /// The main plugin made it.
+    /// Whether the main plugin created it.
     is_ours: bool,
-    /// A port of it that is no pod's.
+    /// A port that is not a pod's.
     other_port: Option<String>,
 }
 
-/// Whether a bridge leads beyond this host cannot be seen.
+/// The kernel's answer about a bridge.
 #[derive(Debug, thiserror::Error)]
-#[error("whether bridge {bridge} leads beyond this host")]
+#[error("cannot tell whether bridge {bridge} leads beyond this host")]
 pub struct ReadBridgeError {
     bridge: String,
     source: netplumb::Error,
 }
 
-/// The network, and what shows that it goes beyond this host; `None` where it ends here. CHECK is not about what
-/// will be handed out, so nothing shows it there.
+/// The network and why it spans nodes; `None` if it ends at this host. CHECK hands out nothing, so it gets `None`.
 pub(crate) fn why_it_spans_nodes<C>(request: &Request<C>) -> Result<Option<String>, ReadBridgeError> {
     let Some(main) = request.plugin_type.as_deref() else { return Ok(None) };
     if request.verb == Verb::Check {
@@ -55,7 +53,7 @@ pub(crate) fn why_it_spans_nodes<C>(request: &Request<C>) -> Result<Option<Strin
     Ok(why.map(|why| format!("{}, {why}", request.network)))
 }
 
-/// What leads from a main plugin's network to other nodes.
+/// Why a main plugin's network spans nodes.
 fn why_spanning<E>(
     main: &str,
     stdin: &[u8],
@@ -73,13 +71,13 @@ fn why_spanning<E>(
         return spanning(" with uplinks");
     }
     let name = keys.bridge.as_str().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
-    // A name that is none is refused by the plugin itself.
+    // That plugin refuses an invalid name itself.
     let Ok(name) = name.parse::<IfName>() else { return spanning("") };
     match read_bridge(&name)? {
         None if keys.create_bridge == Value::Bool(false) => {
             spanning(&format!(", {name} is the node's own bridge"))
         }
-        // The plugin makes it, and gives it no way out.
+        // The plugin creates it, without an uplink.
         None => Ok(None),
         Some(Bridge { other_port: Some(port), .. }) => {
             spanning(&format!(", {port} is a port of bridge {name}"))
@@ -93,11 +91,11 @@ fn read_bridge(name: &IfName) -> netplumb::Result<Option<Bridge>> {
     let host = Netlink::open_current()?;
     let Some(link) = host.link_by_name(name)? else { return Ok(None) };
     if !matches!(link.kind, LinkKind::Bridge(_)) {
-        // Refused by the main plugin.
+        // The main plugin refuses it.
         return Ok(Some(Bridge { is_ours: false, other_port: None }));
     }
     let mut ports = host.ports(link.index)?.into_iter();
-    // Ports of pods carry the group from birth, uplinks never do.
+    // Ports of pods have the link group since they were created, uplinks never have it.
     let other_port = ports.find(|port| port.group != LINK_GROUP).map(|port| port.name);
     Ok(Some(Bridge { is_ours: link.group == LINK_GROUP, other_port }))
 }

@@ -1,4 +1,4 @@
-//! What a network's configuration and a pool file say in the same words.
+//! Options that a network's configuration and a pool file share.
 
 use std::fmt;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::Order;
 
-/// Who keeps an address over restarts.
+/// Who keeps an address while no container holds it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Sticky {
-    /// Nobody: it ends with the attachment.
+    /// Nobody: the lease ends with the attachment.
     #[default]
     No,
     /// The pod of that name.
@@ -21,26 +21,26 @@ pub enum Sticky {
     Vm,
 }
 
-/// Whether and how the calling plugin asks the wire for an address before it is used.
+/// Whether the calling plugin probes an address before it is used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probe {
-    /// How long an address that somebody else answered for is left alone, where the network says so.
+    /// How long an address is quarantined after another host answered a probe for it.
     pub quarantine: Option<Duration>,
 }
 
-/// Reservations as written: owner, then one or several addresses. Unlike in a map, a second entry of
-/// the same owner is not lost.
+/// Reservations as written: owner, then one or more addresses. Unlike in a map, a second entry of an owner is not
+/// lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reservations(pub Vec<(String, Vec<String>)>);
 
-/// How long an address that somebody else answered for is left alone, where nobody says.
+/// How long an address is quarantined after another host answered a probe for it.
 pub(crate) const DEFAULT_QUARANTINE: Duration = Duration::from_secs(600);
 
-/// How long a network may have it left alone: what answers can be a pod, and a network's pods must not take addresses
-/// out of use for longer than it takes a person to look.
+/// The longest quarantine that a network may set: a pod can answer probes, and must not take addresses out of use for
+/// longer than a person needs to notice.
 pub(crate) const MAX_QUARANTINE: Duration = Duration::from_secs(3600);
 
-/// How long a network may have a released address rest.
+/// The longest cooldown that a network may set.
 pub(crate) const MAX_COOLDOWN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 impl fmt::Display for Sticky {
@@ -86,10 +86,10 @@ impl<'de> Deserialize<'de> for Order {
 }
 
 impl Probe {
-    /// Reads `probe`: a flag, or an object with timing, which is the calling plugin's.
+    /// Parses `probe`: a flag, or an object with the calling plugin's timing.
     ///
     /// # Errors
-    /// Neither of the two, or out of bounds.
+    /// It is neither, or out of bounds.
     pub fn parse<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -123,7 +123,7 @@ impl Probe {
                 let quarantine = timing.quarantine.map(Timespan::get);
                 if quarantine.is_some_and(|time| time > MAX_QUARANTINE) {
                     return Err(de::Error::custom(
-                        "quarantine is too long: a network may ask for 1h at most, the file of a pool for more",
+                        "quarantine is too long: the maximum in a network is 1h, only a pool's file may set more",
                     ));
                 }
                 Some(Self { quarantine })

@@ -19,15 +19,14 @@ use crate::{
     Millis, Owner, Rules, Sticky, cli, pool_overlap,
 };
 
-/// Set by the main plugin when it asks again because others answered for addresses that it was given:
-/// `<address>=<MAC>`, several with commas.
+/// Set by the main plugin when it repeats ADD because other hosts answered probes for the addresses that it was
+/// given: `<address>=<MAC>`, separated by commas.
 pub const CONFLICTS: &str = "K8SLAN_IPAM_CONFLICTS";
 
-/// The plugin.
 #[derive(Debug)]
 pub struct IpamPool;
 
-/// What the node's administrator fixed.
+/// The node's configuration.
 struct NodeSettings {
     config: NodeConfig,
     dirs: StoreDirs,
@@ -81,7 +80,7 @@ impl Plugin for IpamPool {
         warn_of_other_nodes(&network, &lease_request, &grants);
         store.leave_open_until_exit();
         let result = build_result(network, &grants);
-        // A main plugin puts its own answer behind the others'; one that stands in a chain itself does it.
+        // A main plugin merges this result with earlier ones; without a main plugin, this plugin does.
         let is_delegate = request.plugin_type.as_deref() != Some(Self::NAME);
         let previous = request.prev_result.as_ref().filter(|_| !is_delegate);
         Ok(result.behind(previous))
@@ -103,7 +102,7 @@ impl Plugin for IpamPool {
 
     fn check(&self, request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
         install_crash_handler(request.version);
-        // What an IPAM plugin itself answers has no interfaces.
+        // The result of an IPAM plugin alone has no interfaces.
         let in_pod = |i: &cni::Interface| i.sandbox.is_some() && i.name == target.ifname.as_str();
         if !promised.interfaces.is_empty() && !promised.interfaces.iter().any(in_pod) {
             return Err(Error::NoInterface(target.ifname.clone()));
@@ -121,8 +120,8 @@ impl Plugin for IpamPool {
         if held.is_empty() {
             return Err(Error::NothingHeld(pool));
         }
-        // Another IPAM plugin in the chain may have given other addresses, so only what could be from
-        // this pool has to be held; what is held has to be promised.
+        // Another IPAM plugin in the chain may have given other addresses: only those of this pool must be held. All
+        // held addresses must be in prevResult.
         let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
         let promised: Vec<Addr> = promised.ips.iter().map(|ip| ip.address.ip().into()).collect();
         for address in &promised {
@@ -166,7 +165,7 @@ impl Plugin for IpamPool {
     }
 }
 
-/// GC: frees what this network's attachments hold that are not in the list.
+/// GC: releases the addresses of this network's attachments that are not in the list.
 fn collect_garbage<C>(
     request: &Request<C>,
     config: &Config,
@@ -187,7 +186,7 @@ fn collect_garbage<C>(
     unknown()
 }
 
-/// Whether ADD could give an address from every set now.
+/// Checks that ADD could give an address from every set now.
 fn check_ready(request: &Request<Config>) -> Result<(), Error> {
     let node = NodeSettings::load()?;
     let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
@@ -200,12 +199,13 @@ fn check_ready(request: &Request<Config>) -> Result<(), Error> {
     })
 }
 
-/// An allocator that only releases.
+/// An allocator that can only release.
 fn releasing_allocator(txn: &mut dyn KvTxn) -> Allocator<'_> {
     Allocator::new(txn, &[], Rules::default(), Millis::now())
 }
 
-/// A crash becomes the error document that the runtime expects: about a damaged store, where that is what it was.
+/// Makes a crash write the error document that the runtime expects: about a damaged store, if reading one caused the
+/// crash.
 fn install_crash_handler(version: Version) {
     let failed = ErrorDocument::internal(IpamPool::NAME, "the process was ended by a signal");
     let damaged = move |path: &std::path::Path| {
@@ -230,7 +230,7 @@ fn attachment_of<N>(network: &str, target: &Target<N>) -> Attachment {
     }
 }
 
-/// Named pools are the node's, so its administrator may say who uses them, and the pool's file as well.
+/// Checks that the node's policy and the pool's file allow the pod's namespace; only named pools have either.
 fn check_namespace(node: &NodeConfig, network: &Network, request: &Request<Config>) -> Result<(), Error> {
     let PoolKey::Named(pool) = &network.key else { return Ok(()) };
     let namespace = request.args.pod_namespace.as_deref();
@@ -260,9 +260,9 @@ fn build_lease_request(
         name: name.clone(),
     });
     let occupant = Occupant::of(&node.config.paths(), pod.as_ref(), &target.ifname, request.stated_vm())?;
-    // A guest's address is its VM's, which takes it along when it migrates.
+    // A guest's address belongs to its VM, which keeps it when it migrates.
     let of_guest = pod.is_some() && occupant.may_be_guest();
-    // Who writes a network's definition could invent machines until a pool that others share is used up.
+    // Whoever writes a network could invent machines until a shared pool is exhausted.
     let invented = request.stated_vm().is_some() && matches!(network.key, PoolKey::Named(_));
     let sticky = network.sticky.unwrap_or(if of_guest && !invented { Sticky::Vm } else { Sticky::No });
     let by_vm = |pod: &Pod| sticky == Sticky::Vm || pod.name.starts_with(Occupant::LAUNCHER);
@@ -274,12 +274,12 @@ fn build_lease_request(
     let nameless = match sticky {
         Sticky::No => false,
         Sticky::Pod if owner.is_none() => return Err(Error::NoPod),
-        // What is kept for a launcher pod is lost to the VM, whose next one is called otherwise, and to everybody else.
+        // An address kept for a launcher pod is lost to all: the VM's next launcher pod has another name.
         Sticky::Pod => of_guest && occupant.vm.is_none(),
         Sticky::Vm => !owner.as_ref().is_some_and(Owner::is_vm),
     };
     if nameless {
-        // The daemon of a cluster finds it as soon as it hears of the pod, which may be after the kubelet.
+        // The node daemon records it as soon as it is told of the pod, possibly later than the kubelet.
         return Err(if occupant.soon { Error::VmNotYet } else { Error::NoVm });
     }
     let netns = std::fs::metadata(&target.netns).ok();
@@ -293,7 +293,7 @@ fn build_lease_request(
     Ok(LeaseRequest { holder, owner, sticky: sticky != Sticky::No, migrating: occupant.migration_target })
 }
 
-/// What a VM keeps on another node, this one cannot know.
+/// Warns that the VM may keep another address on another node, which this node cannot know.
 fn warn_of_other_nodes(network: &Network, lease_request: &LeaseRequest, grants: &[Grant]) {
     let Some(owner) = lease_request.owner.as_ref().filter(|owner| owner.is_vm() && !network.host_scope)
     else {
@@ -301,15 +301,15 @@ fn warn_of_other_nodes(network: &Network, lease_request: &LeaseRequest, grants: 
     };
     for grant in grants.iter().filter(|grant| grant.picked) {
         eprintln!(
-            "ipam-pool: {} is new for {owner}: a node that the machine ran on before keeps another one for it. A reservation \
-             in the pool ({}: <address>) gives it the same on every node",
+            "ipam-pool: {} is a new address for {owner}: a node on which the machine ran before keeps another \
+         one for it. A reservation in the pool ({}: <address>) gives it the same address on every node",
             grant.address,
             owner.in_any_network()
         );
     }
 }
 
-/// What the main plugin found on the wire.
+/// The conflicts that the main plugin found.
 fn parse_conflicts() -> Result<Vec<(Addr, MacAddr)>, Error> {
     let Some(value) = std::env::var_os(CONFLICTS) else { return Ok(Vec::new()) };
     let value = value.to_string_lossy().into_owned();
@@ -325,7 +325,7 @@ fn parse_conflicts() -> Result<Vec<(Addr, MacAddr)>, Error> {
         .collect()
 }
 
-/// Quarantines what others answered for; an address that nothing else may replace ends the ADD.
+/// Quarantines addresses with conflicts; a conflict of an address that cannot be replaced ends ADD.
 fn report_conflicts(
     store: &mut HostStore,
     network: &Network,
@@ -352,7 +352,7 @@ fn report_conflicts(
         })?;
         match outcome {
             ConflictOutcome::Quarantined => {
-                eprintln!("ipam-pool: {address} is in use by {mac}, another one is given")
+                eprintln!("ipam-pool: {address} is in use by {mac} on the link: another address is given")
             }
             ConflictOutcome::Kept => return Err(AllocError::Conflict { address: *address, mac }.into()),
             ConflictOutcome::NotHeld => {}
@@ -366,7 +366,7 @@ fn build_result(network: Network, grants: &[Grant]) -> AddResult {
         let range = network.sets.get(grant.set)?.range_of(grant.address)?;
         let address = IpNetwork::new(grant.address.ip(), range.prefix()).ok()?;
         if grant.outside {
-            eprintln!("ipam-pool: {} is kept, though {} no longer has it", grant.address, network.key);
+            eprintln!("ipam-pool: {} stays leased, though {} no longer has it", grant.address, network.key);
         }
         Some(IpConfig::new(address, range.gateway().map(Addr::ip), None))
     });
@@ -378,8 +378,8 @@ fn build_result(network: Network, grants: &[Grant]) -> AddResult {
     }
 }
 
-/// DEL: first where the configuration says; if it is not there, the configuration may have changed
-/// since, so everywhere. Without the network's name: whatever this interface of the container holds.
+/// DEL: releases in the configured store, or, as the configuration may have changed since ADD, in all others. Without
+/// the network's name: all that this interface of the container holds.
 fn release(
     key: Option<PoolKey>,
     network: Option<&str>,
@@ -405,9 +405,9 @@ fn release(
         match release_in(&dirs, &other) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
-            // A damaged pool that is not this network's must not keep its pods from ending.
+            // A damaged store of another pool must not prevent DEL.
             Err(error) if key.is_some() => {
-                eprintln!("ipam-pool: looking for {wanted} in {other}: {error}")
+                eprintln!("ipam-pool: cannot look for {wanted} in {other}: {error}")
             }
             Err(error) => failed.push(error),
         }
@@ -426,12 +426,12 @@ fn release_in(dirs: &StoreDirs, key: &PoolKey, attachment: &Attachment) -> Resul
     if released.is_empty() {
         return Ok(false);
     }
-    // The attachment is found, so no other pool is locked after this one.
+    // The attachment was found, so no other pool is locked after this one.
     store.leave_open_until_exit();
     Ok(true)
 }
 
-/// As [`release_in`], for what was attached under any network's name.
+/// As [`release_in`], whatever the network's name.
 fn release_any_network_in(dirs: &StoreDirs, key: &PoolKey, wanted: &Attachment) -> Result<bool, Error> {
     let Some(mut store) = HostStore::open_existing(dirs, key)? else { return Ok(false) };
     let held = store.dry_run(|txn| {

@@ -17,29 +17,25 @@ use crate::{
 const API_VERSION: &str = "lan.k8slan.io/v1beta1";
 const KIND: &str = "IPPool";
 const SUFFIX: &str = ".yaml";
-/// The other way to write it.
 const SHORT_SUFFIX: &str = ".yml";
 
-/// A pool as its file describes it.
+/// The valid contents of a pool's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolFile {
-    /// Its name: the file's without `.yaml`.
+    /// The file's name without its suffix.
     pub name: String,
     ranges: Vec<Range>,
     nodes: BTreeMap<String, AddrSet>,
-    /// Whether every host has this pool for itself.
+    /// Whether every host has all of the pool for itself.
     pub host_scope: bool,
     /// Pools of different domains may overlap.
     pub routing_domain: String,
-    /// It only says what the addresses are for, and hands out none.
+    /// Whether the pool only documents addresses and hands out none.
     pub inventory: bool,
-    /// Exclusions and reservations.
     pub restrictions: Restrictions,
-    /// Who keeps an address; `None`: nobody.
     pub sticky: Option<Sticky>,
     /// How long a released address rests.
     pub cooldown: Timespan,
-    /// Which address is next.
     pub order: Order,
     /// How long an address that another station answered for is left alone.
     pub quarantine: Timespan,
@@ -47,126 +43,83 @@ pub struct PoolFile {
     pub allowed_namespaces: Option<Vec<String>>,
 }
 
-/// What is wrong with a pool file, or with all of them together.
+/// An error in a pool's file, or between pool files.
 #[derive(Debug, thiserror::Error)]
 pub enum PoolFileError {
-    /// It is not there.
-    #[error("pool {name:?} is unknown: there is no {path:?}")]
+    #[error("unknown pool {name:?}: {path:?} does not exist")]
     Unknown {
-        /// The pool.
         name: String,
-        /// Where its file would be.
+        /// The path of the missing file.
         path: PathBuf,
     },
-    /// There are two files for it.
     #[error("pool {0:?} has two files, {0}.yaml and {0}.yml: remove one of them")]
     Twice(String),
-    /// Not a name.
     #[error(
-        "{0:?} is no name for a pool: it takes letters, digits, '-', '_' and '.', and begins with a letter or digit"
+        "invalid pool name {0:?}: a name has letters, digits, '-', '_' and '.', and begins with a letter \
+         or digit"
     )]
     Name(String),
-    /// It cannot be read, or is not trusted.
+    /// The file cannot be read, or others than root may write it.
     #[error("cannot read pool {0:?}")]
     Read(String, #[source] SafeDirError),
-    /// A key that means nothing, probably mistyped.
     #[error("the file of pool {name:?} has an unknown key: {message}")]
-    UnknownKey {
-        /// The pool.
-        name: String,
-        /// Which and where.
-        message: String,
-    },
-    /// It is no YAML, or has a value of the wrong type.
+    UnknownKey { name: String, message: String },
+    /// It is not YAML, or a value has the wrong type.
     #[error("the file of pool {name:?} is not valid: {message}")]
-    Syntax {
-        /// The pool.
-        name: String,
-        /// What and where.
-        message: String,
-    },
-    /// Another kind of object.
+    Syntax { name: String, message: String },
     #[error("the file of pool {name:?} is {found}, it must be {KIND} in {API_VERSION}")]
-    Kind {
-        /// The pool.
-        name: String,
-        /// What it is.
-        found: String,
-    },
-    /// Its name and the file's differ.
-    #[error("the file {file:?} calls its pool {name:?}: rename one of the two")]
+    Kind { name: String, found: String },
+    #[error("the file {file:?} has metadata.name {name:?}: rename the file or the pool")]
     Misnamed {
-        /// The file.
         file: String,
         /// `metadata.name`
         name: String,
     },
-    /// Its ranges, exclusions or reservations.
-    #[error("pool {0:?}")]
+    #[error("invalid pool {0:?}")]
     RangeSet(String, #[source] Box<RangeSetError>),
-    /// A node's part.
     #[error("pool {pool:?}: {part:?}, the part of node {node}, {what}")]
     Part {
-        /// The pool.
         pool: String,
-        /// The node.
         node: String,
-        /// As written.
         part: String,
         /// What is wrong with it.
         what: String,
     },
-    /// Both ways of telling hosts apart.
     #[error(
-        "pool {0:?} has both nodes and scope: give each node its part, or say that every host has the pool for itself"
+        "pool {0:?} has both nodes and scope: remove one of the two (nodes gives each node its part, \
+         scope: host gives every host all of it)"
     )]
     NodesAndScope(String),
-    /// `scope` is something else.
-    #[error("pool {name:?} has the unknown scope {scope:?}: the only one is host, nodes say the rest")]
-    Scope {
-        /// The pool.
-        name: String,
-        /// As written.
-        scope: String,
-    },
-    /// This node has no part.
-    #[error("pool {pool:?} has no part for node {node:?}: add it to the nodes in its file, on every node")]
-    NoPart {
-        /// The pool.
-        pool: String,
-        /// This node.
-        node: String,
-    },
-    /// Nobody says which node this is.
     #[error(
-        "pool {0:?} gives each node a part, and this node does not know its name: start k8slan-device-plugin, which tells \
-         it, or set nodeName in /etc/k8slan/node.yaml"
+        "pool {name:?} has the unknown scope {scope:?}: the only value is host; to give each node its \
+         part, use nodes"
+    )]
+    Scope { name: String, scope: String },
+    #[error("pool {pool:?} has no part for node {node:?}: add it to the nodes in its file, on every node")]
+    NoPart { pool: String, node: String },
+    #[error(
+        "pool {0:?} gives each node a part, but the name of this node is not known: start \
+         k8slan-device-plugin, which records it, or set nodeName in /etc/k8slan/node.yaml"
     )]
     NoNodeName(String),
-    /// Every node would hand out the same addresses.
     #[error(
-        "pool {pool:?} is used by a network that spans nodes ({network}), and each of them would hand out the same \
-         addresses: give each node its own part (nodes: {{worker1: [10.0.0.1-10.0.0.99], ...}}), or say scope: host \
-         where the network ends at this host"
+        "pool {pool:?} is used by a network that spans nodes ({network}), so each node would hand out the \
+         same addresses: give each node its own part (nodes: {{worker1: [10.0.0.1-10.0.0.99], ...}}), or \
+         set scope: host if the network ends at this host"
     )]
     Spanning {
-        /// The pool.
         pool: String,
-        /// What shows that the network spans nodes.
+        /// Why the network spans nodes.
         network: String,
     },
-    /// An inventory.
     #[error("pool {0:?} is an inventory and hands out no addresses: name the pool that is a part of it")]
     Inventory(String),
-    /// Two pools share addresses.
     #[error(
         "pools {first:?} and {second:?} overlap at {at}: change one of them, give them different routingDomains, or \
          make the larger one an inventory"
     )]
     Overlap {
-        /// One.
         first: String,
-        /// The other.
         second: String,
         /// The lowest address of both.
         at: Addr,
@@ -195,7 +148,7 @@ struct Metadata {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Spec {
-    /// The ranges of the pool, of both families if you like.
+    /// The ranges of the pool, of one or both families.
     ranges: Vec<RangeSpec>,
     /// Each node's own part, by node name: addresses, ranges and subnets. The file is the same on every node.
     #[serde(default)]
@@ -206,7 +159,7 @@ struct Spec {
     /// Pools of different domains may overlap.
     #[serde(default)]
     routing_domain: Option<String>,
-    /// The pool says what the addresses are for, and hands out none; parts of it may be pools.
+    /// The pool documents addresses and hands out none; parts of it may be pools.
     #[serde(default)]
     inventory: bool,
     /// Addresses, ranges (`10.0.0.5-10.0.0.9`) and subnets that are not handed out.
@@ -215,13 +168,13 @@ struct Spec {
     /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
     #[serde(default)]
     reservations: Reservations,
-    /// Who keeps an address over restarts: nobody (the default), the pod of that name, or the virtual machine. A network can only say less.
+    /// Who keeps an address over restarts: nobody (the default), the pod of that name, or the virtual machine. A network may only set the same, or `none`.
     #[serde(default)]
     sticky: Option<Sticky>,
-    /// The namespaces whose pods may have addresses; all where it is left out, none where it is empty.
+    /// The namespaces whose pods may have addresses; all if it is absent, none if it is empty.
     #[serde(default)]
     allowed_namespaces: Option<Vec<String>>,
-    /// How long an address that another station answered for is left alone; `10m` by default.
+    /// How long an address that another host has is not handed out; `10m` by default.
     #[serde(default)]
     quarantine: Option<Timespan>,
     /// How long a released address rests before it is handed out again; `0s` by default.
@@ -233,10 +186,10 @@ struct Spec {
 }
 
 impl PoolFile {
-    /// Whether a text can be a pool's name, and so a part of a path.
+    /// Checks a pool's name, which becomes part of a path.
     ///
     /// # Errors
-    /// It cannot.
+    /// The name is invalid.
     pub fn check_name(name: &str) -> Result<(), PoolFileError> {
         let bytes = name.as_bytes();
         let starts = bytes.first().is_some_and(u8::is_ascii_alphanumeric);
@@ -248,10 +201,10 @@ impl PoolFile {
         }
     }
 
-    /// Reads the file of one pool.
+    /// Reads and parses the file of one pool.
     ///
     /// # Errors
-    /// There is none, it could have been written by others than root, or it is not valid.
+    /// It does not exist, others than root may write it, or it is invalid.
     pub fn load(folder: &Path, name: &str) -> Result<Self, PoolFileError> {
         Self::check_name(name)?;
         let file = format!("{name}{SUFFIX}");
@@ -267,8 +220,6 @@ impl PoolFile {
         Self::parse(name, &text)
     }
 
-    /// The names of all pools that have a file.
-    ///
     /// # Errors
     /// The folder cannot be read, or is not trusted.
     pub fn names(folder: &Path) -> Result<Vec<String>, PoolFileError> {
@@ -279,10 +230,7 @@ impl PoolFile {
         Ok(names.into_iter().collect())
     }
 
-    /// The names of pools that have two files, of which nobody can say which counts.
-    ///
-    /// # Errors
-    /// As [`PoolFile::names`].
+    /// The names of pools that have both a `.yaml` and a `.yml` file.
     pub fn find_duplicates(folder: &Path) -> Result<Vec<String>, PoolFileError> {
         let failed = |error| PoolFileError::Read("*".to_owned(), error);
         let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
@@ -291,10 +239,7 @@ impl PoolFile {
         Ok(short.filter(|name| files.contains(&format!("{name}{SUFFIX}"))).map(str::to_owned).collect())
     }
 
-    /// Files in the folder that are no pool's, by their names.
-    ///
-    /// # Errors
-    /// As [`PoolFile::names`].
+    /// The names of files in the folder that are not pool files.
     pub fn ignored(folder: &Path) -> Result<Vec<String>, PoolFileError> {
         let failed = |error| PoolFileError::Read("*".to_owned(), error);
         let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
@@ -304,7 +249,7 @@ impl PoolFile {
         Ok(files)
     }
 
-    /// Reads a file's text.
+    /// Parses a file's text.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -356,15 +301,15 @@ impl PoolFile {
             quarantine: spec.quarantine.unwrap_or(DEFAULT_QUARANTINE.into()),
             allowed_namespaces: spec.allowed_namespaces,
         };
-        // Whatever is wrong with it is wrong on every node.
+        // An error must show on every node, not only on those that it affects.
         file.all_sets()?;
         Ok(file)
     }
 
-    /// One set for each family that the pool has, whoever hands out which part.
+    /// One set for each family that the pool has, undivided.
     ///
     /// # Errors
-    /// Ranges, exclusions or reservations that do not fit together.
+    /// The ranges, exclusions or reservations are invalid.
     pub fn all_sets(&self) -> Result<Vec<RangeSet>, PoolFileError> {
         let set_error = |error: RangeSetError| PoolFileError::RangeSet(self.name.clone(), error.into());
         let mut sets = Vec::new();
@@ -372,7 +317,7 @@ impl PoolFile {
             let ranges: Vec<_> =
                 self.ranges.iter().filter(|range| range.addresses().family() == family).cloned().collect();
             if !ranges.is_empty() {
-                // The queue stays the family's, whatever else the file says tomorrow.
+                // A family's queue has the same number, however the file changes.
                 sets.push(RangeSet::new(family.tag(), ranges).map_err(set_error)?);
             }
         }
@@ -383,9 +328,9 @@ impl PoolFile {
         Ok(sets)
     }
 
-    /// The sets of which this node hands out its part.
+    /// The sets, limited to the part that this node hands out.
     ///
-    /// `spans_nodes` says, where it is known, what shows that the network is more than this host's.
+    /// `spans_nodes`: why the network spans nodes, if it does.
     ///
     /// # Errors
     /// The pool is an inventory, this node has no part, or the pool does not say how nodes share it.
@@ -414,7 +359,7 @@ impl PoolFile {
         let others = self.nodes.iter().filter(|(other, _)| *other != node);
         let others: Vec<_> =
             others.map(|(other, node_part)| (format!("node {other}"), node_part.clone())).collect();
-        // A family of which this node has no part is none that it can serve.
+        // Without a part of a family, the node gives no address of that family.
         sets.retain(|set| set.pool().shared_with(part).is_some());
         for set in &mut sets {
             set.set_node_part(part, others.clone());
@@ -422,33 +367,33 @@ impl PoolFile {
         Ok(sets)
     }
 
-    /// Whether it says how nodes share it.
+    /// Whether the file says how nodes share the pool.
     #[must_use]
     pub fn is_shared_explicitly(&self) -> bool {
         self.host_scope || !self.nodes.is_empty()
     }
 
-    /// Whether each node has a part of it.
+    /// Whether the file gives each node a part.
     #[must_use]
     pub fn is_divided(&self) -> bool {
         !self.nodes.is_empty()
     }
 
-    /// All addresses that the pool speaks of.
+    /// All addresses of the pool's ranges.
     #[must_use]
     pub fn addresses(&self) -> AddrSet {
         AddrSet::union(self.ranges.iter().map(Range::addresses))
     }
 
-    /// The nodes that have a part.
+    /// The nodes with their parts.
     pub fn nodes(&self) -> impl Iterator<Item = (&str, &AddrSet)> {
         self.nodes.iter().map(|(node, node_part)| (node.as_str(), node_part))
     }
 
-    /// Whether two pools may not be used beside one another.
+    /// Checks that two pools may be used on the same network.
     ///
     /// # Errors
-    /// They overlap, in the same routing domain, and neither is an inventory that holds the other.
+    /// They overlap in the same routing domain, and neither is an inventory that contains the other.
     pub fn check_overlap(&self, other: &Self) -> Result<(), PoolFileError> {
         if self.routing_domain != other.routing_domain {
             return Ok(());
@@ -465,12 +410,12 @@ impl PoolFile {
     }
 }
 
-/// The pool that a file is of, by its name.
+/// The name of the pool of a file.
 fn pool_name(file: &str) -> Option<&str> {
     file.strip_suffix(SUFFIX).or_else(|| file.strip_suffix(SHORT_SUFFIX))
 }
 
-/// What each node hands out: inside the pool's ranges, and no address twice.
+/// Parses the nodes' parts: inside the pool's ranges, and not overlapping.
 fn parse_node_parts(
     pool: &str,
     ranges: &[Range],
@@ -491,11 +436,11 @@ fn parse_node_parts(
             let addresses = match parse_range(text) {
                 Ok(addresses) => addresses,
                 Err(RangeSetError::Range(_, error)) if !matches!(*error, RangeError::Subnet(_)) => {
-                    return Err(bad(text, format!("cannot be read: {error}")));
+                    return Err(bad(text, format!("is invalid: {error}")));
                 }
-                Err(_) => return Err(bad(text, "is no address, range or subnet".to_owned())),
+                Err(_) => return Err(bad(text, "is not an address, a range or a subnet".to_owned())),
             };
-            // A subnet's own address and its broadcast address belong to nobody anyway.
+            // A part may contain the network and broadcast addresses, which are never handed out.
             let inside = all.intersection(&AddrSet::union([addresses]));
             let in_subnet = ranges.iter().any(|range| range.subnet().covers(addresses));
             if inside.is_empty() || !in_subnet {
@@ -598,7 +543,7 @@ mod tests {
             (format!("{subnet}scope: host\nnodes: {{a: [10.0.20.0/25]}}"), "both nodes and scope"),
             (format!("{subnet}nodes: {{a: [10.0.21.0/25]}}"), "outside the pool's ranges"),
             (format!("{subnet}nodes: {{a: [10.0.20.5/25]}}"), "host bits"),
-            (format!("{subnet}nodes: {{a: [here]}}"), "is no address"),
+            (format!("{subnet}nodes: {{a: [here]}}"), "is not an address"),
             (
                 format!("{subnet}nodes: {{a: [10.0.20.0/25], b: [10.0.20.100-10.0.20.200]}}"),
                 "overlaps with a part of node a",
@@ -611,7 +556,7 @@ mod tests {
             assert!(chain(&error).contains(part), "{spec}: {}", chain(&error));
         }
         let error = PoolFile::parse("lan", &file(subnet)).unwrap_err().to_string();
-        assert!(error.contains("\"lan.yaml\" calls its pool \"iot\""), "{error}");
+        assert!(error.contains("\"lan.yaml\" has metadata.name \"iot\""), "{error}");
         let error = PoolFile::parse("iot", &file(subnet).replace(KIND, "LAN")).unwrap_err().to_string();
         assert!(error.contains("is LAN in"), "{error}");
         for bad in ["a/b", "..", "", ".a", "a b", &"a".repeat(201)] {

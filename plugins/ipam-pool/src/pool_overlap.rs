@@ -1,4 +1,4 @@
-//! Whether a pool may be used beside the others.
+//! Checks that a pool does not overlap others.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,15 +11,15 @@ use crate::{Error, PoolFile, PoolFileError};
 
 const STAMP_KEY: &[u8] = b"d";
 
-/// What the pool files were when they were last compared.
+/// The pool's file and the folder when the pools were last compared.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Stamp {
     file: (u64, i64, i64, u64),
     folder: (i64, i64),
 }
 
-/// Compares a named pool's file with all others, unless that was done since it and their folder were
-/// changed: a call must not cost more because there are many pools.
+/// Compares a named pool's file with all others, unless neither it nor the folder changed since the last time: the
+/// duration of ADD must not depend on the number of pools.
 pub(crate) fn check(txn: &mut dyn KvTxn, key: &PoolKey, pools: &Path) -> Result<(), Error> {
     let PoolKey::Named(name) = key else { return Ok(()) };
     let stamp = read_stamp(pools, name)?;
@@ -34,7 +34,7 @@ pub(crate) fn check(txn: &mut dyn KvTxn, key: &PoolKey, pools: &Path) -> Result<
     for other in PoolFile::names(pools)?.iter().filter(|other| *other != name) {
         match PoolFile::load(pools, other) {
             Ok(other) => own.check_overlap(&other)?,
-            // That is the other pool's trouble; it hands out nothing while it is so.
+            // The other pool hands out nothing while its file is invalid.
             Err(error) => eprintln!("ipam-pool: {error}"),
         }
     }

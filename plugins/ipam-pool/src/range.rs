@@ -23,7 +23,7 @@ pub struct RangeSpec {
     pub gateway: Option<String>,
 }
 
-/// Neighbouring addresses to hand out, with what a container needs to know of their subnet.
+/// A valid range, with what a container needs to know of its subnet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Range {
     subnet: AddrRange,
@@ -32,74 +32,50 @@ pub struct Range {
     gateway: Option<Addr>,
 }
 
-/// What is wrong with a range.
+/// An error in a range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeError {
-    /// No address with a prefix length.
-    #[error("{0:?} is no subnet: it takes one like 10.0.20.0/24 or fd00:20::/64")]
+    #[error("{0:?} is not a subnet in CIDR notation, such as 10.0.20.0/24 or fd00:20::/64")]
     Subnet(String),
-    /// The address is not the subnet's first.
-    #[error("subnet {given:?} has host bits set: the subnet is {meant}, or {begins} if it begins there")]
+    #[error("subnet {given:?} has host bits set: write {meant}, or {begins} if the subnet begins there")]
     HostBits {
-        /// As written.
         given: String,
-        /// The subnet that this address is in.
+        /// The subnet that contains this address.
         meant: String,
         /// The largest subnet that begins with this address.
         begins: String,
     },
-    /// No address.
-    #[error("{field} {given:?} is no IP address")]
-    Address {
-        /// The key.
-        field: &'static str,
-        /// As written.
-        given: String,
-    },
-    /// `rangeStart` or `rangeEnd` is not in the subnet.
+    #[error("{field} {given:?} is not an IP address")]
+    Address { field: &'static str, given: String },
     #[error("{field} {given} is outside the subnet {subnet}")]
-    Outside {
-        /// The key.
-        field: &'static str,
-        /// The address.
-        given: Addr,
-        /// As written.
-        subnet: String,
-    },
-    /// The last address comes before the first.
-    #[error("the range {first}-{last} is reversed: rangeStart comes first")]
+    Outside { field: &'static str, given: Addr, subnet: String },
+    #[error("the range {first}-{last} is reversed: rangeStart must not be above rangeEnd")]
     Reversed {
         /// `rangeStart`
         first: Addr,
         /// `rangeEnd`
         last: Addr,
     },
-    /// Only the network's own address or the broadcast address is left.
     #[error(
-        "the range {first}-{last} has no address that a container could have: {subnet} keeps its first and last"
+        "the range {first}-{last} has no usable address: the network and broadcast addresses of {subnet} \
+         are not handed out"
     )]
     Empty {
         /// `rangeStart`
         first: Addr,
         /// `rangeEnd`
         last: Addr,
-        /// As written.
         subnet: String,
     },
-    /// No host has the gateway's address: the subnet's own or its broadcast address, a multicast address, of the other family.
+    /// The gateway is the network or broadcast address, a multicast address, or of the other family.
     #[error(
-        "gateway {gateway} is no address that a router of the subnet {subnet} could have: it takes a usable one of the subnet, or \
-         one of another host on the link"
+        "gateway {gateway} cannot be the address of a router of the subnet {subnet}: use a usable address \
+         of the subnet, or the address of another host on the link"
     )]
-    Gateway {
-        /// The gateway.
-        gateway: Addr,
-        /// As written.
-        subnet: String,
-    },
+    Gateway { gateway: Addr, subnet: String },
 }
 
-/// A subnet in CIDR notation without host bits.
+/// Parses a subnet in CIDR notation without host bits.
 pub(crate) fn parse_subnet(text: &str) -> Result<(AddrRange, u8), RangeError> {
     let no_subnet = || RangeError::Subnet(text.to_owned());
     let (address, prefix) = text.split_once('/').ok_or_else(no_subnet)?;
@@ -125,10 +101,10 @@ pub(crate) fn parse_subnet(text: &str) -> Result<(AddrRange, u8), RangeError> {
 }
 
 impl Range {
-    /// Checks a range as written.
+    /// Parses a range.
     ///
     /// # Errors
-    /// What is wrong, one error per mistake.
+    /// The first mistake.
     pub fn parse(spec: &RangeSpec) -> Result<Self, RangeError> {
         let (subnet, prefix) = parse_subnet(&spec.subnet)?;
         let usable = usable(subnet);
@@ -164,7 +140,6 @@ impl Range {
         Ok(Self { subnet, prefix, addresses, gateway })
     }
 
-    /// The subnet's prefix length.
     #[must_use]
     pub fn prefix(&self) -> u8 {
         self.prefix
@@ -182,7 +157,6 @@ impl Range {
         self.addresses
     }
 
-    /// The subnet's gateway.
     #[must_use]
     pub fn gateway(&self) -> Option<Addr> {
         self.gateway
@@ -193,7 +167,7 @@ fn parse_address(field: &'static str, text: &str) -> Result<Addr, RangeError> {
     text.parse::<IpAddr>().map(Addr::from).map_err(|_| RangeError::Address { field, given: text.to_owned() })
 }
 
-/// Whether a router beside that subnet could have the address, in the subnet or outside.
+/// Whether a router on the link of the subnet can have the address, in the subnet or outside.
 fn can_be_a_router(gateway: Addr, subnet: AddrRange) -> bool {
     let is_a_hosts = match gateway.ip() {
         IpAddr::V4(ip) => {
@@ -206,10 +180,10 @@ fn can_be_a_router(gateway: Addr, subnet: AddrRange) -> bool {
         && (!subnet.contains(gateway) || usable(subnet).contains(gateway))
 }
 
-/// A subnet without its own address and, with IPv4, the broadcast address.
+/// A subnet without the network address and, for IPv4, the broadcast address.
 ///
-/// Two addresses are a point-to-point link and both usable (RFC 3021, RFC 6164); with IPv6 the first
-/// of more is the subnet-router anycast address (RFC 4291, 2.6.1) and the last an ordinary one.
+/// Both addresses of a point-to-point link are usable (RFC 3021, RFC 6164); the first address of a larger IPv6 subnet
+/// is the subnet-router anycast address (RFC 4291, 2.6.1), the last one is an ordinary one.
 fn usable(subnet: AddrRange) -> AddrRange {
     if subnet.len() <= 2 {
         return subnet;
@@ -288,28 +262,31 @@ mod tests {
     #[test]
     fn every_mistake_has_its_own_words() {
         for (range, part) in [
-            (spec("10.0.0.0", "", "", ""), "is no subnet"),
-            (spec("10.0.0.0/33", "", "", ""), "is no subnet"),
-            (spec("10.0.0.0/+8", "", "", ""), "is no subnet"),
-            (spec("10.0.0.5/24", "", "", ""), "host bits set: the subnet is 10.0.0.0/24, or 10.0.0.5/32"),
-            (spec("192.168.5.0/20", "", "", ""), "the subnet is 192.168.0.0/20, or 192.168.5.0/24"),
-            (spec("fd00:5::/20", "", "", ""), "the subnet is fd00::/20, or fd00:5::/32"),
+            (spec("10.0.0.0", "", "", ""), "is not a subnet"),
+            (spec("10.0.0.0/33", "", "", ""), "is not a subnet"),
+            (spec("10.0.0.0/+8", "", "", ""), "is not a subnet"),
+            (spec("10.0.0.5/24", "", "", ""), "host bits set: write 10.0.0.0/24, or 10.0.0.5/32"),
+            (spec("192.168.5.0/20", "", "", ""), "write 192.168.0.0/20, or 192.168.5.0/24"),
+            (spec("fd00:5::/20", "", "", ""), "write fd00::/20, or fd00:5::/32"),
             (spec("10.0.0.0/24", "10.0.1.0", "", ""), "rangeStart 10.0.1.0 is outside"),
             (spec("10.0.0.0/24", "", "fd00::1", ""), "rangeEnd fd00::1 is outside"),
             (spec("10.0.0.0/24", "10.0.0.9", "10.0.0.8", ""), "is reversed"),
-            (spec("10.0.0.0/24", "10.0.0.255", "10.0.0.255", ""), "no address that a container"),
-            (spec("10.0.0.0/24", "", "", "10.0.0.0"), "gateway 10.0.0.0 is no address that a router"),
-            (spec("10.0.0.0/24", "", "", "10.0.0.255"), "gateway 10.0.0.255 is no address that a router"),
-            (spec("10.0.0.0/24", "", "", "fe80::1"), "gateway fe80::1 is no address that a router"),
-            (spec("10.0.0.0/24", "", "", "224.0.0.1"), "gateway 224.0.0.1 is no address that a router"),
-            (spec("10.0.0.0/24", "", "", "255.255.255.255"), "is no address that a router"),
-            (spec("10.0.0.0/24", "", "", "0.0.0.0"), "gateway 0.0.0.0 is no address that a router"),
-            (spec("10.0.0.0/24", "", "", "127.0.0.1"), "gateway 127.0.0.1 is no address that a router"),
-            (spec("fd00::/64", "", "", "fd00::"), "gateway fd00:: is no address that a router"),
-            (spec("fd00::/64", "", "", "ff02::1"), "gateway ff02::1 is no address that a router"),
-            (spec("fd00::/64", "", "", "::"), "gateway :: is no address that a router"),
-            (spec("fd00::/64", "", "", "10.0.0.1"), "gateway 10.0.0.1 is no address that a router"),
-            (spec("10.0.0.0/24", "", "", "router"), "gateway \"router\" is no IP address"),
+            (spec("10.0.0.0/24", "10.0.0.255", "10.0.0.255", ""), "no usable address"),
+            (spec("10.0.0.0/24", "", "", "10.0.0.0"), "gateway 10.0.0.0 cannot be the address of a router"),
+            (
+                spec("10.0.0.0/24", "", "", "10.0.0.255"),
+                "gateway 10.0.0.255 cannot be the address of a router",
+            ),
+            (spec("10.0.0.0/24", "", "", "fe80::1"), "gateway fe80::1 cannot be the address of a router"),
+            (spec("10.0.0.0/24", "", "", "224.0.0.1"), "gateway 224.0.0.1 cannot be the address of a router"),
+            (spec("10.0.0.0/24", "", "", "255.255.255.255"), "cannot be the address of a router"),
+            (spec("10.0.0.0/24", "", "", "0.0.0.0"), "gateway 0.0.0.0 cannot be the address of a router"),
+            (spec("10.0.0.0/24", "", "", "127.0.0.1"), "gateway 127.0.0.1 cannot be the address of a router"),
+            (spec("fd00::/64", "", "", "fd00::"), "gateway fd00:: cannot be the address of a router"),
+            (spec("fd00::/64", "", "", "ff02::1"), "gateway ff02::1 cannot be the address of a router"),
+            (spec("fd00::/64", "", "", "::"), "gateway :: cannot be the address of a router"),
+            (spec("fd00::/64", "", "", "10.0.0.1"), "gateway 10.0.0.1 cannot be the address of a router"),
+            (spec("10.0.0.0/24", "", "", "router"), "gateway \"router\" is not an IP address"),
         ] {
             assert!(shown(&range).contains(part), "{range:?}: {}", shown(&range));
         }

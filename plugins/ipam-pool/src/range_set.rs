@@ -3,118 +3,73 @@ use std::collections::BTreeMap;
 use crate::range::{RangeError, parse_subnet};
 use crate::{Addr, AddrRange, AddrSet, Family, Owner, Range};
 
-/// The addresses of which an attachment gets one: ranges of one family.
+/// Ranges of one family, from which an attachment gets one address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeSet {
     queue: u8,
     family: Family,
     ranges: Vec<Range>,
-    /// All that the ranges name.
+    /// All addresses of the ranges.
     pool: AddrSet,
-    /// Those of them that are this node's.
+    /// The part of them that is this node's.
     node_part: AddrSet,
-    /// Those of them that it may hand out without asking.
+    /// The part of them that is in blocks that this node holds.
     held: AddrSet,
-    /// Who hands out the rest, for a message.
+    /// The parts of other nodes, for messages.
     other_nodes: Vec<(String, AddrSet)>,
     gateways: AddrSet,
     excluded: AddrSet,
     reserved: BTreeMap<Addr, String>,
-    /// The same, to be found by owner.
+    /// The same by owner.
     reserved_for: BTreeMap<String, Addr>,
-    /// Held, and neither gateway nor excluded nor reserved.
+    /// Held, and neither a gateway nor excluded nor reserved.
     allocatable: AddrSet,
-    /// The same, range by range as they were listed.
+    /// The same per range, in the order of the ranges.
     allocatable_by_range: Vec<AddrSet>,
 }
 
-/// What is wrong with a set of ranges, its exclusions or its reservations.
+/// An error in ranges, exclusions or reservations.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RangeSetError {
-    /// One range.
-    #[error("range {0:?}")]
+    #[error("invalid range {0:?}")]
     Range(String, #[source] Box<RangeError>),
-    /// No range at all.
-    #[error("a list of ranges is empty: give it at least one range, or leave it out")]
+    #[error("a list of ranges is empty: add a range, or remove the list")]
     Empty,
-    /// IPv4 and IPv6 in one inner list.
-    #[error("ranges {0:?} and {1:?} are of two families in one list: put each family into a list of its own")]
+    #[error("ranges {0:?} and {1:?} are of two families in one list: use one list per family")]
     Families(String, String),
-    /// Two ranges share addresses.
     #[error("ranges {0:?} and {1:?} overlap at {2}")]
     Overlap(String, String, Addr),
-    /// No address, range or CIDR.
     #[error(
         "exclude {0:?} is neither an address nor a range like 10.0.0.5-10.0.0.9 nor a subnet like 10.0.0.0/28"
     )]
     Exclude(String),
-    /// An exclusion that excludes nothing.
     #[error("exclude {0:?} is outside all subnets of the pool")]
     ExcludeOutside(String),
-    /// No address.
     #[error("the reservation of {owner:?} has no valid address: {given:?}")]
-    Reservation {
-        /// For whom.
-        owner: String,
-        /// As written.
-        given: String,
-    },
-    /// A reservation that nobody could get.
+    Reservation { owner: String, given: String },
     #[error("{address}, reserved for {owner:?}, is outside the pool's ranges")]
-    ReservationOutside {
-        /// For whom.
-        owner: String,
-        /// The address.
-        address: Addr,
-    },
-    /// One address for two owners.
+    ReservationOutside { owner: String, address: Addr },
     #[error("{address} is reserved twice: for {first:?} and for {second:?}")]
-    ReservedTwice {
-        /// The address.
-        address: Addr,
-        /// For whom.
-        first: String,
-        /// And for whom else.
-        second: String,
-    },
-    /// Two addresses of one family for one owner.
+    ReservedTwice { address: Addr, first: String, second: String },
     #[error("{owner:?} has two reservations in one list of ranges: {first} and {second}")]
-    OwnerTwice {
-        /// For whom.
-        owner: String,
-        /// One.
-        first: Addr,
-        /// The other.
-        second: Addr,
-    },
-    /// The gateway as a reservation.
+    OwnerTwice { owner: String, first: Addr, second: Addr },
     #[error("{address}, reserved for {owner:?}, is the gateway")]
-    ReservedGateway {
-        /// For whom.
-        owner: String,
-        /// The address.
-        address: Addr,
-    },
+    ReservedGateway { owner: String, address: Addr },
 }
 
-/// Why an address that was asked for is not given.
+/// Why a requested address is not given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A gateway.
     Gateway,
-    /// Excluded by the pool.
     Excluded,
-    /// For somebody else.
     Reserved(String),
-    /// Another node hands it out.
+    /// In the part of the node with this name.
     OtherNode(String),
-    /// In no node's part of the pool.
     NoNode,
-    /// In a block that this node does not hold.
     BlockNotHeld,
 }
 
-/// What a pool or a network says about addresses, not yet checked against one another.
+/// Exclusions and reservations as written, not yet checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Restrictions {
     /// Addresses, ranges or CIDRs, as written.
@@ -124,10 +79,10 @@ pub struct Restrictions {
 }
 
 impl RangeSet {
-    /// Puts ranges of one family together. `queue` tells the sets of one pool apart in its store.
+    /// Combines ranges of one family. `queue` is the number of the set's queue in the pool's store.
     ///
     /// # Errors
-    /// No range, two families, ranges that overlap.
+    /// There is no range, there are two families, or ranges overlap.
     pub fn new(queue: u8, ranges: Vec<Range>) -> Result<Self, RangeSetError> {
         let first = ranges.first().ok_or(RangeSetError::Empty)?;
         let family = first.addresses().family();
@@ -173,7 +128,7 @@ impl RangeSet {
     /// Applies exclusions and reservations to all sets of a pool.
     ///
     /// # Errors
-    /// What fits none of the sets, or does not fit together.
+    /// One is invalid, or in none of the sets.
     pub fn restrict(sets: &mut [Self], restrictions: &Restrictions) -> Result<(), RangeSetError> {
         let mut excluded = Vec::with_capacity(restrictions.exclude.len());
         for text in &restrictions.exclude {
@@ -215,7 +170,7 @@ impl RangeSet {
         }
     }
 
-    /// Narrows what this node hands out; `others` says who hands out the rest.
+    /// Limits the set to this node's part; `others` are the parts of other nodes.
     pub fn set_node_part(&mut self, held: &AddrSet, others: Vec<(String, AddrSet)>) {
         self.node_part = self.pool.intersection(held);
         self.held.clone_from(&self.node_part);
@@ -223,13 +178,13 @@ impl RangeSet {
         self.update_allocatable();
     }
 
-    /// What is this node's of the pool.
+    /// The part of the pool that this node hands out.
     #[must_use]
     pub fn node_part(&self) -> &AddrSet {
         &self.node_part
     }
 
-    /// Hands out nothing beyond these blocks of the node's part.
+    /// Limits the set to the blocks that this node holds.
     pub fn restrict_to_blocks(&mut self, blocks: &AddrSet) {
         let held = self.node_part.intersection(blocks);
         if held != self.held {
@@ -260,67 +215,60 @@ impl RangeSet {
         self.queue
     }
 
-    /// Its family.
     #[must_use]
     pub fn family(&self) -> Family {
         self.family
     }
 
-    /// The ranges as they were given.
     #[must_use]
     pub fn ranges(&self) -> &[Range] {
         &self.ranges
     }
 
-    /// All addresses of the ranges, whoever may hand them out.
+    /// All addresses of the ranges, also those of other nodes.
     #[must_use]
     pub fn pool(&self) -> &AddrSet {
         &self.pool
     }
 
-    /// The addresses that this node may hand out to anybody.
+    /// The addresses that this node may give to any owner.
     #[must_use]
     pub fn allocatable(&self) -> &AddrSet {
         &self.allocatable
     }
 
-    /// The same, range by range in the order in which they are listed.
+    /// The same per range, in the order of the ranges.
     #[must_use]
     pub fn allocatable_by_range(&self) -> &[AddrSet] {
         &self.allocatable_by_range
     }
 
-    /// The reserved addresses.
     #[must_use]
     pub fn reserved(&self) -> &BTreeMap<Addr, String> {
         &self.reserved
     }
 
-    /// The excluded addresses.
     #[must_use]
     pub fn excluded(&self) -> &AddrSet {
         &self.excluded
     }
 
-    /// The range whose subnet an address is in: the one that names it, or else any of that subnet, as
-    /// for an address that was leased before the range shrank.
+    /// The range that contains an address, or any range of whose subnet it is, as for an address that was leased
+    /// before the range was reduced.
     #[must_use]
     pub fn range_of(&self, address: Addr) -> Option<&Range> {
         let named = self.ranges.iter().find(|range| range.addresses().contains(address));
         named.or_else(|| self.ranges.iter().find(|range| range.subnet().contains(address)))
     }
 
-    /// What is reserved for an owner.
+    /// The address reserved for an owner.
     #[must_use]
     pub fn reservation_of(&self, owner: &Owner) -> Option<Addr> {
         let find = |name: &str| self.reserved_for.get(name).copied();
         find(owner.as_str()).or_else(|| find(owner.in_any_network()))
     }
 
-    /// Why an address of the pool would not be given to an owner that asks for it.
-    ///
-    /// # Errors
-    /// The reason.
+    /// Checks that an address of the pool may be given to an owner that requests it.
     pub fn check_allowed(&self, address: Addr, owner: Option<&Owner>) -> Result<(), Refusal> {
         if self.gateways.contains(address) {
             return Err(Refusal::Gateway);
@@ -343,7 +291,7 @@ impl RangeSet {
     }
 }
 
-/// An address, a range of addresses or a CIDR.
+/// Parses an address, a range of addresses or a CIDR.
 pub(crate) fn parse_range(text: &str) -> Result<AddrRange, RangeSetError> {
     let bad = || RangeSetError::Exclude(text.to_owned());
     let address = |text: &str| text.trim().parse::<std::net::IpAddr>().map(Addr::from).map_err(|_| bad());

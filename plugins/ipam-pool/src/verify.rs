@@ -4,10 +4,10 @@ use crate::lease_table::{LeaseTable, queue_key_of};
 use crate::store::{KvTxn, StoreError};
 use crate::{Addr, AddrRange, AddrSet, AddressState, Attachment, Owner};
 
-/// Compares all records of a pool with one another; returns what does not fit, for people.
+/// Compares all records of a pool and describes inconsistencies.
 ///
 /// # Errors
-/// A record that cannot be read at all.
+/// A record cannot be parsed.
 pub fn verify(txn: &mut dyn KvTxn) -> Result<Vec<String>, StoreError> {
     let table = LeaseTable::new(txn);
     let mut problems = Vec::new();
@@ -32,7 +32,7 @@ pub fn verify(txn: &mut dyn KvTxn) -> Result<Vec<String>, StoreError> {
             (Some(owner), true) => {
                 owned.entry(owner.clone()).or_default().insert(address);
             }
-            (None, true) => problems.push(format!("{address} is kept for no owner")),
+            (None, true) => problems.push(format!("{address} is sticky, but has no owner")),
             (_, false) => {}
         }
     }
@@ -40,11 +40,11 @@ pub fn verify(txn: &mut dyn KvTxn) -> Result<Vec<String>, StoreError> {
     compare("owner", &owned, table.owners(), &mut problems)?;
     let queued = table.queued().collect::<Result<BTreeSet<_>, _>>()?;
     for (address, _) in queued.symmetric_difference(&queued) {
-        problems.push(format!("{address} and the queue of released addresses disagree"));
+        problems.push(format!("{address} and its entry in the queue of released addresses differ"));
     }
     let indexed = table.used_ranges().collect::<Result<Vec<_>, _>>()?;
     if !AddrSet::union(used).iter().eq(indexed) {
-        problems.push("the spans of used addresses do not fit the addresses".to_owned());
+        problems.push("the index of used addresses differs from the addresses".to_owned());
     }
     Ok(problems)
 }
@@ -61,7 +61,7 @@ fn compare<T: Ord + std::fmt::Display>(
         seen += 1;
         let found: BTreeSet<Addr> = addresses.iter().copied().collect();
         if found.len() != addresses.len() || expected.get(&of) != Some(&found) {
-            problems.push(format!("the {what} {of} and its addresses disagree"));
+            problems.push(format!("the index entry of {what} {of} differs from its addresses"));
         }
     }
     if seen != expected.len() {

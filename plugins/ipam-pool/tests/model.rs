@@ -437,7 +437,7 @@ impl<M: Machine> World<M> {
             AllocError::Conflict { address, .. } => {
                 assert!(matches!(self.model.states.get(address), Some(State::Quarantined { .. })));
             }
-            AllocError::HoldsAnother { asked: other, has, .. } => {
+            AllocError::HoldsAnother { requested: other, current: has, .. } => {
                 assert_eq!(Some(*other), asked);
                 assert!(
                     matches!(self.model.states.get(has),

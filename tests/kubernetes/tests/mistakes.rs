@@ -133,7 +133,7 @@ fn mistakes() -> Vec<Mistake> {
         ),
         plain(
             "nosticky",
-            "sticky: pod is asked for, and pool",
+            "the network sets sticky: pod, but pool",
             &[("\"iot\"", "\"nosticky\"")],
             pool("nosticky", json!({ "sticky": "pod" })),
             &["mist7"],

@@ -45,7 +45,7 @@ pub(super) fn backup(context: &CommandContext, folder: &Path) -> Result<(), Comm
         context.json,
         &["POOL", "WHAT", "ADDRESSES", "FILE", "PROBLEM"],
         &rows,
-        "there is nothing to copy",
+        "there are no stores to copy",
         |row| {
             vec![
                 row.of.to_string(),

@@ -23,9 +23,9 @@ struct Imported {
 
 /// `ipam-pool import-host-local DIR`
 ///
-/// host-local keeps one file per address: its name is the address, its text the container ID and, on a
-/// second line, the interface. All that is read under host-local's own lock, so that it gives out
-/// nothing meanwhile. It may be repeated: what was released since is released here too.
+/// host-local has one file per address: its name is the address, its text the container ID and, on a second line, the
+/// interface. Holds host-local's own lock, so that it gives out no address meanwhile. May be repeated: leases that
+/// ended since are released here too.
 pub(super) fn import(
     context: &CommandContext,
     dir: &Path,
@@ -77,7 +77,7 @@ pub(super) fn import(
         context.json,
         &["ADDRESS", "CONTAINER", "INTERFACE", "NEW"],
         &imported,
-        "no leases there",
+        "no leases to import",
         |row| {
             let new = if row.new { "yes" } else { "no, known" };
             vec![row.address.clone(), row.container.clone(), row.interface.clone(), new.to_owned()]
@@ -85,9 +85,9 @@ pub(super) fn import(
     )
 }
 
-/// host-local locks `lock` in its folder, or, in older versions, the folder.
+/// Takes host-local's lock: the file `lock` in its folder, or, in older versions, the folder.
 fn lock_host_local(dir: &Path) -> std::io::Result<File> {
-    // Neither waits for whom a pipe would wait for.
+    // O_NONBLOCK: opening a pipe would wait for a writer.
     let open = |path: &Path| File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path);
     let file = match open(&dir.join("lock")) {
         Err(error) if error.kind() == ErrorKind::NotFound => open(dir)?,
@@ -97,7 +97,7 @@ fn lock_host_local(dir: &Path) -> std::io::Result<File> {
     Ok(file)
 }
 
-/// A container ID and the name of an interface, in bytes, with much room.
+/// The largest lease file of host-local, in bytes: a container ID and the name of an interface are much shorter.
 const MAX_LEASE_FILE: u64 = 64 << 10;
 
 fn read_host_local_leases(dir: &Path, network: &str) -> Result<Vec<(Addr, Attachment)>, CommandError> {
@@ -106,9 +106,9 @@ fn read_host_local_leases(dir: &Path, network: &str) -> Result<Vec<(Addr, Attach
     for entry in std::fs::read_dir(dir).map_err(|e| failed(dir, e))? {
         let entry = entry.map_err(|e| failed(dir, e))?;
         let name = entry.file_name();
-        // last_reserved_ip.N and lock are no addresses.
+        // Skips last_reserved_ip.N and lock.
         let Some(address) = name.to_str().and_then(|name| name.parse::<IpAddr>().ok()) else { continue };
-        // Gone since the folder was listed.
+        // The file was removed since the folder was listed.
         let Some(text) = node::read_regular(&entry.path(), MAX_LEASE_FILE)? else { continue };
         let text = String::from_utf8_lossy(&text);
         let mut lines = text.split(['\r', '\n']).map(str::trim).filter(|line| !line.is_empty());
@@ -118,7 +118,7 @@ fn read_host_local_leases(dir: &Path, network: &str) -> Result<Vec<(Addr, Attach
         };
         let attachment = Attachment {
             container: container.to_owned(),
-            // Before its version 0.7 host-local did not say which.
+            // host-local before 0.7 did not write the interface.
             interface: lines.next().unwrap_or("eth0").to_owned(),
             network: network.to_owned(),
         };

@@ -8,7 +8,7 @@ use crate::{
     list_addresses,
 };
 
-/// What an address is that anybody may be given.
+/// The state of an address that can be given to any owner.
 const FREE: &str = "free";
 const UNREADABLE: &str = "the pool's file cannot be read";
 
@@ -28,14 +28,14 @@ struct Row {
     mac: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     age_seconds: Option<u64>,
-    /// For how long nobody gets it.
+    /// How long the quarantine still lasts.
     #[serde(skip_serializing_if = "Option::is_none")]
     quarantine_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
 }
 
-/// What an address is that nobody is given.
+/// The state of an address that is not given out.
 fn state(refusal: &Refusal) -> &'static str {
     match refusal {
         Refusal::Gateway => "gateway",
@@ -53,7 +53,7 @@ struct Released {
     of: PoolOrNetwork,
 }
 
-/// A pool or a network, and the pool's file if that can be read.
+/// A pool or a network, and the pool's file if it is valid.
 struct Pool<'a> {
     key: &'a PoolKey,
     file: Option<PoolFile>,
@@ -116,8 +116,8 @@ fn row(address: Addr, pool: &Pool<'_>, state: AddressState) -> Row {
     row
 }
 
-/// Whether an address that was released then is kept back by its pool. For how long a network of its own keeps one, only
-/// its configuration says.
+/// Whether the cooldown of an address that was released at `since` is not over. The cooldown of a network's own
+/// ranges is only in its configuration.
 pub(super) fn rests(file: &PoolFile, since: Millis) -> bool {
     since.after(file.cooldown.millis()) > Millis::now()
 }
@@ -126,7 +126,7 @@ fn outside(address: Addr, pool: &Pool<'_>) -> Option<String> {
     let PoolKey::Named(_) = pool.key else { return None };
     match &pool.file {
         Some(file) if file.addresses().contains(address) => None,
-        Some(_) => Some("outside of the pool, which shrank".to_owned()),
+        Some(_) => Some("outside the pool, whose ranges were reduced".to_owned()),
         None => Some(UNREADABLE.to_owned()),
     }
 }
@@ -178,10 +178,10 @@ pub(super) fn leases(context: &CommandContext, name: Option<&str>) -> Result<(),
         let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { continue };
         let states = store.dry_run(|txn| list_addresses(txn))?;
         drop(store);
-        // Read once: a pool has many addresses.
+        // Reads the pool's file once, not once per address.
         let pool = Pool::load(&key, context);
         let of_pool = states.into_iter().map(|(address, state)| row(address, &pool, state));
-        // What was released and is nobody's is no lease.
+        // A released address without a cooldown is not a lease.
         rows.extend(of_pool.filter(|row| row.state != FREE));
     }
     print(context, &rows)
@@ -196,7 +196,7 @@ pub(super) fn show(context: &CommandContext, address: Addr) -> Result<(), Comman
             rows.push(row(address, &Pool::load(&key, context), state));
         }
     }
-    // What no store knows may still be in a pool.
+    // An address without a state may still be in a pool.
     for name in PoolFile::names(&context.pools)? {
         let key = PoolKey::Named(name.clone());
         let Ok(file) = PoolFile::load(&context.pools, &name) else { continue };
@@ -277,7 +277,7 @@ pub(super) fn release(context: &CommandContext, what: &str, force: bool) -> Resu
     })
 }
 
-/// Whether the holder's network namespace is still there.
+/// Whether the holder's network namespace still exists.
 pub(super) fn is_live(holder: &LeaseHolder) -> bool {
     holder
         .netns
@@ -285,7 +285,7 @@ pub(super) fn is_live(holder: &LeaseHolder) -> bool {
         .is_some_and(|(path, inode)| node::NetnsRef { path: path.into(), inode: *inode }.is_live())
 }
 
-/// What a refusal means, for people.
+/// Describes a refusal in a few words, for tables.
 fn describe_refusal(refusal: &Refusal) -> String {
     match refusal {
         Refusal::Gateway => "gateway".to_owned(),

@@ -1,4 +1,4 @@
-//! What the program does for a person.
+//! The command line.
 
 mod backup;
 mod import;
@@ -31,60 +31,59 @@ struct Arguments {
 enum Command {
     /// All pools: their ranges, and how many addresses are leased, resting, quarantined and free
     Pools,
-    /// All leases, of one pool or network or of all; `kept` is what a sticky owner that is away keeps, until `release`
+    /// All leases, of one pool or network or of all; `kept`: the sticky owner is away and keeps the address until `release`
     Leases {
         /// Only this pool or network
         name: Option<String>,
     },
-    /// What is known about one address
+    /// The state of one address
     Show {
         /// The address
         address: std::net::IpAddr,
     },
-    /// Give back an address, or all that an owner keeps
+    /// Release an address, or all addresses that an owner keeps
     Release {
         /// An address, or an owner as `leases` shows it
         what: String,
-        /// Also if a container that still exists has the address
+        /// Also release an address that an existing container holds
         #[arg(long)]
         force: bool,
     },
-    /// Verify the stores and the pool files
+    /// Check the stores and the pool files
     Check,
-    /// Copy the stores, each as of one moment, also while addresses come and go
+    /// Copy the stores, each as of one moment, also while addresses are given out
     ///
-    /// DIR/run has the leases of this boot, to look at; DIR/state has what sticky owners keep, as text, one line
-    /// a change. Copies that are there already are replaced. To restore, on a node where no pod is attached yet:
+    /// DIR/run has the leases of this boot, for inspection; DIR/state has what sticky owners keep, as text, one line
+    /// per change. Existing copies are replaced. To restore, on a node where no pod is attached yet:
     ///
     ///   mkdir -p /var/lib/k8slan/ipam && cp -r DIR/state/. /var/lib/k8slan/ipam/
     ///   rm -rf /run/k8slan/ipam
     ///   ipam-pool check && ipam-pool leases
     #[command(verbatim_doc_comment)]
     Backup {
-        /// The folder, made where it is missing
+        /// The folder, created if it is missing
         dir: PathBuf,
     },
-    /// Take over the leases that host-local gave in a network
+    /// Import the leases that host-local gave in a network
     ImportHostLocal {
         /// host-local's folder, e.g. /var/lib/cni/networks/cbr0: its name is the network's
         dir: PathBuf,
-        /// The network's name, if the folder is called otherwise
+        /// The network's name, if the folder has another name
         #[arg(long)]
         network: Option<String>,
         /// Import into this pool; without it, into the network's own ranges
         #[arg(long)]
         pool: Option<String>,
     },
-    /// Free what is not in the node daemon's list of live attachments
+    /// Free the addresses of attachments that are not in the node daemon's list of live ones
     Sweep {
-        /// The list, a file of root's own: {"asOf": <CLOCK_BOOTTIME in ms>, "attachments": [{"containerID": "...",
+        /// The list, a file that only root may write: {"asOf": <CLOCK_BOOTTIME in ms>, "attachments": [{"containerID": "...",
         /// "ifname": "..."}], "owners": ["default/db-0", ...]}
         #[arg(long, value_name = "FILE")]
         live: PathBuf,
     },
 }
 
-/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 enum CommandError {
     #[error(transparent)]
@@ -95,26 +94,28 @@ enum CommandError {
     Alloc(#[from] AllocError),
     #[error(transparent)]
     Pool(#[from] PoolFileError),
-    #[error("read {path:?}")]
+    #[error("cannot read {path:?}")]
     Read { path: PathBuf, source: std::io::Error },
     #[error(
-        "{path:?} is no list of live attachments: {message}; it is {{\"asOf\": <CLOCK_BOOTTIME in ms>, \"attachments\": \
-         [{{\"containerID\", \"ifname\"}}], \"owners\": [...]}}. Nothing was freed"
+        "{path:?} is not a valid list of live attachments: {message}. Expected {{\"asOf\": <CLOCK_BOOTTIME \
+         in ms>, \"attachments\": [{{\"containerID\", \"ifname\"}}], \"owners\": [...]}}. Nothing was \
+         freed"
     )]
     LiveList { path: PathBuf, message: String },
     #[error(
-        "the list {path:?} is not of this boot: {why}. Nothing was freed; let the node daemon make a new one"
+        "the list {path:?} is not from this boot: {why}. Nothing was freed; have the node daemon write a \
+         new list"
     )]
     OldList { path: PathBuf, why: String },
     #[error("{0:?} is neither leased nor kept on this node")]
     NothingThere(String),
-    #[error("no pool and no network is called {0:?} here: 'ipam-pool pools' lists them")]
+    #[error("no pool or network is named {0:?} on this node: 'ipam-pool pools' lists them")]
     NoPool(String),
-    #[error("{address} is in use by {holder}: stop that first, or say --force")]
+    #[error("{address} is in use by {holder}: stop it first, or use --force")]
     InUse { address: crate::Addr, holder: String },
-    #[error("host-local's folder {0:?} has no name that could be a network's: say --network")]
+    #[error("the name of host-local's folder {0:?} is not a valid network name: use --network")]
     NoNetwork(PathBuf),
-    #[error("pools and leases are root's alone to see: run it as root, for instance with sudo")]
+    #[error("only root may read pools and leases: run it as root, for example with sudo")]
     NotRoot,
     #[error("{}", format_count(*.0, "problem"))]
     Problems(usize),
@@ -122,7 +123,7 @@ enum CommandError {
     Dir(#[from] SafeDirError),
 }
 
-/// The node as a command sees it.
+/// The node's folders and the options of all commands.
 struct CommandContext {
     dirs: StoreDirs,
     pools: PathBuf,
@@ -130,7 +131,6 @@ struct CommandContext {
     json: bool,
 }
 
-/// The command line.
 pub(crate) fn command_line<P: Plugin>() -> clap::Command {
     Arguments::augment_args(face::command(P::NAME, P::ABOUT))
 }
@@ -148,11 +148,7 @@ pub(crate) fn run<P: Plugin>() -> ExitCode {
         )
         .into_bytes()
     };
-    CrashHandler::install(
-        2,
-        damaged,
-        b"ipam-pool: a signal ended it, or it failed by itself, which is a bug\n".to_vec(),
-    );
+    CrashHandler::install(2, damaged, b"ipam-pool: ended by a signal, or crashed, which is a bug\n".to_vec());
     match execute(arguments) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -163,7 +159,7 @@ pub(crate) fn run<P: Plugin>() -> ExitCode {
 }
 
 fn execute(arguments: Arguments) -> Result<(), CommandError> {
-    // What it reads is in folders that nobody else may look into.
+    // Only root may read the folders of stores.
     if !nix::unistd::geteuid().is_root() {
         return Err(CommandError::NotRoot);
     }
@@ -196,12 +192,11 @@ fn chain(error: &dyn std::error::Error) -> String {
     }
 }
 
-/// How long ago a moment was.
 fn seconds_since(moment: Millis) -> u64 {
     Millis::now().0.saturating_sub(moment.0) / 1000
 }
 
-/// A length of time for people.
+/// For example `3h12m`.
 fn format_age(seconds: u64) -> String {
     match seconds {
         0..60 => format!("{seconds}s"),
@@ -211,7 +206,7 @@ fn format_age(seconds: u64) -> String {
     }
 }
 
-/// "1 problem", "2 problems".
+/// For example `1 problem`, `2 problems`.
 fn format_count(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::store::PoolKey;
 
-/// What a line is about: a pool, or a network that has ranges of its own.
+/// The pool of a row, or the network whose own ranges it is about.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum PoolOrNetwork {

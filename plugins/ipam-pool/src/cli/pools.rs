@@ -106,7 +106,7 @@ fn outside(file: &PoolFile, states: &[(crate::Addr, AddressState)]) -> Option<St
         .filter(|(address, state)| matches!(state, AddressState::Leased(_)) && !all.contains(*address));
     match live.count() {
         0 => None,
-        count => Some(format!("{count} leased addresses are outside of the pool, which shrank")),
+        count => Some(format!("{count} leased addresses are outside the pool, whose ranges were reduced")),
     }
 }
 
@@ -134,11 +134,11 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
     }
     for other in PoolFile::ignored(&context.pools)? {
         eprintln!(
-            "ipam-pool: {:?} is no pool's file, which ends in .yaml or .yml: it is ignored",
+            "ipam-pool: {:?} is ignored: the name of a pool's file ends in .yaml or .yml",
             context.pools.join(other)
         );
     }
-    // What a file says may be sound, and give this node nothing.
+    // A valid file may still give this node no address.
     for file in files.iter().filter(|file| !file.inventory) {
         let key = PoolKey::Named(file.name.clone());
         match file.sets_for_node(context.node.as_deref(), None) {
@@ -149,7 +149,7 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
                     add(
                         &key,
                         format!(
-                            "all of {} are gateways or excluded: nobody gets an address",
+                            "every address of {} is a gateway or excluded: no address can be given out",
                             set.node_part()
                         ),
                     );

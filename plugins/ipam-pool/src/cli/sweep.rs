@@ -14,15 +14,14 @@ use super::{CommandContext, CommandError, table};
 use crate::store::{HostStore, Store};
 use crate::{AddressState, Allocator, Attachment, LeaseHolder, Millis, Rules, list_addresses};
 
-/// The node daemon's list.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct LiveList {
-    /// When it was made, before anything was looked at: `CLOCK_BOOTTIME` in milliseconds. What was
-    /// leased later is not judged by it.
+    /// When it was made, before the daemon read anything: `CLOCK_BOOTTIME` in milliseconds. It says nothing about
+    /// later leases.
     as_of: Millis,
     attachments: Vec<LiveAttachment>,
-    /// The owners that exist; without it no owner loses what it keeps.
+    /// The owners that exist; without it no sticky lease is ended.
     #[serde(default)]
     owners: Option<BTreeSet<String>>,
 }
@@ -35,16 +34,16 @@ struct LiveAttachment {
     ifname: String,
 }
 
-/// The longest list, in bytes: for a hundred times more attachments than a node has.
+/// The largest list, in bytes: enough for a hundred times the attachments of a node.
 const MAX_LIST: u64 = 64 << 20;
 
-/// How far a list may be ahead: none, but for a clock that was read roughly.
+/// How far `asOf` may be ahead of the clock, in milliseconds.
 const MAX_CLOCK_SKEW: u64 = 1000;
 
-/// Reads the list, if only root can have written it, and in this boot.
+/// Reads the list if only root may write it and it was written in this boot.
 fn read_live_list(path: &Path) -> Result<LiveList, CommandError> {
     let failed = |source| CommandError::Read { path: path.to_owned(), source };
-    // A pipe would wait for somebody to write.
+    // O_NONBLOCK: opening a pipe would wait for a writer.
     let options = OFlag::O_NONBLOCK.bits();
     let file = std::fs::File::options().read(true).custom_flags(options).open(path).map_err(failed)?;
     let meta = file.metadata().map_err(failed)?;
@@ -65,7 +64,7 @@ fn read_live_list(path: &Path) -> Result<LiveList, CommandError> {
     let old = |why: String| CommandError::OldList { path: path.to_owned(), why };
     let (as_of, now) = (live.as_of.0, Millis::now().0);
     if as_of > now.saturating_add(MAX_CLOCK_SKEW) {
-        return Err(old(format!("it is as of {as_of} ms after the boot, and this boot is {now} ms old")));
+        return Err(old(format!("asOf is {as_of} ms after the boot, but this boot is {now} ms old")));
     }
     let written = meta.modified().map_err(failed)?;
     let booted = SystemTime::now().checked_sub(Duration::from_millis(now));
@@ -104,7 +103,7 @@ pub(super) fn sweep(context: &CommandContext, path: &Path) -> Result<(), Command
             let mut gone = Vec::new();
             let AddressState::Leased(lease) = state else { return Ok(gone) };
             let dead = |holder: &LeaseHolder| {
-                // What has no pod's UID is not the daemon's to judge (D4).
+                // The daemon's list has only attachments with a pod UID (D4).
                 holder.uid.is_some() && holder.since < live.as_of && !is_listed(&holder.attachment)
             };
             let mut held = false;
@@ -114,7 +113,7 @@ pub(super) fn sweep(context: &CommandContext, path: &Path) -> Result<(), Command
                 } else if is_live(holder) {
                     held = true;
                     eprintln!(
-                        "ipam-pool: {address} is not in the list, but the namespace of {holder} exists: kept"
+                        "ipam-pool: {address} is not in the list, but the network namespace of {holder} exists: not freed"
                     );
                 } else {
                     allocator.release(&holder.attachment)?;

@@ -3,7 +3,7 @@ use serde::Serialize;
 
 use super::CommandError;
 
-/// Writes rows as a table with a heading, or as one JSON array; `none` is what a person reads where there are none.
+/// Writes rows as a table with a heading, or as a JSON array; `none` is written instead of an empty table.
 pub(super) fn print<T: Serialize>(
     json: bool,
     heading: &[&str],

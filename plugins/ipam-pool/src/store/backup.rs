@@ -12,12 +12,10 @@ use crate::store::regular_file::open_regular;
 /// One file of a backup.
 #[derive(Debug)]
 pub struct BackupFile {
-    /// What it is a copy of.
+    /// The journal that it is a copy of.
     pub part: BackupPart,
-    /// The copy.
     pub path: PathBuf,
-    /// How many addresses are leased or kept in it; or what is wrong with it, which is wrong with the
-    /// original as well.
+    /// The number of leased or kept addresses in it; or its damage, which the original has as well.
     pub addresses: Result<usize, StoreError>,
 }
 
@@ -26,14 +24,13 @@ pub struct BackupFile {
 pub enum BackupPart {
     /// The leases of this boot.
     Leases,
-    /// What outlives it.
     Kept,
 }
 
 impl StoreDirs {
-    /// Copies a pool's journals into `folder`, as `run/…` and `state/…`, both of one moment: nobody changes
-    /// the pool meanwhile. A copy that is there already is replaced when the new one is whole. What was
-    /// copied is then read and compared, when others can work again.
+    /// Copies a pool's journals into `folder`, as `run/…` and `state/…`, under the pool's lock, so that both are of
+    /// the same moment. An existing copy is replaced by rename. The copies are read and checked after the lock was
+    /// released.
     ///
     /// # Errors
     /// The pool is locked for too long, or the kernel's refusal.
@@ -50,7 +47,7 @@ impl StoreDirs {
                 copied.push((part, to));
             }
         }
-        // There was no room for the journal, or somebody took it away: 'check' makes it again.
+        // The disk was full, or someone removed the journal: 'check' writes it again.
         let missing = !copied.iter().any(|(part, _)| *part == BackupPart::Leases)
             && self.file(&self.run, key, "mdb").exists();
         drop(lock);
@@ -74,7 +71,7 @@ impl StoreDirs {
     }
 }
 
-/// Copies a file under another name and gives it its own, synced; `false` where there is none.
+/// Copies a file by rename, synced; `false` if it does not exist.
 fn copy(from: &Path, to: &Path) -> Result<bool, StoreError> {
     let mut original = match open_regular(File::options().read(true), from) {
         Ok((file, _)) => file,

@@ -5,19 +5,19 @@ use std::sync::atomic::{AtomicI32, AtomicPtr, AtomicUsize, Ordering};
 use nix::libc;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
-/// Says what happened if a signal ends the process.
+/// Writes a message if a signal ends the process.
 ///
-/// LMDB reads its file through a memory map and trusts it: a file that was cut or overwritten can make
-/// the kernel send SIGBUS or SIGSEGV, or LMDB abort. Nothing has been changed then, since changes
-/// become visible by their last write. What is missing is a word about it: this writes a prepared text,
-/// which for a CNI call is the error document, and ends the process.
+/// LMDB reads its file through a memory map without checks: a file that was truncated or overwritten can cause SIGBUS
+/// or SIGSEGV, or make LMDB abort. Nothing was changed then, since a change becomes visible by its last write. The
+/// handler writes a prepared text, which for a CNI call is the error document, and ends the process.
 ///
-/// Only what happens while the store is read or changed ([`CrashHandler::inside`]), and by its own doing, tells of a damaged
-/// store. Whatever else ends the process so is a bug, or somebody who sent the signal, and no reason to remove a file.
+/// A crash is about a damaged store only if it happens while the store is read or changed ([`CrashHandler::inside`])
+/// and was caused by this process. Any other crash is a bug, or a signal that another process sent, and no reason to
+/// remove a file.
 #[derive(Debug)]
 pub struct CrashHandler;
 
-/// While it lives, LMDB or its memory is in use.
+/// Exists while LMDB or its memory map is in use.
 #[derive(Debug)]
 pub(crate) struct StoreAccess(());
 
@@ -29,7 +29,7 @@ static FAILED: Text = Text::new();
 static INSIDE: AtomicUsize = AtomicUsize::new(0);
 static OUTPUT: AtomicI32 = AtomicI32::new(1);
 
-/// A text that a signal handler can read at any moment.
+/// A text that a signal handler can read at any time.
 struct Text {
     start: AtomicPtr<u8>,
     len: AtomicUsize,
@@ -42,7 +42,7 @@ impl Text {
 
     fn set(&self, text: Vec<u8>) {
         let text: &'static [u8] = Vec::leak(text);
-        // A signal that comes between the two writes must not see a length that is too large.
+        // A signal between the two stores must not see a length that is too large.
         self.len.store(0, Ordering::SeqCst);
         self.start.store(text.as_ptr().cast_mut(), Ordering::SeqCst);
         self.len.store(text.len(), Ordering::SeqCst);
@@ -50,8 +50,9 @@ impl Text {
 }
 
 impl CrashHandler {
-    /// From now on, a crash over a file writes what `damaged` says about it to the descriptor `output`, any other crash
-    /// writes `failed`, and the process ends with status 1. Only the first call in a process counts.
+    /// From now on, a crash caused by a damaged store writes `damaged` of its path to the descriptor `output`, any
+    /// other crash writes `failed`, and the process ends with status 1. Only the first call in a process has an
+    /// effect.
     pub fn install(output: i32, damaged: impl Fn(&Path) -> Vec<u8> + Send + Sync + 'static, failed: Vec<u8>) {
         if PREPARE.set(Box::new(damaged)).is_err() {
             return;
@@ -65,19 +66,19 @@ impl CrashHandler {
             // SAFETY: the handler only loads atomics, reads what the kernel gave it, and calls getpid(2), write(2) and
             // _exit(2), which are async-signal-safe (signal-safety(7)).
             let installed = unsafe { sigaction(signal, &action) };
-            // Without a handler the process ends without a word, which is what it did before.
+            // Without a handler the process ends without a message, as by default.
             let _ = installed;
         }
     }
 
-    /// The file that is about to be looked at.
+    /// Sets the store's file that a crash is about.
     pub(crate) fn set_current_file(path: &Path) {
         if let Some(prepare) = PREPARE.get() {
             DAMAGED.set(prepare(path));
         }
     }
 
-    /// From here on, until the result is dropped, a crash is the store's.
+    /// A crash is about the store until the result is dropped.
     pub(crate) fn inside() -> StoreAccess {
         INSIDE.fetch_add(1, Ordering::SeqCst);
         StoreAccess(())
@@ -90,7 +91,7 @@ impl Drop for StoreAccess {
     }
 }
 
-/// Whether this process caused the signal by what it did: the kernel answered an access to memory, or it aborted.
+/// Whether this process caused the signal: by an access to memory, or by abort(3).
 fn is_caused_by_process(signal: i32, code: i32, sender: i32, own: i32) -> bool {
     match signal {
         libc::SIGABRT => code == libc::SI_TKILL && sender == own,
@@ -117,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_signal_that_was_sent_says_nothing_about_the_store() {
-        // sigaction(2): what the kernel sends has a positive code.
+        // sigaction(2): signals from the kernel have a positive code.
         for (signal, code, sender, own) in [
             (libc::SIGSEGV, 1, 0, true),
             (libc::SIGBUS, 2, 0, true),

@@ -7,29 +7,29 @@ use sha2::{Digest, Sha256};
 
 use crate::store::StoreError;
 
-/// A name of up to this many bytes is a file's name as it is.
+/// Longer names of pools and networks are hashed for the file's name, in bytes.
 const MAX_NAME: usize = 200;
 
-/// How long a call waits for others on the same pool.
+/// How long a call waits for the lock of a pool.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Which pool a store is of.
+/// The pool that a store belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PoolKey {
-    /// A pool file's.
+    /// A pool with a file.
     Named(String),
-    /// The ranges that a network's configuration holds itself.
+    /// The ranges in a network's own configuration.
     Network(String),
 }
 
-/// Where the stores of a node are.
+/// The folders of a node's stores.
 #[derive(Clone, Debug)]
 pub struct StoreDirs {
     /// Ephemeral leases: `/run/k8slan/ipam`.
     pub run: PathBuf,
-    /// What outlives a reboot: `/var/lib/k8slan/ipam`.
+    /// What sticky owners keep over a reboot:
     pub state: PathBuf,
-    /// How long to wait for another process.
+    /// How long to wait for the lock of a pool.
     pub lock_timeout: Duration,
 }
 
@@ -41,7 +41,6 @@ impl PoolKey {
         }
     }
 
-    /// The name alone.
     #[must_use]
     pub fn name(&self) -> &str {
         match self {
@@ -71,16 +70,12 @@ impl std::fmt::Display for PoolKey {
 }
 
 impl StoreDirs {
-    /// Those of a node.
     #[must_use]
     pub fn new(paths: &Paths) -> Self {
         Self { run: paths.leases(), state: paths.state().join("ipam"), lock_timeout: LOCK_TIMEOUT }
     }
 
-    /// The stores that are there, by the names of their files.
-    ///
-    /// # Errors
-    /// The kernel's refusal.
+    /// The existing stores, by the names of their files.
     pub fn list(&self) -> Result<Vec<PoolKey>, StoreError> {
         let mut keys = std::collections::BTreeSet::new();
         for (folder, of) in [
@@ -103,7 +98,7 @@ impl StoreDirs {
     }
 }
 
-/// The folder, made where it is missing (mode 0700), and trusted.
+/// Creates the folder (mode 0700) if it is missing, and checks that only root may write it.
 pub(crate) fn ensure_folder(folder: &Path) -> Result<(), StoreError> {
     if SafeDir::open(folder)?.is_some() {
         return Ok(());
@@ -112,18 +107,18 @@ pub(crate) fn ensure_folder(folder: &Path) -> Result<(), StoreError> {
         .recursive(true)
         .mode(0o700)
         .create(folder)
-        .map_err(|source| StoreError::io("make the folder", folder, source))?;
+        .map_err(|source| StoreError::io("create the folder", folder, source))?;
     SafeDir::open(folder)?;
     Ok(())
 }
 
-/// The same, and it is still there after a loss of power.
+/// As [`ensure_folder`], and synced, so that it survives a loss of power.
 pub(crate) fn ensure_lasting_folder(folder: &Path) -> Result<(), StoreError> {
     if SafeDir::open(folder)?.is_some() {
         return Ok(());
     }
     ensure_folder(folder)?;
-    // <state>/ipam/<kind>: each of them may be new.
+    // <state>/ipam/<kind>: any of them may be new.
     for parent in folder.ancestors().skip(1).take(3) {
         let synced = std::fs::File::open(parent).and_then(|parent| parent.sync_all());
         synced.map_err(|source| StoreError::io("write", parent, source))?;

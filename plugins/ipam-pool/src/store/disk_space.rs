@@ -8,12 +8,12 @@ use serde::{Deserialize, Serialize};
 use crate::store::StoreError;
 use crate::store::regular_file::open_regular;
 
-/// Device and inode: which file it is. A copy has others.
+/// Device and inode. A copy of a file has others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileId(u64, u64);
 
 impl FileId {
-    /// That of no file.
+    /// Matches no file.
     pub(crate) const NONE: Self = Self(0, 0);
 
     pub(crate) fn of(metadata: &std::fs::Metadata) -> Self {
@@ -21,12 +21,11 @@ impl FileId {
     }
 }
 
-/// What a file takes on its disk, in bytes.
+/// A file's length and the disk blocks allocated for it, in bytes.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct DiskSpace {
-    /// The file's length.
     pub(crate) len: u64,
-    /// What the disk holds for it, which may be more.
+    /// The allocated blocks, which may be more than the length.
     pub(crate) held: u64,
 }
 
@@ -35,8 +34,8 @@ impl DiskSpace {
         Self { len: metadata.len(), held: metadata.blocks() * 512 }
     }
 
-    /// Sees to it that the disk holds `bytes` beyond the end of the file, and takes twice as much if it does not: what
-    /// gives addresses back needs space too, and must not find the disk full.
+    /// Allocates `bytes` beyond the end of the file, or twice as much if fewer are allocated: releasing addresses
+    /// writes, too, and must not fail on a full disk.
     pub(crate) fn reserve(self, path: &Path, bytes: u64) -> Result<(), StoreError> {
         if self.held >= self.len + bytes {
             return Ok(());
@@ -46,7 +45,7 @@ impl DiskSpace {
             Ok(fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes)?)
         });
         match reserved {
-            // A file system that cannot say so beforehand.
+            // The file system cannot allocate in advance.
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),
             Err(source) => Err(StoreError::io("reserve space for", path, source)),
             Ok(()) => Ok(()),

@@ -12,10 +12,10 @@ use crate::store::version::{VERSION, Version};
 use crate::store::{Entry, KvTxn, StoreError};
 use crate::{Addr, AddressState};
 
-/// The record that says what the others are.
+/// The key of the record about all others.
 pub(crate) const META: &[u8] = b"m";
 
-/// What an index says about itself and its journals.
+/// The index's version, boot, checksum and journals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct IndexMeta {
@@ -23,18 +23,17 @@ pub(crate) struct IndexMeta {
     /// The boot that the leases are of.
     pub(crate) boot: String,
     pub(crate) tally: Tally,
-    /// The journal of this boot; `None` while the disk is too full for one.
+    /// The end of the journal of this boot; `None` while the disk is full.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) journal: Option<JournalEnd>,
-    /// The journal of what is kept; `None` where nothing ever was.
+    /// The end of the journal of what is kept; `None` if nothing was ever kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) kept: Option<JournalEnd>,
 }
 
-/// How many records there are, and the sum of their hashes. A change brings it up to date with the
-/// records that it writes, and reading all of them shows whether they are those of one moment: a copy
-/// that others wrote to meanwhile, or a page that leads to a wrong one, may look sound and does not add
-/// up.
+/// The number of records and the sum of their hashes. Every change updates it. Reading all records shows whether they
+/// are of the same moment: a copy made during a write, or a page with a wrong pointer, may look valid, but has
+/// another sum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tally {
     records: u64,
@@ -53,13 +52,13 @@ impl Tally {
     }
 }
 
-/// The records of an index within a change.
+/// A transaction of an index.
 pub(crate) struct IndexTxn<'a> {
     change: LmdbTxn<'a>,
     path: &'a Path,
     meta: IndexMeta,
     changed: bool,
-    /// The addresses that the change touched: what their records were, and are.
+    /// The states that the transaction changed, before and after.
     states: BTreeMap<Addr, Transition>,
 }
 
@@ -70,12 +69,11 @@ struct Transition {
 }
 
 impl<'a> IndexTxn<'a> {
-    /// Begins a change of an index that says what it is.
+    /// Begins a transaction of an existing index.
     pub(crate) fn begin(table: &'a Lmdb) -> Result<Self, StoreError> {
         let (change, path) = (table.begin()?, table.path());
-        let bytes =
-            change.get(META)?.ok_or_else(|| StoreError::damaged(path, "it does not say what it is"))?;
-        // What else a newer one says may be nothing that this one knows.
+        let bytes = change.get(META)?.ok_or_else(|| StoreError::damaged(path, "its header is missing"))?;
+        // Checks the version first: a newer version may have another format.
         let version: Version =
             record::decode(META, &bytes).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
         version.check(path)?;
@@ -84,7 +82,7 @@ impl<'a> IndexTxn<'a> {
         Ok(Self { change, path, meta, changed: false, states: BTreeMap::new() })
     }
 
-    /// Begins the first change of an index.
+    /// Begins the first transaction of a new index.
     pub(crate) fn begin_first(table: &'a Lmdb, boot: String) -> Result<Self, StoreError> {
         let meta = IndexMeta { version: VERSION, boot, tally: Tally::default(), journal: None, kept: None };
         let (change, path) = (table.begin()?, table.path());
@@ -95,7 +93,6 @@ impl<'a> IndexTxn<'a> {
         &self.meta
     }
 
-    /// Edits what the index says about itself.
     pub(crate) fn edit_meta(&mut self, edit: impl FnOnce(&mut IndexMeta)) {
         edit(&mut self.meta);
         self.changed = true;
@@ -105,12 +102,12 @@ impl<'a> IndexTxn<'a> {
         self.changed
     }
 
-    /// What became of each address that the change touched, as JSON.
+    /// The states after the transaction, as JSON, of the addresses that it changed.
     pub(crate) fn state_changes(&self) -> impl Iterator<Item = (Addr, Option<&[u8]>)> {
         self.states.iter().map(|(address, state)| (*address, state.after.as_deref().and_then(record::text)))
     }
 
-    /// All addresses with what is known about them, as JSON.
+    /// All states, as JSON.
     pub(crate) fn states(&self) -> Result<Vec<(Addr, Vec<u8>)>, StoreError> {
         let mut all = Vec::new();
         let mut next = state_prefix();
@@ -123,7 +120,7 @@ impl<'a> IndexTxn<'a> {
         Ok(all)
     }
 
-    /// What it changes about the addresses that outlive the boot.
+    /// The changes of sticky leases in this transaction.
     pub(crate) fn sticky_changes(&self) -> Result<BTreeMap<Addr, Option<StickyLease>>, StoreError> {
         let mut changes = BTreeMap::new();
         for (address, Transition { before, after }) in &self.states {
@@ -142,7 +139,7 @@ impl<'a> IndexTxn<'a> {
         Ok(changes)
     }
 
-    /// Makes the change visible, if there is any.
+    /// Commits the transaction, if it changed anything.
     pub(crate) fn commit(mut self) -> Result<(), StoreError> {
         if !self.changed {
             return Ok(());
@@ -175,13 +172,13 @@ impl<'a> IndexTxn<'a> {
         }
     }
 
-    /// Reads every record: whether they are those of one moment.
+    /// Checks the sum over all records.
     ///
     /// # Errors
-    /// They are not.
+    /// It is wrong.
     pub(crate) fn verify(&self) -> Result<(), StoreError> {
         let mut tally = Tally::default();
-        // LMDB takes no empty key, and no record begins with a zero.
+        // LMDB refuses an empty key; no record's key begins with a zero.
         let mut next = vec![0];
         while let Some((key, value)) = self.change.first_at_or_after(&next)? {
             if key != META {
@@ -197,7 +194,7 @@ impl<'a> IndexTxn<'a> {
         let found = tally.records;
         Err(StoreError::damaged(
             self.path,
-            &format!("its records do not add up: {found} were found, {records} were written"),
+            &format!("its records do not match their checksum: {found} were found, {records} were written"),
         ))
     }
 }

@@ -1,4 +1,4 @@
-//! A file that only grows: each change adds one line, which says what became of the addresses that it touched.
+//! An append-only file: each change appends one line with the new states of the addresses that it changed.
 //!
 //! ```text
 //! 0 <sum> {"version":1,"of":{"boot":"…","index":[26,1234]},"lines":1}
@@ -6,9 +6,9 @@
 //! 2 <sum> {"10.0.0.2":{"resting":{…}},"10.0.0.3":null}
 //! ```
 //!
-//! Each line begins with its number and a checksum. Nothing that was written is changed any more, so what anybody copies,
-//! however slowly, is the state after one of the changes: a last line without its end was never answered. A journal is
-//! written anew, under another name that is then exchanged, when most of its lines are history.
+//! Each line begins with its number and a checksum. Written lines never change, so a copy, however slow, is the state
+//! after one of the changes: a last line without its end was never answered. A journal is written again, by rename,
+//! when most of its lines are obsolete.
 
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata, OpenOptions};
@@ -26,94 +26,90 @@ use crate::store::record;
 use crate::store::regular_file::open_regular;
 use crate::store::version::{VERSION, Version};
 
-/// Space that giving addresses back finds on a full disk, in bytes: some hundred lines.
+/// Reserved disk space for releasing addresses, in bytes: some hundred lines.
 const RESERVE: u64 = 64 << 10;
 
-/// More lines than twice what is there, and this many, make a journal worth writing anew.
+/// A journal with more lines than twice its entries and this many is written again.
 const HISTORY: u64 = 1024;
 
 /// Whether a change has to survive a loss of power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SyncPolicy {
-    /// The file lives under `/run`.
+    /// For files under `/run`.
     Never,
     /// Every change is synced before it is answered.
     Always,
 }
 
-/// A journal that is open for reading and adding.
+/// An open journal.
 #[derive(Debug)]
 pub(crate) struct Journal {
     file: File,
     path: PathBuf,
     sync: SyncPolicy,
     writable: bool,
-    /// Whether all of it is known to be on the disk.
+    /// Whether all of it was synced.
     synced: bool,
     identity: FileId,
     space: DiskSpace,
 }
 
-/// What the index of a pool knows about a journal: the last line, whole, and where it stands. A process that was killed
-/// between the change of the index and its line leaves it to the next one ([`Journal::append_missing`]).
+/// The end of a journal, as its index knows it: the last line and its position. If a process was killed after it
+/// changed the index and before it appended the line, the next one appends it ([`Journal::append_missing`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JournalEnd {
     file: FileId,
-    /// Where the last line begins, in bytes.
+    /// The position of the last line, in bytes.
     at: u64,
-    /// The last line's number.
     number: u64,
-    /// How many lines the journal had when it was written as a whole.
+    /// The number of lines that the journal had when it was last written as a whole.
     whole: u64,
-    /// The last line; empty in a journal that was written as a whole.
+    /// The last line; empty if the journal was just written as a whole.
     line: String,
 }
 
-/// What a journal of leases belongs to.
+/// The boot and the index that a journal of leases belongs to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Origin {
-    /// The boot that it ends with.
     pub(crate) boot: String,
-    /// The file that is its index.
     pub(crate) index: FileId,
 }
 
-/// All that a journal says.
 #[derive(Debug)]
 pub(crate) struct JournalContents<T> {
-    /// What became of each address in the end.
+    /// The last state of each address.
     pub(crate) entries: BTreeMap<Addr, T>,
-    /// Where it ends; `None` where the last line has no end.
+    /// The end; `None` if the last line is incomplete.
     pub(crate) journal_end: Option<JournalEnd>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Header {
     version: u32,
-    /// `None` for what is kept.
+    /// `None` in the journal of what is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     of: Option<Origin>,
-    /// How many lines follow that were written with this one.
+    /// The number of lines that were written together with this one.
     lines: u64,
 }
 
 impl JournalEnd {
-    /// Of a journal that could not be written: no file is that one.
+    /// The end of a journal that could not be written: matches no file.
     pub(crate) fn none() -> Self {
         Self { file: FileId::NONE, at: 0, number: 0, whole: 0, line: String::new() }
     }
 
-    /// Where the last line ends, in bytes.
+    /// The position after the last line, in bytes.
     fn end_offset(&self) -> u64 {
         self.at + self.line.len() as u64
     }
 
-    /// Whether the journal is mostly history.
+    /// Whether most lines of the journal are obsolete.
     pub(crate) fn needs_compaction(&self) -> bool {
         self.number > 2 * self.whole + HISTORY
     }
 
-    /// The line after this one; `changes` is what became of each address, as JSON.
+    /// The end after one more line; `changes` are the new states of the changed addresses, as JSON.
     pub(crate) fn append_line<'a>(&self, changes: impl Iterator<Item = (Addr, Option<&'a [u8]>)>) -> Self {
         let mut text = vec![b'{'];
         for (address, change) in changes {
@@ -136,10 +132,10 @@ impl JournalEnd {
 }
 
 impl Journal {
-    /// Opens a journal, whose contents are not looked at; `None` where there is none.
+    /// Opens a journal without reading it; `None` if it does not exist.
     pub(crate) fn find(path: &Path, sync: SyncPolicy) -> Result<Option<Self>, StoreError> {
         let open = |append| open_regular(OpenOptions::new().read(true).append(append), path);
-        // Most calls only look, also where the file system became read-only.
+        // Most calls only read, which works on a read-only file system.
         let (opened, writable) = match open(true) {
             Err(error) if error.kind() == ErrorKind::ReadOnlyFilesystem => (open(false), false),
             opened => (opened, true),
@@ -163,7 +159,7 @@ impl Journal {
         }
     }
 
-    /// Writes a journal as a whole: whoever finds its name finds all of it.
+    /// Writes a whole journal, by rename.
     pub(crate) fn write<'a>(
         path: &Path,
         sync: SyncPolicy,
@@ -184,7 +180,7 @@ impl Journal {
             path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()
         ));
         let made = (|| {
-            // One that a killed process left may still be read by nobody: the lock is ours.
+            // A killed process may have left one: this process has the lock.
             match std::fs::remove_file(&temporary) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -202,11 +198,11 @@ impl Journal {
             Ok(file)
         })();
         let file = made.map_err(|source| {
-            // The error is what matters; a file that stays is removed by the next one.
+            // The first error is reported; the next process removes a file that is left.
             let _ = std::fs::remove_file(&temporary);
             StoreError::io("write", path, source)
         })?;
-        let metadata = file.metadata().map_err(|source| StoreError::io("look at", path, source))?;
+        let metadata = file.metadata().map_err(|source| StoreError::io("stat", path, source))?;
         let journal = Self { synced: true, ..Self::from(file, &metadata, path, sync) };
         let journal_end = JournalEnd {
             file: journal.identity,
@@ -218,26 +214,26 @@ impl Journal {
         Ok((journal, journal_end))
     }
 
-    /// Whether the mark is about this file, and not about one that it is a copy of or that was replaced.
+    /// Whether this is the file of that end, and not a copy or a replacement.
     pub(crate) fn is_of(&self, journal_end: &JournalEnd) -> bool {
         self.identity == journal_end.file
     }
 
-    /// Whether it is as long as the mark says, but for the last line.
+    /// Whether it has the length of that end, except for the last line.
     pub(crate) fn fits(&self, journal_end: &JournalEnd) -> bool {
         (journal_end.at..=journal_end.end_offset()).contains(&self.space.len)
     }
 
-    /// What is wrong if it has more than the mark says.
+    /// Describes the damage if it is longer than that end.
     pub(crate) fn is_ahead_of(&self, journal_end: &JournalEnd) -> Option<String> {
         let (len, end) = (self.space.len, journal_end.end_offset());
-        (len > end).then(|| format!("it is older than its journal, of whose {len} bytes it knows {end}"))
+        (len > end).then(|| format!("it is older than its journal, which has {len} bytes instead of {end}"))
     }
 
-    /// Adds what is missing of the last line that the index knows.
+    /// Appends what is missing of the last line that the index knows.
     ///
     /// # Errors
-    /// The journal is shorter or longer than the index knows, or the kernel's refusal.
+    /// The journal is shorter or longer than the index knows, or a system call failed.
     pub(crate) fn append_missing(&mut self, journal_end: &JournalEnd) -> Result<(), StoreError> {
         let end = journal_end.end_offset();
         let len = self.space.len;
@@ -247,7 +243,7 @@ impl Journal {
         let Some(missing) = missing.filter(|_| len <= end) else {
             return Err(StoreError::damaged(
                 &self.path,
-                &format!("it has {len} bytes, its index knows of {end}"),
+                &format!("it has {len} bytes, its index expects {end}"),
             ));
         };
         if missing.is_empty() {
@@ -260,16 +256,16 @@ impl Journal {
         });
         (self.space.len, self.synced) = (end, written.is_ok());
         written.map_err(|source| {
-            // How much of it was written, the file says.
+            // Part of the line may have been written.
             self.space.len = self.file.metadata().map_or(len, |metadata| metadata.len());
             StoreError::io("write", &self.path, source)
         })
     }
 
-    /// Whether lines can be added.
+    /// Checks that lines can be appended.
     ///
     /// # Errors
-    /// They cannot: the file system is read-only.
+    /// The file system is read-only.
     pub(crate) fn check_writable(&self) -> Result<(), StoreError> {
         if self.writable {
             return Ok(());
@@ -277,7 +273,7 @@ impl Journal {
         Err(StoreError::io("write", &self.path, nix::errno::Errno::EROFS.into()))
     }
 
-    /// Sees to it that its lines are on the disk.
+    /// Syncs the lines, if they are not synced.
     pub(crate) fn sync(&mut self) -> Result<(), StoreError> {
         if !self.synced {
             self.file.sync_data().map_err(|source| StoreError::io("write", &self.path, source))?;
@@ -286,26 +282,26 @@ impl Journal {
         Ok(())
     }
 
-    /// Sees to it that the file itself is on the disk, with its name.
+    /// Syncs the file and its name.
     pub(crate) fn sync_all(&self) -> Result<(), StoreError> {
         let synced = self.file.sync_all().and_then(|()| sync_folder(&self.path));
         synced.map_err(|source| StoreError::io("write", &self.path, source))
     }
 
-    /// Sees to it that there is space for the last line of `mark`.
+    /// Reserves disk space for the last line of this end.
     pub(crate) fn reserve_line(&self, journal_end: &JournalEnd) -> Result<(), StoreError> {
         self.space.reserve(&self.path, journal_end.line.len() as u64)
     }
 
-    /// Sees to it that there is space for some lines more than the next one.
+    /// Reserves disk space for later lines.
     pub(crate) fn reserve(&self) -> Result<(), StoreError> {
         self.space.reserve(&self.path, RESERVE)
     }
 
-    /// What it belongs to.
+    /// The boot and the index that it belongs to.
     ///
     /// # Errors
-    /// The first line is not what was written, or the kernel's refusal.
+    /// The first line is damaged, or a system call failed.
     pub(crate) fn origin(&self) -> Result<Option<Origin>, StoreError> {
         let mut bytes = [0; 512];
         let len = self.file.read_at(&mut bytes, 0);
@@ -317,10 +313,10 @@ impl Journal {
         Ok(self.header(text)?.of)
     }
 
-    /// Reads all of it.
+    /// Reads the whole journal.
     ///
     /// # Errors
-    /// A line that is not what was written, or the kernel's refusal.
+    /// A line is damaged, or a system call failed.
     pub(crate) fn read<T: for<'de> Deserialize<'de>>(&self) -> Result<JournalContents<T>, StoreError> {
         let mut bytes = Vec::new();
         let mut file = &self.file;
@@ -349,7 +345,7 @@ impl Journal {
             }
             (number, rest) = (number + 1, after);
         }
-        let Header { lines, .. } = header.ok_or_else(|| damaged(0, "it does not say what it is"))?;
+        let Header { lines, .. } = header.ok_or_else(|| damaged(0, "its header is missing"))?;
         let last = number - 1;
         if last < lines {
             return Err(damaged(last, &format!("{} lines are missing after it", lines - last)));
@@ -366,7 +362,7 @@ impl Journal {
 
     fn header(&self, text: &[u8]) -> Result<Header, StoreError> {
         let damaged = |error: serde_json::Error| StoreError::damaged(&self.path, &format!("line 1: {error}"));
-        // What else a newer one says may be nothing that this one knows.
+        // Checks the version first: a newer version may have another format.
         let version: Version = serde_json::from_slice(text).map_err(damaged)?;
         version.check(&self.path)?;
         serde_json::from_slice(text).map_err(damaged)
@@ -377,23 +373,22 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-/// A line with this number.
 fn line(number: u64, text: &str) -> String {
     let sum = record::checksum(&number.to_be_bytes(), text.as_bytes());
     format!("{number} {sum:016x} {text}\n")
 }
 
-/// The text of the line, which has to have this number.
+/// The text of a line, which must have this number.
 fn parse(number: u64, line: &[u8]) -> Result<&[u8], &'static str> {
     let mut parts = line.strip_suffix(b"\n").unwrap_or(line).splitn(3, |byte| *byte == b' ');
     let (Some(found), Some(sum), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err("it is none of this file's");
+        return Err("it is not a line of a journal");
     };
     if found != number.to_string().as_bytes() {
         return Err("lines are missing before it");
     }
     if sum != format!("{:016x}", record::checksum(&number.to_be_bytes(), text)).as_bytes() {
-        return Err("its checksum does not fit");
+        return Err("wrong checksum");
     }
     Ok(text)
 }
@@ -438,7 +433,7 @@ mod tests {
         let (path, states) = journal(temp.path());
         let bytes = std::fs::read(&path).unwrap();
         let copy = temp.path().join("copy");
-        // What was written as a whole is there as a whole: a beginning of that is none of a journal's.
+        // The lines that were written as a whole are required: a shorter beginning is damaged.
         let whole = bytes.split_inclusive(|byte| *byte == b'\n').take(3).map(<[u8]>::len).sum();
         let mut seen = 0;
         for len in 0..=bytes.len() {
@@ -525,7 +520,6 @@ mod tests {
             std::fs::write(&path, &bytes).unwrap();
             match read(&path) {
                 Err(StoreError::Damaged { .. }) => {}
-                // The last line lost its end.
                 Ok(contents) => {
                     prop_assert_eq!(at, bytes.len() - 1);
                     prop_assert!(contents.journal_end.is_none());

@@ -9,38 +9,37 @@ use crate::store::disk_space::{DiskSpace, FileId};
 use crate::store::regular_file::open_regular;
 use crate::store::{CrashHandler, Entry, StoreError};
 
-/// Address space that a table may grow to: 1 GiB, about three million leases. It costs nothing until
-/// it is used.
+/// The address space for a file, and its largest size: 1 GiB, about three million leases. It costs nothing until it
+/// is used.
 const MAP_SIZE: usize = 1 << 30;
 
-/// Space that giving addresses back finds on a full disk, in bytes. A change rewrites some ten pages,
-/// and the pages that it frees serve the one after the next.
+/// Reserved disk space for releasing addresses, in bytes. A change rewrites about ten pages, and the pages that it frees
+/// are used by the change after the next.
 const RESERVE: u64 = 128 << 10;
 
-/// The two pages at the beginning, of which the newer one counts.
+/// The two meta pages at the beginning of the file; the newer one is valid.
 const META_PAGES: usize = 2;
 
-/// One LMDB file, which does not outlive the boot.
+/// An open LMDB file of this boot.
 ///
-/// LMDB's own lock file is not used: its reader table knows processes by their IDs, which mean nothing
-/// to a process in another PID namespace. Whoever opens a table holds the pool's lock until it is
-/// closed, readers too, so there is never more than one user.
+/// LMDB's own lock file is not used: its reader table has process IDs, which mean nothing in another PID namespace.
+/// Every user, also a reader, holds the pool's lock while the file is open, so there is only one at a time.
 pub(crate) struct Lmdb {
     env: Env<WithoutTls>,
     path: PathBuf,
-    /// When it was opened.
+    /// The space when it was opened.
     space: DiskSpace,
     identity: FileId,
 }
 
-/// A change of a [`Lmdb`] that is not committed yet.
+/// A transaction of an [`Lmdb`] that is not committed yet.
 pub(crate) struct LmdbTxn<'a> {
     table: &'a Lmdb,
     entries: Database<'a, Bytes, Bytes>,
     txn: RwTxn<'a>,
 }
 
-/// A file that is meant to be a [`Lmdb`], and was not looked into yet.
+/// A file that was found, and not yet read by LMDB.
 pub(crate) struct LmdbFile {
     file: File,
     path: PathBuf,
@@ -48,7 +47,7 @@ pub(crate) struct LmdbFile {
 }
 
 impl LmdbFile {
-    /// `None` where there is none.
+    /// `None` if there is none.
     pub(crate) fn find(path: &Path) -> Result<Option<Self>, StoreError> {
         let (file, metadata) = match open_regular(File::options().read(true), path) {
             Ok(opened) => opened,
@@ -69,7 +68,7 @@ impl LmdbFile {
 }
 
 impl Lmdb {
-    /// Makes a file that is not there yet.
+    /// Creates a new file.
     pub(crate) fn create(path: &Path) -> Result<Self, StoreError> {
         let made = File::options().write(true).create_new(true).mode(0o600).open(path);
         let metadata = made.and_then(|file| file.metadata());
@@ -81,8 +80,7 @@ impl Lmdb {
         self.identity
     }
 
-    /// Sees to it that there is space for some changes more than the one that is about to be made: what
-    /// gives addresses back needs space too, and must not find the disk full.
+    /// Reserves disk space for later changes: releasing addresses writes, too, and must not fail on a full disk.
     pub(crate) fn reserve(&self) -> Result<(), StoreError> {
         match self.space.reserve(&self.path, RESERVE) {
             Err(_) if self.unused_bytes() + self.space.held.saturating_sub(self.space.len) >= RESERVE => {
@@ -92,8 +90,8 @@ impl Lmdb {
         }
     }
 
-    /// Space inside the file that nothing uses any more, in bytes; a few pages too much, since LMDB's
-    /// own list of them counts as unused.
+    /// Unused space inside the file, in bytes; some pages too many, since LMDB's own list of free pages counts as
+    /// unused.
     fn unused_bytes(&self) -> u64 {
         let _inside = CrashHandler::inside();
         let stat = self.env.unnamed_database_stat();
@@ -111,7 +109,7 @@ impl Lmdb {
         // SAFETY: the folder is root's own, and the caller holds the pool's exclusive lock, which every
         // user of this file takes before it opens it; NO_LOCK needs just that. NO_SYNC may be used since the
         // file does not outlive the kernel. A damaged file that makes LMDB touch what is not there ends
-        // the process (see `Guard`), it does not corrupt another.
+        // the process (see `CrashHandler`), it does not corrupt another.
         let env = unsafe { options.flags(flags).open(path) }
             .map_err(|error| to_store_error("open", path, error))?;
         Ok(Self { env, path: path.to_owned(), space, identity })
@@ -121,7 +119,6 @@ impl Lmdb {
         &self.path
     }
 
-    /// Begins a change.
     pub(crate) fn begin(&self) -> Result<LmdbTxn<'_>, StoreError> {
         let _inside = CrashHandler::inside();
         let failed = |error| to_store_error("open", &self.path, error);
@@ -163,8 +160,7 @@ impl LmdbTxn<'_> {
         self.in_order(found, |found| found >= key)
     }
 
-    /// A page that leads to a wrong one gives keys from the other side, and whoever goes on from there never
-    /// comes to an end.
+    /// A page with a wrong pointer gives keys that are out of order, and an iteration would never end.
     fn in_order(
         &self,
         found: Option<(&[u8], &[u8])>,
@@ -204,8 +200,8 @@ fn owned((key, value): (&[u8], &[u8])) -> Entry {
     (key.to_vec(), value.to_vec())
 }
 
-/// Refuses a file that LMDB would stumble over, or would take for a new one: the first bytes of its
-/// two meta pages (`struct MDB_page` and `MDB_meta` in LMDB's mdb.c).
+/// Refuses a file that would crash LMDB, or that it would take for a new one, by the beginning of its two meta pages
+/// (`struct MDB_page` and `MDB_meta` in LMDB's mdb.c).
 fn check_header(file: &File, len: u64, path: &Path) -> Result<(), StoreError> {
     const MAGIC: u32 = 0xBEEF_C0DE;
     const VERSION: u32 = 1;
@@ -226,10 +222,10 @@ fn check_header(file: &File, len: u64, path: &Path) -> Result<(), StoreError> {
         // pgno(8) pad(2) flags(2) bounds(4) | magic(4) version(4) address(8) mapsize(8) page size(4)
         let flags = head.get(10..12).and_then(|b| b.try_into().ok()).map_or(0, u16::from_ne_bytes);
         if flags & IS_META == 0 || word(16) != MAGIC || word(40) != page as u32 {
-            return Err(StoreError::damaged(path, "its header is none of LMDB's"));
+            return Err(StoreError::damaged(path, "it has no LMDB header"));
         }
         if word(20) != VERSION {
-            return Err(StoreError::damaged(path, &format!("LMDB's format {} is not known", word(20))));
+            return Err(StoreError::damaged(path, &format!("unknown LMDB format {}", word(20))));
         }
     }
     Ok(())
@@ -243,13 +239,13 @@ fn page_size() -> usize {
         .unwrap_or(4096)
 }
 
-/// LMDB's errors in this crate's words.
+/// Converts LMDB's errors.
 fn to_store_error(operation: &'static str, path: &Path, error: heed::Error) -> StoreError {
     use heed::MdbError;
 
     match error {
         heed::Error::Io(source) => {
-            // LMDB reports a short write, which is how a disk fills up, as a general failure.
+            // LMDB reports a short write, as on a full disk, as a general failure.
             if source.raw_os_error() == Some(nix::errno::Errno::EIO as i32) && is_full(path) {
                 return StoreError::io(operation, path, nix::errno::Errno::ENOSPC.into());
             }
@@ -257,7 +253,7 @@ fn to_store_error(operation: &'static str, path: &Path, error: heed::Error) -> S
         }
         heed::Error::Mdb(MdbError::MapFull) => StoreError::Full {
             path: path.to_owned(),
-            source: std::io::Error::other(format!("a pool's file takes {MAP_SIZE} bytes at most")),
+            source: std::io::Error::other(format!("the maximum size of a pool's file is {MAP_SIZE} bytes")),
         },
         other => StoreError::damaged(path, &other.to_string()),
     }

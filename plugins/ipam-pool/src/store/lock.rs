@@ -8,18 +8,17 @@ use nix::fcntl::OFlag;
 
 use crate::store::StoreError;
 
-/// The right to read and change one pool, until it is dropped; the kernel gives it back when the
-/// process dies, and knows nothing of PID namespaces (`flock(2)`).
+/// The lock of one pool, released when it is dropped or the process ends. flock(2) works across PID namespaces.
 #[derive(Debug)]
 pub(crate) struct PoolLock {
     _file: File,
 }
 
 impl PoolLock {
-    /// Waits for the lock, for `patience` at most, in the order of asking.
+    /// Waits for the lock, for `lock_timeout` at most, in the order of requests.
     ///
-    /// The file (mode 0600: whoever can open it could hold everybody up) is made where it is missing
-    /// and never removed.
+    /// The file is created if it is missing, with mode 0600, since whoever can open it can hold the lock. It is never
+    /// removed.
     pub(crate) fn acquire(path: &Path, lock_timeout: Duration) -> Result<Self, StoreError> {
         let file = OpenOptions::new()
             .write(true)
@@ -34,12 +33,12 @@ impl PoolLock {
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(source)) => return Err(StoreError::io("lock", path, source)),
         }
-        // flock knows no time limit, and asking again and again would be unfair and slow: a thread
-        // waits in line. If patience ends, the process does too, and the thread with it.
+        // flock has no time limit, and polling would be unfair and slow: a thread waits. After a time-out the
+        // process ends, and the thread with it.
         let (sender, receiver) = mpsc::channel();
         std::thread::spawn(move || {
             let result = file.lock().map(|()| file);
-            // If nobody waits any more, the file and with it the lock are dropped here.
+            // After a time-out, the file and its lock are dropped here.
             let _ = sender.send(result);
         });
         match receiver.recv_timeout(lock_timeout) {

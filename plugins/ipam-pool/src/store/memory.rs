@@ -5,14 +5,14 @@ use crate::StickyLease;
 use crate::store::{Entry, KvTxn, Store, StoreError};
 use crate::{Addr, AddrSet};
 
-/// A store in memory, for tests of what stands above it.
+/// A store in memory, for tests.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryStore {
     table: BTreeMap<Vec<u8>, Vec<u8>>,
 }
 
 impl MemoryStore {
-    /// What a reboot would leave.
+    /// The kept leases: what a reboot leaves.
     ///
     /// # Errors
     /// A record that cannot be read.

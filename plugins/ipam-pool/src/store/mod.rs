@@ -1,4 +1,4 @@
-//! Where leases are kept: an ordered table that changes as a whole.
+//! The stores of leases: an ordered key-value table with transactions.
 
 mod backup;
 mod crash_handler;
@@ -28,43 +28,28 @@ use crate::AddrSet;
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
 
-/// One pool's table, inside a change that becomes visible as a whole or not at all.
+/// A transaction of a pool's table, which becomes visible as a whole or not at all.
 pub trait KvTxn {
     /// The value of a key.
-    ///
-    /// # Errors
-    /// The store's.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// The entry with the largest key that is not above `key`.
-    ///
-    /// # Errors
-    /// The store's.
+    /// The entry with the largest key that is at most `key`.
     fn last_at_or_before(&self, key: &[u8]) -> Result<Option<Entry>, StoreError>;
 
-    /// The entry with the smallest key that is not below `key`.
-    ///
-    /// # Errors
-    /// The store's.
+    /// The entry with the smallest key that is at least `key`.
     fn first_at_or_after(&self, key: &[u8]) -> Result<Option<Entry>, StoreError>;
 
     /// Sets the value of a key.
-    ///
-    /// # Errors
-    /// The store's.
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError>;
 
-    /// Removes a key; one that is absent is success.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Removes a key; an absent key is no error.
     fn remove(&mut self, key: &[u8]) -> Result<(), StoreError>;
 }
 
-/// How many of many releases are one change.
+/// The number of releases in one transaction.
 const RELEASES_PER_CHANGE: usize = 64;
 
-/// Why a change was not made.
+/// Why a transaction was rolled back.
 enum Cause<E> {
     Work(E),
     Store(StoreError),
@@ -85,38 +70,25 @@ impl<E: From<StoreError>> Cause<E> {
     }
 }
 
-/// What the allocator needs of the place where one pool's leases are.
+/// The store of one pool's leases, as the allocator needs it.
 ///
-/// Nothing above this trait knows whether the node holds the whole pool, as on a single host, or
-/// blocks of it that it claimed from a cluster.
+/// Callers do not know whether the node holds the whole pool, as on a single host, or blocks of it that it claimed in
+/// a cluster.
 pub trait Store {
-    /// Which of `wanted` this node may hand out without asking anybody.
-    ///
-    /// # Errors
-    /// The store's.
+    /// The part of `wanted` that this node holds.
     fn held(&self, wanted: &AddrSet) -> Result<AddrSet, StoreError>;
 
-    /// Asks for more of `wanted`, and says whether there is more now. A single host holds everything
-    /// from the start.
-    ///
-    /// # Errors
-    /// The store's.
+    /// Claims more of `wanted` and returns whether the node holds more now. A single host always holds the whole
+    /// pool.
     fn claim(&mut self, wanted: &AddrSet) -> Result<bool, StoreError>;
 
-    /// Does `work` alone on the pool: nobody else reads or changes it meanwhile. Its changes are kept
-    /// if it succeeds, and none of them if it does not.
-    ///
-    /// # Errors
-    /// The work's, or the store's.
+    /// Does `work` in a transaction, with exclusive access to the pool. Commits if it succeeds, else rolls back.
     fn change<T, E: From<StoreError>>(
         &mut self,
         work: impl FnOnce(&mut dyn KvTxn) -> Result<T, E>,
     ) -> Result<T, E>;
 
-    /// Does `work` and takes its changes back, whatever it says.
-    ///
-    /// # Errors
-    /// The work's, or the store's.
+    /// Does `work` in a transaction and rolls it back in any case.
     fn dry_run<T, E: From<StoreError>>(
         &mut self,
         work: impl FnOnce(&mut dyn KvTxn) -> Result<T, E>,
@@ -129,8 +101,8 @@ pub trait Store {
         }
     }
 
-    /// Does `work` for each item, some of them in one change, and less where the disk is full: to give thousands of
-    /// addresses back must need no more room than to give one back.
+    /// Does `work` for each item, many of them in one transaction, or one of them if the disk is full: releasing
+    /// thousands of addresses must need no more disk space than releasing one.
     ///
     /// # Errors
     /// The work's, or the store's. What was done before stays.

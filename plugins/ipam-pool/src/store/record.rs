@@ -2,16 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Why bytes are no record.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecordError {
-    #[error("the record's checksum does not fit its bytes")]
+    #[error("wrong checksum")]
     Checksum,
-    #[error("the record is no valid text: {0}")]
+    #[error("invalid JSON: {0}")]
     Syntax(String),
 }
 
-/// A record as bytes: a checksum over the key and the text, then JSON.
+/// Encodes a record: a checksum over the key and the text, then JSON.
 pub(crate) fn encode<T: Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>, RecordError> {
     let mut bytes = vec![0; 8];
     serde_json::to_writer(&mut bytes, value).map_err(|e| RecordError::Syntax(e.to_string()))?;
@@ -22,7 +21,7 @@ pub(crate) fn encode<T: Serialize>(key: &[u8], value: &T) -> Result<Vec<u8>, Rec
     Ok(bytes)
 }
 
-/// Reads [`encode`] back.
+/// The inverse of [`encode`].
 pub(crate) fn decode<T: for<'de> Deserialize<'de>>(key: &[u8], bytes: &[u8]) -> Result<T, RecordError> {
     let (sum, text) = bytes.split_first_chunk::<8>().ok_or(RecordError::Checksum)?;
     if *sum != checksum(key, text).to_be_bytes() {
@@ -36,7 +35,7 @@ pub(crate) fn text(record: &[u8]) -> Option<&[u8]> {
     record.get(8..)
 }
 
-/// FNV-1a of 64 bits: against accidents, not against attackers (the folder is root's own).
+/// FNV-1a of 64 bits: detects accidents, not attackers (only root may write the folder).
 pub(crate) fn checksum(key: &[u8], text: &[u8]) -> u64 {
     key.iter().chain(text).fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -4,13 +4,12 @@ use std::path::Path;
 
 use nix::fcntl::OFlag;
 
-/// Opens a file of a store: a regular one, or an error at once. No link is followed, and whoever put a pipe or a device
-/// under its name lets nobody wait.
+/// Opens a regular file of a store. Links are not followed, and opening a pipe or a device does not block.
 pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> std::io::Result<(File, Metadata)> {
     let file = options.custom_flags((OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK).bits()).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(std::io::Error::other("it is no regular file"));
+        return Err(std::io::Error::other("it is not a regular file"));
     }
     Ok((file, metadata))
 }

@@ -1,0 +1,486 @@
+//! Decides which address is given out, without I/O, over a [`KvTxn`]: O(log n) in the number of leases.
+
+mod error;
+mod free_addresses;
+
+pub use error::AllocError;
+
+use crate::lease_table::LeaseTable;
+use crate::store::{KvTxn, StoreError};
+use crate::{Addr, AddressState, Attachment, Lease, LeaseHolder, Millis, Owner, RangeSet};
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Order {
+    /// Addresses that were never used first, ascending; then the one that was released first.
+    #[default]
+    Oldest,
+    /// The lowest address whose cooldown is over.
+    Lowest,
+}
+
+/// How a pool hands out its addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// How long a released address rests, in milliseconds.
+    pub cooldown: u64,
+    /// Which free address is next.
+    pub order: Order,
+    /// Whether the caller probes an address before it is used; a quarantined address that is requested by name may
+    /// then be tried again.
+    pub probing: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseRequest {
+    pub holder: LeaseHolder,
+    /// The owner, if it is known.
+    pub owner: Option<Owner>,
+    /// Whether the owner keeps the address after the attachment ends.
+    pub sticky: bool,
+    /// Whether the owner is a VM that is migrating to this pod and keeps the addresses that it has where it runs.
+    pub migrating: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    pub address: Addr,
+    /// The index of the set that it is from.
+    pub set: usize,
+    /// Whether it is outside the pool's ranges, which were reduced after it was leased.
+    pub outside: bool,
+    /// Whether it was chosen as the next free one: it was not requested by name, and neither holder nor owner had it.
+    pub picked: bool,
+}
+
+/// What [`Allocator::report_conflict`] did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConflictOutcome {
+    /// The address is quarantined; another one can be requested.
+    Quarantined,
+    /// The address stays leased to its owner.
+    Kept,
+    /// The attachment does not hold the address.
+    NotHeld,
+}
+
+/// The allocator of one pool within one transaction.
+pub struct Allocator<'a> {
+    table: LeaseTable<'a>,
+    sets: &'a [RangeSet],
+    rules: Rules,
+    now: Millis,
+}
+
+impl<'a> Allocator<'a> {
+    /// `sets` are all sets of the pool; to release addresses, it may be empty.
+    pub fn new(txn: &'a mut dyn KvTxn, sets: &'a [RangeSet], rules: Rules, now: Millis) -> Self {
+        Self { table: LeaseTable::new(txn), sets, rules, now }
+    }
+
+    /// Gives one address from each set. `requested[i]` is the address requested from set `i`.
+    ///
+    /// An attachment that holds addresses gets the same ones again.
+    ///
+    /// # Errors
+    /// No address was given; the transaction must be rolled back.
+    pub fn allocate(
+        &mut self,
+        request: &LeaseRequest,
+        requested: &[Option<Addr>],
+    ) -> Result<Vec<Grant>, AllocError> {
+        self.end_quarantines()?;
+        let held = self.table.addresses_of_attachment(&request.holder.attachment)?;
+        if let Some(address) = held.iter().copied().find(|address| !self.belongs_to_any_set(*address)) {
+            return Err(self.subnet_removed(address, &request.holder.attachment));
+        }
+        let mut grants = Vec::with_capacity(self.sets.len());
+        for (index, set) in self.sets.iter().enumerate() {
+            let requested = requested.get(index).copied().flatten();
+            let (address, picked) = self.allocate_from(set, request, requested, &held)?;
+            grants.push(Grant { address, set: index, outside: !set.pool().contains(address), picked });
+        }
+        Ok(grants)
+    }
+
+    fn allocate_from(
+        &mut self,
+        set: &RangeSet,
+        request: &LeaseRequest,
+        requested: Option<Addr>,
+        held: &[Addr],
+    ) -> Result<(Addr, bool), AllocError> {
+        if let Some(current) = held.iter().copied().find(|address| self.belongs_to(set, *address)) {
+            if let Some(requested) = requested.filter(|requested| *requested != current) {
+                let holder = request.holder.attachment.to_string();
+                return Err(AllocError::HoldsAnother { requested, holder, current });
+            }
+            self.make_sticky(request, current)?;
+            return Ok((current, false));
+        }
+        let reserved = request.owner.as_ref().and_then(|owner| set.reservation_of(owner));
+        if let (Some(owner), true) = (&request.owner, request.sticky)
+            && let Some(current) = self.find_sticky_lease(set, request, owner)?
+        {
+            if let Some(requested) = requested.filter(|requested| *requested != current) {
+                return Err(AllocError::HoldsAnother { requested, holder: owner.to_string(), current });
+            }
+            // The machine may have another address by now than the one that this node keeps for it.
+            let known = requested.is_some()
+                || reserved == Some(current)
+                || !self.read_lease(current)?.holders.is_empty();
+            if request.migrating && !known {
+                return Err(AllocError::Migrating {
+                    owner: owner.clone(),
+                    pool: set.node_part().to_string(),
+                });
+            }
+            self.add_lease(set, current, request)?;
+            return Ok((current, false));
+        }
+        let wanted = match requested {
+            Some(requested) => Some(requested),
+            // The pod's first interface in the same network already holds its reservation.
+            None => match reserved {
+                Some(reserved) if self.is_held_by_same_container(reserved, request)? => None,
+                reserved => reserved,
+            },
+        };
+        let address = match wanted {
+            Some(address) => {
+                set.check_allowed(address, request.owner.as_ref())
+                    .map_err(|refusal| AllocError::Refused { address, refusal })?;
+                self.check_available(address, request)?;
+                address
+            }
+            None => match &request.owner {
+                Some(owner) if request.migrating => {
+                    return Err(AllocError::Migrating {
+                        owner: owner.clone(),
+                        pool: set.node_part().to_string(),
+                    });
+                }
+                _ => self.find_free(set)?,
+            },
+        };
+        self.add_lease(set, address, request)?;
+        Ok((address, wanted.is_none()))
+    }
+
+    /// Checks that every set has an address for a request without an address. The transaction must be rolled back.
+    ///
+    /// # Errors
+    /// A set has no free address.
+    pub fn check_capacity(&mut self) -> Result<(), AllocError> {
+        self.end_quarantines()?;
+        self.sets.iter().try_for_each(|set| self.find_free(set).map(drop))
+    }
+
+    /// Whether an address that is in use belongs to this set.
+    fn belongs_to(&self, set: &RangeSet, address: Addr) -> bool {
+        if set.pool().contains(address) {
+            return true;
+        }
+        // If the ranges were reduced, the subnet decides, unless another set contains the address.
+        set.range_of(address).is_some() && !self.sets.iter().any(|other| other.pool().contains(address))
+    }
+
+    /// Whether an address that is in use belongs to any set.
+    fn belongs_to_any_set(&self, address: Addr) -> bool {
+        self.sets.iter().any(|set| self.belongs_to(set, address))
+    }
+
+    fn subnet_removed(&self, address: Addr, holder: &impl ToString) -> AllocError {
+        let pool: Vec<_> = self.sets.iter().map(|set| set.pool().to_string()).collect();
+        AllocError::SubnetRemoved { address, holder: holder.to_string(), pool: pool.join(", ") }
+    }
+
+    /// The address of this set that is kept for a sticky owner.
+    fn find_sticky_lease(
+        &mut self,
+        set: &RangeSet,
+        request: &LeaseRequest,
+        owner: &Owner,
+    ) -> Result<Option<Addr>, AllocError> {
+        let mut best: Option<(Addr, bool)> = None;
+        for address in self.table.addresses_of_owner(owner)? {
+            let in_no_set = address.family() == set.family() && !self.belongs_to_any_set(address);
+            if !in_no_set && !self.belongs_to(set, address) {
+                continue;
+            }
+            let lease = self.read_lease(address)?;
+            if is_held_by_other_interface(&lease, request) {
+                continue;
+            }
+            // An owner that is not running loses an address that is no longer in the pool.
+            if lease.holders.is_empty() && !set.pool().contains(address) {
+                self.end_lease(address, lease)?;
+                continue;
+            }
+            if in_no_set {
+                return Err(self.subnet_removed(address, owner));
+            }
+            let same_interface = lease.interface == request.holder.attachment.interface;
+            if best.is_none_or(|(_, same)| same_interface && !same) {
+                best = Some((address, same_interface));
+            }
+        }
+        Ok(best.map(|(address, _)| address))
+    }
+
+    /// Whether the same container holds the address on another interface.
+    fn is_held_by_same_container(&self, address: Addr, request: &LeaseRequest) -> Result<bool, AllocError> {
+        Ok(match self.table.read_state(address)? {
+            Some(AddressState::Leased(lease)) => is_held_by_other_interface(&lease, request),
+            _ => false,
+        })
+    }
+
+    /// Checks that a requested or reserved address is available.
+    fn check_available(&self, address: Addr, request: &LeaseRequest) -> Result<(), AllocError> {
+        match self.table.read_state(address)? {
+            None | Some(AddressState::Resting { .. }) => Ok(()),
+            Some(AddressState::Quarantined { mac, .. }) => {
+                if self.rules.probing {
+                    Ok(())
+                } else {
+                    Err(AllocError::Conflict { address, mac })
+                }
+            }
+            Some(AddressState::Leased(lease)) => {
+                // The owner's old sandbox may not be removed yet.
+                let own = request.owner.is_some() && request.owner == lease.owner;
+                if own && !is_held_by_other_interface(&lease, request) {
+                    return Ok(());
+                }
+                Err(AllocError::Held { address, holder: lease.holder_text() })
+            }
+        }
+    }
+
+    /// Adds the requesting attachment to the lease of the address.
+    fn add_lease(&mut self, set: &RangeSet, address: Addr, request: &LeaseRequest) -> Result<(), AllocError> {
+        let mut lease = match self.table.read_state(address)? {
+            Some(AddressState::Leased(lease)) => lease,
+            _ => Lease {
+                owner: request.owner.clone(),
+                sticky: false,
+                imported: false,
+                interface: request.holder.attachment.interface.clone(),
+                queue: set.queue(),
+                holders: Vec::new(),
+                since: self.now,
+            },
+        };
+        lease.sticky |= request.sticky && request.owner.is_some();
+        lease.interface.clone_from(&request.holder.attachment.interface);
+        lease.holders.push(request.holder.clone());
+        self.table.write_state(address, &AddressState::Leased(lease.clone()))?;
+        self.table.add_to_attachment(&request.holder.attachment, address)?;
+        if let (Some(owner), true) = (&lease.owner, lease.sticky) {
+            self.table.add_to_owner(owner, address)?;
+        }
+        Ok(())
+    }
+
+    /// Makes the owner's existing lease sticky, if the request is.
+    fn make_sticky(&mut self, request: &LeaseRequest, address: Addr) -> Result<(), AllocError> {
+        if request.sticky
+            && let Some(AddressState::Leased(mut lease)) = self.table.read_state(address)?
+            && !lease.sticky
+            && let Some(owner) = lease.owner.clone().filter(|owner| request.owner.as_ref() == Some(owner))
+        {
+            lease.sticky = true;
+            self.table.write_state(address, &AddressState::Leased(lease))?;
+            self.table.add_to_owner(&owner, address)?;
+        }
+        Ok(())
+    }
+
+    fn read_lease(&self, address: Addr) -> Result<Lease, AllocError> {
+        match self.table.read_state(address)? {
+            Some(AddressState::Leased(lease)) => Ok(lease),
+            _ => {
+                Err(StoreError::record(format!("{address} is in an index of leases, but has no lease"))
+                    .into())
+            }
+        }
+    }
+
+    /// Removes an attachment from all its leases. A lease without attachments ends, unless its owner is sticky.
+    /// Returns the addresses that the attachment held.
+    pub fn release(&mut self, attachment: &Attachment) -> Result<Vec<Addr>, AllocError> {
+        let held = self.table.addresses_of_attachment(attachment)?;
+        for address in &held {
+            self.detach(attachment, *address)?;
+        }
+        Ok(held)
+    }
+
+    fn detach(&mut self, attachment: &Attachment, address: Addr) -> Result<(), AllocError> {
+        let mut lease = self.read_lease(address)?;
+        lease.holders.retain(|holder| holder.attachment != *attachment);
+        self.table.remove_from_attachment(attachment, address)?;
+        if lease.holders.is_empty() && !lease.sticky {
+            self.end_lease(address, lease)
+        } else {
+            Ok(self.table.write_state(address, &AddressState::Leased(lease))?)
+        }
+    }
+
+    /// Ends the lease of an address, whoever holds it.
+    pub fn revoke(&mut self, address: Addr) -> Result<bool, AllocError> {
+        match self.table.read_state(address)? {
+            None => return Ok(false),
+            Some(AddressState::Leased(lease)) => self.end_lease(address, lease)?,
+            Some(AddressState::Quarantined { since, queue, .. }) => {
+                self.table.write_state(address, &AddressState::Resting { since, queue, last: None })?;
+            }
+            Some(AddressState::Resting { .. }) => self.table.remove_state(address)?,
+        }
+        Ok(true)
+    }
+
+    /// Ends a lease and removes its index entries.
+    fn end_lease(&mut self, address: Addr, lease: Lease) -> Result<(), AllocError> {
+        for holder in &lease.holders {
+            self.table.remove_from_attachment(&holder.attachment, address)?;
+        }
+        if let (Some(owner), true) = (&lease.owner, lease.sticky) {
+            self.table.remove_from_owner(owner, address)?;
+        }
+        let last = lease.owner.map(|owner| owner.to_string());
+        let state = AddressState::Resting { since: self.now, queue: lease.queue, last };
+        Ok(self.table.write_state(address, &state)?)
+    }
+
+    /// The attachments of the network that hold an address and are not valid.
+    pub fn find_stale_attachments(
+        &self,
+        network: &str,
+        is_valid: impl Fn(&Attachment) -> bool,
+    ) -> Result<Vec<Attachment>, AllocError> {
+        self.find_attachments(|attachment| attachment.network == network && !is_valid(attachment))
+    }
+
+    /// The attachments that hold an address and are wanted.
+    pub fn find_attachments(
+        &self,
+        is_wanted: impl Fn(&Attachment) -> bool,
+    ) -> Result<Vec<Attachment>, AllocError> {
+        let mut all = Vec::new();
+        for found in self.table.attachments() {
+            let (attachment, _) = found?;
+            if is_wanted(&attachment) {
+                all.push(attachment);
+            }
+        }
+        Ok(all)
+    }
+
+    /// Releases imported leases of this network that the other IPAM plugin no longer has.
+    pub fn release_imported(
+        &mut self,
+        network: &str,
+        is_there: impl Fn(&Attachment, Addr) -> bool,
+    ) -> Result<(), AllocError> {
+        let mut gone = Vec::new();
+        for found in self.table.attachments() {
+            let (attachment, addresses) = found?;
+            if attachment.network == network {
+                gone.extend(addresses.into_iter().map(|address| (attachment.clone(), address)));
+            }
+        }
+        for (attachment, address) in gone {
+            if !is_there(&attachment, address) && self.read_lease(address)?.imported {
+                self.detach(&attachment, address)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Records that another host answered a probe for an address that was just given to this attachment.
+    ///
+    /// `fixed`: no other address may replace it, since it was requested by name or is reserved.
+    pub fn report_conflict(
+        &mut self,
+        attachment: &Attachment,
+        address: Addr,
+        mac: &str,
+        quarantine: u64,
+        fixed: bool,
+    ) -> Result<ConflictOutcome, AllocError> {
+        let Some(AddressState::Leased(lease)) = self.table.read_state(address)? else {
+            return Ok(ConflictOutcome::NotHeld);
+        };
+        let Some(holder) = lease.holders.iter().find(|holder| holder.attachment == *attachment) else {
+            return Ok(ConflictOutcome::NotHeld);
+        };
+        // The owner had it before this attachment did, or has it in another attachment.
+        let older = lease.since < holder.since || lease.holders.len() > 1;
+        if fixed || older {
+            return Ok(ConflictOutcome::Kept);
+        }
+        let queue = lease.queue;
+        self.end_lease(address, lease)?;
+        let until = self.now.after(quarantine);
+        let state = AddressState::Quarantined { since: self.now, until, mac: mac.to_owned(), queue };
+        self.table.write_state(address, &state)?;
+        self.limit_quarantine(address)?;
+        Ok(ConflictOutcome::Quarantined)
+    }
+
+    /// Keeps at most half of a set's addresses in quarantine: a host that answers for every address must not take all
+    /// of them from networks that do not probe. The earliest are released first.
+    fn limit_quarantine(&mut self, latest: Addr) -> Result<(), AllocError> {
+        let Some(set) = self.sets.iter().find(|set| set.pool().contains(latest)) else { return Ok(()) };
+        let most = (set.allocatable().len() / 2).max(1);
+        let quarantined = self.table.quarantined(set.family())?;
+        let of_set: Vec<Addr> =
+            quarantined.into_iter().filter(|address| set.pool().contains(*address)).collect();
+        let surplus = (of_set.len() as u128).saturating_sub(most);
+        let surplus = usize::try_from(surplus).unwrap_or(of_set.len());
+        for address in of_set.into_iter().filter(|address| *address != latest).take(surplus) {
+            if let Some(AddressState::Quarantined { queue, .. }) = self.table.read_state(address)? {
+                self.table
+                    .write_state(address, &AddressState::Resting { since: self.now, queue, last: None })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Imports a lease of another IPAM plugin. The address may be outside the pool.
+    ///
+    /// # Errors
+    /// Another attachment holds the address, or the store failed.
+    pub fn import(&mut self, address: Addr, queue: u8, holder: &LeaseHolder) -> Result<bool, AllocError> {
+        match self.table.read_state(address)? {
+            Some(AddressState::Leased(lease)) => {
+                if lease.holders.iter().any(|other| other.attachment == holder.attachment) {
+                    return Ok(false);
+                }
+                return Err(AllocError::Held { address, holder: lease.holder_text() });
+            }
+            Some(AddressState::Resting { .. } | AddressState::Quarantined { .. }) | None => {}
+        }
+        let lease = Lease {
+            owner: None,
+            sticky: false,
+            imported: true,
+            interface: holder.attachment.interface.clone(),
+            queue,
+            holders: vec![holder.clone()],
+            since: self.now,
+        };
+        self.table.write_state(address, &AddressState::Leased(lease))?;
+        self.table.add_to_attachment(&holder.attachment, address)?;
+        Ok(true)
+    }
+}
+
+/// Whether the requesting container holds this address on another interface.
+fn is_held_by_other_interface(lease: &Lease, request: &LeaseRequest) -> bool {
+    let own = &request.holder.attachment;
+    lease.holders.iter().any(|holder| {
+        holder.attachment.container == own.container && holder.attachment.interface != own.interface
+    })
+}
