@@ -6,11 +6,11 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use k8slan_device_plugin::kubelet::v1beta1::{AllocateRequest, ContainerAllocateRequest};
 use k8slan_tests::kubelet::Kubelet;
 use k8slan_tests::{LanFile, Worker, metric};
 use netplumb::{LinkChange, Netlink, Netns};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use proto::kubelet::v1beta1::{AllocateRequest, ContainerAllocateRequest};
 use testnet::{Daemon, Node, Switch, eventually, program};
 
 use crate::process::Process;

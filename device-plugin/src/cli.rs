@@ -14,8 +14,8 @@ use crate::daemon::{self, Cluster, Node};
 use controller::ClusterUninstallOptions;
 use proto::agent_socket;
 
-use crate::installer::{InstallOptions, UninstallOptions, install, uninstall};
-use crate::{capture, check_host, inspect, overview, why};
+use doctor::{capture, check_host, inspect, overview, why};
+use installer::{InstallOptions, UninstallOptions, install, uninstall};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
 /// macvtap plugin about the LANs' spokes.

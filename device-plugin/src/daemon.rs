@@ -11,24 +11,25 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use node::{Lock, NodeConfig, SafeDir};
+use node::{NodeConfig, SafeDir};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::device_catalog::DeviceCatalog;
-use crate::handed_out::HandedOut;
 use crate::health_sources::{ClusterHealth, NodeHealth};
-use crate::kubelet::{self, DevicePlugins};
-use crate::leftovers;
-use crate::node_loop::{self, NodeLock, lock_daemon};
-use crate::readiness::Readiness;
-use crate::status_views;
-use crate::sweep::{self, Sweep};
+use agent::device_catalog::DeviceCatalog;
+use agent::handed_out::HandedOut;
+use agent::kubelet::{self, DevicePlugins};
+use agent::leftovers;
+use agent::node_loop::{self, NodeLock};
+use agent::readiness::Readiness;
+use agent::status_views;
+use agent::sweep::{self, Sweep};
 use controller::{DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, Timing};
 use proto::agent_socket::{self, Agent, Callers, Presence};
 use proto::health::{self, ApiMetrics, HealthSource, HealthSummary, Metrics};
+use proto::locks::lock_cluster_part;
 use proto::published::NodeStatus;
 use proto::published::live_pods;
 use proto::published::status_file;
@@ -63,9 +64,6 @@ const MIRROR: &str = "lans";
 
 /// How long the others may take to end when the daemon stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
-
-/// How long the cluster's part waits for another one that is ending.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A node's part that is away for so long is reported. A restart is not: what it built stands meanwhile.
 const AWAY_AFTER: Duration = Duration::from_secs(30);
@@ -125,12 +123,6 @@ pub(crate) async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) ->
         Ok(())
     })
     .await
-}
-
-/// Two of them would write the same files.
-pub(crate) fn lock_cluster_part() -> Result<Lock> {
-    let folder = SafeDir::create(&NodeConfig::load()?.paths().run().join(live_pods::FOLDER))?;
-    lock_daemon(&folder, live_pods::LOCK, HANDOVER_TIMEOUT)
 }
 
 fn mirror_dir() -> Result<PathBuf> {

@@ -14,12 +14,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use hyper_util::rt::TokioIo;
-use k8slan_device_plugin::kubelet::v1beta1::device_plugin_client::DevicePluginClient;
-use k8slan_device_plugin::kubelet::v1beta1::registration_server::{Registration, RegistrationServer};
-use k8slan_device_plugin::kubelet::v1beta1::{
+use prost::Message;
+use proto::kubelet::v1beta1::device_plugin_client::DevicePluginClient;
+use proto::kubelet::v1beta1::registration_server::{Registration, RegistrationServer};
+use proto::kubelet::v1beta1::{
     AllocateRequest, ContainerAllocateRequest, ContainerAllocateResponse, Empty, RegisterRequest,
 };
-use prost::Message;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::runtime::Runtime;
 use tonic::transport::{Channel, Endpoint, Server, Uri};

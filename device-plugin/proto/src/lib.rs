@@ -6,5 +6,6 @@ pub mod events;
 pub mod health;
 pub mod k8slan_go;
 pub mod kubelet;
+pub mod locks;
 pub mod published;
 pub mod root_socket;

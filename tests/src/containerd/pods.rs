@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use k8slan_device_plugin::kubelet::v1beta1::ContainerAllocateResponse;
+use proto::kubelet::v1beta1::ContainerAllocateResponse;
 use serde_json::Value;
 use testnet::Stop;
 
@@ -85,7 +85,7 @@ impl Containerd<'_> {
         let attempt = config.metadata.as_ref().map_or(0, |metadata| metadata.attempt);
         let key_value =
             |(key, value): (&String, &String)| cri::KeyValue { key: key.clone(), value: value.clone() };
-        let device = |device: &k8slan_device_plugin::kubelet::v1beta1::DeviceSpec| cri::Device {
+        let device = |device: &proto::kubelet::v1beta1::DeviceSpec| cri::Device {
             container_path: device.container_path.clone(),
             host_path: device.host_path.clone(),
             permissions: device.permissions.clone(),

@@ -117,8 +117,8 @@ fn spokes_of_a_refused_lan_are_there_and_unhealthy() -> Outcome {
     check!(refused.contains("macvtap.k8slan.io/r"), "{refused}");
     // Whoever asks all the same is told why.
     let mut client = kubelet.client(&resource("r")).map_err(failed)?;
-    let request = k8slan_device_plugin::kubelet::v1beta1::AllocateRequest {
-        container_requests: vec![k8slan_device_plugin::kubelet::v1beta1::ContainerAllocateRequest {
+    let request = proto::kubelet::v1beta1::AllocateRequest {
+        container_requests: vec![proto::kubelet::v1beta1::ContainerAllocateRequest {
             devices_ids: vec!["r".to_owned()],
         }],
     };

@@ -7,12 +7,12 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use k8slan_device_plugin::kubelet::Refusal;
-use k8slan_device_plugin::kubelet::v1beta1::{
+use agent::kubelet::Refusal;
+use k8slan_tests::kubelet::Kubelet;
+use proto::kubelet::v1beta1::{
     AllocateRequest, ContainerAllocateRequest, ContainerPreferredAllocationRequest, PreStartContainerRequest,
     PreferredAllocationRequest,
 };
-use k8slan_tests::kubelet::Kubelet;
 use testnet::{Outcome, Trial, finish, tests};
 use tonic::Code;
 

@@ -5,7 +5,7 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::time::Duration;
 
-use k8slan_device_plugin::kubelet::{Health, KubeletState};
+use agent::kubelet::{Health, KubeletState};
 use k8slan_tests::kubelet::{Kubelet, Manner};
 use net_types::Attach;
 use testnet::{Outcome, Trial, eventually, tests};

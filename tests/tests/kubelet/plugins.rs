@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use k8slan_device_plugin::kubelet::{
+use agent::kubelet::{
     Catalog, DeviceHandle, DevicePlugins, Grant, Health, Offer, Refusal, ResourceName, SpokeProvider, Status,
 };
 use lan::TapIndices;

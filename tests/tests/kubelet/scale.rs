@@ -5,7 +5,7 @@ use std::process::{Child, Command, ExitCode};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use k8slan_device_plugin::kubelet::DevicePlugins;
+use agent::kubelet::DevicePlugins;
 use k8slan_tests::kubelet::Kubelet;
 use testnet::{Outcome, Trial, tests};
 
@@ -79,11 +79,8 @@ fn a_thousand_spokes() -> Outcome {
     for name in names().iter().take(200) {
         let resource = format!("macvtap.k8slan.io/{name}");
         let client = kubelet.client(&resource).map_err(failed)?;
-        let container = k8slan_device_plugin::kubelet::v1beta1::ContainerAllocateRequest {
-            devices_ids: vec![name.clone()],
-        };
-        let request =
-            k8slan_device_plugin::kubelet::v1beta1::AllocateRequest { container_requests: vec![container] };
+        let container = proto::kubelet::v1beta1::ContainerAllocateRequest { devices_ids: vec![name.clone()] };
+        let request = proto::kubelet::v1beta1::AllocateRequest { container_requests: vec![container] };
         let start = Instant::now();
         kubelet.block_on(client.clone().allocate(request))?;
         latencies.push(start.elapsed());

@@ -25,7 +25,10 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("vlan-bridge", &["attach", "cni", "net-types", "netplumb", "node"]),
     ("proto", &["lan", "net-types", "node"]),
     ("controller", &["lan", "net-types", "node", "proto"]),
-    ("k8slan-device-plugin", &["controller", "lan", "net-types", "netplumb", "node", "proto"]),
+    ("agent", &["lan", "net-types", "netplumb", "node", "proto"]),
+    ("doctor", &["agent", "controller", "lan", "net-types", "netplumb", "node", "proto"]),
+    ("installer", &["agent", "node", "proto"]),
+    ("k8slan-device-plugin", &["agent", "controller", "doctor", "installer", "node", "proto"]),
 ];
 
 /// Who may depend on a library that reaches outside, by the beginning of its name. Development
@@ -33,16 +36,25 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("rtnetlink", &["netplumb"]),
     ("netlink-", &["netplumb"]),
-    ("tokio", &["controller", "k8slan-device-plugin", "netplumb", "proto"]),
-    ("tonic", &["k8slan-device-plugin", "proto"]),
-    ("kube", &["controller", "k8slan-device-plugin", "lan"]),
+    ("tokio", &["agent", "controller", "doctor", "k8slan-device-plugin", "netplumb", "proto"]),
+    ("tonic", &["agent", "proto"]),
+    ("kube", &["controller", "doctor", "k8slan-device-plugin", "lan"]),
 ];
 
 /// Packages that nothing is built on and that may use everything.
 const TESTERS: &[&str] = &["k8slan-benches", "k8slan-kubernetes-tests", "k8slan-manual", "k8slan-tests"];
 
-/// What must not come into a plugin's program by any way: a plugin needs no API server and no daemon.
-const NOT_IN_PLUGINS: &[&str] = &["hyper", "kube", "kube-client", "tonic"];
+/// What must not come into a package by any way. A plugin needs no API server and no daemon; of the daemon's two parts, the
+/// one with privileges has no Kubernetes client, and the one with a client makes no links (docs/decisions/0045-two-processes.md).
+const NOT_CARRIED: &[(&str, &[&str])] = &[
+    ("agent", &["controller", "kube-client"]),
+    ("controller", &["agent", "netplumb", "rtnetlink"]),
+    ("ipam-pool", NO_CLIENT),
+    ("macvtap", NO_CLIENT),
+    ("proto", &["kube-client", "netplumb", "rtnetlink"]),
+    ("vlan-bridge", NO_CLIENT),
+];
+const NO_CLIENT: &[&str] = &["hyper", "kube", "kube-client", "tonic"];
 
 fn cargo(arguments: &[&str]) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
@@ -118,22 +130,22 @@ fn the_lan_crate_has_no_client() {
 }
 
 #[test]
-fn plugins_carry_no_client() {
-    for plugin in ["ipam-pool", "macvtap", "vlan-bridge"] {
+fn what_a_package_must_not_carry_comes_in_by_no_other_one() {
+    for (package, unwanted) in NOT_CARRIED {
         let tree = cargo(&[
             "tree",
             "--offline",
             "--package",
-            plugin,
+            package,
             "--edges=normal",
             "--prefix=none",
             "--format={p}",
         ]);
         let found: Vec<&str> = tree
             .lines()
-            .filter(|line| NOT_IN_PLUGINS.contains(&line.split(' ').next().unwrap_or_default()))
+            .filter(|line| unwanted.contains(&line.split(' ').next().unwrap_or_default()))
             .collect();
-        assert!(found.is_empty(), "{plugin} carries {found:?}");
+        assert!(found.is_empty(), "{package} carries {found:?}");
     }
 }
 

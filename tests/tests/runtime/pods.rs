@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use k8slan_device_plugin::kubelet::v1beta1::ContainerAllocateResponse;
 use k8slan_tests::containerd::{Containerd, KubePod, RunningPod};
+use proto::kubelet::v1beta1::ContainerAllocateResponse;
 use serde_json::Value;
 use testnet::{Node, Outcome, Ping, Stop, Tap, Trial, program, tests};
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use k8slan_device_plugin::inspect::{AttachmentView, NodeView, svg, tree};
+use doctor::inspect::{AttachmentView, NodeView, svg, tree};
 use k8slan_tests::Worker;
 use testnet::Stop;
 

@@ -1,0 +1,232 @@
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use anyhow::{Context as _, Result, bail};
+use node::{Durability, NetnsRef, Paths, SafeDir};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::key::AttachmentKey;
+
+/// Where runtimes have their plugins.
+const CNI_FOLDER: &str = "/opt/cni/bin";
+/// The list for `ipam-pool sweep`, in the run folder.
+const LIVE_FILE: &str = "live.json";
+
+/// The plugins' executables: beside the daemon's own, or where runtimes have them.
+pub struct PluginPrograms {
+    run: PathBuf,
+    folders: Vec<PathBuf>,
+}
+
+/// What an attachment holds in a pool.
+#[derive(Debug)]
+pub struct Lease {
+    /// Who holds it.
+    pub key: AttachmentKey,
+    /// The pod's UID, where the runtime stated it.
+    pub uid: Option<String>,
+    /// The pod, for people.
+    pub pod: Option<String>,
+    /// The pod's network namespace.
+    pub netns: Option<NetnsRef>,
+}
+
+/// What `ipam-pool leases` says.
+#[derive(Debug, Default)]
+pub struct Leases {
+    /// By whom addresses are held.
+    pub held: Vec<Lease>,
+    /// For whom addresses are kept, also while nobody holds them.
+    pub kept: Vec<StickyOwner>,
+}
+
+/// An owner whose address is kept.
+#[derive(Debug)]
+pub struct StickyOwner {
+    /// As `ipam-pool` writes it.
+    pub owner: String,
+    /// Whether nobody holds the address.
+    idle: bool,
+}
+
+impl StickyOwner {
+    /// The machine, `<namespace>/<name>`, that is the owner and does not run here.
+    pub fn idle_vm(&self) -> Option<&str> {
+        let vm = self.owner.strip_prefix("vm:").filter(|_| self.idle)?;
+        // The network's name may follow.
+        let end = vm.match_indices('/').nth(1).map_or(vm.len(), |(slash, _)| slash);
+        vm.get(..end).filter(|vm| vm.contains('/'))
+    }
+}
+
+impl PluginPrograms {
+    /// The programs beside this one and where runtimes have them; lists for them are written into `run`.
+    pub fn new(run: PathBuf) -> Self {
+        let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
+        Self { run, folders: own.into_iter().chain([CNI_FOLDER.into()]).collect() }
+    }
+
+    /// The same, which looks into these folders, too.
+    pub fn with_folders(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
+        self.folders.extend(folders);
+        self
+    }
+
+    fn find(&self, name: &str) -> Result<(&Path, PathBuf)> {
+        // What uninstall set aside is ours as well, while nobody else can run it.
+        let names = [name.to_owned(), aside_name(name)];
+        let all = self.folders.iter().flat_map(|folder| names.iter().map(move |name| (folder, name)));
+        let mut all = all.map(|(folder, name)| (folder.as_path(), folder.join(name)));
+        let found = all.find(|(_, program)| is_executable(program));
+        found.with_context(|| format!("there is no {name} in any of {:?}: install the plugins", self.folders))
+    }
+
+    /// Runs a plugin's DEL, which finds what there is by the attachment's name alone.
+    ///
+    /// # Errors
+    /// The plugin's own words.
+    pub fn del(&self, plugin: &str, key: &AttachmentKey) -> Result<()> {
+        let (folder, program) = self.find(plugin)?;
+        let config = json!({ "cniVersion": "1.0.0", "name": "k8slan-sweep", "type": plugin }).to_string();
+        let mut command = Command::new(&program);
+        command
+            .env_clear()
+            .env("CNI_COMMAND", "DEL")
+            .env("CNI_CONTAINERID", &key.container)
+            .env("CNI_IFNAME", &key.ifname)
+            .env("CNI_PATH", folder);
+        run(command, config.as_bytes()).with_context(|| format!("{plugin} DEL")).map(drop)
+    }
+
+    /// All leases; none where no pool was ever used.
+    ///
+    /// # Errors
+    /// `ipam-pool` cannot be run, or fails.
+    pub fn leases(&self, paths: &Paths) -> Result<Leases> {
+        if !paths.leases().exists() {
+            return Ok(Leases::default());
+        }
+        let output = self.ipam_pool([OsStr::new("leases"), OsStr::new("--json")])?;
+        parse(&output.stdout).context("what ipam-pool leases says")
+    }
+
+    /// Frees all leases that are older than `as_of` and neither held by one of these nor kept for one of these
+    /// owners.
+    ///
+    /// # Errors
+    /// `ipam-pool` cannot be run, or fails.
+    pub fn free_leases<'a>(
+        &self,
+        as_of: u64,
+        live: impl Iterator<Item = &'a AttachmentKey>,
+        owners: impl Iterator<Item = &'a str>,
+    ) -> Result<()> {
+        let live: Vec<_> =
+            live.map(|key| json!({ "containerID": key.container, "ifname": key.ifname })).collect();
+        let owners: Vec<_> = owners.collect();
+        let text = json!({ "asOf": as_of, "attachments": live, "owners": owners }).to_string();
+        SafeDir::create(&self.run)?.write(LIVE_FILE, text.as_bytes(), Durability::UntilReboot)?;
+        let path = self.run.join(LIVE_FILE);
+        self.ipam_pool([OsStr::new("sweep"), OsStr::new("--live"), path.as_os_str()]).map(drop)
+    }
+
+    fn ipam_pool<'a>(&self, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Output> {
+        let (_, program) = self.find("ipam-pool")?;
+        let mut command = Command::new(&program);
+        command.env_clear().args(arguments);
+        run(command, b"").context("ipam-pool")
+    }
+}
+
+fn run(mut command: Command, input: &[u8]) -> Result<Output> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().with_context(|| format!("start {:?}", command.get_program()))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends before it has read says why by itself.
+        let _ = stdin.write_all(input);
+    }
+    let output = child.wait_with_output().context("wait for it")?;
+    if !output.status.success() {
+        let text = [&*output.stdout, &*output.stderr].concat();
+        bail!("{}: {}", output.status, String::from_utf8_lossy(&text).trim());
+    }
+    Ok(output)
+}
+
+fn parse(text: &[u8]) -> Result<Leases> {
+    #[derive(Deserialize)]
+    struct Row {
+        owner: Option<String>,
+        sticky: bool,
+        holders: Vec<Holder>,
+    }
+    #[derive(Deserialize)]
+    struct Holder {
+        attachment: Attachment,
+        pod: Option<String>,
+        uid: Option<String>,
+        netns: Option<(PathBuf, u64)>,
+    }
+    #[derive(Deserialize)]
+    struct Attachment {
+        container: String,
+        interface: String,
+    }
+    let rows: Vec<Row> = serde_json::from_slice(text)?;
+    let kept = rows
+        .iter()
+        .filter(|row| row.sticky)
+        .filter_map(|row| Some(StickyOwner { owner: row.owner.clone()?, idle: row.holders.is_empty() }));
+    let kept = kept.collect();
+    let holders = rows.into_iter().flat_map(|row| row.holders);
+    let held = holders
+        .map(|holder| Lease {
+            key: AttachmentKey {
+                container: holder.attachment.container,
+                ifname: holder.attachment.interface,
+            },
+            uid: holder.uid,
+            pod: holder.pod,
+            netns: holder.netns.map(|(path, inode)| NetnsRef { path, inode }),
+        })
+        .collect();
+    Ok(Leases { held, kept })
+}
+
+/// Whether a file may be run.
+fn is_executable(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
+}
+
+/// The name of a file that is about to be removed by the installer.
+pub fn aside_name(name: &str) -> String {
+    format!(".{name}.k8slan-aside")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn leases_are_read_as_ipam_pool_writes_them() {
+        let text = r#"[{"address":"10.0.0.2","pool":"iot","state":"leased","owner":"default/a/iot","sticky":false,
+            "holders":[{"attachment":{"container":"c1","interface":"net1","network":"iot"},"pod":"default/a",
+            "uid":"u1","netns":["/run/netns/x",4026533001],"since":12}],"age":"1s"},
+            {"address":"10.0.0.3","pool":"iot","state":"resting","sticky":false,"holders":[],"age":"1s"},
+            {"address":"10.0.0.4","pool":"iot","state":"leased","owner":"vm:default/vyos/iot","sticky":true,
+            "holders":[],"age":"1s"}]"#;
+        let Leases { held: leases, kept } = parse(text.as_bytes()).unwrap();
+        assert_eq!((leases.len(), kept.len()), (1, 1));
+        assert_eq!(kept[0].idle_vm(), Some("default/vyos"));
+        for owner in ["default/a/iot", "vm:default"] {
+            assert_eq!(StickyOwner { owner: owner.into(), idle: true }.idle_vm(), None, "{owner}");
+        }
+        assert_eq!(StickyOwner { owner: "vm:default/vyos".into(), idle: false }.idle_vm(), None);
+        assert_eq!((leases[0].key.container.as_str(), leases[0].uid.as_deref()), ("c1", Some("u1")));
+        assert_eq!(leases[0].netns.as_ref().unwrap().inode, 4_026_533_001);
+    }
+}

@@ -1,0 +1,514 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use lan::observed::LinkKind;
+use lan::{Desired, Lan, LanKey, NetnsName, Plan, Step, diff, drift};
+use net_types::SpokeName;
+use netplumb::{LinkChange, Netlink, Netns};
+use nix::errno::Errno;
+use node::{Paths, SafeDir, Underlays};
+
+use super::Declared;
+use super::apply::Apply;
+use super::decision::{Decisions, Goal, decide};
+use super::multicast_groups::MulticastGroups;
+use super::namespaces::Namespaces;
+use super::record_set::{self, InUse, RecordSet};
+use super::records::Records;
+use super::repair_log::RepairLog;
+use super::status_builder::{BuildState, NO_UNDERLAY, StatusBuilder};
+use super::taps::Taps;
+use super::underlay::{FrameTakers, Underlay, UnderlayCache};
+use crate::udp_port::{PortHolder, find_port_holder};
+use proto::events::Dirty;
+use proto::published::NodeStatus;
+
+/// What a pass leaves behind.
+pub struct Outcome {
+    /// What there is to tell.
+    pub status: NodeStatus,
+    /// The namespaces to listen in.
+    pub netns: BTreeMap<NetnsName, Netns>,
+    /// When to come back although nothing changed, since something failed.
+    pub retry: Option<Duration>,
+    /// LANs that are new or were changed, and are now as they are declared.
+    pub built: usize,
+    /// LANs that stood, had been changed by somebody else, and were put right.
+    pub repaired: usize,
+}
+
+/// The LANs of this node.
+pub struct Reconciler {
+    node: String,
+    /// Whether the kubelet hands the spokes out.
+    kubelet: bool,
+    /// Whether the type `k8slanveth` of k8slan (Go) is switched on.
+    k8slan_go: bool,
+    host: Netlink,
+    /// The folder with the record of the underlays.
+    run: SafeDir,
+    /// Who takes all frames of a link of the node.
+    frame_takers: FrameTakers,
+    taps: Taps,
+    records: Records,
+    namespaces: Namespaces,
+    /// Namespaces where a pod has to go before something else can.
+    waiting: BTreeSet<NetnsName>,
+    /// How often in a row something failed, by namespace.
+    failures: BTreeMap<NetnsName, u32>,
+    /// What was last made of each namespace, without anything left to do.
+    made: BTreeMap<NetnsName, Desired>,
+    repair_log: RepairLog,
+    /// Groups that a link was made to join again, until it has.
+    rejoined: BTreeSet<(u32, Ipv6Addr)>,
+}
+
+/// What was done for a LAN.
+enum BuildOutcome {
+    /// It was new, or was changed, and is now as it is declared.
+    Built,
+    /// Somebody else had changed it, and it is as it was before.
+    Repaired,
+    /// Nothing, or not all that there is to do.
+    Unchanged,
+}
+
+/// Of a LAN whose underlay was found outside the LAN's group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GroupState {
+    /// It is made to join again.
+    Rejoining(Ipv6Addr),
+    /// That was of no use.
+    NotJoined,
+}
+
+/// What was done in one namespace.
+struct Applied {
+    /// What was done beside removing what pods left.
+    worked: Vec<Step>,
+    /// What is still to be done after it.
+    left: Plan,
+    error: Option<String>,
+    postponed: bool,
+}
+
+impl Reconciler {
+    /// Reads what an earlier life of the daemon left on this node.
+    ///
+    /// # Errors
+    /// A folder, a file or netlink cannot be used.
+    pub fn open(node: String, paths: &Paths, kubelet: bool, k8slan_go: bool) -> Result<Self> {
+        Ok(Self {
+            node,
+            kubelet,
+            k8slan_go,
+            host: Netlink::open_current()?,
+            run: SafeDir::create(paths.run())?,
+            frame_takers: FrameTakers::default(),
+            taps: Taps::open(paths.state())?,
+            records: Records::open(paths.spokes())?,
+            namespaces: Namespaces::open(paths.run().join("netns"))?,
+            waiting: BTreeSet::new(),
+            failures: BTreeMap::new(),
+            made: BTreeMap::new(),
+            repair_log: RepairLog::default(),
+            rejoined: BTreeSet::new(),
+        })
+    }
+
+    /// Looks at what changed, and makes the node what it should be.
+    ///
+    /// # Errors
+    /// Only what concerns the node as a whole; what goes wrong with one LAN is in the status.
+    pub fn reconcile(&mut self, declared: &Declared, dirty: &Dirty) -> Result<Outcome> {
+        self.observe(dirty)?;
+        let mut decisions = self.decide(declared);
+        self.taps.assign(decisions.spokes())?;
+
+        if dirty.underlays || dirty.declared || dirty.everything {
+            self.frame_takers = FrameTakers::read(&self.host)?;
+        }
+        // Before anything is built on a link: from then on nobody takes it away.
+        let unrecorded = self.record_underlays(&decisions)?;
+
+        // Nobody is let into what is about to go.
+        let mut report = StatusBuilder::new(&self.node, declared);
+        self.write_records(&decisions, &mut report, false);
+        let going = goals(&decisions, |goal| *goal == Goal::Remove);
+        for name in &going {
+            let done = self.apply_plan(name, None);
+            let owner = self.namespaces.observed(name).and_then(|there| there.owner().cloned());
+            report.add_removal(name, owner, &done.left, done.error.as_deref());
+            self.count_failures(name, &done);
+        }
+        if !going.is_empty() {
+            decisions = self.decide(declared);
+        }
+
+        self.waiting.clear();
+        let (mut built, mut repaired) = (0, 0);
+        // After it is written down: a program that took one meanwhile did so before it could read of it, and shows.
+        let mut underlays = UnderlayCache::new(self.frame_takers.clone());
+        let group_states = self.rejoin_groups(&decisions, &mut underlays)?;
+        for lan in decisions.lans.values().flatten() {
+            if let Some(error) = &unrecorded {
+                report.set_state(lan, BuildState::not_ready("BuildFailed", error.clone()), None);
+                continue;
+            }
+            match self.build(lan, &decisions, (&mut underlays, group_states.get(&lan.key)), &mut report)? {
+                BuildOutcome::Built => built += 1,
+                BuildOutcome::Repaired => repaired += 1,
+                BuildOutcome::Unchanged => {}
+            }
+        }
+        self.write_records(&decisions, &mut report, true);
+        report.add_left_as_is(&decisions, |name| {
+            self.namespaces.observed(name).and_then(|there| there.owner().cloned())
+        });
+        self.waiting.extend(going);
+        // What is gone by now has no underlay any more.
+        let unrecorded = self.record_underlays(&decisions)?.or(unrecorded);
+        let status = report.finish(
+            &decisions,
+            &self.in_use(),
+            |spoke| self.records.get(spoke).cloned(),
+            |spoke| self.taps.get(spoke),
+        );
+
+        let wanted: BTreeSet<&NetnsName> = decisions.namespaces.keys().collect();
+        if let Err(error) = self.namespaces.forget_empty(|name| wanted.contains(name)) {
+            tracing::warn!("{error:#}");
+        }
+        self.failures.retain(|name, _| wanted.contains(name));
+        self.made.retain(|name, _| wanted.contains(name));
+        Ok(Outcome {
+            status,
+            netns: self
+                .namespaces
+                .all_held()
+                .map(|(name, held)| (name.clone(), held.netns.clone()))
+                .collect(),
+            retry: self
+                .failures
+                .values()
+                .copied()
+                .max()
+                .map(retry_delay)
+                .or(unrecorded.map(|_| retry_delay(u32::MAX))),
+            built,
+            repaired,
+        })
+    }
+
+    fn observe(&mut self, dirty: &Dirty) -> Result<()> {
+        if dirty.names || dirty.everything {
+            self.namespaces.locate_all();
+            for name in &self.waiting {
+                self.namespaces.mark_stale(name);
+            }
+        }
+        for name in &dirty.netns {
+            self.namespaces.mark_stale(name);
+        }
+        if dirty.everything {
+            self.namespaces.mark_all_stale();
+        }
+        if dirty.records || dirty.everything {
+            self.records.reload()?;
+        } else {
+            // Most of them the daemon wrote itself.
+            dirty.record_files.iter().for_each(|name| self.records.read(name));
+        }
+        self.namespaces.refresh();
+        Ok(())
+    }
+
+    fn decide(&mut self, declared: &Declared) -> Decisions {
+        // Also those of LANs that are not accepted: what stands there may be of an earlier time.
+        let lans = declared.lans.values().filter_map(|declaration| declaration.lan.as_ref().ok());
+        for lan in lans {
+            self.namespaces.ensure_located(&lan.netns);
+        }
+        self.namespaces.refresh();
+        decide(&self.node, declared, &self.namespaces.standing(), &self.records.lans())
+    }
+
+    /// Does what is to be done in a namespace, and looks at what came of it.
+    fn apply_plan(&mut self, name: &NetnsName, desired: Option<&Desired>) -> Applied {
+        let failed = |left, error| Applied { worked: Vec::new(), left, error: Some(error), postponed: false };
+        if let Some(trouble) = self.namespaces.trouble(name) {
+            return failed(Plan::default(), trouble.to_owned());
+        }
+        let plan = self.plan(name, desired);
+        if plan.steps.is_empty() {
+            return Applied { worked: Vec::new(), left: plan, error: None, postponed: false };
+        }
+        if desired.is_some()
+            && let Err(error) = self.namespaces.remember(name).context("remember the namespace's name")
+        {
+            return failed(plan, format!("{error:#}"));
+        }
+        for step in &plan.steps {
+            tracing::debug!(netns = %name, "{step}");
+        }
+        let apply = Apply {
+            name,
+            host: &self.host,
+            locks: self.records.dir(),
+            spoke_of_port: &|port| self.taps.spoke_of_port(port),
+        };
+        let (applied, mut result) = apply.run(self.namespaces.held(name), &plan.steps);
+        if let Some(held) = applied.made {
+            self.namespaces.hold(name, held);
+        }
+        if applied.removed {
+            let forgotten = self.namespaces.forget(name).context("forget the namespace's name");
+            result = result.and(forgotten);
+        }
+        self.namespaces.locate(name);
+        self.namespaces.refresh();
+        let trouble = self.namespaces.trouble(name).map(str::to_owned);
+        let error = result.err().map(|error| self.explain(&error, desired)).or(trouble);
+        let worked = pending_steps(&plan).cloned().collect();
+        Applied { worked, left: self.plan(name, desired), error, postponed: applied.postponed }
+    }
+
+    /// The error, and where it is a number alone, what is behind it.
+    fn explain(&self, error: &anyhow::Error, desired: Option<&Desired>) -> String {
+        let text = format!("{error:#}");
+        let number = error.downcast_ref::<netplumb::Error>().and_then(netplumb::Error::errno);
+        match (number, desired, self.host.links()) {
+            (Some(Errno::EADDRINUSE), Some(desired), Ok(links)) => {
+                let PortHolder { who, advice } =
+                    find_port_holder(desired.port, desired.group.get().is_ipv6(), &links);
+                format!("{text}: UDP port {} is taken: {who}; {advice}", desired.port)
+            }
+            _ => text,
+        }
+    }
+
+    /// Has links join the groups again that the kernel forgot, and says of which LANs and how they are now: their
+    /// VXLAN devices go down, all of a group together, since the kernel leaves and joins with the last and the first
+    /// of them; what is built next sets them up.
+    fn rejoin_groups(
+        &mut self,
+        decisions: &Decisions,
+        underlays: &mut UnderlayCache,
+    ) -> Result<BTreeMap<LanKey, GroupState>> {
+        let mut group_states = BTreeMap::new();
+        let groups = MulticastGroups::read();
+        let mut down = Vec::new();
+        for lan in decisions.lans.values().flatten() {
+            let underlay = Underlay::find(lan, &self.node, &self.host, underlays)?;
+            let Some((link, group)) = underlay.as_ref().and_then(|underlay| underlay.joined_group(lan))
+            else {
+                continue;
+            };
+            if groups.has(link, group) {
+                self.rejoined.remove(&(link, group));
+                continue;
+            }
+            let Some(vxlan) = self.standing_vxlan(lan, link) else { continue };
+            if self.rejoined.contains(&(link, group)) {
+                group_states.insert(lan.key.clone(), GroupState::NotJoined);
+                continue;
+            }
+            down.push((lan, vxlan, (link, group)));
+        }
+        for (lan, vxlan, joins) in down {
+            let Some(held) = self.namespaces.held(&lan.netns) else { continue };
+            let change = LinkChange { up: Some(false), ..LinkChange::default() };
+            match held.netlink.set_link(vxlan, &change) {
+                Ok(()) => drop(group_states.insert(lan.key.clone(), GroupState::Rejoining(joins.1))),
+                Err(error) => tracing::warn!(lan = %lan.key, "cannot join {} again: {error}", joins.1),
+            }
+            self.rejoined.insert(joins);
+            self.namespaces.mark_stale(&lan.netns);
+        }
+        self.namespaces.refresh();
+        Ok(group_states)
+    }
+
+    /// The VXLAN device of a LAN, where it stands, is up and sends by this link.
+    fn standing_vxlan(&self, lan: &Lan, underlay: u32) -> Option<u32> {
+        let links = &self.namespaces.observed(&lan.netns)?.links;
+        let vxlan =
+            links.iter().find(|link| lan.vxlan == *link.name.as_str() && link.up && link.is_ours())?;
+        match &vxlan.kind {
+            LinkKind::Vxlan(kind) if kind.underlay == Some(underlay) => Some(vxlan.index),
+            _ => None,
+        }
+    }
+
+    fn plan(&self, name: &NetnsName, desired: Option<&Desired>) -> Plan {
+        match self.namespaces.observed(name) {
+            Some(observed) => diff(desired, observed),
+            None => diff(desired, &lan::Observed::absent()),
+        }
+    }
+
+    fn build(
+        &mut self,
+        lan: &Lan,
+        decisions: &Decisions,
+        (underlays, group_states): (&mut UnderlayCache, Option<&GroupState>),
+        report: &mut StatusBuilder,
+    ) -> Result<BuildOutcome> {
+        let Some(underlay) = Underlay::find(lan, &self.node, &self.host, underlays)? else {
+            let message = format!(
+                "the LAN has no underlay on node {}: name one in vxlanDevMap or defaultVxlanDev",
+                self.node
+            );
+            report.set_state(lan, BuildState::not_ready(NO_UNDERLAY, message), None);
+            return Ok(BuildOutcome::Unchanged);
+        };
+        let mtu = underlay.mtu(lan);
+        if let Some(goal) = decisions.namespaces.get(&lan.netns)
+            && *goal != Goal::Build(lan.key.clone())
+        {
+            let message = format!("{}: what stands there has to go first", lan.netns.path().display());
+            report.set_state(lan, BuildState::not_ready("Conflict", message), Some(&underlay));
+            return Ok(BuildOutcome::Unchanged);
+        }
+        let desired = self.desired(lan, &underlay, mtu.as_ref().ok().copied());
+        let done = self.apply_plan(&lan.netns, Some(&desired));
+        self.count_failures(&lan.netns, &done);
+        if done.left.obstacles.iter().any(|obstacle| matches!(obstacle, lan::Obstacle::Held { .. })) {
+            self.waiting.insert(lan.netns.clone());
+        }
+        let state = BuildState::after(
+            lan,
+            &underlay,
+            mtu,
+            &done.left,
+            done.error,
+            group_states == Some(&GroupState::NotJoined),
+        );
+        let is_ready = state.is_ready();
+        report.set_state(lan, state, Some(&underlay));
+        if !is_ready {
+            return Ok(BuildOutcome::Unchanged);
+        }
+        let before = self.made.insert(lan.netns.clone(), desired.clone());
+        if done.worked.is_empty() {
+            return Ok(BuildOutcome::Unchanged);
+        }
+        let is_new = before != Some(desired);
+        match group_states {
+            Some(GroupState::Rejoining(group)) => {
+                self.repair_log.log(&lan.key, &format!("underlay {} had left group {group}", underlay.name));
+            }
+            _ if is_new => {}
+            _ => self.repair_log.log(&lan.key, &drift(&done.worked)),
+        }
+        Ok(if is_new { BuildOutcome::Built } else { BuildOutcome::Repaired })
+    }
+
+    /// Writes down which links carry LANs, or will, or still do; the text says why that failed.
+    fn record_underlays(&self, decisions: &Decisions) -> Result<Option<String>> {
+        let mut all = Vec::new();
+        for lan in decisions.lans.values().flatten() {
+            let Some(name) = lan.underlay(&self.node) else { continue };
+            let index = self.host.link_by_name(name)?.map(|link| link.index);
+            all.push(node::Underlay { lan: lan.key.to_string(), link: Some(name.clone()), index });
+        }
+        let standing = self.namespaces.underlays();
+        all.extend(standing.map(|(lan, index)| node::Underlay {
+            lan: lan.to_string(),
+            link: None,
+            index: Some(index),
+        }));
+        let wanted = Underlays::new(all);
+        // What is damaged is written anew.
+        if Underlays::read_in(&self.run).ok().is_some_and(|there| there == wanted) {
+            return Ok(None);
+        }
+        Ok(wanted.write(&self.run).err().map(|error| format!("{:#}", anyhow::Error::from(error))))
+    }
+
+    fn desired(&self, lan: &Lan, underlay: &Underlay, mtu: Option<net_types::Mtu>) -> Desired {
+        let ports = lan.spokes.keys().filter_map(|spoke| {
+            let port = self.taps.get(spoke)?.port_name();
+            Some((spoke.clone(), port))
+        });
+        Desired {
+            lan: lan.key.clone(),
+            bridge: lan.bridge.clone(),
+            vxlan: lan.vxlan.clone(),
+            vni: lan.vni,
+            group: lan.group,
+            port: lan.port,
+            underlay: underlay.link.as_ref().map(|link| link.index),
+            mtu,
+            spokes: ports.collect(),
+        }
+    }
+
+    fn in_use(&self) -> Vec<InUse> {
+        let in_use = self.namespaces.in_use(|port| self.taps.spoke_of_port(port)).into_iter();
+        in_use
+            .map(|(spoke, netns, who)| {
+                let observed = self.namespaces.observed(&netns);
+                let lan = observed.and_then(|there| there.owner().cloned());
+                let bridge = observed.and_then(record_set::bridge);
+                InUse { spoke, netns, lan, bridge, who }
+            })
+            .collect()
+    }
+
+    /// Writes the records that there should be. Before the work only what takes something back counts:
+    /// `known` is whether the states of the LANs are in the report.
+    fn write_records(&mut self, decisions: &Decisions, report: &mut StatusBuilder, known: bool) {
+        let in_use = self.in_use();
+        let wanted = RecordSet {
+            decisions,
+            kubelet: self.kubelet,
+            k8slan_go: self.k8slan_go,
+            in_use: &in_use,
+            there: &self.records,
+            tap: &|spoke| self.taps.get(spoke),
+            state: &|lan| if known { report.spoke_state(&lan.key) } else { None },
+        }
+        .wanted();
+        let gone = self.records.spokes().filter(|spoke| !wanted.contains_key(*spoke)).cloned();
+        let gone: Vec<SpokeName> = gone.collect();
+        let wanted = wanted.into_iter().map(|(spoke, record)| (spoke, Some(record)));
+        for (spoke, record) in gone.into_iter().map(|spoke| (spoke, None)).chain(wanted) {
+            let lan = record.as_ref().map(|record| record.lan.clone());
+            match (self.records.set(&spoke, record).context("write the record"), lan) {
+                (Ok(true), Some(lan)) => {
+                    let what = format!("the record of spoke {spoke} was gone or another");
+                    self.repair_log.log(&lan, &what);
+                }
+                (Ok(_), _) => {}
+                (Err(error), _) => report.set_record_error(&spoke, format!("{error:#}")),
+            }
+        }
+    }
+
+    /// Counts failures, so that what fails again and again is tried less and less often.
+    fn count_failures(&mut self, name: &NetnsName, done: &Applied) {
+        if done.error.is_some() || done.postponed || pending_steps(&done.left).next().is_some() {
+            *self.failures.entry(name.clone()).or_default() += 1;
+        } else {
+            self.failures.remove(name);
+        }
+    }
+}
+
+/// The steps of a plan beside those that remove what pods left.
+fn pending_steps(plan: &Plan) -> impl Iterator<Item = &Step> {
+    plan.steps.iter().filter(|step| !matches!(step, Step::RemoveSpoke(_)))
+}
+
+fn goals(decisions: &Decisions, wanted: impl Fn(&Goal) -> bool) -> Vec<NetnsName> {
+    decisions.namespaces.iter().filter(|(_, goal)| wanted(goal)).map(|(name, _)| name.clone()).collect()
+}
+
+/// 100 ms after the first failure, twice as long after each further one, 30 s at most.
+fn retry_delay(failures: u32) -> Duration {
+    let doubled = 100_u64 << failures.saturating_sub(1).min(10);
+    Duration::from_millis(doubled.min(30_000))
+}

@@ -1,0 +1,221 @@
+//! Taking away what pods left behind.
+//!
+//! Multus tells secondary plugins nothing of pods that went while DEL was lost. So the daemon looks itself, when pods
+//! or namespaces went: an attachment that carries a pod's UID, whose pod the API server does not know any more, and
+//! whose network namespace (path and inode) is gone, is suspicious. What still is so after a grace is removed, by the
+//! plugins' own DEL and by `ipam-pool sweep`: nothing here knows how to remove anything.
+//!
+//! What carries no pod's UID (podman, ctr) is never looked at. While the API server is not heard, nothing is swept.
+
+mod candidates;
+mod suspects;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use node::{Paths, SafeDir};
+use tokio::time::Instant;
+
+use crate::attachments::{AttachmentKey, Leases, NETNS_DIR, PluginPrograms, StickyOwner, Traces};
+use proto::events::{Dirty, FileWatch, Wake, WatchedFolder};
+use proto::health::Metrics;
+use proto::published::live_pods::{self, LivePods};
+use proto::published::sticky_vms::{self, VmNames};
+
+use candidates::Candidates;
+use suspects::Suspects;
+
+/// How long something stays suspicious before it goes. A runtime's own DEL comes within seconds.
+const GRACE: Duration = Duration::from_secs(60);
+/// Another grace, in milliseconds, for tests; whoever starts the daemon is root.
+const GRACE_VARIABLE: &str = "K8SLAN_SWEEP_GRACE_MS";
+
+/// Changes come in bursts: what comes in this time is one look.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+/// Leases of other main plugins leave no trace that has an event.
+const FULL_SWEEP_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// The sweep of one node.
+pub struct Sweep {
+    paths: Paths,
+    programs: PluginPrograms,
+    suspects: Suspects,
+    metrics: Arc<Metrics>,
+    settle: Duration,
+    /// The pods at the last look, and when leases were last looked at.
+    before: BTreeSet<String>,
+    leases_at: Option<Instant>,
+    /// The machines that were gone at the last look.
+    deleted_vms: VmNames,
+}
+
+/// How long something must be gone before what it left goes, too.
+pub fn grace() -> Duration {
+    let asked = std::env::var(GRACE_VARIABLE).ok().and_then(|text| text.parse().ok());
+    asked.map_or(GRACE, Duration::from_millis)
+}
+
+impl Sweep {
+    /// A sweep with its grace.
+    pub fn new(paths: Paths, metrics: Arc<Metrics>) -> Self {
+        let grace = grace();
+        let programs = PluginPrograms::new(paths.run().to_owned());
+        let (before, leases_at) = (BTreeSet::new(), None);
+        let suspects = Suspects::new(grace);
+        let (settle, deleted_vms) = (DEBOUNCE.min(grace), VmNames::new());
+        Self { paths, programs, suspects, metrics, settle, before, leases_at, deleted_vms }
+    }
+
+    /// Sweeps for ever.
+    ///
+    /// # Errors
+    /// The folders cannot be watched.
+    pub async fn run(self) -> Result<()> {
+        let wake = Wake::default();
+        let list: PathBuf = self.paths.run().join(live_pods::FOLDER);
+        let changed = || Dirty { names: true, ..Dirty::default() };
+        let folders = vec![
+            WatchedFolder::new(
+                list,
+                |name| name == live_pods::FILE || name == sticky_vms::DELETED_VMS_FILE,
+                changed(),
+            ),
+            WatchedFolder::new(NETNS_DIR, |_| true, changed()),
+        ];
+        let files = FileWatch::start(folders, wake.clone())?;
+        let mut own = Some(self);
+        loop {
+            files.add_missing_watches();
+            wake.take_changes();
+            let mut sweep = own.take().context("the last look did not come back")?;
+            // Netlink and processes: nobody else waits for them.
+            let look = tokio::task::spawn_blocking(move || {
+                let next = sweep.sweep_once();
+                (sweep, next)
+            });
+            let (sweep, next) = look.await.context("a look for what pods left")?;
+            let settle = sweep.settle;
+            own = Some(sweep);
+            let due = async {
+                match next {
+                    Some(due) => tokio::time::sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = wake.wait() => tokio::time::sleep(settle).await,
+                () = due => {}
+            }
+        }
+    }
+
+    /// One look; returns when the next one is due although nothing changed.
+    fn sweep_once(&mut self) -> Option<Instant> {
+        let again = Instant::now() + self.suspects.grace();
+        match self.try_sweep() {
+            Ok(next) => next,
+            Err(error) => {
+                self.metrics.sweep_errors.increment();
+                tracing::warn!("cannot look for what pods left behind: {error:#}");
+                Some(again)
+            }
+        }
+    }
+
+    fn try_sweep(&mut self) -> Result<Option<Instant>> {
+        let Some(answers) = SafeDir::open(&self.paths.run().join(live_pods::FOLDER))? else {
+            return Ok(None);
+        };
+        let Some(pods) = LivePods::read_heard(&answers)? else {
+            self.suspects.clear();
+            return Ok(None);
+        };
+        let deleted_vms = sticky_vms::read(&answers, sticky_vms::DELETED_VMS_FILE)?;
+        let (as_of, now) = (candidates::boottime_ms(), Instant::now());
+        let due = self.leases_are_due(now, &pods, &deleted_vms);
+        let leases = if due { self.programs.leases(&self.paths)? } else { Leases::default() };
+        let candidates = Candidates::read(&self.paths, &leases.held)?;
+        let mut gone = self.suspects.update(now, &candidates, &pods);
+        gone.retain(|key| {
+            let Some(traces) = candidates.traces(key) else { return false };
+            let removed = self.remove(key, traces);
+            if !removed {
+                self.suspects.postpone(key, now);
+            }
+            removed
+        });
+        let freed = self.free_leases(as_of, &leases, &candidates, &gone, &deleted_vms)?;
+        for key in &gone {
+            self.metrics.swept.increment();
+            tracing::info!(
+                container = key.container,
+                interface = key.ifname,
+                pod = candidates.pod(key),
+                "swept: pod and network namespace are gone"
+            );
+        }
+        if due {
+            let leases = if freed { self.programs.leases(&self.paths)? } else { leases };
+            let kept = leases.kept.iter().filter_map(StickyOwner::idle_vm).map(str::to_owned).collect();
+            sticky_vms::write(&SafeDir::create(&self.paths.told())?, sticky_vms::STICKY_VMS_FILE, &kept)?;
+        }
+        Ok(Some(self.suspects.next().unwrap_or(now + FULL_SWEEP_INTERVAL)))
+    }
+
+    /// Frees what the dead held, and what is kept for machines that are gone; says whether there was anything.
+    fn free_leases(
+        &self,
+        as_of: u64,
+        leases: &Leases,
+        candidates: &Candidates,
+        gone: &BTreeSet<AttachmentKey>,
+        deleted_vms: &VmNames,
+    ) -> Result<bool> {
+        let held =
+            gone.iter().filter(|key| candidates.traces(key).is_some_and(|traces| traces.lease)).count();
+        let is_gone = |kept: &&StickyOwner| kept.idle_vm().is_some_and(|vm| deleted_vms.contains(vm));
+        let kept = leases.kept.iter().filter(is_gone).count();
+        if held + kept == 0 {
+            return Ok(false);
+        }
+        let live = leases.held.iter().map(|lease| &lease.key).filter(|key| !gone.contains(*key));
+        let owners = leases.kept.iter().filter(|kept| !is_gone(kept)).map(|kept| kept.owner.as_str());
+        self.programs.free_leases(as_of, live, owners)?;
+        for kept in leases.kept.iter().filter(is_gone) {
+            tracing::info!(owner = kept.owner, "freed: the virtual machine is gone");
+        }
+        self.metrics.swept_leases.add(held + kept);
+        Ok(true)
+    }
+
+    /// Whether to look at leases, which takes a process: when a pod or machine went, while anything is
+    /// suspicious, and now and then.
+    fn leases_are_due(&mut self, now: Instant, pods: &LivePods, deleted_vms: &VmNames) -> bool {
+        let uids: BTreeSet<String> = pods.pods.iter().map(|pod| pod.uid.clone()).collect();
+        let went = !self.before.is_subset(&uids) || self.deleted_vms != *deleted_vms;
+        self.before = uids;
+        self.deleted_vms.clone_from(deleted_vms);
+        let long_ago = self.leases_at.is_none_or(|at| now.duration_since(at) >= FULL_SWEEP_INTERVAL);
+        let due = went || long_ago || self.suspects.next().is_some();
+        if due {
+            self.leases_at = Some(now);
+        }
+        due
+    }
+
+    /// Removes an attachment; says whether all of it is gone.
+    fn remove(&self, key: &AttachmentKey, traces: &Traces) -> bool {
+        let mut removed = true;
+        for (there, plugin) in [(traces.macvtap, "macvtap"), (traces.vlan_bridge, "vlan-bridge")] {
+            if there && let Err(error) = self.programs.del(plugin, key) {
+                self.metrics.sweep_errors.increment();
+                tracing::warn!(container = key.container, interface = key.ifname, "cannot sweep: {error:#}");
+                removed = false;
+            }
+        }
+        removed
+    }
+}

@@ -1,0 +1,150 @@
+//! Whether VXLAN can have the LANs' UDP port, and who else has it.
+//!
+//! The kernel shares one socket among the VXLAN devices of a port, a family and the same options, so that neither a
+//! socket nor a device on the port says that a LAN cannot have it. It is tried, with a device as a LAN's, in a
+//! network namespace that dies with it.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use net_types::{UdpPort, Vni};
+use netplumb::{LinkChange, LinkKind, Netlink, Netns, Result, Vxlan};
+use nix::errno::Errno;
+
+use super::finding::Finding;
+use super::host_snapshot::{HostSnapshot, USUAL_PORT};
+use agent::udp_port::{PortHolder, find_port_holder};
+
+/// The index of `lo`.
+const LO: u32 = 1;
+
+/// How many network identifiers are tried, where one that no known LAN has is taken all the same.
+const TRIES: u64 = 8;
+
+/// A socket that LANs need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Wanted {
+    port: UdpPort,
+    v6: bool,
+    /// The underlay, which may be in a VRF; `lo` where it is not known or not there.
+    underlay: u32,
+    /// Whether a LAN needs it, or one of this kind would.
+    declared: bool,
+}
+
+/// What is in the way on every port of a LAN.
+pub(super) fn check(host: &HostSnapshot<'_>) -> Vec<Finding> {
+    let wanted = wanted(host);
+    let mut findings = Vec::new();
+    for port in wanted.iter().map(|wanted| wanted.port).collect::<BTreeSet<_>>() {
+        let check = format!("UDP port {port}");
+        let mut found = check_port_users(host, port, &check);
+        // Two reasons for one refusal would be one too many.
+        if found.is_empty() {
+            found.extend(
+                wanted.iter().filter(|wanted| wanted.port == port).filter_map(|w| w.refused(host, &check)),
+            );
+        }
+        found.dedup();
+        if found.is_empty() {
+            found.push(Finding::fine(check, "VXLAN can have it, tried"));
+        }
+        findings.extend(found);
+    }
+    findings
+}
+
+/// What LANs need here: by the LANs that have an underlay on this node, or, where there is none, what most would.
+fn wanted(host: &HostSnapshot<'_>) -> BTreeSet<Wanted> {
+    let mut wanted = BTreeSet::new();
+    for underlay in host.underlays() {
+        let index = underlay.link.map_or(LO, |link| link.index);
+        wanted.extend(underlay.lans.iter().map(|lan| Wanted {
+            port: lan.port,
+            v6: lan.group.get().is_ipv6(),
+            underlay: index,
+            declared: true,
+        }));
+    }
+    if let (true, Ok(port)) = (wanted.is_empty(), UdpPort::try_from(u64::from(USUAL_PORT))) {
+        wanted.extend([true, false].map(|v6| Wanted { port, v6, underlay: LO, declared: false }));
+    }
+    wanted
+}
+
+/// Devices of others that a LAN cannot live with, whether they are up or not.
+fn check_port_users(host: &HostSnapshot<'_>, port: UdpPort, check: &str) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for link in &host.links {
+        let LinkKind::Vxlan(vxlan) = &link.kind else { continue };
+        if vxlan.port != port.get() {
+            continue;
+        }
+        if vxlan.collect_metadata {
+            let found = format!(
+                "VXLAN device {} takes packets of every VNI on it (collect metadata, as Open vSwitch and Cilium use it)",
+                link.name
+            );
+            let advice = "no other VXLAN device can share that port (EADDRINUSE): give the LANs another one \
+                          (vxlanPort), the same on every node";
+            findings.push(Finding::failure(check, found, advice));
+            continue;
+        }
+        let same = host.lans.iter().find(|lan| lan.port == port && lan.vni.get() == vxlan.vni);
+        if let Some(lan) = same {
+            let found = format!(
+                "VXLAN device {} has VNI {} on it, which LAN {} wants",
+                link.name, vxlan.vni, lan.key
+            );
+            findings.push(Finding::failure(check, found, "give the LAN another VNI or port"));
+        }
+    }
+    findings
+}
+
+impl Wanted {
+    /// Why VXLAN cannot have the socket; `None` where it can.
+    fn refused(&self, host: &HostSnapshot<'_>, check: &str) -> Option<Finding> {
+        let error = self.attempt(host).err()?;
+        let family = if self.v6 { "IPv6" } else { "IPv4" };
+        if error.errno() != Some(Errno::EADDRINUSE) {
+            // Of the kernel and of IPv6 other checks speak.
+            return Some(Finding::not_looked_at(check, format!("over {family}: {error}")));
+        }
+        let PortHolder { who, advice } = find_port_holder(self.port, self.v6, &host.links);
+        let found = format!("VXLAN over {family} cannot have it (EADDRINUSE): {who}");
+        Some(match self.declared || self.v6 {
+            true => Finding::failure(check, found, advice),
+            false => {
+                Finding::warning(check, found, format!("{advice}; only LANs with an IPv4 group need it"))
+            }
+        })
+    }
+
+    /// Makes a device like a LAN's and sets it up, which is when the kernel opens the socket. It knows no other node,
+    /// joins no group, and lives for some milliseconds.
+    fn attempt(&self, host: &HostSnapshot<'_>) -> Result<()> {
+        let netns = Netns::new()?;
+        let inside = Netlink::open(&netns)?;
+        let remote =
+            if self.v6 { IpAddr::V6(Ipv6Addr::UNSPECIFIED) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+        let known: BTreeSet<u32> = host.lans.iter().map(|lan| lan.vni.get()).collect();
+        let free = (0..=u64::from(Vni::MAX.get())).rev().filter_map(|vni| Vni::try_from(vni).ok());
+        let mut made = Ok(None);
+        for vni in free.filter(|vni| !known.contains(&vni.get())).take(TRIES as usize) {
+            let name = "trial".parse().unwrap_or_else(|_| unreachable!("a short word"));
+            let mut vxlan = Vxlan::new(name, vni, self.underlay, remote);
+            vxlan.port = self.port;
+            vxlan.netns = Some(netns.clone());
+            made = host.netlink.create_vxlan(&vxlan).map(Some);
+            if !made.as_ref().is_err_and(netplumb::Error::is_exists) {
+                break;
+            }
+        }
+        let Some(index) = made? else { return Ok(()) };
+        let up = inside.set_link(index, &LinkChange { up: Some(true), ..LinkChange::default() });
+        // Namespaces die some time after their last user; the socket would live as long.
+        inside.delete_link(index)?;
+        up
+    }
+}

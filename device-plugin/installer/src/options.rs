@@ -1,0 +1,29 @@
+use std::path::PathBuf;
+
+/// What to install, and where.
+#[derive(Debug)]
+pub struct InstallOptions {
+    /// The runtime's CNI folder.
+    pub cni_bin_dir: PathBuf,
+    /// The folder that has the plugins; `None`: the one of this program.
+    pub from: Option<PathBuf>,
+    /// Also what pods of k8slan (Go) call.
+    pub k8slan_go: bool,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// What to take away.
+#[derive(Debug)]
+pub struct UninstallOptions {
+    /// The CNI folder; `None`: every one that plugins were put into.
+    pub cni_bin_dir: Option<PathBuf>,
+    /// The folder that has the plugins; `None`: the one of this program.
+    pub from: Option<PathBuf>,
+    /// Everything of k8slan, not only the plugins.
+    pub purge: bool,
+    /// Also while pods are attached.
+    pub force: bool,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}

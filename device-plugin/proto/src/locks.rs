@@ -1,0 +1,36 @@
+//! The locks that keep a second daemon from a node.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use node::{Lock, LockError, NodeConfig, SafeDir};
+
+use crate::published::live_pods;
+
+/// How long the cluster's part waits for another one that is ending.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The lock of the node's part, in the run folder.
+pub const DAEMON_LOCK: &str = "daemon.lock";
+
+/// Two daemons on one node would undo each other's work.
+///
+/// # Errors
+/// The other one still holds the lock after `timeout`.
+pub fn lock_daemon(run: &SafeDir, lock: &str, timeout: Duration) -> Result<Lock> {
+    match Lock::acquire(run, lock, timeout) {
+        Err(LockError::Held { path, .. }) => {
+            bail!("another k8slan-device-plugin runs on this node: it holds {}", path.display())
+        }
+        lock => Ok(lock?),
+    }
+}
+
+/// Two cluster's parts would write the same files.
+///
+/// # Errors
+/// Another one runs, or the folder is not to be used.
+pub fn lock_cluster_part() -> Result<Lock> {
+    let folder = SafeDir::create(&NodeConfig::load()?.paths().run().join(live_pods::FOLDER))?;
+    lock_daemon(&folder, live_pods::LOCK, HANDOVER_TIMEOUT)
+}
