@@ -140,7 +140,7 @@ struct Tasks {
 }
 
 impl Tasks {
-    /// Nothing but the ears for signals.
+    /// No task but the signal handler.
     fn new() -> Result<Self> {
         let stop = watch::channel(false).0;
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -305,7 +305,7 @@ impl Tasks {
     }
 }
 
-/// Keeps what this node says of its LANs as its status says it.
+/// Publishes this node's reports whenever its status changes.
 async fn publish_reports(
     mut status: watch::Receiver<Arc<NodeStatus>>,
     mut presence: Option<watch::Receiver<Presence>>,
@@ -337,7 +337,7 @@ async fn publish_reports(
     }
 }
 
-/// Leads when it is this node's turn.
+/// Takes part in the election and leads while it holds the lease.
 async fn run_leader(
     client: kube::Client,
     namespace: String,
@@ -368,7 +368,7 @@ fn count_api_errors(
     });
 }
 
-/// Keeps the overview as things are.
+/// Publishes the health summary whenever status or kubelet change.
 async fn publish_health(
     mut status: watch::Receiver<Arc<NodeStatus>>,
     mut kubelet: Option<watch::Receiver<kubelet::Status>>,

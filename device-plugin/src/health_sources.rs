@@ -1,4 +1,4 @@
-//! What is told to operators and to the programs of this node: of the node's part, and of the cluster's part
+//! What is published to operators and to the programs of this node: of the node's part, and of the cluster's part
 //! that runs beside it in a process of its own.
 
 use std::sync::Arc;

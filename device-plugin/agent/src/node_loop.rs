@@ -47,7 +47,7 @@ pub struct Options {
     pub k8slan_go: bool,
 }
 
-/// The right to be this node's daemon, held until it is dropped.
+/// The lock of this node's daemon, held until it is dropped.
 pub struct NodeLock {
     run: SafeDir,
     status_sender: SafeDir,
@@ -57,7 +57,7 @@ pub struct NodeLock {
 }
 
 impl NodeLock {
-    /// Takes it, before anything else is touched.
+    /// Acquires the lock before anything else is touched.
     ///
     /// # Errors
     /// Another daemon runs here, the node has no name, or a folder is not to be used.

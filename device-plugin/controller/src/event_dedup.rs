@@ -30,7 +30,7 @@ pub(super) struct DueEvent {
     pub(super) note: String,
 }
 
-/// What was last told, by LAN's UID and condition.
+/// The last event, by LAN's UID and condition.
 #[derive(Debug, Default)]
 pub(super) struct EventDedup {
     last_events: BTreeMap<(String, String), LastEvent>,
@@ -102,7 +102,7 @@ impl EventDedup {
         (due, later)
     }
 
-    /// Takes in that an announcement was published.
+    /// Remembers that an event was published.
     pub(super) fn mark_published(
         &mut self,
         lan: &str,
@@ -144,7 +144,7 @@ fn baseline(before: Option<&LanStatus>, next: &LastEvent, condition: &Condition)
     }
 }
 
-/// Whether somebody has to act. `Deleting` holds while a deleted LAN is still there.
+/// Whether somebody has to act. `Deleting` is `True` while a deleted LAN is still there.
 fn is_bad(condition: &Condition) -> bool {
     match condition.kind.as_str() {
         "Deleting" => condition.reason != "Unused",

@@ -28,7 +28,7 @@ const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 const MAX_NOTE: usize = 1000;
 const RESOURCE_PREFIX: &str = "macvtap.k8slan.io/";
 
-/// Tells of such pods, one event for a reason.
+/// Writes an event on such pods, one per reason.
 pub(super) struct PendingPods {
     client: Client,
     publisher: EventPublisher,
@@ -48,7 +48,7 @@ impl PendingPods {
         Self { client, publisher, lan_nodes }
     }
 
-    /// Tells, until it is dropped.
+    /// Writes events until it is dropped.
     pub(super) async fn run(&self) {
         let pods: Api<DynamicObject> =
             Api::all_with(self.client.clone(), &super::resources::resource("", "v1", "Pod", "pods"));

@@ -541,7 +541,7 @@ impl State {
         }
     }
 
-    /// Handles whoever's time has come; those that wait to be registered are started by themselves.
+    /// Runs retries that are due; waiting registrations are started elsewhere.
     fn retry(&mut self) {
         let now = Instant::now();
         let late: Vec<_> = self.due.iter().take_while(|(due, _)| *due <= now).cloned().collect();

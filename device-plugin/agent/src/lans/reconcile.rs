@@ -25,7 +25,7 @@ use crate::udp_port::{PortHolder, find_port_holder};
 use proto::events::Dirty;
 use proto::published::NodeStatus;
 
-/// What a pass leaves behind.
+/// The result of a reconcile.
 pub struct Outcome {
     /// What there is to tell.
     pub status: NodeStatus,
@@ -118,7 +118,7 @@ impl Reconciler {
         })
     }
 
-    /// Looks at what changed, and makes the node what it should be.
+    /// Observes what changed, decides, and applies what differs.
     ///
     /// # Errors
     /// Only what concerns the node as a whole; what goes wrong with one LAN is in the status.
@@ -289,7 +289,7 @@ impl Reconciler {
         }
     }
 
-    /// Has links join the groups again that the kernel forgot, and says of which LANs and how they are now: their
+    /// Rejoins multicast groups that the kernel forgot, and returns the LANs concerned with their state: their
     /// VXLAN devices go down, all of a group together, since the kernel leaves and joins with the last and the first
     /// of them; what is built next sets them up.
     fn rejoin_groups(

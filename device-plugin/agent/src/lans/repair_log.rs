@@ -3,10 +3,10 @@ use std::time::{Duration, Instant};
 
 use lan::LanKey;
 
-/// For how long the same words of the same LAN are not said again.
+/// For how long the same repair of the same LAN is not logged again.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Says what was put right, so that whoever breaks it is found; somebody who breaks it again and again fills no disk.
+/// Logs repairs, so that whoever breaks links is found; the same repair is logged once in a while, so that no disk fills.
 #[derive(Default)]
 pub(super) struct RepairLog(BTreeMap<(LanKey, String), LoggedRepair>);
 
@@ -17,7 +17,7 @@ struct LoggedRepair {
 }
 
 impl RepairLog {
-    /// Logs it, or counts it where it was said a moment ago.
+    /// Logs a repair, or counts it where the same one was logged a moment ago.
     pub(super) fn log(&mut self, lan: &LanKey, what: &str) {
         if let Some(text) = self.text(lan, what, Instant::now()) {
             tracing::info!(%lan, "repaired: {text}");

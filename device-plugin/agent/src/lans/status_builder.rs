@@ -28,7 +28,7 @@ struct UnderlayInfo {
     room: Option<Mtu>,
 }
 
-/// Collects what a pass found, for the status.
+/// Collects what a reconcile found, for the status.
 pub(super) struct StatusBuilder {
     status: NodeStatus,
     sources: BTreeMap<LanKey, (String, Option<i64>)>,
@@ -108,7 +108,7 @@ impl StatusBuilder {
         Self { status, sources, states, others, failed }
     }
 
-    /// Takes in what became of an accepted LAN.
+    /// Sets the state of an accepted LAN.
     pub(super) fn set_state(&mut self, lan: &Lan, state: BuildState, underlay: Option<&Underlay>) {
         let below = UnderlayInfo {
             name: underlay.map(|underlay| underlay.name.to_string()),
@@ -117,7 +117,7 @@ impl StatusBuilder {
         self.states.insert(lan.key.clone(), (state, below));
     }
 
-    /// Takes in what is left of a namespace that should go.
+    /// Adds a namespace that is being removed, and what is left of it.
     pub(super) fn add_removal(
         &mut self,
         name: &NetnsName,
@@ -133,7 +133,7 @@ impl StatusBuilder {
         }
     }
 
-    /// Takes in the namespaces that stay as they are.
+    /// Adds the namespaces that stay as they are.
     pub(super) fn add_left_as_is(
         &mut self,
         decisions: &Decisions,
@@ -146,7 +146,7 @@ impl StatusBuilder {
         }
     }
 
-    /// Takes in that a spoke's record could not be written.
+    /// Adds that a spoke's record could not be written.
     pub(super) fn set_record_error(&mut self, spoke: &SpokeName, error: String) {
         self.failed.insert(spoke.clone(), error);
     }
@@ -278,7 +278,12 @@ impl StatusBuilder {
             observed_generation: self.generation(&lan.key),
             netns: Some(lan.netns.to_string()),
             conditions: vec![
-                Condition::new("Accepted", true, "Accepted", "its values are good and its own".to_owned()),
+                Condition::new(
+                    "Accepted",
+                    true,
+                    "Accepted",
+                    "the spec is valid and conflicts with no other LAN".to_owned(),
+                ),
                 Condition::new("Ready", state.ready, state.reason, state.message),
             ],
             underlay: below.name,

@@ -1,4 +1,4 @@
-//! Taking away what pods left behind.
+//! Removes what pods left behind.
 //!
 //! Multus tells secondary plugins nothing of pods that went while DEL was lost. So the daemon looks itself, when pods
 //! or namespaces went: an attachment that carries a pod's UID, whose pod the API server does not know any more, and
@@ -33,7 +33,7 @@ const GRACE: Duration = Duration::from_secs(60);
 /// Another grace, in milliseconds, for tests; whoever starts the daemon is root.
 const GRACE_VARIABLE: &str = "K8SLAN_SWEEP_GRACE_MS";
 
-/// Changes come in bursts: what comes in this time is one look.
+/// Changes come in bursts: what comes in this time is one sweep.
 const DEBOUNCE: Duration = Duration::from_secs(1);
 /// Leases of other main plugins leave no trace that has an event.
 const FULL_SWEEP_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);

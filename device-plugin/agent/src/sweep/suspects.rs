@@ -22,7 +22,7 @@ impl Suspects {
         self.grace
     }
 
-    /// Takes in what was found, and returns what has been suspicious at an earlier look and for the whole grace.
+    /// Updates the suspects by the candidates, and returns those that have been suspicious in an earlier sweep and for the whole grace.
     pub(super) fn update(
         &mut self,
         now: Instant,

@@ -14,7 +14,7 @@ use proto::k8slan_go::leads_to;
 /// of a network that is no list, `error adding container to network "…": `.
 const PLUGIN_MESSAGE_PREFIXES: [&str; 2] = ["failed (add): ", "error adding container to network "];
 
-/// What is known of a pod.
+/// A diagnosis under way.
 struct Diagnosis<'a> {
     documents: &'a Documents,
     /// Causes, the surest first.
@@ -23,7 +23,7 @@ struct Diagnosis<'a> {
     lines: String,
 }
 
-/// Tells it: the pod, the causes that were found, and what was looked at.
+/// The diagnosis as text: the pod, the causes that were found, and what was looked at.
 pub(super) fn diagnose(documents: &Documents) -> String {
     let mut diagnosis = Diagnosis { documents, causes: Vec::new(), lines: String::new() };
     diagnosis.nodes();

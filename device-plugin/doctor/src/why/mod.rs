@@ -21,7 +21,7 @@ pub struct Options {
     from: PathBuf,
 }
 
-/// Tells it; the exit code is 1 where that cannot be done.
+/// Prints the diagnosis; the exit code is 1 where that cannot be done.
 pub fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(text) => {

@@ -4,7 +4,7 @@ use tokio::sync::Notify;
 
 use super::dirty::Dirty;
 
-/// Where all sources of events meet.
+/// Collects the events of all sources and wakes the loop that handles them.
 #[derive(Clone, Default)]
 pub struct Wake(Arc<Shared>);
 
@@ -37,7 +37,7 @@ impl Wake {
         }
     }
 
-    /// Takes all that was noted.
+    /// Returns what was marked and clears it.
     pub fn take_changes(&self) -> Dirty {
         std::mem::take(&mut *self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner))
     }
