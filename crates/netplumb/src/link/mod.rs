@@ -1,5 +1,6 @@
 //! Links: what they are, and reading them.
 
+mod alt_names;
 mod beyond;
 mod bridge_vlan;
 mod change;

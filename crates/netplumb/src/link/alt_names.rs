@@ -1,0 +1,73 @@
+//! Alternative names of links (`ip link property`), which go along into other namespaces.
+
+use netlink_packet_core::{DefaultNla, NLM_F_ACK};
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
+
+use super::{RTM_GETLINK, RTM_NEWLINK, get_message};
+use crate::attrs::Attrs;
+use crate::netlink::{Request, by_index};
+use crate::{Netlink, Result};
+
+const RTM_DELLINKPROP: u16 = 109;
+const IFLA_PROP_LIST: u16 = 52;
+const IFLA_ALT_IFNAME: u16 = 53;
+const NLA_F_NESTED: u16 = 1 << 15;
+/// `struct ifinfomsg`.
+const IFINFOMSG: usize = 16;
+
+impl Netlink {
+    /// Takes all alternative names of a link away. One that has none, or is not there, is success.
+    ///
+    /// # Errors
+    /// What the kernel refused.
+    pub fn remove_alt_names(&self, index: u32) -> Result<()> {
+        for name in self.alt_names(index)? {
+            let mut message = LinkMessage::default();
+            message.header.index = index;
+            // A nest of one attribute: its length, its type, the name, filled up to four bytes.
+            let length = u16::try_from(4 + name.len()).unwrap_or(u16::MAX);
+            let mut nest = [length.to_ne_bytes(), IFLA_ALT_IFNAME.to_ne_bytes()].concat();
+            nest.extend(&name);
+            nest.resize(nest.len().next_multiple_of(4), 0);
+            message.attributes =
+                vec![LinkAttribute::Other(DefaultNla::new(IFLA_PROP_LIST | NLA_F_NESTED, nest))];
+            let request = Request {
+                operation: "take an alternative name from link",
+                object: &by_index(index),
+                kind: RTM_DELLINKPROP,
+                flags: 0,
+                body: &message,
+            };
+            match self.command(&request) {
+                Err(error) if error.is_not_found() => {}
+                done => done?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The alternative names of a link, each with its NUL, as the kernel wrote them.
+    fn alt_names(&self, index: u32) -> Result<Vec<Vec<u8>>> {
+        let request = Request {
+            operation: "read link",
+            object: &by_index(index),
+            kind: RTM_GETLINK,
+            flags: NLM_F_ACK,
+            body: &get_message(index, Vec::new()),
+        };
+        let mut names = Vec::new();
+        let read = self.request(&request, |kind, body| {
+            if kind == RTM_NEWLINK {
+                let attributes = Attrs::new(body.get(IFINFOMSG..).unwrap_or_default());
+                let lists = attributes.filter(|attr| attr.kind == IFLA_PROP_LIST);
+                let all = lists.flat_map(|list| list.nested()).filter(|attr| attr.kind == IFLA_ALT_IFNAME);
+                names.extend(all.map(|attr| attr.value.to_vec()));
+            }
+            Ok(())
+        });
+        match read {
+            Err(error) if !error.is_not_found() => Err(error),
+            _ => Ok(names),
+        }
+    }
+}
