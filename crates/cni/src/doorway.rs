@@ -92,13 +92,18 @@ fn answer<P: Plugin>(
     }
     let target = request::target(verb, &environment)?;
     match (verb, &target) {
-        (Verb::Del, Some(target)) => return del(plugin, environment, stdin, version, target),
+        (Verb::Del, Some(target)) => {
+            // The path may lead to anything by now, where its process ended and another has its number.
+            let netns = target.netns.clone().filter(|path| !namespace::is_own(path));
+            let target = Target { netns, ..target.clone() };
+            return del(plugin, environment, stdin, version, &target);
+        }
         (Verb::Gc, _) => return gc(plugin, environment, stdin, version),
         _ => {}
     }
     let (request, _) = request::parse(verb, environment, read(stdin)?, P::NAMES, version)?;
     if let Some(path) = target.as_ref().and_then(|target| target.netns.as_deref()) {
-        namespace::check(verb, path)?;
+        namespace::check(path)?;
     }
     let config = decode::object(request.document(), decode::What::Config).map_err(misconfigured::<P>)?;
     let request = request.with_config(config);
@@ -129,9 +134,6 @@ fn del<P: Plugin>(
     version: &mut Version,
     target: &Target<Option<PathBuf>>,
 ) -> Result<Vec<u8>, ErrorDocument> {
-    if let Some(path) = target.netns.as_deref() {
-        namespace::check(Verb::Del, path)?;
-    }
     let request = match request::parse_removal(Verb::Del, environment, read(stdin), P::NAMES, version)? {
         Removal::Misconfigured(request) => request,
         Removal::Whole(request, ..) => match decode::object(request.document(), decode::What::Config) {

@@ -1,29 +1,32 @@
 use std::fs::metadata;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::{Error, Verb};
+use crate::Error;
 
 /// The namespace that this thread is in.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Refuses the plugin's own namespace as target, and for ADD and CHECK one that does not exist.
+/// Refuses the plugin's own namespace as target, and one that does not exist.
 ///
-/// Links of the host would otherwise be taken for the container's; DEL would remove them.
-pub(crate) fn check(verb: Verb, path: &Path) -> Result<(), Error> {
-    let given = match metadata(path) {
-        Ok(given) => given,
-        // For DEL it may be gone, and a path that cannot be looked at is nothing that can be deleted from.
-        Err(_) if verb == Verb::Del => return Ok(()),
-        Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Err(Error::NamespaceMissing { path: path.to_owned(), source });
+/// Links of the host would otherwise be taken for the container's.
+pub(crate) fn check(path: &Path) -> Result<(), Error> {
+    let given = metadata(path).map_err(|source| match source.kind() {
+        ErrorKind::NotFound | ErrorKind::NotADirectory => {
+            Error::NamespaceMissing { path: path.to_owned(), source }
         }
-        Err(source) => return Err(Error::Namespace { path: path.to_owned(), source }),
-    };
-    let own = metadata(OWN).map_err(|source| Error::Namespace { path: OWN.into(), source })?;
-    if (own.dev(), own.ino()) == (given.dev(), given.ino()) {
-        return Err(Error::OwnNamespace(path.to_owned()));
-    }
-    Ok(())
+        _ => Error::Namespace { path: path.to_owned(), source },
+    })?;
+    let own = identity(OWN.as_ref()).map_err(|source| Error::Namespace { path: OWN.into(), source })?;
+    if own == (given.dev(), given.ino()) { Err(Error::OwnNamespace(path.to_owned())) } else { Ok(()) }
+}
+
+/// Whether a path leads to the plugin's own namespace.
+pub(crate) fn is_own(path: &Path) -> bool {
+    matches!((identity(path), identity(OWN.as_ref())), (Ok(given), Ok(own)) if given == own)
+}
+
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
+    metadata(path).map(|found| (found.dev(), found.ino()))
 }

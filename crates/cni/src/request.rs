@@ -148,10 +148,15 @@ pub(crate) fn target(
     }
     let container_id = environment.text(CONTAINERID)?.unwrap_or_default();
     let ifname = environment.text(IFNAME)?.unwrap_or_default();
+    let netns = match environment.text(NETNS) {
+        // It tells nothing that DEL needs.
+        Err(_) if verb == Verb::Del => None,
+        netns => netns?.map(PathBuf::from),
+    };
     Ok(Some(Target {
         container_id: container_id.parse().map_err(Error::ContainerId)?,
         ifname: ifname.parse().map_err(Error::IfName)?,
-        netns: environment.text(NETNS)?.map(PathBuf::from),
+        netns,
     }))
 }
 

@@ -42,7 +42,6 @@ fn variables() {
         ("ADD", &[("CNI_IFNAME", "sixteen-bytes-xx")], &["CNI_IFNAME", "15"]),
         ("ADD", &[("CNI_IFNAME", "a:b")], &["CNI_IFNAME", "':'"]),
         ("ADD", &[("CNI_NETNS", "/proc/self/ns/net")], &["CNI_NETNS", "own"]),
-        ("DEL", &[("CNI_NETNS", "/proc/self/ns/net")], &["CNI_NETNS", "own"]),
         ("ADD", &[("CNI_NETNS", "/run/netns/none")], &["CNI_NETNS", "does not exist", "No such file"]),
         ("ADD", &[("CNI_ARGS", "K8S_POD_NAME")], &["CNI_ARGS", "K8S_POD_NAME"]),
         ("ADD", &[("CNI_ARGS", "FOO=bar")], &["CNI_ARGS", "FOO=bar", "IgnoreUnknown"]),
