@@ -31,6 +31,10 @@ fn main() -> ExitCode {
         an_ipam_plugin_that_is_gone_does_not_keep_the_link,
         ipam_pool_frees_what_no_link_has_any_more,
         a_dhcp_server_hears_of_the_release,
+        del_needs_no_namespace,
+        the_ipam_plugin_of_add_gives_back_whatever_is_configured_by_now,
+        a_port_that_was_renamed_on_the_node_goes,
+        gc_frees_no_address_while_a_record_does_not_read,
     ])
 }
 
@@ -720,6 +724,98 @@ fn a_dhcp_server_hears_of_the_release() -> Outcome {
             assert!(pod.link("net1")?.is_none());
             pod.remove()?;
         }
+    }
+    Ok(())
+}
+
+/// The path may lead anywhere by the time of DEL: its process ended, and another has its number.
+fn del_needs_no_namespace() -> Outcome {
+    let (_switch, node) = node()?;
+    put_lan(&node)?;
+    for (plugin, config, ifname) in &everywhere() {
+        for path in [Some("/proc/self/ns/net"), Some("/run/netns/none"), None] {
+            put_ipam(&node, "")?;
+            let pod = node.pod("one")?;
+            node.cni(plugin, "ADD", &call(&pod, config, ifname))?;
+            let del = CniCall { netns: path.map(str::to_owned), ..call(&pod, config, ifname) };
+            node.cni(plugin, "DEL", &del)?;
+            assert!(pod.link(ifname)?.is_none(), "{plugin} {ifname} {path:?}: the link stays");
+            assert_eq!(leases(&node), 0, "{plugin} {ifname} {path:?}: the lease stays");
+            pod.remove()?;
+        }
+    }
+    Ok(())
+}
+
+/// Whoever edits a definition while pods run leaves addresses behind, unless the record counts.
+fn the_ipam_plugin_of_add_gives_back_whatever_is_configured_by_now() -> Outcome {
+    let (_switch, node) = node()?;
+    put_lan(&node)?;
+    put_program(&node, "other", "#!/bin/sh\n")?;
+    // A veth spoke has no record.
+    for (plugin, config, ifname) in everywhere().iter().filter(|(_, config, _)| *config != device("b")) {
+        for ipam in [Value::Null, json!({}), json!({"type": "other"}), json!({"type": "nonesuch"}), json!(7)]
+        {
+            put_ipam(&node, "")?;
+            let pod = node.pod("one")?;
+            let call = call(&pod, config, ifname);
+            node.cni(plugin, "ADD", &call)?;
+            assert_eq!(leases(&node), 1);
+            let done = node.cni(plugin, "DEL", &call.clone().with("ipam", ipam.clone()));
+            assert_eq!(done.is_ok(), ipam["type"] != "nonesuch", "{plugin} {ifname} {ipam}: {done:?}");
+            assert!(pod.link(ifname)?.is_none(), "{plugin} {ifname} {ipam}: the link stays");
+            assert_eq!(leases(&node), 0, "{plugin} {ifname} {ipam}: the lease stays");
+            pod.remove()?;
+        }
+    }
+    Ok(())
+}
+
+fn a_port_that_was_renamed_on_the_node_goes() -> Outcome {
+    let (_switch, node) = node()?;
+    for verb in ["DEL", "GC"] {
+        put_ipam(&node, "")?;
+        let pod = node.pod("one")?;
+        let call = call(&pod, &on_bridge(), "net1");
+        node.cni("vlan-bridge", "ADD", &call)?;
+        let port = node.link_names()?.into_iter().find(|name| name.starts_with("vb")).unwrap();
+        node.ip(&format!("link set {port} down"))?;
+        node.ip(&format!("link set {port} name admin0"))?;
+        let call = call.with("cni.dev/valid-attachments", json!([]));
+        node.cni("vlan-bridge", verb, &call)?;
+        assert!(pod.link("net1")?.is_none(), "{verb}: the link stays");
+        assert_eq!(leases(&node), 0, "{verb}: the lease stays");
+        assert!(
+            node.link("admin0")?.is_none() && node.link("br7")?.is_none(),
+            "{verb}: {:?}",
+            node.link_names()?
+        );
+        pod.remove()?;
+    }
+    Ok(())
+}
+
+fn gc_frees_no_address_while_a_record_does_not_read() -> Outcome {
+    let (_switch, node) = node()?;
+    for (what, spoil) in [
+        ("empty", "truncate -s 0"),
+        ("another's text", "sh -c 'echo {\"x\":1} >$0'"),
+        ("anybody's", "chmod 666"),
+    ] {
+        put_ipam(&node, "")?;
+        let pod = node.pod("one")?;
+        let call = call(&pod, &on_master(), "net1");
+        node.cni("macvtap", "ADD", &call)?;
+        let record = node.list("/run/k8slan/taps").into_iter().find(|name| name.contains(':')).unwrap();
+        node.exec(&["sh", "-c", &format!("{spoil} /run/k8slan/taps/{record}")])?;
+        let gc = call.clone().with("cni.dev/valid-attachments", json!([]));
+        let error = node.cni("macvtap", "GC", &gc).unwrap_err();
+        assert!(error.code == 104 && error.text().contains(&record), "{what}: {error}");
+        assert_eq!((leases(&node), pod.link("net1")?.is_some()), (1, true), "{what}");
+        node.cni("macvtap", "DEL", &call)?;
+        assert_eq!((leases(&node), pod.link("net1")?.is_some()), (0, false), "{what}");
+        node.exec(&["rm", "-f", &format!("/run/k8slan/taps/{record}")])?;
+        pod.remove()?;
     }
     Ok(())
 }

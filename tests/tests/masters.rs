@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         a_killed_move_is_put_back_by_del,
         what_was_moved_is_as_before_when_it_is_back,
         a_move_that_fails_is_taken_back,
+        nothing_that_the_pod_called_a_moved_link_keeps_it_or_comes_along,
         another_plugins_macvtap_is_left_alone,
         a_path_that_leads_to_another_pod_by_now,
         what_stands_on_a_master_already_is_named,
@@ -277,6 +278,51 @@ fn a_move_that_fails_is_taken_back() -> Outcome {
     assert_eq!(pod.link_names()?, [""; 0]);
     assert_eq!(traces(&node), [""; 0]);
     Ok(())
+}
+
+/// Alternative names go along into other namespaces, and whoever may change the pod's network gives them.
+fn nothing_that_the_pod_called_a_moved_link_keeps_it_or_comes_along() -> Outcome {
+    let (_switch, node) = node()?;
+    node.ip("link add mv0 link eth1 up type macvtap mode bridge")?;
+    node.ip("link set mv0 alias mine group 7")?;
+    let before = node.link("mv0")?.unwrap();
+    let taken: Vec<String> = (0..16)
+        .map(|n| if n == 0 { "mv{}".to_owned() } else { format!("mv{{}}.{n:x}") })
+        .map(|name| format!("link add {} type bridge", name.replace("{}", &before["ifindex"].to_string())))
+        .collect();
+    let cases = [
+        vec!["link property add dev net1 altname eth1".to_owned()],
+        vec!["link property add dev net1 altname mv0".to_owned()],
+        vec![
+            "link set net1 down".into(),
+            "link set net1 name x".into(),
+            "link property add dev x altname net1".into(),
+        ],
+        vec!["link set net1 group 1798861676".into(), "link set net1 alias another".into()],
+        taken,
+    ];
+    for commands in cases {
+        let pod = node.pod("one")?;
+        pod.add("macvtap", "net1", &device("mv0"))?;
+        for command in &commands {
+            pod.ip(command)?;
+        }
+        pod.del("macvtap", "net1", &device("mv0"))?;
+        let after =
+            node.link("mv0")?.ok_or_else(|| testnet::Stop::Failed(format!("{commands:?}: it is gone")))?;
+        for field in ["address", "flags", "ifalias", "group", "altnames", "ifindex"] {
+            assert_eq!(after[field], before[field], "{commands:?}: {field}");
+        }
+        let own = pod.link_names()?;
+        assert!(own.iter().all(|name| name.starts_with("mv") && !taken_is_empty(&commands)), "{own:?}");
+        assert_eq!(traces(&node), [""; 0], "{commands:?}");
+    }
+    Ok(())
+}
+
+/// Whether the commands make no links of the pod's own.
+fn taken_is_empty(commands: &[String]) -> bool {
+    commands.iter().all(|command| !command.starts_with("link add"))
 }
 
 fn another_plugins_macvtap_is_left_alone() -> Outcome {

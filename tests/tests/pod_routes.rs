@@ -73,6 +73,7 @@ fn what_a_route_says_counts_in_every_version() -> Outcome {
             {"dst": "0.0.0.0/0", "gw": "10.9.0.209", "table": 100, "priority": 50, "mtu": 1300, "advmss": 1260},
             {"dst": "::/0", "gw": "fd00::209", "table": 100, "priority": 50, "mtu": 1300, "advmss": 1240},
             {"dst": "10.8.0.0/16", "priority": 7},
+            {"dst": "10.50.0.0/16", "scope": 253}, {"dst": "10.51.0.0/16", "gw": "0.0.0.0"}, {"dst": "fd50::/64", "gw": "::"},
         ],
     });
     for plugin in [MACVTAP, VLAN_BRIDGE] {
@@ -95,6 +96,12 @@ fn what_a_route_says_counts_in_every_version() -> Outcome {
             }
             let metric = pod.ip("route show 10.8.0.0/16")?;
             check(metric.contains("via 10.9.0.1") && metric.contains("metric 7"), at(&metric))?;
+            // What is on the link is asked of nobody, and a gateway of zeros is none.
+            for to in ["10.50.0.0/16", "10.51.0.0/16", "fd50::/64"] {
+                let route =
+                    pod.ip(&format!("{} route show {to}", if to.contains(':') { "-6" } else { "-4" }))?;
+                check(route.contains("dev net1") && !route.contains("via"), at(&format!("{to}: {route}")))?;
+            }
             check(result["routes"][0]["table"] == 100, at(&result.to_string()))?;
             promised(&pod, &config, &result, "default table 100")?;
             pod.del(plugin, "net1", &config)?;

@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         the_networks_name_servers_count,
         status_names_chains_that_drop,
         the_node_takes_no_route_from_a_pod,
+        check_sees_that_the_gateway_forwards_no_more,
     ])
 }
 
@@ -340,4 +341,24 @@ fn the_node_takes_no_route_from_a_pod() -> Outcome {
     pod.add(PLUGIN, "net1", &json!({"cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0"}))?;
     let accept = node.exec(&["cat", "/proc/sys/net/ipv6/conf/br0/accept_ra"])?;
     check(accept.trim() == "0", format!("accept_ra is {accept}"))
+}
+
+fn check_sees_that_the_gateway_forwards_no_more() -> Outcome {
+    let node = Node::new("worker1")?;
+    let pod = node.pod("pod")?;
+    let config = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br7", "isGateway": true,
+        "ipam": {"type": "ipam-pool", "scope": "host", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]]},
+    });
+    let result = pod.add(PLUGIN, "net1", &config)?;
+    let call = pod.call("net1", &config).with("prevResult", result);
+    node.cni(PLUGIN, "CHECK", &call)?;
+    for setting in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        node.exec(&["sysctl", "-w", &format!("{setting}=0")])?;
+        refused(node.cni(PLUGIN, "CHECK", &call), 110, "of the node")?;
+        node.exec(&["sysctl", "-w", &format!("{setting}=1")])?;
+        node.cni(PLUGIN, "CHECK", &call)?;
+    }
+    pod.del(PLUGIN, "net1", &config)?;
+    Ok(())
 }

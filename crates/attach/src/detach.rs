@@ -47,6 +47,18 @@ pub fn release(
     }
 }
 
+/// DEL of the IPAM plugin that ADD wrote down, where the configuration names another by now, or none. Its interface is gone
+/// by then.
+///
+/// # Errors
+/// The IPAM plugin's.
+pub fn release_recorded<C>(request: &Request<C>, recorded: Option<&str>) -> Result<(), cni::Error> {
+    match recorded.filter(|name| !name.is_empty()) {
+        Some(name) if request.ipam().is_none_or(|ipam| ipam.name() != name) => request.delegate(name).del(),
+        _ => Ok(()),
+    }
+}
+
 /// GC: the same for an attachment that is not valid any more.
 ///
 /// # Errors

@@ -19,7 +19,7 @@ mod undo;
 
 pub use binding::{BindingError, GuestLink};
 pub use call::{Call, CallError};
-pub use detach::{collect, detach, is_stale, release};
+pub use detach::{collect, detach, is_stale, release, release_recorded};
 pub use mac::stable_mac;
 pub use network_use::{InNetwork, NetworkUse};
 pub use node_use::NodeUse;

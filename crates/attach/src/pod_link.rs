@@ -71,6 +71,9 @@ pub enum PodError {
     },
 }
 
+/// `RT_SCOPE_LINK` of `linux/rtnetlink.h`; `RT_SCOPE_HOST` and `RT_SCOPE_NOWHERE` are larger.
+const SCOPE_LINK: u8 = 253;
+
 /// How long IPv6 may look for duplicates, as in the reference plugins.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -294,7 +297,13 @@ impl PodLink<'_> {
 
     fn route(&self, route: &cni::Route, ips: &[IpConfig]) -> Route {
         let of_family = |gateway: &IpAddr| gateway.is_ipv4() == route.dst.is_ipv4();
-        let gateway = route.gw.or_else(|| ips.iter().filter_map(|ip| ip.gateway).find(of_family));
+        let gateway = match route.gw {
+            // Written out, none is none.
+            Some(gateway) => Some(gateway).filter(|gateway| !gateway.is_unspecified()),
+            // Nobody is asked for what is on the link, or on the host.
+            None if route.scope.is_some_and(|scope| scope >= SCOPE_LINK) => None,
+            None => ips.iter().filter_map(|ip| ip.gateway).find(of_family),
+        };
         let mut wanted = Route::new(route.dst, gateway, Some(self.index));
         wanted.metric = route.priority;
         wanted.mtu = route.mtu;

@@ -212,8 +212,17 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
     }
     let mac = call.request.requested_mac()?;
     let link = &host.link;
-    let (noarp, promisc, allmulti) = (link.noarp, link.promisc, link.allmulti);
-    let was = Moved { name, mac: link.mac, noarp, promisc, allmulti, mtu: mtu_of(link) };
+    let was = Moved {
+        name,
+        mac: link.mac,
+        noarp: link.noarp,
+        promisc: link.promisc,
+        allmulti: link.allmulti,
+        mtu: mtu_of(link),
+        up: link.up,
+        group: link.group,
+        alias: link.alias.clone(),
+    };
     // Recorded before it moves, so that DEL finds it wherever this program dies.
     let on_host = Rc::new(Tap::on_host(call, host, mac.or(link.mac), was.clone())?);
     claim_the_only(&on_host, call)?;

@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use attach::{give_back, is_stale, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
+use net_types::Attach;
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
 use node::{Attachment, LockError, NetworkId, NodeConfig, Paths};
 
@@ -26,8 +27,11 @@ const NETNS_DIR: &str = "/run/netns";
 /// All that went wrong; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let done = attach::detach(target, |paths, errors| {
-        let removal = || detach(request, target, paths, errors);
-        attach::release(request.ipam(), || ready(target, paths), removal)
+        let mut recorded = None;
+        let removal = || recorded = detach(request, target, paths, errors);
+        let released = attach::release(request.ipam(), || ready(target, paths), removal);
+        errors.extend(attach::release_recorded(request, recorded.as_deref()).err().map(Error::from));
+        released
     });
     done.or_else(Error::all)
 }
@@ -39,7 +43,7 @@ pub(crate) fn del_misconfigured(
 ) -> Result<(), Error> {
     let done = attach::detach(target, |paths, errors| {
         let ipam = ipam_of(target, paths);
-        let removal = || everywhere(target, paths, errors);
+        let removal = || drop(everywhere(target, paths, errors));
         give_back(request, ipam.as_deref(), || ready(target, paths), removal)
     });
     done.or_else(Error::all)
@@ -76,6 +80,15 @@ pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> 
             errors.extend(done.err());
         }
         errors.extend(unknown.map(Error::from));
+        // A link whose record is lost may have an address still: it is not given to another before somebody has looked.
+        match unreadable(&paths) {
+            Ok(records) if records.is_empty() => {}
+            Ok(records) => {
+                errors.push(Error::UnreadableRecords { folder: paths.taps(), records });
+                return Error::all(errors);
+            }
+            Err(error) => errors.push(error.into()),
+        }
     }
     if let Some(ipam) = request.ipam() {
         errors.extend(ipam.gc().err().map(Error::from));
@@ -83,22 +96,27 @@ pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> 
     Error::all(errors)
 }
 
+fn unreadable(paths: &Paths) -> Result<Vec<String>, DeviceError> {
+    Minors::existing(&paths.taps())?.map_or(Ok(Vec::new()), |minors| minors.unreadable())
+}
+
+/// Takes the attachment away, and returns the IPAM plugin that ADD wrote down for it.
 fn detach(
     request: &Request<Config>,
     target: &Target<Option<PathBuf>>,
     paths: &Paths,
     errors: &mut Vec<Error>,
-) {
+) -> Option<String> {
     match named(request, paths) {
         Ok(Named::Spoke(record, keys)) => match of_spoke(target, paths, *record, keys.as_ref()) {
-            Ok(true) => {}
-            Ok(false) => everywhere(target, paths, errors),
+            Ok(Removed::All(ipam)) => ipam,
+            Ok(Removed::Port) => everywhere(target, paths, errors),
             // The port may be gone all the same, and what else there is of it goes by the records.
             Err(error) => {
-                if !matches!(error, Error::Lock(LockError::Held { .. })) {
-                    everywhere(target, paths, errors);
-                }
+                let held = matches!(error, Error::Lock(LockError::Held { .. }));
+                let ipam = if held { None } else { everywhere(target, paths, errors) };
                 errors.push(error);
+                ipam
             }
         },
         // Of a configuration that names nothing, or a record that is not trusted, too: ADD made nothing with it, or
@@ -107,23 +125,31 @@ fn detach(
     }
 }
 
-/// The usual case: the record says where the port is. Returns whether it was there.
+/// What was removed of a spoke's attachment.
+enum Removed {
+    /// All that there was; and the IPAM plugin that ADD wrote down.
+    All(Option<String>),
+    /// The port at most.
+    Port,
+}
+
+/// The usual case: the record says where the port is.
 fn of_spoke(
     target: &Target<Option<PathBuf>>,
     paths: &Paths,
     record: lan::SpokeRecord,
     keys: Option<&K8slanVeth>,
-) -> Result<bool, Error> {
+) -> Result<Removed, Error> {
     let index = record.tap_index.get();
     let _lock = match lan_side::lock(paths, &record.spoke) {
         Err(held @ Error::Lock(LockError::Held { .. })) => return Err(held),
         // Where no lock can be had, as on a read-only folder, nobody has it.
         lock => lock.ok(),
     };
-    let Some(side) = LanSide::open_standing(record)? else { return Ok(false) };
+    let Some(side) = LanSide::open_standing(record)? else { return Ok(Removed::Port) };
     let Some(port) = side.port_of(target.container_id.as_str(), &target.ifname)? else {
         side.clear_half_made()?;
-        return Ok(false);
+        return Ok(Removed::Port);
     };
     // The kernel takes its node away with the link, and with it the number.
     let device = look(&node_path(index))?.and_then(|meta| leads_to(&meta));
@@ -134,22 +160,27 @@ fn of_spoke(
         && given.attachment.is(target.container_id.as_str(), &target.ifname)
     {
         minors.release(device, &given)?;
-        return Ok(true);
+        return Ok(Removed::All(given.ipam));
     }
     // A veth has no minor; of a macvtap, the node was not the right one.
-    Ok(attach(side.record(), keys) == net_types::Attach::Veth)
+    match attach(side.record(), keys) {
+        Attach::Veth => Ok(Removed::All(None)),
+        Attach::Macvtap => Ok(Removed::Port),
+    }
 }
 
-/// Whatever the attachment has on this node, found by its tag.
-fn everywhere(target: &Target<Option<PathBuf>>, paths: &Paths, errors: &mut Vec<Error>) {
-    let mut recorded = false;
+/// Takes away whatever the attachment has on this node, found by its tag, and returns the IPAM plugin that ADD wrote down.
+fn everywhere(target: &Target<Option<PathBuf>>, paths: &Paths, errors: &mut Vec<Error>) -> Option<String> {
+    let (mut recorded, mut ipam) = (false, None);
     for held in held(paths, |a| a.is(target.container_id.as_str(), &target.ifname), errors) {
         recorded |= !held.minors.is_empty();
+        ipam = ipam.or_else(|| held.minors.iter().find_map(|(_, _, given)| given.ipam.clone()));
         held.take_away(errors);
     }
     if !recorded {
         errors.extend(unrecorded(target).err());
     }
+    ipam
 }
 
 /// What an attachment has on this node.

@@ -199,6 +199,15 @@ pub(crate) struct Moved {
     /// Its MTU; the records of older versions do not say.
     #[serde(default)]
     pub(crate) mtu: Option<Mtu>,
+    /// Whether it was up; the records of older versions do not say.
+    #[serde(default)]
+    pub(crate) up: bool,
+    /// Its group.
+    #[serde(default)]
+    pub(crate) group: u32,
+    /// Its alias.
+    #[serde(default)]
+    pub(crate) alias: Option<String>,
 }
 
 /// A minor that was given away, or why its record cannot be opened.
@@ -305,6 +314,24 @@ impl Minors {
             remove_node(&given.node, device)?;
         }
         Ok(self.dir.remove(&file_name(device))?)
+    }
+
+    /// The names of records that do not read, or are not trusted: whose links these are is not known.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub(crate) fn unreadable(&self) -> Result<Vec<String>, DeviceError> {
+        let unreadable = |name: &String| match self.dir.read(name) {
+            Ok(text) => text.is_some_and(|text| MinorRecord::parse(&text).is_none()),
+            Err(_) => true,
+        };
+        Ok(self
+            .dir
+            .names()?
+            .into_iter()
+            .filter(|name| parse_file_name(name).is_some())
+            .filter(unreadable)
+            .collect())
     }
 
     /// Every minor that was given away, or why one record cannot be opened.

@@ -88,6 +88,18 @@ pub enum Error {
         /// Why.
         source: lan::RecordError,
     },
+    /// Records of minors that do not read.
+    #[error(
+        "the records {} in {folder:?} cannot be read, so GC does not know whose links they stand for, and frees no address: \
+         remove those files if no pod has such a link any more",
+        records.join(", ")
+    )]
+    UnreadableRecords {
+        /// Where they are.
+        folder: PathBuf,
+        /// Their names.
+        records: Vec<String>,
+    },
     /// The namespace that the record names does not carry the daemon's mark.
     #[error(
         "network namespace {netns:?} is not that of LAN {lan} (its lo carries {mark}): it was replaced by something else; \
@@ -409,9 +421,11 @@ impl PluginError for Error {
             | Self::UsedByTheNode { .. } => code::NOT_ALLOWED,
             Self::Foreign { .. } => code::FOREIGN,
             Self::InterfaceExists(_) | Self::IndexTaken(_) => code::EXISTS,
-            Self::Record { .. } | Self::RecordText { .. } | Self::NotTheLan { .. } | Self::Underlays(_) => {
-                code::UNTRUSTED
-            }
+            Self::Record { .. }
+            | Self::RecordText { .. }
+            | Self::UnreadableRecords { .. }
+            | Self::NotTheLan { .. }
+            | Self::Underlays(_) => code::UNTRUSTED,
             Self::Mismatch { .. } | Self::Pod(_) => code::MISMATCH,
             Self::Unavailable(_) => Code::NOT_AVAILABLE,
             Self::NotUndone { error, .. } => error.code(),

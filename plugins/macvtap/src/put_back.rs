@@ -1,13 +1,15 @@
 //! Giving a macvtap of the host back that was moved into a pod.
 
+use std::hash::{BuildHasher, RandomState};
+
 use net_types::{IfName, Mtu};
 use netplumb::{Link, LinkChange, LinkKind, Netlink, Netns};
 
 use crate::Error;
 use crate::device::Moved;
 
-/// How many names are tried where the macvtap's own is taken.
-const NAMES: u32 = 16;
+/// How many names are tried on the way; nobody can know them, so that one is enough but for chance.
+const NAMES: usize = 4;
 
 /// Moves a macvtap from where it is back to the host, as it was there.
 ///
@@ -17,11 +19,15 @@ const NAMES: u32 = 16;
 /// # Errors
 /// What the kernel refused; what can be restored is.
 pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -> Result<(), Error> {
+    // The names that the pod gave it would be links' of the host.
+    from.remove_alt_names(link.index)?;
     // The next pod must not get this one's address, nor a link that does no ARP.
     let restored = from.set_link(
         link.index,
         &LinkChange {
             up: Some(false),
+            group: Some(was.group).filter(|group| *group != link.group),
+            alias: (was.alias != link.alias).then(|| was.alias.clone().unwrap_or_default()),
             mac: was.mac.filter(|mac| link.mac != Some(*mac)),
             mtu: was.mtu.filter(|mtu| link.mtu != mtu.get()),
             noarp: Some(was.noarp),
@@ -40,9 +46,19 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
                 let there = own.link_by_name(&was.name)?;
                 if there.is_some_and(|there| is_remade(&there, &moved)) {
                     own.delete_link(moved.index)?;
+                    return Ok(restored?);
+                }
+                // A name that says which one it is; if that is taken as well, it keeps the one that it came under.
+                let name = format!("mv{}", moved.index).parse().ok();
+                match own.set_link(moved.index, &LinkChange { name, ..LinkChange::default() }) {
+                    Err(error) if error.is_exists() => {}
+                    done => done?,
                 }
             }
             done => done?,
+        }
+        if was.up {
+            own.set_link(moved.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
         }
     }
     Ok(restored?)
@@ -53,7 +69,7 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
 fn move_under_a_free_name(from: &Netlink, link: &Link, host: &Netns) -> Result<IfName, Error> {
     let change = |change| from.set_link(link.index, &change);
     let mut taken = None;
-    for name in free_names(link.index) {
+    for name in random_names() {
         let moved = change(LinkChange { name: Some(name.clone()), ..LinkChange::default() })
             .and_then(|()| change(LinkChange { netns: Some(host.clone()), ..LinkChange::default() }));
         match moved {
@@ -67,13 +83,17 @@ fn move_under_a_free_name(from: &Netlink, link: &Link, host: &Netns) -> Result<I
 
 /// Whether a link of the host is another macvtap on the link that the one that came back stands on.
 fn is_remade(there: &Link, back: &Link) -> bool {
-    matches!(there.kind, LinkKind::Macvtap(_)) && there.lower_netnsid.is_none() && there.lower == back.lower
+    matches!(there.kind, LinkKind::Macvtap(_))
+        && there.index != back.index
+        && there.lower_netnsid.is_none()
+        && there.lower == back.lower
 }
 
-fn free_names(index: u32) -> impl Iterator<Item = IfName> {
-    (0..NAMES).filter_map(move |n| match n {
-        0 => format!("mv{index}").parse().ok(),
-        n => format!("mv{index}.{n:x}").parse().ok(),
+/// Names that no pod can have taken first, since they are chosen now.
+fn random_names() -> impl Iterator<Item = IfName> {
+    (0..NAMES).filter_map(|_| {
+        let number = RandomState::new().hash_one(()) & 0xffff_ffff_ffff;
+        format!("mv{number:012x}").parse().ok()
     })
 }
 

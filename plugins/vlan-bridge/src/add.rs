@@ -6,7 +6,7 @@ use attach::{GuestLink, PodError, PodLink, Probing, Undecided};
 use cni::{AddResult, Delegated, Dns, Interface, IpConfig, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
-use netplumb::{BridgeVlans, LinkChange, Netns, Sysctl};
+use netplumb::{BridgeVlans, LinkChange, Netns};
 use node::{Lock, Resource};
 
 use crate::bridge::Bridge;
@@ -366,15 +366,9 @@ impl Attaching<'_> {
         for (interface, replaced) in interfaces.iter().zip(&replaced) {
             host_interface::ensure(&call.host, &made.bridge, interface, replaced)?;
         }
-        let forward = |v4: bool| {
-            interfaces.iter().any(|interface| interface.address.is_some_and(|a| a.is_ipv4() == v4))
-        };
         let node = Netns::current()?;
-        if config.is_gateway() && forward(true) {
-            node.sysctl_set(&Sysctl::net("ipv4/ip_forward"), "1")?;
-        }
-        if config.is_gateway() && forward(false) {
-            node.sysctl_set(&Sysctl::net("ipv6/conf/all/forwarding"), "1")?;
+        for setting in host_interface::forwarding(config, &interfaces) {
+            node.sysctl_set(&setting, "1")?;
         }
         Ok(())
     }

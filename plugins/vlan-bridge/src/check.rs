@@ -2,7 +2,7 @@
 
 use attach::{PodLink, PortDifference, own_part, plain_port, port_difference};
 use cni::{AddResult, Request, Target};
-use netplumb::{BridgePort, BridgeVlans, Link, Nftables, RuleState};
+use netplumb::{BridgePort, BridgeVlans, Link, Netns, Nftables, RuleState};
 
 use crate::bridge::Bridge;
 use crate::call::Call;
@@ -58,6 +58,13 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     for recorded in &record.host_interfaces {
         let state = host_interface::state(&call.host, &bridge, recorded)?;
         same(&host_interface::shown(&recorded.link, recorded.address), state, "there")?;
+    }
+    let node = Netns::current()?;
+    for setting in host_interface::forwarding(config, &record.host_interfaces) {
+        // A kernel without the family has no such file.
+        if let Some(value) = node.sysctl_get(&setting)? {
+            same(&format!("{} of the node", setting.path().display()), &*value, "1")?;
+        }
     }
     if let Some(mac) = link.mac {
         if call.is_for_a_guest() {

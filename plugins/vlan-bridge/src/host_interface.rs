@@ -2,7 +2,9 @@
 
 use ipnetwork::IpNetwork;
 use net_types::{IfName, VlanId, VlanSet};
-use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, NewAddress, VlanLink};
+use netplumb::{
+    BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, NewAddress, Sysctl, VlanLink,
+};
 use node::LINK_GROUP;
 
 use crate::bridge::{Bridge, TAG, ignore_routers, is_ours};
@@ -119,6 +121,19 @@ fn is_access_port(host: &Netlink, bridge: &Bridge, link: &Link, vlan: VlanId) ->
     }
     let carried = host.bridge_vlans(port)?;
     Ok(carried.pvid == Some(vlan) && carried.untagged.contains(vlan))
+}
+
+/// The settings by which the node forwards between its interfaces, in the families of their addresses, where the configuration
+/// makes it the pods' gateway.
+pub(crate) fn forwarding(config: &Config, interfaces: &[RecordedHostInterface]) -> Vec<Sysctl> {
+    let of_family = |v4: bool| {
+        config.is_gateway() && interfaces.iter().any(|one| one.address.is_some_and(|a| a.is_ipv4() == v4))
+    };
+    [(true, "ipv4/ip_forward"), (false, "ipv6/conf/all/forwarding")]
+        .into_iter()
+        .filter(|(v4, _)| of_family(*v4))
+        .map(|(_, path)| Sysctl::net(path))
+        .collect()
 }
 
 /// Makes a planned interface, in the place of the addresses that it replaces.

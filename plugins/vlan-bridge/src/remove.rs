@@ -19,10 +19,22 @@ use crate::{Config, Error, guard, host_interface, masquerade, uplink};
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let port = port_name(target.container_id.as_str(), &target.ifname);
     let done = attach::detach(target, |paths, errors| {
-        let removal = || errors.extend(detach(&port, paths).err());
-        attach::release(request.ipam(), || ready(&port, paths), removal)
+        let mut recorded = None;
+        let removal = || {
+            recorded = recorded_ipam(&port, paths);
+            errors.extend(detach(&port, paths).err());
+        };
+        let released = attach::release(request.ipam(), || ready(&port, paths), removal);
+        errors.extend(attach::release_recorded(request, recorded.as_deref()).err().map(Error::from));
+        released
     });
     done.or_else(Error::all)
+}
+
+/// The IPAM plugin that ADD wrote down.
+fn recorded_ipam(port: &IfName, paths: &Paths) -> Option<String> {
+    let store = RecordStore::existing(paths).ok().flatten()?;
+    store.read(port).ok().flatten()?.ipam
 }
 
 /// The same for a configuration that ADD would refuse.
@@ -35,8 +47,7 @@ pub(crate) fn del_misconfigured(
 ) -> Result<(), Error> {
     let port = port_name(target.container_id.as_str(), &target.ifname);
     let done = attach::detach(target, |paths, errors| {
-        let store = RecordStore::existing(paths).ok().flatten();
-        let ipam = store.and_then(|store| store.read(&port).ok().flatten()).and_then(|record| record.ipam);
+        let ipam = recorded_ipam(&port, paths);
         let removal = || errors.extend(detach(&port, paths).err());
         give_back(request, ipam.as_deref(), || ready(&port, paths), removal)
     });
@@ -49,7 +60,7 @@ fn ready(port: &IfName, paths: &Paths) {
     let store = RecordStore::existing(paths).ok().flatten();
     let recorded = store.and_then(|store| store.read(port).ok().flatten());
     let attachment = recorded.and_then(|record| record.attachment()).or_else(|| {
-        let link = Netlink::open_current().ok()?.link_by_name(port).ok()??;
+        let link = find_port(&Netlink::open_current().ok()?, port).ok()??;
         link.alias.as_deref().and_then(Attachment::parse_tag)
     });
     attachment.iter().for_each(set_up_again);
@@ -67,7 +78,7 @@ fn store(host: &Netlink, port: &IfName, paths: &Paths) -> Result<Option<RecordSt
     if let Ok(Some(store)) = existing {
         return Ok(Some(store));
     }
-    let there = host.link_by_name(port)?.is_some_and(|link| is_ours(&link));
+    let there = find_port(host, port)?.is_some();
     match existing {
         Ok(_) if !there => Ok(None),
         Ok(_) => RecordStore::open(paths).map(Some),
@@ -78,9 +89,9 @@ fn store(host: &Netlink, port: &IfName, paths: &Paths) -> Result<Option<RecordSt
 
 /// Takes the port alone, so that the pod is off the network, and says why the rest stays.
 fn without_records(host: &Netlink, port: &IfName, error: Error) -> Error {
-    let link = host.link_by_name(port).map(|link| link.filter(is_ours));
-    let done = link.and_then(|link| link.map_or(Ok(()), |link| host.delete_link(link.index)));
-    error.and_failures(done.err().map(Error::from))
+    let done =
+        find_port(host, port).and_then(|link| link.map_or(Ok(()), |link| Ok(host.delete_link(link.index)?)));
+    error.and_failures(done.err())
 }
 
 /// Runs something under the lock of the bridge that a port belongs to; not at all if there is no trace of it.
@@ -95,10 +106,12 @@ fn with_lock(
     let bridge = match record {
         Some(record) => Some(record.bridge),
         None => {
-            let Some(link) = host.link_by_name(port)? else { return store.remove(port) };
-            if !is_ours(&link) {
-                return Ok(());
-            }
+            let Some(link) = find_port(host, port)? else {
+                return match host.link_by_name(port)? {
+                    Some(_) => Ok(()),
+                    None => store.remove(port),
+                };
+            };
             match link.master {
                 Some(master) => host.link_by_index(master)?.and_then(|bridge| bridge.if_name()),
                 None => None,
@@ -112,6 +125,18 @@ fn with_lock(
         // Where no lock can be had, as on a read-only folder, no record can be removed either.
         Err(error) => Err(without_records(host, port, error)),
     }
+}
+
+/// The port's link: by its name, or, where somebody gave it another, by its tag.
+fn find_port(host: &Netlink, port: &IfName) -> Result<Option<Link>, Error> {
+    if let Some(link) = host.link_by_name(port)?.filter(is_ours) {
+        return Ok(Some(link));
+    }
+    let is_it = |link: &Link| {
+        let tagged = link.alias.as_deref().and_then(Attachment::parse_tag);
+        tagged.is_some_and(|of| port_name(&of.container_id, &of.ifname) == *port)
+    };
+    Ok(host.links_in_group(LINK_GROUP)?.into_iter().find(is_it))
 }
 
 /// Whether a link is a port that this plugin made: tagged, or cut off before it was.
@@ -134,7 +159,7 @@ pub(crate) fn take_away(
 ) -> Result<(), Error> {
     let mut errors = Vec::new();
     let record = store.read(port).unwrap_or_default();
-    let link = host.link_by_name(port)?.filter(is_ours);
+    let link = find_port(host, port)?;
     let bridge = match bridge.map(|name| Bridge::look(host, name)).transpose() {
         Ok(bridge) => bridge.flatten(),
         // Another kind of link has the bridge's name by now: nothing of ours hangs on it.
@@ -225,13 +250,12 @@ fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment])
         .collect();
     // Ports whose record was lost.
     for link in host.links_in_group(LINK_GROUP)? {
-        let Some(name) = link.if_name().filter(|name| ports.iter().all(|(port, _)| port != name)) else {
-            continue;
-        };
         let tagged = link.alias.as_deref().and_then(Attachment::parse_tag);
-        let own = tagged.filter(|a| name == port_name(&a.container_id, &a.ifname));
-        if let Some(attachment) = own.filter(&stale) {
-            ports.push((name, attachment));
+        if let Some(attachment) = tagged.filter(&stale) {
+            let name = port_name(&attachment.container_id, &attachment.ifname);
+            if ports.iter().all(|(port, _)| *port != name) {
+                ports.push((name, attachment));
+            }
         }
     }
     let mut errors: Vec<Error> = unknown.into_iter().map(Error::from).collect();
