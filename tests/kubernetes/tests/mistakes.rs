@@ -310,7 +310,7 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
                 text.starts_with(mistake.reason) && page.iter().all(|part| text.contains(part))
             };
             if !said.iter().any(is_it) {
-                let said = said.iter().filter(|text| text.starts_with(mistake.reason)).next_back();
+                let said = said.iter().rfind(|text| text.starts_with(mistake.reason));
                 differ.push(format!("{}: the page says {page:?}, and the event {said:?}", mistake.name));
             }
         }
