@@ -111,6 +111,10 @@ fn a_guest_is_known_whatever_its_interface_is_called() -> Outcome {
         // Stated by the request, where no daemon runs.
         let (silent, _) = is("qemu", "eth0", None, &stated)?;
         check(silent, format!("{plugin}: args.cni.vm"))?;
+        // Names count in any case.
+        let mut spelled = config.clone();
+        spelled["args"] = json!({"CNI": {"VM": "web"}});
+        check(is("qemu", "eth0", None, &spelled)?.0, format!("{plugin}: args.CNI.VM"))?;
         // KubeVirt's name is enough there.
         check(is("virt-launcher-web-aaaaa", HASH, None, &config)?.0, format!("{plugin}: by its name"))?;
         let (silent, first) = is("virt-launcher-web-aaaaa", "eth0", record(), &config)?;

@@ -409,6 +409,7 @@ fn a_bridge_ends_at_the_host_until_something_leads_on() -> Outcome {
     for name in ["a", "b"] {
         node.pod(name)?.add("vlan-bridge", "net1", &of("made", json!({})))?;
     }
+    put_pool(&node, "undivided", "ranges: [{subnet: 10.2.0.0/24}]\n")?;
     let late = node.pod("late")?;
     let add = |config: &Value| late.add("vlan-bridge", "net1", config);
     refused(add(&of("made", json!({ "uplinks": [{ "name": "eth1" }] }))), 126, "with uplinks")?;
@@ -416,6 +417,39 @@ fn a_bridge_ends_at_the_host_until_something_leads_on() -> Outcome {
     refused(add(&of("own", json!({}))), 126, "own is the node's own bridge")?;
     node.ip("link set eth1 master made")?;
     refused(add(&of("made", json!({}))), 126, "eth1 is a port of bridge made")?;
+    // Names count in any case.
+    let spelled = |more: Value| {
+        let mut config = of("", more);
+        config.as_object_mut().into_iter().for_each(|config| drop(config.remove("bridge")));
+        config
+    };
+    let wired = "eth1 is a port of bridge made";
+    for (keys, why) in [
+        (json!({ "Bridge": "made" }), wired),
+        (json!({ "BRIDGE": "made" }), wired),
+        (json!({ "Bridge": "own" }), "own is the node's own bridge"),
+        (json!({ "Bridge": "none", "CreateBridge": false }), "none is the node's own bridge"),
+        (json!({ "bridge": "none", "createbridge": false }), "none is the node's own bridge"),
+        (json!({ "bridge": "none", "Uplinks": [{ "name": "eth1" }] }), "with uplinks"),
+        (json!({ "Bridge": "none", "UPLINKS": [{ "Name": "eth1" }] }), "with uplinks"),
+    ] {
+        let config = spelled(keys.clone());
+        // By the main plugin, and where the IPAM plugin is asked alone.
+        refused(add(&config), 126, why)?;
+        refused(late.add("ipam-pool", "net1", &config), 126, why)?;
+        let mut asked = config.clone();
+        asked["cniVersion"] = json!("1.1.0");
+        let call = CniCall {
+            container: String::new(),
+            netns: None,
+            ifname: String::new(),
+            ..late.call("net1", &asked)
+        };
+        refused(node.cni("ipam-pool", "STATUS", &call), 50, why)?;
+        let mut pool = config;
+        pool["ipam"] = json!({ "type": "ipam-pool", "pool": "undivided" });
+        refused(late.add("ipam-pool", "net1", &pool), 126, why)?;
+    }
     let mut alone = of("made", json!({}));
     alone["ipam"]["scope"] = json!("host");
     add(&alone)?;

@@ -49,6 +49,7 @@ pub const PROTOCOL_NAMES: &[&str] = &[
     "socketPath",
     "table",
     "type",
+    "vm",
 ];
 
 /// Leaves out members that are `null`, and writes names that differ from one of `names` or of the protocol's in case alone as

@@ -44,8 +44,8 @@ pub struct Request<C> {
     /// `prevResult`: ADD: of the plugin before in a chain; CHECK: what was promised, never `None`; DEL:
     /// what was promised, `None` also where it could not be read.
     pub prev_result: Option<AddResult>,
-    /// The document as it came on standard input.
-    pub stdin: Vec<u8>,
+    /// The document as it came on standard input, for the plugin that it is passed on to; [`Request::document`] is the one to read.
+    pub(crate) stdin: Vec<u8>,
     /// As it is read, where that is another one.
     pub(crate) normal: Option<Vec<u8>>,
     pub(crate) environment: Environment,

@@ -16,7 +16,10 @@ const VLAN_BRIDGE: &str = "vlan-bridge";
 /// That plugin's default bridge.
 const DEFAULT_BRIDGE: &str = "cni0";
 
-/// The keys of that plugin that show an uplink. Invalid values are for that plugin to report.
+/// The keys of that plugin that show an uplink, in any case, as there.
+pub(crate) const NAMES: &[&str] = &["bridge", "createBridge", "uplinks"];
+
+/// The values of these keys. Invalid values are for that plugin to report.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct BridgeKeys {
@@ -47,7 +50,7 @@ pub(crate) fn why_it_spans_nodes<C>(request: &Request<C>) -> Result<Option<Strin
     if request.verb == Verb::Check {
         return Ok(None);
     }
-    let why = why_spanning(main, &request.stdin, |name| {
+    let why = why_spanning(main, request.document(), |name| {
         read_bridge(name).map_err(|source| ReadBridgeError { bridge: name.to_string(), source })
     })?;
     Ok(why.map(|why| format!("{}, {why}", request.network)))
@@ -56,7 +59,7 @@ pub(crate) fn why_it_spans_nodes<C>(request: &Request<C>) -> Result<Option<Strin
 /// Why a main plugin's network spans nodes.
 fn why_spanning<E>(
     main: &str,
-    stdin: &[u8],
+    document: &[u8],
     read_bridge: impl FnOnce(&IfName) -> Result<Option<Bridge>, E>,
 ) -> Result<Option<String>, E> {
     if HOST_ONLY.contains(&main) {
@@ -66,7 +69,8 @@ fn why_spanning<E>(
     if main != VLAN_BRIDGE {
         return spanning("");
     }
-    let keys: BridgeKeys = serde_json::from_slice(stdin).unwrap_or_default();
+    // A key that stands there twice; that plugin refuses it.
+    let Ok(keys) = serde_json::from_slice::<BridgeKeys>(document) else { return spanning("") };
     if keys.uplinks.as_array().is_some_and(|uplinks| !uplinks.is_empty()) {
         return spanning(" with uplinks");
     }
@@ -107,8 +111,8 @@ mod tests {
     const OURS: Bridge = Bridge { is_ours: true, other_port: None };
 
     fn describe(main: &str, keys: &str, bridge: Option<Bridge>) -> String {
-        let stdin = format!("{{\"type\":\"{main}\"{keys}}}");
-        let found = why_spanning(main, stdin.as_bytes(), |_| Ok::<_, ()>(bridge)).unwrap();
+        let document = format!("{{\"type\":\"{main}\"{keys}}}");
+        let found = why_spanning(main, document.as_bytes(), |_| Ok::<_, ()>(bridge)).unwrap();
         found.unwrap_or_else(|| "ends here".to_owned())
     }
 
@@ -136,6 +140,7 @@ mod tests {
             (",\"uplinks\":[{\"name\":\"eth1\"}]", None, "type vlan-bridge with uplinks"),
             (",\"createBridge\":false", None, "type vlan-bridge, cni0 is the node's own bridge"),
             (",\"bridge\":\"br0\"", Some(node), "type vlan-bridge, br0 is the node's own bridge"),
+            (",\"bridge\":\"br0\",\"bridge\":\"cni0\"", None, "type vlan-bridge"),
             (",\"bridge\":\"br0\"", Some(wired), "type vlan-bridge, eth1 is a port of bridge br0"),
         ] {
             assert_eq!(describe(VLAN_BRIDGE, keys, bridge), expected, "{keys}");

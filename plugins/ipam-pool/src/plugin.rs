@@ -13,6 +13,7 @@ use node::{NodeConfig, Occupant, Pod, Resource};
 
 use crate::blocks::within_blocks;
 use crate::network::{self, Config, Network};
+use crate::network_scope;
 use crate::store::{CrashHandler, HostStore, KvTxn, PoolKey, Store, StoreDirs};
 use crate::{
     Addr, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseHolder, LeaseRequest,
@@ -48,7 +49,7 @@ impl Plugin for IpamPool {
 
     const NAME: &'static str = "ipam-pool";
     const ABOUT: &'static str = "gives addresses from pools";
-    const NAMES: &'static [&'static [&'static str]] = &[network::NAMES];
+    const NAMES: &'static [&'static [&'static str]] = &[network::NAMES, network_scope::NAMES];
 
     fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
         install_crash_handler(request.version);
