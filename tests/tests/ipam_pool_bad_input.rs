@@ -230,6 +230,20 @@ fn in_pool_files() -> Outcome {
         ("value of a wrong type", format!("{subnet}cooldown: soon"), 170, "no duration"),
         ("no YAML", "ranges: [".to_owned(), 170, "is not valid"),
         (
+            "no value, of namespaces",
+            format!("{subnet}allowedNamespaces:\n"),
+            170,
+            "allowedNamespaces stands there without a value: leave it out for all namespaces, write [] for none",
+        ),
+        ("no value, of owners", format!("{subnet}sticky: ~"), 170, "sticky"),
+        (
+            "no value, of reservations",
+            format!("{subnet}reservations: null"),
+            170,
+            "reservations stands there",
+        ),
+        ("no node", "ranges: [{subnet: 10.0.0.0/24}]\nnodes: {}".to_owned(), 172, "nodeName"),
+        (
             "gateway of no router",
             "scope: host\nranges: [{subnet: 10.0.0.0/24, gateway: 10.0.0.255}]".to_owned(),
             106,
@@ -257,7 +271,11 @@ fn in_pool_files() -> Outcome {
         scene.refuses(case, &json!({ "pool": "p" }), code, part)?;
     }
     node.write("/etc/k8slan/node.yaml", "nodeName: worker9\n")?;
-    scene.refuses("no part for this node", &json!({ "pool": "p" }), 125, "no part for node \"worker9\"")?;
+    for nodes in ["{a: [10.0.0.0/25]}", "{}", "{worker9: []}"] {
+        put_pool(&node, "p", &format!("ranges: [{{subnet: 10.0.0.0/24}}]\nnodes: {nodes}"))?;
+        let no_part = "no part for node \"worker9\"";
+        scene.refuses("no part for this node", &json!({ "pool": "p" }), 125, no_part)?;
+    }
     put_pool(&node, "p", subnet)?;
     let path = format!("{POOLS}/p.yaml");
     let text = node.read(&path)?;
@@ -301,7 +319,13 @@ fn in_node_yaml() -> Outcome {
     let scene = Scene::new(&node)?;
     node.write("/etc/k8slan/node.yaml", "nodName: x\n")?;
     let answer = scene.pod.add("ipam-pool", "net1", &network("net", &json!({ "subnet": "10.0.0.0/24" })));
-    is("unknown key in node.yaml", answer, 119, "nodName")
+    is("unknown key in node.yaml", answer, 119, "nodName")?;
+    for nothing in ["policy:\n", "policy: ~\n", "policy: null\n"] {
+        node.write("/etc/k8slan/node.yaml", nothing)?;
+        let answer = scene.pod.add("ipam-pool", "net1", &network("net", &json!({ "subnet": "10.0.0.0/24" })));
+        is("a policy without a value", answer, 119, "policy stands there without a value")?;
+    }
+    Ok(())
 }
 
 /// The other mistakes of a store (damage 140, a full disk 142, a read-only folder 143) are in `ipam_pool_faults`.

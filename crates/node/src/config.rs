@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::{Policy, SafeDir, SafeDirError};
+use crate::{KeyWithoutValue, Policy, SafeDir, SafeDirError};
 
 /// Where things are on the node. Fixed, but for what `/etc/k8slan/node.yaml` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,12 @@ impl NodeConfig {
         if text.lines().all(|line| matches!(line.trim_start().chars().next(), None | Some('#'))) {
             return Ok(Self::default());
         }
-        let config: Self = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
+        let keys = serde_saphyr::from_str::<KeyWithoutValue>(text).map(|keys| keys.message());
+        let config: Self = match (serde_saphyr::from_str(text), keys) {
+            (Ok(config), Ok(None)) => config,
+            (_, Ok(Some(message))) => return Err(message),
+            (Err(error), _) | (Ok(_), Err(error)) => return Err(error.to_string()),
+        };
         for (key, dir) in [("runDir", &config.run_dir), ("stateDir", &config.state_dir)] {
             if dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
                 return Err(format!("{key} must be an absolute path"));
@@ -213,6 +218,26 @@ mod tests {
             assert_eq!(config, NodeConfig::default());
             assert_eq!(config.paths().spokes(), Path::new("/run/k8slan/spokes"));
         }
+    }
+
+    #[test]
+    fn a_key_without_a_value_allows_nothing() {
+        for (text, part) in [
+            (
+                "policy:\n",
+                "policy stands there without a value: leave it out to allow everything, write {} to allow nothing",
+            ),
+            ("policy: ~\n", "policy stands there without a value"),
+            ("nodeName: worker1\npolicy: null\n", "policy stands there without a value"),
+            ("policy:\n  blue:\n", "policy.blue stands there"),
+            ("policy:\n  blue:\n    bridges: {br0: ~}\n", "policy.blue.bridges.br0"),
+            ("nodeName:\n", "nodeName stands there"),
+        ] {
+            let error = NodeConfig::parse(text).unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+        let policy = NodeConfig::parse("policy: {}").unwrap().policy.unwrap();
+        assert!(policy.check(Some("blue"), Resource::Pool("iot")).is_err());
     }
 
     #[test]

@@ -14,6 +14,7 @@ mod one_line;
 mod policy;
 mod safe_dir;
 mod underlays;
+mod without_value;
 
 pub use attachment::{Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag};
 pub use attachment_lock::AttachmentLock;
@@ -25,3 +26,4 @@ pub use one_line::one_line;
 pub use policy::{Policy, PolicyError, Resource};
 pub use safe_dir::{Durability, SafeDir, SafeDirError, read_regular, read_through_links};
 pub use underlays::{Underlay, Underlays, UnderlaysError};
+pub use without_value::KeyWithoutValue;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use net_types::Timespan;
-use node::{SafeDir, SafeDirError};
+use node::{KeyWithoutValue, SafeDir, SafeDirError};
 use serde::Deserialize;
 
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
@@ -25,7 +25,8 @@ pub struct PoolFile {
     /// The file's name without its suffix.
     pub name: String,
     ranges: Vec<Range>,
-    nodes: BTreeMap<String, AddrSet>,
+    /// Each node's part; `None`: the pool is not divided.
+    nodes: Option<BTreeMap<String, AddrSet>>,
     /// Whether every host has all of the pool for itself.
     pub host_scope: bool,
     /// Pools of different domains may overlap.
@@ -64,7 +65,7 @@ pub enum PoolFileError {
     Read(String, #[source] SafeDirError),
     #[error("the file of pool {name:?} has an unknown key: {message}")]
     UnknownKey { name: String, message: String },
-    /// It is not YAML, or a value has the wrong type.
+    /// It is not YAML, a value has the wrong type, or a key has none.
     #[error("the file of pool {name:?} is not valid: {message}")]
     Syntax { name: String, message: String },
     #[error("the file of pool {name:?} is {found}, it must be {KIND} in {API_VERSION}")]
@@ -185,6 +186,12 @@ struct Spec {
     order: Order,
 }
 
+/// The keys of a pool file that decide something.
+#[derive(Deserialize)]
+struct OnlySpec {
+    spec: KeyWithoutValue,
+}
+
 impl PoolFile {
     /// Checks a pool's name, which becomes part of a path.
     ///
@@ -255,13 +262,22 @@ impl PoolFile {
     /// What is wrong with it.
     pub fn parse(name: &str, text: &str) -> Result<Self, PoolFileError> {
         let pool = || name.to_owned();
-        let document: Document =
-            serde_saphyr::from_str(text).map_err(|error| match error.without_snippet() {
-                serde_saphyr::Error::SerdeUnknownField { .. } => {
-                    PoolFileError::UnknownKey { name: pool(), message: error.to_string() }
-                }
-                _ => PoolFileError::Syntax { name: pool(), message: error.to_string() },
-            })?;
+        let syntax = |message| PoolFileError::Syntax { name: pool(), message };
+        let keys = serde_saphyr::from_str::<OnlySpec>(text).map(|OnlySpec { spec }| spec.message());
+        let document: Document = match (serde_saphyr::from_str(text), keys) {
+            (Ok(document), Ok(None)) => document,
+            (Err(error), keys) => {
+                return Err(match (error.without_snippet(), keys) {
+                    (serde_saphyr::Error::SerdeUnknownField { .. }, _) => {
+                        PoolFileError::UnknownKey { name: pool(), message: error.to_string() }
+                    }
+                    (_, Ok(Some(message))) => syntax(message),
+                    _ => syntax(error.to_string()),
+                });
+            }
+            (Ok(_), Ok(Some(message))) => return Err(syntax(message)),
+            (Ok(_), Err(error)) => return Err(syntax(error.to_string())),
+        };
         if document.api_version != API_VERSION || document.kind != KIND {
             let found = format!("{} in {}", document.kind, document.api_version);
             return Err(PoolFileError::Kind { name: pool(), found });
@@ -286,7 +302,7 @@ impl PoolFile {
         if host_scope && spec.nodes.is_some() {
             return Err(PoolFileError::NodesAndScope(pool()));
         }
-        let nodes = parse_node_parts(name, &ranges, spec.nodes.unwrap_or_default())?;
+        let nodes = spec.nodes.map(|nodes| parse_node_parts(name, &ranges, nodes)).transpose()?;
         let file = Self {
             name: pool(),
             ranges,
@@ -343,20 +359,20 @@ impl PoolFile {
             return Err(PoolFileError::Inventory(self.name.clone()));
         }
         let mut sets = self.all_sets()?;
-        if self.nodes.is_empty() {
+        let Some(nodes) = &self.nodes else {
             return match spans_nodes {
                 Some(network) if !self.host_scope => {
                     Err(PoolFileError::Spanning { pool: self.name.clone(), network: network.to_owned() })
                 }
                 _ => Ok(sets),
             };
-        }
+        };
         let node = node.ok_or_else(|| PoolFileError::NoNodeName(self.name.clone()))?;
-        let part = self
-            .nodes
+        let part = nodes
             .get(node)
+            .filter(|part| !part.is_empty())
             .ok_or_else(|| PoolFileError::NoPart { pool: self.name.clone(), node: node.to_owned() })?;
-        let others = self.nodes.iter().filter(|(other, _)| *other != node);
+        let others = nodes.iter().filter(|(other, _)| *other != node);
         let others: Vec<_> =
             others.map(|(other, node_part)| (format!("node {other}"), node_part.clone())).collect();
         // Without a part of a family, the node gives no address of that family.
@@ -370,13 +386,13 @@ impl PoolFile {
     /// Whether the file says how nodes share the pool.
     #[must_use]
     pub fn is_shared_explicitly(&self) -> bool {
-        self.host_scope || !self.nodes.is_empty()
+        self.host_scope || self.nodes.is_some()
     }
 
     /// Whether the file gives each node a part.
     #[must_use]
     pub fn is_divided(&self) -> bool {
-        !self.nodes.is_empty()
+        self.nodes.is_some()
     }
 
     /// All addresses of the pool's ranges.
@@ -387,7 +403,7 @@ impl PoolFile {
 
     /// The nodes with their parts.
     pub fn nodes(&self) -> impl Iterator<Item = (&str, &AddrSet)> {
-        self.nodes.iter().map(|(node, node_part)| (node.as_str(), node_part))
+        self.nodes.iter().flatten().map(|(node, node_part)| (node.as_str(), node_part))
     }
 
     /// Checks that two pools may be used on the same network.
@@ -505,6 +521,59 @@ mod tests {
         assert!(error.contains("scope: host") && error.contains("nodes:"), "{error}");
         let pool = parsed("ranges: [{subnet: 10.0.20.0/24}]\nscope: host").unwrap();
         assert!(pool.sets_for_node(None, Some("macvtap")).is_ok());
+    }
+
+    #[test]
+    fn what_stands_there_empty_is_not_taken_for_absent() {
+        let subnet = "ranges: [{subnet: 10.0.20.0/24}]\n";
+        for key in [
+            "nodes",
+            "scope",
+            "routingDomain",
+            "inventory",
+            "exclude",
+            "reservations",
+            "sticky",
+            "allowedNamespaces",
+            "quarantine",
+            "cooldown",
+            "order",
+        ] {
+            for nothing in ["", " ~", " null", " # later"] {
+                let error = chain(&parsed(&format!("{subnet}{key}:{nothing}\n")).unwrap_err());
+                assert!(
+                    error.contains(&format!("{key} stands there without a value")),
+                    "{key}:{nothing}: {error}"
+                );
+            }
+        }
+        for (spec, key) in [
+            ("ranges: [{subnet: 10.0.20.0/24, rangeStart: }]", "ranges.rangeStart"),
+            ("ranges: [{subnet: 10.0.20.0/24, gateway: ~}]", "ranges.gateway"),
+            ("ranges: [{subnet: 10.0.20.0/24}]\nnodes: {worker1: ~}", "nodes.worker1"),
+        ] {
+            let error = chain(&parsed(spec).unwrap_err());
+            assert!(error.contains(&format!("{key} stands there")), "{spec}: {error}");
+        }
+        let error = parsed(&format!("{subnet}allowedNamespaces:")).unwrap_err().to_string();
+        assert!(error.contains("leave it out for all namespaces, write [] for none"), "{error}");
+        // Empty is none: no namespace, and no node.
+        assert_eq!(
+            parsed(&format!("{subnet}allowedNamespaces: []")).unwrap().allowed_namespaces,
+            Some(Vec::new())
+        );
+        for nodes in ["nodes: {}", "nodes: {worker1: []}", "nodes: {worker2: [10.0.20.9]}"] {
+            let pool = parsed(&format!("{subnet}{nodes}")).unwrap();
+            assert!(pool.is_divided() && pool.is_shared_explicitly(), "{nodes}");
+            for network in [None, Some("macvtap")] {
+                let answer = pool.sets_for_node(Some("worker1"), network);
+                assert!(matches!(answer, Err(PoolFileError::NoPart { .. })), "{nodes}: {answer:?}");
+            }
+        }
+        for good in ["exclude: []", "reservations: {}", "sticky: none", "quarantine: 0s", "routingDomain: ''"]
+        {
+            parsed(&format!("{subnet}{good}")).unwrap();
+        }
     }
 
     #[test]
