@@ -39,7 +39,6 @@ pub(crate) const NAMES: &[&str] = &[
     "routes",
     "sticky",
     "subnet",
-    "vm",
     "wait",
 ];
 
@@ -72,7 +71,7 @@ struct Ipam {
     #[serde(default, deserialize_with = "cni::unless_empty")]
     range_end: Option<String>,
     /// The gateway of that range: the subnet's first usable address by default, `none` where there is none. It may be
-    /// outside the subnet, link-local too.
+    /// outside the subnet, link-local too, or the first address of an IPv6 subnet, which is all its routers'.
     #[serde(default, deserialize_with = "cni::unless_empty")]
     gateway: Option<String>,
     /// Routes for the pod.

@@ -18,7 +18,8 @@ pub struct RangeSpec {
     pub range_end: Option<String>,
     /// The gateway: never handed out. By default the subnet's first usable address, as with host-local;
     /// `none` where the subnet has none. Subnets of one or two addresses have none by default. It may be outside
-    /// the subnet, link-local (`fe80::1`) too: routes through it then need no network that has it.
+    /// the subnet, link-local (`fe80::1`) too: routes through it then need no network that has it. The first address of
+    /// an IPv6 subnet (`fd00::`) is all its routers'.
     #[serde(default, deserialize_with = "cni::unless_empty", skip_serializing_if = "Option::is_none")]
     pub gateway: Option<String>,
 }
@@ -175,9 +176,11 @@ fn can_be_a_router(gateway: Addr, subnet: AddrRange) -> bool {
         }
         IpAddr::V6(ip) => !ip.is_unspecified() && !ip.is_multicast() && !ip.is_loopback(),
     };
+    // Every router of an IPv6 subnet has its first address, which is never handed out (RFC 4291, 2.6.1).
+    let is_anycast = subnet.family() == Family::V6 && gateway == subnet.first();
     gateway.family() == subnet.family()
         && is_a_hosts
-        && (!subnet.contains(gateway) || usable(subnet).contains(gateway))
+        && (!subnet.contains(gateway) || usable(subnet).contains(gateway) || is_anycast)
 }
 
 /// A subnet without the network address and, for IPv4, the broadcast address.
@@ -254,6 +257,18 @@ mod tests {
     }
 
     #[test]
+    fn the_subnet_router_anycast_address_may_be_the_gateway() {
+        for (range, expected) in [
+            (spec("fd00::/64", "", "", "fd00::"), "fd00::1-fd00::ffff:ffff:ffff:ffff/64 via fd00::"),
+            (spec("fd00::/64", "fd00::", "fd00::9", "fd00::"), "fd00::1-fd00::9/64 via fd00::"),
+            (spec("fd00:5::/48", "", "fd00:5::9", "fd00:5::"), "fd00:5::1-fd00:5::9/48 via fd00:5::"),
+            (spec("fd00::4/126", "", "", "fd00::4"), "fd00::5-fd00::7/126 via fd00::4"),
+        ] {
+            assert_eq!(shown(&range), expected);
+        }
+    }
+
+    #[test]
     fn network_and_broadcast_are_cut_off() {
         let all = spec("10.0.0.0/24", "10.0.0.0", "10.0.0.255", "none");
         assert_eq!(shown(&all), "10.0.0.1-10.0.0.254/24 via none");
@@ -282,7 +297,8 @@ mod tests {
             (spec("10.0.0.0/24", "", "", "255.255.255.255"), "cannot be the address of a router"),
             (spec("10.0.0.0/24", "", "", "0.0.0.0"), "gateway 0.0.0.0 cannot be the address of a router"),
             (spec("10.0.0.0/24", "", "", "127.0.0.1"), "gateway 127.0.0.1 cannot be the address of a router"),
-            (spec("fd00::/64", "", "", "fd00::"), "gateway fd00:: cannot be the address of a router"),
+            (spec("::/0", "", "", "::"), "gateway :: cannot be the address of a router"),
+            (spec("fd00::/64", "fd00::", "fd00::", "fd00::"), "no usable address"),
             (spec("fd00::/64", "", "", "ff02::1"), "gateway ff02::1 cannot be the address of a router"),
             (spec("fd00::/64", "", "", "::"), "gateway :: cannot be the address of a router"),
             (spec("fd00::/64", "", "", "10.0.0.1"), "gateway 10.0.0.1 cannot be the address of a router"),
