@@ -164,7 +164,7 @@ const HEAD: &str = "# Reference
 Every key of every configuration. Made from the types that read them by a test;
 `UPDATE=1 cargo test -p k8slan-tests --test reference` writes it anew.
 
-Keys without a default are marked *required*; `true` or `false` is false by default. In files and `policy`, a key that is not listed is an error, as is a key without a value in a pool file or node.yaml; in a network configuration it is
+Keys without a default are marked *required*; `true` or `false` is false by default. In files and `policy`, a key that is not listed is an error, as is a key without a value in a pool file or `policy`; in a network configuration it is
 ignored, as the CNI specification wants it.
 ";
 

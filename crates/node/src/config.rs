@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Deserializer};
 
-use crate::{KeyWithoutValue, Policy, SafeDir, SafeDirError};
+use crate::{KeysWithoutValue, Policy, SafeDir, SafeDirError};
 
 /// Where things are on the node. Fixed, but for what `/etc/k8slan/node.yaml` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl NodeConfig {
         if text.lines().all(|line| matches!(line.trim_start().chars().next(), None | Some('#'))) {
             return Ok(Self::default());
         }
-        let keys = serde_saphyr::from_str::<KeyWithoutValue>(text).map(|keys| keys.message());
+        let keys = serde_saphyr::from_str::<KeysWithoutValue>(text).map(|keys| keys.message(Some("policy")));
         let config: Self = match (serde_saphyr::from_str(text), keys) {
             (Ok(config), Ok(None)) => config,
             (_, Ok(Some(message))) => return Err(message),
@@ -231,11 +231,13 @@ mod tests {
             ("nodeName: worker1\npolicy: null\n", "policy stands there without a value"),
             ("policy:\n  blue:\n", "policy.blue stands there"),
             ("policy:\n  blue:\n    bridges: {br0: ~}\n", "policy.blue.bridges.br0"),
-            ("nodeName:\n", "nodeName stands there"),
+            ("nodeName:\npolicy:\n", "policy stands there"),
         ] {
             let error = NodeConfig::parse(text).unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");
         }
+        // What guards nothing may be empty.
+        assert_eq!(NodeConfig::parse("nodeName:\nmacSeed:\n").unwrap(), NodeConfig::default());
         let policy = NodeConfig::parse("policy: {}").unwrap().policy.unwrap();
         assert!(policy.check(Some("blue"), Resource::Pool("iot")).is_err());
     }

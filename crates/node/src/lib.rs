@@ -26,4 +26,4 @@ pub use one_line::one_line;
 pub use policy::{Policy, PolicyError, Resource};
 pub use safe_dir::{Durability, SafeDir, SafeDirError, read_regular, read_through_links};
 pub use underlays::{Underlay, Underlays, UnderlaysError};
-pub use without_value::KeyWithoutValue;
+pub use without_value::KeysWithoutValue;

@@ -3,25 +3,20 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Finds the first key of a YAML document that stands there without a value (`policy:`, `exclude: ~`), however deep.
+/// Finds the keys of a YAML document that stand there without a value (`policy:`, `exclude: ~`), however deep.
 ///
 /// An administrator who writes such a key means "nothing", a parser takes it for "absent", and the default of a guard is
 /// that everything is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct KeyWithoutValue(Option<String>);
+pub struct KeysWithoutValue(Vec<String>);
 
-impl KeyWithoutValue {
-    /// The first such key, with those around it: `nodes.worker1`.
+impl KeysWithoutValue {
+    /// What is wrong with the first one below (and at) `section`, or in all of the document, and what to do.
     #[must_use]
-    pub fn find(&self) -> Option<&str> {
-        self.0.as_deref()
-    }
-
-    /// What is wrong, and what to do.
-    #[must_use]
-    pub fn message(&self) -> Option<String> {
-        let key = self.find()?;
-        let advice = match key {
+    pub fn message(&self, section: Option<&str>) -> Option<String> {
+        let within = |key: &&String| section.is_none_or(|section| key.split('.').next() == Some(section));
+        let key = self.0.iter().find(within)?;
+        let advice = match key.as_str() {
             "allowedNamespaces" => "leave it out for all namespaces, write [] for none",
             "policy" => "leave it out to allow everything, write {} to allow nothing",
             _ => "give it one, or leave it out for its default",
@@ -30,20 +25,20 @@ impl KeyWithoutValue {
     }
 }
 
-impl<'de> Deserialize<'de> for KeyWithoutValue {
+impl<'de> Deserialize<'de> for KeysWithoutValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(match Place::deserialize(deserializer)? {
-            Place::Value => Self(None),
-            Place::None(path) => Self(Some(path)),
+            Place::Nothing => Self(vec![String::new()]),
+            Place::Value(below) => Self(below),
         })
     }
 }
 
 /// What stands at a place.
 enum Place {
-    Value,
-    /// No value there, or below, at this path.
-    None(String),
+    Nothing,
+    /// A value, with the keys below that have none.
+    Value(Vec<String>),
 }
 
 impl<'de> Deserialize<'de> for Place {
@@ -62,11 +57,11 @@ impl<'de> Visitor<'de> for AnyPlace {
     }
 
     fn visit_unit<E>(self) -> Result<Place, E> {
-        Ok(Place::None(String::new()))
+        Ok(Place::Nothing)
     }
 
     fn visit_none<E>(self) -> Result<Place, E> {
-        Ok(Place::None(String::new()))
+        Ok(Place::Nothing)
     }
 
     fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Place, D::Error> {
@@ -74,52 +69,55 @@ impl<'de> Visitor<'de> for AnyPlace {
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Place, E> {
-        Ok(Place::Value)
+        Ok(Place::Value(Vec::new()))
     }
 
     fn visit_i64<E>(self, _: i64) -> Result<Place, E> {
-        Ok(Place::Value)
+        Ok(Place::Value(Vec::new()))
     }
 
     fn visit_u64<E>(self, _: u64) -> Result<Place, E> {
-        Ok(Place::Value)
+        Ok(Place::Value(Vec::new()))
     }
 
     fn visit_i128<E>(self, _: i128) -> Result<Place, E> {
-        Ok(Place::Value)
+        Ok(Place::Value(Vec::new()))
     }
 
     fn visit_u128<E>(self, _: u128) -> Result<Place, E> {
-        Ok(Place::Value)
+        Ok(Place::Value(Vec::new()))
     }
 
     fn visit_f64<E>(self, _: f64) -> Result<Place, E> {
-        Ok(Place::Value)
+        Ok(Place::Value(Vec::new()))
     }
 
     fn visit_str<E>(self, _: &str) -> Result<Place, E> {
-        Ok(Place::Value)
+        Ok(Place::Value(Vec::new()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Place, A::Error> {
-        let mut first = Place::Value;
+        let mut all = Vec::new();
+        let mut nothing = false;
         while let Some(place) = seq.next_element()? {
-            if let (Place::Value, Place::None(_)) = (&first, &place) {
-                first = place;
+            match place {
+                Place::Nothing => nothing = true,
+                Place::Value(below) => all.extend(below),
             }
         }
-        Ok(first)
+        // An element has no key: it is named by that of its list.
+        Ok(if nothing { Place::Nothing } else { Place::Value(all) })
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Place, A::Error> {
-        let mut first = Place::Value;
+        let mut all = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
-            let place = map.next_value()?;
-            if let (Place::Value, Place::None(below)) = (&first, place) {
-                first = Place::None(if below.is_empty() { key } else { format!("{key}.{below}") });
+            match map.next_value()? {
+                Place::Nothing => all.push(key),
+                Place::Value(below) => all.extend(below.into_iter().map(|below| format!("{key}.{below}"))),
             }
         }
-        Ok(first)
+        Ok(Place::Value(all))
     }
 }
 
@@ -130,8 +128,8 @@ mod tests {
     #[test]
     fn a_key_is_found_in_any_spelling_of_nothing() {
         let find = |text: &str| {
-            let found: KeyWithoutValue = serde_saphyr::from_str(text).unwrap();
-            found.find().map(str::to_owned)
+            let found: KeysWithoutValue = serde_saphyr::from_str(text).unwrap();
+            found.0.first().cloned()
         };
         for nothing in ["", " ~", " null", " Null", " NULL", " # none yet", " !!null"] {
             assert_eq!(
@@ -149,5 +147,11 @@ mod tests {
         {
             assert_eq!(find(text), None, "{text}");
         }
+        let two: KeysWithoutValue = serde_saphyr::from_str("a:\nb: {c: , d: 1}\n").unwrap();
+        assert!(
+            two.message(None).unwrap().starts_with("a stands")
+                && two.message(Some("b")).unwrap().starts_with("b.c stands")
+        );
+        assert_eq!(two.message(Some("c")), None);
     }
 }

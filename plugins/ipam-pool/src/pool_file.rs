@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use net_types::Timespan;
-use node::{KeyWithoutValue, SafeDir, SafeDirError};
+use node::{KeysWithoutValue, SafeDir, SafeDirError};
 use serde::Deserialize;
 
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
@@ -189,7 +189,7 @@ struct Spec {
 /// The keys of a pool file that decide something.
 #[derive(Deserialize)]
 struct OnlySpec {
-    spec: KeyWithoutValue,
+    spec: KeysWithoutValue,
 }
 
 impl PoolFile {
@@ -263,7 +263,7 @@ impl PoolFile {
     pub fn parse(name: &str, text: &str) -> Result<Self, PoolFileError> {
         let pool = || name.to_owned();
         let syntax = |message| PoolFileError::Syntax { name: pool(), message };
-        let keys = serde_saphyr::from_str::<OnlySpec>(text).map(|OnlySpec { spec }| spec.message());
+        let keys = serde_saphyr::from_str::<OnlySpec>(text).map(|OnlySpec { spec }| spec.message(None));
         let document: Document = match (serde_saphyr::from_str(text), keys) {
             (Ok(document), Ok(None)) => document,
             (Err(error), keys) => {
