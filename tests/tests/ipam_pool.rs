@@ -24,6 +24,7 @@ fn main() -> ExitCode {
         fixed_service_addresses_stay_their_owners,
         sticky_pods_keep_their_address_over_a_reboot,
         sticky_vms_migrate,
+        a_running_vms_address_is_its_launchers_alone,
         gc_and_sweep_free_what_is_gone,
         check_compares_what_was_promised,
         a_pool_that_changed_keeps_its_leases,
@@ -434,8 +435,11 @@ fn a_bridge_ends_at_the_host_until_something_leads_on() -> Outcome {
         (json!({ "Bridge": "none", "UPLINKS": [{ "Name": "eth1" }] }), "with uplinks"),
     ] {
         let config = spelled(keys.clone());
-        // By the main plugin, and where the IPAM plugin is asked alone.
-        refused(add(&config), 126, why)?;
+        // By the main plugin, which says itself that a bridge of the node's own is missing, and where the IPAM plugin is
+        // asked alone.
+        let missing = why == "none is the node's own bridge";
+        let (code, said) = if missing { (122, "bridge none does not exist") } else { (126, why) };
+        refused(add(&config), code, said)?;
         refused(late.add("ipam-pool", "net1", &config), 126, why)?;
         let mut asked = config.clone();
         asked["cniVersion"] = json!("1.1.0");
@@ -756,6 +760,63 @@ fn sticky_vms_migrate() -> Outcome {
     node.write(&record, r#"{"vm":"vyos"}"#)?;
     node.exec(&["chmod", "666", &record])?;
     refused(add(&broken, &config), 176, "could be written by others")?;
+    in_order(&node)
+}
+
+/// Any pod may name a machine in its own annotation.
+fn a_running_vms_address_is_its_launchers_alone() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, "vms", "scope: host\nsticky: vm\nranges: [{subnet: 10.2.0.0/24}]\n")?;
+    put_pool(
+        &node,
+        "fixed",
+        "scope: host\nsticky: vm\nranges: [{subnet: 10.3.0.0/24}]\nreservations: {'vm:default/v1': 10.3.0.9}\n",
+    )?;
+    let inline = network(&json!({ "subnet": "10.4.0.0/24", "sticky": "vm" }));
+    for (at, config) in [network(&json!({ "pool": "vms" })), network(&json!({ "pool": "fixed" })), inline]
+        .into_iter()
+        .enumerate()
+    {
+        let mut stated = config.clone();
+        stated["args"] = json!({ "cni": { "vm": "v1" } });
+        let named = |of: &str| node.pod(of);
+        let (launcher, target) = (named("virt-launcher-v1-aaaaa")?, named("virt-launcher-v1-bbbbb")?);
+        let (thief, other) = (named("thief")?, named("other")?);
+        let address = add(&launcher, &stated)?;
+        refused(add(&thief, &stated), 182, "virt-launcher-v1-aaaaa")?;
+        let mut asked = stated.clone();
+        asked["runtimeConfig"] = json!({ "ips": [address[0].split('/').next()] });
+        refused(add(&thief, &asked), 182, "args.cni.vm")?;
+        // By its name.
+        assert_eq!(add(&target, &stated)?, address);
+        let know = |pod: &Pod<'_>, vm: &str| {
+            let record = json!({ "vm": vm }).to_string();
+            node.write(&format!("/run/k8slan/owners/uid-{}.json", pod.container()), record)
+        };
+        // A launcher pod of another machine, as the daemon knows, is no better.
+        let foreign = node.pod("virt-launcher-v2-ccccc")?;
+        know(&foreign, "v2")?;
+        refused(add(&foreign, &stated), 182, "virt-launcher-v1-aaaaa")?;
+        // By the daemon's record.
+        let recorded = node.pod(&format!("recorded-{at}"))?;
+        know(&recorded, "v1")?;
+        assert_eq!(add(&recorded, &config)?, address);
+        refused(add(&thief, &stated), 182, "is the address of vm:default/v1/net")?;
+        for pod in [&launcher, &target, &recorded] {
+            del(pod, &stated)?;
+        }
+        // While nobody has it, whoever names the machine gets what is kept for it; a new sandbox of that pod, too.
+        assert_eq!(add(&thief, &stated)?, address);
+        let again = CniCall { container: format!("again{at}"), ..thief.call("net1", &stated) };
+        assert_eq!(ips(&node.cni("ipam-pool", "ADD", &again)?), address);
+        refused(add(&other, &stated), 182, "thief")?;
+        refused(add(&launcher, &stated), 182, "thief")?;
+        node.cni("ipam-pool", "DEL", &again)?;
+        del(&thief, &stated)?;
+        assert_eq!(add(&launcher, &stated)?, address);
+        del(&launcher, &stated)?;
+        node.exec(&["rm", "-r", "/run/k8slan/owners"])?;
+    }
     in_order(&node)
 }
 

@@ -83,6 +83,9 @@ pub struct Occupant {
     pub vm: Option<String>,
     /// The pod runs a virtual machine, whether its name is known or not.
     pub launcher: bool,
+    /// Not only the request says that the pod runs this machine: the daemon's record does, or, where there is none, the
+    /// pod's name is a launcher's.
+    pub attested: bool,
     /// The machine still runs in another pod.
     pub migration_target: bool,
     /// What KubeVirt connects the guest by to this interface, where that is known.
@@ -185,8 +188,10 @@ fn decide(
     let called_launcher = pod.is_some_and(|pod| pod.starts_with(Occupant::LAUNCHER));
     let migration_target = record.as_ref().is_some_and(|record| record.migration_target);
     let binding = record.as_ref().and_then(|record| record.bindings.get(ifname).copied());
+    let recorded = record.as_ref().map(|record| record.vm.clone());
     let known = |vm: String, role| Occupant {
         role,
+        attested: recorded.as_ref().map_or(called_launcher, |recorded| *recorded == vm),
         vm: Some(vm),
         launcher: true,
         migration_target,
@@ -270,6 +275,19 @@ mod tests {
                 assert_eq!((is.role, is.vm.as_deref()), (Role::Guest, Some("db")), "{ifname} {pod:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_the_request_says_alone_is_not_attested() {
+        let of = |pod, stated, record| decide(pod, &name(HASH), stated, record, true).attested;
+        assert!(of(POD, Some("web"), None) && of(POD, Some("db"), None), "by its name");
+        assert!(
+            of(POD, None, record(None)) && of(Some("some-pod"), Some("web"), record(None)),
+            "by its record"
+        );
+        assert!(!of(Some("web-0"), Some("web"), None) && !of(None, Some("web"), None));
+        assert!(!of(POD, Some("db"), record(None)), "the daemon knows that it runs another machine");
+        assert!(!of(POD, None, None) && !of(Some("web-0"), None, None), "no machine");
     }
 
     #[test]

@@ -224,6 +224,7 @@ fn alloc_code(error: &AllocError) -> Code {
         AllocError::HoldsAnother { .. } => Code::plugin(134),
         AllocError::SubnetRemoved { .. } => Code::plugin(139),
         AllocError::Migrating { .. } => Code::plugin(180),
+        AllocError::VmInUse { .. } => Code::plugin(182),
         AllocError::Store(error) => store_code(error),
     }
 }

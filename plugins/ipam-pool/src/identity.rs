@@ -93,8 +93,23 @@ pub struct LeaseHolder {
     /// The path and inode of the network namespace, if it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<(String, u64)>,
+    /// Whether the pod runs the virtual machine that owns the address, as the daemon's record or the pod's name says;
+    /// absent where no machine does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launcher: Option<bool>,
     /// When the address was given to it.
     pub since: Millis,
+}
+
+impl LeaseHolder {
+    /// Whether both may have a virtual machine's address at once: as source and target of a migration, or as the old and
+    /// the new sandbox of one pod.
+    #[must_use]
+    pub fn may_share_with(&self, other: &Self) -> bool {
+        let is_launcher = |holder: &Self| holder.launcher == Some(true);
+        let same_pod = self.pod.is_some() && self.pod == other.pod;
+        same_pod || (is_launcher(self) && is_launcher(other))
+    }
 }
 
 impl fmt::Display for LeaseHolder {

@@ -284,11 +284,13 @@ fn build_lease_request(
         return Err(if occupant.soon { Error::VmNotYet } else { Error::NoVm });
     }
     let netns = std::fs::metadata(&target.netns).ok();
+    let launcher = owner.as_ref().filter(|owner| owner.is_vm()).map(|_| occupant.attested);
     let holder = LeaseHolder {
         attachment: attachment_of(network_name, target),
         pod: pod.map(|pod| pod.to_string()),
         uid: args.pod_uid.clone(),
         netns: netns.map(|meta| (target.netns.to_string_lossy().into_owned(), meta.ino())),
+        launcher,
         since: Millis::now(),
     };
     Ok(LeaseRequest { holder, owner, sticky: sticky != Sticky::No, migrating: occupant.migration_target })

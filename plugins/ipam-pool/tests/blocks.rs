@@ -65,7 +65,8 @@ fn add(node: &mut Node, pod: u32, asked: Option<&str>) -> Result<Addr, AllocErro
     let sets = [RangeSet::new(0, vec![Range::parse(&spec).unwrap()]).unwrap()];
     let attachment =
         Attachment { container: format!("c{pod}"), interface: "net1".to_owned(), network: "lan".to_owned() };
-    let holder = LeaseHolder { attachment, pod: None, uid: None, netns: None, since: Millis(0) };
+    let holder =
+        LeaseHolder { attachment, pod: None, uid: None, netns: None, launcher: None, since: Millis(0) };
     let owner = Some(Owner::pod("ns", &format!("pod-{pod}"), "lan"));
     let lease_request = LeaseRequest { holder, owner, sticky: false, migrating: false };
     let asked = [asked.map(|text| text.parse::<IpAddr>().unwrap().into())];

@@ -314,6 +314,7 @@ impl<M: Machine> World<M> {
             pod: None,
             uid: None,
             netns: None,
+            launcher: None,
             since: Millis(self.model.now),
         };
         let lease_request = LeaseRequest { holder, owner: Some(owner.clone()), sticky, migrating: false };
@@ -445,7 +446,10 @@ impl<M: Machine> World<M> {
                         || matches!(self.model.states.get(has), Some(State::Leased { .. }))
                 );
             }
-            AllocError::SubnetRemoved { .. } | AllocError::Migrating { .. } | AllocError::Store(_) => {
+            AllocError::SubnetRemoved { .. }
+            | AllocError::Migrating { .. }
+            | AllocError::VmInUse { .. }
+            | AllocError::Store(_) => {
                 panic!("{error}")
             }
         }

@@ -16,6 +16,13 @@ pub enum AllocError {
     /// The requested address is leased to another owner.
     #[error("{address} is held by {holder}")]
     Held { address: Addr, holder: String },
+    /// A pod that is not its launcher asks for a running machine's address, or a launcher for one that another pod has.
+    #[error(
+        "{address} is the address of {owner}, which {holder} has now: two pods have it at once only while the \
+         machine migrates, when both are its launcher pods. A pod that only names the machine (args.cni.vm) gets \
+         the address while nobody else has it: stop one of the two"
+    )]
+    VmInUse { address: Addr, owner: Owner, holder: String },
     /// The requested address is never handed out, or not to this owner.
     #[error("{address} is not handed out: it is {}", describe_refusal(refusal))]
     Refused { address: Addr, refusal: Refusal },

@@ -124,6 +124,7 @@ impl<'a> Allocator<'a> {
             if let Some(requested) = requested.filter(|requested| *requested != current) {
                 return Err(AllocError::HoldsAnother { requested, holder: owner.to_string(), current });
             }
+            check_sharing(current, &self.read_lease(current)?, request)?;
             // The machine may have another address by now than the one that this node keeps for it.
             let known = requested.is_some()
                 || reserved == Some(current)
@@ -250,7 +251,7 @@ impl<'a> Allocator<'a> {
                 // The owner's old sandbox may not be removed yet.
                 let own = request.owner.is_some() && request.owner == lease.owner;
                 if own && !is_held_by_other_interface(&lease, request) {
-                    return Ok(());
+                    return check_sharing(address, &lease, request);
                 }
                 Err(AllocError::Held { address, holder: lease.holder_text() })
             }
@@ -475,6 +476,15 @@ impl<'a> Allocator<'a> {
         self.table.add_to_attachment(&holder.attachment, address)?;
         Ok(true)
     }
+}
+
+/// Checks that a machine's address is not given to two pods of which one only claims to run it.
+fn check_sharing(address: Addr, lease: &Lease, request: &LeaseRequest) -> Result<(), AllocError> {
+    let Some(owner) = lease.owner.as_ref().filter(|owner| owner.is_vm()) else { return Ok(()) };
+    let other = lease.holders.iter().find(|holder| !request.holder.may_share_with(holder));
+    other.map_or(Ok(()), |holder| {
+        Err(AllocError::VmInUse { address, owner: owner.clone(), holder: holder.to_string() })
+    })
 }
 
 /// Whether the requesting container holds this address on another interface.

@@ -60,6 +60,7 @@ pub(super) fn import(
                 pod: None,
                 uid: None,
                 netns: None,
+                launcher: None,
                 since: Millis::now(),
             };
             let queue = match &key {
