@@ -419,9 +419,12 @@ fn a_bridge_ends_at_the_host_until_something_leads_on() -> Outcome {
     node.ip("link set eth1 master made")?;
     refused(add(&of("made", json!({}))), 126, "eth1 is a port of bridge made")?;
     // Names count in any case.
-    let spelled = |more: Value| {
-        let mut config = of("", more);
+    let spelled = |keys: &Value| {
+        let mut config = of("", json!({}));
         config.as_object_mut().into_iter().for_each(|config| drop(config.remove("bridge")));
+        for (key, value) in keys.as_object().into_iter().flatten() {
+            config[key] = value.clone();
+        }
         config
     };
     let wired = "eth1 is a port of bridge made";
@@ -431,10 +434,10 @@ fn a_bridge_ends_at_the_host_until_something_leads_on() -> Outcome {
         (json!({ "Bridge": "own" }), "own is the node's own bridge"),
         (json!({ "Bridge": "none", "CreateBridge": false }), "none is the node's own bridge"),
         (json!({ "bridge": "none", "createbridge": false }), "none is the node's own bridge"),
-        (json!({ "bridge": "none", "Uplinks": [{ "name": "eth1" }] }), "with uplinks"),
-        (json!({ "Bridge": "none", "UPLINKS": [{ "Name": "eth1" }] }), "with uplinks"),
+        (json!({ "bridge": "made", "Uplinks": [{ "name": "eth1" }] }), "with uplinks"),
+        (json!({ "Bridge": "made", "UPLINKS": [{ "Name": "eth1" }] }), "with uplinks"),
     ] {
-        let config = spelled(keys.clone());
+        let config = spelled(&keys);
         // By the main plugin, which says itself that a bridge of the node's own is missing, and where the IPAM plugin is
         // asked alone.
         let missing = why == "none is the node's own bridge";

@@ -93,6 +93,12 @@ const MADE: &[(&str, &str, &str)] = &[
     ),
     ("a guest's address belongs to", "tests/tests/guests.rs", "it is not known which one"),
     ("vm:default/web/lan is migrating to", "tests/tests/guests.rs", "vm:default/web"),
+    ("10.2.0.2 is the address of", "tests/tests/ipam_pool.rs", "is the address of vm:default/v1/net"),
+    (
+        "the file of pool \"iot\" is not valid",
+        "tests/tests/ipam_pool_bad_input.rs",
+        "allowedNamespaces stands there without a value",
+    ),
     ("the node's part of k8slan", "tests/tests/cluster/two_processes.rs", "is away: look at"),
     (
         "LAN k8slan-system/lan-test stood when",
