@@ -25,6 +25,7 @@ fn main() -> ExitCode {
         sticky_pods_keep_their_address_over_a_reboot,
         sticky_vms_migrate,
         a_running_vms_address_is_its_launchers_alone,
+        what_a_networks_own_ranges_keep_is_bounded,
         gc_and_sweep_free_what_is_gone,
         check_compares_what_was_promised,
         a_pool_that_changed_keeps_its_leases,
@@ -820,6 +821,53 @@ fn a_running_vms_address_is_its_launchers_alone() -> Outcome {
         del(&launcher, &stated)?;
         node.exec(&["rm", "-r", "/run/k8slan/owners"])?;
     }
+    in_order(&node)
+}
+
+/// Networks of one name share their ranges, whoever writes them.
+fn what_a_networks_own_ranges_keep_is_bounded() -> Outcome {
+    let mut node = Node::new("n")?;
+    let plain = network(&json!({ "subnet": "10.0.0.0/28" }));
+    let keeps = |sticky: &str, vm: Option<String>| {
+        let mut config = network(&json!({ "subnet": "10.0.0.0/28", "sticky": sticky }));
+        if let Some(vm) = vm {
+            config["args"] = json!({ "cni": { "vm": vm } });
+        }
+        config
+    };
+    // A pod that runs, and one that came first and is away.
+    let db = node.pod("db-0")?;
+    let held = add(&db, &keeps("pod", None))?;
+    let mut kept = Vec::new();
+    for i in 0..20 {
+        let (sticky, vm) = if i % 2 == 0 { ("pod", None) } else { ("vm", Some(format!("invented-{i}"))) };
+        let (pod, config) = (node.pod(&format!("evil-{i}"))?, keeps(sticky, vm));
+        kept.push(add(&pod, &config)?);
+        del(&pod, &config)?;
+    }
+    // 14 addresses less the gateway and db-0's.
+    assert_eq!(kept.iter().collect::<BTreeSet<_>>().len(), 12, "{kept:?}");
+    // Those that left first have given way, in the order in which they left.
+    assert_eq!(kept[12..], kept[..8], "{kept:?}");
+    let shop = node.pod("shop")?;
+    assert_eq!(add(&shop, &plain)?, kept[8]);
+    assert_eq!(add(&db, &keeps("pod", None))?, held, "what runs stays");
+    assert_eq!(
+        add(&node.pod("evil-18")?, &keeps("pod", None))?,
+        kept[18],
+        "who is away keeps it as long as it can"
+    );
+    in_order(&node)?;
+    node.reboot()?;
+    let leases = by_hand(&node, "leases")?;
+    assert!(!leases.contains("evil-8/"), "what was given away is not kept over a reboot: {leases}");
+    // A pool's file decides otherwise.
+    put_pool(&node, "small", "scope: host\nsticky: pod\nranges: [{subnet: 10.1.0.0/30}]\n")?;
+    let pool = network(&json!({ "pool": "small" }));
+    let owner = node.pod("owner")?;
+    add(&owner, &pool)?;
+    del(&owner, &pool)?;
+    refused(add(&node.pod("late")?, &pool), 130, "no address is free")?;
     in_order(&node)
 }
 

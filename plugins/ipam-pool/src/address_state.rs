@@ -50,6 +50,10 @@ pub struct Lease {
     pub holders: Vec<LeaseHolder>,
     /// When the owner was given it.
     pub since: Millis,
+    /// Since when no attachment of the sticky owner holds it; absent while one does, and for one that was away before the
+    /// boot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub away: Option<Millis>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -89,6 +93,7 @@ impl StickyLease {
             holders: Vec::new(),
             // Earlier than every lease of this boot.
             since: Millis(0),
+            away: None,
         })
     }
 }

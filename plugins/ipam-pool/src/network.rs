@@ -89,7 +89,7 @@ struct Ipam {
     /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
     #[serde(default)]
     reservations: Reservations,
-    /// Who keeps an address over restarts: nobody (the default for pods), the pod of that name, or the virtual machine (the default for a VM's guest). With `pool`, its file sets it, and this can only be the same or `none`.
+    /// Who keeps an address over restarts: nobody (the default for pods), the pod of that name, or the virtual machine (the default for a VM's guest). With `pool`, its file sets it, and this can only be the same or `none`. Without, what is kept for owners that are away gives way when no other address is free, the one longest away first.
     #[serde(default)]
     sticky: Option<Sticky>,
     /// How long a released address rests before it is handed out again; `0s` by default, 30 days (`720h`) at most.
@@ -338,6 +338,8 @@ fn from_own_ranges(
     }
     network.rules.cooldown = cooldown.millis();
     network.rules.order = ipam.order.unwrap_or_default();
+    // Networks of one name share these ranges, and each may say sticky.
+    network.rules.kept_gives_way = true;
     network.routes = ipam.routes;
     Ok(network)
 }

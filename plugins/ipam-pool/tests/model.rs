@@ -295,7 +295,7 @@ struct World<M> {
 
 impl<M: Machine> World<M> {
     fn rules(&self) -> Rules {
-        Rules { cooldown: COOLDOWN, order: self.order, probing: false }
+        Rules { cooldown: COOLDOWN, order: self.order, probing: false, kept_gives_way: false }
     }
 
     fn allocate<T>(

@@ -39,7 +39,14 @@ impl Allocator<'_> {
         if let Some(address) = self.find_longest_rested(set)? {
             return Ok(address);
         }
+        let kept = if self.rules.kept_gives_way { self.find_longest_away(set)? } else { None };
+        if let Some((address, _)) = kept.filter(|(_, away)| self.has_rested(*away)) {
+            let lease = self.read_lease(address)?;
+            self.end_lease(address, lease)?;
+            return Ok(address);
+        }
         let resting = self.table.longest_resting(set.family(), set.queue())?;
+        let resting = resting.into_iter().chain(kept).min_by_key(|(_, since)| *since);
         let resting = resting.map(|(_, since)| since.after(self.rules.cooldown).0.saturating_sub(self.now.0));
         Err(AllocError::Exhausted {
             pool: set.node_part().to_string(),
@@ -82,6 +89,24 @@ impl Allocator<'_> {
             };
         }
         Ok(None)
+    }
+
+    /// The address of the set whose sticky owner is away for the longest time, and since when. Called only when no
+    /// address is free: it reads what all sticky owners keep.
+    fn find_longest_away(&self, set: &RangeSet) -> Result<Option<(Addr, Millis)>, AllocError> {
+        let mut longest: Option<(Addr, Millis)> = None;
+        for entry in self.table.owners() {
+            let (_, addresses) = entry?;
+            for address in addresses.into_iter().filter(|address| set.allocatable().contains(*address)) {
+                let lease = self.read_lease(address)?;
+                let away = lease.away.unwrap_or_default();
+                let longer = longest.is_none_or(|(other, since)| (away, address) < (since, other));
+                if lease.holders.is_empty() && longer {
+                    longest = Some((address, away));
+                }
+            }
+        }
+        Ok(longest)
     }
 
     fn has_rested(&self, since: Millis) -> bool {

@@ -28,6 +28,9 @@ pub struct Rules {
     /// Whether the caller probes an address before it is used; a quarantined address that is requested by name may
     /// then be tried again.
     pub probing: bool,
+    /// Whether an address that is kept for an owner who is away is given to another one when no other address is free:
+    /// so that what one user of a network's own ranges keeps takes nothing from the others for ever.
+    pub kept_gives_way: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -270,8 +273,10 @@ impl<'a> Allocator<'a> {
                 queue: set.queue(),
                 holders: Vec::new(),
                 since: self.now,
+                away: None,
             },
         };
+        lease.away = None;
         lease.sticky |= request.sticky && request.owner.is_some();
         lease.interface.clone_from(&request.holder.attachment.interface);
         lease.holders.push(request.holder.clone());
@@ -324,6 +329,7 @@ impl<'a> Allocator<'a> {
         if lease.holders.is_empty() && !lease.sticky {
             self.end_lease(address, lease)
         } else {
+            lease.away = lease.holders.is_empty().then_some(self.now);
             Ok(self.table.write_state(address, &AddressState::Leased(lease))?)
         }
     }
@@ -471,6 +477,7 @@ impl<'a> Allocator<'a> {
             queue,
             holders: vec![holder.clone()],
             since: self.now,
+            away: None,
         };
         self.table.write_state(address, &AddressState::Leased(lease))?;
         self.table.add_to_attachment(&holder.attachment, address)?;
