@@ -219,6 +219,13 @@ fn an_attachment_gets_the_same_again_and_gives_it_back() -> Outcome {
     // A configuration that names another pool by now finds the lease where it is.
     del(&b, &network(&json!({ "pool": "elsewhere" })))?;
     assert!(!by_hand(&node, "leases")?.contains(&b.container()[..13]));
+    // So does one of a network that has another name by now.
+    let renamed = node.pod("renamed")?;
+    add(&renamed, &config)?;
+    let mut other = config.clone();
+    other["name"] = json!("another");
+    del(&renamed, &other)?;
+    assert!(!by_hand(&node, "leases")?.contains(&renamed.container()[..13]));
     // A failed ADD leaves nothing of the sets that could have been served.
     let half = ranges(&["10.9.0.0/24", "10.8.0.0/32"]);
     let mut half = half;

@@ -389,23 +389,18 @@ fn release(
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
     let wanted = attachment_of(network.unwrap_or_default(), target);
-    let release_in = |dirs: &StoreDirs, key: &PoolKey| match network {
-        Some(_) => release_in(dirs, key, &wanted),
-        None => release_any_network_in(dirs, key, &wanted),
-    };
     let (paths, unknown) = NodeConfig::paths_for_removal();
     let dirs = StoreDirs::new(&paths);
-    if let Some(key) = &key
-        && release_in(&dirs, key)?
+    if let (Some(key), Some(_)) = (&key, network)
+        && release_in(&dirs, key, &wanted)?
     {
         return Ok(());
     }
+    // Whoever edited the configuration while the pod ran may have given the network another pool, or another name. No two
+    // attachments have one interface of one container.
     let mut failed = Vec::new();
     for other in dirs.list()? {
-        if Some(&other) == key.as_ref() {
-            continue;
-        }
-        match release_in(&dirs, &other) {
+        match release_any_network_in(&dirs, &other, &wanted) {
             Ok(true) => return Ok(()),
             Ok(false) => {}
             // A damaged store of another pool must not prevent DEL.
