@@ -20,7 +20,7 @@ ARM64 := aarch64-unknown-linux-gnu
 # Not exported: C libraries in our dependencies would be compiled anew after each commit.
 SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
 
-.PHONY: help version build arm64 image push release publish demo unit test test-kubernetes bench lint clean whose
+.PHONY: help version build arm64 image push release publish demo unit test test-kubernetes bench lint deny clean whose
 
 help: ## this list
 	@sed -n 's/^\([a-z0-9-]*\):.*## /  make \1	/p' $(firstword $(MAKEFILE_LIST)) | expand -t 24
@@ -102,6 +102,10 @@ bench: build ## our plugins beside Debian's, in one run
 lint: ## formatting and clippy, warnings are errors
 	@cargo fmt --all --check
 	@cargo clippy --locked --workspace --all-targets --all-features -- -D warnings
+
+deny: ## licences, sources and known vulnerabilities of the dependencies (needs cargo-deny and the network)
+	@command -v cargo-deny >/dev/null || { echo "it needs cargo-deny: cargo install --locked cargo-deny"; exit 1; }
+	@cargo deny --locked check
 
 clean: ## removes dist/ and target/
 	@rm -rf dist "$(TARGET_DIR)"
