@@ -38,8 +38,8 @@ pub fn verify(txn: &mut dyn KvTxn) -> Result<Vec<String>, StoreError> {
     }
     compare("attachment", &held, table.attachments(), &mut problems)?;
     compare("owner", &owned, table.owners(), &mut problems)?;
-    let queued = table.queued().collect::<Result<BTreeSet<_>, _>>()?;
-    for (address, _) in queued.symmetric_difference(&queued) {
+    let found = table.queued().collect::<Result<BTreeSet<_>, _>>()?;
+    for (address, _) in queued.symmetric_difference(&found) {
         problems.push(format!("{address} and its entry in the queue of released addresses differ"));
     }
     let indexed = table.used_ranges().collect::<Result<Vec<_>, _>>()?;
@@ -68,4 +68,41 @@ fn compare<T: Ord + std::fmt::Display>(
         problems.push(format!("the index has {seen} of {} {what}s", expected.len()));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Millis;
+    use crate::store::MemoryStore;
+
+    /// A store in which one address rests.
+    fn store(address: Addr, since: Millis) -> MemoryStore {
+        let mut store = MemoryStore::default();
+        let state = AddressState::Resting { since, queue: 0, last: None };
+        LeaseTable::new(&mut store).write_state(address, &state).unwrap();
+        store
+    }
+
+    #[test]
+    fn an_address_and_its_place_in_the_queue_are_compared() {
+        let address = Addr::from(std::net::IpAddr::from([10, 0, 0, 2]));
+        let since = Millis(5);
+        assert_eq!(verify(&mut store(address, since)).unwrap(), [""; 0]);
+        let state = AddressState::Resting { since, queue: 0, last: None };
+        let key = queue_key_of(address, &state).unwrap();
+        let mut lost = store(address, since);
+        lost.remove(&key).unwrap();
+        let mut other = store(address, since);
+        other
+            .put(&queue_key_of(address, &AddressState::Resting { since, queue: 1, last: None }).unwrap(), &[])
+            .unwrap();
+        for mut store in [lost, other] {
+            let problems = verify(&mut store).unwrap();
+            assert!(
+                problems.iter().any(|problem| problem.contains("10.0.0.2 and its entry in the queue")),
+                "{problems:?}"
+            );
+        }
+    }
 }
