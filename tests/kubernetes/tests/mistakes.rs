@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use k8slan_kubernetes_tests::{Cluster, PodOf, failed};
+use k8slan_kubernetes_tests::{Cluster, PodOf, Worker, failed};
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, Trial, workspace};
 
 use crate::check;
 use crate::shared::beside;
 use crate::site::{Lan, definitions, delete, event, events, start};
+use crate::vm::machine;
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -16,13 +17,17 @@ pub(crate) fn trials() -> Vec<Trial> {
         beside("the_api_server_refuses_as_the_page_says", the_api_server_refuses_as_the_page_says),
         beside("a_spoke_without_a_network_has_no_device", a_spoke_without_a_network_has_no_device),
         beside("a_lan_names_its_pods_as_the_page_does", a_lan_names_its_pods_as_the_page_does),
+        beside("a_second_daemon_is_refused_as_the_page_says", a_second_daemon_is_refused_as_the_page_says),
     ]
 }
 
 const LAN: Lan = Lan {
     name: "mistakes",
     vni: 1141,
-    spokes: &["mist1", "mist2", "mist3", "mist4", "mist5", "mist6", "mist7", "mist8", "mist9", "mist10"],
+    spokes: &[
+        "mist1", "mist2", "mist3", "mist4", "mist5", "mist6", "mist7", "mist8", "mist9", "mist10", "mist11",
+        "mist12", "mist13", "mist14", "mist15", "mist16", "mist17", "mist18",
+    ],
 };
 
 /// Whose underlay one node has not.
@@ -35,8 +40,51 @@ const CLOSED: Lan = Lan { name: "closed", vni: 1145, spokes: &["closed1"] };
 const LAUNCHER: &str = "virt-launcher-mist-x7k2p";
 const CUT: &str = "virt-launcher-mistake-of-a-long-name-of-many-a-long-name-o-x7k2p";
 
+/// Launcher pods of machines that KubeVirt's API has, with the machine's name, and whether the pod is a migration's target.
+const GUESTS: &[(&str, &str, bool)] = &[
+    ("virt-launcher-mistbridge-aaaaa", "mistbridge", false),
+    ("virt-launcher-misttap-aaaaa", "misttap", false),
+    ("virt-launcher-misttap-bbbbb", "misttap", false),
+    ("virt-launcher-mistmove-bbbbb", "mistmove", true),
+];
+
+/// How KubeVirt calls the interface of a machine's network `blue`, in the page, too.
+const BLUE: &str = "pod16477688c0e";
+
 /// What the runtime says of a pod whose networks it cannot make.
 const SANDBOX: &str = "FailedCreatePodSandBox";
+
+/// Files that go with this.
+struct Files<'a> {
+    worker: &'a Worker,
+    paths: Vec<String>,
+}
+
+impl<'a> Files<'a> {
+    fn on(worker: &'a Worker) -> Self {
+        Self { worker, paths: Vec::new() }
+    }
+
+    fn write(&mut self, path: &str, text: String) -> Outcome {
+        self.paths.push(path.to_owned());
+        Ok(self.worker.write(path, text)?)
+    }
+
+    fn pool(&mut self, name: &str, spec: &Value) -> Outcome {
+        let file = json!({
+            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": name }, "spec": spec,
+        });
+        self.write(&format!("/var/lib/k8slan/pools.d/{name}.yaml"), file.to_string())
+    }
+}
+
+impl Drop for Files<'_> {
+    fn drop(&mut self) {
+        for path in &self.paths {
+            let _ = self.worker.exec(&["rm", "-f", path]);
+        }
+    }
+}
 
 /// A pod that cannot start.
 struct Mistake {
@@ -65,6 +113,32 @@ fn page(begins: &str, names: &[(&str, &str)]) -> Result<Vec<String>, Stop> {
         line = line.replace(there, here);
     }
     Ok(line.split('*').map(str::to_owned).collect())
+}
+
+/// A network with addresses of a pool that a virtual machine keeps.
+fn held() -> Value {
+    json!({ "name": "lan", "type": "macvtap", "ipam": { "type": "ipam-pool", "pool": "held", "sticky": "vm" } })
+}
+
+/// A definition in the namespace `default`; its resource is that of the spoke.
+fn definition(name: &str, config: &Value, spokes: &[&str]) -> String {
+    let mut config = config.clone();
+    config["cniVersion"] = json!("1.0.0");
+    let mut definition = json!({
+        "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
+        "metadata": { "name": name, "namespace": "default", "annotations": {} },
+        "spec": { "config": config.to_string() },
+    });
+    if let [spoke] = spokes {
+        definition["metadata"]["annotations"]["k8s.v1.cni.cncf.io/resourceName"] =
+            json!(format!("macvtap.k8slan.io/{spoke}"));
+    }
+    definition.to_string()
+}
+
+/// A network as a pod that names a virtual machine by itself asks for it.
+fn naming(network: &str) -> String {
+    json!([{ "name": network, "cni-args": { "vm": "mistvm" } }]).to_string()
 }
 
 fn mistakes() -> Vec<Mistake> {
@@ -228,6 +302,95 @@ fn mistakes() -> Vec<Mistake> {
             json!({ "type": "vlan-bridge", "bridge": "cni0", "vlan": 20 }),
             &[],
         ),
+        plain(
+            "uplink",
+            "uplink eth1 is used by the node",
+            &[("k8slan-system/lan-test", "*")],
+            json!({ "type": "vlan-bridge", "bridge": "mistbr1", "uplinks": [{ "name": "eth1" }] }),
+            &[],
+        ),
+        plain(
+            "gateway",
+            "br0.20 would get 192.0.2.1/25",
+            &[("br0.20", "mistbr2"), ("192.0.2.1/25", "10.99.0.1/25"), ("192.0.2.10/24", "10.99.0.11/24")],
+            json!({
+                "type": "vlan-bridge", "bridge": "mistbr2", "isGateway": true,
+                "ipam": {
+                    "type": "ipam-pool", "scope": "host",
+                    "ranges": [[{ "subnet": "10.99.0.0/25", "gateway": "10.99.0.1" }]],
+                },
+            }),
+            &[],
+        ),
+        plain(
+            "overlap",
+            "pools \"iot\" and \"lab\" overlap at 10.0.20.64",
+            &[("iot", "mist-iot"), ("lab", "mist-lab"), ("10.0.20.64", "10.149.0.65")],
+            pool("mist-lab", json!({})),
+            &["mist11"],
+        ),
+        plain(
+            "badfile",
+            "the file of pool \"iot\" is not valid: allowedNamespaces stands there",
+            &[("iot", "badfile")],
+            pool("badfile", json!({})),
+            &["mist12"],
+        ),
+        // As another version may leave its name in the plugins' folder.
+        plain(
+            "noveth",
+            "spoke srl takes no attachments of type k8slanveth",
+            &[("srl", "mist13")],
+            json!({ "type": "k8slanveth", "veth": "mist13" }),
+            &["mist13"],
+        ),
+        plain(
+            "otherveth",
+            "veth says spoke srl, but the kubelet handed out",
+            &[("srl", "mist13"), ("\"vm\"", "\"mist14\"")],
+            json!({ "type": "k8slanveth", "veth": "mist13" }),
+            &["mist14"],
+        ),
+        plain(
+            "thief",
+            "10.2.0.2 is the address of vm:default/web/lan",
+            &[
+                ("10.2.0.2", "10.147.0.1"),
+                ("default/web/lan", "default/mistvm/lan"),
+                ("default/virt-launcher-web-abcde", "default/names-a-vm"),
+                ("453ac3cc33ac…", "*"),
+            ],
+            held(),
+            &["mist15"],
+        ),
+        plain(
+            GUESTS[0].0,
+            "virtual machine web binds interface pod16477688c0e by bridge: {}, and a macvtap",
+            &[("machine web", "machine mistbridge")],
+            json!({ "type": "macvtap" }),
+            &["mist17"],
+        ),
+        plain(
+            GUESTS[1].0,
+            "virtual machine web binds interface pod16477688c0e by macvtap, and this network gives a veth",
+            &[("machine web", "machine misttap")],
+            json!({ "type": "vlan-bridge", "bridge": "mistbr3" }),
+            &[],
+        ),
+        plain(
+            GUESTS[2].0,
+            "virtual machine web binds interface pod16477688c0e by macvtap, and its container gets no",
+            &[("machine web", "machine misttap")],
+            json!({ "type": "macvtap", "master": "mist0" }),
+            &[],
+        ),
+        plain(
+            GUESTS[3].0,
+            "vm:default/web/lan is migrating to this node",
+            &[("default/web", "default/mistmove"), ("10.78.0.100-10.78.0.199", "10.148.0.100-10.148.0.199")],
+            json!({ "name": "lan", "type": "macvtap", "ipam": { "type": "ipam-pool", "pool": "moving" } }),
+            &["mist18"],
+        ),
     ]
 }
 
@@ -247,46 +410,56 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
     start(cluster, &PodOf::on("unbuilt-holder", "unbuilt1").at("worker1"))?;
     let worker = cluster.worker("worker1")?;
     worker.ip("link add mist0 type veth peer name mist0-peer")?;
-    for (pool, network, node) in [("nopart", "10.140.0", "worker9"), ("nosticky", "10.141.0", "worker1")] {
-        let file = json!({
-            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": pool },
-            "spec": {
-                "ranges": [{ "subnet": format!("{network}.0/24"), "gateway": "none" }],
-                "nodes": { node: [format!("{network}.1-{network}.99")] },
-            },
-        });
-        worker.write(&format!("/var/lib/k8slan/pools.d/{pool}.yaml"), file.to_string())?;
-    }
-    let full = json!({
-        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "full" },
-        "spec": {
-            "ranges": [{ "subnet": "10.144.0.0/24", "gateway": "none" }],
-            "nodes": { "worker1": ["10.144.0.1-10.144.0.2"] },
-            "reservations": { "default/somebody": "10.144.0.1", "default/another": "10.144.0.2" },
-        },
-    });
-    worker.write("/var/lib/k8slan/pools.d/full.yaml", full.to_string())?;
+    let mut files = Files::on(worker);
+    let part = |subnet: &str, node: &str, part: &str| json!({ "ranges": [{ "subnet": subnet, "gateway": "none" }], "nodes": { node: [part] } });
+    files.pool("nopart", &part("10.140.0.0/24", "worker9", "10.140.0.1-10.140.0.99"))?;
+    files.pool("nosticky", &part("10.141.0.0/24", "worker1", "10.141.0.1-10.141.0.99"))?;
+    let mut full = part("10.144.0.0/24", "worker1", "10.144.0.1-10.144.0.2");
+    full["reservations"] = json!({ "default/somebody": "10.144.0.1", "default/another": "10.144.0.2" });
+    files.pool("full", &full)?;
+    files.pool("mist-iot", &part("10.149.0.0/24", "worker1", "10.149.0.1-10.149.0.9"))?;
+    files.pool("mist-lab", &part("10.149.0.64/26", "worker1", "10.149.0.64-10.149.0.99"))?;
+    let mut bad = part("10.150.0.0/24", "worker1", "10.150.0.1-10.150.0.99");
+    bad["allowedNamespaces"] = Value::Null;
+    files.pool("badfile", &bad)?;
+    let mut held_pool = part("10.147.0.0/24", "worker1", "10.147.0.1-10.147.0.99");
+    held_pool["sticky"] = json!("vm");
+    files.pool("held", &held_pool)?;
+    let mut moving = part("10.148.0.0/24", "worker1", "10.148.0.100-10.148.0.199");
+    moving["sticky"] = json!("vm");
+    files.pool("moving", &moving)?;
+    files.write("/opt/cni/bin/k8slanveth", "#!/bin/sh\nexec /opt/cni/bin/macvtap\n".to_owned())?;
+    worker.exec(&["chmod", "0755", "/opt/cni/bin/k8slanveth"])?;
+    cluster.apply(&definition("names-a-vm", &held(), &["mist16"]))?;
+    start(
+        cluster,
+        &PodOf { networks: naming("names-a-vm"), ..PodOf::on("names-a-vm", "mist16") }.at("worker1"),
+    )?;
+    let on_blue = |binding: Value| {
+        let mut interface = binding;
+        interface["name"] = json!("blue");
+        json!({
+            "domain": { "devices": { "interfaces": [interface] } },
+            "networks": [{ "name": "blue", "multus": { "networkName": "blue" } }],
+        })
+    };
+    let machines = [
+        machine(cluster, "mistbridge", &on_blue(json!({ "bridge": {} })))?,
+        machine(cluster, "misttap", &on_blue(json!({ "binding": { "name": "macvtap" } })))?,
+        machine(cluster, "mistmove", &json!({}))?,
+    ];
     let mistakes = mistakes();
     let mut objects = Vec::new();
     for mistake in &mistakes {
+        let guest = GUESTS.iter().find(|(pod, ..)| *pod == mistake.name);
         let mut networks = mistake.networks.to_owned();
         if let Some(config) = &mistake.config {
-            let mut config = config.clone();
-            config["cniVersion"] = json!("1.0.0");
-            let mut definition = json!({
-                "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
-                "metadata": { "name": mistake.name, "namespace": "default", "annotations": {} },
-                "spec": { "config": config.to_string() },
-            });
-            if let [spoke] = mistake.spokes {
-                definition["metadata"]["annotations"]["k8s.v1.cni.cncf.io/resourceName"] =
-                    json!(format!("macvtap.k8slan.io/{spoke}"));
-            }
-            objects.push(definition.to_string());
+            objects.push(definition(mistake.name, config, mistake.spokes));
             networks = mistake.name.to_owned();
-            if mistake.name == CUT {
-                // As KubeVirt calls the interface of a guest.
-                networks.push_str("@pod16477688c0e");
+            if guest.is_some() || mistake.name == CUT {
+                networks = format!("{networks}@{BLUE}");
+            } else if mistake.name == "thief" {
+                networks = naming(mistake.name);
             }
         }
         let pod = PodOf {
@@ -295,7 +468,19 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
             networks,
             spokes: mistake.spokes.iter().map(|&spoke| spoke.to_owned()).collect(),
         };
-        objects.push(pod.manifest());
+        let mut pod: Value = serde_json::from_str(&pod.manifest())?;
+        if let Some((_, vm, migrates)) = guest {
+            let owner = machines.iter().find(|machine| machine["metadata"]["name"] == *vm);
+            pod["metadata"]["labels"] = json!({ "kubevirt.io": "virt-launcher" });
+            if *migrates {
+                pod["metadata"]["labels"]["kubevirt.io/migrationJobUID"] = json!("6b1c");
+            }
+            pod["metadata"]["ownerReferences"] = json!([{
+                "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": vm,
+                "uid": owner.map(|owner| &owner["metadata"]["uid"]), "controller": true,
+            }]);
+        }
+        objects.push(pod.to_string());
     }
     cluster.apply(&objects.join("\n---\n"))?;
     let told: Vec<Vec<String>> =
@@ -322,10 +507,15 @@ fn mistakes_are_told_as_the_page_tells_them(cluster: &Cluster) -> Outcome {
             cluster.kubectl(&format!("delete net-attach-def {}", mistake.name))?;
         }
     }
-    for pool in ["nopart", "nosticky", "full"] {
-        worker.exec(&["rm", &format!("/var/lib/k8slan/pools.d/{pool}.yaml")])?;
-    }
     worker.ip("link delete mist0")?;
+    let left = worker.link_names()?;
+    check!(
+        !left.iter().any(|name| name.starts_with("mistbr")),
+        "a refused attachment made a bridge: {left:?}"
+    );
+    delete(cluster, "names-a-vm")?;
+    cluster.kubectl("delete net-attach-def names-a-vm")?;
+    cluster.kubectl("delete virtualmachineinstance mistbridge misttap mistmove --timeout=60s")?;
     delete(cluster, "holder")?;
     delete(cluster, "unbuilt-holder")?;
     UNBUILT.remove(cluster)?;
@@ -444,4 +634,19 @@ fn a_lan_names_its_pods_as_the_page_does(cluster: &Cluster) -> Outcome {
     cluster.until(&LAN.path(), |lan| message(lan, "Deleting") == told[0])?;
     delete(cluster, "testvm-1")?;
     cluster.until_gone(&LAN.path())
+}
+
+/// Somebody starts it once more by hand.
+fn a_second_daemon_is_refused_as_the_page_says(cluster: &Cluster) -> Outcome {
+    let path = "/api/v1/namespaces/k8slan-system/pods?labelSelector=app.kubernetes.io%2Fname%3Dk8slan&fieldSelector=spec.nodeName%3Dworker1";
+    let pods = cluster.list(path).map_err(failed)?;
+    let daemon = pods.first().and_then(|pod| pod["metadata"]["name"].as_str()).unwrap_or_default();
+    let again = format!(
+        "-n k8slan-system exec {daemon} -c node -- k8slan-device-plugin node --lan-dir=/var/lib/k8slan/lans --mirrored \
+         --node-name=worker1 --kubelet-dir=/var/lib/kubelet/device-plugins"
+    );
+    let (code, said) = cluster.kubectl_says(&again.split_whitespace().collect::<Vec<_>>(), "")?;
+    let told = page("another k8slan-device-plugin runs on this node", &[])?.concat();
+    check!(code != Some(0) && said.contains(&told), "the page says {told:?}, and the second one {said}");
+    Ok(())
 }

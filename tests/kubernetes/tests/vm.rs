@@ -45,7 +45,7 @@ sleep 100000
 ";
 
 /// As much of KubeVirt as the API server needs to know.
-fn machine(cluster: &Cluster, name: &str) -> Result<Value, Stop> {
+pub(crate) fn machine(cluster: &Cluster, name: &str, spec: &Value) -> Result<Value, Stop> {
     let kinds = [("VirtualMachine", "virtualmachine"), ("VirtualMachineInstance", "virtualmachineinstance")];
     for (kind, singular) in kinds {
         let schema = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
@@ -64,7 +64,7 @@ fn machine(cluster: &Cluster, name: &str) -> Result<Value, Stop> {
     }
     let machine = json!({
         "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance",
-        "metadata": { "name": name, "namespace": "default" },
+        "metadata": { "name": name, "namespace": "default" }, "spec": spec,
     });
     cluster.apply(&machine.to_string())?;
     let path = format!("/apis/kubevirt.io/v1/namespaces/default/virtualmachineinstances/{name}");
@@ -95,7 +95,7 @@ fn a_guest_without_capabilities_on_the_granted_device(cluster: &Cluster) -> Outc
     LAN.apply_as(cluster, &lan)?;
     let path = format!("{}/guest1", definitions("default"));
     cluster.until(&path, |definition| definition["spec"]["config"].to_string().contains("ipam-pool"))?;
-    let machine = machine(cluster, "guest")?;
+    let machine = machine(cluster, "guest", &json!({}))?;
     let mut pod = PodOf::on("virt-launcher-guest-abcde", "guest1").at("worker2");
     pod.networks = format!(r#"[{{"name":"guest1","interface":"{LINK}"}}]"#);
     let mut pod: Value = serde_json::from_str(&pod.manifest())?;
