@@ -1,6 +1,6 @@
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 
 use crate::{KeysWithoutValue, Policy, SafeDir, SafeDirError};
 
@@ -26,18 +26,7 @@ pub struct NodeConfig {
     pub mac_seed: Option<String>,
     /// What pods may use, by their namespace; absent: whoever may write network configurations is a
     /// network administrator, and everything may be used.
-    #[serde(default, deserialize_with = "stated")]
     pub policy: Option<Policy>,
-}
-
-/// A key that is there has a value: whoever left one without, or commented all of it out, did not mean "everything".
-fn stated<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Policy>, D::Error> {
-    match Option::deserialize(deserializer)? {
-        None => Err(serde::de::Error::custom(
-            "policy stands there without a value: leave the key out to allow everything, write {} to allow nothing",
-        )),
-        policy => Ok(policy),
-    }
 }
 
 /// Why node.yaml cannot be used.
@@ -200,16 +189,6 @@ impl Paths {
 mod tests {
     use super::*;
     use crate::{PolicyError, Resource};
-
-    #[test]
-    fn a_policy_without_a_value_does_not_allow_everything() {
-        for text in ["policy:\n", "policy: null\n", "policy: ~\n", "policy:\n  # a: {}\nnodeName: x\n"] {
-            let error = NodeConfig::parse(text).unwrap_err();
-            assert!(error.contains("write {} to allow nothing"), "{text}: {error}");
-        }
-        assert!(NodeConfig::parse("policy: {}\n").unwrap().policy.is_some());
-        assert!(NodeConfig::parse("nodeName: x\n").unwrap().policy.is_none());
-    }
 
     #[test]
     fn nothing_is_the_default() {
