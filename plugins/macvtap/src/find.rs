@@ -2,7 +2,7 @@
 //!
 //! Whoever may change the pod's network can rename the macvtap, move it to another namespace, give it another index
 //! and device number there, and make another link of its index or name in its place. What nobody in a pod can change is
-//! the link of the node that it stands on; and no pod can make a macvtap there.
+//! the link of the node that it stands on. It can make one more there, on top of its own, which goes with its namespace.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;

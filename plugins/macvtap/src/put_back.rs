@@ -19,15 +19,11 @@ const NAMES: usize = 4;
 /// # Errors
 /// What the kernel refused; what can be restored is.
 pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -> Result<(), Error> {
-    // The names that the pod gave it would be links' of the host.
-    from.remove_alt_names(link.index)?;
     // The next pod must not get this one's address, nor a link that does no ARP.
     let restored = from.set_link(
         link.index,
         &LinkChange {
             up: Some(false),
-            group: Some(was.group).filter(|group| *group != link.group),
-            alias: (was.alias != link.alias).then(|| was.alias.clone().unwrap_or_default()),
             mac: was.mac.filter(|mac| link.mac != Some(*mac)),
             mtu: was.mtu.filter(|mtu| link.mtu != mtu.get()),
             noarp: Some(was.noarp),
@@ -40,6 +36,14 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
     let name = move_under_a_free_name(from, link, host)?;
     // Where that was in the pod: the index may be another one now.
     if let Some(moved) = own.link_by_name(&name)? {
+        // What the pod called it until the last moment goes nowhere.
+        own.remove_alt_names(moved.index)?;
+        let marks = LinkChange {
+            group: Some(was.group),
+            alias: Some(was.alias.clone().unwrap_or_default()),
+            ..LinkChange::default()
+        };
+        own.set_link(moved.index, &marks)?;
         let rename = LinkChange { name: Some(was.name.clone()), ..LinkChange::default() };
         match own.set_link(moved.index, &rename) {
             Err(error) if error.is_exists() => {
@@ -70,7 +74,10 @@ fn move_under_a_free_name(from: &Netlink, link: &Link, host: &Netns) -> Result<I
     let change = |change| from.set_link(link.index, &change);
     let mut taken = None;
     for name in random_names() {
-        let moved = change(LinkChange { name: Some(name.clone()), ..LinkChange::default() })
+        // Its alternative names would be those of links of the host.
+        let moved = from
+            .remove_alt_names(link.index)
+            .and_then(|()| change(LinkChange { name: Some(name.clone()), ..LinkChange::default() }))
             .and_then(|()| change(LinkChange { netns: Some(host.clone()), ..LinkChange::default() }));
         match moved {
             Ok(()) => return Ok(name),
