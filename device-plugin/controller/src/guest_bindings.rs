@@ -27,7 +27,7 @@ impl GuestBindings {
     }
 
     /// The bindings of the guest that `pod` launches, whose instance is called `vm`; none where they cannot be found out.
-    pub(super) async fn of(&self, pod: &ObjectMeta, vm: &str) -> BTreeMap<IfName, Binding> {
+    pub(super) async fn find(&self, pod: &ObjectMeta, vm: &str) -> BTreeMap<IfName, Binding> {
         let namespace = pod.namespace.as_deref().unwrap_or_default();
         let kind = GroupVersionKind::gvk("kubevirt.io", "v1", "VirtualMachineInstance");
         let resource = ApiResource::from_gvk_with_plural(&kind, "virtualmachineinstances");
@@ -91,7 +91,7 @@ struct Multus {
 }
 
 fn bindings(spec: &Spec) -> BTreeMap<IfName, Binding> {
-    let of = |network: &Network| {
+    let found = |network: &Network| {
         let ifname = match network.multus.as_ref()?.default {
             true => "eth0".to_owned(),
             false => hashed_name(&network.name),
@@ -99,7 +99,7 @@ fn bindings(spec: &Spec) -> BTreeMap<IfName, Binding> {
         let interface = spec.domain.devices.interfaces.iter().find(|one| one.name == network.name)?;
         Some((ifname.parse().ok()?, binding(interface)?))
     };
-    spec.networks.iter().filter_map(of).collect()
+    spec.networks.iter().filter_map(found).collect()
 }
 
 /// A binding that is registered under another name than that of `install/kubevirt/macvtap-binding.yaml` is not known.

@@ -99,7 +99,7 @@ impl Pods {
         if let (Some(uid), Some(mut record)) = (&pod.uid, record(pod))
             && known.get(uid) != Some(&entries)
         {
-            record.bindings = self.bindings.of(pod, &record.vm).await;
+            record.bindings = self.bindings.find(pod, &record.vm).await;
             record.write(&self.owners, uid)?;
         }
         if let Some(uid) = &pod.uid {
