@@ -334,6 +334,7 @@ fn another_plugins_macvtap_is_left_alone() -> Outcome {
     for config in [on_master("bridge"), device("mv0")] {
         let error = pod.add("macvtap", "net1", &config).unwrap_err();
         assert_eq!(error.code, 103, "{error}");
+        assert!(error.text().contains("the pod has an interface net1 already"), "{error}");
         pod.del("macvtap", "net1", &config)?;
         assert_eq!(pod.link_names()?, ["net1"], "DEL took what ADD had not made: {config}");
         assert!(node.link("mv0")?.is_some());

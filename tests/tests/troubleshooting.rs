@@ -83,6 +83,12 @@ const MADE: &[(&str, &str, &str, &str)] = &[
         "it takes a VLAN, and the bridges of the cluster's kernel may have none",
     ),
     (
+        "the pod has an interface net1 already",
+        "tests/tests/masters.rs",
+        "the pod has an interface net1 already",
+        "Multus looks first, and says it in words of its own",
+    ),
+    (
         "a guest's address belongs to",
         "tests/tests/guests.rs",
         "it is not known which one",

@@ -265,12 +265,11 @@ fn all_checks_are_gone(cluster: &Cluster) -> Outcome {
 }
 
 fn check_host_leaves_no_pod(cluster: &Cluster) -> Outcome {
-    let output = run(cluster, &["check-host", "worker2", "--", "--underlay", "eth2"])?;
+    // Beside trials in which another node lacks a LAN's underlay.
+    let output = run(cluster, &["check-host", "worker3", "--", "--underlay", "eth2"])?;
     let said = text(&output.stdout);
-    // Another trial's LAN, beside this one, may have an underlay that the node lacks.
-    let failures = said.lines().filter(|line| line.starts_with("FAILURE") && !line.contains("eth7")).count();
     check!(
-        matches!(output.status.code(), Some(0..=2)) && failures == 0,
+        matches!(output.status.code(), Some(0 | 1)),
         "{:?}: {said}{}",
         output.status,
         text(&output.stderr)

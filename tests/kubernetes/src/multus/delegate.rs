@@ -1,8 +1,9 @@
 //! The plugins that a pod's networks name, and how they are called: libcni's part.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use netplumb::{Netlink, Netns};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -164,6 +165,7 @@ impl Delegate {
     }
 
     pub(super) fn add(&self, call: &Call) -> Result<Value, String> {
+        self.validate_ifname(&call.netns)?;
         let mut previous = None;
         for plugin in self.chain() {
             let stdin = self.stdin(&plugin, previous.as_ref());
@@ -175,6 +177,23 @@ impl Delegate {
         let _ = std::fs::create_dir_all(path.parent().unwrap_or(&path));
         std::fs::write(&path, result.to_string()).map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(result)
+    }
+
+    /// No plugin is asked to make an interface that the pod has (`validateIfName`).
+    fn validate_ifname(&self, netns: &str) -> Result<(), String> {
+        let ifname = &self.ifname;
+        let found = || {
+            let netns = Netns::open(Path::new(netns))?;
+            let name = ifname.parse().ok();
+            name.map_or(Ok(None), |name| Netlink::open(&netns)?.link_by_name(&name))
+        };
+        let said = match found() {
+            Ok(None) => return Ok(()),
+            Ok(Some(_)) => format!("interface name {ifname} already exists"),
+            Err(error) => format!("no net namespace {netns} found: {error}"),
+        };
+        let kind = self.config["type"].as_str().unwrap_or_default();
+        Err(format!("DelegateAdd: cannot set {kind:?} interface name to {ifname:?}: validateIfName: {said}"))
     }
 
     pub(super) fn del(&self, call: &Call) -> Result<(), String> {
