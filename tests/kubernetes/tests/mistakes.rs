@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         beside("mistakes_are_told_as_the_page_tells_them", mistakes_are_told_as_the_page_tells_them),
         beside("the_api_server_refuses_as_the_page_says", the_api_server_refuses_as_the_page_says),
         beside("a_spoke_without_a_network_has_no_device", a_spoke_without_a_network_has_no_device),
+        beside("multus_asks_for_no_interface_twice", multus_asks_for_no_interface_twice),
         beside("a_lan_names_its_pods_as_the_page_does", a_lan_names_its_pods_as_the_page_does),
         beside("a_second_daemon_is_refused_as_the_page_says", a_second_daemon_is_refused_as_the_page_says),
     ]
@@ -591,6 +592,25 @@ fn a_spoke_without_a_network_has_no_device(cluster: &Cluster) -> Outcome {
         "the page does not have it"
     );
     delete(cluster, "lone")?;
+    LAN.remove(cluster)
+}
+
+/// So what our plugin says of it is heard from other callers alone.
+fn multus_asks_for_no_interface_twice(cluster: &Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "twice", vni: 1146, spokes: &["twice1", "twice2"] };
+    const SAYS: &str = "validateIfName: interface name net1 already exists";
+    LAN.apply(cluster)?;
+    for worker in ["worker1", "worker2"] {
+        let name = format!("twice-{worker}");
+        let mut twice = PodOf::on(&name, "twice1").at(worker);
+        twice.networks = "twice1@net1,twice2@net1".to_owned();
+        twice.spokes.push("twice2".to_owned());
+        cluster.apply(&twice.manifest())?;
+        event(cluster, &name, &[SAYS])?;
+        delete(cluster, &name)?;
+    }
+    let text = std::fs::read_to_string(workspace().join("docs/troubleshooting.md"))?;
+    check!(text.contains(&format!("`{SAYS}`")), "the page does not have it");
     LAN.remove(cluster)
 }
 

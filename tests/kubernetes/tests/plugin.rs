@@ -266,7 +266,7 @@ fn all_checks_are_gone(cluster: &Cluster) -> Outcome {
 
 fn check_host_leaves_no_pod(cluster: &Cluster) -> Outcome {
     // Beside trials in which another node lacks a LAN's underlay.
-    let output = run(cluster, &["check-host", "worker3", "--", "--underlay", "eth2"])?;
+    let output = run(cluster, &["check-host", "worker3", "--", "--underlay", "eth0.10"])?;
     let said = text(&output.stdout);
     check!(
         matches!(output.status.code(), Some(0 | 1)),
@@ -274,7 +274,7 @@ fn check_host_leaves_no_pod(cluster: &Cluster) -> Outcome {
         output.status,
         text(&output.stderr)
     );
-    for words in ["eth2", "/host/opt/cni/bin"] {
+    for words in ["eth0.10", "/host/opt/cni/bin"] {
         check!(said.contains(words), "{words:?} is not in\n{said}");
     }
     all_checks_are_gone(cluster)?;
