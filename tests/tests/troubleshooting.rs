@@ -94,19 +94,6 @@ const MADE: &[(&str, &str, &str, &str)] = &[
         "it is not known which one",
         "it is for nodes without the daemon, which the cluster has on each",
     ),
-    (
-        "the node's part of k8slan",
-        "tests/tests/cluster/two_processes.rs",
-        "is away: look at",
-        "it takes a daemon that cannot start, which the cluster's other trials need",
-    ),
-    (
-        "LAN k8slan-system/lan-test stood when",
-        "tests/tests/cluster/two_processes.rs",
-        "stood when this daemon started, and does not any more: ",
-        "the same",
-    ),
-    ("cannot make the socket", "tests/tests/cluster/two_processes.rs", "no socket of root's", "the same"),
 ];
 
 /// What no test makes, and why.

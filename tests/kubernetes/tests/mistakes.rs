@@ -1,13 +1,19 @@
 //! Mistakes of `docs/troubleshooting.md`, each made once: what the pod's event or the LAN's condition says is what the page says.
 
 use std::collections::BTreeSet;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpStream, UdpSocket};
+use std::time::Duration;
 
 use k8slan_kubernetes_tests::{Cluster, PodOf, Worker, failed};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, Trial, workspace};
 
 use crate::check;
-use crate::shared::beside;
+use crate::restarts::daemon_on;
+use crate::shared::{alone, beside};
 use crate::site::{Lan, definitions, delete, event, events, start};
 use crate::vm::machine;
 
@@ -19,6 +25,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         beside("multus_asks_for_no_interface_twice", multus_asks_for_no_interface_twice),
         beside("a_lan_names_its_pods_as_the_page_does", a_lan_names_its_pods_as_the_page_does),
         beside("a_second_daemon_is_refused_as_the_page_says", a_second_daemon_is_refused_as_the_page_says),
+        alone(
+            "a_daemon_that_cannot_start_says_what_the_page_says",
+            a_daemon_that_cannot_start_says_what_the_page_says,
+        ),
     ]
 }
 
@@ -660,4 +670,80 @@ fn a_second_daemon_is_refused_as_the_page_says(cluster: &Cluster) -> Outcome {
     let told = page("another k8slan-device-plugin runs on this node", &[])?.concat();
     check!(code != Some(0) && said.contains(&told), "the page says {told:?}, and the second one {said}");
     Ok(())
+}
+
+/// What one gets by `GET /readyz` of the cluster's part on a node, for people: the status line and the text.
+fn readyz(worker: &Worker) -> std::io::Result<String> {
+    worker.run(|| {
+        let mut stream = TcpStream::connect("127.0.0.1:9477")?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: node\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })
+}
+
+fn readyz_says(cluster: &Cluster, worker: &Worker, parts: &[String]) -> Outcome {
+    cluster.eventually(|| match readyz(worker) {
+        Ok(answer)
+            if answer.starts_with("HTTP/1.1 503") && parts.iter().all(|part| answer.contains(part)) =>
+        {
+            Ok(())
+        }
+        other => Err(format!("{parts:?} expected: {other:?}")),
+    })?;
+    Ok(())
+}
+
+fn a_daemon_that_cannot_start_says_what_the_page_says(cluster: &mut Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "stood", vni: 1147, spokes: &["stood1"] };
+    const SOCKET: &str = "/run/k8slan/agent.sock";
+    let cluster = &*cluster;
+    let worker = cluster.worker("worker1")?;
+    // A port of its own: other LANs have the usual one.
+    let mut lan = LAN.manifest();
+    lan["spec"]["vxlanPort"] = json!(4790);
+    LAN.apply_as(cluster, &lan)?;
+    let mut files = Files::on(worker);
+    worker.exec(&["rm", "-f", SOCKET])?;
+    files.write(SOCKET, String::new())?;
+    for (name, process) in daemon_on(cluster, "worker1")? {
+        if name == "node" {
+            kill(Pid::from_raw(process), Signal::SIGKILL)?;
+        }
+    }
+    let told = page("cannot make the socket", &[])?;
+    let pod = daemon_pod(cluster)?;
+    cluster.eventually(|| match cluster.kubectl(&format!("-n k8slan-system logs {pod} -c node")) {
+        Ok(log) if log.contains(&told[0]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    worker.exec(&["rm", "-f", "/run/k8slan/told/agent.sock"])?;
+    readyz_says(cluster, worker, &page("the node's part of k8slan, which builds LANs, is away", &[])?)?;
+    // And when it starts again, it cannot build what stood.
+    worker.ip("-n stood link del vx0")?;
+    let port = worker.run(|| UdpSocket::bind("[::]:4790"))?;
+    drop(files);
+    cluster.kubectl(&format!("-n k8slan-system delete pod {pod} --timeout=60s"))?;
+    let names = [("lan-test", LAN.name), ("vx2", "vx0"), ("index 4:", "index *:"), ("4789", "4790")];
+    readyz_says(
+        cluster,
+        worker,
+        &page("LAN k8slan-system/lan-test stood when this daemon started", &names)?,
+    )?;
+    drop(port);
+    cluster.kubectl("-n k8slan-system rollout status daemonset/k8slan-ds --timeout=120s")?;
+    LAN.remove(cluster)
+}
+
+/// The name of the daemon's pod on `worker1`.
+fn daemon_pod(cluster: &Cluster) -> Result<String, Stop> {
+    let pods = cluster.list("/api/v1/namespaces/k8slan-system/pods").map_err(failed)?;
+    let is_it = |pod: &&Value| {
+        pod["spec"]["nodeName"] == "worker1"
+            && pod["metadata"]["labels"]["app.kubernetes.io/component"] == "node"
+    };
+    let found = pods.iter().find(is_it).and_then(|pod| pod["metadata"]["name"].as_str());
+    found.map(str::to_owned).ok_or_else(|| failed("no pod of the daemon on worker1"))
 }

@@ -99,7 +99,7 @@ impl Pair {
 }
 
 /// The containers of the daemon on a node, by name, with their processes.
-fn daemon_on(cluster: &Cluster, node: &str) -> Result<Vec<(String, i32)>, Stop> {
+pub(crate) fn daemon_on(cluster: &Cluster, node: &str) -> Result<Vec<(String, i32)>, Stop> {
     let worker = cluster.worker(node)?;
     let path = format!("/api/v1/namespaces/k8slan-system/pods?fieldSelector=spec.nodeName%3D{node}");
     let pods = cluster.list(&path).map_err(failed)?;
