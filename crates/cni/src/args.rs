@@ -1,20 +1,20 @@
 use crate::Error;
 
-/// What `CNI_ARGS` says: `KEY=VALUE` pairs with `;` between them.
+/// The variable `CNI_ARGS`: `KEY=VALUE` pairs with `;` between them.
 ///
-/// These keys are known; an unknown one is an error unless `IgnoreUnknown` is set. An empty value is
-/// as good as none, which is how Multus passes what it does not know.
+/// An unknown key is an error unless `IgnoreUnknown` is set. An empty value counts as none: Multus passes values that
+/// it does not know as empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CniArgs {
-    /// `IgnoreUnknown`: unknown keys are no error.
+    /// Whether unknown keys are accepted (`IgnoreUnknown`).
     pub ignore_unknown: bool,
-    /// `K8S_POD_NAMESPACE`
+    /// The namespace of the pod, from `K8S_POD_NAMESPACE`.
     pub pod_namespace: Option<String>,
-    /// `K8S_POD_NAME`
+    /// The name of the pod, from `K8S_POD_NAME`.
     pub pod_name: Option<String>,
-    /// `K8S_POD_UID`
+    /// The UID of the pod, from `K8S_POD_UID`.
     pub pod_uid: Option<String>,
-    /// `K8S_POD_INFRA_CONTAINER_ID`
+    /// The container ID of the pod's sandbox, from `K8S_POD_INFRA_CONTAINER_ID`.
     pub infra_container_id: Option<String>,
     /// `MAC`, as it was given: [`Request::requested_mac`](crate::Request::requested_mac) reads it.
     pub mac: Option<String>,
@@ -24,10 +24,10 @@ pub struct CniArgs {
 }
 
 impl CniArgs {
-    /// Reads the variable as for ADD and CHECK.
+    /// Parses the variable for ADD and CHECK.
     ///
-    /// A key may come twice: a meta-plugin puts its own pairs behind the runtime's, or before them. The
-    /// later value counts, an empty one never; but what names the pod has one value.
+    /// A key may occur twice, since a meta-plugin adds its own pairs before or after the runtime's. The later
+    /// non-empty value counts; two different values of a key that names the pod are an error.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let mut args = Self::default();
         let mut unknown = Vec::new();
@@ -42,7 +42,7 @@ impl CniArgs {
             }
             let known = args.set(key, value)?;
             if value.contains('=') {
-                // A value of somebody else's may be anything; none of ours has the sign.
+                // The value of an unknown key may contain anything; no value of a known key contains a "=".
                 if known {
                     return Err(Error::ArgsPair(pair.to_owned()));
                 }
@@ -59,7 +59,7 @@ impl CniArgs {
         }
     }
 
-    /// The value so far of a key that names the pod.
+    /// The value so far, if the key is one that names the pod.
     fn identity(&self, key: &str) -> Option<&str> {
         match key {
             "K8S_POD_NAMESPACE" => self.pod_namespace.as_deref(),
@@ -69,22 +69,21 @@ impl CniArgs {
         }
     }
 
-    /// Reads the variable as for DEL, which must not fail on what ADD may have refused: whatever
-    /// cannot be read is left out. Of several values the first counts for what names the pod, otherwise the last,
-    /// as for ADD.
+    /// Parses the variable for DEL, which must not fail on what ADD may have refused: unreadable pairs are left out.
+    /// If a key that names the pod has several values, the first counts; of other keys the last, as for ADD.
     pub(crate) fn parse_leniently(text: &str) -> Self {
         let mut args = Self::default();
         for (key, value) in text.split(';').filter_map(|pair| pair.split_once('=')) {
             if args.identity(key).is_some() {
                 continue;
             }
-            // The only error is an IgnoreUnknown that is no boolean, and unknown keys are left out anyway.
+            // The only error is an IgnoreUnknown that is not a boolean; unknown keys are left out anyway.
             let _ = args.set(key, value);
         }
         args
     }
 
-    /// Whether the key is known.
+    /// Sets one field; false if the key is unknown.
     fn set(&mut self, key: &str, value: &str) -> Result<bool, Error> {
         let slot = match key {
             "IgnoreUnknown" => {
@@ -167,8 +166,8 @@ mod tests {
         assert_eq!(CniArgs::parse_leniently(text).pod_namespace.as_deref(), Some("a"));
     }
 
-    /// What runtimes and meta-plugins write, each as in its source: `libcni` joins the pairs that it is given, go-cni's come
-    /// in any order, Multus and ocicni put those of their own environment behind their own.
+    /// The variable as runtimes and meta-plugins write it, each as in its source: `libcni` joins the pairs that it
+    /// gets, go-cni's come in any order, Multus and ocicni append those of their own environment.
     #[test]
     fn every_real_caller_is_understood() {
         let containerd = "K8S_POD_UID=0d4e;IgnoreUnknown=1;K8S_POD_NAME=web-0;K8S_POD_INFRA_CONTAINER_ID=abc;K8S_POD_NAMESPACE=default";
@@ -182,7 +181,7 @@ mod tests {
             format!("{multus};{crio}"),
             format!("{old};{crio}"),
             format!("{crio};{old}"),
-            // A service of Multus inside another: each puts its own before what it was given.
+            // A Multus service inside another: each puts its own pairs before those that it was given.
             format!("{multus};{multus};{containerd}"),
             format!("{multus};BLAH=foo=bar;{containerd};"),
             format!(";;{crio};IgnoreUnknown="),

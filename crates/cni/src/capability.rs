@@ -4,12 +4,12 @@ use serde_json::value::RawValue;
 use crate::{Error, Request};
 
 impl<C> Request<C> {
-    /// That the runtime asks for nothing that main plugins leave to a plugin behind them in the list: `bandwidth` and
-    /// `portMappings`. It asks only where the network configuration declares that this plugin can do it, and nobody
-    /// would see that it is not done.
+    /// Refuses a request for `bandwidth` or `portMappings`, which main plugins leave to another plugin of the list. A
+    /// runtime sends them only where the network configuration declares the capability for this plugin, and without
+    /// an error nobody would notice that nothing was done.
     ///
     /// # Errors
-    /// It asks for one of them.
+    /// The runtime asks for one of the two.
     pub fn left_to_others(&self) -> Result<(), Error> {
         let asked = &self.runtime_config;
         for (capability, given, plugin) in
@@ -23,7 +23,7 @@ impl<C> Request<C> {
     }
 }
 
-/// Runtimes fill in empty lists and rates of 0 where a pod has none.
+/// Whether there is anything in it: runtimes send empty lists and rates of 0 where a pod has none.
 fn asks_for_something(given: &RawValue) -> bool {
     fn something(value: &Value) -> bool {
         match value {

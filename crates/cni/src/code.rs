@@ -47,7 +47,7 @@ impl Code {
         Self(number)
     }
 
-    /// The number itself.
+    /// The number as the error document has it.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0

@@ -3,21 +3,22 @@ use serde::{Deserialize, Deserializer};
 
 use crate::Error;
 
-/// What was being read, for a message.
+/// The document or part that is being read, for an error message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum What {
     /// The protocol's own fields on standard input.
     Protocol,
     /// The plugin's fields on standard input.
     Config,
-    /// `prevResult`.
+    /// The configuration's member `prevResult`, a document of its own.
     PrevResult,
 }
 
-/// A value that is written as text, where the empty one is as good as none: `#[serde(default, deserialize_with = "cni::unless_empty")]`.
+/// A value that is written as text, of which the empty one counts as absent: `#[serde(default, deserialize_with =
+/// "cni::unless_empty")]`.
 ///
 /// # Errors
-/// No text, or none that a `T` can be.
+/// The value is not text, or `T` refuses it.
 pub fn unless_empty<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
@@ -33,7 +34,7 @@ pub fn unless_empty<'de, D: Deserializer<'de>, T: DeserializeOwned>(
 pub(crate) fn object<'de, T: Deserialize<'de>>(json: &'de [u8], what: What) -> Result<T, Error> {
     match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
         Some(b'{') | None => {}
-        // Whatever is no JSON at all gets its error from the parser.
+        // The parser has the error for what is not JSON at all.
         Some(_) => {
             if serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok() {
                 return Err(Error::NotAnObject(match what {
@@ -62,12 +63,12 @@ fn explain<'de, T: Deserialize<'de>>(json: &'de [u8], what: What, source: serde_
     }
 }
 
-/// The path of the field at which reading fails.
+/// The path of the field where reading fails.
 pub(crate) fn place<'de, T: Deserialize<'de>>(json: &'de [u8]) -> String {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
         Err(error) if error.path().iter().next().is_some() => error.path().to_string(),
-        // The document as a whole, for instance a field that is missing.
+        // An error about the whole document, for instance a missing field.
         _ => "its top level".to_owned(),
     }
 }

@@ -10,16 +10,17 @@ use crate::exec::{self, Output, Running};
 use crate::result::ResultDocument;
 use crate::{AddResult, Code, DelegateFailure, Error, Undone, Verb};
 
-/// How long DEL of a delegate is waited for.
+/// How long to wait for DEL of a delegate.
 #[derive(Clone, Copy, Debug)]
-struct Patience {
-    /// While the interface stands, which it may need.
+struct DelTimeouts {
+    /// How long the interface is kept for the delegate, which may need it.
     standing: Duration,
-    /// In all.
+    /// After how long the delegate is killed.
     longest: Duration,
 }
 
-const PATIENCE: Patience = Patience { standing: Duration::from_secs(3), longest: Duration::from_secs(60) };
+const DEL_TIMEOUTS: DelTimeouts =
+    DelTimeouts { standing: Duration::from_secs(3), longest: Duration::from_secs(60) };
 
 /// Another plugin that gets this request, normally the IPAM plugin.
 ///
@@ -35,9 +36,8 @@ pub struct Delegate<'a> {
 
 /// The result of a delegate's ADD, which is undone (DEL) unless it is kept.
 ///
-/// On the way out of a failed ADD call [`Delegated::undo`] or [`Delegated::fail`], which report what
-/// goes wrong. Dropped without either, for instance by `?`, it is undone all the same, and trouble
-/// goes to standard error.
+/// When an ADD fails, call [`Delegated::undo`] or [`Delegated::fail`], which report errors of the undo. If it is
+/// dropped without either, for instance by `?`, it is undone too, and an error goes to standard error.
 #[derive(Debug)]
 #[must_use = "dropping it gives the result back: call keep once the attachment stands"]
 pub struct Delegated<'a> {
@@ -51,7 +51,7 @@ impl<'a> Delegate<'a> {
         Self { name, environment, stdin }
     }
 
-    /// The plugin's name.
+    /// The plugin's name as the configuration has it, which is the file's.
     #[must_use]
     pub fn name(&self) -> &'a str {
         self.name
@@ -77,7 +77,7 @@ impl<'a> Delegate<'a> {
             .and_then(|program| self.run(&program, Verb::Add).and_then(|stdout| self.result(&stdout)));
         match added {
             Ok(result) => Ok(Delegated { delegate: *self, result, kept: false }),
-            // What was never started has nothing to undo.
+            // A delegate that never started has nothing to undo.
             Err(error) if error.started_nothing() => {
                 removal();
                 Err(error)
@@ -89,30 +89,30 @@ impl<'a> Delegate<'a> {
         }
     }
 
-    /// Runs DEL, and ends it if it takes longer than a minute.
+    /// Runs DEL, and kills the delegate if it takes longer than a minute.
     ///
     /// # Errors
     /// As for [`Delegate::add`].
     pub fn del(&self) -> Result<(), Error> {
         let program = self.find()?;
-        self.finish(self.start_del(&program, self.environment)?, Instant::now(), PATIENCE)
+        self.finish(self.start_del(&program, self.environment)?, Instant::now(), DEL_TIMEOUTS)
     }
 
-    /// Runs DEL, and `removal` of the interface that the addresses are on, at the right moment.
+    /// Runs DEL, and at the right moment `removal`, which removes the interface that has the addresses.
     ///
-    /// ipam-pool keeps its leases on this node, and one that is free may be another pod's at once: it is asked after
-    /// the removal. Any other plugin may have something to say on the interface, as DHCP has (RFC 2131, section 4.4.6):
-    /// `ready` sets it up where it is down, DEL is started while it is there, and after three seconds at most it is
-    /// removed, whatever becomes of DEL, which is waited for up to a minute.
+    /// ipam-pool keeps its leases on this node, and a lease that it frees may be given to another pod at once, so it
+    /// runs after the removal. Any other plugin may need the interface, as DHCP does to send its release (RFC 2131,
+    /// section 4.4.6): `ready` sets the interface up if it is down, DEL starts while the interface exists, and after
+    /// three seconds at most the interface is removed, even if DEL is still running. DEL gets a minute.
     ///
     /// # Errors
-    /// As for [`Delegate::add`]. `removal` is run once in any case.
+    /// As for [`Delegate::add`]. `removal` always runs, once.
     pub fn del_around(&self, ready: impl FnOnce(), removal: impl FnOnce()) -> Result<(), Error> {
-        self.del_in(self.environment, PATIENCE, ready, removal)
+        self.del_in(self.environment, DEL_TIMEOUTS, ready, removal)
     }
 
-    /// As [`Delegate::del_around`], for another attachment than the request's: one that GC takes away. ipam-pool is
-    /// not asked, since it has a GC of its own.
+    /// As [`Delegate::del_around`], for another attachment than the request's: one that GC removes. ipam-pool is not
+    /// run, since it has a GC of its own.
     ///
     /// # Errors
     /// As for [`Delegate::add`].
@@ -126,13 +126,18 @@ impl<'a> Delegate<'a> {
             removal();
             return Ok(());
         }
-        self.del_in(&self.environment.of_attachment(container_id, ifname, netns), PATIENCE, ready, removal)
+        self.del_in(
+            &self.environment.of_attachment(container_id, ifname, netns),
+            DEL_TIMEOUTS,
+            ready,
+            removal,
+        )
     }
 
     fn del_in(
         &self,
         environment: &Environment,
-        patience: Patience,
+        timeouts: DelTimeouts,
         ready: impl FnOnce(),
         removal: impl FnOnce(),
     ) -> Result<(), Error> {
@@ -146,15 +151,15 @@ impl<'a> Delegate<'a> {
         let done = self.find().and_then(|program| {
             ready();
             let mut running = self.start_del(&program, environment)?;
-            running.wait(Some(start + patience.standing))?;
+            running.wait(Some(start + timeouts.standing))?;
             remove();
-            self.finish(running, start, patience)
+            self.finish(running, start, timeouts)
         });
         remove();
         done
     }
 
-    /// Whether it needs no interface: it is ours.
+    /// Whether the delegate is ipam-pool, which needs no interface.
     fn keeps_leases_here(&self) -> bool {
         self.name == "ipam-pool"
     }
@@ -187,7 +192,7 @@ impl<'a> Delegate<'a> {
         self.run(&self.find()?, verb).map(|_| ())
     }
 
-    /// The delegate's file.
+    /// Finds the delegate's executable in `CNI_PATH`.
     fn find(&self) -> Result<PathBuf, Error> {
         if self.name.is_empty() || self.name.contains(['/', '\0']) || self.name == "." || self.name == ".." {
             return Err(Error::DelegateName(self.name.to_owned()));
@@ -197,7 +202,7 @@ impl<'a> Delegate<'a> {
             .ok_or_else(|| Error::DelegateMissing { name: self.name.to_owned(), path: path.to_owned() })
     }
 
-    /// Its standard output, if it succeeds.
+    /// Runs the delegate; its standard output if it succeeds.
     fn run(&self, program: &Path, verb: Verb) -> Result<Vec<u8>, Error> {
         self.run_with(program, verb, None)
     }
@@ -215,11 +220,11 @@ impl<'a> Delegate<'a> {
         exec::start(program, Verb::Del, environment, None, self.stdin)
     }
 
-    /// Waits for a DEL that was started at `start`, and ends it when patience does.
-    fn finish(&self, mut running: Running<'_>, start: Instant, patience: Patience) -> Result<(), Error> {
-        if !running.wait(Some(start + patience.longest))? {
+    /// Waits for a DEL that started at `start`, and kills it after the last timeout.
+    fn finish(&self, mut running: Running<'_>, start: Instant, timeouts: DelTimeouts) -> Result<(), Error> {
+        if !running.wait(Some(start + timeouts.longest))? {
             running.kill();
-            let waited = patience.longest;
+            let waited = timeouts.longest;
             return Err(Error::DelegateHangs { name: self.name.to_owned(), verb: Verb::Del, waited });
         }
         self.answer(Verb::Del, running.output()?).map(drop)
@@ -259,20 +264,20 @@ impl<'a> Delegate<'a> {
         let name = || self.name.to_owned();
         let result =
             document.into_result().map_err(|given| Error::DelegateVersion { name: name(), given })?;
-        // An error document of a plugin that forgets to fail looks the same.
+        // The error document of a plugin that exits with 0 by mistake has no addresses either.
         if result.ips.is_empty() { Err(Error::DelegateNoAddress(name())) } else { Ok(result) }
     }
 }
 
 impl Delegated<'_> {
-    /// What the delegate gave.
+    /// The addresses, routes and DNS settings that the delegate answered.
     #[must_use]
     pub fn result(&self) -> &AddResult {
         &self.result
     }
 
-    /// Runs ADD again with one more environment variable, for a delegate that is known to understand it;
-    /// the new result takes the old one's place.
+    /// Runs ADD again with one more environment variable, for a delegate that is known to understand it; the new
+    /// result replaces the old one.
     ///
     /// # Errors
     /// As for [`Delegate::add`]; the delegate still gets its DEL from [`Delegated::fail`] or when this is
@@ -284,15 +289,15 @@ impl Delegated<'_> {
         Ok(())
     }
 
-    /// The attachment stands: the result is not undone any more. For an undo list of the caller's own:
-    /// keep it at once, and put [`Delegate::del`] on the list.
+    /// Keeps the result: the attachment is complete. If the caller has an undo list of its own, it calls this at once
+    /// and puts [`Delegate::del`] on that list.
     #[must_use]
     pub fn keep(mut self) -> AddResult {
         self.kept = true;
         std::mem::take(&mut self.result)
     }
 
-    /// Gives the result back: runs DEL.
+    /// Undoes the ADD: runs DEL.
     ///
     /// # Errors
     /// As for [`Delegate::del`].
@@ -301,13 +306,12 @@ impl Delegated<'_> {
         self.delegate.del()
     }
 
-    /// Gives the result back because of `error`, and reports both.
+    /// Undoes the ADD because of `error`, and reports both errors.
     pub fn fail<E>(self, error: E) -> Undone<E> {
         Undone { error, undo: self.undo().err() }
     }
 
-    /// Gives the result back because of `error`, around the caller's `removal` of what it has made
-    /// ([`Delegate::del_around`]).
+    /// Undoes the ADD because of `error`, with the caller's `removal` of what it has made ([`Delegate::del_around`]).
     pub fn fail_around<E>(mut self, error: E, removal: impl FnOnce()) -> Undone<E> {
         self.kept = true;
         Undone { error, undo: self.delegate.del_around(|| (), removal).err() }
@@ -335,7 +339,7 @@ struct ErrorText {
 
 impl Default for ErrorText {
     fn default() -> Self {
-        // What the reference plugins give for an error without a code of its own.
+        // The code that the reference plugins use for an error without one.
         Self { code: 999, msg: String::new(), details: String::new() }
     }
 }
@@ -362,8 +366,8 @@ mod tests {
 
     use super::*;
 
-    /// Runs DEL of a plugin of this script with little patience; answers what it said, how long that took, and after how
-    /// long the interface was removed.
+    /// Runs DEL of a plugin that is this script, with short timeouts; returns its answer, how long that took, and
+    /// after how long the interface was removed.
     fn del(name: &str, script: &str) -> (Result<(), Error>, Duration, Duration) {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join(name);
@@ -372,11 +376,12 @@ mod tests {
         let path: OsString = folder.path().into();
         let environment: Environment = [("CNI_PATH", path)].into_iter().collect();
         let delegate = Delegate::new(name, &environment, b"{}");
-        let patience = Patience { standing: Duration::from_millis(300), longest: Duration::from_millis(900) };
+        let timeouts =
+            DelTimeouts { standing: Duration::from_millis(300), longest: Duration::from_millis(900) };
         let (start, removed) = (Instant::now(), Cell::new(None));
         let result = delegate.del_in(
             &environment,
-            patience,
+            timeouts,
             || (),
             || {
                 std::fs::write(folder.path().join("removed"), "").unwrap();

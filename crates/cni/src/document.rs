@@ -17,7 +17,7 @@ pub struct RuntimeConfig {
     pub mac: Option<String>,
     /// `ips`, each with or without a prefix length, as they were given.
     pub ips: Option<Vec<String>>,
-    /// `deviceID`
+    /// A device that a device plugin allocated, from `deviceID`.
     #[serde(rename = "deviceID")]
     pub device_id: Option<String>,
     /// `ipRanges`: a list of lists of subnets, as host-local's `ranges`.
@@ -26,21 +26,21 @@ pub struct RuntimeConfig {
     pub port_mappings: Option<Box<RawValue>>,
     /// `bandwidth`: main plugins refuse it; it is the business of the plugin `bandwidth` in the same list.
     pub bandwidth: Option<Box<RawValue>>,
-    /// `dns`: `servers`, `searches`, `options`.
+    /// `dns`: an object with `servers`, `searches` and `options`.
     pub dns: Option<Box<RawValue>>,
-    /// `aliases`
+    /// Further names for the container, from `aliases`.
     pub aliases: Option<Vec<String>>,
-    /// `infinibandGUID`
+    /// The GUID of an InfiniBand interface, from `infinibandGUID`.
     #[serde(rename = "infinibandGUID")]
     pub infiniband_guid: Option<String>,
-    /// `cgroupPath`
+    /// The path of the pod's cgroup, from `cgroupPath`.
     pub cgroup_path: Option<String>,
 }
 
-/// What stands below `args.cni`.
+/// The member `args.cni` of the configuration.
 ///
-/// Source: CONVENTIONS.md, "args in network config", and Multus' `cni-args` annotation, which is
-/// merged there. Other keys belong to those who read them from the same document.
+/// Source: CONVENTIONS.md, "args in network config"; Multus merges its annotation `cni-args` into it. Other programs
+/// read other keys of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[non_exhaustive]
 pub struct ArgsCni {
@@ -54,18 +54,18 @@ pub struct ArgsCni {
 
 /// An attachment that the runtime says is valid (`cni.dev/valid-attachments`).
 ///
-/// Both are only ever compared, so they are as the runtime wrote them.
+/// The texts are only compared, so they stay as the runtime wrote them.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 pub struct ValidAttachment {
-    /// `containerID`
+    /// The member `containerID`, the runtime's name for the container.
     #[serde(rename = "containerID")]
     pub container_id: String,
-    /// `ifname`
+    /// The member `ifname`, the interface's name in the container.
     pub ifname: String,
 }
 
-/// The protocol's fields of the document on standard input. Like in the reference plugins, `null` is
-/// as good as absent, but for the list of valid attachments.
+/// The protocol's fields of the document on standard input. As in the reference plugins, `null` counts as absent,
+/// except in the list of valid attachments.
 #[derive(Default, Deserialize)]
 pub(crate) struct Document<'a> {
     #[serde(rename = "cniVersion")]
@@ -85,8 +85,8 @@ pub(crate) struct Document<'a> {
     pub(crate) valid_attachments: Option<Vec<ValidAttachment>>,
 }
 
-/// The one field where `null` is not as good as absent: libcni writes an empty list so, and without the key the runtime says
-/// nothing about what is valid.
+/// The one field where `null` does not count as absent: libcni writes an empty list as `null`. If the key is absent,
+/// the runtime says nothing about valid attachments.
 fn attachments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<ValidAttachment>>, D::Error> {
     Option::deserialize(deserializer).map(|list| Some(list.unwrap_or_default()))
 }
@@ -102,11 +102,11 @@ pub(crate) struct Args {
     pub(crate) cni: Option<ArgsCni>,
 }
 
-/// What could be read of a document.
+/// The result of [`Document::parse_each`].
 pub(crate) struct Readable<'a> {
-    /// Fields that are not readable are absent.
+    /// The document; fields that could not be read are absent.
     pub(crate) document: Document<'a>,
-    /// Those that are not, and why.
+    /// The fields that could not be read, with their errors.
     pub(crate) mistakes: Vec<(&'static str, Error)>,
 }
 
@@ -115,10 +115,10 @@ impl<'a> Document<'a> {
         crate::decode::object(json, What::Protocol)
     }
 
-    /// Reads each field by itself, for verbs that take away: what is wrong with one must not keep what another says.
+    /// Reads each field by itself, for verbs that remove: a mistake in one field must not hide what another says.
     ///
     /// # Errors
-    /// It is no JSON object.
+    /// The text is not a JSON object.
     pub(crate) fn parse_each(json: &'a [u8]) -> Result<Readable<'a>, Error> {
         let mut fields: BTreeMap<String, &'a RawValue> = crate::decode::object(json, What::Protocol)?;
         let mut mistakes = Vec::new();
@@ -141,9 +141,9 @@ impl<'a> Document<'a> {
     }
 }
 
-/// The section about the IPAM plugin.
+/// The name of the section about the IPAM plugin.
 pub(crate) const IPAM: &str = "ipam";
-/// The list for GC.
+/// The name of the list that GC gets.
 pub(crate) const VALID: &str = "cni.dev/valid-attachments";
 
 fn one<'a, T: Deserialize<'a>>(

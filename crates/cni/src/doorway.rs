@@ -11,7 +11,7 @@ use crate::request::Removal;
 use crate::{Environment, Error, ErrorDocument, MAX_STDIN, Plugin, PluginError, Target, Verb, Version};
 use crate::{decode, namespace, request, wire};
 
-/// What a plugin says to its caller.
+/// What a plugin answers to its caller.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// One JSON document, or nothing.
@@ -23,7 +23,7 @@ pub struct Answer {
 /// A plugin's whole `main`: reads the environment and standard input, calls the plugin, writes the
 /// answer to standard output.
 ///
-/// Without `CNI_COMMAND` it is [`Plugin::by_hand`].
+/// Without `CNI_COMMAND` it runs [`Plugin::by_hand`].
 pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     let environment = Environment::of_process();
     if !environment.has_command() {
@@ -31,7 +31,7 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     }
     answer_panics(P::NAME);
     let stdin = std::io::stdin();
-    // VERSION needs no input, and a person who tries it has none to give.
+    // VERSION needs no input, and somebody who tries it on a terminal gives none.
     let answer = if stdin.is_terminal() {
         dispatch(plugin, environment, std::io::empty())
     } else {
@@ -41,7 +41,7 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     match stdout.write_all(&answer.stdout).and_then(|()| stdout.flush()) {
         Ok(()) if answer.success => ExitCode::SUCCESS,
         Ok(()) => ExitCode::FAILURE,
-        // The caller does not know what was done, so it has to take it for a failure and call DEL.
+        // The caller gets no answer, so it has to assume a failure and call DEL.
         Err(error) => {
             eprintln!("{}: writing the answer to standard output failed: {error}", P::NAME);
             ExitCode::FAILURE
@@ -49,13 +49,13 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
     }
 }
 
-/// A panic becomes the error document that the runtime expects, and the end of the program: what was half done is taken
-/// back by the runtime's DEL, as after a death.
+/// Turns a panic into the error document that the runtime expects, and ends the program. The runtime's DEL undoes
+/// what was half done, as after any other death.
 fn answer_panics(name: &'static str) {
     panic::set_hook(Box::new(move |what| {
         let version = request::stated_version();
         let document = ErrorDocument::internal(name, &what.to_string()).to_json(version);
-        // Who panicked may hold the lock of standard output, and there is nobody to report a failure to.
+        // The thread that panicked may hold the lock of standard output; a failure of this write cannot be reported.
         let _ = std::io::stdout()
             .as_fd()
             .try_clone_to_owned()
@@ -66,8 +66,8 @@ fn answer_panics(name: &'static str) {
     }));
 }
 
-/// One request from its environment and its standard input to its answer, without touching those of
-/// this process: what [`run`] does, for tests.
+/// Answers one request from its environment and its standard input, without using this process's own: the part of
+/// [`run`] that tests can call.
 ///
 /// Delegates are run with the variables in `environment`.
 pub fn dispatch<P: Plugin>(plugin: &P, environment: Environment, stdin: impl Read) -> Answer {
@@ -86,14 +86,14 @@ fn answer<P: Plugin>(
 ) -> Result<Vec<u8>, ErrorDocument> {
     let verb = verb(&environment)?;
     if verb == Verb::Version {
-        // Nothing else is looked at: libcni probes with dummy values.
+        // Nothing else is validated: libcni probes with dummy values.
         let input = read(stdin).unwrap_or_default();
         return Ok(wire::versions(version_of(&input).as_deref())?);
     }
     let target = request::target(verb, &environment)?;
     match (verb, &target) {
         (Verb::Del, Some(target)) => {
-            // The path may lead to anything by now, where its process ended and another has its number.
+            // If the pod's process ended and another got its number, the path may now lead to any namespace.
             let netns = target.netns.clone().filter(|path| !namespace::is_own(path));
             let target = Target { netns, ..target.clone() };
             return del(plugin, environment, stdin, version, &target);
@@ -126,7 +126,7 @@ fn plugins<E: PluginError>(error: E) -> ErrorDocument {
     ErrorDocument::of(&error)
 }
 
-/// DEL takes away what it can, whatever is wrong with the configuration.
+/// DEL removes what it can, whatever is wrong with the configuration.
 fn del<P: Plugin>(
     plugin: &P,
     environment: Environment,
@@ -173,11 +173,11 @@ fn gc<P: Plugin>(
             None => return Err(misconfigured::<P>(error)),
         },
     }
-    // What the IPAM plugin keeps for nobody stays, then.
+    // In that case, addresses that the IPAM plugin keeps without an attachment stay.
     ipam.map_or(Ok(Vec::new()), |error| Err(error.into()))
 }
 
-/// The document about a configuration that is not the plugin's.
+/// The error document for an invalid protocol part of the configuration.
 fn misconfigured<P: Plugin>(error: Error) -> ErrorDocument {
     let code = match &error {
         Error::Config { field, .. } => P::code_of_field(field),
@@ -192,7 +192,7 @@ fn verb(environment: &Environment) -> Result<Verb, Error> {
     Verb::parse(command).ok_or_else(|| Error::UnknownVerb(command.to_owned()))
 }
 
-/// The target of ADD and CHECK, for which the variables were checked to be there.
+/// The target of ADD and CHECK; the variables were checked before.
 fn existing(target: Target<Option<PathBuf>>) -> Result<Target, Error> {
     let Target { container_id, ifname, netns } = target;
     let netns = netns.ok_or_else(|| Error::VariablesMissing { verb: Verb::Add, names: NETNS.to_owned() })?;
@@ -200,7 +200,7 @@ fn existing(target: Target<Option<PathBuf>>) -> Result<Target, Error> {
 }
 
 fn read(stdin: impl Read) -> Result<Vec<u8>, Error> {
-    // Large enough for what Multus sends, so that one read takes it all.
+    // Large enough for what Multus sends, so that one read is enough.
     let mut input = Vec::with_capacity(8 << 10);
     stdin.take(MAX_STDIN + 1).read_to_end(&mut input).map_err(Error::Stdin)?;
     if input.len() as u64 > MAX_STDIN {

@@ -3,10 +3,10 @@ use std::path::Path;
 
 use crate::Error;
 
-/// The variables of the protocol, as they were found.
+/// The variables of the protocol as the caller set them.
 ///
-/// An empty variable counts as missing, as in the reference plugins. One that is there twice is an
-/// error: a program that reads the first and one that reads the last would act on different things.
+/// An empty variable counts as missing, as in the reference plugins. A variable that occurs twice is an error: two
+/// programs that read it could act on different values.
 #[derive(Clone, Debug, Default)]
 pub struct Environment {
     values: [Option<OsString>; NAMES.len()],
@@ -29,7 +29,7 @@ impl Environment {
         std::env::vars_os().collect()
     }
 
-    /// Whether `CNI_COMMAND` is set, so that a runtime (and not a person) is the caller.
+    /// Whether `CNI_COMMAND` is set: a runtime, not a person, is the caller.
     #[must_use]
     pub fn has_command(&self) -> bool {
         self.get(COMMAND).is_some()
@@ -40,7 +40,7 @@ impl Environment {
         self.values.get(index)?.as_deref().filter(|value| !value.is_empty())
     }
 
-    /// A variable that has to be text.
+    /// A variable that must be UTF-8.
     pub(crate) fn text(&self, name: &'static str) -> Result<Option<&str>, Error> {
         self.get(name)
             .map(|value| value.to_str().ok_or_else(|| Error::NotText { name, value: value.to_owned() }))
@@ -51,13 +51,13 @@ impl Environment {
         self.twice.map_or(Ok(()), |name| Err(Error::VariableTwice(name)))
     }
 
-    /// The same caller's, about another attachment.
+    /// The same caller's environment for another attachment.
     pub(crate) fn of_attachment(&self, container_id: &str, ifname: &str, netns: Option<&Path>) -> Self {
         let stated = [
             (CONTAINERID, Some(container_id.as_ref())),
             (IFNAME, Some(ifname.as_ref())),
             (NETNS, netns.map(Path::as_os_str)),
-            // The pod's that the caller speaks of, if any.
+            // They describe the pod of the caller's own request.
             (ARGS, None),
         ];
         let mut environment = self.clone();

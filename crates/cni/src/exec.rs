@@ -11,7 +11,7 @@ use crate::environment::{COMMAND, Environment};
 use crate::error::STARTING;
 use crate::{Error, MAX_STDIN, Verb};
 
-/// What a finished program leaves.
+/// What a finished program wrote, and how it ended.
 pub(crate) struct Output {
     pub(crate) status: ExitStatus,
     pub(crate) stdout: Vec<u8>,
@@ -19,19 +19,19 @@ pub(crate) struct Output {
 
 const TALKING: &str = "talking to";
 
-/// How often it is looked at that has closed nothing, where there is a limit.
+/// How often to check whether a program that has closed none of its pipes has ended, where there is a time limit.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// A plugin that runs.
+/// A plugin's process and its pipes.
 pub(crate) struct Running<'a> {
     program: &'a Path,
     verb: Verb,
     child: Child,
     stdin: Option<ChildStdin>,
-    /// What it has not read yet.
+    /// The rest of the input, which the process has not read yet.
     input: &'a [u8],
     stdout: ChildStdout,
-    /// Whether there may be more output.
+    /// Whether the process may write more output.
     open: bool,
     output: Vec<u8>,
 }
@@ -68,10 +68,10 @@ pub(crate) fn start<'a>(
 }
 
 impl Running<'_> {
-    /// Waits until it ends, or until a moment; says whether it ended.
+    /// Waits until the process ends or until a moment; true if it ended.
     ///
     /// # Errors
-    /// It could not be talked to, or writes too much; it is ended then.
+    /// A pipe failed, or the process writes too much; it is killed then.
     pub(crate) fn wait(&mut self, until: Option<Instant>) -> Result<bool, Error> {
         match self.talk(until) {
             Ok(_) if self.output.len() as u64 > MAX_STDIN => {
@@ -86,15 +86,15 @@ impl Running<'_> {
         }
     }
 
-    /// Ends it, if it runs still.
+    /// Kills the process if it is still running.
     pub(crate) fn kill(&mut self) {
         end(&mut self.child);
     }
 
-    /// What it left, once it has ended.
+    /// What the process left; called after it has ended.
     ///
     /// # Errors
-    /// The kernel does not tell.
+    /// The kernel refuses the wait.
     pub(crate) fn output(mut self) -> Result<Output, Error> {
         let status = self.child.wait().map_err(|source| self.failed("waiting for", source))?;
         Ok(Output { status, stdout: self.output })
@@ -104,7 +104,7 @@ impl Running<'_> {
         Error::DelegateIo { what, program: self.program.to_owned(), verb: self.verb, source }
     }
 
-    /// Gives it its input and takes its output, at most one byte more than is permitted.
+    /// Writes its input and reads its output, at most one byte more than is permitted.
     fn talk(&mut self, until: Option<Instant>) -> io::Result<bool> {
         while self.open || self.stdin.is_some() {
             if self.output.len() as u64 > MAX_STDIN {
@@ -118,7 +118,7 @@ impl Running<'_> {
                 && self.child.try_wait()?.is_some()
                 && !self.readable(Some(Duration::ZERO))?
             {
-                // It has ended, and what it started holds its output open.
+                // The process has ended, but a child of its own still holds the output open.
                 return Ok(true);
             } else if left.is_some_and(|left| left.is_zero()) {
                 return Ok(false);
@@ -137,7 +137,7 @@ impl Running<'_> {
         Ok(true)
     }
 
-    /// Writes what the pipe takes of the input: 64 KiB at once, so normally that is all of it.
+    /// Writes as much of the input as the pipe takes: 64 KiB at once, so normally all of it.
     fn write(&mut self) -> io::Result<()> {
         let Some(stdin) = &mut self.stdin else { return Ok(()) };
         while !self.input.is_empty() {
@@ -145,7 +145,7 @@ impl Running<'_> {
                 Ok(count) => self.input = self.input.get(count..).unwrap_or_default(),
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
-                // It does not want to know: what it answers counts.
+                // It closed its input unread: its answer counts.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,
                 Err(error) => return Err(error),
             }
@@ -165,7 +165,8 @@ impl Running<'_> {
         Ok(())
     }
 
-    /// Waits until there is output, or the rest of the input can be written; says whether the former. `None`: for ever.
+    /// Waits until there is output to read (true) or the rest of the input can be written (false). `None`: without a
+    /// limit.
     fn readable(&self, at_most: Option<Duration>) -> io::Result<bool> {
         let timeout = match at_most {
             Some(time) => PollTimeout::try_from(time).unwrap_or(PollTimeout::MAX),
@@ -185,7 +186,7 @@ impl Running<'_> {
     }
 }
 
-/// Starts it; waits up to a second for one that is just being installed.
+/// Starts the process; waits up to a second for an executable that is just being installed.
 fn spawn(command: &mut Command) -> io::Result<Child> {
     let mut tries = 10;
     loop {
@@ -200,7 +201,7 @@ fn spawn(command: &mut Command) -> io::Result<Child> {
 }
 
 fn end(child: &mut Child) {
-    // It may have ended by itself; nothing is lost by trying.
+    // It may have ended already; then there is nothing to kill.
     let _ = child.kill();
     let _ = child.wait();
 }

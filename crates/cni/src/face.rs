@@ -1,4 +1,4 @@
-//! A plugin's command line, for a person. A container runtime sets `CNI_COMMAND` and gives no arguments: nothing of this
+//! A plugin's command line for people. A container runtime sets `CNI_COMMAND` and gives no arguments; none of this
 //! runs then.
 
 use std::process::ExitCode;
@@ -7,7 +7,7 @@ use clap::{ArgMatches, Command};
 
 use crate::Version;
 
-/// What every plugin understands: `--help` and `--version`.
+/// The command line of every plugin: `--help` and `--version`.
 #[must_use]
 pub fn command(name: &'static str, about: &str) -> Command {
     let command = Command::new(name).version(env!("CARGO_PKG_VERSION"));
@@ -18,8 +18,8 @@ pub fn command(name: &'static str, about: &str) -> Command {
     ))
 }
 
-/// Reads this process's arguments; `None` where there are none, after a line about the plugin. Ends the process after
-/// `--help` and `--version` (code 0) and where the arguments are wrong (code 2).
+/// Parses this process's arguments; without any, prints a line about the plugin and returns `None`. Ends the process
+/// after `--help` and `--version` (code 0) and on wrong arguments (code 2).
 #[must_use]
 pub fn matches(command: Command, about: &str) -> Option<ArgMatches> {
     if std::env::args_os().len() < 2 {
@@ -33,7 +33,7 @@ pub fn matches(command: Command, about: &str) -> Option<ArgMatches> {
     Some(command.get_matches())
 }
 
-/// The whole of a plugin that has no commands.
+/// The command line of a plugin without commands of its own.
 pub(crate) fn by_hand(command: Command, about: &str) -> ExitCode {
     let _ = matches(command.arg_required_else_help(true), about);
     ExitCode::SUCCESS

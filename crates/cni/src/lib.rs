@@ -60,10 +60,9 @@
 //! }
 //! ```
 //!
-//! What comes in is checked once, here: the variables that the verb needs, the names, the version,
-//! `CNI_ARGS`, the configuration. What a plugin gets is therefore well formed, and what it answers is
-//! written in the shape of the version that was asked for. Everything is said in one JSON document
-//! on standard output, errors too. Source: the
+//! This crate checks all input once: the variables that the verb needs, the names, the version, `CNI_ARGS`, the
+//! configuration. A plugin therefore gets well-formed values, and its answer is written in the format of the version
+//! that was asked for. Every answer, errors too, is one JSON document on standard output. Source: the
 //! [specification](https://github.com/containernetworking/cni/blob/main/SPEC.md) 1.1.0 and its
 //! [conventions](https://github.com/containernetworking/cni/blob/main/CONVENTIONS.md).
 

@@ -1,18 +1,18 @@
 use crate::environment::Environment;
 use crate::{Delegate, Error, NetworkName, Version};
 
-/// DEL of an attachment whose configuration ADD would refuse: somebody changed it since, or a runtime lost parts of it. What
-/// can be read of it is here; the attachment itself is told by its container and interface.
+/// DEL of an attachment with a configuration that ADD would refuse, since somebody changed it after ADD or the
+/// runtime lost parts of it. It has what could be read; the container and the interface identify the attachment.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct Misconfigured {
-    /// The version to answer in: the configuration's where that is known.
+    /// The version of the answer: the configuration's if it is known.
     pub version: Version,
     /// The network's name, if there is one.
     pub network: Option<NetworkName>,
-    /// The IPAM plugin.
+    /// The IPAM plugin that the configuration names.
     pub ipam: IpamName,
-    /// The first thing that is wrong.
+    /// The first mistake in the configuration.
     pub error: Error,
     pub(crate) stdin: Vec<u8>,
     pub(crate) environment: Environment,
@@ -21,16 +21,16 @@ pub struct Misconfigured {
 /// What a configuration says about its IPAM plugin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum IpamName {
-    /// There is none.
+    /// The configuration has no `ipam.type`.
     None,
-    /// This one.
+    /// The configuration's `ipam.type`, as written.
     Plugin(String),
-    /// Nothing that can be read.
+    /// The section cannot be read.
     Unreadable,
 }
 
 impl Misconfigured {
-    /// Any plugin to pass this request on to.
+    /// Another plugin, by name, to pass this request on to.
     #[must_use]
     pub fn delegate<'a>(&'a self, name: &'a str) -> Delegate<'a> {
         Delegate::new(name, &self.environment, &self.stdin)

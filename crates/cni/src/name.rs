@@ -1,21 +1,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Why a text is no name in the sense of the specification.
+/// Why a text is not a name in the sense of the specification.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum NameError {
-    /// The empty text.
     #[error("it is empty")]
     Empty,
-    /// The first character is no letter or digit.
     #[error("{0:?} must start with a letter or a digit (ASCII)")]
     Start(String),
-    /// A later character is out of the permitted ones.
     #[error("{0:?} contains {1:?}: only ASCII letters, digits, '_', '.' and '-' are permitted")]
     Character(String, char),
 }
 
-/// `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`
+/// Checks a name against the specification's `^[a-zA-Z0-9][a-zA-Z0-9_.\-]*$`.
 fn check(text: &str) -> Result<(), NameError> {
     match text.bytes().next() {
         None => return Err(NameError::Empty),
@@ -39,7 +37,7 @@ macro_rules! name {
         pub struct $type(String);
 
         impl $type {
-            /// The name as text.
+            /// The name as the runtime gave it.
             #[must_use]
             pub fn as_str(&self) -> &str {
                 &self.0

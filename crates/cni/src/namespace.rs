@@ -8,9 +8,9 @@ use crate::Error;
 /// The namespace that this thread is in.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// Refuses the plugin's own namespace as target, and one that does not exist.
+/// Refuses a target that is the plugin's own namespace or does not exist.
 ///
-/// Links of the host would otherwise be taken for the container's.
+/// Otherwise links of the host would be treated as the container's.
 pub(crate) fn check(path: &Path) -> Result<(), Error> {
     let given = metadata(path).map_err(|source| match source.kind() {
         ErrorKind::NotFound | ErrorKind::NotADirectory => {

@@ -1,9 +1,9 @@
-//! A document as the reference plugins read it, which is Go's way: a member that is `null` says nothing, and a name counts in any
-//! case.
+//! Normalises a document as Go's decoder in the reference plugins reads it: a member that is `null` counts as absent,
+//! and a member's name counts in any case.
 
 use std::borrow::Cow;
 
-/// The list for GC, of which `null` is the empty one.
+/// The list for GC: `null` is an empty list there.
 const VALID: &[u8] = b"cni.dev/valid-attachments";
 
 /// The names of the protocol's own fields.
@@ -52,10 +52,10 @@ pub const PROTOCOL_NAMES: &[&str] = &[
     "vm",
 ];
 
-/// Leaves out members that are `null`, and writes names that differ from one of `names` or of the protocol's in case alone as
-/// they stand there. Nothing moves: every byte that stays is where it was, so that an error names the place in what was given.
+/// Blanks members that are `null`, and rewrites names that differ only in case from one of `names` or of the
+/// protocol's. Every other byte keeps its place, so that the position in an error message fits the original text.
 ///
-/// What is no JSON stays as it is.
+/// A text that is not JSON stays as it is.
 pub(crate) fn normal<'a>(json: &'a [u8], names: &[&[&str]]) -> Cow<'a, [u8]> {
     let edits = edits(json, names);
     if edits.is_empty() || serde_json::from_slice::<serde::de::IgnoredAny>(json).is_err() {
@@ -77,20 +77,20 @@ pub(crate) fn normal<'a>(json: &'a [u8], names: &[&[&str]]) -> Cow<'a, [u8]> {
     text.into()
 }
 
-/// What stands in place of some bytes, as many as there were.
+/// A replacement of the same length as what it replaces.
 enum With<'a> {
     Spaces(usize),
     Name(&'a str),
 }
 
-/// An object or a list around the place that is looked at.
+/// The object or list that encloses the current position.
 enum Around {
     Object {
-        /// Where the member begins.
+        /// The offset at which the member begins.
         member: usize,
-        /// Its name, without quotation marks; none before it.
+        /// Start and end of the member's name without quotation marks; `None` before it.
         name: Option<(usize, usize)>,
-        /// The comma behind the last member that stays.
+        /// The offset of the comma behind the last member that stays.
         comma: Option<usize>,
     },
     List,
@@ -128,7 +128,7 @@ fn edits<'n>(json: &[u8], names: &[&[&'n str]]) -> Vec<(usize, With<'n>)> {
                     let spaces = spaces.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
                     edits.push((*member, With::Spaces(end - *member)));
                     match json.get(end + spaces) {
-                        // With the comma behind it, so that the next member follows the one before.
+                        // The comma behind the member goes too, so that the next one follows the one before.
                         Some(b',') => {
                             let next = end + spaces + 1;
                             edits.push((next - 1, With::Spaces(1)));
@@ -153,7 +153,7 @@ fn edits<'n>(json: &[u8], names: &[&[&'n str]]) -> Vec<(usize, With<'n>)> {
     edits
 }
 
-/// Where the text that begins at `at` ends: its closing quotation mark.
+/// The offset of the closing quotation mark of the text that begins at `at`.
 fn end_of_text(json: &[u8], at: usize) -> usize {
     let mut end = at + 1;
     while let Some(&byte) = json.get(end) {
@@ -166,7 +166,7 @@ fn end_of_text(json: &[u8], at: usize) -> usize {
     json.len()
 }
 
-/// The name that is meant, where it is written otherwise.
+/// The name that is meant, if it is written differently.
 fn known<'n>(given: &[u8], names: &[&[&'n str]]) -> Option<&'n str> {
     let all = || names.iter().copied().chain([PROTOCOL_NAMES]).flatten().copied();
     let same = all().find(|name| given.eq_ignore_ascii_case(name.as_bytes()))?;

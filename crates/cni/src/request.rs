@@ -13,51 +13,51 @@ use crate::{
     RuntimeConfig, Verb, Version,
 };
 
-/// A request, checked: everything that is not about one attachment.
+/// A checked request: everything that is not about one attachment.
 ///
 /// `C` is the plugin's own part of the configuration.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Request<C> {
-    /// What is asked for; never [`Verb::Version`].
+    /// The verb; never [`Verb::Version`].
     pub verb: Verb,
     /// The version of the configuration, and so of the result.
     pub version: Version,
-    /// The network's name.
+    /// The network's name, `name` in the configuration.
     pub network: NetworkName,
     /// The plugin's own part of the configuration.
     pub config: C,
-    /// `type`: the main plugin's name, also for its IPAM plugin.
+    /// `type`: the main plugin's name, also in the document that its IPAM plugin gets.
     pub plugin_type: Option<String>,
-    /// `ipam.type`: the IPAM plugin's name, not looked at yet ([`Request::ipam`] does).
+    /// `ipam.type`: the IPAM plugin's name, not validated ([`Request::ipam`] does that).
     pub ipam_type: Option<String>,
-    /// `dns`
+    /// The configuration's own `dns` member.
     pub dns: Dns,
-    /// `capabilities`; the specification wants it absent here, some runtimes leave it in.
+    /// `capabilities`; the specification wants it removed before a plugin sees it, some runtimes leave it in.
     pub capabilities: BTreeMap<String, bool>,
-    /// `runtimeConfig`
+    /// The configuration's `runtimeConfig`; empty if absent.
     pub runtime_config: RuntimeConfig,
-    /// `args.cni`
+    /// The configuration's `args.cni`; empty if absent.
     pub args_cni: ArgsCni,
-    /// `CNI_ARGS`. For DEL what could be read of it; empty for GC and STATUS.
+    /// `CNI_ARGS`. For DEL the readable pairs; empty for GC and STATUS.
     pub args: CniArgs,
-    /// `prevResult`: ADD: of the plugin before in a chain; CHECK: what was promised, never `None`; DEL:
-    /// what was promised, `None` also where it could not be read.
+    /// `prevResult`. ADD: the result of the plugin before in the chain. CHECK: what ADD promised, never `None`. DEL:
+    /// what ADD promised, `None` also if it could not be read.
     pub prev_result: Option<AddResult>,
-    /// The document as it came on standard input, for the plugin that it is passed on to; [`Request::document`] is the one to read.
+    /// Standard input as it came, for a delegate; read it through [`Request::document`].
     pub(crate) stdin: Vec<u8>,
-    /// As it is read, where that is another one.
+    /// The normalised document, if it differs from `stdin`.
     pub(crate) normal: Option<Vec<u8>>,
     pub(crate) environment: Environment,
 }
 
 /// The attachment that a request is about.
 ///
-/// `N` is the path of the container's network namespace: a `PathBuf` for ADD and CHECK, an
-/// `Option<PathBuf>` for DEL, where the runtime may no longer have one; the path need not lead anywhere.
+/// `N` is the path of the container's network namespace: a `PathBuf` for ADD and CHECK, an `Option<PathBuf>` for DEL,
+/// whose runtime may no longer have one; the path need not exist then.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target<N = PathBuf> {
-    /// `CNI_CONTAINERID`
+    /// The runtime's name for the container, `CNI_CONTAINERID`.
     pub container_id: ContainerId,
     /// `CNI_IFNAME`: the interface's name inside the container.
     pub ifname: IfName,
@@ -66,8 +66,7 @@ pub struct Target<N = PathBuf> {
 }
 
 impl<C> Request<C> {
-    /// The document for whoever reads it once more: without members that are `null`, and with names in the case in which they
-    /// are known.
+    /// The normalised document: without members that are `null`, and with known names in their usual case.
     #[must_use]
     pub fn document(&self) -> &[u8] {
         self.normal.as_deref().unwrap_or(&self.stdin)
@@ -79,21 +78,21 @@ impl<C> Request<C> {
         self.ipam_type.as_deref().map(|name| self.delegate(name))
     }
 
-    /// Any plugin to pass this request on to.
+    /// Another plugin, by name, to pass this request on to.
     #[must_use]
     pub fn delegate<'a>(&'a self, name: &'a str) -> Delegate<'a> {
         Delegate::new(name, &self.environment, &self.stdin)
     }
 
-    /// Further fields of the plugin's own, for one that understands more than one type.
+    /// Further fields of the document, for a plugin that understands more than one type.
     ///
     /// # Errors
-    /// A value that such a field cannot have.
+    /// A value that one of these fields cannot have.
     pub fn fields<T: serde::de::DeserializeOwned>(&self) -> Result<T, Error> {
         crate::decode::object(self.document(), crate::decode::What::Config)
     }
 
-    /// What is left of a request whose plugin's part is wrong.
+    /// What remains of a request if the plugin's own part is wrong.
     pub(crate) fn misconfigured(self, error: Error) -> Misconfigured {
         Misconfigured {
             version: self.version,
@@ -126,7 +125,7 @@ impl<C> Request<C> {
     }
 }
 
-/// Checks the variables that the verb needs; `None` for a verb that is about no attachment.
+/// Checks the variables that the verb needs; `None` for a verb without an attachment.
 pub(crate) fn target(
     verb: Verb,
     environment: &Environment,
@@ -149,7 +148,7 @@ pub(crate) fn target(
     let container_id = environment.text(CONTAINERID)?.unwrap_or_default();
     let ifname = environment.text(IFNAME)?.unwrap_or_default();
     let netns = match environment.text(NETNS) {
-        // It tells nothing that DEL needs.
+        // DEL can do without it.
         Err(_) if verb == Verb::Del => None,
         netns => netns?.map(PathBuf::from),
     };
@@ -160,7 +159,7 @@ pub(crate) fn target(
     }))
 }
 
-/// The version of the request's configuration, as soon as it is known.
+/// The version of the request's configuration, once it is known.
 static STATED: OnceLock<Version> = OnceLock::new();
 
 /// Remembers the version of the request's configuration for [`stated_version`].
@@ -173,8 +172,8 @@ pub(crate) fn stated_version() -> Version {
     STATED.get().copied().unwrap_or(Version::LATEST)
 }
 
-/// Reads the protocol's part of a request. `version` is set as soon as it is known, so that an error
-/// can be written in it.
+/// Parses the protocol's part of a request. `version` is set as soon as it is known, so that an error can be written
+/// in its format.
 pub(crate) fn parse(
     verb: Verb,
     environment: Environment,
@@ -205,19 +204,19 @@ pub(crate) fn parse(
     Ok((Request { stdin, normal, ..request }, valid))
 }
 
-/// A request that takes away, as far as it can be read: what has nothing to do with what is taken away is as good as
-/// absent where it is wrong.
+/// A request to remove, as far as it can be read: a wrong field that does not matter for the removal counts as
+/// absent.
 pub(crate) enum Removal {
-    /// All that matters is there.
+    /// Everything that matters could be read.
     Whole(Box<Request<()>>, Option<Vec<ValidAttachment>>, Option<Error>),
-    /// DEL: it is not known what the network is called, or in which version to speak, or what the IPAM plugin is.
+    /// DEL where the network's name, the version or the IPAM plugin could not be read.
     Misconfigured(Box<Misconfigured>),
 }
 
-/// As [`parse`], for DEL and GC. `read`: standard input. A `GC` gets the error about its `ipam` section beside the rest.
+/// As [`parse`], for DEL and GC. `read` is standard input. GC gets the error of its `ipam` section beside the rest.
 ///
 /// # Errors
-/// GC: the name, the version or the list of valid attachments, without which nothing is known to be gone.
+/// GC: the name, the version or the list of valid attachments, without which nothing can be called stale.
 pub(crate) fn parse_removal(
     verb: Verb,
     environment: Environment,
@@ -246,7 +245,7 @@ pub(crate) fn parse_removal(
     let text = normal(&stdin, names);
     let parsed = match Document::parse(&text) {
         Ok(document) => Ok(Readable { document, mistakes: Vec::new() }),
-        // Which one it is costs a second look, so only a mistake pays for it.
+        // Finding the wrong field costs a second pass, so only a mistake pays for it.
         Err(_) => Document::parse_each(&text),
     };
     let Readable { document, mut mistakes } = match parsed {
@@ -314,7 +313,7 @@ pub(crate) fn parse_removal(
     }
 }
 
-/// The document, where it is another one than that which came.
+/// The normalised document, if it differs from the original.
 fn changed(text: Cow<'_, [u8]>) -> Option<Vec<u8>> {
     match text {
         Cow::Owned(text) => Some(text),
@@ -340,7 +339,7 @@ fn ipam_type(document: &Document<'_>) -> Option<String> {
     document.ipam.as_ref()?.plugin_type.clone().filter(|name| !name.is_empty())
 }
 
-/// A request of what was read.
+/// Builds a request from the parts.
 fn request(
     verb: Verb,
     version: Version,

@@ -6,10 +6,10 @@ use net_types::MacAddr;
 
 use crate::{Channel, Error, Request, RequestedIpError};
 
-/// An address that somebody asks for, with or without the length of its prefix.
+/// A requested address, with or without the length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestedIp {
-    /// The address.
+    /// The address without its prefix length.
     pub address: IpAddr,
     /// The prefix length, where one was given: at most 32 or 128.
     pub prefix: Option<u8>,
@@ -27,7 +27,7 @@ impl FromStr for RequestedIp {
         let max = if address.is_ipv4() { 32 } else { 128 };
         let prefix = prefix
             .map(|prefix| {
-                // u8's parser takes a sign.
+                // u8's parser would accept a sign.
                 let digits = !prefix.is_empty() && prefix.bytes().all(|b| b.is_ascii_digit());
                 match prefix.parse() {
                     Ok(length) if digits && length <= max => Ok(length),
@@ -55,11 +55,11 @@ impl<C> Request<C> {
         self.args_cni.vm.as_deref().filter(|vm| !vm.is_empty())
     }
 
-    /// The MAC address that somebody asks for: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` in
-    /// `CNI_ARGS`. Empty texts ask for nothing.
+    /// The requested MAC address: `runtimeConfig.mac`, else `args.cni.mac`, else `MAC` in `CNI_ARGS`. Empty texts
+    /// request nothing.
     ///
     /// # Errors
-    /// Where the one that counts is no address of a link; it says which channel it came by.
+    /// The one that counts is not the address of a link; the error names the channel that it came by.
     pub fn requested_mac(&self) -> Result<Option<MacAddr>, Error> {
         let given = [
             (Channel::RuntimeConfig, &self.runtime_config.mac),
@@ -77,11 +77,11 @@ impl<C> Request<C> {
         }
     }
 
-    /// The addresses that somebody asks for: `runtimeConfig.ips`, else `args.cni.ips`, else `IP` in
-    /// `CNI_ARGS` (several with commas). With `args.cni.ips` present, even empty, `IP` is ignored.
+    /// The requested addresses: `runtimeConfig.ips`, else `args.cni.ips`, else `IP` in `CNI_ARGS` (several with
+    /// commas). If `args.cni.ips` is present, even empty, `IP` is ignored.
     ///
     /// # Errors
-    /// Where one of those that count is no address; it says which channel it came by.
+    /// One of those that count is not an address; the error names the channel that it came by.
     pub fn requested_ips(&self) -> Result<Vec<RequestedIp>, Error> {
         fn parse<'a>(
             channel: Channel,
@@ -135,10 +135,10 @@ mod tests {
         assert_eq!(mac(args, cni), Some(2));
         assert_eq!(mac(args, ""), Some(3));
         assert_eq!(mac("", ""), None);
-        // Empty texts and null ask for nothing.
+        // Empty texts and null request nothing.
         assert_eq!(mac(args, r#","runtimeConfig":{"mac":""},"args":{"cni":null}"#), Some(3));
         assert_eq!(mac("MAC=", r#","runtimeConfig":null,"args":null"#), None);
-        // What does not count need not be right.
+        // A value that does not count may be wrong.
         assert_eq!(mac("MAC=x", runtime), Some(1));
     }
 
@@ -154,7 +154,7 @@ mod tests {
         assert_eq!(ips(args, cni), ["10.0.0.2/24"]);
         assert_eq!(ips(args, ""), ["10.0.0.3/24", "fd00::3"]);
         assert!(ips("IP=", "").is_empty());
-        // An empty list asks for nothing, and yet args.cni.ips has IP ignored.
+        // An empty list requests nothing, but args.cni.ips still overrides IP.
         assert_eq!(ips(args, r#","runtimeConfig":{"ips":[]}"#), ["10.0.0.3/24", "fd00::3"]);
         assert!(ips(args, r#","args":{"cni":{"ips":[]}}"#).is_empty());
         assert!(matches!(

@@ -8,39 +8,39 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::decode::{What, object};
 use crate::{Error, Version};
 
-/// What ADD made, whatever the version: it is read from any of them and written in any of them.
+/// The result of ADD, independent of the version: it can be read from and written in any.
 ///
 /// Source: SPEC.md, section 5, "ADD Success". An IPAM plugin leaves `interfaces` empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddResult {
-    /// All interfaces that were made, on the host too.
+    /// All interfaces that were made, also those on the host.
     pub interfaces: Vec<Interface>,
-    /// The addresses.
+    /// The addresses of those interfaces, or those that an IPAM plugin gives.
     pub ips: Vec<IpConfig>,
-    /// The routes.
+    /// Routes for the container's namespace.
     pub routes: Vec<Route>,
-    /// How names are resolved.
+    /// The settings of the container's resolver.
     pub dns: Dns,
 }
 
-/// An interface.
+/// An interface of a result.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 pub struct Interface {
-    /// Its name.
+    /// The interface's name where it is.
     pub name: String,
-    /// Its hardware address; text, as another plugin's may not be Ethernet's.
+    /// The hardware address as text, since another plugin's interface may not be Ethernet.
     #[serde(default, deserialize_with = "text")]
     pub mac: Option<String>,
-    /// Its MTU in bytes. Written since 1.1.0.
+    /// The MTU in bytes. Written since 1.1.0.
     #[serde(default, deserialize_with = "positive")]
     pub mtu: Option<u32>,
     /// The path of the network namespace that it is in (`CNI_NETNS`); `None` on the host.
     #[serde(default, deserialize_with = "path")]
     pub sandbox: Option<PathBuf>,
-    /// The path of a socket that stands for it. Written since 1.1.0.
+    /// The path of a socket that belongs to it. Written since 1.1.0.
     #[serde(default, rename = "socketPath", deserialize_with = "path")]
     pub socket_path: Option<PathBuf>,
-    /// Its PCI device. Written since 1.1.0.
+    /// The ID of its PCI device. Written since 1.1.0.
     #[serde(default, rename = "pciID", deserialize_with = "text")]
     pub pci_id: Option<String>,
 }
@@ -59,17 +59,18 @@ pub struct IpConfig {
     pub gateway: Option<IpAddr>,
 }
 
-/// A route.
+/// A route of a result.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Route {
-    /// Where to.
+    /// The destination with the length of its prefix.
     #[serde(deserialize_with = "cidr")]
     pub dst: IpNetwork,
     /// The next hop; `None`: the gateway of an address may be used.
     #[serde(default, deserialize_with = "address")]
     pub gw: Option<IpAddr>,
-    /// The MTU along the path, in bytes. This and the following came with 1.1.0, and are written in every version, as
-    /// libcni does: whoever does not know them ignores them, and whoever makes the route would make another without them.
+    /// The MTU along the path, in bytes. This field and those below came with 1.1.0, but are written in every
+    /// version, as libcni does: readers that do not know them ignore them, and without them the wrong route would be
+    /// made.
     #[serde(default, deserialize_with = "positive")]
     pub mtu: Option<u32>,
     /// The segment size to advertise for TCP, in bytes.
@@ -78,7 +79,7 @@ pub struct Route {
     /// The priority (metric): lower is preferred.
     #[serde(default, deserialize_with = "positive")]
     pub priority: Option<u32>,
-    /// The routing table.
+    /// The number of the routing table.
     #[serde(default)]
     pub table: Option<u32>,
     /// The scope: 0 global, 253 link, 254 host.
@@ -86,7 +87,7 @@ pub struct Route {
     pub scope: Option<u8>,
 }
 
-/// How names are resolved.
+/// Settings of a resolver, as in resolv.conf(5).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Dns {
     /// Name servers' addresses, by priority.
@@ -118,7 +119,7 @@ impl Interface {
 }
 
 impl IpConfig {
-    /// An address of the interface with that index.
+    /// An address of the interface with that index in [`AddResult::interfaces`].
     #[must_use]
     pub fn new(address: IpNetwork, gateway: Option<IpAddr>, interface: Option<usize>) -> Self {
         Self { interface, address, gateway }
@@ -126,14 +127,14 @@ impl IpConfig {
 }
 
 impl Route {
-    /// A route with nothing but a destination and a next hop.
+    /// A route with only a destination and a next hop.
     #[must_use]
     pub fn new(dst: IpNetwork, gw: Option<IpAddr>) -> Self {
         Self { dst, gw, mtu: None, advmss: None, priority: None, table: None, scope: None }
     }
 }
 
-/// A result as it is read, from any version. As in the reference plugins, `null` is as good as absent.
+/// A result as read, of any version. As in the reference plugins, `null` counts as absent.
 #[derive(Deserialize)]
 pub(crate) struct ResultDocument {
     #[serde(rename = "cniVersion")]
@@ -145,8 +146,7 @@ pub(crate) struct ResultDocument {
 }
 
 impl ResultDocument {
-    /// The result, or the version where that is unknown. A missing one stands for the
-    /// configuration's, as libcni has it.
+    /// The result, or its version if that is unknown. A missing version means the configuration's, as in libcni.
     pub(crate) fn into_result(self) -> Result<AddResult, String> {
         match self.cni_version {
             Some(version) if !version.is_empty() && Version::parse(&version).is_none() => Err(version),
@@ -161,8 +161,8 @@ impl ResultDocument {
 }
 
 impl AddResult {
-    /// This result behind what the plugins before in the chain made, which goes through whole (SPEC.md, section 2, "ADD"): the
-    /// indices of its interfaces come after theirs, and of name servers theirs count first.
+    /// Appends this result to that of the plugins before in the chain, which is passed on whole (SPEC.md, section 2,
+    /// "ADD"): the indices of its interfaces follow theirs, and their name servers come first.
     #[must_use]
     pub fn behind(self, previous: Option<&Self>) -> Self {
         let Some(previous) = previous else { return self };
@@ -189,7 +189,7 @@ impl AddResult {
         all
     }
 
-    /// Reads a `prevResult`.
+    /// Parses the text of `prevResult`.
     pub(crate) fn parse(json: &str) -> Result<Self, Error> {
         object::<ResultDocument>(json.as_bytes(), What::PrevResult)?
             .into_result()
@@ -197,12 +197,12 @@ impl AddResult {
     }
 }
 
-/// Text, where the empty one is as good as none.
+/// Text, of which the empty one counts as absent.
 fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     Ok(Option::<String>::deserialize(deserializer)?.filter(|text| !text.is_empty()))
 }
 
-/// A number, where 0 is as good as none.
+/// A number, of which 0 counts as absent.
 fn positive<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
     Ok(Option::deserialize(deserializer)?.filter(|number| *number != 0))
 }
@@ -215,7 +215,7 @@ fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Er
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// An index; some old plugins write -1 for none.
+/// An index; some old plugins write -1 for an absent one.
 fn index<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     Ok(Option::<i64>::deserialize(deserializer)?.and_then(|index| usize::try_from(index).ok()))
 }
@@ -225,7 +225,7 @@ fn scope<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u8>, D::Er
     let parsed = given.map(u8::try_from).transpose();
     parsed.map_err(|_| {
         serde::de::Error::custom(format_args!(
-            "scope {} is out of range: it takes 0 to 255",
+            "scope {} is out of range: it must be 0 to 255",
             given.unwrap_or_default()
         ))
     })
@@ -235,8 +235,7 @@ fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<IpAddr>,
     text(deserializer)?.map(|text| text.parse().map_err(|_| no_address(&text, "10.0.0.1"))).transpose()
 }
 
-/// An address with the length of its prefix. `IpNetwork`'s own parser also takes one without, and
-/// netmasks.
+/// An address with the length of its prefix. `IpNetwork`'s own parser would also accept one without it, and netmasks.
 fn cidr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Error> {
     let text = String::deserialize(deserializer)?;
     let bad = || no_address(&text, "10.0.0.1/24");
@@ -249,7 +248,7 @@ fn cidr<'de, D: Deserializer<'de>>(deserializer: D) -> Result<IpNetwork, D::Erro
 }
 
 fn no_address<E: serde::de::Error>(text: &str, example: &str) -> E {
-    E::custom(format_args!("{text:?} is no address like {example}"))
+    E::custom(format_args!("{text:?} is not an address like {example}"))
 }
 
 #[cfg(test)]

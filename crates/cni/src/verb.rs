@@ -7,7 +7,7 @@ use crate::Version;
 pub enum Verb {
     /// Attach a container.
     Add,
-    /// Take an attachment away.
+    /// Remove an attachment.
     Del,
     /// Verify an attachment (since 0.4.0).
     Check,
@@ -15,14 +15,14 @@ pub enum Verb {
     Gc,
     /// Say whether ADD can be served (since 1.1.0).
     Status,
-    /// Say which versions are spoken.
+    /// Report the supported versions.
     Version,
 }
 
 impl Verb {
     const ALL: [Self; 6] = [Self::Add, Self::Del, Self::Check, Self::Gc, Self::Status, Self::Version];
 
-    /// As it is written in `CNI_COMMAND`.
+    /// The verb as `CNI_COMMAND` has it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ impl Verb {
         Self::ALL.into_iter().find(|verb| verb.as_str() == text)
     }
 
-    /// The first version that has the verb.
+    /// The first version of the specification with this verb.
     #[must_use]
     pub const fn since(self) -> Version {
         match self {
@@ -51,12 +51,12 @@ impl Verb {
         }
     }
 
-    /// Whether the verb is about one attachment, so that it has a container and an interface.
+    /// Whether the verb is about one attachment, and so has a container and an interface.
     pub(crate) const fn is_about_an_attachment(self) -> bool {
         matches!(self, Self::Add | Self::Del | Self::Check)
     }
 
-    /// All of them for a message.
+    /// All verbs with commas, for messages.
     pub(crate) fn list() -> String {
         Self::ALL.map(Self::as_str).join(", ")
     }

@@ -2,27 +2,26 @@ use std::fmt;
 
 /// A version of the specification that this crate speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[expect(missing_docs, reason = "the variants are named after the versions")]
 pub enum Version {
-    /// 0.3.0
     V0_3_0,
-    /// 0.3.1
     V0_3_1,
-    /// 0.4.0: CHECK.
+    /// Adds CHECK to the verbs.
     V0_4_0,
-    /// 1.0.0: no more `ips[].version`.
+    /// Removes the field `ips[].version` from results.
     V1_0_0,
-    /// 1.1.0: GC, STATUS and more fields of interfaces and routes.
+    /// Adds GC, STATUS and more fields of interfaces and routes.
     V1_1_0,
 }
 
 impl Version {
-    /// All of them, oldest first.
+    /// All supported versions, oldest first.
     pub const SUPPORTED: [Self; 5] = [Self::V0_3_0, Self::V0_3_1, Self::V0_4_0, Self::V1_0_0, Self::V1_1_0];
 
-    /// The newest.
+    /// The newest supported version.
     pub const LATEST: Self = Self::V1_1_0;
 
-    /// As it is written in `cniVersion`.
+    /// The version as `cniVersion` has it.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -34,13 +33,13 @@ impl Version {
         }
     }
 
-    /// The version of that `cniVersion`; `None` for one that this crate does not speak.
+    /// The version of this `cniVersion`; `None` if this crate does not support it.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::SUPPORTED.into_iter().find(|version| version.as_str() == text)
     }
 
-    /// All of them for a message.
+    /// All versions with commas, for messages.
     pub(crate) fn list() -> String {
         Self::SUPPORTED.map(Self::as_str).join(", ")
     }

@@ -7,9 +7,9 @@ use crate::{AddResult, Code, Dns, Error, Interface, IpConfig, PluginError, Route
 /// An error as it is written to standard output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ErrorDocument {
-    /// Its number.
+    /// The number of the error.
     pub code: Code,
-    /// What failed.
+    /// One sentence about the failure.
     pub msg: String,
     /// Why: the chain of sources, joined with ": ". May be empty.
     pub details: String,
@@ -22,7 +22,7 @@ impl ErrorDocument {
         Self { code: error.code(), msg: error.to_string(), details: causes(error.source()) }
     }
 
-    /// The document for what no plugin foresees: its own failure. `what` is what happened, with its place.
+    /// The document for a failure of the program itself, such as a panic. `what` says what happened and where.
     #[must_use]
     pub fn internal(name: &str, what: &str) -> Self {
         Self {
@@ -38,7 +38,7 @@ impl ErrorDocument {
     /// The document as JSON, with a line feed.
     #[must_use]
     pub fn to_json(&self, version: Version) -> Vec<u8> {
-        // Numbers and texts always can be JSON; if ever not, an empty document still fails the request.
+        // Numbers and texts can always be written as JSON; if not, an empty document still fails the request.
         json(&Versioned { version, body: self }).unwrap_or_default()
     }
 }
@@ -72,7 +72,7 @@ fn json(document: &impl Serialize) -> Result<Vec<u8>, serde_json::Error> {
     Ok(text)
 }
 
-/// A part of a document, to be written in the shape of a version.
+/// A part of a document, which is written in the format of a version.
 struct Versioned<'a, T: ?Sized> {
     version: Version,
     body: &'a T,
@@ -85,7 +85,7 @@ impl<T> Versioned<'_, T> {
     }
 }
 
-/// A list whose items are written in the shape of a version.
+/// A list whose items are written in the format of a version.
 struct List<'a, T> {
     version: Version,
     items: &'a [T],
@@ -104,7 +104,7 @@ where
     }
 }
 
-/// Writes a field if there is a value.
+/// Writes a field if it has a value.
 fn optional<S: SerializeStruct, T: Serialize>(
     object: &mut S,
     key: &'static str,
@@ -181,7 +181,7 @@ impl Serialize for Versioned<'_, Route> {
         let mut object = serializer.serialize_struct("Route", 7)?;
         object.serialize_field("dst", &body.dst)?;
         optional(&mut object, "gw", body.gw.as_ref())?;
-        // In every version: without its table a route would land in another one.
+        // In every version: without its table, a route would go into another one.
         optional(&mut object, "mtu", body.mtu.as_ref())?;
         optional(&mut object, "advmss", body.advmss.as_ref())?;
         optional(&mut object, "priority", body.priority.as_ref())?;

@@ -12,26 +12,22 @@ pub struct IfName(Box<str>);
 
 /// Why a text is no link name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum IfNameError {
-    /// The empty text.
     #[error("a link name must not be empty")]
     Empty,
-    /// More than 15 bytes.
     #[error("link name {0:?} has {len} bytes, the kernel takes 15 at most", len = .0.len())]
     TooLong(String),
-    /// `.` or `..`.
     #[error("link name {0:?} would be a path, choose another")]
     Dots(String),
-    /// A `/`, a `:`, white space or a control character.
     #[error("link name {0:?} contains {1:?}: no '/', ':', white space or control characters")]
     Character(String, char),
-    /// A `%`: the kernel would make up another name.
+    /// A `%` makes the kernel choose a name of its own (`dev_alloc_name`).
     #[error(
-        "link name {0:?} contains '%': the kernel takes that for a pattern and numbers its links by it, write the name itself"
+        "link name {0:?} contains '%': the kernel would put a number in its place, write the whole name"
     )]
     Pattern(String),
-    /// `all` or `default`.
-    #[error("no link can be named {0:?}: in /proc/sys/net that stands for all links, or for those to come")]
+    #[error("a link cannot be named {0:?}: in /proc/sys/net that name means all links, or the default for new ones")]
     Reserved(String),
 }
 
@@ -39,7 +35,7 @@ impl IfName {
     /// The longest name in bytes (`IFNAMSIZ` less the final NUL).
     pub const MAX_LEN: usize = 15;
 
-    /// The name as text.
+    /// The name as configurations and netlink write it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -70,7 +66,8 @@ impl FromStr for IfName {
     }
 }
 
-/// The kernel looks at bytes, and takes 0xa0 for white space (it reads Latin 1): `à` is two bytes, of which that is one.
+/// The kernel checks bytes and takes 0xa0 for white space (it reads Latin 1), so the letter `à`, of which 0xa0 is the
+/// second byte, is refused.
 fn is_refused(c: char) -> bool {
     let latin1_space = |c: char| c.encode_utf8(&mut [0; 4]).as_bytes().contains(&0xa0);
     matches!(c, '/' | ':' | '%') || c.is_whitespace() || c.is_control() || latin1_space(c)

@@ -9,22 +9,20 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MacAddr([u8; 6]);
 
-/// Why a text or six bytes are no address of a link.
+/// Why a text or six bytes are not the address of a link.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum MacAddrError {
-    /// Not six pairs of hexadecimal digits.
-    #[error("{0:?} is no MAC address: it takes six pairs of hexadecimal digits like 02:00:00:00:00:01")]
+    #[error("{0:?} is not a MAC address: give six pairs of hexadecimal digits like 02:00:00:00:00:01")]
     Syntax(String),
-    /// The group bit is set.
     #[error("MAC address {0} is a multicast address, a link needs a unicast one (an even first byte)")]
     Multicast(String),
-    /// 00:00:00:00:00:00.
-    #[error("MAC address 00:00:00:00:00:00 stands for none, a link needs a real one")]
+    #[error("MAC address 00:00:00:00:00:00 cannot be used: give another unicast address")]
     Zero,
 }
 
 impl MacAddr {
-    /// The six bytes in the order of the wire.
+    /// The six bytes in the order in which a frame has them.
     #[must_use]
     pub fn octets(self) -> [u8; 6] {
         self.0
@@ -39,7 +37,7 @@ impl MacAddr {
         Self(bytes)
     }
 
-    /// The link-local address that IPv6 makes of it where nothing else is asked for (RFC 4291, appendix A).
+    /// The IPv6 link-local address that is derived from it by default (RFC 4291, appendix A).
     #[must_use]
     pub fn link_local(self) -> Ipv6Addr {
         let [a, b, c, d, e, f] = self.0;
@@ -76,7 +74,7 @@ impl FromStr for MacAddr {
         let mut parts = text.split(separator);
         for byte in &mut bytes {
             let part = parts.next().ok_or_else(syntax)?;
-            // from_str_radix would take a sign.
+            // from_str_radix would accept a sign.
             if part.len() != 2 || !part.bytes().all(|b| b.is_ascii_hexdigit()) {
                 return Err(syntax());
             }

@@ -16,7 +16,7 @@ pub enum MacvtapMode {
     Passthru,
 }
 
-/// What stands at the pod's end of a spoke.
+/// What the pod gets at its end of a spoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Attach {
     /// A macvtap on the spoke, with a `/dev/tapN` for a VM.
@@ -25,7 +25,7 @@ pub enum Attach {
     Veth,
 }
 
-/// A name that is none of the known ones.
+/// A name that is not one of the enum's.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown {what} {given:?}: choose one of {choices}")]
 pub struct UnknownName {

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 /// A number outside what the kernel or the standard accepts.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {given} is out of range: it takes {min} to {max}")]
+#[error("{what} {given} is out of range: it must be {min} to {max}")]
 pub struct OutOfRange {
     what: &'static str,
     given: String,
@@ -18,12 +18,12 @@ macro_rules! ranged {
         pub struct $type($int);
 
         impl $type {
-            /// The smallest value.
+            /// The smallest value that the kernel or the standard accepts.
             pub const MIN: Self = Self($min);
-            /// The largest value.
+            /// The largest value that the kernel or the standard accepts.
             pub const MAX: Self = Self($max);
 
-            /// The number itself.
+            /// The value as a plain integer.
             #[must_use]
             pub const fn get(self) -> $int {
                 self.0
@@ -81,8 +81,7 @@ macro_rules! ranged {
 }
 
 ranged! {
-    /// A VXLAN network identifier, 1 to 2^24-1 (RFC 7348; 0 is left out: it stands for "none" in
-    /// most tools).
+    /// A VXLAN network identifier, 1 to 2^24-1 (RFC 7348). 0 is not accepted: most tools take it for "none".
     Vni(u32), "VNI", 1..=16_777_215
 }
 
@@ -125,7 +124,7 @@ mod tests {
         assert_eq!("10".parse::<VlanId>().map(VlanId::get), Ok(10));
         assert!("+10".parse::<VlanId>().is_err());
         let error = serde_json::from_str::<Vni>("16777216").unwrap_err().to_string();
-        assert!(error.starts_with("VNI 16777216 is out of range: it takes 1 to 16777215"), "{error}");
+        assert!(error.starts_with("VNI 16777216 is out of range: it must be 1 to 16777215"), "{error}");
         assert!(serde_json::from_str::<Mtu>("-1").is_err());
         assert!(serde_json::from_str::<Mtu>("\"1500\"").is_err());
     }

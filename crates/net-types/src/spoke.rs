@@ -5,36 +5,35 @@ use crate::{IfName, IfNameError};
 
 /// The name of a LAN's spoke: a link name that is also the name part of a Kubernetes qualified name.
 ///
-/// It names the veth end that carries the macvtap, the kubelet's device and the resource
-/// `macvtap.k8slan.io/<spoke>`; it therefore takes what a link name and a qualified name both take:
-/// 1 to 15 letters, digits, `-`, `_` and `.`, a letter or digit first and last.
+/// It names the veth end that carries the macvtap, the kubelet's device and the resource `macvtap.k8slan.io/<spoke>`,
+/// so it must be valid as a link name and as a qualified name: 1 to 15 letters, digits, `-`, `_` and `.`, with a
+/// letter or digit first and last.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SpokeName(IfName);
 
-/// Why a text is no spoke name.
+/// Why a text is not a spoke's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum SpokeNameError {
-    /// It is no link name in the first place.
     #[error("spoke name: {0}")]
     NoLinkName(IfNameError),
-    /// It is a link name, but no qualified name.
     #[error(
         "spoke name {0:?} cannot be a resource name: letters, digits, '-', '_' and '.' only, a letter or digit first and last"
     )]
     NoQualifiedName(String),
-    /// A `tap…` name on a link makes KubeVirt take it for its own.
+    /// KubeVirt takes every link whose name begins with `tap` for one of its own.
     #[error("spoke name {0:?} begins like the links that KubeVirt makes itself (tap…), choose another")]
     Reserved(String),
 }
 
 impl SpokeName {
-    /// The spoke as the name of its link.
+    /// The spoke's name as the name of its link.
     #[must_use]
     pub fn link(&self) -> &IfName {
         &self.0
     }
 
-    /// The name as text.
+    /// The name as LAN objects and files write it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         self.0.as_str()

@@ -7,19 +7,19 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Timespan(Duration);
 
-/// A text that is no length of time.
+/// A text that is not a length of time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is no duration: it takes one like 90s, 5m, 1h30m or 250ms")]
+#[error("{0:?} is not a duration: write one like 90s, 5m, 1h30m or 250ms")]
 pub struct TimespanError(String);
 
 impl Timespan {
-    /// As the standard library has it.
+    /// The length as the standard library's type.
     #[must_use]
     pub const fn get(self) -> Duration {
         self.0
     }
 
-    /// In whole milliseconds.
+    /// Whole milliseconds; a fraction is cut off.
     #[must_use]
     pub fn millis(self) -> u64 {
         u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX)

@@ -14,19 +14,18 @@ use crate::{OutOfRange, VlanId};
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct VlanSet([u64; 64]);
 
-/// Why a text is no set of VLAN IDs.
+/// Why a text is not a set of VLAN IDs.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum VlanSetError {
-    /// No number, or one that is no VLAN ID.
+    /// One ID is not a number or out of range.
     #[error(transparent)]
     Id(#[from] OutOfRange),
-    /// `20-10`.
     #[error("VLAN range {0}-{1} is reversed: the smaller ID comes first")]
     Reversed(VlanId, VlanId),
-    /// An ID is named twice.
     #[error("VLAN {0} is named twice: ranges must not overlap")]
     Overlap(VlanId),
-    /// `{}`, or `minID` without `maxID`.
+    /// The entry is `{}`, or has `minID` without `maxID`.
     #[error("{0}: an entry is {{\"id\": …}} or {{\"minID\": …, \"maxID\": …}}")]
     Entry(&'static str),
 }
@@ -41,32 +40,32 @@ impl VlanSet {
         Self::from(VlanId::MIN..=VlanId::MAX)
     }
 
-    /// Whether it has no ID.
+    /// Whether the set has no ID.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::EMPTY
     }
 
-    /// How many IDs it has.
+    /// How many IDs the set has.
     #[must_use]
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether an ID is in it.
+    /// Whether an ID is in the set.
     #[must_use]
     pub fn contains(&self, id: VlanId) -> bool {
         self.0[usize::from(id.get() / 64)] & bit(id) != 0
     }
 
-    /// Puts an ID in; false if it was in already.
+    /// Adds an ID; false if it was in the set already.
     pub fn insert(&mut self, id: VlanId) -> bool {
         let new = !self.contains(id);
         self.0[usize::from(id.get() / 64)] |= bit(id);
         new
     }
 
-    /// Takes an ID out; false if it was not in.
+    /// Removes an ID; false if it was not in the set.
     pub fn remove(&mut self, id: VlanId) -> bool {
         let was = self.contains(id);
         self.0[usize::from(id.get() / 64)] &= !bit(id);
@@ -99,14 +98,14 @@ impl VlanSet {
         result
     }
 
-    /// The IDs, ascending.
+    /// The IDs in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = VlanId> {
         (VlanId::MIN.get()..=VlanId::MAX.get())
             .filter_map(|id| VlanId::try_from(u64::from(id)).ok())
             .filter(|&id| self.contains(id))
     }
 
-    /// The fewest ranges that make up the set, ascending.
+    /// The fewest ranges that make up the set, in ascending order.
     #[must_use]
     pub fn ranges(&self) -> Vec<RangeInclusive<VlanId>> {
         let mut ranges: Vec<RangeInclusive<VlanId>> = Vec::new();
@@ -119,7 +118,7 @@ impl VlanSet {
         ranges
     }
 
-    /// Puts a range in that must be new.
+    /// Adds a range of which no ID is in the set yet.
     fn add(&mut self, range: RangeInclusive<VlanId>) -> Result<(), VlanSetError> {
         if range.start() > range.end() {
             return Err(VlanSetError::Reversed(*range.start(), *range.end()));
@@ -231,10 +230,10 @@ impl<'de> serde::Deserialize<'de> for VlanSet {
     }
 }
 
-/// Adds what it visits to a set.
+/// Deserialises one entry and adds its IDs to a set.
 struct Adder<'a> {
     set: &'a mut VlanSet,
-    /// Whether a list may stand here.
+    /// Whether a list is accepted (not inside another list).
     list: bool,
 }
 
@@ -256,7 +255,7 @@ impl<'de> Visitor<'de> for Adder<'_> {
     fn visit_i64<E: de::Error>(self, id: i64) -> Result<(), E> {
         match u64::try_from(id) {
             Ok(id) => self.visit_u64(id),
-            // The parser of the text has the words for it.
+            // VlanId's own parser has the error message.
             Err(_) => id.to_string().parse::<VlanId>().map(drop).map_err(E::custom),
         }
     }
@@ -345,7 +344,7 @@ mod tests {
     #[test]
     fn each_mistake_has_its_message() {
         for (json, says) in [
-            ("0", "VLAN ID 0 is out of range: it takes 1 to 4094"),
+            ("0", "VLAN ID 0 is out of range: it must be 1 to 4094"),
             ("[4095]", "VLAN ID 4095 is out of range"),
             ("[-1]", "VLAN ID -1 is out of range"),
             (r#""20-10""#, "VLAN range 20-10 is reversed"),

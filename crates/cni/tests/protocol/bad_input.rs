@@ -117,7 +117,7 @@ fn documents() {
             7,
             &["runtimeConfig", "/33"],
         ),
-        (r#"{"cniVersion":"1.1.0","name":"n","prevResult":[]}"#, 6, &["prevResult is no JSON object"]),
+        (r#"{"cniVersion":"1.1.0","name":"n","prevResult":[]}"#, 6, &["prevResult is not a JSON object"]),
         (
             r#"{"cniVersion":"1.1.0","name":"n","prevResult":{"ips":[{"address":"10.0.0.1"}]}}"#,
             7,

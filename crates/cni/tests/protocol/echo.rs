@@ -7,10 +7,9 @@ use cni::{
     PluginError, Request, Route, Target, ValidAttachment, dispatch,
 };
 
-/// The plugin.
+/// A plugin whose answers repeat its request.
 pub(crate) struct Echo;
 
-/// Its configuration.
 #[derive(Debug, serde::Deserialize)]
 pub(crate) struct Config {
     /// A field with a type, so that it can be wrong.
@@ -155,7 +154,6 @@ pub(crate) fn environment(verb: &str) -> Vec<(&'static str, &str)> {
     ]
 }
 
-/// Asks the plugin.
 pub(crate) fn ask(environment: &[(&'static str, &str)], stdin: &str) -> Answer {
     let environment: Environment = environment.iter().copied().collect();
     dispatch(&Echo, environment, stdin.as_bytes())
