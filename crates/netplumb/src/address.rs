@@ -18,7 +18,7 @@ const RTM_GETADDR: u16 = 22;
 /// An address on a link (`struct ifaddrmsg` and `IFA_*` of `linux/if_addr.h`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Index of the link.
+    /// The index of the link (`ifa_index`).
     pub index: u32,
     /// The address itself, with the prefix length of its network (host bits are kept).
     pub address: IpNetwork,
@@ -28,13 +28,13 @@ pub struct Address {
     pub tentative: bool,
     /// IPv6 found a duplicate; the address is not used.
     pub dad_failed: bool,
-    /// Not looked for duplicates.
+    /// Used without duplicate address detection (`IFA_F_NODAD`).
     pub nodad: bool,
-    /// Without the route to its network.
+    /// The kernel made no route to its network (`IFA_F_NOPREFIXROUTE`).
     pub noprefixroute: bool,
     /// Set by an administrator, not by router advertisement or DHCP.
     pub permanent: bool,
-    /// Who made it (`IFAPROT_*`), told since Linux 5.18; 0: nobody says.
+    /// What made it (`IFAPROT_*`), known since Linux 5.18; 0: unknown.
     pub protocol: u8,
 }
 
@@ -64,10 +64,10 @@ impl NewAddress {
 }
 
 impl Netlink {
-    /// The addresses of one link, or of all.
+    /// The addresses of one link; without an index those of all links.
     ///
     /// # Errors
-    /// What the kernel refused; a link that is not there is [`crate::Error::is_not_found`].
+    /// The kernel refuses; a missing link is [`crate::Error::is_not_found`].
     pub fn addresses(&self, index: Option<u32>) -> Result<Vec<Address>> {
         let mut message = AddressMessage::default();
         message.header.index = index.unwrap_or(0);
@@ -81,15 +81,15 @@ impl Netlink {
         };
         let mut all =
             self.dump(&request, |kind, body| Ok((kind == RTM_NEWADDR).then(|| decode(body)).flatten()))?;
-        // A kernel before 4.20 filters nothing.
+        // A kernel before 4.20 ignores the filter.
         all.retain(|address| index.is_none_or(|index| index == address.index));
         Ok(all)
     }
 
-    /// Puts an address on a link.
+    /// Adds an address to a link.
     ///
     /// # Errors
-    /// What the kernel refused: EEXIST for an address that the link has.
+    /// The kernel refuses: EEXIST for an address that the link has.
     pub fn add_address(&self, index: u32, new: &NewAddress) -> Result<()> {
         let mut message = message(index, new.address);
         let mut flags = AddressFlags::empty();
@@ -110,10 +110,10 @@ impl Netlink {
         })
     }
 
-    /// Takes an address off a link; one that is not there, and a link that is not there, are success.
+    /// Removes an address from a link; a missing address and a missing link are success.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the removal.
     pub fn delete_address(&self, index: u32, address: IpNetwork) -> Result<()> {
         let done = self.command(&Request {
             operation: "delete address",
@@ -160,7 +160,7 @@ fn broadcast(address: IpNetwork) -> Option<Ipv4Addr> {
     }
 }
 
-/// The address in a message's body; none if the body is no such message.
+/// The address in a message's body; `None` if the body is not such a message.
 pub(crate) fn decode(body: &[u8]) -> Option<Address> {
     const IFA_ADDRESS: u16 = 1;
     const IFA_LOCAL: u16 = 2;
@@ -183,7 +183,7 @@ pub(crate) fn decode(body: &[u8]) -> Option<Address> {
     let flags = AddressFlags::from_bits_retain(flags);
     Some(Address {
         index,
-        // With a peer, IFA_ADDRESS is the peer's.
+        // With a peer, IFA_ADDRESS is the peer's address.
         address: IpNetwork::new(local.or(address)?, prefix).ok()?,
         scope,
         tentative: flags.contains(AddressFlags::Tentative),

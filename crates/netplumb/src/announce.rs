@@ -1,4 +1,4 @@
-//! Telling a LAN where an address is now.
+//! Announcing an address on a LAN, so that other hosts send to the right MAC.
 
 use std::net::IpAddr;
 
@@ -49,12 +49,11 @@ pub fn announce(netns: &Netns, index: u32, mac: MacAddr, addresses: &[IpAddr]) -
     Ok(())
 }
 
-/// Has the kernel announce the addresses of a link itself, from now on: all of them whenever the link
-/// comes up or changes its MAC, IPv6 ones also as soon as they are found to be no duplicates.
+/// Makes the kernel announce the addresses of a link from now on: all of them whenever the link comes up or changes
+/// its MAC, IPv6 ones also when duplicate address detection ends.
 ///
-/// To be called before the addresses are added (then IPv6 needs nothing more). A link that is set up
-/// after that announces its IPv4 addresses by then; for one that is up already, call [`announce_own`]
-/// after they are added.
+/// Call it before the addresses are added (then IPv6 needs nothing more). A link that is set up later announces its
+/// IPv4 addresses then; for a link that is up already, call [`announce_own`] after they are added.
 ///
 /// Sets `arp_notify` and `ndisc_notify` of the link, as the reference plugins do.
 ///
@@ -66,15 +65,14 @@ pub fn announce_from_now(netns: &Netns, name: &IfName) -> Result<()> {
     netns.sysctl_set_all(&settings).map(drop)
 }
 
-/// Has the kernel announce at once all addresses of a link that is up and was prepared with
-/// [`announce_from_now`]: ARP requests as RFC 5227, section 2.3, has them, and unsolicited neighbour
-/// advertisements.
+/// Makes the kernel announce at once all addresses of a link that is up and was prepared with [`announce_from_now`]:
+/// ARP requests of RFC 5227, section 2.3, and unsolicited neighbour advertisements.
 ///
-/// It is told that the link's MAC is what it is, which announces and changes nothing. That costs one
-/// message, where [`announce`] waits for an RCU grace period.
+/// It sets the link's MAC to the value that it has, which changes nothing but makes the kernel announce. That costs
+/// one message, where [`announce`] waits for an RCU grace period.
 ///
 /// # Errors
-/// What the kernel refused: no such link, or a MAC that is not its own and that it does not take.
+/// The kernel refuses: the link does not exist, or does not accept this MAC.
 pub fn announce_own(netlink: &Netlink, index: u32, mac: MacAddr) -> Result<()> {
     netlink.set_link(index, &LinkChange { mac: Some(mac), ..LinkChange::default() })
 }
@@ -137,7 +135,7 @@ mod tests {
             address.ip()
         }
 
-        /// The ARP operations seen, and whether the advertisement was, once both kinds are there.
+        /// The ARP operations seen, and whether the advertisement was seen, once both kinds have arrived.
         fn heard(&self, four: IpAddr, six: IpAddr) -> Vec<ArpOperation> {
             let end = Instant::now() + Duration::from_secs(3);
             let (mut arps, mut advertised) = (Vec::new(), false);

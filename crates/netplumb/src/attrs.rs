@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
+/// All bits but `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
 const TYPE_MASK: u16 = 0x3fff;
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -17,7 +17,7 @@ pub(crate) fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
     bytes.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes)
 }
 
-/// One attribute.
+/// One attribute of a message, undecoded.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attr<'a> {
     pub(crate) kind: u16,

@@ -1,4 +1,4 @@
-//! What goes through a link, both ways, as it is there.
+//! Copies of all frames that go through a link, in both directions.
 
 use std::io;
 use std::mem;
@@ -10,11 +10,11 @@ use nix::errno::Errno;
 use crate::packet::PacketSocket;
 use crate::{Error, Netns, Result};
 
-/// The kernel's queue: a burst that the reader takes in late is not lost.
+/// The size of the kernel's queue in bytes, large enough for a burst while the reader is late.
 const QUEUE: libc::c_int = 4 << 20;
 /// The largest frame: one of 64 KiB that a later device or the other end cuts (GSO), with its header.
 const LARGEST: usize = 256 << 10;
-/// Where a VLAN tag stands in a frame: behind both addresses.
+/// The offset of a VLAN tag in a frame: behind both addresses.
 const TAG_AT: usize = 12;
 const TAG: usize = 4;
 
@@ -25,41 +25,42 @@ pub struct Capture {
     index: u32,
 }
 
-/// A frame.
+/// A captured frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// When it was there, since 1970.
+    /// When the kernel saw it, since 1970.
     pub time: Duration,
     /// Its bytes from the destination address on, with its VLAN tag; not more than [`Frame::length`].
     pub bytes: &'a [u8],
-    /// How long it was.
+    /// The length of the whole frame in bytes.
     pub length: usize,
 }
 
-/// What the kernel tells beside a frame.
+/// What the kernel says about a frame in control messages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Beside {
     time: Option<Duration>,
-    /// The VLAN tag that the kernel took out: protocol and control information, as they stand in a frame.
+    /// The VLAN tag that the kernel removed from the frame: protocol and control information, as they are on the
+    /// wire.
     tag: Option<[u8; TAG]>,
 }
 
 impl Capture {
-    /// Starts, on the link of that index.
+    /// Starts to capture on the link with that index.
     ///
     /// # Errors
-    /// The link is gone, or CAP_NET_RAW is missing there.
+    /// The link does not exist, or the caller lacks CAP_NET_RAW.
     pub fn start(netns: &Netns, index: u32) -> Result<Self> {
         let socket = PacketSocket::of_everything(netns, index, QUEUE)?;
         Ok(Self { socket, buffer: vec![0; LARGEST + TAG], index })
     }
 
-    /// The next frame; none if there is none now.
+    /// The next frame; `None` if none has arrived.
     ///
     /// # Errors
-    /// The link went down or away.
+    /// The link went down or was deleted.
     pub fn next_frame(&mut self) -> Result<Option<Frame<'_>>> {
-        // In front of a frame there is room for the tag that comes beside it.
+        // The buffer has room before the frame for the tag that the kernel removed.
         let (length, beside) = match receive(self.socket.as_fd(), &mut self.buffer[TAG..]) {
             Ok(received) => received,
             Err(Errno::EAGAIN) => return Ok(None),
@@ -80,10 +81,10 @@ impl Capture {
         Ok(Some(Frame { time, bytes: &self.buffer[from..TAG + kept], length: length + more }))
     }
 
-    /// How many frames were lost since the last question, because nobody took them in.
+    /// How many frames were dropped since the last call because they were not read in time.
     ///
     /// # Errors
-    /// The kernel does not say.
+    /// The kernel refuses the query.
     pub fn lost(&self) -> Result<u32> {
         self.socket.lost()
     }
@@ -95,7 +96,7 @@ impl AsFd for Capture {
     }
 }
 
-/// Receives one frame into the buffer; says how long it was, which may be more than the buffer.
+/// Receives one frame into the buffer; returns its length, which may exceed the buffer's.
 #[expect(unsafe_code, reason = "nix knows no PACKET_AUXDATA")]
 fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Beside), Errno> {
     let mut control = [0_u64; 16];
@@ -150,7 +151,7 @@ fn duration(time: &libc::timespec) -> Option<Duration> {
     Some(Duration::new(time.tv_sec.try_into().ok()?, time.tv_nsec.try_into().ok()?))
 }
 
-/// The tag that the kernel keeps beside a frame (packet(7)).
+/// The tag that the kernel removed from the frame (packet(7)).
 fn tag(data: &libc::tpacket_auxdata) -> Option<[u8; TAG]> {
     if data.tp_status & libc::TP_STATUS_VLAN_VALID == 0 {
         return None;
@@ -162,7 +163,7 @@ fn tag(data: &libc::tpacket_auxdata) -> Option<[u8; TAG]> {
 }
 
 impl PacketSocket {
-    /// Sets up what [`Capture`] reads beside a frame.
+    /// Sets the socket options that [`Capture`] needs.
     pub(crate) fn of_everything(netns: &Netns, index: u32, queue: libc::c_int) -> Result<Self> {
         let socket = Self::unbound(netns, index)?;
         let one: libc::c_int = 1;

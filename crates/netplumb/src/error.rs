@@ -5,16 +5,16 @@ use std::path::{Path, PathBuf};
 use net_types::IfName;
 use nix::errno::Errno;
 
-/// The result of everything in this crate.
+/// The result type of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What an operation was about.
+/// The object of an operation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Object {
-    /// A link by name.
+    /// A link, by its name.
     Link(IfName),
-    /// A link by its index, which is meant in the namespace of the operation.
+    /// A link, by its index in the namespace of the operation.
     Index(u32),
     /// A file: a namespace's path, a sysctl, a device.
     Path(PathBuf),
@@ -63,49 +63,42 @@ impl From<&str> for Object {
     }
 }
 
-/// Why the kernel did not do what was asked.
+/// Why an operation failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum Error {
     /// The kernel refused. Printed as `create VXLAN "vx2": VXLAN ID must be lower than 16777216 (EINVAL)`.
     #[error("{operation} {object}: {}", words(*errno, kernel.as_deref()))]
     Kernel {
-        /// What was asked for: "create VXLAN", "open network namespace".
+        /// The operation as a verb and its object: "create VXLAN", "open network namespace".
         operation: &'static str,
-        /// For which object.
         object: Object,
-        /// The error number.
         errno: Errno,
         /// The text of the netlink extended acknowledgement, where the kernel gave one.
         kernel: Option<String>,
     },
-    /// The kernel's answer made no sense, or none came.
+    /// The kernel's answer could not be used, or none came.
     #[error("{operation} {object}: {problem}")]
     Reply {
-        /// What was asked for.
+        /// The operation, as for `Kernel`.
         operation: &'static str,
-        /// For which object.
         object: Object,
-        /// What was wrong with the answer.
+        /// What is wrong with the answer.
         problem: String,
     },
-    /// The path exists, but is no network namespace.
-    #[error("{path} is no network namespace{}", hint.map(|h| format!(": {h}")).unwrap_or_default())]
+    /// The path exists, but is not a network namespace.
+    #[error("{path} is not a network namespace{}", hint.map(|h| format!(": {h}")).unwrap_or_default())]
     NotANetns {
-        /// The path as given.
         path: DisplayPath,
-        /// What it is instead, or what to do.
+        /// What it is instead, or what to do about it.
         hint: Option<&'static str>,
     },
-    /// A namespace is mounted there already.
     #[error("a network namespace exists already at {path}")]
-    NetnsExists {
-        /// The path as given.
-        path: DisplayPath,
-    },
+    NetnsExists { path: DisplayPath },
 }
 
-/// A path that prints itself.
+/// A path that `Display` quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DisplayPath(pub PathBuf);
 
@@ -121,10 +114,11 @@ impl From<&Path> for DisplayPath {
     }
 }
 
-/// The kernel's own words and the number's name; what to do where the number tells.
+/// The kernel's text and the name of the error number, with advice for some numbers.
 fn words(errno: Errno, kernel: Option<&str>) -> String {
     let advice = match errno {
-        // With words of its own the kernel refuses something else than the right: "IPv6 support disabled by administrator".
+        // With a text of its own, the kernel refuses for another reason than missing rights: "IPv6 support disabled
+        // by administrator".
         Errno::EPERM | Errno::EACCES if kernel.is_none() => {
             ": run as root, with CAP_NET_ADMIN and CAP_SYS_ADMIN"
         }
@@ -135,7 +129,7 @@ fn words(errno: Errno, kernel: Option<&str>) -> String {
 }
 
 impl Error {
-    /// An error of a system call.
+    /// The error of a system call.
     pub(crate) fn system(operation: &'static str, object: impl Into<Object>, errno: Errno) -> Self {
         Self::Kernel { operation, object: object.into(), errno, kernel: None }
     }
@@ -148,7 +142,7 @@ impl Error {
         }
     }
 
-    /// An answer that cannot be used.
+    /// An error because an answer cannot be used.
     pub(crate) fn reply(
         operation: &'static str,
         object: impl Into<Object>,
@@ -157,7 +151,7 @@ impl Error {
         Self::Reply { operation, object: object.into(), problem: problem.into() }
     }
 
-    /// The same refusal as part of another operation.
+    /// The same refusal, reported as part of another operation.
     pub(crate) fn about(self, operation: &'static str, object: impl Into<Object>) -> Self {
         match self {
             Self::Kernel { errno, kernel, .. } => {
@@ -167,7 +161,7 @@ impl Error {
         }
     }
 
-    /// The error number, where the kernel refused.
+    /// The error number, if the kernel refused.
     #[must_use]
     pub fn errno(&self) -> Option<Errno> {
         match self {
@@ -177,7 +171,7 @@ impl Error {
         }
     }
 
-    /// The text of the netlink extended acknowledgement, where the kernel gave one.
+    /// The text of the netlink extended acknowledgement, if the kernel gave one.
     #[must_use]
     pub fn kernel(&self) -> Option<&str> {
         match self {
@@ -192,8 +186,8 @@ impl Error {
         self.errno() == Some(Errno::EEXIST)
     }
 
-    /// The object is not there (ENODEV, ENOENT, ENXIO, ESRCH, EADDRNOTAVAIL: each part of the kernel
-    /// has its own number for it).
+    /// The object does not exist (ENODEV, ENOENT, ENXIO, ESRCH, EADDRNOTAVAIL: each part of the kernel has its own
+    /// number for it).
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(

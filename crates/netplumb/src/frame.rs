@@ -11,7 +11,7 @@ pub(crate) const NEIGHBOR_SOLICITATION: u8 = 135;
 pub(crate) const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const IPV6_HEADER: usize = 40;
 const ICMPV6: u8 = 58;
-/// Neighbour discovery is from the link itself: nothing a router passed on has this hop limit.
+/// The hop limit of neighbour discovery packets; a packet that a router forwarded has a smaller one.
 const HOP_LIMIT: u8 = 255;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub(crate) struct Arp {
 }
 
 impl Arp {
-    /// The frame that carries it to everybody.
+    /// The broadcast frame that carries it.
     pub(crate) fn broadcast_from(&self, source: [u8; 6]) -> Vec<u8> {
         let mut frame = ethernet(BROADCAST, source, ETH_P_ARP);
         // Hardware type 1 (Ethernet), protocol IPv4, lengths of their addresses.
@@ -43,7 +43,7 @@ impl Arp {
         frame
     }
 
-    /// The ARP packet in a frame; none if it carries another.
+    /// The ARP packet in a frame; `None` if the frame carries something else.
     pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
         let body = frame.get(ETHERNET..)?;
         let operation = match body.get(..8)? {
@@ -64,7 +64,6 @@ impl Arp {
 /// A neighbour solicitation or advertisement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Neighbor {
-    /// [`NEIGHBOR_SOLICITATION`] or [`NEIGHBOR_ADVERTISEMENT`].
     pub(crate) kind: u8,
     pub(crate) source: Ipv6Addr,
     pub(crate) target: Ipv6Addr,
@@ -73,8 +72,7 @@ pub(crate) struct Neighbor {
 }
 
 impl Neighbor {
-    /// The advertisement, asked for by nobody, that an address is here (RFC 4861, 7.2.6): to all
-    /// nodes, with the override flag.
+    /// An unsolicited advertisement that an address is here (RFC 4861, 7.2.6): to all nodes, with the override flag.
     pub(crate) fn unsolicited(ip: Ipv6Addr, mac: [u8; 6]) -> Vec<u8> {
         const OVERRIDE: u8 = 0x20;
         const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
@@ -86,8 +84,8 @@ impl Neighbor {
         icmpv6(ALL_NODES, mac, ip, all_nodes, message)
     }
 
-    /// The solicitation of duplicate address detection (RFC 4862, 5.4.2): from nobody, to those who
-    /// might have the address.
+    /// The solicitation of duplicate address detection (RFC 4862, 5.4.2): from the unspecified address to the
+    /// solicited-node group of the address.
     pub(crate) fn probe(ip: Ipv6Addr, mac: [u8; 6]) -> Vec<u8> {
         let mut message = vec![NEIGHBOR_SOLICITATION, 0, 0, 0, 0, 0, 0, 0];
         message.extend_from_slice(&ip.octets());
@@ -95,10 +93,10 @@ impl Neighbor {
         icmpv6(group_mac, mac, Ipv6Addr::UNSPECIFIED, group, message)
     }
 
-    /// The solicitation or advertisement in a frame; none if it carries another packet, or one that a
-    /// router passed on.
+    /// The solicitation or advertisement in a frame; `None` if it carries another packet, or one that a router
+    /// forwarded.
     ///
-    /// The checksum is not looked at: between namespaces of one kernel it is filled in by nobody.
+    /// The checksum is not verified: between namespaces of one kernel it is never filled in.
     pub(crate) fn parse(frame: &[u8]) -> Option<Self> {
         let packet = frame.get(ETHERNET..)?;
         let message = packet.get(IPV6_HEADER..)?;
@@ -133,12 +131,12 @@ impl Neighbor {
     }
 }
 
-/// Where a frame is from.
+/// The source address of a frame.
 pub(crate) fn source(frame: &[u8]) -> Option<[u8; 6]> {
     bytes(frame, 6)
 }
 
-/// The multicast group of those who might have an address (RFC 4291, 2.7.1), and its link-layer address.
+/// The solicited-node multicast group of an address (RFC 4291, 2.7.1), and its link-layer address.
 pub(crate) fn solicited_node(ip: Ipv6Addr) -> (Ipv6Addr, [u8; 6]) {
     let [.., a, b, c] = ip.octets();
     let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
@@ -265,7 +263,7 @@ mod tests {
         pseudo.extend_from_slice(&[0, 0, 0, 32, 0, 0, 0, 58]);
         pseudo.extend_from_slice(&packet[40..]);
         assert_eq!(checksum(&pseudo), 0);
-        // RFC 1071, section 3, its example.
+        // The example of RFC 1071, section 3.
         assert_eq!(checksum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), !0xddf2);
     }
 
@@ -275,7 +273,7 @@ mod tests {
         frame[ETHERNET + 7] = 64;
         assert_eq!(Neighbor::parse(&frame), None);
         frame[ETHERNET + 7] = 255;
-        // An option of no length must not loop.
+        // An option of length 0 must not loop.
         frame[ETHERNET + IPV6_HEADER + 25] = 0;
         assert_eq!(Neighbor::parse(&frame).unwrap().mac, None);
     }

@@ -1,4 +1,4 @@
-//! The tables of the older iptables (`ip_tables`, `ip6_tables`), as far as STATUS has to look at them.
+//! The tables of the legacy iptables (`ip_tables`, `ip6_tables`), as far as STATUS reads them.
 
 use std::fs;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
@@ -9,11 +9,11 @@ use nix::errno::Errno;
 use crate::attrs::{u16_at, u32_at};
 use crate::{Dropped, DroppingChain, Error, Result};
 
-/// `IPT_SO_GET_INFO` and `IP6T_SO_GET_INFO`.
+/// `IPT_SO_GET_INFO`; `IP6T_SO_GET_INFO` has the same number.
 const GET_INFO: i32 = 64;
-/// `IPT_SO_GET_ENTRIES` and `IP6T_SO_GET_ENTRIES`.
+/// `IPT_SO_GET_ENTRIES`; `IP6T_SO_GET_ENTRIES` has the same number.
 const GET_ENTRIES: i32 = 65;
-/// `NF_INET_FORWARD`.
+/// The hook `NF_INET_FORWARD`, an index into the entry offsets.
 const FORWARD: usize = 2;
 /// `struct ipt_getinfo`: name (32), valid hooks, entry per hook, underflow per hook, number of entries, size.
 const INFO: usize = 84;
@@ -22,7 +22,7 @@ const ENTRIES: usize = 40;
 /// The verdict of a policy of DROP, `-NF_DROP - 1`.
 const DROP: u32 = (-1_i32).cast_unsigned();
 
-/// Where things are in `struct ipt_entry` and `struct ip6t_entry`.
+/// The offsets of fields in `struct ipt_entry` and `struct ip6t_entry`.
 struct Layout {
     family: i32,
     level: i32,
@@ -57,15 +57,15 @@ const LAYOUTS: [Layout; 2] = [
     },
 ];
 
-/// Like [`crate::Nftables::chains_that_drop`], for the older iptables, in the process's own namespace. A table that
-/// does not exist is not made by this question.
+/// Like [`crate::Nftables::chains_that_drop`], for legacy iptables, in the process's own namespace. It does not
+/// create a missing table.
 ///
 /// # Errors
-/// The kernel does not show a table that it says is there.
+/// The kernel refuses to show a table that it lists.
 pub fn legacy_chains_that_drop(bridge: &IfName) -> Result<Vec<DroppingChain>> {
     let mut dropping = Vec::new();
     for layout in &LAYOUTS {
-        // Asked for a table that is not there, the kernel would make it.
+        // The kernel would create a missing table if asked for it.
         let tables = fs::read_to_string(layout.names).unwrap_or_default();
         if !tables.lines().any(|table| table == "filter") {
             continue;
@@ -93,7 +93,7 @@ fn open_socket(family: i32) -> nix::Result<OwnedFd> {
     }
 }
 
-/// A question about table `filter`.
+/// A request about table `filter`.
 fn request(length: usize, size: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     bytes[..6].copy_from_slice(b"filter");

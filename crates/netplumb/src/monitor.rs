@@ -1,4 +1,4 @@
-//! What changes in a namespace, as it happens (feature `monitor`, needs a tokio runtime with I/O).
+//! Changes in a namespace as a stream of events (feature `monitor`, needs a tokio runtime with I/O).
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -19,10 +19,10 @@ use crate::netlink::Message;
 use crate::route::{self, RTM_DELROUTE, RTM_NEWROUTE};
 use crate::{Address, Error, Link, Netns, Result, Route};
 
-/// What to be told of.
+/// Which events to subscribe to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Groups {
-    /// Links: made, changed, gone.
+    /// Creation, change and deletion of links.
     pub links: bool,
     /// Addresses of both families.
     pub addresses: bool,
@@ -30,12 +30,12 @@ pub struct Groups {
     pub routes: bool,
 }
 
-/// Something that changed.
+/// A change in the namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Event {
-    /// A link is new or changed, or was only touched: this is what it is now. Of a link that is down
-    /// the kernel does not tell a new alias or group (`netdev_state_change`).
+    /// A link is new, changed or only touched; its current attributes. The kernel sends no event for a new alias or
+    /// group of a link that is down (`netdev_state_change`).
     Link(Box<Link>),
     /// A link is gone, or has moved to another namespace.
     LinkGone {
@@ -46,21 +46,20 @@ pub enum Event {
     },
     /// An address is new or changed.
     Address(Address),
-    /// An address is gone.
+    /// An address was removed; its last state.
     AddressGone(Address),
     /// A route is new or changed.
     Route(Box<Route>),
-    /// A route is gone.
+    /// A route was removed; its last state.
     RouteGone(Box<Route>),
-    /// Events were lost, since they came faster than they were read: read everything anew.
+    /// Events were lost, since they came faster than they were read: read all tables again.
     Lost,
 }
 
 /// A stream of events of one namespace.
 ///
-/// One socket and no task: hundreds of them can be awaited on one current-thread runtime. Whoever reads
-/// tables as well must open the monitor first and read afterwards; then nothing falls between. A monitor
-/// keeps its namespace alive.
+/// One socket and no task: hundreds of them can be awaited on one current-thread runtime. To read tables as well
+/// without missing a change, open the monitor first. A monitor keeps its namespace alive.
 pub struct Monitor {
     socket: AsyncFd<Socket>,
     pending: VecDeque<Event>,
@@ -77,7 +76,7 @@ const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV4_ROUTE: u32 = 7;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 const RTNLGRP_IPV6_ROUTE: u32 = 11;
-/// What the kernel may queue, in bytes; used only while events wait.
+/// How many bytes the kernel may queue; memory is used only while events wait.
 static QUEUE: libc::c_int = 1 << 20;
 /// An event is one message of a few kilobytes.
 const RECEIVE_BUFFER: usize = 64 * 1024;
@@ -88,10 +87,10 @@ thread_local! {
 }
 
 impl Monitor {
-    /// Opens the stream. Must be called within a tokio runtime.
+    /// Opens the stream. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// The namespace cannot be entered, or no socket is left.
+    /// The namespace cannot be entered, or no socket can be opened.
     pub fn open(netns: &Netns, groups: Groups) -> Result<Self> {
         let failed = |error: io::Error| Error::io("open", "a netlink event socket", &error);
         let mut socket = netns.enter(|| Socket::new(NETLINK_ROUTE))?.map_err(failed)?;
@@ -116,15 +115,15 @@ impl Monitor {
         Ok(Self { socket, pending: VecDeque::new() })
     }
 
-    /// The next event. Dropping the future loses none.
+    /// The next event. Dropping the future loses no event.
     ///
     /// # Errors
-    /// The socket cannot be read; the monitor is then of no further use.
+    /// The socket cannot be read; the monitor cannot be used any more.
     pub async fn next(&mut self) -> Result<Event> {
         poll_fn(|cx| self.poll_next(cx)).await
     }
 
-    /// Like [`Self::next`], for a poll of one's own.
+    /// Like [`Self::next`], for a hand-written `poll`.
     ///
     /// # Errors
     /// As [`Self::next`].
@@ -138,14 +137,14 @@ impl Monitor {
             match guard.try_io(|socket| read(socket.get_ref())) {
                 Ok(Ok(events)) => self.pending.extend(events),
                 Ok(Err(error)) => return Poll::Ready(Err(failed(error))),
-                // Nothing there after all; the guard has noted it.
+                // A spurious wakeup; the guard has recorded it.
                 Err(_would_block) => {}
             }
         }
     }
 }
 
-/// Reads one datagram, or after an overflow all that is queued.
+/// Reads one datagram, or after an overflow everything that is queued.
 fn read(socket: &Socket) -> io::Result<Vec<Event>> {
     BUFFER.with_borrow_mut(|buffer| {
         let mut lost = false;
@@ -157,8 +156,8 @@ fn read(socket: &Socket) -> io::Result<Vec<Event>> {
                 Ok((_, sender)) if sender.port_number() != 0 => return Ok(Vec::new()),
                 Ok((length, _)) if length > buffer.len() => return Ok(vec![Event::Lost]),
                 Ok(_) => return Ok(events(buffer)),
-                // The queue was full. Until it has been empty the kernel drops events without saying so
-                // again (NETLINK_S_CONGESTED), so it is emptied before anyone is told to read anew.
+                // The queue was full. Until it has been empty, the kernel drops further events without reporting it
+                // again (NETLINK_S_CONGESTED), so it is emptied before the caller is told to read everything again.
                 Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => lost = true,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock && lost => {
                     return Ok(vec![Event::Lost]);
@@ -180,8 +179,8 @@ fn events(mut datagram: &[u8]) -> Vec<Event> {
 
 fn event(kind: u16, body: &[u8]) -> Option<Event> {
     match kind {
-        // A bridge tells of its ports in messages of its own family, in which a port that left the
-        // bridge looks like a link that is gone; the link's own message follows.
+        // A bridge reports its ports in messages of its own family, in which a port that left the bridge looks like a
+        // deleted link; the link's own message follows.
         RTM_NEWLINK | RTM_DELLINK if body.first() != Some(&0) => None,
         RTM_NEWLINK => link::decode_link(body).map(|link| Event::Link(Box::new(link))),
         RTM_DELLINK => {
@@ -202,7 +201,7 @@ fn register(socket: Socket) -> io::Result<AsyncFd<Socket>> {
     Ok(unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }?)
 }
 
-/// Lets the kernel queue more than `net.core.rmem_max` allows, as CAP_NET_ADMIN may.
+/// Raises the queue's limit beyond `net.core.rmem_max`, which CAP_NET_ADMIN allows.
 #[expect(unsafe_code, reason = "netlink-sys has only the limited SO_RCVBUF")]
 fn grow_queue(socket: &Socket) -> Result<(), Errno> {
     // SAFETY: value and length are those of one int, which this option takes (socket(7)).

@@ -1,4 +1,4 @@
-//! Neighbours and forwarding entries, for looking.
+//! Reading neighbours and forwarding entries.
 
 use std::net::IpAddr;
 
@@ -22,11 +22,11 @@ const NUD_NOARP: u16 = 0x40;
 /// An entry of the ARP or neighbour discovery table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
-    /// Index of the link.
+    /// The index of the link (`ndm_ifindex`).
     pub index: u32,
-    /// Whose address.
+    /// The IP address of the neighbour.
     pub ip: IpAddr,
-    /// Where it is; none while nobody answered.
+    /// The neighbour's MAC address; `None` while nothing has answered.
     pub mac: Option<MacAddr>,
     /// `NUD_*` of `linux/neighbour.h`: 2 reachable, 4 stale, 32 failed, 128 permanent.
     pub state: u16,
@@ -37,27 +37,27 @@ pub struct Neighbour {
 pub struct FdbEntry {
     /// Index of the port or VXLAN device.
     pub index: u32,
-    /// Index of the bridge, for an entry of a bridge's table; none for a device's own.
+    /// The index of the bridge, for an entry of a bridge's table; `None` for a device's own.
     pub master: Option<u32>,
-    /// The address; none for a group or for all zeros, which is a VXLAN's default destination.
+    /// The address; `None` for a group or for all zeros, which is a VXLAN's default destination.
     pub mac: Option<MacAddr>,
-    /// Where a VXLAN device sends it.
+    /// The tunnel endpoint that a VXLAN device sends to.
     pub remote: Option<IpAddr>,
-    /// VLAN, where the bridge sorts by VLAN.
+    /// The VLAN, if the bridge filters by VLAN.
     pub vlan: Option<u16>,
-    /// Of the device itself (`self` in `bridge fdb`), not learned by its master.
+    /// The entry is the device's own (`self` in `bridge fdb`), not learned by its master.
     pub own: bool,
-    /// Does not age.
+    /// The entry does not age (`NUD_PERMANENT`).
     pub permanent: bool,
-    /// Put there by someone outside the kernel.
+    /// The entry was added from outside the kernel (`NTF_EXT_LEARNED`).
     pub ext_learned: bool,
 }
 
 impl Netlink {
-    /// The neighbours of both families, of one link or of all.
+    /// The neighbours of both families; without an index those of all links.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the dump.
     pub fn neighbours(&self, index: Option<u32>) -> Result<Vec<Neighbour>> {
         let mut message = NeighbourMessage::default();
         message.attributes.extend(index.map(NeighbourAttribute::IfIndex));
@@ -69,7 +69,7 @@ impl Netlink {
     /// The forwarding entries of a bridge: its ports', and its VXLAN ports' own.
     ///
     /// # Errors
-    /// What the kernel refused; no such bridge is [`crate::Error::is_not_found`].
+    /// The kernel refuses; a missing bridge is [`crate::Error::is_not_found`].
     pub fn fdb(&self, bridge: u32) -> Result<Vec<FdbEntry>> {
         let mut message = NeighbourMessage::default();
         message.header.family = AddressFamily::Bridge;
@@ -97,7 +97,7 @@ const NDA_MASTER: u16 = 9;
 fn neighbour(body: &[u8]) -> Option<Neighbour> {
     let index = u32_at(body, 4)?;
     let state = u16_at(body, 8)?;
-    // Multicast and the like, which nobody looks up.
+    // Entries for multicast and the like, which need no resolution.
     if state & NUD_NOARP != 0 || *body.first()? == AF_BRIDGE {
         return None;
     }

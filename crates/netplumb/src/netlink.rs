@@ -1,4 +1,4 @@
-//! The blocking transport: one `NETLINK_ROUTE` socket, requests in, answers out.
+//! The blocking transport: one `NETLINK_ROUTE` socket for requests and their answers.
 
 use std::io;
 use std::sync::{Mutex, PoisonError};
@@ -13,7 +13,7 @@ use nix::errno::Errno;
 use crate::attrs::{self, Attrs};
 use crate::{Error, Netns, Object, Result};
 
-/// `struct nlmsghdr`.
+/// The size of `struct nlmsghdr` in bytes.
 const HEADER: usize = 16;
 const NLMSG_NOOP: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
@@ -22,14 +22,14 @@ const NLMSG_OVERRUN: u16 = 4;
 const NLMSGERR_ATTR_MSG: u16 = 1;
 /// The kernel fills at most 32 KiB per read of a dump (`netlink_recvmsg`, `max_recvmsg_len`).
 const RECEIVE_BUFFER: usize = 32 * 1024;
-/// How often a dump that the kernel calls inconsistent is read again before it is an error.
+/// How often to read a dump again that the kernel calls inconsistent, before it is an error.
 const DUMP_ATTEMPTS: usize = 64;
 
 /// A blocking netlink socket of one namespace, usable from any thread in any namespace. It keeps the
 /// namespace alive.
 ///
-/// Every request is answered before the call returns: rtnetlink works in the sender's own context, so
-/// no call waits for anything but the kernel's work itself.
+/// Every request is answered before the call returns: rtnetlink works in the sender's context, so no call waits for
+/// anything but the kernel's own work.
 pub struct Netlink {
     inner: Mutex<Inner>,
 }
@@ -41,7 +41,7 @@ struct Inner {
     receive: Vec<u8>,
 }
 
-/// One request: message type, flags beyond `NLM_F_REQUEST`, and what to call it in an error.
+/// One request: message type, flags beyond `NLM_F_REQUEST`, and its name for errors.
 pub(crate) struct Request<'a> {
     pub(crate) operation: &'static str,
     pub(crate) object: &'a dyn Fn() -> Object,
@@ -60,7 +60,7 @@ impl Request<'_> {
     }
 }
 
-/// A message that stands ready.
+/// A message that is already encoded.
 pub(crate) struct Bytes(pub(crate) Vec<u8>);
 
 impl Emitable for Bytes {
@@ -73,12 +73,12 @@ impl Emitable for Bytes {
     }
 }
 
-/// An object's name for an error, made only when one happens.
+/// The object of an error, built only when an error happens.
 pub(crate) fn by_name(name: &IfName) -> impl Fn() -> Object {
     move || Object::from(name)
 }
 
-/// Like [`by_name`], for an index.
+/// Like [`by_name`], for a link's index.
 pub(crate) fn by_index(index: u32) -> impl Fn() -> Object {
     move || Object::from(index)
 }
@@ -93,7 +93,7 @@ impl Netlink {
     /// Opens a socket inside the namespace.
     ///
     /// # Errors
-    /// The namespace cannot be entered, or no socket is left.
+    /// The namespace cannot be entered, or no socket can be opened.
     pub fn open(netns: &Netns) -> Result<Self> {
         Self::from_socket(netns.enter(|| Socket::new(NETLINK_ROUTE))?)
     }
@@ -101,7 +101,7 @@ impl Netlink {
     /// Opens a socket in the calling thread's own namespace, without entering anything.
     ///
     /// # Errors
-    /// No socket is left.
+    /// No socket can be opened.
     pub fn open_current() -> Result<Self> {
         Self::from_socket(Socket::new(NETLINK_ROUTE))
     }
@@ -119,7 +119,7 @@ impl Netlink {
     fn from_socket(socket: io::Result<Socket>) -> Result<Self> {
         let failed = |error: io::Error| Error::io("open", "a netlink socket", &error);
         let socket = socket.map_err(failed)?;
-        // No bind: the first send binds by itself.
+        // No bind: the first send binds the socket.
         socket.set_ext_ack(true).map_err(failed)?;
         socket.set_netlink_get_strict_chk(true).map_err(failed)?;
         Ok(Self { inner: Mutex::new(Inner { socket, sequence: 0, send: Vec::new(), receive: Vec::new() }) })
@@ -141,8 +141,8 @@ impl Netlink {
         self.request(request, |_, _| Ok(()))
     }
 
-    /// Sends several messages at once, for a protocol that applies them all or none, and whose errors
-    /// come per message. The last is expected to be the end of the batch, which is never acknowledged.
+    /// Sends several messages at once, for a protocol that applies all or none of them and reports errors per
+    /// message. The last one must be the end of the batch, which is never acknowledged.
     pub(crate) fn batch(&self, requests: &[Request<'_>]) -> Result<()> {
         let [.., last, _end] = requests else { return Ok(()) };
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -160,8 +160,8 @@ impl Netlink {
         inner.first_error(last, first, acknowledged)
     }
 
-    /// Reads a whole table. The kernel marks a dump during which the table changed
-    /// (`NLM_F_DUMP_INTR`); such a one is thrown away and read again.
+    /// Reads a whole table. The kernel marks a dump during which the table changed (`NLM_F_DUMP_INTR`); such a dump
+    /// is discarded and read again.
     pub(crate) fn dump<T>(
         &self,
         request: &Request<'_>,
@@ -181,7 +181,7 @@ impl Netlink {
                     #[cfg(test)]
                     tests::INTERRUPTED.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
                 }
-                // ENOBUFS: part of the dump was dropped for want of memory.
+                // ENOBUFS: part of the dump was dropped for lack of memory.
                 Err(error) if matches!(error.errno(), Some(Errno::EINTR | Errno::ENOBUFS)) => {}
                 Err(error) => return Err(error),
             }
@@ -198,7 +198,7 @@ impl Inner {
         Ok(sequence)
     }
 
-    /// Adds a message to what is sent next.
+    /// Appends a message to the send buffer.
     fn append(&mut self, request: &Request<'_>, flags: u16) -> u32 {
         self.sequence = self.sequence.wrapping_add(1);
         let start = self.send.len();
@@ -217,8 +217,8 @@ impl Inner {
     }
 
     fn flush(&mut self, request: &Request<'_>) -> Result<()> {
-        // Answers that an earlier call left behind (it failed half way) must not be taken for this one's;
-        // the sequence number tells, see `answers`.
+        // Answers that a failed earlier call did not read must not be taken for this one's; the sequence number tells
+        // them apart, see `answers`.
         loop {
             match self.socket.send(&self.send, 0) {
                 Ok(_) => return Ok(()),
@@ -230,13 +230,13 @@ impl Inner {
         }
     }
 
-    /// Reads one datagram into `receive`; false if it was not the kernel's.
+    /// Reads one datagram into `receive`; false if the kernel did not send it.
     fn receive(&mut self, request: &Request<'_>) -> Result<bool> {
         loop {
             self.receive.clear();
             self.receive.reserve(RECEIVE_BUFFER);
-            // The answer is there when send returns; MSG_DONTWAIT turns a missing one into an error
-            // instead of a process that hangs.
+            // The answer is there when send returns; with MSG_DONTWAIT a missing one is an error instead of a process
+            // that hangs.
             let flags = libc::MSG_DONTWAIT | libc::MSG_TRUNC;
             match self.socket.recv_from(&mut self.receive, flags) {
                 Ok((length, _)) if length > self.receive.len() => {
@@ -247,8 +247,8 @@ impl Inner {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     return Err(request.reply("the kernel did not answer"));
                 }
-                // ENOBUFS: the kernel dropped an answer because this socket's buffer was full, which
-                // one request at a time cannot cause; the state of the request is unknown.
+                // ENOBUFS: the kernel dropped an answer because this socket's buffer was full, which one request at a
+                // time cannot cause; the result of the request is unknown.
                 Err(error) => {
                     return Err(Error::io(request.operation, (request.object)(), &error));
                 }
@@ -256,13 +256,13 @@ impl Inner {
         }
     }
 
-    /// Reads answers to the messages from `first` on until that of `last`; the first error counts.
+    /// Reads answers to the messages from `first` to `last`; the first error counts.
     fn first_error(&mut self, request: &Request<'_>, first: u32, last: u32) -> Result<()> {
         let mut failed = None;
         loop {
             let kernels = match self.receive(request) {
                 Ok(kernels) => kernels,
-                // A batch that failed need not acknowledge its last message.
+                // The kernel need not acknowledge the last message of a batch that failed.
                 Err(missing) => return Err(failed.unwrap_or(missing)),
             };
             let mut rest = if kernels { self.receive.as_slice() } else { &[] };
@@ -289,7 +289,7 @@ impl Inner {
         each: &mut dyn FnMut(u16, &[u8]) -> Result<()>,
     ) -> Result<End> {
         let mut interrupted = false;
-        // A dump must be read to its end, or the socket stays busy with it.
+        // A dump must be read to its end, or the socket stays busy.
         let mut taken = Ok(());
         loop {
             if !self.receive(request)? {
@@ -326,7 +326,7 @@ pub(crate) struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Takes the first message off `rest`; none if nothing whole is left.
+    /// Splits the first message off `rest`; `None` if no whole one is left.
     pub(crate) fn first(rest: &mut &'a [u8]) -> Option<Self> {
         let all = *rest;
         let length = usize::try_from(attrs::u32_at(all, 0)?).ok()?;
@@ -344,7 +344,7 @@ impl<'a> Message<'a> {
     /// (`struct nlmsgerr`, `NLMSGERR_ATTR_MSG` in `linux/netlink.h`).
     fn error(&self, request: &Request<'_>) -> Result<Option<Error>> {
         let Some(code) = attrs::u32_at(self.body, 0).map(u32::cast_signed) else {
-            // An empty NLMSG_DONE is a good end.
+            // An empty NLMSG_DONE reports success.
             return if self.kind == NLMSG_DONE { Ok(None) } else { Err(request.reply("a short answer")) };
         };
         if code >= 0 {
@@ -355,7 +355,7 @@ impl<'a> Message<'a> {
             let skip = if self.kind == NLMSG_DONE {
                 4
             } else {
-                // The request follows: its header only if the answer is capped, all of it if not.
+                // The request follows: only its header if the answer is capped, otherwise all of it.
                 let echoed = if self.flags & NLM_F_CAPPED == 0 { attrs::u32_at(self.body, 4) } else { None };
                 4 + echoed.and_then(|n| usize::try_from(n).ok()).unwrap_or(HEADER).next_multiple_of(4)
             };
@@ -380,7 +380,7 @@ mod tests {
     use super::*;
     use crate::link::{RTM_NEWLINK, Veth, VethEnd};
 
-    /// Dumps that were thrown away.
+    /// How many dumps were discarded.
     pub(super) static INTERRUPTED: AtomicUsize = AtomicUsize::new(0);
 
     fn name(text: &str) -> IfName {
@@ -433,7 +433,7 @@ mod tests {
         assert!(INTERRUPTED.load(Ordering::Relaxed) > 0, "no dump was interrupted: the test shows nothing");
     }
 
-    /// Sends what the types of this crate cannot hold.
+    /// Sends a request with values that the types of this crate exclude.
     fn create(netlink: &Netlink, kind: InfoKind, mtu: Option<u32>, data: Option<InfoData>) -> Error {
         let mut builder =
             LinkMessageBuilder::<LinkUnspec>::new_with_info_kind(kind).name("vx2").link_group(7);
@@ -485,7 +485,7 @@ mod tests {
         assert_eq!((first.kind, first.sequence, first.body), (16, 9, &b"abcde"[..]));
         assert_eq!(Message::first(&mut rest).map(|m| (m.kind, m.body.len())), Some((3, 0)));
         assert!(Message::first(&mut rest).is_none());
-        // Cut off, and of a length that is none: the end, not a loop.
+        // Cut off, or of an impossible length: it ends instead of looping.
         assert!(Message::first(&mut &bytes[..20]).is_none());
         assert!(Message::first(&mut &[0_u8; 32][..]).is_none());
     }

@@ -26,9 +26,9 @@ pub struct Netns {
     id: NetnsId,
 }
 
-/// What tells one namespace from another while either exists: device and inode of its nsfs file.
+/// The identity of a namespace while it exists: device and inode of its nsfs file.
 ///
-/// The kernel may give the inode of a namespace that died to a new one.
+/// The kernel may give the inode of a deleted namespace to a new one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetnsId {
     /// Device of the nsfs (the same for all namespaces of one kernel).
@@ -78,10 +78,9 @@ impl Netns {
     /// The namespace at a path: a bind mount as `ip netns` makes it, or `/proc/<pid>/ns/net`.
     ///
     /// # Errors
-    /// The path does not exist ([`Error::is_not_found`]), or is no network namespace
-    /// ([`Error::NotANetns`]).
+    /// The path does not exist ([`Error::is_not_found`]), or is not a network namespace ([`Error::NotANetns`]).
     pub fn open(path: &Path) -> Result<Self> {
-        // O_NONBLOCK: the path comes from outside, and a FIFO there must not hang the caller.
+        // O_NONBLOCK: the path comes from outside, and a FIFO there must not block the caller.
         let file = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY)
@@ -112,24 +111,23 @@ impl Netns {
         Ok(Self { file: Arc::new(file), id })
     }
 
-    /// Which namespace this is.
+    /// The identity of this namespace.
     #[must_use]
     pub fn id(&self) -> NetnsId {
         self.id
     }
 
-    /// Runs a closure on the calling thread with this as its network namespace, then goes back, also
-    /// when the closure panics.
+    /// Runs a closure on the calling thread with this as its network namespace, then returns to the former one, also
+    /// if the closure panics.
     ///
-    /// Costs four system calls. Needed only for what the kernel binds to the caller's namespace: opening
-    /// a socket, `/proc/sys/net`, mounting a sysfs. Files and sockets opened inside stay inside.
+    /// Costs four system calls. Only needed for what the kernel binds to the caller's namespace: opening a socket,
+    /// `/proc/sys/net`, mounting a sysfs. Files and sockets opened inside stay in the namespace.
     ///
-    /// The closure must not start threads (they would stay in the namespace) and must not be async. If
-    /// going back fails, the process aborts: going on in the wrong namespace would change someone
-    /// else's network.
+    /// The closure must not start threads (they would stay in the namespace) and must not be async. If the return
+    /// fails, the process aborts: going on in the wrong namespace would change another network.
     ///
     /// # Errors
-    /// The namespace cannot be entered: the caller lacks CAP_SYS_ADMIN. The closure then did not run.
+    /// The namespace cannot be entered: the caller lacks CAP_SYS_ADMIN. The closure did not run then.
     pub fn enter<R>(&self, inside: impl FnOnce() -> R) -> Result<R> {
         let home = File::open(OWN)
             .map_err(|error| Error::io("open the thread's own network namespace", Path::new(OWN), &error))?;
@@ -142,7 +140,7 @@ impl Netns {
     }
 }
 
-/// Takes the thread back where it came from, whatever happens.
+/// Returns the thread to its former namespace when dropped.
 struct Back {
     home: File,
 }

@@ -14,16 +14,16 @@ use nix::sys::statfs::{fstatfs, statfs};
 use crate::netns::NSFS_MAGIC;
 use crate::{Error, Netlink, Netns, Result};
 
-/// How often to start over when others create and remove the same path meanwhile.
+/// How often to start over while others create and remove the same path.
 const ATTEMPTS: usize = 16;
 
 impl Netns {
-    /// Makes a namespace that has no name: it lives as long as this value, or what is put into it.
+    /// Creates a namespace without a name: it lives as long as this value and what is opened in it.
     ///
     /// # Errors
     /// The kernel refuses: no CAP_SYS_ADMIN, no memory, `user.max_net_namespaces` reached.
     pub fn new() -> Result<Self> {
-        // unshare changes the calling thread, so a thread of its own pays for it and ends.
+        // unshare changes the calling thread, so a thread of its own does it and ends.
         let thread = std::thread::Builder::new()
             .name("netns".into())
             .stack_size(64 * 1024)
@@ -38,20 +38,19 @@ impl Netns {
         })
     }
 
-    /// Makes a namespace and bind-mounts it at `path` (usually `/run/netns/<name>`), where
-    /// `ip -n <name>` finds it.
+    /// Creates a namespace and bind-mounts it at `path` (usually `/run/netns/<name>`), where `ip -n <name>` finds it.
     ///
-    /// `prepare` runs on the calling thread, with a netlink socket inside, *before* the namespace is
-    /// mounted: whatever marks it as the caller's is set there, so a crash at any moment leaves either
-    /// nothing or a marked namespace. An error of `prepare` is returned and nothing is left.
+    /// `prepare` runs on the calling thread, with a netlink socket inside, *before* the namespace is mounted: it sets
+    /// what marks the namespace as the caller's, so that a crash at any moment leaves either nothing or a marked
+    /// namespace. If `prepare` fails, its error is returned and nothing is left.
     ///
-    /// The folder is made if missing and becomes a shared mount of its own, as `ip netns add` does, so
-    /// that the mount reaches the other mount namespaces of the node. An empty file at `path` on which
-    /// nothing is mounted is a leftover and is used. Of several callers at once exactly one wins.
+    /// The folder is created if missing and becomes a shared mount, as `ip netns add` does it, so that the mount
+    /// reaches the node's other mount namespaces. An empty file at `path` on which nothing is mounted is a leftover
+    /// and is reused. Of several concurrent callers exactly one succeeds.
     ///
     /// # Errors
-    /// [`Error::NetnsExists`] if a namespace is mounted there already, [`Error::NotANetns`] if
-    /// something else is at the path; else what the kernel refused.
+    /// [`Error::NetnsExists`] if a namespace is mounted there already, [`Error::NotANetns`] if something else is at
+    /// the path; otherwise the kernel's refusal.
     pub fn create_at(path: &Path, prepare: impl FnOnce(&Self, &Netlink) -> Result<()>) -> Result<Self> {
         let folder = path
             .parent()
@@ -65,19 +64,18 @@ impl Netns {
             Ok(netns)
         })();
         if made.is_err() {
-            // The lock is still held, so this is the leftover of nobody else.
+            // The lock is still held, so the leftover file is this call's own.
             let _ = fs::remove_file(path);
         }
         drop(place);
         made
     }
 
-    /// Gives a namespace that is held a name: bind-mounts it at `path`, with the folder as for
-    /// [`Self::create_at`].
+    /// Gives this namespace a name: bind-mounts it at `path`, with the folder as for [`Self::create_at`].
     ///
     /// # Errors
-    /// [`Error::NetnsExists`] if a namespace is mounted there already, [`Error::NotANetns`] if
-    /// something else is at the path; else what the kernel refused.
+    /// [`Error::NetnsExists`] if a namespace is mounted there already, [`Error::NotANetns`] if something else is at
+    /// the path; otherwise the kernel's refusal.
     pub fn mount_at(&self, path: &Path) -> Result<()> {
         let folder = path
             .parent()
@@ -86,7 +84,7 @@ impl Netns {
         let place = claim(path)?;
         let mounted = self.bind(path);
         if mounted.is_err() {
-            // The lock is still held, so this is the leftover of nobody else.
+            // The lock is still held, so the leftover file is this call's own.
             let _ = fs::remove_file(path);
         }
         drop(place);
@@ -99,30 +97,29 @@ impl Netns {
             .map_err(|errno| Error::system("mount network namespace at", path, errno))
     }
 
-    /// Takes the name of a namespace away: unmounts `path` and removes the file. The namespace dies
-    /// when nothing else holds it. Nothing there is success.
+    /// Removes the name of a namespace: unmounts `path` and removes the file. The kernel deletes the namespace when
+    /// nothing else holds it. A missing path is success.
     ///
     /// # Errors
-    /// [`Error::NotANetns`] if something else is at the path (it is left alone), or what the kernel
-    /// refused.
+    /// [`Error::NotANetns`] if something else is at the path (it is left alone), or the kernel's refusal.
     pub fn remove_at(path: &Path) -> Result<()> {
         for _ in 0..ATTEMPTS {
-            match look(path)? {
-                Place::Absent => return Ok(()),
-                Place::Netns => match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
+            match content_of(path)? {
+                PathContent::Absent => return Ok(()),
+                PathContent::Netns => match umount2(path, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW) {
                     Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
                     Err(errno) => {
                         return Err(Error::system("unmount network namespace at", path, errno));
                     }
                 },
-                Place::EmptyFile => match fs::remove_file(path) {
+                PathContent::EmptyFile => match fs::remove_file(path) {
                     Ok(()) => return Ok(()),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-                    // Someone mounted between look and here.
+                    // Somebody mounted a namespace after the check.
                     Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {}
                     Err(error) => return Err(Error::io("remove", path, &error)),
                 },
-                Place::Other(hint) => {
+                PathContent::Other(hint) => {
                     return Err(Error::NotANetns { path: path.into(), hint: Some(hint) });
                 }
             }
@@ -133,7 +130,7 @@ impl Netns {
     /// Whether a namespace is mounted at the path (of any kind: [`Netns::open`] tells which).
     ///
     /// # Errors
-    /// The path cannot be looked at for another reason than that it is not there.
+    /// The path cannot be examined, for another reason than that it does not exist.
     pub fn is_mounted(path: &Path) -> Result<bool> {
         match statfs(path) {
             Ok(stat) => Ok(stat.filesystem_type() == NSFS_MAGIC),
@@ -143,41 +140,41 @@ impl Netns {
     }
 }
 
-enum Place {
+enum PathContent {
     Absent,
     Netns,
     EmptyFile,
     Other(&'static str),
 }
 
-/// What is at the path, without following a link.
-fn look(path: &Path) -> Result<Place> {
+/// What is at the path; symbolic links are not followed.
+fn content_of(path: &Path) -> Result<PathContent> {
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Place::Absent),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(PathContent::Absent),
         Err(error) => return Err(Error::io("look at network namespace", path, &error)),
     };
     if !meta.is_file() {
-        return Ok(Place::Other("it is a directory, a symbolic link or a device"));
+        return Ok(PathContent::Other("it is a directory, a symbolic link or a device"));
     }
     Ok(if Netns::is_mounted(path)? {
-        Place::Netns
+        PathContent::Netns
     } else if meta.len() == 0 {
-        Place::EmptyFile
+        PathContent::EmptyFile
     } else {
-        Place::Other("it is a file with content")
+        PathContent::Other("it is a file with content")
     })
 }
 
-/// Opens, or makes, the file that the namespace is mounted on, and locks it against other creators.
+/// Opens or creates the file that the namespace is mounted on, and locks it against other creators.
 fn claim(path: &Path) -> Result<File> {
     for _ in 0..ATTEMPTS {
-        match look(path)? {
-            Place::Netns => return Err(Error::NetnsExists { path: path.into() }),
-            Place::Other(hint) => {
+        match content_of(path)? {
+            PathContent::Netns => return Err(Error::NetnsExists { path: path.into() }),
+            PathContent::Other(hint) => {
                 return Err(Error::NotANetns { path: path.into(), hint: Some(hint) });
             }
-            Place::Absent | Place::EmptyFile => {}
+            PathContent::Absent | PathContent::EmptyFile => {}
         }
         let failed = |error: io::Error| Error::io("create network namespace", path, &error);
         let file = OpenOptions::new()
@@ -186,9 +183,9 @@ fn claim(path: &Path) -> Result<File> {
             .custom_flags(libc::O_CREAT | libc::O_NOFOLLOW | libc::O_NONBLOCK)
             .open(path)
             .map_err(failed)?;
-        // Given back when it is closed, which cannot fail as an unlocking can.
+        // Closing the file releases the lock; unlike an unlock, that cannot fail.
         file.lock().map_err(|error| Error::io("lock", path, &error))?;
-        // Another creator or remover may have been quicker than the lock.
+        // Another process may have mounted or removed it before the lock.
         let nsfs = fstatfs(&file)
             .map_err(|errno| Error::system("look at network namespace", path, errno))?
             .filesystem_type()

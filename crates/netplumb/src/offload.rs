@@ -1,4 +1,4 @@
-//! Whether checksums of what a link sends are left to it: ethtool's feature `tx-checksum-ip-generic`.
+//! Whether a link computes the checksums of what it sends: ethtool's feature `tx-checksum-ip-generic`.
 
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -8,10 +8,10 @@ use nix::errno::Errno;
 
 use crate::{Error, Netns, Result};
 
-/// As `ethtool -k` names it (`netdev_features_strings` in `net/ethtool/common.c`).
+/// The feature's name in `ethtool -k` (`netdev_features_strings` in `net/ethtool/common.c`).
 const FEATURE: &[u8] = b"tx-checksum-ip-generic";
 
-// Those of linux/ethtool.h and linux/sockios.h.
+// Numbers of linux/ethtool.h and linux/sockios.h.
 const SIOCETHTOOL: libc::Ioctl = 0x8946;
 const ETHTOOL_GSTRINGS: u32 = 0x1b;
 const ETHTOOL_GSSET_INFO: u32 = 0x37;
@@ -19,15 +19,15 @@ const ETHTOOL_GFEATURES: u32 = 0x3a;
 const ETHTOOL_SFEATURES: u32 = 0x3b;
 const ETH_SS_FEATURES: u32 = 4;
 const ETH_GSTRING_LEN: usize = 32;
-/// Some of what was asked for the link cannot do, or another feature of it demands the opposite.
+/// The answer's bits for "the link does not support the feature" and "another feature forces it on".
 const UNSUPPORTED_OR_WISH: libc::c_int = 0b11;
 
-/// A 32-bit word of `struct ethtool_get_features_block`: available, requested, active, never_changed.
+/// The number of 32-bit words of `struct ethtool_get_features_block`: available, requested, active, never_changed.
 const WORDS_IN_GET: usize = 4;
-/// Of `struct ethtool_set_features_block`: valid, requested.
+/// The number of 32-bit words of `struct ethtool_set_features_block`: valid, requested.
 const WORDS_IN_SET: usize = 2;
 
-/// A link's transmit checksum offload, looked up in the kernel's table of features.
+/// The transmit checksum offload of a link, found in the kernel's table of features.
 pub struct TxChecksum<'a> {
     socket: OwnedFd,
     name: &'a IfName,
@@ -36,10 +36,10 @@ pub struct TxChecksum<'a> {
 }
 
 impl<'a> TxChecksum<'a> {
-    /// The one of the link of this name in a namespace.
+    /// Finds the feature of a link of a namespace.
     ///
     /// # Errors
-    /// There is no such link, or the kernel does not know the feature.
+    /// The link does not exist, or the kernel does not know the feature.
     pub fn of(netns: &Netns, name: &'a IfName) -> Result<Self> {
         let socket =
             netns.enter(open_socket)?.map_err(|errno| failed("read the features of", name, errno))?;
@@ -60,10 +60,10 @@ impl<'a> TxChecksum<'a> {
         Ok(found)
     }
 
-    /// Whether it is on: the link, or who takes what it sends, makes the checksums.
+    /// Whether it is on: the link, or the receiver of its frames, computes the checksums.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refuses the query.
     pub fn is_on(&self) -> Result<bool> {
         const ACTIVE: usize = 2;
         let blocks = self.features.div_ceil(32);
@@ -74,10 +74,10 @@ impl<'a> TxChecksum<'a> {
         Ok(word & (1 << (self.bit % 32)) != 0)
     }
 
-    /// Switches it off: the kernel makes the checksums before the link gets a packet.
+    /// Switches it off: the kernel computes the checksums before the link gets a packet.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refuses the change.
     pub fn switch_off(&self) -> Result<()> {
         let operation = "switch tx-checksum-ip-generic off on";
         let blocks = self.features.div_ceil(32);
@@ -91,7 +91,7 @@ impl<'a> TxChecksum<'a> {
         Ok(())
     }
 
-    /// One request; the words are the structure that the command wants.
+    /// Sends one request; the words are the structure that the command expects.
     #[expect(unsafe_code, reason = "nix has no ethtool requests")]
     fn call(&self, operation: &'static str, words: &mut [u32]) -> Result<libc::c_int> {
         // SAFETY: all zeroes is an ifreq without a name.

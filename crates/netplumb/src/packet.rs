@@ -1,4 +1,4 @@
-//! Packet sockets: whole Ethernet frames in and out of one link (packet(7)).
+//! Packet sockets: sending and receiving whole Ethernet frames on one link (packet(7)).
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,11 +11,11 @@ use crate::{Error, Netns, Result};
 
 pub(crate) const ETH_P_ARP: u16 = 0x0806;
 pub(crate) const ETH_P_IPV6: u16 = 0x86dd;
-/// Destination, source and type.
+/// The length of destination, source and type together.
 pub(crate) const ETHERNET: usize = 14;
 const PACKET_IGNORE_OUTGOING: libc::c_int = 23;
 
-/// A packet socket of one link, which does not block.
+/// A non-blocking packet socket of one link.
 pub(crate) struct PacketSocket {
     file: File,
     index: u32,
@@ -30,8 +30,8 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// A socket that also receives what comes in with that type, is in no VLAN, and passes the filter
-    /// (a classic BPF program that sees the frame from its Ethernet header on).
+    /// A socket that also receives frames of that type, without a VLAN tag, that pass the filter (a classic BPF
+    /// program that sees the frame from its Ethernet header on).
     pub(crate) fn receiver(
         netns: &Netns,
         index: u32,
@@ -45,7 +45,7 @@ impl PacketSocket {
             len: u16::try_from(filter.len()).unwrap_or(u16::MAX),
             filter: filter.as_ptr().cast_mut(),
         };
-        // Before bind, so that nothing unfiltered ever gets in.
+        // Before bind, so that no unfiltered frame ever arrives.
         socket.set("set the filter of", libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)?;
         socket.bind(ether_type)?;
         Ok(socket)
@@ -96,7 +96,7 @@ impl PacketSocket {
         Errno::result(result).map(drop).map_err(|errno| failed(operation, self.index, errno))
     }
 
-    /// Takes in frames to a multicast address as long as the socket lives.
+    /// Receives frames to a multicast address as long as the socket exists.
     #[expect(unsafe_code, reason = "libc's packet_mreq has no constructor")]
     pub(crate) fn join(&self, group: [u8; 6]) -> Result<()> {
         // SAFETY: all zeros is a valid packet_mreq.
@@ -108,7 +108,7 @@ impl PacketSocket {
         self.set("join a multicast address on", libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &request)
     }
 
-    /// Sends one frame, Ethernet header and all.
+    /// Sends one frame, including its Ethernet header.
     pub(crate) fn send(&self, frame: &[u8]) -> Result<()> {
         loop {
             match (&self.file).write(frame) {
@@ -119,7 +119,7 @@ impl PacketSocket {
         }
     }
 
-    /// The next frame that came in, cut to the buffer; none if there is none now.
+    /// The next received frame, cut to the buffer; `None` if none has arrived.
     pub(crate) fn receive<'a>(&self, buffer: &'a mut [u8]) -> Result<Option<&'a [u8]>> {
         loop {
             match (&self.file).read(buffer) {

@@ -1,4 +1,4 @@
-//! Asking a LAN whether addresses are taken.
+//! Probing a LAN for addresses that are taken.
 
 use std::net::IpAddr;
 use std::os::fd::AsFd;
@@ -12,40 +12,40 @@ use crate::frame::{self, ALL_NODES, Arp, ArpOperation, NEIGHBOR_SOLICITATION, Ne
 use crate::packet::{ETH_P_ARP, ETH_P_IPV6, PacketSocket};
 use crate::{Error, Netns, Result};
 
-/// How often to ask and how long to wait.
+/// How often to probe and how long to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ProbeTiming {
-    /// How many times each address is asked for.
+    /// How many probes are sent for each address.
     pub count: u32,
-    /// From one time to the next.
+    /// The time between two probes.
     pub interval: Duration,
-    /// After the last time.
+    /// The time after the last probe.
     pub wait: Duration,
 }
 
 impl ProbeTiming {
-    /// For a LAN of wires: three times, 0.3 s in all.
+    /// For a wired LAN: three probes, 0.3 s in all.
     pub const QUICK: Self =
         Self { count: 3, interval: Duration::from_millis(80), wait: Duration::from_millis(140) };
-    /// As RFC 5227, section 1.1, has it, less its random delays: three times, 5 s in all.
+    /// The timing of RFC 5227, section 1.1, without its random delays: three probes, 5 s in all.
     pub const RFC5227: Self =
         Self { count: 3, interval: Duration::from_millis(1500), wait: Duration::from_secs(2) };
 
-    /// How often an address is asked for at most.
+    /// The most probes that may be sent for an address.
     pub const MAX_COUNT: u32 = 10;
-    /// How long one round of questions takes at most: a pod's start waits for it.
+    /// The longest that one round of probes may take: a pod's start waits for it.
     pub const MAX_ROUND: Duration = Duration::from_secs(30);
 
-    /// How long one round of questions takes.
+    /// How long one round of probes takes.
     #[must_use]
     pub fn round(&self) -> Duration {
         self.interval.saturating_mul(self.count.saturating_sub(1)).saturating_add(self.wait)
     }
 
-    /// Whether it is within bounds.
+    /// Checks the limits.
     ///
     /// # Errors
-    /// The sentence that says what is too much.
+    /// The message about the exceeded limit.
     pub fn bounded(self) -> std::result::Result<Self, String> {
         if self.count > Self::MAX_COUNT {
             return Err(format!(
@@ -65,23 +65,23 @@ impl ProbeTiming {
     }
 }
 
-/// An address that is taken.
+/// An address that another host has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Taken {
-    /// The address.
+    /// The address that was probed.
     pub ip: IpAddr,
-    /// Who has it, or is about to take it.
+    /// The MAC address of the host that has it, or is about to take it.
     pub mac: MacAddr,
 }
 
-/// Asks on the link with this index, which must be up and has this MAC, whether someone has the
-/// addresses, all of them in one wait. Returns who answered, each once; an address may have several.
-/// Ends early when every address is known to be taken.
+/// Probes on the link with this index, which must be up and has this MAC, whether somebody has the addresses, all of
+/// them in one wait. Returns every host that answered once; an address may have several. Ends early when every
+/// address is known to be taken.
 ///
-/// IPv4: ARP probes from 0.0.0.0 (RFC 5227, section 2.1.1); taken is what anyone sends ARP from, or
-/// probes for at the same time. IPv6: neighbour solicitations from :: (RFC 4862, section 5.4); taken is
-/// what anyone advertises, or solicits from :: at the same time. The addresses need not be, and should
-/// not be, on the link. Closing the packet sockets takes some 10 ms more for each family (RCU).
+/// IPv4: ARP probes from 0.0.0.0 (RFC 5227, section 2.1.1); an address is taken if somebody sends ARP from it, or
+/// probes for it at the same time. IPv6: neighbour solicitations from :: (RFC 4862, section 5.4); an address is taken
+/// if somebody advertises it, or solicits it from :: at the same time. The addresses need not be on the link, and
+/// should not be. Closing the packet sockets takes some 10 ms more for each family (RCU).
 ///
 /// # Errors
 /// The link is down (ENETDOWN) or gone, or the caller lacks CAP_NET_RAW.
@@ -99,7 +99,7 @@ pub fn probe(
     }
     if addresses.iter().any(IpAddr::is_ipv6) {
         let socket = PacketSocket::receiver(netns, index, ETH_P_IPV6, &NEIGHBOR_FILTER)?;
-        // Who has an address answers to all nodes, who tries to get it asks its own group.
+        // A host that has an address answers to all nodes; one that probes for it sends to its solicited-node group.
         socket.join(ALL_NODES)?;
         for address in addresses {
             if let IpAddr::V6(ip) = address {
@@ -137,11 +137,11 @@ pub fn probe(
     Ok(probe.taken)
 }
 
-/// Waits until a socket has a frame or the time is over.
+/// Waits until a socket has a frame or the time has passed.
 fn wait_for(sockets: &[(PacketSocket, bool)], left: Duration, index: u32) -> Result<()> {
     let mut fds: Vec<_> =
         sockets.iter().map(|(socket, _)| PollFd::new(socket.as_fd(), PollFlags::POLLIN)).collect();
-    // Rounded up: a timeout of 0 would spin.
+    // Rounded up: with a timeout of 0 the loop would spin.
     let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
@@ -183,15 +183,15 @@ impl Probe<'_> {
 
     fn neighbor(&mut self, frame: &[u8]) {
         let Some(neighbor) = Neighbor::parse(frame) else { return };
-        // A solicitation from an address asks where the target is: that is no claim to it.
+        // A solicitation from an address asks for the target's MAC; it does not claim the target.
         if neighbor.kind == NEIGHBOR_SOLICITATION && !neighbor.source.is_unspecified() {
             return;
         }
         self.found(neighbor.target.into(), neighbor.mac, frame);
     }
 
-    /// Notes who has an address, if it is one of ours and the MAC is not our own (a bridge may send our
-    /// frames back).
+    /// Records who has an address, if it is a probed one and the MAC is another's (a bridge may send our frames
+    /// back).
     fn found(&mut self, ip: IpAddr, stated: Option<[u8; 6]>, frame: &[u8]) {
         if !self.addresses.contains(&ip) || frame::source(frame) == Some(self.own) || stated == Some(self.own)
         {
@@ -206,17 +206,17 @@ impl Probe<'_> {
     }
 }
 
-// Classic BPF (linux/filter.h). Frames of a VLAN are handed to the sockets of their trunk as well, and
-// are none of its own: the tag, which the kernel keeps beside the frame, must be absent or 0. Before 6.2 a bridge that
-// takes a tag off only says that it is absent, and leaves its number there.
+// Classic BPF (linux/filter.h). A socket of a trunk also gets frames of its VLANs, which must not count: the tag,
+// which the kernel keeps outside the frame, must be absent or 0. Before 6.2, a bridge that removes a tag only marks
+// it as absent and leaves its number.
 const LD_W: u16 = 0x20;
 const LD_B: u16 = 0x30;
 const AND: u16 = 0x54;
 const JEQ: u16 = 0x15;
 const RET: u16 = 0x06;
-/// `SKF_AD_OFF + SKF_AD_VLAN_TAG`.
+/// The offset `SKF_AD_OFF + SKF_AD_VLAN_TAG` for BPF.
 const VLAN_TAG: u32 = 0xffff_f000 + 44;
-/// `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT`.
+/// The offset `SKF_AD_OFF + SKF_AD_VLAN_TAG_PRESENT` for BPF.
 const VLAN_TAG_PRESENT: u32 = 0xffff_f000 + 48;
 const ALL: u32 = 0xffff;
 

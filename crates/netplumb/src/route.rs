@@ -1,4 +1,4 @@
-//! Routes.
+//! Reading and changing routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -21,36 +21,36 @@ const AF_INET6: u8 = 10;
 
 /// A unicast route (`struct rtmsg` and `RTA_*` of `linux/rtnetlink.h`).
 ///
-/// For [`Netlink::add_route`], what is `None` is the kernel's default; in what [`Netlink::routes`]
-/// gives, it is what the kernel did not say.
+/// In [`Netlink::add_route`], `None` leaves a value to the kernel; in the answer of [`Netlink::routes`], it is a
+/// value that the kernel did not send.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// Where to; prefix length 0 is the default route. Host bits are cut off.
+    /// The destination; prefix length 0 is the default route. Host bits are cut off.
     pub destination: IpNetwork,
-    /// Through whom; of the other family for IPv4 through an IPv6 router (RFC 5549).
+    /// The next hop; an IPv4 route may have an IPv6 router (RFC 5549).
     pub gateway: Option<IpAddr>,
     /// Index of the link it leaves by.
     pub index: Option<u32>,
-    /// Preferred source address.
+    /// The preferred source address (`RTA_PREFSRC`).
     pub source: Option<IpAddr>,
-    /// Metric: the smaller wins. IPv6 without one is 1024.
+    /// The metric: the smallest wins. The kernel gives IPv6 routes 1024 by default.
     pub metric: Option<u32>,
     /// Path MTU of the route in bytes.
     pub mtu: Option<u32>,
     /// TCP segment size that is advertised, in bytes.
     pub advmss: Option<u32>,
-    /// Table; 254 is the main one.
+    /// The number of the table; 254 is the main one.
     pub table: u32,
-    /// Scope: 0 global, 253 link, 254 host. Without: link where there is no gateway. IPv6 has none.
+    /// Scope: 0 global, 253 link, 254 host. `None`: link if there is no gateway. IPv6 has no scope.
     pub scope: Option<u8>,
-    /// The gateway is on the link whatever the link's networks say.
+    /// The gateway is reachable on the link even if none of the link's networks has it.
     pub onlink: bool,
-    /// Who made it: 2 the kernel, 3 boot, 4 an administrator (`RTPROT_*`).
+    /// What made it: 2 the kernel, 3 boot, 4 an administrator (`RTPROT_*`).
     pub protocol: u8,
 }
 
 impl Route {
-    /// The main table.
+    /// The number of the main table (`RT_TABLE_MAIN`).
     pub const MAIN: u32 = 254;
 
     /// A route of an administrator in the main table.
@@ -71,33 +71,33 @@ impl Route {
         }
     }
 
-    /// Where to, as the kernel keeps it: without host bits.
+    /// The destination as the kernel keeps it: without host bits.
     fn network(&self) -> IpNetwork {
         IpNetwork::new(self.destination.network(), self.destination.prefix()).unwrap_or(self.destination)
     }
 }
 
 impl Netlink {
-    /// The unicast routes of all tables, of one link or of all links. A route with several next hops counts as one
-    /// for each of them: IPv6 routes to one destination become one when there is a second.
+    /// The unicast routes of all tables, of one link or of all links. A route with several next hops is returned once
+    /// for each of them: IPv6 merges routes to one destination into one.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the dump.
     pub fn routes(&self, index: Option<u32>) -> Result<Vec<Route>> {
         let mut all = Vec::new();
-        // One family at a time: for both together the kernel takes no filter.
+        // One family at a time: the kernel filters only dumps of one family.
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             all.extend(self.routes_of(family, index)?);
         }
-        // A kernel before 5.0 filters nothing.
+        // A kernel before 5.0 ignores the filter.
         all.retain(|route: &Route| index.is_none() || route.index == index);
         Ok(all)
     }
 
-    /// The IPv6 default routes of the main table, of all links.
+    /// The IPv6 default routes of the main table, on all links.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the dump.
     pub fn default_routes_ipv6(&self) -> Result<Vec<Route>> {
         let mut routes = self.routes_of(AddressFamily::Inet6, None)?;
         routes.retain(|route| route.destination.prefix() == 0 && route.table == Route::MAIN);
@@ -124,20 +124,20 @@ impl Netlink {
         }
     }
 
-    /// Makes a route.
+    /// Adds a route.
     ///
     /// # Errors
-    /// What the kernel refused: EEXIST for a route to the same network with the same metric in that
-    /// table, ENETUNREACH for a gateway that no network of the link has ([`Route::onlink`] helps).
+    /// The kernel refuses: EEXIST for a route to the same network with the same metric in that table, ENETUNREACH for
+    /// a gateway outside the link's networks (unless [`Route::onlink`] is set).
     pub fn add_route(&self, route: &Route) -> Result<()> {
         self.new_route(route, NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// Makes a route beside those to the same network with the same metric in that table: before them with IPv4,
-    /// as one more next hop of theirs with IPv6.
+    /// Adds a route beside those to the same network with the same metric in that table: before them with IPv4, as
+    /// one more next hop with IPv6.
     ///
     /// # Errors
-    /// What the kernel refused: EEXIST for the very same route, ENETUNREACH as for [`Netlink::add_route`].
+    /// The kernel refuses: EEXIST for an identical route, ENETUNREACH as for [`Netlink::add_route`].
     pub fn add_route_beside(&self, route: &Route) -> Result<()> {
         self.new_route(route, NLM_F_CREATE)
     }
@@ -152,10 +152,10 @@ impl Netlink {
         })
     }
 
-    /// Takes a route away; one that is not there is success.
+    /// Deletes a route; a missing one is success.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the deletion.
     pub fn delete_route(&self, route: &Route) -> Result<()> {
         let done = self.command(&Request {
             operation: "delete route",
@@ -194,7 +194,7 @@ fn message(route: &Route, new: bool) -> RouteMessage {
     header.kind = RouteType::Unicast;
     header.scope = match (route.scope, route.gateway) {
         (Some(scope), _) => scope.into(),
-        // On deletion "nowhere" matches every scope.
+        // In a deletion, the scope "nowhere" matches every scope.
         (None, _) if !new => RouteScope::NoWhere,
         (None, None) if network.is_ipv4() => RouteScope::Link,
         (None, _) => RouteScope::Universe,
@@ -230,7 +230,7 @@ fn message(route: &Route, new: bool) -> RouteMessage {
     message
 }
 
-/// The route in a message's body; none if the body is no such message or the route is no unicast one with one next hop.
+/// The route in a message's body; `None` unless it is a unicast route with one next hop.
 #[cfg(feature = "monitor")]
 pub(crate) fn decode(body: &[u8]) -> Option<Route> {
     let mut routes = decode_each(body);
@@ -298,7 +298,7 @@ fn decode_hops(body: &[u8]) -> Option<Vec<Route>> {
 const RTA_GATEWAY: u16 = 5;
 const RTA_VIA: u16 = 18;
 
-/// The gateway of an `RTA_GATEWAY`, or of an `RTA_VIA`, which says its family first.
+/// The gateway of an `RTA_GATEWAY`, or of an `RTA_VIA`, which begins with the family.
 fn gateway(attr: &Attr<'_>) -> Option<IpAddr> {
     match attr.kind {
         RTA_VIA => Attr { kind: RTA_VIA, value: attr.value.get(2..)? }.ip(),

@@ -1,4 +1,4 @@
-//! Settings below `/proc/sys/net`, which shows the namespace of whoever opens a file there.
+//! Settings below `/proc/sys/net`; a file there belongs to the namespace of the thread that opens it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,18 +11,18 @@ use crate::{Error, Netns, Result};
 
 const ROOT: &str = "/proc/sys/net";
 
-/// A setting below `/proc/sys/net`.
+/// The path of a setting below `/proc/sys/net`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sysctl(PathBuf);
 
-/// Which links a setting of `conf` is for.
+/// Which links a setting below `conf` applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Conf<'a> {
-    /// All links, by rules that differ from setting to setting (`ip-sysctl.rst`).
+    /// All links, by rules that depend on the setting (`ip-sysctl.rst`).
     All,
-    /// Links that are made from now on.
+    /// Links that are created from now on.
     Default,
-    /// One link.
+    /// The link with this name.
     Link(&'a IfName),
 }
 
@@ -44,19 +44,19 @@ impl Sysctl {
         Self(Path::new(ROOT).join(path))
     }
 
-    /// `ipv4/conf/<link>/<setting>`.
+    /// The setting `ipv4/conf/<link>/<setting>` below `/proc/sys/net`.
     #[must_use]
     pub fn ipv4(conf: Conf<'_>, setting: &'static str) -> Self {
         Self([ROOT, "ipv4/conf", conf.as_str(), setting].iter().collect())
     }
 
-    /// `ipv6/conf/<link>/<setting>`.
+    /// The setting `ipv6/conf/<link>/<setting>` below `/proc/sys/net`.
     #[must_use]
     pub fn ipv6(conf: Conf<'_>, setting: &'static str) -> Self {
         Self([ROOT, "ipv6/conf", conf.as_str(), setting].iter().collect())
     }
 
-    /// The file.
+    /// The path of the setting's file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.0
@@ -66,17 +66,17 @@ impl Sysctl {
 /// What setting a sysctl did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SysctlSet {
-    /// It had the value already, nothing was written.
+    /// It had the value already; nothing was written.
     Unchanged,
-    /// It was written.
+    /// It had another value and was written.
     Changed,
-    /// This kernel, or this namespace, has no such setting: a module that is not loaded, a link that
-    /// is gone, IPv6 that is off.
+    /// This kernel or this namespace has no such setting: a module is not loaded, the link does not exist, IPv6 is
+    /// off.
     Absent,
 }
 
 impl Netns {
-    /// Reads a setting in this namespace, without the final line end; none if there is no such setting.
+    /// Reads a setting in this namespace, without the final line end; `None` if it does not exist.
     ///
     /// # Errors
     /// `/proc` is not mounted, or the file cannot be read.
@@ -84,15 +84,15 @@ impl Netns {
         self.enter(|| get(sysctl))?
     }
 
-    /// Makes a setting in this namespace have the value: reads, compares, and writes only what differs.
+    /// Sets a setting in this namespace: reads it, compares, and writes only a different value.
     ///
     /// # Errors
-    /// The kernel does not take the value, or `/proc/sys` is mounted read-only.
+    /// The kernel refuses the value, or `/proc/sys` is mounted read-only.
     pub fn sysctl_set(&self, sysctl: &Sysctl, value: &str) -> Result<SysctlSet> {
         self.enter(|| set(sysctl, value))?
     }
 
-    /// Writes settings without a look at what they are: for those of a fresh link, which differ. Absent ones are left out.
+    /// Writes settings without reading them first: for those of a new link, which differ. Missing ones are skipped.
     ///
     /// # Errors
     /// As [`Self::sysctl_set`].
@@ -100,7 +100,7 @@ impl Netns {
         self.enter(|| settings.iter().try_for_each(|(sysctl, value)| write(sysctl, value).map(drop)))?
     }
 
-    /// Like [`Self::sysctl_set_all`]; says of each setting that was changed what it was.
+    /// Like [`Self::sysctl_set_all`]; returns the old value of each setting that was changed.
     ///
     /// # Errors
     /// As [`Self::sysctl_set`].
@@ -108,8 +108,7 @@ impl Netns {
         self.enter(|| settings.iter().map(|(sysctl, value)| swap(sysctl, value)).collect())?
     }
 
-    /// Like [`Self::sysctl_set`] for several settings, entering the namespace once. Stops at the first
-    /// error.
+    /// Like [`Self::sysctl_set`] for several settings, entering the namespace once. Stops at the first error.
     ///
     /// # Errors
     /// As [`Self::sysctl_set`].
@@ -119,7 +118,7 @@ impl Netns {
 }
 
 fn get(sysctl: &Sysctl) -> Result<Option<String>> {
-    // One read gives a whole setting (proc_dostring and its kin end a second one at once).
+    // One read returns a whole setting (proc_dostring and similar functions end the file after one).
     let mut text = [0; 1024];
     match File::open(&sysctl.0).and_then(|mut file| file.read(&mut text)) {
         Ok(length) => {
@@ -143,7 +142,7 @@ fn set(sysctl: &Sysctl, value: &str) -> Result<SysctlSet> {
     }
 }
 
-/// Reads and writes by one open file, in four system calls instead of six.
+/// Reads and writes through one open file, with four system calls instead of six.
 fn swap(sysctl: &Sysctl, value: &str) -> Result<Option<String>> {
     let failed = |operation, error: &io::Error| Err(Error::io(operation, sysctl.path(), error));
     let mut file = match OpenOptions::new().read(true).write(true).open(&sysctl.0) {
@@ -168,7 +167,7 @@ fn swap(sysctl: &Sysctl, value: &str) -> Result<Option<String>> {
     }
 }
 
-/// Settings of several numbers are read with tabs between them.
+/// Compares values; the kernel separates several numbers by tabs.
 fn same(now: &str, value: &str) -> bool {
     now.split_whitespace().eq(value.split_whitespace())
 }

@@ -17,9 +17,9 @@ use crate::{Error, Netns, Result};
 /// The number of a device node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DevNum {
-    /// Its driver.
+    /// The number of the driver.
     pub major: u32,
-    /// Which of the driver's devices.
+    /// The number of the device within its driver.
     pub minor: u32,
 }
 
@@ -29,21 +29,21 @@ impl fmt::Display for DevNum {
     }
 }
 
-/// Waits for the character device of a macvtap that is going to be made: a tenth of the cost of
-/// [`tap_device`], which it falls back to.
+/// Waits for the character device of a macvtap that is about to be created. It costs a tenth of [`tap_device`], which
+/// it falls back to.
 ///
-/// The kernel tells the processes of the link's namespace, before the request that makes it is
-/// answered, which device it made (a uevent, `kobject_uevent_env` in `lib/kobject_uevent.c`).
+/// Before it answers the request that creates the link, the kernel sends a uevent with the device's number to
+/// listeners in the link's namespace (`kobject_uevent_env` in `lib/kobject_uevent.c`).
 pub struct TapWatch {
     socket: Socket,
     netns: Netns,
 }
 
 impl TapWatch {
-    /// Starts listening in the namespace that the macvtap will be in.
+    /// Starts to listen in the namespace that the macvtap will be in.
     ///
     /// # Errors
-    /// The namespace cannot be entered, or no socket is left.
+    /// The namespace cannot be entered, or no socket can be opened.
     pub fn open(netns: &Netns) -> Result<Self> {
         const KERNEL_EVENTS: u32 = 1;
         let failed = |error: io::Error| Error::io("listen for", "device events", &error);
@@ -52,8 +52,8 @@ impl TapWatch {
         Ok(Self { socket, netns: netns.clone() })
     }
 
-    /// The device of the macvtap that was made with this name and index meanwhile; none if there is no
-    /// such macvtap.
+    /// The device of the macvtap that was created with this name and index meanwhile; `None` if there is no such
+    /// macvtap.
     ///
     /// # Errors
     /// As [`tap_device`].
@@ -64,12 +64,12 @@ impl TapWatch {
         loop {
             buffer.clear();
             match self.socket.recv_from(&mut buffer, libc::MSG_DONTWAIT) {
-                // Whoever is root in the namespace can send here, too.
+                // Root in the namespace can send here, too.
                 Ok((_, sender)) if sender.port_number() != 0 => {}
-                // One that was made, deleted and made again is told of twice.
+                // There are two events for a device that was created, deleted and created again.
                 Ok(_) => found = added(&buffer, &path).or(found),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // Nothing more, or (ENOBUFS) something lost.
+                // Nothing more, or (ENOBUFS) an event was lost.
                 Err(_) => break,
             }
         }
@@ -80,7 +80,7 @@ impl TapWatch {
     }
 }
 
-/// The device number in an event, if it tells of a device at this path that was added.
+/// The device number in an event, if the event says that a device at this path was added.
 fn added(event: &[u8], path: &str) -> Option<DevNum> {
     let mut fields = event.split(|&byte| byte == 0).filter_map(|field| str::from_utf8(field).ok());
     let place = fields.next()?.strip_prefix("add@")?;
@@ -98,18 +98,17 @@ fn added(event: &[u8], path: &str) -> Option<DevNum> {
     Some(DevNum { major: major?, minor: minor? })
 }
 
-/// The character device of the macvtap with this name and index in this namespace; none if there is no
-/// such macvtap.
+/// The character device of the macvtap with this name and index in this namespace; `None` if there is no such
+/// macvtap.
 ///
-/// The kernel tells it in sysfs only, and a sysfs shows only the namespace that it was mounted from, so
-/// this mounts one that nobody else sees. `/dev/tap<index>` does not tell: it may be another
-/// namespace's.
+/// Only sysfs has the number, and a sysfs shows only the namespace that it was mounted from, so this mounts one that
+/// no other process sees. `/dev/tap<index>` cannot be used: it may be of another namespace.
 ///
 /// # Errors
 /// The caller lacks CAP_SYS_ADMIN, or the kernel is older than 5.2.
 pub fn tap_device(netns: &Netns, name: &IfName, index: u32) -> Result<Option<DevNum>> {
     let failed = |errno| Error::system("read the tap device of", name, errno);
-    // The namespace is chosen by whoever opens the file system context.
+    // The thread that opens the file system context determines the namespace.
     let context = netns.enter(|| fs_open(c"sysfs"))?.map_err(failed)?;
     let sysfs = fs_create(&context).and_then(|()| fs_mount(&context)).map_err(failed)?;
     let path = format!("class/net/{name}/macvtap/tap{index}/dev");
@@ -126,7 +125,7 @@ pub fn tap_device(netns: &Netns, name: &IfName, index: u32) -> Result<Option<Dev
         .ok_or_else(|| Error::reply("read the tap device of", name, "sysfs gives no device number"))
 }
 
-/// `major:minor` and a line end.
+/// Parses `major:minor` and a line end.
 fn parse(text: &[u8]) -> Option<DevNum> {
     let (major, minor) = str::from_utf8(text).ok()?.trim_end().split_once(':')?;
     Some(DevNum { major: major.parse().ok()?, minor: minor.parse().ok()? })

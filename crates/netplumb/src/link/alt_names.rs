@@ -1,4 +1,4 @@
-//! Alternative names of links (`ip link property`), which go along into other namespaces.
+//! Alternative names of links (`ip link property`), which stay with a link that moves into another namespace.
 
 use netlink_packet_core::{DefaultNla, NLM_F_ACK};
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
@@ -12,19 +12,19 @@ const RTM_DELLINKPROP: u16 = 109;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
 const NLA_F_NESTED: u16 = 1 << 15;
-/// `struct ifinfomsg`.
+/// The size of `struct ifinfomsg` in bytes.
 const IFINFOMSG: usize = 16;
 
 impl Netlink {
-    /// Takes all alternative names of a link away. One that has none, or is not there, is success.
+    /// Removes all alternative names of a link. A link without any, or a missing link, is success.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the removal.
     pub fn remove_alt_names(&self, index: u32) -> Result<()> {
         for name in self.alt_names(index)? {
             let mut message = LinkMessage::default();
             message.header.index = index;
-            // A nest of one attribute: its length, its type, the name, filled up to four bytes.
+            // A nest with one attribute: its length, its type, the name, padded to four bytes.
             let length = u16::try_from(4 + name.len()).unwrap_or(u16::MAX);
             let mut nest = [length.to_ne_bytes(), IFLA_ALT_IFNAME.to_ne_bytes()].concat();
             nest.extend(&name);

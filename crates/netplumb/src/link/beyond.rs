@@ -1,4 +1,4 @@
-//! Namespaces that a namespace knows by a number, and the links in them.
+//! Other namespaces that a namespace has a number for, and the links in them.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -14,18 +14,18 @@ const RTM_NEWNSID: u16 = 88;
 const RTM_GETNSID: u16 = 90;
 const NETNSA_NSID: u16 = 1;
 const NETNSA_FD: u16 = 3;
-/// `NETNSA_NSID_NOT_ASSIGNED`.
+/// `NETNSA_NSID_NOT_ASSIGNED`: the namespace has no number here.
 const NO_NUMBER: i32 = -1;
 const IFLA_TARGET_NETNSID: u16 = 46;
-/// `struct rtgenmsg`, with the padding before its attributes.
+/// The size of `struct rtgenmsg` with the padding before its attributes, in bytes.
 const RTGENMSG: usize = 4;
 
 impl Netlink {
-    /// The numbers of the other namespaces that this one knows (`ip netns list-id`). The kernel gives one when a
-    /// link is moved away to a namespace, or has its lower or its peer there (`peernet2id_alloc`).
+    /// The numbers that this namespace has for others (`ip netns list-id`). The kernel assigns one when a link is
+    /// moved to a namespace, or has its lower link or its peer there (`peernet2id_alloc`).
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the dump.
     pub fn known_namespaces(&self) -> Result<Vec<i32>> {
         let object = || Object::from("of other namespaces");
         let body = Bytes(vec![0; RTGENMSG]);
@@ -34,10 +34,10 @@ impl Netlink {
         self.dump(&request, |kind, body| Ok((kind == RTM_NEWNSID).then(|| nsid(body)).flatten()))
     }
 
-    /// The number of another namespace here; none if this one does not know it.
+    /// The number of another namespace here; `None` if this one has no number for it.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the request.
     pub fn number_of(&self, netns: &Netns) -> Result<Option<i32>> {
         let object = || Object::from(netns.id().to_string());
         let mut message = vec![0; RTGENMSG];
@@ -66,7 +66,7 @@ impl Netlink {
     /// All links of the namespace that has this number here (Linux 4.20).
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the dump.
     pub fn links_beyond(&self, namespace: i32) -> Result<Vec<Link>> {
         let message = get_message(0, vec![beyond(namespace)]);
         let object = || Object::from("of another namespace");
@@ -75,10 +75,10 @@ impl Netlink {
         self.dump(&request, |kind, body| Ok((kind == RTM_NEWLINK).then(|| decode::link(body)).flatten()))
     }
 
-    /// Deletes a link of the namespace that has this number here; none is success.
+    /// Deletes a link of the namespace that has this number here; a missing link is success.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the deletion.
     pub fn delete_link_beyond(&self, namespace: i32, index: u32) -> Result<()> {
         let mut body = LinkMessage::default();
         body.header.index = index;
@@ -99,7 +99,7 @@ fn nsid(body: &[u8]) -> Option<i32> {
     (number != NO_NUMBER).then_some(number)
 }
 
-/// Not this namespace, but that one.
+/// The attribute that makes a request apply to another namespace.
 fn beyond(namespace: i32) -> LinkAttribute {
     LinkAttribute::Other(DefaultNla::new(IFLA_TARGET_NETNSID, namespace.to_ne_bytes().into()))
 }

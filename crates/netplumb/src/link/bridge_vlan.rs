@@ -1,4 +1,4 @@
-//! Which VLANs the members of a bridge carry, and VLAN devices.
+//! VLANs of a bridge's members, and VLAN devices.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,42 +24,42 @@ const BRIDGE_VLANDB_ENTRY_INFO: u16 = 1;
 const BRIDGE_VLANDB_ENTRY_RANGE: u16 = 2;
 const BRIDGE_VLAN_INFO_PVID: u16 = 1 << 1;
 const BRIDGE_VLAN_INFO_UNTAGGED: u16 = 1 << 2;
-/// `BRIDGE_FLAGS_SELF` of `linux/if_bridge.h`.
+/// `BRIDGE_FLAGS_SELF` of `linux/if_bridge.h`: the bridge itself, not a port.
 const BRIDGE_FLAGS_SELF: u16 = 2;
-/// `struct br_vlan_msg`: family, padding, link index.
+/// The size of `struct br_vlan_msg`: family, padding, link index.
 const BR_VLAN_MSG: usize = 8;
 
 /// The tag that a bridge or a VLAN device works with (`ETH_P_8021Q`, `ETH_P_8021AD`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum VlanProtocol {
-    /// 802.1Q, a customer's tag.
+    /// The customer's tag of IEEE 802.1Q.
     #[default]
     Dot1q,
     /// 802.1ad, a provider's tag, with customers' tags inside ("QinQ").
     Dot1ad,
 }
 
-/// How a bridge that sorts frames by VLAN is made.
+/// The VLAN filtering of a new bridge.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct VlanFiltering {
-    /// The tag that it reads.
+    /// The tag that the bridge filters by.
     pub protocol: VlanProtocol,
-    /// The VLAN that every new member carries untagged; none: new members carry nothing.
+    /// The VLAN that every new member carries untagged; `None`: new members carry no VLAN.
     pub default_pvid: Option<VlanId>,
 }
 
 /// The VLANs of a member of a bridge: of a port, or of the bridge itself as the node's own link.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeVlans {
-    /// Frames of these leave with their tag.
+    /// Frames of these VLANs leave with their tag.
     pub tagged: VlanSet,
-    /// Frames of these leave without a tag.
+    /// Frames of these VLANs leave without a tag.
     pub untagged: VlanSet,
-    /// Frames that come in without a tag belong to this one; it is in one of the two sets.
+    /// The VLAN of frames that arrive without a tag; it is in one of the two sets.
     pub pvid: Option<VlanId>,
 }
 
-/// A member of a bridge.
+/// A member of a bridge, by link index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BridgeMember {
     /// The port with this index.
@@ -68,22 +68,22 @@ pub enum BridgeMember {
     Bridge(u32),
 }
 
-/// A VLAN device (802.1q link) to make.
+/// A VLAN device (802.1q link) to create.
 #[derive(Clone, Debug)]
 pub struct VlanLink {
-    /// Its name.
+    /// The name of the new link.
     pub name: IfName,
-    /// Index of the link whose frames of that VLAN it takes.
+    /// The index of the link whose frames of that VLAN it gets.
     pub lower: u32,
-    /// The VLAN.
+    /// The VLAN whose frames it gets (`IFLA_VLAN_ID`).
     pub id: VlanId,
-    /// The tag.
+    /// The tag of those frames (`IFLA_VLAN_PROTOCOL`).
     pub protocol: VlanProtocol,
-    /// Its address, or the lower's.
+    /// The MAC address; by default the lower link's.
     pub mac: Option<MacAddr>,
-    /// Its MTU, or the lower's.
+    /// The MTU; by default the lower link's.
     pub mtu: Option<Mtu>,
-    /// Its group, 0 by default.
+    /// The link group; 0 is the kernel's default.
     pub group: u32,
     /// Whether it is up from the start.
     pub up: bool,
@@ -92,39 +92,39 @@ pub struct VlanLink {
 /// A VLAN device's attributes (`IFLA_VLAN_*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VlanInfo {
-    /// The VLAN ID; 0 is possible for the kernel.
+    /// The VLAN ID; the kernel also allows 0.
     pub id: u16,
-    /// The tag.
+    /// The tag of its frames (`IFLA_VLAN_PROTOCOL`).
     pub protocol: VlanProtocol,
 }
 
 impl BridgeVlans {
-    /// Those of an access port: one VLAN, untagged in both directions.
+    /// The VLANs of an access port: one VLAN, untagged in both directions.
     #[must_use]
     pub fn access(id: VlanId) -> Self {
         Self { tagged: VlanSet::EMPTY, untagged: id.into(), pvid: Some(id) }
     }
 
-    /// Those of a trunk: tagged, with one untagged in both directions if `native` is given.
+    /// The VLANs of a trunk: tagged, with one untagged in both directions if `native` is given.
     #[must_use]
     pub fn trunk(ids: &VlanSet, native: Option<VlanId>) -> Self {
         let untagged = native.map(VlanSet::from).unwrap_or_default();
         Self { tagged: ids.without(&untagged), untagged, pvid: native }
     }
 
-    /// All of them.
+    /// The tagged and the untagged VLANs together.
     #[must_use]
     pub fn all(&self) -> VlanSet {
         self.tagged.union(&self.untagged)
     }
 
-    /// Whether it carries nothing.
+    /// Whether the member carries no VLAN.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tagged.is_empty() && self.untagged.is_empty()
     }
 
-    /// As the kernel takes them: ranges as ranges, the PVID alone.
+    /// The attributes of a request: ranges as ranges, the PVID by itself.
     fn infos(&self) -> Vec<AfSpecBridge> {
         let mut infos = Vec::new();
         for (set, flags) in
@@ -143,7 +143,7 @@ impl BridgeVlans {
 }
 
 impl fmt::Display for BridgeVlans {
-    /// Like `10,20 tagged, 1 untagged (PVID 1)`.
+    /// Such as `10,20 tagged, 1 untagged (PVID 1)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         for (set, how) in [(&self.tagged, "tagged"), (&self.untagged, "untagged")] {
@@ -193,19 +193,19 @@ fn push_range(infos: &mut Vec<AfSpecBridge>, from: VlanId, to: VlanId, flags: Br
 }
 
 impl Netlink {
-    /// Makes a member carry VLANs, in one message whatever their number. Those that it carries already
-    /// are changed (tagged, untagged, PVID), others stay.
+    /// Adds VLANs to a member, in one message for any number of them. VLANs that it carries already are changed
+    /// (tagged, untagged, PVID), others stay.
     ///
     /// # Errors
-    /// What the kernel refused: EOPNOTSUPP for a kernel without VLAN filtering.
+    /// The kernel refuses: EOPNOTSUPP without VLAN filtering.
     pub fn add_bridge_vlans(&self, member: BridgeMember, vlans: &BridgeVlans) -> Result<()> {
         self.change_bridge_vlans("set VLANs of bridge member", RTM_SETLINK, member, vlans.infos())
     }
 
-    /// Makes a member carry VLANs no more, in one message; those that it does not carry are no error.
+    /// Removes VLANs from a member, in one message; VLANs that it does not carry are ignored.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the removal.
     pub fn remove_bridge_vlans(&self, member: BridgeMember, vlans: &VlanSet) -> Result<()> {
         let infos = BridgeVlans::trunk(vlans, None).infos();
         match self.change_bridge_vlans("remove VLANs of bridge member", RTM_DELLINK, member, infos) {
@@ -242,7 +242,7 @@ impl Netlink {
     /// The VLANs of one member of a bridge: a port's, or a bridge's own by the bridge's index.
     ///
     /// # Errors
-    /// What the kernel refused: EINVAL for a link that is no member.
+    /// The kernel refuses: EINVAL for a link that is not a member.
     pub fn bridge_vlans(&self, index: u32) -> Result<BridgeVlans> {
         Ok(self.read_bridge_vlans(index)?.remove(&index).unwrap_or_default())
     }
@@ -285,10 +285,10 @@ impl Netlink {
         Ok(all)
     }
 
-    /// Makes a VLAN device and returns its index.
+    /// Creates a VLAN device and returns its index.
     ///
     /// # Errors
-    /// What the kernel refused: EEXIST also for a VLAN that the lower link has a device for.
+    /// The kernel refuses: EEXIST also for a VLAN that the lower link has a device for.
     pub fn create_vlan(&self, vlan: &VlanLink) -> Result<u32> {
         let common = Common {
             name: &vlan.name,
@@ -314,7 +314,7 @@ struct Entry {
     pvid: bool,
 }
 
-/// The entries of one `RTM_NEWVLAN` message; what is no VLAN ID is left out.
+/// The entries of one `RTM_NEWVLAN` message; invalid VLAN IDs are left out.
 fn entries(body: &[u8]) -> Vec<Entry> {
     let entry = |attrs: Attrs<'_>| {
         let (mut info, mut last) = (None, None);

@@ -16,35 +16,35 @@ use crate::{Netlink, Netns, Result};
 const IFLA_NEW_IFINDEX: u16 = 49;
 const IFLA_IFALIAS: u16 = 20;
 
-/// What to change of a link; what is `None` stays as it is.
+/// A change of a link; `None` leaves an attribute as it is.
 #[derive(Clone, Debug, Default)]
 pub struct LinkChange {
-    /// Set it up or down.
+    /// Whether it is set up or down.
     pub up: Option<bool>,
-    /// Rename it (while up only since Linux 6.2).
+    /// The new name (of a link that is up only since Linux 6.2).
     pub name: Option<IfName>,
-    /// Its MTU.
+    /// The MTU in bytes (`IFLA_MTU`).
     pub mtu: Option<Mtu>,
-    /// Its Ethernet address.
+    /// The Ethernet address (`IFLA_ADDRESS`).
     pub mac: Option<MacAddr>,
-    /// Make it a port, or a port no longer.
+    /// The bridge or bond that it becomes a port of, or none.
     pub master: Option<Master>,
-    /// Its alias, 255 bytes at most; the empty text takes it away.
+    /// The alias, at most 255 bytes; the empty text removes it.
     pub alias: Option<String>,
-    /// Its group.
+    /// The link group (`IFLA_GROUP`), 0 by default.
     pub group: Option<u32>,
     /// Promiscuous mode as an administrator sets it.
     pub promisc: Option<bool>,
-    /// Take every multicast, whatever groups were joined, as an administrator sets it.
+    /// Accept every multicast, whatever groups were joined, as an administrator sets it.
     pub allmulti: Option<bool>,
-    /// No ARP and no neighbour discovery.
+    /// Use neither ARP nor neighbour discovery.
     pub noarp: Option<bool>,
-    /// Move it into this namespace, where [`Self::name`] is its name at once. Costs an RCU wait of
-    /// some 16 ms.
+    /// Move it into this namespace, where it gets the name [`Self::name`] at once. Costs an RCU grace period of some
+    /// 16 ms.
     pub netns: Option<Netns>,
-    /// With [`Self::netns`]: its index there, which otherwise stays if it is free.
+    /// With [`Self::netns`]: its index there; by default it keeps its index if that is free.
     pub new_index: Option<u32>,
-    /// How IPv6 makes its link-local address. Not together with [`Self::netns`]: moving forgets it.
+    /// How IPv6 makes its link-local address. Not together with [`Self::netns`]: a move resets it.
     pub addr_gen_mode: Option<AddrGenMode>,
     /// For a bridge: its own attributes.
     pub bridge: Option<BridgeChange>,
@@ -55,54 +55,53 @@ pub struct LinkChange {
 /// The master of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Master {
-    /// None: a port no longer.
+    /// No master: it stops being a port.
     None,
     /// The bridge or bond with this index.
     Index(u32),
 }
 
-/// What to change of a bridge; what is `None` stays as it is.
+/// A change of a bridge; `None` leaves an attribute as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeChange {
-    /// Spanning tree.
+    /// Whether the spanning tree protocol is used.
     pub stp: Option<bool>,
-    /// IGMP and MLD snooping.
+    /// Whether IGMP and MLD are snooped.
     pub mcast_snooping: Option<bool>,
-    /// Sorting frames by VLAN.
+    /// Whether frames are filtered by VLAN.
     pub vlan_filtering: Option<bool>,
-    /// How long an address is kept, in hundredths of a second.
+    /// How long a learned address is kept, in hundredths of a second.
     pub ageing_time: Option<u32>,
 }
 
-/// What to change of a bridge port; what is `None` stays as it is.
+/// A change of a bridge port; `None` leaves an attribute as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PortChange {
-    /// Link-local groups 01-80-C2-00-00-0X that it forwards, a bit for each X; bit 1 (PAUSE) cannot
-    /// be set.
+    /// The link-local groups 01-80-C2-00-00-0X that it forwards, one bit for each X; the kernel refuses bit 1
+    /// (PAUSE).
     pub group_fwd_mask: Option<u16>,
-    /// Talks only to ports that are not isolated.
+    /// Whether it forwards only to ports that are not isolated.
     pub isolated: Option<bool>,
-    /// Sends frames back where they came from.
+    /// Whether it sends frames back to the port that they came from.
     pub hairpin: Option<bool>,
-    /// Learns addresses.
+    /// Whether the bridge learns addresses from its frames.
     pub learning: Option<bool>,
-    /// Frames to unknown addresses go out here.
+    /// Whether frames to unknown addresses leave by it.
     pub unicast_flood: Option<bool>,
     /// Spanning tree state, see [`super::BridgePort::state`]; only without spanning tree.
     pub state: Option<u8>,
 }
 
 impl Netlink {
-    /// Changes a link, in one message where the kernel takes it in one. Messages of their own, in this
-    /// order, are the IPv6 mode of a link that is to be up (the kernel sets it up first, and would make
-    /// the address), and the port attributes of a link that gets a new master (the kernel looks for
-    /// the master before it sets it).
+    /// Changes a link, in one message where the kernel allows it. Separate messages, in this order, are needed for
+    /// the IPv6 mode of a link that is to be up (the kernel sets it up first, and would make the address), and for
+    /// the port attributes of a link that gets a new master (the kernel looks up the master before it sets it).
     ///
     /// The kernel applies the parts of a message one after the other and stops at the first that it refuses
     /// (`do_setlink` in `net/core/rtnetlink.c`).
     ///
     /// # Errors
-    /// What the kernel refused; no such link is [`crate::Error::is_not_found`].
+    /// The kernel refuses; a missing link is [`crate::Error::is_not_found`].
     pub fn set_link(&self, index: u32, change: &LinkChange) -> Result<()> {
         let object = by_index(index);
         let send = |body: &LinkMessage| {
@@ -127,11 +126,11 @@ impl Netlink {
         }
     }
 
-    /// Deletes a link; one that is not there is success. What hangs on it goes with it: the peer of a
-    /// veth, the macvtaps on it, in whatever namespace.
+    /// Deletes a link; a missing link is success. The kernel also deletes what depends on it: the peer of a veth, the
+    /// macvtaps on it, in any namespace.
     ///
     /// # Errors
-    /// What the kernel refused: EOPNOTSUPP for a physical link.
+    /// The kernel refuses: EOPNOTSUPP for a physical link.
     pub fn delete_link(&self, index: u32) -> Result<()> {
         let mut message = LinkMessage::default();
         message.header.index = index;
@@ -181,7 +180,7 @@ fn message(index: u32, change: &LinkChange, port: Option<&PortChange>) -> LinkMe
         }));
     }
     if let Some(alias) = &change.alias {
-        // Without a final NUL: only an attribute of no length takes the alias away.
+        // Without a final NUL: only an attribute of length 0 removes the alias.
         attributes.push(LinkAttribute::Other(DefaultNla::new(IFLA_IFALIAS, alias.clone().into_bytes())));
     }
     if let Some(group) = change.group {
@@ -190,7 +189,7 @@ fn message(index: u32, change: &LinkChange, port: Option<&PortChange>) -> LinkMe
     if let Some(netns) = &change.netns {
         attributes.push(LinkAttribute::NetNsFd(netns.as_fd().as_raw_fd()));
         if let Some(index) = change.new_index {
-            // The type has only the form of an answer, and it is the same.
+            // The crate's type has only the form of an answer, which is the same.
             attributes
                 .push(LinkAttribute::Other(DefaultNla::new(IFLA_NEW_IFINDEX, index.to_ne_bytes().into())));
         }

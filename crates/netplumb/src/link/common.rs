@@ -1,4 +1,4 @@
-//! What every kind of link is made with.
+//! Attributes that every kind of new link has.
 
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -10,7 +10,6 @@ use crate::Netns;
 
 type Builder = LinkMessageBuilder<LinkUnspec>;
 
-/// What every kind of link has.
 #[derive(Clone, Copy)]
 pub(super) struct Common<'a> {
     pub(super) name: &'a IfName,

@@ -1,4 +1,4 @@
-//! Making links: each in one `RTM_NEWLINK`, so that a crash leaves nothing half made.
+//! Creating links: each by one `RTM_NEWLINK`, so that a crash leaves nothing half made.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -17,127 +17,126 @@ use crate::attrs::{Attrs, u32_at};
 use crate::netlink::{Request, by_name};
 use crate::{Error, Netlink, Netns, Result};
 
-/// A veth pair to make.
+/// A veth pair to create.
 #[derive(Clone, Debug)]
 pub struct Veth {
-    /// The end that [`Self::master`] is for.
+    /// The end that becomes a port of [`Self::master`].
     pub main: VethEnd,
-    /// The other end.
+    /// The end opposite to `main`.
     pub peer: VethEnd,
     /// Index of the bridge that the main end becomes a port of, in the main end's namespace.
     pub master: Option<u32>,
-    /// The indexes of both, or ones that the kernel chooses: it ignores the peer's without the main
-    /// one's (`veth_newlink`).
+    /// The indexes of both ends; `None`: the kernel chooses. It ignores the peer's index without the main end's
+    /// (`veth_newlink`).
     pub indexes: Option<VethIndexes>,
 }
 
-/// One end of a veth pair to make.
+/// One end of a veth pair to create.
 #[derive(Clone, Debug)]
 pub struct VethEnd {
-    /// Its name.
+    /// The name, which must be free in its namespace.
     pub name: IfName,
-    /// Its address, or a random one (which udev may then replace, see `MACAddressPolicy` in
-    /// systemd.link(5)).
+    /// The MAC address, or a random one (which udev may then replace, see `MACAddressPolicy` in systemd.link(5)).
     pub mac: Option<MacAddr>,
-    /// Its MTU, 1500 by default.
+    /// The MTU; 1500 is the kernel's default.
     pub mtu: Option<Mtu>,
-    /// Its group, 0 by default.
+    /// The link group; 0 is the kernel's default.
     pub group: u32,
     /// Whether it is up when the call returns.
     pub up: bool,
-    /// The namespace that it is made in, or the socket's.
+    /// The namespace that it is created in; by default the socket's.
     pub netns: Option<Netns>,
 }
 
 /// The indexes of a new veth pair, each in its own namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VethIndexes {
-    /// Of the main end.
+    /// The index of [`Veth::main`] in its namespace.
     pub main: u32,
-    /// Of the other end.
+    /// The index of [`Veth::peer`] in its namespace.
     pub peer: u32,
 }
 
-/// A bridge to make.
+/// A bridge to create.
 #[derive(Clone, Debug)]
 pub struct Bridge {
-    /// Its name.
+    /// The name, which must be free in its namespace.
     pub name: IfName,
-    /// Its address, or a random one until it has ports; a bridge with a set address keeps it.
+    /// The MAC address; by default a random one until it has ports. A bridge keeps an address that was set.
     pub mac: Option<MacAddr>,
-    /// Its MTU; once set it no longer follows the smallest of its ports.
+    /// The MTU; once set, it does not follow the smallest of its ports any more.
     pub mtu: Option<Mtu>,
-    /// Its group, 0 by default.
+    /// The link group; 0 is the kernel's default.
     pub group: u32,
     /// Whether it is up from the start.
     pub up: bool,
-    /// Spanning tree, off by default.
+    /// Whether the spanning tree protocol is used.
     pub stp: bool,
-    /// IGMP and MLD snooping; the kernel's default is on, here it is off: without a querier on the LAN
-    /// it drops IPv6 groups.
+    /// Whether IGMP and MLD are snooped. The kernel's default is on, here it is off: without a querier on the LAN, a
+    /// snooping bridge drops IPv6 groups.
     pub mcast_snooping: bool,
-    /// Sorting frames by VLAN, off by default.
+    /// VLAN filtering; off by default.
     pub vlan_filtering: Option<VlanFiltering>,
-    /// Link-local groups 01-80-C2-00-00-0X that it forwards, a bit for each X.
+    /// The link-local groups 01-80-C2-00-00-0X that it forwards, one bit for each X.
     pub group_fwd_mask: Option<u16>,
-    /// How long an address is kept, in hundredths of a second.
+    /// How long a learned address is kept, in hundredths of a second.
     pub ageing_time: Option<u32>,
 }
 
-/// A VXLAN device to make.
+/// A VXLAN device to create.
 #[derive(Clone, Debug)]
 pub struct Vxlan {
-    /// Its name.
+    /// The name, which must be free in its namespace.
     pub name: IfName,
-    /// Its network identifier.
+    /// The network identifier (`IFLA_VXLAN_ID`).
     pub vni: Vni,
     /// Index of the underlay device in the *socket's* namespace, where it stays.
     pub underlay: u32,
-    /// Where unknown and broadcast frames go: a multicast group, or one remote.
+    /// Where unknown and broadcast frames are sent: a multicast group, or one remote.
     pub remote: IpAddr,
-    /// UDP destination port.
+    /// The UDP port of the tunnel (`IFLA_VXLAN_PORT`).
     pub port: UdpPort,
-    /// Time to live of the outer packets; 0 is the kernel's default, 1 for multicast.
+    /// Time to live of the outer packets; 0 is the kernel's default, which is 1 for multicast.
     pub ttl: u8,
-    /// Whether it learns addresses from what comes in.
+    /// Whether it learns addresses from received frames.
     pub learning: bool,
-    /// Its MTU, or the underlay's less the headers.
+    /// The MTU; by default the underlay's less the headers.
     pub mtu: Option<Mtu>,
-    /// Its link group, 0 by default.
+    /// The link group; 0 is the kernel's default.
     pub group: u32,
     /// Index of the bridge that it becomes a port of, in its own namespace.
     pub master: Option<u32>,
     /// Whether it is up from the start.
     pub up: bool,
-    /// The namespace that it is made in, or the socket's.
+    /// The namespace that it is created in; by default the socket's.
     pub netns: Option<Netns>,
 }
 
-/// A macvtap to make.
+/// A macvtap to create.
 #[derive(Clone, Debug)]
 pub struct Macvtap {
-    /// Its name.
+    /// The name, which must be free in its namespace.
     pub name: IfName,
-    /// Its index, which names `/dev/tap<index>`, or one that the kernel chooses.
+    /// The index, which names `/dev/tap<index>`; by default the kernel chooses.
     pub index: Option<u32>,
-    /// Index of the link below it, in the *socket's* namespace.
+    /// The index of its lower link, in the *socket's* namespace.
     pub lower: u32,
-    /// Its mode.
+    /// What it passes to its siblings (`IFLA_MACVLAN_MODE`).
     pub mode: MacvtapMode,
-    /// Its address, or a random one; in passthru mode it takes the lower's whatever is given.
+    /// The MAC address; by default a random one. In passthru mode it is always the lower link's.
     pub mac: Option<MacAddr>,
-    /// Its MTU, or the lower's, which it cannot exceed.
+    /// The MTU; by default the lower link's, which is also the largest.
     pub mtu: Option<Mtu>,
-    /// Its group, 0 by default.
+    /// The link group; 0 is the kernel's default.
     pub group: u32,
     /// Whether it is up from the start.
     pub up: bool,
-    /// The namespace that it is made in, or the socket's.
+    /// The namespace that it is created in; by default the socket's.
     pub netns: Option<Netns>,
 }
 
 impl Veth {
-    /// A pair of two ends, no master, indexes that the kernel chooses.
+    /// A pair without a master, with indexes that the kernel chooses.
     #[must_use]
     pub fn new(main: VethEnd, peer: VethEnd) -> Self {
         Self { main, peer, master: None, indexes: None }
@@ -145,7 +144,7 @@ impl Veth {
 }
 
 impl VethEnd {
-    /// An end of that name that is down, everything else by default.
+    /// An end of that name that is down, with the defaults.
     #[must_use]
     pub fn new(name: IfName) -> Self {
         Self { name, mac: None, mtu: None, group: 0, up: false, netns: None }
@@ -194,7 +193,7 @@ impl Vxlan {
 }
 
 impl Macvtap {
-    /// A macvtap that is down, everything else by default.
+    /// A macvtap that is down, with the defaults.
     #[must_use]
     pub fn new(name: IfName, lower: u32, mode: MacvtapMode) -> Self {
         Self { name, index: None, lower, mode, mac: None, mtu: None, group: 0, up: false, netns: None }
@@ -215,7 +214,7 @@ impl VethEnd {
     }
 }
 
-/// What the kernel echoes of a new link.
+/// What the kernel echoes about a new link.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Echo {
     pub(super) index: Option<u32>,
@@ -223,15 +222,15 @@ pub(super) struct Echo {
 }
 
 impl Netlink {
-    /// Makes a veth pair, both ends with their groups from the start.
+    /// Creates a veth pair; both ends have their groups from the start.
     ///
-    /// One message, and one more if the peer is to be up: the kernel refuses to set an end up before it
-    /// has a peer (ENOTCONN, `veth_open`), and it makes the peer first. If that second one fails, the
-    /// pair is deleted again.
+    /// It takes one message, and a second one if the peer is to be up: the kernel refuses to set an end up before it
+    /// has a peer (ENOTCONN, `veth_open`), and creates the peer first. If the second message fails, the pair is
+    /// deleted again.
     ///
     /// # Errors
-    /// What the kernel refused: a name that exists ([`Error::is_exists`]), an MTU out of range, a master
-    /// that is no bridge.
+    /// The kernel refuses: a name that exists ([`Error::is_exists`]), an MTU out of range, a master that is not a
+    /// bridge.
     pub fn create_veth(&self, veth: &Veth) -> Result<VethIndexes> {
         let main = veth.main.common(veth.indexes.map(|indexes| indexes.main));
         let peer = Common { up: false, ..veth.peer.common(veth.indexes.map(|indexes| indexes.peer)) };
@@ -251,7 +250,7 @@ impl Netlink {
             echo = Echo { index: Some(link.index), lower: link.lower };
         }
         let main = self.index_of("create veth", &main, echo.index)?;
-        // A veth's peer is its lower (IFLA_LINK); the echo says it as well.
+        // The lower link of a veth (IFLA_LINK) is its peer; the echo has it too.
         let peer = self.index_of("create veth", &peer, echo.lower)?;
         if veth.peer.up {
             let up = LinkChange { up: Some(true), ..LinkChange::default() };
@@ -260,7 +259,7 @@ impl Netlink {
                 None => self.set_link(peer, &up),
             };
             if let Err(error) = done {
-                // The first error is the one to tell.
+                // The first error is the one to report.
                 let _ = match &veth.main.netns {
                     Some(netns) => Self::open(netns).and_then(|there| there.delete_link(main)),
                     None => self.delete_link(main),
@@ -271,10 +270,10 @@ impl Netlink {
         Ok(VethIndexes { main, peer })
     }
 
-    /// Makes a bridge and returns its index.
+    /// Creates a bridge and returns its index.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses: a name that exists, an MTU out of range.
     pub fn create_bridge(&self, bridge: &Bridge) -> Result<u32> {
         let common = Common {
             name: &bridge.name,
@@ -288,7 +287,7 @@ impl Netlink {
         let stp = if bridge.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
         let mut data = vec![InfoBridge::StpState(stp), InfoBridge::MulticastSnooping(bridge.mcast_snooping)];
         if let Some(vlan) = bridge.vlan_filtering {
-            // The default first: once the bridge filters, it may no longer be changed freely.
+            // The default PVID first: a bridge that filters may refuse to change it.
             data.push(InfoBridge::VlanDefaultPvid(vlan.default_pvid.map_or(0, VlanId::get)));
             data.push(InfoBridge::VlanProtocol(vlan.protocol.wire()));
             data.push(InfoBridge::VlanFiltering(true));
@@ -300,12 +299,12 @@ impl Netlink {
         self.index_of("create bridge", &common, echo.index)
     }
 
-    /// Makes a VXLAN device and returns its index in its namespace. Its underlay, and its UDP socket,
-    /// stay in the socket's namespace.
+    /// Creates a VXLAN device and returns its index in its namespace. Its underlay and its UDP socket stay in the
+    /// socket's namespace.
     ///
     /// # Errors
-    /// What the kernel refused: EEXIST also for a VNI and port that another device has, EADDRINUSE for a
-    /// port that a collect-metadata device has.
+    /// The kernel refuses: EEXIST also for a VNI and port that another device has, EADDRINUSE for a port that a
+    /// collect-metadata device has.
     pub fn create_vxlan(&self, vxlan: &Vxlan) -> Result<u32> {
         let common = Common {
             name: &vxlan.name,
@@ -335,11 +334,11 @@ impl Netlink {
         self.index_of("create VXLAN", &common, echo.index)
     }
 
-    /// Makes a macvtap and returns its index in its namespace.
+    /// Creates a macvtap and returns its index in its namespace.
     ///
     /// # Errors
-    /// What the kernel refused: EINVAL for an MTU above the lower's or a lower that a passthru macvtap
-    /// has already, EBUSY or EEXIST for an index that is taken.
+    /// The kernel refuses: EINVAL for an MTU above the lower link's or a lower link that has a passthru macvtap
+    /// already, EBUSY or EEXIST for an index that is taken.
     pub fn create_macvtap(&self, macvtap: &Macvtap) -> Result<u32> {
         let common = Common {
             name: &macvtap.name,
@@ -365,7 +364,7 @@ impl Netlink {
         self.index_of("create macvtap", &common, echo.index)
     }
 
-    /// Makes the link; the kernel echoes it only to its own namespace.
+    /// Creates the link; the kernel echoes it only to its own namespace.
     pub(super) fn create(
         &self,
         operation: &'static str,
@@ -375,7 +374,7 @@ impl Netlink {
         match (self.send_new(operation, common, message), common.netns) {
             (Err(error), Some(netns)) if error.is_exists() => {
                 let there = Self::open(netns)?;
-                // Kernels before 6.14 refuse a name that the socket's namespace has, too.
+                // Kernels before 6.14 also refuse a name that exists in the socket's namespace.
                 if there.link_by_name(common.name)?.is_some() || self.link_by_name(common.name)?.is_none() {
                     return Err(error);
                 }
@@ -385,7 +384,7 @@ impl Netlink {
         }
     }
 
-    /// Makes the link under a name that nobody has, and renames it where it is.
+    /// Creates the link under a temporary name, and renames it in its namespace.
     fn create_under_another_name(
         &self,
         operation: &'static str,
@@ -400,7 +399,7 @@ impl Netlink {
                 *text = name.to_string();
             }
         }
-        // Kernels before 6.2 rename no link that is up.
+        // Kernels before 6.2 do not rename a link that is up.
         message.header.flags.remove(LinkFlags::Up);
         message.header.change_mask.remove(LinkFlags::Up);
         self.send_new(operation, common, &message)?;
@@ -412,17 +411,17 @@ impl Netlink {
             ..LinkChange::default()
         };
         there.set_link(index, &change).map_err(|error| {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = there.delete_link(index);
             error.about(operation, common.name)
         })?;
         Ok(Echo { index: Some(index), lower: None })
     }
 
-    /// Sends the message, exactly.
+    /// Sends the message for exactly this name and namespace.
     fn send_new(&self, operation: &'static str, common: &Common<'_>, message: &LinkMessage) -> Result<Echo> {
-        // Elsewhere the echo would go to whoever has this socket's port there, and the index is
-        // known or looked up; with a given index there is nothing to learn.
+        // In another namespace the echo would go to the socket there that has this one's port number, and the index
+        // is known or looked up; with a given index there is nothing to learn.
         let echo = if common.netns.is_none() && common.index.is_none() { NLM_F_ECHO } else { 0 };
         let object = by_name(common.name);
         let request = Request {
@@ -448,7 +447,7 @@ impl Netlink {
         Ok(seen)
     }
 
-    /// The index of a link just made, asked for where the kernel did not say it.
+    /// The index of a link just created; looked up where the kernel did not echo it.
     pub(super) fn index_of(
         &self,
         operation: &'static str,
@@ -462,16 +461,16 @@ impl Netlink {
             Some(netns) => Self::open(netns)?.link_by_name(common.name)?,
             None => self.link_by_name(common.name)?,
         };
-        // Deleted by someone else in the meantime.
+        // Somebody deleted it in the meantime.
         link.map(|link| link.index).ok_or_else(|| Error::system(operation, common.name, Errno::ENODEV))
     }
 }
 
-/// A name for the moment.
+/// A random temporary name for a link.
 fn passing_name() -> IfName {
     let mut random = RandomState::new().hash_one(std::process::id());
     loop {
-        // 13 characters; always a name.
+        // 13 characters, so always a valid name.
         if let Ok(name) = format!("~{:012x}", random & 0xffff_ffff_ffff).parse() {
             return name;
         }

@@ -1,4 +1,4 @@
-//! From `RTM_NEWLINK` to [`Link`]. Numbers are those of `linux/if_link.h`.
+//! Decodes `RTM_NEWLINK` into [`Link`]. Numbers are those of `linux/if_link.h`.
 
 use net_types::{MacAddr, MacvtapMode, VlanId};
 
@@ -73,7 +73,7 @@ const IFF_ALLMULTI: u32 = 1 << 9;
 const IFF_MULTICAST: u32 = 1 << 12;
 const IFF_LOWER_UP: u32 = 1 << 16;
 
-/// The link in a message's body; none if the body is no such message.
+/// The link in a message's body; `None` if the body is not such a message.
 pub(crate) fn link(body: &[u8]) -> Option<Link> {
     let index = u32_at(body, 4)?;
     let flags = u32_at(body, 8)?;
@@ -107,7 +107,7 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
             IFLA_ADDRESS => link.mac = attr.mac().and_then(|mac| MacAddr::try_from(mac).ok()),
             IFLA_IFNAME => link.name = attr.text()?,
             IFLA_MTU => link.mtu = attr.u32()?,
-            // 0: the link below is gone or in a namespace of its own.
+            // 0: the lower link is deleted or in a namespace without a number here.
             IFLA_LINK => link.lower = attr.u32().filter(|&lower| lower != 0),
             IFLA_MASTER => link.master = attr.u32().filter(|&master| master != 0),
             IFLA_OPERSTATE => state = attr.u8(),
@@ -121,7 +121,7 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
             _ => {}
         }
     }
-    // Links that do not have a real carrier stay unknown for ever, these only until it is looked at.
+    // Links without a real carrier stay "unknown" for ever; these only until the kernel updates the state.
     let settles = matches!(link.kind, LinkKind::Veth | LinkKind::Macvtap(_) | LinkKind::Macvlan(_));
     link.operational =
         link.up && link.carrier && (state == Some(IF_OPER_UP) || state == Some(IF_OPER_UNKNOWN) && !settles);

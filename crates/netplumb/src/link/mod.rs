@@ -1,4 +1,4 @@
-//! Links: what they are, and reading them.
+//! Links: their attributes, and reading them.
 
 mod alt_names;
 mod beyond;
@@ -25,32 +25,33 @@ use crate::{Errno, Error, Netlink, Object, Result};
 /// A link as the kernel describes it (`struct ifinfomsg` and `IFLA_*` of `linux/if_link.h`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its index in its namespace.
+    /// The index in its namespace.
     pub index: u32,
-    /// Its name in its namespace. Text, since the kernel allows bytes that are no [`IfName`].
+    /// The name in its namespace. Text, since the kernel allows bytes that an [`IfName`] does not.
     pub name: String,
-    /// Its Ethernet address; none for links without one and for all zeros.
+    /// The Ethernet address; `None` for links without one and for all zeros.
     pub mac: Option<MacAddr>,
-    /// MTU in bytes.
+    /// The MTU in bytes (`IFLA_MTU`).
     pub mtu: u32,
-    /// The least MTU that its driver takes, where it says so.
+    /// The least MTU that its driver accepts, if it says so.
     pub min_mtu: Option<u32>,
-    /// The largest MTU that its driver takes, where it says so.
+    /// The largest MTU that its driver accepts, if it says so.
     pub max_mtu: Option<u32>,
     /// Set up by an administrator (`IFF_UP`).
     pub up: bool,
     /// Has a carrier (`IFF_LOWER_UP`): for a veth, that its peer is up; always false while down.
     pub carrier: bool,
-    /// Up, and the kernel has taken note of the carrier and passes frames (`IFLA_OPERSTATE` up, or
-    /// unknown for links that have no real carrier; RFC 2863). Follows the carrier a little later, see [`Netlink::wait_operational`].
+    /// Up, and the kernel has processed the carrier change and passes frames (`IFLA_OPERSTATE` up, or unknown for
+    /// links without a real carrier; RFC 2863). It follows the carrier a little later, see
+    /// [`Netlink::wait_operational`].
     pub operational: bool,
-    /// Does no ARP and no neighbour discovery (`IFF_NOARP`).
+    /// Uses neither ARP nor neighbour discovery (`IFF_NOARP`).
     pub noarp: bool,
     /// Set promiscuous by an administrator (`IFF_PROMISC`).
     pub promisc: bool,
-    /// Set by an administrator to take every multicast (`IFF_ALLMULTI`).
+    /// Set by an administrator to accept every multicast (`IFF_ALLMULTI`).
     pub allmulti: bool,
-    /// Takes multicast (`IFF_MULTICAST`).
+    /// Can send and receive multicast (`IFF_MULTICAST`).
     pub multicast: bool,
     /// Index of the bridge or bond that it is a port of.
     pub master: Option<u32>,
@@ -59,69 +60,69 @@ pub struct Link {
     pub lower: Option<u32>,
     /// The other namespace that `lower` is in, as the kernel numbers it in the link's namespace.
     pub lower_netnsid: Option<i32>,
-    /// Text that an administrator gave it, up to 255 bytes; here k8slan's tags are.
+    /// The text that an administrator gave it, at most 255 bytes; k8slan's owner tags are there.
     pub alias: Option<String>,
-    /// Group number, 0 by default.
+    /// The number of its link group, 0 by default.
     pub group: u32,
-    /// What it is.
+    /// Its kind with the attributes of that kind.
     pub kind: LinkKind,
     /// How it behaves as a port of a bridge, if it is one.
     pub port: Option<BridgePort>,
-    /// How IPv6 makes its link-local address; none where IPv6 is off.
+    /// How IPv6 makes its link-local address; `None` if IPv6 is off.
     pub addr_gen_mode: Option<AddrGenMode>,
 }
 
-/// What a link is, with what k8slan looks at.
+/// The kind of a link, with the attributes that k8slan reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LinkKind {
-    /// One end of a pair.
+    /// One end of a veth pair.
     Veth,
-    /// A bridge.
+    /// A bridge with its own attributes.
     Bridge(BridgeInfo),
-    /// A VXLAN device.
+    /// A VXLAN device with its attributes.
     Vxlan(VxlanInfo),
     /// A macvlan with a character device.
     Macvtap(MacvlanInfo),
-    /// A macvlan.
+    /// A macvlan without a character device.
     Macvlan(MacvlanInfo),
-    /// A VLAN device.
+    /// A VLAN device with its attributes.
     Vlan(VlanInfo),
-    /// Any other kind by the kernel's name; empty for links without one: physical ones and `lo`.
+    /// Another kind, by the kernel's name; empty for links without one, as physical ones and `lo`.
     Other(String),
 }
 
 /// A bridge's own attributes (`IFLA_BR_*`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgeInfo {
-    /// Spanning tree is on.
+    /// Whether the spanning tree protocol is used.
     pub stp: bool,
-    /// IGMP and MLD snooping is on.
+    /// Whether IGMP and MLD are snooped.
     pub mcast_snooping: bool,
-    /// Frames are sorted by VLAN.
+    /// Whether frames are filtered by VLAN.
     pub vlan_filtering: bool,
-    /// The tag that the sorting reads.
+    /// The tag that the bridge filters by.
     pub vlan_protocol: VlanProtocol,
     /// The VLAN that new members carry untagged.
     pub vlan_default_pvid: Option<VlanId>,
     /// Link-local groups 01-80-C2-00-00-0X that it forwards, a bit for each X.
     pub group_fwd_mask: u16,
-    /// How long an address is kept, in hundredths of a second.
+    /// How long a learned address is kept, in hundredths of a second.
     pub ageing_time: u32,
 }
 
 /// A VXLAN device's attributes (`IFLA_VXLAN_*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VxlanInfo {
-    /// Network identifier.
+    /// The network identifier (VNI); the kernel also allows 0.
     pub vni: u32,
-    /// Where unknown and broadcast frames go: a multicast group or one remote.
+    /// Where unknown and broadcast frames are sent: a multicast group or one remote.
     pub remote: Option<IpAddr>,
     /// Index of the underlay device, in the namespace that the VXLAN was created from.
     pub underlay: Option<u32>,
-    /// UDP destination port.
+    /// The UDP port of the tunnel (`IFLA_VXLAN_PORT`).
     pub port: u16,
-    /// Learns addresses from what comes in.
+    /// Whether it learns addresses from received frames.
     pub learning: bool,
     /// Time to live of the outer packet, 0: the default (1 for multicast).
     pub ttl: u8,
@@ -132,7 +133,7 @@ pub struct VxlanInfo {
 /// A macvlan's or macvtap's attributes (`IFLA_MACVLAN_*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MacvlanInfo {
-    /// What it passes to whom; none for `source` and modes not known here.
+    /// The mode; `None` for `source` and modes that this crate does not know.
     pub mode: Option<MacvtapMode>,
     /// Leaves its lower device's promiscuity alone (`MACVLAN_FLAG_NOPROMISC`).
     pub nopromisc: bool,
@@ -141,23 +142,23 @@ pub struct MacvlanInfo {
 /// How a bridge treats one of its ports (`IFLA_BRPORT_*`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BridgePort {
-    /// Link-local groups 01-80-C2-00-00-0X that it forwards, a bit for each X.
+    /// The link-local groups 01-80-C2-00-00-0X that it forwards, one bit for each X.
     pub group_fwd_mask: u16,
-    /// Talks only to ports that are not isolated.
+    /// Whether it forwards only to ports that are not isolated.
     pub isolated: bool,
-    /// Sends frames back where they came from.
+    /// Whether it sends frames back to the port that they came from.
     pub hairpin: bool,
-    /// Learns addresses.
+    /// Whether the bridge learns addresses from its frames.
     pub learning: bool,
-    /// Frames to unknown addresses go out here.
+    /// Whether frames to unknown addresses leave by it.
     pub unicast_flood: bool,
-    /// Multicast frames go out here.
+    /// Whether multicast frames leave by it.
     pub multicast_flood: bool,
-    /// Broadcast frames go out here.
+    /// Whether broadcast frames leave by it.
     pub broadcast_flood: bool,
-    /// Takes frames from addresses alone that it was told (`bridge link set … locked on`).
+    /// Whether it accepts frames only from addresses with a static entry (`bridge link set … locked on`).
     pub locked: bool,
-    /// Neighbour discovery and ARP do not go out here.
+    /// Whether neighbour discovery and ARP are kept from leaving by it.
     pub neigh_suppress: bool,
     /// Spanning tree state: 0 disabled, 1 listening, 2 learning, 3 forwarding, 4 blocking.
     pub state: u8,
@@ -167,20 +168,20 @@ pub struct BridgePort {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AddrGenMode {
-    /// From the MAC.
+    /// Derived from the MAC address.
     Eui64,
-    /// Not at all.
+    /// No link-local address is made.
     None,
     /// RFC 7217 with the secret of the namespace.
     StablePrivacy,
     /// RFC 7217 with a random secret.
     Random,
-    /// A number not known here.
+    /// A number that this crate does not know.
     Other(u8),
 }
 
 impl Link {
-    /// The name as a type; none if the kernel has a name that k8slan could not give.
+    /// The name as a type; `None` if it is one that the kernel allows and an [`IfName`] does not.
     #[must_use]
     pub fn if_name(&self) -> Option<IfName> {
         self.name.parse().ok()
@@ -192,19 +193,19 @@ pub(crate) const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
 
 impl Netlink {
-    /// The link of that name in this namespace, which may be one of its alternative names.
+    /// The link with that name in this namespace, also by one of its alternative names.
     ///
     /// # Errors
-    /// What the kernel refused; no such link is no error.
+    /// The kernel refuses; a missing link is `None`.
     pub fn link_by_name(&self, name: &IfName) -> Result<Option<Link>> {
         let message = get_message(0, vec![LinkAttribute::IfName(name.to_string())]);
         self.get_link(&message, &by_name(name))
     }
 
-    /// The link of that index in this namespace.
+    /// The link with that index in this namespace.
     ///
     /// # Errors
-    /// What the kernel refused; no such link is no error.
+    /// The kernel refuses; a missing link is `None`.
     pub fn link_by_index(&self, index: u32) -> Result<Option<Link>> {
         self.get_link(&get_message(index, Vec::new()), &by_index(index))
     }
@@ -225,16 +226,15 @@ impl Netlink {
         }
     }
 
-    /// Waits until a link passes frames: some time after its carrier came the kernel starts its queue,
-    /// and its bridge the port; until then frames are lost without a trace. Returns whether it came
-    /// to that.
+    /// Waits until a link passes frames; returns whether it does. After the carrier comes up, the kernel takes some
+    /// time to start the link's queue, and the bridge its port; until then frames are lost silently.
     ///
-    /// Reading a link makes a kernel from 6.7 on do so at once (`linkwatch_sync_dev`), so there is
-    /// nothing to wait for; older ones are asked every two milliseconds. A link without a carrier is
-    /// waited for all the while.
+    /// On kernels since 6.7, reading a link makes the kernel do it at once (`linkwatch_sync_dev`), so there is
+    /// nothing to wait for; on older ones this reads the link every two milliseconds. A link without a carrier uses
+    /// up all the time.
     ///
     /// # Errors
-    /// What the kernel refused; no such link is ENODEV.
+    /// The kernel refuses; a missing link is ENODEV.
     pub fn wait_operational(&self, index: u32, at_most: Duration) -> Result<bool> {
         let end = Instant::now() + at_most;
         loop {
@@ -255,18 +255,18 @@ impl Netlink {
     /// All links of this namespace.
     ///
     /// # Errors
-    /// What the kernel refused, or a table that changes faster than it can be read.
+    /// The kernel refuses, or the table changes faster than it can be read.
     pub fn links(&self) -> Result<Vec<Link>> {
         self.dump_links(Vec::new())
     }
 
-    /// The ports of a bridge or bond; the kernel picks them.
+    /// The ports of a bridge or bond; the kernel filters them.
     ///
     /// # Errors
     /// As [`Self::links`].
     pub fn ports(&self, master: u32) -> Result<Vec<Link>> {
         let mut ports = self.dump_links(vec![LinkAttribute::Controller(master)])?;
-        // A kernel that knows no such filter sends everything.
+        // A kernel without this filter sends all links.
         ports.retain(|link| link.master == Some(master));
         Ok(ports)
     }
@@ -290,7 +290,7 @@ impl Netlink {
     }
 }
 
-/// A question for links; statistics, the largest part of an answer, are left out.
+/// A request to read links; without statistics, the largest part of an answer.
 fn get_message(index: u32, mut attributes: Vec<LinkAttribute>) -> LinkMessage {
     attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     let mut message = LinkMessage::default();

@@ -1,4 +1,4 @@
-//! Where filters are hooked into the kernel's packet path.
+//! The base chains of nftables: where filters are hooked into the kernel's packet path.
 
 use super::Nftables;
 use super::message::{self as nft, Message};
@@ -6,39 +6,39 @@ use crate::attrs::{Attr, Attrs};
 use crate::netlink::Request;
 use crate::{Object, Result};
 
-/// A chain that the kernel sends packets through.
+/// A base chain: one with a hook.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseChain {
-    /// Which packets: `ip`, `ip6`, `inet` (both), `arp`, `bridge`, `netdev`, or a number.
+    /// The family: `ip`, `ip6`, `inet` (both), `arp`, `bridge`, `netdev`, or a number.
     pub family: String,
-    /// The table that it is in.
+    /// The name of the chain's table.
     pub table: String,
-    /// Its name.
+    /// The name of the chain in its table.
     pub name: String,
     /// The hook's number in its family: for IP 0 prerouting, 1 input, 2 forward, 3 output, 4 postrouting.
     pub hook: u32,
     /// Chains of lower priority come first.
     pub priority: i32,
-    /// What becomes of packets that no rule decides about.
+    /// What happens to packets that no rule decides about.
     pub policy: ChainPolicy,
-    /// How many chains and rules use it; for a base chain, the number of its rules.
+    /// How many chains and rules use the chain; of a base chain, the number of its rules.
     pub rules: u32,
 }
 
-/// What becomes of packets that no rule of a chain decides about.
+/// What happens to packets that no rule of a chain decides about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChainPolicy {
-    /// They go on.
+    /// Packets go on to the next chain.
     Accept,
-    /// They end here.
+    /// Packets are dropped at once.
     Drop,
 }
 
 impl Nftables {
-    /// All base chains of all families, those of iptables' nft variant too.
+    /// All base chains of all families, including those of iptables-nft.
     ///
     /// # Errors
-    /// What the kernel refused: EOPNOTSUPP or EINVAL without `nf_tables`.
+    /// The kernel refuses: EOPNOTSUPP or EINVAL without `nf_tables`.
     pub fn base_chains(&self) -> Result<Vec<BaseChain>> {
         let object = || Object::from("of all families");
         let request = Message::all(nft::GETCHAIN);
@@ -54,7 +54,7 @@ impl Nftables {
     }
 }
 
-/// The base chain in a message (`struct nfgenmsg` and `NFTA_CHAIN_*`); none for any other chain.
+/// The base chain in a message (`struct nfgenmsg` and `NFTA_CHAIN_*`); `None` for any other chain.
 fn base_chain(body: &[u8]) -> Option<BaseChain> {
     let family = match *body.first()? {
         1 => "inet".to_owned(),

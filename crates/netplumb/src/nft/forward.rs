@@ -6,37 +6,37 @@ use super::message::{self as nft, Table};
 use super::{ChainPolicy, Nftables};
 use crate::Result;
 
-/// `NF_INET_FORWARD` and `NF_BR_FORWARD`.
+/// The hook `NF_INET_FORWARD`; `NF_BR_FORWARD` has the same number.
 const FORWARD: u32 = 2;
 
 /// A chain for forwarded packets that drops what none of its rules lets through.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DroppingChain {
-    /// Its place, as a person names it: `inet filter forward`.
+    /// Family, table and chain, as `nft` names them: `inet filter forward`.
     pub name: String,
-    /// What comes to it.
+    /// Which packets reach the chain.
     pub what: Dropped,
 }
 
 /// Which packets a chain sees.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Dropped {
-    /// Frames, whatever is in them.
+    /// All frames that a bridge forwards.
     Frames,
     /// IPv4 packets, those in frames only with `bridge-nf-call-iptables`.
     V4,
     /// IPv6 packets, those in frames only with `bridge-nf-call-ip6tables`.
     V6,
-    /// Both kinds of packets.
+    /// IPv4 and IPv6 packets, those in frames as above.
     V4AndV6,
 }
 
 impl Nftables {
     /// The chains that would drop what a bridge forwards, as far as can be told: their policy is to drop, and none of
-    /// their rules names the bridge. What a rule without the bridge's name would accept is not looked at.
+    /// their rules names the bridge. Rules without the bridge's name are not evaluated.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the dump.
     pub fn chains_that_drop(&self, bridge: &IfName) -> Result<Vec<DroppingChain>> {
         let mut dropping = Vec::new();
         for chain in self.base_chains()? {

@@ -1,4 +1,4 @@
-//! Guards: what a port may send from.
+//! Guards: rules about the source addresses of a port.
 //!
 //! ```text
 //! table bridge k8slan {
@@ -22,8 +22,8 @@ use crate::{Object, Result};
 const TABLE: Table<'static> = Table::bridge("k8slan");
 const MAP: &str = "ports";
 const BASE: &str = "from-ports";
-/// Where frames come in (`NF_BR_PRE_ROUTING`), before everything that an administrator would hook there (dstnat is
-/// -300 and looks at nothing of ours).
+/// The hook of incoming frames (`NF_BR_PRE_ROUTING`), before chains of an administrator there (dstnat is -300 and
+/// does not see frames of these ports).
 const HOOK: Hook = Hook { kind: "filter", number: 0, priority: -290 };
 
 /// A rule as it is sent to the kernel, with the sets that it looks up.
@@ -51,10 +51,10 @@ impl PortGuard {
     }
 }
 
-/// A rule in the kernel's words; none if it can never hold.
+/// The expressions of a rule; `None` if it can never match.
 fn encode(port: &IfName, rule: &Rule, sets: &mut u32) -> Option<Encoded> {
     let mut encoded = Encoded { sets: Vec::new(), expressions: Nla::new(), comment: String::new() };
-    // The kernel gives a rule back with other set names; this tells whether it is the one wanted.
+    // The kernel reports a rule with other set names; this hash tells whether it is the wanted one.
     let mut hash = Fnv::new();
     hash.write(port.as_str().as_bytes());
     for test in &rule.tests {
@@ -71,7 +71,7 @@ fn encode(port: &IfName, rule: &Rule, sets: &mut u32) -> Option<Encoded> {
             Test::In(field, keys) | Test::NotIn(field, keys) => {
                 let inside = matches!(test, Test::In(..));
                 match (keys.elements.as_slice(), inside) {
-                    // The kernel takes no empty set.
+                    // The kernel refuses an empty set.
                     ([], true) => return None,
                     ([], false) => list,
                     ([Element::Key(key)], true) if !keys.intervals => {
@@ -111,14 +111,14 @@ fn encode(port: &IfName, rule: &Rule, sets: &mut u32) -> Option<Encoded> {
 }
 
 impl Nftables {
-    /// Puts a guard on a port, in place of one that is there. From the moment that this returns no frame
-    /// passes that it forbids.
+    /// Puts a guard on a port and replaces the one that is there. From the moment that this returns, no frame passes
+    /// that it forbids.
     ///
-    /// Callers in several processes must hold a lock of their own: the table comes with the first guard
-    /// and goes with the last.
+    /// Callers in several processes must hold a lock of their own: the first guard creates the table, and the last
+    /// one removes it.
     ///
     /// # Errors
-    /// What the kernel refused: EOPNOTSUPP without nftables for bridges (`nf_tables`).
+    /// The kernel refuses: EOPNOTSUPP without nftables for bridges (`nf_tables`).
     pub fn guard(&self, guard: &PortGuard) -> Result<()> {
         let mut messages = Vec::new();
         match self.comments(guard.port.as_str())? {
@@ -130,7 +130,7 @@ impl Nftables {
         self.apply("guard port", &by_name(&guard.port), &messages)
     }
 
-    /// Takes the guard off a port; no guard is success. The port need not exist any more.
+    /// Removes the guard of a port; a missing guard is success. The port need not exist any more.
     ///
     /// # Errors
     /// As [`Self::guard`].
@@ -146,10 +146,10 @@ impl Nftables {
         self.apply("remove guard of port", &by_name(port), &messages)
     }
 
-    /// The guarded ports; none if there is no table of guards at all.
+    /// The guarded ports; `None` if there is no table of guards at all.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the dump.
     pub fn guarded(&self) -> Result<Option<Vec<IfName>>> {
         let message = Message::new(nft::GETSETELEM, 0, TABLE, &Nla::new().text(2, MAP));
         let object = || Object::from("of all ports");
@@ -176,7 +176,7 @@ impl Nftables {
     /// Whether exactly this guard is on its port.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the dump.
     pub fn guard_state(&self, guard: &PortGuard) -> Result<RuleState> {
         let Some(comments) = self.comments(guard.port.as_str())? else { return Ok(RuleState::Absent) };
         let wanted: Vec<_> = guard.encoded().into_iter().map(|rule| rule.comment).collect();
@@ -185,7 +185,7 @@ impl Nftables {
         Ok(if reached && comments == wanted { RuleState::InPlace } else { RuleState::Different })
     }
 
-    /// The comments of a chain's rules in their order; none if there is no such chain or it is empty.
+    /// The comments of a chain's rules in their order; `None` if the chain does not exist or is empty.
     fn comments(&self, chain: &str) -> Result<Option<Vec<String>>> {
         let rules = self.rules(TABLE, chain)?;
         Ok((!rules.is_empty()).then(|| rules.into_iter().map(|rule| rule.comment).collect()))

@@ -1,7 +1,8 @@
-//! What a guarded port may send: the rules of its chain in their order.
+//! The rules of a guarded port's chain, in their order.
 //!
-//! A frame passes if no rule drops it. All that is looked at stands at a fixed place: a frame whose form would move it
-//! (IP options before DHCP, headers of IPv6 before neighbour discovery, ARP of other lengths, SNAP) is dropped.
+//! A frame passes if no rule drops it. Every field that a rule reads is at a fixed offset: a frame in a form that
+//! would move it (IP options before DHCP, headers of IPv6 before neighbour discovery, ARP of other lengths, SNAP) is
+//! dropped.
 
 use std::net::IpAddr;
 
@@ -14,11 +15,11 @@ use super::port_guard::PortGuard;
 const ARP: &[u8] = &[0x08, 0x06];
 const IPV4: &[u8] = &[0x08, 0x00];
 const IPV6: &[u8] = &[0x86, 0xdd];
-/// `ETH_P_802_2`: the kernel's own number for frames that have a length where others have a protocol.
+/// `ETH_P_802_2`: the kernel's own number for frames that have a length in place of a protocol.
 const LLC: &[u8] = &[0x00, 0x04];
 
 const SOURCE_MAC: Field = Field::Link { offset: 6, length: 6 };
-/// ARP of Ethernet and IPv4 (RFC 826): the protocol, and how long the addresses of both are.
+/// ARP for Ethernet and IPv4 (RFC 826): the protocol, and the lengths of both kinds of addresses.
 const ARP_FORM: [(&str, Field, &[u8]); 3] = [
     ("ARP protocol", Field::Network { offset: 2, length: 2 }, IPV4),
     ("ARP length of MAC", Field::Network { offset: 4, length: 1 }, &[6]),
@@ -29,9 +30,9 @@ const ARP_SENDER: Field = Field::Network { offset: 14, length: 4 };
 const ARP_TARGET: Field = Field::Network { offset: 24, length: 4 };
 const IPV4_SOURCE: Field = Field::Network { offset: 12, length: 4 };
 const IPV6_SOURCE: Field = Field::Network { offset: 8, length: 16 };
-/// The length of all behind the header of IPv6.
+/// The length of everything behind the IPv6 header.
 const IPV6_LENGTH: Field = Field::Network { offset: 4, length: 2 };
-/// What follows the header of IPv6.
+/// The type of the header that follows the IPv6 header.
 const NEXT: Field = Field::Network { offset: 6, length: 1 };
 const ICMPV6: u8 = 58;
 const ICMPV6_TYPE: Field = Field::Network { offset: 40, length: 1 };
@@ -45,7 +46,7 @@ const ROUTER_OPTION_MAC: Field = Field::Network { offset: 50, length: 6 };
 /// Options: their type, and their length in units of eight bytes.
 const SOURCE_LINK_LAYER: &[u8] = &[1, 1];
 const TARGET_LINK_LAYER: &[u8] = &[2, 1];
-/// By which a host knows its own question for duplicates (RFC 7527).
+/// The nonce by which a host recognises its own duplicate address detection (RFC 7527).
 const NONCE: &[u8] = &[14, 1];
 
 const ROUTER_SOLICITATION: u8 = 133;
@@ -57,7 +58,7 @@ const ROUTER_RENUMBERING: u8 = 138;
 const INVERSE_SOLICITATION: u8 = 141;
 const INVERSE_ADVERTISEMENT: u8 = 142;
 
-/// A rule, and what it does to frames for which all tests hold.
+/// A rule: what it does to frames that match all its tests.
 pub(super) struct Rule {
     pub(super) what: &'static str,
     pub(super) tests: Vec<Test>,
@@ -67,18 +68,18 @@ pub(super) struct Rule {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Then {
     Drop,
-    /// The frame passes: no later rule counts.
+    /// Accepts the frame: later rules do not see it.
     Pass,
 }
 
-/// A test of a frame; it fails where the frame has no such field.
+/// A test of a frame; it fails if the frame has no such field.
 #[derive(Clone)]
 pub(super) enum Test {
     Is(Field, Vec<u8>),
     IsNot(Field, Vec<u8>),
-    /// The bits of the mask, as a whole, are zero.
+    /// All bits of the mask are zero in the field.
     Clear(Field, Vec<u8>),
-    /// One of them is not.
+    /// At least one bit of the mask is set in the field.
     Set(Field, Vec<u8>),
     In(Field, Keys),
     NotIn(Field, Keys),
@@ -89,7 +90,7 @@ pub(super) enum Test {
 pub(super) struct Keys {
     pub(super) kind: KeyType,
     pub(super) elements: Vec<Element>,
-    /// The elements are where intervals begin and end.
+    /// Whether the elements are the bounds of intervals.
     pub(super) intervals: bool,
 }
 
@@ -107,12 +108,12 @@ impl Keys {
         Self::exactly(nft::ICMPV6_TYPE, types.iter().map(|one| [*one]))
     }
 
-    /// The addresses of all networks; intervals only where there is more than single addresses, which cost less.
+    /// The addresses of all networks; as intervals only if there are more than single addresses, which cost less.
     fn networks(kind: KeyType, networks: impl Iterator<Item = IpNetwork>) -> Self {
         let mut spans: Vec<(u128, u128, usize)> = networks.map(span).collect();
         let single = spans.iter().all(|(first, last, _)| first == last);
         spans.sort_unstable();
-        // The kernel takes no intervals that overlap.
+        // The kernel refuses overlapping intervals.
         let mut apart: Vec<(u128, u128, usize)> = Vec::new();
         for span in spans {
             match apart.last_mut() {
@@ -135,7 +136,7 @@ impl Keys {
     }
 }
 
-/// The first and the last address of a network, and how many bytes one has.
+/// The first and the last address of a network, and the length of an address in bytes.
 fn span(network: IpNetwork) -> (u128, u128, usize) {
     match network {
         IpNetwork::V4(v4) => (v4.network().to_bits().into(), v4.broadcast().to_bits().into(), 4),
@@ -167,7 +168,7 @@ fn protocol(protocol: &[u8]) -> Test {
     is(Field::Protocol, protocol)
 }
 
-/// The rules of a guard.
+/// The rules of a guard, in their order.
 pub(super) fn rules(guard: &PortGuard) -> Vec<Rule> {
     let mut rules = Rules(Vec::new());
     if !guard.check_macs && guard.addresses.is_none() {
@@ -177,8 +178,8 @@ pub(super) fn rules(guard: &PortGuard) -> Vec<Rule> {
     if guard.check_macs {
         rules.drop("source MAC", [Test::NotIn(SOURCE_MAC, own.clone())]);
     }
-    // RFC 1042 and IEEE 802.1H: other hosts may look for ARP and IP there. A rule for each, since nft 1.0.6 cannot list
-    // one that looks both up in a set.
+    // RFC 1042 and IEEE 802.1H: other hosts may look for ARP and IP there. One rule for each, since nft 1.0.6 cannot
+    // list a rule that looks both up in a set.
     for snap in [[0xaa, 0xaa, 3, 0, 0, 0], [0xaa, 0xaa, 3, 0, 0, 0xf8]] {
         rules.drop("no SNAP", [protocol(LLC), is(Field::Network { offset: 0, length: 6 }, &snap)]);
     }
@@ -193,7 +194,7 @@ pub(super) fn rules(guard: &PortGuard) -> Vec<Rule> {
         addresses.ipv4(guard, &own, &mut rules);
         addresses.ipv6_source(guard, &own, &mut rules);
     }
-    // All that follows is about IPv6.
+    // Everything below is about IPv6.
     rules.pass("not IPv6", [Test::IsNot(Field::Protocol, IPV6.to_vec())]);
     if let Some(addresses) = &addresses {
         addresses.unspecified(guard, &mut rules);
@@ -211,9 +212,9 @@ pub(super) fn rules(guard: &PortGuard) -> Vec<Rule> {
 /// The addresses that a port may send from.
 struct Addresses {
     v4: Keys,
-    /// Those that it was given.
+    /// The addresses that the guard allows.
     given: Keys,
-    /// These and the link-local ones that its MAC addresses lead to.
+    /// These, and the link-local ones that are derived from its MAC addresses.
     v6: Keys,
 }
 
@@ -234,7 +235,7 @@ impl Addresses {
         let any = [0; 4];
         let stranger = Test::NotIn(ARP_SENDER, self.v4.clone());
         rules.drop("ARP sender", [protocol(ARP), stranger, Test::IsNot(ARP_SENDER, any.to_vec())]);
-        // A question whether anybody has an address (RFC 5227): a host that asks for the same one gives it up.
+        // An ARP probe (RFC 5227): a host that probes for the same address at that time gives it up.
         let question = || vec![protocol(ARP), is(ARP_SENDER, &any)];
         if !guard.check_macs {
             let other = Test::NotIn(SOURCE_MAC, own.clone());
@@ -244,7 +245,7 @@ impl Addresses {
             let other = Test::NotIn(ARP_TARGET, self.v4.clone());
             rules.drop("ARP probe for its own", [question(), vec![other]].concat());
         }
-        // A client that has no address yet (RFC 2131, section 4.1): to everybody, from port 68 to 67, about itself.
+        // A DHCP client without an address (RFC 2131, section 4.1): broadcast, from port 68 to 67, about itself.
         let mut dhcp = vec![
             protocol(IPV4),
             is(Field::Network { offset: 12, length: 8 }, &[0, 0, 0, 0, 0xff, 0xff, 0xff, 0xff]),
@@ -272,7 +273,7 @@ impl Addresses {
         }
     }
 
-    /// From nobody: only what a host says that has no address yet.
+    /// Frames from the unspecified address: only those that a host without an address sends.
     fn unspecified(&self, guard: &PortGuard, rules: &mut Rules) {
         let from_nobody = is(IPV6_SOURCE, &[0; 16]);
         let message = |kind| vec![from_nobody.clone(), is(NEXT, &[ICMPV6]), is(ICMPV6_TYPE, &[kind])];
@@ -287,7 +288,7 @@ impl Addresses {
             [detection, vec![length(32), is(NEIGHBOR_OPTION, NONCE)]].concat(),
         );
         rules.pass("router solicitation", [message(ROUTER_SOLICITATION), vec![length(8)]].concat());
-        // Reports of groups come behind a router alert (RFC 3810, section 5).
+        // Multicast reports follow a router alert option (RFC 3810, section 5).
         let reports = Keys::types(&[131, 132, 143]);
         rules.pass(
             "group reports",
@@ -301,7 +302,7 @@ impl Addresses {
         rules.drop("IPv6 from nobody", [from_nobody]);
     }
 
-    /// Of neighbour discovery only what a host says about itself.
+    /// Neighbour discovery: only what a host says about itself.
     fn discovery(&self, rules: &mut Rules) {
         let of_routers = Keys::types(&[
             ROUTER_ADVERTISEMENT,
@@ -316,14 +317,14 @@ impl Addresses {
     }
 }
 
-/// Passes what is no neighbour discovery, and drops what hides it: behind other headers, or in fragments (RFC 6980, RFC
-/// 7112). What is left has its type right behind the header of IPv6.
+/// Accepts what is not neighbour discovery, and drops what could hide it: behind other headers, or in fragments (RFC
+/// 6980, RFC 7112). The frames that remain have the type directly behind the IPv6 header.
 fn discovery_in_sight(rules: &mut Rules) {
     // Hop-by-hop options, routing, fragment, authentication, destination options.
     const BEFORE: [u8; 5] = [0, 43, 44, 51, 60];
     let towards = Keys::exactly(nft::INET_PROTO, BEFORE.iter().chain(&[ICMPV6]).map(|next| [*next]));
     rules.pass("not ICMPv6", [Test::NotIn(NEXT, towards.clone())]);
-    // The kernel looks no further than an authentication header, which begins with the number of what follows.
+    // The kernel does not look behind an authentication header, which begins with the type of the next header.
     rules.drop(
         "authentication before ICMPv6",
         [is(Field::Carried, &[51]), Test::In(Field::Transport { offset: 0, length: 1 }, towards)],
@@ -339,7 +340,7 @@ fn discovery_in_sight(rules: &mut Rules) {
         INVERSE_ADVERTISEMENT,
     ]);
     rules.pass("not ICMPv6 behind headers", [Test::IsNot(Field::Carried, vec![ICMPV6])]);
-    // Not the first of a packet's fragments, in which the type stands.
+    // Only the first fragment of a packet has the type.
     rules.pass(
         "rest of ICMPv6",
         [
@@ -355,8 +356,8 @@ fn discovery_in_sight(rules: &mut Rules) {
     rules.drop("discovery behind headers", [Test::IsNot(NEXT, vec![ICMPV6])]);
 }
 
-/// Solicitations, and advertisements of neighbours, that name a link-layer address name one of the port's own. Of a
-/// router's advertisement, whose options stand in any order, it is not seen.
+/// In solicitations and neighbour advertisements, a link-layer address option must have one of the port's own
+/// addresses. In a router advertisement, whose options are in any order, it is not checked.
 fn link_layer_options(own: &Keys, rules: &mut Rules) {
     let solicitation = || is(ICMPV6_TYPE, &[NEIGHBOR_SOLICITATION]);
     let advertisement = || is(ICMPV6_TYPE, &[NEIGHBOR_ADVERTISEMENT]);

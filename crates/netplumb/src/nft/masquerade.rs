@@ -1,4 +1,4 @@
-//! Masquerading: packets of a pod that leave its network get the address of the link that they leave by.
+//! Masquerading: packets of a pod that leave its network get the address of the outgoing link.
 //!
 //! ```text
 //! table inet k8slan {
@@ -8,8 +8,8 @@
 //!     }
 //! }
 //! ```
-//! The kernel looks at a chain of type nat once per connection. A rule per address, and not a set of addresses: two
-//! attachments may have the same address one after the other, and each takes away only its own.
+//! The kernel evaluates a chain of type nat once per connection. There is a rule for each address, not a set of
+//! addresses: two attachments may have the same address one after the other, and each removes only its own rule.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -27,16 +27,17 @@ const CHAIN: &str = "postrouting";
 /// `NF_INET_POST_ROUTING` with the priority that nft calls srcnat.
 const HOOK: Hook = Hook { kind: "nat", number: 4, priority: 100 };
 
-/// Whose packets are masqueraded.
+/// The addresses of a port that are to be masqueraded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Masquerade {
-    /// The port that they come from; only a name for the rules.
+    /// The port of the attachment; the rules only use it as a name.
     pub port: IfName,
-    /// Addresses, each with its network: packets that stay in it, and those to multicast groups, are left alone.
+    /// Addresses, each with its network: packets that stay in the network, and those to multicast groups, are not
+    /// changed.
     pub addresses: Vec<IpNetwork>,
 }
 
-/// Where the addresses are in a packet's header, and which are multicast groups.
+/// Where a packet's header has the addresses, and which are multicast groups.
 struct Family {
     number: u8,
     source: u32,
@@ -79,7 +80,7 @@ impl Masquerade {
         format!("k8slan {port} ")
     }
 
-    /// The rule of each address, and its comment.
+    /// The rule of each address, with its comment.
     fn rules(&self) -> Vec<(Nla, String)> {
         let rule = |&address: &IpNetwork| {
             let of = family(address);
@@ -101,18 +102,18 @@ impl Masquerade {
 }
 
 impl Nftables {
-    /// Masquerades the addresses, in place of what is there for that port.
+    /// Masquerades the addresses, and replaces the rules that the port has.
     ///
-    /// Callers in several processes must hold a lock of their own: the table comes with the first and goes
-    /// with the last.
+    /// Callers in several processes must hold a lock of their own: the first rule creates the table, and the last one
+    /// removes it.
     ///
     /// # Errors
-    /// What the kernel refused: ENOENT without nftables' NAT for IPv4 and IPv6 (`nft_chain_nat`, `nft_masq`).
+    /// The kernel refuses: ENOENT without nftables' NAT for IPv4 and IPv6 (`nft_chain_nat`, `nft_masq`).
     pub fn masquerade(&self, wanted: &Masquerade) -> Result<()> {
         let mut messages = Vec::new();
         let found = self.masquerades()?;
         if found.is_empty() {
-            // A chain whose rules are all gone still is one.
+            // A chain without rules still exists.
             messages.push(nft::table(nft::NEWTABLE, NLM_F_CREATE, TABLE));
             messages.push(nft::chain(nft::NEWCHAIN, NLM_F_CREATE, TABLE, CHAIN, Some(HOOK)));
         }
@@ -122,7 +123,7 @@ impl Nftables {
         self.apply("masquerade what comes from port", &by_name(&wanted.port), &messages)
     }
 
-    /// Masquerades nothing more of that port; nothing is success. The port need not exist any more.
+    /// Removes all masquerading of that port; a port without any is success. The port need not exist any more.
     ///
     /// # Errors
     /// As [`Self::masquerade`].
@@ -137,10 +138,10 @@ impl Nftables {
         self.apply("masquerade no more what comes from port", &by_name(port), &messages)
     }
 
-    /// Whether exactly this is masqueraded.
+    /// Whether exactly these addresses are masqueraded.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses the dump.
     pub fn masquerade_state(&self, wanted: &Masquerade) -> Result<RuleState> {
         let found = self.masquerades()?;
         let (own, _) = split(&found, &wanted.port);
@@ -159,7 +160,7 @@ impl Nftables {
     }
 }
 
-/// The rules of a port, and the others.
+/// The rules of a port, and those of the others.
 fn split<'a>(rules: &'a [FoundRule], port: &IfName) -> (Vec<&'a FoundRule>, Vec<&'a FoundRule>) {
     let prefix = Masquerade::prefix(port);
     rules.iter().partition(|rule| rule.comment.starts_with(&prefix))

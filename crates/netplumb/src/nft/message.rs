@@ -1,4 +1,4 @@
-//! Writing nftables messages (`linux/netfilter/nf_tables.h`). Numbers are in network byte order.
+//! Encoding nftables messages (`linux/netfilter/nf_tables.h`). Numbers are in network byte order.
 
 use net_types::IfName;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
@@ -27,7 +27,7 @@ pub(super) const NEWSETELEM: u16 = 12;
 pub(super) const GETSETELEM: u16 = 13;
 pub(super) const DELSETELEM: u16 = 14;
 
-/// `NFT_REG_VERDICT` and the first two registers of 16 bytes.
+/// The register `NFT_REG_VERDICT`; below it the first two registers of 16 bytes.
 const VERDICT: u32 = 0;
 const REGISTER: u32 = 1;
 const NFT_JUMP: i32 = -3;
@@ -41,18 +41,18 @@ pub(super) struct Table<'a> {
     pub(super) name: &'a str,
 }
 
-/// Where a base chain is hooked in.
+/// The hook of a base chain.
 #[derive(Clone, Copy)]
 pub(super) struct Hook {
     /// The type of chain: `filter`, `nat`.
     pub(super) kind: &'static str,
     /// The number of the hook in the table's family.
     pub(super) number: u32,
-    /// Smaller ones come first.
+    /// The priority: the chain with the smallest runs first.
     pub(super) priority: i32,
 }
 
-/// One message to nftables.
+/// One message to nftables, encoded.
 pub(super) struct Message {
     pub(super) kind: u16,
     pub(super) flags: u16,
@@ -82,7 +82,7 @@ impl Nla {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    /// Text with its NUL.
+    /// Adds a text with its NUL.
     pub(super) fn text(self, kind: u16, value: &str) -> Self {
         self.bytes(kind, &[value.as_bytes(), &[0]].concat())
     }
@@ -97,14 +97,14 @@ impl Nla {
 }
 
 impl Message {
-    /// A message about something in a table; the attributes come after its name, which is the first of all of them.
+    /// A message about an object of a table; the attributes follow the table's name, which always is the first.
     pub(super) fn new(kind: u16, flags: u16, table: Table<'_>, attributes: &Nla) -> Self {
         let name = Nla::new().text(1, table.name);
         let body = [&[table.family, 0, 0, 0], name.as_bytes(), attributes.as_bytes()].concat();
         Self { kind: request_kind(kind), flags, body: Bytes(body) }
     }
 
-    /// A question for all of a kind, in all tables of all families.
+    /// A request for all objects of a kind, in all tables of all families.
     pub(super) fn all(kind: u16) -> Self {
         Self { kind: request_kind(kind), flags: 0, body: Bytes(vec![0; 4]) }
     }
@@ -145,7 +145,7 @@ pub(super) fn table(kind: u16, flags: u16, table: Table<'_>) -> Message {
     Message::new(kind, flags, table, &Nla::new())
 }
 
-/// A chain; with a hook it is a base chain that accepts what no rule drops.
+/// A chain; with a hook it is a base chain with the policy to accept.
 pub(super) fn chain(kind: u16, flags: u16, table: Table<'_>, name: &str, hook: Option<Hook>) -> Message {
     let mut attributes = Nla::new().text(3, name);
     if let Some(hook) = hook {
@@ -155,7 +155,7 @@ pub(super) fn chain(kind: u16, flags: u16, table: Table<'_>, name: &str, hook: O
     Message::new(kind, flags, table, &attributes)
 }
 
-/// A rule at the end of a chain, with a comment that `nft list` shows.
+/// A rule at the end of a chain, with a comment that `nft list` prints.
 pub(super) fn rule(table: Table<'_>, chain: &str, expressions: &Nla, comment: &str) -> Message {
     // struct nftnl_udata: type (0: comment), length, value.
     let mut userdata = vec![0, u8::try_from(comment.len() + 1).unwrap_or(u8::MAX)];
@@ -165,13 +165,13 @@ pub(super) fn rule(table: Table<'_>, chain: &str, expressions: &Nla, comment: &s
     Message::new(NEWRULE, NLM_F_CREATE | NLM_F_APPEND, table, &attributes)
 }
 
-/// Takes one rule out of a chain, by the number that the kernel gave it.
+/// Deletes one rule of a chain, by the number that the kernel gave it.
 pub(super) fn delete_rule(table: Table<'_>, chain: &str, handle: u64) -> Message {
     let attributes = Nla::new().text(2, chain).bytes(3, &handle.to_be_bytes());
     Message::new(DELRULE, 0, table, &attributes)
 }
 
-/// The type of a set's keys: what `nft list` calls it, and its length in bytes.
+/// The type of a set's keys: its number, which `nft list` shows as a name, and its length in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct KeyType(u32, u32);
 
@@ -186,13 +186,13 @@ pub(super) const ICMPV6_TYPE: KeyType = KeyType(29, 1);
 /// An element of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Element {
-    /// A key; in a set of intervals, the first of one.
+    /// A key; in a set of intervals, the first of an interval.
     Key(Vec<u8>),
-    /// The key behind an interval's last.
+    /// In a set of intervals, the key behind the last of an interval.
     End(Vec<u8>),
 }
 
-/// A set that lives and dies with the rule that looks it up, named by a number within the batch.
+/// A set that exists as long as the rule that looks it up, named by a number within the batch.
 pub(super) fn anonymous_set(
     table: Table<'_>,
     id: u32,
@@ -222,7 +222,7 @@ pub(super) fn anonymous_set(
     ]
 }
 
-/// A named map from link names to chains that are jumped to.
+/// A named map from link names to chains to jump to.
 pub(super) fn port_map(table: Table<'_>, name: &str) -> Message {
     const MAP: u32 = 8;
     const VERDICTS: u32 = 0xffff_ff00;
@@ -237,7 +237,7 @@ pub(super) fn port_map(table: Table<'_>, name: &str) -> Message {
     Message::new(NEWSET, NLM_F_CREATE, table, &set)
 }
 
-/// An element of that map: for DELSETELEM the port alone counts.
+/// An element of that map: DELSETELEM uses only the port.
 pub(super) fn port_element(kind: u16, flags: u16, table: Table<'_>, map: &str, port: &IfName) -> Message {
     let jump = Nla::new().u32(1, NFT_JUMP.cast_unsigned()).text(2, port.as_str());
     let element = Nla::new().nest(1, &Nla::new().bytes(1, &padded(port))).nest(2, &Nla::new().nest(2, &jump));
@@ -245,7 +245,7 @@ pub(super) fn port_element(kind: u16, flags: u16, table: Table<'_>, map: &str, p
     Message::new(kind, flags, table, &Nla::new().text(2, map).nest(3, &list))
 }
 
-/// A link's name as nftables compares it: 16 bytes.
+/// A link's name as nftables compares it: padded to 16 bytes.
 pub(super) fn padded(name: &IfName) -> [u8; 16] {
     let mut key = [0; 16];
     key[..name.as_str().len()].copy_from_slice(name.as_str().as_bytes());
@@ -256,23 +256,23 @@ fn expression(list: Nla, name: &str, data: &Nla) -> Nla {
     list.nest(1, &Nla::new().text(1, name).nest(2, data))
 }
 
-/// What a rule looks at.
+/// The field of a frame that a rule reads.
 #[derive(Clone, Copy)]
 pub(super) enum Field {
-    /// The name of the port that the frame came in by.
+    /// The name of the port that the frame arrived at.
     InputName,
-    /// The type of what is in the frame, behind the outer tag.
+    /// The protocol of the frame's payload, behind the outer tag.
     Protocol,
-    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`: which of the two a packet is, in a table for both.
+    /// `NFPROTO_IPV4` or `NFPROTO_IPV6`: the family of a packet, in a table for both.
     Family,
     /// Bytes of the Ethernet header.
     Link { offset: u32, length: u32 },
-    /// Bytes of what is in the frame.
+    /// Bytes of the frame's payload.
     Network { offset: u32, length: u32 },
-    /// What a packet carries behind all headers of IPv6 that may come before it. Unknown where the headers do not end
-    /// within the packet, as in fragments: a rule that asks ends there.
+    /// The protocol behind all IPv6 extension headers. Unknown if the headers do not end within the packet, as in
+    /// fragments: a rule that reads it does not match then.
     Carried,
-    /// Bytes of that.
+    /// Bytes of the payload behind those headers.
     Transport { offset: u32, length: u32 },
 }
 
@@ -291,12 +291,12 @@ pub(super) fn load(list: Nla, field: Field) -> Nla {
     }
 }
 
-/// Goes on with the rule if what was loaded has this value.
+/// The rule goes on if the loaded field has this value.
 pub(super) fn equals(list: Nla, value: &[u8]) -> Nla {
     compare(list, 0, value)
 }
 
-/// Goes on with the rule if what was loaded has another value.
+/// The rule goes on if the loaded field has another value.
 pub(super) fn differs(list: Nla, value: &[u8]) -> Nla {
     compare(list, 1, value)
 }
@@ -306,7 +306,7 @@ fn compare(list: Nla, operator: u32, value: &[u8]) -> Nla {
     expression(list, "cmp", &data)
 }
 
-/// Keeps only the bits of the mask of what was loaded.
+/// Keeps only the bits of the mask of the loaded field.
 pub(super) fn mask(list: Nla, mask: &[u8]) -> Nla {
     let data = Nla::new()
         .u32(1, REGISTER)
@@ -317,20 +317,20 @@ pub(super) fn mask(list: Nla, mask: &[u8]) -> Nla {
     expression(list, "bitwise", &data)
 }
 
-/// Goes on with the rule if what was loaded is in the anonymous set.
+/// The rule goes on if the loaded field is in the anonymous set.
 pub(super) fn in_set(list: Nla, set: u32) -> Nla {
     let data = Nla::new().text(1, "__set%d").u32(2, REGISTER).u32(4, set);
     expression(list, "lookup", &data)
 }
 
-/// Goes on with the rule if what was loaded is not in the anonymous set.
+/// The rule goes on if the loaded field is not in the anonymous set.
 pub(super) fn not_in(list: Nla, set: u32) -> Nla {
     const INVERTED: u32 = 1;
     let data = Nla::new().text(1, "__set%d").u32(2, REGISTER).u32(4, set).u32(5, INVERTED);
     expression(list, "lookup", &data)
 }
 
-/// Does what the map says about what was loaded.
+/// Applies the verdict that the map has for the loaded field.
 pub(super) fn verdict_of(list: Nla, map: &str) -> Nla {
     expression(list, "lookup", &Nla::new().text(1, map).u32(2, REGISTER).u32(3, VERDICT).u32(4, 1))
 }
@@ -344,7 +344,7 @@ pub(super) fn drop_frame(list: Nla) -> Nla {
     verdict(list, NF_DROP)
 }
 
-/// Leaves the chain: what follows in it does not count.
+/// Returns from the chain: the rules behind this one are skipped.
 pub(super) fn leave(list: Nla) -> Nla {
     verdict(list, NFT_RETURN)
 }

@@ -1,5 +1,5 @@
-//! nftables by netlink, as far as k8slan needs it: guards against forged addresses on bridge ports, masquerading,
-//! where the node's own filters are hooked in, and which of them would drop what a bridge forwards.
+//! nftables over netlink, as far as k8slan needs it: guards against forged addresses on bridge ports, masquerading,
+//! the base chains of a node, and which of them would drop what a bridge forwards.
 
 mod base_chains;
 mod forward;
@@ -23,27 +23,27 @@ use crate::netlink::{Netlink, Request};
 use crate::{Netns, Object, Result};
 use message::{self as nft, Message, Nla, Table};
 
-/// A socket to the netfilter of one namespace.
+/// A netlink socket to the nftables of one namespace.
 pub struct Nftables {
     netlink: Netlink,
 }
 
-/// What there is of a guard or a masquerade.
+/// Whether a guard or a masquerade is in the kernel as wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RuleState {
-    /// Nothing.
+    /// Nothing of it is there.
     Absent,
-    /// Exactly it.
+    /// Exactly the wanted rules are there.
     InPlace,
-    /// Part of it, or another one.
+    /// Some of its rules are missing, or they differ.
     Different,
 }
 
-/// A rule as the kernel gives it back.
+/// A rule as the kernel reports it.
 struct FoundRule {
     handle: u64,
     comment: String,
-    /// As the kernel writes them.
+    /// The expressions as the kernel encodes them.
     expressions: Vec<u8>,
 }
 
@@ -86,7 +86,7 @@ impl Nftables {
         self.netlink.batch(&requests)
     }
 
-    /// The rules of a chain in their order; none if there is no such chain.
+    /// The rules of a chain in their order; `None` if the chain does not exist.
     fn rules(&self, table: Table<'_>, chain: &str) -> Result<Vec<FoundRule>> {
         let message = Message::new(nft::GETRULE, 0, table, &Nla::new().text(2, chain));
         let object = || Object::from(format!("of chain {chain:?}"));
@@ -95,7 +95,7 @@ impl Nftables {
             let mut rule = FoundRule { handle: 0, comment: String::new(), expressions: Vec::new() };
             for attr in attrs {
                 match attr.kind {
-                    // Old kernels know no filter by chain.
+                    // Old kernels do not filter by chain.
                     2 => of_chain = attr.text().as_deref() == Some(chain),
                     3 => {
                         rule.handle = attr.value.try_into().map(u64::from_be_bytes).unwrap_or_default();
@@ -133,7 +133,7 @@ impl Nftables {
     }
 }
 
-/// FNV-1a: the same text for the same rule in every version of this program.
+/// FNV-1a, which gives the same hash for the same rule in every version of this program.
 struct Fnv(u64);
 
 impl Fnv {

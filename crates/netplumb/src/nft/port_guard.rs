@@ -1,22 +1,24 @@
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr};
 
-/// What may come in by a port of a bridge; all else is dropped, on every VLAN.
+/// What a port of a bridge may send; everything else is dropped, on every VLAN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortGuard {
     /// The port. It need not exist yet.
     pub port: IfName,
-    /// The MAC addresses of who is on the port.
+    /// The MAC addresses of the host on the port.
     pub own: Vec<MacAddr>,
-    /// Whether only these may be sources of its frames, senders in its ARP and link-layer addresses in its neighbour
-    /// discovery.
+    /// Whether the sources of its frames, the senders in its ARP and the link-layer addresses in its neighbour
+    /// discovery must be among these.
     pub check_macs: bool,
-    /// The source addresses of its IP packets, the senders in its ARP, the targets that it advertises; none: any.
+    /// The allowed source addresses of its IP packets, senders in its ARP and targets of its advertisements; `None`:
+    /// any.
     ///
-    /// Besides, for its own MAC addresses only: the IPv6 link-local addresses that these lead to, questions whether
-    /// anybody has one of its addresses, DHCP of one that has none yet, router solicitations, reports of groups. Frames
-    /// with a second tag are dropped then, since nothing in them can be looked at, as are router advertisements.
+    /// With its own MAC addresses it may also use the IPv6 link-local addresses derived from them, and send duplicate
+    /// address detection for its addresses, DHCP requests without an address, router solicitations and multicast
+    /// reports. Frames with a second tag are dropped, since the rules cannot look into them, and router
+    /// advertisements too.
     pub addresses: Option<Vec<IpNetwork>>,
-    /// It does not know its addresses yet: it may ask whether anybody has any.
+    /// The host does not have its addresses yet: it may probe for any.
     pub asking: bool,
 }
