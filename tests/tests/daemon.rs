@@ -73,7 +73,7 @@ fn what_it_cannot_run_with_is_told() -> Outcome {
     node.run(|| std::fs::create_dir_all("/run/lans")).unwrap();
     for (argv, words) in [
         (&["node"][..], "--lan-dir <DIR>"),
-        (&["node", "--lan-dir", "/none", "--node-name", "x"], "/none is no folder"),
+        (&["node", "--lan-dir", "/none", "--node-name", "x"], "/none is not a folder"),
         (&["node", "--lan-dir", "/run/lans"], "--node-name"),
         (&["node", "--lan-dir", "/run/lans", "--node-name", "x"], "/var/lib/k8slan/taps.json does not read"),
     ] {
@@ -318,7 +318,7 @@ fn what_is_no_file_is_named_and_waited_for_by_nobody() -> Outcome {
     worker.put(&lan())?;
     worker.ready("a")?;
     for name in links.map(|(name, _)| name).into_iter().chain(["fifo"]) {
-        worker.status(|status| status.contains(&format!("{name}.yaml\\\" is no regular file")))?;
+        worker.status(|status| status.contains(&format!("{name}.yaml\\\" is not a regular file")))?;
     }
     let start = Instant::now();
     worker.stop_daemon()?;

@@ -178,7 +178,7 @@ fn in_words_and_types() -> Outcome {
     for (case, ipam, code, part) in [
         ("sticky", with("sticky", json!("yes")), 160, "choose one of none, pod, vm"),
         ("order", with("order", json!("random")), 161, "choose one of oldest, lowest"),
-        ("cooldown", with("cooldown", json!("soon")), 162, "\"soon\" is no duration"),
+        ("cooldown", with("cooldown", json!("soon")), 162, "\"soon\" is not a duration"),
         ("probe", with("probe", json!({ "cont": 3 })), 163, "ipam.probe"),
         ("routes", with("routes", json!([{ "dst": "everywhere" }])), 164, "ipam.routes"),
         ("dns", with("dns", json!("10.0.0.53")), 165, "ipam.dns"),

@@ -12,16 +12,16 @@ pub struct LanKey {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LanKeyError {
     /// Not two parts with a `/` between them.
-    #[error("{0:?} is no LAN key: it takes <namespace>/<name>")]
+    #[error("{0:?} is not a LAN's key: write <namespace>/<name>")]
     Syntax(String),
     /// Not an RFC 1123 label.
     #[error(
-        "namespace {0:?} of a LAN is no DNS label: 1 to 63 lower-case letters, digits and '-', a letter or digit first and last"
+        "namespace {0:?} of a LAN is not a DNS label: 1 to 63 lower-case letters, digits and '-', a letter or digit first and last"
     )]
     Namespace(String),
     /// Not an RFC 1123 subdomain of at most [`LanKey::MAX_NAME`] bytes.
     #[error(
-        "name {0:?} of a LAN is no DNS name of 1 to {max} bytes: lower-case letters, digits, '-' and '.', \
+        "name {0:?} of a LAN is not a DNS name of 1 to {max} bytes: lower-case letters, digits, '-' and '.', \
          a letter or digit first and last in each part",
         max = LanKey::MAX_NAME
     )]

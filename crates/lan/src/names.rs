@@ -10,10 +10,10 @@ use std::str::FromStr;
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetnsName(Box<str>);
 
-/// A text that is no name of a network namespace.
+/// A text that is not a valid name of a network namespace.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is no name of a network namespace: 1 to 63 letters, digits, '_', '-' and '.', a letter, a digit or '_' first"
+    "{0:?} is not a valid name of a network namespace: 1 to 63 letters, digits, '_', '-' and '.', a letter, a digit or '_' first"
 )]
 pub struct NetnsNameError(String);
 
@@ -58,10 +58,10 @@ pub struct Group(IpAddr);
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum GroupError {
     /// No IP address.
-    #[error("{0:?} is no IP address")]
+    #[error("{0:?} is not an IP address")]
     Syntax(String),
     /// A unicast address.
-    #[error("{0} is no multicast address: take one of ff00::/8 or 224.0.0.0/4, for example ff02::14")]
+    #[error("{0} is not a multicast address: take one of ff00::/8 or 224.0.0.0/4, for example ff02::14")]
     NotMulticast(IpAddr),
     /// ff00:: to ff01:: and their flagged kin (RFC 4291, 2.7).
     #[error(

@@ -14,7 +14,7 @@ pub struct TapIndex(u32);
 
 /// A number outside the tap indices' range.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("tap index {0} is out of range: it takes {min} to {max}", min = TapIndex::MIN, max = TapIndex::MAX)]
+#[error("tap index {0} is out of range: it must be {min} to {max}", min = TapIndex::MIN, max = TapIndex::MAX)]
 pub struct TapIndexError(u32);
 
 impl TapIndex {

@@ -62,7 +62,7 @@ pub enum Mistake {
     #[error("no node has an underlay: set defaultVxlanDev, vxlanDevMap or both")]
     NoUnderlay,
     /// A key of `vxlanDevMap` that no node can have as its name.
-    #[error("vxlanDevMap: {0:?} is no node name")]
+    #[error("vxlanDevMap: {0:?} is not a node's name")]
     NodeName(String),
     /// A spoke's name that cannot be one.
     #[error("spokes: {0}")]
@@ -83,7 +83,7 @@ pub enum Mistake {
     },
     /// No name that a Kubernetes namespace can have.
     #[error(
-        "allowedNamespaces: {0:?} is no namespace: 1 to 63 lower-case letters, digits and '-', a letter or digit first and last"
+        "allowedNamespaces: {0:?} is not a namespace's name: 1 to 63 lower-case letters, digits and '-', a letter or digit first and last"
     )]
     Namespace(String),
     /// More entries than a LAN can have.
@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn every_mistake_has_its_message() {
-        only(|s| s.ns = "../etc".into(), "ns: \"../etc\" is no name of a network namespace");
+        only(|s| s.ns = "../etc".into(), "ns: \"../etc\" is not a valid name of a network namespace");
         only(|s| s.bridge = "br:2".into(), "bridge: link name \"br:2\" contains ':'");
         only(|s| s.bridge = "br%d".into(), "bridge: \"br%d\" has a '%'");
         only(
@@ -325,14 +325,14 @@ mod tests {
         only(|s| s.vxlan = "lo".into(), "vxlan: \"lo\" is the namespace's own loopback");
         only(|s| s.vxlan = "+4a3b2c1d".into(), "bridge ports of spokes");
         only(|s| s.vxlan = "br2".into(), "vxlan: \"br2\" is already the name of the LAN's bridge");
-        only(|s| s.vni = 0, "vni: VNI 0 is out of range: it takes 1 to 16777215");
+        only(|s| s.vni = 0, "vni: VNI 0 is out of range: it must be 1 to 16777215");
         only(|s| s.vni = 1 << 24, "vni: VNI 16777216 is out of range");
         only(|s| s.vni = -1, "vni: VNI -1 is out of range");
-        only(|s| s.vxlan_grp = "fe80::1".into(), "vxlanGrp: fe80::1 is no multicast address");
+        only(|s| s.vxlan_grp = "fe80::1".into(), "vxlanGrp: fe80::1 is not a multicast address");
         only(|s| s.vxlan_grp = "ff01::1".into(), "does not leave the node");
-        only(|s| s.vxlan_grp = "all".into(), "vxlanGrp: \"all\" is no IP address");
+        only(|s| s.vxlan_grp = "all".into(), "vxlanGrp: \"all\" is not an IP address");
         only(|s| s.vxlan_port = 65_536, "vxlanPort: UDP port 65536 is out of range");
-        only(|s| s.mtu = Some(67), "mtu: MTU 67 is out of range: it takes 68 to 65535");
+        only(|s| s.mtu = Some(67), "mtu: MTU 67 is out of range: it must be 68 to 65535");
         only(
             |s| s.default_vxlan_dev = Some("eth 0".into()),
             "defaultVxlanDev: link name \"eth 0\" contains ' '",
@@ -350,7 +350,7 @@ mod tests {
         );
         only(
             |s| s.vxlan_dev_map.insert("w 1".into(), "eth0".into()).map_or((), drop),
-            "\"w 1\" is no node name",
+            "\"w 1\" is not a node's name",
         );
         only(|s| s.spokes.push("pod1".into()), "spokes: \"pod1\" is listed more than once");
         only(|s| s.spokes.push("br2".into()), "spokes: \"br2\" is already the name of the LAN's bridge");
@@ -366,7 +366,7 @@ mod tests {
         only(|s| s.mode = "source".into(), "mode: unknown macvtap mode \"source\"");
         only(
             |s| s.allowed_namespaces = Some(vec!["Web".into()]),
-            "allowedNamespaces: \"Web\" is no namespace",
+            "allowedNamespaces: \"Web\" is not a namespace's name",
         );
         only(
             |s| s.spokes.extend((0..1023).map(|n| format!("x{n}"))),

@@ -67,7 +67,7 @@ pub enum TagError {
     )]
     TooLong(usize),
     /// A blank or control character in the path.
-    #[error("network namespace path {0:?} contains white space or control characters, or is no UTF-8")]
+    #[error("network namespace path {0:?} contains white space or control characters, or is not UTF-8")]
     Path(PathBuf),
 }
 

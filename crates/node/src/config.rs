@@ -36,7 +36,7 @@ pub enum ConfigError {
     #[error("cannot use the node's configuration")]
     Read(#[from] SafeDirError),
     /// It is no valid configuration.
-    #[error("{path:?} is no valid node configuration: {message}")]
+    #[error("{path:?} is not a valid node configuration: {message}")]
     Parse {
         /// The file.
         path: PathBuf,

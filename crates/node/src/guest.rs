@@ -57,7 +57,7 @@ pub enum GuestError {
     },
     /// A virtual machine's name that is none.
     #[error(
-        "the virtual machine's name {0:?} (args.cni.vm, or the node daemon's record) is no Kubernetes name"
+        "the virtual machine's name {0:?} (args.cni.vm, or the node daemon's record) is not a Kubernetes name"
     )]
     Name(String),
 }

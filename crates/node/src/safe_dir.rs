@@ -63,7 +63,7 @@ pub enum SafeDirError {
         mode: u32,
     },
     /// A pipe, device or folder where a file should be.
-    #[error("{0:?} is no regular file")]
+    #[error("{0:?} is not a regular file")]
     NotAFile(PathBuf),
     /// Larger than any record.
     #[error("{path:?} has {len} bytes, more than the {max} that it can have")]

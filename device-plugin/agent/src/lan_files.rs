@@ -240,7 +240,7 @@ fn parse_items(text: &str) -> Vec<Item> {
     }
     let items = found.into_iter().map(|document| match document {
         Document::Other(what) => {
-            Item::Ignored(format!("{what:?} is no LAN of {}, and is ignored", lan::manifest::API_VERSION))
+            Item::Ignored(format!("{what:?} is not a LAN of {}, and is ignored", lan::manifest::API_VERSION))
         }
         Document::Broken { key: None, message } => Item::Unread(message),
         Document::Broken { key: Some(key), message } => Item::Lan(key, Box::new(Err(message.into()))),

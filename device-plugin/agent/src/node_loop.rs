@@ -70,7 +70,7 @@ impl NodeLock {
             // Whoever mirrors may come later.
             SafeDir::create(&options.lan_dir)?;
         } else if !options.lan_dir.is_dir() {
-            bail!("{} is no folder: make it, and put LAN files into it", options.lan_dir.display());
+            bail!("{} is not a folder: make it, and put LAN files into it", options.lan_dir.display());
         }
         let paths = config.paths();
         let run = SafeDir::create(paths.run())?;

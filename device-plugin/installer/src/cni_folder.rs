@@ -53,7 +53,7 @@ impl CniFolder {
             Ok(dir) if dir.metadata().is_ok_and(|meta| meta.is_dir()) => {
                 Ok(Some(Self { dir, path: path.to_owned() }))
             }
-            Ok(_) => bail!("{} is no folder", path.display()),
+            Ok(_) => bail!("{} is not a folder", path.display()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).with_context(|| format!("open the CNI folder {}", path.display())),
         }

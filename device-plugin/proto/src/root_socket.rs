@@ -19,7 +19,7 @@ pub struct RootSocket {
 pub enum SocketError {
     /// What has the name is not to be replaced.
     #[error(
-        "cannot make the socket {path:?}: something that is no socket of root's stands there; look what it is and remove it"
+        "cannot make the socket {path:?}: it exists and is not a socket that root owns; find out what it is and remove it"
     )]
     Foreign {
         /// Where.
@@ -44,7 +44,7 @@ impl RootSocket {
     /// Binds the socket, in place of one that an earlier life left there.
     ///
     /// # Errors
-    /// Something that is no socket of root's stands there, or the kernel refused.
+    /// The path exists and is not a socket that root owns, or the kernel refused.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         Self::open(path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => SocketError::Foreign { path: path.to_owned() },

@@ -119,7 +119,7 @@ fn mtu_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<M
         None | Some(0) => Ok(None),
         Some(given) => u64::try_from(given)
             .map_err(|_| {
-                serde::de::Error::custom(format_args!("MTU {given} is out of range: it takes 68 to 65535"))
+                serde::de::Error::custom(format_args!("MTU {given} is out of range: it must be 68 to 65535"))
             })
             .and_then(|given| Mtu::try_from(given).map_err(serde::de::Error::custom))
             .map(Some),

@@ -45,7 +45,7 @@ pub enum DeviceError {
         source: io::Error,
     },
     /// Something that is no character device stands there.
-    #[error("{0:?} is no device node: something else was put there; remove it")]
+    #[error("{0:?} is not a device node: something else was put there; remove it")]
     Foreign(PathBuf),
     /// The records of given minors.
     #[error("cannot keep the record of tap minors")]

@@ -156,7 +156,7 @@ pub enum Error {
     },
     /// A key of another type.
     #[error(
-        "{0} is no key of type k8slanveth, which puts the veth of the spoke in veth into the pod: leave it out"
+        "{0} is not a key of type k8slanveth, which puts the veth of the spoke in veth into the pod: leave it out"
     )]
     NotOfK8slanveth(&'static str),
     /// Routes without an address.
@@ -289,7 +289,7 @@ pub enum Error {
     #[error("no tap minor is free of live attachments after {0} tries: is the number of taps exhausted?")]
     NoMinor(usize),
     /// The kernel shows no character device for the link.
-    #[error("interface {0} has no tap device in sysfs: it is no macvtap, or the kernel lacks CONFIG_MACVTAP")]
+    #[error("interface {0} has no tap device in sysfs: it is not a macvtap, or the kernel lacks CONFIG_MACVTAP")]
     NoTap(IfName),
     /// ADD failed, and taking it back did too.
     #[error("{}; and what was made could not all be taken back: {}", attach::chain(&**error), failures.join("; "))]

@@ -60,7 +60,7 @@ impl<'de> Deserialize<'de> for InterfaceAddress {
         let text = String::deserialize(deserializer)?;
         let wrong = |what: &str| {
             Err(serde::de::Error::custom(format_args!(
-                "{text:?} is no address of an interface: {what}, like 10.0.0.1/24"
+                "{text:?} is not an interface's address: {what}, like 10.0.0.1/24"
             )))
         };
         if !text.contains('/') {

@@ -275,7 +275,7 @@ fn a_socket_of_another_owner_is_neither_asked_nor_replaced() -> Outcome {
     check!(!answer.status.success() && text.contains("belongs to user 1000"), "{text}");
     let mut node = site.node_part()?;
     let status = node.wait(SOON)?;
-    check!(!status.success() && node.log().contains("no socket of root's"), "{}", node.log());
+    check!(!status.success() && node.log().contains("not a socket that root owns"), "{}", node.log());
     check!(site.node.run(|| std::path::Path::new(SOCKET).exists()), "it was removed");
     Ok(())
 }

@@ -156,7 +156,7 @@ fn a_file_in_the_way_is_not_removed() -> Outcome {
     let plugins = Plugins::start(dir.path(), &["pod1", "pod2"]);
     kubelet.wait_resource("macvtap.k8slan.io/pod2", (1, 1), SOON).map_err(failed)?;
     plugins.wait(SOON, |status| {
-        status.problem.as_deref().is_some_and(|words| words.contains("no socket of root's stands there"))
+        status.problem.as_deref().is_some_and(|words| words.contains("not a socket that root owns"))
     })?;
     check!(std::fs::read(&file)? == b"precious", "the file is as it was");
     std::fs::remove_file(&file)?;
@@ -173,7 +173,7 @@ fn somebody_elses_socket_in_the_way_is_not_removed() -> Outcome {
     let plugins = Plugins::start(dir.path(), &["pod1", "pod2"]);
     kubelet.wait_resource("macvtap.k8slan.io/pod2", (1, 1), SOON).map_err(failed)?;
     plugins.wait(SOON, |status| {
-        status.problem.as_deref().is_some_and(|words| words.contains("no socket of root's stands there"))
+        status.problem.as_deref().is_some_and(|words| words.contains("not a socket that root owns"))
     })?;
     check!(std::fs::metadata(&socket)?.uid() == 1000, "the socket is as it was");
     check!(kubelet.resource("macvtap.k8slan.io/pod1").is_none(), "the kubelet was sent to another's socket");

@@ -90,7 +90,7 @@ fn change_link(link: &mut Link, change: &Change, master: Option<u32>) {
         link.mtu = mtu.get();
     }
     if let Some(mask) = group_fwd_mask {
-        assert!(link.master.is_some(), "{} is no port", link.name);
+        assert!(link.master.is_some(), "{} is not a port", link.name);
         link.group_fwd_mask = Some(*mask);
     }
     link.up = up.unwrap_or(link.up);
@@ -99,7 +99,7 @@ fn change_link(link: &mut Link, change: &Change, master: Option<u32>) {
             *has_stp = stp.unwrap_or(*has_stp);
             *has_snooping = mcast_snooping.unwrap_or(*has_snooping);
         }
-        _ => assert!(stp.is_none() && mcast_snooping.is_none(), "{} is no bridge", link.name),
+        _ => assert!(stp.is_none() && mcast_snooping.is_none(), "{} is not a bridge", link.name),
     }
 }
 

@@ -231,7 +231,7 @@ mod tests {
         assert_eq!(look(), KubeletSocket::Absent);
         let path = dir.path().join("kubelet.sock");
         std::fs::write(&path, "").unwrap();
-        refused("is no socket");
+        refused("is not a socket");
         std::fs::remove_file(&path).unwrap();
         let _listener = UnixListener::bind(&path).unwrap();
         let mode =
@@ -249,6 +249,6 @@ mod tests {
         }
         std::fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/dev/null", &path).unwrap();
-        refused("is no socket");
+        refused("is not a socket");
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn check() -> Vec<Finding> {
         let client = match Client::try_default().await {
             Ok(client) => client,
             Err(_) => {
-                let why = "there is no kubeconfig here (KUBECONFIG) and this is no pod";
+                let why = "there is no kubeconfig here (KUBECONFIG) and this is not a pod";
                 return ["Multus' API", "LAN API", "KubeVirt"]
                     .map(|check| Finding::not_looked_at(check, why))
                     .into();

@@ -128,7 +128,7 @@ pub(super) fn kubelet(host: &HostSnapshot<'_>) -> Vec<Finding> {
         }
     };
     vec![match is_socket.then(|| UnixStream::connect(&socket)) {
-        None => Finding::failure(check, format!("{} is no socket", socket.display()), advice),
+        None => Finding::failure(check, format!("{} is not a socket", socket.display()), advice),
         Some(Err(error)) => {
             Finding::failure(check, format!("{}: nobody answers: {error}", socket.display()), advice)
         }

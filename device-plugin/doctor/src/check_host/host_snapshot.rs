@@ -118,7 +118,7 @@ fn declared(
 ) -> Result<Option<Result<(Declared, String), String>>> {
     if let Some(dir) = &options.lan_dir {
         if !dir.is_dir() {
-            bail!("{} is no folder", dir.display());
+            bail!("{} is not a folder", dir.display());
         }
         return Ok(Some(Ok((lan_files::read(dir), dir.display().to_string()))));
     }

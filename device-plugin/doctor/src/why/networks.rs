@@ -47,7 +47,7 @@ pub(super) fn selected(pod: &Value) -> Result<Vec<Network>, String> {
         return Ok(names.map(|name| by_name(name, own)).collect());
     }
     let list: Vec<Value> = serde_json::from_str(text)
-        .map_err(|error| format!("annotation {NETWORKS_ANNOTATION} is no JSON: {error}"))?;
+        .map_err(|error| format!("annotation {NETWORKS_ANNOTATION} is not JSON: {error}"))?;
     let text =
         |of: &Value, field: &str| of[field].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
     list.iter()
@@ -79,7 +79,7 @@ impl Definition {
         let config: Value = match serde_json::from_str(text) {
             Ok(config) => config,
             Err(error) => {
-                let unreadable = Some(format!("its spec.config is no JSON: {error}"));
+                let unreadable = Some(format!("its spec.config is not JSON: {error}"));
                 return Self { resource, unreadable, ..Self::default() };
             }
         };

@@ -141,7 +141,7 @@ async fn connect_to_socket(
 ) -> Result<(SendRequest<String>, Connection<TokioIo<UnixStream>, String>)> {
     let metadata = std::fs::symlink_metadata(path).with_context(|| format!("look at {}", path.display()))?;
     if !metadata.file_type().is_socket() {
-        bail!("{} is no socket: look what it is and remove it", path.display());
+        bail!("{} is not a socket: find out what it is and remove it", path.display());
     }
     if !is_trusted(metadata.uid()) || metadata.mode() & 0o077 != 0 {
         bail!(
@@ -164,7 +164,7 @@ async fn version(sender: &mut SendRequest<String>) -> Result<String> {
     sender.ready().await?;
     let response = sender.send_request(request("/livez")?).await?;
     let version = response.headers().get(VERSION).and_then(|version| version.to_str().ok());
-    let version = version.context("what answers is no k8slan")?.to_owned();
+    let version = version.context("the program that answers is not k8slan")?.to_owned();
     response.into_body().collect().await?;
     Ok(version)
 }

@@ -47,7 +47,7 @@ impl LivePods {
     pub fn read(dir: &SafeDir) -> Result<Option<Self>> {
         let Some(text) = dir.read_up_to(FILE, MAX_LEN)? else { return Ok(None) };
         let path = dir.path().join(FILE);
-        serde_json::from_slice(&text).map(Some).with_context(|| format!("{path:?} is no list of pods"))
+        serde_json::from_slice(&text).map(Some).with_context(|| format!("{path:?} is not a list of pods"))
     }
 
     /// The list, if somebody keeps it and hears the API server.

@@ -57,7 +57,7 @@ pub fn read(run: &Path) -> Result<Option<NodeStatus>> {
     let Some(text) = dir.read_up_to(STATUS_FILE, MAX_LEN)? else { return Ok(None) };
     let status: NodeStatus = serde_json::from_slice(&text).with_context(|| {
         format!(
-            "{} is no status of this version: run both parts from one image",
+            "{} is not a status of this version: run both parts from one image",
             run.join(STATUS_FILE).display()
         )
     })?;

@@ -21,7 +21,7 @@ pub const DELETED_VMS_FILE: &str = "gone-vms.json";
 pub fn read(dir: &SafeDir, name: &str) -> Result<VmNames> {
     let Some(text) = dir.read(name)? else { return Ok(VmNames::new()) };
     let path = dir.path().join(name);
-    serde_json::from_slice(&text).with_context(|| format!("{path:?} is no list of virtual machines"))
+    serde_json::from_slice(&text).with_context(|| format!("{path:?} is not a list of virtual machines"))
 }
 
 /// Writes a list where it is another one.
