@@ -23,7 +23,7 @@ pub fn crd() -> CustomResourceDefinition {
     crd
 }
 
-/// The custom resource definition of `LANNode`: what one node says of one LAN.
+/// The custom resource definition of `LANNode`: the state of one LAN on one node.
 #[must_use]
 pub fn node_crd() -> CustomResourceDefinition {
     LanNode::crd()

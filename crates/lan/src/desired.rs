@@ -7,44 +7,44 @@ use crate::{Group, LanKey};
 /// What one node should have of one LAN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Desired {
-    /// Whose it is.
+    /// The LAN that it is about.
     pub lan: LanKey,
-    /// The bridge.
+    /// The bridge's name in the LAN's namespace.
     pub bridge: IfName,
     /// The VXLAN device's name.
     pub vxlan: IfName,
-    /// Its network identifier.
+    /// The VXLAN network identifier of the device.
     pub vni: Vni,
-    /// Its multicast group.
+    /// The multicast group that the device sends to.
     pub group: Group,
-    /// Its UDP port.
+    /// The UDP port of the VXLAN tunnel.
     pub port: UdpPort,
-    /// The index of the underlay in the node's namespace; `None` while it is not there. A VXLAN device
-    /// on any other underlay has to go.
+    /// The index of the underlay in the node's namespace; `None` while it does not exist. A VXLAN device on any other
+    /// underlay is removed.
     pub underlay: Option<u32>,
-    /// The MTU of everything in the LAN; `None` while it cannot be told, which leaves what there is and
-    /// makes no VXLAN device.
+    /// The MTU of everything in the LAN; `None` while it is not known: then links keep theirs, and no VXLAN device is
+    /// created.
     pub mtu: Option<Mtu>,
     /// The spokes that pods may have, with the names of their bridge ports.
     pub spokes: BTreeMap<SpokeName, IfName>,
 }
 
-/// One of the kernel's settings in a LAN's namespace.
+/// A setting of the kernel in a LAN's namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Setting {
-    /// Below `/proc/sys/net`.
+    /// The path below `/proc/sys/net`.
     pub path: &'static str,
-    /// What it has to be, where this kernel has it.
+    /// The value that it must have, if this kernel has the setting.
     pub value: &'static str,
 }
 
-/// What makes of a namespace a piece of wire: no addresses of its own, no routing, and no netfilter on
-/// what the bridge forwards (a new namespace starts with that on, and the node's FORWARD policy would
-/// then decide about the LAN's frames).
+/// Settings that make a namespace a piece of wire: no addresses of its own, no routing, and no netfilter on what the
+/// bridge forwards (which is on in a new namespace, so that the node's FORWARD policy would decide about the LAN's
+/// frames).
 pub const SETTINGS: [Setting; 7] = [
     Setting { path: "ipv6/conf/all/disable_ipv6", value: "1" },
     Setting { path: "ipv6/conf/default/disable_ipv6", value: "1" },
-    // New namespaces inherit it from the node's (net.core.devconf_inherit_init_net).
+    // New namespaces inherit the node's value (net.core.devconf_inherit_init_net).
     Setting { path: "ipv4/ip_forward", value: "0" },
     Setting { path: "ipv6/conf/all/forwarding", value: "0" },
     Setting { path: "bridge/bridge-nf-call-arptables", value: "0" },
@@ -52,6 +52,6 @@ pub const SETTINGS: [Setting; 7] = [
     Setting { path: "bridge/bridge-nf-call-iptables", value: "0" },
 ];
 
-/// The link-local groups 01-80-C2-00-00-0X that VXLAN device and spokes forward, a bit for each X: all
-/// but X = 1 (PAUSE), which the kernel does not let out. LACP, LLDP and 802.1X cross the LAN so.
+/// The link-local groups 01-80-C2-00-00-0X that the VXLAN device and the spokes forward, one bit for each X: all but
+/// X = 1 (PAUSE), which the kernel never forwards. So LACP, LLDP and 802.1X cross the LAN.
 pub const GROUP_FWD_MASK: u16 = 0xfffd;

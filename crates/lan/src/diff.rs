@@ -15,11 +15,10 @@ use crate::plan::{Obstacle, Plan, Role};
 use crate::spokes::{Holder, SpokeLinks};
 use crate::step::{Change, Step, Target};
 
-/// What turns what is there into what should be; `desired` is `None` for a LAN that should go.
+/// The steps that turn the observed state into the desired one; `desired` is `None` for a LAN that is to be removed.
 ///
-/// Pure. Where nothing stands in the way, doing the steps makes `observed` equal to `desired`, and
-/// the diff of that is empty. What k8slan did not make is never touched, and neither is an attachment
-/// in use, but for its port.
+/// Pure. If there is no obstacle, applying the steps makes `observed` equal to `desired`, and the diff of that is
+/// empty. What k8slan did not make is never changed, and of an attachment in use only its port is.
 #[must_use]
 pub fn diff(desired: Option<&Desired>, observed: &Observed) -> Plan {
     match desired {
@@ -52,7 +51,7 @@ fn build(desired: &Desired, observed: &Observed) -> Plan {
         NetnsState::Mounted(_) => false,
     };
     for setting in SETTINGS {
-        // Of a namespace that is still to be made nothing is known.
+        // Nothing is known of a namespace that is yet to be created.
         if fresh || observed.settings.get(setting.path).is_some_and(|value| value != setting.value) {
             plan.steps.push(Step::Set { path: setting.path, value: setting.value });
         }
@@ -78,12 +77,12 @@ struct Build<'a> {
     desired: &'a Desired,
     observed: &'a Observed,
     plan: Plan,
-    /// Indexes of the links that the steps so far remove.
+    /// The indexes of links that the steps so far remove.
     gone: BTreeSet<u32>,
 }
 
 impl<'a> Build<'a> {
-    /// The namespace's own link: it carries the LAN's mark, and is up.
+    /// The namespace's own link `lo`, which has the LAN's mark, and must be up.
     fn loopback(&mut self) {
         let change = match self.observed.link("lo") {
             Some(lo) => Change { mark: self.mark(lo), up: (!lo.up).then_some(true), ..Change::default() },
@@ -93,8 +92,8 @@ impl<'a> Build<'a> {
         self.change(target, change);
     }
 
-    /// VXLAN devices and bridges of ours that are not what they should be. VXLAN devices first: two of
-    /// one VNI cannot be at the same time.
+    /// Removes VXLAN devices and bridges of ours that differ from the desired ones. VXLAN devices first: two with one
+    /// VNI cannot exist at the same time.
     fn remove_stale(&mut self) {
         for link in self.observed.links.iter().filter(|link| link.is_ours()) {
             if let LinkKind::Vxlan(vxlan) = &link.kind
@@ -120,7 +119,7 @@ impl<'a> Build<'a> {
             && *learning
     }
 
-    /// Takes spokes that should not be there down or away; returns those that should.
+    /// Removes undesired spokes, or sets them down; returns the desired ones.
     fn sort_spokes(&mut self, spokes: Vec<SpokeLinks<'a>>) -> Vec<SpokeLinks<'a>> {
         let mut wanted = Vec::new();
         for spoke in spokes {
@@ -144,7 +143,7 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// The bridge as the later steps find it; `None` where somebody else's link is in the way.
+    /// The bridge as later steps find it; `None` if a foreign link has its name.
     fn bridge(&mut self) -> Option<Target> {
         let name = self.desired.bridge.as_str();
         let Some((link, stp, mcast_snooping)) = self.own(name, Role::Bridge, |link| match link.kind {
@@ -203,7 +202,7 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Repairs a spoke in use. Of one whose pod is gone nothing is left to repair.
+    /// Repairs a spoke in use. If its pod is gone, there is nothing to repair.
     fn spoke(&mut self, spoke: &SpokeLinks<'_>, bridge: Option<&Target>) {
         if spoke.holder() == Holder::Dead {
             return;
@@ -218,7 +217,7 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// Somebody else's links under the names of spokes: ADD could not make them.
+    /// Reports foreign links with the names of spokes: ADD could not create its links.
     fn spoke_names(&mut self, ours: &BTreeSet<u32>) {
         let names: BTreeSet<&str> =
             self.desired.spokes.iter().flat_map(|(spoke, port)| [spoke.as_str(), port.as_str()]).collect();
@@ -230,8 +229,7 @@ impl<'a> Build<'a> {
         }
     }
 
-    /// The link of ours that has this name and is what `is` wants. The outer `None` is an obstacle, the
-    /// inner one a name that is free.
+    /// Our link with this name that `is` accepts. The outer `None` is an obstacle, the inner one a free name.
     fn own<T>(&mut self, name: &str, role: Role, is: impl Fn(&'a Link) -> Option<T>) -> Option<Option<T>> {
         match self.observed.link(name).filter(|link| !self.gone.contains(&link.index)) {
             None => Some(None),
@@ -247,7 +245,7 @@ impl<'a> Build<'a> {
 
     fn as_port(&self, link: &Link, bridge: &Target) -> Change {
         let moves = bridge.index.is_none() || link.master != bridge.index;
-        // A port that changes its bridge starts with the kernel's mask again.
+        // A port that changes its bridge gets the kernel's default mask again.
         let mask = moves || link.group_fwd_mask != Some(GROUP_FWD_MASK);
         Change {
             master: moves.then(|| bridge.clone()),
@@ -283,7 +281,7 @@ impl<'a> Build<'a> {
     }
 }
 
-/// What is left of a LAN that should go: the VXLAN device first, then the attachments, then the rest.
+/// Removes a LAN: the VXLAN device first, then the attachments, then the rest.
 fn remove(observed: &Observed) -> Plan {
     let mut plan = Plan::default();
     if !matches!(observed.netns, NetnsState::Mounted(_) | NetnsState::Unmounted(_)) {
@@ -323,7 +321,7 @@ fn remove(observed: &Observed) -> Plan {
     plan
 }
 
-/// Links that every namespace starts with: `lo`, and one of each kind of tunnel whose module is loaded
+/// Whether every namespace has this link from the start: `lo`, and one of each kind of tunnel whose module is loaded
 /// (`net.core.fb_tunnels_only_for_init_net`).
 fn is_part_of_any(link: &Link) -> bool {
     const TUNNELS: [&str; 9] =
@@ -331,8 +329,8 @@ fn is_part_of_any(link: &Link) -> bool {
     link.name == "lo" || (!link.up && TUNNELS.contains(&link.name.as_str()))
 }
 
-/// A spoke that should go while a pod is on it: its port goes down, and nothing else, since deleting a
-/// macvtap under a container would let its device number be given to another.
+/// An undesired spoke that a pod uses: only its port is set down. Deleting a macvtap under a running container would
+/// free its device number for another one.
 fn retire(spoke: &SpokeLinks<'_>, who: String, plan: &mut Plan) {
     if let Some(port) = spoke.port.filter(|port| port.up) {
         plan.steps.push(Step::Change(target(port), Change { up: Some(false), ..Change::default() }));
@@ -345,7 +343,7 @@ fn target(link: &Link) -> Target {
     Target { name: link.name.clone(), index: Some(link.index) }
 }
 
-/// A link that an earlier step makes.
+/// A link that an earlier step creates.
 fn made(name: &str) -> Target {
     Target { name: name.to_owned(), index: None }
 }

@@ -1,10 +1,10 @@
 use crate::{Change, Step};
 
 impl Step {
-    /// What was wrong with a LAN that stood, in a few words: "vx2 was gone".
+    /// What was wrong with a LAN that had been complete, in a few words: "vx2 was gone".
     ///
-    /// `None` for what follows from another step, such as the setting up of a link that was made anew, and for what pods
-    /// leave behind.
+    /// `None` for a step that only follows from another one, such as setting up a link that is created again, and for
+    /// what pods leave behind.
     #[must_use]
     pub fn drift(&self) -> Option<String> {
         let (link, change) = match self {
@@ -27,7 +27,7 @@ impl Step {
             mtu.map(|mtu| format!("had another MTU than {mtu}")),
             stp.map(|stp| format!("had spanning tree {}", on_off(stp))),
             mcast_snooping.map(|snooping| format!("had multicast snooping {}", on_off(snooping))),
-            // A port that changes its bridge starts with the kernel's.
+            // A port that changes its bridge starts with the kernel's default.
             group_fwd_mask
                 .filter(|_| master.is_none())
                 .map(|mask| format!("had another group_fwd_mask than {mask:#06x}")),
@@ -38,10 +38,10 @@ impl Step {
     }
 }
 
-/// What was wrong, by the steps that put it right.
+/// What was wrong, derived from the steps that repair it.
 #[must_use]
 pub fn drift(steps: &[Step]) -> String {
-    // A device that is replaced is removed and made.
+    // A device is replaced by removing and creating it.
     let replaced = |step: &&Step| match step {
         Step::CreateBridge { name, .. } | Step::CreateVxlan { name, .. } => {
             !steps.iter().any(|step| matches!(step, Step::RemoveLink(link) if link.name == *name))

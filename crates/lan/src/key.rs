@@ -1,25 +1,25 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Which LAN: the namespace and the name of its object, written `<namespace>/<name>`.
+/// The key of a LAN: the namespace and the name of its object, written `<namespace>/<name>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LanKey {
     namespace: Box<str>,
     name: Box<str>,
 }
 
-/// Why a text or a pair of names is no LAN's key.
+/// Why a text or a pair of names is not a LAN's key.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LanKeyError {
-    /// Not two parts with a `/` between them.
+    /// There are not two parts with a `/` between them.
     #[error("{0:?} is not a LAN's key: write <namespace>/<name>")]
     Syntax(String),
-    /// Not an RFC 1123 label.
+    /// The namespace is not an RFC 1123 label.
     #[error(
         "namespace {0:?} of a LAN is not a DNS label: 1 to 63 lower-case letters, digits and '-', a letter or digit first and last"
     )]
     Namespace(String),
-    /// Not an RFC 1123 subdomain of at most [`LanKey::MAX_NAME`] bytes.
+    /// The name is not an RFC 1123 subdomain of at most [`LanKey::MAX_NAME`] bytes.
     #[error(
         "name {0:?} of a LAN is not a DNS name of 1 to {max} bytes: lower-case letters, digits, '-' and '.', \
          a letter or digit first and last in each part",
@@ -29,14 +29,14 @@ pub enum LanKeyError {
 }
 
 impl LanKey {
-    /// The longest name in bytes. Kubernetes takes 253, but the key of a LAN stands in the alias of
-    /// its links (`k8slan:lan <namespace>/<name>`), of which the kernel takes 255 bytes.
+    /// The longest name in bytes. Kubernetes allows 253, but the key of a LAN is in the alias of its links
+    /// (`k8slan:lan <namespace>/<name>`), which may have 255 bytes.
     pub const MAX_NAME: usize = 180;
 
-    /// The key of the LAN of that name in that namespace.
+    /// The key of the LAN with that name in that namespace.
     ///
     /// # Errors
-    /// A name that Kubernetes would not take, or that is longer than [`LanKey::MAX_NAME`].
+    /// A name that Kubernetes would refuse, or that is longer than [`LanKey::MAX_NAME`].
     pub fn new(namespace: &str, name: &str) -> Result<Self, LanKeyError> {
         if !is_label(namespace) {
             return Err(LanKeyError::Namespace(namespace.to_owned()));
@@ -60,7 +60,7 @@ impl LanKey {
     }
 }
 
-/// Whether a text is an RFC 1123 label, as namespaces in Kubernetes are.
+/// Whether a text is an RFC 1123 label, as the names of Kubernetes' namespaces are.
 pub(crate) fn is_label(text: &str) -> bool {
     text.len() <= 63 && is_label_of_any_length(text)
 }

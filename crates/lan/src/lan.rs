@@ -4,11 +4,10 @@ use net_types::{Attach, IfName, MacvtapMode, Mtu, SpokeName, UdpPort, Vni};
 
 use crate::{Group, LanKey, NetnsName};
 
-/// A LAN whose specification is good by itself. Whether it gets along with the others is
-/// [`crate::decide`]'s.
+/// A LAN with a specification that is valid by itself. [`crate::decide`] finds conflicts with other LANs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lan {
-    /// Which LAN.
+    /// The namespace and the name of its object.
     pub key: LanKey,
     /// Its network namespace on every node.
     pub netns: NetnsName,
@@ -26,27 +25,27 @@ pub struct Lan {
     pub default_underlay: Option<IfName>,
     /// Underlays by node name.
     pub underlays: BTreeMap<String, IfName>,
-    /// The MTU that every node must have; `None`: what the node's underlay has room for.
+    /// The MTU that every node must have; `None`: the largest that the node's underlay has room for.
     pub mtu: Option<Mtu>,
-    /// What all nodes of the cluster have room for, where that is known; counts where `mtu` is absent.
+    /// The largest MTU that all nodes of the cluster have room for, if known; used if `mtu` is absent.
     pub common_mtu: Option<Mtu>,
-    /// The spokes.
+    /// The spokes with what differs between them.
     pub spokes: BTreeMap<SpokeName, Spoke>,
     /// The namespaces whose pods may attach; `None`: all.
     pub allowed_namespaces: Option<BTreeSet<String>>,
 }
 
-/// What stands at the pod's end of a spoke.
+/// What the pod gets at its end of a spoke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Spoke {
-    /// A macvtap or a bare veth.
+    /// Whether it is a macvtap or a bare veth.
     pub attach: Attach,
-    /// The macvtap's mode.
+    /// The mode of the macvtap, if it is one.
     pub mode: MacvtapMode,
 }
 
 impl Lan {
-    /// The underlay device on a node; `None` where the LAN has none there, so that it is not built.
+    /// The underlay device on a node; `None` if the LAN has none there and is not built.
     #[must_use]
     pub fn underlay(&self, node: &str) -> Option<&IfName> {
         self.underlays.get(node).or(self.default_underlay.as_ref())
@@ -55,7 +54,7 @@ impl Lan {
     /// The MTU of the LAN on a node whose underlay has this MTU.
     ///
     /// # Errors
-    /// The underlay has no room for the MTU that is asked for, or for any.
+    /// The underlay has no room for the requested MTU, or for any.
     pub fn mtu_on(&self, underlay: Mtu) -> Result<Mtu, NoRoom> {
         match (self.mtu, self.room_on(underlay)) {
             (Some(wanted), Some(room)) if wanted <= room => Ok(wanted),
@@ -71,7 +70,8 @@ impl Lan {
         Mtu::try_from(u64::from(room)).ok()
     }
 
-    /// Looks a node up by a second name, its host name, in the map of underlays. Its own name comes first.
+    /// Makes a node's entry in the map of underlays apply if it is under the node's host name. The node's own name
+    /// has precedence.
     pub fn also_known_as(&mut self, node: &str, hostname: &str) {
         if !self.underlays.contains_key(node)
             && let Some(underlay) = self.underlays.get(hostname)
@@ -81,7 +81,7 @@ impl Lan {
     }
 }
 
-/// The underlay's MTU is too small.
+/// The MTU of the underlay is too small.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NoRoom {
     underlay: Mtu,
@@ -154,9 +154,9 @@ mod tests {
             lan.mtu_on(Mtu::try_from(underlay).unwrap()).map(Mtu::get)
         };
         assert_eq!(on(None, 9000), Ok(1426));
-        // A node with less room than was known of has what it has room for.
+        // A node with less room than the known common MTU uses what it has.
         assert_eq!(on(None, 1400), Ok(1326));
-        // What the author asks for is not for others to decide.
+        // A stated MTU is never changed.
         assert_eq!(on(Some(8000), 9000), Ok(8000));
     }
 

@@ -1,8 +1,8 @@
-//! What a LAN is, as data: nothing here does I/O.
+//! LANs as data: nothing here does I/O.
 //!
-//! [`SpokeRecord`] is what the node's daemon tells the plugin about a spoke; [`TapIndices`] keeps
-//! which spoke has which `/dev/tapN` on a node. [`LanSpec`] is a LAN as its author wrote it, [`Lan`]
-//! what it means, [`decide`] which of all LANs are accepted, and [`diff`] what to do on a node.
+//! [`SpokeRecord`] is the daemon's record of a spoke for the plugin; [`TapIndices`] keeps which spoke has which
+//! `/dev/tapN` on a node. [`LanSpec`] is a LAN as its author wrote it, [`Lan`] is its validated form, [`decide`]
+//! accepts or refuses each of all LANs, and [`diff`] computes the steps for one node.
 //!
 //! Features: `crd` makes a custom resource of [`LanSpec`], `yaml` reads it from files.
 
@@ -17,7 +17,7 @@ mod limits;
 #[cfg(feature = "yaml")]
 pub mod manifest;
 mod names;
-/// What stands on a node, in types of this crate's own.
+/// The observed state of a LAN on a node, in types of this crate's own.
 pub mod observed;
 mod plan;
 mod record;

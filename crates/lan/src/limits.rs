@@ -1,8 +1,8 @@
-//! How much a LAN can have. The API server wants limits on everything that a CEL rule walks.
+//! The limits of a LAN. The API server requires limits on everything that a CEL rule iterates over.
 
-/// Spokes of a LAN over all nodes; the kernel takes 1023 ports on one bridge.
+/// The most spokes of a LAN; the kernel allows 1023 ports on one bridge.
 pub(crate) const MAX_SPOKES: usize = 1024;
-/// Nodes in `vxlanDevMap`; Kubernetes is made for clusters of up to 5,000.
+/// The most nodes in `vxlanDevMap`; Kubernetes supports clusters of up to 5,000.
 pub(crate) const MAX_NODES: usize = 5000;
-/// Namespaces in `allowedNamespaces`.
+/// The most namespaces in `allowedNamespaces`.
 pub(crate) const MAX_NAMESPACES: usize = 1024;

@@ -1,8 +1,7 @@
 //! LANs in YAML files, for hosts without an API server.
 //!
-//! The text is what one would give to `kubectl apply`: any number of documents, of which those of
-//! kind `LAN` are read and the others named. What the API server would refuse is refused here too,
-//! unknown fields above all, with the line where it stands.
+//! The text is what `kubectl apply` accepts: any number of documents, of which those of kind `LAN` are read and the
+//! others are listed. What the API server would refuse is refused here too, especially unknown fields, with the line.
 
 use std::collections::BTreeMap;
 
@@ -12,37 +11,36 @@ use serde::de::IgnoredAny;
 use crate::spec::{default_attach, default_group, default_mode, default_port};
 use crate::{DeletionPolicy, LanKey, LanSpec, NetworkAttachments, SpokeOverride};
 
-/// The `apiVersion` of LANs.
+/// The `apiVersion` of LAN objects.
 pub const API_VERSION: &str = "lan.k8slan.io/v1beta1";
-/// The `kind` of LANs.
+/// The `kind` of LAN objects.
 pub const KIND: &str = "LAN";
 
 /// One document of a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {
-    /// A LAN; its values are still to be checked by [`crate::Lan::new`].
+    /// A LAN, whose values [`crate::Lan::new`] validates.
     Lan {
-        /// Which; the namespace is `default` where none is stated.
+        /// Its key; the namespace is `default` if none is stated.
         key: LanKey,
-        /// What it says.
+        /// The specification as written.
         spec: Box<LanSpec>,
     },
     /// An object of another kind, `<apiVersion> <kind>`.
     Other(String),
-    /// A document that cannot be read as what it is.
+    /// A document that cannot be read.
     Broken {
-        /// Which LAN it would be, where that much can be read.
+        /// The LAN that it would be, if that much can be read.
         key: Option<LanKey>,
-        /// What is wrong, with line and column where they are known.
+        /// What is wrong, with line and column if they are known.
         message: String,
     },
 }
 
-/// Reads a file's text. Documents that are empty are left out; nothing can be read after a syntax
-/// error, which is then the last document.
+/// Parses a file's text. Empty documents are left out; a syntax error ends the file, and is then the last document.
 #[must_use]
 pub fn read(text: &str) -> Vec<Document> {
-    // Twice: what a document must look like is only known when its kind is, which may stand last.
+    // Twice: the fields of a document depend on its kind, which may be its last field.
     let mut headers = text.as_bytes();
     let mut manifests = text.as_bytes();
     let headers = documents::<Header>(&mut headers);
@@ -77,7 +75,7 @@ fn documents<'a, T: serde::de::DeserializeOwned + 'a>(
     serde_saphyr::read_with_options(text, options).map(|document| document.map_err(|error| error.to_string()))
 }
 
-/// What every object has, and enough to say which LAN a broken document is.
+/// The fields that every object has, enough to name the LAN of a broken document.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Header {
@@ -116,7 +114,7 @@ struct Manifest {
     _status: IgnoredAny,
 }
 
-/// Fields of `metadata`, also those that an API server adds and `kubectl get -o yaml` shows.
+/// The fields of `metadata`, also those that an API server adds and `kubectl get -o yaml` prints.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 #[expect(dead_code, reason = "read for their names only; the values are in the header or mean nothing here")]
@@ -152,7 +150,7 @@ struct Metadata {
     uid: IgnoredAny,
 }
 
-/// [`LanSpec`] that knows its fields; the compiler sees to it that they are the same.
+/// [`LanSpec`] with unknown fields refused; the compiler verifies that the fields are the same.
 #[derive(Deserialize)]
 #[serde(remote = "LanSpec", rename_all = "camelCase", deny_unknown_fields)]
 struct StrictSpec {
@@ -178,7 +176,7 @@ struct StrictSpec {
     attach: String,
     #[serde(default = "default_mode")]
     mode: String,
-    // Not null: nothing behind the colon would let every namespace in, and looks like none.
+    // Null is refused: a key without a value looks like "none", but would allow every namespace.
     #[serde(default, deserialize_with = "some")]
     allowed_namespaces: Option<Vec<String>>,
     #[serde(default)]

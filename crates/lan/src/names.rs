@@ -5,8 +5,8 @@ use std::str::FromStr;
 
 /// The name of a LAN's network namespace: a file name below `/run/netns`.
 ///
-/// 1 to 63 ASCII letters, digits, `_`, `-` and `.`; the first one a letter, a digit or `_`, so that
-/// `ip netns exec <ns>` takes it for no option and no hidden file.
+/// 1 to 63 ASCII letters, digits, `_`, `-` and `.`, with a letter, a digit or `_` first, so that `ip netns exec <ns>`
+/// does not take it for an option, and it is not a hidden file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NetnsName(Box<str>);
 
@@ -18,13 +18,13 @@ pub struct NetnsName(Box<str>);
 pub struct NetnsNameError(String);
 
 impl NetnsName {
-    /// Where the namespace is mounted: `/run/netns/<name>`.
+    /// The path where the namespace is mounted: `/run/netns/<name>`.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&*self.0)
     }
 
-    /// The name as text.
+    /// The name as LAN objects and files write it.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -54,16 +54,15 @@ impl fmt::Display for NetnsName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Group(IpAddr);
 
-/// Why a text is no multicast group for a VXLAN device.
+/// Why a text is not a multicast group for a VXLAN device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum GroupError {
-    /// No IP address.
     #[error("{0:?} is not an IP address")]
     Syntax(String),
-    /// A unicast address.
     #[error("{0} is not a multicast address: take one of ff00::/8 or 224.0.0.0/4, for example ff02::14")]
     NotMulticast(IpAddr),
-    /// ff00:: to ff01:: and their flagged kin (RFC 4291, 2.7).
+    /// ff00:: to ff01::, also with flags set (RFC 4291, 2.7).
     #[error(
         "{0} does not leave the node (its scope is 0 or 1): take one of scope 2 or more, for example ff02::14"
     )]
@@ -71,7 +70,7 @@ pub enum GroupError {
 }
 
 impl Group {
-    /// The address.
+    /// The multicast address of the group.
     #[must_use]
     pub fn get(self) -> IpAddr {
         self.0

@@ -5,66 +5,66 @@ use net_types::IfName;
 
 use crate::LanKey;
 
-/// What stands on a node where a LAN is, should be, or was: one network namespace.
+/// The observed state of a LAN on a node: its network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observed {
-    /// The namespace itself.
+    /// Whether the namespace exists, and whose it is.
     pub netns: NetnsState,
     /// The namespace's settings of those in [`crate::SETTINGS`] that this kernel has, by their path.
     pub settings: BTreeMap<&'static str, String>,
-    /// All links in it, `lo` too.
+    /// All links in the namespace, `lo` too.
     pub links: Vec<Link>,
 }
 
-/// Where the namespace is, and whose.
+/// Whether the namespace exists, and whose it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetnsState {
-    /// Nothing has that name.
+    /// Nothing has the namespace's name.
     Absent,
-    /// Something has that name that k8slan did not make.
+    /// k8slan did not make what has the namespace's name.
     Foreign,
-    /// It lives and has lost its name: somebody unmounted `/run/netns/<ns>`.
+    /// It exists without its name: somebody unmounted `/run/netns/<ns>`.
     Unmounted(NetnsOwner),
-    /// It is where it should be.
+    /// It is mounted at its path.
     Mounted(NetnsOwner),
 }
 
-/// What the mark on a namespace's `lo` says.
+/// The owner that the mark on a namespace's `lo` names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NetnsOwner {
     /// The LAN that it was made for.
     Lan(LanKey),
-    /// It has our link group, but somebody took the alias away.
+    /// The link group is ours, but somebody removed the alias.
     Unknown,
 }
 
-/// A link in the namespace.
+/// A link in the LAN's namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// Its index.
+    /// The index in the LAN's namespace.
     pub index: u32,
-    /// Its name; text, since the kernel has names that are no [`IfName`].
+    /// The name as text, since the kernel allows names that an [`IfName`] does not.
     pub name: String,
     /// Whether it has k8slan's link group.
     pub group: bool,
-    /// What its alias says.
+    /// The owner that its alias names.
     pub alias: Alias,
-    /// What it is.
+    /// Its kind with what matters here.
     pub kind: LinkKind,
-    /// Whether it is set up.
+    /// Whether it is administratively up.
     pub up: bool,
-    /// Its MTU in bytes.
+    /// The MTU in bytes (`IFLA_MTU`).
     pub mtu: u32,
     /// The index of the bridge that it is a port of.
     pub master: Option<u32>,
-    /// Which link-local groups it forwards as a port.
+    /// The link-local groups that it forwards as a port, one bit for each.
     pub group_fwd_mask: Option<u16>,
 }
 
-/// A link's alias, read.
+/// A link's alias, parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Alias {
-    /// None.
+    /// The link has no alias.
     None,
     /// Something that k8slan did not write.
     Other,
@@ -72,63 +72,63 @@ pub enum Alias {
     Lan(LanKey),
     /// `k8slan:attach …`: it belongs to one pod's attachment.
     Attachment {
-        /// Whether the pod's network namespace is still there.
+        /// Whether the pod's network namespace still exists.
         live: bool,
-        /// Who it is, for messages.
+        /// The attachment, for messages.
         who: String,
     },
 }
 
-/// What a link is, as far as it matters here.
+/// The kind of a link, with what matters here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkKind {
-    /// A bridge.
+    /// A bridge with its settings.
     Bridge {
-        /// Spanning tree is on.
+        /// Whether the spanning tree protocol is on.
         stp: bool,
-        /// IGMP and MLD snooping is on.
+        /// Whether IGMP and MLD snooping is on.
         mcast_snooping: bool,
     },
-    /// A VXLAN device.
+    /// A VXLAN device with its attributes.
     Vxlan(Vxlan),
     /// One end of a veth pair.
     Veth {
-        /// The index of the other end where it is in the same namespace.
+        /// The index of its peer, if that is in the same namespace.
         peer: Option<u32>,
     },
-    /// Anything else, by the kernel's name.
+    /// Any other kind, by the kernel's name.
     Other(String),
 }
 
-/// What a VXLAN device is made with and cannot change.
+/// The attributes of a VXLAN device that cannot be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Vxlan {
-    /// Network identifier.
+    /// The network identifier (`IFLA_VXLAN_ID`).
     pub vni: u32,
-    /// Multicast group.
+    /// The multicast group, if it has one.
     pub group: Option<IpAddr>,
-    /// UDP port.
+    /// The UDP port of the tunnel.
     pub port: u16,
-    /// Index of the underlay device in the node's namespace.
+    /// The index of the underlay device in the node's namespace.
     pub underlay: Option<u32>,
-    /// It learns addresses.
+    /// Whether it learns addresses from received frames.
     pub learning: bool,
 }
 
 impl Observed {
-    /// What there is before anything is made.
+    /// The state before anything is created.
     #[must_use]
     pub fn absent() -> Self {
         Self { netns: NetnsState::Absent, settings: BTreeMap::new(), links: Vec::new() }
     }
 
-    /// The link of that name.
+    /// The link with that name in the namespace.
     #[must_use]
     pub fn link(&self, name: &str) -> Option<&Link> {
         self.links.iter().find(|link| link.name == name)
     }
 
-    /// The link of that index.
+    /// The link with that index in the namespace.
     #[must_use]
     pub fn link_at(&self, index: u32) -> Option<&Link> {
         self.links.iter().find(|link| link.index == index)
@@ -147,13 +147,13 @@ impl Observed {
 }
 
 impl Link {
-    /// Whether k8slan made it: it has the group, or an alias of ours. Nothing else is ever changed.
+    /// Whether k8slan made it: it has our group or an alias of ours. No other link is ever changed.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.group || matches!(self.alias, Alias::Lan(_) | Alias::Attachment { .. })
     }
 
-    /// The name as a type.
+    /// The name as a type, if it is a valid one.
     #[must_use]
     pub fn if_name(&self) -> Option<IfName> {
         self.name.parse().ok()

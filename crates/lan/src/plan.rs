@@ -2,53 +2,53 @@ use std::fmt;
 
 use crate::{LanKey, Step};
 
-/// What to do, and what stands in the way.
+/// The steps for a LAN, and the obstacles.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
-    /// What to do, in this order.
+    /// The steps, in the order in which to apply them.
     pub steps: Vec<Step>,
-    /// What cannot be done, because k8slan must not.
+    /// What prevents other steps: k8slan must not remove it.
     pub obstacles: Vec<Obstacle>,
 }
 
-/// Something that is in the way and is not k8slan's to remove, or not now.
+/// Something that k8slan must not remove, or not now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Obstacle {
     /// The namespace's name is taken by something that k8slan did not make.
     ForeignNetns,
     /// The namespace belongs to another LAN.
     NetnsOf(LanKey),
-    /// Somebody else's link has a name that the LAN needs.
+    /// A foreign link has a name that the LAN needs.
     NameTaken {
-        /// The name.
+        /// The name that both need.
         name: String,
-        /// What would have it.
+        /// The link that needs the name.
         role: Role,
     },
-    /// A spoke that should go is in use. Its port is down.
+    /// A pod uses an undesired spoke. Its port is down.
     Held {
-        /// The spoke.
+        /// The name of the spoke.
         spoke: String,
-        /// Who uses it.
+        /// The attachment that uses it, for messages.
         who: String,
     },
-    /// The namespace should go, but somebody put links into it.
+    /// The namespace is to be removed, but has foreign links, with these names.
     ForeignLinks(Vec<String>),
 }
 
-/// What a link is for.
+/// The purpose of a link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The LAN's bridge.
     Bridge,
     /// The LAN's VXLAN device.
     Vxlan,
-    /// One end of a spoke.
+    /// One end of a spoke's veth.
     Spoke,
 }
 
 impl Obstacle {
-    /// Whether the LAN as a whole cannot be built, and not only one spoke.
+    /// Whether the obstacle concerns the whole LAN, not only one spoke.
     #[must_use]
     pub fn blocks_lan(&self) -> bool {
         match self {

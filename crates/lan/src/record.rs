@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{LanKey, TapIndex};
 
-/// What the daemon tells the plugin about one spoke: `/run/k8slan/spokes/<spoke>.json`.
+/// The daemon's record of one spoke for the plugin: `/run/k8slan/spokes/<spoke>.json`.
 ///
-/// Written by the daemon of this node only, read by ADD and the other verbs. Fields that a reader
-/// does not know are ignored, so that a plugin survives a newer daemon.
+/// Only the daemon of this node writes it; ADD and the other verbs read it. A reader ignores fields that it does not
+/// know, so that a plugin works with a newer daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Wire", try_from = "Wire")]
 pub struct SpokeRecord {
@@ -18,17 +18,17 @@ pub struct SpokeRecord {
     pub spoke: SpokeName,
     /// The LAN's network namespace, `/run/netns/<ns>`.
     pub netns: PathBuf,
-    /// The bridge in it.
+    /// The bridge in that namespace.
     pub bridge: IfName,
     /// The index that the spoke's macvtap has in the pod's namespace.
     pub tap_index: TapIndex,
-    /// What stands at the pod's end.
+    /// What the pod gets at its end.
     pub attach: Attach,
-    /// The macvtap's mode, where there is one.
+    /// The mode of the macvtap, if there is one.
     pub mode: MacvtapMode,
     /// The pod namespaces that may attach. `None`: all; empty: none.
     pub allowed_namespaces: Option<Vec<String>>,
-    /// Whether the kubelet hands this spoke out; it then cannot be taken by name.
+    /// Whether the kubelet gives out this spoke; it then cannot be attached by its name alone.
     pub kubelet: bool,
     /// Whether the type `k8slanveth` may put the spoke's bare veth into a pod, whatever `attach` says.
     pub k8slanveth: bool,
@@ -36,7 +36,7 @@ pub struct SpokeRecord {
     pub state: SpokeState,
 }
 
-/// Whether the LAN of a spoke stands on this node.
+/// Whether the LAN of a spoke is ready on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpokeState {
     /// The LAN is built. JSON: `"ready":true,"mtu":1426`.
@@ -44,25 +44,25 @@ pub enum SpokeState {
         /// The MTU of the LAN and of every interface on it.
         mtu: Mtu,
     },
-    /// It is not. JSON: `"ready":false,"reason":"…"`.
+    /// The LAN is not built. JSON: `"ready":false,"reason":"…"`.
     NotReady {
-        /// Why, in words for whoever deploys the pod.
+        /// Why not, for the person who deploys the pod.
         reason: String,
     },
 }
 
-/// Why a text is no record.
+/// Why a text is not a spoke's record.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// Not JSON, or a field of the wrong type or value.
+    /// It is not JSON, or a field has a wrong type or value.
     #[error("the record of a spoke is not readable")]
     Parse(#[source] serde_json::Error),
-    /// It is the record of another spoke than its file name says.
+    /// It is the record of another spoke than its file's name says.
     #[error("the record of spoke {expected:?} says that it is of spoke {found:?}")]
     OtherSpoke {
-        /// The spoke that the file's name states.
+        /// The spoke of the file's name.
         expected: String,
-        /// The spoke that its text states.
+        /// The spoke of the record's text.
         found: String,
     },
 }
@@ -74,10 +74,10 @@ impl SpokeRecord {
         format!("{spoke}.json")
     }
 
-    /// Reads the text of the record of `spoke`.
+    /// Parses the text of the record of `spoke`.
     ///
     /// # Errors
-    /// Broken JSON, missing or wrong fields, the record of another spoke.
+    /// Invalid JSON, missing or wrong fields, the record of another spoke.
     pub fn parse(spoke: &SpokeName, text: &[u8]) -> Result<Self, RecordError> {
         let record: Self = serde_json::from_slice(text).map_err(RecordError::Parse)?;
         if record.spoke != *spoke {
@@ -89,7 +89,7 @@ impl SpokeRecord {
         Ok(record)
     }
 
-    /// The record's text, one line.
+    /// The record as one line of JSON.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let mut text = serde_json::to_vec(self).expect("strings, numbers and lists are always JSON");
@@ -97,8 +97,8 @@ impl SpokeRecord {
         text
     }
 
-    /// Whether pods of a namespace may attach. `None` is a runtime that states none: it may only
-    /// where every namespace may.
+    /// Whether pods of a namespace may attach. `None` is a runtime that states none: it may only if every namespace
+    /// may.
     #[must_use]
     pub fn allows(&self, namespace: Option<&str>) -> bool {
         let Some(allowed) = &self.allowed_namespaces else { return true };
@@ -117,11 +117,11 @@ struct Wire {
     tap_index: TapIndex,
     attach: Attach,
     mode: MacvtapMode,
-    // Serde would take a missing field for null, and null lets every namespace in.
+    // Serde would accept a missing field as null, and null allows every namespace.
     #[serde(deserialize_with = "present")]
     allowed_namespaces: Option<Vec<String>>,
     kubelet: bool,
-    // An older daemon's records have none.
+    // The records of an older daemon have no such field.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     k8slanveth: bool,
     ready: bool,

@@ -1,20 +1,20 @@
-//! The schema of single fields of the custom resources: what the API server checks before a LAN is stored.
+//! The schemas of single fields of the custom resources, by which the API server validates a LAN before it stores it.
 //!
-//! The limits (`maxItems`, `maxLength` …) also bound what the API server estimates that a CEL rule
-//! costs; without them it refuses the CRD.
+//! The limits (`maxItems`, `maxLength` …) also bound the cost that the API server estimates for a CEL rule; without
+//! them it refuses the CRD.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::ValidationRule;
 use schemars::{Schema, SchemaGenerator, json_schema};
 
 use crate::limits::{MAX_NAMESPACES, MAX_NODES, MAX_SPOKES};
 
-/// Names of links, in ASCII, without what the kernel refuses or takes for a pattern (`/`, `:`, `%`
-/// and white space). A CEL rule or the daemon refuses the few names that are left and mean something else.
+/// Names of links in ASCII, without characters that the kernel refuses or takes for a pattern (`/`, `:`, `%` and
+/// white space). A CEL rule or the daemon refuses the few remaining names with another meaning.
 const LINK: &str = "^[!-$&-.0-9;-~]{1,15}$";
 const SPOKE: &str = "^[A-Za-z0-9]([A-Za-z0-9._-]{0,13}[A-Za-z0-9])?$";
 const NETNS: &str = "^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$";
 const LABEL: &str = "^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$";
-/// The shape of a multicast address; the daemon says of the few that pass and are none what is wrong.
+/// The form of a multicast address. Some invalid ones pass; the daemon reports what is wrong with them.
 const GROUP: &str = r"^(2(2[4-9]|3[0-9])(\.[0-9]{1,3}){3}|[Ff][Ff][0-9A-Fa-f]{2}:[0-9A-Fa-f:.]{1,40})$";
 
 pub(crate) fn rule(rule: &str, message: &str) -> ValidationRule {
@@ -68,7 +68,7 @@ pub(crate) fn own_link(_: &mut SchemaGenerator) -> Schema {
     })
 }
 
-/// A link that the node has.
+/// The name of a link that the node has.
 fn link() -> Schema {
     json_schema!({
         "type": "string",

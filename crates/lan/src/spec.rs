@@ -7,10 +7,9 @@ use crate::schema;
 
 /// A virtual LAN over the nodes, as its author wrote it.
 ///
-/// The values are what stands in the object, right or wrong; [`crate::Lan::new`] makes of them what
-/// they mean, or says everything that is wrong with them. Fields that this version does not know are
-/// ignored, as a node must go on reading objects that a newer one understands; [`crate::manifest`]
-/// refuses them in files.
+/// The values are those of the object, valid or not; [`crate::Lan::new`] validates them and reports all mistakes.
+/// Fields that this version does not know are ignored, since a node must be able to read objects of a newer version;
+/// [`crate::manifest`] refuses them in files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(

@@ -8,25 +8,25 @@ use crate::observed::{Alias, Link, LinkKind, Observed};
 /// The two ends of an attachment's veth, as far as they are in the LAN's namespace.
 #[derive(Clone, Copy, Debug)]
 pub struct SpokeLinks<'a> {
-    /// The end that is named as the spoke; absent where it is inside the pod itself.
+    /// The end with the spoke's name; absent if it is in the pod.
     pub end: Option<&'a Link>,
-    /// The end that is the bridge's port.
+    /// The end that is a port of the bridge.
     pub port: Option<&'a Link>,
 }
 
-/// Whether anybody uses a spoke.
+/// Whether an attachment uses a spoke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Holder {
-    /// An attachment whose pod is there.
+    /// An attachment whose pod exists.
     Live(String),
     /// An attachment whose pod is gone.
     Dead,
-    /// Nobody: the making of the links was cut off before they got an owner.
+    /// No attachment: the process died between creating the links and marking their owner.
     Leftover,
 }
 
 impl SpokeLinks<'_> {
-    /// Who uses the spoke.
+    /// The attachment that uses the spoke.
     #[must_use]
     pub fn holder(&self) -> Holder {
         let mut dead = false;
@@ -41,18 +41,18 @@ impl SpokeLinks<'_> {
             return Holder::Dead;
         }
         match self.end {
-            // Its other end is in a pod, for as long as it exists.
+            // Its other end is in a pod, as long as it exists.
             None => Holder::Live("a pod whose identity was taken off the link".to_owned()),
             Some(_) => Holder::Leftover,
         }
     }
 
-    /// The indexes of the ends that are here.
+    /// The indexes of the ends that are in the LAN's namespace.
     pub fn indexes(&self) -> impl Iterator<Item = u32> + use<> {
         [self.end, self.port].map(|end| end.map(|link| link.index)).into_iter().flatten()
     }
 
-    /// Any of the two; the port's name tells the spoke where the end is inside the pod.
+    /// One of the two ends; if the spoke's end is in the pod, the port, whose name identifies the spoke.
     #[must_use]
     pub fn any(&self) -> Option<&Link> {
         self.end.or(self.port)
@@ -60,7 +60,7 @@ impl SpokeLinks<'_> {
 }
 
 impl Observed {
-    /// The veth pairs of ours in the namespace.
+    /// The veth pairs in the namespace that k8slan made.
     #[must_use]
     pub fn spokes(&self) -> Vec<SpokeLinks<'_>> {
         let veths: BTreeMap<u32, &Link> = self
@@ -73,7 +73,7 @@ impl Observed {
         for &link in veths.values() {
             let LinkKind::Veth { peer } = link.kind else { continue };
             let peer = peer.and_then(|index| veths.get(&index).copied());
-            // Both ends were made in one request, so one of them being ours is enough.
+            // One request creates both ends, so one of them being ours is enough.
             if !link.is_ours() && !peer.is_some_and(Link::is_ours) {
                 continue;
             }
@@ -82,7 +82,7 @@ impl Observed {
                     spokes.push(SpokeLinks { end: None, port: Some(link) });
                 }
                 None => spokes.push(SpokeLinks { end: Some(link), port: None }),
-                // Each pair once, as seen from its port.
+                // Each pair once, from the side of its port.
                 Some(peer) if as_port(link) > as_port(peer) => {
                     spokes.push(SpokeLinks { end: Some(peer), port: Some(link) });
                 }
@@ -93,8 +93,8 @@ impl Observed {
     }
 }
 
-/// Of the two ends, the one that has more of a port: by its name, or by having none that a spoke could
-/// have. Only names count, so that a pair is the same pair whatever is done with it.
+/// Orders the two ends: the greater is the port, by its name, or by a name that no spoke can have. Only names count,
+/// so that a pair stays the same pair whatever changes.
 fn as_port(link: &Link) -> (bool, bool, u32) {
     (TapIndex::is_port_name(&link.name), link.name.parse::<SpokeName>().is_err(), link.index)
 }

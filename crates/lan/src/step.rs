@@ -5,79 +5,73 @@ use net_types::{Mtu, UdpPort, Vni};
 
 use crate::LanKey;
 
-/// One thing to do in a LAN's namespace, with one request to the kernel or a few.
+/// One change in a LAN's namespace, by one request to the kernel or a few.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the fields without a comment are those of the link that a step creates")]
 pub enum Step {
-    /// Make the namespace, mark it as this LAN's, and only then give it its name.
+    /// Creates the namespace, marks it as this LAN's, and only then gives it its name.
     CreateNetns(LanKey),
-    /// Give the namespace its name back.
+    /// Gives the namespace its name again.
     MountNetns,
-    /// Take the namespace's name away; it dies with that.
+    /// Removes the namespace's name; the kernel then deletes the namespace.
     RemoveNetns,
-    /// Write a setting.
+    /// Writes a setting of the namespace.
     Set {
-        /// Below `/proc/sys/net`.
+        /// The path below `/proc/sys/net`.
         path: &'static str,
-        /// The text to write.
+        /// The text to be written.
         value: &'static str,
     },
-    /// Remove a link of ours.
+    /// Removes a link of ours.
     RemoveLink(Target),
-    /// Remove an attachment's links, under the spoke's lock and only if they are still as they were.
+    /// Removes an attachment's links, under the spoke's lock, and only if they are still as observed.
     RemoveSpoke(Target),
-    /// Make the bridge, with our group, without spanning tree and snooping, up.
+    /// Creates the bridge, with our group, without spanning tree and snooping, up.
     CreateBridge {
-        /// Its name.
         name: String,
-        /// Its MTU; the kernel's own where it cannot be told yet.
+        /// `None`: the kernel's default, since the LAN's is not known yet.
         mtu: Option<Mtu>,
     },
-    /// Make the VXLAN device, with our group, learning, as a port of the bridge, down.
+    /// Creates the VXLAN device, with our group, learning, as a port of the bridge, down.
     CreateVxlan {
-        /// Its name.
         name: String,
-        /// Network identifier.
         vni: Vni,
-        /// Multicast group.
         group: IpAddr,
-        /// UDP port.
         port: UdpPort,
-        /// Index of the underlay in the node's namespace.
+        /// The index of the underlay in the node's namespace.
         underlay: u32,
-        /// Its MTU.
         mtu: Mtu,
-        /// The bridge.
         bridge: Target,
     },
-    /// Change a link of ours.
+    /// Changes a link of ours.
     Change(Target, Change),
 }
 
-/// The link that a step is about.
+/// A link that a step is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Target {
-    /// Its name.
+    /// The name, for messages and for a link without index.
     pub name: String,
-    /// Its index; `None` for a link that an earlier step makes.
+    /// The index; `None` for a link that an earlier step creates.
     pub index: Option<u32>,
 }
 
-/// What to change of a link; what is `None` stays as it is.
+/// A change of a link; `None` leaves an attribute as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// Give it our group and the alias of this LAN.
+    /// Gives it our group and the alias of this LAN.
     pub mark: Option<LanKey>,
-    /// Make it a port of this bridge.
+    /// Makes it a port of this bridge.
     pub master: Option<Target>,
-    /// Its MTU.
+    /// The MTU in bytes (`IFLA_MTU`).
     pub mtu: Option<Mtu>,
-    /// Spanning tree, of a bridge.
+    /// Whether the spanning tree protocol is on, for a bridge.
     pub stp: Option<bool>,
-    /// IGMP and MLD snooping, of a bridge.
+    /// Whether IGMP and MLD snooping is on, for a bridge.
     pub mcast_snooping: Option<bool>,
     /// The link-local groups that a port forwards.
     pub group_fwd_mask: Option<u16>,
-    /// Set it up or down.
+    /// Sets it up or down.
     pub up: Option<bool>,
 }
 

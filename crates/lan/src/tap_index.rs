@@ -6,39 +6,39 @@ use serde::{Deserialize, Serialize};
 
 /// The interface index of a spoke's macvtap, 2^30 to 2^31-1; its device node is `/dev/tap<index>`.
 ///
-/// The kernel counts the indices that it gives itself up from 1, so this half of the range (an
-/// interface index is a positive `int`) never meets one of those.
+/// The kernel numbers other links from 1 upwards, so that this half of the range (an interface index is a positive
+/// `int`) never collides with them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(into = "u32", try_from = "u32")]
 pub struct TapIndex(u32);
 
-/// A number outside the tap indices' range.
+/// A number outside the range of tap indices.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("tap index {0} is out of range: it must be {min} to {max}", min = TapIndex::MIN, max = TapIndex::MAX)]
 pub struct TapIndexError(u32);
 
 impl TapIndex {
-    /// The smallest index.
+    /// The smallest index, 2^30, far above those that the kernel assigns.
     pub const MIN: u32 = 1 << 30;
-    /// The largest index.
+    /// The largest index, the largest `int`.
     pub const MAX: u32 = (1 << 31) - 1;
 
-    /// The number itself.
+    /// The index as a plain integer.
     #[must_use]
     pub const fn get(self) -> u32 {
         self.0
     }
 
-    /// The name of the bridge's port of this spoke, `+` and the index as eight hexadecimal digits.
+    /// The name of this spoke's port on the bridge, `+` and the index as eight hexadecimal digits.
     ///
-    /// A `+` cannot stand in a spoke's name, so the two ends of a spoke's veth never clash.
+    /// A spoke's name cannot contain a `+`, so the names of a spoke's two ends never collide.
     #[must_use]
     pub fn port_name(self) -> IfName {
-        // Nine ASCII characters without '/' or ':' are a link name, whatever the index.
+        // Nine ASCII characters without '/' and ':' are a valid link name for every index.
         format!("+{:08x}", self.0).parse().expect("a '+' and eight hexadecimal digits are a link name")
     }
 
-    /// Whether a link's name is one that [`TapIndex::port_name`] makes.
+    /// Whether [`TapIndex::port_name`] could make this name.
     #[must_use]
     pub fn is_port_name(name: &str) -> bool {
         name.strip_prefix('+').is_some_and(|digits| {
@@ -71,11 +71,10 @@ impl fmt::Display for TapIndex {
     }
 }
 
-/// Which spoke has which tap index on this node, for ever.
+/// The tap index of each spoke on this node, for ever.
 ///
-/// As JSON an object of spoke names and numbers, `{"pod1":1245789213}`. An index once given is never
-/// given to another spoke, also when the first one's LAN is gone: a container may still hold a node
-/// of that number.
+/// As JSON an object of spoke names and numbers, `{"pod1":1245789213}`. An index is never given to another spoke,
+/// even if the LAN of the first is deleted: a container may still hold a device node with that number.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<SpokeName, TapIndex>", into = "BTreeMap<SpokeName, TapIndex>")]
 pub struct TapIndices {
@@ -83,7 +82,7 @@ pub struct TapIndices {
     taken: BTreeSet<TapIndex>,
 }
 
-/// Two spokes with one index: the second would be given the first one's traffic.
+/// Two spokes have one index: the second would get the first one's traffic.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("spokes {first:?} and {second:?} have the same tap index {index}")]
 pub struct SharedTapIndex {
@@ -93,10 +92,10 @@ pub struct SharedTapIndex {
 }
 
 impl TapIndices {
-    /// The index of a spoke, given to it now where it has none yet.
+    /// The index of a spoke; if it has none yet, it gets one.
     ///
-    /// It depends on the name only, but for collisions, so that nodes that never met mostly agree
-    /// and a lost file does little harm.
+    /// Without a collision it depends only on the name, so that different nodes mostly agree and a lost file does
+    /// little harm.
     pub fn assign(&mut self, spoke: &SpokeName) -> TapIndex {
         if let Some(index) = self.by_spoke.get(spoke) {
             return *index;
@@ -110,13 +109,13 @@ impl TapIndices {
         index
     }
 
-    /// The index of a spoke that has one.
+    /// The index of a spoke, if it has one.
     #[must_use]
     pub fn get(&self, spoke: &SpokeName) -> Option<TapIndex> {
         self.by_spoke.get(spoke).copied()
     }
 
-    /// The spoke whose bridge port has this name.
+    /// The spoke whose port has this name.
     #[must_use]
     pub fn spoke_of_port(&self, name: &str) -> Option<&SpokeName> {
         let digits = name.strip_prefix('+').filter(|_| TapIndex::is_port_name(name))?;
@@ -137,8 +136,7 @@ impl TapIndices {
     }
 }
 
-/// FNV-1a (64 bits) folded into the range: it must never change, and the standard library's hashers
-/// may.
+/// FNV-1a (64 bits) folded into the range: it must never change, and the standard library's hashers may.
 fn hashed(spoke: &SpokeName) -> TapIndex {
     let hash = spoke.as_str().bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

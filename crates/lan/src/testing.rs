@@ -1,8 +1,8 @@
-//! What several tests start from.
+//! Samples for several tests.
 
 use crate::{LanKey, LanSpec};
 
-/// The specification of the LAN in the document that k8slan was made for.
+/// The specification of the LAN in the sample document.
 pub(crate) fn document() -> LanSpec {
     serde_json::from_value(serde_json::json!({
         "ns": "knlvrf",

@@ -5,37 +5,37 @@ use net_types::{SpokeName, Vni};
 
 use crate::{Lan, LanKey, NetnsName};
 
-/// What only one LAN can have.
+/// Something that only one LAN can have.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Claim {
-    /// Its network namespace.
+    /// The name of its network namespace.
     Ns(NetnsName),
-    /// Its VXLAN network identifier.
+    /// The network identifier of its VXLAN device.
     Vni(Vni),
-    /// A spoke.
+    /// The name of one of its spokes.
     Spoke(SpokeName),
 }
 
-/// Something that a LAN wants and another one has.
+/// A claim of two LANs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Conflict {
-    /// What both want.
+    /// What both LANs claim.
     pub claim: Claim,
-    /// Who has it.
+    /// The accepted LAN that has it.
     pub with: LanKey,
 }
 
-/// Whether a LAN gets along with the others.
+/// Whether a LAN is accepted beside the others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Everything it wants is its own.
+    /// Nothing that it claims belongs to another LAN.
     Accepted,
-    /// Something belongs to another LAN already. The LAN is not built, and keeps nothing from others.
+    /// Another LAN has something that it claims. The LAN is not built, and its claims do not count.
     Refused(Vec<Conflict>),
 }
 
 impl Lan {
-    /// Everything that this LAN alone can have.
+    /// Everything that only this LAN can have.
     pub fn claims(&self) -> impl Iterator<Item = Claim> + '_ {
         [Claim::Ns(self.netns.clone()), Claim::Vni(self.vni)]
             .into_iter()
@@ -43,12 +43,11 @@ impl Lan {
     }
 }
 
-/// Decides which of all LANs are accepted, the same way wherever it is asked.
+/// Decides which of all LANs are accepted. Every node decides the same.
 ///
-/// LANs are looked at by rank, the smallest first, and by key where ranks are equal: in a cluster the
-/// rank is the time of creation. A LAN of which something belongs to an accepted one is refused, and
-/// then claims nothing itself, so that it keeps no third LAN from being built. The order of the input
-/// does not matter; keys must be unique.
+/// LANs are ordered by rank, the smallest first, and by key if ranks are equal: in a cluster the rank is the time of
+/// creation. A LAN that claims something of an accepted one is refused, and its claims do not count, so that it keeps
+/// no third LAN from being built. The order of the input does not matter; keys must be unique.
 pub fn decide<'a, R: Ord>(lans: impl IntoIterator<Item = (R, &'a Lan)>) -> BTreeMap<LanKey, Verdict> {
     let mut lans: Vec<_> = lans.into_iter().collect();
     lans.sort_by(|(a_rank, a), (b_rank, b)| a_rank.cmp(b_rank).then_with(|| a.key.cmp(&b.key)));

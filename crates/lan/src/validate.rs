@@ -10,96 +10,60 @@ use crate::lan::Spoke;
 use crate::limits::{MAX_NAMESPACES, MAX_NODES, MAX_SPOKES};
 use crate::{Group, GroupError, Lan, LanKey, LanSpec, NetnsName, NetnsNameError, TapIndex};
 
-/// One thing that is wrong with a LAN's specification.
+/// One mistake in a LAN's specification.
 ///
-/// The text begins with the field and is complete by itself: it stands in a status condition.
+/// The text begins with the field and is complete by itself: it becomes the message of a status condition.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum Mistake {
-    /// `ns` is no file name for `/run/netns`.
     #[error("ns: {0}")]
     Ns(NetnsNameError),
-    /// A link's name that the kernel refuses.
     #[error("{field}: {error}")]
-    LinkName {
-        /// Where it stands.
-        field: String,
-        /// What is wrong with it.
-        error: IfNameError,
-    },
-    /// A link's name that the kernel or the daemon takes for something else.
+    LinkName { field: String, error: IfNameError },
     #[error("{field}: {name:?} {why}: choose another name")]
     ReservedName {
-        /// Where it stands.
         field: String,
-        /// The name.
         name: String,
-        /// Whose it is.
+        /// The clause about who uses the name.
         why: &'static str,
     },
-    /// Two links of the LAN's namespace with one name.
     #[error("{field}: {name:?} is already the name of the LAN's {other}: choose another")]
     SameName {
-        /// The later of the two.
         field: String,
-        /// The name.
         name: String,
-        /// The earlier.
+        /// The link that has the name already.
         other: &'static str,
     },
-    /// VNI 0, 2^24 or more.
     #[error("vni: {0}")]
     Vni(OutOfRange),
-    /// No multicast address.
     #[error("vxlanGrp: {0}")]
     Group(GroupError),
-    /// No UDP port.
     #[error("vxlanPort: {0}")]
     Port(OutOfRange),
-    /// No MTU that a link can have.
     #[error("mtu: {0}")]
     Mtu(OutOfRange),
-    /// Neither `defaultVxlanDev` nor `vxlanDevMap` names an underlay.
     #[error("no node has an underlay: set defaultVxlanDev, vxlanDevMap or both")]
     NoUnderlay,
-    /// A key of `vxlanDevMap` that no node can have as its name.
     #[error("vxlanDevMap: {0:?} is not a node's name")]
     NodeName(String),
-    /// A spoke's name that cannot be one.
     #[error("spokes: {0}")]
     SpokeName(SpokeNameError),
-    /// A spoke that is listed twice.
     #[error("spokes: {0:?} is listed more than once")]
     DuplicateSpoke(String),
-    /// What is different for a spoke that the LAN does not have.
     #[error("spokeOverrides: {0:?} is not in spokes")]
     UnknownSpoke(String),
-    /// Neither `macvtap` nor `veth`, or no mode of a macvtap.
     #[error("{field}: {error}")]
-    Choice {
-        /// Where it stands.
-        field: String,
-        /// What there is to choose from.
-        error: UnknownName,
-    },
-    /// No name that a Kubernetes namespace can have.
+    Choice { field: String, error: UnknownName },
     #[error(
         "allowedNamespaces: {0:?} is not a namespace's name: 1 to 63 lower-case letters, digits and '-', a letter or digit first and last"
     )]
     Namespace(String),
-    /// More entries than a LAN can have.
     #[error("{field}: {given} entries, {max} are the most")]
-    TooMany {
-        /// The list or map.
-        field: &'static str,
-        /// How many it has.
-        given: usize,
-        /// How many it can have.
-        max: usize,
-    },
+    TooMany { field: &'static str, given: usize, max: usize },
 }
 
 impl Lan {
-    /// What a specification means, or everything that is wrong with it.
+    /// Validates a specification, and reports all mistakes.
     ///
     /// # Errors
     /// All mistakes in the order of the fields, at least one.
@@ -163,7 +127,7 @@ impl Check {
         self.keep(name.parse().map_err(|error| Mistake::LinkName { field: field.to_owned(), error }))
     }
 
-    /// A link that the daemon makes.
+    /// The name of a link that the daemon creates.
     fn own_link(&mut self, field: &str, name: &str) -> Option<IfName> {
         let why = reserved(name).or_else(|| {
             TapIndex::is_port_name(name).then_some("is what the bridge ports of spokes are called")
@@ -261,12 +225,12 @@ impl Check {
     }
 }
 
-/// A number of the domain from one of the specification, which may be negative.
+/// Converts a number of the specification, which may be negative.
 fn number<T: std::str::FromStr<Err = OutOfRange>>(given: i64) -> Result<T, OutOfRange> {
     given.to_string().parse()
 }
 
-/// Names that are good link names but mean something else.
+/// Valid link names with another meaning.
 fn reserved(name: &str) -> Option<&'static str> {
     match name {
         "lo" => Some("is the namespace's own loopback link"),

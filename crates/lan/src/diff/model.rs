@@ -1,10 +1,9 @@
-//! What the steps do, without a kernel. It refuses what the kernel refuses, and what k8slan must not
-//! do.
+//! Applies steps without a kernel. It refuses what the kernel refuses, and what k8slan must not do.
 
 use crate::observed::{Alias, Link, LinkKind, NetnsOwner, NetnsState, Observed, Vxlan};
 use crate::{Change, SETTINGS, Step, Target};
 
-/// Does the steps, one after the other.
+/// Applies the steps in their order.
 pub(super) fn apply(mut state: Observed, steps: &[Step]) -> Observed {
     for step in steps {
         one(&mut state, step);

@@ -1,4 +1,4 @@
-//! For any namespace, however it came to be as it is.
+//! Properties of the diff of any observed namespace.
 
 use proptest::prelude::*;
 
@@ -9,12 +9,12 @@ use crate::testing::{desired, key};
 const NAMES: [&str; 10] =
     ["br2", "vx2", "pod1", "pod2", "pod3", "+40000001", "+40000002", "+40000003", "eth7", "sit0"];
 
-/// Something in a namespace, before names and indexes are sorted out.
+/// A link or a pair in a namespace, before names and indexes are assigned.
 #[derive(Clone, Debug)]
 enum Thing {
     Single(usize, LinkKind, Look),
     Pair(usize, usize, Look, Look),
-    /// A veth whose other end is elsewhere.
+    /// A veth whose peer is in another namespace.
     Half(usize, Look),
 }
 
@@ -24,7 +24,7 @@ struct Look {
     alias: Alias,
     up: bool,
     mtu: u32,
-    /// Which of the bridges it is a port of, if any.
+    /// Which of the bridges it is a port of, by number.
     master: Option<usize>,
     mask: u16,
 }
@@ -159,7 +159,7 @@ fn wanted() -> impl Strategy<Value = Desired> {
     })
 }
 
-/// What of a namespace is the LAN's own, without indexes.
+/// The LAN's own links of a namespace, without indexes, each with its master's name.
 fn own(desired: &Desired, lan: &Observed) -> Vec<(Link, Option<String>)> {
     ["lo", desired.bridge.as_str(), desired.vxlan.as_str()]
         .iter()
@@ -175,7 +175,7 @@ fn own(desired: &Desired, lan: &Observed) -> Vec<(Link, Option<String>)> {
         .collect()
 }
 
-/// What must be as it was: links that are not ours, but for the bridge that they hung on.
+/// Foreign links, which must not change, except that their bridge may be removed.
 fn foreign(lan: &Observed) -> Vec<Link> {
     let ours: BTreeSet<u32> = lan
         .spokes()

@@ -4,7 +4,7 @@ use super::model::{apply, link};
 use super::*;
 use crate::testing::{desired, key};
 
-/// The document's LAN as it stands when it was built without trouble.
+/// The LAN of the sample document, complete.
 fn built() -> Observed {
     apply(Observed::absent(), &diff(Some(&desired()), &Observed::absent()).steps)
 }
@@ -109,9 +109,9 @@ fn without_an_underlay_the_rest_stands() {
     lan.links.retain(|link| link.index != vxlan);
     let waiting = Desired { underlay: None, mtu: None, ..desired() };
     assert_eq!(diff(Some(&waiting), &lan), Plan::default());
-    // A device on an underlay that is not the LAN's any more carries frames where they must not go.
+    // A device on another underlay than the LAN's sends frames to the wrong network.
     assert_eq!(steps(&waiting, &attached(true)), ["remove vx2"]);
-    // The underlay has no room any more: not ready, and nothing is torn down.
+    // The underlay's MTU is too small now: not ready, but nothing is removed.
     assert_eq!(diff(Some(&Desired { mtu: None, ..desired() }), &attached(true)), Plan::default());
 }
 
@@ -152,11 +152,11 @@ fn a_spoke_in_use_is_put_down_and_not_removed() {
     assert_eq!(plan.obstacles, [Obstacle::Held { spoke: "pod1".into(), who: "pod web/nginx".into() }]);
     let after = apply(attached(true), &plan.steps);
     assert_eq!(diff(Some(&without), &after).steps, []);
-    // The spoke comes back.
+    // The spoke is declared again.
     assert_eq!(steps(&desired(), &after), ["change +40000001: up"]);
-    // Its pod goes.
+    // Its pod is gone.
     assert_eq!(steps(&without, &attached(false)), ["remove pod1 and its other end"]);
-    // Of a wanted spoke whose pod is gone, the next ADD disposes.
+    // The next ADD removes what is left of a desired spoke whose pod is gone.
     let mut down = attached(false);
     edit(&mut down, "+40000001").up = false;
     assert_eq!(diff(Some(&desired()), &down), Plan::default());
@@ -188,7 +188,7 @@ fn what_is_not_ours_stays_and_is_told() {
     assert_eq!(told.len(), 2, "{told:#?}");
     assert!(told[0].contains("\"br2\"") && told[0].contains("the LAN's bridge"), "{told:#?}");
     assert!(told[1].contains("\"pod2\"") && told[1].contains("a spoke"), "{told:#?}");
-    // The namespace is ours by what the caller found, so its lo may be marked again.
+    // The caller found that the namespace is ours, so its lo may be marked again.
     assert_eq!(plan.steps.iter().map(ToString::to_string).collect::<Vec<_>>(), ["change lo: mark"]);
 
     for (netns, obstacle) in [
