@@ -9,8 +9,8 @@ use sha2::{Digest, Sha256};
 
 /// The link group (`IFLA_GROUP`) of every link that k8slan makes outside pods: "k8sl" in ASCII.
 ///
-/// The kernel takes a group in the request that creates a link, an alias only afterwards; a link
-/// with this group and without an alias is therefore one whose making was cut off.
+/// The kernel sets a group in the request that creates a link, an alias only afterwards; a link with this group and
+/// without an alias was therefore not finished.
 pub const LINK_GROUP: u32 = u32::from_be_bytes(*b"k8sl");
 
 /// The longest link alias in bytes (`IFALIASZ` less the final NUL).
@@ -19,27 +19,27 @@ const MAX_ALIAS: usize = 255;
 const ATTACHMENT_PREFIX: &str = "k8slan:attach ";
 const LAN_PREFIX: &str = "k8slan:lan ";
 
-/// One interface of one container: whom a link or a lease belongs to.
+/// One interface of one container: the owner of a link or a lease.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Attachment {
     /// The runtime's container ID (of the sandbox, in Kubernetes).
     pub container_id: String,
     /// The interface's name inside the container.
     pub ifname: IfName,
-    /// The network namespace it was made in.
+    /// The network namespace that it was created in.
     pub netns: NetnsRef,
-    /// The CNI network that it belongs to: GC speaks for one network only.
+    /// The CNI network that it belongs to; a GC is about one network only.
     pub network: NetworkId,
-    /// The pod, where the runtime states one.
+    /// The pod, if the runtime states one.
     pub pod: Option<Pod>,
 }
 
-/// A network namespace as it was when the attachment was made.
+/// A network namespace as it was when the attachment was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetnsRef {
     /// The path that the runtime gave.
     pub path: PathBuf,
-    /// The namespace's inode number on nsfs.
+    /// The inode number of the namespace on nsfs.
     pub inode: u64,
 }
 
@@ -47,36 +47,36 @@ pub struct NetnsRef {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NetworkId(u64);
 
-/// The pod behind an attachment.
+/// The pod of an attachment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
-    /// `K8S_POD_UID`.
+    /// The pod's UID, from `K8S_POD_UID`.
     pub uid: Option<String>,
-    /// `K8S_POD_NAMESPACE`.
+    /// The pod's namespace, from `K8S_POD_NAMESPACE`.
     pub namespace: String,
-    /// `K8S_POD_NAME`.
+    /// The pod's name, from `K8S_POD_NAME`.
     pub name: String,
 }
 
-/// Why an identity cannot be written on a link.
+/// Why an attachment's identity cannot be the alias of a link.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TagError {
-    /// The kernel takes 255 bytes.
+    /// It is longer than the 255 bytes that the kernel allows.
     #[error(
         "container ID and network namespace path take {0} bytes as a link's alias, the kernel takes 255: use a shorter path"
     )]
     TooLong(usize),
-    /// A blank or control character in the path.
+    /// The path has white space or control characters.
     #[error("network namespace path {0:?} contains white space or control characters, or is not UTF-8")]
     Path(PathBuf),
 }
 
 impl NetnsRef {
-    /// Whether the path still leads to that namespace, or may do so: what cannot be looked at is not gone,
-    /// and what a live pod holds is not given away.
+    /// Whether the path still leads to that namespace, or may: if it cannot be examined, the namespace counts as
+    /// existing, since nothing of a live pod may be removed.
     #[must_use]
     pub fn is_live(&self) -> bool {
-        // /var/run is /run on every host; an image of a container may lack it.
+        // /var/run is /run on every host; a container's image may lack it.
         let in_run = self.path.strip_prefix("/var/run").map(|rest| Path::new("/run").join(rest));
         let found = std::fs::metadata(&self.path).or_else(|error| match in_run {
             Ok(path) if error.kind() == ErrorKind::NotFound => std::fs::metadata(path),
@@ -84,7 +84,7 @@ impl NetnsRef {
         });
         match found {
             Ok(meta) => meta.ino() == self.inode,
-            // ESRCH: a process whose /proc folder was just going.
+            // ESRCH: the process ended while its /proc folder was read.
             Err(error) => {
                 !matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
                     && error.raw_os_error() != Some(Errno::ESRCH as i32)
@@ -110,14 +110,14 @@ impl fmt::Display for NetworkId {
 }
 
 impl Attachment {
-    /// The alias of a link of this attachment:
-    /// `k8slan:attach <container ID> <interface> <inode> <path> <network> [<uid or -> <namespace>/<name>]`.
+    /// The alias of a link of this attachment: `k8slan:attach <container ID> <interface> <inode> <path> <network>
+    /// [<uid or -> <namespace>/<name>]`.
     ///
-    /// A pod's name is cut where the whole would be longer than the 255 bytes that the kernel takes; a pod
-    /// that would not read back is left out: the runtime stated something that no pod is called.
+    /// A pod's name is cut if the text would be longer than 255 bytes. A pod that [`Attachment::parse_tag`] would not
+    /// parse is left out: no pod of Kubernetes has such a name.
     ///
     /// # Errors
-    /// Where the text is longer even without the pod, or would not read back.
+    /// The text is too long even without the pod, or could not be parsed again.
     pub fn tag(&self) -> Result<String, TagError> {
         let path = plain(&self.netns.path).ok_or_else(|| TagError::Path(self.netns.path.clone()))?;
         let mut tag = format!(
@@ -130,7 +130,7 @@ impl Attachment {
         if let Some(pod) = self.pod.as_ref().filter(|pod| pod.is_plain()) {
             let with_pod = format!("{tag} {} {pod}", pod.uid.as_deref().unwrap_or("-"));
             let cut = with_pod.floor_char_boundary(MAX_ALIAS);
-            // A pod of which not even the namespace fits is left out.
+            // If not even the pod's namespace fits, the pod is left out.
             if cut >= with_pod.len() - pod.name.len() {
                 tag = with_pod;
                 tag.truncate(cut);
@@ -139,7 +139,7 @@ impl Attachment {
         Ok(tag)
     }
 
-    /// Reads [`Attachment::tag`] back; `None` for any other alias.
+    /// Parses [`Attachment::tag`]; `None` for any other alias.
     #[must_use]
     pub fn parse_tag(alias: &str) -> Option<Self> {
         let mut words = alias.strip_prefix(ATTACHMENT_PREFIX)?.split(' ');
@@ -162,13 +162,13 @@ impl Attachment {
         Some(Self { container_id, ifname, netns: NetnsRef { path, inode }, network, pod })
     }
 
-    /// Whether this is the attachment that a CNI call names.
+    /// Whether a CNI call is about this attachment.
     #[must_use]
     pub fn is(&self, container_id: &str, ifname: &IfName) -> bool {
         self.container_id == container_id && self.ifname == *ifname
     }
 
-    /// Whether its network namespace is still there.
+    /// Whether its network namespace still exists.
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.netns.is_live()
@@ -190,20 +190,20 @@ impl fmt::Display for Pod {
     }
 }
 
-/// The alias of what belongs to a LAN as a whole: `k8slan:lan <namespace>/<name>`.
+/// The alias of a link that belongs to a whole LAN: `k8slan:lan <namespace>/<name>`.
 #[must_use]
 pub fn lan_tag(lan: &str) -> String {
     format!("{LAN_PREFIX}{lan}")
 }
 
-/// Reads [`lan_tag`] back; `None` for any other alias.
+/// Parses [`lan_tag`]; `None` for any other alias.
 #[must_use]
 pub fn parse_lan_tag(alias: &str) -> Option<&str> {
     alias.strip_prefix(LAN_PREFIX).filter(|lan| !lan.is_empty())
 }
 
 impl Pod {
-    /// Whether a tag with it reads back.
+    /// Whether a tag with this pod can be parsed again.
     fn is_plain(&self) -> bool {
         self.uid.as_deref().is_none_or(|uid| !uid.is_empty() && uid != "-" && is_word(uid))
             && is_word(&self.namespace)

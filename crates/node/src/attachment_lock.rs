@@ -10,30 +10,30 @@ use sha2::{Digest, Sha256};
 
 use crate::{LockError, SafeDir};
 
-/// The file of all these locks, below the run directory.
+/// The file of these locks, below the run directory.
 const FILE: &str = "attachments.lock";
 
 /// How long a program waits for another one that works on the same attachment.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Keeps ADD, DEL and GC of one attachment apart, from the first look to the last lease: given back when dropped,
-/// and by the kernel when its holder dies.
+/// A lock that serialises ADD, DEL and GC of one attachment, from the first read to the last lease. It is released
+/// when dropped, and by the kernel when its holder dies.
 ///
-/// It is one byte of a file that all attachments share (`F_OFD_SETLK` of `fcntl(2)`), so that an attachment that is
-/// gone leaves no file behind.
+/// It is one byte of a file that all attachments share (`F_OFD_SETLK` of `fcntl(2)`), so that an attachment leaves no
+/// file behind.
 #[derive(Debug)]
 pub struct AttachmentLock {
     _file: File,
 }
 
 impl AttachmentLock {
-    /// Takes the lock of an attachment; none where the run directory does not serve, as on a read-only file system:
-    /// what is to be taken away goes without it as well. `run`: the run directory.
+    /// Acquires the lock of an attachment; `None` if the run directory cannot be used, as on a read-only file system:
+    /// a removal works without the lock too. `run`: the run directory.
     ///
     /// # Errors
-    /// [`LockError::Held`] when another program has it for longer than ten seconds.
+    /// [`LockError::Held`] if another program has it for longer than ten seconds.
     pub fn hold(run: &Path, container_id: &str, ifname: &IfName) -> Result<Option<Self>, LockError> {
-        match Self::acquire(run, container_id, ifname, PATIENCE) {
+        match Self::acquire(run, container_id, ifname, TIMEOUT) {
             Ok(lock) => Ok(Some(lock)),
             Err(held @ LockError::Held { .. }) => Err(held),
             Err(LockError::Open(_) | LockError::Flock { .. }) => Ok(None),
@@ -44,7 +44,7 @@ impl AttachmentLock {
         run: &Path,
         container_id: &str,
         ifname: &IfName,
-        patience: Duration,
+        timeout: Duration,
     ) -> Result<Self, LockError> {
         let dir = SafeDir::create(run)?;
         let file = dir.open_lock(FILE)?;
@@ -52,11 +52,11 @@ impl AttachmentLock {
         let start = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
-            // The kernel cannot wait for a limited time, so it is asked again.
+            // The kernel cannot wait with a timeout, so this tries repeatedly.
             match fcntl(&file, FcntlArg::F_OFD_SETLK(&byte)) {
                 Ok(_) => return Ok(Self { _file: file }),
-                Err(Errno::EAGAIN | Errno::EACCES) if start.elapsed() >= patience => {
-                    return Err(LockError::Held { path: run.join(FILE), waited: patience });
+                Err(Errno::EAGAIN | Errno::EACCES) if start.elapsed() >= timeout => {
+                    return Err(LockError::Held { path: run.join(FILE), waited: timeout });
                 }
                 Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) => {}
                 Err(errno) => return Err(LockError::Flock { path: run.join(FILE), source: errno.into() }),
@@ -67,7 +67,7 @@ impl AttachmentLock {
     }
 }
 
-/// The byte of an attachment. Two attachments on one byte would wait for each other, and do no harm.
+/// The byte of an attachment. Two attachments with the same byte only wait for each other.
 fn place(container_id: &str, ifname: &IfName) -> libc::flock {
     let mut hash = Sha256::new();
     hash.update(container_id);
@@ -89,9 +89,9 @@ fn place(container_id: &str, ifname: &IfName) -> libc::flock {
 mod tests {
     use super::*;
 
-    fn lock(run: &Path, container: &str, patience: u64) -> Result<AttachmentLock, LockError> {
+    fn lock(run: &Path, container: &str, timeout: u64) -> Result<AttachmentLock, LockError> {
         let ifname = "net1".parse().unwrap();
-        AttachmentLock::acquire(run, container, &ifname, Duration::from_millis(patience))
+        AttachmentLock::acquire(run, container, &ifname, Duration::from_millis(timeout))
     }
 
     #[test]
@@ -99,7 +99,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let run = temp.path().join("k8slan");
         let first = lock(&run, "a", 0).unwrap();
-        // An open of its own in the same process counts like another program's.
+        // A second open in the same process counts like another program's.
         assert!(matches!(lock(&run, "a", 5), Err(LockError::Held { .. })));
         let _other = lock(&run, "b", 0).unwrap();
         drop(first);

@@ -4,23 +4,22 @@ use serde::Deserialize;
 
 use crate::{KeysWithoutValue, Policy, SafeDir, SafeDirError};
 
-/// Where things are on the node. Fixed, but for what `/etc/k8slan/node.yaml` says.
+/// The folders of the node. Fixed, unless `/etc/k8slan/node.yaml` names others.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
     run: PathBuf,
     state: PathBuf,
 }
 
-/// `/etc/k8slan/node.yaml`: what this node's administrator decides. All of it is optional, as is the
-/// file.
+/// `/etc/k8slan/node.yaml`: what this node's administrator decides. The file and everything in it are optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NodeConfig {
-    /// The node's name, for files that give each node its own part. Without it: the one that the daemon runs under.
+    /// The node's name, for files that give each node its own part. Default: the name that the daemon runs under.
     pub node_name: Option<String>,
-    /// In place of `/run/k8slan`.
+    /// Replaces `/run/k8slan` as the run folder.
     run_dir: Option<PathBuf>,
-    /// In place of `/var/lib/k8slan`.
+    /// Replaces `/var/lib/k8slan` as the state folder.
     state_dir: Option<PathBuf>,
     /// Makes the stable MAC addresses of pods and VMs others than those of a cluster with the same names on the same wire: any text, the same on all nodes of a cluster. Empty or absent: no difference. Changing it gives every pod and VM without a fixed address a new one.
     pub mac_seed: Option<String>,
@@ -31,16 +30,15 @@ pub struct NodeConfig {
 
 /// Why node.yaml cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum ConfigError {
-    /// It cannot be read, or is not trusted.
+    /// It cannot be read, or others than root may write it.
     #[error("cannot use the node's configuration")]
     Read(#[from] SafeDirError),
-    /// It is no valid configuration.
     #[error("{path:?} is not a valid node configuration: {message}")]
     Parse {
-        /// The file.
         path: PathBuf,
-        /// What and where.
+        /// What is wrong and in which line.
         message: String,
     },
 }
@@ -49,7 +47,7 @@ const FOLDER: &str = "/etc/k8slan";
 const FILE: &str = "node.yaml";
 
 impl NodeConfig {
-    /// Reads `/etc/k8slan/node.yaml`; where there is none, everything is at its default.
+    /// Reads `/etc/k8slan/node.yaml`; without the file, everything has its default.
     ///
     /// # Errors
     /// A file that others than root could have written, a syntax error, an unknown key, a relative
@@ -62,7 +60,7 @@ impl NodeConfig {
         Self::parse(&text).map_err(failed)
     }
 
-    /// Reads the file's text.
+    /// Parses the file's text.
     ///
     /// # Errors
     /// A syntax error, an unknown key, a relative path.
@@ -84,10 +82,10 @@ impl NodeConfig {
         Ok(config)
     }
 
-    /// Where things are, for verbs that take away, which must not depend on the rest of the file: where it does not parse, or is
+    /// The folders, for verbs that remove, which must not depend on the rest of the file: if it does not parse or is
     /// not trusted, its folders count as far as they are known.
     ///
-    /// The error says that they are not: what is to be taken away may be elsewhere.
+    /// The error is set if they are not known: what is to be removed may be elsewhere.
     #[must_use]
     pub fn paths_for_removal() -> (Paths, Option<ConfigError>) {
         let error = match Self::load() {
@@ -97,7 +95,7 @@ impl NodeConfig {
         let known = match SafeDir::open(Path::new(FOLDER)) {
             Ok(Some(dir)) => match (&error, dir.read_untrusted(FILE)) {
                 (ConfigError::Parse { .. }, Ok(Some(text))) => Self::folders(&String::from_utf8_lossy(&text)),
-                // What others wrote there is not followed. Where it names no folders, there is nothing to follow.
+                // A path that others wrote is not used. If the file names no folders, there is no such path.
                 (ConfigError::Read(_), Ok(Some(text))) => Self::names_no_folders(&text).then(Self::default),
                 (_, Ok(None)) => Some(Self::default()),
                 (_, Err(_)) => None,
@@ -116,7 +114,7 @@ impl NodeConfig {
         !text.contains("runDir") && !text.contains("stateDir")
     }
 
-    /// What the text of a file that is no valid configuration says about folders; none if that is not certain.
+    /// The folders that an invalid configuration names; `None` if that is not certain.
     fn folders(text: &str) -> Option<Self> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -132,7 +130,7 @@ impl NodeConfig {
         known.then(|| Self { run_dir, state_dir, ..Self::default() })
     }
 
-    /// Where things are on this node.
+    /// The folders of this node.
     #[must_use]
     pub fn paths(&self) -> Paths {
         let or = |dir: &Option<PathBuf>, default: &str| dir.clone().unwrap_or_else(|| default.into());
@@ -141,38 +139,38 @@ impl NodeConfig {
 }
 
 impl Paths {
-    /// `/run/k8slan`: gone at the next boot.
+    /// The run folder, `/run/k8slan` by default: deleted at the next boot.
     #[must_use]
     pub fn run(&self) -> &Path {
         &self.run
     }
 
-    /// `/var/lib/k8slan`: kept.
+    /// The state folder, `/var/lib/k8slan` by default: kept over boots.
     #[must_use]
     pub fn state(&self) -> &Path {
         &self.state
     }
 
-    /// What the node's part of the daemon tells the cluster's part: the one folder below [`Paths::run`] that the
-    /// latter reads. It has no locks in it, which whoever sees them could hold.
+    /// What the node's part of the daemon publishes for the cluster's part: the only folder below [`Paths::run`] that
+    /// the latter reads. It has no locks in it, since a reader could hold them.
     #[must_use]
     pub fn told(&self) -> PathBuf {
         self.run.join("told")
     }
 
-    /// The spokes' records and locks, one of each per spoke.
+    /// The records and locks of the spokes, one of each per spoke.
     #[must_use]
     pub fn spokes(&self) -> PathBuf {
         self.run.join("spokes")
     }
 
-    /// Which attachment was given which tap minor.
+    /// The records of tap minors and their attachments.
     #[must_use]
     pub fn taps(&self) -> PathBuf {
         self.run.join("taps")
     }
 
-    /// Ephemeral leases.
+    /// The stores of leases that end with the boot.
     #[must_use]
     pub fn leases(&self) -> PathBuf {
         self.run.join("ipam")
@@ -215,7 +213,7 @@ mod tests {
             let error = NodeConfig::parse(text).unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");
         }
-        // What guards nothing may be empty.
+        // Keys that restrict nothing may be empty.
         assert_eq!(NodeConfig::parse("nodeName:\nmacSeed:\n").unwrap(), NodeConfig::default());
         let policy = NodeConfig::parse("policy: {}").unwrap().policy.unwrap();
         assert!(policy.check(Some("blue"), Resource::Pool("iot")).is_err());
@@ -278,7 +276,7 @@ mod tests {
         };
         assert!(may("blue", "10.9.3.1/24") && may("blue", "10.9.0.1/16") && may("blue", "fe80::/64"));
         assert!(may("blue", "192.0.2.1/25"), "given although it is used, so it is given");
-        // A larger network takes in what is not listed.
+        // A larger network contains addresses that are not listed.
         assert!(!may("blue", "10.9.0.1/15") && !may("blue", "10.10.0.1/24") && !may("blue", "fd00::1/64"));
         assert!(!may("red", "10.9.3.1/24") && !may("other", "10.9.3.1/24"));
         let used =

@@ -1,8 +1,8 @@
-//! Whom an interface of a pod is for: the pod itself, or the guest of a virtual machine that the pod launches.
+//! Whether an interface of a pod is for the pod itself, or for the guest of a virtual machine that the pod launches.
 //!
-//! One decision for all plugins, from what the request states and what the node daemon has found about the pod
-//! (`/run/k8slan/owners/<pod UID>.json`). Names alone do not tell: KubeVirt calls the interface of a network
-//! `pod<hash>`, `net<number>` in older releases, and `eth0` where Multus makes it the pod's default.
+//! One decision for all plugins, from what the request states and what the node daemon has recorded about the pod
+//! (`/run/k8slan/owners/<pod UID>.json`). Names alone do not decide it: KubeVirt names the interface of a network
+//! `pod<hash>`, `net<number>` in older releases, and `eth0` if Multus makes it the pod's default.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,93 +12,92 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Durability, Paths, Pod, SafeDir, SafeDirError};
 
-/// What the node daemon found about a launcher pod, by the pod's owner, labels and annotations.
+/// The node daemon's record of a launcher pod, from the pod's owner, labels and annotations.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct VmRecord {
     /// The virtual machine's name; its namespace is the pod's.
     pub vm: String,
-    /// The launcher pod's own interface, of the cluster's network: KubeVirt leads the guest's traffic through it.
+    /// The launcher pod's own interface in the cluster's network, through which KubeVirt routes the guest's traffic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_network: Option<IfName>,
-    /// The machine runs in another pod, and comes to this one by a live migration.
+    /// The machine still runs in another pod, and is to come to this one by a live migration.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub migration_target: bool,
-    /// How KubeVirt connects the guest to the pod's interfaces, as far as the VirtualMachineInstance told it.
+    /// How KubeVirt connects the guest to the pod's interfaces, as far as the VirtualMachineInstance says.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub bindings: BTreeMap<IfName, Binding>,
 }
 
-/// What KubeVirt connects a guest by to an interface of its launcher pod (`spec.domain.devices.interfaces`).
+/// How KubeVirt connects a guest to an interface of its launcher pod (`spec.domain.devices.interfaces`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Binding {
-    /// A bridge that it makes in the pod, with the interface as its port.
+    /// KubeVirt makes a bridge in the pod, with the interface as its port.
     Bridge,
-    /// The macvtap's own character device.
+    /// The guest uses the character device of the macvtap.
     Tap,
 }
 
-/// Why it is not known whom an interface is for.
+/// Why it is not known what an interface is for.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum GuestError {
-    /// A record cannot be read, or somebody else than root could have written it.
+    /// A record cannot be read, or others than root may write it.
     #[error(transparent)]
     Read(#[from] SafeDirError),
-    /// It does not say what it has to.
     #[error(
         "{path:?} is not {{\"vm\": \"<name>\"}}: {message}; are the daemon and the plugins of one version?"
     )]
     Syntax {
-        /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
+        /// What is wrong, with line and column.
         message: String,
     },
-    /// A virtual machine's name that is none.
+    /// The name of the virtual machine is not valid.
     #[error(
         "the virtual machine's name {0:?} (args.cni.vm, or the node daemon's record) is not a Kubernetes name"
     )]
     Name(String),
 }
 
-/// Whom an interface is for.
+/// What an interface is for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
-    /// The pod itself.
+    /// The interface is the pod's own.
     #[default]
     Pod,
-    /// The guest of a virtual machine, which has its addresses itself.
+    /// The guest of a virtual machine, which configures the addresses itself.
     Guest,
-    /// A launcher pod's interface of an undecided name, and the daemon that knows has not heard of the pod yet.
+    /// The interface's name does not decide it, and the daemon has no record of the pod yet.
     Undecided,
 }
 
-/// What is known about who is behind an interface.
+/// What is known about the user of an interface.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Occupant {
-    /// Whom the interface is for.
+    /// Whether the interface is the pod's or the guest's.
     pub role: Role,
-    /// The virtual machine that the pod runs, where anybody says so.
+    /// The virtual machine that the pod runs, if it is known.
     pub vm: Option<String>,
-    /// The pod runs a virtual machine, whether its name is known or not.
+    /// Whether the pod runs a virtual machine, even if its name is not known.
     pub launcher: bool,
-    /// Not only the request says that the pod runs this machine: the daemon's record does, or, where there is none, the
-    /// pod's name is a launcher's.
+    /// Whether more than the request says that the pod runs this machine: the daemon's record does, or without one
+    /// the pod's name is a launcher's.
     pub attested: bool,
-    /// The machine still runs in another pod.
+    /// Whether the machine still runs in another pod.
     pub migration_target: bool,
-    /// What KubeVirt connects the guest by to this interface, where that is known.
+    /// How KubeVirt connects the guest to this interface, if it is known.
     pub binding: Option<Binding>,
-    /// A daemon tells of launcher pods here, so what it has not said yet it soon will.
+    /// Whether a daemon records launcher pods here, so that a missing record will come soon.
     pub soon: bool,
 }
 
 impl VmRecord {
-    /// What the daemon says about the pod with this UID, in the folder of [`Paths::owners`].
+    /// Reads the record of the pod with this UID, in the folder of [`Paths::owners`].
     ///
     /// # Errors
-    /// A record that others than root could have written, or that no daemon wrote.
+    /// Others than root may write the record, or it is not one of the daemon's.
     pub fn read(owners: &SafeDir, uid: &str) -> Result<Option<Self>, GuestError> {
         let Some(name) = Self::file_name(uid) else { return Ok(None) };
         let Some(text) = owners.read(&name)? else { return Ok(None) };
@@ -108,7 +107,7 @@ impl VmRecord {
         })
     }
 
-    /// Says so; a UID that is no component of a path has no record.
+    /// Writes the record; a UID that is not a path component has none.
     ///
     /// # Errors
     /// The file cannot be written.
@@ -118,7 +117,7 @@ impl VmRecord {
         owners.write(&name, &text, Durability::UntilReboot)
     }
 
-    /// The file of the record about the pod with this UID; none for what is no UID.
+    /// The file name of the record of the pod with this UID; `None` for an invalid UID.
     #[must_use]
     pub fn file_name(uid: &str) -> Option<String> {
         let good = !uid.is_empty() && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
@@ -127,10 +126,11 @@ impl VmRecord {
 }
 
 impl Occupant {
-    /// How KubeVirt calls the pods that run machines (`generateName` in its `pkg/virt-controller/services`).
+    /// The prefix of the names of pods that run machines (`generateName` in KubeVirt's
+    /// `pkg/virt-controller/services`).
     pub const LAUNCHER: &str = "virt-launcher-";
 
-    /// Whether KubeVirt gives interfaces such names: `pod` and eleven hexadecimal digits
+    /// Whether KubeVirt makes such interface names: `pod` and eleven hexadecimal digits
     /// (`GenerateHashedInterfaceName` in its `pkg/network/namescheme`).
     #[must_use]
     pub fn is_launcher_link(ifname: &IfName) -> bool {
@@ -140,10 +140,10 @@ impl Occupant {
         })
     }
 
-    /// Whom the interface is for. `stated`: the machine that the request names, in `args.cni.vm`.
+    /// Finds out what the interface is for. `stated`: the machine that the request names, in `args.cni.vm`.
     ///
     /// # Errors
-    /// What the daemon says cannot be used, or a machine's name is none.
+    /// The daemon's record cannot be used, or a machine's name is not valid.
     pub fn of(
         paths: &Paths,
         pod: Option<&Pod>,
@@ -151,7 +151,7 @@ impl Occupant {
         stated: Option<&str>,
     ) -> Result<Self, GuestError> {
         let uid = pod.and_then(|pod| pod.uid.as_deref());
-        // Nothing to be read where nobody is named.
+        // Without a UID there is no record to read.
         let owners = uid.map(|_| SafeDir::open(&paths.owners())).transpose()?.flatten();
         let record = match (&owners, uid) {
             (Some(owners), Some(uid)) => VmRecord::read(owners, uid)?,
@@ -164,14 +164,14 @@ impl Occupant {
         }
     }
 
-    /// Whether what the interface gets is a virtual machine's, or could be: a launcher pod's interface that is not known to
-    /// be the pod's own.
+    /// Whether what the interface gets is a virtual machine's, or could be: the interface of a launcher pod is not
+    /// known to be the pod's own.
     #[must_use]
     pub fn may_be_guest(&self) -> bool {
         self.launcher && !(self.role == Role::Pod && self.vm.is_some())
     }
 
-    /// Whether the interface is a guest's.
+    /// Whether the interface is for the guest.
     #[must_use]
     pub fn is_guest(&self) -> bool {
         self.role == Role::Guest
@@ -206,7 +206,7 @@ fn decide(
             let role = match (called_launcher, Occupant::is_launcher_link(ifname), daemon) {
                 (true, true, _) | (false, true, false) => Role::Guest,
                 (true, false, true) => Role::Undecided,
-                // Without a daemon nobody can say more; with one, the pod would be called otherwise.
+                // Without a daemon nothing more is known; with one, the pod would have another name.
                 (true, false, false) | (false, true, true) | (false, false, _) => Role::Pod,
             };
             Occupant {
@@ -219,7 +219,7 @@ fn decide(
     }
 }
 
-/// RFC 1123 subdomain: what the name of a VirtualMachine is.
+/// Whether the name is an RFC 1123 subdomain, as that of a VirtualMachine is.
 fn is_kubernetes_name(name: &str) -> bool {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
     let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
@@ -228,14 +228,14 @@ fn is_kubernetes_name(name: &str) -> bool {
 }
 
 impl Paths {
-    /// Which virtual machine a launcher pod runs, a record per pod: the cluster's part of the daemon writes them.
+    /// The records of launcher pods, one per pod, which the cluster's part of the daemon writes.
     #[must_use]
     pub fn owners(&self) -> PathBuf {
         self.run().join(OWNERS)
     }
 }
 
-/// Below the run folder.
+/// The records' folder, below the run folder.
 const OWNERS: &str = "owners";
 
 #[cfg(test)]

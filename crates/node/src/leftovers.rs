@@ -1,7 +1,8 @@
-//! What programs that died have left in a folder.
+//! Removing files that programs left in a folder when they died.
 //!
-//! A process ID in a file's name says nothing: containers have process IDs of their own. What no writer can be at work on
-//! is known by a lock of the caller's, or by age; whoever is slower all the same finds its file gone and says so.
+//! A process ID in a file's name says nothing, since containers have process IDs of their own. That no writer uses a
+//! file is known from a lock of the caller's, or from the file's age; a slower writer finds its file removed and
+//! reports it.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,24 +11,25 @@ use nix::sys::stat::{Mode, fstatat};
 
 use crate::{Lock, LockError, SafeDir, SafeDirError};
 
-/// A file takes its name milliseconds after it is made.
+/// A new file gets its name within milliseconds.
 const OLD: Duration = Duration::from_secs(10 * 60);
 
 impl SafeDir {
-    /// Removes what writers that died have left of files `of` ([`SafeDir::write`]); says how many.
+    /// Removes temporary files of [`SafeDir::write`] for the files that `of` selects; returns how many.
     ///
-    /// The caller knows that nobody else writes such a file now.
+    /// The caller makes sure that no program writes such a file now.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// The kernel refuses a removal.
     pub fn remove_temporaries(&self, of: impl Fn(&str) -> bool) -> Result<usize, SafeDirError> {
         self.remove_all(|name| temporary_of(name).is_some_and(&of))
     }
 
-    /// The same where somebody may write: what is older than ten minutes, and also `.<name>.new`, as stores have it.
+    /// The same while programs may write: removes files older than ten minutes, also those named `.<name>.new`, as
+    /// stores have them.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// The kernel refuses a removal.
     pub fn remove_old_temporaries(&self) -> Result<usize, SafeDirError> {
         let now = SystemTime::now();
         self.remove_all(|name| {
@@ -36,18 +38,18 @@ impl SafeDir {
         })
     }
 
-    /// Removes locks (`<name>.lock`) of what is not there any more; says how many. One that is held stays.
+    /// Removes locks (`<name>.lock`) of what does not exist any more; returns how many. A lock that is held stays.
     ///
-    /// Programs that wait for one find that it lost its name, and take the next one.
+    /// A program that waits for such a lock finds that the file lost its name, and acquires a new one.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// The kernel refuses a removal.
     pub fn remove_locks(&self, is_gone: impl Fn(&str) -> bool) -> Result<usize, SafeDirError> {
         let mut removed = 0;
         for name in self.names()? {
             let Some(of) = name.strip_suffix(".lock").filter(|of| is_gone(of)) else { continue };
             match Lock::acquire(self, &name, Duration::ZERO) {
-                // Somebody may have made it meanwhile, under the lock.
+                // Another program may have created it meanwhile, under the lock.
                 Ok(_lock) if is_gone(of) => {
                     self.remove(&name)?;
                     removed += 1;
@@ -68,7 +70,7 @@ impl SafeDir {
         Ok(names.len())
     }
 
-    /// How long ago a regular file was written, or will be, after a jump of the clock.
+    /// The time between now and a regular file's last write, in either direction, since the clock may have jumped.
     fn age(&self, name: &str, now: SystemTime) -> Option<Duration> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let file = std::fs::File::from(openat(self.as_fd(), name, flags, Mode::empty()).ok()?);
@@ -76,7 +78,7 @@ impl SafeDir {
         Some(now.duration_since(written).unwrap_or_else(|ahead| ahead.duration()))
     }
 
-    /// Whether an open file still has this name.
+    /// Whether the name still leads to this open file.
     pub(crate) fn still_names(&self, name: &str, file: &std::fs::File) -> bool {
         use std::os::unix::fs::MetadataExt as _;
         match (fstatat(self.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW), file.metadata()) {
@@ -86,7 +88,7 @@ impl SafeDir {
     }
 }
 
-/// Of which file this is a writer's own: `.<name>.<process ID>`.
+/// The file that a temporary file `.<name>.<process ID>` is for.
 fn temporary_of(name: &str) -> Option<&str> {
     let (of, process) = name.strip_prefix('.')?.rsplit_once('.')?;
     let is_number = !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit());
@@ -156,7 +158,7 @@ mod tests {
         assert_eq!(dir.remove_locks(|of| of != "br0").unwrap(), 1);
     }
 
-    /// Whoever waited for a lock that was removed holds the one that the next asks for.
+    /// A program that waited for a removed lock must hold the one that the next program acquires.
     #[test]
     fn a_lock_that_is_removed_under_a_waiter_keeps_holders_apart() {
         let temp = tempfile::tempdir().unwrap();

@@ -1,7 +1,6 @@
-//! What every k8slan program on a node shares, without a network call: where things are
-//! ([`Paths`], [`NodeConfig`]), how records are read and written ([`SafeDir`]), who an attachment
-//! belongs to and whether it is live ([`Attachment`]), whether a VM's guest is behind it ([`Occupant`]), and how two programs keep out of each
-//! other's way ([`Lock`]).
+//! What every k8slan program on a node shares, without network calls: the folders ([`Paths`], [`NodeConfig`]), how
+//! records are read and written ([`SafeDir`]), the owner of links and leases and whether it exists ([`Attachment`]),
+//! whether a VM's guest uses an interface ([`Occupant`]), and locks between programs ([`Lock`]).
 
 mod attachment;
 mod attachment_lock;

@@ -4,50 +4,41 @@ use std::time::{Duration, Instant};
 
 use crate::{SafeDir, SafeDirError};
 
-/// An exclusive lock between programs, given back when dropped and by the kernel when its holder
-/// dies (`flock(2)`).
+/// An exclusive lock between programs, released when dropped and by the kernel when its holder dies (`flock(2)`).
 #[derive(Debug)]
 pub struct Lock {
     file: File,
 }
 
-/// Why a lock was not had.
+/// Why a lock was not acquired.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum LockError {
-    /// Somebody else holds it.
     #[error("{path:?} has been locked by another program for {waited:?}: try again, or find it with 'fuser'")]
     Held {
-        /// The lock's file.
         path: PathBuf,
         /// How long this program waited.
         waited: Duration,
     },
-    /// The lock file could not be opened.
     #[error("cannot lock")]
     Open(#[from] SafeDirError),
-    /// The kernel refused.
     #[error("lock {path:?}")]
-    Flock {
-        /// The lock's file.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: std::io::Error,
-    },
+    Flock { path: PathBuf, source: std::io::Error },
 }
 
 impl Lock {
-    /// Takes the lock `name` in `dir`, waiting for `patience` at most.
+    /// Acquires the lock `name` in `dir`, waiting for `timeout` at most.
     ///
-    /// The file is made where it is missing (mode 0600). It goes when nothing needs it any more
-    /// ([`SafeDir::remove_locks`]), so whoever has it looks whether it still has its name: there could be two
-    /// holders of two files otherwise.
+    /// The file is created if it is missing (mode 0600). It is removed when nothing needs it any more
+    /// ([`SafeDir::remove_locks`]), so the holder checks that the file still has its name: otherwise there could be
+    /// two holders of two files.
     ///
     /// # Errors
-    /// [`LockError::Held`] when patience ends.
-    pub fn acquire(dir: &SafeDir, name: &str, patience: Duration) -> Result<Self, LockError> {
+    /// [`LockError::Held`] after the timeout.
+    pub fn acquire(dir: &SafeDir, name: &str, timeout: Duration) -> Result<Self, LockError> {
         let start = Instant::now();
         loop {
-            let left = patience.saturating_sub(start.elapsed());
+            let left = timeout.saturating_sub(start.elapsed());
             let lock = Self::of_file(dir.open_lock(name)?, || dir.path().join(name), left)?;
             if dir.still_names(name, &lock.file) {
                 return Ok(lock);
@@ -55,26 +46,26 @@ impl Lock {
         }
     }
 
-    /// Takes the lock on the folder itself, which needs no file: for what is done to several of its files, or
-    /// after reading one.
+    /// Acquires a lock on the folder itself, without a lock file: for changes of several of its files, or after
+    /// reading one.
     ///
     /// # Errors
-    /// [`LockError::Held`] when patience ends.
-    pub fn folder(dir: &SafeDir, patience: Duration) -> Result<Self, LockError> {
-        Self::of_file(dir.reopen()?, || dir.path().to_owned(), patience)
+    /// [`LockError::Held`] after the timeout.
+    pub fn folder(dir: &SafeDir, timeout: Duration) -> Result<Self, LockError> {
+        Self::of_file(dir.reopen()?, || dir.path().to_owned(), timeout)
     }
 
-    fn of_file(file: File, path: impl Fn() -> PathBuf, patience: Duration) -> Result<Self, LockError> {
+    fn of_file(file: File, path: impl Fn() -> PathBuf, timeout: Duration) -> Result<Self, LockError> {
         let start = Instant::now();
         let mut pause = Duration::from_millis(1);
         loop {
-            // flock cannot wait for a limited time, so it is asked again.
+            // flock cannot wait with a timeout, so this tries repeatedly.
             match file.try_lock() {
-                // Closing the file gives it back, and cannot fail as an unlocking can.
+                // Closing the file releases the lock; unlike an unlock, that cannot fail.
                 Ok(()) => return Ok(Self { file }),
                 Err(TryLockError::Error(source)) => return Err(LockError::Flock { path: path(), source }),
-                Err(TryLockError::WouldBlock) if start.elapsed() >= patience => {
-                    return Err(LockError::Held { path: path(), waited: patience });
+                Err(TryLockError::WouldBlock) if start.elapsed() >= timeout => {
+                    return Err(LockError::Held { path: path(), waited: timeout });
                 }
                 Err(TryLockError::WouldBlock) => {}
             }

@@ -1,13 +1,13 @@
 use crate::{ConfigError, Durability, NodeConfig, SafeDir, SafeDirError};
 
-/// Below the run directory: it dies with the boot, so a disk that was copied names no other node.
+/// Below the run directory: it ends with the boot, so that a copied disk does not carry another node's name.
 const FILE: &str = "node-name";
 
 impl NodeConfig {
-    /// The node's name: what node.yaml says, otherwise what the daemon told since the node was started.
+    /// The node's name: that of node.yaml, otherwise the one that the daemon has recorded since the boot.
     ///
     /// # Errors
-    /// What the daemon told could have been written by others than root.
+    /// Others than root may write the daemon's record.
     pub fn name(&self) -> Result<Option<String>, ConfigError> {
         if self.node_name.is_some() {
             return Ok(self.node_name.clone());
@@ -18,10 +18,10 @@ impl NodeConfig {
     }
 }
 
-/// Tells the plugins the node's name, for files that give each node its own part.
+/// Records the node's name for the plugins, for files that give each node its own part.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn tell_name(run: &SafeDir, name: &str) -> Result<(), SafeDirError> {
     run.write(FILE, format!("{name}\n").as_bytes(), Durability::UntilReboot)
 }

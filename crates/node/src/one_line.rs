@@ -1,5 +1,5 @@
-/// Text of others, which an error or a status quotes, as one line of a terminal: control characters, line ends among them,
-/// and rows of blanks become one blank.
+/// Makes one line of a foreign text that an error or a status quotes: control characters, line ends among them, and
+/// rows of blanks become one blank.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let words = text.split(|c: char| c.is_control() || c == ' ').filter(|word| !word.is_empty());

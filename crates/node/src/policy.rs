@@ -5,10 +5,10 @@ use ipnetwork::IpNetwork;
 use net_types::{IfName, VlanSet};
 use serde::Deserialize;
 
-/// Which shared things of the node the attachments of a pod namespace may use.
+/// Which shared resources of the node the attachments of a pod namespace may use.
 ///
-/// Keys are pod namespaces; `"*"` stands for every namespace without a key of its own. What a
-/// namespace's entry does not list, it may not use.
+/// Keys are pod namespaces; `"*"` stands for every namespace without a key of its own. What a namespace's entry does
+/// not list, it may not use.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Policy(BTreeMap<String, Allowed>);
@@ -19,65 +19,60 @@ struct Allowed {
     /// Links of the node that a macvtap may be put on, or that may be uplinks of a bridge.
     #[serde(default)]
     masters: Vec<IfName>,
-    /// Those of them that may be taken although the node uses them itself: what it has there, it loses.
+    /// Those of them that may be taken although the node uses them; the node then loses that use.
     #[serde(default)]
     used_links: Vec<IfName>,
-    /// Named pools.
+    /// The pools that may be named.
     #[serde(default)]
     pools: Vec<String>,
     /// The VLANs of each bridge; a bridge without any may be used only by ports that speak of no VLAN.
     #[serde(default)]
     bridges: BTreeMap<IfName, VlanSet>,
-    /// Networks in which attachments may give the node an address, as its `gateway` and `isGateway` do. `fe80::/64` is
-    /// for `host`, whose link gets none but a link-local one.
+    /// Networks in which attachments may give the node an address, as their `gateway` and `isGateway` do. `fe80::/64`
+    /// is for `host`, whose link only gets a link-local address.
     #[serde(default)]
     node_addresses: Vec<IpNetwork>,
-    /// Networks in which they may, although the node has addresses or routes there: it then has two ways to them.
+    /// Networks in which they may, although the node has addresses or routes there: it then has two paths to them.
     #[serde(default)]
     used_networks: Vec<IpNetwork>,
 }
 
 impl Allowed {
-    /// The VLANs of a bridge.
+    /// The VLANs of a bridge, by its name.
     fn bridge(&self, name: &str) -> Option<&VlanSet> {
         self.bridges.iter().find_map(|(bridge, vlans)| (bridge == name).then_some(vlans))
     }
 }
 
-/// A shared thing of the node.
+/// A shared resource of the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Resource<'a> {
-    /// A link of the node that a macvtap is put on, or that becomes a bridge's uplink.
+    /// A link of the node that a macvtap is put on, or that becomes the uplink of a bridge.
     Master(&'a str),
-    /// A link that the node uses itself, to be taken for an attachment alone.
+    /// A link that the node uses, and that an attachment would take away from it.
     UsedLink(&'a str),
-    /// A named address pool.
+    /// An address pool, by its name.
     Pool(&'a str),
-    /// An address of the node, to be given to it by an attachment.
+    /// An address that an attachment gives to the node.
     NodeAddress(IpNetwork),
-    /// A network that the node has addresses in or routes to, where it is to be given one more.
+    /// A network that the node already has addresses in or routes to, where an attachment gives it one more.
     UsedNetwork(IpNetwork),
-    /// A bridge of the node.
+    /// A bridge of the node, with the VLANs of a port.
     Bridge {
-        /// Its name.
+        /// The name of the bridge.
         name: &'a str,
-        /// The VLANs that a port would carry; none: whatever passes, since the bridge does not sort by VLAN.
+        /// The VLANs that a port would carry; `None`: all that pass, since the bridge does not filter by VLAN.
         vlans: Option<&'a VlanSet>,
     },
 }
 
-/// The policy says no.
+/// Why the policy refuses an attachment.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum PolicyError {
-    /// Not in the namespace's entry.
     #[error("pod namespace {namespace:?} may not use {resource}: the policy in node.yaml does not list it")]
-    NotAllowed {
-        /// The pod's namespace.
-        namespace: String,
-        /// What it asked for.
-        resource: String,
-    },
-    /// A policy is set, and nobody says whose pod it is.
+    NotAllowed { namespace: String, resource: String },
+    /// A policy is set, but the pod's namespace is not known.
     #[error(
         "the policy in node.yaml decides by pod namespace, but the runtime states none (K8S_POD_NAMESPACE), so {0} is refused"
     )]
@@ -97,7 +92,7 @@ impl Policy {
                 Resource::Master(name) => listed(&allowed.masters, name),
                 Resource::UsedLink(name) => listed(&allowed.used_links, name),
                 Resource::Pool(name) => allowed.pools.iter().any(|entry| entry == name),
-                // What may be given in spite of all may be given.
+                // A network that may be used although the node uses it may be used in any case.
                 Resource::NodeAddress(address) => {
                     covers(&allowed.node_addresses, address) || covers(&allowed.used_networks, address)
                 }
@@ -105,7 +100,7 @@ impl Policy {
                 Resource::Bridge { name, vlans } => {
                     allowed.bridge(name).is_some_and(|allowed| match vlans {
                         Some(vlans) => vlans.without(allowed).is_empty(),
-                        // Every VLAN passes there, which a list of some does not allow.
+                        // Every VLAN passes there, which a list of some VLANs does not allow.
                         None => allowed.is_empty() || *allowed == VlanSet::all(),
                     })
                 }
@@ -118,7 +113,7 @@ impl Policy {
     }
 }
 
-/// Whether one of the networks has all of another one.
+/// Whether one of the networks contains another one completely.
 fn covers(all: &[IpNetwork], network: IpNetwork) -> bool {
     all.iter().any(|one| one.prefix() <= network.prefix() && one.contains(network.network()))
 }

@@ -11,88 +11,68 @@ use nix::sys::stat::{Mode, fchmod, fstat, fstatat};
 use nix::sys::statfs::{DEBUGFS_MAGIC, FsType, PROC_SUPER_MAGIC, TRACEFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 
-/// A folder that only root can have written to, opened once and used by descriptor.
+/// A folder that only root can write, opened once and used by its descriptor.
 ///
-/// No component of its path and none of its files may be a symbolic link; the folder and every file
-/// read from it belong to root and are writable by nobody else. A tenant who can make a file
-/// somewhere can therefore never have it read as a record.
+/// No component of its path and none of its files may be a symbolic link; the folder and every file read from it
+/// belong to root and are not writable by others. A file that a tenant can create somewhere is therefore never read
+/// as a record.
 #[derive(Debug)]
 pub struct SafeDir {
     fd: OwnedFd,
     path: PathBuf,
 }
 
-/// Whether a written file must survive a loss of power.
+/// Whether a written file must survive a power failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durability {
-    /// It lives under `/run`: atomic, not synced.
+    /// For files under `/run`: atomic, not synced.
     UntilReboot,
-    /// Synced before it takes its name, and its folder after.
+    /// The file is synced before it gets its name, and its folder afterwards.
     Kept,
 }
 
-/// Why a folder or a file in it is not used.
+/// Why a folder or a file in it cannot be used.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum SafeDirError {
-    /// The operating system refused.
     #[error("{operation} {path:?}")]
     Io {
-        /// What was tried.
+        /// The operation as a verb and its object.
         operation: &'static str,
-        /// On what.
         path: PathBuf,
-        /// The kernel's answer.
         source: std::io::Error,
     },
-    /// A symbolic link where none may be.
     #[error(
         "{0:?} is reached through a symbolic link, which k8slan does not follow: put a real folder or file there"
     )]
     Symlink(PathBuf),
-    /// Not owned by root, or writable by others.
     #[error(
         "{path:?} could be written by others than root (owner {uid}, mode {mode:04o}), so it is not trusted: \
          chown root and chmod go-w it"
     )]
-    Untrusted {
-        /// The folder or file.
-        path: PathBuf,
-        /// Its owner.
-        uid: u32,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// A pipe, device or folder where a file should be.
+    Untrusted { path: PathBuf, uid: u32, mode: u32 },
     #[error("{0:?} is not a regular file")]
     NotAFile(PathBuf),
-    /// Larger than any record.
     #[error("{path:?} has {len} bytes, more than the {max} that it can have")]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// Its size in bytes.
-        len: u64,
-        /// The limit in bytes.
-        max: u64,
-    },
+    TooLarge { path: PathBuf, len: u64, max: u64 },
 }
 
 impl SafeDirError {
-    /// Whether it is what stands there that is none of ours, and not the operating system that refused.
+    /// Whether the error is about what exists there, not a refusal of the operating system.
     #[must_use]
     pub fn is_foreign(&self) -> bool {
         !matches!(self, Self::Io { .. })
     }
 }
 
-/// The largest file that is read, in bytes.
+/// The size in bytes of the largest file that is read.
 const MAX_LEN: u64 = 1 << 20;
 
 impl SafeDir {
-    /// Opens an existing folder; `None` where there is none.
+    /// Opens an existing folder; `None` if it does not exist.
     ///
     /// # Errors
-    /// A symbolic link on the way, a foreign owner or loose mode, or the kernel's refusal.
+    /// A symbolic link in the path, a foreign owner or a loose mode, or the kernel's refusal.
     pub fn open(path: &Path) -> Result<Option<Self>, SafeDirError> {
         let how = OpenHow::new()
             .flags(OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC)
@@ -109,7 +89,7 @@ impl SafeDir {
         Ok(Some(Self { fd: file.into(), path: path.to_owned() }))
     }
 
-    /// Opens a folder, made with its parents (mode 0755) where it is missing.
+    /// Opens a folder, and creates it with its parents (mode 0755) if it is missing.
     ///
     /// # Errors
     /// As [`SafeDir::open`].
@@ -128,7 +108,7 @@ impl SafeDir {
     /// Keeps everybody but root out of the folder, whatever the modes of the files in it.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// The kernel refuses the new mode.
     pub fn make_private(&self) -> Result<(), SafeDirError> {
         let failed = |e| io("set the mode of", &self.path, e);
         let mode = fstat(self.fd.as_fd()).map_err(failed)?.st_mode;
@@ -144,16 +124,16 @@ impl SafeDir {
         &self.path
     }
 
-    /// The whole of one file; `None` where there is none. `name` is one path component.
+    /// The whole of one file; `None` if it does not exist. `name` is one path component.
     ///
     /// # Errors
-    /// A symbolic link, anything but a regular file, a foreign owner or loose mode, more than 1 MiB,
-    /// or the kernel's refusal.
+    /// A symbolic link, anything but a regular file, a foreign owner or a loose mode, more than 1 MiB, or the
+    /// kernel's refusal.
     pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>, SafeDirError> {
         self.read_up_to(name, MAX_LEN)
     }
 
-    /// The same for a file that is no record and may have up to `max` bytes.
+    /// The same for a file that is not a record and may have up to `max` bytes.
     ///
     /// # Errors
     /// As [`SafeDir::read`].
@@ -162,21 +142,21 @@ impl SafeDir {
         read_at(self.fd.as_fd(), name, flags, self.path.join(name), max, trusted)
     }
 
-    /// The same for a file that others may have written, and that is not followed in anything.
+    /// The same for a file that others may have written, and whose contents are not trusted.
     ///
     /// # Errors
-    /// As [`SafeDir::read`], foreign owners and loose modes excepted.
+    /// As [`SafeDir::read`], except for foreign owners and loose modes.
     pub fn read_untrusted(&self, name: &str) -> Result<Option<Vec<u8>>, SafeDirError> {
         let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         read_at(self.fd.as_fd(), name, flags, self.path.join(name), MAX_LEN, |_, _| Ok(()))
     }
 
-    /// Writes a file so that a reader finds the old text or the new one, whole (mode 0644).
+    /// Writes a file so that a reader finds either the whole old text or the whole new one (mode 0644).
     ///
     /// # Errors
-    /// The kernel's refusal; the old file is then still there.
+    /// The kernel's refusal; the old file then still exists.
     pub fn write(&self, name: &str, bytes: &[u8], durability: Durability) -> Result<(), SafeDirError> {
-        // One writer per file is the rule; the process ID keeps two that break it apart.
+        // Each file has one writer; if two break this rule, the process ID keeps their files apart.
         let temporary = format!(".{name}.{}", std::process::id());
         let path = self.path.join(name);
         let result = self.write_temporary(&temporary, bytes, durability).and_then(|()| {
@@ -198,7 +178,7 @@ impl SafeDir {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_TRUNC | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(0o644);
         let fd = openat(self.fd.as_fd(), name, flags, mode).map_err(|e| io("create", &path, e))?;
-        // Whatever the caller's umask was.
+        // Independent of the caller's umask.
         fchmod(fd.as_fd(), mode).map_err(|e| io("set the mode of", &path, e))?;
         let mut file = File::from(fd);
         file.write_all(bytes).map_err(|e| io("write", &path, e))?;
@@ -208,9 +188,9 @@ impl SafeDir {
         Ok(())
     }
 
-    /// Makes a file that must not exist yet (mode 0644 less the umask, not synced); `false` where it exists.
+    /// Creates a file that must not exist yet (mode 0644 less the umask, not synced); `false` if it exists.
     ///
-    /// The file has no name until it is whole (`O_TMPFILE`), so that a writer that dies leaves nothing.
+    /// The file has no name until it is complete (`O_TMPFILE`), so that a writer that dies leaves nothing.
     ///
     /// # Errors
     /// The kernel's refusal, EOPNOTSUPP on a file system without such files; no part of the file is left.
@@ -228,14 +208,14 @@ impl SafeDir {
         }
     }
 
-    /// Removes a file; one that is absent is success.
+    /// Removes a file; a missing file is success.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// The kernel refuses the removal.
     pub fn remove(&self, name: &str) -> Result<(), SafeDirError> {
         match unlinkat(self.fd.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
-            // The kernel says so before it looks whether there is anything.
+            // On a read-only file system the kernel refuses before it checks whether the file exists.
             Err(Errno::EROFS) if !self.has(name) => Ok(()),
             Err(errno) => Err(io("remove", &self.path.join(name), errno)),
         }
@@ -245,10 +225,10 @@ impl SafeDir {
         fstatat(self.fd.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) != Err(Errno::ENOENT)
     }
 
-    /// Removes a file as [`SafeDir::remove`] does, and what writers that died have left of it.
+    /// Removes a file as [`SafeDir::remove`] does, and the temporary files of writers that died.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// The kernel refuses a removal.
     pub fn remove_with_leftovers(&self, name: &str) -> Result<(), SafeDirError> {
         self.remove(name)?;
         let prefix = format!(".{name}.");
@@ -261,7 +241,7 @@ impl SafeDir {
     /// The names of the folder's files in no order; names that begin with `.` are left out.
     ///
     /// # Errors
-    /// The kernel's refusal.
+    /// The kernel refuses to list them.
     pub fn names(&self) -> Result<Vec<String>, SafeDirError> {
         self.list(|name| !name.starts_with('.'))
     }
@@ -283,7 +263,7 @@ impl SafeDir {
         self.fd.as_fd()
     }
 
-    /// The folder itself, opened once more: a lock belongs to what one open made.
+    /// The folder itself, opened once more: a lock belongs to one open file description.
     pub(crate) fn reopen(&self) -> Result<File, SafeDirError> {
         let flags = OFlag::O_DIRECTORY | OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         openat(self.fd.as_fd(), ".", flags, Mode::empty())
@@ -299,16 +279,16 @@ impl SafeDir {
     }
 }
 
-/// The whole of one file that is reached by a path with symbolic links in it, if need be; `None` where there is none.
+/// The whole of one file, whose path may have symbolic links; `None` if it does not exist.
 ///
 /// # Errors
-/// As [`SafeDir::read`], symbolic links excepted.
+/// As [`SafeDir::read`], except for symbolic links.
 pub fn read_through_links(path: &Path, max: u64) -> Result<Option<Vec<u8>>, SafeDirError> {
     read_at(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, path.to_owned(), max, trusted)
 }
 
-/// The whole of one file that may be anybody's and is reached by a path that may have symbolic links in it; `None` where
-/// there is none. Pipes, devices and folders are not opened, and there is an end to what is read.
+/// The whole of one file of any owner, whose path may have symbolic links; `None` if it does not exist. Pipes,
+/// devices and folders are not opened, and the number of bytes is limited.
 ///
 /// # Errors
 /// Anything but a regular file, more than `max` bytes, or the kernel's refusal.
@@ -317,10 +297,10 @@ pub fn read_regular(path: &Path, max: u64) -> Result<Option<Vec<u8>>, SafeDirErr
     read_at(AT_FDCWD, path, OFlag::O_PATH | OFlag::O_CLOEXEC, path.to_owned(), max, anybodys)
 }
 
-/// File systems whose files are made by the kernel when they are read.
+/// File systems whose files the kernel generates on each read.
 const KERNELS: [FsType; 3] = [PROC_SUPER_MAGIC, DEBUGFS_MAGIC, TRACEFS_MAGIC];
 
-/// Looks what is there before opening it: to open a device is to use it, and a watchdog's resets the machine.
+/// Checks the file's type before it opens it: opening a device uses it, and a watchdog's resets the machine.
 fn read_at<P: ?Sized + NixPath>(
     dir: impl AsFd,
     name: &P,
@@ -338,13 +318,13 @@ fn read_at<P: ?Sized + NixPath>(
     if meta.is_symlink() {
         return Err(SafeDirError::Symlink(path));
     }
-    // The kernel's own files have no length, and to read one may take what it says away from others (`/proc/kmsg`).
+    // The kernel's own files have no length, and reading one may take its contents from other readers (`/proc/kmsg`).
     let is_the_kernels = || fstatfs(&place).is_ok_and(|on| KERNELS.contains(&on.filesystem_type()));
     if !meta.is_file() || meta.len() == 0 && is_the_kernels() {
         return Err(SafeDirError::NotAFile(path));
     }
     judge(&path, &meta)?;
-    // The very file that was looked at, whatever has its name by now.
+    // The file that was checked, even if another one has its name by now.
     let same = format!("/proc/self/fd/{}", place.as_raw_fd());
     let file = File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(same);
     let file = file.map_err(|e| io("open", &path, e))?;
@@ -356,7 +336,7 @@ fn read_at<P: ?Sized + NixPath>(
     }
 }
 
-/// Root's own, and writable by nobody else.
+/// Refuses a file that is not root's, or that others may write.
 fn trusted(path: &Path, meta: &std::fs::Metadata) -> Result<(), SafeDirError> {
     let mode = meta.mode() & 0o7777;
     if meta.uid() != 0 || mode & 0o022 != 0 {
@@ -434,7 +414,7 @@ mod tests {
         assert!(matches!(SafeDir::open(&temp.path().join("a/b")), Err(SafeDirError::Untrusted { .. })));
     }
 
-    /// An open of a pipe for writing succeeds at the moment only at which somebody has it open for reading.
+    /// Opening a pipe for writing without blocking succeeds only while another process has it open for reading.
     #[test]
     fn what_is_no_file_is_not_even_opened() {
         let (_temp, dir) = folder();
@@ -465,7 +445,7 @@ mod tests {
         dir.write("x", b"12345", Durability::UntilReboot).unwrap();
         assert_eq!(dir.read_up_to("x", 5).unwrap().as_deref(), Some(&b"12345"[..]));
         assert!(matches!(dir.read_up_to("x", 4), Err(SafeDirError::TooLarge { len: 5, max: 4, .. })));
-        // Its length is 0, and it has some thousand bytes.
+        // It has length 0 and some thousand bytes.
         let grown = read_through_links(Path::new("/proc/self/status"), 100);
         assert!(matches!(grown, Err(SafeDirError::NotAFile(_))), "{grown:?}");
         let link = temp.path().join("link");

@@ -5,17 +5,17 @@ use crate::{Durability, Paths, SafeDir, SafeDirError};
 
 /// A link of the node that carries a LAN.
 ///
-/// The kernel tells nobody: the LAN's VXLAN device is in another namespace, and a link shows no upper ones of other
-/// namespaces. So the daemon writes down what it builds on, before it builds.
+/// The kernel does not show it: the LAN's VXLAN device is in another namespace, and a link does not list upper links
+/// of other namespaces. So the daemon records the underlays before it builds a LAN.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Underlay {
-    /// The LAN.
+    /// The key of the LAN.
     pub lan: String,
-    /// The link's name, where the LAN states it.
+    /// The link's name, if the LAN states it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link: Option<IfName>,
-    /// The link's index; absent while there is no such link.
+    /// The link's index; absent while the link does not exist.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index: Option<u32>,
 }
@@ -24,13 +24,13 @@ pub struct Underlay {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Underlays(Vec<Underlay>);
 
-/// Why it is not known what carries a LAN.
+/// Why it is not known which links carry LANs.
 #[derive(Debug, thiserror::Error)]
 pub enum UnderlaysError {
     /// The file cannot be read or written, or is not trusted.
     #[error("cannot use the record of the LANs' underlays")]
     File(#[from] SafeDirError),
-    /// The file's text is not what the daemon writes.
+    /// The text is not one that the daemon writes.
     #[error(
         "the record of the LANs' underlays is damaged: restart k8slan-device-plugin, which writes it anew"
     )]
@@ -40,7 +40,7 @@ pub enum UnderlaysError {
 const FILE: &str = "underlays.json";
 
 impl Underlays {
-    /// These, in an order that does not depend on who collected them.
+    /// Sorts the underlays, so that the file does not depend on who collected them.
     #[must_use]
     pub fn new(mut all: Vec<Underlay>) -> Self {
         all.sort();
@@ -48,16 +48,16 @@ impl Underlays {
         Self(all)
     }
 
-    /// What the daemon wrote down; nothing where no daemon has run since the node booted.
+    /// Reads the daemon's record; empty if no daemon has run since the node booted.
     ///
     /// # Errors
-    /// A file that others than root could have written, or that no daemon wrote.
+    /// Others than root may write the file, or it is not the daemon's.
     pub fn read(paths: &Paths) -> Result<Self, UnderlaysError> {
         let Some(run) = SafeDir::open(paths.run())? else { return Ok(Self::default()) };
         Self::read_in(&run)
     }
 
-    /// The same, where the run folder is open.
+    /// The same, if the run folder is open already.
     ///
     /// # Errors
     /// As [`Self::read`].
@@ -66,17 +66,17 @@ impl Underlays {
         serde_json::from_slice(&text).map(Self).map_err(UnderlaysError::Text)
     }
 
-    /// Writes them down, as a whole.
+    /// Writes the whole record.
     ///
     /// # Errors
-    /// The file cannot be written; what it said before still stands there.
+    /// The file cannot be written; the old one is unchanged.
     pub fn write(&self, run: &SafeDir) -> Result<(), UnderlaysError> {
         let text = serde_json::to_vec(&self.0).map_err(UnderlaysError::Text)?;
         Ok(run.write(FILE, &text, Durability::UntilReboot)?)
     }
 
-    /// The LAN that a link carries, if any. Its name counts as well as its index: a link may be named before it is
-    /// there, and renamed afterwards.
+    /// The LAN that a link carries, if any. Its name counts as well as its index: a LAN may name a link that does not
+    /// exist yet, and a link may be renamed.
     #[must_use]
     pub fn lan_on(&self, name: &str, index: u32) -> Option<&str> {
         let carries = |underlay: &&Underlay| {

@@ -3,15 +3,15 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Finds the keys of a YAML document that stand there without a value (`policy:`, `exclude: ~`), however deep.
+/// Finds the keys of a YAML document that have no value (`policy:`, `exclude: ~`), at any depth.
 ///
-/// An administrator who writes such a key means "nothing", a parser takes it for "absent", and the default of a guard is
-/// that everything is allowed.
+/// An administrator who writes such a key means "nothing", but a parser takes it for "absent", and without a policy
+/// everything is allowed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeysWithoutValue(Vec<String>);
 
 impl KeysWithoutValue {
-    /// What is wrong with the first one below (and at) `section`, or in all of the document, and what to do.
+    /// An error about the first such key at or below `section`, or in the whole document.
     #[must_use]
     pub fn message(&self, section: Option<&str>) -> Option<String> {
         let within = |key: &&String| section.is_none_or(|section| key.split('.').next() == Some(section));
@@ -27,21 +27,21 @@ impl KeysWithoutValue {
 
 impl<'de> Deserialize<'de> for KeysWithoutValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Ok(match Place::deserialize(deserializer)? {
-            Place::Nothing => Self(vec![String::new()]),
-            Place::Value(below) => Self(below),
+        Ok(match ValueAt::deserialize(deserializer)? {
+            ValueAt::Nothing => Self(vec![String::new()]),
+            ValueAt::Value(below) => Self(below),
         })
     }
 }
 
-/// What stands at a place.
-enum Place {
+/// The value at one position of the document.
+enum ValueAt {
     Nothing,
-    /// A value, with the keys below that have none.
+    /// A value, with the keys below it that have none.
     Value(Vec<String>),
 }
 
-impl<'de> Deserialize<'de> for Place {
+impl<'de> Deserialize<'de> for ValueAt {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(AnyPlace)
     }
@@ -50,74 +50,74 @@ impl<'de> Deserialize<'de> for Place {
 struct AnyPlace;
 
 impl<'de> Visitor<'de> for AnyPlace {
-    type Value = Place;
+    type Value = ValueAt;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("any value")
     }
 
-    fn visit_unit<E>(self) -> Result<Place, E> {
-        Ok(Place::Nothing)
+    fn visit_unit<E>(self) -> Result<ValueAt, E> {
+        Ok(ValueAt::Nothing)
     }
 
-    fn visit_none<E>(self) -> Result<Place, E> {
-        Ok(Place::Nothing)
+    fn visit_none<E>(self) -> Result<ValueAt, E> {
+        Ok(ValueAt::Nothing)
     }
 
-    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Place, D::Error> {
-        Place::deserialize(deserializer)
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<ValueAt, D::Error> {
+        ValueAt::deserialize(deserializer)
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Place, E> {
-        Ok(Place::Value(Vec::new()))
+    fn visit_bool<E>(self, _: bool) -> Result<ValueAt, E> {
+        Ok(ValueAt::Value(Vec::new()))
     }
 
-    fn visit_i64<E>(self, _: i64) -> Result<Place, E> {
-        Ok(Place::Value(Vec::new()))
+    fn visit_i64<E>(self, _: i64) -> Result<ValueAt, E> {
+        Ok(ValueAt::Value(Vec::new()))
     }
 
-    fn visit_u64<E>(self, _: u64) -> Result<Place, E> {
-        Ok(Place::Value(Vec::new()))
+    fn visit_u64<E>(self, _: u64) -> Result<ValueAt, E> {
+        Ok(ValueAt::Value(Vec::new()))
     }
 
-    fn visit_i128<E>(self, _: i128) -> Result<Place, E> {
-        Ok(Place::Value(Vec::new()))
+    fn visit_i128<E>(self, _: i128) -> Result<ValueAt, E> {
+        Ok(ValueAt::Value(Vec::new()))
     }
 
-    fn visit_u128<E>(self, _: u128) -> Result<Place, E> {
-        Ok(Place::Value(Vec::new()))
+    fn visit_u128<E>(self, _: u128) -> Result<ValueAt, E> {
+        Ok(ValueAt::Value(Vec::new()))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Place, E> {
-        Ok(Place::Value(Vec::new()))
+    fn visit_f64<E>(self, _: f64) -> Result<ValueAt, E> {
+        Ok(ValueAt::Value(Vec::new()))
     }
 
-    fn visit_str<E>(self, _: &str) -> Result<Place, E> {
-        Ok(Place::Value(Vec::new()))
+    fn visit_str<E>(self, _: &str) -> Result<ValueAt, E> {
+        Ok(ValueAt::Value(Vec::new()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Place, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<ValueAt, A::Error> {
         let mut all = Vec::new();
         let mut nothing = false;
         while let Some(place) = seq.next_element()? {
             match place {
-                Place::Nothing => nothing = true,
-                Place::Value(below) => all.extend(below),
+                ValueAt::Nothing => nothing = true,
+                ValueAt::Value(below) => all.extend(below),
             }
         }
-        // An element has no key: it is named by that of its list.
-        Ok(if nothing { Place::Nothing } else { Place::Value(all) })
+        // An element has no key: it is reported with its list's.
+        Ok(if nothing { ValueAt::Nothing } else { ValueAt::Value(all) })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Place, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ValueAt, A::Error> {
         let mut all = Vec::new();
         while let Some(key) = map.next_key::<String>()? {
             match map.next_value()? {
-                Place::Nothing => all.push(key),
-                Place::Value(below) => all.extend(below.into_iter().map(|below| format!("{key}.{below}"))),
+                ValueAt::Nothing => all.push(key),
+                ValueAt::Value(below) => all.extend(below.into_iter().map(|below| format!("{key}.{below}"))),
             }
         }
-        Ok(Place::Value(all))
+        Ok(ValueAt::Value(all))
     }
 }
 
