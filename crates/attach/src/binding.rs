@@ -1,56 +1,39 @@
-//! Whether KubeVirt can connect a guest by what its interface in the launcher pod is.
+//! Whether KubeVirt can connect a guest to its interface in the launcher pod.
 
 use cni::{Code, PluginError};
 use net_types::IfName;
 use node::{Binding, Occupant};
 
-/// What an attachment makes of a pod's interface.
+/// The kind of interface that an attachment gives to a pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuestLink {
-    /// A macvtap, whose device `/dev/tapN` the kubelet gives to the container.
+    /// A macvtap whose device `/dev/tapN` the kubelet gives to the container.
     Macvtap,
-    /// A macvtap of no resource: the kubelet gives the container no device.
+    /// A macvtap without a resource: the kubelet gives the container no device.
     MacvtapWithoutDevice,
-    /// A veth.
+    /// One end of a veth pair.
     Veth,
 }
 
-/// Why a virtual machine would never start.
+/// Why a virtual machine could never start.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum BindingError {
-    /// KubeVirt's bridge binding, and a macvtap.
     #[error(
         "virtual machine {vm} binds interface {ifname} by bridge: {{}}, and a macvtap cannot be the port of KubeVirt's bridge \
          (device or resource busy): use a spoke of a LAN with attach: veth, or bind the interface by binding: {{name: macvtap}}"
     )]
-    BridgeOfMacvtap {
-        /// The machine.
-        vm: String,
-        /// The interface in the launcher pod.
-        ifname: IfName,
-    },
-    /// KubeVirt's macvtap binding, and a macvtap without a device.
+    BridgeOfMacvtap { vm: String, ifname: IfName },
     #[error(
         "virtual machine {vm} binds interface {ifname} by macvtap, and its container gets no /dev/tapN, since the kubelet \
          gives devices for resources alone: use a spoke of a LAN instead of a master"
     )]
-    NoDevice {
-        /// The machine.
-        vm: String,
-        /// The interface in the launcher pod.
-        ifname: IfName,
-    },
-    /// KubeVirt's macvtap binding, and a veth.
+    NoDevice { vm: String, ifname: IfName },
     #[error(
         "virtual machine {vm} binds interface {ifname} by macvtap, and this network gives a veth, which has no /dev/tapN: \
          use a spoke of a LAN with attach: macvtap, or bind the interface by bridge: {{}}"
     )]
-    NoMacvtap {
-        /// The machine.
-        vm: String,
-        /// The interface in the launcher pod.
-        ifname: IfName,
-    },
+    NoMacvtap { vm: String, ifname: IfName },
 }
 
 impl PluginError for BindingError {
@@ -60,10 +43,10 @@ impl PluginError for BindingError {
 }
 
 impl BindingError {
-    /// Finds out whether KubeVirt can connect the guest. What is not known of the machine's binding is no mistake.
+    /// Checks whether KubeVirt can connect the guest. If the machine's binding is not known, that is not an error.
     ///
     /// # Errors
-    /// It cannot.
+    /// KubeVirt cannot connect the guest.
     pub(crate) fn check(occupant: &Occupant, ifname: &IfName, link: GuestLink) -> Result<(), Self> {
         let (Some(vm), Some(binding)) = (&occupant.vm, occupant.binding) else { return Ok(()) };
         let (vm, ifname) = (vm.clone(), ifname.clone());

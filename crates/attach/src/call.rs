@@ -9,66 +9,66 @@ use node::{
 use crate::binding::{BindingError, GuestLink};
 use crate::mac::{seeded_mac, stable_mac};
 
-/// A request about one attachment whose namespace is there: what every verb but DEL starts with.
+/// A request about an attachment whose namespace exists, as every verb but DEL needs it.
 pub struct Call<'a, C> {
-    /// The request.
+    /// The request as the `cni` crate checked it.
     pub request: &'a Request<C>,
-    /// The container's side of it.
+    /// The container, its interface and its namespace.
     pub target: &'a Target,
-    /// `/etc/k8slan/node.yaml`.
+    /// The configuration of the node, `/etc/k8slan/node.yaml`.
     pub node: NodeConfig,
-    /// Who asks.
+    /// The identity of the attachment.
     pub attachment: Attachment,
-    /// Who asks, as links and records state it.
+    /// The identity as links and records have it.
     pub tag: String,
-    /// Whom the interface is for.
+    /// Whether the interface is the pod's own or a guest's.
     pub occupant: Occupant,
-    /// The container's namespace.
+    /// The network namespace of the container.
     pub netns: Netns,
-    /// A socket in it.
+    /// A netlink socket in that namespace.
     pub netlink: Netlink,
 }
 
-/// Why a request cannot even be looked at.
+/// Why a request is refused before anything else is read.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// `/etc/k8slan/node.yaml`.
+    /// The node's configuration cannot be used.
     #[error(transparent)]
     NodeConfig(#[from] ConfigError),
-    /// `CNI_NETNS` leads to something else than a network namespace.
+    /// `CNI_NETNS` is not the path of a network namespace.
     #[error("CNI_NETNS takes the path of a network namespace")]
     NoNamespace(#[source] netplumb::Error),
-    /// The kernel gave no socket.
+    /// The kernel refuses a socket.
     #[error(transparent)]
     Net(#[from] netplumb::Error),
-    /// The attachment's identity does not fit on a link.
+    /// The attachment's identity does not fit into a link's alias.
     #[error(transparent)]
     Tag(#[from] TagError),
-    /// Whom the interface is for cannot be told.
+    /// It cannot be found out whether the interface is a guest's.
     #[error(transparent)]
     Guest(#[from] GuestError),
-    /// It is for the launcher pod or for its guest, and the one who knows has not said so yet.
+    /// The interface is the launcher pod's or its guest's, and the daemon's record is not there yet.
     #[error(
         "the node daemon has not said yet which virtual machine pod {0} runs, so it is not known whether the interface is \
          the pod's or the guest's: try again"
     )]
     GuestNotYet(Pod),
-    /// The virtual machine of a launcher pod whose name was cut is not known.
+    /// The launcher pod's name was cut, and the virtual machine's name is not known otherwise.
     #[error(
         "the node daemon has not said yet which virtual machine pod {0} runs, and the pod's name is cut, so the machine's \
          MAC address does not follow from it: try again"
     )]
     MacNotYet(Pod),
-    /// KubeVirt cannot connect the guest.
+    /// KubeVirt could not connect the guest.
     #[error(transparent)]
     Binding(#[from] BindingError),
 }
 
 impl PluginError for CallError {
     fn code(&self) -> Code {
-        /// The kernel refused, in every plugin of ours.
+        /// The kernel refused: the code is the same in all plugins.
         const KERNEL: Code = Code::plugin(100);
-        /// A record is damaged, or others than root could have written it, in every plugin of ours.
+        /// A record is damaged, or others than root may write it: the code is the same in all plugins.
         const UNTRUSTED: Code = Code::plugin(104);
         match self {
             Self::NoNamespace(_) => Code::ENVIRONMENT,
@@ -85,7 +85,7 @@ impl<'a, C> Call<'a, C> {
     /// Reads the node's configuration and opens the container's namespace.
     ///
     /// # Errors
-    /// Either is not usable, or no link could carry the attachment's tag.
+    /// One of the two cannot be used, or the attachment's tag does not fit into an alias.
     pub fn open(request: &'a Request<C>, target: &'a Target) -> Result<Self, CallError> {
         let node = NodeConfig::load()?;
         let pod = stated_pod(request);
@@ -106,17 +106,17 @@ impl<'a, C> Call<'a, C> {
         Ok(Self { request, target, node, attachment, tag, occupant, netns, netlink })
     }
 
-    /// Keeps DEL and GC of this attachment away until it is dropped: a DEL that comes while ADD runs must neither find
-    /// nothing, nor free the address of a link that stays.
+    /// Keeps DEL and GC of this attachment away until it is dropped: a DEL during an ADD must neither find nothing,
+    /// nor free the address of a link that stays.
     ///
     /// # Errors
-    /// Another program works on it for longer than ten seconds.
+    /// Another program works on the attachment for longer than ten seconds.
     pub fn lock(&self) -> Result<Option<AttachmentLock>, LockError> {
         let attachment = &self.attachment;
         AttachmentLock::hold(self.node.paths().run(), &attachment.container_id, &attachment.ifname)
     }
 
-    /// The pod's namespace, where the runtime states one.
+    /// The pod's namespace, if the runtime states one.
     #[must_use]
     pub fn pod_namespace(&self) -> Option<&str> {
         self.attachment.pod.as_ref().map(|pod| pod.namespace.as_str())
@@ -128,7 +128,7 @@ impl<'a, C> Call<'a, C> {
         self.occupant.is_guest()
     }
 
-    /// Finds out whether KubeVirt can connect the guest by what its interface gets.
+    /// Checks whether KubeVirt can connect the guest to this kind of interface.
     ///
     /// # Errors
     /// It cannot: the machine would never start.
@@ -136,24 +136,24 @@ impl<'a, C> Call<'a, C> {
         Ok(BindingError::check(&self.occupant, &self.target.ifname, link)?)
     }
 
-    /// The MAC address, nobody's, under which a guest's addresses are asked for
-    /// ([`crate::PodLink::settle_for_guest`]).
+    /// A MAC address that no interface has, for probing a guest's addresses
+    /// ([`crate::PodLink::replace_taken_of_guest`]).
     #[must_use]
     pub fn asker(&self) -> MacAddr {
         stable_mac(&["asker", self.target.container_id.as_str(), self.target.ifname.as_str()])
     }
 
-    /// The stable MAC address of what the parts stand for: [`stable_mac`], in this node's cluster.
+    /// The stable MAC address that the parts give in this node's cluster, see [`stable_mac`].
     #[must_use]
     pub fn stable_mac(&self, parts: &[&str]) -> MacAddr {
         seeded_mac(self.node.mac_seed.as_deref().unwrap_or_default(), parts)
     }
 
-    /// Whom a stable MAC address belongs to: the VM, the pod, or else the container. `shared`: whether others
-    /// are on the same link at the same time, as on a bridge or a master, and must not have the same owner.
+    /// The owner of a stable MAC address: the VM, the pod, or else the container. `shared`: whether others are on the
+    /// same link at the same time, as on a bridge or a master, and must not have the same owner.
     ///
     /// # Errors
-    /// The VM will be known later, and must not have another address until then.
+    /// The VM's name is not known yet, and another address must not be used until then.
     pub fn owner(&self, shared: bool) -> Result<String, CallError> {
         let Some(pod) = &self.attachment.pod else { return Ok(self.attachment.container_id.clone()) };
         match owner(pod, &self.target.ifname, &self.occupant, shared) {
@@ -164,12 +164,12 @@ impl<'a, C> Call<'a, C> {
 }
 
 /// The owner of a MAC address: a VM, by the name of its launcher pod without the random part, so that it keeps the
-/// address over restarts; else the pod. Where the name was cut, and another VM's may begin alike, what is known of
-/// the VM takes its place. None: that will be known later.
+/// address over restarts; otherwise the pod. If the name was cut, so that another VM's may begin with the same text,
+/// the owner is the VM's name from the daemon's record. `None`: that is not known yet.
 ///
-/// What this returned once it must return for ever: it is the MAC address of somebody's VM.
+/// Its result for the same arguments must never change: it is the MAC address of somebody's VM.
 fn owner(pod: &Pod, ifname: &IfName, occupant: &Occupant, only_one: bool) -> Option<String> {
-    /// The API server cuts what it is given, so that a name has at most these many bytes.
+    /// The API server cuts longer names to this many bytes.
     const LONGEST: usize = 63;
     let launcher = pod.name.starts_with(Occupant::LAUNCHER);
     if !occupant.is_guest() || !launcher && !Occupant::is_launcher_link(ifname) {
@@ -187,7 +187,7 @@ fn owner(pod: &Pod, ifname: &IfName, occupant: &Occupant, only_one: bool) -> Opt
     }
 }
 
-/// The pod that the runtime states.
+/// The pod that the runtime states, if it states one.
 fn stated_pod<C>(request: &Request<C>) -> Option<Pod> {
     let args = &request.args;
     let stated = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
@@ -204,7 +204,7 @@ mod tests {
 
     const HASH: &str = "pod16477688c0e";
 
-    /// The owner of a guest's MAC address; `vm` as the daemon has it.
+    /// The owner of a guest's MAC address; `vm` is the daemon's record.
     fn owner_of(pod: &str, ifname: &str, vm: Option<&str>, shared: bool) -> Option<String> {
         let pod = Pod { uid: None, namespace: "default".into(), name: pod.into() };
         let vm = vm.map(str::to_owned);
@@ -213,7 +213,7 @@ mod tests {
         owner(&pod, &ifname.parse().unwrap(), &occupant, shared)
     }
 
-    /// A launcher pod's name, as the API server makes it.
+    /// The name of a launcher pod, as the API server makes it.
     fn launcher(vm: &str, random: &str) -> String {
         let base = format!("virt-launcher-{vm}-");
         format!("{}{random}", &base[..base.len().min(58)])
@@ -252,7 +252,7 @@ mod tests {
     fn a_guest_on_eth0_has_its_vms_address_too() {
         let is = owner_of("virt-launcher-web-x7k2p", "eth0", Some("web"), true);
         assert_eq!(is.as_deref(), Some("default/virt-launcher-web"));
-        // A VM that somebody runs in a pod of another name had the pod's address before, and has it still.
+        // A VM in a pod with a name of the user's had the pod's address before, and must keep it.
         let is = owner_of("qemu-0", "net1", Some("web"), true);
         assert_eq!(is.as_deref(), Some("default/qemu-0"));
     }

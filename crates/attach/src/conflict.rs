@@ -1,4 +1,4 @@
-//! Addresses that the IPAM plugin gave and another station has: others are asked for.
+//! Replacing addresses that the IPAM plugin gave and another station has.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -11,29 +11,29 @@ use crate::probing::ROUNDS;
 use crate::{CONFLICTS, ConflictError, PodLink, Probing};
 
 impl PodLink<'_> {
-    /// Where the configuration says `probe`: asks the link for the addresses that the IPAM plugin gave,
-    /// before they are on it. If one is taken, the plugin is told who has it ([`CONFLICTS`]) and asked
-    /// again, until it gives addresses that nobody has. The link has to be up.
+    /// If the configuration has `probe`: probes the link for the addresses that the IPAM plugin gave, before they are
+    /// set. If one is taken, the plugin is told who has it ([`CONFLICTS`]) and asked for others, until no given
+    /// address is taken. The link has to be up.
     ///
     /// # Errors
-    /// There are none; the delegate's result is then to be undone, like after any failure.
-    pub fn settle(&self, delegated: &mut Delegated<'_>, stdin: &[u8]) -> Result<(), ConflictError> {
+    /// There are no free addresses; the caller then undoes the delegate's result, as after any failure.
+    pub fn replace_taken(&self, delegated: &mut Delegated<'_>, stdin: &[u8]) -> Result<(), ConflictError> {
         let Some(probing) = Probing::of(stdin)? else { return Ok(()) };
         let answers =
             |addresses: &[IpAddr]| Ok(probe(self.netns, self.index, self.mac, addresses, probing.timing)?);
-        settle(delegated, answers)
+        replace_taken(delegated, answers)
     }
 
-    /// As [`PodLink::settle`], for a link that is the guest's of a VM: asks under the MAC address `asker`,
-    /// which must be nobody else's. In a live migration the VM still runs elsewhere, and one frame with its
-    /// MAC address would lead its traffic here. What the guest itself answers, there, is no conflict.
+    /// As [`PodLink::replace_taken`], for a link that is the guest's of a VM: it probes from the MAC address `asker`,
+    /// which no interface may have. During a live migration the VM still runs elsewhere, and one frame with its MAC
+    /// address would redirect its traffic to here. An answer of the guest itself from there is not a conflict.
     ///
-    /// The link must be silent: one that takes only frames to its own MAC address has the asker's until the
+    /// The link must be silent: if it only accepts frames to its own MAC address, it has the asker's until the
     /// answers are in.
     ///
     /// # Errors
-    /// As [`PodLink::settle`].
-    pub fn settle_for_guest(
+    /// As [`PodLink::replace_taken`].
+    pub fn replace_taken_of_guest(
         &self,
         delegated: &mut Delegated<'_>,
         stdin: &[u8],
@@ -57,17 +57,17 @@ impl PodLink<'_> {
             }
         };
         call_it(asker)?;
-        let settled = settle(delegated, |addresses| {
+        let replaced = replace_taken(delegated, |addresses| {
             let mut taken = probe(self.netns, self.index, asker, addresses, probing.timing)?;
             taken.retain(|taken| taken.mac != self.mac);
             Ok(taken)
         });
         let renamed = call_it(self.mac);
-        settled.and(renamed.map_err(Into::into))
+        replaced.and(renamed.map_err(Into::into))
     }
 }
 
-/// The part of [`Delegated`] that the loop needs.
+/// The methods of [`Delegated`] that the loop needs.
 trait Source {
     fn addresses(&self) -> Vec<IpAddr>;
     fn other(&mut self, conflicts: &str) -> Result<(), cni::Error>;
@@ -85,7 +85,7 @@ impl Source for Delegated<'_> {
 
 type Answers = Result<Vec<Taken>, ConflictError>;
 
-fn settle(
+fn replace_taken(
     source: &mut impl Source,
     mut probe: impl FnMut(&[IpAddr]) -> Answers,
 ) -> Result<(), ConflictError> {
@@ -102,7 +102,7 @@ fn settle(
         if taken.is_empty() {
             return Ok(());
         }
-        // An address that several have is reported with one of them.
+        // If several stations have an address, it is reported with one of them.
         let by: BTreeMap<IpAddr, MacAddr> = taken.iter().map(|taken| (taken.ip, taken.mac)).collect();
         let conflicts: Vec<String> = by.iter().map(|(ip, mac)| format!("{ip}={mac}")).collect();
         match source.other(&conflicts.join(",")) {
@@ -135,7 +135,7 @@ mod tests {
     fn run(taken_below: u8) -> (Pool, Result<(), ConflictError>, Vec<usize>) {
         let mut pool = Pool(1, Vec::new());
         let mut asked = Vec::new();
-        let result = settle(&mut pool, |addresses| {
+        let result = replace_taken(&mut pool, |addresses| {
             asked.push(addresses.len());
             let mac = MacAddr::local([0, 0, 0, 0, 0, 9]);
             let taken = |ip: &&IpAddr| matches!(ip, IpAddr::V4(ip) if ip.octets()[3] < taken_below);
@@ -149,7 +149,7 @@ mod tests {
         let (pool, result, asked) = run(3);
         result.unwrap();
         assert_eq!(pool.1, ["10.0.0.1=02:00:00:00:00:09", "10.0.0.2=02:00:00:00:00:09"]);
-        // What is known to be free is not asked for again.
+        // Addresses that are known to be free are not probed again.
         assert_eq!(asked, [2, 1, 1]);
     }
 

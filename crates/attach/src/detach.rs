@@ -1,4 +1,4 @@
-//! What DEL and GC of every main plugin do around the removal of an attachment.
+//! Steps of DEL and GC that are the same in every main plugin.
 
 use std::path::PathBuf;
 
@@ -7,11 +7,11 @@ use node::{Attachment, AttachmentLock, ConfigError, LockError, NetworkId, NodeCo
 
 use crate::ready::set_up_again;
 
-/// DEL: runs `take_away` under the attachment's lock, which is held until the IPAM plugin has answered. It is given where
-/// things are and the list of what went wrong, and answers with the IPAM plugin's error.
+/// DEL: runs `take_away` under the attachment's lock, which is held until the IPAM plugin has answered. `take_away`
+/// gets the folders and a list for its errors, and returns the IPAM plugin's error.
 ///
 /// # Errors
-/// All that went wrong; or the lock is another program's, and nothing was done.
+/// All errors; or another program holds the lock, and nothing was done.
 pub fn detach<E>(
     target: &Target<Option<PathBuf>>,
     take_away: impl FnOnce(&Paths, &mut Vec<E>) -> Result<(), cni::Error>,
@@ -29,10 +29,10 @@ where
     if errors.is_empty() { Ok(()) } else { Err(errors) }
 }
 
-/// Runs `removal` of the interface, and the IPAM plugin's DEL around it where there is one ([`Delegate::del_around`]).
+/// Runs `removal` of the interface, with the IPAM plugin's DEL around it if there is one ([`Delegate::del_around`]).
 ///
 /// # Errors
-/// The IPAM plugin's.
+/// The IPAM plugin's error.
 pub fn release(
     ipam: Option<Delegate<'_>>,
     ready: impl FnOnce(),
@@ -47,11 +47,11 @@ pub fn release(
     }
 }
 
-/// DEL of the IPAM plugin that ADD wrote down, where the configuration names another by now, or none. Its interface is gone
-/// by then.
+/// Runs DEL of the IPAM plugin that ADD recorded, if the configuration now names another one or none. Its interface
+/// is removed by then.
 ///
 /// # Errors
-/// The IPAM plugin's.
+/// The IPAM plugin's error.
 pub fn release_recorded<C>(request: &Request<C>, recorded: Option<&str>) -> Result<(), cni::Error> {
     match recorded.filter(|name| !name.is_empty()) {
         Some(name) if request.ipam().is_none_or(|ipam| ipam.name() != name) => request.delegate(name).del(),
@@ -62,7 +62,7 @@ pub fn release_recorded<C>(request: &Request<C>, recorded: Option<&str>) -> Resu
 /// GC: the same for an attachment that is not valid any more.
 ///
 /// # Errors
-/// The IPAM plugin's; or the lock is another program's, and nothing was done.
+/// The IPAM plugin's error; or another program holds the lock, and nothing was done.
 pub fn collect<C, E>(
     request: &Request<C>,
     paths: &Paths,
@@ -86,7 +86,7 @@ where
     }
 }
 
-/// Whether an attachment is of a network and not among those that the runtime says are valid.
+/// Whether an attachment belongs to a network and is not in the runtime's list of valid ones.
 #[must_use]
 pub fn is_stale(attachment: &Attachment, network: NetworkId, valid: &[ValidAttachment]) -> bool {
     attachment.network == network

@@ -1,5 +1,5 @@
-//! The pod's side of an attachment, which every main plugin needs: who asks, the MAC address, the addresses
-//! and routes that the IPAM plugin gave, announcements, and taking everything back when a step fails.
+//! The pod's side of an attachment, which every main plugin needs: its identity, the MAC address, the addresses and
+//! routes that the IPAM plugin gave, announcements, and the undo after a failed step.
 
 mod binding;
 mod call;
@@ -32,7 +32,7 @@ pub use release::give_back;
 pub use routers::{FromRouters, Undecided};
 pub use undo::{Undo, chain};
 
-/// The names of keys that every main plugin reads, nested ones too, for those who write them in another case.
+/// The names of keys that every main plugin reads, nested ones too; they are accepted in any case.
 pub const NAMES: &[&str] = &[
     "acceptRa",
     "acceptRaDefrtr",

@@ -1,34 +1,34 @@
-//! Whether the node itself has a network that an attachment would give it an address in.
+//! Whether the node itself has a network in which an attachment would give it an address.
 
 use std::fmt;
 
 use ipnetwork::IpNetwork;
 use netplumb::{Address, Netlink, Route};
 
-/// What the node has in a network.
+/// How the node uses a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetworkUse {
-    /// By which link.
+    /// The name of the link that it uses it by.
     pub link: String,
-    /// What.
+    /// The address or route that it has in it.
     pub what: InNetwork,
 }
 
-/// See [`NetworkUse`].
+/// An address or a route in a network, see [`NetworkUse`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InNetwork {
     /// The link's address, with the length of its network.
     Address(IpNetwork),
-    /// A route leads over the link.
+    /// The destination of a route over the link.
     Route(IpNetwork),
 }
 
 impl NetworkUse {
-    /// What the node has in a network by another link than one; nothing if the network is new to it. Link-local IPv6
-    /// is each link's own, and a default route leads to what nothing else leads to.
+    /// Finds how the node uses a network by any link except one; `None` if the network is new to it. Link-local IPv6
+    /// networks are each link's own, and a default route does not count.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses a dump.
     pub fn of(host: &Netlink, network: IpNetwork, but: Option<u32>) -> netplumb::Result<Option<Self>> {
         let found = match by_address(network, but, &host.addresses(None)?) {
             Some(found) => Some(found),
@@ -53,7 +53,7 @@ fn by_route(network: IpNetwork, but: Option<u32>, all: &[Route]) -> Option<(u32,
     leading_there.find_map(|route| Some((route.index?, InNetwork::Route(route.destination))))
 }
 
-/// Whether two networks have addresses in common that are not each link's own.
+/// Whether two networks have common addresses that are not link-local.
 fn meet(one: IpNetwork, other: IpNetwork) -> bool {
     let on_every_link = |network: IpNetwork| match network {
         IpNetwork::V4(_) => network.ip().is_multicast(),
@@ -124,7 +124,7 @@ mod tests {
         let route = |to: &str, link: u32| Route::new(network(to), None, Some(link));
         let routes = [route("0.0.0.0/0", 3), route("10.9.0.0/24", 7)];
         assert_eq!(by_route(leg, Some(7), &routes), None);
-        // One with two next hops counts as two.
+        // A route with two next hops counts as two.
         let both = [route("10.0.0.0/8", 7), route("10.0.0.0/8", 3)];
         assert_eq!(by_route(leg, Some(7), &both), Some((3, InNetwork::Route(network("10.0.0.0/8")))));
         let nowhere = Route::new(leg, None, None);

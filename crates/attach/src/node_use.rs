@@ -1,4 +1,4 @@
-//! Whether the node itself uses a link that an attachment would take for itself.
+//! Whether the node itself uses a link that an attachment would take.
 
 use std::fmt;
 
@@ -6,25 +6,25 @@ use ipnetwork::IpNetwork;
 use netplumb::{Address, Link, LinkKind, Netlink};
 use node::Underlays;
 
-/// What the node uses a link for.
+/// How the node uses a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodeUse {
-    /// It carries a LAN.
+    /// A LAN, with this key, has it as underlay.
     Lan(String),
-    /// Another link of the node is on it.
+    /// Another link of the node is on top of it.
     Upper(String),
-    /// It has an address.
+    /// It has this address.
     Address(IpNetwork),
-    /// A route leads over it.
+    /// It is the outgoing link of a route.
     Route(IpNetwork),
 }
 
 impl NodeUse {
-    /// What the node uses a link for; none if nothing is lost with it. Links of other namespaces that are on it, which
-    /// the kernel does not tell of, are known only where they are a LAN's.
+    /// How the node uses a link; `None` if nothing is lost when it is taken. Of the links in other namespaces on top
+    /// of it, which the kernel does not show, only those of LANs are known.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses a dump.
     pub fn of(host: &Netlink, link: &Link, underlays: &Underlays) -> netplumb::Result<Option<Self>> {
         if let Some(lan) = Self::lan(link, underlays) {
             return Ok(Some(lan));
@@ -39,7 +39,7 @@ impl NodeUse {
         Ok(route.map(|route| Self::Route(route.destination)))
     }
 
-    /// The LAN that a link carries.
+    /// The use by a LAN, if the link carries one.
     #[must_use]
     pub fn lan(link: &Link, underlays: &Underlays) -> Option<Self> {
         underlays.lan_on(&link.name, link.index).map(|lan| Self::Lan(lan.to_owned()))
@@ -57,7 +57,7 @@ impl fmt::Display for NodeUse {
     }
 }
 
-/// Whether a link stands on the one of that index. A veth's "lower" link is its peer.
+/// Whether a link is on top of the one with that index. A veth's "lower" link is its peer.
 fn is_on(link: &Link, index: u32) -> bool {
     let pair = match &link.kind {
         LinkKind::Veth => true,
@@ -71,20 +71,20 @@ fn is_on(link: &Link, index: u32) -> bool {
     !pair && link.lower_netnsid.is_none() && (link.lower == Some(index) || vxlan == Some(index))
 }
 
-/// The first address that somebody gave the link: any but the link-local one that IPv6 makes by itself.
+/// The first configured address of the link: any except the link-local one that IPv6 makes itself.
 fn not_automatic(addresses: &[Address], link: &Link) -> Option<IpNetwork> {
     let told = addresses.iter().any(|address| address.protocol == Address::KERNEL_LINK_LOCAL);
     let automatic = |address: &Address| {
         let IpNetwork::V6(v6) = address.address else { return false };
         v6.ip().is_unicast_link_local()
             && (address.protocol == Address::KERNEL_LINK_LOCAL
-                // Kernels before 5.18 do not tell.
+                // Kernels before 5.18 do not report it.
                 || !told && link.mac.is_some_and(|mac| v6.ip() == mac.link_local()))
     };
     addresses.iter().find(|address| !automatic(address)).map(|address| address.address)
 }
 
-/// Networks that every link has a route to.
+/// Destinations that every link has a route to.
 fn everywhere(destination: IpNetwork) -> bool {
     match destination {
         IpNetwork::V4(_) => destination.ip().is_multicast(),

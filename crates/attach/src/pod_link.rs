@@ -8,102 +8,79 @@ use netplumb::{
     Conf, Errno, LinkChange, Netlink, Netns, NewAddress, Route, Sysctl, announce_from_now, announce_own,
 };
 
-/// An interface in a pod, made and up, that gets what the IPAM plugin answered.
+/// An interface in a pod that is up, and gets the addresses and routes of the IPAM plugin's result.
 #[derive(Clone, Copy)]
 pub struct PodLink<'a> {
-    /// The pod's namespace.
+    /// The network namespace of the pod.
     pub netns: &'a Netns,
-    /// A socket in it.
+    /// A netlink socket in that namespace.
     pub netlink: &'a Netlink,
-    /// The interface's index there.
+    /// The index of the interface in that namespace.
     pub index: u32,
-    /// Its name there.
+    /// The name of the interface in that namespace.
     pub name: &'a IfName,
-    /// Its Ethernet address.
+    /// The Ethernet address of the interface.
     pub mac: MacAddr,
 }
 
-/// What goes wrong with a pod's addresses and routes.
+/// An error about a pod's addresses and routes.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum PodError {
-    /// The kernel refused.
     #[error(transparent)]
     Net(#[from] netplumb::Error),
-    /// No address that nobody else has.
+    /// Every address that was given is taken.
     #[error(transparent)]
     Conflict(#[from] crate::ConflictError),
-    /// Duplicate address detection did not come to an end.
-    #[error("interface {ifname} is still looking whether others have its addresses after {} s", PATIENCE.as_secs())]
-    StillTentative {
-        /// The interface.
-        ifname: IfName,
-    },
-    /// CHECK: an address is missing.
+    #[error("interface {ifname} is still looking whether others have its addresses after {} s", DETECTION_TIMEOUT.as_secs())]
+    StillTentative { ifname: IfName },
     #[error(
         "interface {ifname} has no address {address}, which was promised: delete the pod, so that it is attached anew"
     )]
-    NoAddress {
-        /// The interface.
-        ifname: IfName,
-        /// The address.
-        address: IpNetwork,
-    },
-    /// An address is there, but another host has it too.
+    NoAddress { ifname: IfName, address: IpNetwork },
     #[error("address {address} of interface {ifname} is not used: another host on this network has it")]
-    Duplicate {
-        /// The interface.
-        ifname: IfName,
-        /// The address.
-        address: IpNetwork,
-    },
-    /// CHECK: a route is missing.
+    Duplicate { ifname: IfName, address: IpNetwork },
     #[error(
         "interface {ifname} has no route to {destination}{}, which was promised: delete the pod, so that it is attached anew",
         gateway.map(|gateway| format!(" via {gateway}")).unwrap_or_default()
     )]
-    NoRoute {
-        /// The interface.
-        ifname: IfName,
-        /// Where to.
-        destination: IpNetwork,
-        /// Through whom.
-        gateway: Option<IpAddr>,
-    },
+    NoRoute { ifname: IfName, destination: IpNetwork, gateway: Option<IpAddr> },
 }
 
 /// `RT_SCOPE_LINK` of `linux/rtnetlink.h`; `RT_SCOPE_HOST` and `RT_SCOPE_NOWHERE` are larger.
 const SCOPE_LINK: u8 = 253;
 
-/// How long IPv6 may look for duplicates, as in the reference plugins.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for duplicate address detection, as the reference plugins do.
+const DETECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl PodLink<'_> {
-    /// Sets the link of a VM's guest up, together with another change, so that the launcher pod's stack neither
-    /// speaks nor answers on it, and so that the guest hears the groups that it joins: a macvtap takes those of its
-    /// own link alone, and nobody joins the guest's there.
+    /// Sets the link of a VM's guest up, together with another change, so that the launcher pod's stack neither sends
+    /// nor answers on it, and so that it accepts the multicast groups that the guest joins: a macvtap only accepts
+    /// the groups of its own link, and nobody joins the guest's there.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses a change.
     pub fn set_up_silently(&self, change: LinkChange) -> netplumb::Result<()> {
-        // Before it is up, or the kernel sends router solicitations and duplicate address detection at once.
+        // Before the link is up, since the kernel then sends router solicitations and duplicate address detection at
+        // once.
         self.netns.sysctl_set(&self.setting("disable_ipv6"), "1")?;
         let silent = LinkChange { noarp: Some(true), allmulti: Some(true), up: Some(true), ..change };
         self.netlink.set_link(self.index, &silent)
     }
 
-    /// Sets addresses and routes, and tells the neighbours.
+    /// Sets addresses and routes, and announces the addresses.
     ///
-    /// Addresses are used at once: whether another host has one is the IPAM plugin's business, before it
-    /// gives it away. A route without a next hop goes through the gateway of an address of its family, as
-    /// in the reference plugins. Routes to one destination over several gateways are all made; one that goes by another
-    /// interface of the pod already is left as it is.
+    /// Addresses are usable at once: it is the IPAM plugin's task to make sure that no other host has them. A route
+    /// without a next hop goes through the gateway of an address of its family, as in the reference plugins. Of
+    /// several routes to one destination over different gateways all are added; one that exists over another
+    /// interface of the pod is left as it is.
     ///
     /// # Errors
-    /// What the kernel refused; what was set before stays, since the interface goes with its pod.
+    /// The kernel refuses a change; what was set before stays, since the interface is removed with its pod.
     pub fn configure(&self, result: &AddResult) -> Result<(), PodError> {
         if !result.ips.is_empty() {
-            // Whoever had one of these addresses before may still be in somebody's cache.
+            // Neighbours may still have the previous owner of an address in their caches.
             announce_from_now(self.netns, self.name)?;
         }
         self.configure_silently(result)?;
@@ -113,8 +90,8 @@ impl PodLink<'_> {
         Ok(())
     }
 
-    /// Like [`Self::configure`], but IPv6 addresses are used only when the kernel has looked for others that have
-    /// them (RFC 4862, section 5.4), which takes a second or two.
+    /// Like [`Self::configure`], but IPv6 addresses are usable only after duplicate address detection (RFC 4862,
+    /// section 5.4), which takes a second or two.
     ///
     /// # Errors
     /// As [`Self::configure`], or another host has an address.
@@ -133,8 +110,9 @@ impl PodLink<'_> {
         Ok(())
     }
 
-    /// What the link of a guest on a bridge or a veth has of an answer: KubeVirt's bridge binding gives the guest, by
-    /// DHCP, the IPv4 addresses and routes that it finds there. IPv6 is off, since nothing makes it silent.
+    /// The part of a result that a guest's link on a bridge or a veth gets: KubeVirt's bridge binding gives the
+    /// guest, by DHCP, the IPv4 addresses and routes that it finds there. IPv6 is off, since it cannot be made
+    /// silent.
     #[must_use]
     pub fn of_guest(answer: &AddResult) -> AddResult {
         let mut on_link = answer.clone();
@@ -143,8 +121,8 @@ impl PodLink<'_> {
         on_link
     }
 
-    /// Sets what [`Self::of_guest`] leaves of an answer, without telling the neighbours: a guest answers for its
-    /// addresses itself, and during a migration its other self still has them.
+    /// Sets what [`Self::of_guest`] returns, without announcing the addresses: a guest announces its addresses
+    /// itself, and during a migration it still has them elsewhere.
     ///
     /// # Errors
     /// As [`Self::configure`].
@@ -152,7 +130,7 @@ impl PodLink<'_> {
         self.configure_silently(&Self::of_guest(answer))
     }
 
-    /// Like [`Self::configure`], without telling the neighbours.
+    /// Like [`Self::configure`], without announcing the addresses.
     fn configure_silently(&self, result: &AddResult) -> Result<(), PodError> {
         self.add_addresses(&result.ips, true)?;
         self.add_routes(result)
@@ -163,7 +141,7 @@ impl PodLink<'_> {
             let mut address = NewAddress::new(ip.address);
             address.nodad = nodad;
             match self.netlink.add_address(self.index, &address) {
-                // A runtime without IPv6 of its own switches it off in every sandbox.
+                // A runtime without IPv6 of its own disables it in every sandbox.
                 Err(error) if ip.address.is_ipv6() && error.errno() == Some(Errno::EACCES) => {
                     self.enable_ipv6()?;
                     self.netlink.add_address(self.index, &address)?;
@@ -174,7 +152,7 @@ impl PodLink<'_> {
         Ok(())
     }
 
-    /// On the interface, and on the loopback, over which the pod talks to its own addresses.
+    /// On the interface, and on the loopback, through which the pod reaches its own addresses.
     fn enable_ipv6(&self) -> Result<(), PodError> {
         self.netns.sysctl_set(&self.setting("disable_ipv6"), "0")?;
         if let Ok(lo) = "lo".parse() {
@@ -189,7 +167,7 @@ impl PodLink<'_> {
 
     /// Waits until no IPv6 address of the interface is tentative.
     fn wait_for_detection(&self) -> Result<(), PodError> {
-        let end = Instant::now() + PATIENCE;
+        let end = Instant::now() + DETECTION_TIMEOUT;
         loop {
             let addresses = self.netlink.addresses(Some(self.index))?;
             if let Some(duplicate) = addresses.iter().find(|have| have.dad_failed) {
@@ -216,7 +194,7 @@ impl PodLink<'_> {
         Ok(())
     }
 
-    /// Makes a route to where one goes already, unless that is the same one, or goes by another interface.
+    /// Adds a route where one to the same destination exists, unless that is identical or over another interface.
     fn add_beside(&self, wanted: &Route) -> Result<(), PodError> {
         let there = self.netlink.routes(Some(self.index))?;
         let mut own = there.iter().filter(|have| is_in_the_place_of(have, wanted)).peekable();
@@ -231,11 +209,11 @@ impl PodLink<'_> {
 
     /// Verifies that addresses and routes are as promised.
     ///
-    /// A later plugin of the chain may have changed routes (SPEC.md, section "CHECK"): one that goes by this interface to
-    /// the same place through the same gateway is the promised one, whatever its table and metric.
+    /// A later plugin of the chain may have changed routes (SPEC.md, section "CHECK"): a route over this interface to
+    /// the same destination through the same gateway counts as the promised one, whatever its table and metric.
     ///
     /// # Errors
-    /// The first that is not.
+    /// The first difference.
     pub fn verify(&self, promised: &AddResult) -> Result<(), PodError> {
         if promised.ips.is_empty() && promised.routes.is_empty() {
             return Ok(());
@@ -260,13 +238,13 @@ impl PodLink<'_> {
         };
         let mut wanted: Vec<Route> = Vec::with_capacity(promised.routes.len());
         for route in promised.routes.iter().map(|route| self.route(route, &promised.ips)) {
-            // Promised twice, it is made once.
+            // A route that is promised twice exists once.
             if !wanted.iter().any(|other| is_in_the_place_of(other, &route) && other.gateway == route.gateway)
             {
                 wanted.push(route);
             }
         }
-        // Each route answers one promise: first those that are as they were made.
+        // Each route fulfils one promise: first those that are exactly as promised.
         let others: Vec<Route> = wanted
             .into_iter()
             .filter(|wanted| {
@@ -282,7 +260,7 @@ impl PodLink<'_> {
                 Some(all) => all,
                 none => none.insert(self.netlink.routes(None)?),
             };
-            // One that was there before, by another link, is why ADD left it out.
+            // ADD left a route out if one over another link existed before.
             let instead = |have: &Route| have.index != Some(self.index) && is_in_the_place_of(have, &wanted);
             if !all.iter().any(instead) {
                 return Err(PodError::NoRoute {
@@ -298,9 +276,9 @@ impl PodLink<'_> {
     fn route(&self, route: &cni::Route, ips: &[IpConfig]) -> Route {
         let of_family = |gateway: &IpAddr| gateway.is_ipv4() == route.dst.is_ipv4();
         let gateway = match route.gw {
-            // Written out, none is none.
+            // An unspecified gateway means none.
             Some(gateway) => Some(gateway).filter(|gateway| !gateway.is_unspecified()),
-            // Nobody is asked for what is on the link, or on the host.
+            // Destinations on the link or on the host need no gateway.
             None if route.scope.is_some_and(|scope| scope >= SCOPE_LINK) => None,
             None => ips.iter().filter_map(|ip| ip.gateway).find(of_family),
         };
@@ -308,7 +286,7 @@ impl PodLink<'_> {
         wanted.metric = route.priority;
         wanted.mtu = route.mtu;
         wanted.advmss = route.advmss;
-        // 0 stands for the main one.
+        // Table 0 means the main one.
         wanted.table = route.table.filter(|table| *table != 0).unwrap_or(Route::MAIN);
         wanted.scope = route.scope;
         wanted.onlink = gateway.is_some_and(|gateway| is_onlink(gateway, ips));
@@ -316,8 +294,8 @@ impl PodLink<'_> {
     }
 }
 
-/// Whether a gateway is on the link although no network of its addresses has it: one that the IPAM plugin calls the gateway
-/// of an address, or any where an address is a network by itself. Others are mistakes, which the kernel refuses.
+/// Whether a gateway is on the link although none of its networks contains it: the IPAM plugin calls it the gateway
+/// of an address, or an address is a network by itself. Otherwise it is a mistake, which the kernel refuses.
 fn is_onlink(gateway: IpAddr, ips: &[IpConfig]) -> bool {
     let link_local = matches!(gateway, IpAddr::V6(gateway) if gateway.is_unicast_link_local());
     let alone = |ip: &IpConfig| ip.address.prefix() == if ip.address.is_ipv4() { 32 } else { 128 };
@@ -328,7 +306,7 @@ fn is_onlink(gateway: IpAddr, ips: &[IpConfig]) -> bool {
             .any(|ip| ip.gateway == Some(gateway) || ip.address.is_ipv4() == gateway.is_ipv4() && alone(ip))
 }
 
-/// Whether the kernel takes one for the other when it looks whether there is a route already.
+/// Whether the kernel takes one route for the other when it checks whether a route exists.
 fn is_in_the_place_of(have: &Route, wanted: &Route) -> bool {
     is_to(have, wanted) && have.table == wanted.table && metric(have) == metric(wanted)
 }
@@ -337,7 +315,7 @@ fn is_to(have: &Route, wanted: &Route) -> bool {
     network(have.destination) == network(wanted.destination)
 }
 
-/// As the kernel has it where none is given; IPv6 takes 0 for none.
+/// The metric that the kernel uses if none is given; for IPv6, 0 means none.
 fn metric(route: &Route) -> u32 {
     let given = route.metric.unwrap_or(0);
     if given == 0 && route.destination.is_ipv6() { 1024 } else { given }

@@ -1,19 +1,20 @@
-//! What an attachment's port of a bridge does with frames.
+//! How a bridge treats an attachment's port.
 
 use netplumb::{BridgePort, Link};
 
-/// One way in which a port is not as it was made.
+/// A difference between a port and how it was created.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PortDifference {
-    /// What it is about: `isolation`.
+    /// The attribute, such as `isolation`.
     pub what: &'static str,
-    /// How the port is.
+    /// The attribute's current value, for a message.
     pub found: String,
-    /// How it was made.
+    /// The value with which ADD created it, for a message.
     pub promised: String,
 }
 
-/// A port that is up, as the kernel makes one where no spanning tree runs: it forwards, learns and floods, and talks to all others.
+/// A port that is up, as the kernel creates it without a spanning tree: it forwards, learns and floods, and exchanges
+/// frames with all others.
 #[must_use]
 pub fn plain_port() -> BridgePort {
     BridgePort {
@@ -28,10 +29,10 @@ pub fn plain_port() -> BridgePort {
 
 const FORWARDING: u8 = 3;
 
-/// The first thing that a port does otherwise than it was made to.
+/// The first difference between a port and how it was created.
 ///
-/// `spanning_tree`: whether the bridge decides who forwards. A port whose carrier the bridge has not noticed yet is not
-/// forwarding yet, and no difference.
+/// `spanning_tree`: whether the protocol decides which ports forward. A port whose carrier the bridge has not
+/// processed yet does not forward yet; that is not a difference.
 #[must_use]
 pub fn port_difference(link: &Link, made: &BridgePort, spanning_tree: bool) -> Option<PortDifference> {
     let have = link.port.clone().unwrap_or_default();

@@ -1,49 +1,40 @@
-//! `ipam.probe`: whether a link is asked for the addresses that the IPAM plugin gave, and how long.
+//! `ipam.probe`: whether and how long to probe a link for the addresses that the IPAM plugin gave.
 
 use net_types::Timespan;
 use netplumb::{ProbeTiming, Taken};
 use serde::Deserialize;
 
-/// Tells ipam-pool, in a second ADD, which of the addresses that it gave are taken and by whom:
+/// The environment variable by which a second ADD tells ipam-pool which of its addresses are taken, and by whom:
 /// `<address>=<MAC>`, several with commas.
 pub const CONFLICTS: &str = "K8SLAN_IPAM_CONFLICTS";
 
-/// How often another address is asked for: a network where more than this many in a row are taken needs
-/// a person.
+/// How often another address is requested: a network where more than this many in a row are taken needs an
+/// administrator.
 pub(crate) const ROUNDS: usize = 8;
 
-/// `ipam.probe` as the main plugin reads it.
+/// The valid contents of `ipam.probe` for the main plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Probing {
     pub(crate) timing: ProbeTiming,
 }
 
-/// Why no address without an owner was found.
+/// Why no free address was found.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum ConflictError {
-    /// `ipam.probe` is malformed.
     #[error("ipam.probe is a flag, or count, interval, wait and quarantine, within bounds: {0}")]
     Config(String),
-    /// The question could not be asked.
+    /// The probe could not be sent.
     #[error("cannot ask the link whether its addresses are taken")]
     Probe(#[from] netplumb::Error),
-    /// The IPAM plugin has no other address, or does not know what is said to it.
+    /// The IPAM plugin has no other address, or does not know [`CONFLICTS`].
     #[error("{} taken by another station, and there is no other address", listed(taken))]
-    NoOther {
-        /// What was found.
-        taken: Vec<Taken>,
-        /// The plugin's answer.
-        source: Box<cni::Error>,
-    },
-    /// Every address was taken.
+    NoOther { taken: Vec<Taken>, source: Box<cni::Error> },
     #[error(
         "{ROUNDS} addresses in a row are taken, at last {}: look for the other DHCP server or pool",
         listed(taken)
     )]
-    Crowded {
-        /// What was found last.
-        taken: Vec<Taken>,
-    },
+    Crowded { taken: Vec<Taken> },
 }
 
 fn listed(taken: &[Taken]) -> String {
@@ -74,13 +65,13 @@ struct Timing {
     count: Option<u32>,
     interval: Option<Timespan>,
     wait: Option<Timespan>,
-    /// The IPAM plugin's.
+    /// For the IPAM plugin; accepted here, but not used.
     #[serde(rename = "quarantine")]
     _quarantine: Option<Timespan>,
 }
 
 impl Probing {
-    /// What the configuration says; `None` where nothing is to be asked.
+    /// Parses the configuration; `None` if nothing is to be probed.
     ///
     /// # Errors
     /// `ipam.probe` is malformed.

@@ -1,12 +1,12 @@
-//! What CHECK is told: the result of a whole chain, of which one plugin made a part.
+//! The `prevResult` of CHECK: the result of a whole chain, of which one plugin made a part.
 
 use cni::{AddResult, IpConfig, Route};
 use net_types::IfName;
 
-/// The part of a chain's result that is about the pod's interface of that name; none if it lists no such interface.
+/// The part of a chain's result that is about the pod's interface with that name; `None` if it has no such interface.
 ///
-/// Addresses and routes of the interfaces of other plugins are left out. A result does not say through which interface a
-/// route goes; where there are several, its gateway does.
+/// Addresses and routes of other plugins' interfaces are left out. A result does not say which interface a route
+/// uses; if there are several, the route's gateway decides.
 #[must_use]
 pub fn own_part(promised: &AddResult, ifname: &IfName) -> Option<AddResult> {
     let in_pod =

@@ -1,18 +1,18 @@
 use cni::{Error, IpamName, Misconfigured};
 
-/// The IPAM plugin that comes with the main plugins, and finds what an attachment holds without any configuration.
+/// The IPAM plugin that comes with the main plugins, and finds an attachment's leases without any configuration.
 const OURS: &str = "ipam-pool";
 
-/// Gives back the addresses of an attachment whose configuration is wrong: by the IPAM plugin that it names, or else the one
-/// that ADD wrote down; `Some("")` says that there was none.
+/// Releases the addresses of an attachment whose configuration is wrong: by the IPAM plugin that it names, or
+/// otherwise the one that ADD recorded; `Some("")` means that there was none.
 ///
-/// `removal` of the interface is run in any case, at the moment that suits the plugin, and `ready` before one that needs the
-/// interface ([`cni::Delegate::del_around`]).
+/// `removal` of the interface always runs, at the right moment for the plugin, and `ready` before a plugin that needs
+/// the interface ([`cni::Delegate::del_around`]).
 ///
-/// Where neither is known, what `ipam-pool` gave is given back, and standard error says that another plugin's stays.
+/// If neither is known, the leases of `ipam-pool` are released, and standard error says that another plugin's stay.
 ///
 /// # Errors
-/// The IPAM plugin's.
+/// The IPAM plugin's error.
 pub fn give_back(
     request: &Misconfigured,
     recorded: Option<&str>,
@@ -32,7 +32,7 @@ pub fn give_back(
                  of another one stays taken"
             );
             match request.delegate(OURS).del_around(ready, removal) {
-                // Whoever does not have it installed has no address of it.
+                // If it is not installed, it has no leases.
                 Err(Error::DelegateMissing { .. } | Error::DelegateNoPath(_)) => Ok(()),
                 done => done,
             }

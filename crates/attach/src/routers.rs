@@ -1,31 +1,31 @@
-//! What a pod's link takes from routers that advertise themselves (RFC 4861, RFC 4862).
+//! Which router advertisements a pod's link accepts (RFC 4861, RFC 4862).
 
 use netplumb::{Conf, Sysctl};
 
 use crate::PodLink;
 
-/// What the network says about it; where it says nothing, it depends on what the IPAM plugin gives.
+/// The settings that the network states; those that it does not state depend on the IPAM plugin's result.
 ///
-/// Addresses that an IPAM plugin gave are the pod's only ones: with IPv6 addresses from there, advertisements are not
-/// taken. Without them the kernel configures itself as ever, but takes no default route where another interface of the
-/// pod has one.
+/// If an IPAM plugin gave IPv6 addresses, they are the pod's only ones, and advertisements are not accepted.
+/// Otherwise the kernel configures itself as usual, but accepts no default route if another interface of the pod has
+/// one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FromRouters {
-    /// `accept_ra`: whether advertisements are taken at all.
+    /// `accept_ra`: whether advertisements are accepted at all.
     pub accept_ra: Option<bool>,
-    /// `autoconf`: whether addresses are made from advertised prefixes.
+    /// `autoconf`: whether addresses are derived from advertised prefixes.
     pub autoconf: Option<bool>,
-    /// `accept_ra_defrtr`: whether who advertises becomes a default router.
+    /// `accept_ra_defrtr`: whether an advertising router becomes a default router.
     pub accept_ra_defrtr: Option<bool>,
     /// `keep_addr_on_down`: whether IPv6 addresses stay when the link goes down.
     pub keep_addr_on_down: Option<bool>,
 }
 
-/// The pod's link, and what was set there for the time until the IPAM plugin has answered.
+/// The pod's link, with the settings that it has until the IPAM plugin has answered.
 pub struct Undecided<'a> {
     wanted: FromRouters,
     link: PodLink<'a>,
-    /// What they were before.
+    /// The values before [`Undecided`] changed them.
     held: Vec<(&'static str, String)>,
 }
 
@@ -35,7 +35,8 @@ const DEFAULT_ROUTER: &str = "accept_ra_defrtr";
 const KEEP_ADDRESSES: &str = "keep_addr_on_down";
 
 impl FromRouters {
-    /// What is set before the link is up, where an IPAM plugin is yet to be asked: nothing is taken until it has answered.
+    /// The settings before the link is up, if an IPAM plugin has yet to answer: no advertisement is accepted until
+    /// then.
     fn until_ipam_answers(self) -> Vec<(&'static str, &'static str)> {
         let mut settings = self.stated();
         if self.accept_ra.is_none() {
@@ -46,7 +47,7 @@ impl FromRouters {
         settings
     }
 
-    /// What the network says itself.
+    /// The settings that the network states.
     fn stated(self) -> Vec<(&'static str, &'static str)> {
         let written = |setting, wanted: Option<bool>| wanted.map(|on| (setting, if on { "1" } else { "0" }));
         [
@@ -60,18 +61,18 @@ impl FromRouters {
         .collect()
     }
 
-    /// Whether it matters that another interface has a default route, where advertisements are taken.
+    /// Whether a default route over another interface matters, if advertisements are accepted.
     fn asks_for_others(self) -> bool {
         self.accept_ra_defrtr.is_none() && self.accept_ra != Some(false)
     }
 }
 
 impl<'a> PodLink<'a> {
-    /// Sets what the link takes from routers, before it is up. `with_ipam`: an IPAM plugin is yet to be asked, and
-    /// decides ([`Undecided::decide`]); until then nothing is taken.
+    /// Sets what the link accepts from routers, before it is up. `with_ipam`: an IPAM plugin has yet to answer, and
+    /// its result decides ([`Undecided::decide`]); until then no advertisement is accepted.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses a setting.
     pub fn before_up(self, wanted: FromRouters, with_ipam: bool) -> netplumb::Result<Undecided<'a>> {
         let mut undecided = Undecided { wanted, link: self, held: Vec::new() };
         let mut settings = if with_ipam { wanted.until_ipam_answers() } else { wanted.stated() };
@@ -85,15 +86,15 @@ impl<'a> PodLink<'a> {
 }
 
 impl Undecided<'_> {
-    /// Decides by what the IPAM plugin gave.
+    /// Decides by the result of the IPAM plugin.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses a setting.
     pub fn decide(self, gave_ipv6: bool) -> netplumb::Result<()> {
         let wanted = self.wanted;
         let mut settings = Vec::new();
         if gave_ipv6 {
-            // As it is, but for what could be switched on later.
+            // Unchanged, except for what could be switched on later.
             if wanted.autoconf.is_none() {
                 settings.push((AUTOCONF, "0"));
             }
@@ -107,7 +108,7 @@ impl Undecided<'_> {
         }
         let stated = wanted.stated();
         let back = self.held.iter().filter(|(held, _)| !stated.iter().any(|(setting, _)| setting == held));
-        // Last of all, since it lets advertisements in.
+        // Last, since it lets advertisements in.
         settings.extend(back.map(|(setting, was)| (*setting, was.as_str())));
         self.write(&settings)
     }
@@ -121,7 +122,7 @@ impl Undecided<'_> {
         settings.iter().map(|(setting, value)| (sysctl(setting), *value)).collect()
     }
 
-    /// Sets what differs; returns what that was.
+    /// Sets values that differ; returns the old ones.
     fn set(&self, settings: &[(&'static str, &str)]) -> netplumb::Result<Vec<(&'static str, String)>> {
         if settings.is_empty() {
             return Ok(Vec::new());

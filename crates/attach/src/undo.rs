@@ -1,8 +1,8 @@
 use std::error::Error;
 
-/// What an ADD has made so far, and how each of it is taken away again.
+/// What an ADD has made so far, and how to remove each part again.
 ///
-/// Explicit rather than by drop: taking away can fail, and the caller must hear of it.
+/// Explicit instead of by drop: a removal can fail, and the caller must report it.
 #[derive(Default)]
 pub struct Undo<'a> {
     steps: Vec<(&'static str, Step<'a>)>,
@@ -11,13 +11,13 @@ pub struct Undo<'a> {
 type Step<'a> = Box<dyn FnOnce() -> Result<(), Box<dyn Error>> + 'a>;
 
 impl<'a> Undo<'a> {
-    /// Nothing made yet.
+    /// An empty list, before anything is made.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Remembers how to take away what was just made; `what` completes "could not …" in a message.
+    /// Adds the removal of what was just made; `what` completes "could not …" in a message.
     pub fn push<E: Error + 'static>(
         &mut self,
         what: &'static str,
@@ -26,7 +26,7 @@ impl<'a> Undo<'a> {
         self.steps.push((what, Box::new(move || step().map_err(Into::into))));
     }
 
-    /// Takes everything away, the newest first, going on after failures; returns a line per failure.
+    /// Removes everything, the newest first, and goes on after failures; returns a line per failure.
     #[must_use]
     pub fn roll_back(self) -> Vec<String> {
         let mut failures = Vec::new();
@@ -39,7 +39,7 @@ impl<'a> Undo<'a> {
     }
 }
 
-/// An error and its sources, joined by ": ".
+/// The texts of an error and its sources, joined by ": ".
 #[must_use]
 pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();

@@ -85,16 +85,16 @@ fn set_up_with_addresses(
     };
     let mut delegated = ipam.add_or(&mut *roll_back)?;
     // The launcher pod's stack must neither ask nor answer for a guest's addresses.
-    let settled = if call.is_for_a_guest() {
-        link.settle_for_guest(&mut delegated, call.request.document(), call.asker())
+    let replaced = if call.is_for_a_guest() {
+        link.replace_taken_of_guest(&mut delegated, call.request.document(), call.asker())
     } else {
-        link.settle(&mut delegated, call.request.document())
+        link.replace_taken(&mut delegated, call.request.document())
     };
-    let settled = settled.map_err(PodError::from);
+    let replaced = replaced.map_err(PodError::from);
     let mut given = delegated.result().clone();
     given.ips.extend(stated.ips);
     given.routes.extend(stated.routes);
-    let configured = settled.and_then(|()| configure(undecided, &given));
+    let configured = replaced.and_then(|()| configure(undecided, &given));
     match configured {
         Ok(()) => {
             let _ = delegated.keep();

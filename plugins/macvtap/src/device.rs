@@ -29,7 +29,7 @@ pub(crate) struct Access {
 pub(crate) const MODE: u32 = 0o660;
 
 /// How long a program waits for another one that works on the records.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Why a device node could not be put in place.
 #[derive(Debug, thiserror::Error)]
@@ -265,7 +265,7 @@ impl Minors {
             return Ok(Claim::Ours);
         }
         // Whose it is may change between reading and writing.
-        let _lock = Lock::folder(&self.dir, PATIENCE)?;
+        let _lock = Lock::folder(&self.dir, LOCK_TIMEOUT)?;
         // What is no record of ours may stand for somebody who lives: nothing is put in its place.
         if let Some(other) = self.read(device)?
             && !other.attachment.is(&given.attachment.container_id, &given.attachment.ifname)
@@ -302,7 +302,7 @@ impl Minors {
     /// # Errors
     /// The record or the node cannot be removed.
     pub(crate) fn release(&self, device: DevNum, given: &MinorRecord) -> Result<(), DeviceError> {
-        let _lock = Lock::folder(&self.dir, PATIENCE)?;
+        let _lock = Lock::folder(&self.dir, LOCK_TIMEOUT)?;
         let attachment = &given.attachment;
         if self.given(device)?.is_some_and(|now| {
             !now.attachment.is(&attachment.container_id, &attachment.ifname)

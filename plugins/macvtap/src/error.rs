@@ -289,7 +289,9 @@ pub enum Error {
     #[error("no tap minor is free of live attachments after {0} tries: is the number of taps exhausted?")]
     NoMinor(usize),
     /// The kernel shows no character device for the link.
-    #[error("interface {0} has no tap device in sysfs: it is not a macvtap, or the kernel lacks CONFIG_MACVTAP")]
+    #[error(
+        "interface {0} has no tap device in sysfs: it is not a macvtap, or the kernel lacks CONFIG_MACVTAP"
+    )]
     NoTap(IfName),
     /// ADD failed, and taking it back did too.
     #[error("{}; and what was made could not all be taken back: {}", attach::chain(&**error), failures.join("; "))]

@@ -16,7 +16,7 @@ use crate::{Call, Error};
 const SETTLES: Duration = Duration::from_millis(50);
 
 /// How long ADD waits for another program that works on the same spoke.
-const PATIENCE: Duration = Duration::from_secs(10);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A LAN's namespace on this node, with a socket in it.
 pub(crate) struct LanSide {
@@ -46,7 +46,7 @@ pub(crate) fn lock(paths: &Paths, spoke: &SpokeName) -> Result<Lock, Error> {
     let dir = SafeDir::open(&paths.spokes())
         .and_then(|dir| dir.map_or_else(|| SafeDir::create(&paths.spokes()), Ok))
         .map_err(|source| Error::Record { spoke: spoke.to_string(), source })?;
-    Ok(Lock::acquire(&dir, &format!("{spoke}.lock"), PATIENCE)?)
+    Ok(Lock::acquire(&dir, &format!("{spoke}.lock"), LOCK_TIMEOUT)?)
 }
 
 impl LanSide {

@@ -267,8 +267,8 @@ impl Attaching<'_> {
         let config = &call.request.config;
         let link = pod_link(call, made.port.pod_index, made.mac);
         match self.asker {
-            Some(asker) => link.settle_for_guest(delegated, call.request.document(), asker),
-            None => link.settle(delegated, call.request.document()),
+            Some(asker) => link.replace_taken_of_guest(delegated, call.request.document(), asker),
+            None => link.replace_taken(delegated, call.request.document()),
         }
         .map_err(PodError::from)?;
         let mut answer = delegated.result().clone();

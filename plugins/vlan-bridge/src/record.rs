@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// How long a program waits for another one that works on the same bridge.
-const PATIENCE: Duration = Duration::from_secs(30);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 const SUFFIX: &str = ".json";
 const PORTS: &str = "ports";
 
@@ -206,12 +206,12 @@ impl RecordStore {
     /// # Errors
     /// Another program has it for longer than thirty seconds.
     pub fn lock(&self, bridge: &IfName) -> Result<Lock, Error> {
-        Ok(Lock::acquire(self.locks().map_err(Error::Records)?, &format!("{bridge}.lock"), PATIENCE)?)
+        Ok(Lock::acquire(self.locks().map_err(Error::Records)?, &format!("{bridge}.lock"), LOCK_TIMEOUT)?)
     }
 
     /// Keeps other programs off the guards, which all bridges share. No bridge has a `/` in its name.
     pub(crate) fn lock_guards(&self) -> Result<Lock, Error> {
-        Ok(Lock::acquire(self.locks().map_err(Error::Records)?, "guards:.lock", PATIENCE)?)
+        Ok(Lock::acquire(self.locks().map_err(Error::Records)?, "guards:.lock", LOCK_TIMEOUT)?)
     }
 
     /// The record of a port; none if there is none.
