@@ -17,7 +17,7 @@ use crate::process::Process;
 use crate::report::{Row, Section};
 use crate::{Options, Result};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How long the daemon is watched while nothing happens.
 const IDLE: Duration = Duration::from_secs(3);
@@ -118,7 +118,7 @@ fn many_spokes(options: &Options) -> Result<Vec<Row>> {
 }
 
 fn wait(kubelet: &Kubelet, daemon: &Daemon, count: usize, start: Instant) -> Result<f64> {
-    let waited = kubelet.wait_allocatable(count, PATIENCE);
+    let waited = kubelet.wait_allocatable(count, TIMEOUT);
     waited.map_err(|what| format!("{what}; the daemon: {}", daemon.log()))?;
     Ok(start.elapsed().as_secs_f64() * 1e3)
 }
@@ -158,7 +158,7 @@ fn build(host: &Host, spokes: u32, rounds: usize) -> Result<(f64, f64)> {
         host.node.run(|| -> Result<()> {
             for spoke in &names {
                 while !is_ready(&std::fs::read_to_string(record(spoke)).unwrap_or_default()) {
-                    if start.elapsed() > PATIENCE {
+                    if start.elapsed() > TIMEOUT {
                         return Err("the LAN was not built".into());
                     }
                     sleep(Duration::from_micros(100));
@@ -167,12 +167,12 @@ fn build(host: &Host, spokes: u32, rounds: usize) -> Result<(f64, f64)> {
             Ok(())
         })?;
         whole.push(start.elapsed().as_secs_f64());
-        own.push(eventually(PATIENCE, || match host.builds() {
+        own.push(eventually(TIMEOUT, || match host.builds() {
             Ok((count, seconds)) if count == before.0 + 1.0 => Ok(seconds - before.1),
             other => Err(format!("one LAN more is built: {before:?}, {other:?}")),
         })?);
         host.node.run(|| std::fs::remove_file(&path))?;
-        eventually(PATIENCE, || match host.node.read(&record(names[0])) {
+        eventually(TIMEOUT, || match host.node.read(&record(names[0])) {
             Ok(_) => Err("the record goes".to_owned()),
             Err(_) => Ok(()),
         })?;

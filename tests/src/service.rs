@@ -40,12 +40,12 @@ fn echo(mut caller: TcpStream, name: &str) {
     }
 }
 
-/// Calls a service; none if nothing answers within `patience`, or if there is no way to it.
+/// Calls a service; none if nothing answers within `timeout`, or if there is no way to it.
 ///
 /// # Errors
 /// If somebody answers who is no such service: also who only refuses the port.
-pub fn call(place: &Namespaces, to: SocketAddr, patience: Duration) -> Result<Option<Heard>, Stop> {
-    Ok(Session::open(place, to, patience)?.map(|session| session.heard))
+pub fn call(place: &Namespaces, to: SocketAddr, timeout: Duration) -> Result<Option<Heard>, Stop> {
+    Ok(Session::open(place, to, timeout)?.map(|session| session.heard))
 }
 
 /// Calls the service at an address and port, and compares who answers, and by which address he sees the caller, with what is
@@ -59,8 +59,8 @@ pub fn hears(
     (to, port): (IpAddr, u16),
     expected: Option<(&str, IpAddr)>,
 ) -> Outcome {
-    let patience = Duration::from_millis(if expected.is_some() { 3000 } else { 400 });
-    let heard = call(place, SocketAddr::new(to, port), patience)?;
+    let timeout = Duration::from_millis(if expected.is_some() { 3000 } else { 400 });
+    let heard = call(place, SocketAddr::new(to, port), timeout)?;
     let got = heard.as_ref().map(|heard| (heard.name.as_str(), heard.by));
     if got == expected {
         return Ok(());
@@ -81,9 +81,9 @@ impl Session {
     ///
     /// # Errors
     /// As [`call`].
-    pub fn open(place: &Namespaces, to: SocketAddr, patience: Duration) -> Result<Option<Self>, Stop> {
+    pub fn open(place: &Namespaces, to: SocketAddr, timeout: Duration) -> Result<Option<Self>, Stop> {
         let no_way = [ErrorKind::TimedOut, ErrorKind::HostUnreachable, ErrorKind::NetworkUnreachable];
-        let mut stream = match place.run(|| TcpStream::connect_timeout(&to, patience)) {
+        let mut stream = match place.run(|| TcpStream::connect_timeout(&to, timeout)) {
             Ok(stream) => stream,
             Err(error) if no_way.contains(&error.kind()) => return Ok(None),
             Err(error) => return Err(Stop::Failed(format!("calling {to}: {error}"))),

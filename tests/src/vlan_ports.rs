@@ -102,8 +102,8 @@ pub fn tag(id: u8) -> [u8; 4] {
 /// # Errors
 /// The link is gone.
 pub fn arrives(at: &PacketSocket, expected: &[u8], wanted: bool) -> Result<bool, Stop> {
-    let patience = Duration::from_millis(if wanted { 2000 } else { 60 });
-    Ok(at.find(patience, |f| f.bytes == expected)?.is_some())
+    let timeout = Duration::from_millis(if wanted { 2000 } else { 60 });
+    Ok(at.find(timeout, |f| f.bytes == expected)?.is_some())
 }
 
 /// That a frame arrives.

@@ -181,7 +181,7 @@ fn node(name: &str, switches: &[Switch; 2]) -> Result<Worker, Stop> {
 
 fn pings(from: &Pod<'_>) -> Result<(), String> {
     let to: std::net::IpAddr = "10.0.0.2".parse().unwrap();
-    match Ping::new(to).patience(Duration::from_millis(200)).run(from) {
+    match Ping::new(to).timeout(Duration::from_millis(200)).run(from) {
         Ok(report) if report.lost() == 0 => Ok(()),
         other => Err(format!("{other:?}")),
     }

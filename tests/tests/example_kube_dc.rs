@@ -290,7 +290,7 @@ fn projects_are_isolated(cloud: &Cloud, a: &[&Member<'_>], demo: &[&Member<'_>],
             let seen = is_seen(&member.pod, "net1", &PacketSocket::open(&other.pod, "net1")?)?;
             check(!seen, format!("{} sees a frame of {}", other.spoke, member.spoke))?;
         }
-        let none = Ping::new(ip("10.0.10.171")).patience(Duration::from_millis(200)).run(&member.pod)?;
+        let none = Ping::new(ip("10.0.10.171")).timeout(Duration::from_millis(200)).run(&member.pod)?;
         check(none.replies.is_empty(), format!("{} reaches a machine of project demo", member.spoke))?;
     }
     // Nor is there a way around, even if the provider's router knew one.
@@ -320,8 +320,8 @@ fn nobody_takes_a_gateways_address(cloud: &Cloud, router: &Pod<'_>) -> Outcome {
     {
         let claim = announcement(mac, address.into());
         out.send(&claim)?;
-        let patience = Duration::from_millis(if passes { 2000 } else { 100 });
-        let seen = wire.find(patience, |frame| frame.bytes.starts_with(&claim))?.is_some();
+        let timeout = Duration::from_millis(if passes { 2000 } else { 100 });
+        let seen = wire.find(timeout, |frame| frame.bytes.starts_with(&claim))?.is_some();
         check(seen == passes, format!("ARP that claims {address:?}: seen {seen}"))?;
     }
     Ok(())

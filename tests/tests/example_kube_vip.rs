@@ -109,8 +109,8 @@ fn pod<'a>(node: &'a Node, network: &str) -> Result<(Pod<'a>, IpAddr), Stop> {
 }
 
 /// Who leads, as a caller finds out.
-fn leader(place: &Namespaces, patience: u64) -> Result<Option<String>, Stop> {
-    let heard = call(place, SocketAddr::new(VIP.into(), API), Duration::from_millis(patience))?;
+fn leader(place: &Namespaces, timeout: u64) -> Result<Option<String>, Stop> {
+    let heard = call(place, SocketAddr::new(VIP.into(), API), Duration::from_millis(timeout))?;
     Ok(heard.map(|heard| heard.name))
 }
 
@@ -160,8 +160,8 @@ fn attachments_stay_while_the_virtual_address_moves() -> Outcome {
         (&on_eno1, ip("192.168.1.12"), true),
         (&on_vmbr0, ip("192.168.1.12"), true),
     ] {
-        let patience = Duration::from_millis(if expected { 3000 } else { 300 });
-        let reached = !Ping::new(to).patience(patience).run(from)?.replies.is_empty();
+        let timeout = Duration::from_millis(if expected { 3000 } else { 300 });
+        let reached = !Ping::new(to).timeout(timeout).run(from)?.replies.is_empty();
         check(reached == expected, format!("{to} is reached: {expected} was expected"))?;
     }
     leads(&on_vmbr0, "the pod on vmbr0", Some("cp1"))?;

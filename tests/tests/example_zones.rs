@@ -133,8 +133,8 @@ fn a_machines_trunk_reaches_every_zone() -> Outcome {
             let tagged = [&frame[..12], &tag, &frame[12..]].concat();
             socket.send(if vlan == 1 { &frame } else { &tagged })?;
             let expected = passes && vlan != 40;
-            let patience = Duration::from_millis(if expected { 2000 } else { 60 });
-            let seen = wire.find(patience, |seen| seen.bytes.starts_with(&tagged))?.is_some();
+            let timeout = Duration::from_millis(if expected { 2000 } else { 60 });
+            let seen = wire.find(timeout, |seen| seen.bytes.starts_with(&tagged))?.is_some();
             check(seen == expected, format!("{mac:x?} in VLAN {vlan}: seen on the wire {seen}"))?;
         }
     }

@@ -73,7 +73,7 @@ fn attach(other: &Node, pod: &Pod<'_>, ifname: &str, config: &Value) -> Result<(
     let own = result["interfaces"].as_array().unwrap().iter().find(|i| i["sandbox"].is_string()).unwrap();
     let mac = own["mac"].as_str().unwrap().to_owned();
     check(result["ips"][0]["address"] == "10.9.0.7/24", result.to_string())?;
-    let ping = Ping::new([10, 9, 0, 7]).patience(Duration::from_millis(300)).run(other)?;
+    let ping = Ping::new([10, 9, 0, 7]).timeout(Duration::from_millis(300)).run(other)?;
     let answers = !ping.replies.is_empty();
     let spoke = wire.find(Duration::from_millis(1200), |frame| {
         frame.bytes[6..12].iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":") == mac
@@ -315,7 +315,7 @@ fn a_guest_on_a_veth_spoke_finds_its_addresses_on_the_link() -> Outcome {
             &*routes,
         )?;
         // The launcher's stack neither speaks nor answers.
-        let ping = Ping::new([10, 9, 0, 7]).patience(Duration::from_millis(300)).run(&peer)?;
+        let ping = Ping::new([10, 9, 0, 7]).timeout(Duration::from_millis(300)).run(&peer)?;
         check(ping.replies.is_empty(), "the launcher pod answers for its guest")?;
         let from_guest = wire.find(Duration::from_millis(1200), |frame| {
             frame.bytes[6..12].iter().map(|b| format!("{b:02x}")).collect::<Vec<_>>().join(":") == mac

@@ -48,7 +48,7 @@ fn another_lan_sees_nothing() -> Outcome {
     assert_ne!(mac(&red1)?, mac(&blue1)?, "two spokes, one address");
 
     Ping::new(ip("10.0.0.2")).run(&red1)?.perfect().map_err(Stop::Failed)?;
-    let stray = Ping::new(ip("10.0.0.9")).patience(Duration::from_millis(300)).run(&red1)?;
+    let stray = Ping::new(ip("10.0.0.9")).timeout(Duration::from_millis(300)).run(&red1)?;
     assert_eq!(stray.replies.len(), 0, "{stray}");
     let mut sent = vec![0xff; 6];
     sent.extend_from_slice(&[2, 0, 0, 0, 0, 1, 0x88, 0xb5]);
@@ -72,7 +72,7 @@ fn the_node_answers_no_arp() -> Outcome {
     let a = joined(&worker, "a", "10.0.0.1/24")?;
     let b = joined(&worker, "b", "10.0.0.2/24")?;
     for address in ["10.0.0.50", "10.0.0.51"] {
-        let answer = Ping::new(ip(address)).patience(Duration::from_millis(400)).run(&a)?;
+        let answer = Ping::new(ip(address)).timeout(Duration::from_millis(400)).run(&a)?;
         assert_eq!(answer.replies.len(), 0, "{address}: {answer}");
         let neighbour = a.ip_json(&format!("neigh show to {address}"))?;
         assert!(neighbour.iter().all(|n| n["lladdr"].is_null()), "{address} answered ARP: {neighbour:?}");

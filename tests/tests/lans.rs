@@ -64,7 +64,7 @@ fn vxlan(worker: &Worker, lan: &LanFile) -> Option<Value> {
 }
 
 fn pings(from: &Namespaces, to: &str) -> bool {
-    Ping::new(ip(to)).patience(Duration::from_millis(100)).run(from).is_ok_and(|report| report.lost() == 0)
+    Ping::new(ip(to)).timeout(Duration::from_millis(100)).run(from).is_ok_and(|report| report.lost() == 0)
 }
 
 /// Waits for a ping to be answered. An ARP request that was lost is repeated after a second

@@ -16,7 +16,7 @@ const ADDRESSES: [&str; 3] = ["192.0.2.1", "192.0.2.2", "192.0.2.3"];
 
 fn pings(from: &Namespaces, to: &str) -> bool {
     let to: IpAddr = to.parse().unwrap();
-    Ping::new(to).patience(Duration::from_millis(200)).run(from).is_ok_and(|report| report.lost() == 0)
+    Ping::new(to).timeout(Duration::from_millis(200)).run(from).is_ok_and(|report| report.lost() == 0)
 }
 
 /// The page's first block of shell commands.

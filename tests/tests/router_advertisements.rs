@@ -145,7 +145,7 @@ impl Scene {
     }
 
     /// Advertises until `done`, or for as long as it takes the kernel to believe anything.
-    fn advertise(&self, patience: Duration, done: impl Fn() -> Result<bool, Stop>) -> Result<bool, Stop> {
+    fn advertise(&self, timeout: Duration, done: impl Fn() -> Result<bool, Stop>) -> Result<bool, Stop> {
         let lan: Option<Netns<'_>>;
         let place: &Namespaces = match self.kind {
             Kind::MacvtapSpoke | Kind::VethSpoke => {
@@ -155,7 +155,7 @@ impl Scene {
             _ => &self.node,
         };
         let router = PacketSocket::open(place, "router")?;
-        let end = Instant::now() + patience;
+        let end = Instant::now() + timeout;
         loop {
             router.send(&advertisement())?;
             std::thread::sleep(Duration::from_millis(50));

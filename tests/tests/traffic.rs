@@ -114,7 +114,7 @@ fn multicast_reaches_every_node() -> Outcome {
     }
     let wanted = [link_local(&b), link_local(&c)];
     link_local(&a);
-    let everyone = Ping::new(ip("ff02::1")).on("net1").patience(Duration::from_millis(500)).run(&a)?;
+    let everyone = Ping::new(ip("ff02::1")).on("net1").timeout(Duration::from_millis(500)).run(&a)?;
     let others: std::collections::BTreeSet<_> = everyone.replies.iter().map(|(_, from, _)| *from).collect();
     assert!(
         wanted.iter().all(|pod| others.contains(pod)),
@@ -129,7 +129,7 @@ fn frames_up_to_the_lans_mtu_pass_and_no_larger_ones() -> Outcome {
     let mtu = |pod: &Namespaces| pod.link("net1").map(|l| l.unwrap()["mtu"].as_u64().unwrap());
     assert_eq!((mtu(&a)?, mtu(&b)?), (8926, 8926), "underlay 9000 less 74");
     perfect(&a, &ten(Ping::new(ip("10.0.0.2")).filling(8926)))?;
-    let larger = Ping::new(ip("10.0.0.2")).filling(8927).patience(Duration::from_millis(200)).run(&a)?;
+    let larger = Ping::new(ip("10.0.0.2")).filling(8927).timeout(Duration::from_millis(200)).run(&a)?;
     assert!(larger.lost() == 1 && larger.refused.is_some(), "{larger}");
     Ok(())
 }
@@ -204,8 +204,8 @@ fn frames_for_switches_pass_but_not_pause() -> Outcome {
         let sent = frame([0x01, 0x80, 0xc2, 0x00, 0x00, last], &EXPERIMENT, 46);
         sender.send(&sent)?;
         for receiver in &receivers {
-            let patience = Duration::from_millis(if passes { 1000 } else { 200 });
-            let seen = receiver.find(patience, |seen| seen.bytes == sent)?;
+            let timeout = Duration::from_millis(if passes { 1000 } else { 200 });
+            let seen = receiver.find(timeout, |seen| seen.bytes == sent)?;
             assert_eq!(seen.is_some(), passes, "01:80:c2:00:00:{last:02x}");
         }
     }

@@ -203,7 +203,7 @@ fn purge_refuses_while_a_pod_is_attached() -> Outcome {
     let output = site.run("uninstall", &["--purge", "--force"])?;
     assert!(!output.status.success(), "{}", said(&output));
     assert!(said(&output).contains("is still attached; what it holds is silent"), "{}", said(&output));
-    let cut = Ping::new([10, 0, 0, 2]).patience(Duration::from_millis(200)).run(&a)?;
+    let cut = Ping::new([10, 0, 0, 2]).timeout(Duration::from_millis(200)).run(&a)?;
     assert_eq!(cut.lost(), 1, "{cut}");
     // Its container has a copy of the device node, so the macvtap stays for as long as the pod is there, and so do the
     // plugins that take the pod down.

@@ -57,7 +57,7 @@ fn access_ports_of_one_vlan_talk_and_others_do_not() -> Outcome {
     with_address(&c, &config(json!({"vlan": 20})), "10.9.0.3/24")?;
     let ping = |to: [u8; 4]| Ping::new(to).repeated(3, Duration::from_millis(5));
     ping([10, 9, 0, 2]).run(&a)?.perfect().map_err(Stop::Failed)?;
-    let across = ping([10, 9, 0, 3]).patience(Duration::from_millis(200)).run(&a)?;
+    let across = ping([10, 9, 0, 3]).timeout(Duration::from_millis(200)).run(&a)?;
     check(across.replies.is_empty(), "VLAN 10 talks to VLAN 20")?;
     for pod in [&a, &b, &c] {
         check(node.link("br0")?.is_some(), "the bridge went before its last port")?;
@@ -875,7 +875,7 @@ fn status_names_what_drops_frames() -> Outcome {
             pod.ip(&format!("addr add {address} dev {}", if tagged { "net1.10" } else { "net1" }))?;
         }
         let passes = || -> Result<bool, Stop> {
-            Ok(!Ping::new([10, 9, 0, 2]).patience(Duration::from_millis(500)).run(&a)?.replies.is_empty())
+            Ok(!Ping::new([10, 9, 0, 2]).timeout(Duration::from_millis(500)).run(&a)?.replies.is_empty())
         };
         check(passes()?, "nothing passes from the start")?;
         node.exec(&["iptables-legacy", "-P", "FORWARD", "DROP"])?;

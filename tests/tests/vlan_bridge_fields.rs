@@ -147,8 +147,8 @@ fn addresses_can_be_allowed_besides() -> Outcome {
             Ok(())
         };
         let listening = b.run(|| std::net::UdpSocket::bind((to, 4000)))?;
-        let patience = if wanted { 3000 } else { 300 };
-        listening.set_read_timeout(Some(Duration::from_millis(patience)))?;
+        let timeout = if wanted { 3000 } else { 300 };
+        listening.set_read_timeout(Some(Duration::from_millis(timeout)))?;
         a.run(send)?;
         let seen = listening.recv_from(&mut [0; 8]).is_ok();
         check(seen == wanted, format!("from {from}: seen {seen}"))
@@ -254,11 +254,7 @@ fn the_leg_of_the_reference_plugin_serves() -> Outcome {
     for (pod, last) in [(&a, 5), (&b, 6)] {
         let result = pod.add(PLUGIN, "net1", &ours(last))?;
         checked(pod, &ours(last), &result)?;
-        Ping::new([10, 9, 0, 1])
-            .patience(Duration::from_secs(3))
-            .run(pod)?
-            .perfect()
-            .map_err(Stop::Failed)?;
+        Ping::new([10, 9, 0, 1]).timeout(Duration::from_secs(3)).run(pod)?.perfect().map_err(Stop::Failed)?;
     }
     // An address that is not there yet comes and goes with its pod.
     let second = config(json!({"vlan": 30, "gateway": [{"vlan": 20, "address": "fd00::1/64"}]}));

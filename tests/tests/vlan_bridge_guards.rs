@@ -397,8 +397,8 @@ fn what_a_port_may_say() -> Outcome {
         for (passes, what, bytes) in frames(own) {
             near.send(&bytes)?;
             let passes = passes[at];
-            let patience = Duration::from_millis(if passes { 1000 } else { 20 });
-            if far.find(patience, |f| f.bytes == bytes)?.is_some() != passes {
+            let timeout = Duration::from_millis(if passes { 1000 } else { 20 });
+            if far.find(timeout, |f| f.bytes == bytes)?.is_some() != passes {
                 wrong.push(format!("{fields}: {what} passes: {}", !passes));
             }
         }
@@ -423,7 +423,7 @@ fn no_neighbour_takes_a_forged_advertisement() -> Outcome {
         Ok(victim.ip("neigh show to fd00::1 dev net1")? + &victim.ip("neigh show to 10.9.0.1 dev net1")?)
     };
     let ask = |from: &Pod<'_>, to: &str| -> Outcome {
-        let replies = Ping::new(to.parse::<IpAddr>().unwrap()).patience(Duration::from_secs(3)).run(from)?;
+        let replies = Ping::new(to.parse::<IpAddr>().unwrap()).timeout(Duration::from_secs(3)).run(from)?;
         check(!replies.replies.is_empty(), format!("{to} does not answer"))
     };
     // Without a guard the victim is taken in, so that this test sees what it is about.
@@ -483,8 +483,8 @@ fn a_network_is_allowed_besides() -> Outcome {
         (false, "10.9.0.71", v4(71)),
     ] {
         near.send(&bytes)?;
-        let patience = Duration::from_millis(if passes { 1000 } else { 20 });
-        let seen = far.find(patience, |f| f.bytes == bytes)?.is_some();
+        let timeout = Duration::from_millis(if passes { 1000 } else { 20 });
+        let seen = far.find(timeout, |f| f.bytes == bytes)?.is_some();
         check(seen == passes, format!("{what}: passed {seen}\n{}", node.exec(&["nft", "list", "ruleset"])?))?;
     }
     Ok(())
@@ -525,7 +525,7 @@ fn the_dhcp_plugin_gets_its_lease() -> Outcome {
         check(result["ips"][0]["address"] == "10.9.0.77/24", result.to_string())?;
         let there: IpAddr = [10, 9, 0, 1].into();
         check(
-            !Ping::new(there).patience(Duration::from_secs(3)).run(&pod)?.replies.is_empty(),
+            !Ping::new(there).timeout(Duration::from_secs(3)).run(&pod)?.replies.is_empty(),
             "it cannot talk",
         )?;
         pod.del(PLUGIN, "net1", &config)?;
@@ -597,11 +597,10 @@ fn a_guest_gets_its_lease_and_speaks_both_families() -> Outcome {
     })?;
     let local = link_local(mac_of(&server, "net1")?);
     for to in ["10.9.0.1", "fd00::1"] {
-        let replies =
-            Ping::new(to.parse::<IpAddr>().unwrap()).patience(Duration::from_secs(3)).run(&guest)?;
+        let replies = Ping::new(to.parse::<IpAddr>().unwrap()).timeout(Duration::from_secs(3)).run(&guest)?;
         check(!replies.replies.is_empty(), format!("{to} does not answer the guest"))?;
     }
-    let replies = Ping::new(IpAddr::from(local)).on("eth0").patience(Duration::from_secs(3)).run(&guest)?;
+    let replies = Ping::new(IpAddr::from(local)).on("eth0").timeout(Duration::from_secs(3)).run(&guest)?;
     check(!replies.replies.is_empty(), format!("{local} does not answer the guest"))?;
     // What the guest has no right to reaches nobody.
     let (near, far) = (PacketSocket::open(&guest, "eth0")?, PacketSocket::open(&server, "net1")?);

@@ -139,8 +139,8 @@ fn is_found(node: &Node, other: &Pod<'_>, fields: &Value) -> Outcome {
     for (source, passes) in [(own, true), (asker, !checked)] {
         let frame = |tag: &[u8]| [&[0xff; 6][..], &source, tag, &[0x88, 0xb5], &[0x55; 64]].concat();
         guest.send(&frame(&[]))?;
-        let patience = Duration::from_millis(if passes { 2000 } else { 100 });
-        let seen = wire.find(patience, |f| f.bytes == frame(&ARP[..4]))?.is_some();
+        let timeout = Duration::from_millis(if passes { 2000 } else { 100 });
+        let seen = wire.find(timeout, |f| f.bytes == frame(&ARP[..4]))?.is_some();
         check(seen == passes, format!("{source:x?}: seen {seen}"))?;
     }
     pod.del(PLUGIN, IFNAME, &config)?;
@@ -168,7 +168,7 @@ fn without_a_probe_a_guests_link_is_silent_too() -> Outcome {
     let result = pod.add(PLUGIN, IFNAME, &config)?;
     check(ips(&result) == ["10.9.0.2/24", "fd00::2/64"], result.to_string())?;
     // Who asks for its addresses gets no answer from the launcher pod.
-    let ping = Ping::new([10, 9, 0, 2]).patience(Duration::from_millis(300)).run(&other)?;
+    let ping = Ping::new([10, 9, 0, 2]).timeout(Duration::from_millis(300)).run(&other)?;
     check(ping.replies.is_empty(), "the launcher pod answers for its guest")?;
     let own = mac(&result);
     let frames = arrived(&wire)?;

@@ -189,8 +189,8 @@ fn a_guard_lets_only_its_addresses_pass() -> Outcome {
         (false, "another address behind a second tag", frame(OWN, &two, &ipv4([10, 0, 0, 2]))),
     ] {
         end.send(&bytes)?;
-        let patience = Duration::from_millis(if passes { 1000 } else { 50 });
-        let seen = far.find(patience, |f| f.bytes == bytes)?.is_some();
+        let timeout = Duration::from_millis(if passes { 1000 } else { 50 });
+        let seen = far.find(timeout, |f| f.bytes == bytes)?.is_some();
         check(seen == passes, format!("{what}: passed {seen}\n{}", node.exec(&["nft", "list", "ruleset"])?))?;
     }
     // The other direction, and other ports, are nobody's business.

@@ -110,7 +110,7 @@ fn the_node_keeps_its_gateway() -> Outcome {
     for config in ways("192.0.2.0/25", "192.0.2.1") {
         refused(pod.add(PLUGIN, "net1", &config), 127, "192.0.2.10/24")?;
     }
-    let reply = Ping::new([192, 0, 2, 1]).patience(Duration::from_secs(3)).run(&node)?;
+    let reply = Ping::new([192, 0, 2, 1]).timeout(Duration::from_secs(3)).run(&node)?;
     check(!reply.replies.is_empty(), "the node lost its gateway")?;
     check(node.ip("route get 192.0.2.1")?.contains("dev eth1"), node.ip("route get 192.0.2.1")?)
 }

@@ -308,7 +308,7 @@ fn status_names_chains_that_drop() -> Outcome {
         pod.ip(&format!("addr add {address} dev net1"))?;
     }
     let passes = || -> Result<bool, Stop> {
-        Ok(!Ping::new([10, 9, 0, 2]).patience(Duration::from_millis(500)).run(&pod)?.replies.is_empty())
+        Ok(!Ping::new([10, 9, 0, 2]).timeout(Duration::from_millis(500)).run(&pod)?.replies.is_empty())
     };
     node.write(call, "1")?;
     status()?;

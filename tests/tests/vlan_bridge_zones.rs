@@ -146,9 +146,8 @@ fn the_port_table_holds(net: &Network) -> Outcome {
                         to.tagged.contains(&id).then(|| frame(Some(id)))
                     }
                 });
-                let patience = Duration::from_millis(if expected.is_some() { 1000 } else { 1 });
-                let seen =
-                    receiver.find(patience, |f| f.bytes[6..12] == [2, 9, 9, 9, 9, 9])?.map(|f| f.bytes);
+                let timeout = Duration::from_millis(if expected.is_some() { 1000 } else { 1 });
+                let seen = receiver.find(timeout, |f| f.bytes[6..12] == [2, 9, 9, 9, 9, 9])?.map(|f| f.bytes);
                 check(
                     seen == expected,
                     format!("{input:?} in at port {} came out at port {} as {seen:x?}", from.port, to.port),
@@ -160,8 +159,8 @@ fn the_port_table_holds(net: &Network) -> Outcome {
 }
 
 /// Calls a service; the address that it saw, or none if it cannot be reached.
-fn call(place: &Namespaces, to: SocketAddr, patience: Duration) -> Result<Option<IpAddr>, Stop> {
-    Ok(k8slan_tests::call(place, to, patience)?.map(|heard| heard.by))
+fn call(place: &Namespaces, to: SocketAddr, timeout: Duration) -> Result<Option<IpAddr>, Stop> {
+    Ok(k8slan_tests::call(place, to, timeout)?.map(|heard| heard.by))
 }
 
 /// The ISP: DHCP on the WAN, and the Internet behind it.
@@ -311,11 +310,11 @@ fn the_policy_holds(zones: &[Zone<'_>], isp: &Node, wan: IpAddr) -> Outcome {
         assert_eq!(from.name, name);
         let internet = (5, IpAddr::from(INTERNET));
         for ((at, to), right) in zones.iter().map(|z| z.address).enumerate().chain([internet]).zip(rights) {
-            let patience = if right == "no" { no } else { yes };
+            let timeout = if right == "no" { no } else { yes };
             if right.is_empty() {
                 continue;
             }
-            let seen = call(&from.pod, SocketAddr::new(to, PORT), patience)?;
+            let seen = call(&from.pod, SocketAddr::new(to, PORT), timeout)?;
             let fits = match (right, seen) {
                 ("no", None) => true,
                 ("own", Some(by)) => by == from.address,

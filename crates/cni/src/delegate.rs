@@ -392,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn the_interface_is_removed_when_del_is_through_or_patience_ends() {
+    fn the_interface_is_removed_when_del_is_through_or_the_timeout_ends() {
         let (result, _, removed) = del("dhcp", "[ ! -e removed ]");
         result.unwrap();
         assert!(removed < Duration::from_millis(300), "{removed:?}");

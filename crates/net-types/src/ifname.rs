@@ -23,11 +23,11 @@ pub enum IfNameError {
     #[error("link name {0:?} contains {1:?}: no '/', ':', white space or control characters")]
     Character(String, char),
     /// A `%` makes the kernel choose a name of its own (`dev_alloc_name`).
-    #[error(
-        "link name {0:?} contains '%': the kernel would put a number in its place, write the whole name"
-    )]
+    #[error("link name {0:?} contains '%': the kernel would put a number in its place, write the whole name")]
     Pattern(String),
-    #[error("a link cannot be named {0:?}: in /proc/sys/net that name means all links, or the default for new ones")]
+    #[error(
+        "a link cannot be named {0:?}: in /proc/sys/net that name means all links, or the default for new ones"
+    )]
     Reserved(String),
 }
 

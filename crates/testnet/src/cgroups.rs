@@ -1,5 +1,5 @@
-//! The control groups that a run's container runtimes make on the machine: there is no namespace that takes
-//! them along when it ends, so that they are removed from outside.
+//! The control groups that a run's container runtimes make on the machine. No namespace removes them when it ends, so
+//! they are removed from outside.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ pub(crate) fn is_in(text: &str, group: &str) -> bool {
         .any(|path| path.strip_prefix(group).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
 }
 
-/// Removes a group and those beneath it, which no process is in any more, and answers those that stay.
+/// Removes a group and those beneath it; returns those that a process is still in.
 pub(crate) fn remove(group: &str) -> Vec<PathBuf> {
     let relative = group.trim_start_matches('/');
     let trees = [PathBuf::from(ROOT)].into_iter().chain(folders(Path::new(ROOT)));

@@ -9,13 +9,13 @@ use crate::{Namespaces, bin_dir, finish_reading, program};
 /// The parameters of a call to a CNI plugin, as a runtime gives them (CNI specification 1.1.0, section 2).
 #[derive(Clone, Debug)]
 pub struct CniCall {
-    /// `CNI_CONTAINERID`.
+    /// The container's ID, in `CNI_CONTAINERID`.
     pub container: String,
     /// `CNI_NETNS`; left out of the environment when `None`.
     pub netns: Option<String>,
-    /// `CNI_IFNAME`.
+    /// The interface's name in the container, in `CNI_IFNAME`.
     pub ifname: String,
-    /// `CNI_ARGS`.
+    /// The pairs of `CNI_ARGS`, as text.
     pub args: String,
     /// `CNI_PATH`; `None` is the folder of the binaries under test, then Debian's `/usr/lib/cni`.
     pub path: Option<String>,
@@ -26,7 +26,7 @@ pub struct CniCall {
 }
 
 impl CniCall {
-    /// The same call with a field of its configuration set; a configuration that is no object stays.
+    /// The same call with a field of its configuration set; a configuration that is not an object stays.
     #[must_use]
     pub fn with(mut self, field: &str, value: Value) -> Self {
         if let Ok(Value::Object(mut config)) = serde_json::from_str(&self.config) {
@@ -75,7 +75,7 @@ impl fmt::Display for CniError {
 
 impl std::error::Error for CniError {}
 
-/// Runs a plugin with the environment that libcni gives: its own and the parameters, stdin and nothing else.
+/// Runs a plugin with libcni's environment: its own and the parameters, with the configuration on stdin.
 pub(crate) fn run(place: &Namespaces, plugin: &str, verb: &str, call: &CniCall) -> Result<Value, CniError> {
     let program = program(plugin);
     let default_path = || format!("{}:/usr/lib/cni", bin_dir().display());

@@ -41,13 +41,13 @@ impl Daemon {
         Ok(Self { name: name.to_owned(), log: log.to_owned(), child })
     }
 
-    /// Its process ID.
+    /// The ID of its process.
     #[must_use]
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// All that it has written on stdout and stderr.
+    /// Everything that it has written on stdout and stderr.
     #[must_use]
     pub fn log(&self) -> String {
         fs::read(&self.log).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
@@ -62,7 +62,7 @@ impl Daemon {
         kill(pid, signal).during(|| format!("sending {signal} to {}", self.name))
     }
 
-    /// Asks it to end (SIGTERM) and waits for that.
+    /// Sends SIGTERM and waits until it ends.
     ///
     /// # Errors
     /// If it has not ended after ten seconds.

@@ -2,13 +2,12 @@ use std::io;
 
 /// What went wrong while building or using a simulated network.
 #[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum Error {
-    /// A system call failed.
     #[error("{operation}")]
     System {
         /// What was attempted, with the object.
         operation: String,
-        /// The kernel's words.
         #[source]
         source: io::Error,
     },
@@ -17,7 +16,6 @@ pub enum Error {
     Command {
         /// The program and its arguments.
         command: String,
-        /// How it ended.
         status: std::process::ExitStatus,
         /// What it wrote on stdout and stderr.
         output: String,
@@ -27,7 +25,6 @@ pub enum Error {
     Hangs {
         /// The program and its arguments.
         command: String,
-        /// How long it ran.
         seconds: f32,
         /// What it wrote on stdout and stderr until then.
         output: String,
@@ -48,7 +45,6 @@ pub enum Error {
     Timeout {
         /// What was waited for, and what was seen instead.
         what: String,
-        /// How long.
         seconds: f32,
     },
 }

@@ -1,4 +1,4 @@
-//! Programs that end by themselves: one that hangs is killed and named, instead of holding the run up.
+//! Programs that should end by themselves: one that hangs is killed and reported, instead of blocking the run.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use crate::Error;
 use crate::error::During;
 
-/// How long a program may run: far longer than any does, also in a user-mode kernel.
+/// How long a program may run: much longer than any needs, also in a user-mode kernel.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// Runs a command, without a stdin, to its end and returns what it wrote.
@@ -42,7 +42,7 @@ fn finish_with(command: &mut Command, input: &[u8], limit: Duration) -> Result<O
     let mut child = command.spawn().during(|| format!("running {program}"))?;
     let end = Instant::now() + limit;
     let mut written = [Vec::new(), Vec::new()];
-    // What a child of its own holds open hangs, too.
+    // A child of its own that holds the pipes open counts as hanging, too.
     let ended = talk(&mut child, input, end, &mut written).and_then(|closed| match closed {
         true => ended(&mut child, end),
         false => Ok(None),
@@ -62,7 +62,7 @@ fn finish_with(command: &mut Command, input: &[u8], limit: Duration) -> Result<O
     }
 }
 
-/// Writes to the process and reads what it writes; whether it closed both ends before the time was over.
+/// Writes to the process and reads its output; true if it closed both ends in time.
 fn talk(child: &mut Child, mut input: &[u8], end: Instant, written: &mut [Vec<u8>; 2]) -> io::Result<bool> {
     let (mut stdin, mut stdout, mut stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     for fd in [as_fd(&stdin), as_fd(&stdout), as_fd(&stderr)].into_iter().flatten() {
@@ -107,7 +107,7 @@ fn again(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
-/// Reads what is there; a pipe that is closed at its other end is closed here, too.
+/// Reads what has arrived; a pipe that is closed at its other end is closed here, too.
 fn read(pipe: &mut Option<impl Read>, into: &mut Vec<u8>) -> io::Result<()> {
     let mut buffer = [0; 65_536];
     while let Some(open) = pipe {
@@ -124,7 +124,7 @@ fn read(pipe: &mut Option<impl Read>, into: &mut Vec<u8>) -> io::Result<()> {
 
 /// How the process ended, `None` if it did not in time.
 fn ended(child: &mut Child, end: Instant) -> io::Result<Option<std::process::ExitStatus>> {
-    // Mostly it is at its end when it has closed both: a sleep would be seen where it is timed.
+    // Mostly it ends right after it has closed both: a sleep would show in tests that measure time.
     let soon = Instant::now() + Duration::from_millis(2);
     loop {
         match child.try_wait()? {

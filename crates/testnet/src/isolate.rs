@@ -47,7 +47,7 @@ fn enter_and_run(body: impl FnOnce() -> ExitCode) -> Result<ExitCode, Error> {
             Ok(body())
         }
         ForkResult::Parent { child } => {
-            // Threads can only be started where the next child would be in the same PID namespace.
+            // Threads can only be started if the next child would be in the same PID namespace.
             #[expect(clippy::disallowed_methods, reason = "back to where this process is")]
             setns(&outside, CloneFlags::CLONE_NEWPID).during(|| "leaving the PID namespace".to_owned())?;
             let status = waitpid(child, None).during(|| "waiting for the isolated process".to_owned())?;
@@ -62,7 +62,7 @@ fn enter_and_run(body: impl FnOnce() -> ExitCode) -> Result<ExitCode, Error> {
                 WaitStatus::Exited(..) => "something is left behind".to_owned(),
                 other => format!("the isolated process ended with {other:?}"),
             };
-            // As the test harness writes it, so that whoever adds the results up counts it.
+            // In the test harness's format, so that a script that adds up the results counts it.
             println!(
                 "test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; {what}"
             );

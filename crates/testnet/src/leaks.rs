@@ -1,7 +1,7 @@
-//! What a run left on the machine, looked for from outside its namespaces.
+//! Finds what a run left on the machine, from outside its namespaces.
 //!
-//! Other people's processes come and go on the machine meanwhile; so processes are recognised by a mark in
-//! their environment and namespaces by their cookies, which the kernel never gives twice.
+//! Other processes come and go on the machine meanwhile, so a run's processes are recognised by a mark in their
+//! environment, and its namespaces by their cookies, which the kernel never reuses.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -47,7 +47,7 @@ impl Ledger {
     }
 }
 
-/// Writes the calling thread's network namespace down as one of the run's.
+/// Records the calling thread's network namespace as one of the run's.
 pub(crate) fn remember_current() -> Result<(), Error> {
     let Some(mut ledger) = LEDGER.get() else { return Ok(()) };
     let cookie = current_cookie()?;
@@ -93,7 +93,7 @@ impl Snapshot {
             let fields: Vec<&str> = line.split(' ').collect();
             format!("mount {} of {}", fields.get(4).unwrap_or(&""), fields.get(3).unwrap_or(&""))
         }));
-        // Others write to /run and /var/lib all the time; these are what a run could leave.
+        // Other programs write to /run and /var/lib all the time; these are the paths that a run could leave.
         for path in [
             "/run/netns",
             "/run/testnet",
@@ -112,9 +112,9 @@ impl Snapshot {
         Ok(Self(things))
     }
 
-    /// What is there now, was not before, and belongs to the run `mark`. The kernel takes a moment to take
-    /// namespaces down, and another program may have made a folder for a moment: this waits up to fifteen
-    /// seconds for things to go.
+    /// What exists now, did not exist before, and belongs to the run `mark`. The kernel takes a moment to delete
+    /// namespaces, and another program may have made a temporary folder: this waits up to fifteen seconds for things
+    /// to disappear.
     pub(crate) fn what_is_left(&self, mark: &str, ledger: &Ledger) -> Result<Vec<String>, Error> {
         let ours = ledger.cookies()?;
         let mut left = Vec::new();
@@ -171,7 +171,7 @@ impl Snapshot {
     }
 }
 
-/// Whether a path leads to one of the run's network namespaces. What cannot be entered is somebody else's.
+/// Whether a path leads to one of the run's network namespaces. One that cannot be entered is not.
 fn is_ours(path: &Path, ours: &BTreeSet<u64>) -> bool {
     let Ok(file) = File::open(path) else { return false };
     let cookie = std::thread::spawn(move || {
@@ -181,7 +181,7 @@ fn is_ours(path: &Path, ours: &BTreeSet<u64>) -> bool {
     cookie.join().ok().flatten().is_some_and(|cookie| ours.contains(&cookie))
 }
 
-/// Device nodes of taps that no longer exist: made by hand, and forgotten. The kernel takes its own away.
+/// Device nodes of taps that no longer exist: made by hand and not removed. The kernel removes its own.
 fn orphaned_taps() -> Vec<String> {
     let taps = entries("/dev")
         .into_iter()

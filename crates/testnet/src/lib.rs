@@ -12,7 +12,7 @@
 //! - [`Guest`]: a virtual machine on a tap;
 //! - [`Ping`], [`PacketSocket`], [`Tap`]: traffic without a program from a package.
 //!
-//! Links are made and looked at with iproute2, so that what the product says about the kernel has a witness
+//! Links are created and read with iproute2, so that what the product says about the kernel is checked by a program
 //! that shares no code with it.
 
 mod bin;

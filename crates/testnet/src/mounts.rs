@@ -123,8 +123,8 @@ fn covering(target: &str, cover: impl FnOnce() -> nix::Result<()>) -> Result<(),
     Ok(())
 }
 
-/// A clone of the project may lie anywhere, also under `/tmp` or `/var/lib`; and container runtimes need the
-/// machine's control groups.
+/// A clone of the project may be anywhere, also under `/tmp` or `/var/lib`; and container runtimes need the machine's
+/// control groups.
 fn kept() -> Vec<PathBuf> {
     let target = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned));
     let groups = PathBuf::from(cgroups::ROOT);

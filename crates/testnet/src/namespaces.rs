@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::error::During;
 use crate::{Error, finish, leaks};
 
-/// A network namespace, and the mount namespace that things in it see: a place to run commands and closures.
+/// A network namespace, and the mount namespace that processes in it see: a place to run commands and closures.
 ///
 /// It exists as long as this value, a process in it, or a mount of it.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ impl Namespaces {
     /// Runs `body` in a thread inside this place; a panic in it goes on in the caller.
     ///
     /// # Panics
-    /// If the namespaces cannot be entered: they exist, so that says that the test itself lacks a right.
+    /// If the namespaces cannot be entered: they exist, so the test itself lacks a right.
     pub fn run<T: Send>(&self, body: impl FnOnce() -> T + Send) -> T {
         in_new_thread(|| {
             self.enter().unwrap_or_else(|e| panic!("entering a namespace: {e}"));
@@ -165,7 +165,7 @@ impl Namespaces {
         })
     }
 
-    /// The link of this name as `ip` shows it, `None` if there is none.
+    /// The link with this name as `ip` shows it, `None` if there is none.
     ///
     /// # Errors
     /// As [`Namespaces::ip_json`].

@@ -3,7 +3,7 @@ use std::process::{Command, Stdio};
 
 use crate::{Stop, finish};
 
-/// What may be missing even where `CI` is set, and why. Everything else that is missing is an error there.
+/// What may be missing even if `CI` is set, and why. Everything else that is missing is an error there.
 const EXCEPTIONS: &[(&str, &str)] = &[
     ("apiextensions-apiserver", "a Go program, for machines that have Go and reach its modules"),
     (
@@ -28,7 +28,7 @@ pub fn needs(program: &str) -> Result<(), Stop> {
     if found { Ok(()) } else { Err(missing(program, &format!("needs {program}: `make test` provides it"))) }
 }
 
-/// The test needs this, which it looked for itself; `how` says how one comes to have it.
+/// The test needs something that it looked for itself; `how` says how to get it.
 ///
 /// # Errors
 /// It was not found: as [`needs`].

@@ -24,7 +24,7 @@ pub struct Node {
     cables: Vec<Cable>,
 }
 
-/// A connection to a switch, plugged in again after a reboot.
+/// A connection to a switch, which is made again after a reboot.
 #[derive(Debug)]
 struct Cable {
     switch: Arc<Namespaces>,
@@ -158,7 +158,8 @@ impl Node {
         names
     }
 
-    /// Kills every process of the node and pulls its cables out: nobody hears of it until [`Node::reboot`].
+    /// Kills every process of the node and removes its links to switches: other nodes get no notice of it until
+    /// [`Node::reboot`].
     ///
     /// # Errors
     /// If the kernel refuses.
@@ -181,7 +182,7 @@ impl Node {
         self.end_processes()?;
         self.place = Self::boot(&self.disk, self.host_devices)?;
         for cable in &mut self.cables {
-            // The port goes when the kernel has taken the old namespace down.
+            // The port disappears when the kernel has deleted the old namespace.
             let ports = |cable: &Cable| cable.switch.link_names().unwrap_or_default();
             eventually(Duration::from_secs(10), || match ports(cable).contains(&cable.port) {
                 true => Err(format!("the old links of {} are still there", self.name)),
@@ -192,7 +193,7 @@ impl Node {
         Ok(())
     }
 
-    /// No process of the node is left, and no control group, which a kubelet would spend seconds on.
+    /// Ends the node's processes and removes its control groups, which a kubelet would spend seconds on.
     fn end_processes(&self) -> Result<(), Error> {
         self.kill_processes();
         eventually(Duration::from_secs(10), || match cgroups::remove(&self.cgroup()).as_slice() {
@@ -201,8 +202,8 @@ impl Node {
         })
     }
 
-    /// Ends the processes that live in the node's mount namespace, whoever started them, and its containers,
-    /// which have mount namespaces of their own.
+    /// Kills the processes in the node's mount namespace, whatever started them, and its containers, which have mount
+    /// namespaces of their own.
     fn kill_processes(&self) {
         let Ok(node) = self.place.mount_inode() else { return };
         let (wanted, group) = (format!("mnt:[{node}]"), self.cgroup());
@@ -217,7 +218,7 @@ impl Node {
             if let (Some(pid), true) = (pid, lives_here || contained())
                 && pid != std::process::id().cast_signed()
             {
-                // It may have ended by itself since.
+                // It may have ended since.
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
         }

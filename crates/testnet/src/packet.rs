@@ -12,7 +12,7 @@ use crate::{Error, Namespaces, socket as options};
 #[derive(Debug)]
 pub struct PacketSocket(OwnedFd);
 
-/// A frame that a [`PacketSocket`] saw.
+/// A frame as a [`PacketSocket`] received it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     /// All bytes from the destination address on, with the outer tag where it was on the wire.
@@ -83,12 +83,12 @@ impl PacketSocket {
         Ok(())
     }
 
-    /// The next frame, or `None` if there is none within `patience`.
+    /// The next frame, or `None` if there is none within `timeout`.
     ///
     /// # Errors
     /// If the link is gone.
-    pub fn receive(&self, patience: Duration) -> Result<Option<Frame>, Error> {
-        options::set_patience(&self.0, patience).during(|| "setting a timeout".to_owned())?;
+    pub fn receive(&self, timeout: Duration) -> Result<Option<Frame>, Error> {
+        options::set_receive_timeout(&self.0, timeout).during(|| "setting a timeout".to_owned())?;
         match self.receive_now() {
             Ok(frame) => Ok(Some(frame)),
             Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => Ok(None),
@@ -96,12 +96,12 @@ impl PacketSocket {
         }
     }
 
-    /// The first received frame that `wanted` accepts, or `None` if none comes within `patience`.
+    /// The first received frame that `wanted` accepts, or `None` if none comes within `timeout`.
     ///
     /// # Errors
     /// If the link is gone.
-    pub fn find(&self, patience: Duration, wanted: impl Fn(&Frame) -> bool) -> Result<Option<Frame>, Error> {
-        let end = Instant::now() + patience;
+    pub fn find(&self, timeout: Duration, wanted: impl Fn(&Frame) -> bool) -> Result<Option<Frame>, Error> {
+        let end = Instant::now() + timeout;
         while let Some(left) = end.checked_duration_since(Instant::now()) {
             match self.receive(left)? {
                 Some(frame) if !frame.outgoing && wanted(&frame) => return Ok(Some(frame)),
@@ -112,7 +112,7 @@ impl PacketSocket {
     }
 
     fn receive_now(&self) -> io::Result<Frame> {
-        // The kernel takes an outer tag off and tells it beside the frame (struct tpacket_auxdata).
+        // The kernel removes an outer tag and reports it beside the frame (struct tpacket_auxdata).
         let mut bytes = vec![0_u8; 70_000];
         let mut control = [0_u64; 16];
         let mut vector = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -155,7 +155,7 @@ impl PacketSocket {
     }
 }
 
-/// `struct tpacket_auxdata` of linux/if_packet.h.
+/// The layout of `struct tpacket_auxdata` of linux/if_packet.h.
 #[repr(C)]
 struct Auxdata {
     status: u32,
@@ -167,5 +167,5 @@ struct Auxdata {
     vlan_tpid: u16,
 }
 
-/// `TP_STATUS_VLAN_VALID`.
+/// The flag `TP_STATUS_VLAN_VALID` of linux/if_packet.h.
 const VLAN_VALID: u32 = 1 << 4;

@@ -24,13 +24,13 @@ pub struct Ping {
     count: u16,
     interval: Duration,
     payload: usize,
-    patience: Duration,
+    timeout: Duration,
 }
 
-/// What came back.
+/// The result of a [`Ping`].
 #[derive(Clone, Debug)]
 pub struct PingReport {
-    /// Requests sent.
+    /// The number of requests that were sent.
     pub sent: usize,
     /// Requests that the kernel refused to send, with its last words.
     pub refused: Option<io::ErrorKind>,
@@ -48,7 +48,7 @@ impl Ping {
             count: 1,
             interval: Duration::from_millis(20),
             payload: 56,
-            patience: Duration::from_secs(1),
+            timeout: Duration::from_secs(1),
         }
     }
 
@@ -82,8 +82,8 @@ impl Ping {
 
     /// Waits this long for answers after the last request.
     #[must_use]
-    pub fn patience(mut self, patience: Duration) -> Self {
-        self.patience = patience;
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
         self
     }
 
@@ -123,7 +123,7 @@ impl Ping {
         .run()
     }
 
-    /// Tells the answers of several pings in one namespace apart.
+    /// A number that distinguishes several pings in one namespace.
     fn identity() -> u16 {
         static NEXT: AtomicU16 = AtomicU16::new(0x1000);
         NEXT.fetch_add(1, Ordering::Relaxed)
@@ -151,7 +151,7 @@ impl Exchange<'_> {
             }
             let last = number + 1 == self.ping.count;
             let until = match last {
-                true => now + self.ping.patience,
+                true => now + self.ping.timeout,
                 false => start + self.ping.interval * u32::from(number + 1),
             };
             self.collect(until, last && !self.is_multicast())?;
@@ -187,18 +187,18 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Takes in answers until the time comes, or until none is missing if `eager`.
+    /// Receives answers until `until`, or until none is missing if `eager`.
     fn collect(&mut self, until: Instant, eager: bool) -> io::Result<()> {
         let mut buffer = vec![0_u8; 70_000];
         while let Some(left) = until.checked_duration_since(Instant::now()) {
             if eager && self.replies.len() >= self.sent.len() {
                 break;
             }
-            options::set_patience(&self.socket, left)?;
+            options::set_receive_timeout(&self.socket, left)?;
             let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
             match recvfrom::<SockaddrStorage>(fd, &mut buffer) {
                 Ok((length, from)) => self.take(&buffer[..length], from),
-                // A host that is away is reported on the socket, once per request.
+                // The socket reports an unreachable host once per request.
                 Err(Errno::EAGAIN | Errno::EINTR | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {}
                 Err(error) => return Err(error.into()),
             }
@@ -241,7 +241,7 @@ impl PingReport {
         times.get(times.len() / 2).copied()
     }
 
-    /// Nothing lost and nothing twice: as an error text otherwise.
+    /// Verifies that nothing was lost and nothing came twice.
     ///
     /// # Errors
     /// The report, as text.

@@ -86,7 +86,7 @@ impl<'node> Pod<'node> {
         &self.path
     }
 
-    /// The sandbox's container ID.
+    /// The container ID of the sandbox.
     #[must_use]
     pub fn container(&self) -> &str {
         &self.container
@@ -98,7 +98,7 @@ impl<'node> Pod<'node> {
         self.node
     }
 
-    /// What a runtime says to a plugin about this pod: as Multus does, with the pod's name, namespace `default`
+    /// The call of a runtime to a plugin about this pod: as Multus makes it, with the pod's name, namespace `default`
     /// and UID in `CNI_ARGS`.
     #[must_use]
     pub fn call(&self, ifname: &str, config: &Value) -> CniCall {
@@ -132,8 +132,8 @@ impl<'node> Pod<'node> {
         self.node.cni(plugin, "DEL", &self.call(ifname, config))
     }
 
-    /// Takes the namespace's mount away, as a runtime does when it removes a sandbox. Links in it go as soon
-    /// as nothing else holds the namespace.
+    /// Unmounts the namespace, as a runtime does when it removes a sandbox. The kernel deletes the links in it as
+    /// soon as nothing else holds the namespace.
     ///
     /// # Errors
     /// If the mount is gone already.

@@ -13,7 +13,7 @@ use crate::isolate;
 pub enum Stop {
     /// It cannot run here; the text says what is missing.
     Skipped(String),
-    /// It failed.
+    /// It failed, with this message.
     Failed(String),
 }
 
@@ -32,14 +32,14 @@ impl<E: Error> From<E> for Stop {
     }
 }
 
-/// A named trial.
+/// A trial as `libtest-mimic` runs it, with a name.
 pub type Trial = libtest_mimic::Trial;
 
 /// Makes a trial of a function.
 pub fn test(name: &str, body: impl FnOnce() -> Outcome + Send + 'static) -> Trial {
     Trial::ignorable_test(name, move || {
         LOGS.take();
-        // By now the trial has dropped its daemons, and each has left the end of its log.
+        // By now the trial has dropped its daemons, and each has recorded the end of its log.
         match panic::catch_unwind(AssertUnwindSafe(body)) {
             Ok(Ok(())) => Ok(Completion::Completed),
             Ok(Err(Stop::Skipped(reason))) => Ok(Completion::ignored_with(reason)),
@@ -56,7 +56,7 @@ thread_local! {
     static LOGS: Cell<String> = const { Cell::new(String::new()) };
 }
 
-/// Keeps a text that is shown if the calling thread's trial fails.
+/// Records a text that is printed if the calling thread's trial fails.
 pub(crate) fn show_on_failure(text: &str) {
     LOGS.set(LOGS.take() + text);
 }

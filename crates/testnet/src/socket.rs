@@ -29,8 +29,8 @@ pub(crate) fn set_raw<T>(socket: RawFd, level: i32, option: i32, value: &T) -> i
     Ok(())
 }
 
-/// How long a receive waits; at least a microsecond, since zero would mean for ever.
-pub(crate) fn set_patience(socket: &impl std::os::fd::AsFd, patience: Duration) -> io::Result<()> {
-    let micros = i64::try_from(patience.as_micros()).unwrap_or(i64::MAX).max(1);
+/// How long a receive waits; at least a microsecond, since zero means without a limit.
+pub(crate) fn set_receive_timeout(socket: &impl std::os::fd::AsFd, timeout: Duration) -> io::Result<()> {
+    let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX).max(1);
     Ok(setsockopt(socket, sockopt::ReceiveTimeout, &TimeVal::microseconds(micros))?)
 }

@@ -48,12 +48,12 @@ impl Tap {
         (&self.0).write_all(&packet).during(|| "writing to a tap".to_owned())
     }
 
-    /// The first frame for the guest that `wanted` accepts, or `None` if none comes within `patience`.
+    /// The first frame for the guest that `wanted` accepts, or `None` if none comes within `timeout`.
     ///
     /// # Errors
     /// The kernel's.
-    pub fn find(&self, patience: Duration, wanted: impl Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>, Error> {
-        let end = Instant::now() + patience;
+    pub fn find(&self, timeout: Duration, wanted: impl Fn(&[u8]) -> bool) -> Result<Option<Vec<u8>>, Error> {
+        let end = Instant::now() + timeout;
         let mut buffer = vec![0_u8; 70_000];
         while Instant::now() < end {
             match (&self.0).read(&mut buffer) {
@@ -75,7 +75,7 @@ impl Tap {
     /// # Errors
     /// If the link is gone.
     pub fn link(&self) -> Result<String, Error> {
-        /// `_IOR('T', 210, unsigned int)`.
+        /// The request `TUNGETIFF`, `_IOR('T', 210, unsigned int)`, of linux/if_tun.h.
         const TUNGETIFF: libc::c_ulong = 0x8004_54d2;
         #[expect(unsafe_code, reason = "no wrapper for this request")]
         // SAFETY: a zeroed ifreq is valid, and the kernel writes one at that address.
@@ -90,7 +90,7 @@ impl Tap {
         Ok(String::from_utf8_lossy(&name).into_owned())
     }
 
-    /// The open file, to hand it to another process.
+    /// The open file, for another process.
     ///
     /// # Errors
     /// If it cannot be duplicated.

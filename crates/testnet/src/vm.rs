@@ -8,7 +8,7 @@ use std::{io, ptr};
 use crate::error::During;
 use crate::{Daemon, Error, Namespaces, Stop, finish, needs, workspace};
 
-/// What a virtual machine is made of: a Debian kernel, busybox and a script, on one macvtap.
+/// A virtual machine: a Debian kernel, busybox and a script, on one macvtap.
 #[derive(Clone, Debug)]
 pub struct Guest<'a> {
     /// The device node of its only network interface, `/dev/tapN`; `eth0` inside.
@@ -17,18 +17,18 @@ pub struct Guest<'a> {
     pub mac: &'a str,
     /// The MTU that the guest is told.
     pub mtu: u64,
-    /// What it does: lines for busybox's `sh`, with every applet at hand; it is switched off at the end.
+    /// Its program: lines for busybox's `sh`, with every applet available; the machine is switched off at the end.
     pub script: &'a str,
-    /// Programs of this machine that it needs besides, by their paths, which are their paths inside too.
+    /// Further programs of this machine that it needs, by their paths, which are their paths inside too.
     pub programs: &'a [&'a str],
-    /// Further arguments of QEMU.
+    /// Further arguments for QEMU, as written on its command line.
     pub qemu: &'a [&'a str],
 }
 
 /// The user that virt-launcher runs QEMU as.
 const QEMU: u32 = 107;
 
-/// The descriptor under which it gets the tap: above those that the standard library uses in between.
+/// The descriptor under which QEMU gets the tap: above those that the standard library uses in between.
 const TAP: i32 = 100;
 
 /// The modules in the order of their dependencies: the network card, 802.1Q, then the virtual MACs of VRRP.
@@ -50,7 +50,7 @@ const MODULES: &[&str] = &[
 ];
 
 impl Guest<'_> {
-    /// What the machine must have to run one.
+    /// Checks that the machine has what a virtual machine needs.
     ///
     /// # Errors
     /// The test is skipped by name; where `CI` is set, it fails.
@@ -173,7 +173,8 @@ fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     fs::copy(from, to).map(drop).during(|| format!("copying {} to {}", from.display(), to.display()))
 }
 
-/// After the namespaces are entered: become QEMU's user, open the tap, leave it as descriptor [`TAP`].
+/// Runs between fork and exec, in the namespaces: becomes QEMU's user, opens the tap, leaves it as descriptor
+/// [`TAP`].
 fn open_as_qemu(command: &mut Command, tap: &str) -> Result<(), Error> {
     let path = std::ffi::CString::new(tap).map_err(io::Error::from).during(|| format!("the path {tap:?}"))?;
     let open = move || {

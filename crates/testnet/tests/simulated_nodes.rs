@@ -55,7 +55,7 @@ fn two_nodes_talk_over_a_switch() -> Outcome {
         .perfect()
         .map_err(Stop::Failed)?;
     Ping::new(ip("192.0.2.1")).filling(1500).run(&two)?.perfect().map_err(Stop::Failed)?;
-    let all_nodes = Ping::new(ip("ff02::1")).on("eth1").patience(Duration::from_millis(300)).run(&one)?;
+    let all_nodes = Ping::new(ip("ff02::1")).on("eth1").timeout(Duration::from_millis(300)).run(&one)?;
     check(all_nodes.replies.len() == 2, format!("both nodes answer on ff02::1: {all_nodes}"))
 }
 
@@ -124,7 +124,7 @@ fn a_lost_ping_is_counted() -> Outcome {
     two.ip("addr add 192.0.2.2/24 dev eth1")?;
     let ping = Ping::new(ip("192.0.2.2"))
         .repeated(50, Duration::from_millis(10))
-        .patience(Duration::from_millis(200));
+        .timeout(Duration::from_millis(200));
     let report = std::thread::scope(|scope| {
         let pinging = scope.spawn(|| ping.run(&one));
         std::thread::sleep(Duration::from_millis(150));

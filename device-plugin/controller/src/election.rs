@@ -166,7 +166,7 @@ impl Election {
     /// it counts from the last renewal as well.
     async fn renew(&self, lease: &mut DynamicObject) {
         let mut renewed = Instant::now();
-        let patience = self.timing.lease.mul_f32(0.7);
+        let timeout = self.timing.lease.mul_f32(0.7);
         loop {
             tokio::time::sleep(self.timing.renew).await;
             let transitions = lease.data["spec"]["leaseTransitions"].as_i64().unwrap_or_default();
@@ -185,7 +185,7 @@ impl Election {
                 }
                 Err(_) => tracing::warn!("the API server does not answer about the leader's lease"),
             }
-            if renewed.elapsed() + self.timing.renew > patience {
+            if renewed.elapsed() + self.timing.renew > timeout {
                 return;
             }
         }

@@ -9,7 +9,7 @@ use testnet::{Netns, Stop, Switch, eventually, finish_reading, workspace};
 use tokio::runtime::Runtime;
 
 use crate::control::Control;
-use crate::{Multus, PATIENCE, Programs, Worker, failed};
+use crate::{Multus, Programs, TIMEOUT, Worker, failed};
 
 /// The audit logs of the clusters that have ended.
 static AUDITS: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -262,7 +262,7 @@ impl Cluster {
     /// # Errors
     /// The last answer.
     pub fn eventually<T>(&self, mut probe: impl FnMut() -> Result<T, String>) -> Result<T, testnet::Error> {
-        eventually(PATIENCE, || {
+        eventually(TIMEOUT, || {
             let answer = probe();
             if answer.is_err() {
                 // Real servers need their processor themselves.

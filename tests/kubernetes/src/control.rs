@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use testnet::{Daemon, Node, Stop, Switch, eventually, workspace};
 
 use crate::certificates::Certificates;
-use crate::{PATIENCE, Programs, failed};
+use crate::{Programs, TIMEOUT, failed};
 
 /// Where the control plane has its certificates, as its own processes see it.
 const PKI: &str = "/var/lib/pki";
@@ -139,7 +139,7 @@ impl Control {
         let (mut argv, ready) = (self.kubectl(), ["get", "--raw", "/readyz"].map(str::to_owned));
         argv.extend(ready);
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
-        eventually(PATIENCE, || {
+        eventually(TIMEOUT, || {
             let ended = server.wait(std::time::Duration::ZERO).is_ok();
             let answer = self.node.exec(&argv).map_err(|error| error.to_string());
             match (ended, answer) {
@@ -159,9 +159,9 @@ impl Control {
         let Some((mut etcd, mut server)) = running else { return Ok(()) };
         self.others.lock().unwrap_or_else(PoisonError::into_inner).clear();
         server.signal(signal)?;
-        server.wait(PATIENCE)?;
+        server.wait(TIMEOUT)?;
         etcd.signal(signal)?;
-        etcd.wait(PATIENCE)?;
+        etcd.wait(TIMEOUT)?;
         Ok(())
     }
 

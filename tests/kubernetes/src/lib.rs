@@ -23,7 +23,7 @@ pub use worker::{CONTAINERD, KUBELET, Worker};
 use std::time::Duration;
 
 /// How long anything may take: a kubelet that has lost the API server twice lists pods again only after two minutes.
-pub const PATIENCE: Duration = Duration::from_secs(240);
+pub const TIMEOUT: Duration = Duration::from_secs(240);
 
 /// A failure from a text.
 pub fn failed(text: impl ToString) -> testnet::Stop {

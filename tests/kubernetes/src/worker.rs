@@ -12,7 +12,7 @@ use serde_json::json;
 use testnet::{Daemon, Node, Stop, Switch, eventually};
 
 use crate::certificates::Certificates;
-use crate::{Multus, PATIENCE, Programs, kubelet_cgroup};
+use crate::{Multus, Programs, TIMEOUT, kubelet_cgroup};
 
 /// A program of the node that is started and stopped.
 pub const CONTAINERD: &str = "containerd";
@@ -203,7 +203,7 @@ impl Worker {
         };
         self.running().insert(program, daemon);
         if program == CONTAINERD {
-            eventually(PATIENCE, || {
+            eventually(TIMEOUT, || {
                 self.node.exec(&["ctr", "--address", SOCKET, "version"]).map_err(|error| error.to_string())
             })?;
         }

@@ -371,5 +371,5 @@ fn edits_touch_only_what_they_must() -> Outcome {
 
 fn ping_once(from: &Pod<'_>) -> bool {
     let to: std::net::IpAddr = "10.0.0.2".parse().unwrap();
-    Ping::new(to).patience(Duration::from_millis(200)).run(from).is_ok_and(|report| report.lost() == 0)
+    Ping::new(to).timeout(Duration::from_millis(200)).run(from).is_ok_and(|report| report.lost() == 0)
 }

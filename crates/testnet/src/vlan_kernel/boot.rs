@@ -10,10 +10,10 @@ use crate::error::During;
 use crate::{Error, bin_dir};
 
 const KERNEL: &str = "/usr/bin/linux.uml";
-/// Memory of the kernel: taken from the machine as it is used.
+/// The kernel's memory, which the machine provides as it is used.
 const MEMORY: &str = "mem=1G";
 /// How long all trials may take together.
-const PATIENCE: Duration = Duration::from_secs(600);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What the machine lacks; `None` if the kernel can be started.
 pub(super) fn missing() -> Option<String> {
@@ -29,7 +29,7 @@ pub(super) fn missing() -> Option<String> {
 /// How long switching off may take.
 const SWITCH_OFF: Duration = Duration::from_secs(10);
 
-/// Runs the kernel until it is switched off, and hands on what it prints.
+/// Runs the kernel until it is switched off, and prints its output.
 pub(super) fn boot() -> Result<ExitCode, Error> {
     let exe = std::env::current_exe().during(|| "finding this program".to_owned())?;
     let mut command = Command::new(KERNEL);
@@ -37,7 +37,7 @@ pub(super) fn boot() -> Result<ExitCode, Error> {
         .args([MEMORY, "root=/dev/root", "rootfstype=hostfs", "rootflags=/", "ro", "quiet", "con=null"])
         .args(["con0=fd:0,fd:1", "panic=1", "uml_dir=/tmp/uml", "umid=vlan"])
         .arg(format!("init={}", exe.display()))
-        // What the kernel does not know becomes the first process's environment.
+        // The kernel passes unknown arguments on as the first process's environment.
         .arg(format!("{ROLE}={}", init::ROLE))
         .arg(format!("K8SLAN_BIN={}", bin_dir().display()));
     for name in ["CI", "RUST_BACKTRACE"] {
@@ -53,9 +53,9 @@ pub(super) fn boot() -> Result<ExitCode, Error> {
     command.process_group(0);
     let mut kernel = command.spawn().during(|| format!("starting {KERNEL}"))?;
     let code = hand_on(&mut kernel);
-    // It is never killed: its processes are traced ones of this machine, and with their tracer gone the system
-    // call that one of them stood in would be done here, by this machine's own kernel. When this process
-    // ends, which is the first of its PID namespace, all of them are killed at once.
+    // The kernel is never killed: its processes are traced ones of this machine, and if their tracer died, the system
+    // call that one of them is in would be executed by this machine's own kernel. When this process ends, which is
+    // the first of its PID namespace, all of them are killed at once.
     let start = Instant::now();
     while start.elapsed() < SWITCH_OFF {
         if kernel.try_wait().during(|| format!("waiting for {KERNEL}"))?.is_some() {
@@ -81,7 +81,7 @@ fn hand_on(kernel: &mut Child) -> Result<ExitCode, Error> {
     });
     let (start, mut early, mut up) = (Instant::now(), Vec::new(), false);
     loop {
-        let line = match received.recv_timeout(PATIENCE.saturating_sub(start.elapsed())) {
+        let line = match received.recv_timeout(BOOT_TIMEOUT.saturating_sub(start.elapsed())) {
             Ok(line) => line,
             Err(error) => {
                 for line in early {
@@ -94,7 +94,7 @@ fn hand_on(kernel: &mut Child) -> Result<ExitCode, Error> {
         if let Some(code) = line.strip_prefix(END) {
             return Ok(ExitCode::from(code.trim().parse().unwrap_or(101)));
         }
-        // What the kernel says before its first process runs is of interest only if that never happens.
+        // The kernel's output before its first process runs matters only if that process never runs.
         match (up, line == init::UP) {
             (true, _) => println!("{line}"),
             (false, true) => up = true,

@@ -15,7 +15,7 @@ use crate::{Error, finish, mounts};
 
 /// The value of the environment variable in the kernel's first process.
 pub(super) const ROLE: &str = "init";
-/// And in the process that runs the trials.
+/// The variable's value in the process that runs the trials.
 const TRIALS: &str = "trials";
 /// What the first process prints when it runs.
 pub(super) const UP: &str = "k8slan-vlan-kernel-up";
@@ -23,7 +23,7 @@ pub(super) const MODULES: &str = "/usr/lib/uml/modules";
 pub(super) const MODPROBE: &str = "/sbin/modprobe";
 /// Ends the arguments for the trials on the kernel's command line.
 pub(super) const END_OF_ARGUMENTS: &str = "--k8slan-end-of-arguments";
-/// Loaded before the first trial; the kernel asks for all others itself.
+/// Modules loaded before the first trial; the kernel requests all others itself.
 const LOADED: &[&str] = &[
     "8021q",
     "bridge",
@@ -77,14 +77,14 @@ fn prepare() -> Result<(), Error> {
     Ok(())
 }
 
-/// Runs the trials, and buries whatever lost its parent meanwhile.
+/// Runs the trials, and reaps orphaned processes meanwhile.
 fn child() -> Result<u8, Error> {
     let exe = std::env::current_exe().during(|| "finding this program".to_owned())?;
     let child = Command::new(exe)
-        // The kernel adds arguments of its own.
+        // The kernel appends arguments of its own.
         .args(std::env::args_os().skip(1).take_while(|argument| argument != END_OF_ARGUMENTS))
         .env(ROLE_VARIABLE, TRIALS)
-        // The console is a terminal to the trials, but not to who reads it outside.
+        // The console is a terminal for the trials, but not for the program that reads it outside.
         .env("TERM", "dumb")
         .env("NO_COLOR", "1")
         .env("PATH", unpacked_first("/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"))

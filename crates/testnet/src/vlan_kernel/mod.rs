@@ -14,9 +14,9 @@ use libtest_mimic::Arguments;
 
 use crate::{Stop, Trial, isolated, test};
 
-/// What this process is, said by its environment.
+/// The environment variable that says which part of the job a process has.
 const ROLE: &str = "K8SLAN_VLAN_KERNEL";
-/// The line with which the first process says how the trials ended.
+/// The line by which the first process reports how the trials ended.
 const END: &str = "k8slan-vlan-kernel-exit:";
 
 /// Whether this process runs in the user-mode kernel.

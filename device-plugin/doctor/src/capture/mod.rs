@@ -155,12 +155,12 @@ fn wait(
         if left.is_zero() {
             return Ok(Progress::Enough);
         }
-        let patience = PollTimeout::try_from(left.min(Duration::from_secs(60))).unwrap_or(PollTimeout::ZERO);
+        let timeout = PollTimeout::try_from(left.min(Duration::from_secs(60))).unwrap_or(PollTimeout::ZERO);
         // Without an event to wait for, poll tells of the reader's end alone.
         let mut waits =
             vec![PollFd::new(capture.as_fd(), PollFlags::POLLIN), PollFd::new(output, PollFlags::empty())];
         waits.extend(input.map(|input| PollFd::new(input.as_fd(), PollFlags::POLLIN)));
-        match poll(&mut waits, patience) {
+        match poll(&mut waits, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno).context("wait for frames"),
         }

@@ -125,7 +125,7 @@ pub(crate) fn pings(members: &[Member<'_>], progress: &Progress) -> Result<Times
     if let Some(outsider) = members.iter().find(|m| m.lan == "lan-test") {
         // 10.44.0.3 exists on the second LAN only.
         let stray =
-            Ping::new(Ipv4Addr::new(10, 44, 0, 3)).patience(Duration::from_millis(500)).run(&outsider.pod)?;
+            Ping::new(Ipv4Addr::new(10, 44, 0, 3)).timeout(Duration::from_millis(500)).run(&outsider.pod)?;
         if !stray.replies.is_empty() {
             return Err(Stop::Failed(format!("a pod of lan-test reached lan-blue: {stray}")));
         }
