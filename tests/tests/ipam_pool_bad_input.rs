@@ -182,14 +182,14 @@ fn in_words_and_types() -> Outcome {
         ("probe", with("probe", json!({ "cont": 3 })), 163, "ipam.probe"),
         ("routes", with("routes", json!([{ "dst": "everywhere" }])), 164, "ipam.routes"),
         ("dns", with("dns", json!("10.0.0.53")), 165, "ipam.dns"),
-        ("resolvConf that never ends", with("resolvConf", json!("/dev/zero")), 118, "no regular file"),
-        ("resolvConf that is a folder", with("resolvConf", json!("/etc")), 118, "no regular file"),
-        ("resolvConf that waits", with("resolvConf", json!("/run/pipe")), 118, "no regular file"),
+        ("resolvConf that never ends", with("resolvConf", json!("/dev/zero")), 118, "not a regular file"),
+        ("resolvConf that is a folder", with("resolvConf", json!("/etc")), 118, "not a regular file"),
+        ("resolvConf that waits", with("resolvConf", json!("/run/pipe")), 118, "not a regular file"),
         (
             "resolvConf that leads to a device",
             with("resolvConf", json!("/run/device")),
             118,
-            "no regular file",
+            "not a regular file",
         ),
         ("resolvConf of another kind", with("resolvConf", json!("/run/large")), 118, "65536"),
         ("resolvConf that is not there", with("resolvConf", json!("/nowhere")), 118, "/nowhere"),
@@ -227,7 +227,7 @@ fn in_pool_files() -> Outcome {
     let subnet = "scope: host\nranges: [{subnet: 10.0.0.0/24}]\n";
     for (case, spec, code, part) in [
         ("unknown key", format!("{subnet}cooldwn: 5m"), 122, "cooldwn"),
-        ("value of a wrong type", format!("{subnet}cooldown: soon"), 170, "no duration"),
+        ("value of a wrong type", format!("{subnet}cooldown: soon"), 170, "not a duration"),
         ("no YAML", "ranges: [".to_owned(), 170, "is not valid"),
         (
             "no value, of namespaces",

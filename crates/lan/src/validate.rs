@@ -283,7 +283,7 @@ mod tests {
             |s| s.default_vxlan_dev = Some("eth%d".into()),
             "defaultVxlanDev: link name \"eth%d\" contains '%'",
         );
-        only(|s| s.default_vxlan_dev = Some("all".into()), "defaultVxlanDev: no link can be named \"all\"");
+        only(|s| s.default_vxlan_dev = Some("all".into()), "defaultVxlanDev: a link cannot be named \"all\"");
         let underlay = |s: &mut LanSpec| s.vxlan_dev_map.insert("worker1".into(), "eth%d".into());
         only(|s| drop(underlay(s)), "vxlanDevMap.worker1: link name \"eth%d\" contains '%'");
         only(|s| s.vxlan = "lo".into(), "vxlan: \"lo\" is the namespace's own loopback");

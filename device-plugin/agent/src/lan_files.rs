@@ -398,7 +398,7 @@ mod tests {
         // A person's own folder may be full of them.
         let own = read(dir.path());
         assert_eq!(keys(&own), ["default/a", "default/b"]);
-        assert!(own.unread[0].message.contains("no regular file"), "{:?}", own.unread);
+        assert!(own.unread[0].message.contains("not a regular file"), "{:?}", own.unread);
 
         let (dir, _) = folder(&[]);
         for number in 0..=MAX_MIRRORED {

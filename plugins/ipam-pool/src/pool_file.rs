@@ -605,7 +605,7 @@ mod tests {
             ("ranges: []".to_owned(), "a list of ranges is empty"),
             (format!("{subnet}cooldwn: 5m"), "cooldwn"),
             ("ranges: [{subnet: 10.0.20.0/24, rangeStrt: 10.0.20.5}]".to_owned(), "rangeStrt"),
-            (format!("{subnet}cooldown: soon"), "no duration"),
+            (format!("{subnet}cooldown: soon"), "not a duration"),
             (format!("{subnet}sticky: yes please"), "unknown sticky"),
             (format!("{subnet}order: random"), "unknown order"),
             (format!("{subnet}scope: cluster"), "unknown scope"),

@@ -401,7 +401,7 @@ mod tests {
             (r#"{"bridge": "a/b"}"#, "a/b"),
             (r#"{"bridge": "br%d"}"#, "\"br%d\" contains '%'"),
             (r#"{"uplinks": [{"name": "eth%d"}]}"#, "\"eth%d\" contains '%'"),
-            (r#"{"bridge": "default"}"#, "no link can be named \"default\""),
+            (r#"{"bridge": "default"}"#, "a link cannot be named \"default\""),
             (r#"{"mtu": 10}"#, "MTU 10 is out of range"),
             (r#"{"uplinks": [{"name": "e", "follow": true, "tagged": "10"}]}"#, "follow"),
             (r#"{"uplinks": [{"name": "e", "untagged": 10, "tagged": "10"}]}"#, "both tagged and untagged"),

@@ -307,7 +307,7 @@ fn another_version_is_named() -> Outcome {
     site.node.write("/run/k8slan/told/status.json", "{\"nodes\": []}\n")?;
     let cluster = site.cluster_part()?;
     eventually(SOON, || match cluster.log() {
-        log if log.contains("version 9.9.9") && log.contains("no status of this version") => Ok(()),
+        log if log.contains("version 9.9.9") && log.contains("not a status of this version") => Ok(()),
         log => Err(log),
     })?;
     let text = site.get("/readyz");

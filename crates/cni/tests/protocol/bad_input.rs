@@ -78,8 +78,8 @@ fn documents() {
         ("", 6, &["EOF", "line 1 column 0"][..]),
         ("{\"cniVersion\":\n \"1.1.0\",", 6, &["line 2"]),
         ("{} {}", 6, &["trailing"]),
-        ("[]", 6, &["no JSON object"]),
-        ("5", 6, &["no JSON object"]),
+        ("[]", 6, &["not a JSON object"]),
+        ("5", 6, &["not a JSON object"]),
         (r#"{"cniVersion":1.1,"name":"n"}"#, 6, &["at cniVersion", "line 1 column 17"]),
         (r#"{"cniVersion":"1.1.0","name":["n"]}"#, 6, &["at name", "line 1"]),
         (r#"{"cniVersion":"1.1.0","name":"n","name":"m"}"#, 6, &["duplicate field `name`"]),
@@ -242,5 +242,5 @@ fn gc_reads_what_it_can() {
     refused(&environment("GC"), &good(r#""cni.dev/valid-attachments":[5]"#), 6, &["valid-attachments"]);
     refused(&environment("GC"), r#"{"cniVersion":"1.1.0"}"#, 7, &["network name"]);
     refused(&environment("GC"), r#"{"name":"n"}"#, 1, &["no cniVersion"]);
-    refused(&environment("GC"), "[]", 6, &["no JSON object"]);
+    refused(&environment("GC"), "[]", 6, &["not a JSON object"]);
 }

@@ -147,7 +147,7 @@ mod tests {
         let text = r#"[{"name": "a"}, {"name": "b", "namespace": "default", "interface": "lan0"}]"#;
         assert_eq!(selected(&pod(text)).unwrap(), expected);
         assert_eq!(selected(&json!({})).unwrap(), []);
-        assert!(selected(&pod("[{")).unwrap_err().contains("is no JSON"));
+        assert!(selected(&pod("[{")).unwrap_err().contains("is not JSON"));
         assert!(selected(&pod(r#"[{"namespace": "a"}]"#)).unwrap_err().contains("without a name"));
     }
 

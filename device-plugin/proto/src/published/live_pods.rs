@@ -91,6 +91,6 @@ mod tests {
         assert_eq!(LivePods::read_heard(&dir).unwrap(), None, "the API server is away");
         drop(lock);
         std::fs::write(dir.path().join(FILE), "[").unwrap();
-        assert!(LivePods::read(&dir).unwrap_err().to_string().contains("no list of pods"));
+        assert!(LivePods::read(&dir).unwrap_err().to_string().contains("not a list of pods"));
     }
 }

@@ -83,6 +83,6 @@ mod tests {
         assert_eq!(read(dir.path()).unwrap().unwrap(), status);
         std::fs::write(dir.path().join(STATUS_FILE), "{}").unwrap();
         let error = format!("{:#}", read(dir.path()).unwrap_err());
-        assert!(error.contains("no status of this version"), "{error}");
+        assert!(error.contains("not a status of this version"), "{error}");
     }
 }
