@@ -260,7 +260,7 @@ fn build_lease_request(
         namespace: namespace.clone(),
         name: name.clone(),
     });
-    let occupant = Occupant::of(&node.config.paths(), pod.as_ref(), &target.ifname, request.stated_vm())?;
+    let occupant = Occupant::find(&node.config.paths(), pod.as_ref(), &target.ifname, request.stated_vm())?;
     // A guest's address belongs to its VM, which keeps it when it migrates.
     let of_guest = pod.is_some() && occupant.may_be_guest();
     // Whoever writes a network could invent machines until a shared pool is exhausted.

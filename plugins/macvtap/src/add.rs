@@ -1,4 +1,4 @@
-//! ADD, step by step.
+//! ADD: its steps in their order.
 
 use std::rc::Rc;
 
@@ -17,7 +17,7 @@ use crate::put_back::{mtu_of, put_back};
 use crate::tap::{self, Tap};
 use crate::{Call, Config, Error};
 
-/// Attaches the pod. Whatever fails, nothing of it stays.
+/// Attaches the pod. If a step fails, everything is undone.
 ///
 /// # Errors
 /// See [`Error`].
@@ -56,8 +56,8 @@ fn make<'a>(call: &'a Call<'a>, lower: &'a Lower, undo: &mut Undo<'a>) -> Result
     }
 }
 
-/// Sets the interface up, with what the IPAM plugin gives on it. `roll_back` takes it away again, at the moment at which
-/// the plugin can take its addresses back.
+/// Sets the interface up, with the IPAM plugin's addresses on it. `roll_back` removes the interface again, at the
+/// moment when the plugin can release its addresses.
 fn set_up_with_addresses(
     call: &Call<'_>,
     lower: &Lower,
@@ -69,7 +69,7 @@ fn set_up_with_addresses(
     let detecting = lower.k8slanveth().is_some_and(|keys| keys.enable_dad);
     let undecided = set_up(call, lower, made, !stated.ips.is_empty())?;
     let configure = |undecided: Option<Undecided<'_>>, given: &AddResult| match undecided {
-        // Behind KubeVirt's bridge: from the link the guest gets them by DHCP.
+        // Behind KubeVirt's bridge, the guest gets the link's addresses by DHCP.
         None if lower.is_veth() => link.configure_for_guest(given),
         None => Ok(()),
         Some(undecided) => {
@@ -84,7 +84,7 @@ fn set_up_with_addresses(
         return Ok(result(call, made, stated));
     };
     let mut delegated = ipam.add_or(&mut *roll_back)?;
-    // The launcher pod's stack must neither ask nor answer for a guest's addresses.
+    // The launcher pod's stack must neither probe nor answer for a guest's addresses.
     let replaced = if call.is_for_a_guest() {
         link.replace_taken_of_guest(&mut delegated, call.request.document(), call.asker())
     } else {
@@ -108,7 +108,7 @@ pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodL
     PodLink { netns: &call.netns, netlink: &call.netlink, index, name: &call.target.ifname, mac }
 }
 
-/// A macvtap on the spoke's veth end, made from the LAN's namespace directly inside the pod's.
+/// A macvtap on the spoke's veth end, created from the LAN's namespace directly in the pod's.
 fn macvtap_on_spoke<'a>(
     call: &'a Call<'a>,
     side: &'a LanSide,
@@ -121,7 +121,7 @@ fn macvtap_on_spoke<'a>(
         None => call.stable_mac(&[&lan, spoke, &call.owner(false)?]),
     };
     let mut end = VethEnd::new(record.spoke.link().clone());
-    // In passthru mode the macvtap takes its lower's address; in the others each has its own.
+    // In passthru mode the macvtap has its lower link's address; in the others each has its own.
     end.mac = Some(match record.mode {
         MacvtapMode::Passthru => mac,
         _ => stable_mac(&[&lan, spoke, "lower"]),
@@ -131,7 +131,7 @@ fn macvtap_on_spoke<'a>(
     end.up = true;
     let lower = side.create_pair(call, end, undo)?;
     let below = LowerLink { netlink: side.netlink(), index: lower, name: spoke, mtu: side.mtu().get() };
-    // The macvtap goes with its veth pair, so it needs no undo of its own.
+    // The kernel deletes the macvtap with its veth pair, so it needs no undo of its own.
     let index = record.tap_index.get();
     let (made, tap) =
         tap::with_free_minor(call, index, None, || macvtap(call, &below, record.mode, index, mac))?;
@@ -139,7 +139,7 @@ fn macvtap_on_spoke<'a>(
     Ok(made)
 }
 
-/// The spoke's own veth end, made directly inside the pod's namespace.
+/// The spoke's own veth end, created directly in the pod's namespace.
 fn veth_of_spoke<'a>(
     call: &'a Call<'a>,
     side: &'a LanSide,
@@ -147,7 +147,7 @@ fn veth_of_spoke<'a>(
 ) -> Result<PodInterface, Error> {
     let record = side.record();
     let ifname = &call.target.ifname;
-    // Both ends may meet a name that exists; this one must be told apart.
+    // Either end's name may exist already; the error must say that it is this one's.
     if call.netlink.link_by_name(ifname)?.is_some() {
         return Err(Error::InterfaceExists(ifname.clone()));
     }
@@ -168,7 +168,7 @@ fn veth_of_spoke<'a>(
     Ok(PodInterface { index, mac, mtu })
 }
 
-/// A macvtap on a link of the host, made directly inside the pod's namespace.
+/// A macvtap on a link of the host, created directly in the pod's namespace.
 fn macvtap_on_master<'a>(
     call: &'a Call<'a>,
     host: &'a Host,
@@ -206,7 +206,7 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
         return Err(Error::InterfaceExists(ifname.clone()));
     }
     let index = host.link.index;
-    // The kubelet announced /dev/tap<index>, and the kernel would choose another index.
+    // The kubelet announced /dev/tap<index>, but the kernel would choose another index.
     if call.netlink.link_by_index(index)?.is_some() {
         return Err(Error::IndexTaken(index));
     }
@@ -223,7 +223,7 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
         group: link.group,
         alias: link.alias.clone(),
     };
-    // Recorded before it moves, so that DEL finds it wherever this program dies.
+    // Recorded before it moves, so that DEL finds it even if this program dies at any moment.
     let on_host = Rc::new(Tap::on_host(call, host, mac.or(link.mac), was.clone())?);
     claim_the_only(&on_host, call)?;
     let claimed = Rc::clone(&on_host);
@@ -249,7 +249,7 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
     made(&link, ifname)
 }
 
-/// Takes the minor of a macvtap that is not ours to make anew, so that no other minor can be had.
+/// Claims the minor of an existing macvtap: unlike a new one, it cannot get another minor.
 fn claim_the_only(tap: &Tap, call: &Call<'_>) -> Result<(), Error> {
     match tap.claim(call)? {
         Claim::Ours => Ok(()),
@@ -257,7 +257,7 @@ fn claim_the_only(tap: &Tap, call: &Call<'_>) -> Result<(), Error> {
     }
 }
 
-/// The link below a macvtap to make.
+/// The link that a new macvtap is put on.
 struct LowerLink<'a> {
     netlink: &'a Netlink,
     index: u32,
@@ -286,7 +286,7 @@ fn macvtap(
     Ok(PodInterface { index, mac, mtu })
 }
 
-/// What a refusal of the kernel means here: its number alone does not tell.
+/// Translates a refusal of the kernel, whose error number has several meanings.
 fn explain(
     call: &Call<'_>,
     below: &LowerLink<'_>,
@@ -316,7 +316,8 @@ fn explain(
     }
 }
 
-/// A macvtap takes its address on the link below when it comes up, and is refused where that has it already.
+/// A macvtap registers its address on its lower link when it comes up, and is refused if that has the address
+/// already.
 fn explain_up(call: &Call<'_>, lower: &Lower, source: netplumb::Error) -> Error {
     let (lower, mode) = match lower {
         Lower::Spoke { side, .. } if !lower.is_veth() => {
@@ -339,8 +340,8 @@ fn made(link: &Link, ifname: &IfName) -> Result<PodInterface, Error> {
     Ok(PodInterface { index: link.index, mac, mtu })
 }
 
-/// Sets the interface up in the way that its user needs. For a pod's own it is yet to be decided what it takes from
-/// routers; a guest's takes nothing at all. `has_addresses`: the configuration itself gives it some.
+/// Sets the interface up as its user needs it. What a pod's own interface accepts from routers is decided later; a
+/// guest's accepts nothing. `has_addresses`: the configuration itself gives it addresses.
 fn set_up<'a>(
     call: &'a Call<'_>,
     lower: &Lower,
@@ -367,8 +368,8 @@ fn set_up<'a>(
     Ok(Some(undecided))
 }
 
-/// The answer: the pod's interface and what the IPAM plugin gave; its name servers count more than the
-/// network's. It stands behind what plugins before this one made.
+/// The result: the pod's interface with the IPAM plugin's addresses, behind the results of earlier plugins of the
+/// chain; the IPAM plugin's name servers come before the network's.
 fn result(call: &Call<'_>, made: PodInterface, mut result: AddResult) -> AddResult {
     let mut interface = Interface::in_container(&call.target.ifname, Some(made.mac), &call.target.netns);
     interface.mtu = Some(made.mtu.get());

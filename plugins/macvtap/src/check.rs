@@ -1,4 +1,4 @@
-//! CHECK: whether everything is as ADD promised.
+//! CHECK: whether everything still is as ADD promised.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -9,16 +9,16 @@ use net_types::{Attach, MacvtapMode, Mtu};
 use netplumb::{Conf, DevNum, Link, LinkKind, Netlink, Sysctl, tap_device};
 
 use crate::config::Wanted;
-use crate::device::{MODE, MinorRecord, Minors, leads_to, look, node_path};
+use crate::device::{MODE, MinorRecord, Minors, leads_to, node_metadata, node_path};
 use crate::lan_side::LanSide;
 use crate::lower::{Named, attach, named};
 use crate::{Call, Config, Error, add};
 
-/// Verifies the attachment: the interface and the link below it, the device node, addresses and routes, the LAN's
-/// side, and the IPAM plugin's lease.
+/// Verifies the attachment: the interface and its lower link, the device node, addresses and routes, the LAN's side,
+/// and the IPAM plugin's lease.
 ///
 /// # Errors
-/// The first thing that differs.
+/// The first difference.
 pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
     let call = Call::open(request, target)?;
     let ifname = &target.ifname;
@@ -71,7 +71,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     Ok(())
 }
 
-/// What the pod sees of its interface.
+/// The interface as the pod has it.
 fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), Error> {
     let ifname = &call.target.ifname;
     let of = |what: &str| format!("{what} of interface {ifname}");
@@ -100,7 +100,7 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
     Ok(())
 }
 
-/// The LAN's side of a spoke.
+/// The LAN's side of a spoke's attachment.
 fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link, attach: Attach) -> Result<(), Error> {
     let record = side.record();
     let spoke = &record.spoke;
@@ -114,7 +114,7 @@ fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link, attach: Attach) -> Res
     let bridge = side.netlink().link_by_name(&record.bridge)?.map(|bridge| bridge.index);
     same(&format!("the bridge of spoke {spoke}"), number(port.master), number(bridge))?;
     same(&format!("state of the port of spoke {spoke}"), state(port.up), state(true))?;
-    // The daemon keeps all links of a LAN at its MTU; a port with another one loses what is longer.
+    // The daemon keeps all links of a LAN at its MTU; a port with a smaller one drops longer frames.
     same(&format!("MTU of the port of spoke {spoke}"), port.mtu, side.mtu().get())?;
     if let Some(PortDifference { what, found, promised }) = port_difference(&port, &plain_port(), false) {
         return Err(Error::mismatch(format!("{what} of the port of spoke {spoke}"), found, promised));
@@ -159,12 +159,12 @@ fn mode(link: &Link, promised: MacvtapMode) -> Result<(), Error> {
     }
 }
 
-/// The device node leads to the interface, and its user may open it.
+/// Whether the device node leads to the interface, and its user may open it.
 fn device(call: &Call<'_>, link: &Link) -> Result<(), Error> {
     let ifname = &call.target.ifname;
     let device = tap_device(&call.netns, ifname, link.index)?.ok_or_else(|| Error::NoTap(ifname.clone()))?;
     let path = node_path(link.index);
-    let Some(meta) = look(&path)? else {
+    let Some(meta) = node_metadata(&path)? else {
         return Err(Error::mismatch(shown(&path), "missing", "the device node of the macvtap"));
     };
     if leads_to(&meta) != Some(device) {
@@ -182,7 +182,7 @@ fn device(call: &Call<'_>, link: &Link) -> Result<(), Error> {
     same(&format!("the mode of {}", shown(&path)), mode(meta.mode()), mode(MODE))
 }
 
-/// The record by which DEL, and whoever makes the next macvtap, know whose the device is.
+/// Whether there is the record by which DEL, and the next ADD of a macvtap, know whose the device is.
 fn recorded(call: &Call<'_>, device: DevNum) -> Result<(), Error> {
     let given = match Minors::existing(&call.node.paths().taps())? {
         Some(minors) => minors.given(device)?,
@@ -210,8 +210,8 @@ fn number(index: Option<u32>) -> String {
     index.map_or_else(|| "none".to_owned(), |index| format!("link {index}"))
 }
 
-/// A later plugin of the chain may have made an MTU smaller (`tuning`), and a LAN's falls with its smallest node; a larger
-/// one than what is below passes sends frames that are lost.
+/// A later plugin of the chain may have made an MTU smaller (`tuning`), and a LAN's MTU falls with its smallest node;
+/// with a larger MTU than the lower link's, frames would be lost.
 fn at_most(what: &str, found: u32, promised: Option<u32>) -> Result<(), Error> {
     match promised {
         Some(promised) if found > promised => Err(Error::mismatch(what, found, promised)),

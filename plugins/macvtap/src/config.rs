@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::Error;
 
-/// The names of the keys, for those who write them in another case.
+/// The names of the keys; they are accepted in any case.
 pub(crate) const NAMES: &[&str] =
     &["attach", "deviceID", "group", "master", "mode", "mtu", "owner", "promiscMode", "spoke"];
 
@@ -56,25 +56,24 @@ pub struct Config {
     pub keep_addr_on_down: Option<bool>,
 }
 
-/// `qemu` in KubeVirt's images.
+/// The number of the user `qemu` in KubeVirt's images.
 fn libvirt() -> u32 {
     107
 }
 
-/// What an attachment stands on.
+/// What an attachment is put on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
-    /// A device that the kubelet handed out: a spoke if there is a record of that name, else a
-    /// macvtap of the host.
+    /// A device that the kubelet gave out: a spoke if a record has that name, otherwise a macvtap of the host.
     Device(String),
-    /// A spoke by name.
+    /// The spoke with this name.
     Spoke(SpokeName),
     /// A macvtap on a link of the host.
     Master(IfName),
 }
 
 impl Config {
-    /// What the pod's interface takes from routers.
+    /// What the pod's interface accepts from routers.
     #[must_use]
     pub fn from_routers(&self) -> FromRouters {
         FromRouters {
@@ -85,16 +84,16 @@ impl Config {
         }
     }
 
-    /// The device that the kubelet handed out, given the `deviceID` of `runtimeConfig`.
+    /// The device that the kubelet gave out, with the `deviceID` of `runtimeConfig`.
     #[must_use]
     pub fn device<'a>(&'a self, runtime_device: Option<&'a str>) -> Option<&'a str> {
         runtime_device.filter(|id| !id.is_empty()).or(self.device_id.as_deref())
     }
 
-    /// What to attach to, given the `deviceID` of `runtimeConfig`.
+    /// What to put the attachment on, with the `deviceID` of `runtimeConfig`.
     ///
     /// # Errors
-    /// None of the three keys, or more than one.
+    /// The configuration has none of the three keys, or more than one.
     pub fn wanted(&self, runtime_device: Option<&str>) -> Result<Wanted, Error> {
         match (self.device(runtime_device), &self.spoke, &self.master) {
             (Some(device), None, None) => Ok(Wanted::Device(device.to_owned())),

@@ -1,4 +1,4 @@
-//! DEL, and what GC does for each attachment: taking away, going on after failures.
+//! DEL, and what GC does for each attachment: removing everything, going on after failures.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use net_types::Attach;
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
 use node::{Attachment, LockError, NetworkId, NodeConfig, Paths};
 
-use crate::device::{DeviceError, MinorRecord, Minors, leads_to, look, node_path, remove_node};
+use crate::device::{DeviceError, MinorRecord, Minors, leads_to, node_metadata, node_path, remove_node};
 use crate::find::{Found, Search};
 use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::{self, LanSide, Port};
@@ -21,10 +21,10 @@ use crate::{Config, Error, tap};
 /// Where `ip netns` and the daemon keep namespaces.
 const NETNS_DIR: &str = "/run/netns";
 
-/// Detaches the pod. What is gone already is success.
+/// Detaches the pod. What does not exist any more is success.
 ///
 /// # Errors
-/// All that went wrong; everything else was done.
+/// All errors; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let done = attach::detach(target, |paths, errors| {
         let mut recorded = None;
@@ -36,7 +36,7 @@ pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -
     done.or_else(Error::all)
 }
 
-/// DEL for a configuration that no longer parses: what the links and records say is enough.
+/// DEL for a configuration that no longer parses: links and records are enough.
 pub(crate) fn del_misconfigured(
     request: &Misconfigured,
     target: &Target<Option<PathBuf>>,
@@ -49,29 +49,29 @@ pub(crate) fn del_misconfigured(
     done.or_else(Error::all)
 }
 
-/// The IPAM plugin that ADD wrote down.
+/// The IPAM plugin that ADD recorded.
 fn ipam_of(target: &Target<Option<PathBuf>>, paths: &Paths) -> Option<String> {
     let all = Minors::existing(&paths.taps()).ok()??.all().ok()?;
     let mut given = all.into_iter().filter_map(|given| Some(given.ok()?.1));
     given.find(|given| given.attachment.is(target.container_id.as_str(), &target.ifname))?.ipam
 }
 
-/// Has the interface up, for the IPAM plugin.
+/// Sets the interface up for the IPAM plugin, which may send something on it.
 fn ready(target: &Target<Option<PathBuf>>, paths: &Paths) {
     let wanted = |a: &Attachment| a.is(target.container_id.as_str(), &target.ifname);
-    // What cannot be read is reported when it is to be removed.
+    // A record that cannot be read is reported when it is to be removed.
     held(paths, wanted, &mut Vec::new()).iter().for_each(|held| set_up_again(&held.attachment));
 }
 
 /// Frees this network's attachments that are not in the list.
 ///
 /// # Errors
-/// All that went wrong; everything else was done.
+/// All errors; everything else was done.
 pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
     let mut errors = Vec::new();
-    // A runtime that gives no list says nothing about what is valid.
+    // Without a list, the runtime says nothing about what is valid.
     if let Some(valid) = valid {
-        let network = NetworkId::of(request.network.as_str());
+        let network = NetworkId::from_name(request.network.as_str());
         let (paths, unknown) = NodeConfig::paths_for_removal();
         for held in held(&paths, |a| is_stale(a, network, valid), &mut errors) {
             let mut failed = Vec::new();
@@ -80,7 +80,8 @@ pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> 
             errors.extend(done.err());
         }
         errors.extend(unknown.map(Error::from));
-        // A link whose record is lost may have an address still: it is not given to another before somebody has looked.
+        // A link whose record is lost may still have an address, which must not be given to another pod before an
+        // administrator has looked.
         match unreadable(&paths) {
             Ok(records) if records.is_empty() => {}
             Ok(records) => {
@@ -100,7 +101,7 @@ fn unreadable(paths: &Paths) -> Result<Vec<String>, DeviceError> {
     Minors::existing(&paths.taps())?.map_or(Ok(Vec::new()), |minors| minors.unreadable())
 }
 
-/// Takes the attachment away, and returns the IPAM plugin that ADD wrote down for it.
+/// Removes the attachment, and returns the IPAM plugin that ADD recorded for it.
 fn detach(
     request: &Request<Config>,
     target: &Target<Option<PathBuf>>,
@@ -111,7 +112,7 @@ fn detach(
         Ok(Named::Spoke(record, keys)) => match of_spoke(target, paths, *record, keys.as_ref()) {
             Ok(Removed::All(ipam)) => ipam,
             Ok(Removed::Port) => everywhere(target, paths, errors),
-            // The port may be gone all the same, and what else there is of it goes by the records.
+            // The port may be gone nevertheless; the rest is found by the records.
             Err(error) => {
                 let held = matches!(error, Error::Lock(LockError::Held { .. }));
                 let ipam = if held { None } else { everywhere(target, paths, errors) };
@@ -119,21 +120,21 @@ fn detach(
                 ipam
             }
         },
-        // Of a configuration that names nothing, or a record that is not trusted, too: ADD made nothing with it, or
-        // made it before it was changed.
+        // Also for a configuration that names nothing, or an untrusted record: ADD made nothing with it, or the
+        // configuration was changed since.
         Ok(Named::Other(_)) | Err(_) => everywhere(target, paths, errors),
     }
 }
 
-/// What was removed of a spoke's attachment.
+/// What [`of_spoke`] removed.
 enum Removed {
-    /// All that there was; and the IPAM plugin that ADD wrote down.
+    /// Everything; with the IPAM plugin that ADD recorded.
     All(Option<String>),
-    /// The port at most.
+    /// At most the port; other parts may remain.
     Port,
 }
 
-/// The usual case: the record says where the port is.
+/// The usual case: the spoke's record says where the port is.
 fn of_spoke(
     target: &Target<Option<PathBuf>>,
     paths: &Paths,
@@ -143,7 +144,7 @@ fn of_spoke(
     let index = record.tap_index.get();
     let _lock = match lan_side::lock(paths, &record.spoke) {
         Err(held @ Error::Lock(LockError::Held { .. })) => return Err(held),
-        // Where no lock can be had, as on a read-only folder, nobody has it.
+        // If a lock cannot be acquired at all, as on a read-only folder, no other program has it.
         lock => lock.ok(),
     };
     let Some(side) = LanSide::open_standing(record)? else { return Ok(Removed::Port) };
@@ -151,8 +152,8 @@ fn of_spoke(
         side.clear_half_made()?;
         return Ok(Removed::Port);
     };
-    // The kernel takes its node away with the link, and with it the number.
-    let device = look(&node_path(index))?.and_then(|meta| leads_to(&meta));
+    // The kernel deletes its device node together with the link, so the number is read before.
+    let device = node_metadata(&node_path(index))?.and_then(|meta| leads_to(&meta));
     side.netlink().delete_link(port.index)?;
     if let Some(device) = device
         && let Some(minors) = Minors::existing(&paths.taps())?
@@ -162,14 +163,15 @@ fn of_spoke(
         minors.release(device, &given)?;
         return Ok(Removed::All(given.ipam));
     }
-    // A veth has no minor; of a macvtap, the node was not the right one.
+    // A veth has no minor; for a macvtap, the node was another device's.
     match attach(side.record(), keys) {
         Attach::Veth => Ok(Removed::All(None)),
         Attach::Macvtap => Ok(Removed::Port),
     }
 }
 
-/// Takes away whatever the attachment has on this node, found by its tag, and returns the IPAM plugin that ADD wrote down.
+/// Removes everything that the attachment has on this node, found by its tag, and returns the IPAM plugin that ADD
+/// recorded.
 fn everywhere(target: &Target<Option<PathBuf>>, paths: &Paths, errors: &mut Vec<Error>) -> Option<String> {
     let (mut recorded, mut ipam) = (false, None);
     for held in held(paths, |a| a.is(target.container_id.as_str(), &target.ifname), errors) {
@@ -188,7 +190,7 @@ struct Held {
     attachment: Attachment,
     ports: Vec<Port>,
     minors: Vec<Recorded>,
-    /// The records of all attachments.
+    /// The records of minors of all attachments.
     all: Rc<Vec<(DevNum, MinorRecord)>>,
 }
 
@@ -203,17 +205,17 @@ impl Held {
     }
 }
 
-/// What the attachments that `wanted` picks have on this node.
+/// What the attachments that `wanted` selects have on this node.
 fn held(paths: &Paths, wanted: impl Fn(&Attachment) -> bool, errors: &mut Vec<Error>) -> Vec<Held> {
     let mut found = BTreeMap::new();
     for port in lan_side::find(Path::new(NETNS_DIR), &wanted, errors) {
-        of(&mut found, &port.attachment.clone()).ports.push(port);
+        entry(&mut found, &port.attachment.clone()).ports.push(port);
     }
     match records(paths, errors) {
         Ok(Some((minors, all))) => {
             let all = Rc::new(all);
             for (device, given) in all.iter().filter(|(_, given)| wanted(&given.attachment)) {
-                let held = of(&mut found, &given.attachment);
+                let held = entry(&mut found, &given.attachment);
                 held.minors.push((Rc::clone(&minors), *device, given.clone()));
                 held.all = Rc::clone(&all);
             }
@@ -224,10 +226,10 @@ fn held(paths: &Paths, wanted: impl Fn(&Attachment) -> bool, errors: &mut Vec<Er
     found.into_values().collect()
 }
 
-/// Attachments by container ID and interface.
+/// Attachments, by container ID and interface name.
 type All = BTreeMap<(String, String), Held>;
 
-fn of<'a>(all: &'a mut All, attachment: &Attachment) -> &'a mut Held {
+fn entry<'a>(all: &'a mut All, attachment: &Attachment) -> &'a mut Held {
     let key = (attachment.container_id.clone(), attachment.ifname.to_string());
     all.entry(key).or_insert_with(|| Held {
         attachment: attachment.clone(),
@@ -237,13 +239,13 @@ fn of<'a>(all: &'a mut All, attachment: &Attachment) -> &'a mut Held {
     })
 }
 
-/// A minor that was given away, and the folder of its record.
+/// A minor with its record, and the folder of the records.
 type Recorded = (Rc<Minors>, DevNum, MinorRecord);
 
-/// The records of minors.
+/// The folder of the records of minors, and its contents.
 type Records = (Rc<Minors>, Vec<(DevNum, MinorRecord)>);
 
-/// All that can be read; why others cannot is added to `errors`.
+/// All readable records; errors about others are added to `errors`.
 fn records(paths: &Paths, errors: &mut Vec<Error>) -> Result<Option<Records>, DeviceError> {
     let Some(minors) = Minors::existing(&paths.taps())? else { return Ok(None) };
     let mut all = Vec::new();
@@ -256,10 +258,10 @@ fn records(paths: &Paths, errors: &mut Vec<Error>) -> Result<Option<Records>, De
     Ok(Some((Rc::new(minors), all)))
 }
 
-/// Takes away what a minor's record says: a macvtap, wherever it is by now, its node, the record.
+/// Removes what a minor's record is about: the macvtap, wherever it is by now, its device node, and the record.
 fn take_away((minors, device, given): &Recorded, all: &[(DevNum, MinorRecord)]) -> Result<(), Error> {
     let attachment = &given.attachment;
-    // The path may lead to another pod's by now.
+    // The path may lead to another pod's namespace by now.
     let netns = Netns::open(&attachment.netns.path).ok();
     let netns = netns.filter(|netns| netns.id().ino == attachment.netns.inode);
     let search = Search { device: *device, given, all };
@@ -268,15 +270,16 @@ fn take_away((minors, device, given): &Recorded, all: &[(DevNum, MinorRecord)]) 
             Some(was) => put_back(&netlink, &link, &Netns::current()?, was)?,
             None => netlink.delete_link(link.index)?,
         },
-        // It cannot be moved from there. Its device plugin makes it anew.
+        // It cannot be moved from there. Its device plugin creates it again.
         Some(Found::Beyond(netlink, number, link)) => netlink.delete_link_beyond(number, link.index)?,
         None => {}
     }
     Ok(minors.release(*device, given)?)
 }
 
-/// Macvtaps on a master without a record: an ADD that was killed before it wrote one. Their index tells that they
-/// are this attachment's, and neither another plugin's nor, where the path leads elsewhere by now, another pod's.
+/// Removes macvtaps on a master without a record, left by an ADD that was killed before it wrote one. Their index
+/// proves that they are this attachment's, and not another plugin's or, if the path now leads elsewhere, another
+/// pod's.
 fn unrecorded(target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let Some(netns) = target.netns.as_deref().and_then(|path| Netns::open(path).ok()) else { return Ok(()) };
     let netlink = Netlink::open(&netns)?;
@@ -288,7 +291,7 @@ fn unrecorded(target: &Target<Option<PathBuf>>) -> Result<(), Error> {
         let name = link.if_name();
         let device = name.and_then(|name| tap_device(&netns, &name, link.index).unwrap_or_default());
         netlink.delete_link(link.index)?;
-        // The kernel takes its own node away; where it makes none, this one is the plugin's.
+        // The kernel deletes its own node with the link; if it makes none, the node is the plugin's.
         if let Some(device) = device {
             remove_node(&node_path(link.index), device)?;
         }

@@ -1,8 +1,8 @@
-//! `/dev/tapN`, and who was given which tap minor.
+//! `/dev/tapN`, and the records of which attachment has which tap minor.
 //!
-//! Three facts of the kernel make this necessary (design D2). `/dev/tapN` is named by the macvtap's
-//! ifindex, which is unique per namespace only, in a devtmpfs that all namespaces share. A freed minor is
-//! handed out again at once. And a container keeps its copy of the node for as long as it lives.
+//! Three properties of the kernel make this necessary (design D2). `/dev/tapN` is named by the macvtap's ifindex,
+//! which is unique only within a namespace, in a devtmpfs that all namespaces share. A freed minor is reused at once.
+//! And a container keeps its copy of the node as long as it lives.
 
 use std::fs::{Metadata, Permissions};
 use std::io;
@@ -19,57 +19,52 @@ use serde::{Deserialize, Serialize};
 /// Who may open a tap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
-    /// The node's owner.
     pub(crate) owner: u32,
-    /// The node's group.
     pub(crate) group: u32,
 }
 
-/// Owner and group read and write, as libvirt needs it.
+/// The owner and the group may read and write, as libvirt needs it.
 pub(crate) const MODE: u32 = 0o660;
 
 /// How long a program waits for another one that works on the records.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Why a device node could not be put in place.
+/// Why a device node could not be provided.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// The operating system refused.
     #[error("{operation} {path:?}")]
     Io {
-        /// What was tried.
+        /// The operation as a verb and its object.
         operation: &'static str,
-        /// On what.
         path: PathBuf,
-        /// The kernel's answer.
         source: io::Error,
     },
-    /// Something that is no character device stands there.
+    /// The path exists and is not a character device.
     #[error("{0:?} is not a device node: something else was put there; remove it")]
     Foreign(PathBuf),
-    /// The records of given minors.
+    /// The records of minors cannot be used.
     #[error("cannot keep the record of tap minors")]
     Record(#[from] SafeDirError),
-    /// Another program works on the records of given minors.
+    /// Another program holds the lock of the records.
     #[error("cannot work on the records of tap minors")]
     Lock(#[from] LockError),
 }
 
-/// The node of a macvtap with this ifindex.
+/// The path of the device node of a macvtap with this ifindex.
 pub(crate) fn node_path(index: u32) -> PathBuf {
     format!("/dev/tap{index}").into()
 }
 
-/// The index that a node is named by.
+/// The index in the name of a device node.
 pub(crate) fn index_of(node: &Path) -> Option<u32> {
     node.file_name()?.to_str()?.strip_prefix("tap")?.parse().ok()
 }
 
-/// Whether anything stands at the node's path.
+/// The metadata of what is at the node's path, if anything.
 ///
 /// # Errors
-/// The path cannot be looked at.
-pub(crate) fn look(path: &Path) -> Result<Option<Metadata>, DeviceError> {
+/// The path cannot be examined.
+pub(crate) fn node_metadata(path: &Path) -> Result<Option<Metadata>, DeviceError> {
     match std::fs::symlink_metadata(path) {
         Ok(meta) => Ok(Some(meta)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -77,7 +72,7 @@ pub(crate) fn look(path: &Path) -> Result<Option<Metadata>, DeviceError> {
     }
 }
 
-/// The device that a node leads to; none if it is no character device.
+/// The device that a node leads to; `None` if it is not a character device.
 pub(crate) fn leads_to(meta: &Metadata) -> Option<DevNum> {
     let number = |part: u64| u32::try_from(part).ok();
     if !meta.file_type().is_char_device() {
@@ -86,13 +81,13 @@ pub(crate) fn leads_to(meta: &Metadata) -> Option<DevNum> {
     Some(DevNum { major: number(major(meta.rdev()))?, minor: number(minor(meta.rdev()))? })
 }
 
-/// Makes `path` lead to `device` and lets `access` open it. Returns whether the node is one of ours
-/// rather than the kernel's: the kernel takes away only its own.
+/// Makes `path` lead to `device` and lets `access` open it. Returns whether this program made the node: the kernel
+/// deletes only its own nodes.
 ///
 /// # Errors
-/// Something that is no device node stands there, or the kernel refused.
+/// The path exists and is not a device node, or the kernel refuses.
 pub(crate) fn ensure_node(path: &Path, device: DevNum, access: Access) -> Result<bool, DeviceError> {
-    let present = look(path)?;
+    let present = node_metadata(path)?;
     if let Some(meta) = &present
         && leads_to(meta).is_none()
     {
@@ -107,8 +102,9 @@ pub(crate) fn ensure_node(path: &Path, device: DevNum, access: Access) -> Result
         }
         return Ok(false);
     }
-    // Absent (no devtmpfs here), or another namespace's macvtap with the same ifindex. PodInterface under
-    // another name and renamed, so that the path never leads nowhere or is open to the wrong owner.
+    // Absent (without devtmpfs), or the node of another namespace's macvtap with the same ifindex. The new node is
+    // created under a temporary name and renamed, so that the path never leads nowhere and is never open to the wrong
+    // owner.
     let temporary = unfinished(path);
     let _ = std::fs::remove_file(&temporary);
     let mode = Mode::from_bits_truncate(0o600);
@@ -126,19 +122,19 @@ pub(crate) fn ensure_node(path: &Path, device: DevNum, access: Access) -> Result
     Ok(true)
 }
 
-/// Where a node is made before it gets its name.
+/// The path where a node is created before it gets its name.
 fn unfinished(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     path.with_file_name(format!(".{name}.k8slan"))
 }
 
-/// Takes the node away if it still leads to `device`, and one that an ADD did not finish.
+/// Removes the node if it still leads to `device`, and one that an ADD did not finish.
 ///
 /// # Errors
-/// The kernel refused.
+/// The kernel refuses the removal.
 pub(crate) fn remove_node(path: &Path, device: DevNum) -> Result<(), DeviceError> {
     let _ = std::fs::remove_file(unfinished(path));
-    match look(path)? {
+    match node_metadata(path)? {
         Some(meta) if leads_to(&meta) == Some(device) => match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
             _ => Ok(()),
@@ -156,69 +152,63 @@ fn failed(operation: &'static str, path: &Path, source: io::Error) -> DeviceErro
     DeviceError::Io { operation, path: path.to_owned(), source }
 }
 
-/// The folder of records of given minors, `/run/k8slan/taps`: one file `<major>:<minor>` each.
+/// The folder with the records of minors, `/run/k8slan/taps`: one file `<major>:<minor>` each.
 #[derive(Debug)]
 pub(crate) struct Minors {
     dir: SafeDir,
 }
 
-/// Which attachment was given a minor.
+/// The record of a minor: the attachment that has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MinorRecord {
-    /// The attachment.
     pub(crate) attachment: Attachment,
-    /// The node that leads to it.
+    /// The path of the node that leads to it.
     pub(crate) node: PathBuf,
-    /// Whether that node was made by us: the kernel takes away only its own.
+    /// Whether this plugin made the node: the kernel deletes only its own.
     pub(crate) made: bool,
-    /// What a macvtap that was moved into the pod was on the host.
+    /// For a macvtap of the host that was moved into the pod: its former attributes.
     pub(crate) moved: Option<Moved>,
-    /// The IPAM plugin, empty where there is none; absent in what an earlier version wrote.
+    /// The IPAM plugin, empty if there is none; absent in records of an earlier version.
     pub(crate) ipam: Option<String>,
-    /// The link of the node that it stands on, by its index; none for a spoke's, which goes with its veth pair, and in
-    /// records of older versions.
+    /// The index of the node's link that it is on; `None` for a spoke's macvtap, which the kernel deletes with its
+    /// veth pair, and in records of older versions.
     pub(crate) lower: Option<u32>,
-    /// The address that it gets in the pod.
+    /// The MAC address that it gets in the pod.
     pub(crate) mac: Option<MacAddr>,
 }
 
-/// A macvtap on the host, as it was before it was moved into a pod.
+/// The attributes that a macvtap of the host had before it was moved into a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moved {
-    /// Its name.
     pub(crate) name: IfName,
-    /// Its address.
     pub(crate) mac: Option<MacAddr>,
-    /// Whether it did no ARP.
+    /// Whether it had ARP switched off.
     pub(crate) noarp: bool,
-    /// Whether it was promiscuous.
     pub(crate) promisc: bool,
-    /// Whether it took every multicast; the records of older versions do not say.
+    /// Whether it accepted every multicast; the records of older versions do not say.
     #[serde(default)]
     pub(crate) allmulti: bool,
-    /// Its MTU; the records of older versions do not say.
+    /// The records of older versions do not have it.
     #[serde(default)]
     pub(crate) mtu: Option<Mtu>,
-    /// Whether it was up; the records of older versions do not say.
+    /// The records of older versions do not have it.
     #[serde(default)]
     pub(crate) up: bool,
-    /// Its group.
     #[serde(default)]
     pub(crate) group: u32,
-    /// Its alias.
     #[serde(default)]
     pub(crate) alias: Option<String>,
 }
 
-/// A minor that was given away, or why its record cannot be opened.
+/// A minor with its record, or why the record cannot be opened.
 pub(crate) type OneGiven = Result<(DevNum, MinorRecord), DeviceError>;
 
-/// The answer to a claim.
+/// The result of a claim.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Claim {
-    /// The minor is this attachment's now.
+    /// The minor belongs to this attachment now.
     Ours,
-    /// A live attachment was given it: its container may still hold a node that leads there.
+    /// It belongs to a live attachment: its container may still have a node that leads there.
     Taken(Attachment),
 }
 
@@ -238,15 +228,15 @@ struct Wire {
 }
 
 impl Minors {
-    /// Opens the folder, made where it is missing.
+    /// Opens the folder, and creates it if it is missing.
     ///
     /// # Errors
-    /// It cannot be made, or is not trusted.
+    /// It cannot be created, or is not trusted.
     pub(crate) fn open(path: &Path) -> Result<Self, DeviceError> {
         Ok(Self { dir: SafeDir::create(path)? })
     }
 
-    /// Opens the folder if it is there.
+    /// Opens the folder if it exists.
     ///
     /// # Errors
     /// It is not trusted.
@@ -254,8 +244,8 @@ impl Minors {
         Ok(SafeDir::open(path)?.map(|dir| Self { dir }))
     }
 
-    /// Gives a minor to an attachment, unless a live one was given it before. A node that a dead one left is
-    /// taken away: it would lead to the new one's traffic.
+    /// Gives a minor to an attachment, unless a live one has it. The node of a former attachment is removed, since it
+    /// would lead to the new one's traffic.
     ///
     /// # Errors
     /// The record cannot be written.
@@ -264,9 +254,9 @@ impl Minors {
         if self.dir.create_new(&name, &text)? {
             return Ok(Claim::Ours);
         }
-        // Whose it is may change between reading and writing.
+        // The owner may change between reading and writing.
         let _lock = Lock::folder(&self.dir, LOCK_TIMEOUT)?;
-        // What is no record of ours may stand for somebody who lives: nothing is put in its place.
+        // A file that is not a record may belong to a live attachment, so it is not replaced.
         if let Some(other) = self.read(device)?
             && !other.attachment.is(&given.attachment.container_id, &given.attachment.ifname)
         {
@@ -281,7 +271,7 @@ impl Minors {
         Ok(Claim::Ours)
     }
 
-    /// Who was given a minor. A record that does not read, or is not trusted, belongs to nobody.
+    /// The record of a minor. A record that cannot be parsed, or is not trusted, counts as none.
     ///
     /// # Errors
     /// The record cannot be opened.
@@ -296,8 +286,8 @@ impl Minors {
         Ok(self.dir.read(&file_name(device))?.as_deref().and_then(MinorRecord::parse))
     }
 
-    /// Forgets that a minor was given to this attachment, and takes the node away if it was made by us. What has
-    /// been given to another since stays.
+    /// Removes the record of this attachment's minor, and the node if this plugin made it. If the minor belongs to
+    /// another attachment by now, it stays.
     ///
     /// # Errors
     /// The record or the node cannot be removed.
@@ -316,7 +306,7 @@ impl Minors {
         Ok(self.dir.remove(&file_name(device))?)
     }
 
-    /// The names of records that do not read, or are not trusted: whose links these are is not known.
+    /// The names of records that cannot be parsed, or are not trusted: the owners of these links are not known.
     ///
     /// # Errors
     /// The folder cannot be listed.
@@ -334,7 +324,7 @@ impl Minors {
             .collect())
     }
 
-    /// Every minor that was given away, or why one record cannot be opened.
+    /// Every record of a minor, or why it cannot be opened.
     ///
     /// # Errors
     /// The folder cannot be listed.
@@ -347,7 +337,7 @@ impl Minors {
 
 impl MinorRecord {
     fn to_json(&self) -> Vec<u8> {
-        // An attachment whose tag cannot be written has been refused before (`Call::open`).
+        // An attachment whose tag cannot be written is refused earlier (`Call::open`).
         let wire = Wire {
             attachment: self.attachment.tag().unwrap_or_default(),
             node: self.node.clone(),
@@ -392,7 +382,7 @@ mod tests {
             container_id: container.into(),
             ifname: "net1".parse().unwrap(),
             netns: NetnsRef { path, inode },
-            network: NetworkId::of("vlan44"),
+            network: NetworkId::from_name("vlan44"),
             pod: None,
         };
         MinorRecord {
@@ -418,7 +408,7 @@ mod tests {
         assert_eq!(all, [(DEVICE, first.clone())]);
         minors.release(DEVICE, &first).unwrap();
         assert_eq!(minors.claim(DEVICE, &given("b", true)).unwrap(), Claim::Ours);
-        // A DEL that was slow: what it knew is not so any more.
+        // A slow DEL: the minor has another owner by now.
         minors.release(DEVICE, &first).unwrap();
         assert_eq!(minors.given(DEVICE).unwrap(), Some(given("b", true)));
     }
@@ -431,7 +421,7 @@ mod tests {
         ensure_node(&left.node, DEVICE, Access { owner: 107, group: 107 }).unwrap();
         minors.claim(DEVICE, &left).unwrap();
         minors.claim(DEVICE, &MinorRecord { node: temp.path().join("tap2"), ..given("b", true) }).unwrap();
-        assert!(look(&left.node).unwrap().is_none(), "whoever opens it reads the other's traffic");
+        assert!(node_metadata(&left.node).unwrap().is_none(), "whoever opens it reads the other's traffic");
     }
 
     #[test]
@@ -466,7 +456,7 @@ mod tests {
         std::fs::create_dir(temp.path().join("511:5")).unwrap();
         let all: Vec<_> = minors.all().unwrap().into_iter().map(Result::unwrap).collect();
         assert_eq!(all, [(DEVICE, first.clone())]);
-        // Whose node it leads to is not known, so nobody else gets it.
+        // The owner of the device is not known, so no other attachment gets it.
         assert!(minors.claim(DevNum { minor: 4, ..DEVICE }, &given("b", true)).is_err());
     }
 
@@ -488,13 +478,13 @@ mod tests {
         assert!(!ensure_node(&path, DEVICE, access).unwrap());
         let other = DevNum { major: 511, minor: 4 };
         assert!(ensure_node(&path, other, access).unwrap());
-        let meta = look(&path).unwrap().unwrap();
+        let meta = node_metadata(&path).unwrap().unwrap();
         assert_eq!(leads_to(&meta), Some(other));
         assert_eq!((meta.uid(), meta.gid(), meta.mode() & 0o7777), (107, 107, 0o660));
         remove_node(&path, DEVICE).unwrap();
-        assert!(look(&path).unwrap().is_some());
+        assert!(node_metadata(&path).unwrap().is_some());
         remove_node(&path, other).unwrap();
-        assert!(look(&path).unwrap().is_none());
+        assert!(node_metadata(&path).unwrap().is_none());
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
     }
 

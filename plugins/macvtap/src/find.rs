@@ -1,8 +1,8 @@
-//! Where the macvtap of a record is by now.
+//! Finding the macvtap of a record.
 //!
-//! Whoever may change the pod's network can rename the macvtap, move it to another namespace, give it another index
-//! and device number there, and make another link of its index or name in its place. What nobody in a pod can change is
-//! the link of the node that it stands on. It can make one more there, on top of its own, which goes with its namespace.
+//! A privileged container in the pod can rename the macvtap, move it to another namespace, give it another index and
+//! device number there, and create another link with its index or name. It cannot change which link of the node the
+//! macvtap is on. It can create one more there, on top of its own, which is deleted with its namespace.
 
 use std::collections::HashSet;
 use std::os::unix::fs::MetadataExt;
@@ -14,18 +14,18 @@ use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
 use crate::Error;
 use crate::device::{MinorRecord, index_of};
 
-/// Where `ip netns` and the runtimes keep namespaces.
+/// The folders where `ip netns` and the runtimes keep namespaces.
 const NETNS_DIRS: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
-/// A macvtap that was found.
+/// A macvtap that was found, and where.
 pub(crate) enum Found {
-    /// In a namespace that can be opened; with a socket there.
+    /// In a namespace that can be opened; with a socket in it.
     In(Netlink, Link),
-    /// In a namespace that another one, whose socket this is, knows by a number, and that nobody has a path to.
+    /// In a namespace without a path that another one, whose socket this is, has a number for.
     Beyond(Netlink, i32, Link),
 }
 
-/// A record, and the records of others.
+/// The record of the macvtap to find, and all others.
 pub(crate) struct Search<'a> {
     pub(crate) device: DevNum,
     pub(crate) given: &'a MinorRecord,
@@ -33,53 +33,53 @@ pub(crate) struct Search<'a> {
     pub(crate) all: &'a [(DevNum, MinorRecord)],
 }
 
-/// What is seen of a macvtap.
+/// What identifies a candidate.
 #[derive(Clone, Copy, Debug)]
 struct Seen {
     /// Whether its index is the record's.
     index: bool,
-    /// Whether its device number is.
+    /// Whether its device number is the record's.
     device: bool,
-    /// Whether its address is.
+    /// Whether its MAC address is the record's.
     mac: bool,
-    /// Whether it stands on the record's link of the node; none where the record has none.
+    /// Whether it is on the record's link of the node; `None` if the record has none.
     on_lower: Option<bool>,
-    /// Whether it has that link for itself.
+    /// Whether it is in mode passthru, so that it has that link for itself.
     passthru: bool,
-    /// Whether it is another attachment's, by that one's record.
+    /// Whether another attachment's record claims it.
     of_another: bool,
     place: Place,
 }
 
-/// Where a macvtap is seen.
+/// Where a candidate is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// In the namespace of the attachment.
     Pod,
-    /// In one that the attachment's knows, since links went there.
+    /// In a namespace that the attachment's has a number for, since links went there.
     FromPod,
-    /// In any other but the node's.
+    /// In any other namespace except the node's.
     Elsewhere,
-    /// In the node's.
+    /// In the node's own namespace.
     Host,
 }
 
 impl Seen {
-    /// How well it fits the record, 0 being the best; none if it is another macvtap.
+    /// How well it fits the record, 0 being the best; `None` if it is another macvtap.
     fn rank(self) -> Option<u8> {
         let fits = match (self.on_lower, self.index, self.device) {
             (None | Some(true), true, true) => Some(0),
             (Some(true), false, true) => Some(1),
             (Some(true), true, false) => Some(2),
-            // Both can be changed on the way to another namespace. Another plugin's macvtap, in this pod or another, is
-            // left alone.
+            // Index and device number can change in a move to another namespace. Another plugin's macvtap, in this
+            // pod or another, is left alone.
             (Some(true), false, false) => match self.place {
                 Place::Pod => (self.passthru || self.mac).then_some(3),
                 Place::FromPod => Some(3),
                 Place::Elsewhere => self.mac.then_some(4),
                 Place::Host => None,
             },
-            // The link of the node went away itself, to another namespace.
+            // The link of the node has moved to another namespace itself.
             (Some(false), true, true) => (self.place == Place::Pod).then_some(5),
             (None | Some(false), _, _) => None,
         };
@@ -87,21 +87,22 @@ impl Seen {
     }
 }
 
-/// The best of what was found.
+/// The best candidate so far, with its rank.
 type Best = Option<(u8, Found)>;
 
 impl Search<'_> {
-    /// Finds the macvtap; none if it is gone. `pod`: the namespace that it was made in, if that is still there.
+    /// Finds the macvtap; `None` if it does not exist. `pod`: the namespace that it was created in, if that still
+    /// exists.
     ///
     /// # Errors
-    /// What the kernel refused.
+    /// The kernel refuses a request.
     pub(crate) fn find(&self, pod: Option<&Netns>) -> Result<Option<Found>, Error> {
         let host = Netns::current()?;
         let mut best: Best = None;
         let pod = match pod {
             Some(netns) => {
                 let netlink = Netlink::open(netns)?;
-                // Where it nearly always is.
+                // Nearly always it is still where ADD put it.
                 let usual = index_of(&self.given.node).map(|index| netlink.link_by_index(index));
                 if let Some(link) = usual.transpose()?.flatten()
                     && self.rank(netns, &netlink, &host, &link, Place::Pod)? == Some(0)
@@ -112,7 +113,7 @@ impl Search<'_> {
             }
             None => None,
         };
-        // A spoke's macvtap went with its veth pair, and an older record tells no more than that.
+        // A spoke's macvtap is deleted with its veth pair, and an older record has no more information.
         if self.given.lower.is_none() {
             return Ok(None);
         }
@@ -181,7 +182,7 @@ impl Search<'_> {
         if on_lower == Some(false) && place != Place::Pod {
             return Ok(None);
         }
-        // A name that nobody but the kernel takes hides the number.
+        // The device number of a link whose name only the kernel allows cannot be read.
         let device = link.if_name().map(|name| tap_device(netns, &name, link.index)).transpose()?.flatten();
         let seen = Seen {
             index: index_of(&self.given.node) == Some(link.index),
@@ -195,13 +196,14 @@ impl Search<'_> {
         Ok(seen.rank())
     }
 
-    /// Looks in namespaces that only the pod's leads to: what nobody has a path to, but an open file holds.
+    /// Searches namespaces that only the pod's has a number for: they have no path, and an open file keeps them.
     fn beyond(&self, pod: Netlink, host: &Netns) -> Result<Option<Found>, Error> {
         let home = pod.number_of(host)?;
         for number in pod.known_namespaces()?.into_iter().filter(|number| Some(*number) != home) {
-            // One that died meanwhile, or a kernel that does not look there.
+            // The namespace was deleted meanwhile, or the kernel does not support the request.
             let Ok(links) = pod.links_beyond(number) else { continue };
-            // The numbers in such an answer are the asking namespace's (rtnl_fill_link_netnsid).
+            // Numbers of namespaces in such an answer are relative to the requesting namespace
+            // (rtnl_fill_link_netnsid).
             let ours = links.into_iter().find(|link| {
                 matches!(link.kind, LinkKind::Macvtap(_))
                     && link.lower == self.given.lower
@@ -221,7 +223,7 @@ impl Search<'_> {
     }
 }
 
-/// Whether the link below a macvtap is in this namespace of the node.
+/// Whether the lower link of a macvtap is in this namespace of the node.
 fn lower_is_in(netns: &Netns, netlink: &Netlink, link: &Link, host: &Netns) -> Result<bool, Error> {
     match link.lower_netnsid {
         None => Ok(netns == host),
@@ -229,7 +231,7 @@ fn lower_is_in(netns: &Netns, netlink: &Netlink, link: &Link, host: &Netns) -> R
     }
 }
 
-/// Paths of all namespaces that have one.
+/// The paths of all namespaces that have one.
 fn namespaces() -> impl Iterator<Item = PathBuf> {
     let entries = |folder: &str| std::fs::read_dir(folder).into_iter().flatten().flatten();
     let named = NETNS_DIRS.into_iter().flat_map(entries).map(|entry| entry.path());

@@ -1,4 +1,4 @@
-//! The type `k8slanveth` of k8slan (Go), since its version of 2025-11-24: the spoke's veth end in the pod.
+//! The type `k8slanveth` of k8slan (Go) since its version of 2025-11-24: the pod gets the spoke's veth end.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer};
 
 use crate::{Config, Error};
 
-/// The plugin's name there.
+/// The value of `type` in the configuration.
 const TYPE: &str = "k8slanveth";
 
-/// The names of the keys, for those who write them in another case.
+/// The names of the keys; they are accepted in any case.
 pub(crate) const NAMES: &[&str] =
     &["addrs", "disableTxChecksum", "enableDad", "peerNS", "routes", "to", "veth", "via"];
 
@@ -42,11 +42,11 @@ pub struct K8slanVeth {
     pub peer_ns: String,
 }
 
-/// One of `addrs`.
+/// An element of `addrs`, with the length of its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InterfaceAddress(IpNetwork);
 
-/// One of `routes`.
+/// An element of `routes`: a route over the interface.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct RouteOverVeth {
     /// Where to.
@@ -78,11 +78,11 @@ impl<'de> Deserialize<'de> for InterfaceAddress {
 }
 
 impl K8slanVeth {
-    /// The keys of a request of this type; none of another type.
+    /// The keys of a request of this type; `None` for another type.
     ///
     /// # Errors
-    /// A value that a key cannot have, or keys that do not go together.
-    pub(crate) fn of(request: &Request<Config>) -> Result<Option<Self>, Error> {
+    /// An invalid value of a key, or keys that exclude each other.
+    pub(crate) fn parse(request: &Request<Config>) -> Result<Option<Self>, Error> {
         if request.plugin_type.as_deref() != Some(TYPE) {
             return Ok(None);
         }
@@ -107,10 +107,10 @@ impl K8slanVeth {
         Ok(Some(keys))
     }
 
-    /// The spoke, given the device that the kubelet handed out.
+    /// The spoke, checked against the device that the kubelet gave out.
     ///
     /// # Errors
-    /// None is named, or another.
+    /// The configuration names no spoke, or another one.
     pub(crate) fn spoke(&self, device: Option<&str>) -> Result<SpokeName, Error> {
         let veth = self.veth.clone().ok_or(Error::NoVeth)?;
         match device.filter(|device| *device != veth.as_str()) {
@@ -119,7 +119,7 @@ impl K8slanVeth {
         }
     }
 
-    /// The addresses and routes that the configuration gives by itself.
+    /// The addresses and routes of the configuration itself.
     pub(crate) fn stated(&self) -> AddResult {
         let mut seen = BTreeSet::new();
         let addresses = self.addrs.iter().map(|InterfaceAddress(address)| *address);

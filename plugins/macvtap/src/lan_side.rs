@@ -12,23 +12,23 @@ use node::{Attachment, LINK_GROUP, Lock, Paths, SafeDir, parse_lan_tag};
 
 use crate::{Call, Error};
 
-/// How long a port may take from its carrier to forwarding.
+/// How long a port may take from carrier to forwarding.
 const SETTLES: Duration = Duration::from_millis(50);
 
 /// How long ADD waits for another program that works on the same spoke.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A LAN's namespace on this node, with a socket in it.
+/// A LAN's namespace on this node, with a netlink socket in it.
 pub(crate) struct LanSide {
     netns: Netns,
     netlink: Netlink,
     record: SpokeRecord,
 }
 
-/// The record of a spoke; none if the daemon wrote none.
+/// The record of a spoke; `None` if the daemon wrote none.
 ///
 /// # Errors
-/// The record is not trusted or does not read.
+/// The record is not trusted or cannot be parsed.
 pub(crate) fn read_record(paths: &Paths, spoke: &SpokeName) -> Result<Option<SpokeRecord>, Error> {
     let refused = |source| Error::Record { spoke: spoke.to_string(), source };
     let Some(dir) = SafeDir::open(&paths.spokes()).map_err(refused)? else { return Ok(None) };
@@ -38,10 +38,10 @@ pub(crate) fn read_record(paths: &Paths, spoke: &SpokeName) -> Result<Option<Spo
         .map_err(|source| Error::RecordText { spoke: spoke.clone(), source })
 }
 
-/// Keeps other programs off the spoke until it is dropped.
+/// Acquires the lock of the spoke, which keeps other programs away until it is dropped.
 ///
 /// # Errors
-/// Another program has it for longer than ten seconds.
+/// Another program holds it for longer than ten seconds.
 pub(crate) fn lock(paths: &Paths, spoke: &SpokeName) -> Result<Lock, Error> {
     let dir = SafeDir::open(&paths.spokes())
         .and_then(|dir| dir.map_or_else(|| SafeDir::create(&paths.spokes()), Ok))
@@ -50,14 +50,14 @@ pub(crate) fn lock(paths: &Paths, spoke: &SpokeName) -> Result<Lock, Error> {
 }
 
 impl LanSide {
-    /// Link-local groups that a port forwards: all that the kernel lets through, which is all but PAUSE.
-    /// LACP, LLDP and 802.1X cross the LAN so.
+    /// Link-local groups that a port forwards: all that the kernel allows, which is all but PAUSE. So LACP, LLDP and
+    /// 802.1X cross the LAN.
     pub(crate) const GROUP_FWD_MASK: u16 = 0xfffd;
 
     /// Opens the namespace that a record names, if the LAN is built there.
     ///
     /// # Errors
-    /// The LAN is not built, its namespace is gone, or it is another's.
+    /// The LAN is not built, or its namespace is missing or another's.
     pub(crate) fn open(record: SpokeRecord) -> Result<Self, Error> {
         if let SpokeState::NotReady { reason } = &record.state {
             return Err(Error::NotReady {
@@ -76,11 +76,11 @@ impl LanSide {
         Ok(Self { netns, netlink, record })
     }
 
-    /// Opens the namespace that a record names, built or not; none if there is no such namespace of the
-    /// daemon's.
+    /// Opens the namespace that a record names, whether the LAN is built or not; `None` if the daemon has no such
+    /// namespace.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refuses.
     pub(crate) fn open_standing(record: SpokeRecord) -> Result<Option<Self>, Error> {
         let Ok(netns) = Netns::open(&record.netns) else { return Ok(None) };
         let netlink = Netlink::open(&netns)?;
@@ -88,12 +88,12 @@ impl LanSide {
         Ok(is_mark_of(mark.as_deref(), &record).then_some(Self { netns, netlink, record }))
     }
 
-    /// The spoke's record.
+    /// The record by which the namespace was found.
     pub(crate) fn record(&self) -> &SpokeRecord {
         &self.record
     }
 
-    /// The LAN's MTU; the largest there is where the LAN is not built.
+    /// The LAN's MTU; the largest possible if the LAN is not built.
     pub(crate) fn mtu(&self) -> Mtu {
         match self.record.state {
             SpokeState::Ready { mtu } => mtu,
@@ -101,16 +101,16 @@ impl LanSide {
         }
     }
 
-    /// The socket in the LAN's namespace.
+    /// The netlink socket in the LAN's namespace.
     pub(crate) fn netlink(&self) -> &Netlink {
         &self.netlink
     }
 
-    /// Makes the spoke's veth pair: one end a port of the bridge, tagged with its owner, the other as
+    /// Creates the spoke's veth pair: one end is a port of the bridge and tagged with its owner, the other is as
     /// `peer` says. Returns the peer's index. The caller holds the spoke's lock.
     ///
     /// # Errors
-    /// The spoke is in use, a foreign link has its name, or the kernel refused.
+    /// The spoke is in use, a foreign link has its name, or the kernel refuses.
     pub(crate) fn create_pair<'a>(
         &'a self,
         call: &Call<'_>,
@@ -150,17 +150,17 @@ impl LanSide {
         Ok(indexes.peer)
     }
 
-    /// Waits until the spoke's port passes frames: the pod's first ones are lost before. One that does not is the
-    /// daemon's to repair, and no reason to fail.
+    /// Waits until the spoke's port passes frames, since earlier ones would be lost. If it does not, the daemon
+    /// repairs it; that is no reason to fail.
     fn forwards(&self, port: u32) -> Result<(), Error> {
         self.netlink.wait_operational(port, SETTLES)?;
         Ok(())
     }
 
-    /// Waits for the port of a spoke whose other end came up after it was made.
+    /// Waits for the port of a spoke whose other end was set up after its creation.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refuses the request.
     pub(crate) fn wait_for_port(&self) -> Result<(), Error> {
         match self.netlink.link_by_name(&self.record.tap_index.port_name())? {
             Some(port) => self.forwards(port.index),
@@ -168,34 +168,35 @@ impl LanSide {
         }
     }
 
-    /// Has the kernel make the checksums of what the spoke's port sends to the pod.
+    /// Makes the kernel compute the checksums of what the spoke's port sends to the pod.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refuses the change.
     pub(crate) fn complete_checksums(&self) -> Result<(), Error> {
-        Ok(TxChecksum::of(&self.netns, &self.record.tap_index.port_name())?.switch_off()?)
+        Ok(TxChecksum::find(&self.netns, &self.record.tap_index.port_name())?.switch_off()?)
     }
 
-    /// Whether it does.
+    /// Whether the kernel computes those checksums.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refuses the query.
     pub(crate) fn completes_checksums(&self) -> Result<bool, Error> {
-        Ok(!TxChecksum::of(&self.netns, &self.record.tap_index.port_name())?.is_on()?)
+        Ok(!TxChecksum::find(&self.netns, &self.record.tap_index.port_name())?.is_on()?)
     }
 
     /// Removes what dead attachments left of this spoke.
     fn clear(&self, call: &Call<'_>) -> Result<(), Error> {
         let record = &self.record;
         for name in [&record.tap_index.port_name(), record.spoke.link()] {
-            // A pair that went with its first end is not there any more.
+            // The kernel deleted it together with its peer.
             let Some(link) = self.netlink.link_by_name(name)? else { continue };
             match owner(&link) {
                 Owner::Foreign => {
                     return Err(Error::Foreign { name: link.name, netns: record.netns.clone() });
                 }
                 Owner::Attachment(other) if other.is(&call.attachment.container_id, &call.target.ifname) => {
-                    // ADD again for what stands is an error; for what lost its interface, it is a repair.
+                    // A second ADD of a complete attachment is an error; of one that lost its interface, it is a
+                    // repair.
                     if call.netlink.link_by_name(&call.target.ifname)?.is_some() {
                         return Err(Error::InterfaceExists(call.target.ifname.clone()));
                     }
@@ -203,7 +204,7 @@ impl LanSide {
                 Owner::Attachment(other) if other.is_live() => {
                     return Err(Error::InUse { spoke: record.spoke.clone(), by: other });
                 }
-                // Nobody else has the lock, so nobody is making it now.
+                // This program holds the lock, so no other is creating it now.
                 Owner::Attachment(_) | Owner::HalfMade => {}
             }
             self.netlink.delete_link(link.index)?;
@@ -211,11 +212,11 @@ impl LanSide {
         Ok(())
     }
 
-    /// Removes what an ADD that was cut off before it tagged its links left of this spoke. The caller holds the
-    /// spoke's lock, so nobody is making them now.
+    /// Removes links of this spoke that an ADD left when it died before it tagged them. The caller holds the spoke's
+    /// lock, so no program is creating them now.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refuses a removal.
     pub(crate) fn clear_half_made(&self) -> Result<(), Error> {
         for name in [&self.record.tap_index.port_name(), self.record.spoke.link()] {
             if let Some(link) = self.netlink.link_by_name(name)?
@@ -227,10 +228,10 @@ impl LanSide {
         Ok(())
     }
 
-    /// The port of this spoke, if the attachment that a call names has it.
+    /// The port of this spoke, if it belongs to the attachment that a call names.
     ///
     /// # Errors
-    /// The kernel refused.
+    /// The kernel refuses the request.
     pub(crate) fn port_of(&self, container_id: &str, ifname: &IfName) -> Result<Option<Link>, Error> {
         let link = self.netlink.link_by_name(&self.record.tap_index.port_name())?;
         Ok(link.filter(|link| match owner(link) {
@@ -240,10 +241,10 @@ impl LanSide {
     }
 }
 
-/// Whose link it is.
+/// The owner of a link, from its group and alias.
 enum Owner {
     Attachment(Box<Attachment>),
-    /// Ours, from an ADD that was cut off.
+    /// It is ours, from an ADD that died before it tagged it.
     HalfMade,
     Foreign,
 }
@@ -267,18 +268,18 @@ fn is_mark_of(mark: Option<&str>, record: &SpokeRecord) -> bool {
     mark.and_then(parse_lan_tag) == Some(&*record.lan.to_string())
 }
 
-/// A port of an attachment somewhere on this node.
+/// The port of an attachment somewhere on this node.
 pub(crate) struct Port {
-    /// The socket in its LAN's namespace.
+    /// A socket in the namespace of its LAN.
     pub(crate) netlink: Netlink,
-    /// The port's index there.
+    /// The index of the port in that namespace.
     pub(crate) index: u32,
-    /// Whose it is.
+    /// The owner of the port.
     pub(crate) attachment: Attachment,
 }
 
-/// Every attachment in every LAN's namespace of this node that `wanted` picks. What keeps one namespace from being looked into
-/// is added to `errors`, and keeps no other.
+/// All ports in the LANs' namespaces of this node whose attachment `wanted` selects. An error about one namespace is
+/// added to `errors`, and the others are searched nevertheless.
 pub(crate) fn find(
     netns_dir: &Path,
     wanted: impl Fn(&Attachment) -> bool,
@@ -294,7 +295,7 @@ pub(crate) fn find(
         }
     };
     for entry in entries.flatten() {
-        // Namespaces come and go meanwhile, and plain files may lie here.
+        // Namespaces come and go meanwhile, and there may be ordinary files.
         let Ok(netns) = Netns::open(&entry.path()) else { continue };
         errors.extend(find_in(&netns, &wanted, &mut found).err());
     }
@@ -307,7 +308,7 @@ fn find_in(netns: &Netns, wanted: impl Fn(&Attachment) -> bool, found: &mut Vec<
         return Ok(());
     }
     for link in netlink.links()? {
-        // One of a pair is enough: the other goes with it.
+        // One end of a pair is enough: the kernel deletes the other with it.
         if !lan::TapIndex::is_port_name(&link.name) {
             continue;
         }

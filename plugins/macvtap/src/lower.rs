@@ -1,4 +1,4 @@
-//! What an attachment stands on: decided and checked before anything is made.
+//! What an attachment is put on: decided and checked before anything is created.
 
 use attach::{GuestLink, NodeUse};
 use cni::Request;
@@ -13,15 +13,15 @@ use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::{self, LanSide};
 use crate::{Call, Error};
 
-/// What an attachment stands on.
+/// What an attachment is put on.
 pub(crate) enum Lower {
     /// A spoke of a LAN.
     Spoke {
-        /// The LAN's namespace.
+        /// The namespace of the LAN.
         side: Box<LanSide>,
-        /// The keys of type `k8slanveth`, if it is of that type.
+        /// The keys of type `k8slanveth`, if the configuration has that type.
         keys: Option<K8slanVeth>,
-        /// Keeps other programs off the spoke.
+        /// The lock that keeps other programs off the spoke.
         _lock: Lock,
     },
     /// A link of the host that gets a macvtap.
@@ -31,12 +31,12 @@ pub(crate) enum Lower {
 }
 
 impl Lower {
-    /// Whether the pod gets a veth, as KubeVirt's bridge binding needs.
+    /// Whether the pod gets a veth, as KubeVirt's bridge binding needs it.
     pub(crate) fn is_veth(&self) -> bool {
         matches!(self, Self::Spoke { side, keys, .. } if attach(side.record(), keys.as_ref()) == Attach::Veth)
     }
 
-    /// The keys of type `k8slanveth`, if the attachment is of that type.
+    /// The keys of type `k8slanveth`, if the attachment has that type.
     pub(crate) fn k8slanveth(&self) -> Option<&K8slanVeth> {
         match self {
             Self::Spoke { keys, .. } => keys.as_ref(),
@@ -45,39 +45,36 @@ impl Lower {
     }
 }
 
-/// What the pod gets of a spoke: what the LAN says, unless the type says it.
+/// What the pod gets of a spoke: as the LAN says, unless the type decides it.
 pub(crate) fn attach(record: &SpokeRecord, keys: Option<&K8slanVeth>) -> Attach {
     if keys.is_some() { Attach::Veth } else { record.attach }
 }
 
-/// A link of the host, and a socket where it is.
+/// A link of the host, and a socket in its namespace.
 pub(crate) struct Host {
-    /// The host's namespace.
     pub(crate) netns: Netns,
-    /// A socket in it.
     pub(crate) netlink: Netlink,
-    /// The link.
     pub(crate) link: Link,
 }
 
 impl Host {
-    /// Finds out whether the node uses the link itself, where the pod alone is to have it: as a macvtap that is moved into
-    /// it, or below one in mode passthru. In the other modes the node still has what is addressed to it there.
+    /// Checks that the node does not use a link that only the pod is to have: a macvtap that is moved into it, or the
+    /// lower link of one in mode passthru. In the other modes the node keeps what is addressed to it.
     ///
     /// # Errors
-    /// It does, and its policy says nothing else.
+    /// The node uses it, and its policy does not allow it.
     fn leaves_the_node_its_own(&self, call: &Call<'_>) -> Result<(), Error> {
         if self.is_given(call) {
             return Ok(());
         }
         let underlays = Underlays::read(&call.node.paths())?;
-        match NodeUse::of(&self.netlink, &self.link, &underlays)? {
+        match NodeUse::find(&self.netlink, &self.link, &underlays)? {
             Some(how) => Err(Error::UsedByTheNode { link: self.link.name.clone(), how }),
             None => Ok(()),
         }
     }
 
-    /// What a refusal means of a change to a macvtap that was moved: its MTU is that of the link below at most.
+    /// Translates a refusal to change a macvtap that was moved: its MTU cannot exceed its lower link's.
     pub(crate) fn explain_mtu(&self, mtu: Option<Mtu>, source: netplumb::Error) -> Error {
         let lower = self.link.lower.and_then(|lower| self.netlink.link_by_index(lower).ok()?);
         match (mtu, lower) {
@@ -88,17 +85,17 @@ impl Host {
         }
     }
 
-    /// Whether the policy gives the link away, used or not.
+    /// Whether the policy allows the link in any case, used or not.
     fn is_given(&self, call: &Call<'_>) -> bool {
         let used = Resource::UsedLink(&self.link.name);
         call.node.policy.as_ref().is_some_and(|policy| policy.check(call.pod_namespace(), used).is_ok())
     }
 
-    /// That no LAN was declared on the link since it was looked at: its daemon writes down what it builds on before it
-    /// builds.
+    /// Checks that no LAN was declared on the link since the first check: the daemon records its underlays before it
+    /// builds a LAN.
     ///
     /// # Errors
-    /// One was.
+    /// A LAN was declared on it.
     pub(crate) fn still_carries_no_lan(&self, call: &Call<'_>, mode: MacvtapMode) -> Result<(), Error> {
         if mode != MacvtapMode::Passthru || self.is_given(call) {
             return Ok(());
@@ -110,28 +107,28 @@ impl Host {
     }
 }
 
-/// What a request names, looked up.
+/// What a request names.
 pub(crate) enum Named {
-    /// A spoke that has a record, and the keys of type `k8slanveth`, if it is of that type.
+    /// A spoke with a record, and the keys of type `k8slanveth`, if it has that type.
     Spoke(Box<SpokeRecord>, Option<K8slanVeth>),
-    /// Anything else.
+    /// A master or a macvtap of the host.
     Other(Wanted),
 }
 
-/// Looks up whether a request names a spoke.
+/// Finds out whether a request names a spoke.
 ///
 /// # Errors
 /// The configuration names nothing, or a record is not trusted.
 pub(crate) fn named(request: &Request<Config>, paths: &Paths) -> Result<Named, Error> {
     let device = request.runtime_config.device_id.as_deref();
-    let keys = K8slanVeth::of(request)?;
+    let keys = K8slanVeth::parse(request)?;
     let wanted = match &keys {
         Some(keys) => Wanted::Spoke(keys.spoke(request.config.device(device))?),
         None => request.config.wanted(device)?,
     };
     let spoke = match &wanted {
         Wanted::Spoke(spoke) => Some(spoke.clone()),
-        // A macvtap of the host may have a name that no spoke could have.
+        // A macvtap of the host may have a name that a spoke cannot have.
         Wanted::Device(id) => id.parse::<SpokeName>().ok(),
         Wanted::Master(_) => None,
     };
@@ -140,16 +137,16 @@ pub(crate) fn named(request: &Request<Config>, paths: &Paths) -> Result<Named, E
 }
 
 impl Lower {
-    /// Decides what the attachment stands on, and whether it may.
+    /// Decides what the attachment is put on, and whether it may be.
     ///
     /// # Errors
-    /// A mistake in the configuration, something that is missing, or a refusal.
+    /// A mistake in the configuration, something missing, or a refusal.
     pub(crate) fn resolve(call: &Call<'_>) -> Result<Self, Error> {
         let paths = call.node.paths();
         match named(call.request, &paths)? {
             Named::Spoke(record, keys) => {
                 let lock = lan_side::lock(&paths, &record.spoke)?;
-                // Whoever had the lock before may have changed the record: what it says now counts.
+                // The former holder of the lock may have changed the record, so it is read again.
                 let record = lan_side::read_record(&paths, &record.spoke)?
                     .ok_or_else(|| Error::NoSpoke(record.spoke.clone()))?;
                 admit(call, &record, keys.as_ref())?;
@@ -206,13 +203,14 @@ impl Lower {
     }
 }
 
-/// The link of the host that a device ID means: the one of that name, or, as KubeVirt's device plugin names its macvtaps in versions
-/// after 0.13.1 (`TemporaryInterfaceName` in its `pkg/util`), by a hash of it, since a link's name is short.
+/// The link of the host that a device ID means: the one with that name, or, as KubeVirt's device plugin names its
+/// macvtaps in versions after 0.13.1 (`TemporaryInterfaceName` in its `pkg/util`), the one named by a hash of it,
+/// since a link's name is short.
 ///
 /// # Errors
-/// The kernel refused.
+/// The kernel refuses the request.
 pub(crate) fn device_link(netlink: &Netlink, id: &str) -> Result<Option<Link>, Error> {
-    // First as the newer ones do: what an older one left behind may still have the other name.
+    // First as newer versions name it: a link that an older one left may still have the other name.
     match (netlink.link_by_name(&hashed_name(id))?, id.parse()) {
         (None, Ok(name)) => Ok(netlink.link_by_name(&name)?),
         (found, _) => Ok(found),
@@ -235,7 +233,7 @@ fn allow(call: &Call<'_>, link: &str) -> Result<(), Error> {
     }
 }
 
-/// Whether the pod may have this spoke, and in the way that its configuration asks for.
+/// Checks whether the pod may have this spoke, in the way that its configuration asks for.
 fn admit(call: &Call<'_>, record: &SpokeRecord, keys: Option<&K8slanVeth>) -> Result<(), Error> {
     let config = &call.request.config;
     let spoke = || record.spoke.clone();
@@ -259,7 +257,7 @@ fn admit(call: &Call<'_>, record: &SpokeRecord, keys: Option<&K8slanVeth>) -> Re
     if let Some(given) = config.attach.filter(|given| *given != attach(record, keys)) {
         return Err(Error::AttachDiffers { spoke: record.spoke.clone(), given, have: record.attach });
     }
-    // A NAD that chose another mode could undo what the LAN's owner decided about foreign MACs.
+    // A NAD with another mode could circumvent the LAN owner's decision about foreign MAC addresses.
     if let Some(given) = config.mode.filter(|given| *given != record.mode) {
         return Err(Error::ModeDiffers { spoke: record.spoke.clone(), given, have: record.mode });
     }

@@ -1,6 +1,6 @@
 use net_types::{MacAddr, Mtu};
 
-/// The pod's interface, as ADD made it.
+/// The interface that ADD made in the pod.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PodInterface {
     pub(crate) index: u32,

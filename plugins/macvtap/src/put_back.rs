@@ -1,4 +1,4 @@
-//! Giving a macvtap of the host back that was moved into a pod.
+//! Returning a macvtap of the host that was moved into a pod.
 
 use std::hash::{BuildHasher, RandomState};
 
@@ -8,18 +8,18 @@ use netplumb::{Link, LinkChange, LinkKind, Netlink, Netns};
 use crate::Error;
 use crate::device::Moved;
 
-/// How many names are tried on the way; nobody can know them, so that one is enough but for chance.
+/// How many temporary names are tried; nobody can guess them, so one is normally enough.
 const NAMES: usize = 4;
 
-/// Moves a macvtap from where it is back to the host, as it was there.
+/// Moves a macvtap from where it is back to the host, with its former attributes.
 ///
-/// Its name may be another link's by then. Where its device plugin has made it anew, on the same link, there is one too
-/// many, and the pod's goes; else it gets a name that is free.
+/// Another link may have its name by then. If its device plugin created it again, on the same lower link, there is
+/// one too many, and the pod's is deleted; otherwise it gets a free name.
 ///
 /// # Errors
-/// What the kernel refused; what can be restored is.
+/// The kernel refuses a change; everything else is restored.
 pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -> Result<(), Error> {
-    // The next pod must not get this one's address, nor a link that does no ARP.
+    // The next pod must get neither this one's address nor a link without ARP.
     let restored = from.set_link(
         link.index,
         &LinkChange {
@@ -34,9 +34,9 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
     );
     let own = Netlink::open(host)?;
     let name = move_under_a_free_name(from, link, host)?;
-    // Where that was in the pod: the index may be another one now.
+    // Its index may have changed in the move.
     if let Some(moved) = own.link_by_name(&name)? {
-        // What the pod called it until the last moment goes nowhere.
+        // Alternative names that the pod gave it must not remain.
         own.remove_alt_names(moved.index)?;
         let marks = LinkChange {
             group: Some(was.group),
@@ -52,7 +52,7 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
                     own.delete_link(moved.index)?;
                     return Ok(restored?);
                 }
-                // A name that says which one it is; if that is taken as well, it keeps the one that it came under.
+                // A name that identifies it; if that is taken as well, it keeps its temporary one.
                 let name = format!("mv{}", moved.index).parse().ok();
                 match own.set_link(moved.index, &LinkChange { name, ..LinkChange::default() }) {
                     Err(error) if error.is_exists() => {}
@@ -68,13 +68,13 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
     Ok(restored?)
 }
 
-/// Moves it to the host, first under a name that nothing has there: asked to move and to rename a link, kernels move it also
-/// where the name is taken, and then say that it is.
+/// Moves it to the host under a temporary name that is free there: kernels that are asked to move and rename a link
+/// to a taken name move it, and only then report an error.
 fn move_under_a_free_name(from: &Netlink, link: &Link, host: &Netns) -> Result<IfName, Error> {
     let change = |change| from.set_link(link.index, &change);
     let mut taken = None;
     for name in random_names() {
-        // Its alternative names would be those of links of the host.
+        // Otherwise its alternative names would become names of a link of the host.
         let moved = from
             .remove_alt_names(link.index)
             .and_then(|()| change(LinkChange { name: Some(name.clone()), ..LinkChange::default() }))
@@ -88,7 +88,7 @@ fn move_under_a_free_name(from: &Netlink, link: &Link, host: &Netns) -> Result<I
     Err(taken.map_or_else(|| Error::NoDevice(link.name.clone()), Error::from))
 }
 
-/// Whether a link of the host is another macvtap on the link that the one that came back stands on.
+/// Whether a link of the host is another macvtap on the lower link of the returned one.
 fn is_remade(there: &Link, back: &Link) -> bool {
     matches!(there.kind, LinkKind::Macvtap(_))
         && there.index != back.index
@@ -96,7 +96,7 @@ fn is_remade(there: &Link, back: &Link) -> bool {
         && there.lower == back.lower
 }
 
-/// Names that no pod can have taken first, since they are chosen now.
+/// Names that no pod can have taken in advance, since they are chosen now.
 fn random_names() -> impl Iterator<Item = IfName> {
     (0..NAMES).filter_map(|_| {
         let number = RandomState::new().hash_one(()) & 0xffff_ffff_ffff;
@@ -104,7 +104,7 @@ fn random_names() -> impl Iterator<Item = IfName> {
     })
 }
 
-/// The MTU of a link, as far as a macvtap can have it.
+/// The MTU of a link, if a macvtap can have it.
 pub(crate) fn mtu_of(link: &Link) -> Option<Mtu> {
     Mtu::try_from(u64::from(link.mtu)).ok()
 }

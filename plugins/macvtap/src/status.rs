@@ -9,8 +9,8 @@ use crate::config::Wanted;
 use crate::lower::{Named, device_link, named};
 use crate::{Config, Error};
 
-/// Says what is missing on this node: the daemon's records, the spoke's LAN, the master, or whatever the
-/// IPAM plugin lacks.
+/// Finds what is missing on this node: the daemon's records, the spoke's LAN, the master, or what the IPAM plugin
+/// reports.
 ///
 /// # Errors
 /// The first thing that is missing.
@@ -38,7 +38,7 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
             return Err(Error::Unavailable(Error::NoSpoke(spoke).to_string()));
         }
         Ok(Named::Other(Wanted::Device(id))) if is_macvtap(&id)? => {}
-        // Which device it will be is known at ADD only; that there are any records is known now.
+        // Only ADD knows which device it will be; whether there are any records is known now.
         Ok(Named::Other(Wanted::Device(_))) | Err(Error::NothingWanted) => {
             let dir = SafeDir::open(&paths.spokes())
                 .map_err(|source| Error::Record { spoke: "any".to_owned(), source })?;
@@ -57,7 +57,7 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the host has a macvtap of that name, which needs no LAN.
+/// Whether the host has a macvtap with that name, which needs no LAN.
 fn is_macvtap(id: &str) -> Result<bool, Error> {
     let link = device_link(&Netlink::open_current()?, id)?;
     Ok(link.is_some_and(|link| matches!(link.kind, LinkKind::Macvtap(_))))

@@ -1,16 +1,16 @@
-//! A macvtap's character device: a minor that no live container may still hold, and the right node.
+//! A macvtap's character device: a minor that no live container may still have, and its node.
 
 use attach::Undo;
 use net_types::{IfName, MacAddr, MacvtapMode};
 use netplumb::{DevNum, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
 use sha2::{Digest, Sha256};
 
-use crate::device::{self, Access, Claim, DeviceError, MinorRecord, Minors, Moved, look, node_path};
+use crate::device::{self, Access, Claim, DeviceError, MinorRecord, Minors, Moved, node_metadata, node_path};
 use crate::lower::Host;
 use crate::pod_interface::PodInterface;
 use crate::{Call, Error};
 
-/// How often another minor is asked for.
+/// How often to try for another minor.
 const TRIES: usize = 64;
 
 /// The character device of a macvtap in the pod.
@@ -28,19 +28,19 @@ impl Tap {
         moved: Moved,
     ) -> Result<Self, Error> {
         let index = host.link.index;
-        let mut tap = Self::of(call, index, tap_device(&host.netns, &moved.name, index)?, false)?;
+        let mut tap = Self::in_pod(call, index, tap_device(&host.netns, &moved.name, index)?, false)?;
         tap.given.moved = Some(moved);
         tap.given.mac = mac;
         tap.given.lower = host.link.lower.filter(|_| host.link.lower_netnsid.is_none());
         Ok(tap)
     }
 
-    /// The pod's macvtap with this index. `before`: whether something stood at its node's path before the
-    /// macvtap was made, so that the kernel could not make its own.
-    fn of(call: &Call<'_>, index: u32, device: Option<DevNum>, before: bool) -> Result<Self, Error> {
+    /// The device of the pod's macvtap with this index. `before`: whether the node's path existed before the macvtap
+    /// was created, so that the kernel could not create its own.
+    fn in_pod(call: &Call<'_>, index: u32, device: Option<DevNum>, before: bool) -> Result<Self, Error> {
         let device = device.ok_or_else(|| Error::NoTap(call.target.ifname.clone()))?;
         let node = node_path(index);
-        let right = look(&node)?.is_some_and(|meta| device::leads_to(&meta) == Some(device));
+        let right = node_metadata(&node)?.is_some_and(|meta| device::leads_to(&meta) == Some(device));
         let ipam = Some(call.request.ipam_type.clone().unwrap_or_default());
         let (attachment, made) = (call.attachment.clone(), before || !right);
         let given = MinorRecord { attachment, node, made, moved: None, ipam, lower: None, mac: None };
@@ -49,28 +49,28 @@ impl Tap {
 
     /// The device after the move, which may have another minor.
     pub(crate) fn after_move(&self, call: &Call<'_>, index: u32) -> Result<Self, Error> {
-        let mut tap = Self::of(call, index, tap_device(&call.netns, &call.target.ifname, index)?, false)?;
+        let mut tap = Self::in_pod(call, index, tap_device(&call.netns, &call.target.ifname, index)?, false)?;
         tap.given.moved.clone_from(&self.given.moved);
         (tap.given.lower, tap.given.mac) = (self.given.lower, self.given.mac);
         Ok(tap)
     }
 
-    /// Whether this is the same device.
+    /// Whether the other one is the same device.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.device == other.device
     }
 
-    /// Takes the minor for this attachment.
+    /// Claims the minor for this attachment.
     pub(crate) fn claim(&self, call: &Call<'_>) -> Result<Claim, Error> {
         Ok(Minors::open(&call.node.paths().taps())?.claim(self.device, &self.given)?)
     }
 
-    /// Gives the minor back.
+    /// Releases the minor of this attachment.
     pub(crate) fn release(&self, call: &Call<'_>) -> Result<(), DeviceError> {
         Minors::open(&call.node.paths().taps())?.release(self.device, &self.given)
     }
 
-    /// Makes the node lead to the device.
+    /// Creates the node for the device.
     pub(crate) fn provide<'a>(self, call: &'a Call<'a>, undo: &mut Undo<'a>) -> Result<(), Error> {
         let config = &call.request.config;
         let access = Access { owner: config.owner, group: config.group };
@@ -81,11 +81,11 @@ impl Tap {
     }
 }
 
-/// Makes a macvtap with this index until the kernel gives it a minor that no live attachment was given.
+/// Creates a macvtap with this index, repeatedly until its minor belongs to no live attachment.
 ///
-/// The kernel hands out the lowest free minor, also one whose macvtap was deleted under a container that
-/// still has the node. A placeholder in a namespace without a name keeps such a minor away meanwhile; it
-/// goes with this process, whatever happens to it. `lower`: the link of the node that it stands on, if it is on one.
+/// The kernel uses the lowest free minor, also one whose macvtap was deleted while a container still has the node. A
+/// placeholder in a namespace without a name occupies such a minor meanwhile; it disappears with this process in any
+/// case. `lower`: the link of the node that the macvtap is on, if it is on one.
 pub(crate) fn with_free_minor(
     call: &Call<'_>,
     index: u32,
@@ -94,13 +94,13 @@ pub(crate) fn with_free_minor(
 ) -> Result<(PodInterface, Tap), Error> {
     let mut placeholders = Vec::new();
     for _ in 0..TRIES {
-        let before = look(&node_path(index))?.is_some();
+        let before = node_metadata(&node_path(index))?.is_some();
         let watch = TapWatch::open(&call.netns)?;
         let made = make()?;
         let mut undo = Undo::new();
         undo.push("remove the macvtap", || call.netlink.delete_link(made.index));
         let claim = || -> Result<_, Error> {
-            let mut tap = Tap::of(call, index, watch.device(&call.target.ifname, index)?, before)?;
+            let mut tap = Tap::in_pod(call, index, watch.device(&call.target.ifname, index)?, before)?;
             (tap.given.lower, tap.given.mac) = (lower, Some(made.mac));
             Ok((tap.claim(call)?, tap))
         };
@@ -116,24 +116,24 @@ pub(crate) fn with_free_minor(
     Err(Error::NoMinor(TRIES))
 }
 
-/// A macvtap that only takes up a minor.
+/// Creates a macvtap that only occupies a minor.
 fn placeholder() -> Result<Netns, Error> {
     let netns = Netns::new()?;
     let netlink = Netlink::open(&netns)?;
     let name = |text: &str| -> IfName { text.parse().expect("one letter is a link name") };
     let pair = netlink.create_veth(&Veth::new(VethEnd::new(name("a")), VethEnd::new(name("b"))))?;
     let mut macvtap = Macvtap::new(name("c"), pair.main, MacvtapMode::Passthru);
-    // Out of the way of real ones: below the indices of masters and spokes.
+    // An index that real macvtaps never have: below those on masters and on spokes.
     macvtap.index = Some((1 << 28) | (std::process::id() & 0x0fff_ffff));
     netlink.create_macvtap(&macvtap)?;
     Ok(netns)
 }
 
-/// A tap index for a macvtap that is on no spoke: in [2^29, 2^30), from container and interface, the first one
-/// whose node is free. An index that the kernel chose would be the same small number in every pod.
+/// A tap index for a macvtap that is not on a spoke: in [2^29, 2^30), derived from container and interface, the first
+/// one whose node is free. The kernel's choice would be the same small number in every pod.
 pub(crate) fn free_index(call: &Call<'_>) -> Result<u32, Error> {
     for index in indices(call.target.container_id.as_str(), &call.target.ifname) {
-        if look(&node_path(index))?.is_none() {
+        if node_metadata(&node_path(index))?.is_none() {
             return Ok(index);
         }
     }
@@ -143,8 +143,8 @@ pub(crate) fn free_index(call: &Call<'_>) -> Result<u32, Error> {
 /// How many indices are tried.
 const INDICES: u32 = 1024;
 
-/// The indices that a container's interface may get on a master. Nothing else has one of them, so they also
-/// tell our own macvtap from another's in the pod, where an alias could be forged.
+/// The indices that a container's interface may get on a master. No other link has one of them, so they also
+/// distinguish our own macvtap from another one in the pod, where an alias could be forged.
 pub(crate) fn indices(container_id: &str, ifname: &IfName) -> impl Iterator<Item = u32> + use<> {
     let mut hash = Sha256::new();
     hash.update(container_id);

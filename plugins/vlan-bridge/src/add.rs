@@ -1,4 +1,4 @@
-//! ADD, step by step.
+//! ADD: its steps in their order.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::record::{PortRecord, RecordStore, port_name};
 use crate::uplink_policy::UplinkPolicy;
 use crate::{Config, Error, guard, host_interface, masquerade, mtu, remove, uplink};
 
-/// Attaches the pod. Whatever fails, nothing of it stays.
+/// Attaches the pod. If a step fails, everything is undone.
 ///
 /// # Errors
 /// See [`Error`].
@@ -33,7 +33,7 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     let name = port_name(target.container_id.as_str(), &target.ifname);
     let asks_for_a_guest = call.is_for_a_guest()
         && request.ipam().is_some()
-        && Probing::of(request.document()).map_err(PodError::from)?.is_some();
+        && Probing::parse(request.document()).map_err(PodError::from)?.is_some();
     let asker = asks_for_a_guest.then(|| call.asker());
     let attaching = Attaching { call: &call, store: &store, name, vlans, asker };
     let made = {
@@ -55,7 +55,8 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     attached.map_err(|error| error.and_failures(undone.flatten()))
 }
 
-/// Whether the node's policy lets the pod use the bridge and all VLANs that it would get there, asked for or not.
+/// Checks whether the node's policy lets the pod use the bridge and all VLANs that it would get there, requested or
+/// not.
 fn allow(call: &Call<'_>, vlans: Option<&BridgeVlans>, bridge: Option<&Bridge>) -> Result<(), Error> {
     let Some(policy) = &call.node.policy else { return Ok(()) };
     let config = &call.request.config;
@@ -83,13 +84,13 @@ struct Attaching<'a> {
     store: &'a RecordStore,
     name: IfName,
     vlans: Option<BridgeVlans>,
-    /// Under which MAC address a guest's addresses are asked for.
+    /// The MAC address from which a guest's addresses are probed.
     asker: Option<MacAddr>,
 }
 
-/// What stands when the port does.
+/// The result of the first half of ADD: the port is complete.
 struct AttachedPort {
-    /// As it is with the port.
+    /// The bridge after the port was added.
     bridge: Bridge,
     port: Port,
     mac: MacAddr,
@@ -97,22 +98,22 @@ struct AttachedPort {
 }
 
 impl Attaching<'_> {
-    /// Everything that is done under the bridge's lock.
+    /// The steps under the bridge's lock.
     fn make(&self, lock: &Lock) -> Result<AttachedPort, Error> {
         let (call, store) = (self.call, self.store);
         let config = &call.request.config;
         self.clear(lock)?;
-        // Look first: nothing is changed by a configuration that does not fit.
+        // Read first: a configuration that does not fit must change nothing.
         let bridge = Bridge::find(&call.host, config)?;
         allow(call, self.vlans.as_ref(), bridge.as_ref())?;
         let uplinks = uplink::find(&call.host, bridge.as_ref(), config, &self.uplink_policy())?;
         if let Some(bridge) = &bridge {
             bridge.suits(&call.host, config, self.vlans.is_some())?;
             if self.vlans.is_some() && !bridge.info.vlan_filtering {
-                self.uplink_policy().leaves(&bridge.name, &bridge.link)?;
+                self.uplink_policy().allows_bridge(&bridge.name, &bridge.link)?;
             }
         }
-        let mtu = mtu::of(config, bridge.as_ref(), &uplinks)?;
+        let mtu = mtu::decide(config, bridge.as_ref(), &uplinks)?;
         let mac = match call.request.requested_mac()? {
             Some(mac) => mac,
             None => call.stable_mac(&[
@@ -139,7 +140,7 @@ impl Attaching<'_> {
         for (wanted, link) in config.uplinks.iter().zip(&uplinks) {
             let have = match &self.vlans {
                 Some(_) if link.master.is_some() => call.host.bridge_vlans(link.index)?,
-                // Not to be asked where nobody speaks of VLANs: the kernel may know none.
+                // Not read if the configuration has no VLANs: the kernel may not support them.
                 _ => BridgeVlans::default(),
             };
             let (add, entry) = uplink::join(wanted, &carried, &have, &others, ours)?;
@@ -156,10 +157,10 @@ impl Attaching<'_> {
 
     /// Which links of the node may become uplinks.
     fn uplink_policy(&self) -> UplinkPolicy<'_> {
-        UplinkPolicy::by(&self.call.node, self.call.pod_namespace())
+        UplinkPolicy::for_pod(&self.call.node, self.call.pod_namespace())
     }
 
-    /// Takes away what an earlier ADD of the same attachment left; one that stands is an error.
+    /// Removes what an earlier ADD of the same attachment left; a complete attachment is an error.
     fn clear(&self, lock: &Lock) -> Result<(), Error> {
         let call = self.call;
         if self.store.read(&self.name)?.is_none() {
@@ -186,7 +187,7 @@ impl Attaching<'_> {
             Some(bridge) => {
                 bridge.prepare(&call.host, config, self.vlans.is_some())?;
                 for link in uplinks.iter().filter(|link| link.master.is_none()) {
-                    self.uplink_policy().take(&call.host, link, bridge.index)?;
+                    self.uplink_policy().add_to_bridge(&call.host, link, bridge.index)?;
                 }
                 bridge
             }
@@ -208,22 +209,22 @@ impl Attaching<'_> {
             uplink::apply(&call.host, link, add)?;
         }
         if let Some(guard) = &record.guard {
-            // ADD ends with no more than the record says.
+            // After ADD, there is no more than the record says.
             let at_first = match call.request.ipam() {
                 Some(_) => guard.of_asking_port(&self.name, self.asker),
                 None => guard.of_port(&self.name),
             };
-            guard::put(store, &at_first)?;
+            guard::install(store, &at_first)?;
         }
         port::open(call, port.index)?;
-        // A bridge that nobody gave an address has another one with another port.
-        let bridge = Bridge::look(&call.host, &config.bridge)?
+        // The address of a bridge without a configured one changes with its ports.
+        let bridge = Bridge::read(&call.host, &config.bridge)?
             .ok_or_else(|| Error::BridgeAppeared(config.bridge.clone()))?;
         Ok(AttachedPort { bridge, port, mac, mtu })
     }
 
-    /// The pod's side, and what the IPAM plugin's answer leads to. `roll_back` takes everything away again, at the moment
-    /// at which the IPAM plugin can take its addresses back.
+    /// Sets the pod's side up, with the IPAM plugin's result. `roll_back` undoes everything, at the moment when the
+    /// IPAM plugin can release its addresses.
     fn finish(&self, made: &AttachedPort, roll_back: &mut impl FnMut()) -> Result<AddResult, Error> {
         let call = self.call;
         let config = &call.request.config;
@@ -307,7 +308,7 @@ impl Attaching<'_> {
         Ok(self.result(made, answer))
     }
 
-    /// What the node's netfilter does about the pod's addresses.
+    /// The rules that the node's netfilter gets for the pod's addresses.
     fn netfilter(&self, made: &AttachedPort, answer: &AddResult) -> Result<(), Error> {
         let config = &self.call.request.config;
         let addresses: Vec<IpNetwork> = answer.ips.iter().map(|ip| ip.address).collect();
@@ -325,15 +326,15 @@ impl Attaching<'_> {
         record.masquerade = masquerade.to_vec();
         self.store.write(&self.name, &record)?;
         if let Some(guard) = record.guard.filter(|_| guard_changes) {
-            guard::put(self.store, &guard.of_port(&self.name))?;
+            guard::install(self.store, &guard.of_port(&self.name))?;
         }
         if !masquerade.is_empty() {
-            masquerade::put(self.store, &self.name, masquerade)?;
+            masquerade::install(self.store, &self.name, masquerade)?;
         }
         Ok(())
     }
 
-    /// The node's own interfaces; `subnets` are the pod's.
+    /// The node's own interfaces in the VLAN; `subnets` are the pod's.
     fn host_interfaces(
         &self,
         made: &AttachedPort,
@@ -373,7 +374,7 @@ impl Attaching<'_> {
         Ok(())
     }
 
-    /// The answer: bridge, port and the pod's interface, behind what plugins before this one made.
+    /// The result: bridge, port and the pod's interface, behind the results of earlier plugins of the chain.
     fn result(&self, made: &AttachedPort, answer: AddResult) -> AddResult {
         let call = self.call;
         let mtu = Some(made.mtu.get());
@@ -388,7 +389,7 @@ impl Attaching<'_> {
         interfaces[2].mtu = mtu;
         let own = interfaces.len() - 1;
         let ips = answer.ips.into_iter().map(|ip| IpConfig { interface: Some(own), ..ip }).collect();
-        // As in the reference plugin: what the network says counts before what the IPAM plugin says.
+        // As in the reference plugin: the network's settings replace the IPAM plugin's.
         let dns = match &call.request.dns {
             dns if *dns != Dns::default() => dns.clone(),
             _ => answer.dns,
@@ -403,7 +404,7 @@ pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodL
     PodLink { netns: &call.netns, netlink: &call.netlink, index, name: &call.target.ifname, mac }
 }
 
-/// The first host's address of a subnet, which is its gateway where nobody says another.
+/// The first host address of a subnet, which is its gateway by default.
 fn first_host(address: IpNetwork) -> Option<IpAddr> {
     match address.network() {
         IpAddr::V4(network) => {
@@ -415,7 +416,7 @@ fn first_host(address: IpNetwork) -> Option<IpAddr> {
     }
 }
 
-/// The default route's destination in an address's family.
+/// The destination of the default route, in an address's family.
 fn everything(gateway: IpAddr) -> IpNetwork {
     let any: IpAddr = match gateway {
         IpAddr::V4(_) => std::net::Ipv4Addr::UNSPECIFIED.into(),

@@ -1,4 +1,4 @@
-//! The bridge: finding, making, adopting and removing it.
+//! The bridge: finding, creating, adopting and removing it.
 
 use net_types::{IfName, Mtu, VlanId};
 use netplumb::{
@@ -13,7 +13,7 @@ use crate::{Config, Error};
 /// The alias of a bridge that this plugin made, and of VLAN devices on bridges.
 pub(crate) const TAG: &str = "k8slan:vlan-bridge";
 
-/// A bridge as it is.
+/// A bridge of the node, as it was read.
 #[derive(Clone, Debug)]
 pub(crate) struct Bridge {
     pub(crate) name: IfName,
@@ -22,7 +22,7 @@ pub(crate) struct Bridge {
     pub(crate) info: BridgeInfo,
 }
 
-/// The link that is called so; the kernel answers to alternative names, too.
+/// The link with that name as its own; the kernel also finds links by alternative names.
 pub(crate) fn by_own_name(host: &Netlink, name: &IfName) -> Result<Option<Link>, Error> {
     let link = host.link_by_name(name)?;
     match link {
@@ -34,11 +34,11 @@ pub(crate) fn by_own_name(host: &Netlink, name: &IfName) -> Result<Option<Link>,
 }
 
 impl Bridge {
-    /// The bridge of that name; none if there is no such link.
+    /// The bridge with that name; `None` if the link does not exist.
     ///
     /// # Errors
-    /// A link of another kind has the name, or has it as an alternative name alone.
-    pub(crate) fn look(host: &Netlink, name: &IfName) -> Result<Option<Self>, Error> {
+    /// A link of another kind has the name, or the bridge has it only as an alternative name.
+    pub(crate) fn read(host: &Netlink, name: &IfName) -> Result<Option<Self>, Error> {
         let Some(link) = by_own_name(host, name)? else { return Ok(None) };
         match &link.kind {
             LinkKind::Bridge(info) => {
@@ -48,12 +48,12 @@ impl Bridge {
         }
     }
 
-    /// The bridge of a configuration; none if ADD is to make it.
+    /// The bridge of a configuration; `None` if ADD has to create it.
     ///
     /// # Errors
-    /// A link of another kind has the name, or the bridge is missing and not to be made.
+    /// A link of another kind has the name, or the bridge is missing and must not be created.
     pub(crate) fn find(host: &Netlink, config: &Config) -> Result<Option<Self>, Error> {
-        match Self::look(host, &config.bridge)? {
+        match Self::read(host, &config.bridge)? {
             None if !config.create_bridge => Err(Error::NoBridge(config.bridge.clone())),
             found => Ok(found),
         }
@@ -64,12 +64,12 @@ impl Bridge {
         is_ours(&self.link)
     }
 
-    /// Its MTU; a bridge has one that the type takes.
+    /// The MTU of the bridge; a bridge never has one that the type refuses.
     pub(crate) fn mtu(&self) -> Mtu {
         Mtu::try_from(u64::from(self.link.mtu)).unwrap_or(Mtu::MAX)
     }
 
-    /// Makes the bridge that a configuration asks for, with its uplinks.
+    /// Creates the bridge that a configuration asks for, with its uplinks.
     pub(crate) fn make(
         host: &Netlink,
         config: &Config,
@@ -90,7 +90,7 @@ impl Bridge {
             default_pvid: config.preserve_default_vlan.then_some(VlanId::MIN),
         });
         let index = match host.create_bridge(&bridge) {
-            // AttachedPort by somebody else since it was looked for.
+            // Somebody else created it after the first check.
             Err(error) if error.is_exists() => return Err(Error::BridgeAppeared(config.bridge.clone())),
             created => created?,
         };
@@ -103,15 +103,15 @@ impl Bridge {
         };
         host.set_link(index, &change)?;
         for uplink in uplinks {
-            policy.take(host, uplink, index)?;
+            policy.add_to_bridge(host, uplink, index)?;
         }
         let bridge =
-            Self::look(host, &config.bridge)?.ok_or_else(|| Error::BridgeAppeared(config.bridge.clone()))?;
+            Self::read(host, &config.bridge)?.ok_or_else(|| Error::BridgeAppeared(config.bridge.clone()))?;
         let own = LinkChange {
-            // Told its own address it keeps it, whatever ports come and go.
+            // With a configured address, it keeps it when ports come and go.
             mac: bridge.link.mac,
-            // By itself it has the smallest MTU of its ports, which may be more than it is to have; told another it keeps
-            // that.
+            // By default it has the smallest MTU of its ports, which may be larger than it should have; with a
+            // configured one it keeps that.
             mtu: mtu.filter(|mtu| mtu.get() != bridge.link.mtu),
             ..LinkChange::default()
         };
@@ -119,10 +119,10 @@ impl Bridge {
         Ok(bridge)
     }
 
-    /// Has the bridge keep its address, before pods learn it as the node's. One that nobody gave an address takes the
-    /// smallest of its ports', which changes as they come and go.
+    /// Makes the bridge keep its address, before pods learn it as the node's. By default a bridge has the smallest
+    /// address of its ports, which changes when they come and go.
     pub(crate) fn keep_address(&self, host: &Netlink) -> Result<(), Error> {
-        // One that this plugin made was told at once.
+        // A bridge of this plugin got its address when it was created.
         if self.is_ours() {
             return Ok(());
         }
@@ -130,8 +130,7 @@ impl Bridge {
         Ok(host.set_link(self.index, &LinkChange { mac, ..LinkChange::default() })?)
     }
 
-    /// Verifies that an existing bridge is what the configuration needs; a bridge that an ADD left half
-    /// made is finished.
+    /// Verifies that an existing bridge is what the configuration needs; one that an ADD left half made is completed.
     pub(crate) fn suits(&self, host: &Netlink, config: &Config, vlans: bool) -> Result<(), Error> {
         if vlans && !self.info.vlan_filtering {
             if !config.adopt {
@@ -149,7 +148,7 @@ impl Bridge {
         Ok(())
     }
 
-    /// Makes an existing bridge what [`Self::suits`] allowed.
+    /// Applies the changes that [`Self::suits`] allowed.
     pub(crate) fn prepare(&self, host: &Netlink, config: &Config, vlans: bool) -> Result<(), Error> {
         let mut change = LinkChange::default();
         if vlans && !self.info.vlan_filtering {
@@ -168,8 +167,8 @@ impl Bridge {
         Ok(())
     }
 
-    /// Whether the node's own frames leave in the same way once the bridge filters: its untagged ones by
-    /// every port, its tagged ones in the VLANs of the devices on the bridge.
+    /// Whether the node's own frames leave as before once the bridge filters: its untagged ones by every port, its
+    /// tagged ones in the VLANs of the devices on the bridge.
     fn adoptable(&self, host: &Netlink) -> Result<(), Error> {
         let refuse = |why: String| Error::NotAdoptable { bridge: self.name.clone(), why };
         let members = host.all_bridge_vlans()?;
@@ -212,19 +211,19 @@ impl Bridge {
     }
 }
 
-/// Before a link of the node comes up where pods are: the node takes no route and no address from a router
-/// advertisement that one of them sends.
+/// Called before a link of the node comes up where pods are: the node must accept no route and no address from a
+/// router advertisement that one of them sends.
 pub(crate) fn ignore_routers(link: &IfName) -> Result<(), Error> {
     Netns::current()?.sysctl_set(&Sysctl::ipv6(Conf::Link(link), "accept_ra"), "0")?;
     Ok(())
 }
 
-/// Whether this plugin made a link: its group says so from birth, its alias soon after.
+/// Whether this plugin created a link: it has the group from the start, the alias soon after.
 pub(crate) fn is_ours(link: &Link) -> bool {
     link.group == LINK_GROUP && link.alias.as_deref().is_none_or(|alias| alias == TAG)
 }
 
-/// What a link is, for a message.
+/// The kind of a link, for a message.
 fn kind(kind: &LinkKind) -> String {
     match kind {
         LinkKind::Veth => "a veth".to_owned(),

@@ -5,10 +5,10 @@ use netplumb::Netlink;
 
 use crate::{Config, Error};
 
-/// A request about one attachment whose namespace is there, and the node that its port is on.
+/// A request about an attachment whose namespace exists, with a socket in the node's namespace, where its port is.
 pub(crate) struct Call<'a> {
     container: attach::Call<'a, Config>,
-    /// A socket in the node's namespace.
+    /// A netlink socket in the node's namespace.
     pub(crate) host: Netlink,
 }
 
@@ -16,7 +16,7 @@ impl<'a> Call<'a> {
     /// Reads the node's configuration and opens both namespaces.
     ///
     /// # Errors
-    /// One of them is not usable.
+    /// One of them cannot be used.
     pub(crate) fn open(request: &'a Request<Config>, target: &'a Target) -> Result<Self, Error> {
         Ok(Self { container: attach::Call::open(request, target)?, host: Netlink::open_current()? })
     }

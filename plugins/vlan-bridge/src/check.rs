@@ -1,4 +1,4 @@
-//! CHECK: whether everything is as ADD promised.
+//! CHECK: whether everything still is as ADD promised.
 
 use attach::{PodLink, PortDifference, own_part, plain_port, port_difference};
 use cni::{AddResult, Request, Target};
@@ -9,11 +9,11 @@ use crate::call::Call;
 use crate::record::{PortRecord, RecordStore, port_name};
 use crate::{Config, Error, Uplink, add, host_interface, masquerade, mtu, uplink};
 
-/// Verifies the attachment: the pod's interface, the port and what it carries, the bridge, uplinks, guard, the
-/// node's interfaces, addresses and routes, and the IPAM plugin's lease.
+/// Verifies the attachment: the pod's interface, the port and its VLANs, the bridge, uplinks, guard, the node's
+/// interfaces, addresses and routes, and the IPAM plugin's lease.
 ///
 /// # Errors
-/// The first thing that differs.
+/// The first difference.
 pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddResult) -> Result<(), Error> {
     let config = &request.config;
     let call = Call::open(request, target)?;
@@ -31,12 +31,12 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         .ok_or_else(|| missing(format!("interface {ifname} of the pod in prevResult")))?;
     interface(&call, &link, promised)?;
     same("the link at the other end of the port", port.lower.unwrap_or(0), link.index)?;
-    let bridge = Bridge::look(&call.host, &config.bridge)?
+    let bridge = Bridge::read(&call.host, &config.bridge)?
         .ok_or_else(|| missing(format!("bridge {}", config.bridge)))?;
     on_bridge(&call, &bridge, &name, &port)?;
     mtus(&call, &bridge, &port, promised)?;
     if link.mtu > port.mtu {
-        // A result before version 1.1.0 has no MTU; what the pod sends must go through its port.
+        // A result before version 1.1.0 has no MTU; the pod's frames must then fit its port.
         let what = format!("MTU of interface {ifname}");
         return Err(Error::mismatch(what, link.mtu, port.mtu));
     }
@@ -61,7 +61,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     }
     let node = Netns::current()?;
     for setting in host_interface::forwarding(config, &record.host_interfaces) {
-        // A kernel without the family has no such file.
+        // A kernel without the address family has no such file.
         if let Some(value) = node.sysctl_get(&setting)? {
             same(&format!("{} of the node", setting.path().display()), &*value, "1")?;
         }
@@ -78,7 +78,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     Ok(())
 }
 
-/// What the pod sees of its interface.
+/// The interface as the pod has it.
 fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), Error> {
     let ifname = &call.target.ifname;
     let of = |what: &str| format!("{what} of interface {ifname}");
@@ -101,7 +101,7 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
     Ok(())
 }
 
-/// The port as the bridge treats it.
+/// How the bridge treats the port.
 fn on_bridge(call: &Call<'_>, bridge: &Bridge, name: &net_types::IfName, port: &Link) -> Result<(), Error> {
     let config = &call.request.config;
     let of = |what: &str| format!("{what} of port {name}");
@@ -115,7 +115,7 @@ fn on_bridge(call: &Call<'_>, bridge: &Bridge, name: &net_types::IfName, port: &
     }
 }
 
-/// That bridge, port and uplinks have the MTU that was promised, or at least the same.
+/// Verifies that bridge, port and uplinks have the promised MTU, or at least the same one.
 fn mtus(call: &Call<'_>, bridge: &Bridge, port: &Link, promised: &AddResult) -> Result<(), Error> {
     let config = &call.request.config;
     for (what, link) in [("port", port), ("bridge", &bridge.link)] {
@@ -128,7 +128,7 @@ fn mtus(call: &Call<'_>, bridge: &Bridge, port: &Link, promised: &AddResult) -> 
         call.host.link_by_name(&uplink.name)?.ok_or_else(|| Error::NoUplink(uplink.name.clone()))
     };
     let uplinks = config.uplinks.iter().map(named).collect::<Result<Vec<_>, Error>>()?;
-    mtu::of(config, Some(bridge), &uplinks)?;
+    mtu::decide(config, Some(bridge), &uplinks)?;
     if port.mtu != bridge.link.mtu {
         let (port, have) = (port.name.clone(), port.mtu);
         return Err(Error::MtuOfPort { port, have, bridge: bridge.name.clone(), wanted: bridge.link.mtu });
@@ -136,7 +136,7 @@ fn mtus(call: &Call<'_>, bridge: &Bridge, port: &Link, promised: &AddResult) -> 
     Ok(())
 }
 
-/// What the port carries, and that the bridge sorts by it.
+/// Verifies the VLANs of the port, and that the bridge filters by VLAN.
 fn carried(call: &Call<'_>, bridge: &Bridge, port: &Link, wanted: &BridgeVlans) -> Result<(), Error> {
     let filtering = if bridge.info.vlan_filtering { "on" } else { "off" };
     same(&format!("VLAN filtering of bridge {}", bridge.name), filtering, "on")?;
@@ -154,7 +154,7 @@ fn carried(call: &Call<'_>, bridge: &Bridge, port: &Link, wanted: &BridgeVlans) 
     Err(Error::Carries { port, have: have.to_string(), wanted: wanted.to_string() })
 }
 
-/// That the uplinks are in the bridge, and what they carry for the port.
+/// Verifies that the uplinks are ports of the bridge, and the VLANs that they carry for the port.
 fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), Error> {
     let stated = &call.request.config.uplinks;
     for recorded in &record.uplinks {
@@ -176,7 +176,7 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
                 wanted: uplink::needed(stated, &port).to_string(),
             });
         }
-        // The record of a change that came to its end claims no more than the port carries.
+        // After a complete change, the record has no more VLANs than the port carries.
         let left = recorded.added.without(&record.all_vlans());
         if stated.follow && !left.is_empty() {
             return Err(Error::TrunkCutOff { uplink: name.clone(), vlans: left.to_string() });

@@ -1,5 +1,5 @@
-//! The code of each error: our own numbers from 100 on (SPEC.md, section 5), listed in the README. Those below 130 are about
-//! the node, the others are mistakes of the configuration.
+//! The code of each error: this plugin's numbers from 100 on (SPEC.md, section 5), listed in the README. Those below
+//! 130 are about the node, the others are mistakes in the configuration.
 
 use cni::{Code, PluginError};
 
@@ -70,7 +70,7 @@ impl PluginError for Error {
     }
 }
 
-/// The code of a key's value that cannot be.
+/// The code of an invalid value of a key.
 pub(crate) fn of_field(field: &str) -> Code {
     // A path, like uplinks[0].tagged.
     match field.split(['.', '[']).next() {

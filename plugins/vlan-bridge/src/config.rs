@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::Error;
 
-/// The names of the keys, nested ones too, for those who write them in another case.
+/// The names of the keys, nested ones too; they are accepted in any case.
 pub(crate) const NAMES: &[&str] = &[
     "address",
     "adopt",
@@ -168,13 +168,10 @@ pub struct Config {
     pub keep_addr_on_down: Option<bool>,
 }
 
-/// `ipMasqBackend`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum MasqueradeBackend {
-    /// `iptables`
     Iptables,
-    /// `nftables`
     Nftables,
 }
 
@@ -217,7 +214,7 @@ fn cni0() -> IfName {
     NAME.parse().unwrap_or_else(|_| unreachable!("{NAME} is a name"))
 }
 
-/// Nobody writes an address of a host with the length of its network and means all of the network.
+/// Refuses an address with host bits and a prefix length: it could mean the one address or the whole network.
 fn addresses_and_networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNetwork>, D::Error> {
     let given = Vec::<IpNetwork>::deserialize(deserializer)?;
     match given.iter().find(|network| network.network() != network.ip()) {
@@ -231,7 +228,7 @@ fn addresses_and_networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
 }
 
-/// The reference plugin reads an absent VLAN as 0, and people write what they see there.
+/// An optional VLAN ID: the reference plugin treats 0 as absent, and people write it.
 fn vlan_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<VlanId>, D::Error> {
     match Option::<i64>::deserialize(deserializer)? {
         None | Some(0) => Ok(None),
@@ -247,7 +244,7 @@ fn mtu_or_nothing<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<M
 }
 
 impl Config {
-    /// What the pod's interface takes from routers.
+    /// What the pod's interface accepts from routers.
     #[must_use]
     pub fn from_routers(&self) -> FromRouters {
         FromRouters {
@@ -258,10 +255,10 @@ impl Config {
         }
     }
 
-    /// What the port is to carry; none: the configuration does not speak of VLANs.
+    /// The VLANs of the port; `None`: the configuration has none.
     ///
     /// # Errors
-    /// A contradiction.
+    /// Two keys contradict one another.
     pub fn port_vlans(&self) -> Result<Option<BridgeVlans>, Error> {
         let trunk = match (&self.trunk, &self.vlan_trunk) {
             (Some(_), Some(_)) => return Err(Error::TrunkTwice),
@@ -275,13 +272,13 @@ impl Config {
             (Some(vlan), Some(_), Some(native)) if vlan != native => {
                 Err(Error::VlanAndNative { vlan, native })
             }
-            // Beside a trunk, vlan is the reference plugin's name for nativeVlan.
+            // With a trunk, vlan is the reference plugin's name for nativeVlan.
             (vlan, Some(trunk), native) => Ok(Some(BridgeVlans::trunk(trunk, native.or(vlan)))),
             (None, None, Some(native)) => Err(Error::NativeWithoutTrunk(native)),
         }
     }
 
-    /// The tag that the bridge sorts by.
+    /// The tag that the bridge filters by.
     #[must_use]
     pub fn protocol(&self) -> VlanProtocol {
         if self.qinq { VlanProtocol::Dot1ad } else { VlanProtocol::Dot1q }
@@ -293,7 +290,7 @@ impl Config {
         self.is_gateway || self.is_default_gateway
     }
 
-    /// Finds every mistake that shows without a look at the node.
+    /// Finds mistakes that do not depend on the node.
     ///
     /// # Errors
     /// The first mistake.

@@ -1,4 +1,4 @@
-//! Whether an attachment may give the node an address, or a link where its pods are.
+//! Whether an attachment may give the node an address, or a link into its pods' network.
 
 use std::net::Ipv6Addr;
 
@@ -11,21 +11,19 @@ use crate::Error;
 use crate::bridge::is_ours;
 use crate::record::{PortRecord, RecordedHostInterface};
 
-/// Who asks, and for what network.
+/// The attachment and the network that the policy is asked about.
 pub(crate) struct Giving<'a> {
     pub(crate) node: &'a NodeConfig,
-    /// Whose pod it is.
     pub(crate) namespace: Option<&'a str>,
-    /// The pod's addresses.
     pub(crate) subnets: &'a [IpNetwork],
 }
 
 impl Giving<'_> {
-    /// Finds out before a planned interface is made; `others` are the records of the bridge's other ports.
+    /// Checks a planned interface before it is created; `others` are the records of the bridge's other ports.
     ///
     /// # Errors
     /// The policy does not let that namespace give the node addresses there, or the node has the network by another
-    /// link, and the policy does not say that it may have it twice.
+    /// link already, and the policy does not allow it twice.
     pub(crate) fn allowed(
         &self,
         host: &Netlink,
@@ -34,7 +32,7 @@ impl Giving<'_> {
     ) -> Result<(), Error> {
         let link = host.link_by_name(&interface.link)?;
         let own = match interface.address {
-            // The node's own, which nobody gave it.
+            // The node has it by itself, not from an attachment.
             Some(_) if !interface.added => return Ok(()),
             None if link.as_ref().is_some_and(|link| !is_ours(link)) => return Ok(()),
             Some(address) => address,
@@ -48,7 +46,7 @@ impl Giving<'_> {
         };
         if interface.address.is_some() && others.iter().flat_map(|record| &record.host_interfaces).any(before)
         {
-            // There since an attachment that was asked the same.
+            // It exists since another attachment passed this check.
             return Ok(());
         }
         let networks = match &interface.address {
@@ -60,7 +58,7 @@ impl Giving<'_> {
             if self.is_given(network) {
                 continue;
             }
-            let Some(how) = NetworkUse::of(host, network, link)? else { continue };
+            let Some(how) = NetworkUse::find(host, network, link)? else { continue };
             let link = interface.link.clone();
             return Err(match interface.address {
                 Some(address) => Error::NetworkInUse { link, address, how },
@@ -70,14 +68,14 @@ impl Giving<'_> {
         Ok(())
     }
 
-    /// Whether the policy gives a network away, used or not.
+    /// Whether the policy allows a network in any case, used or not.
     fn is_given(&self, network: IpNetwork) -> bool {
         let policy = self.node.policy.as_ref();
         policy.is_some_and(|policy| policy.check(self.namespace, Resource::UsedNetwork(network)).is_ok())
     }
 }
 
-/// Where a link without another address has one.
+/// The network of the address that a link without any other address has.
 fn link_local() -> IpNetwork {
     const NETWORK: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0);
     Ipv6Network::new(NETWORK, 64).unwrap_or_else(|_| unreachable!("a prefix length")).into()

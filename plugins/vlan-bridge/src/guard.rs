@@ -1,4 +1,4 @@
-//! What a port may send from.
+//! The guard of a port: which addresses it may send from.
 
 use std::net::IpAddr;
 
@@ -40,14 +40,14 @@ fn virtual_macs(id: u8) -> [MacAddr; 2] {
     })
 }
 
-/// Puts the guard on the port.
-pub(crate) fn put(store: &RecordStore, guard: &PortGuard) -> Result<(), Error> {
+/// Installs the guard in the kernel.
+pub(crate) fn install(store: &RecordStore, guard: &PortGuard) -> Result<(), Error> {
     let nftables = Nftables::open_current()?;
     let _lock = store.lock_guards()?;
     Ok(nftables.guard(guard)?)
 }
 
-/// Takes it off.
+/// Removes the guard from the kernel.
 pub(crate) fn remove(store: &RecordStore, port: &IfName) -> Result<(), Error> {
     let nftables = Nftables::open_current()?;
     let _lock = store.lock_guards()?;

@@ -11,15 +11,15 @@ use crate::bridge::{Bridge, TAG, ignore_routers, is_ours};
 use crate::record::{PortRecord, RecordedHostInterface};
 use crate::{Config, Error};
 
-/// An interface that a port needs.
+/// An interface of the node that a port needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct HostInterface {
     pub(crate) vlan: Option<VlanId>,
     pub(crate) address: Option<IpNetwork>,
 }
 
-/// The interfaces that a configuration asks for; `gateways` are the addresses that the IPAM plugin's answer makes the
-/// node's.
+/// The interfaces that a configuration asks for; `gateways` are the addresses that the IPAM plugin's result gives to
+/// the node.
 pub(crate) fn wanted(
     config: &Config,
     vlans: Option<&BridgeVlans>,
@@ -37,7 +37,7 @@ pub(crate) fn wanted(
     interfaces
 }
 
-/// Decides which link an interface is, whether its address is there already, and which it takes the place of.
+/// Decides which link an interface is, whether it has its address already, and which address that replaces.
 pub(crate) fn plan(
     host: &Netlink,
     bridge: &Bridge,
@@ -45,9 +45,9 @@ pub(crate) fn plan(
     others: &[PortRecord],
     force: bool,
 ) -> Result<(RecordedHostInterface, Vec<IpNetwork>), Error> {
-    // The bridge itself is the node's interface in the VLAN that it has without a tag.
+    // The bridge itself is the node's interface in the VLAN that it has untagged.
     let own = match interface.vlan {
-        // Not to be asked where nobody speaks of VLANs: the kernel may know none.
+        // Not read if the configuration has no VLANs: the kernel may not support them.
         None => BridgeVlans::default(),
         Some(_) => host.bridge_vlans(bridge.index)?,
     };
@@ -66,7 +66,7 @@ pub(crate) fn plan(
     if let (Some(vlan), Some(existing)) = (vlan, &existing) {
         let fits = matches!(&existing.kind, LinkKind::Vlan(info) if info.id == vlan.get());
         if is_access_port(host, bridge, existing, vlan)? {
-            // A link of the node's, which brings the VLAN by itself.
+            // A link of the node that has the VLAN already.
             record.vlan = None;
         } else if !fits || existing.lower != Some(bridge.index) {
             return Err(Error::HostInterfaceTaken { link: record.link, bridge: bridge.name.clone(), vlan });
@@ -97,7 +97,7 @@ pub(crate) fn plan(
         })
         .map(|a| a.address)
         .collect();
-    // Only what this plugin put there may be replaced: any other is the node's own.
+    // Only an address of this plugin's may be replaced: any other is the node's own.
     if let Some(other) = others.iter().find(|&&other| !(force && by_us(other))) {
         return Err(Error::OtherAddress {
             link: record.link,
@@ -109,8 +109,8 @@ pub(crate) fn plan(
     Ok((record, others))
 }
 
-/// Whether a link is a veth whose other end is an access port of the bridge in that VLAN: the node's interface as the
-/// reference plugin makes it.
+/// Whether a link is a veth whose peer is an access port of the bridge in that VLAN: the node's interface as the
+/// reference plugin creates it.
 fn is_access_port(host: &Netlink, bridge: &Bridge, link: &Link, vlan: VlanId) -> Result<bool, Error> {
     if link.kind != LinkKind::Veth || link.lower_netnsid.is_some() {
         return Ok(false);
@@ -123,8 +123,8 @@ fn is_access_port(host: &Netlink, bridge: &Bridge, link: &Link, vlan: VlanId) ->
     Ok(carried.pvid == Some(vlan) && carried.untagged.contains(vlan))
 }
 
-/// The settings by which the node forwards between its interfaces, in the families of their addresses, where the configuration
-/// makes it the pods' gateway.
+/// The settings by which the node forwards between its interfaces, in the families of their addresses, if the
+/// configuration makes it the pods' gateway.
 pub(crate) fn forwarding(config: &Config, interfaces: &[RecordedHostInterface]) -> Vec<Sysctl> {
     let of_family = |v4: bool| {
         config.is_gateway() && interfaces.iter().any(|one| one.address.is_some_and(|a| a.is_ipv4() == v4))
@@ -136,7 +136,7 @@ pub(crate) fn forwarding(config: &Config, interfaces: &[RecordedHostInterface]) 
         .collect()
 }
 
-/// Makes a planned interface, in the place of the addresses that it replaces.
+/// Creates a planned interface; its addresses replace those that the plan says.
 pub(crate) fn ensure(
     host: &Netlink,
     bridge: &Bridge,
@@ -195,7 +195,7 @@ fn finish(host: &Netlink, index: u32, name: &IfName) -> Result<(), Error> {
     Ok(host.set_link(index, &change)?)
 }
 
-/// Removes the interfaces and addresses that a leaving port was the last to need.
+/// Removes the interfaces and addresses that only a leaving port needed.
 pub(crate) fn release(
     host: &Netlink,
     bridge: &Bridge,
@@ -221,7 +221,7 @@ pub(crate) fn release(
         if let Some(link) = link.filter(is_ours) {
             host.delete_link(link.index)?;
         }
-        // Also where the device is gone already: a kill may have come in between.
+        // Also if the device is gone already: the plugin may have been killed in between.
         if interface.joined {
             host.remove_bridge_vlans(BridgeMember::Bridge(bridge.index), &VlanSet::from(vlan))?;
         }
@@ -229,7 +229,7 @@ pub(crate) fn release(
     Ok(())
 }
 
-/// How an interface is: `there` if it is as its record says.
+/// The state of an interface: `there` if it is as its record says.
 pub(crate) fn state(
     host: &Netlink,
     bridge: &Bridge,

@@ -1,4 +1,4 @@
-//! `ipMasq`: what leaves the pod's network gets the node's address.
+//! `ipMasq`: packets that leave the pod's network get the node's address.
 
 use ipnetwork::IpNetwork;
 use net_types::IfName;
@@ -7,25 +7,25 @@ use netplumb::{Masquerade, Nftables, RuleState};
 use crate::Error;
 use crate::record::RecordStore;
 
-/// Masquerades the pod's addresses.
-pub(crate) fn put(store: &RecordStore, port: &IfName, addresses: &[IpNetwork]) -> Result<(), Error> {
+/// Installs the masquerading of the pod's addresses.
+pub(crate) fn install(store: &RecordStore, port: &IfName, addresses: &[IpNetwork]) -> Result<(), Error> {
     let nftables = Nftables::open_current()?;
     let _lock = store.lock_guards()?;
-    Ok(nftables.masquerade(&of(port, addresses))?)
+    Ok(nftables.masquerade(&rules(port, addresses))?)
 }
 
-/// Masquerades nothing of it any more.
+/// Removes the masquerading of the port.
 pub(crate) fn remove(store: &RecordStore, port: &IfName) -> Result<(), Error> {
     let nftables = Nftables::open_current()?;
     let _lock = store.lock_guards()?;
     Ok(nftables.unmasquerade(port)?)
 }
 
-/// Whether exactly these are masqueraded.
+/// Whether exactly these addresses are masqueraded.
 pub(crate) fn state(port: &IfName, addresses: &[IpNetwork]) -> Result<RuleState, Error> {
-    Ok(Nftables::open_current()?.masquerade_state(&of(port, addresses))?)
+    Ok(Nftables::open_current()?.masquerade_state(&rules(port, addresses))?)
 }
 
-fn of(port: &IfName, addresses: &[IpNetwork]) -> Masquerade {
+fn rules(port: &IfName, addresses: &[IpNetwork]) -> Masquerade {
     Masquerade { port: port.clone(), addresses: addresses.to_vec() }
 }

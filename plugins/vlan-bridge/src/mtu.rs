@@ -1,4 +1,4 @@
-//! The MTU: bridge, port and uplinks have the same one, or the error says which has another.
+//! The MTU: bridge, port and uplinks must have the same one, or the error names the one that differs.
 
 use net_types::Mtu;
 use netplumb::Link;
@@ -6,19 +6,23 @@ use netplumb::Link;
 use crate::bridge::Bridge;
 use crate::{Config, Error};
 
-/// The MTU that bridge and port have or get, where these are the bridge and the uplinks of the configuration.
+/// The MTU that bridge and port have or get, with this bridge and these uplinks of the configuration.
 ///
 /// # Errors
 /// See [`agree`].
-pub(crate) fn of(config: &Config, bridge: Option<&Bridge>, uplinks: &[Link]) -> Result<Option<Mtu>, Error> {
+pub(crate) fn decide(
+    config: &Config,
+    bridge: Option<&Bridge>,
+    uplinks: &[Link],
+) -> Result<Option<Mtu>, Error> {
     let uplinks: Vec<u32> = uplinks.iter().map(|link| link.mtu).collect();
     agree(config, bridge.map(|bridge| bridge.link.mtu), &uplinks)
 }
 
-/// The MTU that bridge and port have or get: pure. None: nobody says one, and the bridge is to be made.
-/// `bridge` is the MTU of one that is there, `uplinks` are those of the configuration's, in its order.
+/// The same without I/O. `None`: no MTU is stated, and the bridge is to be created. `bridge` is the MTU of an
+/// existing one, `uplinks` are those of the configuration, in its order.
 ///
-/// A bridge drops what is longer than the MTU of the port where it would leave, and tells nobody.
+/// A bridge silently drops frames that are longer than the MTU of the outgoing port.
 ///
 /// # Errors
 /// The first that does not agree.
@@ -44,11 +48,11 @@ fn agree(config: &Config, bridge: Option<u32>, uplinks: &[u32]) -> Result<Option
         (None, None, Some((uplink, have))) => (have, format!("uplink {}", uplink.name)),
         (None, None, None) => return Ok(None),
     };
-    // One that says its own may have more.
+    // An uplink with an MTU of its own in the configuration may have a larger one.
     let agrees = |have: u32, stated: bool| have == wanted || stated && have > wanted;
     match uplinks().find(|(uplink, have)| !agrees(*have, uplink.mtu.is_some())) {
         Some((uplink, have)) => Err(Error::MtuOfUplink { uplink: uplink.name.clone(), have, whose, wanted }),
-        // A link of the node may have one that the type does not take, and keeps it.
+        // A link of the node may have an MTU that the type refuses, and keeps it.
         None => Ok(Mtu::try_from(u64::from(wanted)).ok()),
     }
 }
@@ -72,7 +76,7 @@ mod tests {
             (r#""mtu": 1450"#, Some(1450), &[], Some(1450)),
             (TWO, None, &[9000, 9000], Some(9000)),
             (TWO, Some(9000), &[9000, 9000], Some(9000)),
-            // One that says its own may have more.
+            // An uplink with an MTU of its own may have a larger one.
             (STATED, Some(1500), &[9000], Some(1500)),
             (STATED, Some(9000), &[9000], Some(9000)),
             (&format!(r#"{STATED}, "mtu": 1500"#), None, &[9000], Some(1500)),
@@ -116,7 +120,7 @@ mod tests {
                 &[1500],
                 "uplink eth0 has MTU 1500, but its mtu in the configuration is 9000",
             ),
-            // To state it does not make a link carry more than it can.
+            // Stating an MTU does not let a link carry longer frames than it can.
             (STATED, Some(9500), &[9000], "uplink eth0 has MTU 9000, but bridge br0 9500"),
         ] {
             let message = agree(&config(fields), bridge, uplinks).expect_err(fields).to_string();

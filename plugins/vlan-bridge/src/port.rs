@@ -10,18 +10,18 @@ use crate::call::Call;
 use crate::vlans::{Change, diff};
 use crate::{Config, Error};
 
-/// A port that was made.
+/// A port that was created.
 pub(crate) struct Port {
-    /// Its index on the node.
+    /// The index of its end on the node.
     pub(crate) index: u32,
-    /// Its MAC address on the node.
+    /// The MAC address of its end on the node.
     pub(crate) mac: MacAddr,
-    /// The interface's index in the pod.
+    /// The index of its end in the pod.
     pub(crate) pod_index: u32,
 }
 
-/// Makes the pair: the pod's end in the pod, the other a port that is down, so that no frame passes before
-/// its VLANs are set.
+/// Creates the pair: the pod's end in the pod, the other as a port that is down, so that no frame passes before its
+/// VLANs are set.
 pub(crate) fn make(
     call: &Call<'_>,
     bridge: &Bridge,
@@ -53,27 +53,27 @@ pub(crate) fn make(
     Ok(Port { index: indexes.main, mac: port_mac, pod_index: indexes.peer })
 }
 
-/// The port's own address. A bridge takes the smallest address of its ports for its own unless it was given
-/// one: the node's address on the bridge would move to another MAC address whenever a port came or went. So this
-/// starts with fe:ff, above the vendors' own, and above all but a few of those that are made up.
+/// The MAC address of the port. A bridge without a configured address has the smallest one of its ports, so the
+/// node's address on the bridge would get another MAC address whenever a port came or went. Therefore it begins with
+/// fe:ff, which is above the vendors' addresses, and above nearly all random ones.
 fn high_mac(name: &IfName) -> MacAddr {
     let mut bytes = stable_mac(&["vlan-bridge port", name.as_str()]).octets();
     (bytes[0], bytes[1]) = (0xfe, 0xff);
     MacAddr::local(bytes)
 }
 
-/// What the port carries before anything is set: the bridge's default.
+/// The VLANs of the port before any is set: the bridge's default.
 pub(crate) fn at_first(bridge: &Bridge) -> BridgeVlans {
     bridge.info.vlan_default_pvid.map(BridgeVlans::access).unwrap_or_default()
 }
 
-/// What the port is to carry on this bridge, or on the one that is made.
+/// The VLANs that the port will have, on this bridge or on one that will be created.
 pub(crate) fn wanted(config: &Config, bridge: Option<&Bridge>, vlans: &BridgeVlans) -> BridgeVlans {
     let mut wanted = vlans.clone();
     let default = bridge.map_or(Some(VlanId::MIN), |bridge| bridge.info.vlan_default_pvid);
     if config.preserve_default_vlan
         && let Some(default) = default
-        // A trunk that has it and no other untagged VLAN keeps it as it is on the port, without a tag.
+        // A trunk with the default VLAN and no other untagged one keeps it on the port untagged.
         && (wanted.pvid.is_none() || !wanted.all().contains(default))
     {
         wanted.tagged = wanted.tagged.without(&default.into());
@@ -83,7 +83,7 @@ pub(crate) fn wanted(config: &Config, bridge: Option<&Bridge>, vlans: &BridgeVla
     wanted
 }
 
-/// Sets what the port carries.
+/// Sets the VLANs of the port.
 pub(crate) fn set_vlans(
     call: &Call<'_>,
     bridge: &Bridge,
@@ -94,7 +94,7 @@ pub(crate) fn set_vlans(
     Ok(change.apply(&call.host, BridgeMember::Port(port))?)
 }
 
-/// Tags the port with its owner and lets frames pass.
+/// Tags the port with its owner and sets it up, so that frames pass.
 pub(crate) fn open(call: &Call<'_>, port: u32) -> Result<(), Error> {
     let config = &call.request.config;
     let attributes = PortChange {

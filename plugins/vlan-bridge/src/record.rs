@@ -1,6 +1,6 @@
-//! The file about each port, `/run/k8slan/ports/<port>.json`: what ADD decided and DEL takes away. It is written
-//! before anything is made and removed after everything is gone, so that a kill at any moment leaves either
-//! nothing or a file that says what to clean up. It is also how a trunk is known after it was changed.
+//! The record of each port, `/run/k8slan/ports/<port>.json`: what ADD decided and DEL removes. It is written before
+//! anything is created and removed after everything is gone, so that a kill at any moment leaves either nothing or a
+//! record of what to clean up. It also holds the VLANs of a trunk after a change.
 
 use std::cell::OnceCell;
 use std::path::PathBuf;
@@ -20,15 +20,14 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 const SUFFIX: &str = ".json";
 const PORTS: &str = "ports";
 
-/// What is known about a port.
+/// The record of a port.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PortRecord {
-    /// Whose port it is, as on the link's alias.
+    /// The owner, as in the alias of the link.
     pub attachment: String,
-    /// The bridge.
     pub bridge: IfName,
-    /// What it carries; none: the configuration does not speak of VLANs.
+    /// Its VLANs; `None`: the configuration has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlans: Option<PortVlans>,
     /// The uplinks that it needs.
@@ -37,27 +36,25 @@ pub struct PortRecord {
     /// The node's own links and addresses that it needs.
     #[serde(rename = "legs", default, skip_serializing_if = "Vec::is_empty")]
     pub host_interfaces: Vec<RecordedHostInterface>,
-    /// What it may send from.
+    /// The addresses that it may send from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<RecordedGuard>,
     /// The pod's addresses that are masqueraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masquerade: Vec<IpNetwork>,
-    /// The IPAM plugin, empty where there is none; absent in what an earlier version wrote.
+    /// The IPAM plugin, empty if there is none; absent in records of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipam: Option<String>,
 }
 
-/// [`BridgeVlans`] in a file.
+/// The form of [`BridgeVlans`] in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct PortVlans {
-    /// With their tags.
     #[serde(default)]
     pub tagged: VlanSet,
-    /// Without.
     #[serde(default)]
     pub untagged: VlanSet,
-    /// Of frames that come in without a tag.
+    /// The VLAN of frames that arrive without a tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pvid: Option<VlanId>,
 }
@@ -65,15 +62,14 @@ pub struct PortVlans {
 /// An uplink that a port needs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RecordedUplink {
-    /// Its name.
     pub name: IfName,
-    /// It carries whatever the port carries.
+    /// Whether it carries all VLANs of the port.
     #[serde(default)]
     pub follow: bool,
-    /// What it must carry if it does not follow.
+    /// The VLANs that it must carry if it does not follow.
     #[serde(default)]
     pub fixed: VlanSet,
-    /// Which of these this plugin put on it: only these are ever taken off.
+    /// The VLANs that this plugin added to it: only these are ever removed.
     #[serde(default)]
     pub added: VlanSet,
 }
@@ -83,28 +79,27 @@ pub struct RecordedUplink {
 pub struct RecordedHostInterface {
     /// The link: the bridge itself or a VLAN device on it.
     pub link: IfName,
-    /// The VLAN of a device.
+    /// The VLAN of the device, if it is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub vlan: Option<VlanId>,
-    /// The address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<IpNetwork>,
-    /// This plugin put the address there.
+    /// Whether this plugin added the address.
     #[serde(default)]
     pub added: bool,
-    /// This plugin made the bridge itself carry the VLAN.
+    /// Whether this plugin made the bridge itself carry the VLAN.
     #[serde(default)]
     pub joined: bool,
 }
 
-/// [`PortGuard`] in a file.
+/// The form of [`PortGuard`] in the file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RecordedGuard {
-    /// Source MAC addresses; none: any.
+    /// Allowed source MAC addresses; `None`: any.
     pub macs: Option<Vec<MacAddr>>,
-    /// Source addresses; none: any.
+    /// Allowed source IP addresses; `None`: any.
     pub addresses: Option<Vec<IpNetwork>>,
-    /// Its own MAC addresses, where any may be a source.
+    /// Its own MAC addresses, if any source is allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<MacAddr>,
 }
@@ -122,7 +117,7 @@ impl From<&PortVlans> for BridgeVlans {
 }
 
 impl RecordedGuard {
-    /// The guard of a port that knows its addresses.
+    /// The guard of a port with its final addresses.
     pub(crate) fn of_port(&self, port: &IfName) -> PortGuard {
         let (own, check_macs) = match &self.macs {
             Some(macs) => (macs.clone(), true),
@@ -131,7 +126,7 @@ impl RecordedGuard {
         PortGuard { port: port.clone(), own, check_macs, addresses: self.addresses.clone(), asking: false }
     }
 
-    /// The same while addresses are looked for, which may be done under another MAC address.
+    /// The guard while addresses are probed, which may be done from another MAC address.
     pub(crate) fn of_asking_port(&self, port: &IfName, asker: Option<MacAddr>) -> PortGuard {
         let mut guard = self.of_port(port);
         guard.own.extend(asker);
@@ -141,20 +136,20 @@ impl RecordedGuard {
 }
 
 impl PortRecord {
-    /// Whose port it is; none if the text is no tag.
+    /// The owner of the port; `None` if the text is not a tag.
     #[must_use]
     pub fn attachment(&self) -> Option<Attachment> {
         Attachment::parse_tag(&self.attachment)
     }
 
-    /// All VLANs that it carries.
+    /// All VLANs of the port, tagged and untagged.
     #[must_use]
     pub fn all_vlans(&self) -> VlanSet {
         self.vlans.as_ref().map(|vlans| vlans.tagged.union(&vlans.untagged)).unwrap_or_default()
     }
 }
 
-/// The name of the port of an attachment: `vb` and twelve hexadecimal digits, the same whenever it is asked.
+/// The name of an attachment's port: `vb` and twelve hexadecimal digits, always the same.
 #[must_use]
 pub fn port_name(container_id: &str, ifname: &IfName) -> IfName {
     use std::fmt::Write;
@@ -166,7 +161,7 @@ pub fn port_name(container_id: &str, ifname: &IfName) -> IfName {
     name.parse().unwrap_or_else(|_| unreachable!("vb and twelve digits are a name"))
 }
 
-/// The folder of the records, and the locks of the bridges.
+/// The folder of the records, with the locks of the bridges.
 pub struct RecordStore {
     ports: SafeDir,
     locks: OnceCell<SafeDir>,
@@ -174,25 +169,25 @@ pub struct RecordStore {
 }
 
 impl RecordStore {
-    /// Opens the records, making their folder where it is missing.
+    /// Opens the records, and creates their folder if it is missing.
     ///
     /// # Errors
-    /// A folder that others than root could have written.
+    /// Others than root may write the folder.
     pub fn open(paths: &Paths) -> Result<Self, Error> {
         let ports = SafeDir::create(&paths.run().join(PORTS)).map_err(Error::Records)?;
         Ok(Self { ports, locks: OnceCell::new(), run: paths.run().to_owned() })
     }
 
-    /// Opens the records if there are any; nothing is made.
+    /// Opens the records if there are any; nothing is created.
     ///
     /// # Errors
-    /// A folder that others than root could have written.
+    /// Others than root may write the folder.
     pub fn existing(paths: &Paths) -> Result<Option<Self>, Error> {
         let ports = SafeDir::open(&paths.run().join(PORTS)).map_err(Error::Records)?;
         Ok(ports.map(|ports| Self { ports, locks: OnceCell::new(), run: paths.run().to_owned() }))
     }
 
-    /// The folder of the locks, made by whoever needs the first one.
+    /// The folder of the locks, created when the first one is needed.
     fn locks(&self) -> Result<&SafeDir, SafeDirError> {
         if let Some(locks) = self.locks.get() {
             return Ok(locks);
@@ -201,23 +196,23 @@ impl RecordStore {
         Ok(self.locks.get_or_init(|| locks))
     }
 
-    /// Keeps other programs off a bridge until it is dropped.
+    /// Acquires the lock of a bridge, which keeps other programs away until it is dropped.
     ///
     /// # Errors
-    /// Another program has it for longer than thirty seconds.
+    /// Another program holds it for longer than thirty seconds.
     pub fn lock(&self, bridge: &IfName) -> Result<Lock, Error> {
         Ok(Lock::acquire(self.locks().map_err(Error::Records)?, &format!("{bridge}.lock"), LOCK_TIMEOUT)?)
     }
 
-    /// Keeps other programs off the guards, which all bridges share. No bridge has a `/` in its name.
+    /// Acquires the lock of the guards, which all bridges share. No bridge has a `:` in its name.
     pub(crate) fn lock_guards(&self) -> Result<Lock, Error> {
         Ok(Lock::acquire(self.locks().map_err(Error::Records)?, "guards:.lock", LOCK_TIMEOUT)?)
     }
 
-    /// The record of a port; none if there is none.
+    /// The record of a port; `None` if there is none.
     ///
     /// # Errors
-    /// It cannot be read, or is none of ours.
+    /// It cannot be read, or is not one of this plugin's.
     pub fn read(&self, port: &IfName) -> Result<Option<PortRecord>, Error> {
         let Some(text) = self.ports.read(&file(port)).map_err(Error::Records)? else { return Ok(None) };
         serde_json::from_slice(&text)
@@ -225,7 +220,7 @@ impl RecordStore {
             .map_err(|source| Error::RecordText { port: port.clone(), source })
     }
 
-    /// Writes the record of a port, as a whole.
+    /// Writes the whole record of a port.
     ///
     /// # Errors
     /// It cannot be written.
@@ -235,7 +230,7 @@ impl RecordStore {
         self.ports.write(&file(port), &text, Durability::UntilReboot).map_err(Error::Records)
     }
 
-    /// Removes the record of a port; none is success.
+    /// Removes the record of a port; a missing one is success.
     ///
     /// # Errors
     /// It cannot be removed.
@@ -243,7 +238,7 @@ impl RecordStore {
         self.ports.remove_with_leftovers(&file(port)).map_err(Error::Records)
     }
 
-    /// All records but damaged ones, which say nothing about anybody's needs.
+    /// All records except damaged ones, which do not say what their ports need.
     ///
     /// # Errors
     /// The folder cannot be read.
@@ -253,8 +248,8 @@ impl RecordStore {
         Ok(ports.filter_map(|port| Some((port.clone(), self.read(&port).ok()??))).collect())
     }
 
-    /// Removes what programs that died left, and the locks of bridges that are gone. What cannot be removed hinders nobody,
-    /// and is tried again at the next GC.
+    /// Removes files of programs that died, and the locks of deleted bridges. Errors are ignored; the next GC tries
+    /// again.
     pub(crate) fn tidy(&self, is_there: impl Fn(&str) -> bool) {
         let _ = self.ports.remove_old_temporaries();
         let gone = |bridge: &str| !bridge.contains(':') && !is_there(bridge);

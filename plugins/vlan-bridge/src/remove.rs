@@ -1,4 +1,4 @@
-//! DEL and GC: taking away, going on after failures.
+//! DEL and GC: removing everything, going on after failures.
 
 use std::path::PathBuf;
 
@@ -12,10 +12,10 @@ use crate::bridge::Bridge;
 use crate::record::{PortRecord, RecordStore, port_name};
 use crate::{Config, Error, guard, host_interface, masquerade, uplink};
 
-/// Detaches the pod. What is gone already is success. The configuration is not needed: the record says all.
+/// Detaches the pod. What does not exist any more is success. It needs no configuration: the record has everything.
 ///
 /// # Errors
-/// All that went wrong; everything else was done.
+/// All errors; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let port = port_name(target.container_id.as_str(), &target.ifname);
     let done = attach::detach(target, |paths, errors| {
@@ -31,7 +31,7 @@ pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -
     done.or_else(Error::all)
 }
 
-/// The IPAM plugin that ADD wrote down.
+/// The IPAM plugin that ADD recorded.
 fn recorded_ipam(port: &IfName, paths: &Paths) -> Option<String> {
     let store = RecordStore::existing(paths).ok().flatten()?;
     store.read(port).ok().flatten()?.ipam
@@ -54,9 +54,9 @@ pub(crate) fn del_misconfigured(
     done.or_else(Error::all)
 }
 
-/// Has the pod's interface up, for the IPAM plugin.
+/// Sets the pod's interface up for the IPAM plugin, which may send something on it.
 fn ready(port: &IfName, paths: &Paths) {
-    // What cannot be read is reported when it is to be removed.
+    // A record that cannot be read is reported when it is to be removed.
     let store = RecordStore::existing(paths).ok().flatten();
     let recorded = store.and_then(|store| store.read(port).ok().flatten());
     let attachment = recorded.and_then(|record| record.attachment()).or_else(|| {
@@ -72,7 +72,8 @@ fn detach(port: &IfName, paths: &Paths) -> Result<(), Error> {
     with_lock(&host, &store, port, |bridge, lock| take_away(&host, &store, port, bridge, lock))
 }
 
-/// The records; none where there are none and the node has no such port. Where they cannot be used, the port goes without.
+/// The records; `None` if there are none and the node has no such port. If they cannot be used, only the port is
+/// removed.
 fn store(host: &Netlink, port: &IfName, paths: &Paths) -> Result<Option<RecordStore>, Error> {
     let existing = RecordStore::existing(paths);
     if let Ok(Some(store)) = existing {
@@ -87,21 +88,21 @@ fn store(host: &Netlink, port: &IfName, paths: &Paths) -> Result<Option<RecordSt
     .map_err(|error| without_records(host, port, error))
 }
 
-/// Takes the port alone, so that the pod is off the network, and says why the rest stays.
+/// Removes only the port, so that the pod is off the network, and reports why the rest stays.
 fn without_records(host: &Netlink, port: &IfName, error: Error) -> Error {
     let done =
         find_port(host, port).and_then(|link| link.map_or(Ok(()), |link| Ok(host.delete_link(link.index)?)));
     error.and_failures(done.err())
 }
 
-/// Runs something under the lock of the bridge that a port belongs to; not at all if there is no trace of it.
+/// Calls a function under the lock of the port's bridge; not at all if there is no trace of the port.
 fn with_lock(
     host: &Netlink,
     store: &RecordStore,
     port: &IfName,
     run: impl FnOnce(Option<&IfName>, &Lock) -> Result<(), Error>,
 ) -> Result<(), Error> {
-    // A damaged record must not keep the port: the link says which bridge it is.
+    // A damaged record must not keep the port: the link's master is the bridge.
     let record = store.read(port).unwrap_or_default();
     let bridge = match record {
         Some(record) => Some(record.bridge),
@@ -118,16 +119,16 @@ fn with_lock(
             }
         }
     };
-    // A port without a bridge is nobody's neighbour; its own name serves as the lock's.
+    // A port without a bridge shares nothing with others; its own name serves for the lock.
     match store.lock(bridge.as_ref().unwrap_or(port)) {
         Ok(lock) => run(bridge.as_ref(), &lock),
         Err(held @ Error::Lock(LockError::Held { .. })) => Err(held),
-        // Where no lock can be had, as on a read-only folder, no record can be removed either.
+        // If no lock can be acquired, as on a read-only folder, no record can be removed either.
         Err(error) => Err(without_records(host, port, error)),
     }
 }
 
-/// The port's link: by its name, or, where somebody gave it another, by its tag.
+/// The port's link: by its name, or by its tag if somebody renamed it.
 fn find_port(host: &Netlink, port: &IfName) -> Result<Option<Link>, Error> {
     if let Some(link) = host.link_by_name(port)?.filter(is_ours) {
         return Ok(Some(link));
@@ -139,17 +140,17 @@ fn find_port(host: &Netlink, port: &IfName) -> Result<Option<Link>, Error> {
     Ok(host.links_in_group(LINK_GROUP)?.into_iter().find(is_it))
 }
 
-/// Whether a link is a port that this plugin made: tagged, or cut off before it was.
+/// Whether this plugin created a link as a port: it is tagged, or the plugin died before that.
 fn is_ours(link: &Link) -> bool {
     link.group == LINK_GROUP
         && link.alias.as_deref().is_none_or(|alias| Attachment::parse_tag(alias).is_some())
 }
 
-/// Takes away everything of a port, under the lock of its bridge. The record goes last, so that a kill leaves
-/// it to say what is still to be done.
+/// Removes everything of a port, under the lock of its bridge. The record goes last, so that after a kill it still
+/// says what is to be done.
 ///
 /// # Errors
-/// All that went wrong; everything else was done.
+/// All errors; everything else was done.
 pub(crate) fn take_away(
     host: &Netlink,
     store: &RecordStore,
@@ -160,9 +161,9 @@ pub(crate) fn take_away(
     let mut errors = Vec::new();
     let record = store.read(port).unwrap_or_default();
     let link = find_port(host, port)?;
-    let bridge = match bridge.map(|name| Bridge::look(host, name)).transpose() {
+    let bridge = match bridge.map(|name| Bridge::read(host, name)).transpose() {
         Ok(bridge) => bridge.flatten(),
-        // Another kind of link has the bridge's name by now: nothing of ours hangs on it.
+        // Another kind of link has the bridge's name by now, so nothing of ours is on it.
         Err(Error::NotABridge { .. }) => None,
         Err(error) => {
             errors.push(error);
@@ -173,7 +174,7 @@ pub(crate) fn take_away(
         match store.others(&record.bridge, port) {
             Ok(others) => {
                 let index = link.as_ref().map(|link| link.index);
-                // First the interfaces: a VLAN that the bridge itself carries is in use.
+                // The interfaces first: a VLAN that the bridge itself carries counts as used.
                 errors.extend(host_interface::release(host, bridge, record, &others).err());
                 errors.extend(uplink::release(host, bridge, record, index, &others).err());
             }
@@ -183,13 +184,13 @@ pub(crate) fn take_away(
     if let Some(link) = &link {
         errors.extend(host.delete_link(link.index).err().map(Error::from));
     }
-    // After the port: without its guard it must not send.
+    // After the port: it must not send without its guard.
     let guarded = record.as_ref().is_none_or(|record| record.guard.is_some());
     let masqueraded = record.as_ref().is_none_or(|record| !record.masquerade.is_empty());
     let guards = guarded.then(|| guard::remove(store, port));
     let masquerades = masqueraded.then(|| masquerade::remove(store, port));
     for done in [guards, masquerades].into_iter().flatten() {
-        // A kernel without netfilter has no rules; a damaged record could not say that there were none.
+        // A kernel without netfilter has no rules; a damaged record cannot say whether there are any.
         errors.extend(done.err().filter(|_| record.is_some()));
     }
     if let Some(bridge) = bridge.filter(Bridge::is_ours) {
@@ -201,7 +202,7 @@ pub(crate) fn take_away(
     Error::all(errors)
 }
 
-/// Removes a bridge that this plugin made when its last port is gone.
+/// Removes a bridge of this plugin's when its last port is gone.
 fn remove_if_last(
     host: &Netlink,
     store: &RecordStore,
@@ -225,12 +226,12 @@ fn remove_if_last(
 /// Frees this network's attachments that are not in the list.
 ///
 /// # Errors
-/// All that went wrong; everything else was done.
+/// All errors; everything else was done.
 pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
     let mut errors = Vec::new();
-    // A runtime that gives no list says nothing about what is valid.
+    // Without a list, the runtime says nothing about what is valid.
     if let Some(valid) = valid {
-        errors.extend(sweep(request, NetworkId::of(request.network.as_str()), valid).err());
+        errors.extend(sweep(request, NetworkId::from_name(request.network.as_str()), valid).err());
     }
     if let Some(ipam) = request.ipam() {
         errors.extend(ipam.gc().err().map(Error::from));
@@ -248,7 +249,7 @@ fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment])
         .into_iter()
         .filter_map(|(port, record)| Some((port, record.attachment().filter(&stale)?)))
         .collect();
-    // Ports whose record was lost.
+    // Ports whose record is lost.
     for link in host.links_in_group(LINK_GROUP)? {
         let tagged = link.alias.as_deref().and_then(Attachment::parse_tag);
         if let Some(attachment) = tagged.filter(&stale) {

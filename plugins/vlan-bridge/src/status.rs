@@ -9,7 +9,7 @@ use crate::bridge::Bridge;
 use crate::uplink_policy::UplinkPolicy;
 use crate::{Config, Error, mtu, uplink};
 
-/// Says what is missing on this node: a bridge that fits, an uplink, or whatever the IPAM plugin lacks.
+/// Finds what is missing on this node: a suitable bridge, an uplink, or what the IPAM plugin reports.
 ///
 /// # Errors
 /// The first thing that is missing.
@@ -21,11 +21,11 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
     let node = NodeConfig::load()?;
     let fits = || -> Result<(), Error> {
         let bridge = Bridge::find(&host, config)?;
-        let uplinks = uplink::find(&host, bridge.as_ref(), config, &UplinkPolicy::by_anybody(&node))?;
+        let uplinks = uplink::find(&host, bridge.as_ref(), config, &UplinkPolicy::for_any_pod(&node))?;
         if let Some(bridge) = &bridge {
             bridge.suits(&host, config, vlans.is_some())?;
         }
-        mtu::of(config, bridge.as_ref(), &uplinks).map(drop)
+        mtu::decide(config, bridge.as_ref(), &uplinks).map(drop)
     };
     fits().map_err(|error| Error::Unavailable(Box::new(error)))?;
     nothing_drops(&config.bridge, vlans.is_some_and(|vlans| vlans.untagged.is_empty()))?;
@@ -35,13 +35,13 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whether the node's rules let pass what the bridge forwards, as far as can be told: a chain that drops by default and
-/// has no rule that names the bridge is taken for one that drops its frames.
+/// Checks whether the node's rules pass what the bridge forwards, as far as can be told: a chain that drops by
+/// default without a rule that names the bridge counts as dropping its frames.
 ///
 /// # Errors
 /// The first such chain.
 fn nothing_drops(bridge: &IfName, all_tagged: bool) -> Result<(), Error> {
-    // Without netfilter, or without nftables, there is none.
+    // Without netfilter, or without nftables, there is no chain.
     let chains =
         Nftables::open_current().and_then(|nftables| nftables.chains_that_drop(bridge)).unwrap_or_default();
     let chains = chains.into_iter().chain(legacy_chains_that_drop(bridge)?);
@@ -49,7 +49,7 @@ fn nothing_drops(bridge: &IfName, all_tagged: bool) -> Result<(), Error> {
     let on = |setting: &'static str| -> Result<bool, Error> {
         Ok(netns.sysctl_get(&Sysctl::net(setting))?.is_some_and(|value| value != "0"))
     };
-    // What is tagged on the wire is shown to iptables only if that is asked for.
+    // iptables sees tagged frames only if this setting is on.
     let shown = !all_tagged || on("bridge/bridge-nf-filter-vlan-tagged")?;
     let (v4, v6) =
         (shown && on("bridge/bridge-nf-call-iptables")?, shown && on("bridge/bridge-nf-call-ip6tables")?);

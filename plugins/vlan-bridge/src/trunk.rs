@@ -1,4 +1,4 @@
-//! Changing a trunk while a VM runs: `vlan-bridge trunk …`, started by hand or by the node daemon.
+//! Changing a trunk while a VM runs: `vlan-bridge trunk …`, run by hand or by the node daemon.
 
 use std::process::ExitCode;
 
@@ -43,12 +43,11 @@ struct Change {
     vlans: String,
 }
 
-/// The command line.
 pub(crate) fn command_line() -> clap::Command {
     Command::augment_subcommands(face::command(VlanBridge::NAME, VlanBridge::ABOUT)).subcommand_required(true)
 }
 
-/// The command line, when no runtime started the program.
+/// Runs the command line, when no runtime started the program.
 pub(crate) fn command() -> ExitCode {
     let Some(matches) = face::matches(command_line(), VlanBridge::ABOUT) else { return ExitCode::SUCCESS };
     let done = match Command::from_arg_matches(&matches) {
@@ -91,11 +90,11 @@ fn show() -> Result<(), Error> {
     Ok(())
 }
 
-/// Changes the tagged VLANs of a port that stands, and what the uplinks carry for it. The record is written
-/// first: if this is killed, the same call again, or DEL, does the rest.
+/// Changes the tagged VLANs of a port, and what the uplinks carry for it. The record is written first: after a kill,
+/// the same command again, or DEL, does the rest.
 ///
 /// # Errors
-/// The port is not a trunk of ours, or the kernel refused.
+/// The port is not a trunk of ours, or the kernel refuses.
 pub fn change_trunk(port: &IfName, change: impl FnOnce(&VlanSet) -> VlanSet) -> Result<BridgeVlans, Error> {
     let node = NodeConfig::load()?;
     let store = RecordStore::open(&node.paths())?;
@@ -114,10 +113,10 @@ pub fn change_trunk(port: &IfName, change: impl FnOnce(&VlanSet) -> VlanSet) -> 
         return Err(Error::EmptyTrunk(port.clone()));
     }
     let host = Netlink::open_current()?;
-    let bridge = Bridge::look(&host, &bridge)?.ok_or_else(unknown)?;
+    let bridge = Bridge::read(&host, &bridge)?.ok_or_else(unknown)?;
     let link = host.link_by_name(port)?.ok_or_else(unknown)?;
     let others = store.others(&bridge.name, port)?;
-    // Until everything is done, the record claims both what was and what will be.
+    // Until everything is done, the record has both the old and the new VLANs.
     let mut adds = Vec::new();
     for entry in record.uplinks.iter_mut().filter(|entry| entry.follow) {
         let up = host.link_by_name(&entry.name)?.ok_or_else(|| Error::NoUplink(entry.name.clone()))?;
@@ -143,7 +142,7 @@ pub fn change_trunk(port: &IfName, change: impl FnOnce(&VlanSet) -> VlanSet) -> 
     Ok(vlans)
 }
 
-/// Takes off the uplinks what the port needs no more, and says so in its record.
+/// Removes VLANs from the uplinks that the port does not need any more, and updates its record.
 fn drop_unneeded(
     host: &Netlink,
     store: &RecordStore,
@@ -152,7 +151,7 @@ fn drop_unneeded(
     record: &mut PortRecord,
     others: &[PortRecord],
 ) -> Result<(), Error> {
-    // With the port counted among the bridge's members, what it still carries is in use.
+    // The port counts as a member of the bridge, so what it still carries is in use.
     uplink::release(host, bridge, record, None, others)?;
     let needed = record.all_vlans();
     let before = record.clone();

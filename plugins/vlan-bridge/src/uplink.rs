@@ -11,10 +11,11 @@ use crate::uplink_policy::UplinkPolicy;
 use crate::vlans::Change;
 use crate::{Config, Error};
 
-/// Finds the uplinks of a configuration. They are in the bridge, or can be put into one that is to be made.
+/// Finds the uplinks of a configuration. They are ports of the bridge, or can become ports of one that is to be
+/// created.
 ///
 /// # Errors
-/// One is missing, in another bridge, not in this one, another attachment's, or the node's own traffic runs over it.
+/// One is missing, in another bridge, not in this one, another attachment's, or used by the node itself.
 pub(crate) fn find(
     host: &Netlink,
     bridge: Option<&Bridge>,
@@ -45,7 +46,7 @@ fn find_one(
                 bridge: config.bridge.clone(),
             });
         }
-        // An ADD that was cut off may have made the bridge and not got so far.
+        // An ADD that died may have created the bridge without this uplink.
         (None, Some(bridge)) if !bridge.is_ours() => {
             return Err(Error::UplinkOutside { uplink: name.clone(), bridge: bridge.name.clone() });
         }
@@ -56,7 +57,7 @@ fn find_one(
     Ok(link)
 }
 
-/// What an uplink must carry for a port.
+/// The VLANs that an uplink must carry for a port.
 pub(crate) fn needed(uplink: &Uplink, port: &BridgeVlans) -> BridgeVlans {
     if uplink.follow {
         return BridgeVlans { tagged: port.all(), ..BridgeVlans::default() };
@@ -68,10 +69,10 @@ pub(crate) fn needed(uplink: &Uplink, port: &BridgeVlans) -> BridgeVlans {
     }
 }
 
-/// What has to be done to an uplink for a new port, and what the port's record says of it: pure.
+/// Decides the change of an uplink for a new port, and its part of the port's record: pure.
 ///
 /// # Errors
-/// It carries one of the VLANs in another way, and the bridge is not ours to change that, or other ports need it so.
+/// It carries one of the VLANs differently, and the bridge is not ours to change, or other ports need it so.
 pub(crate) fn join(
     uplink: &Uplink,
     port: &BridgeVlans,
@@ -106,7 +107,7 @@ pub(crate) fn join(
         } else {
             needed.untagged.clone()
         };
-        // Told again how it leaves, a VLAN would lose the mark.
+        // Adding a VLAN again without the PVID flag would remove the flag.
         let pvid = needed.pvid.filter(|&pvid| untagged.contains(pvid));
         BridgeVlans { tagged: needed.tagged.without(&observed.tagged), untagged, pvid }
     };
@@ -116,17 +117,17 @@ pub(crate) fn join(
     Ok((add, RecordedUplink { name: name.clone(), follow: uplink.follow, fixed, added }))
 }
 
-/// What no one else put on or needs any more when a port leaves: pure. `members` is what the bridge's other
-/// members carry, uplinks left out.
+/// The VLANs that a leaving port added to an uplink and no other port needs: pure. `members` are the VLANs of the
+/// bridge's other members, without uplinks.
 pub(crate) fn leave(record: &RecordedUplink, others: &[PortRecord], members: &VlanSet) -> VlanSet {
-    let fixed = of(others, &record.name).fold(VlanSet::EMPTY, |all, uplink| all.union(&uplink.fixed));
-    let follows = of(others, &record.name).any(|uplink| uplink.follow) || record.follow;
+    let fixed = records_of(others, &record.name).fold(VlanSet::EMPTY, |all, uplink| all.union(&uplink.fixed));
+    let follows = records_of(others, &record.name).any(|uplink| uplink.follow) || record.follow;
     let in_use = if follows { fixed.union(members) } else { fixed };
     record.added.without(&in_use)
 }
 
-/// What the other ports need of an uplink.
-fn of<'a>(others: &'a [PortRecord], name: &IfName) -> impl Iterator<Item = &'a RecordedUplink> {
+/// What the other ports' records say of an uplink.
+fn records_of<'a>(others: &'a [PortRecord], name: &IfName) -> impl Iterator<Item = &'a RecordedUplink> {
     let name = name.clone();
     others.iter().flat_map(|record| &record.uplinks).filter(move |uplink| uplink.name == name)
 }
@@ -142,7 +143,7 @@ fn needed_by(others: &[PortRecord], name: &IfName) -> VlanSet {
     others.iter().filter_map(needs).fold(VlanSet::EMPTY, |all, one| all.union(&one))
 }
 
-/// What an uplink lacks of what a port needs, and what it carries in another way: pure.
+/// The VLANs that an uplink lacks for a port, and those that it carries differently: pure.
 pub(crate) fn lacks(
     uplink: &Uplink,
     port: &BridgeVlans,
@@ -151,7 +152,7 @@ pub(crate) fn lacks(
 ) -> (VlanSet, VlanSet) {
     let needed = needed(uplink, port);
     let missing = needed.all().without(&observed.all());
-    // One that follows may carry a VLAN in the way in which it did before, which is the node's business.
+    // A following uplink may carry a VLAN as it did before, which is the node's decision.
     let tagged = if uplink.follow { needed.tagged.intersection(&record.added) } else { needed.tagged };
     let mut otherwise = tagged.intersection(&observed.untagged);
     otherwise = otherwise.union(&needed.untagged.intersection(&observed.tagged));
@@ -162,11 +163,11 @@ pub(crate) fn lacks(
 }
 
 fn added_by(others: &[PortRecord], name: &IfName) -> VlanSet {
-    of(others, name).fold(VlanSet::EMPTY, |all, uplink| all.union(&uplink.added))
+    records_of(others, name).fold(VlanSet::EMPTY, |all, uplink| all.union(&uplink.added))
 }
 
-/// Takes off the uplinks what a leaving port was the last to need, while the port is still there: a kill in
-/// between leaves a port that says what to do.
+/// Removes VLANs from the uplinks that only a leaving port needed, while the port still exists: after a kill, the
+/// port's record says what is still to be done.
 pub(crate) fn release(
     host: &Netlink,
     bridge: &Bridge,
@@ -198,7 +199,7 @@ pub(crate) fn release(
     Ok(())
 }
 
-/// Puts on an uplink what a port needs.
+/// Adds the VLANs that a port needs to an uplink.
 pub(crate) fn apply(host: &Netlink, link: &Link, add: &BridgeVlans) -> Result<(), Error> {
     let change = Change { remove: VlanSet::EMPTY, add: add.clone() };
     Ok(change.apply(host, BridgeMember::Port(link.index))?)
@@ -240,8 +241,8 @@ mod tests {
     }
 
     proptest! {
-        /// Ports come and go in any order; the uplink carries exactly what they need, and what was there
-        /// before stays.
+        /// Ports come and go in any order; the uplink carries exactly what they need, and what it carried before
+        /// stays.
         #[test]
         fn an_uplink_follows(steps in proptest::collection::vec((0_u64..6, 1_u64..9, 1_u64..9), 1..40), before in "(1|1,5)?") {
             let before = set(&before);

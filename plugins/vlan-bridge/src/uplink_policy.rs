@@ -1,4 +1,4 @@
-//! Which links of the node a pod's bridge may have: what the node uses itself is not given away.
+//! Which links of the node may become uplinks of a pod's bridge: those that the node uses itself may not.
 
 use attach::NodeUse;
 use net_types::IfName;
@@ -7,41 +7,41 @@ use node::{NodeConfig, Resource, Underlays};
 
 use crate::Error;
 
-/// Whether links of the node may become ports, where nothing but the pods' frames then comes in by them.
+/// Whether links of the node may become ports, so that only the pods' frames arrive by them.
 pub(crate) struct UplinkPolicy<'a> {
     node: &'a NodeConfig,
-    /// Whose pod asks.
+    /// The namespace of the pod.
     namespace: Option<&'a str>,
-    /// Whether it is known who asks.
+    /// Whether there is a pod, whose namespace the policy decides by.
     asked: bool,
 }
 
 impl<'a> UplinkPolicy<'a> {
-    /// For a pod of this namespace.
-    pub(crate) fn by(node: &'a NodeConfig, namespace: Option<&'a str>) -> Self {
+    /// The policy for pods of this namespace.
+    pub(crate) fn for_pod(node: &'a NodeConfig, namespace: Option<&'a str>) -> Self {
         Self { node, namespace, asked: true }
     }
 
-    /// For whoever may.
-    pub(crate) fn by_anybody(node: &'a NodeConfig) -> Self {
+    /// The policy for a call without a pod, such as STATUS.
+    pub(crate) fn for_any_pod(node: &'a NodeConfig) -> Self {
         Self { node, namespace: None, asked: false }
     }
 
-    /// Finds out before the link is taken.
+    /// Checks a link before it becomes a port.
     ///
     /// # Errors
-    /// The node uses it itself, and its policy says nothing else.
+    /// The node uses it itself, and its policy does not allow that.
     pub(crate) fn allowed(&self, host: &Netlink, link: &Link) -> Result<(), Error> {
         if self.is_given(link) {
             return Ok(());
         }
-        match NodeUse::of(host, link, &Underlays::read(&self.node.paths())?)? {
+        match NodeUse::find(host, link, &Underlays::read(&self.node.paths())?)? {
             Some(how) => Err(Error::UplinkInUse { uplink: link.name.clone(), how }),
             None => Ok(()),
         }
     }
 
-    /// Whether the policy gives it away, used or not.
+    /// Whether the policy allows the link in any case, used or not.
     fn is_given(&self, link: &Link) -> bool {
         match &self.node.policy {
             Some(policy) if self.asked => {
@@ -52,11 +52,11 @@ impl<'a> UplinkPolicy<'a> {
         }
     }
 
-    /// That a bridge of the node's carries no LAN, before it is changed for pods.
+    /// Checks that a bridge of the node carries no LAN, before it is changed for pods.
     ///
     /// # Errors
-    /// It does, and the policy says nothing else.
-    pub(crate) fn leaves(&self, name: &IfName, bridge: &Link) -> Result<(), Error> {
+    /// It carries one, and the policy does not allow that.
+    pub(crate) fn allows_bridge(&self, name: &IfName, bridge: &Link) -> Result<(), Error> {
         if self.is_given(bridge) {
             return Ok(());
         }
@@ -66,12 +66,12 @@ impl<'a> UplinkPolicy<'a> {
         }
     }
 
-    /// Takes a link: makes it a port of the bridge. A LAN that was declared on it meanwhile keeps it: its daemon writes
-    /// down what it builds on, and then looks whether it is anybody's port.
+    /// Makes a link a port of the bridge. If a LAN was declared on it meanwhile, the link stays the LAN's: the daemon
+    /// records its underlays, and then checks that they are no ports.
     ///
     /// # Errors
-    /// It became a LAN's, or the kernel refused; the link is then as it was.
-    pub(crate) fn take(&self, host: &Netlink, link: &Link, bridge: u32) -> Result<(), Error> {
+    /// It became a LAN's underlay, or the kernel refuses; the link is then unchanged.
+    pub(crate) fn add_to_bridge(&self, host: &Netlink, link: &Link, bridge: u32) -> Result<(), Error> {
         let master = |master| LinkChange { master: Some(master), ..LinkChange::default() };
         host.set_link(link.index, &LinkChange { up: Some(true), ..master(Master::Index(bridge)) })?;
         let lan = match Underlays::read(&self.node.paths()) {

@@ -1,14 +1,14 @@
-//! What has to change so that a member of a bridge carries other VLANs: pure.
+//! The change that gives a member of a bridge other VLANs: pure.
 
 use net_types::VlanSet;
 use netplumb::{BridgeMember, BridgeVlans, Netlink};
 
-/// A change of what a member carries: first the removal, then the addition, each one message.
+/// A change of a member's VLANs: first the removal, then the addition, one message each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Change {
-    /// VLANs that it carries no more.
+    /// The VLANs that it will not carry any more.
     pub remove: VlanSet,
-    /// VLANs that it carries from now on, or in another way.
+    /// The VLANs that it will carry, or carry differently.
     pub add: BridgeVlans,
 }
 
@@ -22,7 +22,7 @@ pub fn diff(desired: &BridgeVlans, observed: &BridgeVlans) -> Change {
         pvid: None,
     };
     if desired.pvid != observed.pvid {
-        // To name a VLAN without the mark takes the mark away, with it sets it.
+        // Adding a VLAN without the PVID flag removes the flag, with it sets it.
         for id in [observed.pvid, desired.pvid].into_iter().flatten() {
             if desired.tagged.contains(id) {
                 add.tagged.insert(id);
@@ -33,20 +33,20 @@ pub fn diff(desired: &BridgeVlans, observed: &BridgeVlans) -> Change {
         }
         add.pvid = desired.pvid;
     } else if let Some(pvid) = desired.pvid.filter(|&pvid| add.all().contains(pvid)) {
-        // Told again how it leaves, it would lose the mark.
+        // Added again without the flag, it would lose the flag.
         add.pvid = Some(pvid);
     }
     Change { remove: observed.all().without(&desired.all()), add }
 }
 
 impl Change {
-    /// Whether there is nothing to do.
+    /// Whether there is nothing to change.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.remove.is_empty() && self.add.is_empty()
     }
 
-    /// Tells the kernel.
+    /// Applies the change in the kernel.
     pub(crate) fn apply(&self, netlink: &Netlink, member: BridgeMember) -> netplumb::Result<()> {
         netlink.remove_bridge_vlans(member, &self.remove)?;
         netlink.add_bridge_vlans(member, &self.add)
@@ -60,7 +60,7 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel does with a change (`br_vlan_add`, `br_vlan_delete`).
+    /// The kernel's result of a change (`br_vlan_add`, `br_vlan_delete`).
     fn kernel(mut have: BridgeVlans, change: &Change) -> BridgeVlans {
         have.tagged = have.tagged.without(&change.remove);
         have.untagged = have.untagged.without(&change.remove);
@@ -78,7 +78,7 @@ mod tests {
     }
 
     fn member() -> impl Strategy<Value = BridgeVlans> {
-        // Few IDs, so that sets meet.
+        // Few IDs, so that the sets overlap.
         let ids = proptest::collection::vec((1_u64..=12, any::<bool>()), 0..10);
         (ids, proptest::option::of(0_usize..10)).prop_map(|(ids, pvid)| {
             let mut vlans = BridgeVlans::default();
