@@ -60,7 +60,7 @@ fn with(spoke: &str, more: Value) -> Value {
 fn leaves_checksums(place: &Namespaces, link: &str) -> bool {
     place.run(|| {
         let netns = netplumb::Netns::current().unwrap();
-        netplumb::TxChecksum::of(&netns, &link.parse().unwrap()).unwrap().is_on().unwrap()
+        netplumb::TxChecksum::find(&netns, &link.parse().unwrap()).unwrap().is_on().unwrap()
     })
 }
 

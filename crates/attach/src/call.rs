@@ -89,7 +89,7 @@ impl<'a, C> Call<'a, C> {
     pub fn open(request: &'a Request<C>, target: &'a Target) -> Result<Self, CallError> {
         let node = NodeConfig::load()?;
         let pod = stated_pod(request);
-        let occupant = Occupant::of(&node.paths(), pod.as_ref(), &target.ifname, request.stated_vm())?;
+        let occupant = Occupant::find(&node.paths(), pod.as_ref(), &target.ifname, request.stated_vm())?;
         if let (Role::Undecided, Some(pod)) = (occupant.role, &pod) {
             return Err(CallError::GuestNotYet(pod.clone()));
         }
@@ -99,7 +99,7 @@ impl<'a, C> Call<'a, C> {
             container_id: target.container_id.as_str().to_owned(),
             ifname: target.ifname.clone(),
             netns: NetnsRef { path: target.netns.clone(), inode: netns.id().ino },
-            network: NetworkId::of(request.network.as_str()),
+            network: NetworkId::from_name(request.network.as_str()),
             pod,
         };
         let tag = attachment.tag()?;

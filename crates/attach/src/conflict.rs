@@ -18,7 +18,7 @@ impl PodLink<'_> {
     /// # Errors
     /// There are no free addresses; the caller then undoes the delegate's result, as after any failure.
     pub fn replace_taken(&self, delegated: &mut Delegated<'_>, stdin: &[u8]) -> Result<(), ConflictError> {
-        let Some(probing) = Probing::of(stdin)? else { return Ok(()) };
+        let Some(probing) = Probing::parse(stdin)? else { return Ok(()) };
         let answers =
             |addresses: &[IpAddr]| Ok(probe(self.netns, self.index, self.mac, addresses, probing.timing)?);
         replace_taken(delegated, answers)
@@ -39,7 +39,7 @@ impl PodLink<'_> {
         stdin: &[u8],
         asker: MacAddr,
     ) -> Result<(), ConflictError> {
-        let Some(probing) = Probing::of(stdin)? else { return Ok(()) };
+        let Some(probing) = Probing::parse(stdin)? else { return Ok(()) };
         if delegated.result().ips.is_empty() {
             return Ok(());
         }

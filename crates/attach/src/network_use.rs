@@ -29,7 +29,7 @@ impl NetworkUse {
     ///
     /// # Errors
     /// The kernel refuses a dump.
-    pub fn of(host: &Netlink, network: IpNetwork, but: Option<u32>) -> netplumb::Result<Option<Self>> {
+    pub fn find(host: &Netlink, network: IpNetwork, but: Option<u32>) -> netplumb::Result<Option<Self>> {
         let found = match by_address(network, but, &host.addresses(None)?) {
             Some(found) => Some(found),
             None => by_route(network, but, &host.routes(None)?),

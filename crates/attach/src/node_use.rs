@@ -25,7 +25,7 @@ impl NodeUse {
     ///
     /// # Errors
     /// The kernel refuses a dump.
-    pub fn of(host: &Netlink, link: &Link, underlays: &Underlays) -> netplumb::Result<Option<Self>> {
+    pub fn find(host: &Netlink, link: &Link, underlays: &Underlays) -> netplumb::Result<Option<Self>> {
         if let Some(lan) = Self::lan(link, underlays) {
             return Ok(Some(lan));
         }

@@ -75,7 +75,7 @@ impl Probing {
     ///
     /// # Errors
     /// `ipam.probe` is malformed.
-    pub fn of(stdin: &[u8]) -> Result<Option<Self>, ConflictError> {
+    pub fn parse(stdin: &[u8]) -> Result<Option<Self>, ConflictError> {
         let document: Document =
             serde_json::from_slice(stdin).map_err(|error| ConflictError::Config(error.to_string()))?;
         let quick = ProbeTiming::QUICK;
@@ -100,8 +100,9 @@ mod tests {
 
     #[test]
     fn reads_what_the_configuration_says() {
-        let of =
-            |probe: &str| Probing::of(format!("{{\"ipam\":{{\"type\":\"ipam-pool\"{probe}}}}}").as_bytes());
+        let of = |probe: &str| {
+            Probing::parse(format!("{{\"ipam\":{{\"type\":\"ipam-pool\"{probe}}}}}").as_bytes())
+        };
         assert_eq!(of("").unwrap(), None);
         assert_eq!(of(",\"probe\":false").unwrap(), None);
         assert_eq!(of(",\"probe\":true").unwrap().unwrap().timing, ProbeTiming::QUICK);
@@ -123,6 +124,6 @@ mod tests {
             let error = of(&format!(",\"probe\":{{{timing}}}")).unwrap_err().to_string();
             assert!(error.contains(part), "{timing}: {error}");
         }
-        assert_eq!(Probing::of(b"{}").unwrap(), None);
+        assert_eq!(Probing::parse(b"{}").unwrap(), None);
     }
 }

@@ -123,7 +123,7 @@ fn answer<P: Plugin>(
 }
 
 fn plugins<E: PluginError>(error: E) -> ErrorDocument {
-    ErrorDocument::of(&error)
+    ErrorDocument::from_error(&error)
 }
 
 /// DEL removes what it can, whatever is wrong with the configuration.

@@ -18,7 +18,7 @@ pub struct ErrorDocument {
 impl ErrorDocument {
     /// The document for an error.
     #[must_use]
-    pub fn of(error: &dyn PluginError) -> Self {
+    pub fn from_error(error: &dyn PluginError) -> Self {
         Self { code: error.code(), msg: error.to_string(), details: causes(error.source()) }
     }
 
@@ -45,7 +45,7 @@ impl ErrorDocument {
 
 impl From<Error> for ErrorDocument {
     fn from(error: Error) -> Self {
-        Self::of(&error)
+        Self::from_error(&error)
     }
 }
 

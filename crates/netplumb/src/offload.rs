@@ -40,7 +40,7 @@ impl<'a> TxChecksum<'a> {
     ///
     /// # Errors
     /// The link does not exist, or the kernel does not know the feature.
-    pub fn of(netns: &Netns, name: &'a IfName) -> Result<Self> {
+    pub fn find(netns: &Netns, name: &'a IfName) -> Result<Self> {
         let socket =
             netns.enter(open_socket)?.map_err(|errno| failed("read the features of", name, errno))?;
         let mut found = Self { socket, name, bit: 0, features: 0 };

@@ -96,7 +96,7 @@ impl NetnsRef {
 impl NetworkId {
     /// The identity of the network with this name.
     #[must_use]
-    pub fn of(name: &str) -> Self {
+    pub fn from_name(name: &str) -> Self {
         let digest: [u8; 32] = Sha256::digest(name.as_bytes()).into();
         let [a, b, c, d, e, f, g, h, ..] = digest;
         Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
@@ -231,7 +231,7 @@ mod tests {
             container_id: id.to_owned(),
             ifname: "net1".parse().unwrap(),
             netns: NetnsRef { path: path.into(), inode: 4_026_533_001 },
-            network: NetworkId::of("vlan44"),
+            network: NetworkId::from_name("vlan44"),
             pod: None,
         }
     }

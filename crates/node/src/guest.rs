@@ -144,7 +144,7 @@ impl Occupant {
     ///
     /// # Errors
     /// The daemon's record cannot be used, or a machine's name is not valid.
-    pub fn of(
+    pub fn find(
         paths: &Paths,
         pod: Option<&Pod>,
         ifname: &IfName,

@@ -34,7 +34,7 @@ fn enter_and_run(body: impl FnOnce() -> ExitCode) -> Result<ExitCode, Error> {
     let threads = fs::read_dir("/proc/self/task").during(|| "reading /proc/self/task".to_owned())?.count();
     assert_eq!(threads, 1, "testnet must be entered before the first thread is started");
     let ledger = Ledger::create()?;
-    let before = Snapshot::take()?;
+    let before = Snapshot::read()?;
     let mark = format!("{}", std::process::id());
     let outside = File::open("/proc/self/ns/pid").during(|| "opening /proc/self/ns/pid".to_owned())?;
     isolate_children()?;

@@ -81,7 +81,7 @@ fn current_cookie() -> Result<u64, Error> {
 pub(crate) struct Snapshot(BTreeSet<String>);
 
 impl Snapshot {
-    pub(crate) fn take() -> Result<Self, Error> {
+    pub(crate) fn read() -> Result<Self, Error> {
         let mut things = BTreeSet::new();
         let links = read("/proc/self/net/dev")?;
         things.extend(
@@ -138,7 +138,7 @@ impl Snapshot {
     }
 
     fn differences(&self, mark: &str, ours: &BTreeSet<u64>) -> Result<Vec<String>, Error> {
-        let mut found: Vec<String> = Self::take()?.0.difference(&self.0).cloned().collect();
+        let mut found: Vec<String> = Self::read()?.0.difference(&self.0).cloned().collect();
         let wanted = format!("{}={mark}", MARK);
         let mut seen = BTreeSet::new();
         for process in entries("/proc") {

@@ -197,7 +197,7 @@ impl Exchange<'_> {
             options::set_receive_timeout(&self.socket, left)?;
             let fd = std::os::fd::AsRawFd::as_raw_fd(&self.socket);
             match recvfrom::<SockaddrStorage>(fd, &mut buffer) {
-                Ok((length, from)) => self.take(&buffer[..length], from),
+                Ok((length, from)) => self.record(&buffer[..length], from),
                 // The socket reports an unreachable host once per request.
                 Err(Errno::EAGAIN | Errno::EINTR | Errno::EHOSTUNREACH | Errno::ENETUNREACH) => {}
                 Err(error) => return Err(error.into()),
@@ -206,7 +206,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    fn take(&mut self, packet: &[u8], from: Option<SockaddrStorage>) {
+    fn record(&mut self, packet: &[u8], from: Option<SockaddrStorage>) {
         let Some(from) = from.and_then(|f| address(&f)) else { return };
         // A raw IPv4 socket shows the IP header, a raw IPv6 socket does not (raw(7), ipv6(7)).
         let (skip, reply) = match self.ping.to {

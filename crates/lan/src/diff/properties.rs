@@ -12,14 +12,14 @@ const NAMES: [&str; 10] =
 /// A link or a pair in a namespace, before names and indexes are assigned.
 #[derive(Clone, Debug)]
 enum Thing {
-    Single(usize, LinkKind, Look),
-    Pair(usize, usize, Look, Look),
+    Single(usize, LinkKind, Attributes),
+    Pair(usize, usize, Attributes, Attributes),
     /// A veth whose peer is in another namespace.
-    Half(usize, Look),
+    Half(usize, Attributes),
 }
 
 #[derive(Clone, Debug)]
-struct Look {
+struct Attributes {
     group: bool,
     alias: Alias,
     up: bool,
@@ -29,7 +29,7 @@ struct Look {
     mask: u16,
 }
 
-fn look() -> impl Strategy<Value = Look> {
+fn attributes() -> impl Strategy<Value = Attributes> {
     let attachment = |live| Alias::Attachment { live, who: "x".into() };
     let alias = prop_oneof![
         Just(Alias::None),
@@ -42,7 +42,7 @@ fn look() -> impl Strategy<Value = Look> {
     let mtu = prop_oneof![Just(1426_u32), Just(1500)];
     let mask = prop_oneof![Just(0_u16), Just(GROUP_FWD_MASK)];
     (any::<bool>(), alias, any::<bool>(), mtu, proptest::option::of(0..2_usize), mask)
-        .prop_map(|(group, alias, up, mtu, master, mask)| Look { group, alias, up, mtu, master, mask })
+        .prop_map(|(group, alias, up, mtu, master, mask)| Attributes { group, alias, up, mtu, master, mask })
 }
 
 fn kind() -> impl Strategy<Value = LinkKind> {
@@ -69,9 +69,10 @@ fn kind() -> impl Strategy<Value = LinkKind> {
 fn observed() -> impl Strategy<Value = Observed> {
     let name = || 0..NAMES.len();
     let thing = prop_oneof![
-        (name(), kind(), look()).prop_map(|(name, kind, look)| Thing::Single(name, kind, look)),
-        (name(), name(), look(), look()).prop_map(|(a, b, x, y)| Thing::Pair(a, b, x, y)),
-        (name(), look()).prop_map(|(name, look)| Thing::Half(name, look)),
+        (name(), kind(), attributes())
+            .prop_map(|(name, kind, attributes)| Thing::Single(name, kind, attributes)),
+        (name(), name(), attributes(), attributes()).prop_map(|(a, b, x, y)| Thing::Pair(a, b, x, y)),
+        (name(), attributes()).prop_map(|(name, attributes)| Thing::Half(name, attributes)),
     ];
     let lan = || NetnsOwner::Lan(desired().lan);
     let netns = prop_oneof![
@@ -83,7 +84,7 @@ fn observed() -> impl Strategy<Value = Observed> {
         1 => Just(NetnsState::Absent),
     ];
     let settings = proptest::collection::vec(proptest::option::of("[01]"), SETTINGS.len());
-    (netns, settings, look(), proptest::collection::vec(thing, 0..8)).prop_map(
+    (netns, settings, attributes(), proptest::collection::vec(thing, 0..8)).prop_map(
         |(netns, settings, lo, things)| {
             if netns == NetnsState::Absent {
                 return Observed::absent();
@@ -98,28 +99,30 @@ fn observed() -> impl Strategy<Value = Observed> {
     )
 }
 
-fn links(lo: Look, things: Vec<Thing>) -> Vec<Link> {
+fn links(lo: Attributes, things: Vec<Thing>) -> Vec<Link> {
     let mut links = Vec::new();
     let mut masters = Vec::new();
     let mut used = BTreeSet::new();
-    let mut put = |links: &mut Vec<Link>, name: &str, kind, look: Look| {
-        let mut new = link(u32::try_from(links.len()).unwrap() + 1, name, kind, look.mtu);
-        (new.group, new.alias, new.up) = (look.group, look.alias, look.up);
-        masters.push((look.master, look.mask));
+    let mut put = |links: &mut Vec<Link>, name: &str, kind, attributes: Attributes| {
+        let mut new = link(u32::try_from(links.len()).unwrap() + 1, name, kind, attributes.mtu);
+        (new.group, new.alias, new.up) = (attributes.group, attributes.alias, attributes.up);
+        masters.push((attributes.master, attributes.mask));
         links.push(new);
     };
-    put(&mut links, "lo", LinkKind::Other(String::new()), Look { master: None, ..lo });
+    put(&mut links, "lo", LinkKind::Other(String::new()), Attributes { master: None, ..lo });
     for thing in things {
         let next = u32::try_from(links.len()).unwrap() + 1;
         match thing {
-            Thing::Single(name, kind, look) if used.insert(name) => put(&mut links, NAMES[name], kind, look),
+            Thing::Single(name, kind, attributes) if used.insert(name) => {
+                put(&mut links, NAMES[name], kind, attributes)
+            }
             Thing::Pair(a, b, x, y) if a != b && !used.contains(&a) && !used.contains(&b) => {
                 used.extend([a, b]);
                 put(&mut links, NAMES[a], LinkKind::Veth { peer: Some(next + 1) }, x);
                 put(&mut links, NAMES[b], LinkKind::Veth { peer: Some(next) }, y);
             }
-            Thing::Half(name, look) if used.insert(name) => {
-                put(&mut links, NAMES[name], LinkKind::Veth { peer: None }, look);
+            Thing::Half(name, attributes) if used.insert(name) => {
+                put(&mut links, NAMES[name], LinkKind::Veth { peer: None }, attributes);
             }
             _ => {}
         }

@@ -189,7 +189,7 @@ pub(super) fn rules(guard: &PortGuard) -> Vec<Rule> {
     if guard.check_macs {
         rules.drop("ARP sender MAC", [protocol(ARP), Test::NotIn(ARP_SENDER_MAC, own.clone())]);
     }
-    let addresses = guard.addresses.as_deref().map(|addresses| Addresses::of(guard, addresses));
+    let addresses = guard.addresses.as_deref().map(|addresses| Addresses::from_guard(guard, addresses));
     if let Some(addresses) = &addresses {
         addresses.ipv4(guard, &own, &mut rules);
         addresses.ipv6_source(guard, &own, &mut rules);
@@ -219,7 +219,7 @@ struct Addresses {
 }
 
 impl Addresses {
-    fn of(guard: &PortGuard, addresses: &[IpNetwork]) -> Self {
+    fn from_guard(guard: &PortGuard, addresses: &[IpNetwork]) -> Self {
         let all = addresses.iter().copied();
         let link_local = guard.own.iter().map(|mac| IpNetwork::from(IpAddr::from(mac.link_local())));
         Self {

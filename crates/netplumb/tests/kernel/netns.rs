@@ -164,7 +164,9 @@ fn what_is_no_namespace_is_left_alone() {
                 Netns::remove_at(&path).unwrap_err(),
             ] {
                 assert!(matches!(error, Error::NotANetns { .. }), "{what}: {error}");
-                assert!(error.to_string().starts_with(&format!("/run/netns/{what} is not a network namespace")));
+                assert!(
+                    error.to_string().starts_with(&format!("/run/netns/{what} is not a network namespace"))
+                );
             }
             assert!(fs::symlink_metadata(&path).is_ok());
         }

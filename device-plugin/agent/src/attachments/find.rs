@@ -116,7 +116,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let dir = SafeDir::create(&temp.path().join("taps")).unwrap();
         let netns = NetnsRef { path: "/run/netns/k8slan-test-none".into(), inode: 1 };
-        let (network, pod) = (node::NetworkId::of("n"), None);
+        let (network, pod) = (node::NetworkId::from_name("n"), None);
         let ifname = "net1".parse().unwrap();
         let attachment = Attachment { container_id: "c".to_owned(), ifname, netns, network, pod };
         let text = serde_json::json!({ "attachment": attachment.tag().unwrap() }).to_string();
