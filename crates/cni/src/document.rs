@@ -8,7 +8,9 @@ use crate::{Dns, Error};
 
 /// What the runtime filled in for the capabilities that the configuration declares.
 ///
-/// Source: CONVENTIONS.md, "Well-known Capabilities". What this crate does not interpret stays JSON text.
+/// Source: CONVENTIONS.md, "Well-known Capabilities". What this crate does not interpret stays JSON text. Of what none of the
+/// plugins reads (`aliases`, `cgroupPath`, `dns`, `infinibandGUID` and what may come) nothing is expected: runtimes disagree
+/// about its shape, as podman does about that of `aliases`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[non_exhaustive]
@@ -26,15 +28,6 @@ pub struct RuntimeConfig {
     pub port_mappings: Option<Box<RawValue>>,
     /// `bandwidth`: main plugins refuse it; it is the business of the plugin `bandwidth` in the same list.
     pub bandwidth: Option<Box<RawValue>>,
-    /// `dns`: an object with `servers`, `searches` and `options`.
-    pub dns: Option<Box<RawValue>>,
-    /// Further names for the container, from `aliases`.
-    pub aliases: Option<Vec<String>>,
-    /// The GUID of an InfiniBand interface, from `infinibandGUID`.
-    #[serde(rename = "infinibandGUID")]
-    pub infiniband_guid: Option<String>,
-    /// The path of the pod's cgroup, from `cgroupPath`.
-    pub cgroup_path: Option<String>,
 }
 
 /// The member `args.cni` of the configuration.

@@ -162,4 +162,22 @@ mod tests {
             Err(Error::RequestedIp { channel: Channel::CniArgs, source: RequestedIpError::Address(_) })
         ));
     }
+
+    #[test]
+    fn what_no_plugin_reads_may_have_any_shape() {
+        // podman 4.3.1, `--network v1:alias=web,alias=db,ip=10.0.0.91`, where the plugin declares the capability aliases.
+        let args = "IgnoreUnknown=1;K8S_POD_NAME=m;IP=10.0.0.91";
+        let fields = r#","capabilities":{"aliases":true,"ips":true,"mac":true},
+            "runtimeConfig":{"aliases":{"v1":["web","db","bb1460152158"]}}"#;
+        assert_eq!(request(args, fields).requested_ips().unwrap()[0].to_string(), "10.0.0.91");
+        for capability in
+            ["aliases", "cgroupPath", "dns", "infinibandGUID", "io.kubernetes.cri.pod-annotations"]
+        {
+            for value in ["5", r#""x""#, "[1]", r#"{"a":[5]}"#, "null"] {
+                let fields =
+                    format!(r#","runtimeConfig":{{"mac":"02:00:00:00:00:01","{capability}":{value}}}"#);
+                assert!(request("", &fields).requested_mac().unwrap().is_some(), "{capability}: {value}");
+            }
+        }
+    }
 }
