@@ -215,7 +215,7 @@ impl Tasks {
             self.serve(address, source(None));
         }
         let (status, stop) = (self.status.clone(), wait_for(self.stopped()));
-        Ok(async move { node_loop::run(node_lock, options, &status, &metrics, stop).await })
+        Ok(async move { node_loop::run(node_lock, options, before, &status, &metrics, stop).await })
     }
 
     fn start_kubelet(
@@ -319,10 +319,7 @@ async fn publish_reports(
         let here = presence.as_mut().is_none_or(|presence| *presence.borrow_and_update() == Presence::Here);
         away_since = if here { None } else { away_since.or_else(|| Some(Instant::now())) };
         let away = away_since.is_some_and(|since| since.elapsed() >= away_after);
-        sender.send_replace(Arc::new(match away {
-            true => controller::reports_of_an_absent_node(&now),
-            false => controller::reports(&now),
-        }));
+        sender.send_modify(|reports| *reports = Arc::new(controller::reports(&now, away, reports)));
         let timeout_ends = async {
             match away_since.filter(|_| !away) {
                 Some(since) => tokio::time::sleep_until(since + away_after).await,

@@ -26,5 +26,10 @@ pub fn crd() -> CustomResourceDefinition {
 /// The custom resource definition of `LANNode`: the state of one LAN on one node.
 #[must_use]
 pub fn node_crd() -> CustomResourceDefinition {
-    LanNode::crd()
+    let mut crd = LanNode::crd();
+    // What a node says is one write: without the subresource, the conditions come with the rest.
+    for version in &mut crd.spec.versions {
+        version.subresources = None;
+    }
+    crd
 }

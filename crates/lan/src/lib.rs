@@ -6,6 +6,7 @@
 //!
 //! Features: `crd` makes a custom resource of [`LanSpec`], `yaml` reads it from files.
 
+mod condition;
 #[cfg(feature = "crd")]
 pub mod crd;
 mod desired;
@@ -19,6 +20,7 @@ pub mod manifest;
 mod names;
 /// The observed state of a LAN on a node, in types of this crate's own.
 pub mod observed;
+mod older_condition;
 mod plan;
 mod record;
 #[cfg(feature = "crd")]
@@ -34,6 +36,7 @@ mod testing;
 mod unique;
 mod validate;
 
+pub use condition::{ACCEPTED, Condition, ConditionStatus, READY, find_condition, set_transition_times};
 pub use desired::{Desired, GROUP_FWD_MASK, SETTINGS, Setting};
 pub use diff::diff;
 pub use drift::drift;
@@ -41,6 +44,7 @@ pub use key::{LanKey, LanKeyError};
 pub use lan::{Lan, NoRoom, Spoke};
 pub use names::{Group, GroupError, NetnsName, NetnsNameError};
 pub use observed::Observed;
+pub use older_condition::OlderCondition;
 pub use plan::{Obstacle, Plan, Role};
 pub use record::{RecordError, SpokeRecord, SpokeState};
 #[cfg(feature = "crd")]
@@ -48,7 +52,7 @@ pub use spec::LanObject;
 pub use spec::{DeletionPolicy, LanSpec, NetworkAttachments, SpokeOverride};
 pub use spokes::{Holder, SpokeLinks};
 #[cfg(feature = "crd")]
-pub use status::{Condition, LanNode, LanNodeSpec, LanStatus, MtuRise, Report, SpokeUse};
+pub use status::{LanNode, LanNodeSpec, LanNodeStatus, LanStatus, MtuRise, SpokeUse};
 pub use step::{Change, Step, Target};
 pub use tap_index::{SharedTapIndex, TapIndex, TapIndexError, TapIndices};
 pub use unique::{Claim, Conflict, Verdict, decide};

@@ -1,6 +1,9 @@
 use schemars::{Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 
+use crate::condition::{ACCEPTED, Condition, READY, find_condition};
+use crate::older_condition::OlderCondition;
+
 /// How a LAN stands over all nodes, as the daemons' leader sums it up.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -46,26 +49,6 @@ pub struct MtuRise {
     pub at: String,
 }
 
-/// A condition, as every Kubernetes object has them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    /// What it is about.
-    #[serde(rename = "type")]
-    pub kind: String,
-    /// `True`, `False` or `Unknown`.
-    pub status: String,
-    /// Why, in a word.
-    pub reason: String,
-    /// Why, and what to do.
-    pub message: String,
-    /// When the status last changed, RFC 3339.
-    pub last_transition_time: String,
-    /// The generation that it speaks of.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub observed_generation: Option<i64>,
-}
-
 /// What one node says of one LAN. Each node writes its own, when something changes and not otherwise.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, kube::CustomResource, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -75,13 +58,14 @@ pub struct Condition {
     kind = "LANNode",
     plural = "lannodes",
     root = "LanNode",
+    status = "LanNodeStatus",
     namespaced,
     doc = "How a LAN stands on one node. Written by the daemon of that node.",
     derive = "PartialEq",
     printcolumn = r#"{"name": "LAN", "type": "string", "jsonPath": ".spec.lan"}"#,
     printcolumn = r#"{"name": "Node", "type": "string", "jsonPath": ".spec.node"}"#,
-    printcolumn = r#"{"name": "Ready", "type": "boolean", "jsonPath": ".spec.ready.holds"}"#,
-    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".spec.ready.reason"}"#,
+    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+    printcolumn = r#"{"name": "Reason", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
     printcolumn = r#"{"name": "Underlay", "type": "string", "jsonPath": ".spec.underlay"}"#,
     printcolumn = r#"{"name": "MTU", "type": "integer", "jsonPath": ".spec.mtu"}"#
 )]
@@ -94,10 +78,12 @@ pub struct LanNodeSpec {
     /// The generation of the LAN's specification that this speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Whether the LAN is accepted; every node decides the same.
-    pub accepted: Report,
-    /// Whether it is built on this node.
-    pub ready: Report,
+    /// The condition Accepted, as the version before wrote and reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<OlderCondition>,
+    /// The condition Ready, as the version before wrote and reads it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ready: Option<OlderCondition>,
     /// The underlay device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub underlay: Option<String>,
@@ -112,16 +98,16 @@ pub struct LanNodeSpec {
     pub attachments: Vec<SpokeUse>,
 }
 
-/// Whether something is so, and why not.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+/// How the LAN stands on the node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
-pub struct Report {
-    /// Whether it is so.
-    pub holds: bool,
-    /// Why, in a word.
-    pub reason: String,
-    /// Why, and what to do.
-    pub message: String,
+pub struct LanNodeStatus {
+    /// Accepted: the LAN's specification is good and nothing in it belongs to another LAN; every node decides the same. Ready:
+    /// it is built on this node. Which generation of the LAN they speak of is in `spec.observedGeneration`: in a condition
+    /// stands a generation of the object that has it, if any, and this object's own grows with every report.
+    #[serde(default)]
+    #[schemars(schema_with = "conditions")]
+    pub conditions: Vec<Condition>,
 }
 
 /// Who is attached to a spoke.
@@ -135,6 +121,32 @@ pub struct SpokeUse {
     /// Whether the LAN does not have the spoke any more: the pod is cut off, and gets no other one.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,
+}
+
+impl LanNode {
+    /// The same with its conditions, if a daemon of the version before wrote it; `None`: it does not say how its LAN stands.
+    #[must_use]
+    pub fn with_conditions(mut self) -> Option<Self> {
+        let status = self.status.get_or_insert_default();
+        for (kind, older) in [(ACCEPTED, &self.spec.accepted), (READY, &self.spec.ready)] {
+            if find_condition(&status.conditions, kind).is_none() {
+                status.conditions.push(older.as_ref()?.to_condition(kind));
+            }
+        }
+        Some(self)
+    }
+
+    /// What it says of its LAN.
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        find_condition(&self.status.as_ref()?.conditions, kind)
+    }
+
+    /// Whether it says so of its LAN.
+    #[must_use]
+    pub fn is_true(&self, kind: &str) -> bool {
+        self.condition(kind).is_some_and(Condition::is_true)
+    }
 }
 
 fn conditions(generator: &mut SchemaGenerator) -> Schema {

@@ -20,7 +20,7 @@ use proto::published::{holds, users};
 /// it was handed out by is healthy, so that the scheduler takes no other pod here for it.
 pub fn catalog(own: Catalog, status: &NodeStatus, holders: &SpokeHolders) -> Catalog {
     let taken: BTreeSet<&str> = own.keys().map(ResourceName::as_str).collect();
-    let accepted = status.lans.iter().filter(|lan| holds(lan, "Accepted"));
+    let accepted = status.lans.iter().filter(|lan| holds(lan, lan::ACCEPTED));
     let named = accepted.flat_map(|lan| {
         lan.spokes.iter().flat_map(|spoke| {
             let offered = move |name: &Name| match name.attach {

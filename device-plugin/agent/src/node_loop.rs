@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
+use k8s_openapi::jiff::Timestamp;
 use net_types::IfName;
 use node::{Durability, Lock, NodeConfig, Paths, SafeDir};
 use tokio::sync::watch;
@@ -92,10 +93,12 @@ impl NodeLock {
     }
 }
 
-/// Builds and keeps the LANs until `stop` is done, and leaves them standing.
+/// Builds and keeps the LANs until `stop` is done, and leaves them standing. `before` is the status that the daemon before
+/// left, since boot.
 pub async fn run(
     lock: NodeLock,
     options: Options,
+    before: Option<NodeStatus>,
     status_sender: &watch::Sender<Arc<NodeStatus>>,
     metrics: &Metrics,
     stop: impl Future<Output = ()>,
@@ -120,7 +123,8 @@ pub async fn run(
         underlays,
         lans,
         folders: [run, published],
-        status: NodeStatus::default(),
+        last: before.unwrap_or_default(),
+        written: NodeStatus::default(),
     });
     wake.mark(Dirty { everything: true, ..Dirty::default() });
     loop {
@@ -192,8 +196,10 @@ struct NodeState {
     lans: Reconciler,
     /// Where the status is written.
     folders: [SafeDir; 2],
+    /// What the last pass came to, or what the daemon before left.
+    last: NodeStatus,
     /// As it is written there.
-    status: NodeStatus,
+    written: NodeStatus,
 }
 
 impl NodeState {
@@ -207,8 +213,10 @@ impl NodeState {
             *self.underlays.lock().unwrap_or_else(PoisonError::into_inner) =
                 underlay_names(&self.declared, &self.node);
         }
-        let outcome = self.lans.reconcile(&self.declared, dirty)?;
-        write_status(&self.folders, &mut self.status, outcome.status.clone());
+        let mut outcome = self.lans.reconcile(&self.declared, dirty)?;
+        outcome.status.set_transition_times(&self.last, &format!("{:.0}", Timestamp::now()));
+        self.last = outcome.status.clone();
+        write_status(&self.folders, &mut self.written, outcome.status.clone());
         Ok(outcome)
     }
 }

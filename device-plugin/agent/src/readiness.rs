@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use lan::LanKey;
+use lan::{ACCEPTED, LanKey, READY};
 
 use crate::kubelet::{self, KubeletState};
 use proto::published::{LanStatus, NodeStatus};
@@ -42,7 +42,7 @@ impl Readiness {
     pub fn after(before: Option<&NodeStatus>) -> Self {
         let lans = before.into_iter().flat_map(|status| &status.lans);
         let stood = lans
-            .filter(|lan| holds(lan, "Ready"))
+            .filter(|lan| holds(lan, READY))
             .map(|lan| (lan.lan.clone(), lan.observed_generation))
             .collect();
         Self { stood, kubelet_reached: false }
@@ -77,14 +77,14 @@ impl Readiness {
 fn is_lost(lan: &LanStatus, then: Option<i64>) -> bool {
     let excused = |kind| {
         condition(lan, kind)
-            .is_some_and(|state| state.status != "True" && NOT_THE_DAEMONS.contains(&&*state.reason))
+            .is_some_and(|state| !state.is_true() && NOT_THE_DAEMONS.contains(&state.reason.as_str()))
     };
-    !holds(lan, "Ready") && lan.observed_generation == then && !excused("Accepted") && !excused("Ready")
+    !holds(lan, READY) && lan.observed_generation == then && !excused(ACCEPTED) && !excused(READY)
 }
 
 fn why(lan: &LanStatus) -> String {
-    let refused = condition(lan, "Accepted").filter(|accepted| accepted.status != "True");
-    refused.or_else(|| condition(lan, "Ready")).map(|state| state.message.clone()).unwrap_or_default()
+    let refused = condition(lan, ACCEPTED).filter(|accepted| !accepted.is_true());
+    refused.or_else(|| condition(lan, READY)).map(|state| state.message.clone()).unwrap_or_default()
 }
 
 /// Whether the kubelet is there and has taken what it was offered; what it refuses of a LAN concerns that LAN.

@@ -13,7 +13,7 @@ pub fn health_summary(
     let spokes = || status.lans.iter().flat_map(|lan| &lan.spokes);
     HealthSummary {
         lans: status.lans.len(),
-        lans_ready: status.lans.iter().filter(|lan| holds(lan, "Ready")).count(),
+        lans_ready: status.lans.iter().filter(|lan| holds(lan, lan::READY)).count(),
         spokes: spokes().count(),
         attachments: spokes().filter(|spoke| spoke.used_by.is_some()).count(),
         resources_wanted: kubelet.map_or(0, |kubelet| kubelet.wanted),

@@ -2,18 +2,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lan::{Condition, LanNodeSpec, LanStatus, MtuRise, SpokeUse};
+use lan::ConditionStatus::Unknown;
+use lan::{
+    ACCEPTED, Condition, LanNode, LanNodeSpec, LanStatus, MtuRise, READY, SpokeUse, set_transition_times,
+};
 
 /// A deleted LAN waits for its last attachment only while this stands on it, and it stands only while something is attached: who
 /// deletes a LAN that nobody uses waits for no daemon.
 pub const FINALIZER: &str = "lan.k8slan.io/in-use";
 
+/// All nodes have room for the LAN's MTU, and none for more.
+pub(super) const MTU_UNIFORM: &str = "MtuUniform";
+/// The definitions that the LAN asks for are there.
+pub(super) const NETWORK_ATTACHMENTS: &str = "NetworkAttachments";
+/// A spoke is held on several nodes.
+const SPOKES_SHARED: &str = "SpokesShared";
 /// Pods use spokes that the LAN does not have any more.
 pub(super) const SPOKES_REMOVED: &str = "SpokesRemoved";
+/// Somebody deleted the LAN.
+pub(super) const DELETING: &str = "Deleting";
 
 /// Whether a condition of this kind asks for somebody when it holds, and not when it does not.
 pub(super) fn is_bad_when_true(kind: &str) -> bool {
-    kind == "Deleting" || kind == SPOKES_REMOVED
+    kind == DELETING || kind == SPOKES_REMOVED
 }
 
 /// How many nodes or pods a message names.
@@ -39,7 +50,7 @@ pub struct AggregateInput<'a> {
     /// Whether its author asks for that one.
     pub mtu_is_asked_for: bool,
     /// What the nodes say of it. A node that is not alive speaks no more.
-    pub nodes: Vec<&'a LanNodeSpec>,
+    pub nodes: Vec<&'a LanNode>,
     /// Whether something was attached on a node that is silent at the moment, when it was last heard.
     pub used_where_silent: bool,
 }
@@ -60,43 +71,36 @@ pub struct AggregatedStatus {
 #[must_use]
 pub fn aggregate_status(input: &AggregateInput<'_>, now: &str) -> AggregatedStatus {
     let mut nodes = input.nodes.clone();
-    nodes.sort_by(|a, b| a.node.cmp(&b.node));
+    nodes.sort_by(|a, b| a.spec.node.cmp(&b.spec.node));
     // A node that refuses the LAN, or has no part in it, is not one that it should be ready on.
-    let ready = nodes.iter().filter(|node| node.ready.holds).count();
+    let ready = nodes.iter().filter(|node| node.is_true(READY)).count();
     let accepted = accepted(&nodes);
     let readiness = readiness(&nodes, ready);
     let uniform = uniform(&nodes, input);
     let mut users: Vec<String> = nodes
         .iter()
         .flat_map(|node| {
-            node.attachments.iter().map(move |a| format!("{} on {} (spoke {})", a.by, node.node, a.spoke))
+            let LanNodeSpec { node, attachments, .. } = &node.spec;
+            attachments.iter().map(move |a| format!("{} on {node} (spoke {})", a.by, a.spoke))
         })
         .collect();
     users.sort();
-    let mut conditions = vec![("Accepted", accepted), ("Ready", readiness), ("MtuUniform", uniform)];
+    let mut conditions = vec![accepted, readiness, uniform];
     if let Some(problems) = &input.definitions {
-        conditions.push((
-            "NetworkAttachments",
-            match problems.as_slice() {
-                [] => condition_state("True", "Kept", String::new()),
-                problems => condition_state("False", "Incomplete", join_some(problems)),
-            },
-        ));
+        conditions.push(match problems.as_slice() {
+            [] => Condition::new(NETWORK_ATTACHMENTS, true, "Kept", ""),
+            problems => Condition::new(NETWORK_ATTACHMENTS, false, "Incomplete", join_some(problems)),
+        });
     }
-    conditions.extend(spokes_shared(&nodes).map(|shared| ("SpokesShared", shared)));
+    conditions.extend(spokes_shared(&nodes));
     let cut_off_users = cut_off_users(&nodes);
-    conditions.extend(spokes_removed(&cut_off_users).map(|removed| (SPOKES_REMOVED, removed)));
+    conditions.extend(spokes_removed(&cut_off_users));
     let hold = !input.force && (!users.is_empty() || (input.used_where_silent && !input.deleting));
     if input.deleting {
-        let waits = match (users.len(), input.force) {
-            (0, _) => condition_state("True", "Unused", "nothing is attached: the LAN goes".into()),
-            (_, true) => condition_state(
-                "True",
-                "Forced",
-                "deletionPolicy is Force: the LAN goes, and cuts pods off".into(),
-            ),
-            (count, false) => condition_state(
-                "True",
+        let (reason, message) = match (users.len(), input.force) {
+            (0, _) => ("Unused", "nothing is attached: the LAN goes".to_owned()),
+            (_, true) => ("Forced", "deletionPolicy is Force: the LAN goes, and cuts pods off".to_owned()),
+            (count, false) => (
                 "InUse",
                 format!(
                     "waits for {}: {}; delete those pods, stop the virtual machines among them, which make their pods anew, or set \
@@ -106,35 +110,19 @@ pub fn aggregate_status(input: &AggregateInput<'_>, now: &str) -> AggregatedStat
                 ),
             ),
         };
-        conditions.push(("Deleting", waits));
+        conditions.push(Condition::new(DELETING, true, reason, message));
     }
-    let reason = conditions
-        .iter()
-        .find(
-            |(kind, state)| {
-                if is_bad_when_true(kind) { state.status == "True" } else { state.status != "True" }
-            },
-        )
-        .map(|(_, state)| state.reason.to_owned());
+    let asks_for_somebody = |condition: &&Condition| condition.is_true() == is_bad_when_true(&condition.kind);
+    let reason = conditions.iter().find(asks_for_somebody).map(|condition| condition.reason.clone());
     // A node that has not looked at the newest specification speaks of an older one: whoever waits for the LAN
     // to be built as it is now (kubectl wait) goes by this.
-    let spoken_of = nodes.iter().filter_map(|node| node.observed_generation).fold(input.generation, i64::min);
-    let conditions = conditions
-        .into_iter()
-        .map(|(kind, state)| {
-            let last = input.status.and_then(|status| status.conditions.iter().find(|c| c.kind == kind));
-            let since =
-                last.filter(|last| last.status == state.status).map(|last| last.last_transition_time.clone());
-            Condition {
-                kind: kind.to_owned(),
-                status: state.status.to_owned(),
-                reason: state.reason.to_owned(),
-                message: state.message,
-                last_transition_time: since.unwrap_or_else(|| now.to_owned()),
-                observed_generation: Some(if kind == "Ready" { spoken_of } else { input.generation }),
-            }
-        })
-        .collect();
+    let spoken_of =
+        nodes.iter().filter_map(|node| node.spec.observed_generation).fold(input.generation, i64::min);
+    for condition in &mut conditions {
+        let generation = if condition.kind == READY { spoken_of } else { input.generation };
+        condition.observed_generation = Some(generation);
+    }
+    set_transition_times(&mut conditions, input.status.map_or(&[], |status| &status.conditions), now);
     let status = LanStatus {
         observed_generation: Some(input.generation),
         conditions,
@@ -145,57 +133,55 @@ pub fn aggregate_status(input: &AggregateInput<'_>, now: &str) -> AggregatedStat
         attachments: Some(i64::try_from(users.len()).unwrap_or(i64::MAX)),
         waiting_for: if input.deleting && hold { users } else { Vec::new() },
     };
-    let failing = nodes.iter().filter(|node| !node.ready.holds).map(|node| node.node.clone()).collect();
-    let refusal = nodes.iter().find(|node| !node.accepted.holds).map(|node| node.accepted.message.clone());
+    let failing =
+        nodes.iter().filter(|node| !node.is_true(READY)).map(|node| node.spec.node.clone()).collect();
+    let refusal =
+        nodes.iter().find_map(|node| not_true(node, ACCEPTED)).map(|accepted| accepted.message.clone());
     let details = BTreeMap::from([
-        ("Ready", failing),
-        ("Accepted", refusal.into_iter().collect()),
-        ("NetworkAttachments", input.definitions.iter().flatten().cloned().collect()),
+        (READY, failing),
+        (ACCEPTED, refusal.into_iter().collect()),
+        (NETWORK_ATTACHMENTS, input.definitions.iter().flatten().cloned().collect()),
         (SPOKES_REMOVED, cut_off_users.into_iter().collect()),
     ]);
     AggregatedStatus { status, hold, details }
 }
 
-struct ConditionState {
-    status: &'static str,
-    reason: String,
-    message: String,
+/// What a node says of its LAN, where it does not say that it is so.
+fn not_true<'a>(node: &'a LanNode, kind: &str) -> Option<&'a Condition> {
+    node.condition(kind).filter(|condition| !condition.is_true())
 }
 
-fn condition_state(status: &'static str, reason: &str, message: String) -> ConditionState {
-    ConditionState { status, reason: reason.to_owned(), message }
-}
-
-fn accepted(nodes: &[&LanNodeSpec]) -> ConditionState {
-    match nodes.iter().find(|node| !node.accepted.holds) {
-        Some(node) => condition_state("False", &node.accepted.reason, node.accepted.message.clone()),
-        None if nodes.is_empty() => {
-            condition_state("Unknown", "NoNode", "no node has looked at it yet".into())
-        }
-        None => condition_state("True", "Accepted", String::new()),
+fn accepted(nodes: &[&LanNode]) -> Condition {
+    match nodes.iter().find_map(|node| not_true(node, ACCEPTED)) {
+        Some(refused) => Condition::new(ACCEPTED, false, refused.reason.clone(), refused.message.clone()),
+        None if nodes.is_empty() => no_node(ACCEPTED),
+        None => Condition::new(ACCEPTED, true, "Accepted", ""),
     }
 }
 
-fn readiness(nodes: &[&LanNodeSpec], ready: usize) -> ConditionState {
-    let Some(first) = nodes.iter().find(|node| !node.ready.holds) else {
+fn no_node(kind: &str) -> Condition {
+    Condition::new(kind, Unknown, "NoNode", "no node has looked at it yet")
+}
+
+fn readiness(nodes: &[&LanNode], ready: usize) -> Condition {
+    let waiting: Vec<_> =
+        nodes.iter().filter_map(|node| Some((&node.spec.node, not_true(node, READY)?))).collect();
+    let Some((_, first)) = waiting.first() else {
         return match ready {
-            0 => condition_state("Unknown", "NoNode", "no node has looked at it yet".into()),
-            1 => condition_state("True", "Built", "built on one node".to_owned()),
-            _ => condition_state("True", "Built", format!("built on {ready} nodes")),
+            0 => no_node(READY),
+            1 => Condition::new(READY, true, "Built", "built on one node"),
+            _ => Condition::new(READY, true, "Built", format!("built on {ready} nodes")),
         };
     };
-    let waiting: Vec<_> = nodes
-        .iter()
-        .filter(|node| !node.ready.holds)
-        .map(|node| format!("{}: {}", node.node, node.ready.message))
-        .collect();
-    condition_state("False", &first.ready.reason, join_some(&waiting))
+    let told: Vec<_> = waiting.iter().map(|(node, ready)| format!("{node}: {}", ready.message)).collect();
+    Condition::new(READY, false, first.reason.clone(), join_some(&told))
 }
 
 /// Whether one MTU suits all nodes. What the author asks for and a node has no room for, that node says itself.
-fn uniform(nodes: &[&LanNodeSpec], input: &AggregateInput<'_>) -> ConditionState {
+fn uniform(nodes: &[&LanNode], input: &AggregateInput<'_>) -> Condition {
+    let room = |node: &&LanNode| node.spec.room.or(node.spec.mtu);
     let rooms: Vec<_> =
-        nodes.iter().filter_map(|node| Some((node.node.as_str(), node.room.or(node.mtu)?))).collect();
+        nodes.iter().filter_map(|node| Some((node.spec.node.as_str(), room(node)?))).collect();
     let (least, most) = (rooms.iter().min_by_key(|(_, mtu)| mtu), rooms.iter().max_by_key(|(_, mtu)| mtu));
     match (least, most, input.mtu) {
         (Some((small, least)), Some((large, most)), Some(mtu))
@@ -208,32 +194,34 @@ fn uniform(nodes: &[&LanNodeSpec], input: &AggregateInput<'_>) -> ConditionState
                     "; raise the underlay's MTU on {small} for more, or set spec.mtu to {mtu} if that is enough"
                 )
             };
-            condition_state(
-                "False",
+            Condition::new(
+                MTU_UNIFORM,
+                false,
                 "UnequalMtu",
                 format!(
                     "{small} has room for {least}, {large} for {most}: the LAN has {mtu} on every node{waits}"
                 ),
             )
         }
-        (Some((_, least)), _, Some(mtu)) if mtu < *least && !input.mtu_is_asked_for => condition_state(
-            "True",
+        (Some((_, least)), _, Some(mtu)) if mtu < *least && !input.mtu_is_asked_for => Condition::new(
+            MTU_UNIFORM,
+            true,
             "Rising",
             format!(
                 "all nodes have room for {least}: the LAN's MTU rises when they have had it for ten minutes"
             ),
         ),
-        _ => condition_state("True", "Uniform", String::new()),
+        _ => Condition::new(MTU_UNIFORM, true, "Uniform", ""),
     }
 }
 
 /// Which spokes are held on several nodes at once: by a virtual machine that migrates, or by two that should have one each.
 /// Each node gives a spoke to one pod, and none knows of the others.
-fn spokes_shared(nodes: &[&LanNodeSpec]) -> Option<ConditionState> {
+fn spokes_shared(nodes: &[&LanNode]) -> Option<Condition> {
     let mut holders: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for node in nodes {
-        for used in &node.attachments {
-            holders.entry(&used.spoke).or_default().push(format!("{} on {}", used.by, node.node));
+        for used in &node.spec.attachments {
+            holders.entry(&used.spoke).or_default().push(format!("{} on {}", used.by, node.spec.node));
         }
     }
     let shared: Vec<String> = holders
@@ -246,27 +234,27 @@ fn spokes_shared(nodes: &[&LanNodeSpec]) -> Option<ConditionState> {
             "{}: a spoke is one attachment on each node, and a virtual machine that migrates holds it on two",
             join_some(&shared)
         );
-        condition_state("True", "OnSeveralNodes", what)
+        Condition::new(SPOKES_SHARED, true, "OnSeveralNodes", what)
     })
 }
 
 /// Who uses a spoke that the LAN does not have any more.
-fn cut_off_users(nodes: &[&LanNodeSpec]) -> Vec<String> {
-    let of = |node: &&LanNodeSpec| {
-        let left = node.attachments.iter().filter(|used| used.removed);
-        let told = |used: &SpokeUse| format!("{} on {} (spoke {})", used.by, node.node, used.spoke);
+fn cut_off_users(nodes: &[&LanNode]) -> Vec<String> {
+    let of = |node: &&LanNode| {
+        let left = node.spec.attachments.iter().filter(|used| used.removed);
+        let told = |used: &SpokeUse| format!("{} on {} (spoke {})", used.by, node.spec.node, used.spoke);
         left.map(told).collect::<Vec<_>>()
     };
     nodes.iter().flat_map(of).collect()
 }
 
-fn spokes_removed(cut_off_users: &[String]) -> Option<ConditionState> {
+fn spokes_removed(cut_off_users: &[String]) -> Option<Condition> {
     let what = format!(
         "{}: the LAN does not have the spoke any more, so that nothing reaches the pod; put the spoke back, or delete the pod, \
          and give it another spoke",
         join_some(cut_off_users)
     );
-    (!cut_off_users.is_empty()).then(|| condition_state("True", "RemovedInUse", what))
+    (!cut_off_users.is_empty()).then(|| Condition::new(SPOKES_REMOVED, true, "RemovedInUse", what))
 }
 
 fn join_some(texts: &[String]) -> String {
@@ -279,30 +267,38 @@ fn join_some(texts: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lan::Report;
+    use lan::LanNodeStatus;
 
     use super::*;
 
-    fn report(holds: bool, reason: &str, message: &str) -> Report {
-        Report { holds, reason: reason.into(), message: message.into() }
-    }
-
-    fn node(name: &str, mtu: i64) -> LanNodeSpec {
-        LanNodeSpec {
+    fn node(name: &str, mtu: i64) -> LanNode {
+        let spec = LanNodeSpec {
             lan: "lan-test".into(),
             node: name.into(),
             observed_generation: Some(1),
-            accepted: report(true, "Accepted", ""),
-            ready: report(true, "Built", ""),
+            accepted: None,
+            ready: None,
             underlay: Some("eth1".into()),
             mtu: Some(mtu),
             room: Some(mtu),
             attachments: Vec::new(),
+        };
+        let conditions =
+            vec![Condition::new(ACCEPTED, true, "Accepted", ""), Condition::new(READY, true, "Built", "")];
+        LanNode { status: Some(LanNodeStatus { conditions }), ..LanNode::new(name, spec) }
+    }
+
+    /// The node says that it is not so.
+    fn deny(node: &mut LanNode, kind: &str, reason: &str, message: &str) {
+        for condition in &mut node.status.as_mut().unwrap().conditions {
+            if condition.kind == kind {
+                *condition = Condition::new(kind, false, reason, message);
+            }
         }
     }
 
-    fn build(nodes: &[LanNodeSpec], edit: impl FnOnce(&mut AggregateInput<'_>)) -> AggregatedStatus {
-        let mtu = nodes.iter().filter_map(|node| node.room).min();
+    fn build(nodes: &[LanNode], edit: impl FnOnce(&mut AggregateInput<'_>)) -> AggregatedStatus {
+        let mtu = nodes.iter().filter_map(|node| node.spec.room).min();
         let mut input =
             AggregateInput { generation: 1, nodes: nodes.iter().collect(), mtu, ..AggregateInput::default() };
         edit(&mut input);
@@ -311,7 +307,12 @@ mod tests {
 
     fn condition<'a>(aggregated: &'a AggregatedStatus, kind: &str) -> (&'a str, &'a str, &'a str) {
         let found = aggregated.status.conditions.iter().find(|c| c.kind == kind).unwrap();
-        (&found.status, &found.reason, &found.message)
+        let status = match found.status {
+            lan::ConditionStatus::True => "True",
+            lan::ConditionStatus::False => "False",
+            Unknown => "Unknown",
+        };
+        (status, &found.reason, &found.message)
     }
 
     #[test]
@@ -327,7 +328,7 @@ mod tests {
     fn a_spoke_that_two_nodes_gave_away_is_told() {
         let held = |name: &str, by: &str, spoke: &str| {
             let mut node = node(name, 1426);
-            node.attachments = vec![SpokeUse { spoke: spoke.into(), by: by.into(), removed: false }];
+            node.spec.attachments = vec![SpokeUse { spoke: spoke.into(), by: by.into(), removed: false }];
             node
         };
         let two = [held("worker1", "default/a", "pod1"), held("worker2", "default/b", "pod1")];
@@ -345,7 +346,7 @@ mod tests {
     fn a_spoke_that_was_removed_in_use_is_told_with_its_pod() {
         let mut used = node("worker1", 1426);
         let left = |removed| SpokeUse { spoke: "pod1".into(), by: "default/web".into(), removed };
-        used.attachments = vec![left(true)];
+        used.spec.attachments = vec![left(true)];
         let aggregated = build(&[used.clone(), node("worker2", 1426)], |_| {});
         let (status, reason, message) = condition(&aggregated, SPOKES_REMOVED);
         assert_eq!((status, reason), ("True", "RemovedInUse"));
@@ -356,7 +357,7 @@ mod tests {
         assert_eq!(condition(&aggregated, "Ready").0, "True");
         assert_eq!(aggregated.status.reason.as_deref(), Some("RemovedInUse"), "kubectl get lans shows it");
         assert!(aggregated.hold && aggregated.status.attachments == Some(1));
-        used.attachments = vec![left(false)];
+        used.spec.attachments = vec![left(false)];
         assert!(build(&[used], |_| {}).status.conditions.iter().all(|c| c.kind != SPOKES_REMOVED));
     }
 
@@ -369,22 +370,23 @@ mod tests {
     #[test]
     fn what_nodes_say_of_an_older_specification_does_not_pass_for_the_newest() {
         let (mut late, on_time) = (node("worker1", 1426), node("worker2", 1426));
-        late.observed_generation = Some(3);
-        let on_time = LanNodeSpec { observed_generation: Some(4), ..on_time };
-        let speaks_of = |nodes: &[LanNodeSpec]| {
+        late.spec.observed_generation = Some(3);
+        let mut on_time = on_time;
+        on_time.spec.observed_generation = Some(4);
+        let speaks_of = |nodes: &[LanNode]| {
             let status = build(nodes, |input| input.generation = 4).status;
             let ready = status.conditions.into_iter().find(|c| c.kind == "Ready").unwrap();
             ready.observed_generation
         };
         assert_eq!(speaks_of(&[late.clone(), on_time.clone()]), Some(3));
-        late.observed_generation = Some(4);
+        late.spec.observed_generation = Some(4);
         assert_eq!(speaks_of(&[late, on_time]), Some(4));
     }
 
     #[test]
     fn a_node_that_cannot_is_named() {
         let mut bad = node("worker2", 1426);
-        bad.ready = report(false, "UnderlayMissing", "underlay eth2 is missing");
+        deny(&mut bad, READY, "UnderlayMissing", "underlay eth2 is missing");
         let aggregated = build(&[bad, node("worker1", 1426)], |_| {});
         assert_eq!(
             condition(&aggregated, "Ready"),
@@ -399,7 +401,7 @@ mod tests {
         let nodes: Vec<_> = (0..200)
             .map(|n| {
                 let mut node = node(&format!("worker{n:03}"), 1426);
-                node.ready = report(false, "UnderlayMissing", "underlay eth2 is missing");
+                deny(&mut node, READY, "UnderlayMissing", "underlay eth2 is missing");
                 node
             })
             .collect();
@@ -428,8 +430,8 @@ mod tests {
     #[test]
     fn a_conflict_is_the_lans_and_not_the_nodes() {
         let mut loser = node("a", 1426);
-        loser.accepted = report(false, "Conflict", "VNI 222 belongs to LAN x/first");
-        loser.ready = report(false, "NotAccepted", "VNI 222 belongs to LAN x/first");
+        deny(&mut loser, ACCEPTED, "Conflict", "VNI 222 belongs to LAN x/first");
+        deny(&mut loser, READY, "NotAccepted", "VNI 222 belongs to LAN x/first");
         let aggregated = build(&[loser], |_| {});
         assert_eq!(
             condition(&aggregated, "Accepted"),
@@ -442,12 +444,12 @@ mod tests {
     fn times_change_with_the_status_only() {
         let bad = || {
             let mut node = node("a", 1426);
-            node.ready = report(false, "UnderlayMissing", "underlay eth1 is missing");
+            deny(&mut node, READY, "UnderlayMissing", "underlay eth1 is missing");
             node
         };
         let first = build(&[bad()], |_| {}).status;
         let mut other = bad();
-        other.ready.message = "underlay eth1 is missing, still".into();
+        deny(&mut other, READY, "UnderlayMissing", "underlay eth1 is missing, still");
         let nodes = [other];
         let input = AggregateInput {
             generation: 1,
@@ -456,7 +458,9 @@ mod tests {
             ..AggregateInput::default()
         };
         let same = aggregate_status(&input, "2027-01-01T00:00:00Z").status;
-        assert!(same.conditions.iter().all(|c| c.last_transition_time == "2026-11-21T08:00:00Z"));
+        assert!(
+            same.conditions.iter().all(|c| c.last_transition_time.as_deref() == Some("2026-11-21T08:00:00Z"))
+        );
         let nodes = [node("a", 1426)];
         let input = AggregateInput {
             generation: 1,
@@ -466,13 +470,14 @@ mod tests {
         };
         let next = aggregate_status(&input, "2027-01-01T00:00:00Z").status;
         let ready = next.conditions.iter().find(|c| c.kind == "Ready").unwrap();
-        assert_eq!(ready.last_transition_time, "2027-01-01T00:00:00Z");
+        assert_eq!(ready.last_transition_time.as_deref(), Some("2027-01-01T00:00:00Z"));
     }
 
     #[test]
     fn a_deleted_lan_waits_for_its_last_pod() {
         let mut used = node("worker1", 1426);
-        used.attachments = vec![SpokeUse { spoke: "pod1".into(), by: "default/vm".into(), removed: false }];
+        used.spec.attachments =
+            vec![SpokeUse { spoke: "pod1".into(), by: "default/vm".into(), removed: false }];
         let nodes = [used, node("worker2", 1426)];
         assert!(build(&nodes, |_| {}).hold, "it would wait if it were deleted now");
         let waits = build(&nodes, |input| input.deleting = true);

@@ -7,10 +7,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lan::{Condition, LanStatus};
+use lan::{ACCEPTED, Condition, ConditionStatus, LanStatus, READY, find_condition};
 use tokio::time::Instant;
 
-use super::aggregate_status::{SPOKES_REMOVED, is_bad_when_true};
+use super::aggregate_status::{DELETING, MTU_UNIFORM, NETWORK_ATTACHMENTS, SPOKES_REMOVED, is_bad_when_true};
 
 /// The least time between two events about one condition of one LAN.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
@@ -38,8 +38,8 @@ pub(super) struct EventDedup {
 
 #[derive(Clone, Debug)]
 struct LastEvent {
-    status: String,
-    reason: String,
+    /// What the condition was, if there was one.
+    condition: Option<Condition>,
     details: BTreeSet<String>,
     /// When; `None`: not by this leader.
     at: Option<Instant>,
@@ -59,23 +59,18 @@ impl EventDedup {
         now: Instant,
     ) -> (Vec<DueEvent>, Option<Instant>) {
         let (mut due, mut later) = (Vec::new(), None);
-        let refused = status.conditions.iter().any(|c| c.kind == "Accepted" && c.status == "False");
+        let refused = find_condition(&status.conditions, ACCEPTED).is_some_and(is_false);
         for condition in &status.conditions {
             // That a refused LAN is not built is no news.
-            if refused && condition.kind != "Accepted" && condition.kind != "Deleting" {
+            if refused && condition.kind != ACCEPTED && condition.kind != DELETING {
                 continue;
             }
             let details = details.get(condition.kind.as_str()).cloned().unwrap_or_default();
-            let next = LastEvent {
-                status: condition.status.clone(),
-                reason: condition.reason.clone(),
-                details,
-                at: None,
-            };
+            let next = LastEvent { condition: Some(condition.clone()), details, at: None };
             let key = (lan.to_owned(), condition.kind.clone());
             let last = self.last_events.entry(key).or_insert_with(|| baseline(before, &next, condition));
             let bad = is_bad(condition);
-            let same = last.status == next.status && last.reason == next.reason;
+            let same = last.condition.as_ref().is_some_and(|last| is_same(last, condition));
             // Fewer nodes than before are no reason to look, and neither is what never was wrong.
             let news =
                 if bad { !same || !next.details.is_subset(&last.details) } else { was_bad(condition, last) };
@@ -98,7 +93,7 @@ impl EventDedup {
         }
         // What is over begins anew when it comes again.
         self.last_events
-            .retain(|(of, kind), _| of != lan || status.conditions.iter().any(|c| c.kind == *kind));
+            .retain(|(of, kind), _| of != lan || find_condition(&status.conditions, kind).is_some());
         (due, later)
     }
 
@@ -111,10 +106,9 @@ impl EventDedup {
         details: &BTreeMap<&'static str, BTreeSet<String>>,
         now: Instant,
     ) {
-        let Some(condition) = status.conditions.iter().find(|c| c.kind == due_event.kind) else { return };
+        let Some(condition) = find_condition(&status.conditions, &due_event.kind) else { return };
         let last = LastEvent {
-            status: condition.status.clone(),
-            reason: condition.reason.clone(),
+            condition: Some(condition.clone()),
             details: details.get(condition.kind.as_str()).cloned().unwrap_or_default(),
             at: Some(now),
         };
@@ -129,44 +123,44 @@ impl EventDedup {
 
 /// What an earlier leader told: what it wrote into the status.
 fn baseline(before: Option<&LanStatus>, next: &LastEvent, condition: &Condition) -> LastEvent {
-    let last = before.and_then(|status| status.conditions.iter().find(|c| c.kind == condition.kind));
-    match last {
-        Some(last) if last.status == next.status && last.reason == next.reason => next.clone(),
-        Some(last) => LastEvent {
-            status: last.status.clone(),
-            reason: last.reason.clone(),
-            details: BTreeSet::new(),
-            at: None,
-        },
-        None => {
-            LastEvent { status: String::new(), reason: String::new(), details: BTreeSet::new(), at: None }
-        }
+    match before.and_then(|status| find_condition(&status.conditions, &condition.kind)) {
+        Some(last) if is_same(last, condition) => next.clone(),
+        last => LastEvent { condition: last.cloned(), details: BTreeSet::new(), at: None },
     }
+}
+
+/// Whether two conditions of one kind are no news after one another, whatever their words.
+fn is_same(one: &Condition, other: &Condition) -> bool {
+    (one.status, &one.reason) == (other.status, &other.reason)
+}
+
+fn is_false(condition: &Condition) -> bool {
+    condition.status == ConditionStatus::False
 }
 
 /// Whether somebody has to act. `Deleting` is `True` while a deleted LAN is still there.
 fn is_bad(condition: &Condition) -> bool {
     match condition.kind.as_str() {
-        "Deleting" => condition.reason != "Unused",
-        kind if is_bad_when_true(kind) => condition.status == "True",
-        _ => condition.status == "False",
+        DELETING => condition.reason != "Unused",
+        kind if is_bad_when_true(kind) => condition.is_true(),
+        _ => is_false(condition),
     }
 }
 
 /// That it is well again is told, but not that a LAN is accepted: whether it is built says more.
 fn was_bad(condition: &Condition, last: &LastEvent) -> bool {
     !is_bad_when_true(&condition.kind)
-        && condition.kind != "Accepted"
-        && condition.status == "True"
-        && last.status == "False"
+        && condition.kind != ACCEPTED
+        && condition.is_true()
+        && last.condition.as_ref().is_some_and(is_false)
 }
 
 fn action(kind: &str) -> &'static str {
     match kind {
-        "Accepted" => "Accept",
-        "Ready" => "Build",
-        "MtuUniform" => "SetMtu",
-        "NetworkAttachments" => "Define",
+        ACCEPTED => "Accept",
+        READY => "Build",
+        MTU_UNIFORM => "SetMtu",
+        NETWORK_ATTACHMENTS => "Define",
         SPOKES_REMOVED => "CutOff",
         _ => "Delete",
     }
@@ -188,14 +182,11 @@ mod tests {
     use super::*;
 
     fn status(kind: &str, state: &str, reason: &str) -> LanStatus {
-        let condition = Condition {
-            kind: kind.into(),
-            status: state.into(),
-            reason: reason.into(),
-            message: format!("{kind} {reason}"),
-            last_transition_time: String::new(),
-            observed_generation: None,
+        let status = match state {
+            "Unknown" => ConditionStatus::Unknown,
+            state => ConditionStatus::from(state == "True"),
         };
+        let condition = Condition::new(kind, status, reason, format!("{kind} {reason}"));
         LanStatus { conditions: vec![condition], ..LanStatus::default() }
     }
 

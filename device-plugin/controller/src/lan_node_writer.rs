@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use kube::api::{DeleteParams, Patch, PatchParams};
 use kube::{Api, Client};
-use lan::{LanKey, LanNode, LanNodeSpec, Report, SpokeUse};
+use lan::{
+    ACCEPTED, Condition, LanKey, LanNode, LanNodeSpec, LanNodeStatus, OlderCondition, READY, SpokeUse,
+    find_condition,
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::sync::watch;
@@ -21,10 +24,8 @@ use super::mirror::MirrorState;
 pub struct LanReport {
     /// The generation of its object that this speaks of.
     pub generation: Option<i64>,
-    /// Whether its specification is good and nothing in it belongs to another LAN.
-    pub accepted: Report,
-    /// Whether it is built here.
-    pub ready: Report,
+    /// Whether it is accepted, and whether it is built here.
+    pub conditions: Vec<Condition>,
     /// The underlay device.
     pub underlay: Option<String>,
     /// Its MTU here.
@@ -35,6 +36,14 @@ pub struct LanReport {
     pub takes_part: bool,
     /// Who is attached here.
     pub attachments: Vec<SpokeUse>,
+}
+
+impl LanReport {
+    /// One of its conditions.
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        find_condition(&self.conditions, kind)
+    }
 }
 
 /// What this node says, by LAN.
@@ -126,9 +135,34 @@ impl LanNodeWriter {
                 answer => answer.map(drop),
             };
         };
-        api.patch(&name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(object)).await?;
-        Ok(())
+        let params = PatchParams::apply(MANAGER).force();
+        match api.patch(&name, &params, &Patch::Apply(object)).await {
+            Err(kube::Error::Api(status)) if is_unknown_field(&status.message) => {
+                tracing::warn!(
+                    lan = %lan,
+                    answer = status.message,
+                    "the definition of LANNode is of an older version, so that reports have no conditions: apply \
+                     install/crds.yaml, then restart k8slan's pods"
+                );
+                api.patch(&name, &params, &Patch::Apply(without_status(object))).await.map(drop)
+            }
+            answer => answer.map(drop),
+        }
     }
+}
+
+/// Whether the API server refuses an object for a field that its definition does not have.
+fn is_unknown_field(message: &str) -> bool {
+    message.contains("field not declared in schema")
+}
+
+/// As the version before wrote it.
+fn without_status(object: &Value) -> Value {
+    let mut older = object.clone();
+    if let Some(fields) = older.as_object_mut() {
+        fields.remove("status");
+    }
+    older
 }
 
 /// The name of a node's object for a LAN: `<lan>.<node>`, or a part of it and its hash where that is
@@ -151,13 +185,16 @@ fn object(node: &str, lan: &MirroredLan, report: &LanReport) -> Value {
         lan: lan.key.name().to_owned(),
         node: node.to_owned(),
         observed_generation: report.generation,
-        accepted: report.accepted.clone(),
-        ready: report.ready.clone(),
+        accepted: report.condition(ACCEPTED).map(OlderCondition::from),
+        ready: report.condition(READY).map(OlderCondition::from),
         underlay: report.underlay.clone(),
         mtu: report.mtu.map(i64::from),
         room: report.room.map(i64::from),
         attachments,
     };
+    // Their generation is the LAN's. In a condition it would be taken for this object's, which grows with every report:
+    // `kubectl wait` would never see the newest one.
+    let conditions = report.conditions.iter().map(|condition| condition.clone().observing(None)).collect();
     json!({
         "apiVersion": "lan.k8slan.io/v1beta1",
         "kind": "LANNode",
@@ -169,6 +206,7 @@ fn object(node: &str, lan: &MirroredLan, report: &LanReport) -> Value {
             }],
         },
         "spec": spec,
+        "status": LanNodeStatus { conditions },
     })
 }
 
@@ -183,5 +221,103 @@ mod tests {
         let name = object_name(&lan, &node);
         assert!(name.len() <= 253, "{}", name.len());
         assert_ne!(name, object_name(&lan, &format!("{node}2")));
+    }
+
+    fn mirrored() -> MirroredLan {
+        MirroredLan { key: "a/one".parse().unwrap(), uid: "u".into(), generation: 3, deleting: false }
+    }
+
+    fn report() -> LanReport {
+        let since = |condition: Condition| Condition {
+            last_transition_time: Some("2026-11-21T08:00:00Z".into()),
+            ..condition.observing(Some(3))
+        };
+        LanReport {
+            generation: Some(3),
+            conditions: vec![
+                since(Condition::new(ACCEPTED, true, "Accepted", "the spec is valid")),
+                since(Condition::new(READY, false, "UnderlayMissing", "underlay eth1 is missing")),
+            ],
+            underlay: Some("eth1".into()),
+            mtu: None,
+            room: None,
+            takes_part: true,
+            attachments: vec![SpokeUse { spoke: "pod1".into(), by: "default/web".into(), removed: false }],
+        }
+    }
+
+    #[test]
+    fn kubectl_waits_for_conditions_without_a_generation() {
+        let object = object("worker1", &mirrored(), &report());
+        assert_eq!(object["spec"]["observedGeneration"], 3);
+        let ready = &object["status"]["conditions"][1];
+        let wanted = json!({
+            "type": "Ready", "status": "False", "reason": "UnderlayMissing", "message": "underlay eth1 is missing",
+            "lastTransitionTime": "2026-11-21T08:00:00Z",
+        });
+        assert_eq!(*ready, wanted);
+    }
+
+    #[test]
+    fn a_leader_of_the_version_before_reads_this_one() {
+        #[derive(serde::Deserialize)]
+        struct Report {
+            holds: bool,
+            reason: String,
+            message: String,
+        }
+        // The fields that it required, as it had them.
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct LanNodeSpec {
+            lan: String,
+            node: String,
+            observed_generation: Option<i64>,
+            accepted: Report,
+            ready: Report,
+            attachments: Vec<SpokeUse>,
+        }
+        let object = object("worker1", &mirrored(), &report());
+        for object in [without_status(&object), object] {
+            let read: LanNodeSpec = serde_json::from_value(object["spec"].clone()).unwrap();
+            assert_eq!((&*read.lan, &*read.node, read.observed_generation), ("one", "worker1", Some(3)));
+            assert!(read.accepted.holds && !read.ready.holds && read.attachments.len() == 1);
+            let why = (&*read.ready.reason, &*read.ready.message);
+            assert_eq!(why, ("UnderlayMissing", "underlay eth1 is missing"));
+            assert_eq!((&*read.accepted.reason, &*read.accepted.message), ("Accepted", "the spec is valid"));
+        }
+    }
+
+    #[test]
+    fn this_version_reads_its_own_and_that_of_the_version_before() {
+        let older = include_str!("../tests/lannode-0.1.0-before-conditions.json");
+        let older: LanNode = serde_json::from_str(older).unwrap();
+        assert_eq!(older.status, None);
+        let older = older.with_conditions().unwrap();
+        let own: LanNode = serde_json::from_value(object("worker1", &mirrored(), &report())).unwrap();
+        let own = own.with_conditions().unwrap();
+        for kind in [ACCEPTED, READY] {
+            let (older, own) = (older.condition(kind).unwrap(), own.condition(kind).unwrap());
+            assert!(older.says_the_same(own), "{older:?} {own:?}");
+        }
+        assert_eq!(older.spec, own.spec);
+        // Where both are there, the conditions count.
+        let mut both = own.clone();
+        both.spec.ready = Some(OlderCondition { holds: true, ..OlderCondition::default() });
+        assert!(!both.with_conditions().unwrap().is_true(READY));
+        // The next version has conditions alone.
+        let mut later = own.clone();
+        (later.spec.accepted, later.spec.ready) = (None, None);
+        assert!(later.clone().with_conditions().is_some_and(|later| later.is_true(ACCEPTED)));
+        // What says nothing of its LAN is no report.
+        later.status = None;
+        assert_eq!(later.with_conditions(), None);
+    }
+
+    #[test]
+    fn a_definition_without_conditions_is_known_by_the_servers_words() {
+        let words = "failed to create typed patch object (a/one.worker1; lan.k8slan.io/v1beta1, Kind=LANNode): .status: field \
+                     not declared in schema";
+        assert!(is_unknown_field(words) && !is_unknown_field("lannodes.lan.k8slan.io is forbidden"));
     }
 }

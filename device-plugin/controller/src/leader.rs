@@ -11,7 +11,7 @@ use kube::runtime::events;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
-use lan::{DeletionPolicy, LanNodeSpec, LanStatus};
+use lan::{DeletionPolicy, LanNode, LanStatus};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -61,7 +61,7 @@ impl LeaderState {
 #[derive(Default)]
 struct NodeReports {
     /// Those whose kubelet is heard.
-    alive: Vec<LanNodeSpec>,
+    alive: Vec<LanNode>,
     /// What they have room for, and what those have that are silent at the moment: a node that comes and goes
     /// must not change the LAN's MTU.
     rooms: Vec<i64>,
@@ -175,9 +175,9 @@ impl Leader {
         let alive = cache.node_liveness();
         let mut node_reports: BTreeMap<(String, String), NodeReports> = BTreeMap::new();
         for ((namespace, name), report) in cache.all(CachedKind::LanNode) {
-            let Ok(spec) = serde_json::from_value::<LanNodeSpec>(report.data["spec"].clone()) else {
-                continue;
-            };
+            let report = report.clone().try_parse::<LanNode>().ok().and_then(LanNode::with_conditions);
+            let Some(report) = report else { continue };
+            let spec = &report.spec;
             let Some(is_alive) = alive.get(&spec.node) else {
                 self.delete_report(namespace, name).await?;
                 continue;
@@ -185,7 +185,7 @@ impl Leader {
             let node_reports = node_reports.entry((namespace.clone(), spec.lan.clone())).or_default();
             node_reports.rooms.extend(spec.room.or(spec.mtu));
             match is_alive {
-                true => node_reports.alive.push(spec),
+                true => node_reports.alive.push(report),
                 false => node_reports.used_where_silent |= !spec.attachments.is_empty(),
             }
         }

@@ -37,7 +37,7 @@ pub use leader::Leader;
 pub use list_lans::list_lan_files;
 pub use mirror::{Mirror, MirrorError, MirrorState};
 pub use pods::Pods;
-pub use reports::{reports, reports_of_an_absent_node};
+pub use reports::reports;
 pub use uninstall::{ClusterUninstallOptions, UninstallError, uninstall};
 
 /// An error and everything that caused it.

@@ -12,7 +12,7 @@ use kube::runtime::events::{self, EventType};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_objects};
 use kube::{Api, Client};
-use lan::{LanNodeSpec, LanSpec};
+use lan::{ACCEPTED, Condition, LanNode, LanSpec, READY};
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -175,24 +175,24 @@ fn spoke_availability(resource: &str, lans: &[DynamicObject], reports: &[Dynamic
         return format!("no LAN lists spoke {resource}: put it into spec.spokes of one, or ask for another");
     };
     let (namespace, name) = (lan.metadata.namespace.as_deref(), lan.metadata.name.as_deref());
-    let mut nodes: Vec<LanNodeSpec> = reports
+    let mut nodes: Vec<LanNode> = reports
         .iter()
         .filter(|report| report.metadata.namespace.as_deref() == namespace)
-        .filter_map(|report| serde_json::from_value(report.data["spec"].clone()).ok())
-        .filter(|report: &LanNodeSpec| Some(report.lan.as_str()) == name)
+        .filter_map(|report| report.clone().try_parse::<LanNode>().ok()?.with_conditions())
+        .filter(|report| Some(report.spec.lan.as_str()) == name)
         .collect();
-    nodes.sort_by(|a, b| a.node.cmp(&b.node));
+    nodes.sort_by(|a, b| a.spec.node.cmp(&b.spec.node));
     let words: Vec<String> = nodes
         .iter()
-        .map(|node| {
-            let held = node.attachments.iter().find(|used| used.spoke == spoke);
-            match (&node.accepted, &node.ready, held) {
-                (accepted, _, _) if !accepted.holds => {
-                    format!("{}: refused, {}", node.node, accepted.message)
-                }
-                (_, ready, _) if !ready.holds => format!("{}: not ready, {}", node.node, ready.message),
-                (_, _, Some(used)) => format!("{}: held by {}", node.node, pod_of_user(&used.by)),
-                _ => format!("{}: free", node.node),
+        .map(|report| {
+            let node = &report.spec.node;
+            let denied = |kind| report.condition(kind).filter(|condition: &&Condition| !condition.is_true());
+            let held = report.spec.attachments.iter().find(|used| used.spoke == spoke);
+            match (denied(ACCEPTED), denied(READY), held) {
+                (Some(accepted), _, _) => format!("{node}: refused, {}", accepted.message),
+                (_, Some(ready), _) => format!("{node}: not ready, {}", ready.message),
+                (_, _, Some(used)) => format!("{node}: held by {}", pod_of_user(&used.by)),
+                _ => format!("{node}: free"),
             }
         })
         .collect();

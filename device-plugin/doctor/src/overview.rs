@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::Result;
 use node::one_line;
 
-use crate::inspect::{LanView, NodeView, SpokeState, StateView, read_files};
+use lan::{ACCEPTED, Condition, READY};
+
+use crate::inspect::{LanView, NodeView, SpokeState, read_files};
 
 /// Whose LANs.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -78,9 +80,9 @@ fn table(nodes: &[NodeView]) -> String {
 
 fn row(node: &NodeView, lan: &LanView) -> [String; 7] {
     let held = lan.spokes.iter().filter(|spoke| spoke.state == SpokeState::Held).count();
-    let (ready, reason) = match (&lan.accepted, &lan.ready) {
-        (Some(accepted), _) if !accepted.holds => ("False", because(accepted)),
-        (_, Some(ready)) if ready.holds => ("True", String::new()),
+    let (ready, reason) = match (lan.not_true(ACCEPTED), lan.condition(READY)) {
+        (Some(accepted), _) => ("False", because(accepted)),
+        (_, Some(ready)) if ready.is_true() => ("True", String::new()),
         (_, Some(ready)) => ("False", because(ready)),
         (_, None) => ("Unknown", "no daemon has said anything about it".to_owned()),
     };
@@ -95,7 +97,7 @@ fn row(node: &NodeView, lan: &LanView) -> [String; 7] {
     ]
 }
 
-fn because(state: &StateView) -> String {
+fn because(state: &Condition) -> String {
     format!("{}: {}", state.reason, state.message)
 }
 
@@ -116,11 +118,7 @@ mod tests {
     #[test]
     fn several_nodes_are_one_table() {
         let mut nodes = ["worker1", "worker2", "worker3"].map(sample::node);
-        nodes[1].lans[0].ready = Some(StateView {
-            holds: false,
-            reason: "UnderlayMissing".into(),
-            message: "underlay eth1 does not exist".into(),
-        });
+        sample::deny(&mut nodes[1].lans[0], READY, "UnderlayMissing", "underlay eth1 does not exist");
         nodes[1].lans[0].bridge = None;
         nodes[2] = NodeView { node: "worker3".into(), ..NodeView::default() };
         let text = table(&nodes);
@@ -140,11 +138,7 @@ note: worker2: something was not looked at
     #[test]
     fn what_others_wrote_makes_no_rows() {
         let mut node = sample::node("a");
-        node.lans[0].ready = Some(StateView {
-            holds: false,
-            reason: "X".into(),
-            message: "a\nworker9   other/lan\u{1b}[2J".into(),
-        });
+        sample::deny(&mut node.lans[0], READY, "X", "a\nworker9   other/lan\u{1b}[2J");
         let text = table(&[node]);
         assert!(text.lines().all(|line| !line.starts_with("worker9")) && !text.contains('\u{1b}'), "{text}");
     }
@@ -152,11 +146,7 @@ note: worker2: something was not looked at
     #[test]
     fn a_lan_that_is_refused_is_not_ready() {
         let mut node = sample::node("a");
-        node.lans[0].accepted = Some(StateView {
-            holds: false,
-            reason: "Conflict".into(),
-            message: "VNI 222 belongs to LAN x/first".into(),
-        });
+        sample::deny(&mut node.lans[0], ACCEPTED, "Conflict", "VNI 222 belongs to LAN x/first");
         assert!(
             table(&[node]).contains("  False   eth1       1426   1/3      Conflict: VNI 222 belongs"),
             ""

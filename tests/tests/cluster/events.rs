@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use controller::LanReport;
 use k8slan_tests::apiserver::ApiServer;
-use lan::{Report, SpokeUse};
+use lan::{ACCEPTED, SpokeUse};
 use serde_json::{Value, json};
 use testnet::{Error, Outcome, Trial, eventually, tests};
 
 use crate::check;
 use crate::mirror::lan;
-use crate::status::{Node, broken, built, condition, is_held, status};
+use crate::status::{Node, broken, built, condition, is_held, says, status};
 
 const GROUP: &str = "lan.k8slan.io/v1beta1";
 const EVENTS: &str = "events.k8s.io/v1";
@@ -82,8 +82,8 @@ fn a_refused_lan_is_told_and_unequal_mtus_are() -> Outcome {
         (Node::start(&server, dir.path(), "worker1")?, Node::start(&server, dir.path(), "worker2")?);
     let refused = || {
         let mut report = broken("Refused", "refused");
-        let message = "vni 1 belongs to LAN x/first already".to_owned();
-        report.accepted = Report { holds: false, reason: "Conflict".into(), message };
+        let message = "vni 1 belongs to LAN x/first already";
+        report.conditions[0] = says(ACCEPTED, false, "Conflict", message);
         [("a/one", report)]
     };
     one.report(&refused());

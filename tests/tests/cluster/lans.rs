@@ -10,6 +10,7 @@ use testnet::{Daemon, Error, Outcome, Ping, Pod, Stop, Switch, Trial, eventually
 
 use crate::check;
 use crate::site::{GROUP, SOON, Site, failed, kubernetes_node};
+use crate::status::condition;
 
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
@@ -156,9 +157,9 @@ fn health_follows_the_underlay() -> Outcome {
     let reason = |wanted: &str, words: &str| {
         eventually(SOON, || {
             let report = site.server.get("lannodes", GROUP, "a/one.worker1").unwrap_or_default();
-            let ready = &report["spec"]["ready"];
+            let ready = condition(&report["status"], "Ready");
             let says = ready["message"].as_str().is_some_and(|message| message.contains(words));
-            match ready["holds"] == true && ready["reason"] == wanted && says {
+            match ready["status"] == "True" && ready["reason"] == wanted && says {
                 true => Ok(()),
                 false => Err(format!("{wanted}, {words}: {report}")),
             }

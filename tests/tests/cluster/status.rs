@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use controller::{Election, FINALIZER, LanNodeWriter, LanReport, Leader, Mirror, Reports, Timing};
 use k8slan_tests::apiserver::ApiServer;
-use lan::{LanKey, Report, SpokeUse};
+use lan::{ACCEPTED, Condition, LanKey, READY, SpokeUse};
 use serde_json::{Value, json};
 use testnet::{Error, Outcome, Stop, Trial, eventually, tests};
 use tokio::sync::{oneshot, watch};
@@ -101,11 +101,9 @@ impl Node {
 }
 
 pub(crate) fn built(mtu: u32, users: &[(&str, &str)]) -> LanReport {
-    let said = |reason: &str| Report { holds: true, reason: reason.into(), message: String::new() };
     LanReport {
         generation: Some(1),
-        accepted: said("Accepted"),
-        ready: said("Built"),
+        conditions: vec![says(ACCEPTED, true, "Accepted", ""), says(READY, true, "Built", "")],
         underlay: Some("eth1".into()),
         mtu: Some(mtu),
         room: Some(mtu),
@@ -118,8 +116,16 @@ pub(crate) fn built(mtu: u32, users: &[(&str, &str)]) -> LanReport {
 }
 
 pub(crate) fn broken(reason: &str, message: &str) -> LanReport {
-    let ready = Report { holds: false, reason: reason.into(), message: message.into() };
-    LanReport { ready, mtu: None, room: None, ..built(1426, &[]) }
+    let conditions = vec![says(ACCEPTED, true, "Accepted", ""), says(READY, false, reason, message)];
+    LanReport { conditions, mtu: None, room: None, ..built(1426, &[]) }
+}
+
+/// A node's condition of a LAN, since a day in November.
+pub(crate) fn says(kind: &str, status: bool, reason: &str, message: &str) -> Condition {
+    Condition {
+        last_transition_time: Some("2026-11-21T08:00:00Z".into()),
+        ..Condition::new(kind, status, reason, message)
+    }
 }
 
 pub(crate) fn status(

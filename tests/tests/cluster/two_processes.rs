@@ -12,6 +12,7 @@ use testnet::{Outcome, Trial, eventually, finish, tests};
 
 use crate::check;
 use crate::site::{GROUP, SOON, Site, document, failed};
+use crate::status::condition;
 
 const CHILD: &str = "K8SLAN_TEST_CONNECT_TO_AGENT";
 const SOCKET: &str = "/run/k8slan/agent.sock";
@@ -60,9 +61,7 @@ fn each_part_lives_and_dies_by_itself() -> Outcome {
     kubelet.wait_allocatable(2, SOON).map_err(|what| failed(format!("{what}\n{}", log())))?;
     kubelet.admit("uid-1", "vm", "macvtap.k8slan.io/pod1", 1).map_err(failed)?;
     eventually(SOON, || match site.report() {
-        report if report["spec"]["ready"]["holds"] == true && report["spec"]["observedGeneration"] == 1 => {
-            Ok(())
-        }
+        report if ready(&report)["status"] == "True" && report["spec"]["observedGeneration"] == 1 => Ok(()),
         report => Err(format!("{report}\n{}", log())),
     })?;
     eventually(SOON, || match site.get("/readyz") {
@@ -95,7 +94,7 @@ fn each_part_lives_and_dies_by_itself() -> Outcome {
     put(&site, 3);
     std::thread::sleep(Duration::from_secs(1));
     let report = site.report();
-    check!(report["spec"]["observedGeneration"] == 1 && report["spec"]["ready"]["holds"] == true, "{report}");
+    check!(report["spec"]["observedGeneration"] == 1 && ready(&report)["status"] == "True", "{report}");
     let node = site.node_part()?;
     kubelet.wait_allocatable(3, SOON).map_err(|what| failed(format!("{what}\n{}", node.log())))?;
     eventually(SOON, || match (site.get("/readyz"), site.report()) {
@@ -119,6 +118,11 @@ fn each_part_lives_and_dies_by_itself() -> Outcome {
         check!(!site.node.run(|| std::path::Path::new(socket).exists()), "{socket} is left");
     }
     Ok(())
+}
+
+/// What a node's report says of whether the LAN is built there.
+fn ready(report: &Value) -> &Value {
+    condition(&report["status"], "Ready")
 }
 
 fn killed_at_any_moment_they_converge() -> Outcome {
@@ -147,8 +151,7 @@ fn killed_at_any_moment_they_converge() -> Outcome {
     let generation = &generation["metadata"]["generation"];
     eventually(SOON, || match site.report() {
         report
-            if report["spec"]["observedGeneration"] == *generation
-                && report["spec"]["ready"]["holds"] == true =>
+            if report["spec"]["observedGeneration"] == *generation && ready(&report)["status"] == "True" =>
         {
             Ok(())
         }
@@ -175,18 +178,21 @@ fn a_nodes_part_that_stays_away_is_told() -> Outcome {
     )?;
     let used = |report: &Value| report["spec"]["attachments"].as_array().is_some_and(|list| list.len() == 1);
     eventually(SOON, || match site.report() {
-        report if used(&report) && report["spec"]["ready"]["holds"] == true => Ok(()),
+        report if used(&report) && ready(&report)["status"] == "True" => Ok(()),
         report => Err(format!("{report}\n{}", cluster.log())),
     })?;
     node.kill()?;
     let since = Instant::now();
     let away = eventually(Site::AWAY + SOON, || match site.report() {
-        report if report["spec"]["ready"]["holds"] == false => Ok(report),
+        report if ready(&report)["status"] == "False" => Ok(report),
         report => Err(format!("{report}\n{}", cluster.log())),
     })?;
     check!(since.elapsed() >= Site::AWAY, "a restart would have been told: {:?}", since.elapsed());
-    check!(away["spec"]["ready"]["reason"] == "NodePartAway" && used(&away), "{away}");
-    check!(away["spec"]["accepted"]["holds"] == true && away["spec"]["mtu"] == 1426, "{away}");
+    check!(ready(&away)["reason"] == "NodePartAway" && used(&away), "{away}");
+    check!(
+        condition(&away["status"], "Accepted")["status"] == "True" && away["spec"]["mtu"] == 1426,
+        "{away}"
+    );
     site.condition("k8slan-system/lan-test", "Ready", "False", "does not run here")?;
     let readyz = site.get("/readyz");
     check!(readyz.starts_with("HTTP/1.1 503") && readyz.contains("is away"), "{readyz}");

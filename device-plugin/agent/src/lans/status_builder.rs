@@ -1,21 +1,22 @@
 use std::collections::BTreeMap;
 
-use lan::{Lan, LanKey, NetnsName, Obstacle, Plan, SpokeRecord, SpokeState, Step, TapIndex};
+use lan::{
+    ACCEPTED, Condition, Lan, LanKey, NetnsName, Obstacle, Plan, READY, SpokeRecord, SpokeState, Step,
+    TapIndex,
+};
 use net_types::{Attach, Mtu, SpokeName};
 
 use super::decision::{Decisions, Goal, Refusal};
 use super::record_set::InUse;
 use super::underlay::Underlay;
 use super::{Declaration, Declared};
-use proto::published::{Condition, LanStatus, NodeStatus, RemovedSpoke, SpokeStatus};
+use proto::published::{LanStatus, NodeStatus, RemovedSpoke, SpokeStatus};
 
 /// Whether an accepted LAN is built on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BuildState {
     mtu: Option<Mtu>,
-    ready: bool,
-    reason: &'static str,
-    message: String,
+    ready: Condition,
 }
 
 /// Why a LAN that names other nodes is not built on this one.
@@ -40,12 +41,12 @@ pub(super) struct StatusBuilder {
 
 impl BuildState {
     pub(super) fn not_ready(reason: &'static str, message: String) -> Self {
-        Self { mtu: None, ready: false, reason, message }
+        Self { mtu: None, ready: Condition::new(READY, false, reason, message) }
     }
 
     /// Whether the LAN is built.
     pub(super) fn is_ready(&self) -> bool {
-        self.ready
+        self.ready.is_true()
     }
 
     /// What is the case after everything was done that could be.
@@ -89,7 +90,7 @@ impl BuildState {
             message.push_str("; ");
             message.push_str(&more);
         }
-        Self { mtu: Some(mtu), ready: true, reason, message }
+        Self { mtu: Some(mtu), ready: Condition::new(READY, true, reason, message) }
     }
 }
 
@@ -154,9 +155,9 @@ impl StatusBuilder {
     /// What the records of an accepted LAN's spokes say.
     pub(super) fn spoke_state(&self, lan: &LanKey) -> Option<SpokeState> {
         let (state, _) = self.states.get(lan)?;
-        Some(match state.mtu.filter(|_| state.ready) {
+        Some(match state.mtu.filter(|_| state.is_ready()) {
             Some(mtu) => SpokeState::Ready { mtu },
-            None => SpokeState::NotReady { reason: state.message.clone() },
+            None => SpokeState::NotReady { reason: state.ready.message.clone() },
         })
     }
 
@@ -191,10 +192,11 @@ impl StatusBuilder {
                         source: self.source(key),
                         observed_generation: self.generation(key),
                         netns: stands.map(|(netns, ..)| netns.to_string()),
-                        conditions: vec![
-                            Condition::new("Accepted", false, refusal.reason, refusal.message.clone()),
-                            Condition::new("Ready", false, "Refused", how),
-                        ],
+                        conditions: self.conditions(
+                            key,
+                            Condition::new(ACCEPTED, false, refusal.reason, refusal.message.clone()),
+                            Condition::new(READY, false, "Refused", how),
+                        ),
                         underlay: None,
                         mtu: None,
                         room: None,
@@ -214,8 +216,8 @@ impl StatusBuilder {
                 observed_generation: None,
                 netns: Some(netns.to_string()),
                 conditions: vec![
-                    Condition::new("Accepted", false, "NotDeclared", "no file declares it".to_owned()),
-                    Condition::new("Ready", false, reason, why.clone()),
+                    Condition::new(ACCEPTED, false, "NotDeclared", "no file declares it"),
+                    Condition::new(READY, false, *reason, why.clone()),
                 ],
                 underlay: None,
                 mtu: None,
@@ -237,6 +239,11 @@ impl StatusBuilder {
         self.sources.get(lan).and_then(|(_, generation)| *generation)
     }
 
+    /// What is said of a LAN that is declared, with the generation that was looked at.
+    fn conditions(&self, lan: &LanKey, accepted: Condition, ready: Condition) -> Vec<Condition> {
+        [accepted, ready].map(|condition| condition.observing(self.generation(lan))).into()
+    }
+
     fn accepted(
         &self,
         lan: &Lan,
@@ -248,7 +255,7 @@ impl StatusBuilder {
             self.states.get(&lan.key).cloned().unwrap_or_else(|| (nothing(), UnderlayInfo::default()));
         for (netns, owner, _, why) in &self.others {
             if owner.as_ref() == Some(&lan.key) {
-                state.message.push_str(&format!("; its former namespace {netns}: {why}"));
+                state.ready.message.push_str(&format!("; its former namespace {netns}: {why}"));
             }
         }
         let spokes = lan.spokes.iter().filter_map(|(name, how)| {
@@ -271,21 +278,22 @@ impl StatusBuilder {
         });
         let is_there = |used: &InUse| used.netns == lan.netns && lan.spokes.contains_key(&used.spoke);
         LanStatus {
-            elsewhere: state.reason == NO_UNDERLAY,
+            elsewhere: state.ready.reason == NO_UNDERLAY,
             removed_spokes: removed_spokes(&lan.key, in_use, |used| !is_there(used)),
             lan: lan.key.clone(),
             source: self.source(&lan.key),
             observed_generation: self.generation(&lan.key),
             netns: Some(lan.netns.to_string()),
-            conditions: vec![
+            conditions: self.conditions(
+                &lan.key,
                 Condition::new(
-                    "Accepted",
+                    ACCEPTED,
                     true,
                     "Accepted",
-                    "the spec is valid and conflicts with no other LAN".to_owned(),
+                    "the spec is valid and conflicts with no other LAN",
                 ),
-                Condition::new("Ready", state.ready, state.reason, state.message),
-            ],
+                state.ready,
+            ),
             underlay: below.name,
             mtu: state.mtu,
             room: below.room,

@@ -8,19 +8,8 @@ use lan::SpokeRecord;
 use net_types::SpokeName;
 use node::{Paths, SafeDir};
 
-use super::view::StateView;
 use proto::published::status_file;
-use proto::published::{LanStatus, NodeStatus, STATUS_FILE};
-
-/// What a LAN's condition of that kind says.
-pub(super) fn state(lan: &LanStatus, kind: &str) -> Option<StateView> {
-    let condition = lan.conditions.iter().find(|condition| condition.kind == kind)?;
-    Some(StateView {
-        holds: condition.status == "True",
-        reason: condition.reason.to_string(),
-        message: condition.message.clone(),
-    })
-}
+use proto::published::{NodeStatus, STATUS_FILE};
 
 /// Reads the status; what is wrong with it is a note.
 pub(super) fn status(run: &Path, notes: &mut Vec<String>) -> NodeStatus {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use anyhow::Result;
 use lan::observed::{LinkKind, NetnsOwner, NetnsState, Observed};
-use lan::{Holder, NetnsName, SpokeLinks, SpokeRecord, SpokeState as Recorded, TapIndex};
+use lan::{Condition, Holder, NetnsName, READY, SpokeLinks, SpokeRecord, SpokeState as Recorded, TapIndex};
 use net_types::{Attach, SpokeName};
 use netplumb::{Link, LinkKind as Kind, Netlink, Netns};
 use node::{Attachment, Paths};
@@ -13,7 +13,7 @@ use node::{Attachment, Paths};
 use super::daemon_state::{self, chain};
 use super::host::Host;
 use super::pod_interface;
-use super::view::{LanView, NodeView, SpokeState, SpokeView, StateView, VxlanView};
+use super::view::{LanView, NodeView, SpokeState, SpokeView, VxlanView};
 use agent::lans::observe;
 use proto::published::NodeStatus;
 
@@ -23,8 +23,7 @@ pub(super) fn fill(view: &mut NodeView, paths: &Paths, status: &NodeStatus, host
     for lan in &status.lans {
         let shown = LanView {
             lan: lan.lan.to_string(),
-            accepted: daemon_state::state(lan, "Accepted"),
-            ready: daemon_state::state(lan, "Ready"),
+            conditions: lan.conditions.clone(),
             netns: lan.netns.clone(),
             underlay: lan.underlay.as_deref().map(|name| host.underlay(name)),
             ..LanView::default()
@@ -46,7 +45,7 @@ pub(super) fn fill(view: &mut NodeView, paths: &Paths, status: &NodeStatus, host
     }
     for lan in &mut view.lans {
         lan.spokes.sort_by_cached_key(|spoke| natural(&spoke.name));
-        if let Some(ready) = lan.ready.as_ref().filter(|ready| !ready.holds && ready.reason == "Conflict") {
+        if let Some(ready) = lan.not_true(READY).filter(|ready| ready.reason == "Conflict") {
             view.problems.push(format!("LAN {}: {}", lan.lan, ready.message));
         }
     }
@@ -195,9 +194,8 @@ impl Namespace<'_> {
                 _ => {}
             }
         }
-        if lan.vxlan.is_none() && lan.ready.is_none() {
-            let message = "it has no VXLAN device".to_owned();
-            lan.ready = Some(StateView { holds: false, reason: "Unknown".to_owned(), message });
+        if lan.vxlan.is_none() && lan.condition(READY).is_none() {
+            lan.conditions.push(Condition::new(READY, false, "Unknown", "it has no VXLAN device"));
         }
     }
 

@@ -3,6 +3,7 @@
 //! It needs no daemon and changes nothing. What the daemon said last (is a LAN accepted, is it ready, and why)
 //! comes from its status file; everything else is what the kernel has now.
 
+mod conditions;
 mod daemon_state;
 mod host;
 mod lans;
@@ -30,7 +31,7 @@ pub use tree::{ExtraLines, tree, tree_of_all};
 pub use tree::{pool_line, spoke_line, state_of};
 pub use view::{
     AttachmentView, BridgeView, LanView, LinkView, MasterView, NodeView, PodLinkView, PoolView, PortView,
-    SpokeState, SpokeView, StateView, UnderlayView, VxlanView,
+    SpokeState, SpokeView, UnderlayView, VxlanView,
 };
 
 /// What to show, and how.

@@ -1,8 +1,10 @@
 //! A node for tests.
 
+use lan::{ACCEPTED, Condition, READY};
+
 use super::view::{
     AttachmentView, BridgeView, LanView, LinkView, NodeView, PodLinkView, PoolView, PortView, SpokeState,
-    SpokeView, StateView, UnderlayView, VxlanView,
+    SpokeView, UnderlayView, VxlanView,
 };
 
 fn link(name: &str, mtu: u32) -> LinkView {
@@ -19,6 +21,12 @@ fn attachment(pod: &str, live: bool, link: Option<PodLinkView>) -> AttachmentVie
         link,
         ..AttachmentView::default()
     }
+}
+
+/// The daemon says that something is not so.
+pub fn deny(lan: &mut LanView, kind: &str, reason: &str, message: &str) {
+    lan.conditions.retain(|condition| condition.kind != kind);
+    lan.conditions.push(Condition::new(kind, false, reason, message));
 }
 
 /// A node with one of everything.
@@ -53,8 +61,10 @@ pub fn node(name: &str) -> NodeView {
     };
     let lan = LanView {
         lan: "k8slan-system/lan-test".into(),
-        accepted: Some(StateView { holds: true, reason: "Accepted".into(), message: String::new() }),
-        ready: Some(StateView { holds: true, reason: "Built".into(), message: "built, MTU 1426".into() }),
+        conditions: vec![
+            Condition::new(ACCEPTED, true, "Accepted", ""),
+            Condition::new(READY, true, "Built", "built, MTU 1426"),
+        ],
         netns: Some("knlvrf".into()),
         stands: true,
         bridge: Some(link("br2", 1426)),

@@ -2,11 +2,12 @@
 
 use std::fmt::Write as _;
 
+use lan::{ACCEPTED, Condition, READY};
 use node::one_line;
 
 use super::view::{
     AttachmentView, LanView, LinkView, MasterView, NodeView, PodLinkView, PoolView, PortView, SpokeState,
-    SpokeView, StateView, UnderlayView,
+    SpokeView, UnderlayView,
 };
 
 /// A line, and the lines that hang on it.
@@ -110,10 +111,10 @@ fn lan_branch(lan: &LanView, more: ExtraLines<'_>) -> Branch {
 
 /// Accepted and ready, in one line.
 pub fn state_of(lan: &LanView) -> String {
-    let because = |what: &str, state: &StateView| format!("{what} ({}): {}", state.reason, state.message);
-    match (&lan.accepted, &lan.ready) {
-        (Some(accepted), _) if !accepted.holds => because("not accepted", accepted),
-        (_, Some(ready)) if ready.holds => {
+    let because = |what: &str, state: &Condition| format!("{what} ({}): {}", state.reason, state.message);
+    match (lan.not_true(ACCEPTED), lan.condition(READY)) {
+        (Some(accepted), _) => because("not accepted", accepted),
+        (_, Some(ready)) if ready.is_true() => {
             // What the daemon adds to `built` matters: a missing carrier, a spoke's trouble.
             format!("ready, {}", ready.message)
         }
@@ -270,7 +271,7 @@ fn up(link: &LinkView) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::inspect::sample::node;
+    use crate::inspect::sample::{self, node};
 
     #[test]
     fn a_node_is_a_tree() {
@@ -329,11 +330,7 @@ worker2, daemon 42
     #[test]
     fn what_is_refused_says_why() {
         let mut view = node("a");
-        view.lans[0].accepted = Some(StateView {
-            holds: false,
-            reason: "DuplicateVni".into(),
-            message: "VNI 222 is LAN a/b's".into(),
-        });
+        sample::deny(&mut view.lans[0], ACCEPTED, "DuplicateVni", "VNI 222 is LAN a/b's");
         let text = tree(&view, &|_| Vec::new());
         assert!(text.contains("lan-test: not accepted (DuplicateVni): VNI 222 is LAN a/b's"), "{text}");
     }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use lan::{Condition, find_condition};
 use serde::{Deserialize, Serialize};
 
 /// A node.
@@ -33,10 +34,9 @@ pub struct NodeView {
 pub struct LanView {
     /// `<namespace>/<name>`.
     pub lan: String,
-    /// Whether it is accepted, as the daemon said last.
-    pub accepted: Option<StateView>,
-    /// Whether it is built, as the daemon said last.
-    pub ready: Option<StateView>,
+    /// Whether it is accepted, and whether it is built, as the daemon said last.
+    #[serde(flatten, with = "super::conditions")]
+    pub conditions: Vec<Condition>,
     /// The name of its network namespace.
     pub netns: Option<String>,
     /// Whether that namespace stands.
@@ -51,16 +51,18 @@ pub struct LanView {
     pub spokes: Vec<SpokeView>,
 }
 
-/// Whether something holds, and why.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct StateView {
-    /// Whether it is so.
-    pub holds: bool,
-    /// Why, in a word.
-    pub reason: String,
-    /// Why, for people.
-    pub message: String,
+impl LanView {
+    /// What the daemon said last about one kind of condition.
+    #[must_use]
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        find_condition(&self.conditions, kind)
+    }
+
+    /// The same, if it is said not to be so.
+    #[must_use]
+    pub fn not_true(&self, kind: &str) -> Option<&Condition> {
+        self.condition(kind).filter(|condition| !condition.is_true())
+    }
 }
 
 /// A link.
@@ -320,5 +322,59 @@ pub(super) fn tell_of_others(nodes: &mut [NodeView]) {
         for spoke in lan.spokes.iter_mut().filter(|spoke| spoke.state == SpokeState::Free) {
             spoke.elsewhere = users.get(&(lan.lan.clone(), spoke.name.clone())).cloned().unwrap_or_default();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lan::{ACCEPTED, READY};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn lan(conditions: Vec<Condition>) -> LanView {
+        LanView { lan: "a/b".into(), conditions, ..LanView::default() }
+    }
+
+    #[test]
+    fn a_lan_is_printed_as_it_was_with_its_conditions() {
+        let built = Condition {
+            last_transition_time: Some("2026-11-21T08:00:00Z".into()),
+            ..Condition::new(READY, true, "Built", "built, MTU 1426")
+        };
+        let view = lan(vec![Condition::new(ACCEPTED, false, "Conflict", "VNI 222"), built]);
+        let printed = serde_json::to_value(&view).unwrap();
+        // What the version before reads, and what people's programs read.
+        assert_eq!(
+            printed["accepted"],
+            json!({ "holds": false, "reason": "Conflict", "message": "VNI 222" })
+        );
+        assert_eq!(
+            printed["ready"],
+            json!({ "holds": true, "reason": "Built", "message": "built, MTU 1426" })
+        );
+        assert_eq!(printed["conditions"][1]["lastTransitionTime"], "2026-11-21T08:00:00Z");
+        let keys: Vec<&String> = printed.as_object().unwrap().keys().collect();
+        assert_eq!(keys.len(), 10, "{keys:?}");
+        assert_eq!(serde_json::from_value::<LanView>(printed).unwrap(), view);
+        let nothing = serde_json::to_value(lan(Vec::new())).unwrap();
+        assert_eq!((&nothing["accepted"], &nothing["ready"]), (&Value::Null, &Value::Null));
+    }
+
+    #[test]
+    fn a_lan_that_the_version_before_printed_is_read() {
+        let printed = json!({
+            "lan": "a/b", "netns": "n", "stands": true, "bridge": null, "vxlan": null, "underlay": null, "spokes": [],
+            "accepted": { "holds": true, "reason": "Accepted", "message": "" },
+            "ready": { "holds": false, "reason": "UnderlayMissing", "message": "underlay eth1 does not exist" },
+        });
+        let view: LanView = serde_json::from_value(printed).unwrap();
+        assert!(view.stands && view.netns.as_deref() == Some("n"));
+        assert!(view.condition(ACCEPTED).is_some_and(Condition::is_true));
+        let missing = Condition::new(READY, false, "UnderlayMissing", "underlay eth1 does not exist");
+        assert_eq!(view.not_true(READY), Some(&missing));
+        let silent: LanView =
+            serde_json::from_value(json!({ "lan": "a/b", "accepted": null, "ready": null })).unwrap();
+        assert_eq!(silent.conditions, Vec::new());
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use lan::{ACCEPTED, READY};
 use node::one_line;
 use serde_json::Value;
 
@@ -289,9 +290,7 @@ impl Diagnosis<'_> {
 
     /// Why the pod cannot have the spoke on this node.
     fn unusable(&self, node: &NodeView, lan: &LanView, spoke: &SpokeView) -> Option<String> {
-        if lan.accepted.as_ref().is_some_and(|state| !state.holds)
-            || lan.ready.as_ref().is_some_and(|state| !state.holds)
-        {
+        if lan.not_true(ACCEPTED).is_some() || lan.not_true(READY).is_some() {
             return Some(format!("LAN {} on {}: {}", lan.lan, node.node, state_of(lan)));
         }
         let own = self.name();
@@ -361,7 +360,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::inspect::{StateView, sample};
+    use crate::inspect::sample;
 
     /// A pod `default/web` on worker1 that wants spoke pod2 by network vlan44.
     fn documents() -> Documents {
@@ -468,13 +467,11 @@ network default/vlan44 as net1: macvtap, macvtap.k8slan.io/pod2
             },
             "delete it, and its controller makes a new one",
         );
-        let missing = StateView {
-            holds: false,
-            reason: "UnderlayMissing".into(),
-            message: "underlay eth1 does not exist".into(),
-        };
         one(
-            |documents| documents.nodes[0].lans[0].ready = Some(missing.clone()),
+            |documents| {
+                let lan = &mut documents.nodes[0].lans[0];
+                sample::deny(lan, READY, "UnderlayMissing", "underlay eth1 does not exist");
+            },
             "LAN k8slan-system/lan-test on worker1: not ready (UnderlayMissing): underlay eth1 does not exist",
         );
         one(

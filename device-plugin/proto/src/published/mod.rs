@@ -10,6 +10,6 @@ pub mod status_file;
 pub mod sticky_vms;
 
 pub use mirror_annotations::MirrorAnnotations;
-pub use node_status::{Condition, LanStatus, NodeStatus, RemovedSpoke, STATUS_FILE, SpokeStatus};
+pub use node_status::{LanStatus, NodeStatus, RemovedSpoke, STATUS_FILE, SpokeStatus};
 pub use note::Note;
 pub use queries::{condition, holds, users};

@@ -1,8 +1,6 @@
 //! What the daemon tells about its LANs: `/run/k8slan/status.json`.
 
-use std::borrow::Cow;
-
-use lan::{LanKey, TapIndex};
+use lan::{Condition, LanKey, TapIndex, find_condition, set_transition_times};
 use net_types::{Attach, Mtu, SpokeName};
 use serde::{Deserialize, Serialize};
 
@@ -64,23 +62,6 @@ pub struct LanStatus {
     pub removed_spokes: Vec<RemovedSpoke>,
 }
 
-/// Said here, or read from a file.
-type Text = Cow<'static, str>;
-
-/// Whether something holds, as Kubernetes writes it.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct Condition {
-    /// What.
-    #[serde(rename = "type")]
-    pub kind: Text,
-    /// `True` or `False`.
-    pub status: Text,
-    /// One word for programs.
-    pub reason: Text,
-    /// For people.
-    pub message: String,
-}
-
 /// One spoke.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -114,14 +95,6 @@ pub struct RemovedSpoke {
     pub used_by: String,
 }
 
-impl Condition {
-    /// A condition that is `True` where it `holds`.
-    pub fn new(kind: &'static str, holds: bool, reason: &'static str, message: String) -> Self {
-        let status = if holds { "True" } else { "False" };
-        Self { kind: kind.into(), status: status.into(), reason: reason.into(), message }
-    }
-}
-
 /// The file's name in the run folder.
 pub const STATUS_FILE: &str = "status.json";
 
@@ -134,16 +107,28 @@ impl NodeStatus {
         text
     }
 
+    /// Sets since when every condition is as it is, `before` being the status before this one; `now` is RFC 3339.
+    pub fn set_transition_times(&mut self, before: &Self, now: &str) {
+        for lan in &mut self.lans {
+            // What is left of a LAN in a former namespace has the same key.
+            let same = |was: &&LanStatus| was.lan == lan.lan;
+            let was = before.lans.iter().filter(same).find(|was| was.netns == lan.netns);
+            let was = was.or_else(|| before.lans.iter().find(same));
+            set_transition_times(&mut lan.conditions, was.map_or(&[], |was| &was.conditions), now);
+        }
+    }
+
     /// Logs every condition that is not as it was.
     pub fn log_changes(&self, before: &Self) {
         for lan in &self.lans {
             let was = before.lans.iter().find(|was| was.lan == lan.lan);
             for condition in &lan.conditions {
-                if was.is_some_and(|was| was.conditions.contains(condition)) {
+                let last = was.and_then(|was| find_condition(&was.conditions, &condition.kind));
+                if last.is_some_and(|last| last.says_the_same(condition)) {
                     continue;
                 }
-                let Condition { kind, status, reason, message } = condition;
-                if status == "True" {
+                let Condition { kind, reason, message, .. } = condition;
+                if condition.is_true() {
                     tracing::info!(lan = %lan.lan, "{kind}: {message}");
                 } else {
                     tracing::warn!(lan = %lan.lan, "not {kind} ({reason}): {message}");
@@ -159,5 +144,39 @@ impl NodeStatus {
         for Note { source, message } in self.ignored.iter().filter(|note| !before.ignored.contains(note)) {
             tracing::info!(source, "{message}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(ready: bool, message: &str, netns: &str) -> NodeStatus {
+        let lan = serde_json::json!({ "lan": "a/b", "netns": netns, "conditions": [] });
+        let mut lan: LanStatus = serde_json::from_value(lan).unwrap();
+        lan.conditions = vec![Condition::new(lan::READY, ready, "R", message)];
+        NodeStatus { lans: vec![lan], ..NodeStatus::default() }
+    }
+
+    fn time(status: &NodeStatus) -> &str {
+        status.lans[0].conditions[0].last_transition_time.as_deref().unwrap()
+    }
+
+    #[test]
+    fn a_status_keeps_its_times_until_something_turns() {
+        let (one, two, three) = ("2026-11-29T12:00:01Z", "2026-11-29T12:00:02Z", "2026-11-29T12:00:03Z");
+        let mut first = status(true, "built", "n");
+        first.set_transition_times(&NodeStatus::default(), one);
+        // Read again by the next daemon.
+        let first: NodeStatus = serde_json::from_str(&first.text()).unwrap();
+        let mut second = status(true, "built, no carrier", "n");
+        second.set_transition_times(&first, two);
+        assert_eq!(time(&second), one);
+        let mut third = status(false, "built, no carrier", "other");
+        third.set_transition_times(&second, three);
+        assert_eq!(time(&third), three);
+        let mut again = status(false, "built, no carrier", "other");
+        again.set_transition_times(&third, "2026-11-29T12:00:04Z");
+        assert_eq!(again, third, "nothing to write");
     }
 }

@@ -1,8 +1,9 @@
 use std::collections::BTreeMap;
 
+use lan::{Condition, find_condition};
 use net_types::SpokeName;
 
-use super::{Condition, LanStatus, NodeStatus};
+use super::{LanStatus, NodeStatus};
 
 /// Who uses each spoke, those that their LANs do not have any more too.
 pub fn users(status: &NodeStatus) -> BTreeMap<&SpokeName, &str> {
@@ -14,10 +15,10 @@ pub fn users(status: &NodeStatus) -> BTreeMap<&SpokeName, &str> {
 
 /// One condition of a LAN.
 pub fn condition<'a>(lan: &'a LanStatus, kind: &str) -> Option<&'a Condition> {
-    lan.conditions.iter().find(|condition| condition.kind == kind)
+    find_condition(&lan.conditions, kind)
 }
 
 /// Whether a condition of a LAN is `True`.
 pub fn holds(lan: &LanStatus, kind: &str) -> bool {
-    condition(lan, kind).is_some_and(|condition| condition.status == "True")
+    condition(lan, kind).is_some_and(Condition::is_true)
 }

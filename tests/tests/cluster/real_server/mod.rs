@@ -21,11 +21,11 @@ use controller::{LanNodeWriter, LanReport, Mirror, Reports};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
-use lan::Report;
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, Trial, eventually, tests};
 use tokio::sync::watch;
 
+use crate::status::says;
 use crate::{Background, check};
 use launch::{ADMIN, Program, RealServer};
 
@@ -129,11 +129,9 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
     check!(error.contains("metadata.name takes 180 characters at most"), "{error}");
 
     let mirror = Mirror::new(client.clone(), "worker1", Vec::new(), dir.path().join("lans"))?;
-    let said = |reason: &str| Report { holds: true, reason: reason.into(), message: String::new() };
     let report = LanReport {
         generation: Some(1),
-        accepted: said("Accepted"),
-        ready: said("Built"),
+        conditions: vec![says("Accepted", true, "Accepted", ""), says("Ready", true, "Built", "")],
         underlay: Some("eth1".into()),
         mtu: Some(1426),
         room: Some(1426),
@@ -152,20 +150,9 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
     check!(dir.path().join("lans/a.one.yaml").is_file(), "the mirror has the LAN");
 
     // What the leader writes, and what a person then sees.
-    let ready = lan::Condition {
-        kind: "Ready".into(),
-        status: "False".into(),
-        reason: "UnderlayMissing".into(),
-        message: "worker1: underlay eth1 is missing".into(),
-        last_transition_time: "2026-11-21T08:00:00Z".into(),
-        observed_generation: Some(1),
-    };
-    let accepted = lan::Condition {
-        kind: "Accepted".into(),
-        status: "True".into(),
-        reason: "Accepted".into(),
-        ..ready.clone()
-    };
+    let ready =
+        says("Ready", false, "UnderlayMissing", "worker1: underlay eth1 is missing").observing(Some(1));
+    let accepted = says("Accepted", true, "Accepted", "").observing(Some(1));
     let status = lan::LanStatus {
         observed_generation: Some(1),
         conditions: vec![accepted, ready],
@@ -199,7 +186,7 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
     let (names, cells) = shown("lannodes")?;
     check!(names == ["Name", "LAN", "Node", "Ready", "Reason", "Underlay", "MTU"], "{names:?}");
     check!(
-        json!(cells) == json!(["one.worker1", "one", "worker1", true, "Built", "eth1", 1426]),
+        json!(cells) == json!(["one.worker1", "one", "worker1", "True", "Built", "eth1", 1426]),
         "{cells:?}"
     );
     Ok(())

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use lan::{ACCEPTED, READY};
+
 use crate::inspect::view::{
     AttachmentView, BridgeView, LanView, LinkView, MasterView, NodeView, PoolView, PortView, SpokeState,
     SpokeView,
@@ -218,7 +220,7 @@ fn lan_card(node: &NodeView, lan: &LanView, several: bool) -> Card {
     names.extend(elsewhere.into_iter().map(|(nodes, spokes)| (format!("used on {nodes}"), spokes)));
     names.retain(|(_, names)| !names.is_empty());
     let vxlan_works = lan.vxlan.as_ref().is_some_and(|vxlan| vxlan.link.up);
-    let is_cut_off = lan.ready.as_ref().is_some_and(|ready| !ready.holds || ready.reason != BUILT);
+    let is_cut_off = lan.condition(READY).is_some_and(|ready| !ready.is_true() || ready.reason != BUILT);
     Card {
         title: node.node.clone(),
         joined,
@@ -243,8 +245,7 @@ const BUILT: &str = "Built";
 
 /// What is wrong with a LAN on a node: what the daemon says, and what the kernel has.
 fn trouble(lan: &LanView) -> Option<Trouble> {
-    let refused = lan.accepted.as_ref().filter(|accepted| !accepted.holds);
-    if let Some(state) = refused.or(lan.ready.as_ref().filter(|ready| !ready.holds)) {
+    if let Some(state) = lan.not_true(ACCEPTED).or_else(|| lan.not_true(READY)) {
         return Some(Trouble { text: format!("{}: {}", state.reason, state.message), bad: true });
     }
     let mut found = Vec::new();
@@ -258,7 +259,7 @@ fn trouble(lan: &LanView) -> Option<Trouble> {
     if !found.is_empty() {
         return Some(Trouble { text: found.join(", "), bad: true });
     }
-    let lacks = lan.ready.as_ref().filter(|ready| ready.reason != BUILT);
+    let lacks = lan.condition(READY).filter(|ready| ready.reason != BUILT);
     lacks.map(|ready| Trouble { text: format!("{}: {}", ready.reason, ready.message), bad: false })
 }
 

@@ -440,16 +440,16 @@ mod tests {
             (
                 "NoRoom: too small",
                 |lan| {
-                    let ready = lan.ready.as_mut().unwrap();
-                    (ready.holds, ready.reason, ready.message) = (false, "NoRoom".into(), "too small".into());
+                    crate::inspect::sample::deny(lan, lan::READY, "NoRoom", "too small");
                 },
                 true,
             ),
             (
                 "UnderlayTaken: built; eth1 is a port",
                 |lan| {
-                    let ready = lan.ready.as_mut().unwrap();
-                    (ready.reason, ready.message) = ("UnderlayTaken".into(), "built; eth1 is a port".into());
+                    lan.conditions.retain(|condition| condition.kind != lan::READY);
+                    let built = "built; eth1 is a port";
+                    lan.conditions.push(lan::Condition::new(lan::READY, true, "UnderlayTaken", built));
                 },
                 false,
             ),
