@@ -3,6 +3,7 @@
 //! A test binary with `harness = false` hands its trials to [`main`]. The process then moves into a PID,
 //! network and mount namespace of its own before it starts a thread, so that everything the trials make
 //! dies with it, however it ends; the process that stays outside compares the machine before and after.
+//! A binary with the trials of several files hands them to [`run_files`], which does so for each trial.
 //!
 //! - [`Node`]: a network and mount namespace with its own `/run`, `/var/lib`, `/etc`, `/sys` and `/dev`;
 //! - [`Switch`]: an underlay that joins nodes;
@@ -20,6 +21,7 @@ mod cgroups;
 mod cni_call;
 mod daemon;
 mod error;
+mod files;
 mod finish;
 mod isolate;
 mod leaks;
@@ -42,6 +44,7 @@ pub use bin::{bin_dir, program, workspace};
 pub use cni_call::{CniCall, CniError};
 pub use daemon::Daemon;
 pub use error::Error;
+pub use files::run_files;
 pub use finish::{finish, finish_reading};
 pub use isolate::isolated;
 pub use namespaces::Namespaces;

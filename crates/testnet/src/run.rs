@@ -1,3 +1,4 @@
+use std::any::Any;
 use std::cell::Cell;
 use std::error::Error;
 use std::fmt::Write;
@@ -9,7 +10,7 @@ use libtest_mimic::{Arguments, Completion, Failed};
 use crate::isolate;
 
 /// Why a trial did not pass.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub enum Stop {
     /// It cannot run here; the text says what is missing.
     Skipped(String),
@@ -32,24 +33,63 @@ impl<E: Error> From<E> for Stop {
     }
 }
 
-/// A trial as `libtest-mimic` runs it, with a name.
-pub type Trial = libtest_mimic::Trial;
+/// The kernel that a trial runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kernel {
+    /// The machine's own.
+    Machine,
+    /// The one that filters VLANs ([`crate::vlan_kernel`]).
+    Vlan,
+}
+
+/// A named trial.
+pub struct Trial {
+    name: String,
+    kernel: Kernel,
+    body: Box<dyn FnOnce() -> Outcome + Send>,
+}
+
+impl Trial {
+    /// Its name, without the file's.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn kernel(&self) -> Kernel {
+        self.kernel
+    }
+
+    pub(crate) fn on(self, kernel: Kernel) -> Self {
+        Self { kernel, ..self }
+    }
+
+    pub(crate) fn in_file(self, file: &str) -> Self {
+        Self { name: format!("{file}::{}", self.name), ..self }
+    }
+
+    /// Runs it; a panic is a failure. What its daemons had to say belongs to it.
+    pub(crate) fn run(self) -> Outcome {
+        LOGS.take();
+        // By the end the trial has dropped its daemons, and each has recorded the end of its log.
+        match panic::catch_unwind(AssertUnwindSafe(self.body)) {
+            Ok(Err(Stop::Failed(text))) => Err(Stop::Failed(format!("{text}{}", LOGS.take()))),
+            Ok(outcome) => outcome,
+            Err(payload) => {
+                Err(Stop::Failed(format!("it panicked: {}{}", words_of(payload.as_ref()), LOGS.take())))
+            }
+        }
+    }
+}
+
+fn words_of(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("without words")
+}
 
 /// Makes a trial of a function.
 pub fn test(name: &str, body: impl FnOnce() -> Outcome + Send + 'static) -> Trial {
-    Trial::ignorable_test(name, move || {
-        LOGS.take();
-        // By now the trial has dropped its daemons, and each has recorded the end of its log.
-        match panic::catch_unwind(AssertUnwindSafe(body)) {
-            Ok(Ok(())) => Ok(Completion::Completed),
-            Ok(Err(Stop::Skipped(reason))) => Ok(Completion::ignored_with(reason)),
-            Ok(Err(Stop::Failed(text))) => Err(Failed::from(format!("{text}{}", LOGS.take()))),
-            Err(panic) => {
-                eprint!("{}", LOGS.take());
-                panic::resume_unwind(panic)
-            }
-        }
-    })
+    Trial { name: name.to_owned(), kernel: Kernel::Machine, body: Box::new(body) }
 }
 
 thread_local! {
@@ -75,16 +115,59 @@ macro_rules! tests {
 pub fn main(trials: Vec<Trial>) -> ExitCode {
     let arguments = Arguments::from_args();
     if arguments.list {
-        return libtest_mimic::run(&arguments, trials).exit_code();
+        return conclude(&arguments, trials.into_iter().map(shown));
     }
     if !nix::unistd::geteuid().is_root() {
-        let refused = trials.iter().map(|trial| {
-            test(trial.name(), || match std::env::var_os("CI") {
-                None => Err(Stop::Skipped("needs root".to_owned())),
-                Some(_) => Err(Stop::Failed("needs root, and CI is set".to_owned())),
-            })
-        });
-        return libtest_mimic::run(&arguments, refused.collect()).exit_code();
+        return conclude(&arguments, trials.into_iter().map(|trial| refused(trial.name(), "needs root")));
     }
-    isolate::isolated(move || libtest_mimic::run(&arguments, trials).exit_code())
+    isolate::isolated(move || conclude(&arguments, trials.into_iter().map(shown)))
+}
+
+/// Runs them in this process, and writes the counts.
+pub(crate) fn conclude(
+    arguments: &Arguments,
+    trials: impl IntoIterator<Item = libtest_mimic::Trial>,
+) -> ExitCode {
+    libtest_mimic::run(arguments, trials.into_iter().collect()).exit_code()
+}
+
+/// A trial as the runner takes it.
+fn shown(trial: Trial) -> libtest_mimic::Trial {
+    let name = trial.name.clone();
+    libtest_mimic::Trial::ignorable_test(name, move || completion(trial.run()))
+}
+
+/// What the runner writes of an outcome.
+pub(crate) fn completion(outcome: Outcome) -> Result<Completion, Failed> {
+    match outcome {
+        Ok(()) => Ok(Completion::Completed),
+        Err(Stop::Skipped(reason)) => Ok(Completion::ignored_with(reason)),
+        Err(Stop::Failed(text)) => Err(Failed::from(text)),
+    }
+}
+
+/// A trial that cannot run on this machine.
+pub(crate) fn refused(name: &str, missing: &str) -> libtest_mimic::Trial {
+    let missing = missing.to_owned();
+    libtest_mimic::Trial::ignorable_test(name, move || {
+        completion(Err(match std::env::var_os("CI") {
+            None => Stop::Skipped(missing),
+            Some(_) => Stop::Failed(format!("{missing}, and CI is set")),
+        }))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_a_failure_with_its_words_and_the_daemons() {
+        let trial = test("x", || {
+            show_on_failure("\nthe daemon's log");
+            panic!("{} of them", 7)
+        });
+        let Err(Stop::Failed(text)) = trial.run() else { panic!("it passed") };
+        assert_eq!(text, "it panicked: 7 of them\nthe daemon's log");
+    }
 }

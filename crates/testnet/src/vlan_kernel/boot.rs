@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{END, ROLE, init};
 use crate::error::During;
+use crate::files::BATCH;
 use crate::{Error, bin_dir};
 
 const KERNEL: &str = "/usr/bin/linux.uml";
@@ -16,7 +17,7 @@ const MEMORY: &str = "mem=1G";
 const BOOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// What the machine lacks; `None` if the kernel can be started.
-pub(super) fn missing() -> Option<String> {
+pub(crate) fn missing() -> Option<String> {
     if !nix::unistd::geteuid().is_root() {
         return Some("needs root".to_owned());
     }
@@ -40,7 +41,7 @@ pub(super) fn boot() -> Result<ExitCode, Error> {
         // The kernel passes unknown arguments on as the first process's environment.
         .arg(format!("{ROLE}={}", init::ROLE))
         .arg(format!("K8SLAN_BIN={}", bin_dir().display()));
-    for name in ["CI", "RUST_BACKTRACE"] {
+    for name in ["CI", "RUST_BACKTRACE", BATCH] {
         if let Some(value) = std::env::var_os(name).and_then(|value| value.into_string().ok()) {
             command.arg(format!("{name}={value}"));
         }

@@ -3,7 +3,7 @@
 //! The machine's own kernel may lack bridge VLAN filtering, 802.1q and the rest. A test binary whose `main` is
 //! [`main`] therefore starts a user-mode kernel on the machine's own root (read-only), becomes its first
 //! process, and runs its trials there as [`crate::main`] does. What the trials print comes out here, line by
-//! line, and so does their exit code.
+//! line, and so does their exit code. A trial of [`trials`] does the same beside others that need no such kernel.
 
 mod boot;
 mod init;
@@ -12,7 +12,10 @@ use std::process::ExitCode;
 
 use libtest_mimic::Arguments;
 
-use crate::{Stop, Trial, isolated, test};
+use crate::run::{self, Kernel};
+use crate::{Trial, isolated};
+
+pub(crate) use boot::missing;
 
 /// The environment variable that says which part of the job a process has.
 const ROLE: &str = "K8SLAN_VLAN_KERNEL";
@@ -25,6 +28,12 @@ pub fn inside() -> bool {
     std::env::var_os(ROLE).is_some()
 }
 
+/// The same trials, each to run inside such a kernel: [`crate::run_files`] boots one for a few of them.
+#[must_use]
+pub fn trials(trials: Vec<Trial>) -> Vec<Trial> {
+    trials.into_iter().map(|trial| trial.on(Kernel::Vlan)).collect()
+}
+
 /// The `main` of a test binary whose trials need VLANs; as [`crate::main`], inside a kernel that has them.
 ///
 /// Without root or without `user-mode-linux` every trial is skipped by name, or fails where `CI` is set.
@@ -35,17 +44,10 @@ pub fn main(trials: Vec<Trial>) -> ExitCode {
     }
     let arguments = Arguments::from_args();
     if arguments.list {
-        return libtest_mimic::run(&arguments, trials).exit_code();
+        return crate::main(trials);
     }
-    if let Some(missing) = boot::missing() {
-        let skipped = trials.iter().map(|trial| {
-            let missing = missing.clone();
-            test(trial.name(), move || match std::env::var_os("CI") {
-                None => Err(Stop::Skipped(missing)),
-                Some(_) => Err(Stop::Failed(format!("{missing}, and CI is set"))),
-            })
-        });
-        return libtest_mimic::run(&arguments, skipped.collect()).exit_code();
+    if let Some(missing) = missing() {
+        return run::conclude(&arguments, trials.iter().map(|trial| run::refused(trial.name(), &missing)));
     }
     run(|| crate::main(trials))
 }
