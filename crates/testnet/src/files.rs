@@ -19,8 +19,6 @@ use libtest_mimic::Arguments;
 use crate::run::{Kernel, completion, conclude, refused};
 use crate::{Outcome, Stop, Trial, vlan_kernel};
 
-pub(crate) use batch::{BATCH, report_broken};
-
 /// A trial that ran longer is named at the end.
 const SLOW: Duration = Duration::from_secs(5);
 /// How many of them.

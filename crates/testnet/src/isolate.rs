@@ -8,7 +8,7 @@ use nix::unistd::{ForkResult, fork};
 use crate::bin::unpacked_first;
 use crate::error::During;
 use crate::leaks::{Ledger, MARK, Snapshot};
-use crate::{Error, files, mounts};
+use crate::{Error, mounts, report};
 
 /// Runs `body` as the first process of a PID, network and mount namespace of its own, with an empty `/run`
 /// and `/tmp`, and ends with its exit code; 101 if it was killed or if something of it is left afterwards.
@@ -62,7 +62,7 @@ fn enter_and_run(body: impl FnOnce() -> ExitCode) -> Result<ExitCode, Error> {
                 WaitStatus::Exited(..) => format!("left behind: {}", left.join(", ")),
                 other => format!("the isolated process ended with {other:?}"),
             };
-            files::report_broken(&what);
+            report::broken(&what);
             Ok(ExitCode::from(101))
         }
     }

@@ -32,6 +32,7 @@ mod node;
 mod packet;
 mod ping;
 mod pod;
+mod report;
 mod run;
 mod socket;
 mod switch;

@@ -3,15 +3,11 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
+use crate::report::{self, BATCH};
 use crate::run::Kernel;
 use crate::{Outcome, Stop, Trial, isolated, vlan_kernel};
-
-/// The environment variable with the numbers of the trials that a process is to run.
-pub(crate) const BATCH: &str = "K8SLAN_BATCH";
-/// The beginning of a line of stdout that is for the caller; whatever stands before it is a program's.
-const MARK: &str = "k8slan-batch:";
 
 /// What a process says.
 #[derive(Debug, PartialEq)]
@@ -59,15 +55,6 @@ pub(super) fn run(trials: Vec<Trial>, numbers: &[usize]) -> ExitCode {
     if on_vlan { vlan_kernel::run(run_all) } else { run_all() }
 }
 
-/// Tells that something is wrong with an isolated process: to the caller where there is one, otherwise as the test harness
-/// writes it, so that whoever adds the results up counts it.
-pub(crate) fn report_broken(what: &str) {
-    if std::env::var_os(BATCH).is_some() {
-        return say(&Said::Broken(what.to_owned()));
-    }
-    println!("test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; {what}");
-}
-
 fn say(said: &Said) {
     println!("{}", written(said));
 }
@@ -84,14 +71,13 @@ fn written(said: &Said) -> String {
             json!({"number": number, "end": end, "text": text, "seconds": time.as_secs_f64()})
         }
     };
-    format!("{MARK}{value}")
+    report::written(&value)
 }
 
 /// What a line of a process says, and what a program wrote before it; a line that is not for the caller is all the
 /// program's.
 pub(super) fn read(line: &str) -> (&str, Option<Said>) {
-    let Some((before, text)) = line.split_once(MARK) else { return (line, None) };
-    let Ok(value) = serde_json::from_str::<Value>(text) else { return (line, None) };
+    let Some((before, value)) = report::read(line) else { return (line, None) };
     let text = |key: &str| value[key].as_str().map(str::to_owned);
     if let Some(what) = text("broken") {
         return (before, Some(Said::Broken(what)));

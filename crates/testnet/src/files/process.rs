@@ -5,8 +5,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::batch::{BATCH, Said, read};
+use super::batch::{Said, read};
 use crate::error::During;
+use crate::report::BATCH;
 use crate::{Error, Outcome, Stop};
 
 /// How long it may run: with it ends whatever hangs.
@@ -54,9 +55,9 @@ fn also(outcome: Outcome, what: &str) -> Stop {
 }
 
 fn start(numbers: &[usize]) -> Result<Child, Error> {
-    let exe = std::env::current_exe().during(|| "finding this program".to_owned())?;
     let text: Vec<String> = numbers.iter().map(usize::to_string).collect();
-    Command::new(exe)
+    // This very program, also where another has been built to its path meanwhile.
+    Command::new("/proc/self/exe")
         .env(BATCH, text.join(","))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::{END, ROLE, init};
 use crate::error::During;
-use crate::files::BATCH;
+use crate::report::BATCH;
 use crate::{Error, bin_dir};
 
 const KERNEL: &str = "/usr/bin/linux.uml";

@@ -1,0 +1,16 @@
+//! What a person asks of a node or a cluster.
+
+mod capture;
+mod check_host;
+mod command_line;
+mod inspect;
+mod kubectl_plugin;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    testnet::run_files(testnet::files![capture, check_host, command_line, inspect, kubectl_plugin], LONG)
+}
+
+/// The trials that take longest.
+const LONG: &[&str] = &[];

@@ -1,0 +1,156 @@
+//! The roles of `install/`: sufficient for the daemon, and minimal.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use k8slan_tests::access::{Access, Rules};
+use k8slan_tests::apiserver::ApiServer;
+use k8slan_tests::kubelet::Kubelet;
+use serde_json::{Value, json};
+use testnet::{Error, Outcome, Stop, Trial, eventually, tests};
+
+use crate::cluster::check;
+use crate::cluster::site::{GROUP, SOON, Site, kubernetes_node};
+
+/// The leader renews its lease every fifteen seconds.
+const RENEWED: Duration = Duration::from_secs(25);
+const DEFINITIONS: &str = "network-attachment-definitions";
+const CNI: &str = "k8s.cni.cncf.io/v1";
+
+pub(crate) fn trials() -> Vec<Trial> {
+    tests![the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it, what_no_rule_allows_is_refused]
+}
+
+fn rules() -> Result<Rules, Stop> {
+    let manifests = std::fs::read_to_string(testnet::workspace().join("install/base/rbac.yaml"))?;
+    Rules::of(&manifests, ("k8slan-system", "k8slan")).map_err(Stop::Failed)
+}
+
+fn is_there(
+    server: &ApiServer,
+    plural: &str,
+    group_version: &str,
+    key: &str,
+    there: bool,
+) -> Result<(), Error> {
+    eventually(SOON, || match server.get(plural, group_version, key) {
+        found if found.is_some() == there => Ok(()),
+        found => Err(format!("{plural} {key}: {found:?}")),
+    })
+}
+
+fn object(spokes: &[&str]) -> Value {
+    json!({
+        "apiVersion": GROUP, "kind": "LAN", "metadata": { "namespace": "a", "name": "one" },
+        "spec": {
+            "ns": "n7", "bridge": "br", "vxlan": "vx", "vni": 7, "defaultVxlanDev": "eth1", "spokes": spokes,
+            "networkAttachments": {},
+        },
+    })
+}
+
+/// Everything that a daemon ever does: it leads, builds, reports, keeps definitions, tells of trouble, lets a LAN
+/// go, and hands the lease on.
+fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outcome {
+    let site = Site::new()?;
+    let server = &site.server;
+    let rules = rules()?;
+    server.enforce(rules.clone());
+    server.put("nodes", kubernetes_node("worker2", "worker2"));
+    // Nothing is attached: the finalizer that it has goes.
+    let mut held = object(&["p", "q"]);
+    held["metadata"]["finalizers"] = json!(["lan.k8slan.io/in-use"]);
+    server.put("lans", held);
+    let kubelet = Kubelet::start(&site.kubelet_dir)?;
+    let daemon = site.whole()?;
+    kubelet.wait_allocatable(2, SOON).map_err(|what| Stop::Failed(format!("{what}\n{}", daemon.log())))?;
+    site.condition("a/one", "Ready", "True", "")?;
+    site.condition("a/one", "NetworkAttachments", "True", "")?;
+    is_there(server, DEFINITIONS, CNI, "a/p", true)?;
+    // A definition is edited, a spoke goes.
+    let mut edited = server.get(DEFINITIONS, CNI, "a/p").unwrap_or_default();
+    edited["spec"]["config"] = json!("{}");
+    server.put(DEFINITIONS, edited);
+    eventually(SOON, || {
+        let definition = server.get(DEFINITIONS, CNI, "a/p").unwrap_or_default();
+        if definition["spec"]["config"] == "{}" { Err("it is as it was edited".into()) } else { Ok(()) }
+    })?;
+    server.put("lans", object(&["p"]));
+    is_there(server, DEFINITIONS, CNI, "a/q", false)?;
+    // A node that is no more left its report.
+    server.put(
+        "lannodes",
+        json!({
+            "apiVersion": GROUP, "kind": "LANNode", "metadata": { "namespace": "a", "name": "one.worker9" },
+            "spec": {
+                "lan": "one", "node": "worker9", "attachments": [],
+                "accepted": { "holds": true, "reason": "", "message": "" },
+                "ready": { "holds": true, "reason": "", "message": "" },
+            },
+        }),
+    );
+    is_there(server, "lannodes", GROUP, "a/one.worker9", false)?;
+    // Something for a person to act on, and a LAN that goes.
+    site.node.ip("link set eth1 name away")?;
+    site.condition("a/one", "Ready", "False", "eth1")?;
+    eventually(SOON, || match server.keys("events", "events.k8s.io/v1").len() {
+        0 => Err("no event".into()),
+        _ => Ok(()),
+    })?;
+    // An address is kept for a machine that nobody knows any more.
+    site.node.write("/run/k8slan/told/kept-vms.json", r#"["a/vm"]"#)?;
+    let asked = |access: &Access| access.resource == "virtualmachineinstances";
+    eventually(SOON, || match server.accesses().iter().any(asked) {
+        true => Ok(()),
+        false => Err("nobody asks about the machine".into()),
+    })?;
+    server.delete("lans", GROUP, "a/one");
+    is_there(server, "lans", GROUP, "a/one", false)?;
+    let renewed = |access: &Access| access.verb == "update" && access.resource == "leases";
+    eventually(RENEWED, || match server.accesses().iter().any(renewed) {
+        true => Ok(()),
+        false => Err("the lease is not renewed".into()),
+    })?;
+    check!(daemon.terminate()?.success(), "it ends well");
+    let refused = server.refused();
+    check!(refused.is_empty(), "the role is not sufficient: {refused:#?}");
+    let unused = rules.unused(&server.accesses());
+    check!(unused.is_empty(), "the role is not minimal: {unused:#?}");
+    Ok(())
+}
+
+/// The double's own conscience: without it, the test above would prove nothing.
+fn what_no_rule_allows_is_refused() -> Outcome {
+    let rules = rules()?;
+    let access =
+        |verb: &str, group: &str, resource: &str, namespace: Option<&str>, name: Option<&str>| Access {
+            verb: verb.into(),
+            group: group.into(),
+            resource: resource.into(),
+            namespace: namespace.map(str::to_owned),
+            name: name.map(str::to_owned),
+        };
+    let lease = |verb: &str, namespace: &str, name: &str| {
+        access(verb, "coordination.k8s.io", "leases", Some(namespace), Some(name))
+    };
+    for (access, allowed) in [
+        (lease("update", "k8slan-system", "k8slan-leader"), true),
+        (lease("update", "k8slan-system", "another"), false),
+        (lease("update", "kube-system", "k8slan-leader"), false),
+        (lease("delete", "k8slan-system", "k8slan-leader"), false),
+        (access("list", "", "nodes", None, None), true),
+        (access("list", "", "secrets", None, None), false),
+        (access("patch", "", "nodes/status", None, Some("worker1")), false),
+        (access("delete", "lan.k8slan.io", "lans", Some("a"), Some("one")), false),
+        (access("create", "", "events", Some("a"), None), false),
+    ] {
+        check!(rules.allow(&access) == allowed, "{access:?}");
+    }
+    let all = BTreeSet::new();
+    check!(rules.unused(&all) == rules.grants(), "nothing is used");
+    let wildcard = "kind: ClusterRole\nmetadata: {name: x}\nrules:\n- {apiGroups: ['*'], resources: [a], verbs: [get]}\n---\n\
+                    kind: ClusterRoleBinding\nmetadata: {name: x}\nroleRef: {name: x}\n\
+                    subjects: [{kind: ServiceAccount, namespace: k8slan-system, name: k8slan}]\n";
+    check!(Rules::of(wildcard, ("k8slan-system", "k8slan")).is_err(), "a wildcard is taken");
+    Ok(())
+}

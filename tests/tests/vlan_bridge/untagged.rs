@@ -1,0 +1,363 @@
+//! `vlan-bridge` where nobody speaks of VLANs, as the reference plugin `bridge` is mostly used: on the machine's own
+//! kernel, which has all of nftables.
+#![expect(clippy::unwrap_used, reason = "a test binary")]
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testnet::{CniCall, CniError, Node, Outcome, Ping, Pod, Stop, needs};
+
+const PLUGIN: &str = "vlan-bridge";
+
+pub(crate) fn trials() -> Vec<testnet::Trial> {
+    testnet::tests![
+        what_leaves_is_masqueraded,
+        each_attachment_takes_away_its_own_masquerade,
+        gc_takes_away_what_is_masqueraded,
+        an_add_killed_anywhere_leaves_no_masquerade,
+        check_sees_the_masquerade,
+        an_address_that_another_host_has_is_not_used,
+        an_address_that_answers_is_not_given,
+        ipv6_is_switched_on_where_the_sandbox_has_it_off,
+        the_result_goes_both_ways_in_a_chain,
+        the_networks_name_servers_count,
+        status_names_chains_that_drop,
+        the_node_takes_no_route_from_a_pod,
+        check_sees_that_the_gateway_forwards_no_more,
+    ]
+}
+
+fn check(condition: bool, what: impl Into<String>) -> Outcome {
+    if condition { Ok(()) } else { Err(Stop::Failed(what.into())) }
+}
+
+fn refused(result: Result<Value, CniError>, code: u64, says: &str) -> Outcome {
+    match result {
+        Ok(result) => Err(Stop::Failed(format!("accepted: {result}, but {says:?} was expected"))),
+        Err(error) if error.code == code && error.text().contains(says) => Ok(()),
+        Err(error) => Err(Stop::Failed(format!("code {code} and {says:?} expected: {error}"))),
+    }
+}
+
+/// A configuration for bridge br0 that gives these addresses.
+fn config(addresses: &[&str], fields: Value) -> Value {
+    let addresses: Vec<_> = addresses.iter().map(|address| json!({"address": address})).collect();
+    let mut config = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0",
+        "ipam": {"type": "static", "addresses": addresses},
+    });
+    for (key, value) in fields.as_object().unwrap() {
+        config[key] = value.clone();
+    }
+    config
+}
+
+fn masqueraded(addresses: &[&str]) -> Value {
+    config(addresses, json!({"isDefaultGateway": true, "ipMasq": true}))
+}
+
+fn node() -> Result<Node, Stop> {
+    needs("/usr/lib/cni/static")?;
+    Ok(Node::new("one")?)
+}
+
+fn ruleset(node: &Node) -> Result<String, Stop> {
+    needs("nft")?;
+    Ok(node.exec(&["nft", "list", "ruleset"])?)
+}
+
+/// A pod that stands for the world behind the node: 192.0.2.2 and 2001:db8::2, without a route back.
+fn world(node: &Node) -> Result<Pod<'_>, Stop> {
+    let world = node.pod("world")?;
+    node.ip("link add up0 type veth peer name far")?;
+    let pid = format!("link set dev far netns {}", world.path());
+    node.ip(&pid)?;
+    node.ip("link set dev up0 up")?;
+    node.ip("addr add 192.0.2.1/24 dev up0")?;
+    node.ip("addr add 2001:db8::1/64 dev up0 nodad")?;
+    world.ip("link set dev far up")?;
+    world.ip("addr add 192.0.2.2/24 dev far")?;
+    world.ip("addr add 2001:db8::2/64 dev far nodad")?;
+    Ok(world)
+}
+
+/// Sends one datagram from the pod to the world, and says from which address it came.
+fn seen_from(pod: &Pod<'_>, world: &Pod<'_>, to: &str) -> Result<std::net::IpAddr, Stop> {
+    let socket = world.run(|| std::net::UdpSocket::bind((to, 0)))?;
+    socket.set_read_timeout(Some(Duration::from_secs(3)))?;
+    let port = socket.local_addr()?.port();
+    let any = if to.contains(':') { "[::]:0" } else { "0.0.0.0:0" };
+    pod.run(|| std::net::UdpSocket::bind(any)?.send_to(b"x", (to, port)))?;
+    let (_, from) = socket.recv_from(&mut [0; 8])?;
+    Ok(from.ip())
+}
+
+fn what_leaves_is_masqueraded() -> Outcome {
+    let node = node()?;
+    ruleset(&node)?;
+    let world = world(&node)?;
+    let pod = node.pod("pod")?;
+    let masked = masqueraded(&["10.1.2.3/24", "fd00:1::3/64"]);
+    pod.add(PLUGIN, "net1", &masked)?;
+    for (to, from) in [("192.0.2.2", "192.0.2.1"), ("2001:db8::2", "2001:db8::1")] {
+        let seen = seen_from(&pod, &world, to)?;
+        check(seen == from.parse::<std::net::IpAddr>().unwrap(), format!("{to} sees {seen}"))?;
+    }
+    // Within the network nothing is translated.
+    let neighbour = node.pod("neighbour")?;
+    neighbour.add(PLUGIN, "net1", &masqueraded(&["10.1.2.4/24"]))?;
+    let seen = seen_from(&pod, &neighbour, "10.1.2.4")?;
+    check(seen.to_string() == "10.1.2.3", format!("the neighbour sees {seen}"))?;
+    for (pod, config) in [(&pod, &masked), (&neighbour, &masqueraded(&["10.1.2.4/24"]))] {
+        pod.del(PLUGIN, "net1", config)?;
+    }
+    check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))?;
+    check(node.link_names()? == ["up0"], format!("left: {:?}", node.link_names()?))
+}
+
+fn each_attachment_takes_away_its_own_masquerade() -> Outcome {
+    let node = node()?;
+    ruleset(&node)?;
+    // The same address twice: the second came before the first was deleted.
+    let (a, b) = (node.pod("a")?, node.pod("b")?);
+    let masked = masqueraded(&["10.1.2.3/24"]);
+    a.add(PLUGIN, "net1", &masked)?;
+    b.add(PLUGIN, "net1", &masked)?;
+    a.del(PLUGIN, "net1", &masked)?;
+    let rules = ruleset(&node)?;
+    check(rules.matches("ip saddr 10.1.2.3").count() == 1, format!("after the first DEL: {rules}"))?;
+    // The namespace is gone, and the configuration is broken: the record says enough.
+    let call = b.call("net1", &masked).with("ipMasq", json!("x"));
+    b.remove()?;
+    node.cni(PLUGIN, "DEL", &call)?;
+    check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))
+}
+
+fn gc_takes_away_what_is_masqueraded() -> Outcome {
+    let node = node()?;
+    ruleset(&node)?;
+    let pods = [node.pod("a")?, node.pod("b")?];
+    for (pod, address) in pods.iter().zip(["10.1.2.3/24", "10.1.2.4/24"]) {
+        let mut masked = masqueraded(&[address]);
+        masked["cniVersion"] = json!("1.0.0");
+        pod.add(PLUGIN, "net1", &masked)?;
+    }
+    let gc = |valid: Value| {
+        let plain = json!({"cniVersion": "1.1.0", "name": "net", "type": PLUGIN, "bridge": "br0"});
+        node.cni(PLUGIN, "GC", &pods[0].call("net1", &plain).with("cni.dev/valid-attachments", valid))
+    };
+    gc(json!([{"containerID": pods[0].container(), "ifname": "net1"}]))?;
+    let rules = ruleset(&node)?;
+    check(rules.contains("10.1.2.3") && !rules.contains("10.1.2.4"), rules)?;
+    gc(json!([]))?;
+    check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))
+}
+
+fn an_add_killed_anywhere_leaves_no_masquerade() -> Outcome {
+    needs("strace")?;
+    let node = node()?;
+    ruleset(&node)?;
+    let masked = masqueraded(&["10.1.2.3/24"]);
+    for at in 1.. {
+        let pod = node.pod("pod")?;
+        let mut call = pod.call("net1", &masked);
+        let inject = format!("inject=sendto:signal=KILL:when={at}");
+        call.under = ["strace", "-q", "-o", "/dev/null", "-e", "trace=sendto", "-e", &inject]
+            .map(str::to_owned)
+            .into();
+        let done = node.cni(PLUGIN, "ADD", &call);
+        call.under.clear();
+        node.cni(PLUGIN, "DEL", &call)?;
+        let rules = ruleset(&node)?;
+        check(rules.is_empty(), format!("killed at message {at}: {rules}"))?;
+        check(node.link_names()?.is_empty(), format!("killed at message {at}: {:?}", node.link_names()?))?;
+        check(
+            node.list("/run/k8slan/ports").is_empty(),
+            format!("killed at message {at}: a record is left"),
+        )?;
+        if done.is_ok() {
+            return check(at > 10, format!("only {at} messages"));
+        }
+    }
+    Ok(())
+}
+
+fn checked(pod: &Pod<'_>, config: &Value, result: &Value) -> Result<Value, CniError> {
+    pod.node().cni(PLUGIN, "CHECK", &pod.call("net1", config).with("prevResult", result.clone()))
+}
+
+fn check_sees_the_masquerade() -> Outcome {
+    let node = node()?;
+    ruleset(&node)?;
+    let pod = node.pod("pod")?;
+    let masked = masqueraded(&["10.1.2.3/24"]);
+    let result = pod.add(PLUGIN, "net1", &masked)?;
+    checked(&pod, &masked, &result)?;
+    node.exec(&["nft", "flush", "chain", "inet", "k8slan", "postrouting"])?;
+    refused(checked(&pod, &masked, &result), 110, "masquerading of the pod's addresses is gone")?;
+    pod.del(PLUGIN, "net1", &masked)?;
+    // A chain that somebody emptied does not keep the next one from being put in.
+    let result = pod.add(PLUGIN, "net1", &masked)?;
+    checked(&pod, &masked, &result)?;
+    pod.del(PLUGIN, "net1", &masked).map(drop).map_err(Stop::from)
+}
+
+fn an_address_that_another_host_has_is_not_used() -> Outcome {
+    let node = node()?;
+    let (first, second) = (node.pod("first")?, node.pod("second")?);
+    let same = config(&["fd00:1::3/64"], json!({"enabledad": true}));
+    let start = Instant::now();
+    first.add(PLUGIN, "net1", &same)?;
+    check(start.elapsed() > Duration::from_millis(500), "nobody was asked")?;
+    let shown = first.ip("-6 addr show dev net1")?;
+    check(!shown.contains("tentative") && !shown.contains("nodad"), shown)?;
+    refused(second.add(PLUGIN, "net1", &same), 100, "another host on this network has it")?;
+    check(second.link_names()?.is_empty(), "an interface is left")?;
+    // Without it the address is used at once, as in the reference plugin.
+    let quick = config(&["fd00:1::3/64"], json!({}));
+    second.add(PLUGIN, "net1", &quick)?;
+    check(second.ip("-6 addr show dev net1")?.contains("nodad"), "the address is not used at once")
+}
+
+fn an_address_that_answers_is_not_given() -> Outcome {
+    let node = node()?;
+    let (squatter, pod) = (node.pod("squatter")?, node.pod("pod")?);
+    squatter.add(
+        PLUGIN,
+        "net1",
+        &json!({"cniVersion": "1.0.0", "name": "l2", "type": PLUGIN, "bridge": "br0"}),
+    )?;
+    squatter.ip("addr add 10.1.2.2/24 dev net1")?;
+    let pool = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0",
+        "ipam": {"type": "ipam-pool", "ranges": [[{"subnet": "10.1.2.0/24"}]], "probe": true},
+    });
+    let result = pod.add(PLUGIN, "net1", &pool)?;
+    let given = result["ips"][0]["address"].as_str().unwrap_or_default();
+    check(given == "10.1.2.3/24", format!("10.1.2.2 is taken, and {given} was given"))?;
+    pod.del(PLUGIN, "net1", &pool).map(drop).map_err(Stop::from)
+}
+
+fn ipv6_is_switched_on_where_the_sandbox_has_it_off() -> Outcome {
+    let node = node()?;
+    let pod = node.pod("pod")?;
+    pod.exec(&["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/default/disable_ipv6"])?;
+    pod.exec(&["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/all/disable_ipv6"])?;
+    pod.add(PLUGIN, "net1", &config(&["fd00:1::3/64"], json!({"isDefaultGateway": true})))?;
+    check(pod.ip("-6 addr show dev net1")?.contains("fd00:1::3/64"), "the address is not there")?;
+    check(pod.ip("-6 route show default")?.contains("via fd00:1::1"), "the route is not there")
+}
+
+fn the_result_goes_both_ways_in_a_chain() -> Outcome {
+    needs("/usr/lib/cni/tuning")?;
+    let node = node()?;
+    let pod = node.pod("pod")?;
+    // Before: a plugin that has made another interface with an address and a route.
+    pod.ip("link add eth0 type veth peer name eth0p")?;
+    pod.ip("link set dev eth0 up")?;
+    pod.ip("addr add 10.7.0.5/24 dev eth0")?;
+    pod.ip("route add 10.8.0.0/16 via 10.7.0.1 dev eth0 onlink")?;
+    let before = json!({
+        "cniVersion": "1.0.0", "dns": {},
+        "interfaces": [{"name": "eth0", "sandbox": pod.path()}],
+        "ips": [{"address": "10.7.0.5/24", "interface": 0}],
+        "routes": [{"dst": "10.8.0.0/16", "gw": "10.7.0.1"}],
+    });
+    let own = config(&["10.1.2.3/24"], json!({}));
+    let call = |config: &Value, previous: &Value| -> CniCall {
+        pod.call("net1", config).with("prevResult", previous.clone())
+    };
+    let result = node.cni(PLUGIN, "ADD", &call(&own, &before))?;
+    check(
+        result["interfaces"][0]["name"] == "eth0" && result["ips"].as_array().unwrap().len() == 2,
+        result.to_string(),
+    )?;
+    check(result["ips"][1]["interface"] == 3, result.to_string())?;
+    let shown = pod.ip("addr show dev net1")?;
+    check(shown.contains("10.1.2.3/24") && !shown.contains("10.7.0.5"), shown)?;
+    // After: one that changes the interface.
+    let tuning = json!({"cniVersion": "1.0.0", "name": "net", "type": "tuning", "mtu": 1400});
+    let last = node.cni("/usr/lib/cni/tuning", "ADD", &call(&tuning, &result))?;
+    check(last["interfaces"].as_array().unwrap().len() == 4, last.to_string())?;
+    node.cni(PLUGIN, "CHECK", &call(&own, &last))?;
+    node.cni("/usr/lib/cni/tuning", "DEL", &call(&tuning, &last))?;
+    node.cni(PLUGIN, "DEL", &call(&own, &last))?;
+    check(pod.link_names()? == ["eth0", "eth0p"], format!("{:?}", pod.link_names()?))
+}
+
+fn the_networks_name_servers_count() -> Outcome {
+    let node = node()?;
+    let pod = node.pod("pod")?;
+    let mut own = config(&["10.1.2.3/24"], json!({"dns": {"nameservers": ["10.1.2.53"]}}));
+    own["ipam"]["dns"] = json!({"nameservers": ["192.0.2.53"]});
+    let result = pod.add(PLUGIN, "net1", &own)?;
+    check(result["dns"]["nameservers"] == json!(["10.1.2.53"]), result.to_string())
+}
+
+fn status_names_chains_that_drop() -> Outcome {
+    let node = node()?;
+    ruleset(&node)?;
+    needs("/proc/sys/net/bridge/bridge-nf-call-iptables")?;
+    let pod = node.pod("pod")?;
+    let own = json!({"cniVersion": "1.1.0", "name": "net", "type": PLUGIN, "bridge": "br0"});
+    let status = || node.cni(PLUGIN, "STATUS", &pod.call("net1", &own));
+    let (other, call) = (node.pod("other")?, "/proc/sys/net/bridge/bridge-nf-call-iptables");
+    for (pod, address) in [(&pod, "10.9.0.1/24"), (&other, "10.9.0.2/24")] {
+        pod.add(PLUGIN, "net1", &own)?;
+        pod.ip(&format!("addr add {address} dev net1"))?;
+    }
+    let passes = || -> Result<bool, Stop> {
+        Ok(!Ping::new([10, 9, 0, 2]).timeout(Duration::from_millis(500)).run(&pod)?.replies.is_empty())
+    };
+    node.write(call, "1")?;
+    status()?;
+    check(passes()?, "nothing passes from the start")?;
+    node.exec(&[
+        "nft",
+        "add table inet f; add chain inet f fw { type filter hook forward priority 0; policy drop; }",
+    ])?;
+    refused(status(), 51, "inet f fw drops what bridge br0 forwards")?;
+    check(!passes()?, "frames pass all the same")?;
+    node.exec(&["nft", "add rule inet f fw iifname br0 accept"])?;
+    status()?;
+    check(passes()?, "a rule lets frames pass, but they do not")?;
+    node.exec(&["nft", "flush chain inet f fw"])?;
+    node.write(call, "0")?;
+    node.write("/proc/sys/net/bridge/bridge-nf-call-ip6tables", "0")?;
+    status()?;
+    check(passes()?, "frames are not shown to the chain, but dropped")?;
+    node.exec(&[
+        "nft",
+        "add table bridge f; add chain bridge f fw { type filter hook forward priority 0; policy drop; }",
+    ])?;
+    refused(status(), 51, "bridge f fw drops what bridge br0 forwards")?;
+    check(!passes()?, "frames pass all the same")
+}
+
+fn the_node_takes_no_route_from_a_pod() -> Outcome {
+    let node = node()?;
+    let pod = node.pod("pod")?;
+    pod.add(PLUGIN, "net1", &json!({"cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0"}))?;
+    let accept = node.exec(&["cat", "/proc/sys/net/ipv6/conf/br0/accept_ra"])?;
+    check(accept.trim() == "0", format!("accept_ra is {accept}"))
+}
+
+fn check_sees_that_the_gateway_forwards_no_more() -> Outcome {
+    let node = Node::new("worker1")?;
+    let pod = node.pod("pod")?;
+    let config = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br7", "isGateway": true,
+        "ipam": {"type": "ipam-pool", "scope": "host", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00::/64"}]]},
+    });
+    let result = pod.add(PLUGIN, "net1", &config)?;
+    let call = pod.call("net1", &config).with("prevResult", result);
+    node.cni(PLUGIN, "CHECK", &call)?;
+    for setting in ["net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"] {
+        node.exec(&["sysctl", "-w", &format!("{setting}=0")])?;
+        refused(node.cni(PLUGIN, "CHECK", &call), 110, "of the node")?;
+        node.exec(&["sysctl", "-w", &format!("{setting}=1")])?;
+        node.cni(PLUGIN, "CHECK", &call)?;
+    }
+    pod.del(PLUGIN, "net1", &config)?;
+    Ok(())
+}
