@@ -1,6 +1,11 @@
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{LeaseHolder, Millis, Owner};
+
+/// The longest cooldown that a network may set.
+pub(crate) const MAX_COOLDOWN: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The state of one address that is or was in use.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +21,9 @@ pub enum AddressState {
         /// The last owner.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last: Option<String>,
+        /// [`Lease::cooldown`] of the lease that ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cooldown: Option<u64>,
     },
     /// Another host answered a probe for it.
     Quarantined {
@@ -27,7 +35,31 @@ pub enum AddressState {
         mac: String,
         /// The queue that it enters after the quarantine.
         queue: u8,
+        /// [`Lease::cooldown`] of the lease that ended.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cooldown: Option<u64>,
     },
+}
+
+impl AddressState {
+    /// Whether nothing is lost if the address counts as never used: nobody holds or keeps it, and neither cooldown nor
+    /// quarantine lasts.
+    #[must_use]
+    pub fn is_over(&self, now: Millis) -> bool {
+        match self {
+            Self::Leased(_) => false,
+            Self::Resting { since, cooldown, .. } => rest_ends(*since, *cooldown) <= now,
+            Self::Quarantined { since, until, cooldown, .. } => {
+                (*until).max(rest_ends(*since, *cooldown)) <= now
+            }
+        }
+    }
+}
+
+/// The latest end of a rest: of the longest one that a network may ask for, where it is not known.
+fn rest_ends(since: Millis, cooldown: Option<u64>) -> Millis {
+    let longest = || u64::try_from(MAX_COOLDOWN.as_millis()).unwrap_or(u64::MAX);
+    since.after(cooldown.unwrap_or_else(longest))
 }
 
 /// The lease of one address.
@@ -54,6 +86,10 @@ pub struct Lease {
     /// boot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub away: Option<Millis>,
+    /// How long the address rests when it is released, in milliseconds: as its last ADD was told, since a DEL is told
+    /// nothing, and the configuration may be gone by then. Absent where no ADD of this version gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown: Option<u64>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -68,15 +104,28 @@ pub struct StickyLease {
     pub interface: String,
     /// The queue that it enters when it is released.
     pub queue: u8,
+    /// [`Lease::cooldown`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cooldown: Option<u64>,
 }
 
 impl StickyLease {
     /// The part of a state that survives a reboot.
     pub(crate) fn from_state(state: &AddressState) -> Option<Self> {
         match state {
-            AddressState::Leased(Lease { owner: Some(owner), sticky: true, interface, queue, .. }) => {
-                Some(Self { owner: owner.clone(), interface: interface.clone(), queue: *queue })
-            }
+            AddressState::Leased(Lease {
+                owner: Some(owner),
+                sticky: true,
+                interface,
+                queue,
+                cooldown,
+                ..
+            }) => Some(Self {
+                owner: owner.clone(),
+                interface: interface.clone(),
+                queue: *queue,
+                cooldown: *cooldown,
+            }),
             _ => None,
         }
     }
@@ -94,6 +143,7 @@ impl StickyLease {
             // Earlier than every lease of this boot.
             since: Millis(0),
             away: None,
+            cooldown: self.cooldown,
         })
     }
 }

@@ -28,6 +28,7 @@ mod pool_overlap;
 mod range;
 mod range_set;
 pub mod store;
+mod unused_stores;
 mod verify;
 
 pub use addr::{Addr, Family};

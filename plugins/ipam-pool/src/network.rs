@@ -11,8 +11,9 @@ use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use crate::address_state::MAX_COOLDOWN;
 use crate::network_scope;
-use crate::options::{DEFAULT_QUARANTINE, MAX_COOLDOWN, Probe, Reservations, Sticky};
+use crate::options::{DEFAULT_QUARANTINE, Probe, Reservations, Sticky};
 use crate::store::PoolKey;
 use crate::{
     Addr, NetworkError, Order, PoolFile, Range, RangeSet, RangeSetError, RangeSpec, RequestedIpsError,

@@ -40,9 +40,6 @@ pub(crate) const DEFAULT_QUARANTINE: Duration = Duration::from_secs(600);
 /// longer than a person needs to notice.
 pub(crate) const MAX_QUARANTINE: Duration = Duration::from_secs(3600);
 
-/// The longest cooldown that a network may set.
-pub(crate) const MAX_COOLDOWN: Duration = Duration::from_secs(30 * 24 * 3600);
-
 impl fmt::Display for Sticky {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

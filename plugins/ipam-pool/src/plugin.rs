@@ -17,7 +17,7 @@ use crate::network_scope;
 use crate::store::{CrashHandler, HostStore, KvTxn, PoolKey, Store, StoreDirs};
 use crate::{
     Addr, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseHolder, LeaseRequest,
-    Millis, Owner, Rules, Sticky, cli, pool_overlap,
+    Millis, Owner, Rules, Sticky, cli, pool_overlap, unused_stores,
 };
 
 /// Set by the main plugin when it repeats ADD because other hosts answered probes for the addresses that it was
@@ -64,20 +64,8 @@ impl Plugin for IpamPool {
         let asked = network.requested_per_set(&asked)?;
         let conflicts = parse_conflicts()?;
         let mut store = HostStore::open(&node.dirs, &network.key)?;
-        store.reserve()?;
-        if !conflicts.is_empty() {
-            report_conflicts(&mut store, &network, &lease_request, &asked, &conflicts)?;
-        }
-        let grants = within_blocks(&mut store, &network.sets, Error::wanted, |store, sets| {
-            store.change(|txn| {
-                pool_overlap::check(txn, &network.key, &node.pools)?;
-                let mut allocator = Allocator::new(txn, sets, network.rules, Millis::now());
-                Ok(allocator.allocate(&lease_request, &asked)?)
-            })
-        })?;
-        if lease_request.sticky {
-            store.sync_kept()?;
-        }
+        let grants = allocate(&mut store, &node, &network, &lease_request, &asked, &conflicts);
+        let grants = grants.inspect_err(|_| store.give_back_reserve_if_idle())?;
         warn_of_other_nodes(&network, &lease_request, &grants);
         store.leave_open_until_exit();
         let result = build_result(network, &grants);
@@ -166,6 +154,31 @@ impl Plugin for IpamPool {
     }
 }
 
+fn allocate(
+    store: &mut HostStore,
+    node: &NodeSettings,
+    network: &Network,
+    lease_request: &LeaseRequest,
+    asked: &[Option<Addr>],
+    conflicts: &[(Addr, MacAddr)],
+) -> Result<Vec<Grant>, Error> {
+    store.reserve()?;
+    if !conflicts.is_empty() {
+        report_conflicts(store, network, lease_request, asked, conflicts)?;
+    }
+    let grants = within_blocks(store, &network.sets, Error::wanted, |store, sets| {
+        store.change(|txn| {
+            pool_overlap::check(txn, &network.key, &node.pools)?;
+            let mut allocator = Allocator::new(txn, sets, network.rules, Millis::now());
+            Ok(allocator.allocate(lease_request, asked)?)
+        })
+    })?;
+    if lease_request.sticky {
+        store.sync_kept()?;
+    }
+    Ok(grants)
+}
+
 /// GC: releases the addresses of this network's attachments that are not in the list.
 fn collect_garbage<C>(
     request: &Request<C>,
@@ -175,16 +188,25 @@ fn collect_garbage<C>(
     let Some(valid) = valid else { return Ok(()) };
     let (paths, unknown) = NodeConfig::paths_for_removal();
     let unknown = || unknown.map_or(Ok(()), |error| Err(error.into()));
-    let key = config.key(request)?;
-    let Some(mut store) = HostStore::open_existing(&StoreDirs::new(&paths), &key)? else { return unknown() };
+    let dirs = StoreDirs::new(&paths);
+    if let Some(store) = HostStore::open_existing(&dirs, &config.key(request)?)? {
+        release_stale(store, request.network.as_str(), valid)?;
+    }
+    // On a host without a daemon, nobody else does.
+    unused_stores::remove(&dirs, &paths.pools());
+    unknown()
+}
+
+fn release_stale(mut store: HostStore, network: &str, valid: &[ValidAttachment]) -> Result<(), Error> {
     let valid: std::collections::HashSet<(&str, &str)> =
         valid.iter().map(|valid| (valid.container_id.as_str(), valid.ifname.as_str())).collect();
     let gone = store.dry_run(|txn| {
         let is_valid = |a: &Attachment| valid.contains(&(a.container.as_str(), a.interface.as_str()));
-        releasing_allocator(txn).find_stale_attachments(request.network.as_str(), is_valid)
+        releasing_allocator(txn).find_stale_attachments(network, is_valid)
     })?;
     store.change_in_batches(&gone, |txn, attachment| releasing_allocator(txn).release(attachment))?;
-    unknown()
+    store.give_back_reserve_if_idle();
+    Ok(())
 }
 
 /// Checks that ADD could give an address from every set now.
@@ -421,6 +443,7 @@ fn release(
 fn release_in(dirs: &StoreDirs, key: &PoolKey, attachment: &Attachment) -> Result<bool, Error> {
     let Some(mut store) = HostStore::open_existing(dirs, key)? else { return Ok(false) };
     let released = store.change(|txn| releasing_allocator(txn).release(attachment))?;
+    store.give_back_reserve_if_idle();
     if released.is_empty() {
         return Ok(false);
     }
@@ -437,5 +460,6 @@ fn release_any_network_in(dirs: &StoreDirs, key: &PoolKey, wanted: &Attachment) 
             .find_attachments(|a| a.container == wanted.container && a.interface == wanted.interface)
     })?;
     store.change_in_batches(&held, |txn, attachment| releasing_allocator(txn).release(attachment))?;
+    store.give_back_reserve_if_idle();
     Ok(!held.is_empty())
 }

@@ -79,7 +79,7 @@ mod tests {
     /// A store in which one address rests.
     fn store(address: Addr, since: Millis) -> MemoryStore {
         let mut store = MemoryStore::default();
-        let state = AddressState::Resting { since, queue: 0, last: None };
+        let state = AddressState::Resting { since, queue: 0, last: None, cooldown: None };
         LeaseTable::new(&mut store).write_state(address, &state).unwrap();
         store
     }
@@ -89,13 +89,20 @@ mod tests {
         let address = Addr::from(std::net::IpAddr::from([10, 0, 0, 2]));
         let since = Millis(5);
         assert_eq!(verify(&mut store(address, since)).unwrap(), [""; 0]);
-        let state = AddressState::Resting { since, queue: 0, last: None };
+        let state = AddressState::Resting { since, queue: 0, last: None, cooldown: None };
         let key = queue_key_of(address, &state).unwrap();
         let mut lost = store(address, since);
         lost.remove(&key).unwrap();
         let mut other = store(address, since);
         other
-            .put(&queue_key_of(address, &AddressState::Resting { since, queue: 1, last: None }).unwrap(), &[])
+            .put(
+                &queue_key_of(
+                    address,
+                    &AddressState::Resting { since, queue: 1, last: None, cooldown: None },
+                )
+                .unwrap(),
+                &[],
+            )
             .unwrap();
         for mut store in [lost, other] {
             let problems = verify(&mut store).unwrap();

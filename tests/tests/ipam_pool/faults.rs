@@ -16,7 +16,9 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
         add_killed_anywhere,
         del_killed_anywhere,
+        a_removal_killed_anywhere,
         many_at_once,
+        adds_beside_those_who_remove,
         many_at_once_from_other_pid_namespaces,
         a_copy_of_every_moment_opens,
         copies_beside_writers,
@@ -213,6 +215,147 @@ fn del_killed_anywhere() -> Outcome {
         })?;
     }
     assert!(total > 8, "only {total} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+/// Who removes stores that have nothing in them is killed at any system call: what others have is untouched, and the next
+/// one finishes.
+fn a_removal_killed_anywhere() -> Outcome {
+    needs("strace")?;
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let named = |name: &str, subnet: &str, sticky: &str| {
+        let mut config = config(subnet, sticky);
+        config["name"] = json!(name);
+        config
+    };
+    let (empty, held) = (named("net", "10.0.0.0/24", "pod"), named("held", "10.5.0.0/24", "none"));
+    node.cni("ipam-pool", "ADD", &call(&netns, 1, &held))?;
+    let program = program("ipam-pool");
+    let mut total = 0;
+    for gc in [false, true] {
+        total += everywhere(|name, number| {
+            // All three files, and nothing in any of them.
+            let victim = call(&netns, 2, &empty);
+            node.cni("ipam-pool", "ADD", &victim)?;
+            node.cni("ipam-pool", "DEL", &victim)?;
+            by_hand(&node, "release default/p2")?;
+            let before = leases(&node)?;
+            assert_eq!(before.len(), 1, "{before:?}");
+            let lives = if gc {
+                let mut gc = named("other", "10.6.0.0/24", "none");
+                gc["cniVersion"] = json!("1.1.0");
+                gc["cni.dev/valid-attachments"] = json!([]);
+                died(node.cni("ipam-pool", "GC", &killed_at(&call(&netns, 9, &gc), name, number)))?.is_some()
+            } else {
+                let under = killed_at(&victim, name, number).under;
+                let mut argv: Vec<&str> = under.iter().map(String::as_str).collect();
+                argv.extend([program.to_str().unwrap_or_default(), "sweep"]);
+                node.output(&argv)?.status.success()
+            };
+            assert_eq!(leases(&node)?, before);
+            if number % 2 == 0 {
+                // Somebody uses the name again.
+                let got = address(&node.cni("ipam-pool", "ADD", &victim)?);
+                assert!(got.starts_with("10.0.0."), "{got}");
+                assert_eq!(leases(&node)?.len(), 2);
+                node.cni("ipam-pool", "DEL", &victim)?;
+                by_hand(&node, "release default/p2")?;
+            }
+            by_hand(&node, "sweep")?;
+            let names =
+                node.exec(&["sh", "-c", "ls -A /run/k8slan/ipam/networks /var/lib/k8slan/ipam/networks"])?;
+            assert!(!names.contains("net."), "{names}");
+            assert_eq!(leases(&node)?, before);
+            Ok(lives)
+        })?;
+    }
+    assert!(total > 12, "only {total} deaths: is the list of system calls right?");
+    Ok(())
+}
+
+/// Networks that are empty most of the time, and three who remove the stores of such: no address is given twice, and none
+/// is lost.
+fn adds_beside_those_who_remove() -> Outcome {
+    const WORKERS: u32 = 6;
+    let node = Node::new("n")?;
+    let netns = node.pod("x")?.path().to_owned();
+    let held: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
+    let poisoned = |_| Stop::Failed("poisoned".to_owned());
+    let (rounds, removed) = (AtomicU32::new(0), AtomicU32::new(0));
+    let failed = AtomicBool::new(false);
+    let (end, limit) = (Instant::now() + competition(), Instant::now() + Duration::from_secs(120));
+    // On a machine that is busy, some hundreds take longer.
+    let enough = || rounds.load(Ordering::Relaxed) >= 300 && removed.load(Ordering::Relaxed) >= 30;
+    let goes_on = || {
+        let now = Instant::now();
+        now < limit && (now < end || !enough()) && !failed.load(Ordering::Relaxed)
+    };
+    let worker = |worker: u32| -> Outcome {
+        let mut config = config("10.0.0.0/28", "none");
+        // Three for one network, two for another, one for itself.
+        let name = ["one", "two", "one", "three", "two", "one"][usize::try_from(worker)?];
+        config["name"] = json!(name);
+        let mut number = worker * WRITER;
+        while goes_on() {
+            number += 1;
+            let call = call(&netns, number, &config);
+            let address = format!("{name} {}", address(&node.cni("ipam-pool", "ADD", &call)?));
+            if let Some(other) = held.lock().map_err(poisoned)?.insert(address.clone(), number) {
+                return Err(Stop::Failed(format!("{address} for c{number}, but c{other} has it")));
+            }
+            if number % 3 == 0 {
+                // It still has it.
+                let again = format!("{name} {}", self::address(&node.cni("ipam-pool", "ADD", &call)?));
+                assert_eq!(again, address, "what c{number} had was lost");
+            }
+            held.lock().map_err(poisoned)?.remove(&address);
+            node.cni("ipam-pool", "DEL", &call)?;
+            rounds.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    let remover = || -> Outcome {
+        let program = program("ipam-pool");
+        while goes_on() {
+            let said = node.output(&[program.to_str().unwrap_or_default(), "sweep"])?;
+            let said = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(!said.contains("stays") && !said.contains("cannot"), "{said}");
+            let count = said.matches("removed the store of").count();
+            removed.fetch_add(u32::try_from(count)?, Ordering::Relaxed);
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let failed = &failed;
+        let fails = move |result: &Outcome| failed.fetch_or(result.is_err(), Ordering::Relaxed);
+        let mut threads = Vec::new();
+        for i in 0..WORKERS {
+            let worker = &worker;
+            threads.push(scope.spawn(move || {
+                let result = worker(i);
+                fails(&result);
+                result
+            }));
+        }
+        for _ in 0..3 {
+            let remover = &remover;
+            threads.push(scope.spawn(move || {
+                let result = remover();
+                fails(&result);
+                result
+            }));
+        }
+        let results =
+            threads.into_iter().map(|w| w.join().unwrap_or_else(|_| Err(Stop::Failed("panic".to_owned()))));
+        results.collect::<Result<Vec<()>, Stop>>()
+    })?;
+    let (rounds, removed) = (rounds.load(Ordering::Relaxed), removed.load(Ordering::Relaxed));
+    eprintln!("{rounds} rounds of ADD and DEL, {removed} stores were removed meanwhile");
+    assert!(rounds >= 300 && removed >= 30, "{rounds} rounds, {removed} stores were removed");
+    assert_eq!(leases(&node)?, BTreeMap::new());
+    by_hand(&node, "sweep")?;
+    assert_eq!(node.exec(&["ls", "-A", "/run/k8slan/ipam/networks"])?, "");
     Ok(())
 }
 

@@ -26,6 +26,8 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_running_vms_address_is_its_launchers_alone,
         what_a_networks_own_ranges_keep_is_bounded,
         gc_and_sweep_free_what_is_gone,
+        a_network_that_is_gone_leaves_no_store,
+        names_of_networks_fill_no_disk,
         check_compares_what_was_promised,
         a_pool_that_changed_keeps_its_leases,
         overlapping_pools_are_refused,
@@ -977,6 +979,125 @@ fn gc_and_sweep_free_what_is_gone() -> Outcome {
     let swept = by_hand(&node, "sweep --live /run/live.json")?;
     assert!(swept.contains("default/owner/net"), "{swept}");
     in_order(&node)
+}
+
+/// The names of the files of stores, in both folders.
+fn store_files(node: &Node) -> Result<BTreeSet<String>, Stop> {
+    let found =
+        node.exec(&["sh", "-c", "find /run/k8slan/ipam /var/lib/k8slan/ipam -type f 2>/dev/null || true"])?;
+    Ok(found.lines().map(str::to_owned).collect())
+}
+
+/// Nobody says that a network is gone: its store goes when it has nothing in it, by GC (of any network) and by sweep.
+fn a_network_that_is_gone_leaves_no_store() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, "shared", "scope: host\nranges: [{subnet: 10.7.0.0/24}]\n")?;
+    let named = |name: &str, keys: Value| -> Value {
+        let mut ipam = json!({ "type": "ipam-pool", "ranges": [[{ "subnet": "10.0.0.0/24" }]] });
+        if let (Some(all), Some(keys)) = (ipam.as_object_mut(), keys.as_object()) {
+            all.extend(keys.clone());
+        }
+        let mut config = network(&ipam);
+        config["name"] = json!(name);
+        config
+    };
+    let pod = node.pod("x")?;
+    let long = format!("n{}", "o".repeat(220));
+    for sweeps in [true, false] {
+        let gone =
+            [named("gone", json!({})), named(&long, json!({})), named("zero", json!({"cooldown": "0s"}))];
+        let stay = [
+            (named("rests", json!({"cooldown": "1h"})), false),
+            (named("kept", json!({"sticky": "pod"})), false),
+            (named("held", json!({})), true),
+            (network(&json!({ "pool": "shared" })), false),
+        ];
+        for (config, holds) in
+            gone.iter().map(|config| (config, false)).chain(stay.iter().map(|(c, h)| (c, *h)))
+        {
+            add(&pod, config)?;
+            if !holds {
+                del(&pod, config)?;
+            }
+        }
+        in_order(&node)?;
+        let before: Value = serde_json::from_str(&by_hand(&node, "leases --json")?)?;
+        assert!(before.to_string().contains("\"resting\""), "a network's cooldown is known: {before}");
+        if sweeps {
+            let said = node.output(&[program("ipam-pool").to_str().unwrap_or_default(), "sweep"])?;
+            let said = String::from_utf8_lossy(&said.stderr).into_owned();
+            assert!(said.contains("removed the store of network gone"), "{said}");
+            assert_eq!(said.matches("removed the store of").count(), gone.len(), "{said}");
+        } else {
+            // Any network's, also one whose own store is none.
+            let mut other = named("other", json!({}));
+            other["cniVersion"] = json!("1.1.0");
+            other["cni.dev/valid-attachments"] = json!([]);
+            node.cni("ipam-pool", "GC", &pod.call("net1", &other))?;
+        }
+        let left = store_files(&node)?;
+        let of = |store: &str| left.iter().filter(|file| file.contains(&format!("/{store}."))).count();
+        assert_eq!(
+            ["gone", "zero", "other", "rests", "held", "shared", "kept"].map(of),
+            [0, 0, 0, 3, 3, 3, 4],
+            "{left:?}"
+        );
+        assert!(!left.iter().any(|file| file.contains("/+")), "{left:?}");
+        in_order(&node)?;
+        let after: Value = serde_json::from_str(&by_hand(&node, "leases --json")?)?;
+        let names = |rows: &Value| {
+            let rows = rows.as_array().cloned().unwrap_or_default();
+            rows.iter()
+                .map(|row| format!("{} {} {}", row["address"], row["network"], row["state"]))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names(&after), names(&before));
+        // A network whose store went is one that was never used, a pool with a file goes on.
+        assert_eq!(add(&pod, &gone[0])?, ["10.0.0.2/24"]);
+        let next = add(&pod, &stay[3].0)?;
+        assert_eq!(next, [if sweeps { "10.7.0.3/24" } else { "10.7.0.5/24" }]);
+        for config in [&gone[0], &stay[3].0, &stay[2].0] {
+            del(&pod, config)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whoever may write networks can make up as many names as there is time. With nobody but ADD and DEL to see it, only so
+/// much of the node's memory and disk is used.
+fn names_of_networks_fill_no_disk() -> Outcome {
+    const NAMES: usize = 120;
+    let node = Node::new("n")?;
+    let pod = node.pod("x")?;
+    let kilobytes = || -> Result<u64, Stop> {
+        let said = node.exec(&["du", "-sk", "/run/k8slan"])?;
+        Ok(said.split_whitespace().next().unwrap_or_default().parse()?)
+    };
+    let held = ranges(&["10.1.0.0/24"]);
+    add(&pod, &held)?;
+    for (i, subnet) in ["10.0.0.0/24", "10.0.0.0/30"].iter().cycle().take(NAMES).enumerate() {
+        let mut config = ranges(&[subnet]);
+        config["name"] = json!(format!("made-up-{i}"));
+        if i == 1 {
+            // Its only address is reserved: the ADD fails, and there may be no DEL.
+            config["ipam"]["reservations"] = json!({ "other/pod": "10.0.0.2" });
+        }
+        match add(&pod, &config) {
+            Ok(_) => del(&pod, &config)?,
+            Err(error) => assert_eq!((i, error.code), (1, 130), "{error}"),
+        }
+    }
+    let networks = node.run(|| std::fs::read_dir("/run/k8slan/ipam/networks").map(Iterator::count))?;
+    assert!(networks <= 3 * 45, "{networks} files of {NAMES} networks");
+    let used = kilobytes()?;
+    assert!(used < 45 * 50, "{used} KiB for {NAMES} networks");
+    // The one that is held has its reserve, and nothing of it went.
+    in_order(&node)?;
+    assert_eq!(add(&pod, &held)?, ["10.1.0.2/24"]);
+    by_hand(&node, "sweep")?;
+    let left = store_files(&node)?;
+    assert_eq!(left.len(), 3, "{left:?}");
+    del(&pod, &held)
 }
 
 fn check_compares_what_was_promised() -> Outcome {

@@ -130,9 +130,10 @@ impl Allocator<'_> {
     fn move_to_current_set(&mut self, address: Addr) -> Result<(), AllocError> {
         let home = self.sets.iter().find(|set| set.allocatable().contains(address));
         match (self.table.read_state(address)?, home) {
-            (Some(AddressState::Resting { since, last, .. }), Some(set)) => Ok(self
-                .table
-                .write_state(address, &AddressState::Resting { since, queue: set.queue(), last })?),
+            (Some(AddressState::Resting { since, last, cooldown, .. }), Some(set)) => {
+                let state = AddressState::Resting { since, queue: set.queue(), last, cooldown };
+                Ok(self.table.write_state(address, &state)?)
+            }
             (Some(AddressState::Resting { .. }), None) => Ok(self.table.remove_state(address)?),
             _ => Err(StoreError::record(format!(
                 "{address} is in the queue of resting addresses, but is not resting"
@@ -160,9 +161,9 @@ impl Allocator<'_> {
             for _ in 0..MOVED_PER_CALL {
                 match self.table.first_quarantined(family)? {
                     Some((address, until)) if until <= self.now => match self.table.read_state(address)? {
-                        Some(AddressState::Quarantined { since, queue, .. }) => {
-                            self.table
-                                .write_state(address, &AddressState::Resting { since, queue, last: None })?;
+                        Some(AddressState::Quarantined { since, queue, cooldown, .. }) => {
+                            let state = AddressState::Resting { since, queue, last: None, cooldown };
+                            self.table.write_state(address, &state)?;
                         }
                         _ => {
                             let what =

@@ -274,9 +274,11 @@ impl<'a> Allocator<'a> {
                 holders: Vec::new(),
                 since: self.now,
                 away: None,
+                cooldown: None,
             },
         };
         lease.away = None;
+        lease.cooldown = Some(self.rules.cooldown);
         lease.sticky |= request.sticky && request.owner.is_some();
         lease.interface.clone_from(&request.holder.attachment.interface);
         lease.holders.push(request.holder.clone());
@@ -339,8 +341,9 @@ impl<'a> Allocator<'a> {
         match self.table.read_state(address)? {
             None => return Ok(false),
             Some(AddressState::Leased(lease)) => self.end_lease(address, lease)?,
-            Some(AddressState::Quarantined { since, queue, .. }) => {
-                self.table.write_state(address, &AddressState::Resting { since, queue, last: None })?;
+            Some(AddressState::Quarantined { since, queue, cooldown, .. }) => {
+                let state = AddressState::Resting { since, queue, last: None, cooldown };
+                self.table.write_state(address, &state)?;
             }
             Some(AddressState::Resting { .. }) => self.table.remove_state(address)?,
         }
@@ -356,7 +359,8 @@ impl<'a> Allocator<'a> {
             self.table.remove_from_owner(owner, address)?;
         }
         let last = lease.owner.map(|owner| owner.to_string());
-        let state = AddressState::Resting { since: self.now, queue: lease.queue, last };
+        let Lease { queue, cooldown, .. } = lease;
+        let state = AddressState::Resting { since: self.now, queue, last, cooldown };
         Ok(self.table.write_state(address, &state)?)
     }
 
@@ -427,10 +431,11 @@ impl<'a> Allocator<'a> {
         if fixed || older {
             return Ok(ConflictOutcome::Kept);
         }
-        let queue = lease.queue;
+        let Lease { queue, cooldown, .. } = lease;
         self.end_lease(address, lease)?;
         let until = self.now.after(quarantine);
-        let state = AddressState::Quarantined { since: self.now, until, mac: mac.to_owned(), queue };
+        let mac = mac.to_owned();
+        let state = AddressState::Quarantined { since: self.now, until, mac, queue, cooldown };
         self.table.write_state(address, &state)?;
         self.limit_quarantine(address)?;
         Ok(ConflictOutcome::Quarantined)
@@ -447,9 +452,9 @@ impl<'a> Allocator<'a> {
         let surplus = (of_set.len() as u128).saturating_sub(most);
         let surplus = usize::try_from(surplus).unwrap_or(of_set.len());
         for address in of_set.into_iter().filter(|address| *address != latest).take(surplus) {
-            if let Some(AddressState::Quarantined { queue, .. }) = self.table.read_state(address)? {
-                self.table
-                    .write_state(address, &AddressState::Resting { since: self.now, queue, last: None })?;
+            if let Some(AddressState::Quarantined { queue, cooldown, .. }) = self.table.read_state(address)? {
+                let state = AddressState::Resting { since: self.now, queue, last: None, cooldown };
+                self.table.write_state(address, &state)?;
             }
         }
         Ok(())
@@ -478,6 +483,7 @@ impl<'a> Allocator<'a> {
             holders: vec![holder.clone()],
             since: self.now,
             away: None,
+            cooldown: None,
         };
         self.table.write_state(address, &AddressState::Leased(lease))?;
         self.table.add_to_attachment(&holder.attachment, address)?;

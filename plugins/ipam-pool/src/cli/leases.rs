@@ -93,12 +93,11 @@ fn row(address: Addr, pool: &Pool<'_>, state: AddressState) -> Row {
             row.holders = lease.holders;
             row.note = outside(address, pool);
         }
-        AddressState::Resting { since, last, .. } => {
-            let rests = pool.file.as_ref().is_some_and(|file| rests(file, since));
-            row.state = if rests { "resting" } else { FREE };
+        AddressState::Resting { since, last, cooldown, .. } => {
+            row.state = if rests(pool.file.as_ref(), since, cooldown) { "resting" } else { FREE };
             row.note = match (pool.key, &pool.file) {
                 (PoolKey::Network(_), _) => {
-                    Some("rests for the network's cooldown, if it has one".to_owned())
+                    cooldown.is_none().then(|| "rests for the network's cooldown, if it has one".to_owned())
                 }
                 (PoolKey::Named(_), None) => Some(UNREADABLE.to_owned()),
                 (PoolKey::Named(_), Some(_)) => None,
@@ -116,10 +115,11 @@ fn row(address: Addr, pool: &Pool<'_>, state: AddressState) -> Row {
     row
 }
 
-/// Whether the cooldown of an address that was released at `since` is not over. The cooldown of a network's own
-/// ranges is only in its configuration.
-pub(super) fn rests(file: &PoolFile, since: Millis) -> bool {
-    since.after(file.cooldown.millis()) > Millis::now()
+/// Whether the cooldown of an address that was released at `since` is not over: as the pool's file says it now, or as
+/// the network said it at the last ADD.
+pub(super) fn rests(file: Option<&PoolFile>, since: Millis, cooldown: Option<u64>) -> bool {
+    let cooldown = file.map(|file| file.cooldown.millis()).or(cooldown);
+    cooldown.is_some_and(|cooldown| since.after(cooldown) > Millis::now())
 }
 
 fn outside(address: Addr, pool: &Pool<'_>) -> Option<String> {
@@ -265,6 +265,7 @@ pub(super) fn release(context: &CommandContext, what: &str, force: bool) -> Resu
             }
             Ok(mine)
         })?;
+        store.give_back_reserve_if_idle();
         for candidate in found.drain(..) {
             released.push(Released { address: candidate.to_string(), of: (&key).into() });
         }

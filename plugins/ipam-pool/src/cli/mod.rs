@@ -75,12 +75,13 @@ enum Command {
         #[arg(long)]
         pool: Option<String>,
     },
-    /// Free the addresses of attachments that are not in the node daemon's list of live ones
+    /// Free the addresses of attachments that are not in the node daemon's list of live ones, and remove stores of networks
+    /// that have nothing in them
     Sweep {
-        /// The list, a file that only root may write: {"asOf": <CLOCK_BOOTTIME in ms>, "attachments": [{"containerID": "...",
+        /// The list; without it, no address is freed. A file that only root may write: {"asOf": <CLOCK_BOOTTIME in ms>, "attachments": [{"containerID": "...",
         /// "ifname": "..."}], "owners": ["default/db-0", ...]}
         #[arg(long, value_name = "FILE")]
-        live: PathBuf,
+        live: Option<PathBuf>,
     },
 }
 
@@ -181,7 +182,7 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
         Command::ImportHostLocal { dir, network, pool } => {
             import::import(&context, &dir, network.as_deref(), pool.as_deref())
         }
-        Command::Sweep { live } => sweep::sweep(&context, &live),
+        Command::Sweep { live } => sweep::sweep(&context, live.as_deref()),
     }
 }
 

@@ -1,5 +1,6 @@
 use serde::Serialize;
 
+use super::leases::rests;
 use super::pool_or_network::PoolOrNetwork;
 use super::{CommandContext, CommandError, chain, format_count, table};
 use crate::store::{HostStore, PoolKey, Store};
@@ -63,12 +64,14 @@ fn row(context: &CommandContext, key: &PoolKey) -> Result<Row, CommandError> {
         PoolKey::Named(name) => Some(PoolFile::load(&context.pools, name)),
         PoolKey::Network(_) => None,
     };
-    let rests = |since| matches!(&file, Some(Ok(file)) if super::leases::rests(file, since));
+    let pool_file = file.as_ref().and_then(|file| file.as_ref().ok());
     for (_, state) in &states {
         match state {
             AddressState::Leased(lease) if lease.holders.is_empty() => row.kept += 1,
             AddressState::Leased(_) => row.leased += 1,
-            AddressState::Resting { since, .. } => row.resting += u64::from(rests(*since)),
+            AddressState::Resting { since, cooldown, .. } => {
+                row.resting += u64::from(rests(pool_file, *since, *cooldown));
+            }
             AddressState::Quarantined { .. } => row.quarantined += 1,
         }
     }

@@ -12,7 +12,7 @@ use super::leases::is_live;
 use super::pool_or_network::PoolOrNetwork;
 use super::{CommandContext, CommandError, table};
 use crate::store::{HostStore, Store};
-use crate::{AddressState, Allocator, Attachment, LeaseHolder, Millis, Rules, list_addresses};
+use crate::{AddressState, Allocator, Attachment, LeaseHolder, Millis, Rules, list_addresses, unused_stores};
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -84,9 +84,19 @@ struct Freed {
     was_held_by: String,
 }
 
-/// `ipam-pool sweep --live FILE`
-pub(super) fn sweep(context: &CommandContext, path: &Path) -> Result<(), CommandError> {
-    let live = read_live_list(path)?;
+/// `ipam-pool sweep [--live FILE]`
+pub(super) fn sweep(context: &CommandContext, live: Option<&Path>) -> Result<(), CommandError> {
+    let freed = live.map(|path| free(context, &read_live_list(path)?)).transpose()?.unwrap_or_default();
+    for key in unused_stores::remove(&context.dirs, &context.pools) {
+        eprintln!("ipam-pool: removed the store of {key}, which had nothing in it");
+    }
+    table::print(context.json, &["ADDRESS", "POOL", "WAS HELD BY"], &freed, "nothing to free", |row| {
+        vec![row.address.clone(), row.of.to_string(), row.was_held_by.clone()]
+    })
+}
+
+/// Frees what the list does not have.
+fn free(context: &CommandContext, live: &LiveList) -> Result<Vec<Freed>, CommandError> {
     let attachments: HashSet<&LiveAttachment> = live.attachments.iter().collect();
     let is_listed = |attachment: &Attachment| {
         attachments.contains(&LiveAttachment {
@@ -135,9 +145,8 @@ pub(super) fn sweep(context: &CommandContext, path: &Path) -> Result<(), Command
             }
             Ok::<_, CommandError>(gone)
         })?;
+        store.give_back_reserve_if_idle();
         freed.extend(gone.into_iter().flatten());
     }
-    table::print(context.json, &["ADDRESS", "POOL", "WAS HELD BY"], &freed, "nothing to free", |row| {
-        vec![row.address.clone(), row.of.to_string(), row.was_held_by.clone()]
-    })
+    Ok(freed)
 }

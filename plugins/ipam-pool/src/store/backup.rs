@@ -4,10 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::AddressState;
 use crate::store::StoreError;
-use crate::store::dirs::{PoolKey, StoreDirs, ensure_folder};
-use crate::store::host;
-use crate::store::lock::PoolLock;
-use crate::store::regular_file::open_regular;
+use crate::store::dirs::{PoolKey, StoreDirs};
+use crate::store::host::{self, PoolFiles};
+use crate::store::regular_file::{open_regular, temporary_of};
 
 /// One file of a backup.
 #[derive(Debug)]
@@ -35,8 +34,12 @@ impl StoreDirs {
     /// # Errors
     /// The pool is locked for too long, or the kernel's refusal.
     pub fn backup_pool(&self, key: &PoolKey, folder: &Path) -> Result<Vec<BackupFile>, StoreError> {
-        ensure_folder(&self.run.join(key.folder()))?;
-        let lock = PoolLock::acquire(&self.file(&self.run, key, "lock"), self.lock_timeout)?;
+        let lock = self.lock(key)?;
+        if !PoolFiles::new(self, key).exist() {
+            // It was removed since the stores were listed.
+            lock.remove()?;
+            return Ok(Vec::new());
+        }
         let mut copied = Vec::new();
         for (part, root, name) in
             [(BackupPart::Leases, &self.run, "run"), (BackupPart::Kept, &self.state, "state")]
@@ -81,8 +84,7 @@ fn copy(from: &Path, to: &Path) -> Result<bool, StoreError> {
     let failed = |source| StoreError::io("copy to", to, source);
     let folder = to.parent().unwrap_or(to);
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-    let name = to.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let temporary = to.with_file_name(format!(".{name}.new"));
+    let temporary = temporary_of(to);
     let mut copy = File::create(&temporary).map_err(failed)?;
     copy.set_permissions(fs::Permissions::from_mode(0o600)).map_err(failed)?;
     std::io::copy(&mut original, &mut copy).map_err(failed)?;

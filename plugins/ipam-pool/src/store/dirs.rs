@@ -6,6 +6,7 @@ use node::{Paths, SafeDir};
 use sha2::{Digest, Sha256};
 
 use crate::store::StoreError;
+use crate::store::lock::PoolLock;
 
 /// Longer names of pools and networks are hashed for the file's name, in bytes.
 const MAX_NAME: usize = 200;
@@ -77,6 +78,11 @@ impl StoreDirs {
 
     /// The existing stores, by the names of their files.
     pub fn list(&self) -> Result<Vec<PoolKey>, StoreError> {
+        self.list_files(&[".mdb", ".journal"])
+    }
+
+    /// The pools and networks that have a file with one of these suffixes.
+    pub(crate) fn list_files(&self, suffixes: &[&str]) -> Result<Vec<PoolKey>, StoreError> {
         let mut keys = std::collections::BTreeSet::new();
         for (folder, of) in [
             ("pools", PoolKey::Named as fn(String) -> PoolKey),
@@ -85,12 +91,18 @@ impl StoreDirs {
             for root in [&self.run, &self.state] {
                 let Some(dir) = SafeDir::open(&root.join(folder))? else { continue };
                 for name in dir.names()? {
-                    let stem = name.strip_suffix(".mdb").or_else(|| name.strip_suffix(".journal"));
+                    let stem = suffixes.iter().find_map(|suffix| name.strip_suffix(suffix));
                     keys.extend(stem.filter(|stem| !stem.starts_with('.')).map(|name| of(name.to_owned())));
                 }
             }
         }
         Ok(keys.into_iter().collect())
+    }
+
+    /// Waits for the lock of a pool.
+    pub(crate) fn lock(&self, key: &PoolKey) -> Result<PoolLock, StoreError> {
+        ensure_folder(&self.run.join(key.folder()))?;
+        PoolLock::acquire(&self.file(&self.run, key, "lock"), self.lock_timeout)
     }
 
     pub(crate) fn file(&self, root: &Path, key: &PoolKey, suffix: &str) -> PathBuf {

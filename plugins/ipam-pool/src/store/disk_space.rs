@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::store::StoreError;
 use crate::store::regular_file::open_regular;
 
+/// What a file may hold more than its length without a reserve, in bytes.
+const BLOCK: u64 = 4096;
+
 /// Device and inode. A copy of a file has others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FileId(u64, u64);
@@ -34,15 +37,22 @@ impl DiskSpace {
         Self { len: metadata.len(), held: metadata.blocks() * 512 }
     }
 
-    /// Allocates `bytes` beyond the end of the file, or twice as much if fewer are allocated: releasing addresses
-    /// writes, too, and must not fail on a full disk.
+    /// Allocates `bytes` beyond the end of the file if fewer are allocated, or twice as much where there is room:
+    /// releasing addresses writes, too, and must not fail on a full disk.
     pub(crate) fn reserve(self, path: &Path, bytes: u64) -> Result<(), StoreError> {
         if self.held >= self.len + bytes {
             return Ok(());
         }
         let reserved = open_regular(File::options().write(true), path).and_then(|(file, _)| {
-            let bytes = i64::try_from(self.len + 2 * bytes).map_err(std::io::Error::other)?;
-            Ok(fallocate(&file, FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, bytes)?)
+            let allocate = |bytes: u64| {
+                let bytes = i64::try_from(self.len + bytes).map_err(std::io::Error::other)?;
+                let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+                fallocate(&file, flags, 0, bytes).map_err(std::io::Error::from)
+            };
+            match allocate(2 * bytes) {
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => allocate(bytes),
+                allocated => allocated,
+            }
         });
         match reserved {
             // The file system cannot allocate in advance.
@@ -50,5 +60,17 @@ impl DiskSpace {
             Err(source) => Err(StoreError::io("reserve space for", path, source)),
             Ok(()) => Ok(()),
         }
+    }
+
+    /// Whether `bytes` were reserved: half of them may be written by now.
+    pub(crate) fn has_reserve(self, bytes: u64) -> bool {
+        self.held > self.len + bytes / 2
+    }
+
+    /// Gives back what is allocated beyond the end of a file. Nobody else may write it.
+    pub(crate) fn give_back(file: &File) -> std::io::Result<()> {
+        let space = Self::of(&file.metadata()?);
+        // ftruncate(2) to the length that a file has frees what is behind it.
+        if space.held > space.len + BLOCK { file.set_len(space.len) } else { Ok(()) }
     }
 }

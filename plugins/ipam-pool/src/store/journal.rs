@@ -23,7 +23,7 @@ use crate::Addr;
 use crate::store::StoreError;
 use crate::store::disk_space::{DiskSpace, FileId};
 use crate::store::record;
-use crate::store::regular_file::open_regular;
+use crate::store::regular_file::{open_regular, remove_if_there, temporary_of};
 use crate::store::version::{VERSION, Version};
 
 /// Reserved disk space for releasing addresses, in bytes: some hundred lines.
@@ -175,16 +175,10 @@ impl Journal {
         let header =
             serde_json::to_string(&header).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
         let text = line(0, &header) + &body;
-        let temporary = path.with_file_name(format!(
-            ".{}.new",
-            path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default()
-        ));
+        let temporary = temporary_of(path);
         let made = (|| {
             // A killed process may have left one: this process has the lock.
-            match std::fs::remove_file(&temporary) {
-                Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+            remove_if_there(&temporary)?;
             let mut file =
                 OpenOptions::new().read(true).append(true).create_new(true).mode(0o600).open(&temporary)?;
             file.write_all(text.as_bytes())?;
@@ -296,6 +290,11 @@ impl Journal {
     /// Reserves disk space for later lines.
     pub(crate) fn reserve(&self) -> Result<(), StoreError> {
         self.space.reserve(&self.path, RESERVE)
+    }
+
+    /// The inverse of [`Journal::reserve`].
+    pub(crate) fn give_back_reserve(&self) -> std::io::Result<()> {
+        DiskSpace::give_back(&self.file)
     }
 
     /// The boot and the index that it belongs to.

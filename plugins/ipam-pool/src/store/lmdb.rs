@@ -15,7 +15,7 @@ const MAP_SIZE: usize = 1 << 30;
 
 /// Reserved disk space for releasing addresses, in bytes. A change rewrites about ten pages, and the pages that it frees
 /// are used by the change after the next.
-const RESERVE: u64 = 128 << 10;
+pub(crate) const RESERVE: u64 = 128 << 10;
 
 /// The two meta pages at the beginning of the file; the newer one is valid.
 const META_PAGES: usize = 2;
@@ -82,12 +82,15 @@ impl Lmdb {
 
     /// Reserves disk space for later changes: releasing addresses writes, too, and must not fail on a full disk.
     pub(crate) fn reserve(&self) -> Result<(), StoreError> {
-        match self.space.reserve(&self.path, RESERVE) {
-            Err(_) if self.unused_bytes() + self.space.held.saturating_sub(self.space.len) >= RESERVE => {
-                Ok(())
-            }
-            reserved => reserved,
-        }
+        // Unused space inside the file serves as well.
+        let reserved = self.space.reserve(&self.path, RESERVE);
+        reserved.or_else(|_| self.space.reserve(&self.path, RESERVE.saturating_sub(self.unused_bytes())))
+    }
+
+    /// The inverse of [`Lmdb::reserve`].
+    pub(crate) fn give_back_reserve(&self) -> std::io::Result<()> {
+        let (file, _) = open_regular(File::options().write(true), &self.path)?;
+        DiskSpace::give_back(&file)
     }
 
     /// Unused space inside the file, in bytes; some pages too many, since LMDB's own list of free pages counts as

@@ -13,6 +13,7 @@ mod lock;
 mod memory;
 pub(crate) mod record;
 mod regular_file;
+mod unused;
 mod version;
 
 pub use backup::{BackupFile, BackupPart};

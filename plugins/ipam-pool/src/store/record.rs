@@ -49,7 +49,12 @@ mod tests {
 
     #[test]
     fn a_changed_bit_is_seen() {
-        let state = AddressState::Resting { since: Millis(7), queue: 1, last: Some("a/b/c".to_owned()) };
+        let state = AddressState::Resting {
+            since: Millis(7),
+            queue: 1,
+            last: Some("a/b/c".to_owned()),
+            cooldown: None,
+        };
         let bytes = encode(b"key", &state).unwrap();
         assert_eq!(decode::<AddressState>(b"key", &bytes).unwrap(), state);
         assert!(decode::<AddressState>(b"kez", &bytes).is_err());

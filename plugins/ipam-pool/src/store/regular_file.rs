@@ -1,6 +1,6 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::OFlag;
 
@@ -12,6 +12,19 @@ pub(crate) fn open_regular(options: &mut OpenOptions, path: &Path) -> std::io::R
         return Err(std::io::Error::other("it is not a regular file"));
     }
     Ok((file, metadata))
+}
+
+/// The name under which a file is written before it takes its own by rename.
+pub(crate) fn temporary_of(path: &Path) -> PathBuf {
+    path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()))
+}
+
+/// Removes a file; one that is absent is success.
+pub(crate) fn remove_if_there(path: &Path) -> std::io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 use nix::errno::Errno;
 
 use crate::StickyLease;
-use crate::store::dirs::{PoolKey, StoreDirs, ensure_folder, ensure_lasting_folder};
+use crate::lease_table::LeaseTable;
+use crate::store::dirs::{PoolKey, StoreDirs, ensure_lasting_folder};
 use crate::store::index_txn::IndexTxn;
 use crate::store::journal::{Journal, JournalEnd, SyncPolicy};
 use crate::store::lmdb::Lmdb;
 use crate::store::lock::PoolLock;
+use crate::store::regular_file::{remove_if_there, temporary_of};
 use crate::store::{KvTxn, Store, StoreError};
 use crate::{Addr, AddrSet, AddressState};
 
@@ -34,24 +36,38 @@ pub struct HostStore {
     /// sticky leases fail.
     kept_blocked_by: Option<Errno>,
     files: PoolFiles,
-    _lock: PoolLock,
+    lock: PoolLock,
 }
 
 /// The files of one pool.
 #[derive(Debug)]
-struct PoolFiles {
-    index: PathBuf,
-    journal: PathBuf,
-    kept: PathBuf,
+pub(crate) struct PoolFiles {
+    pub(crate) index: PathBuf,
+    pub(crate) journal: PathBuf,
+    pub(crate) kept: PathBuf,
 }
 
 impl PoolFiles {
-    fn new(dirs: &StoreDirs, key: &PoolKey) -> Self {
+    pub(crate) fn new(dirs: &StoreDirs, key: &PoolKey) -> Self {
         Self {
             index: dirs.file(&dirs.run, key, "mdb"),
             journal: dirs.file(&dirs.run, key, "journal"),
             kept: dirs.file(&dirs.state, key, "journal"),
         }
+    }
+
+    pub(crate) fn exist(&self) -> bool {
+        [&self.index, &self.journal, &self.kept].into_iter().any(|file| file.exists())
+    }
+
+    /// Removes the store. What is left when the process is killed meanwhile is a whole store: an index is written again
+    /// from its journal, and what is kept goes last.
+    pub(crate) fn remove(&self) -> Result<(), StoreError> {
+        for file in [&self.index, &self.journal, &self.kept] {
+            let removed = remove_if_there(file).and_then(|()| remove_if_there(&temporary_of(file)));
+            removed.map_err(|source| StoreError::io("remove", file, source))?;
+        }
+        Ok(())
     }
 }
 
@@ -61,23 +77,53 @@ impl HostStore {
     /// # Errors
     /// The lock was not released in time, the store is damaged or of a newer version, or a system call failed.
     pub fn open(dirs: &StoreDirs, key: &PoolKey) -> Result<Self, StoreError> {
-        ensure_folder(&dirs.run.join(key.folder()))?;
-        let lock = PoolLock::acquire(&dirs.file(&dirs.run, key, "lock"), dirs.lock_timeout)?;
-        let files = PoolFiles::new(dirs, key);
-        let journal = Journal::find(&files.journal, SyncPolicy::Never)?;
-        let kept = Journal::find(&files.kept, SyncPolicy::Always)?;
-        let mut store = Self { index: None, journal, kept, kept_blocked_by: None, files, _lock: lock };
+        let mut store = Self::find(dirs, key, dirs.lock(key)?)?;
+        if !store.is_there() {
+            dirs.make_room_for(key);
+        }
         store.reconcile()?;
         Ok(store)
     }
 
     /// As [`HostStore::open`], but `None` if the pool has no store.
     pub fn open_existing(dirs: &StoreDirs, key: &PoolKey) -> Result<Option<Self>, StoreError> {
-        let PoolFiles { index, journal, kept } = PoolFiles::new(dirs, key);
-        if ![index, journal, kept].iter().any(|file| file.exists()) {
+        if !PoolFiles::new(dirs, key).exist() {
             return Ok(None);
         }
-        Self::open(dirs, key).map(Some)
+        Self::open_locked(dirs, key, dirs.lock(key)?)
+    }
+
+    /// As [`HostStore::open_existing`], under a lock that is held. If the pool has no store, the lock goes, too.
+    pub(crate) fn open_locked(
+        dirs: &StoreDirs,
+        key: &PoolKey,
+        lock: PoolLock,
+    ) -> Result<Option<Self>, StoreError> {
+        let mut store = Self::find(dirs, key, lock)?;
+        if !store.is_there() {
+            // It was removed while this process waited.
+            return store.lock.remove().map(|()| None);
+        }
+        store.reconcile()?;
+        Ok(Some(store))
+    }
+
+    fn find(dirs: &StoreDirs, key: &PoolKey, lock: PoolLock) -> Result<Self, StoreError> {
+        let files = PoolFiles::new(dirs, key);
+        let journal = Journal::find(&files.journal, SyncPolicy::Never)?;
+        let kept = Journal::find(&files.kept, SyncPolicy::Always)?;
+        Ok(Self { index: None, journal, kept, kept_blocked_by: None, files, lock })
+    }
+
+    /// Removes the store and its lock.
+    pub(crate) fn remove(mut self) -> Result<(), StoreError> {
+        self.index = None;
+        self.files.remove()?;
+        self.lock.remove()
+    }
+
+    fn is_there(&self) -> bool {
+        self.journal.is_some() || self.kept.is_some() || self.files.index.exists()
     }
 
     /// Reserves disk space for what this ADD writes, and for later DELs.
@@ -95,6 +141,20 @@ impl HostStore {
             Some(journal) => journal.reserve(),
             None => Err(StoreError::Full { path: self.files.journal.clone(), source: Errno::ENOSPC.into() }),
         }
+    }
+
+    /// Gives back what [`HostStore::reserve`] reserved if nobody holds an address: so that a network that is gone leaves
+    /// as little as possible. A store without a reserve is one that nobody holds anything in.
+    pub fn give_back_reserve_if_idle(&self) {
+        // Whatever fails here leaves a reserve, which harms nothing.
+        let held = || -> Result<bool, StoreError> {
+            Ok(LeaseTable::new(&mut IndexTxn::begin(self.index()?)?).attachments().next().is_some())
+        };
+        if held().unwrap_or(true) {
+            return;
+        }
+        let _ = self.index.as_ref().map(Lmdb::give_back_reserve);
+        let _ = [&self.journal, &self.kept].map(|journal| journal.as_ref().map(Journal::give_back_reserve));
     }
 
     /// Syncs the journal of what is kept. Also when this call changed nothing: a killed process may have changed it
@@ -146,7 +206,7 @@ impl HostStore {
         why.map_or(Ok(()), Err)
     }
 
-    fn index(&self) -> Result<&Lmdb, StoreError> {
+    pub(crate) fn index(&self) -> Result<&Lmdb, StoreError> {
         self.index.as_ref().ok_or_else(|| StoreError::damaged(&self.files.index, "it was closed"))
     }
 }

@@ -12,6 +12,7 @@ use crate::store::dirs::ensure_lasting_folder;
 use crate::store::index_txn::{IndexMeta, IndexTxn};
 use crate::store::journal::{Journal, JournalContents, JournalEnd, Origin, SyncPolicy};
 use crate::store::lmdb::{Lmdb, LmdbFile};
+use crate::store::regular_file::{remove_if_there, temporary_of};
 use crate::store::{CrashHandler, StoreError};
 use crate::{Addr, AddressState, StickyLease};
 
@@ -165,14 +166,9 @@ impl HostStore {
         self.index = None;
         let path = &self.files.index;
         let texts = to_json(states).map_err(|error| StoreError::damaged(path, &error.to_string()))?;
-        let temporary =
-            path.with_file_name(format!(".{}.new", path.file_name().unwrap_or_default().to_string_lossy()));
-        let remove = || match std::fs::remove_file(&temporary) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::io("remove", &temporary, error))
-            }
-            _ => Ok(()),
-        };
+        let temporary = temporary_of(path);
+        let remove =
+            || remove_if_there(&temporary).map_err(|source| StoreError::io("remove", &temporary, source));
         // A killed process left it: this process has the lock now.
         remove()?;
         let made = (|| {
@@ -230,12 +226,7 @@ impl HostStore {
         txn.commit()?;
         self.journal = None;
         let path = &self.files.journal;
-        match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(StoreError::io("remove", path, error))
-            }
-            _ => Ok(()),
-        }
+        remove_if_there(path).map_err(|source| StoreError::io("remove", path, source))
     }
 
     /// Uses a journal whose contents are these kept leases: compacts it if it is long, and syncs it.

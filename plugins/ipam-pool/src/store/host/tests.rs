@@ -23,7 +23,12 @@ fn address(last: u8) -> Addr {
 }
 
 fn kept(name: &str) -> StickyLease {
-    StickyLease { owner: crate::Owner::pod("default", name, "n"), interface: "net1".to_owned(), queue: 0 }
+    StickyLease {
+        owner: crate::Owner::pod("default", name, "n"),
+        interface: "net1".to_owned(),
+        queue: 0,
+        cooldown: None,
+    }
 }
 
 fn set(store: &mut HostStore, last: u8, state: &AddressState) {
@@ -31,7 +36,7 @@ fn set(store: &mut HostStore, last: u8, state: &AddressState) {
 }
 
 fn resting(since: u64) -> AddressState {
-    AddressState::Resting { since: crate::Millis(since), queue: 0, last: None }
+    AddressState::Resting { since: crate::Millis(since), queue: 0, last: None, cooldown: None }
 }
 
 fn states(store: &mut HostStore) -> Vec<(Addr, AddressState)> {
