@@ -8,6 +8,8 @@ use anyhow::Result;
 use netplumb::Netlink;
 use node::{Lock, Paths, SafeDir};
 
+use crate::attachments::PluginPrograms;
+
 /// Records that the node's part alone writes, in the run folder and in the state folder.
 const NODE_FILES: [&str; 6] =
     ["status.json", "node-name", "underlays.json", "live.json", "kept-vms.json", "taps.json"];
@@ -39,6 +41,9 @@ pub fn remove_node_leftovers(paths: &Paths) {
         [&leases, &kept].into_iter().flat_map(|root| ["pools", "networks"].map(|part| root.join(part)));
     for folder in stores.chain([run.join("ports")]) {
         log_removed(&folder, with_folder(&folder, |dir| Ok(dir.remove_old_temporaries()?)));
+    }
+    if let Err(error) = PluginPrograms::new(run.to_owned()).remove_unused_stores(paths) {
+        tracing::warn!("cannot remove stores without leases: {error:#}");
     }
     let spokes = paths.spokes();
     let unknown = |spoke: &str| matches!(std::fs::exists(spokes.join(format!("{spoke}.json"))), Ok(false));

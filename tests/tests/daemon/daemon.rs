@@ -560,6 +560,13 @@ fn what_killed_programs_left_goes_when_a_daemon_starts() -> Outcome {
     worker.put(&lan())?;
     worker.ready("a")?;
     worker.ip("link add br0 type bridge")?;
+    // The store of a network that is gone, which nothing is in.
+    let gone = json!({"cniVersion": "1.0.0", "name": "gone", "type": "bridge",
+        "ipam": {"type": "ipam-pool", "subnet": "10.9.0.0/24"}});
+    let pod = worker.pod("x")?;
+    pod.add("ipam-pool", "net1", &gone)?;
+    pod.del("ipam-pool", "net1", &gone)?;
+    assert!(worker.list("/run/k8slan/ipam/networks").contains(&"gone.mdb".to_owned()));
     worker.kill_daemon()?;
     let own = [
         "/run/k8slan/.status.json.77",
@@ -611,6 +618,8 @@ fn what_killed_programs_left_goes_when_a_daemon_starts() -> Outcome {
             false => Err(format!("{bridges:?} {spokes:?}")),
         }
     })?;
+    let stores = worker.list("/run/k8slan/ipam/networks");
+    assert!(!stores.iter().any(|file| file.starts_with("gone.")), "{stores:?}");
     let log = worker.log();
     assert!(log.contains("removed what killed programs left"), "{log}");
     Ok(())

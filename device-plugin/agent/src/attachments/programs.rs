@@ -133,6 +133,18 @@ impl PluginPrograms {
         self.ipam_pool([OsStr::new("sweep"), OsStr::new("--live"), path.as_os_str()]).map(drop)
     }
 
+    /// Removes the stores of networks that have nothing in them. Who made them up, and whether they still exist, nobody
+    /// says.
+    ///
+    /// # Errors
+    /// `ipam-pool` cannot be run, or fails.
+    pub fn remove_unused_stores(&self, paths: &Paths) -> Result<()> {
+        if !paths.leases().exists() && !paths.state().join("ipam").exists() {
+            return Ok(());
+        }
+        self.ipam_pool([OsStr::new("sweep")]).map(drop)
+    }
+
     fn ipam_pool<'a>(&self, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Output> {
         let (_, program) = self.find("ipam-pool")?;
         let mut command = Command::new(&program);

@@ -48,6 +48,8 @@ pub struct Sweep {
     /// The pods at the last look, and when leases were last looked at.
     before: BTreeSet<String>,
     leases_at: Option<Instant>,
+    /// When stores without leases were last removed: at the daemon's start first.
+    stores_at: Instant,
     /// The machines that were gone at the last look.
     deleted_vms: VmNames,
 }
@@ -66,7 +68,8 @@ impl Sweep {
         let (before, leases_at) = (BTreeSet::new(), None);
         let suspects = Suspects::new(grace);
         let (settle, deleted_vms) = (DEBOUNCE.min(grace), VmNames::new());
-        Self { paths, programs, suspects, metrics, settle, before, leases_at, deleted_vms }
+        let stores_at = Instant::now();
+        Self { paths, programs, suspects, metrics, settle, before, leases_at, stores_at, deleted_vms }
     }
 
     /// Sweeps for ever.
@@ -156,6 +159,10 @@ impl Sweep {
                 pod = candidates.pod(key),
                 "swept: pod and network namespace are gone"
             );
+        }
+        if now.duration_since(self.stores_at) >= FULL_SWEEP_INTERVAL {
+            self.programs.remove_unused_stores(&self.paths)?;
+            self.stores_at = now;
         }
         if due {
             let leases = if freed { self.programs.leases(&self.paths)? } else { leases };
