@@ -43,8 +43,8 @@ pub use error::{DisplayPath, Error, Object, Result};
 pub use iptables::legacy_chains_that_drop;
 pub use link::{
     AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgeMember, BridgePort, BridgeVlans, Link, LinkChange,
-    LinkKind, MacvlanInfo, Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes, VlanFiltering, VlanInfo,
-    VlanLink, VlanProtocol, Vxlan, VxlanInfo,
+    LinkKind, LinkSettings, MacvlanInfo, Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes,
+    VlanFiltering, VlanInfo, VlanLink, VlanProtocol, Vxlan, VxlanInfo,
 };
 #[cfg(feature = "monitor")]
 pub use monitor::{Event, Groups, Monitor};

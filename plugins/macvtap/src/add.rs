@@ -222,6 +222,7 @@ fn moved<'a>(call: &'a Call<'a>, host: &'a Host, undo: &mut Undo<'a>) -> Result<
         up: link.up,
         group: link.group,
         alias: link.alias.clone(),
+        settings: Some(host.netlink.settings(index)?),
     };
     // Recorded before it moves, so that DEL finds it even if this program dies at any moment.
     let on_host = Rc::new(Tap::on_host(call, host, mac.or(link.mac), was.clone())?);
@@ -353,6 +354,11 @@ fn set_up<'a>(
     let change = LinkChange { promisc, ..LinkChange::default() };
     let link = pod_link(call, made.index, made.mac);
     if call.is_for_a_guest() {
+        if lower.hears_everything(config.mode) {
+            // While it is down, so that the kernel does not count it on the lower link, where it would stay.
+            let allmulti = LinkChange { allmulti: Some(true), ..LinkChange::default() };
+            call.netlink.set_link(made.index, &allmulti)?;
+        }
         link.set_up_silently(change)?;
         return Ok(None);
     }

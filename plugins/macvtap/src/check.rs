@@ -5,7 +5,7 @@ use std::path::Path;
 
 use attach::{PodLink, PortDifference, own_part, plain_port, port_difference};
 use cni::{AddResult, Request, Target};
-use net_types::{Attach, MacvtapMode, Mtu};
+use net_types::{Attach, IfName, MacvtapMode, Mtu};
 use netplumb::{Conf, DevNum, Link, LinkKind, Netlink, Sysctl, tap_device};
 
 use crate::config::Wanted;
@@ -53,9 +53,18 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
             let lower = host.link_by_name(&master)?.ok_or_else(|| Error::NoMaster(master.clone()))?;
             same(&format!("the link below {ifname}"), link.lower.unwrap_or(0), lower.index)?;
             mode(&link, request.config.mode.unwrap_or(MacvtapMode::Bridge))?;
+            on_host_link(&link, ifname, &lower)?;
             device(&call, &link)?;
         }
-        Named::Other(Wanted::Device(_)) => device(&call, &link)?,
+        Named::Other(Wanted::Device(_)) => {
+            let host = Netlink::open(&netplumb::Netns::current()?)?;
+            if let Some(lower) = link.lower
+                && let Some(lower) = host.link_by_index(lower)?
+            {
+                on_host_link(&link, ifname, &lower)?;
+            }
+            device(&call, &link)?;
+        }
     }
     if let Some(mac) = link.mac {
         let pod_link = add::pod_link(&call, link.index, mac);
@@ -76,6 +85,7 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
     let ifname = &call.target.ifname;
     let of = |what: &str| format!("{what} of interface {ifname}");
     same(&of("state"), state(link.up), state(true))?;
+    same(&of("protodown"), state(link.proto_down), state(false))?;
     if let Some(interface) =
         promised.interfaces.iter().find(|i| i.sandbox.is_some() && i.name == ifname.as_str())
     {
@@ -98,6 +108,13 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
         }
     }
     Ok(())
+}
+
+/// Whether a macvtap passes frames to and from a link of the node. That this has no carrier itself, as without a cable,
+/// is no difference from what ADD made.
+fn on_host_link(link: &Link, ifname: &IfName, lower: &Link) -> Result<(), Error> {
+    same(&format!("state of link {}, below {ifname}", lower.name), state(lower.up), state(true))?;
+    same(&format!("carrier of interface {ifname}"), state(link.carrier || !lower.carrier), state(true))
 }
 
 /// The LAN's side of a spoke's attachment.
@@ -145,7 +162,9 @@ fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link, attach: Attach) -> Res
             same(&format!("MTU of spoke {spoke}"), end.mtu, port.mtu)?;
             mode(link, record.mode)
         }
-    }
+    }?;
+    // With both ends up it has one, unless somebody in the pod took it away.
+    same(&format!("carrier of interface {}", call.target.ifname), state(link.carrier), state(true))
 }
 
 fn mode(link: &Link, promised: MacvtapMode) -> Result<(), Error> {

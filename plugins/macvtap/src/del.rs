@@ -15,7 +15,7 @@ use crate::find::{Found, Search};
 use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::{self, LanSide, Port};
 use crate::lower::{Named, attach, named};
-use crate::put_back::put_back;
+use crate::put_back::{put_back, uncount};
 use crate::{Config, Error, tap};
 
 /// Where `ip netns` and the daemon keep namespaces.
@@ -268,7 +268,14 @@ fn take_away((minors, device, given): &Recorded, all: &[(DevNum, MinorRecord)]) 
     match search.find(netns.as_ref())? {
         Some(Found::In(netlink, link)) => match &given.moved {
             Some(was) => put_back(&netlink, &link, &Netns::current()?, was)?,
-            None => netlink.delete_link(link.index)?,
+            None => {
+                // What remains counted on the lower link must not keep the macvtap.
+                let uncounted = Netlink::open(&Netns::current()?)
+                    .map_err(Error::from)
+                    .and_then(|host| uncount(&netlink, &link, &host));
+                netlink.delete_link(link.index)?;
+                uncounted?;
+            }
         },
         // It cannot be moved from there. Its device plugin creates it again.
         Some(Found::Beyond(netlink, number, link)) => netlink.delete_link_beyond(number, link.index)?,

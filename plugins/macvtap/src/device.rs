@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use net_types::{IfName, MacAddr, Mtu};
-use netplumb::DevNum;
+use netplumb::{DevNum, LinkSettings};
 use nix::sys::stat::{Mode, SFlag, major, makedev, minor, mknod};
 use node::{Attachment, Durability, Lock, LockError, SafeDir, SafeDirError};
 use serde::{Deserialize, Serialize};
@@ -198,6 +198,9 @@ pub(crate) struct Moved {
     pub(crate) group: u32,
     #[serde(default)]
     pub(crate) alias: Option<String>,
+    /// All that a pod can set on it; the records of older versions have only what is above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) settings: Option<LinkSettings>,
 }
 
 /// A minor with its record, or why the record cannot be opened.

@@ -36,6 +36,16 @@ impl Lower {
         matches!(self, Self::Spoke { side, keys, .. } if attach(side.record(), keys.as_ref()) == Attach::Veth)
     }
 
+    /// Whether the lower link, one of the node, is promiscuous for the macvtap. `mode`: that of the configuration.
+    pub(crate) fn hears_everything(&self, mode: Option<MacvtapMode>) -> bool {
+        match self {
+            // Its lower link is deleted with it.
+            Self::Spoke { .. } => false,
+            Self::Master(_) => mode == Some(MacvtapMode::Passthru),
+            Self::Moved(host) => is_promiscuous_below(&host.link),
+        }
+    }
+
     /// The keys of type `k8slanveth`, if the attachment has that type.
     pub(crate) fn k8slanveth(&self) -> Option<&K8slanVeth> {
         match self {
@@ -43,6 +53,12 @@ impl Lower {
             Self::Master(_) | Self::Moved(_) => None,
         }
     }
+}
+
+/// Whether a macvtap makes its lower link promiscuous, as one in mode passthru does.
+pub(crate) fn is_promiscuous_below(link: &Link) -> bool {
+    matches!(&link.kind, LinkKind::Macvtap(macvtap)
+        if macvtap.mode == Some(MacvtapMode::Passthru) && !macvtap.nopromisc)
 }
 
 /// What the pod gets of a spoke: as the LAN says, unless the type decides it.

@@ -2,11 +2,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 
-use net_types::{IfName, Mtu};
+use net_types::{IfName, MacvtapMode, Mtu};
 use netplumb::{Link, LinkChange, LinkKind, Netlink, Netns};
 
 use crate::Error;
 use crate::device::Moved;
+use crate::lower::is_promiscuous_below;
 
 /// How many temporary names are tried; nobody can guess them, so one is normally enough.
 const NAMES: usize = 4;
@@ -20,6 +21,7 @@ const NAMES: usize = 4;
 /// The kernel refuses a change; everything else is restored.
 pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -> Result<(), Error> {
     // The next pod must get neither this one's address nor a link without ARP.
+    let uncounted = uncount(from, link, &Netlink::open(host)?);
     let restored = from.set_link(
         link.index,
         &LinkChange {
@@ -44,13 +46,17 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
             ..LinkChange::default()
         };
         own.set_link(moved.index, &marks)?;
+        // Nobody in the pod can change it any more.
+        if let Some(settings) = &was.settings {
+            own.restore_settings(moved.index, settings)?;
+        }
         let rename = LinkChange { name: Some(was.name.clone()), ..LinkChange::default() };
         match own.set_link(moved.index, &rename) {
             Err(error) if error.is_exists() => {
                 let there = own.link_by_name(&was.name)?;
                 if there.is_some_and(|there| is_remade(&there, &moved)) {
                     own.delete_link(moved.index)?;
-                    return Ok(restored?);
+                    return uncounted.and(Ok(restored?));
                 }
                 // A name that identifies it; if that is taken as well, it keeps its temporary one.
                 let name = format!("mv{}", moved.index).parse().ok();
@@ -65,7 +71,28 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
             own.set_link(moved.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
         }
     }
-    Ok(restored?)
+    uncounted.and(Ok(restored?))
+}
+
+/// Takes off the lower link, in mode passthru, what the kernel counted there when the pod made the macvtap accept
+/// every multicast: it counts only while the macvtap is up, and counts nothing back when that goes down or is deleted
+/// (`macvlan_change_rx_flags` and `macvlan_stop` in `drivers/net/macvlan.c`). A guest's is not counted, see ADD.
+///
+/// # Errors
+/// The kernel refuses.
+pub(crate) fn uncount(from: &Netlink, link: &Link, host: &Netlink) -> Result<(), Error> {
+    let passthru =
+        matches!(&link.kind, LinkKind::Macvtap(macvtap) if macvtap.mode == Some(MacvtapMode::Passthru));
+    let of_guest = link.noarp && is_promiscuous_below(link);
+    let Some(lower) = link.lower.filter(|_| passthru && link.up && link.allmulti && !of_guest) else {
+        return Ok(());
+    };
+    // The pod may have switched it on while the link was down. The kernel's counter has no lower bound.
+    let counted = host.link_by_index(lower)?.and_then(|lower| lower.allmulti_count);
+    if counted.is_some_and(|counted| counted > 0) {
+        from.set_link(link.index, &LinkChange { allmulti: Some(false), ..LinkChange::default() })?;
+    }
+    Ok(())
 }
 
 /// Moves it to the host under a temporary name that is free there: kernels that are asked to move and rename a link

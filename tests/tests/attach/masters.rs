@@ -37,6 +37,9 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_pod_of_an_odd_name_leaves_its_spoke_free,
         a_changed_mtu_is_seen_without_one_in_the_result,
         a_default_route_that_is_there_stays,
+        nothing_that_the_pod_set_on_a_moved_link_stays,
+        check_sees_that_nothing_passes,
+        nothing_stays_counted_on_the_link_of_the_node,
     ]
 }
 
@@ -561,5 +564,107 @@ fn a_default_route_that_is_there_stays() -> Outcome {
         assert!(error.code == 110 && error.text().contains("0.0.0.0/0"), "{error}");
         pod.del("macvtap", "net1", &network)?;
     }
+    Ok(())
+}
+
+/// The settings of a link that `ip` shows, without what tells nothing about the link: the number of the namespace below.
+fn settings(node: &Node, name: &str) -> Value {
+    let text = node.ip(&format!("-d -j link show {name}")).unwrap();
+    let mut link: Value = serde_json::from_str(&text).unwrap();
+    link[0].take()
+}
+
+/// A moved macvtap is the next pod's, so it must not be as the last one wanted it.
+fn nothing_that_the_pod_set_on_a_moved_link_stays() -> Outcome {
+    let (_switch, node) = node()?;
+    node.ip("link add mv0 link eth1 up txqueuelen 700 type macvtap mode bridge bcqueuelen 900")?;
+    node.ip("link set mv0 multicast off dynamic on")?;
+    let before = settings(&node, "mv0");
+    for command in [
+        "link set net1 protodown on",
+        "link set net1 broadcast 02:00:00:00:00:01",
+        "link set net1 type macvtap mode private",
+        "link set net1 type macvtap mode vepa",
+        "link set net1 type macvtap bcqueuelen 5",
+        "link set net1 arp off multicast on allmulticast on promisc on",
+        "link set net1 dynamic off trailers off",
+        "link set net1 txqueuelen 7",
+        "link set net1 mtu 600",
+        "link set net1 gso_max_size 2000 gso_max_segs 1",
+        "link set net1 mode dormant",
+        "link set net1 address 02:00:00:00:00:99",
+        "link set net1 down",
+    ] {
+        let pod = node.pod("one")?;
+        let result = pod.add("macvtap", "net1", &device("mv0"))?;
+        check(&pod, &device("mv0"), &result)?;
+        pod.ip(command)?;
+        pod.del("macvtap", "net1", &device("mv0"))?;
+        assert_eq!(settings(&node, "mv0"), before, "{command}");
+    }
+    Ok(())
+}
+
+/// A macvtap without a carrier passes nothing, whoever took it away.
+fn check_sees_that_nothing_passes() -> Outcome {
+    let (_switch, node) = node()?;
+    node.ip("link add mv0 link eth1 up type macvtap mode bridge")?;
+    for config in [on_master("bridge"), device("mv0")] {
+        let pod = node.pod("one")?;
+        let result = pod.add("macvtap", "net1", &config)?;
+        check(&pod, &config, &result)?;
+        pod.ip("link set net1 protodown on")?;
+        let error = check(&pod, &config, &result).unwrap_err();
+        assert!(error.code == 110 && error.text().contains("protodown"), "{error}");
+        pod.ip("link set net1 protodown off")?;
+        check(&pod, &config, &result)?;
+        node.ip("link set eth1 down")?;
+        let error = check(&pod, &config, &result).unwrap_err();
+        assert!(error.code == 110 && error.text().contains("link eth1"), "{error}");
+        node.ip("link set eth1 up")?;
+        check(&pod, &config, &result)?;
+        pod.del("macvtap", "net1", &config)?;
+    }
+    Ok(())
+}
+
+/// How many accept every multicast on the node's link, and how many every frame.
+fn counted(node: &Node) -> (Value, Value) {
+    let link = settings(node, "eth1");
+    (link["allmulti"].clone(), link["promiscuity"].clone())
+}
+
+/// The kernel forgets what it counted on the lower link of a macvtap in mode passthru.
+fn nothing_stays_counted_on_the_link_of_the_node() -> Outcome {
+    let (_switch, node) = node()?;
+    node.ip("link add mv0 link eth1 up type macvtap mode passthru")?;
+    let moved = counted(&node);
+    let guest = "pod16477688c0e";
+    for (ifname, commands) in [
+        (guest, vec![]),
+        ("net1", vec!["link set net1 allmulticast on"]),
+        ("net1", vec!["link set net1 down", "link set net1 allmulticast on", "link set net1 up"]),
+    ] {
+        let pod = node.pod("one")?;
+        pod.add("macvtap", ifname, &device("mv0"))?;
+        if ifname == guest {
+            assert_eq!(pod.link(ifname)?.unwrap()["flags"].to_string().matches("ALLMULTI").count(), 1);
+        }
+        for command in &commands {
+            pod.ip(command)?;
+        }
+        pod.del("macvtap", ifname, &device("mv0"))?;
+        assert_eq!(counted(&node), moved, "{ifname} {commands:?}");
+    }
+    node.ip("link del mv0")?;
+    let bare = counted(&node);
+    assert_eq!(bare.0, 0);
+    let config = on_master("passthru");
+    let pod = node.pod("one")?;
+    pod.add("macvtap", "net1", &config)?;
+    pod.ip("link set net1 allmulticast on")?;
+    assert_eq!(counted(&node).0, 1);
+    pod.del("macvtap", "net1", &config)?;
+    assert_eq!(counted(&node), bare, "a pod on a master");
     Ok(())
 }

@@ -18,8 +18,10 @@ const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_LINK_NETNSID: u16 = 37;
+const IFLA_PROTO_DOWN: u16 = 39;
 const IFLA_MIN_MTU: u16 = 50;
 const IFLA_MAX_MTU: u16 = 51;
+const IFLA_ALLMULTI: u16 = 61;
 
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
@@ -91,7 +93,9 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
         noarp: flags & IFF_NOARP != 0,
         promisc: flags & IFF_PROMISC != 0,
         allmulti: flags & IFF_ALLMULTI != 0,
+        allmulti_count: None,
         multicast: flags & IFF_MULTICAST != 0,
+        proto_down: false,
         master: None,
         lower: None,
         lower_netnsid: None,
@@ -116,6 +120,8 @@ pub(crate) fn link(body: &[u8]) -> Option<Link> {
             IFLA_AF_SPEC => link.addr_gen_mode = addr_gen_mode(attr),
             IFLA_GROUP => link.group = attr.u32()?,
             IFLA_LINK_NETNSID => link.lower_netnsid = attr.u32().map(u32::cast_signed),
+            IFLA_ALLMULTI => link.allmulti_count = attr.u32(),
+            IFLA_PROTO_DOWN => link.proto_down = attr.flag().unwrap_or_default(),
             IFLA_MIN_MTU => link.min_mtu = attr.u32(),
             IFLA_MAX_MTU => link.max_mtu = attr.u32().filter(|&max| max != 0),
             _ => {}

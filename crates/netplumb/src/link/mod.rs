@@ -7,6 +7,7 @@ mod change;
 mod common;
 mod create;
 mod decode;
+mod settings;
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -18,6 +19,7 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 pub use bridge_vlan::{BridgeMember, BridgeVlans, VlanFiltering, VlanInfo, VlanLink, VlanProtocol};
 pub use change::{BridgeChange, LinkChange, Master, PortChange};
 pub use create::{Bridge, Macvtap, Veth, VethEnd, VethIndexes, Vxlan};
+pub use settings::LinkSettings;
 
 use crate::netlink::{Request, by_index, by_name};
 use crate::{Errno, Error, Netlink, Object, Result};
@@ -51,8 +53,13 @@ pub struct Link {
     pub promisc: bool,
     /// Set by an administrator to accept every multicast (`IFF_ALLMULTI`).
     pub allmulti: bool,
+    /// How many need it to accept every multicast (`IFLA_ALLMULTI`), the links on it among them; kernels before 6.0 do
+    /// not say.
+    pub allmulti_count: Option<u32>,
     /// Can send and receive multicast (`IFF_MULTICAST`).
     pub multicast: bool,
+    /// Kept without a carrier, whatever its lower link has (`IFLA_PROTO_DOWN`).
+    pub proto_down: bool,
     /// Index of the bridge or bond that it is a port of.
     pub master: Option<u32>,
     /// Index of the link below it, or of its veth peer (`IFLA_LINK`); in the namespace
