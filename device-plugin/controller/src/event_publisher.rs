@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
-use kube::core::DynamicObject;
+use kube::core::ObjectMeta;
 use kube::runtime::events::{Event, Recorder, Reporter};
 
 /// Writes events.
@@ -44,13 +44,13 @@ impl EventPublisher {
 }
 
 /// What an event is about.
-pub(super) fn reference(api_version: &str, kind: &str, object: &DynamicObject) -> ObjectReference {
+pub(super) fn reference(api_version: &str, kind: &str, metadata: &ObjectMeta) -> ObjectReference {
     ObjectReference {
         api_version: Some(api_version.to_owned()),
         kind: Some(kind.to_owned()),
-        name: object.metadata.name.clone(),
-        namespace: object.metadata.namespace.clone(),
-        uid: object.metadata.uid.clone(),
+        name: metadata.name.clone(),
+        namespace: metadata.namespace.clone(),
+        uid: metadata.uid.clone(),
         ..ObjectReference::default()
     }
 }

@@ -1,11 +1,15 @@
 //! A LAN's object as the API server has it, and as the file that LANs are built from.
 
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use lan::{LanKey, LanKeyError, LanSpec};
+use kube::core::{ApiResource, GroupVersionKind, Object, ObjectMeta};
+use lan::{DeletionPolicy, LanKey, LanKeyError, LanSpec, LanStatus};
 use net_types::Mtu;
 use serde_json::{Map, Value, json};
 
+use super::guarded::Guarded;
 use proto::published::MirrorAnnotations;
+
+/// A LAN as the API server has it. One object that the types do not fit must not keep all others from being read.
+pub(super) type StoredLan = Object<Guarded<LanSpec>, Guarded<LanStatus>>;
 
 /// What the rest of the daemon must know of an object beside its specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +24,7 @@ pub struct MirroredLan {
     pub deleting: bool,
 }
 
-/// LANs, read as whatever they are: one object that a type does not fit must not keep all others from
-/// being read.
+/// The kind of [`StoredLan`].
 pub(super) fn lans() -> ApiResource {
     let kind = GroupVersionKind::gvk("lan.k8slan.io", "v1beta1", "LAN");
     ApiResource::from_gvk_with_plural(&kind, "lans")
@@ -40,8 +43,7 @@ pub(super) fn namespace_of_file(name: &str) -> Option<&str> {
 }
 
 /// Which LAN an object is.
-pub(super) fn key(object: &DynamicObject) -> Result<LanKey, LanKeyError> {
-    let metadata = &object.metadata;
+pub(super) fn key(metadata: &ObjectMeta) -> Result<LanKey, LanKeyError> {
     LanKey::new(
         metadata.namespace.as_deref().unwrap_or_default(),
         metadata.name.as_deref().unwrap_or_default(),
@@ -49,7 +51,7 @@ pub(super) fn key(object: &DynamicObject) -> Result<LanKey, LanKeyError> {
 }
 
 /// What the daemon must know of an object.
-pub(super) fn parse_lan(object: &DynamicObject, key: LanKey) -> MirroredLan {
+pub(super) fn parse_lan(object: &StoredLan, key: LanKey) -> MirroredLan {
     MirroredLan {
         key,
         uid: object.metadata.uid.clone().unwrap_or_default(),
@@ -59,11 +61,31 @@ pub(super) fn parse_lan(object: &DynamicObject, key: LanKey) -> MirroredLan {
 }
 
 /// The MTU that all nodes have room for, as the leader found it out.
-pub(super) fn common_mtu(object: &DynamicObject) -> Option<Mtu> {
-    if !object.data["spec"]["mtu"].is_null() {
+pub(super) fn common_mtu(object: &StoredLan) -> Option<Mtu> {
+    if asked_mtu(object).is_some() {
         return None;
     }
-    Mtu::try_from(object.data["status"]["mtu"].as_u64()?).ok()
+    let mtu = match object.status.as_ref()? {
+        Guarded::Valid(status) => status.mtu,
+        Guarded::Invalid(status) => status["mtu"].as_i64(),
+    };
+    Mtu::try_from(u64::try_from(mtu?).ok()?).ok()
+}
+
+/// The MTU that its author asks for.
+pub(super) fn asked_mtu(object: &StoredLan) -> Option<i64> {
+    match &object.spec {
+        Guarded::Valid(spec) => spec.mtu,
+        Guarded::Invalid(spec) => spec["mtu"].as_i64(),
+    }
+}
+
+/// What is to happen when it is deleted in use.
+pub(super) fn deletion_policy(object: &StoredLan) -> DeletionPolicy {
+    match &object.spec {
+        Guarded::Valid(spec) => spec.deletion_policy,
+        Guarded::Invalid(spec) => serde_json::from_value(spec["deletionPolicy"].clone()).unwrap_or_default(),
+    }
 }
 
 /// The text of a LAN's file: the object without what changes without meaning anything to a node (its
@@ -72,12 +94,7 @@ pub(super) fn common_mtu(object: &DynamicObject) -> Option<Mtu> {
 /// Files are read strictly. Fields that this version does not know, of an object that a newer API server
 /// accepted, are therefore left out; a specification that cannot be read at all stays as it is, for the
 /// reader of the file to say what is wrong with it.
-pub(super) fn text(object: &DynamicObject, key: &LanKey, notes: &MirrorAnnotations) -> Vec<u8> {
-    let raw = object.data.get("spec").cloned().unwrap_or(Value::Null);
-    let spec = match serde_json::from_value::<LanSpec>(raw.clone()) {
-        Ok(spec) => serde_json::to_value(spec).unwrap_or(raw),
-        Err(_) => raw,
-    };
+pub(super) fn text(object: &StoredLan, key: &LanKey, notes: &MirrorAnnotations) -> Vec<u8> {
     let mut metadata = Map::from_iter([
         ("namespace".to_owned(), json!(key.namespace())),
         ("name".to_owned(), json!(key.name())),
@@ -96,7 +113,7 @@ pub(super) fn text(object: &DynamicObject, key: &LanKey, notes: &MirrorAnnotatio
         "apiVersion": "lan.k8slan.io/v1beta1",
         "kind": "LAN",
         "metadata": metadata,
-        "spec": spec,
+        "spec": object.spec,
     });
     // In lines, for people, and because what is wrong with it is told by line.
     let mut text = format!("{file:#}").into_bytes();
@@ -110,7 +127,7 @@ mod tests {
 
     use super::*;
 
-    fn object(spec: Value) -> DynamicObject {
+    fn object(spec: Value) -> StoredLan {
         let object = json!({
             "apiVersion": "lan.k8slan.io/v1beta1",
             "kind": "LAN",
@@ -127,7 +144,7 @@ mod tests {
 
     fn read_back(spec: Value) -> Document {
         let object = object(spec);
-        let key = key(&object).unwrap();
+        let key = key(&object.metadata).unwrap();
         assert_eq!(file_name(&key), "k8slan-system.lan.test.yaml");
         let text = String::from_utf8(text(&object, &key, &MirrorAnnotations::default())).unwrap();
         assert!(!text.contains("managedFields") && !text.contains("status"), "{text}");
@@ -167,13 +184,15 @@ mod tests {
     #[test]
     fn what_the_cluster_knows_stands_in_the_file() {
         let mut object = object(spec());
-        object.data["status"] = json!({ "mtu": 1426 });
+        object.status = serde_json::from_value(json!({ "mtu": 1426 })).unwrap();
         let notes = MirrorAnnotations { hostname: Some("worker1".into()), mtu: common_mtu(&object) };
-        let text = String::from_utf8(text(&object, &key(&object).unwrap(), &notes)).unwrap();
+        let text = String::from_utf8(text(&object, &key(&object.metadata).unwrap(), &notes)).unwrap();
         assert_eq!(MirrorAnnotations::parse(&serde_json::from_str(&text).unwrap()), notes);
         assert!(matches!(read(&text).as_slice(), [Document::Lan { .. }]), "{text}");
         // What the author asks for is in the specification.
-        object.data["spec"]["mtu"] = json!(1400);
+        let mut asked = spec();
+        asked["mtu"] = json!(1400);
+        object.spec = serde_json::from_value(asked).unwrap();
         assert_eq!(common_mtu(&object), None);
     }
 

@@ -14,6 +14,7 @@ mod deleted_vms;
 mod election;
 mod event_dedup;
 mod event_publisher;
+mod guarded;
 mod guest_bindings;
 mod k8slan_go_definitions;
 mod lan_node_writer;
@@ -25,7 +26,7 @@ mod mtu;
 mod pending_pods;
 mod pods;
 mod reports;
-mod resources;
+mod stores;
 mod uninstall;
 
 pub use aggregate_status::{AggregateInput, AggregatedStatus, FINALIZER, aggregate_status};

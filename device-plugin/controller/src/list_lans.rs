@@ -2,16 +2,16 @@
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
-use kube::core::DynamicObject;
 use kube::{Api, Client};
 
-use super::{lan_object, mirror};
+use super::lan_object::{self, StoredLan};
+use super::mirror;
 use proto::published::MirrorAnnotations;
 
 /// Every LAN as its file in the mirror of this node: the file's name, and its text. None where the cluster does not know
 /// LANs.
 pub async fn list_lan_files(client: &Client, node: &str) -> Result<Vec<(String, String)>, kube::Error> {
-    let api: Api<DynamicObject> = Api::all_with(client.clone(), &lan_object::lans());
+    let api: Api<StoredLan> = Api::all_with(client.clone(), &lan_object::lans());
     let lans = match api.list(&ListParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
         lans => lans?.items,
@@ -24,7 +24,7 @@ pub async fn list_lan_files(client: &Client, node: &str) -> Result<Vec<(String, 
     let hostname = node_object.and_then(|found| mirror::hostname(&found.metadata, node));
     let files = lans.iter().filter_map(|lan| {
         // The CRD lets no other names in.
-        let key = lan_object::key(lan).ok()?;
+        let key = lan_object::key(&lan.metadata).ok()?;
         let notes = MirrorAnnotations { hostname: hostname.clone(), mtu: lan_object::common_mtu(lan) };
         let text = String::from_utf8(lan_object::text(lan, &key, &notes)).ok()?;
         Some((lan_object::file_name(&key), text))

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Node;
-use kube::core::{DynamicObject, ObjectMeta, PartialObjectMeta};
+use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
@@ -16,7 +16,7 @@ use node::{Durability, SafeDir, SafeDirError};
 use tokio::sync::watch;
 
 use super::chain;
-use super::lan_object::{self, MirroredLan};
+use super::lan_object::{self, MirroredLan, StoredLan};
 use proto::published::MirrorAnnotations;
 
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
@@ -57,7 +57,7 @@ pub enum MirrorError {
     },
 }
 
-type LanEvent = Result<Event<DynamicObject>, watcher::Error>;
+type LanEvent = Result<Event<StoredLan>, watcher::Error>;
 type NodeEvent = Result<Event<PartialObjectMeta<Node>>, watcher::Error>;
 
 /// What a watch has to say.
@@ -180,7 +180,7 @@ impl Mirror {
         &self,
         progress: &mut Progress,
         namespace: Option<String>,
-        event: Event<DynamicObject>,
+        event: Event<StoredLan>,
     ) -> Result<(), MirrorError> {
         let mut lans = Arc::clone(&self.state.borrow().lans);
         let mut heard = true;
@@ -205,7 +205,7 @@ impl Mirror {
                 self.write(object, progress, &mut lans)?;
             }
             Event::Delete(object) => {
-                if let Ok(key) = lan_object::key(&object) {
+                if let Ok(key) = lan_object::key(&object.metadata) {
                     self.remove(&lan_object::file_name(&key))?;
                     progress.objects.remove(&key);
                     Arc::make_mut(&mut lans).remove(&key);
@@ -229,11 +229,11 @@ impl Mirror {
 
     fn write(
         &self,
-        mut object: DynamicObject,
+        mut object: StoredLan,
         progress: &mut Progress,
         lans: &mut Arc<BTreeMap<LanKey, MirroredLan>>,
     ) -> Result<Option<LanKey>, MirrorError> {
-        let key = match lan_object::key(&object) {
+        let key = match lan_object::key(&object.metadata) {
             Ok(key) => key,
             Err(error) => {
                 // The CRD does not let such names in; an older one may have.
@@ -251,7 +251,7 @@ impl Mirror {
     fn write_file(
         &self,
         key: &LanKey,
-        object: &DynamicObject,
+        object: &StoredLan,
         hostname: Option<&String>,
     ) -> Result<(), MirrorError> {
         let name = lan_object::file_name(key);
@@ -299,7 +299,7 @@ impl Mirror {
 /// The LANs' own events, of these namespaces or of all.
 fn lan_events(client: &Client, namespaces: &[String]) -> Vec<BoxStream<'static, WatchEvent>> {
     let resource = lan_object::lans();
-    let apis: Vec<(Option<String>, Api<DynamicObject>)> = if namespaces.is_empty() {
+    let apis: Vec<(Option<String>, Api<StoredLan>)> = if namespaces.is_empty() {
         vec![(None, Api::all_with(client.clone(), &resource))]
     } else {
         let api = |namespace: &String| {
@@ -388,7 +388,7 @@ struct Progress {
     /// The node's second name.
     hostname: Option<String>,
     /// The LANs' objects, since their files change with the node's name.
-    objects: BTreeMap<LanKey, DynamicObject>,
+    objects: BTreeMap<LanKey, StoredLan>,
     /// How far the first lists have come, by namespace (`None`: all).
     fresh: BTreeMap<Option<String>, BTreeSet<LanKey>>,
     complete: BTreeSet<Option<String>>,

@@ -5,19 +5,19 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use kube::api::ListParams;
-use kube::core::{ApiResource, DynamicObject};
+use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::runtime::events::{self, EventType};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt as _, watcher as watch_objects};
-use kube::{Api, Client};
-use lan::{ACCEPTED, Condition, LanNode, LanSpec, READY};
-use serde_json::Value;
+use kube::{Api, Client, Resource as _};
+use lan::{ACCEPTED, Condition, LanNode, READY};
 use tokio::time::Instant;
 
+use super::chain;
 use super::event_publisher::{EventPublisher, reference};
-use super::{chain, lan_object};
+use super::lan_object::{self, StoredLan};
 use proto::k8slan_go::leads_to;
 
 /// How long a pod must have waited: most wait for one that is just going.
@@ -32,7 +32,6 @@ const RESOURCE_PREFIX: &str = "macvtap.k8slan.io/";
 pub(super) struct PendingPods {
     client: Client,
     publisher: EventPublisher,
-    lan_nodes: ApiResource,
 }
 
 /// A pod that waits.
@@ -44,14 +43,13 @@ struct PendingPod {
 }
 
 impl PendingPods {
-    pub(super) const fn new(client: Client, publisher: EventPublisher, lan_nodes: ApiResource) -> Self {
-        Self { client, publisher, lan_nodes }
+    pub(super) const fn new(client: Client, publisher: EventPublisher) -> Self {
+        Self { client, publisher }
     }
 
     /// Writes events until it is dropped.
     pub(super) async fn run(&self) {
-        let pods: Api<DynamicObject> =
-            Api::all_with(self.client.clone(), &super::resources::resource("", "v1", "Pod", "pods"));
+        let pods: Api<DeserializeGuard<Pod>> = Api::all(self.client.clone());
         // Of a large cluster these are few.
         let config = watcher::Config::default().fields("spec.nodeName=");
         let mut pods = std::pin::pin!(watch_objects(pods, config).default_backoff());
@@ -69,8 +67,8 @@ impl PendingPods {
             tokio::select! {
                 event = pods.next() => match event {
                     Some(Ok(Event::Init)) => waiting.clear(),
-                    Some(Ok(Event::InitApply(pod) | Event::Apply(pod))) => update_pod(&mut waiting, &pod),
-                    Some(Ok(Event::Delete(pod))) => drop(waiting.remove(uid(&pod))),
+                    Some(Ok(Event::InitApply(pod) | Event::Apply(pod))) => update_pod(&mut waiting, pod),
+                    Some(Ok(Event::Delete(pod))) => drop(waiting.remove(uid(pod.meta()))),
                     Some(Ok(Event::InitDone)) => {}
                     Some(Err(error)) => tracing::warn!(error = chain(&error), "the leader does not hear of pods without a node"),
                     None => return,
@@ -88,14 +86,16 @@ impl PendingPods {
     }
 
     async fn publish_events(&self, waiting: &mut BTreeMap<String, PendingPod>) -> Result<(), kube::Error> {
-        let lans: Api<DynamicObject> = Api::all_with(self.client.clone(), &lan_object::lans());
-        let reports: Api<DynamicObject> = Api::all_with(self.client.clone(), &self.lan_nodes);
+        let lans: Api<StoredLan> = Api::all_with(self.client.clone(), &lan_object::lans());
+        let reports: Api<DeserializeGuard<LanNode>> = Api::all(self.client.clone());
         // As the API server has it at hand: these may be many, and a moment old.
         let all = ListParams::default().match_any();
         let (lans, reports) = tokio::try_join!(lans.list(&all), reports.list(&all))?;
+        let reports = reports.items.into_iter().filter_map(|report| report.0.ok()?.with_conditions());
+        let reports: Vec<LanNode> = reports.collect();
         let now = Instant::now();
         for pod in waiting.values_mut().filter(|pod| pod.due <= now) {
-            let note = note(&pod.spokes, &lans.items, &reports.items);
+            let note = note(&pod.spokes, &lans.items, &reports);
             if note == pod.last_note {
                 continue;
             }
@@ -113,34 +113,36 @@ impl PendingPods {
     }
 }
 
-fn uid(pod: &DynamicObject) -> &str {
-    pod.metadata.uid.as_deref().unwrap_or_default()
+fn uid(metadata: &ObjectMeta) -> &str {
+    metadata.uid.as_deref().unwrap_or_default()
 }
 
 /// Takes in what a pod is like now.
-fn update_pod(waiting: &mut BTreeMap<String, PendingPod>, pod: &DynamicObject) {
-    let spokes = insufficient_spokes(&pod.data);
+fn update_pod(waiting: &mut BTreeMap<String, PendingPod>, pod: DeserializeGuard<Pod>) {
+    let spokes = pod.0.as_ref().map(insufficient_spokes).unwrap_or_default();
+    let metadata = pod.meta();
     if spokes.is_empty() {
-        waiting.remove(uid(pod));
+        waiting.remove(uid(metadata));
         return;
     }
-    let of = reference("v1", "Pod", pod);
+    let of = reference("v1", "Pod", metadata);
     let new = || PendingPod {
         spokes: Vec::new(),
         of,
         due: Instant::now() + FIRST_EVENT_DELAY,
         last_note: String::new(),
     };
-    waiting.entry(uid(pod).to_owned()).or_insert_with(new).spokes = spokes;
+    waiting.entry(uid(metadata).to_owned()).or_insert_with(new).spokes = spokes;
 }
 
 /// The spokes of which the scheduler says that there are too few for the pod.
-fn insufficient_spokes(pod: &Value) -> Vec<String> {
-    let conditions = pod["status"]["conditions"].as_array().into_iter().flatten();
-    let mut unschedulable = conditions
-        .filter(|condition| condition["type"] == "PodScheduled" && condition["reason"] == "Unschedulable");
-    let message =
-        unschedulable.next().and_then(|condition| condition["message"].as_str()).unwrap_or_default();
+fn insufficient_spokes(pod: &Pod) -> Vec<String> {
+    let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
+    let mut conditions = conditions.unwrap_or_default().iter();
+    let unschedulable = conditions.find(|condition| {
+        condition.type_ == "PodScheduled" && condition.reason.as_deref() == Some("Unschedulable")
+    });
+    let message = unschedulable.and_then(|condition| condition.message.as_deref()).unwrap_or_default();
     let mut spokes: Vec<String> = message
         .split([',', ' '])
         .filter_map(|word| word.trim_end_matches('.').strip_prefix(RESOURCE_PREFIX))
@@ -152,33 +154,31 @@ fn insufficient_spokes(pod: &Value) -> Vec<String> {
 }
 
 /// Why none of these spokes is to be had.
-fn note(spokes: &[String], lans: &[DynamicObject], reports: &[DynamicObject]) -> String {
+fn note(spokes: &[String], lans: &[StoredLan], reports: &[LanNode]) -> String {
     let text =
         spokes.iter().map(|spoke| spoke_availability(spoke, lans, reports)).collect::<Vec<_>>().join("; ");
     let end = (0..=text.len().min(MAX_NOTE)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
     if end == text.len() { text } else { format!("{} …", &text[..end]) }
 }
 
-fn spoke_availability(resource: &str, lans: &[DynamicObject], reports: &[DynamicObject]) -> String {
-    let listed = |lan: &DynamicObject, is: &dyn Fn(&str) -> bool| {
-        let spec = serde_json::from_value::<LanSpec>(lan.data["spec"].clone()).ok()?;
-        spec.spokes.iter().map(|spoke| spoke.as_str().to_owned()).find(|spoke| is(spoke))
+fn spoke_availability(resource: &str, lans: &[StoredLan], reports: &[LanNode]) -> String {
+    let listed = |lan: &StoredLan, is: &dyn Fn(&str) -> bool| {
+        lan.spec.valid()?.spokes.iter().find(|spoke| is(spoke)).cloned()
     };
-    let own = |lan: &DynamicObject| listed(lan, &|spoke| spoke == resource);
-    let another = |lan: &DynamicObject| {
+    let own = |lan: &StoredLan| listed(lan, &|spoke| spoke == resource);
+    let another = |lan: &StoredLan| {
         listed(lan, &|spoke| leads_to(resource, lan.metadata.name.as_deref().unwrap_or_default(), spoke))
     };
     let of =
-        |find: &dyn Fn(&DynamicObject) -> Option<String>| lans.iter().find_map(|lan| Some((lan, find(lan)?)));
+        |find: &dyn Fn(&StoredLan) -> Option<String>| lans.iter().find_map(|lan| Some((lan, find(lan)?)));
     // Its own name before all others.
     let Some((lan, spoke)) = of(&own).or_else(|| of(&another)) else {
         return format!("no LAN lists spoke {resource}: put it into spec.spokes of one, or ask for another");
     };
     let (namespace, name) = (lan.metadata.namespace.as_deref(), lan.metadata.name.as_deref());
-    let mut nodes: Vec<LanNode> = reports
+    let mut nodes: Vec<&LanNode> = reports
         .iter()
         .filter(|report| report.metadata.namespace.as_deref() == namespace)
-        .filter_map(|report| report.clone().try_parse::<LanNode>().ok()?.with_conditions())
         .filter(|report| Some(report.spec.lan.as_str()) == name)
         .collect();
     nodes.sort_by(|a, b| a.spec.node.cmp(&b.spec.node));
@@ -209,39 +209,40 @@ fn pod_of_user(by: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
-    fn object(value: Value) -> DynamicObject {
-        serde_json::from_value(value).unwrap()
-    }
-
-    fn lan(name: &str, spokes: &[&str]) -> DynamicObject {
-        object(json!({
+    fn lan(name: &str, spokes: &[&str]) -> StoredLan {
+        of(json!({
             "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "metadata": { "namespace": "a", "name": name },
             "spec": { "ns": name, "bridge": "br0", "vxlan": "vx0", "vni": 1, "spokes": spokes },
         }))
     }
 
-    fn report(node: &str, ready: bool, held: &[(&str, &str)]) -> DynamicObject {
+    fn of<K: serde::de::DeserializeOwned>(value: Value) -> K {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn report(node: &str, ready: bool, held: &[(&str, &str)]) -> LanNode {
         let used: Vec<Value> = held.iter().map(|(spoke, by)| json!({ "spoke": spoke, "by": by })).collect();
-        object(json!({
+        let report: LanNode = of(json!({
             "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANNode", "metadata": { "namespace": "a", "name": node },
             "spec": {
                 "lan": "one", "node": node, "attachments": used,
                 "accepted": { "holds": true, "reason": "Accepted", "message": "" },
                 "ready": { "holds": ready, "reason": "UnderlayMissing", "message": "underlay eth1 does not exist" },
             },
-        }))
+        }));
+        report.with_conditions().unwrap()
     }
 
     #[test]
     fn what_the_scheduler_lacks_is_read_from_its_words() {
         let pod = |message: &str| {
-            json!({ "status": { "conditions": [
-            { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message },
-        ] } })
+            of::<Pod>(json!({ "metadata": {}, "status": { "conditions": [
+                { "type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message },
+            ] } }))
         };
         let message = "0/3 nodes are available: 1 Insufficient macvtap.k8slan.io/pod10, 2 Insufficient macvtap.k8slan.io/pod1. no \
                        new claims to deallocate, preemption: 0/3 nodes are available: 3 No preemption victims found.";
@@ -250,7 +251,7 @@ mod tests {
             insufficient_spokes(&pod("0/3 nodes are available: 3 Insufficient cpu.")),
             Vec::<String>::new()
         );
-        assert_eq!(insufficient_spokes(&json!({})), Vec::<String>::new());
+        assert_eq!(insufficient_spokes(&Pod::default()), Vec::<String>::new());
     }
 
     #[test]
@@ -276,8 +277,7 @@ mod tests {
         );
         assert!(note(&["pod7".to_owned()], &lans, &reports).starts_with("no LAN lists spoke pod7"));
         assert!(note(&["pod9".to_owned()], &lans, &reports).ends_with("no node has looked at it yet"));
-        let many: Vec<DynamicObject> =
-            (0..200).map(|n| report(&format!("worker{n:03}"), false, &[])).collect();
+        let many: Vec<LanNode> = (0..200).map(|n| report(&format!("worker{n:03}"), false, &[])).collect();
         assert!(note(&["pod1".to_owned()], &lans, &many).len() <= 1024);
     }
 }
