@@ -195,7 +195,12 @@ mod tests {
             assert_eq!(args.pod_uid.as_deref(), Some("0d4e"), "{text}");
             assert_eq!(CniArgs::parse_leniently(&text), args, "{text}");
         }
-        // podman and cnitool without a pod, and CRI-O's static IP and MAC behind what it was given.
+        // podman 4.3.1, `--network two --ip 10.0.0.77 --mac-address 02:00:00:00:00:77`: a name without a namespace.
+        let podman =
+            CniArgs::parse("IgnoreUnknown=1;K8S_POD_NAME=b;MAC=02:00:00:00:00:77;IP=10.0.0.77").unwrap();
+        assert_eq!((podman.pod_name.as_deref(), podman.pod_namespace), (Some("b"), None));
+        assert_eq!(podman.ip.as_deref(), Some("10.0.0.77"));
+        // ctr and cnitool without a pod, and CRI-O's static IP and MAC behind what it was given.
         for nothing in
             ["", ";", "IgnoreUnknown=1", "IgnoreUnknown=1;K8S_POD_NAMESPACE=;K8S_POD_NAME=;K8S_POD_UID="]
         {

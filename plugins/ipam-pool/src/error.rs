@@ -38,8 +38,8 @@ pub enum Error {
         namespace: Option<String>,
     },
     #[error(
-        "sticky: pod needs the pod's name, which the runtime does not pass (K8S_POD_NAMESPACE, \
-         K8S_POD_NAME)"
+        "sticky: pod needs the pod's namespace and name, and the runtime does not pass both (K8S_POD_NAMESPACE, \
+         K8S_POD_NAME; podman passes no namespace): set sticky: none, and request an address by its IP"
     )]
     NoPod,
     /// The VM that shall keep the address is not known.
