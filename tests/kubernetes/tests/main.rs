@@ -16,6 +16,7 @@ mod pods;
 mod rbac;
 mod readme;
 mod removal;
+mod reports;
 mod restarts;
 mod scale;
 mod shared;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     trials.extend(plugin::trials());
     trials.extend(vm::trials());
     trials.extend(changes::trials());
+    trials.extend(reports::trials());
     trials.extend(restarts::trials());
     trials.extend(upgrade::trials());
     trials.extend(nodes::trials());
