@@ -17,6 +17,7 @@ pub struct RangeSet {
     held: AddrSet,
     /// The parts of other nodes, for messages.
     other_nodes: Vec<(String, AddrSet)>,
+    /// Those of all sets of the pool.
     gateways: AddrSet,
     excluded: AddrSet,
     reserved: BTreeMap<Addr, String>,
@@ -125,7 +126,7 @@ impl RangeSet {
         Ok(set)
     }
 
-    /// Applies exclusions and reservations to all sets of a pool.
+    /// Applies exclusions and reservations to all sets of a pool, and keeps the gateways of each back in all of them.
     ///
     /// # Errors
     /// One is invalid, or in none of the sets.
@@ -139,7 +140,10 @@ impl RangeSet {
             }
             excluded.push(addresses);
         }
+        let gateways: Vec<AddrRange> = sets.iter().flat_map(|set| set.gateways.iter()).collect();
         for set in &mut *sets {
+            let of_family = gateways.iter().copied().filter(|gateway| gateway.family() == set.family);
+            set.gateways = AddrSet::union(of_family);
             set.excluded =
                 AddrSet::union(excluded.iter().copied().filter(|addresses| addresses.family() == set.family));
         }
@@ -330,6 +334,32 @@ mod tests {
         RangeSet::restrict(&mut sets, &restrictions)?;
         let [set] = sets;
         Ok(set)
+    }
+
+    #[test]
+    fn a_gateway_that_another_list_names_is_kept_back() {
+        let one = |subnet: &str, gateway: &str| {
+            let spec =
+                RangeSpec { subnet: subnet.into(), gateway: Some(gateway.into()), ..RangeSpec::default() };
+            Range::parse(&spec).unwrap()
+        };
+        let mut sets = [
+            RangeSet::new(0, vec![one("10.5.0.0/24", "10.6.0.2")]).unwrap(),
+            RangeSet::new(1, vec![one("fd00::/64", "fd00::1")]).unwrap(),
+            RangeSet::new(2, vec![one("10.6.0.0/24", "10.5.0.3")]).unwrap(),
+        ];
+        RangeSet::restrict(&mut sets, &Restrictions::default()).unwrap();
+        let at = |text: &str| Addr::from(text.parse::<std::net::IpAddr>().unwrap());
+        assert_eq!(sets[2].check_allowed(at("10.6.0.2"), None), Err(Refusal::Gateway));
+        assert_eq!(sets[0].check_allowed(at("10.5.0.3"), None), Err(Refusal::Gateway));
+        assert!(!sets[2].allocatable().contains(at("10.6.0.2")));
+        assert!(sets[2].allocatable().contains(at("10.6.0.1")));
+        let reserved = Restrictions {
+            reservations: vec![("default/x".into(), vec!["10.6.0.2".into()])],
+            ..Restrictions::default()
+        };
+        let error = RangeSet::restrict(&mut sets, &reserved).unwrap_err();
+        assert!(matches!(error, RangeSetError::ReservedGateway { .. }), "{error}");
     }
 
     #[test]
