@@ -3,8 +3,10 @@
 use std::fmt;
 
 use ipnetwork::IpNetwork;
+use net_types::MacAddr;
 use netplumb::{Address, Link, LinkKind, Netlink};
-use node::Underlays;
+use node::{Attachment, Paths, SafeDir, Underlays};
+use serde::Deserialize;
 
 /// How the node uses a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +19,12 @@ pub enum NodeUse {
     Address(IpNetwork),
     /// It is the outgoing link of a route.
     Route(IpNetwork),
+    /// A link of another namespace, with this MAC address, is on top of it.
+    Beyond(MacAddr),
+    /// The macvtap of another attachment, in this container, is on top of it.
+    Macvtap(String),
+    /// It is not known whether a LAN or an attachment has it.
+    Unknown,
 }
 
 impl NodeUse {
@@ -35,8 +43,32 @@ impl NodeUse {
         if let Some(upper) = host.links()?.into_iter().find(|other| is_on(other, link.index)) {
             return Ok(Some(Self::Upper(upper.name)));
         }
-        let route = host.routes(Some(link.index))?.into_iter().find(|route| !everywhere(route.destination));
+        let route = host
+            .routes_and_group_routes(link.index)?
+            .into_iter()
+            .find(|route| !everywhere(route.destination));
         Ok(route.map(|route| Self::Route(route.destination)))
+    }
+
+    /// How the node, or a pod, uses a link that k8slan made and would remove; `None` if nothing is lost with it. What
+    /// is on top of it in another namespace is known from the records of LANs and macvtaps, and from the MAC addresses
+    /// that the link accepts for others: a macvlan adds its own while it is up.
+    ///
+    /// # Errors
+    /// The kernel refuses a dump.
+    pub fn of_own_link(host: &Netlink, link: &Link, paths: &Paths) -> netplumb::Result<Option<Self>> {
+        // A record that cannot be read must not cost anybody the link.
+        let Ok(underlays) = Underlays::read(paths) else { return Ok(Some(Self::Unknown)) };
+        if let Some(here) = Self::find(host, link, &underlays)? {
+            return Ok(Some(here));
+        }
+        let accepted = host.fdb(link.index)?.into_iter().find(|entry| {
+            entry.index == link.index && entry.own && entry.master.is_none() && entry.mac.is_some()
+        });
+        if let Some(mac) = accepted.and_then(|entry| entry.mac) {
+            return Ok(Some(Self::Beyond(mac)));
+        }
+        Ok(macvtap_on(paths, link.index))
     }
 
     /// The use by a LAN, if the link carries one.
@@ -53,8 +85,35 @@ impl fmt::Display for NodeUse {
             Self::Upper(name) => write!(f, "link {name} is on it"),
             Self::Address(address) => write!(f, "it has address {address}"),
             Self::Route(destination) => write!(f, "the route to {destination} leads over it"),
+            Self::Beyond(mac) => write!(f, "a link of another namespace, with MAC address {mac}, is on it"),
+            Self::Macvtap(container) => write!(f, "the macvtap of container {container} is on it"),
+            Self::Unknown => write!(f, "the records that would say who uses it cannot be read"),
         }
     }
+}
+
+/// The part of a macvtap's record that says what it is on.
+#[derive(Deserialize)]
+struct OnLower {
+    attachment: String,
+    #[serde(default)]
+    lower: Option<u32>,
+}
+
+/// The live attachment that has a macvtap on the link, if there is one. Its link may be down.
+fn macvtap_on(paths: &Paths, index: u32) -> Option<NodeUse> {
+    let taps = match SafeDir::open(&paths.taps()) {
+        Ok(Some(taps)) => taps,
+        Ok(None) => return None,
+        Err(_) => return Some(NodeUse::Unknown),
+    };
+    let Ok(names) = taps.names() else { return Some(NodeUse::Unknown) };
+    names.iter().find_map(|name| {
+        let record: OnLower = serde_json::from_slice(&taps.read(name).ok()??).ok()?;
+        let on_it = record.lower == Some(index);
+        let attachment = Attachment::parse_tag(&record.attachment).filter(|_| on_it)?;
+        attachment.is_live().then_some(NodeUse::Macvtap(attachment.container_id))
+    })
 }
 
 /// Whether a link is on top of the one with that index. A veth's "lower" link is its peer.
@@ -84,11 +143,15 @@ fn not_automatic(addresses: &[Address], link: &Link) -> Option<IpNetwork> {
     addresses.iter().find(|address| !automatic(address)).map(|address| address.address)
 }
 
-/// Destinations that every link has a route to.
+/// Destinations that every link has a route to, by the kernel: link-local ones and all groups, of IPv6 alone. A route to
+/// one group or some is somebody's.
 fn everywhere(destination: IpNetwork) -> bool {
     match destination {
-        IpNetwork::V4(_) => destination.ip().is_multicast(),
-        IpNetwork::V6(v6) => v6.ip().is_unicast_link_local() || v6.ip().is_multicast(),
+        IpNetwork::V4(_) => false,
+        IpNetwork::V6(v6) => {
+            v6.ip().is_unicast_link_local()
+                || v6.ip().is_multicast() && v6.prefix() == 8 && v6.ip().segments()[0] == 0xff00
+        }
     }
 }
 
@@ -177,6 +240,10 @@ mod tests {
         for (text, every) in [
             ("fe80::/64", true),
             ("ff00::/8", true),
+            ("ff05::/16", false),
+            ("ff02::/16", false),
+            ("239.0.0.0/8", false),
+            ("224.0.0.0/4", false),
             ("10.0.0.0/8", false),
             ("0.0.0.0/0", false),
             ("::/0", false),

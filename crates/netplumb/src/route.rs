@@ -16,6 +16,8 @@ use crate::{Netlink, Object, Result};
 pub(crate) const RTM_NEWROUTE: u16 = 24;
 pub(crate) const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
+const RTN_UNICAST: u8 = 1;
+const RTN_MULTICAST: u8 = 5;
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
 
@@ -84,10 +86,22 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses the dump.
     pub fn routes(&self, index: Option<u32>) -> Result<Vec<Route>> {
+        self.routes_of_types(index, &[RTN_UNICAST])
+    }
+
+    /// The same of one link, with its multicast routes, which say where packets to groups leave.
+    ///
+    /// # Errors
+    /// The kernel refuses the dump.
+    pub fn routes_and_group_routes(&self, index: u32) -> Result<Vec<Route>> {
+        self.routes_of_types(Some(index), &[RTN_UNICAST, RTN_MULTICAST])
+    }
+
+    fn routes_of_types(&self, index: Option<u32>, types: &'static [u8]) -> Result<Vec<Route>> {
         let mut all = Vec::new();
         // One family at a time: the kernel filters only dumps of one family.
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
-            all.extend(self.routes_of(family, index)?);
+            all.extend(self.routes_of(family, index, types)?);
         }
         // A kernel before 5.0 ignores the filter.
         all.retain(|route: &Route| index.is_none() || route.index == index);
@@ -99,12 +113,17 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses the dump.
     pub fn default_routes_ipv6(&self) -> Result<Vec<Route>> {
-        let mut routes = self.routes_of(AddressFamily::Inet6, None)?;
+        let mut routes = self.routes_of(AddressFamily::Inet6, None, &[RTN_UNICAST])?;
         routes.retain(|route| route.destination.prefix() == 0 && route.table == Route::MAIN);
         Ok(routes)
     }
 
-    fn routes_of(&self, family: AddressFamily, index: Option<u32>) -> Result<Vec<Route>> {
+    fn routes_of(
+        &self,
+        family: AddressFamily,
+        index: Option<u32>,
+        types: &'static [u8],
+    ) -> Result<Vec<Route>> {
         let mut message = RouteMessage::default();
         message.header.address_family = family;
         message.attributes.extend(index.map(RouteAttribute::Oif));
@@ -116,7 +135,7 @@ impl Netlink {
             flags: 0,
             body: &message,
         };
-        match self.dump(&request, |kind, body| Ok((kind == RTM_NEWROUTE).then(|| decode_each(body)))) {
+        match self.dump(&request, |kind, body| Ok((kind == RTM_NEWROUTE).then(|| decode_each(body, types)))) {
             Ok(routes) => Ok(routes.into_iter().flatten().collect()),
             // A kernel without IPv6.
             Err(error) if error.errno() == Some(crate::Errno::EOPNOTSUPP) => Ok(Vec::new()),
@@ -233,17 +252,16 @@ fn message(route: &Route, new: bool) -> RouteMessage {
 /// The route in a message's body; `None` unless it is a unicast route with one next hop.
 #[cfg(feature = "monitor")]
 pub(crate) fn decode(body: &[u8]) -> Option<Route> {
-    let mut routes = decode_each(body);
+    let mut routes = decode_each(body, &[RTN_UNICAST]);
     routes.pop().filter(|_| routes.is_empty())
 }
 
 /// The route in a message's body, once for each next hop.
-fn decode_each(body: &[u8]) -> Vec<Route> {
-    decode_hops(body).unwrap_or_default()
+fn decode_each(body: &[u8], types: &[u8]) -> Vec<Route> {
+    decode_hops(body, types).unwrap_or_default()
 }
 
-fn decode_hops(body: &[u8]) -> Option<Vec<Route>> {
-    const RTN_UNICAST: u8 = 1;
+fn decode_hops(body: &[u8], types: &[u8]) -> Option<Vec<Route>> {
     const RTA_DST: u16 = 1;
     const RTA_OIF: u16 = 4;
     const RTA_PRIORITY: u16 = 6;
@@ -254,7 +272,7 @@ fn decode_hops(body: &[u8]) -> Option<Vec<Route>> {
     const RTAX_MTU: u16 = 2;
     const RTAX_ADVMSS: u16 = 8;
     let &[family, prefix, _, _, table, protocol, scope, kind, ..] = body else { return None };
-    if kind != RTN_UNICAST {
+    if !types.contains(&kind) {
         return None;
     }
     let any: IpAddr = match family {

@@ -188,7 +188,7 @@ fn range_code(error: &RangeError) -> Code {
         RangeError::Address { .. } => Code::plugin(102),
         RangeError::Outside { .. } => Code::plugin(103),
         RangeError::Reversed { .. } => Code::plugin(104),
-        RangeError::Empty { .. } => Code::plugin(105),
+        RangeError::Empty { .. } | RangeError::NoHosts { .. } => Code::plugin(105),
         RangeError::Gateway { .. } => Code::plugin(106),
     }
 }

@@ -68,6 +68,13 @@ pub enum RangeError {
         last: Addr,
         subnet: String,
     },
+    /// No host can have an address of the subnet.
+    #[error("the subnet {subnet} has no usable address: {what}")]
+    NoHosts {
+        subnet: String,
+        /// What its addresses are.
+        what: &'static str,
+    },
     /// The gateway is the network or broadcast address, a multicast address, or of the other family.
     #[error(
         "gateway {gateway} cannot be the address of a router of the subnet {subnet}: use a usable address \
@@ -108,6 +115,9 @@ impl Range {
     /// The first mistake.
     pub fn parse(spec: &RangeSpec) -> Result<Self, RangeError> {
         let (subnet, prefix) = parse_subnet(&spec.subnet)?;
+        if let Some(what) = not_of_hosts(subnet) {
+            return Err(RangeError::NoHosts { subnet: spec.subnet.clone(), what });
+        }
         let usable = usable(subnet);
         let inside = |field, text: &Option<String>, default| match text {
             None => Ok(default),
@@ -181,6 +191,24 @@ fn can_be_a_router(gateway: Addr, subnet: AddrRange) -> bool {
     gateway.family() == subnet.family()
         && is_a_hosts
         && (!subnet.contains(gateway) || usable(subnet).contains(gateway) || is_anycast)
+}
+
+/// What the addresses of a subnet are, if no host can have any of them.
+fn not_of_hosts(subnet: AddrRange) -> Option<&'static str> {
+    let all = |test: fn(IpAddr) -> bool| test(subnet.first().ip()) && test(subnet.last().ip());
+    let named: [(fn(IpAddr) -> bool, _); 4] = [
+        (
+            |ip| matches!(ip, IpAddr::V4(ip) if ip.octets()[0] == 0),
+            "0.0.0.0/8 means \"this network\" (RFC 791)",
+        ),
+        (|ip| ip.is_loopback(), "they are loopback addresses"),
+        (|ip| ip.is_multicast(), "they are multicast groups"),
+        (
+            |ip| ip.is_unspecified() || matches!(ip, IpAddr::V4(ip) if ip.is_broadcast()),
+            "it is no address of a host",
+        ),
+    ];
+    named.into_iter().find(|(test, _)| all(*test)).map(|(_, what)| what)
 }
 
 /// A subnet without the network address and, for IPv4, the broadcast address.
@@ -302,6 +330,12 @@ mod tests {
             (spec("fd00::/64", "", "", "ff02::1"), "gateway ff02::1 cannot be the address of a router"),
             (spec("fd00::/64", "", "", "::"), "gateway :: cannot be the address of a router"),
             (spec("fd00::/64", "", "", "10.0.0.1"), "gateway 10.0.0.1 cannot be the address of a router"),
+            (spec("224.0.0.0/24", "", "", "224.0.0.18"), "no usable address: they are multicast groups"),
+            (spec("ff05::/64", "", "", ""), "no usable address: they are multicast groups"),
+            (spec("0.0.0.0/8", "", "", ""), "no usable address: 0.0.0.0/8 means"),
+            (spec("127.0.0.0/8", "", "", ""), "no usable address: they are loopback addresses"),
+            (spec("255.255.255.255/32", "", "", ""), "no usable address: it is no address of a host"),
+            (spec("::/128", "", "", ""), "no usable address: it is no address of a host"),
             (spec("10.0.0.0/24", "", "", "router"), "gateway \"router\" is not an IP address"),
         ] {
             assert!(shown(&range).contains(part), "{range:?}: {}", shown(&range));

@@ -222,6 +222,17 @@ fn what_the_node_has_on_a_link_makes_it_the_nodes() -> Outcome {
             "route del 198.51.100.0/24 dev eth1",
             "the route to 198.51.100.0/24",
         ),
+        ("route add 239.0.0.0/8 dev eth1", "route del 239.0.0.0/8 dev eth1", "the route to 239.0.0.0/8"),
+        (
+            "-6 route add ff05::/16 dev eth1 table local",
+            "-6 route del ff05::/16 dev eth1 table local",
+            "the route to ff05::/16",
+        ),
+        (
+            "-6 route add multicast ff05::/16 dev eth1 table local",
+            "-6 route del multicast ff05::/16 dev eth1 table local",
+            "the route to ff05::/16",
+        ),
     ] {
         node.ip(make)?;
         let failed = |stop| Stop::Failed(format!("{make}: {stop:?}"));
