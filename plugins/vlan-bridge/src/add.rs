@@ -15,7 +15,7 @@ use crate::giving::Giving;
 use crate::port::{self, Port};
 use crate::record::{PortRecord, RecordStore, port_name};
 use crate::uplink_policy::UplinkPolicy;
-use crate::{Config, Error, guard, host_interface, masquerade, mtu, remove, uplink};
+use crate::{Config, Error, guard, host_interface, masquerade, mtu, node_address, remove, uplink};
 
 /// Attaches the pod. If a step fails, everything is undone.
 ///
@@ -132,6 +132,7 @@ impl Attaching<'_> {
             host_interfaces: Vec::new(),
             guard: guard::wanted(config, mac, &[]),
             masquerade: Vec::new(),
+            masquerade_from: Vec::new(),
             ipam: Some(call.request.ipam_type.clone().unwrap_or_default()),
         };
         let mut adds = Vec::new();
@@ -276,12 +277,9 @@ impl Attaching<'_> {
         let mut gateways = Vec::new();
         if config.is_gateway() {
             for ip in &mut answer.ips {
-                let gateway =
-                    ip.gateway.or_else(|| first_host(ip.address)).ok_or(Error::NoGateway(ip.address))?;
-                ip.gateway = Some(gateway);
-                gateways.push(
-                    IpNetwork::new(gateway, ip.address.prefix()).map_err(|_| Error::NoGateway(ip.address))?,
-                );
+                let gateway = node_address::of_gateway(ip.address, ip.gateway)?;
+                ip.gateway = Some(gateway.ip());
+                gateways.push(gateway);
             }
         }
         if config.is_default_gateway {
@@ -323,13 +321,16 @@ impl Attaching<'_> {
             let addresses: Vec<IpAddr> = addresses.iter().map(IpNetwork::ip).collect();
             record.guard = guard::wanted(config, made.mac, &addresses);
         }
-        record.masquerade = masquerade.to_vec();
+        if !masquerade.is_empty() {
+            record.masquerade = masquerade.to_vec();
+            record.masquerade_from = masquerade::ingress(&self.call.host, &made.bridge, self.vlans.as_ref())?;
+        }
         self.store.write(&self.name, &record)?;
-        if let Some(guard) = record.guard.filter(|_| guard_changes) {
+        if let Some(guard) = record.guard.as_ref().filter(|_| guard_changes) {
             guard::install(self.store, &guard.of_port(&self.name))?;
         }
         if !masquerade.is_empty() {
-            masquerade::install(self.store, &self.name, masquerade)?;
+            masquerade::install(self.store, &self.name, &record)?;
         }
         Ok(())
     }
@@ -402,18 +403,6 @@ impl Attaching<'_> {
 /// The pod's interface, for addresses and routes.
 pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodLink<'a> {
     PodLink { netns: &call.netns, netlink: &call.netlink, index, name: &call.target.ifname, mac }
-}
-
-/// The first host address of a subnet, which is its gateway by default.
-fn first_host(address: IpNetwork) -> Option<IpAddr> {
-    match address.network() {
-        IpAddr::V4(network) => {
-            network.to_bits().checked_add(1).map(|bits| std::net::Ipv4Addr::from_bits(bits).into())
-        }
-        IpAddr::V6(network) => {
-            network.to_bits().checked_add(1).map(|bits| std::net::Ipv6Addr::from_bits(bits).into())
-        }
-    }
 }
 
 /// The destination of the default route, in an address's family.

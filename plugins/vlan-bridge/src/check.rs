@@ -49,7 +49,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         same("the spoof check of the port", shown(state), "in place")?;
     }
     if !record.masquerade.is_empty() {
-        let state = masquerade::state(&name, &record.masquerade)?;
+        let state = masquerade::state(&name, &record)?;
         same("the masquerading of the pod's addresses", shown(state), "in place")?;
     }
     if config.promisc_mode {

@@ -26,6 +26,8 @@ impl PluginError for Error {
             Self::UplinkTwice(_) => Code::plugin(146),
             Self::UplinkIsBridge(_) => Code::plugin(147),
             Self::HostInterfaceName(_) => Code::plugin(149),
+            Self::GatewayOutside { .. } => Code::plugin(150),
+            Self::NotTheNodes { .. } => Code::plugin(151),
             Self::NoGateway(_)
             | Self::NodeConfig(_)
             | Self::PortName(_)

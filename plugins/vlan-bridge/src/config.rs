@@ -5,7 +5,7 @@ use netplumb::{BridgeVlans, VlanProtocol};
 use serde::de::IntoDeserializer;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::Error;
+use crate::{Error, node_address};
 
 /// The names of the keys, nested ones too; they are accepted in any case.
 pub(crate) const NAMES: &[&str] = &[
@@ -323,6 +323,9 @@ impl Config {
         if vlans.is_none() && (self.host || !self.gateway.is_empty()) {
             return Err(Error::HostInterfaceWithoutVlan);
         }
+        for gateway in &self.gateway {
+            node_address::check(gateway.address)?;
+        }
         for (at, uplink) in self.uplinks.iter().enumerate() {
             let name = &uplink.name;
             if uplink.follow && (!uplink.tagged.is_empty() || uplink.untagged.is_some()) {
@@ -414,6 +417,14 @@ mod tests {
                 "write 10.9.0.100 for the address, or 10.9.0.0/24",
             ),
             (r#"{"trunk": [10], "host": true}"#, "VLAN of its own"),
+            (
+                r#"{"vlan": 10, "gateway": [{"vlan": 10, "address": "255.255.255.255/32"}]}"#,
+                "255.255.255.255: it is a broadcast address",
+            ),
+            (
+                r#"{"vlan": 10, "gateway": [{"vlan": 10, "address": "ff02::1/64"}]}"#,
+                "ff02::1: it is a multicast group",
+            ),
             (r#"{"ipMasqBackend": "ebtables"}"#, "unknown variant `ebtables`"),
         ];
         let mut seen = Vec::new();

@@ -1,3 +1,5 @@
+use std::net::IpAddr;
+
 use attach::{NetworkUse, NodeUse};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, IfNameError, VlanId, VlanSetError};
@@ -177,6 +179,14 @@ pub enum Error {
     NetworkTwice { link: IfName, network: IpNetwork, how: NetworkUse },
     #[error("no gateway follows from address {0}: let the IPAM plugin name one")]
     NoGateway(IpNetwork),
+    #[error(
+        "the node would be the pod's gateway, but {gateway} is outside the network of the pod's address {pod}, so the node \
+         would have no route back: let the IPAM plugin name a gateway in that network, or leave out isGateway and \
+         isDefaultGateway where another router is the gateway"
+    )]
+    GatewayOutside { gateway: IpAddr, pod: IpNetwork },
+    #[error("the node cannot be the pods' gateway as {address}: {why}; name another address")]
+    NotTheNodes { address: IpAddr, why: &'static str },
     #[error("the pod has an interface {0} already: CNI_IFNAME must be new")]
     InterfaceExists(IfName),
     #[error("link {0} was not made by k8slan, so it is not touched: remove it")]

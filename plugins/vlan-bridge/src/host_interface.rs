@@ -1,11 +1,12 @@
 //! The node's own interface in a VLAN: a VLAN device on the bridge, or the bridge itself, with or without an address.
 
+use attach::NodeUse;
 use ipnetwork::IpNetwork;
 use net_types::{IfName, VlanId, VlanSet};
 use netplumb::{
     BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, NewAddress, Sysctl, VlanLink,
 };
-use node::LINK_GROUP;
+use node::{LINK_GROUP, Paths};
 
 use crate::bridge::{Bridge, TAG, ignore_routers, is_ours};
 use crate::record::{PortRecord, RecordedHostInterface};
@@ -195,30 +196,63 @@ fn finish(host: &Netlink, index: u32, name: &IfName) -> Result<(), Error> {
     Ok(host.set_link(index, &change)?)
 }
 
-/// Removes the interfaces and addresses that only a leaving port needed.
+/// Whether another plugin's pod is on the bridge in the interface's VLAN: the interface may be its gateway.
+fn serves_other_pods(
+    host: &Netlink,
+    bridge: &Bridge,
+    interface: &RecordedHostInterface,
+) -> Result<bool, Error> {
+    let of_another_plugin =
+        |port: &Link| port.kind == LinkKind::Veth && port.lower_netnsid.is_some() && port.group != LINK_GROUP;
+    let ports: Vec<Link> = host.ports(bridge.index)?.into_iter().filter(of_another_plugin).collect();
+    if ports.is_empty() || !bridge.info.vlan_filtering {
+        return Ok(!ports.is_empty());
+    }
+    let id = match interface.vlan {
+        Some(vlan) => Some(vlan),
+        None if interface.link == bridge.name => host.bridge_vlans(bridge.index)?.pvid,
+        // A veth of the reference plugin's: its VLAN is its port's.
+        None => return Ok(true),
+    };
+    let Some(id) = id else { return Ok(false) };
+    for port in ports {
+        if host.bridge_vlans(port.index)?.all().contains(id) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Removes the interfaces and addresses that only a leaving port needed. A VLAN device that something else uses by now
+/// stays, and so does an address that may be the gateway of another plugin's pod.
 pub(crate) fn release(
     host: &Netlink,
     bridge: &Bridge,
     record: &PortRecord,
     others: &[PortRecord],
+    paths: &Paths,
 ) -> Result<(), Error> {
+    let of_others = |interface: &RecordedHostInterface| {
+        let link = interface.link.clone();
+        others.iter().flat_map(|record| &record.host_interfaces).filter(move |other| other.link == link)
+    };
+    // All addresses first: a link that still has one is used.
     for interface in &record.host_interfaces {
-        let of_others = || {
-            others
-                .iter()
-                .flat_map(|record| &record.host_interfaces)
-                .filter(|other| other.link == interface.link)
-        };
-        let last = of_others().next().is_none();
-        let link = host.link_by_name(&interface.link)?;
-        if let Some(link) = &link
-            && let Some(address) = interface.address.filter(|_| interface.added)
-            && !of_others().any(|other| other.address == Some(address))
+        if let Some(address) = interface.address.filter(|_| interface.added)
+            && !of_others(interface).any(|other| other.address == Some(address))
+            && let Some(link) = host.link_by_name(&interface.link)?
+            && !serves_other_pods(host, bridge, interface)?
         {
             delete_address(host, link.index, address)?;
         }
+    }
+    for interface in &record.host_interfaces {
+        let last = of_others(interface).next().is_none();
         let Some(vlan) = interface.vlan.filter(|_| last) else { continue };
-        if let Some(link) = link.filter(is_ours) {
+        if let Some(link) = host.link_by_name(&interface.link)?.filter(is_ours) {
+            if NodeUse::of_own_link(host, &link, paths)?.is_some() {
+                continue;
+            }
             host.delete_link(link.index)?;
         }
         // Also if the device is gone already: the plugin may have been killed in between.

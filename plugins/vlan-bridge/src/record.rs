@@ -3,7 +3,6 @@
 //! record of what to clean up. It also holds the VLANs of a trunk after a change.
 
 use std::cell::OnceCell;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use attach::stable_mac;
@@ -42,6 +41,10 @@ pub struct PortRecord {
     /// The pod's addresses that are masqueraded.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masquerade: Vec<IpNetwork>,
+    /// The links by which their packets reach the node; records of an earlier version have none, and their rules hold
+    /// for every link.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masquerade_from: Vec<IfName>,
     /// The IPAM plugin, empty if there is none; absent in records of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipam: Option<String>,
@@ -165,7 +168,7 @@ pub fn port_name(container_id: &str, ifname: &IfName) -> IfName {
 pub struct RecordStore {
     ports: SafeDir,
     locks: OnceCell<SafeDir>,
-    run: PathBuf,
+    paths: Paths,
 }
 
 impl RecordStore {
@@ -175,7 +178,7 @@ impl RecordStore {
     /// Others than root may write the folder.
     pub fn open(paths: &Paths) -> Result<Self, Error> {
         let ports = SafeDir::create(&paths.run().join(PORTS)).map_err(Error::Records)?;
-        Ok(Self { ports, locks: OnceCell::new(), run: paths.run().to_owned() })
+        Ok(Self { ports, locks: OnceCell::new(), paths: paths.clone() })
     }
 
     /// Opens the records if there are any; nothing is created.
@@ -184,7 +187,12 @@ impl RecordStore {
     /// Others than root may write the folder.
     pub fn existing(paths: &Paths) -> Result<Option<Self>, Error> {
         let ports = SafeDir::open(&paths.run().join(PORTS)).map_err(Error::Records)?;
-        Ok(ports.map(|ports| Self { ports, locks: OnceCell::new(), run: paths.run().to_owned() }))
+        Ok(ports.map(|ports| Self { ports, locks: OnceCell::new(), paths: paths.clone() }))
+    }
+
+    /// The folders of the node.
+    pub(crate) fn paths(&self) -> &Paths {
+        &self.paths
     }
 
     /// The folder of the locks, created when the first one is needed.
@@ -192,7 +200,7 @@ impl RecordStore {
         if let Some(locks) = self.locks.get() {
             return Ok(locks);
         }
-        let locks = SafeDir::create(&self.run.join("bridges"))?;
+        let locks = SafeDir::create(&self.paths.run().join("bridges"))?;
         Ok(self.locks.get_or_init(|| locks))
     }
 
@@ -253,7 +261,7 @@ impl RecordStore {
     pub(crate) fn tidy(&self, is_there: impl Fn(&str) -> bool) {
         let _ = self.ports.remove_old_temporaries();
         let gone = |bridge: &str| !bridge.contains(':') && !is_there(bridge);
-        if let Ok(Some(locks)) = SafeDir::open(&self.run.join("bridges")) {
+        if let Ok(Some(locks)) = SafeDir::open(&self.paths.run().join("bridges")) {
             let _ = locks.remove_locks(gone);
         }
     }
@@ -306,6 +314,7 @@ mod tests {
                 own: vec!["02:00:00:00:00:01".parse().unwrap()],
             }),
             masquerade: vec!["10.0.0.5/24".parse().unwrap()],
+            masquerade_from: vec!["br0.20".parse().unwrap()],
             ipam: Some(String::new()),
         };
         let text = serde_json::to_string(&record).unwrap();

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use attach::{give_back, is_stale, set_up_again};
+use attach::{NodeUse, give_back, is_stale, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::IfName;
 use netplumb::{Link, Netlink};
@@ -175,7 +175,7 @@ pub(crate) fn take_away(
             Ok(others) => {
                 let index = link.as_ref().map(|link| link.index);
                 // The interfaces first: a VLAN that the bridge itself carries counts as used.
-                errors.extend(host_interface::release(host, bridge, record, &others).err());
+                errors.extend(host_interface::release(host, bridge, record, &others, store.paths()).err());
                 errors.extend(uplink::release(host, bridge, record, index, &others).err());
             }
             Err(error) => errors.push(error),
@@ -202,7 +202,7 @@ pub(crate) fn take_away(
     Error::all(errors)
 }
 
-/// Removes a bridge of this plugin's when its last port is gone.
+/// Removes a bridge of this plugin's when its last port is gone, unless something else uses it by now.
 fn remove_if_last(
     host: &Netlink,
     store: &RecordStore,
@@ -217,7 +217,7 @@ fn remove_if_last(
     let is_uplink = |link: &Link| {
         record.is_some_and(|record| record.uplinks.iter().any(|uplink| uplink.name == *link.name))
     };
-    if ports.iter().all(is_uplink) {
+    if ports.iter().all(is_uplink) && NodeUse::of_own_link(host, &bridge.link, store.paths())?.is_none() {
         host.delete_link(bridge.index)?;
     }
     Ok(())

@@ -226,6 +226,7 @@ mod tests {
             host_interfaces: Vec::new(),
             guard: None,
             masquerade: Vec::new(),
+            masquerade_from: Vec::new(),
             ipam: None,
         }
     }

@@ -24,6 +24,10 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         status_names_chains_that_drop,
         the_node_takes_no_route_from_a_pod,
         check_sees_that_the_gateway_forwards_no_more,
+        what_comes_by_another_link_is_not_masqueraded,
+        a_bridge_that_something_uses_stays,
+        a_gateway_stays_while_other_pods_use_it,
+        the_node_is_a_gateway_that_pods_reach,
     ]
 }
 
@@ -360,4 +364,191 @@ fn check_sees_that_the_gateway_forwards_no_more() -> Outcome {
     }
     pod.del(PLUGIN, "net1", &config)?;
     Ok(())
+}
+
+/// The bridge goes with its last port, unless the node, a LAN or another pod uses it by then.
+fn a_bridge_that_something_uses_stays() -> Outcome {
+    let node = Node::new("worker1")?;
+    let (pod, other) = (node.pod("pod")?, node.pod("other")?);
+    let bare = json!({"cniVersion": "1.1.0", "name": "net", "type": PLUGIN, "bridge": "br0"});
+    let macvtap = |mode: &str| json!({"cniVersion": "1.0.0", "name": "mt", "type": "macvtap", "master": "br0", "mode": mode});
+    let in_other = format!("link set mv0 netns {}", other.path());
+    let on = |commands: &'static [&'static str]| -> Box<dyn Fn() -> Outcome> {
+        let node = &node;
+        Box::new(move || commands.iter().try_for_each(|command| Ok(node.ip(command).map(drop)?)))
+    };
+    let beyond = |up: &'static str| -> Box<dyn Fn() -> Outcome + '_> {
+        let (node, other, in_other) = (&node, &other, &in_other);
+        Box::new(move || {
+            node.ip("link add mv0 link br0 type macvlan mode bridge")?;
+            node.ip(in_other)?;
+            Ok(other.ip(&format!("link set mv0 {up}")).map(drop)?)
+        })
+    };
+    let tap = |mode: &'static str| -> Box<dyn Fn() -> Outcome + '_> {
+        let (other, config) = (&other, macvtap(mode));
+        Box::new(move || {
+            other.add("macvtap", "net1", &config)?;
+            // The pod may set it down, which hides its MAC address.
+            Ok(other.ip("link set net1 down").map(drop)?)
+        })
+    };
+    let uses: Vec<(&str, Box<dyn Fn() -> Outcome + '_>, Box<dyn Fn() -> Outcome + '_>)> = vec![
+        ("an address", on(&["addr add 10.99.0.1/24 dev br0"]), on(&["addr flush dev br0"])),
+        ("a route", on(&["route add 10.98.0.0/16 dev br0"]), on(&["route del 10.98.0.0/16 dev br0"])),
+        ("a macvlan", on(&["link add mv0 link br0 type macvlan"]), on(&["link del mv0"])),
+        ("a VXLAN device", on(&["link add vx0 type vxlan id 7 dev br0 dstport 4999"]), on(&["link del vx0"])),
+        (
+            "a macvlan of another namespace",
+            beyond("up"),
+            Box::new(|| Ok(other.ip("link del mv0").map(drop)?)),
+        ),
+        (
+            "a macvtap",
+            tap("bridge"),
+            Box::new(|| Ok(other.del("macvtap", "net1", &macvtap("bridge")).map(drop)?)),
+        ),
+        (
+            "a macvtap in passthru",
+            tap("passthru"),
+            Box::new(|| Ok(other.del("macvtap", "net1", &macvtap("passthru")).map(drop)?)),
+        ),
+        (
+            "a LAN",
+            Box::new(|| Ok(node.write("/run/k8slan/underlays.json", r#"[{"lan": "a/b", "link": "br0"}]"#)?)),
+            Box::new(|| Ok(node.write("/run/k8slan/underlays.json", "[]")?)),
+        ),
+    ];
+    for (what, begin, end) in uses {
+        let gc = json!({"cni.dev/valid-attachments": []});
+        for verb in ["DEL", "GC"] {
+            pod.add(PLUGIN, "net1", &bare)?;
+            begin().map_err(|stop| Stop::Failed(format!("{what}: {stop:?}")))?;
+            let mut config = bare.clone();
+            if verb == "GC" {
+                config["cni.dev/valid-attachments"] = gc["cni.dev/valid-attachments"].clone();
+            }
+            node.cni(PLUGIN, verb, &pod.call("net1", &config))?;
+            check(pod.link_names()?.is_empty(), format!("{what}: {verb} left the pod's link"))?;
+            check(node.link("br0")?.is_some(), format!("{what}: {verb} took the bridge"))?;
+            end().map_err(|stop| Stop::Failed(format!("{what}: {stop:?}")))?;
+            // Nothing uses it any more, so it goes with the next last port.
+            pod.add(PLUGIN, "net1", &bare)?;
+            pod.del(PLUGIN, "net1", &bare)?;
+            check(node.link("br0")?.is_none(), format!("{what}: the bridge stays for ever"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Pods move from the reference plugin one by one: what `vlan-bridge` made serves the others until they are gone.
+fn a_gateway_stays_while_other_pods_use_it() -> Outcome {
+    let node = Node::new("worker1")?;
+    let (ours, other) = (node.pod("ours")?, node.pod("other")?);
+    let config = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0", "isGateway": true,
+        "ipam": {"type": "ipam-pool", "scope": "host", "ranges": [[{"subnet": "10.88.0.0/24"}], [{"subnet": "fd88::/64"}]]},
+    });
+    ours.add(PLUGIN, "net1", &config)?;
+    // As the reference plugin makes a port.
+    node.ip("link add veth0 type veth peer name eth0")?;
+    node.ip(&format!("link set eth0 netns {}", other.path()))?;
+    node.ip("link set veth0 master br0 up")?;
+    for command in
+        ["link set eth0 up", "addr add 10.88.0.9/24 dev eth0", "addr add fd88::9/64 dev eth0 nodad"]
+    {
+        other.ip(command)?;
+    }
+    let reaches = || -> Result<bool, Stop> {
+        let v4 = Ping::new(std::net::Ipv4Addr::new(10, 88, 0, 1)).run(&other)?;
+        let v6 = Ping::new("fd88::1".parse::<std::net::Ipv6Addr>().unwrap()).run(&other)?;
+        Ok(!v4.replies.is_empty() && !v6.replies.is_empty())
+    };
+    check(reaches()?, "the other pod does not reach its gateway at first")?;
+    ours.del(PLUGIN, "net1", &config)?;
+    check(reaches()?, "the other pod lost its gateway")?;
+    // Another of ours comes and goes meanwhile.
+    ours.add(PLUGIN, "net1", &config)?;
+    ours.del(PLUGIN, "net1", &config)?;
+    check(reaches()?, "the other pod lost its gateway with the second")?;
+    // An uplink, or the node's own veth pair, is no pod.
+    node.ip("link del veth0")?;
+    node.ip("link del br0")?;
+    ours.add(PLUGIN, "net1", &config)?;
+    node.ip("link add veth0 type veth peer name veth1")?;
+    node.ip("link set veth0 master br0 up")?;
+    ours.del(PLUGIN, "net1", &config)?;
+    let addresses = node.ip("addr show dev br0")?;
+    check(!addresses.contains("10.88.0.1") && !addresses.contains("fd88::1"), addresses)
+}
+
+/// An address that no host can have, or from which no way leads back to the pod, is refused, and nothing of it is made.
+fn the_node_is_a_gateway_that_pods_reach() -> Outcome {
+    let node = node()?;
+    let pod = node.pod("pod")?;
+    let pool = |subnet: &str, gateway: &str| json!({"type": "ipam-pool", "scope": "host", "subnet": subnet, "gateway": gateway});
+    let fixed = |address: &str, gateway: &str| json!({"type": "static", "addresses": [{"address": address, "gateway": gateway}]});
+    for (ipam, code, says) in [
+        (pool("10.5.0.0/24", "8.8.8.8"), 150, "8.8.8.8 is outside the network of the pod's address 10.5.0."),
+        (pool("10.5.0.0/24", "10.6.0.1"), 150, "10.6.0.1 is outside"),
+        (pool("10.5.0.7/32", "10.5.0.1"), 150, "10.5.0.1 is outside"),
+        (fixed("10.5.0.7/32", "169.254.1.1"), 150, "169.254.1.1 is outside"),
+        (pool("fd05::/64", "fd06::1"), 150, "fd06::1 is outside"),
+        (pool("fd05::/64", "fe80::1"), 150, "fe80::1 is outside"),
+        (fixed("10.5.0.7/24", "10.5.0.7"), 151, "the pod's own"),
+        (fixed("10.9.9.9/24", "255.255.255.255"), 151, "a broadcast address"),
+        (fixed("10.9.9.9/24", "10.9.9.255"), 151, "a broadcast address"),
+        (fixed("10.9.9.9/24", "0.0.0.0"), 151, "this network"),
+        (fixed("224.0.0.5/24", "224.0.0.18"), 151, "a multicast group"),
+    ] {
+        for key in ["isGateway", "isDefaultGateway"] {
+            let config = json!({
+                "cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0", key: true, "ipam": ipam,
+            });
+            refused(pod.add(PLUGIN, "net1", &config), code, says)?;
+            check(node.link_names()?.is_empty(), format!("{says}: the bridge stays"))?;
+            check(pod.link_names()?.is_empty(), format!("{says}: the interface stays"))?;
+        }
+        // Without the node as its gateway, the pod may have it.
+        if code == 150 {
+            let config =
+                json!({"cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0", "ipam": ipam});
+            pod.add(PLUGIN, "net1", &config)?;
+            pod.del(PLUGIN, "net1", &config)?;
+        }
+    }
+    Ok(())
+}
+
+/// `ipMasq` is for the pod that has it: another pod behind another link, whose address a network configuration names,
+/// stays who it is.
+fn what_comes_by_another_link_is_not_masqueraded() -> Outcome {
+    let node = node()?;
+    let world = world(&node)?;
+    node.exec(&["sysctl", "-qw", "net.ipv4.ip_forward=1"])?;
+    world.ip("route add 10.244.0.0/24 via 192.0.2.1")?;
+    let victim = node.pod("victim")?;
+    node.ip("link add v0 type veth peer name eth0")?;
+    node.ip(&format!("link set eth0 netns {}", victim.path()))?;
+    for command in ["link set v0 up", "addr add 10.244.0.1/32 dev v0", "route add 10.244.0.5/32 dev v0"] {
+        node.ip(command)?;
+    }
+    for command in ["link set eth0 up", "addr add 10.244.0.5/24 dev eth0", "route add default via 10.244.0.1"]
+    {
+        victim.ip(command)?;
+    }
+    let seen = || -> Outcome {
+        let from = seen_from(&victim, &world, "192.0.2.2")?;
+        check(from.to_string() == "10.244.0.5", format!("the victim is seen as {from}"))
+    };
+    seen()?;
+    let other = node.pod("other")?;
+    for address in ["10.244.0.5/32", "10.244.0.5/0"] {
+        let config = config(&[address], json!({"ipMasq": true}));
+        let result = other.add(PLUGIN, "net1", &config)?;
+        seen()?;
+        checked(&other, &config, &result)?;
+        other.del(PLUGIN, "net1", &config)?;
+    }
+    check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))
 }

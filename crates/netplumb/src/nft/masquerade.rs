@@ -4,7 +4,7 @@
 //! table inet k8slan {
 //!     chain postrouting {
 //!         type nat hook postrouting priority 100
-//!         ip saddr 10.1.2.3 ip daddr != 10.1.2.0/24 ip daddr != 224.0.0.0/4 masquerade comment "k8slan vb12… …"
+//!         iifname br0 ip saddr 10.1.2.3 ip daddr != 10.1.2.0/24 ip daddr != 224.0.0.0/4 masquerade comment "k8slan vb12… …"
 //!     }
 //! }
 //! ```
@@ -32,6 +32,9 @@ const HOOK: Hook = Hook { kind: "nat", number: 4, priority: 100 };
 pub struct Masquerade {
     /// The port of the attachment; the rules only use it as a name.
     pub port: IfName,
+    /// The links by which the node gets the pod's packets: what comes in by another one is somebody else's, whatever
+    /// its source. Empty: any link. Needs Linux 5.7, before which a rule of this hook sees no incoming link.
+    pub from: Vec<IfName>,
     /// Addresses, each with its network: packets that stay in the network, and those to multicast groups, are not
     /// changed.
     pub addresses: Vec<IpNetwork>,
@@ -80,24 +83,36 @@ impl Masquerade {
         format!("k8slan {port} ")
     }
 
-    /// The rule of each address, with its comment.
+    /// The rule of each address and link, with its comment.
     fn rules(&self) -> Vec<(Nla, String)> {
-        let rule = |&address: &IpNetwork| {
-            let of = family(address);
-            let destination = Field::Network { offset: of.destination, length: of.length };
-            let mut rule = nft::equals(nft::load(Nla::new(), Field::Family), &[of.number]);
-            let source = Field::Network { offset: of.source, length: of.length };
-            rule = nft::equals(nft::load(rule, source), &octets(address.ip()));
-            for network in [address, of.multicast] {
-                rule = nft::mask(nft::load(rule, destination), &octets(network.mask()));
-                rule = nft::differs(rule, &octets(network.network()));
-            }
-            rule = nft::masquerade(rule);
-            let mut hash = Fnv::new();
-            hash.write(rule.as_bytes());
-            (rule, format!("{}{hash}", Self::prefix(&self.port)))
+        let from: Vec<Option<&IfName>> = match self.from.as_slice() {
+            [] => vec![None],
+            links => links.iter().map(Some).collect(),
         };
-        self.addresses.iter().map(rule).collect()
+        self.addresses
+            .iter()
+            .flat_map(|&address| from.iter().map(move |from| self.rule(address, *from)))
+            .collect()
+    }
+
+    fn rule(&self, address: IpNetwork, from: Option<&IfName>) -> (Nla, String) {
+        let of = family(address);
+        let destination = Field::Network { offset: of.destination, length: of.length };
+        let mut rule = match from {
+            Some(link) => nft::equals(nft::load(Nla::new(), Field::InputName), &nft::padded(link)),
+            None => Nla::new(),
+        };
+        rule = nft::equals(nft::load(rule, Field::Family), &[of.number]);
+        let source = Field::Network { offset: of.source, length: of.length };
+        rule = nft::equals(nft::load(rule, source), &octets(address.ip()));
+        for network in [address, of.multicast] {
+            rule = nft::mask(nft::load(rule, destination), &octets(network.mask()));
+            rule = nft::differs(rule, &octets(network.network()));
+        }
+        rule = nft::masquerade(rule);
+        let mut hash = Fnv::new();
+        hash.write(rule.as_bytes());
+        (rule, format!("{}{hash}", Self::prefix(&self.port)))
     }
 }
 
