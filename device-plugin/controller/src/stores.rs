@@ -19,6 +19,7 @@ use super::lan_object::{self, StoredLan};
 pub(super) type ObjectKey = (String, String);
 
 /// What a watch has to say.
+#[expect(clippy::large_enum_variant, reason = "each is applied at once, and none is kept")]
 pub(super) enum StoreEvent {
     Lan(Event<StoredLan>),
     Report(Event<DeserializeGuard<LanNode>>),

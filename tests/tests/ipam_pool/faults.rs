@@ -304,7 +304,7 @@ fn adds_beside_those_who_remove() -> Outcome {
             if let Some(other) = held.lock().map_err(poisoned)?.insert(address.clone(), number) {
                 return Err(Stop::Failed(format!("{address} for c{number}, but c{other} has it")));
             }
-            if number % 3 == 0 {
+            if number.is_multiple_of(3) {
                 // It still has it.
                 let again = format!("{name} {}", self::address(&node.cni("ipam-pool", "ADD", &call)?));
                 assert_eq!(again, address, "what c{number} had was lost");

@@ -32,6 +32,9 @@ enum Contents {
     Held,
 }
 
+/// A store that was to be removed, and why it was not.
+pub(crate) type RemovalOutcome = (PoolKey, Result<(), StoreError>);
+
 impl StoreDirs {
     /// Removes all stores that have nothing in them and are not `wanted`, and what killed processes left of them. One
     /// that another process uses stays. Returns what was removed, or why not.
@@ -41,7 +44,7 @@ impl StoreDirs {
     pub fn remove_unused(
         &self,
         wanted: impl Fn(&PoolKey) -> bool,
-    ) -> Result<Vec<(PoolKey, Result<(), StoreError>)>, StoreError> {
+    ) -> Result<Vec<RemovalOutcome>, StoreError> {
         let mut outcomes = Vec::new();
         for key in self.list_files(&[".mdb", ".journal", ".lock"])?.into_iter().filter(|key| !wanted(key)) {
             match self.remove_if(&key, |contents| contents == Contents::Nothing) {
