@@ -128,19 +128,24 @@ fn unfinished(path: &Path) -> PathBuf {
     path.with_file_name(format!(".{name}.k8slan"))
 }
 
-/// Removes the node if it still leads to `device`, and one that an ADD did not finish.
+/// Removes the node if it still leads to `device`, and one of this device that an ADD did not finish: the path may be that
+/// of another attachment by now, whose ADD makes its node at this moment.
 ///
 /// # Errors
 /// The kernel refuses the removal.
 pub(crate) fn remove_node(path: &Path, device: DevNum) -> Result<(), DeviceError> {
-    let _ = std::fs::remove_file(unfinished(path));
-    match node_metadata(path)? {
-        Some(meta) if leads_to(&meta) == Some(device) => match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("remove", path, error)),
-            _ => Ok(()),
-        },
-        _ => Ok(()),
+    for node in [&unfinished(path), path] {
+        match node_metadata(node)? {
+            Some(meta) if leads_to(&meta) == Some(device) => match std::fs::remove_file(node) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(failed("remove", node, error));
+                }
+                _ => {}
+            },
+            _ => {}
+        }
     }
+    Ok(())
 }
 
 fn set_mode(path: &Path) -> Result<(), DeviceError> {
@@ -433,6 +438,9 @@ mod tests {
         let path = temp.path().join("tap1");
         let half = temp.path().join(".tap1.k8slan");
         ensure_node(&half, DEVICE, Access { owner: 107, group: 107 }).unwrap();
+        // The path is that of another attachment by now, which makes its own node.
+        remove_node(&path, DevNum { minor: 4, ..DEVICE }).unwrap();
+        assert!(node_metadata(&half).unwrap().is_some());
         remove_node(&path, DEVICE).unwrap();
         assert_eq!(std::fs::read_dir(temp.path()).unwrap().count(), 0);
     }
