@@ -59,9 +59,6 @@ pub(crate) struct Cluster {
     pub(crate) k8slan_go: bool,
 }
 
-/// The mirror of the cluster's LANs, below the state folder.
-const MIRROR: &str = "lans";
-
 /// How long the others may take to end when the daemon stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
@@ -126,7 +123,7 @@ pub(crate) async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) ->
 }
 
 fn mirror_dir() -> Result<PathBuf> {
-    Ok(NodeConfig::load()?.paths().state().join(MIRROR))
+    Ok(NodeConfig::load()?.paths().state().join(controller::MIRROR))
 }
 
 /// What runs.

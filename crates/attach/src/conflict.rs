@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use cni::Delegated;
+use cni::{CONFLICTS, Delegated};
 use net_types::{MacAddr, MacvtapMode};
 use netplumb::{LinkChange, LinkKind, Taken, probe};
 
 use crate::probing::ROUNDS;
-use crate::{CONFLICTS, ConflictError, PodLink, Probing};
+use crate::{ConflictError, PodLink, Probing};
 
 impl PodLink<'_> {
     /// If the configuration has `probe`: probes the link for the addresses that the IPAM plugin gave, before they are

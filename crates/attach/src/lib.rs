@@ -25,12 +25,12 @@ pub use network_use::{InNetwork, NetworkUse};
 pub use node_use::NodeUse;
 pub use pod_link::{PodError, PodLink};
 pub use port::{PortDifference, plain_port, port_difference};
-pub use probing::{CONFLICTS, ConflictError, Probing};
+pub use probing::{ConflictError, Probing};
 pub use promised::own_part;
 pub use ready::set_up_again;
 pub use release::give_back;
 pub use routers::{FromRouters, Undecided};
-pub use undo::{Undo, chain};
+pub use undo::Undo;
 
 /// The names of keys that every main plugin reads, nested ones too; they are accepted in any case.
 pub const NAMES: &[&str] = &[

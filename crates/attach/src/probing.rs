@@ -4,10 +4,6 @@ use net_types::Timespan;
 use netplumb::{ProbeTiming, Taken};
 use serde::Deserialize;
 
-/// The environment variable by which a second ADD tells ipam-pool which of its addresses are taken, and by whom:
-/// `<address>=<MAC>`, several with commas.
-pub const CONFLICTS: &str = "K8SLAN_IPAM_CONFLICTS";
-
 /// How often another address is requested: a network where more than this many in a row are taken needs an
 /// administrator.
 pub(crate) const ROUNDS: usize = 8;
@@ -27,7 +23,7 @@ pub enum ConflictError {
     /// The probe could not be sent.
     #[error("cannot ask the link whether its addresses are taken")]
     Probe(#[from] netplumb::Error),
-    /// The IPAM plugin has no other address, or does not know [`CONFLICTS`].
+    /// The IPAM plugin has no other address, or does not know [`cni::CONFLICTS`].
     #[error("{} taken by another station, and there is no other address", listed(taken))]
     NoOther { taken: Vec<Taken>, source: Box<cni::Error> },
     #[error(

@@ -32,24 +32,11 @@ impl<'a> Undo<'a> {
         let mut failures = Vec::new();
         for (what, step) in self.steps.into_iter().rev() {
             if let Err(error) = step() {
-                failures.push(format!("could not {what}: {}", chain(&*error)));
+                failures.push(format!("could not {what}: {}", cni::chain(&*error)));
             }
         }
         failures
     }
-}
-
-/// The texts of an error and its sources, joined by ": ".
-#[must_use]
-pub fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }
 
 #[cfg(test)]

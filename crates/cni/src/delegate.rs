@@ -10,6 +10,10 @@ use crate::exec::{self, Output, Running};
 use crate::result::ResultDocument;
 use crate::{AddResult, Code, DelegateFailure, Error, Undone, Verb};
 
+/// The environment variable by which a main plugin that repeats ADD tells `ipam-pool` which of the addresses that it gave
+/// are taken, and by whom: `<address>=<MAC>`, separated by commas.
+pub const CONFLICTS: &str = "K8SLAN_IPAM_CONFLICTS";
+
 /// How long to wait for DEL of a delegate.
 #[derive(Clone, Copy, Debug)]
 struct DelTimeouts {

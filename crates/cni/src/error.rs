@@ -239,7 +239,7 @@ impl<E: fmt::Display> fmt::Display for Undone<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)?;
         match &self.undo {
-            Some(undo) => write!(f, "; then undoing failed as well: {}", causes(Some(undo))),
+            Some(undo) => write!(f, "; then undoing failed as well: {}", chain(undo)),
             None => Ok(()),
         }
     }
@@ -255,6 +255,12 @@ impl<E: PluginError> PluginError for Undone<E> {
     fn code(&self) -> Code {
         self.error.code()
     }
+}
+
+/// The texts of an error and its sources, joined with ": ".
+#[must_use]
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    causes(Some(error))
 }
 
 /// The texts of the chain that begins with `next`, joined with ": ".

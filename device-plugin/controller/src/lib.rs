@@ -36,7 +36,7 @@ pub use lan_node_writer::{LanNodeWriter, LanReport, Reports, object_name};
 pub use lan_object::{MirroredLan, file_name};
 pub use leader::Leader;
 pub use list_lans::list_lan_files;
-pub use mirror::{Mirror, MirrorError, MirrorState};
+pub use mirror::{MIRROR, Mirror, MirrorError, MirrorState};
 pub use pods::Pods;
 pub use reports::reports;
 pub use uninstall::{ClusterUninstallOptions, UninstallError, uninstall};

@@ -19,6 +19,9 @@ use super::chain;
 use super::lan_object::{self, MirroredLan, StoredLan};
 use proto::published::MirrorAnnotations;
 
+/// The folder of the mirror of the cluster's LANs, below the state folder.
+pub const MIRROR: &str = "lans";
+
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
 /// Watches LANs and writes each into a file of its own.

@@ -43,7 +43,7 @@ pub use network::{Config, Network};
 pub use network_error::{NetworkError, RequestedIpsError};
 pub use network_scope::ReadBridgeError;
 pub use options::{Probe, Reservations, Sticky};
-pub use plugin::{CONFLICTS, IpamPool};
+pub use plugin::IpamPool;
 pub use pool_file::{PoolFile, PoolFileError};
 pub use range::{Range, RangeError, RangeSpec};
 pub use range_set::{RangeSet, RangeSetError, Refusal, Restrictions};

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use cni::{
-    AddResult, ErrorDocument, IpConfig, Misconfigured, NetworkName, Plugin, Request, Target, ValidAttachment,
-    Version,
+    AddResult, CONFLICTS, ErrorDocument, IpConfig, Misconfigured, NetworkName, Plugin, Request, Target,
+    ValidAttachment, Version,
 };
 use ipnetwork::IpNetwork;
 use net_types::MacAddr;
@@ -19,10 +19,6 @@ use crate::{
     Addr, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseHolder, LeaseRequest,
     Millis, Owner, Rules, Sticky, cli, pool_overlap, unused_stores,
 };
-
-/// Set by the main plugin when it repeats ADD because other hosts answered probes for the addresses that it was
-/// given: `<address>=<MAC>`, separated by commas.
-pub const CONFLICTS: &str = "K8SLAN_IPAM_CONFLICTS";
 
 #[derive(Debug)]
 pub struct IpamPool;

@@ -477,6 +477,8 @@ fn parse_node_parts(
 
 #[cfg(test)]
 mod tests {
+    use cni::chain;
+
     use super::*;
 
     fn file(spec: &str) -> String {
@@ -486,13 +488,6 @@ mod tests {
 
     fn parsed(spec: &str) -> Result<PoolFile, PoolFileError> {
         PoolFile::parse("iot", &file(spec))
-    }
-
-    fn chain(error: &dyn std::error::Error) -> String {
-        match error.source() {
-            Some(source) => format!("{error}: {}", chain(source)),
-            None => error.to_string(),
-        }
     }
 
     #[test]

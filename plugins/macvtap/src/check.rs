@@ -140,7 +140,7 @@ fn on_spoke(call: &Call<'_>, side: &LanSide, link: &Link, attach: Attach) -> Res
     same(
         &format!("group_fwd_mask of the port of spoke {spoke}"),
         format!("{mask:#06x}"),
-        format!("{:#06x}", LanSide::GROUP_FWD_MASK),
+        format!("{:#06x}", lan::GROUP_FWD_MASK),
     )?;
     // A result before version 1.1.0 has no MTU.
     at_most(&format!("MTU of interface {}", call.target.ifname), link.mtu, Some(port.mtu))?;

@@ -165,12 +165,12 @@ pub enum Error {
     )]
     NoTap(IfName),
     /// ADD failed, and so did its undo.
-    #[error("{}; and what was made could not all be taken back: {}", attach::chain(&**error), failures.join("; "))]
+    #[error("{}; and what was made could not all be taken back: {}", cni::chain(&**error), failures.join("; "))]
     NotUndone { error: Box<Self>, failures: Vec<String> },
     #[error("cannot list the network namespaces in {path:?}")]
     NetnsFolder { path: PathBuf, source: std::io::Error },
     /// Several errors; everything else was done.
-    #[error("{}", .0.iter().map(|error| attach::chain(error)).collect::<Vec<_>>().join("; "))]
+    #[error("{}", .0.iter().map(|error| cni::chain(error)).collect::<Vec<_>>().join("; "))]
     Several(Vec<Self>),
     #[error("{what} is {found}, but {promised} was promised: delete the pod, so that it is attached anew")]
     Mismatch { what: String, found: String, promised: String },

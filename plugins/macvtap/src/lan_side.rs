@@ -50,10 +50,6 @@ pub(crate) fn lock(paths: &Paths, spoke: &SpokeName) -> Result<Lock, Error> {
 }
 
 impl LanSide {
-    /// Link-local groups that a port forwards: all that the kernel allows, which is all but PAUSE. So LACP, LLDP and
-    /// 802.1X cross the LAN.
-    pub(crate) const GROUP_FWD_MASK: u16 = 0xfffd;
-
     /// Opens the namespace that a record names, if the LAN is built there.
     ///
     /// # Errors
@@ -138,7 +134,7 @@ impl LanSide {
             created => created?,
         };
         undo.push("remove the spoke's veth pair", move || self.netlink.delete_link(indexes.main));
-        let port = PortChange { group_fwd_mask: Some(Self::GROUP_FWD_MASK), ..PortChange::default() };
+        let port = PortChange { group_fwd_mask: Some(lan::GROUP_FWD_MASK), ..PortChange::default() };
         let change = LinkChange { alias: Some(tag.clone()), port: Some(port), ..LinkChange::default() };
         self.netlink.set_link(indexes.main, &change)?;
         if peer_in_lan {

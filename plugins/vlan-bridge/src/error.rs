@@ -204,10 +204,10 @@ pub enum Error {
     EmptyTrunk(IfName),
 
     /// ADD failed, and so did its undo.
-    #[error("{}; and what was made could not all be taken back: {}", attach::chain(&**error), attach::chain(&**undo))]
+    #[error("{}; and what was made could not all be taken back: {}", cni::chain(&**error), cni::chain(&**undo))]
     NotUndone { error: Box<Self>, undo: Box<Self> },
     /// Several errors; everything else was done.
-    #[error("{}", .0.iter().map(|error| attach::chain(error)).collect::<Vec<_>>().join("; "))]
+    #[error("{}", .0.iter().map(|error| cni::chain(error)).collect::<Vec<_>>().join("; "))]
     Several(Vec<Self>),
     #[error("{what} is {found}, but {promised} was promised: delete the pod, so that it is attached anew")]
     Mismatch { what: String, found: String, promised: String },
@@ -246,7 +246,7 @@ pub enum Error {
         frames: bool,
     },
     /// STATUS: nothing can be attached now.
-    #[error("{}", attach::chain(&**.0))]
+    #[error("{}", cni::chain(&**.0))]
     Unavailable(Box<Self>),
 }
 

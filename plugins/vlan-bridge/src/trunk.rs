@@ -60,7 +60,7 @@ pub(crate) fn command() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("vlan-bridge: {}", attach::chain(&error));
+            eprintln!("vlan-bridge: {}", cni::chain(&error));
             ExitCode::FAILURE
         }
     }

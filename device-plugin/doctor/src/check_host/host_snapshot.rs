@@ -12,9 +12,6 @@ use super::{Options, cluster};
 use agent::lan_files;
 use agent::lans::Declared;
 
-/// Where the daemon of a cluster keeps its LANs, below the state folder.
-const MIRROR: &str = "lans";
-
 /// The node, and what it is to carry.
 pub(super) struct HostSnapshot<'a> {
     pub(super) options: &'a Options,
@@ -122,7 +119,7 @@ fn declared(
         }
         return Ok(Some(Ok((lan_files::read(dir), dir.display().to_string()))));
     }
-    let mirror = config.paths().state().join(MIRROR);
+    let mirror = config.paths().state().join(controller::MIRROR);
     if mirror.is_dir() {
         return Ok(Some(Ok((lan_files::read_mirror(&mirror, node), mirror.display().to_string()))));
     }

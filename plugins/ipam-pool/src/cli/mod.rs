@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args as _, FromArgMatches as _, Subcommand};
-use cni::{Plugin, face};
+use cni::{Plugin, chain, face};
 use node::{NodeConfig, SafeDirError};
 
 use crate::store::{CrashHandler, StoreDirs, StoreError};
@@ -183,13 +183,6 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
             import::import(&context, &dir, network.as_deref(), pool.as_deref())
         }
         Command::Sweep { live } => sweep::sweep(&context, live.as_deref()),
-    }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", chain(source)),
-        None => error.to_string(),
     }
 }
 
