@@ -1,7 +1,7 @@
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
-use testnet::{CniCall, Pod, Stop};
+use testnet::{CniCall, CniError, Pod, Stop};
 
 use crate::Worker;
 
@@ -29,6 +29,25 @@ pub fn call_in(namespace: &str, pod: &Pod<'_>, ifname: &str, config: &Value) -> 
     let call = pod.call(ifname, config);
     let args = call.args.replace("K8S_POD_NAMESPACE=default;", &format!("K8S_POD_NAMESPACE={namespace};"));
     CniCall { args, ..call }
+}
+
+/// How often a runtime's caller asks again, at most.
+const TRIES: usize = 5;
+
+/// Asks again, as a kubelet does, where a plugin says to try again later (code 11): where many attach at once on a busy
+/// machine, a lock is waited for longer than a plugin does.
+///
+/// # Errors
+/// Any other, or this one again and again.
+pub fn asked_again(mut ask: impl FnMut() -> Result<Value, CniError>) -> Result<Value, CniError> {
+    let mut tries = 1;
+    loop {
+        match ask() {
+            Err(error) if error.code == 11 && tries < TRIES => eprintln!("asked again: {error}"),
+            answer => return answer,
+        }
+        tries += 1;
+    }
 }
 
 /// The addresses of a result, without the lengths of their prefixes.

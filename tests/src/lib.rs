@@ -4,6 +4,7 @@
 pub mod access;
 pub mod apiserver;
 mod arp;
+mod at_once;
 mod attach;
 mod broadcast;
 pub mod containerd;
@@ -26,7 +27,8 @@ pub mod vlan_ports;
 mod worker;
 
 pub use arp::{announcement, mac_of};
-pub use attach::{addresses, call_in, joined, on_spoke};
+pub use at_once::at_once;
+pub use attach::{addresses, asked_again, call_in, joined, on_spoke};
 pub use broadcast::is_seen;
 pub use example::Example;
 pub use lan_file::LanFile;

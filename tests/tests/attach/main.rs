@@ -44,4 +44,16 @@ fn main() -> ExitCode {
 }
 
 /// The trials that take longest.
-const LONG: &[&str] = &[];
+const LONG: &[&str] = &[
+    "pod_routes::a_gateway_outside_the_subnet_works_on_the_wire",
+    "vm_multicast::two_router_vms_hear_each_other",
+    "faults::the_daemon_killed_anywhere_while_it_builds",
+    "guests::a_guest_is_known_whatever_its_interface_is_called",
+    "any_input::documents_that_explode",
+    "detach::del_beside_add_leaves_all_or_nothing",
+    "protocol::del_takes_everything_whatever_is_wrong_with_the_rest",
+    "faults::del_killed_anywhere",
+    "faults::add_killed_anywhere",
+    "vm_multicast::a_migrated_vm_still_hears_its_groups",
+    "vm::a_vm_talks_to_a_pod_on_another_node",
+];

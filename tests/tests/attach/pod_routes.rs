@@ -5,6 +5,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use k8slan_tests::at_once;
 use serde_json::{Value, json};
 use testnet::{CniError, Node, Outcome, Ping, Pod, Stop, needs};
 
@@ -222,8 +223,6 @@ fn reaches(pod: &Pod<'_>, to: &str) -> Outcome {
 
 fn a_gateway_outside_the_subnet_works_on_the_wire() -> Outcome {
     needs("/usr/lib/cni/host-local")?;
-    let node = node()?;
-    let _router = router(&node)?;
     let ranges = |six: &str| {
         json!([
             [{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.20", "gateway": "192.0.2.1"}],
@@ -231,12 +230,6 @@ fn a_gateway_outside_the_subnet_works_on_the_wire() -> Outcome {
         ])
     };
     let routes = json!([{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]);
-    node.write(
-        "/var/lib/k8slan/pools.d/out.yaml",
-        "apiVersion: lan.k8slan.io/v1beta1\nkind: IPPool\nmetadata:\n  name: out\nspec:\n  scope: host\n  ranges:\n  \
-         - {subnet: 10.9.0.0/24, rangeStart: 10.9.0.60, gateway: 192.0.2.1}\n  \
-         - {subnet: \"2001:db8:5:333::/64\", rangeStart: \"2001:db8:5:333::60\", gateway: \"fe80::1\"}\n",
-    )?;
     let ipams = [
         json!({"type": "ipam-pool", "scope": "host", "ranges": ranges("fe80::1"), "routes": routes}),
         json!({"type": "ipam-pool", "scope": "host", "ranges": ranges("2001:db8:77::1"), "routes": routes}),
@@ -248,22 +241,29 @@ fn a_gateway_outside_the_subnet_works_on_the_wire() -> Outcome {
         json!({"type": "static", "routes": [{"dst": "0.0.0.0/0", "gw": "192.0.2.1"}, {"dst": "::/0", "gw": "2001:db8:77::1"}],
             "addresses": [{"address": "10.9.0.5/32"}, {"address": "2001:db8:5:333::5/128"}]}),
     ];
-    for plugin in [MACVTAP, VLAN_BRIDGE] {
-        for ipam in &ipams {
-            let pod = node.pod("pod")?;
-            let config = network(plugin, "1.0.0", ipam);
-            let result =
-                pod.add(plugin, "net1", &config).map_err(|e| Stop::Failed(format!("{config}: {e}")))?;
-            for to in BEHIND {
-                reaches(&pod, to)?;
-            }
-            promised(&pod, &config, &result, "default")?;
-            pod.del(plugin, "net1", &config)?;
-            pod.remove()?;
+    let both =
+        [MACVTAP, VLAN_BRIDGE].into_iter().flat_map(|plugin| ipams.iter().map(move |ipam| (plugin, ipam)));
+    at_once(both, |(plugin, ipam)| {
+        let node = node()?;
+        let _router = router(&node)?;
+        node.write("/var/lib/k8slan/pools.d/out.yaml", POOL)?;
+        let pod = node.pod("pod")?;
+        let config = network(plugin, "1.0.0", ipam);
+        let result = pod.add(plugin, "net1", &config).map_err(|e| Stop::Failed(format!("{config}: {e}")))?;
+        for to in BEHIND {
+            reaches(&pod, to)?;
         }
-    }
-    Ok(())
+        promised(&pod, &config, &result, "default")?;
+        pod.del(plugin, "net1", &config)?;
+        pod.remove()?;
+        Ok(())
+    })
 }
+
+/// A pool with gateways outside its subnets.
+const POOL: &str = "apiVersion: lan.k8slan.io/v1beta1\nkind: IPPool\nmetadata:\n  name: out\nspec:\n  scope: host\n  ranges:\n  \
+    - {subnet: 10.9.0.0/24, rangeStart: 10.9.0.60, gateway: 192.0.2.1}\n  \
+    - {subnet: \"2001:db8:5:333::/64\", rangeStart: \"2001:db8:5:333::60\", gateway: \"fe80::1\"}\n";
 
 fn a_route_through_nobodys_gateway_is_a_mistake() -> Outcome {
     let node = node()?;

@@ -1,6 +1,7 @@
 //! What the three plugins make of what runtimes say, where it is the same for all of them.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+use k8slan_tests::at_once;
 use serde_json::{Value, json};
 use testnet::{CniCall, CniError, Node, Outcome, Pod, Stop, Switch, needs};
 
@@ -127,8 +128,8 @@ fn with(config: &Value, key: &str, value: &Value) -> Value {
 }
 
 fn del_takes_everything_whatever_is_wrong_with_the_rest() -> Outcome {
-    let (_switch, node) = node()?;
-    for (plugin, config) in configs() {
+    at_once(configs(), |(plugin, config)| {
+        let (_switch, node) = node()?;
         let pod = node.pod(plugin)?;
         for (key, value) in broken() {
             let say = |error: CniError| Stop::Failed(format!("{plugin}, {key} is {value}: {error}"));
@@ -154,8 +155,8 @@ fn del_takes_everything_whatever_is_wrong_with_the_rest() -> Outcome {
         }
         assert_eq!(node.list("/run/k8slan/taps"), [""; 0]);
         assert_eq!(node.list("/run/k8slan/ports"), [""; 0]);
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// It cannot be done without its configuration, and must not be kept quiet about.

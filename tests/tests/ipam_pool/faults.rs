@@ -9,6 +9,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use k8slan_tests::{asked_again, at_once};
 use serde_json::{Value, json};
 use testnet::{CniCall, CniError, Node, Outcome, Stop, needs, program};
 
@@ -41,11 +42,15 @@ const INDEX: &str = "/run/k8slan/ipam/networks/net.mdb";
 const JOURNAL: &str = "/run/k8slan/ipam/networks/net.journal";
 const KEPT: &str = "/var/lib/k8slan/ipam/networks/net.journal";
 
-/// How long processes compete: a minute in continuous integration, or what `K8SLAN_IPAM_SECONDS` says.
-fn competition() -> Duration {
+/// How long processes compete, and after how many ADDs that is enough: as many as two busy processors make in a minute, in
+/// continuous integration; a tenth otherwise; or as long as `K8SLAN_IPAM_SECONDS` says.
+fn competition(adds: u32) -> (Duration, u32) {
     let given = std::env::var("K8SLAN_IPAM_SECONDS").ok().and_then(|text| text.parse().ok());
-    let default = if std::env::var_os("CI").is_some() { 60 } else { 6 };
-    Duration::from_secs(given.unwrap_or(default))
+    match given {
+        Some(seconds) => (Duration::from_secs(seconds), u32::MAX),
+        None if std::env::var_os("CI").is_some() => (Duration::from_secs(60), adds),
+        None => (Duration::from_secs(6), adds / 10),
+    }
 }
 
 fn config(subnet: &str, sticky: &str) -> Value {
@@ -139,9 +144,9 @@ fn died(answer: Result<Value, CniError>) -> Result<Option<Value>, Stop> {
 
 fn add_killed_anywhere() -> Outcome {
     needs("strace")?;
-    let mut total = 0;
+    let total = AtomicU32::new(0);
     // The first ADD makes the stores, later ones find them; a sticky one writes two. What is missing is made again.
-    for (sticky, missing) in [
+    let variants = [
         ("none", ["/run/k8slan", "/var/lib/k8slan"].as_slice()),
         ("none", &[]),
         ("pod", &["/run/k8slan", "/var/lib/k8slan"]),
@@ -149,12 +154,13 @@ fn add_killed_anywhere() -> Outcome {
         ("pod", &[INDEX]),
         ("pod", &[JOURNAL]),
         ("pod", &[KEPT]),
-    ] {
+    ];
+    at_once(variants, |(sticky, missing)| {
         let node = Node::new("n")?;
         let netns = node.pod("x")?.path().to_owned();
         let config = config("10.0.0.0/24", sticky);
         let mut next = 100;
-        total += everywhere(|name, number| {
+        let deaths = everywhere(|name, number| {
             let fresh = missing.iter().any(|path| Path::new(path).extension().is_none());
             if !fresh {
                 node.cni("ipam-pool", "ADD", &call(&netns, 1, &config))?;
@@ -187,7 +193,10 @@ fn add_killed_anywhere() -> Outcome {
             assert_eq!(leases(&node)?, before);
             Ok(lives)
         })?;
-    }
+        total.fetch_add(deaths, Ordering::Relaxed);
+        Ok(())
+    })?;
+    let total = total.into_inner();
     assert!(total > 40, "only {total} deaths: is the list of system calls right?");
     Ok(())
 }
@@ -284,12 +293,14 @@ fn adds_beside_those_who_remove() -> Outcome {
     let poisoned = |_| Stop::Failed("poisoned".to_owned());
     let (rounds, removed) = (AtomicU32::new(0), AtomicU32::new(0));
     let failed = AtomicBool::new(false);
-    let (end, limit) = (Instant::now() + competition(), Instant::now() + Duration::from_secs(120));
+    let (time, most) = competition(3000);
+    let (end, limit) = (Instant::now() + time, Instant::now() + Duration::from_secs(120));
     // On a machine that is busy, some hundreds take longer.
     let enough = || rounds.load(Ordering::Relaxed) >= 300 && removed.load(Ordering::Relaxed) >= 30;
     let goes_on = || {
         let now = Instant::now();
-        now < limit && (now < end || !enough()) && !failed.load(Ordering::Relaxed)
+        let wanted = (now < end && rounds.load(Ordering::Relaxed) < most) || !enough();
+        now < limit && wanted && !failed.load(Ordering::Relaxed)
     };
     let worker = |worker: u32| -> Outcome {
         let mut config = config("10.0.0.0/28", "none");
@@ -360,21 +371,23 @@ fn adds_beside_those_who_remove() -> Outcome {
 }
 
 /// 64 runtimes that attach and detach as fast as they can, some of them in a pool that has room for fewer.
-fn compete(under: &(dyn Fn(u32) -> Vec<String> + Sync), subnet: &str) -> Outcome {
+fn compete(under: &(dyn Fn(u32) -> Vec<String> + Sync), subnet: &str, enough: u32) -> Outcome {
     let node = Node::new("n")?;
     let netns = node.pod("x")?.path().to_owned();
     let config = config(subnet, "none");
     let held: Mutex<BTreeMap<String, u32>> = Mutex::new(BTreeMap::new());
     let (adds, full) = (AtomicU32::new(0), AtomicU32::new(0));
     let failed = AtomicBool::new(false);
-    let end = Instant::now() + competition();
+    let (time, enough) = competition(enough);
+    let end = Instant::now() + time;
     let worker = |worker: u32| -> Outcome {
         let mut mine: Vec<(u32, String)> = Vec::new();
         let mut number = worker * 100_000;
-        while Instant::now() < end && !failed.load(Ordering::Relaxed) {
+        while Instant::now() < end && adds.load(Ordering::Relaxed) < enough && !failed.load(Ordering::Relaxed)
+        {
             number += 1;
             let call = CniCall { under: under(worker), ..call(&netns, number, &config) };
-            match node.cni("ipam-pool", "ADD", &call) {
+            match asked_again(|| node.cni("ipam-pool", "ADD", &call)) {
                 Ok(result) => {
                     let address = address(&result);
                     adds.fetch_add(1, Ordering::Relaxed);
@@ -395,7 +408,7 @@ fn compete(under: &(dyn Fn(u32) -> Vec<String> + Sync), subnet: &str) -> Outcome
                 // From the moment that DEL begins, another one may get it.
                 held.lock().map_err(|_| Stop::Failed("poisoned".to_owned()))?.remove(&address);
                 let call = CniCall { under: under(worker), ..self::call(&netns, number, &config) };
-                node.cni("ipam-pool", "DEL", &call)?;
+                asked_again(|| node.cni("ipam-pool", "DEL", &call))?;
             }
         }
         Ok(())
@@ -426,7 +439,7 @@ fn compete(under: &(dyn Fn(u32) -> Vec<String> + Sync), subnet: &str) -> Outcome
 }
 
 fn many_at_once() -> Outcome {
-    compete(&|_| Vec::new(), "10.0.0.0/26")
+    compete(&|_| Vec::new(), "10.0.0.0/26", 6000)
 }
 
 fn many_at_once_from_other_pid_namespaces() -> Outcome {
@@ -435,7 +448,7 @@ fn many_at_once_from_other_pid_namespaces() -> Outcome {
         0 => Vec::new(),
         _ => ["unshare", "--pid", "--fork", "--kill-child"].map(str::to_owned).to_vec(),
     };
-    compete(&under, "10.0.0.0/26")
+    compete(&under, "10.0.0.0/26", 2000)
 }
 
 /// A node that looks at copies of another one's store: file names and what is in them.

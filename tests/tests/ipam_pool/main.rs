@@ -11,4 +11,10 @@ fn main() -> ExitCode {
 }
 
 /// The trials that take longest.
-const LONG: &[&str] = &[];
+const LONG: &[&str] = &[
+    "faults::many_at_once_from_other_pid_namespaces",
+    "faults::many_at_once",
+    "faults::add_killed_anywhere",
+    "faults::a_full_disk_loses_nothing",
+    "faults::copies_beside_writers",
+];

@@ -21,4 +21,11 @@ fn main() -> ExitCode {
 }
 
 /// The trials that take longest.
-const LONG: &[&str] = &[];
+const LONG: &[&str] = &[
+    "faults::an_add_killed_anywhere_is_cleaned_up",
+    "faults::the_first_add_killed_anywhere_leaves_nothing",
+    "faults::a_del_killed_anywhere_is_finished",
+    "faults::a_trunk_change_killed_anywhere_is_mended",
+    "zones::the_zones_network_works_as_its_document_says",
+    "ports::many_at_once",
+];

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use k8slan_tests::asked_again;
 use k8slan_tests::vlan_ports::{
     PLUGIN, arrives, bridge, check, config, frame, mac, node, port, refused, sees, sees_not, tag, vlans,
 };
@@ -999,7 +1000,8 @@ fn many_at_once() -> Outcome {
                 .enumerate()
                 .map(|(at, pod)| {
                     let node = &node;
-                    scope.spawn(move || node.cni(PLUGIN, verb, &pod.call("net1", &wanted(at))))
+                    let call = pod.call("net1", &wanted(at));
+                    scope.spawn(move || asked_again(|| node.cni(PLUGIN, verb, &call)))
                 })
                 .collect();
             for one in running {
@@ -1019,8 +1021,9 @@ fn many_at_once() -> Outcome {
                 let node = &node;
                 scope.spawn(move || {
                     let call = pod.call("net1", &wanted(at));
-                    node.cni(PLUGIN, "DEL", &call)?;
-                    if at % 2 == 0 { node.cni(PLUGIN, "ADD", &call) } else { Ok(Value::Null) }
+                    let ask = |verb| asked_again(|| node.cni(PLUGIN, verb, &call));
+                    ask("DEL")?;
+                    if at % 2 == 0 { ask("ADD") } else { Ok(Value::Null) }
                 })
             })
             .collect();
