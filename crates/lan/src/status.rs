@@ -34,6 +34,10 @@ pub struct LanStatus {
     /// How many pods are attached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attachments: Option<i64>,
+    /// The nodes on which something is attached, as each last said. One whose LANNode object was deleted counts until it writes
+    /// that object again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attached_on: Vec<String>,
     /// Whom a deleted LAN waits for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<String>,

@@ -51,8 +51,11 @@ pub struct AggregateInput<'a> {
     pub mtu_is_asked_for: bool,
     /// What the nodes say of it. A node that is not alive speaks no more.
     pub nodes: Vec<&'a LanNode>,
-    /// Whether something was attached on a node that is silent at the moment, when it was last heard.
-    pub used_where_silent: bool,
+    /// The nodes on which something was attached when they were last heard, and that are silent at the moment.
+    pub attached_where_silent: BTreeSet<String>,
+    /// The nodes that are heard, said that something is attached, and whose report was deleted since: by hand, or with its
+    /// definition or namespace. Deleting what a node says detaches nothing.
+    pub unreported: BTreeSet<String>,
 }
 
 /// What the leader makes of it.
@@ -95,7 +98,18 @@ pub fn aggregate_status(input: &AggregateInput<'_>, now: &str) -> AggregatedStat
     conditions.extend(spokes_shared(&nodes));
     let cut_off_users = cut_off_users(&nodes);
     conditions.extend(spokes_removed(&cut_off_users));
-    let hold = !input.force && (!users.is_empty() || (input.used_where_silent && !input.deleting));
+    let attached_on: BTreeSet<String> = nodes
+        .iter()
+        .filter(|node| !node.spec.attachments.is_empty())
+        .map(|node| node.spec.node.clone())
+        .chain(input.unreported.iter().cloned())
+        .chain(input.attached_where_silent.iter().cloned())
+        .collect();
+    let known = users.len();
+    let unreported = |node| format!("what is attached on {node}, whose LANNode object was deleted");
+    users.extend(input.unreported.iter().map(unreported));
+    let hold =
+        !input.force && (!users.is_empty() || (!input.attached_where_silent.is_empty() && !input.deleting));
     if input.deleting {
         let (reason, message) = match (users.len(), input.force) {
             (0, _) => ("Unused", "nothing is attached: the LAN goes".to_owned()),
@@ -104,9 +118,14 @@ pub fn aggregate_status(input: &AggregateInput<'_>, now: &str) -> AggregatedStat
                 "InUse",
                 format!(
                     "waits for {}: {}; delete those pods, stop the virtual machines among them, which make their pods anew, or set \
-                     deletionPolicy: Force",
+                     deletionPolicy: Force{}",
                     if count == 1 { "one attachment".to_owned() } else { format!("{count} attachments") },
-                    join_some(&users)
+                    join_some(&users),
+                    if input.unreported.is_empty() {
+                        ""
+                    } else {
+                        "; a node's daemon writes a deleted LANNode object again when its pods change, and when it starts"
+                    }
                 ),
             ),
         };
@@ -130,7 +149,8 @@ pub fn aggregate_status(input: &AggregateInput<'_>, now: &str) -> AggregatedStat
         reason,
         mtu: input.mtu,
         mtu_rise: input.mtu_rise.clone(),
-        attachments: Some(i64::try_from(users.len()).unwrap_or(i64::MAX)),
+        attachments: Some(i64::try_from(known).unwrap_or(i64::MAX)),
+        attached_on: attached_on.into_iter().collect(),
         waiting_for: if input.deleting && hold { users } else { Vec::new() },
     };
     let failing =
@@ -495,7 +515,52 @@ mod tests {
     #[test]
     fn a_silent_node_holds_a_lan_that_stands_and_none_that_is_deleted() {
         let nodes = [node("worker1", 1426)];
-        assert!(build(&nodes, |input| input.used_where_silent = true).hold);
-        assert!(!build(&nodes, |input| (input.used_where_silent, input.deleting) = (true, true)).hold);
+        let silent = |input: &mut AggregateInput<'_>| input.attached_where_silent = names(&["worker2"]);
+        let stands = build(&nodes, silent);
+        assert!(stands.hold && stands.status.attached_on == ["worker2"], "{stands:?}");
+        let deleted = build(&nodes, |input| {
+            silent(input);
+            input.deleting = true;
+        });
+        assert!(!deleted.hold, "{deleted:?}");
+    }
+
+    fn names(nodes: &[&str]) -> BTreeSet<String> {
+        nodes.iter().map(|&node| node.to_owned()).collect()
+    }
+
+    #[test]
+    fn a_report_that_was_deleted_holds_its_lan() {
+        let mut used = node("worker1", 1426);
+        used.spec.attachments =
+            vec![SpokeUse { spoke: "pod1".into(), by: "default/vm".into(), removed: false }];
+        let nodes = [used, node("worker2", 1426)];
+        let unreported = |input: &mut AggregateInput<'_>| input.unreported = names(&["worker3"]);
+        let stands = build(&nodes[1..], unreported);
+        assert!(stands.hold && stands.status.attached_on == ["worker3"], "{stands:?}");
+        let waits = build(&nodes, |input| {
+            unreported(input);
+            input.deleting = true;
+        });
+        assert!(waits.hold);
+        assert_eq!(waits.status.attached_on, ["worker1", "worker3"]);
+        assert_eq!(
+            waits.status.waiting_for,
+            [
+                "default/vm on worker1 (spoke pod1)",
+                "what is attached on worker3, whose LANNode object was deleted"
+            ]
+        );
+        assert_eq!(waits.status.attachments, Some(1), "what is known");
+        let (_, reason, message) = condition(&waits, "Deleting");
+        assert!(
+            reason == "InUse" && message.starts_with("waits for 2 attachments") && message.contains("again"),
+            "{message}"
+        );
+        let forced = build(&nodes, |input| {
+            unreported(input);
+            (input.deleting, input.force) = (true, true);
+        });
+        assert!(!forced.hold && forced.status.waiting_for.is_empty());
     }
 }

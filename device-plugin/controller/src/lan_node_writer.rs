@@ -44,6 +44,12 @@ impl LanReport {
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         find_condition(&self.conditions, kind)
     }
+
+    /// Whether the cluster has an object with this. A node that has no part in the LAN any more keeps it while something is
+    /// attached, and until the leader has read that nothing is: a report that vanishes says nothing.
+    fn is_told_of(&self, lan: &MirroredLan, node: &str) -> bool {
+        self.takes_part || !self.attachments.is_empty() || lan.attached_on.iter().any(|on| on == node)
+    }
 }
 
 /// What this node says, by LAN.
@@ -90,7 +96,7 @@ impl LanNodeWriter {
                 .values()
                 .filter_map(|lan| {
                     let report = reports.get(&lan.key)?;
-                    let object = report.takes_part.then(|| object(&self.node, lan, report));
+                    let object = report.is_told_of(lan, &self.node).then(|| object(&self.node, lan, report));
                     Some(((lan.key.clone(), lan.uid.clone()), object))
                 })
                 .collect();
@@ -213,6 +219,32 @@ fn object(node: &str, lan: &MirroredLan, report: &LanReport) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_report_stays_until_the_leader_has_read_that_nothing_is_attached() {
+        let used = SpokeUse { spoke: "pod1".into(), by: "default/web".into(), removed: false };
+        let report = |takes_part, attachments: &[SpokeUse]| LanReport {
+            generation: None,
+            conditions: Vec::new(),
+            underlay: None,
+            mtu: None,
+            room: None,
+            takes_part,
+            attachments: attachments.to_vec(),
+        };
+        let lan = |attached_on: &[&str]| MirroredLan {
+            key: "a/b".parse().unwrap(),
+            uid: String::new(),
+            generation: 1,
+            deleting: false,
+            attached_on: attached_on.iter().map(|&on| on.to_owned()).collect(),
+        };
+        let other = lan(&["worker2"]);
+        assert!(report(true, &[]).is_told_of(&other, "worker1"));
+        assert!(!report(false, &[]).is_told_of(&other, "worker1"));
+        assert!(report(false, &[used]).is_told_of(&other, "worker1"));
+        assert!(report(false, &[]).is_told_of(&lan(&["worker1", "worker2"]), "worker1"));
+    }
 
     #[test]
     fn long_names_stay_names_and_stay_apart() {

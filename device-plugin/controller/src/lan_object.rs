@@ -3,6 +3,7 @@
 use kube::core::{ApiResource, GroupVersionKind, Object, ObjectMeta};
 use lan::{DeletionPolicy, LanKey, LanKeyError, LanSpec, LanStatus};
 use net_types::Mtu;
+use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
 
 use super::guarded::Guarded;
@@ -22,6 +23,8 @@ pub struct MirroredLan {
     pub generation: i64,
     /// Whether somebody deleted it and it waits for its finalizers.
     pub deleting: bool,
+    /// The nodes on which something is attached to it, as the leader has it.
+    pub attached_on: Vec<String>,
 }
 
 /// The kind of [`StoredLan`].
@@ -57,6 +60,11 @@ pub(super) fn parse_lan(object: &StoredLan, key: LanKey) -> MirroredLan {
         uid: object.metadata.uid.clone().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
         deleting: object.metadata.deletion_timestamp.is_some(),
+        attached_on: match object.status.as_ref() {
+            Some(Guarded::Valid(status)) => status.attached_on.clone(),
+            Some(Guarded::Invalid(status)) => Vec::deserialize(&status["attachedOn"]).unwrap_or_default(),
+            None => Vec::new(),
+        },
     }
 }
 

@@ -70,8 +70,26 @@ struct NodeReports {
     /// What they have room for, and what those have that are silent at the moment: a node that comes and goes
     /// must not change the LAN's MTU.
     rooms: Vec<i64>,
-    /// Whether something was attached on one that is silent, when it was last heard.
-    used_where_silent: bool,
+    /// All that a report is there of.
+    reported: BTreeSet<String>,
+    /// Those that are silent, and on which something was attached when they were last heard.
+    attached_where_silent: BTreeSet<String>,
+    /// [`AggregateInput::unreported`].
+    unreported: BTreeSet<String>,
+}
+
+impl NodeReports {
+    /// Finds the nodes that had something attached by the LAN's status, and of which no report is there. `alive`: whether each
+    /// node is heard; one that is gone has nothing attached.
+    fn find_unreported(&mut self, attached_on: &[String], alive: &BTreeMap<String, bool>) {
+        for node in attached_on.iter().filter(|node| !self.reported.contains(*node)) {
+            match alive.get(node) {
+                Some(true) => self.unreported.insert(node.clone()),
+                Some(false) => self.attached_where_silent.insert(node.clone()),
+                None => continue,
+            };
+        }
+    }
 }
 
 type StoreEvents = BoxStream<'static, (&'static str, Result<StoreEvent, watcher::Error>)>;
@@ -177,9 +195,11 @@ impl Leader {
             };
             let node_reports = node_reports.entry((namespace, spec.lan.clone())).or_default();
             node_reports.rooms.extend(spec.room.or(spec.mtu));
-            match is_alive {
-                true => node_reports.alive.push(report),
-                false => node_reports.used_where_silent |= !spec.attachments.is_empty(),
+            node_reports.reported.insert(spec.node.clone());
+            if *is_alive {
+                node_reports.alive.push(report);
+            } else if !spec.attachments.is_empty() {
+                node_reports.attached_where_silent.insert(spec.node.clone());
             }
         }
         let lans = stores.lans.all();
@@ -189,7 +209,10 @@ impl Leader {
         state.rises.retain(|lan, _| uids.contains(lan.as_str()));
         let mut result = Ok(());
         for (key, lan) in &lans {
-            let node_reports = node_reports.remove(key).unwrap_or_default();
+            let mut node_reports = node_reports.remove(key).unwrap_or_default();
+            let status = lan.status.as_ref().and_then(Guarded::valid);
+            let attached_on = status.map(|status| &*status.attached_on).unwrap_or_default();
+            node_reports.find_unreported(attached_on, &alive);
             // One LAN that cannot be written must not keep the others from it.
             if let Err(error) =
                 self.aggregate_lan(lan, &node_reports, problems.get(key).cloned(), now, state).await
@@ -231,7 +254,8 @@ impl Leader {
             mtu_rise: rise.map(Rise::to_status),
             mtu_is_asked_for: asked.is_some(),
             nodes: node_reports.alive.iter().collect(),
-            used_where_silent: node_reports.used_where_silent,
+            attached_where_silent: node_reports.attached_where_silent.clone(),
+            unreported: node_reports.unreported.clone(),
         };
         let aggregated = aggregate_status(&input, &format!("{now:.0}"));
         let namespace = lan.metadata.namespace.as_deref().unwrap_or_default();

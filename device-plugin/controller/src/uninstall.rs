@@ -32,6 +32,9 @@ pub struct ClusterUninstallOptions {
 
 /// How often the nodes are looked at meanwhile.
 const NODE_POLL_INTERVAL: Duration = Duration::from_secs(5);
+/// How often, and how long at most, a leader is waited for.
+const LEADER_POLL_INTERVAL: Duration = Duration::from_millis(300);
+const LEADER_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Why something is left.
 #[derive(Debug, thiserror::Error)]
@@ -152,15 +155,61 @@ async fn delete_reports(
     let resource = ApiResource::from_gvk_with_plural(&kind, "lannodes");
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let list = all.list(&ListParams::default()).await;
-    for report in known(list).map_err(|e| failed("list LANNodes", e))? {
-        if node.is_some_and(|node| report.data["spec"]["node"] != *node) {
-            continue;
-        }
+    let mut reports = known(list).map_err(|e| failed("list LANNodes", e))?;
+    if let Some(node) = node {
+        reports.retain(|report| report.data["spec"]["node"] == *node);
+        detach(client, &resource, node, &reports, done).await?;
+    }
+    for report in reports {
         let (namespace, name) = object_key(&report);
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
         let gone = api.delete(&name, &DeleteParams::default()).await;
         if ignore_not_found(gone).map_err(|e| failed(&format!("delete LANNode {namespace}/{name}"), e))? {
             done.push(format!("LANNode {namespace}/{name} deleted"));
+        }
+    }
+    Ok(())
+}
+
+/// Says of a node whose daemon is gone that nothing is attached there, and waits until a leader has read it: a report that is
+/// merely deleted holds its LAN.
+async fn detach(
+    client: &Client,
+    resource: &ApiResource,
+    node: &str,
+    reports: &[DynamicObject],
+    done: &mut Vec<String>,
+) -> Result<(), UninstallError> {
+    let end = Instant::now() + LEADER_PATIENCE;
+    for report in reports {
+        let (namespace, name) = object_key(report);
+        if report.data["spec"]["attachments"].as_array().is_none_or(Vec::is_empty) {
+            continue;
+        }
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, resource);
+        let patch = json!({ "spec": { "attachments": [] } });
+        let answer = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+        ignore_not_found(answer).map_err(|e| failed(&format!("change LANNode {namespace}/{name}"), e))?;
+    }
+    for report in reports {
+        let (namespace, _) = object_key(report);
+        let Some(name) = report.data["spec"]["lan"].as_str() else { continue };
+        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &lan_object::lans());
+        loop {
+            let lan = api.get_opt(name).await;
+            let lan = lan.map_err(|e| failed(&format!("read LAN {namespace}/{name}"), e))?;
+            let on = lan.iter().flat_map(|lan| lan.data["status"]["attachedOn"].as_array()).flatten();
+            if !on.into_iter().any(|on| on == node) {
+                break;
+            }
+            if Instant::now() >= end {
+                done.push(format!(
+                    "LAN {namespace}/{name} counts what was attached on {node}, since no daemon leads: if it is deleted, \
+                     deletionPolicy: Force lets it go"
+                ));
+                break;
+            }
+            sleep(LEADER_POLL_INTERVAL).await;
         }
     }
     Ok(())

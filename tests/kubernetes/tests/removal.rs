@@ -15,6 +15,7 @@ use crate::site::{Lan, definitions, delete, give, pings, start};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         alone("the_one_file_deleted_takes_no_lan_along", the_one_file_deleted_takes_no_lan_along),
+        alone("reports_deleted_with_their_crd_free_no_lan", reports_deleted_with_their_crd_free_no_lan),
         alone(
             "everything_deleted_at_once_and_then_uninstalled",
             everything_deleted_at_once_and_then_uninstalled,
@@ -82,6 +83,26 @@ fn the_one_file_deleted_takes_no_lan_along(cluster: &mut Cluster) -> Outcome {
     pings(cluster, &one, "net1", SECOND)?;
     cluster.kubectl("-n k8slan-system delete lan kept --wait=false")?;
     cluster.until(&USED.path(), |lan| lan["status"]["reason"] == "InUse")?;
+    delete(cluster, "one")?;
+    delete(cluster, "two")?;
+    cluster.until_gone(&USED.path())
+}
+
+/// The nodes' reports go with their CRD while the daemons run and one leads, and so could a LAN in use.
+fn reports_deleted_with_their_crd_free_no_lan(cluster: &mut Cluster) -> Outcome {
+    const USED: Lan = Lan { name: "unsaid", vni: 1137, spokes: &["unsaid1", "unsaid2"] };
+    const UNUSED: Lan = Lan { name: "unsaidone", vni: 1138, spokes: &["unsaidone1"] };
+    let cluster = &*cluster;
+    let [one, _] = used_and_unused(cluster, &USED, &UNUSED)?;
+    cluster.kubectl("delete crd lannodes.lan.k8slan.io --timeout=60s")?;
+    cluster.kubectl("-n k8slan-system delete lan unsaid unsaidone --wait=false")?;
+    cluster.until_gone(&UNUSED.path())?;
+    let waits = ["worker1", "worker2"]
+        .map(|node| format!("what is attached on {node}, whose LANNode object was deleted"));
+    let lan = cluster.until(&USED.path(), |lan| lan["status"]["waitingFor"] == json!(waits))?;
+    check!(lan["metadata"]["finalizers"] == json!(["lan.k8slan.io/in-use"]), "{lan:#}");
+    pings(cluster, &one, "net1", SECOND)?;
+    cluster.kubectl("apply -f install/crds.yaml")?;
     delete(cluster, "one")?;
     delete(cluster, "two")?;
     cluster.until_gone(&USED.path())

@@ -38,6 +38,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_lan_deleted_before_its_use_is_told_goes_as_by_force,
         force_does_not_wait,
         a_dead_node_blocks_nothing,
+        a_report_that_is_deleted_frees_no_lan,
+        a_node_that_loses_its_part_says_first_that_nothing_is_attached,
         reports_survive_a_refusing_server,
         another_leads_when_the_leader_dies,
         a_leader_that_stops_gives_the_lease_back,
@@ -482,6 +484,92 @@ fn a_dead_node_blocks_nothing() -> Outcome {
         }
         gone(&server, LATER)?;
     }
+    Ok(())
+}
+
+/// By hand, or because the definition or the namespace is deleted before the daemon: the pods are attached as before.
+fn a_report_that_is_deleted_frees_no_lan() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    let on = |nodes: Value| status(&server, LATER, |status| status["attachedOn"] == nodes);
+    let stays = |what: &str| -> Outcome {
+        std::thread::sleep(Duration::from_secs(1));
+        is_held(&server)?;
+        check!(server.keys("lannodes", GROUP).is_empty(), "{what}: there is a report");
+        Ok(())
+    };
+    server.put("lans", lan("a", "one", 1));
+    let used = [("a/one", built(1426, &[("s1", "default/web")]))];
+    let one = Node::start(&server, dir.path(), "worker1")?;
+    one.report(&used);
+    on(json!(["worker1"]))?;
+    is_held(&server)?;
+    server.delete("lannodes", GROUP, "a/one.worker1");
+    status(&server, SOON, |status| status["attachments"] == 0)?;
+    stays("it stands")?;
+    server.delete("lans", GROUP, "a/one");
+    let found = status(&server, SOON, |status| status["reason"] == "InUse")?;
+    let waits = json!(["what is attached on worker1, whose LANNode object was deleted"]);
+    check!(found["status"]["waitingFor"] == waits, "{found}");
+    stays("it is deleted")?;
+    // Neither does another leader, which never saw the report.
+    drop(one);
+    let two = Node::start(&server, dir.path(), "worker2")?;
+    eventually(LATER, || match server.get("leases", LEASES, "k8slan-system/k8slan-leader") {
+        Some(lease) if lease["spec"]["holderIdentity"] == "worker2" => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
+    stays("another leads")?;
+    // Only who had the pods knows that they are gone, or a person who does not care.
+    let one = Node::start(&server, dir.path(), "worker1")?;
+    one.report(&used);
+    status(&server, LATER, |status| status["waitingFor"] == json!(["default/web on worker1 (spoke s1)"]))?;
+    server.delete("lannodes", GROUP, "a/one.worker1");
+    status(&server, LATER, |status| status["waitingFor"] == waits)?;
+    one.report(&[("a/one", built(1426, &[]))]);
+    gone(&server, SOON)?;
+    drop((one, two));
+    for frees in ["Force", "its node is gone"] {
+        server.put("lans", lan("a", "one", 1));
+        let one = Node::start(&server, dir.path(), "worker1")?;
+        one.report(&used);
+        on(json!(["worker1"]))?;
+        is_held(&server)?;
+        server.delete("lannodes", GROUP, "a/one.worker1");
+        server.delete("lans", GROUP, "a/one");
+        status(&server, SOON, |status| status["waitingFor"] == waits)?;
+        if frees == "Force" {
+            let mut lan = server.get("lans", GROUP, "a/one").unwrap();
+            lan["spec"]["deletionPolicy"] = json!("Force");
+            server.put("lans", lan);
+        } else {
+            server.delete("nodes", "v1", "/worker1");
+        }
+        gone(&server, SOON).map_err(|why| format!("{frees}: {why}"))?;
+        drop(one);
+    }
+    Ok(())
+}
+
+/// Or its pods would hold the LAN for ever, as those of a report that somebody deleted do.
+fn a_node_that_loses_its_part_says_first_that_nothing_is_attached() -> Outcome {
+    let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
+    server.put("lans", lan("a", "one", 1));
+    let node = Node::start(&server, dir.path(), "worker1")?;
+    node.report(&[("a/one", built(1426, &[("s1", "default/web")]))]);
+    is_held(&server)?;
+    let without = |users: &[(&str, &str)]| {
+        let attachments = built(1426, users).attachments;
+        [("a/one", LanReport { takes_part: false, attachments, ..broken("NoUnderlay", "none") })]
+    };
+    node.report(&without(&[("s1", "default/web")]));
+    status(&server, SOON, |status| status["reason"] == "NoUnderlay")?;
+    std::thread::sleep(Duration::from_secs(1));
+    is_held(&server)?;
+    node.report(&without(&[]));
+    is_free(&server)?;
+    status(&server, SOON, |status| status["nodes"] == "0/0" && status["attachedOn"].is_null())?;
+    let reports = server.keys("lannodes", GROUP);
+    check!(reports.is_empty(), "{reports:?}");
     Ok(())
 }
 

@@ -165,6 +165,8 @@ fn one_node_alone() -> Outcome {
     );
     let lan = server.get("lans", GROUP, "a/one").unwrap_or_default();
     check!(lan["metadata"]["finalizers"].as_array().is_some_and(|list| list.len() == 2), "{lan}");
+    // Who leads has read that nothing is attached there, before the report went.
+    check!(lan["status"]["attachedOn"] == json!(["worker1"]), "{lan}");
     Ok(())
 }
 
