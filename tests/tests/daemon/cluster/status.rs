@@ -507,9 +507,9 @@ fn a_report_that_is_deleted_frees_no_lan() -> Outcome {
     status(&server, SOON, |status| status["attachments"] == 0)?;
     stays("it stands")?;
     server.delete("lans", GROUP, "a/one");
-    let found = status(&server, SOON, |status| status["reason"] == "InUse")?;
     let waits = json!(["what is attached on worker1, whose LANNode object was deleted"]);
-    check!(found["status"]["waitingFor"] == waits, "{found}");
+    let found = status(&server, SOON, |status| status["waitingFor"] == waits)?;
+    check!(condition(&found["status"], "Deleting")["reason"] == "InUse", "{found}");
     stays("it is deleted")?;
     // Neither does another leader, which never saw the report.
     drop(one);
@@ -544,7 +544,7 @@ fn a_report_that_is_deleted_frees_no_lan() -> Outcome {
         } else {
             server.delete("nodes", "v1", "/worker1");
         }
-        gone(&server, SOON).map_err(|why| format!("{frees}: {why}"))?;
+        gone(&server, SOON).map_err(|why| Stop::Failed(format!("{frees}: {why}")))?;
         drop(one);
     }
     Ok(())
