@@ -89,6 +89,7 @@ unit: ## the tests beside the code, seconds once built, without root
 
 test: build ## every test on simulated nodes; ends with one line of counts
 	@tests/packages.sh test
+	@tests/version-before.sh
 	@tests/run.sh "$(TARGET_DIR)/test.log" --workspace --exclude k8slan-kubernetes-tests
 
 test-kubernetes: image ## the image on a real Kubernetes, which is built once from its Go modules; ends with one line of counts

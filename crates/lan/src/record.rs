@@ -214,6 +214,16 @@ mod tests {
         assert_eq!(String::from_utf8(record.to_json()).unwrap(), format!("{TEXT}\n"));
     }
 
+    /// Of the programs before this version (`tests/tests/upgrade.rs`).
+    #[test]
+    fn a_record_of_the_version_before_reads() {
+        let text = include_bytes!("../../../tests/fixtures/version-before/run/k8slan/spokes/v.json");
+        let record = SpokeRecord::parse(&"v".parse().unwrap(), text).unwrap();
+        assert_eq!((record.attach, record.tap_index.get()), (Attach::Veth, 1_768_025_413));
+        assert!(record.allowed_namespaces.is_none() && !record.kubelet);
+        assert_eq!(record.to_json(), text);
+    }
+
     #[test]
     fn not_ready_carries_its_reason() {
         let record = edited(|json| {

@@ -13,8 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::{Durability, Paths, Pod, SafeDir, SafeDirError};
 
 /// The node daemon's record of a launcher pod, from the pod's owner, labels and annotations.
+/// Fields of a newer daemon are ignored: on a rollback the older plugins are installed before the older daemon has written the
+/// record again.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct VmRecord {
     /// The virtual machine's name; its namespace is the pod's.
     pub vm: String,

@@ -256,7 +256,13 @@ mod tests {
     }
 
     fn mirrored() -> MirroredLan {
-        MirroredLan { key: "a/one".parse().unwrap(), uid: "u".into(), generation: 3, deleting: false }
+        MirroredLan {
+            key: "a/one".parse().unwrap(),
+            uid: "u".into(),
+            generation: 3,
+            deleting: false,
+            attached_on: Vec::new(),
+        }
     }
 
     fn report() -> LanReport {

@@ -471,6 +471,22 @@ mod tests {
         assert!(minors.claim(DevNum { minor: 4, ..DEVICE }, &given("b", true)).is_err());
     }
 
+    /// Of the programs before this version (`tests/tests/upgrade.rs`).
+    #[test]
+    fn records_of_the_version_before_read() {
+        let spoke = include_bytes!("../../../tests/fixtures/version-before/run/k8slan/taps/246:3");
+        let record = MinorRecord::parse(spoke).unwrap();
+        assert_eq!((record.node, record.made), ("/dev/tap1768042688".into(), true));
+        assert_eq!(record.attachment.ifname.as_str(), "net1");
+        assert_eq!((record.ipam, record.lower, record.mac, record.moved), (None, None, None, None));
+        let moved = include_bytes!("../../../tests/fixtures/version-before/run/k8slan/taps/246:1");
+        let moved = MinorRecord::parse(moved).unwrap().moved.unwrap();
+        assert_eq!(
+            (moved.name.as_str(), moved.mac.unwrap().to_string()),
+            ("mv0", "aa:f1:52:65:98:6e".to_owned())
+        );
+    }
+
     #[test]
     fn a_torn_record_belongs_to_nobody() {
         let temp = tempfile::tempdir().unwrap();

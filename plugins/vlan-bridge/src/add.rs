@@ -130,7 +130,7 @@ impl Attaching<'_> {
             vlans: self.vlans.as_ref().map(Into::into),
             uplinks: Vec::new(),
             host_interfaces: Vec::new(),
-            guard: guard::wanted(config, mac, &[]),
+            guard: guard::wanted(&self.name, config, mac, &[]),
             masquerade: Vec::new(),
             masquerade_from: Vec::new(),
             ipam: Some(call.request.ipam_type.clone().unwrap_or_default()),
@@ -319,7 +319,7 @@ impl Attaching<'_> {
         let Some(mut record) = self.store.read(&self.name)? else { return Ok(()) };
         if guard_changes {
             let addresses: Vec<IpAddr> = addresses.iter().map(IpNetwork::ip).collect();
-            record.guard = guard::wanted(config, made.mac, &addresses);
+            record.guard = guard::wanted(&self.name, config, made.mac, &addresses);
         }
         if !masquerade.is_empty() {
             record.masquerade = masquerade.to_vec();

@@ -45,7 +45,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     }
     uplinks(&call, &bridge, &record)?;
     if let Some(guard) = &record.guard {
-        let state = Nftables::open_current()?.guard_state(&guard.of_port(&name))?;
+        let state = Nftables::open_current()?.guard_state(&name, guard.rules.as_deref())?;
         same("the spoof check of the port", shown(state), "in place")?;
     }
     if !record.masquerade.is_empty() {

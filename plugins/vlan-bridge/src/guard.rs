@@ -10,7 +10,12 @@ use crate::record::{RecordStore, RecordedGuard};
 use crate::{Config, Error};
 
 /// The guard that a configuration asks for, for a pod with this MAC address and these addresses.
-pub(crate) fn wanted(config: &Config, mac: MacAddr, addresses: &[IpAddr]) -> Option<RecordedGuard> {
+pub(crate) fn wanted(
+    port: &IfName,
+    config: &Config,
+    mac: MacAddr,
+    addresses: &[IpAddr],
+) -> Option<RecordedGuard> {
     if !config.macspoofchk && !config.ipspoofchk {
         return None;
     }
@@ -26,11 +31,13 @@ pub(crate) fn wanted(config: &Config, mac: MacAddr, addresses: &[IpAddr]) -> Opt
         all.dedup();
         all
     });
-    Some(if config.macspoofchk {
-        RecordedGuard { macs: Some(own), addresses, own: Vec::new() }
+    let mut guard = if config.macspoofchk {
+        RecordedGuard { macs: Some(own), addresses, own: Vec::new(), rules: None }
     } else {
-        RecordedGuard { macs: None, addresses, own }
-    })
+        RecordedGuard { macs: None, addresses, own, rules: None }
+    };
+    guard.rules = Some(guard.of_port(port).rules_hash());
+    Some(guard)
 }
 
 /// The virtual MAC addresses of a VRRP router, for IPv4 and IPv6 (RFC 5798, section 7.3).

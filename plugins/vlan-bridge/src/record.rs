@@ -10,7 +10,7 @@ use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, VlanId, VlanSet};
 use netplumb::{BridgeVlans, PortGuard};
 use node::{Attachment, Durability, Lock, Paths, SafeDir, SafeDirError};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::Error;
 
@@ -100,11 +100,29 @@ pub struct RecordedHostInterface {
 pub struct RecordedGuard {
     /// Allowed source MAC addresses; `None`: any.
     pub macs: Option<Vec<MacAddr>>,
-    /// Allowed source IP addresses; `None`: any.
+    /// Allowed source IP addresses; `None`: any. Single ones are written without a prefix length, as the previous version reads
+    /// them.
+    #[serde(serialize_with = "without_length")]
     pub addresses: Option<Vec<IpNetwork>>,
     /// Its own MAC addresses, if any source is allowed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub own: Vec<MacAddr>,
+    /// What the rules are that were put on the port ([`PortGuard::rules_hash`]): another version may make others of the same
+    /// guard. Absent in what an earlier version wrote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rules: Option<String>,
+}
+
+#[expect(clippy::ref_option, reason = "serde passes a reference to the field")]
+fn without_length<S: Serializer>(
+    addresses: &Option<Vec<IpNetwork>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let text = |network: &IpNetwork| match network.prefix() == if network.is_ipv4() { 32 } else { 128 } {
+        true => network.ip().to_string(),
+        false => network.to_string(),
+    };
+    addresses.as_ref().map(|all| all.iter().map(text).collect::<Vec<_>>()).serialize(serializer)
 }
 
 impl From<&BridgeVlans> for PortVlans {
@@ -312,6 +330,7 @@ mod tests {
                 macs: None,
                 addresses: Some(vec!["10.0.0.5/32".parse().unwrap(), "fe80::/64".parse().unwrap()]),
                 own: vec!["02:00:00:00:00:01".parse().unwrap()],
+                rules: Some("0123456789abcdef".into()),
             }),
             masquerade: vec!["10.0.0.5/24".parse().unwrap()],
             masquerade_from: vec!["br0.20".parse().unwrap()],
@@ -319,7 +338,22 @@ mod tests {
         };
         let text = serde_json::to_string(&record).unwrap();
         assert_eq!(serde_json::from_str::<PortRecord>(&text).unwrap(), record);
+        assert!(text.contains(r#""addresses":["10.0.0.5","fe80::/64"]"#), "{text}");
         assert_eq!(record.all_vlans().to_string(), "1,10,20-30");
         assert!(record.attachment().is_some());
+    }
+
+    /// Of the programs before this version (`tests/tests/upgrade.rs`).
+    #[test]
+    fn a_record_of_the_version_before_reads() {
+        let text =
+            include_str!("../../../tests/fixtures/version-before/run/k8slan/ports/vbce6a1f300cc1.json");
+        let record: PortRecord = serde_json::from_str(text).unwrap();
+        assert!(record.attachment().is_some() && record.ipam.is_none());
+        let [gateway] = record.host_interfaces.as_slice() else { panic!("{record:?}") };
+        assert_eq!(gateway.link.as_str(), "br0");
+        let guard = record.guard.unwrap();
+        assert_eq!(guard.addresses.as_deref(), Some(&["10.4.0.3/32".parse().unwrap()][..]));
+        assert!(guard.macs.is_some_and(|macs| macs.len() == 1) && guard.rules.is_none());
     }
 }

@@ -39,6 +39,13 @@ impl PortGuard {
         rules(self).into_iter().filter_map(|rule| encode(&self.port, &rule, &mut sets)).collect()
     }
 
+    /// What the rules of this guard are, in a word: for whoever asks later whether they still stand ([`Nftables::guard_state`]),
+    /// and may be another version, that makes others.
+    #[must_use]
+    pub fn rules_hash(&self) -> String {
+        hash(self.encoded().iter().map(|rule| &*rule.comment))
+    }
+
     fn add_messages(&self) -> Vec<Message> {
         let port = self.port.as_str();
         let mut messages = vec![nft::chain(nft::NEWCHAIN, NLM_F_CREATE | NLM_F_EXCL, TABLE, port, None)];
@@ -49,6 +56,15 @@ impl PortGuard {
         messages.push(nft::port_element(nft::NEWSETELEM, NLM_F_CREATE, TABLE, MAP, &self.port));
         messages
     }
+}
+
+fn hash<'a>(comments: impl Iterator<Item = &'a str>) -> String {
+    let mut hash = Fnv::new();
+    for comment in comments {
+        hash.write(comment.as_bytes());
+        hash.write(&[0]);
+    }
+    hash.to_string()
 }
 
 /// The expressions of a rule; `None` if it can never match.
@@ -173,16 +189,16 @@ impl Nftables {
         }
     }
 
-    /// Whether exactly this guard is on its port.
+    /// Whether the guard with these rules ([`PortGuard::rules_hash`]) is on the port; `None`: any guard.
     ///
     /// # Errors
     /// The kernel refuses the dump.
-    pub fn guard_state(&self, guard: &PortGuard) -> Result<RuleState> {
-        let Some(comments) = self.comments(guard.port.as_str())? else { return Ok(RuleState::Absent) };
-        let wanted: Vec<_> = guard.encoded().into_iter().map(|rule| rule.comment).collect();
-        let reached = self.guarded()?.is_some_and(|ports| ports.contains(&guard.port))
+    pub fn guard_state(&self, port: &IfName, rules: Option<&str>) -> Result<RuleState> {
+        let Some(comments) = self.comments(port.as_str())? else { return Ok(RuleState::Absent) };
+        let same = rules.is_none_or(|rules| hash(comments.iter().map(String::as_str)) == rules);
+        let reached = self.guarded()?.is_some_and(|ports| ports.contains(port))
             && self.comments(BASE)?.is_some_and(|base| base.len() == 1);
-        Ok(if reached && comments == wanted { RuleState::InPlace } else { RuleState::Different })
+        Ok(if reached && same { RuleState::InPlace } else { RuleState::Different })
     }
 
     /// The comments of a chain's rules in their order; `None` if the chain does not exist or is empty.

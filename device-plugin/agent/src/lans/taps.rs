@@ -60,6 +60,20 @@ impl Taps {
 mod tests {
     use super::*;
 
+    /// Of the programs before this version (`tests/tests/upgrade.rs`): a pod holds the node of each index.
+    #[test]
+    fn the_indices_of_the_version_before_stay() {
+        let temp = tempfile::tempdir().unwrap();
+        let before = include_str!("../../../../tests/fixtures/version-before/var/lib/k8slan/taps.json");
+        std::fs::write(temp.path().join(FILE), before).unwrap();
+        let mut taps = Taps::open(temp.path()).unwrap();
+        let spoke = |name: &str| -> SpokeName { name.parse().unwrap() };
+        taps.assign([spoke("a"), spoke("new")].iter()).unwrap();
+        assert_eq!(taps.get(&spoke("a")).unwrap().get(), 1_768_042_688);
+        assert_eq!(taps.get(&spoke("v")).unwrap().get(), 1_768_025_413);
+        assert!(taps.get(&spoke("new")).is_some());
+    }
+
     #[test]
     fn indices_outlive_the_daemon() {
         let temp = tempfile::tempdir().unwrap();

@@ -85,4 +85,17 @@ mod tests {
         let error = format!("{:#}", read(dir.path()).unwrap_err());
         assert!(error.contains("not a status of this version"), "{error}");
     }
+
+    /// Of the programs before this version (`tests/tests/upgrade.rs`): the cluster's part may read it before the node's part of
+    /// its own version has written one.
+    #[test]
+    fn the_status_of_the_version_before_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let text = include_str!("../../../../tests/fixtures/version-before/run/k8slan/status.json");
+        std::fs::write(dir.path().join(STATUS_FILE), text).unwrap();
+        let status = read(dir.path()).unwrap().unwrap();
+        let users = super::super::users(&status);
+        assert_eq!(users.len(), 2, "{users:?}");
+        assert!(super::super::holds(&status.lans[0], "Ready"));
+    }
 }

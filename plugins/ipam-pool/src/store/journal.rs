@@ -372,7 +372,7 @@ fn sync_folder(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
 }
 
-fn line(number: u64, text: &str) -> String {
+pub(crate) fn line(number: u64, text: &str) -> String {
     let sum = record::checksum(&number.to_be_bytes(), text.as_bytes());
     format!("{number} {sum:016x} {text}\n")
 }

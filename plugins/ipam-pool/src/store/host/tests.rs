@@ -44,6 +44,42 @@ fn states(store: &mut HostStore) -> Vec<(Addr, AddressState)> {
     store.dry_run(|txn| crate::list_addresses(txn)).unwrap()
 }
 
+/// Journals of the programs before this version (`tests/tests/upgrade.rs`), of this boot and over a reboot.
+#[test]
+fn journals_of_the_version_before_read() {
+    let before = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/version-before");
+    let (run, kept) = (before.join("run/k8slan/ipam/pools"), before.join("var/lib/k8slan/ipam/pools"));
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    for (pool, owner, address, same_boot) in [
+        ("vms", "vm:default/vyos/flat", "10.3.0.2", true),
+        ("vms", "vm:default/vyos/flat", "10.3.0.2", false),
+        ("pods", "default/web-0/kept", "10.2.0.2", false),
+    ] {
+        let temp = tempfile::tempdir().unwrap();
+        let (dirs, key) = (store_dirs(&temp), PoolKey::Named(pool.to_owned()));
+        for folder in [&dirs.run, &dirs.state] {
+            std::fs::create_dir_all(folder.join("pools")).unwrap();
+        }
+        std::fs::copy(kept.join(format!("{pool}.journal")), dirs.state.join(format!("pools/{pool}.journal")))
+            .unwrap();
+        if same_boot {
+            let text = std::fs::read_to_string(run.join(format!("{pool}.journal"))).unwrap();
+            let (head, rest) = text.split_once('\n').unwrap();
+            let header = head.splitn(3, ' ').nth(2).unwrap();
+            let mut header: serde_json::Value = serde_json::from_str(header).unwrap();
+            header["of"]["boot"] = boot.trim().into();
+            let head = crate::store::journal::line(0, &header.to_string());
+            std::fs::write(dirs.run.join(format!("pools/{pool}.journal")), head + rest).unwrap();
+        }
+        let found = states(&mut HostStore::open(&dirs, &key).unwrap());
+        let [(at, AddressState::Leased(lease))] = found.as_slice() else { panic!("{found:?}") };
+        assert_eq!(at.to_string(), address);
+        assert_eq!(lease.owner.as_ref().map(crate::Owner::as_str), Some(owner));
+        assert!(lease.sticky && lease.holders.is_empty(), "{lease:?}");
+        assert_eq!(lease.since == crate::Millis(0), !same_boot, "{lease:?}");
+    }
+}
+
 #[test]
 fn a_newer_store_is_left_alone() {
     let temp = tempfile::tempdir().unwrap();
