@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(String::from_utf8(record.to_json()).unwrap(), format!("{TEXT}\n"));
     }
 
-    /// Of the programs before this version (`tests/tests/upgrade.rs`).
+    /// Of the programs before this version (`tests/tests/daemon/upgrade.rs`).
     #[test]
     fn a_record_of_the_version_before_reads() {
         let text = include_bytes!("../../../tests/fixtures/version-before/run/k8slan/spokes/v.json");

@@ -471,7 +471,7 @@ mod tests {
         assert!(minors.claim(DevNum { minor: 4, ..DEVICE }, &given("b", true)).is_err());
     }
 
-    /// Of the programs before this version (`tests/tests/upgrade.rs`).
+    /// Of the programs before this version (`tests/tests/daemon/upgrade.rs`).
     #[test]
     fn records_of_the_version_before_read() {
         let spoke = include_bytes!("../../../tests/fixtures/version-before/run/k8slan/taps/246:3");

@@ -343,7 +343,7 @@ mod tests {
         assert!(record.attachment().is_some());
     }
 
-    /// Of the programs before this version (`tests/tests/upgrade.rs`).
+    /// Of the programs before this version (`tests/tests/daemon/upgrade.rs`).
     #[test]
     fn a_record_of_the_version_before_reads() {
         let text =

@@ -9,6 +9,7 @@ mod lans;
 mod no_multicast;
 mod soak;
 mod traffic;
+mod upgrade;
 
 use std::process::ExitCode;
 
@@ -17,7 +18,18 @@ fn main() -> ExitCode {
         return exit;
     }
     testnet::run_files(
-        testnet::files![cluster, convergence, daemon, isolation, kubelet, lans, no_multicast, soak, traffic],
+        testnet::files![
+            cluster,
+            convergence,
+            daemon,
+            isolation,
+            kubelet,
+            lans,
+            no_multicast,
+            soak,
+            traffic,
+            upgrade
+        ],
         LONG,
     )
 }

@@ -60,7 +60,7 @@ impl Taps {
 mod tests {
     use super::*;
 
-    /// Of the programs before this version (`tests/tests/upgrade.rs`): a pod holds the node of each index.
+    /// Of the programs before this version (`tests/tests/daemon/upgrade.rs`): a pod holds the node of each index.
     #[test]
     fn the_indices_of_the_version_before_stay() {
         let temp = tempfile::tempdir().unwrap();

@@ -86,7 +86,7 @@ mod tests {
         assert!(error.contains("not a status of this version"), "{error}");
     }
 
-    /// Of the programs before this version (`tests/tests/upgrade.rs`): the cluster's part may read it before the node's part of
+    /// Of the programs before this version (`tests/tests/daemon/upgrade.rs`): the cluster's part may read it before the node's part of
     /// its own version has written one.
     #[test]
     fn the_status_of_the_version_before_reads() {

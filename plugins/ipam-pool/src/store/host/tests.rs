@@ -44,7 +44,7 @@ fn states(store: &mut HostStore) -> Vec<(Addr, AddressState)> {
     store.dry_run(|txn| crate::list_addresses(txn)).unwrap()
 }
 
-/// Journals of the programs before this version (`tests/tests/upgrade.rs`), of this boot and over a reboot.
+/// Journals of the programs before this version (`tests/tests/daemon/upgrade.rs`), of this boot and over a reboot.
 #[test]
 fn journals_of_the_version_before_read() {
     let before = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/version-before");

@@ -6,24 +6,23 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::process::ExitCode;
 use std::time::Duration;
 
 use k8slan_tests::{LanFile, addresses, on_spoke};
 use serde_json::{Value, json};
 use testnet::{
-    CniCall, CniError, Daemon, Node, Outcome, Ping, Pod, Stop, Switch, bin_dir, eventually, needs_found,
-    workspace,
+    CniCall, CniError, Daemon, Node, Outcome, Ping, Pod, Stop, Switch, Trial, bin_dir, eventually,
+    needs_found, workspace,
 };
 
-fn main() -> ExitCode {
-    testnet::main(testnet::tests![
+pub(crate) fn trials() -> Vec<Trial> {
+    testnet::tests![
         a_node_is_upgraded_and_taken_back_under_traffic,
         each_version_takes_away_what_the_other_one_made,
         each_version_collects_what_the_other_one_left,
         the_files_of_the_version_before_are_the_fixtures,
         sticky_owners_keep_their_addresses_over_versions,
-    ])
+    ]
 }
 
 /// One version of all programs.
@@ -381,7 +380,7 @@ fn each_version_collects_what_the_other_one_left() -> Outcome {
 }
 
 /// What the crates' own tests read in `tests/fixtures/version-before`, where those programs cannot be had.
-/// `UPDATE=1 cargo test -p k8slan-tests --test upgrade fixtures` writes it anew.
+/// `UPDATE=1 cargo test -p k8slan-tests --test daemon fixtures` writes it anew.
 fn the_files_of_the_version_before_are_the_fixtures() -> Outcome {
     let [before, _] = &Version::both()?;
     let (_switch, site) = attached(before)?;
