@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_backup_restores_what_is_kept,
         damage_is_reported,
         a_cut_off_store_is_reported,
+        leases_come_back_whatever_pods_did_to_their_interfaces,
         a_page_that_leads_astray_gives_no_address_twice,
         pages_that_lead_in_a_circle_are_read_once,
         a_full_disk_loses_nothing,
@@ -858,6 +859,79 @@ fn a_cut_off_store_is_reported() -> Outcome {
     }
     let answer = damaged(&|file, _| file.write_all(b"not a store at all"))?;
     assert_eq!(answer.map(|error| error.code), Some(140));
+    Ok(())
+}
+
+/// The index of leases is cut and its bytes are changed while pods run. Who has what comes back as it was answered, which
+/// no look at interfaces could tell: one pod took its address off, one gave itself others of the pool, and one has no
+/// interface at all, as a device that a program in user space drives.
+fn leases_come_back_whatever_pods_did_to_their_interfaces() -> Outcome {
+    const BRIDGE: &str = "/usr/lib/cni/bridge";
+    needs(BRIDGE)?;
+    let node = Node::new("n")?;
+    let config = config("10.0.0.0/24", "none");
+    let pods = ["still", "flushed", "greedy"].map(|name| node.pod(name));
+    let [still, flushed, greedy] = pods;
+    let (still, flushed, greedy) = (still?, flushed?, greedy?);
+    let mut given = BTreeMap::new();
+    for pod in [&still, &flushed, &greedy] {
+        given.insert(address(&pod.add(BRIDGE, "net1", &config)?), pod.container().to_owned());
+    }
+    let bare = node.pod("bare")?;
+    given.insert(address(&bare.add("ipam-pool", "net1", &config)?), bare.container().to_owned());
+    let ip = |netns: &str, arguments: &str| {
+        let netns = format!("--net={netns}");
+        let argv: Vec<&str> = ["nsenter", &netns, "ip"].into_iter().chain(arguments.split(' ')).collect();
+        node.exec(&argv)
+    };
+    ip(flushed.path(), "addr flush dev net1")?;
+    for last in 100..104 {
+        ip(greedy.path(), &format!("addr add 10.0.0.{last}/24 dev net1"))?;
+    }
+    assert!(!ip(flushed.path(), "-4 addr show dev net1")?.contains("10.0.0."), "it has its address still");
+    let before = leases(&node)?;
+    let expected = given.iter().map(|(address, container)| {
+        (address.split('/').next().unwrap_or_default().to_owned(), vec![container.clone()])
+    });
+    assert_eq!(before, expected.collect::<BTreeMap<_, _>>());
+    type Damage = fn(&mut fs::File, u64) -> std::io::Result<()>;
+    let damages: [Damage; 4] = [
+        |file, _| file.set_len(0),
+        |file, len| file.set_len(len / 2),
+        |file, len| {
+            // The kind of every page.
+            for page in 0..len / 4096 {
+                file.seek(SeekFrom::Start(page * 4096 + 10))?;
+                file.write_all(&[0xff, 0xff])?;
+            }
+            Ok(())
+        },
+        // Gone, and its first page is there.
+        |file, _| file.set_len(4096),
+    ];
+    for damage in damages {
+        node.run(|| -> std::io::Result<()> {
+            let mut file = fs::OpenOptions::new().write(true).read(true).open(INDEX)?;
+            let len = file.metadata()?.len();
+            damage(&mut file, len)
+        })?;
+        let newcomer = call(still.path(), 1000, &config);
+        match node.cni("ipam-pool", "ADD", &newcomer) {
+            Err(error) => assert_eq!(error.code, 140, "{error}"),
+            Ok(result) => return Err(Stop::Failed(format!("{} from a damaged index", address(&result)))),
+        }
+        node.exec(&["rm", INDEX])?;
+        let got = address(&node.cni("ipam-pool", "ADD", &newcomer)?);
+        assert!(!given.contains_key(&got), "{got} twice");
+        node.cni("ipam-pool", "DEL", &newcomer)?;
+        assert_eq!(leases(&node)?, before);
+    }
+    // Nothing is in quarantine, and everybody's DEL finds its lease.
+    for pod in [&still, &flushed, &greedy] {
+        pod.del(BRIDGE, "net1", &config)?;
+    }
+    bare.del("ipam-pool", "net1", &config)?;
+    assert_eq!(leases(&node)?, BTreeMap::new());
     Ok(())
 }
 

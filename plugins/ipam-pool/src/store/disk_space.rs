@@ -6,7 +6,6 @@ use nix::fcntl::{FallocateFlags, fallocate};
 use serde::{Deserialize, Serialize};
 
 use crate::store::StoreError;
-use crate::store::regular_file::open_regular;
 
 /// What a file may hold more than its length without a reserve, in bytes.
 const BLOCK: u64 = 4096;
@@ -39,21 +38,19 @@ impl DiskSpace {
 
     /// Allocates `bytes` beyond the end of the file if fewer are allocated, or twice as much where there is room:
     /// releasing addresses writes, too, and must not fail on a full disk.
-    pub(crate) fn reserve(self, path: &Path, bytes: u64) -> Result<(), StoreError> {
+    pub(crate) fn reserve(self, file: &File, path: &Path, bytes: u64) -> Result<(), StoreError> {
         if self.held >= self.len + bytes {
             return Ok(());
         }
-        let reserved = open_regular(File::options().write(true), path).and_then(|(file, _)| {
-            let allocate = |bytes: u64| {
-                let bytes = i64::try_from(self.len + bytes).map_err(std::io::Error::other)?;
-                let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
-                fallocate(&file, flags, 0, bytes).map_err(std::io::Error::from)
-            };
-            match allocate(2 * bytes) {
-                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => allocate(bytes),
-                allocated => allocated,
-            }
-        });
+        let allocate = |bytes: u64| {
+            let bytes = i64::try_from(self.len + bytes).map_err(std::io::Error::other)?;
+            let flags = FallocateFlags::FALLOC_FL_KEEP_SIZE;
+            fallocate(file, flags, 0, bytes).map_err(std::io::Error::from)
+        };
+        let reserved = match allocate(2 * bytes) {
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => allocate(bytes),
+            allocated => allocated,
+        };
         match reserved {
             // The file system cannot allocate in advance.
             Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(()),

@@ -284,12 +284,12 @@ impl Journal {
 
     /// Reserves disk space for the last line of this end.
     pub(crate) fn reserve_line(&self, journal_end: &JournalEnd) -> Result<(), StoreError> {
-        self.space.reserve(&self.path, journal_end.line.len() as u64)
+        self.space.reserve(&self.file, &self.path, journal_end.line.len() as u64)
     }
 
     /// Reserves disk space for later lines.
     pub(crate) fn reserve(&self) -> Result<(), StoreError> {
-        self.space.reserve(&self.path, RESERVE)
+        self.space.reserve(&self.file, &self.path, RESERVE)
     }
 
     /// The inverse of [`Journal::reserve`].

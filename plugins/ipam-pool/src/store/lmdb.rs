@@ -26,6 +26,8 @@ const META_PAGES: usize = 2;
 /// Every user, also a reader, holds the pool's lock while the file is open, so there is only one at a time.
 pub(crate) struct Lmdb {
     env: Env<WithoutTls>,
+    /// The same file, for what LMDB does not do.
+    file: File,
     path: PathBuf,
     /// The space when it was opened.
     space: DiskSpace,
@@ -49,7 +51,7 @@ pub(crate) struct LmdbFile {
 impl LmdbFile {
     /// `None` if there is none.
     pub(crate) fn find(path: &Path) -> Result<Option<Self>, StoreError> {
-        let (file, metadata) = match open_regular(File::options().read(true), path) {
+        let (file, metadata) = match open_regular(File::options().read(true).write(true), path) {
             Ok(opened) => opened,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StoreError::io("open", path, source)),
@@ -63,17 +65,17 @@ impl LmdbFile {
 
     pub(crate) fn open_table(self) -> Result<Lmdb, StoreError> {
         check_header(&self.file, self.metadata.len(), &self.path)?;
-        Lmdb::open_map(&self.path, DiskSpace::of(&self.metadata), self.identity())
+        Lmdb::open_map(self)
     }
 }
 
 impl Lmdb {
     /// Creates a new file.
     pub(crate) fn create(path: &Path) -> Result<Self, StoreError> {
-        let made = File::options().write(true).create_new(true).mode(0o600).open(path);
-        let metadata = made.and_then(|file| file.metadata());
-        let metadata = metadata.map_err(|source| StoreError::io("make", path, source))?;
-        Self::open_map(path, DiskSpace::default(), FileId::of(&metadata))
+        let made = File::options().read(true).write(true).create_new(true).mode(0o600).open(path);
+        let made = made.and_then(|file| Ok((file.metadata()?, file)));
+        let (metadata, file) = made.map_err(|source| StoreError::io("make", path, source))?;
+        Self::open_map(LmdbFile { file, path: path.to_owned(), metadata })
     }
 
     pub(crate) fn identity(&self) -> FileId {
@@ -83,14 +85,13 @@ impl Lmdb {
     /// Reserves disk space for later changes: releasing addresses writes, too, and must not fail on a full disk.
     pub(crate) fn reserve(&self) -> Result<(), StoreError> {
         // Unused space inside the file serves as well.
-        let reserved = self.space.reserve(&self.path, RESERVE);
-        reserved.or_else(|_| self.space.reserve(&self.path, RESERVE.saturating_sub(self.unused_bytes())))
+        let reserve = |bytes| self.space.reserve(&self.file, &self.path, bytes);
+        reserve(RESERVE).or_else(|_| reserve(RESERVE.saturating_sub(self.unused_bytes())))
     }
 
     /// The inverse of [`Lmdb::reserve`].
     pub(crate) fn give_back_reserve(&self) -> std::io::Result<()> {
-        let (file, _) = open_regular(File::options().write(true), &self.path)?;
-        DiskSpace::give_back(&file)
+        DiskSpace::give_back(&self.file)
     }
 
     /// Unused space inside the file, in bytes; some pages too many, since LMDB's own list of free pages counts as
@@ -103,7 +104,7 @@ impl Lmdb {
         (all.saturating_sub(used) * page_size()) as u64
     }
 
-    fn open_map(path: &Path, space: DiskSpace, identity: FileId) -> Result<Self, StoreError> {
+    fn open_map(LmdbFile { file, path, metadata }: LmdbFile) -> Result<Self, StoreError> {
         let _inside = CrashHandler::inside();
         let flags = EnvFlags::NO_SUB_DIR | EnvFlags::NO_LOCK | EnvFlags::NO_READ_AHEAD | EnvFlags::NO_SYNC;
         let mut options = EnvOpenOptions::new().read_txn_without_tls();
@@ -113,9 +114,10 @@ impl Lmdb {
         // user of this file takes before it opens it; NO_LOCK needs just that. NO_SYNC may be used since the
         // file does not outlive the kernel. A damaged file that makes LMDB touch what is not there ends
         // the process (see `CrashHandler`), it does not corrupt another.
-        let env = unsafe { options.flags(flags).open(path) }
-            .map_err(|error| to_store_error("open", path, error))?;
-        Ok(Self { env, path: path.to_owned(), space, identity })
+        let env = unsafe { options.flags(flags).open(&path) }
+            .map_err(|error| to_store_error("open", &path, error))?;
+        let (space, identity) = (DiskSpace::of(&metadata), FileId::of(&metadata));
+        Ok(Self { env, file, path, space, identity })
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -214,10 +216,10 @@ fn check_header(file: &File, len: u64, path: &Path) -> Result<(), StoreError> {
     if len < (META_PAGES * page) as u64 {
         return Err(StoreError::damaged(path, &format!("it has only {len} bytes")));
     }
+    let mut heads = vec![0; page + HEAD];
+    file.read_exact_at(&mut heads, 0).map_err(|source| StoreError::io("read", path, source))?;
     for meta in 0..META_PAGES {
-        let mut head = [0; HEAD];
-        file.read_exact_at(&mut head, (meta * page) as u64)
-            .map_err(|source| StoreError::io("read", path, source))?;
+        let head = heads.get(meta * page..).unwrap_or_default();
         let word = |at: usize| {
             let bytes = head.get(at..at + 4).and_then(|bytes| bytes.try_into().ok());
             u32::from_ne_bytes(bytes.unwrap_or_default())
