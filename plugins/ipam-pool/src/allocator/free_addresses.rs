@@ -7,12 +7,20 @@ use crate::{Addr, AddressState, Family, Millis, RangeSet};
 /// How many addresses whose cooldown or quarantine is over one call moves: bounds the time of a call.
 const MOVED_PER_CALL: usize = 64;
 
+/// How long it is remembered when an address was released, in milliseconds, where others were never used: a day. In a
+/// large range each pod gets such a one, and what is remembered of it would stay until the next boot.
+const REMEMBERED: u64 = 24 * 60 * 60 * 1000;
+
+/// How many of them one call forgets: more than it can add.
+const FORGOTTEN_PER_CALL: usize = 2;
+
 impl Allocator<'_> {
     pub(super) fn find_free(&mut self, set: &RangeSet) -> Result<Addr, AllocError> {
         if self.rules.order == Order::Lowest {
-            self.forget_rested(set)?;
+            self.forget_rested(set, self.rules.cooldown, MOVED_PER_CALL)?;
         }
         if let Some(address) = self.first_unused(set)? {
+            self.forget_rested(set, self.rules.cooldown.max(REMEMBERED), FORGOTTEN_PER_CALL)?;
             // Two indices must agree, so that one damaged index never gives an address twice.
             return match self.table.read_state(address)? {
                 None => Ok(address),
@@ -142,11 +150,11 @@ impl Allocator<'_> {
         }
     }
 
-    /// Removes the state of addresses whose cooldown is over, so that they count as never used.
-    fn forget_rested(&mut self, set: &RangeSet) -> Result<(), AllocError> {
-        for _ in 0..MOVED_PER_CALL {
+    /// Removes the state of addresses that have rested for so long, so that they count as never used.
+    fn forget_rested(&mut self, set: &RangeSet, rest: u64, most: usize) -> Result<(), AllocError> {
+        for _ in 0..most {
             match self.table.longest_resting(set.family(), set.queue())? {
-                Some((address, since)) if self.has_rested(since) => {
+                Some((address, since)) if since.after(rest) <= self.now => {
                     self.table.remove_state(address)?;
                 }
                 _ => break,
@@ -176,5 +184,80 @@ impl Allocator<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::{Attachment, LeaseHolder, LeaseRequest, Range, RangeSpec, Rules, list_addresses, verify};
+
+    const MINUTE: u64 = 60_000;
+
+    /// Gives an address at a minute of the clock, and takes it back half a minute later.
+    fn come_and_go(store: &mut MemoryStore, sets: &[RangeSet], rules: Rules, minute: u64) -> Addr {
+        let now = Millis(minute * MINUTE);
+        let [container, interface, network] = [format!("c{minute}"), "net1".to_owned(), "six".to_owned()];
+        let attachment = Attachment { container, interface, network };
+        let holder = LeaseHolder {
+            attachment: attachment.clone(),
+            pod: None,
+            uid: None,
+            netns: None,
+            launcher: None,
+            since: now,
+        };
+        let request = LeaseRequest { holder, owner: None, sticky: false, migrating: false };
+        let given = Allocator::new(store, sets, rules, now).allocate(&request, &[None]).unwrap();
+        Allocator::new(store, &[], Rules::default(), now.after(MINUTE / 2)).release(&attachment).unwrap();
+        given[0].address
+    }
+
+    fn sets(subnet: &str) -> [RangeSet; 1] {
+        let spec = RangeSpec { subnet: subnet.to_owned(), ..RangeSpec::default() };
+        [RangeSet::new(0, vec![Range::parse(&spec).unwrap()]).unwrap()]
+    }
+
+    #[test]
+    fn a_large_range_remembers_no_more_than_a_day() {
+        let sets = sets("fd00::/64");
+        let mut store = MemoryStore::default();
+        let mut last = std::collections::BTreeMap::new();
+        for minute in 1..4000 {
+            let address = come_and_go(&mut store, &sets, Rules::default(), minute);
+            let before = last.insert(address, minute);
+            assert!(
+                before.is_none_or(|before| minute - before >= 24 * 60),
+                "{address} after {before:?}, at {minute}"
+            );
+            let count = list_addresses(&mut store).unwrap().len();
+            assert!(count <= 24 * 60 + 1, "{count} at {minute}");
+        }
+        assert_eq!(verify(&mut store).unwrap(), [""; 0]);
+    }
+
+    #[test]
+    fn a_cooldown_that_is_longer_counts() {
+        let sets = sets("fd00::/64");
+        let mut store = MemoryStore::default();
+        let rules = Rules { cooldown: 2 * REMEMBERED, ..Rules::default() };
+        let mut seen = std::collections::BTreeSet::new();
+        for minute in 1..2 * 24 * 60 {
+            let address = come_and_go(&mut store, &sets, rules, minute);
+            assert!(seen.insert(address), "{address} at {minute}");
+        }
+    }
+
+    #[test]
+    fn a_small_range_is_used_in_turn_however_old() {
+        let sets = sets("10.0.0.0/29");
+        let mut store = MemoryStore::default();
+        let turn: Vec<Addr> =
+            (1..6).map(|day| come_and_go(&mut store, &sets, Rules::default(), day)).collect();
+        for day in 2..12 {
+            let address = come_and_go(&mut store, &sets, Rules::default(), day * 24 * 60);
+            assert_eq!(address, turn[usize::try_from(day - 2).unwrap() % turn.len()]);
+        }
     }
 }
