@@ -15,6 +15,7 @@ mod promised;
 mod ready;
 mod release;
 mod routers;
+mod several;
 mod undo;
 
 pub use binding::{BindingError, GuestLink};
@@ -30,6 +31,7 @@ pub use promised::own_part;
 pub use ready::set_up_again;
 pub use release::give_back;
 pub use routers::{FromRouters, Undecided};
+pub use several::{Combined, NotUndone, Several};
 pub use undo::Undo;
 
 /// The names of keys that every main plugin reads, nested ones too; they are accepted in any case.

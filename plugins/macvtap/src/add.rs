@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use attach::{PodError, PodLink, Undecided, Undo, stable_mac};
+use attach::{Combined, PodError, PodLink, Undecided, Undo, stable_mac};
 use cni::{AddResult, Dns, Interface, Request, Target};
 use net_types::{IfName, MacAddr, MacvtapMode, Mtu};
 use netplumb::{Errno, Link, LinkChange, Macvtap, Netlink, VethEnd};

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use attach::{give_back, is_stale, set_up_again};
+use attach::{Combined, give_back, is_stale, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::Attach;
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};

@@ -164,14 +164,12 @@ pub enum Error {
         "interface {0} has no tap device in sysfs: it is not a macvtap, or the kernel lacks CONFIG_MACVTAP"
     )]
     NoTap(IfName),
-    /// ADD failed, and so did its undo.
-    #[error("{}; and what was made could not all be taken back: {}", cni::chain(&**error), failures.join("; "))]
-    NotUndone { error: Box<Self>, failures: Vec<String> },
+    #[error(transparent)]
+    NotUndone(#[from] attach::NotUndone<Self>),
     #[error("cannot list the network namespaces in {path:?}")]
     NetnsFolder { path: PathBuf, source: std::io::Error },
-    /// Several errors; everything else was done.
-    #[error("{}", .0.iter().map(|error| cni::chain(error)).collect::<Vec<_>>().join("; "))]
-    Several(Vec<Self>),
+    #[error(transparent)]
+    Several(#[from] attach::Several<Self>),
     #[error("{what} is {found}, but {promised} was promised: delete the pod, so that it is attached anew")]
     Mismatch { what: String, found: String, promised: String },
     #[error("{0}")]
@@ -201,23 +199,6 @@ impl Error {
     /// A difference that CHECK found.
     pub(crate) fn mismatch(what: impl Into<String>, found: impl ToString, promised: impl ToString) -> Self {
         Self::Mismatch { what: what.into(), found: found.to_string(), promised: promised.to_string() }
-    }
-
-    /// This error, with the failures of the undo appended.
-    pub(crate) fn and_failures(self, failures: Vec<String>) -> Self {
-        if failures.is_empty() { self } else { Self::NotUndone { error: Box::new(self), failures } }
-    }
-
-    /// Nothing, the single error, or all of them.
-    ///
-    /// # Errors
-    /// If the list is not empty.
-    pub(crate) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
-        match errors.len() {
-            0 => Ok(()),
-            1 => Err(errors.remove(0)),
-            _ => Err(Self::Several(errors)),
-        }
     }
 }
 
@@ -281,7 +262,7 @@ impl PluginError for Error {
             | Self::Underlays(_) => code::UNTRUSTED,
             Self::Mismatch { .. } | Self::Pod(_) => code::MISMATCH,
             Self::Unavailable(_) => Code::NOT_AVAILABLE,
-            Self::NotUndone { error, .. } => error.code(),
+            Self::NotUndone(both) => both.error().code(),
             Self::Several(errors) => errors.first().map_or(code::KERNEL, Self::code),
         }
     }

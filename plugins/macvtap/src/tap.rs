@@ -1,6 +1,6 @@
 //! A macvtap's character device: a minor that no live container may still have, and its node.
 
-use attach::Undo;
+use attach::{Combined, Undo};
 use net_types::{IfName, MacAddr, MacvtapMode};
 use netplumb::{DevNum, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
 use sha2::{Digest, Sha256};

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use attach::{GuestLink, PodError, PodLink, Probing, Undecided};
+use attach::{Combined, GuestLink, PodError, PodLink, Probing, Undecided};
 use cni::{AddResult, Delegated, Dns, Interface, IpConfig, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
@@ -52,7 +52,7 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     if attached.is_err() {
         roll_back();
     }
-    attached.map_err(|error| error.and_failures(undone.flatten()))
+    attached.map_err(|error| error.and_failure(undone.flatten()))
 }
 
 /// Checks whether the node's policy lets the pod use the bridge and all VLANs that it would get there, requested or
@@ -152,7 +152,7 @@ impl Attaching<'_> {
         let made = self.build(bridge, &uplinks, (mac, mtu), &mut record, &adds);
         made.map_err(|error| {
             let undone = remove::take_away(&call.host, store, &self.name, Some(&config.bridge), lock);
-            error.and_failures(undone.err())
+            error.and_failure(undone.err())
         })
     }
 
@@ -254,7 +254,7 @@ impl Attaching<'_> {
             }
             Err(error) => {
                 let undone = delegated.fail_around(error, roll_back);
-                Err(undone.error.and_failures(undone.undo.map(Error::from)))
+                Err(undone.error.and_failure(undone.undo.map(Error::from)))
             }
         }
     }

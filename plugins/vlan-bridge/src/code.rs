@@ -66,7 +66,7 @@ impl PluginError for Error {
             | Self::Pod(_) => Code::plugin(110),
             Self::Unavailable(_) => Code::NOT_AVAILABLE,
             Self::FramesDropped { .. } => Code::LIMITED_CONNECTIVITY,
-            Self::NotUndone { error, .. } => error.code(),
+            Self::NotUndone(both) => both.error().code(),
             Self::Several(errors) => errors.first().map_or(Code::plugin(100), Self::code),
         }
     }

@@ -203,12 +203,10 @@ pub enum Error {
     #[error("port {0} would carry no tagged VLAN any more: delete the attachment instead")]
     EmptyTrunk(IfName),
 
-    /// ADD failed, and so did its undo.
-    #[error("{}; and what was made could not all be taken back: {}", cni::chain(&**error), cni::chain(&**undo))]
-    NotUndone { error: Box<Self>, undo: Box<Self> },
-    /// Several errors; everything else was done.
-    #[error("{}", .0.iter().map(|error| cni::chain(error)).collect::<Vec<_>>().join("; "))]
-    Several(Vec<Self>),
+    #[error(transparent)]
+    NotUndone(#[from] attach::NotUndone<Self>),
+    #[error(transparent)]
+    Several(#[from] attach::Several<Self>),
     #[error("{what} is {found}, but {promised} was promised: delete the pod, so that it is attached anew")]
     Mismatch { what: String, found: String, promised: String },
     #[error(
@@ -254,25 +252,5 @@ impl Error {
     /// A difference that CHECK found.
     pub(crate) fn mismatch(what: impl Into<String>, found: impl ToString, promised: impl ToString) -> Self {
         Self::Mismatch { what: what.into(), found: found.to_string(), promised: promised.to_string() }
-    }
-
-    /// This error, with the error of the undo appended.
-    pub(crate) fn and_failures(self, undo: Option<Self>) -> Self {
-        match undo {
-            None => self,
-            Some(undo) => Self::NotUndone { error: Box::new(self), undo: Box::new(undo) },
-        }
-    }
-
-    /// Nothing, the single error, or all of them.
-    ///
-    /// # Errors
-    /// If the list is not empty.
-    pub(crate) fn all(mut errors: Vec<Self>) -> Result<(), Self> {
-        match errors.len() {
-            0 => Ok(()),
-            1 => Err(errors.remove(0)),
-            _ => Err(Self::Several(errors)),
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use attach::{NodeUse, give_back, is_stale, set_up_again};
+use attach::{Combined, NodeUse, give_back, is_stale, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::IfName;
 use netplumb::{Link, Netlink};
@@ -92,7 +92,7 @@ fn store(host: &Netlink, port: &IfName, paths: &Paths) -> Result<Option<RecordSt
 fn without_records(host: &Netlink, port: &IfName, error: Error) -> Error {
     let done =
         find_port(host, port).and_then(|link| link.map_or(Ok(()), |link| Ok(host.delete_link(link.index)?)));
-    error.and_failures(done.err())
+    error.and_failure(done.err())
 }
 
 /// Calls a function under the lock of the port's bridge; not at all if there is no trace of the port.
