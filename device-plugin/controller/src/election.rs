@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::core::ObjectMeta;
 use kube::{Api, Client};
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::chain;
@@ -35,23 +36,16 @@ impl Default for Timing {
 
 /// A candidate.
 pub struct Election {
-    api: Api<DynamicObject>,
-    resource: ApiResource,
+    api: Api<Lease>,
     name: String,
     identity: String,
     timing: Timing,
 }
 
 enum ElectionOutcome {
-    Won(Box<DynamicObject>),
+    Won(Box<Lease>),
     /// To be tried again after this long.
     Later(Duration),
-}
-
-/// Leases.
-pub(super) fn resource() -> ApiResource {
-    let kind = GroupVersionKind::gvk("coordination.k8s.io", "v1", "Lease");
-    ApiResource::from_gvk_with_plural(&kind, "leases")
 }
 
 /// What was seen of somebody else's lease, and when it was seen to change.
@@ -64,9 +58,8 @@ impl Election {
     /// A candidate for the Lease `name` in `namespace`; `identity` is the node's name.
     #[must_use]
     pub fn new(client: Client, namespace: &str, name: &str, identity: &str, timing: Timing) -> Self {
-        let resource = resource();
-        let api = Api::namespaced_with(client, namespace, &resource);
-        Self { api, resource, name: name.to_owned(), identity: identity.to_owned(), timing }
+        let api = Api::namespaced(client, namespace);
+        Self { api, name: name.to_owned(), identity: identity.to_owned(), timing }
     }
 
     /// Stands for election until `stop` is done, and does the duty while it leads. When it stops it gives the
@@ -105,12 +98,13 @@ impl Election {
 
     async fn attempt(&self, sighting: &mut Option<LeaseObservation>) -> Result<ElectionOutcome, kube::Error> {
         let Some(lease) = self.api.get_opt(&self.name).await? else {
-            let lease = self.held(DynamicObject::new(&self.name, &self.resource), 0);
+            let metadata = ObjectMeta { name: Some(self.name.clone()), ..ObjectMeta::default() };
+            let lease = self.held(Lease { metadata, spec: None }, 0);
             return self.won(self.api.create(&PostParams::default(), &lease).await);
         };
-        let spec = &lease.data["spec"];
-        let holder = spec["holderIdentity"].as_str().unwrap_or_default().to_owned();
-        let transitions = spec["leaseTransitions"].as_i64().unwrap_or_default();
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.unwrap_or_default();
+        let transitions = spec.lease_transitions.unwrap_or_default();
         let free = holder.is_empty() || holder == self.identity;
         if !free {
             // Clocks of two nodes differ: a lease is dead when it has not changed for its time on ours.
@@ -120,8 +114,8 @@ impl Election {
                 _ => Instant::now(),
             };
             *sighting = Some(LeaseObservation { version, at });
-            let lasts = spec["leaseDurationSeconds"].as_f64().unwrap_or_default();
-            let lasts = Duration::try_from_secs_f64(lasts).unwrap_or(self.timing.lease);
+            let lasts = u64::try_from(spec.lease_duration_seconds.unwrap_or_default());
+            let lasts = lasts.map_or(self.timing.lease, Duration::from_secs);
             let left = lasts.saturating_sub(at.elapsed());
             if !left.is_zero() {
                 return Ok(ElectionOutcome::Later(left.min(self.timing.look)));
@@ -133,7 +127,7 @@ impl Election {
     }
 
     /// Somebody else may have been faster.
-    fn won(&self, answer: Result<DynamicObject, kube::Error>) -> Result<ElectionOutcome, kube::Error> {
+    fn won(&self, answer: Result<Lease, kube::Error>) -> Result<ElectionOutcome, kube::Error> {
         match answer {
             Ok(lease) => Ok(ElectionOutcome::Won(Box::new(lease))),
             Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -143,34 +137,31 @@ impl Election {
         }
     }
 
-    fn held(&self, mut lease: DynamicObject, transitions: i64) -> DynamicObject {
-        let now = format!("{:.6}", Timestamp::now());
+    fn held(&self, mut lease: Lease, transitions: i32) -> Lease {
+        let now = MicroTime(Timestamp::now());
         // A lease counts in whole seconds.
-        let seconds = self.timing.lease.as_secs().max(1);
-        let acquired = match &lease.data["spec"] {
-            spec if spec["holderIdentity"] == json!(self.identity) => spec["acquireTime"].clone(),
-            _ => Value::Null,
-        };
-        let acquired = if acquired.is_null() { json!(now) } else { acquired };
-        lease.data["spec"] = json!({
-            "holderIdentity": self.identity,
-            "leaseDurationSeconds": seconds,
-            "acquireTime": acquired,
-            "renewTime": now,
-            "leaseTransitions": transitions,
+        let seconds = i32::try_from(self.timing.lease.as_secs().max(1)).unwrap_or(i32::MAX);
+        let own = lease.spec.filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
+        lease.spec = Some(LeaseSpec {
+            holder_identity: Some(self.identity.clone()),
+            lease_duration_seconds: Some(seconds),
+            acquire_time: own.and_then(|own| own.acquire_time).or_else(|| Some(now.clone())),
+            renew_time: Some(now),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
         });
         lease
     }
 
     /// Renews until the lease is somebody else's, or nothing was heard for most of its time: whoever waits for
     /// it counts from the last renewal as well.
-    async fn renew(&self, lease: &mut DynamicObject) {
+    async fn renew(&self, lease: &mut Lease) {
         let mut renewed = Instant::now();
         let timeout = self.timing.lease.mul_f32(0.7);
         loop {
             tokio::time::sleep(self.timing.renew).await;
-            let transitions = lease.data["spec"]["leaseTransitions"].as_i64().unwrap_or_default();
-            let next = self.held(lease.clone(), transitions);
+            let transitions = lease.spec.as_ref().and_then(|spec| spec.lease_transitions);
+            let next = self.held(lease.clone(), transitions.unwrap_or_default());
             let params = PostParams::default();
             let answer =
                 tokio::time::timeout(self.timing.renew, self.api.replace(&self.name, &params, &next));
@@ -191,9 +182,10 @@ impl Election {
         }
     }
 
-    async fn release(&self, mut lease: DynamicObject) {
-        lease.data["spec"]["holderIdentity"] = Value::Null;
-        lease.data["spec"]["leaseDurationSeconds"] = json!(1);
+    async fn release(&self, mut lease: Lease) {
+        let spec = lease.spec.get_or_insert_default();
+        spec.holder_identity = None;
+        spec.lease_duration_seconds = Some(1);
         let params = PostParams::default();
         let answer = self.api.replace(&self.name, &params, &lease);
         // Nothing depends on it: without it, the next one waits for the lease to end.

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -90,13 +91,12 @@ pub async fn uninstall(
 async fn refuse_while_led(client: &Client, options: &ClusterUninstallOptions) -> Result<(), UninstallError> {
     let lease = leases(client, &options.lease_namespace).get_opt(LEASE).await;
     let Some(lease) = lease.map_err(|e| failed("read the leader's lease", e))? else { return Ok(()) };
-    let spec = &lease.data["spec"];
-    let holder = spec["holderIdentity"].as_str().unwrap_or_default();
-    let renewed = spec["renewTime"].as_str().and_then(|at| at.parse::<Timestamp>().ok());
-    let lasts = SignedDuration::from_secs(spec["leaseDurationSeconds"].as_i64().unwrap_or_default());
-    match renewed.map(|renewed| renewed + lasts) {
+    let spec = lease.spec.unwrap_or_default();
+    let holder = spec.holder_identity.unwrap_or_default();
+    let lasts = SignedDuration::from_secs(spec.lease_duration_seconds.unwrap_or_default().into());
+    match spec.renew_time.map(|renewed| renewed.0 + lasts) {
         Some(until) if !holder.is_empty() && until > Timestamp::now() && !options.force => {
-            Err(UninstallError::Running { holder: holder.to_owned(), until })
+            Err(UninstallError::Running { holder, until })
         }
         _ => Ok(()),
     }
@@ -293,8 +293,8 @@ async fn forget_resources(
     Ok(())
 }
 
-fn leases(client: &Client, namespace: &str) -> Api<DynamicObject> {
-    Api::namespaced_with(client.clone(), namespace, &super::election::resource())
+fn leases(client: &Client, namespace: &str) -> Api<Lease> {
+    Api::namespaced(client.clone(), namespace)
 }
 
 fn object_key(object: &DynamicObject) -> (String, String) {
