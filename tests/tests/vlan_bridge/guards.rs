@@ -338,6 +338,14 @@ fn frames(own: [u8; 6]) -> Vec<(Passes, &'static str, Vec<u8>)> {
         ),
         (NONE, "the first of fragments without the message", v6(own, &first)),
         (NONE, "the second of these", v6(own, &second)),
+        (NONE, "ARP behind two tags of no VLAN", tagged(&claim, &[0x8100, 0x8100])),
+        (NONE, "ARP behind two tags of two kinds", tagged(&claim, &[0x88a8, 0x8100])),
+        (NONE, "ARP behind three tags", tagged(&claim, &[0x8100, 0x8100, 0x8100])),
+        (
+            NONE,
+            "discovery behind two tags",
+            tagged(&advertised(own, mine, "fd00::1", own), &[0x8100, 0x8100]),
+        ),
         (NONE, "ARP in SNAP", snap(0x0806, &claim[14..])),
         (NONE, "IPv6 in SNAP", snap(0x86dd, &icmpv6(mine, ALL_NODES, &forged(mine)))),
         (
@@ -358,6 +366,12 @@ fn frames(own: [u8; 6]) -> Vec<(Passes, &'static str, Vec<u8>)> {
             ),
         ),
     ]
+}
+
+/// A frame behind tags of VLAN 0, which carry a priority alone: the next host takes them off.
+fn tagged(frame: &[u8], tags: &[u16]) -> Vec<u8> {
+    let tags = tags.iter().flat_map(|protocol| [protocol.to_be_bytes(), [0, 0]].concat());
+    [&frame[..12], &tags.collect::<Vec<u8>>(), &frame[12..]].concat()
 }
 
 fn advertised_twice(own: [u8; 6], from: Ipv6Addr) -> Vec<u8> {

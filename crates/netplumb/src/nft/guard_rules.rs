@@ -189,6 +189,10 @@ pub(super) fn rules(guard: &PortGuard) -> Vec<Rule> {
     if guard.check_macs {
         rules.drop("ARP sender MAC", [protocol(ARP), Test::NotIn(ARP_SENDER_MAC, own.clone())]);
     }
+    // The kernel has taken the first tag off. The next host takes off the others, if they are for VLAN 0, and finds what
+    // no rule here saw.
+    let tags = Keys::exactly(nft::ETHER_TYPE, [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]]);
+    rules.drop("no second tag", [Test::In(Field::Protocol, tags)]);
     let addresses = guard.addresses.as_deref().map(|addresses| Addresses::from_guard(guard, addresses));
     if let Some(addresses) = &addresses {
         addresses.ipv4(guard, &own, &mut rules);
@@ -230,8 +234,6 @@ impl Addresses {
     }
 
     fn ipv4(&self, guard: &PortGuard, own: &Keys, rules: &mut Rules) {
-        let tags = Keys::exactly(nft::ETHER_TYPE, [[0x81, 0x00], [0x88, 0xa8], [0x91, 0x00]]);
-        rules.drop("no second tag", [Test::In(Field::Protocol, tags)]);
         let any = [0; 4];
         let stranger = Test::NotIn(ARP_SENDER, self.v4.clone());
         rules.drop("ARP sender", [protocol(ARP), stranger, Test::IsNot(ARP_SENDER, any.to_vec())]);
