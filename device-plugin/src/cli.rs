@@ -304,8 +304,11 @@ async fn ask(question: Question) -> anyhow::Result<()> {
         Question::Livez => "/livez",
     };
     let run = node::NodeConfig::load()?.paths().run().to_owned();
-    let (code, text) =
-        agent_socket::get_once(&run, path).await.context("the daemon of this node does not answer")?;
+    let asked = agent_socket::get_once(&run, path).await;
+    let (code, text) = asked.with_context(|| match node::is_root() {
+        true => "the daemon of this node does not answer",
+        false => "only root may ask the daemon of this node: run it as root, for example with sudo",
+    })?;
     match code.is_success() {
         true => print!("{text}"),
         false => anyhow::bail!("{}", text.trim_end()),

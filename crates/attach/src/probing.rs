@@ -49,7 +49,10 @@ struct Ipam {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(
+    untagged,
+    expecting = "expected true, false, or an object with some of count, interval, wait and quarantine"
+)]
 enum Written {
     Flag(bool),
     Timing(Timing),
@@ -109,7 +112,10 @@ mod tests {
             (slow.timing.count, slow.timing.interval.as_secs(), slow.timing.wait.as_secs()),
             (5, 1, 2)
         );
-        assert!(of(",\"probe\":{\"cont\":5}").is_err());
+        for wrong in ["{\"cont\":5}", "\"true\"", "1", "[]"] {
+            let error = of(&format!(",\"probe\":{wrong}")).unwrap_err().to_string();
+            assert!(error.contains("expected true, false, or an object with some of count"), "{error}");
+        }
         for (timing, part) in [
             ("\"count\":11", "count 11 is too large"),
             ("\"count\":4000000000,\"interval\":\"876000h\"", "count 4000000000 is too large"),

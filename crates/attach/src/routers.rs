@@ -50,8 +50,10 @@ impl FromRouters {
     /// The settings that the network states.
     fn stated(self) -> Vec<(&'static str, &'static str)> {
         let written = |setting, wanted: Option<bool>| wanted.map(|on| (setting, if on { "1" } else { "0" }));
+        // With 1, the kernel accepts none in a pod that forwards (`ipv6_accept_ra` in `include/net/ipv6.h`).
+        let accept_ra = self.accept_ra.map(|on| (ACCEPT_RA, if on { "2" } else { "0" }));
         [
-            written(ACCEPT_RA, self.accept_ra),
+            accept_ra,
             written(AUTOCONF, self.autoconf),
             written(DEFAULT_ROUTER, self.accept_ra_defrtr),
             written(KEEP_ADDRESSES, self.keep_addr_on_down),

@@ -1,10 +1,14 @@
 use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::str::FromStr;
 
+use net_types::IfName;
+use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::decode::What;
-use crate::{Dns, Error};
+use crate::{ContainerId, Dns, Error};
 
 /// What the runtime filled in for the capabilities that the configuration declares.
 ///
@@ -51,10 +55,22 @@ pub struct ArgsCni {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 pub struct ValidAttachment {
     /// The member `containerID`, the runtime's name for the container.
-    #[serde(rename = "containerID")]
+    #[serde(rename = "containerID", deserialize_with = "name::<ContainerId, _>")]
     pub container_id: String,
     /// The member `ifname`, the interface's name in the container.
+    #[serde(deserialize_with = "name::<IfName, _>")]
     pub ifname: String,
+}
+
+/// A name that ADD could have got. A list with another one is not whole: what it means may be alive.
+fn name<'de, T: FromStr<Err: Display>, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match text.parse::<T>() {
+        Ok(_) => Ok(text),
+        Err(error) => {
+            Err(D::Error::custom(format!("{text:?} is the name of nothing that is attached: {error}")))
+        }
+    }
 }
 
 /// The protocol's fields of the document on standard input. As in the reference plugins, `null` counts as absent,

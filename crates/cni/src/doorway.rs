@@ -5,6 +5,8 @@ use std::panic;
 use std::path::PathBuf;
 use std::process::{self, ExitCode};
 
+use nix::sys::signal::{SigHandler, Signal, signal};
+
 use crate::document::version_of;
 use crate::environment::{COMMAND, NETNS};
 use crate::request::Removal;
@@ -25,6 +27,7 @@ pub struct Answer {
 ///
 /// Without `CNI_COMMAND` it runs [`Plugin::by_hand`].
 pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
+    ignore_file_size_signal();
     let environment = Environment::of_process();
     if !environment.has_command() {
         return plugin.by_hand();
@@ -47,6 +50,14 @@ pub fn run<P: Plugin>(plugin: &P) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// With a limit of the size of files (`ulimit -f`), a write fails with EFBIG, which is answered as every failure,
+/// instead of ending the program without an answer.
+#[expect(unsafe_code, reason = "nix cannot know that nobody has a handler for the signal")]
+fn ignore_file_size_signal() {
+    // SAFETY: no handler is set, and nothing was started yet.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 /// Turns a panic into the error document that the runtime expects, and ends the program. The runtime's DEL undoes

@@ -5,7 +5,7 @@ use std::str::FromStr;
 /// An Ethernet address that a link can have: unicast and not all zeros.
 ///
 /// The same rule as the kernel's `is_valid_ether_addr`. Text is six pairs of hexadecimal digits
-/// with `:` or `-` between them.
+/// with `:` or `-` between them, or three groups of four with `.` between them, as switches write it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MacAddr([u8; 6]);
 
@@ -65,6 +65,12 @@ impl FromStr for MacAddr {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let syntax = || MacAddrError::Syntax(text.to_owned());
+        if let Some(pairs) = as_pairs(text) {
+            return pairs.parse().map_err(|error| match error {
+                MacAddrError::Syntax(_) => syntax(),
+                other => other,
+            });
+        }
         let separator = match text.as_bytes().get(2) {
             Some(b':') => ':',
             Some(b'-') => '-',
@@ -87,6 +93,17 @@ impl FromStr for MacAddr {
     }
 }
 
+/// `0200.5e10.00ff` with pairs of digits.
+fn as_pairs(text: &str) -> Option<String> {
+    let groups: Vec<&str> = text.split('.').collect();
+    let whole = groups.len() == 3 && groups.iter().all(|group| group.len() == 4 && group.is_ascii());
+    whole.then(|| {
+        let pairs: Vec<String> =
+            groups.iter().map(|group| format!("{}:{}", &group[..2], &group[2..])).collect();
+        pairs.join(":")
+    })
+}
+
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -101,8 +118,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_both_separators_and_writes_colons() {
-        for text in ["02:00:5e:10:00:ff", "02-00-5E-10-00-FF"] {
+    fn reads_all_separators_and_writes_colons() {
+        for text in ["02:00:5e:10:00:ff", "02-00-5E-10-00-FF", "0200.5E10.00ff"] {
             assert_eq!(text.parse::<MacAddr>().unwrap().to_string(), "02:00:5e:10:00:ff");
         }
     }
@@ -117,6 +134,11 @@ mod tests {
             "2:0:0:0:0:1",
             "02-00:00-00:00-01",
             "é2:00",
+            "0200.5e10.00f",
+            "0200.5e10",
+            "0200.5e10.00ff.0000",
+            "02:0.5e10.00ff",
+            "0200:5e10:00ff",
         ] {
             assert!(matches!(bad.parse::<MacAddr>(), Err(MacAddrError::Syntax(_))), "{bad:?}");
         }

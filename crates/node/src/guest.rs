@@ -89,6 +89,8 @@ pub struct Occupant {
     pub attested: bool,
     /// Whether the machine still runs in another pod.
     pub migration_target: bool,
+    /// Whether the daemon's record says so, and not only the request.
+    pub recorded: bool,
     /// How KubeVirt connects the guest to this interface, if it is known.
     pub binding: Option<Binding>,
     /// Whether a daemon records launcher pods here, so that a missing record will come soon.
@@ -197,6 +199,7 @@ fn decide(
         vm: Some(vm),
         launcher: true,
         migration_target,
+        recorded: recorded.is_some(),
         binding,
         soon: false,
     };

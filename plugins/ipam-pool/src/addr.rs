@@ -121,7 +121,8 @@ fn max(family: Family) -> u128 {
 
 impl From<IpAddr> for Addr {
     fn from(ip: IpAddr) -> Self {
-        match ip {
+        // `::ffff:10.0.0.1` is 10.0.0.1 (RFC 4291, section 2.5.5.2), and no address that a host has on a link.
+        match ip.to_canonical() {
             IpAddr::V4(ip) => Self { family: Family::V4, number: ip.to_bits().into() },
             IpAddr::V6(ip) => Self { family: Family::V6, number: ip.to_bits() },
         }

@@ -225,6 +225,7 @@ fn alloc_code(error: &AllocError) -> Code {
         AllocError::SubnetRemoved { .. } => Code::plugin(139),
         AllocError::Migrating { .. } => Code::plugin(180),
         AllocError::VmInUse { .. } => Code::plugin(182),
+        AllocError::StillInUse { .. } => Code::TRY_AGAIN,
         AllocError::Store(error) => store_code(error),
     }
 }

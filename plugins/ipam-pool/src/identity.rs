@@ -102,13 +102,24 @@ pub struct LeaseHolder {
 }
 
 impl LeaseHolder {
-    /// Whether both may have a virtual machine's address at once: as source and target of a migration, or as the old and
-    /// the new sandbox of one pod.
+    /// Whether both are sandboxes of one pod, of which at most one is in use. A pod's name is not enough: the next pod
+    /// of a StatefulSet has it, too.
     #[must_use]
-    pub fn may_share_with(&self, other: &Self) -> bool {
-        let is_launcher = |holder: &Self| holder.launcher == Some(true);
-        let same_pod = self.pod.is_some() && self.pod == other.pod;
-        same_pod || (is_launcher(self) && is_launcher(other))
+    pub fn is_of_same_pod(&self, other: &Self) -> bool {
+        self.uid.is_some() && self.uid == other.uid
+    }
+
+    /// Whether both are launcher pods of the machine that owns the address, and do not only claim it.
+    #[must_use]
+    pub fn is_launcher_as(&self, other: &Self) -> bool {
+        self.launcher == Some(true) && other.launcher == Some(true)
+    }
+
+    /// Whether its network namespace still exists; `false` if that is not known.
+    #[must_use]
+    pub fn is_live(&self) -> bool {
+        let netns = self.netns.as_ref();
+        netns.is_some_and(|(path, inode)| node::NetnsRef { path: path.into(), inode: *inode }.is_live())
     }
 }
 

@@ -53,7 +53,7 @@ impl fmt::Display for Sticky {
 impl<'de> Deserialize<'de> for Sticky {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         #[derive(serde::Deserialize)]
-        #[serde(untagged)]
+        #[serde(untagged, expecting = "sticky is one of none, pod, vm")]
         enum Written {
             Flag(bool),
             Name(String),
@@ -101,7 +101,10 @@ impl Probe {
             wait: Option<Timespan>,
         }
         #[derive(serde::Deserialize)]
-        #[serde(untagged)]
+        #[serde(
+            untagged,
+            expecting = "probe is true, false, or an object with some of count, interval, wait and quarantine"
+        )]
         enum Written {
             Flag(bool),
             Timing(Timing),

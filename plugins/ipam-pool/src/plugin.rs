@@ -311,7 +311,9 @@ fn build_lease_request(
         launcher,
         since: Millis::now(),
     };
-    Ok(LeaseRequest { holder, owner, sticky: sticky != Sticky::No, migrating: occupant.migration_target })
+    let migrating = occupant.migration_target;
+    let beside_source = migrating || !occupant.recorded;
+    Ok(LeaseRequest { holder, owner, sticky: sticky != Sticky::No, migrating, beside_source })
 }
 
 /// Warns that the VM may keep another address on another node, which this node cannot know.

@@ -383,6 +383,24 @@ impl PoolFile {
         Ok(sets)
     }
 
+    /// All sets of the pool, with what each node hands out of them; a node that is not listed, or has no name, hands out
+    /// nothing of a pool that is divided.
+    ///
+    /// # Errors
+    /// As [`Self::sets_for_node`].
+    pub fn sets_as_divided(&self, node: Option<&str>) -> Result<Vec<RangeSet>, PoolFileError> {
+        let mut sets = self.all_sets()?;
+        let Some(nodes) = &self.nodes else { return Ok(sets) };
+        let part = node.and_then(|node| nodes.get(node)).cloned().unwrap_or_default();
+        let others = nodes.iter().filter(|(other, _)| Some(other.as_str()) != node);
+        let others: Vec<_> =
+            others.map(|(other, node_part)| (format!("node {other}"), node_part.clone())).collect();
+        for set in &mut sets {
+            set.set_node_part(&part, others.clone());
+        }
+        Ok(sets)
+    }
+
     /// Whether the file says how nodes share the pool.
     #[must_use]
     pub fn is_shared_explicitly(&self) -> bool {

@@ -68,7 +68,7 @@ fn add(node: &mut Node, pod: u32, asked: Option<&str>) -> Result<Addr, AllocErro
     let holder =
         LeaseHolder { attachment, pod: None, uid: None, netns: None, launcher: None, since: Millis(0) };
     let owner = Some(Owner::pod("ns", &format!("pod-{pod}"), "lan"));
-    let lease_request = LeaseRequest { holder, owner, sticky: false, migrating: false };
+    let lease_request = LeaseRequest { holder, owner, sticky: false, migrating: false, beside_source: false };
     let asked = [asked.map(|text| text.parse::<IpAddr>().unwrap().into())];
     let grants = within_blocks(node, &sets, AllocError::wanted, |node, sets| {
         node.change(|txn| {

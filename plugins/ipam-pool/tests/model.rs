@@ -317,7 +317,13 @@ impl<M: Machine> World<M> {
             launcher: None,
             since: Millis(self.model.now),
         };
-        let lease_request = LeaseRequest { holder, owner: Some(owner.clone()), sticky, migrating: false };
+        let lease_request = LeaseRequest {
+            holder,
+            owner: Some(owner.clone()),
+            sticky,
+            migrating: false,
+            beside_source: false,
+        };
         let asked = asked.map(asked_address);
         let before = self.store.kept();
         let result = self.allocate(|a| a.allocate(&lease_request, &[asked, None]));
@@ -449,6 +455,7 @@ impl<M: Machine> World<M> {
             AllocError::SubnetRemoved { .. }
             | AllocError::Migrating { .. }
             | AllocError::VmInUse { .. }
+            | AllocError::StillInUse { .. }
             | AllocError::Store(_) => {
                 panic!("{error}")
             }

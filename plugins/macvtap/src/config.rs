@@ -42,7 +42,7 @@ pub struct Config {
     /// The group of `/dev/tapN`, a number; libvirt's in KubeVirt's images.
     #[serde(default = "libvirt")]
     pub group: u32,
-    /// IPv6: take routers' advertisements (`accept_ra`); absent: unless the IPAM plugin gives IPv6 addresses.
+    /// IPv6: take routers' advertisements (`accept_ra` 2, so also in a pod that forwards); absent: unless the IPAM plugin gives IPv6 addresses.
     #[serde(default)]
     pub accept_ra: Option<bool>,
     /// IPv6: make addresses from what routers advertise (`autoconf`); absent: unless the IPAM plugin gives IPv6 addresses.

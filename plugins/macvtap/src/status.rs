@@ -51,6 +51,7 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
         }
         Err(error) => return Err(error),
     }
+    node::check_room(paths.run()).map_err(|error| Error::Unavailable(error.to_string()))?;
     if let Some(ipam) = request.ipam() {
         ipam.status()?;
     }

@@ -30,6 +30,7 @@ impl PluginError for Error {
             Self::NotTheNodes { .. } => Code::plugin(151),
             Self::NoGateway(_)
             | Self::NodeConfig(_)
+            | Self::NotRoot
             | Self::PortName(_)
             | Self::Vlans(_)
             | Self::NotATrunk(_)
@@ -39,7 +40,9 @@ impl PluginError for Error {
             Self::Policy(_) => Code::plugin(101),
             Self::NotABridge { .. } | Self::Foreign(_) | Self::HostInterfaceTaken { .. } => Code::plugin(102),
             Self::InterfaceExists(_) => Code::plugin(103),
-            Self::Records(_) | Self::RecordText { .. } | Self::Underlays(_) => Code::plugin(104),
+            Self::Records(_) | Self::NoRoom(_) | Self::RecordText { .. } | Self::Underlays(_) => {
+                Code::plugin(104)
+            }
             Self::NotFiltering(_) => Code::plugin(120),
             Self::NotAdoptable { .. } => Code::plugin(121),
             Self::NoBridge(_) | Self::NoUplink(_) | Self::NoPort(_) | Self::OtherName { .. } => {

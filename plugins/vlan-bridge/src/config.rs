@@ -154,7 +154,7 @@ pub struct Config {
     /// A bridge that is not there is made; false: it is the node's own, and that it is missing is an error.
     #[serde(default = "yes")]
     pub create_bridge: bool,
-    /// IPv6: take routers' advertisements (`accept_ra`); absent: unless the IPAM plugin gives IPv6 addresses.
+    /// IPv6: take routers' advertisements (`accept_ra` 2, so also in a pod that forwards); absent: unless the IPAM plugin gives IPv6 addresses.
     #[serde(default)]
     pub accept_ra: Option<bool>,
     /// IPv6: make addresses from what routers advertise (`autoconf`); absent: unless the IPAM plugin gives IPv6 addresses.

@@ -12,6 +12,10 @@ pub enum Error {
     /// From the protocol, or from the IPAM plugin.
     #[error(transparent)]
     Cni(#[from] cni::Error),
+    #[error("only root may look at trunks and change them: run it as root, for example with sudo")]
+    NotRoot,
+    #[error(transparent)]
+    NoRoom(#[from] node::NoRoom),
     /// The kernel refused a network operation.
     #[error(transparent)]
     Net(#[from] netplumb::Error),

@@ -28,6 +28,7 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
         mtu::decide(config, bridge.as_ref(), &uplinks).map(drop)
     };
     fits().map_err(|error| Error::Unavailable(Box::new(error)))?;
+    node::check_room(node.paths().run()).map_err(|error| Error::Unavailable(Box::new(error.into())))?;
     nothing_drops(&config.bridge, vlans.is_some_and(|vlans| vlans.untagged.is_empty()))?;
     if let Some(ipam) = request.ipam() {
         ipam.status()?;

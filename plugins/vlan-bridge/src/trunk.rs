@@ -52,6 +52,8 @@ pub(crate) fn command() -> ExitCode {
     let Some(matches) = face::matches(command_line(), VlanBridge::ABOUT) else { return ExitCode::SUCCESS };
     let done = match Command::from_arg_matches(&matches) {
         Err(error) => error.exit(),
+        // Only root may read the records of ports, and change bridges.
+        Ok(_) if !node::is_root() => Err(Error::NotRoot),
         Ok(Command::Trunk(Trunk::Show)) => show(),
         Ok(Command::Trunk(Trunk::Set(change))) => change.apply(|_, vlans| vlans.clone()),
         Ok(Command::Trunk(Trunk::Add(change))) => change.apply(|tagged, vlans| tagged.union(vlans)),

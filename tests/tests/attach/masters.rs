@@ -40,6 +40,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         nothing_that_the_pod_set_on_a_moved_link_stays,
         check_sees_that_nothing_passes,
         nothing_stays_counted_on_the_link_of_the_node,
+        a_limit_of_the_size_of_files_is_answered,
     ]
 }
 
@@ -666,5 +667,35 @@ fn nothing_stays_counted_on_the_link_of_the_node() -> Outcome {
     assert_eq!(counted(&node).0, 1);
     pod.del("macvtap", "net1", &config)?;
     assert_eq!(counted(&node), bare, "a pod on a master");
+    Ok(())
+}
+
+/// `ulimit -f` ends programs by SIGXFSZ, of which a runtime learns nothing.
+fn a_limit_of_the_size_of_files_is_answered() -> Outcome {
+    needs("/usr/bin/prlimit")?;
+    let (_switch, node) = node()?;
+    let ipam = json!({"type": "ipam-pool", "subnet": "10.9.0.0/24", "scope": "host", "sticky": "pod"});
+    let bridge =
+        json!({"cniVersion": "1.1.0", "name": "flat", "type": "vlan-bridge", "bridge": "b1", "ipam": ipam});
+    let mut macvtap = on_master("bridge");
+    macvtap["ipam"] = ipam;
+    for (plugin, config) in [("macvtap", &macvtap), ("vlan-bridge", &bridge), ("ipam-pool", &bridge)] {
+        for limit in ["--fsize=0", "--fsize=1024", "--fsize=8192"] {
+            let pod = node.pod("one")?;
+            let limited = CniCall { under: vec!["prlimit".into(), limit.into()], ..pod.call("net1", config) };
+            if let Err(error) = node.cni(plugin, "ADD", &limited) {
+                assert!(
+                    error.code != 0 && error.status.is_some_and(|status| status.code() == Some(1)),
+                    "{plugin} {limit}: {error}"
+                );
+                assert_eq!(pod.link_names()?, [""; 0], "{plugin} {limit}: {error}");
+            }
+            pod.del(plugin, "net1", config)?;
+        }
+        let pod = node.pod("two")?;
+        pod.add(plugin, "net1", config)?;
+        pod.del(plugin, "net1", config)?;
+    }
+    assert_eq!(traces(&node), [""; 0]);
     Ok(())
 }

@@ -276,7 +276,7 @@ fn the_network_decides_otherwise() -> Outcome {
             "net1",
             json!({"ipam": ipv6(), "acceptRa": true, "autoconf": true, "keepAddrOnDown": false}),
         )?;
-        settings(&pod, ["1", "1", "1", "0"])?;
+        settings(&pod, ["2", "1", "1", "0"])?;
         let taken = scene.advertise(Duration::from_secs(5), || {
             let addresses = pod.ip("-6 addr show dev net1")?;
             Ok(addresses.contains(ADVERTISED)
@@ -289,7 +289,7 @@ fn the_network_decides_otherwise() -> Outcome {
         let scene = Scene::new(kind)?;
         let pod = scene.node.pod("pod")?;
         scene.add(&pod, "net1", json!({"ipam": ipv6(), "acceptRa": true}))?;
-        settings(&pod, ["1", "0", "1", "1"])?;
+        settings(&pod, ["2", "0", "1", "1"])?;
 
         // Its default route beside the cluster's.
         let scene = Scene::new(kind)?;

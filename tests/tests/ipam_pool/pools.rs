@@ -23,6 +23,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         fixed_service_addresses_stay_their_owners,
         sticky_pods_keep_their_address_over_a_reboot,
         sticky_vms_migrate,
+        two_living_pods_never_have_one_address,
         a_running_vms_address_is_its_launchers_alone,
         what_a_networks_own_ranges_keep_is_bounded,
         gc_and_sweep_free_what_is_gone,
@@ -36,6 +37,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         the_wire_is_asked_before_an_address_is_used,
         people_see_and_release,
         what_people_are_told_is_so,
+        an_address_that_no_pod_gets_is_not_free,
         host_locals_leases_are_taken_over,
     ]
 }
@@ -239,6 +241,16 @@ fn an_attachment_gets_the_same_again_and_gives_it_back() -> Outcome {
 }
 
 fn addresses_asked_for() -> Outcome {
+    // An IPv4 address in IPv6's form is that address, as for host-local.
+    let mapped = Node::new("m")?;
+    let config = network(&json!({ "subnet": "10.0.0.0/24", "rangeStart": "::ffff:10.0.0.7" }));
+    assert_eq!(add(&mapped.pod("a")?, &config)?, ["10.0.0.7/24"]);
+    let pod = mapped.pod("b")?;
+    let call = pod.call("net1", &config);
+    let call = CniCall { args: format!("{};IP=::ffff:10.0.0.9", call.args), ..call };
+    assert_eq!(ips(&mapped.cni("ipam-pool", "ADD", &call)?), ["10.0.0.9/24"]);
+    let no_subnet = network(&json!({ "subnet": "::ffff:10.9.0.0/120" }));
+    refused(add(&mapped.pod("c")?, &no_subnet), 100, "::ffff:10.9.0.0/120")?;
     let node = Node::new("n")?;
     let config = network(&json!({
         "ranges": [[{ "subnet": "10.0.0.0/24" }], [{ "subnet": "fd00::/64" }]],
@@ -694,7 +706,8 @@ fn sticky_pods_keep_their_address_over_a_reboot() -> Outcome {
     )?;
     let sticky = network(&json!({ "pool": "db" }));
     let ephemeral = network(&json!({ "pool": "db", "sticky": "none" }));
-    let first = add(&node.pod("db-0")?, &sticky)?;
+    let call = node.pod("db-0")?.call("net1", &sticky);
+    let first = ips(&node.cni("ipam-pool", "ADD", &call)?);
     assert_eq!(add(&node.pod("web")?, &ephemeral)?, ["10.0.0.3/24", "fd00::3/64"]);
     let second = {
         let pod = node.pod("db-1")?;
@@ -704,7 +717,8 @@ fn sticky_pods_keep_their_address_over_a_reboot() -> Outcome {
     };
     assert!(by_hand(&node, "leases")?.contains("default/db-1/net (sticky)"));
     // Another sandbox of the same pod, while the old one is still on its way out.
-    assert_eq!(add(&node.pod("db-0")?, &sticky)?, first);
+    let again = CniCall { args: call.args, ..node.pod("db-0")?.call("net1", &sticky) };
+    assert_eq!(ips(&node.cni("ipam-pool", "ADD", &again)?), first);
     // ctr states no pod; podman its container's name alone.
     for args in ["", "IgnoreUnknown=1;K8S_POD_NAME=x;MAC=02:00:00:00:00:77;IP=10.0.0.77"] {
         let call = CniCall { args: args.to_owned(), ..node.pod("x")?.call("net1", &sticky) };
@@ -767,6 +781,52 @@ fn sticky_vms_migrate() -> Outcome {
     in_order(&node)
 }
 
+/// A pod that was deleted by force lives on beside the one that took its name.
+fn two_living_pods_never_have_one_address() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(
+        &node,
+        "db",
+        "scope: host\nranges: [{subnet: 10.0.0.0/24}, {subnet: fd00::/64}]\nreservations: {default/fixed: 10.0.0.9}\nsticky: pod\n",
+    )?;
+    put_pool(&node, "vms", "scope: host\nranges: [{subnet: 10.1.0.0/24}]\nsticky: vm\n")?;
+    let sticky = network(&json!({ "pool": "db" }));
+    let of_vm = network(&json!({ "pool": "vms" }));
+    let ephemeral = network(&json!({ "pool": "db", "sticky": "none" }));
+    let record = |pod: &Pod<'_>| {
+        let path = format!("/run/k8slan/owners/uid-{}.json", pod.container());
+        node.write(&path, json!({ "vm": "v" }).to_string())
+    };
+    for (name, config) in [("db-0", &sticky), ("fixed", &ephemeral), ("virt-launcher-v-aaaaa", &of_vm)] {
+        let (old, new) = (node.pod(name)?, node.pod(name)?);
+        if name.starts_with("virt") {
+            record(&old)?;
+            record(&new)?;
+        }
+        let address = add(&old, config)?;
+        refused(add(&new, config), 11, "its network namespace is still on this node")?;
+        assert!(!by_hand(&node, "leases")?.contains(new.container()), "a refused ADD keeps nothing");
+        // The runtime makes the sandbox of a pod anew.
+        let again = CniCall { container: format!("again-{name}"), ..old.call("net1", config) };
+        assert_eq!(ips(&node.cni("ipam-pool", "ADD", &again)?)[0], address[0], "{name}");
+        node.cni("ipam-pool", "DEL", &again)?;
+        refused(add(&new, config), 11, "Try again")?;
+        // It is enough that its DEL came, whatever is left of it …
+        del(&old, config)?;
+        assert_eq!(add(&new, config)?[0], address[0], "{name}");
+        // … and that it is gone, even if none came.
+        let last = node.pod(name)?;
+        if name.starts_with("virt") {
+            record(&last)?;
+        }
+        refused(add(&last, config), 11, new.container())?;
+        new.remove()?;
+        // The first list has what is kept or reserved.
+        assert_eq!(add(&last, config)?[0], address[0], "{name}");
+    }
+    in_order(&node)
+}
+
 /// Any pod may name a machine in its own annotation.
 fn a_running_vms_address_is_its_launchers_alone() -> Outcome {
     let node = Node::new("n")?;
@@ -794,14 +854,14 @@ fn a_running_vms_address_is_its_launchers_alone() -> Outcome {
         // By its name.
         assert_eq!(add(&target, &stated)?, address);
         let know = |pod: &Pod<'_>, vm: &str| {
-            let record = json!({ "vm": vm }).to_string();
+            let record = json!({ "vm": vm, "migrationTarget": true }).to_string();
             node.write(&format!("/run/k8slan/owners/uid-{}.json", pod.container()), record)
         };
         // A launcher pod of another machine, as the daemon knows, is no better.
         let foreign = node.pod("virt-launcher-v2-ccccc")?;
         know(&foreign, "v2")?;
         refused(add(&foreign, &stated), 182, "virt-launcher-v1-aaaaa")?;
-        // By the daemon's record.
+        // By the daemon's record, which says that the machine migrates.
         let recorded = node.pod(&format!("recorded-{at}"))?;
         know(&recorded, "v1")?;
         assert_eq!(add(&recorded, &config)?, address);
@@ -1402,6 +1462,63 @@ fn what_people_are_told_is_so() -> Outcome {
     let text = String::from_utf8_lossy(&said.stderr).into_owned();
     assert!(!said.status.success() && text.contains("run it as root"), "{text}");
     in_order(&node)
+}
+
+/// What no pod gets is not called free.
+fn an_address_that_no_pod_gets_is_not_free() -> Outcome {
+    let node = Node::new("n")?;
+    node.write("/etc/k8slan/node.yaml", "nodeName: n1\n")?;
+    let json = |arguments: &str| -> Result<Value, Stop> {
+        Ok(serde_json::from_str(&by_hand(&node, &format!("{arguments} --json"))?)?)
+    };
+    put_pool(&node, "large", "scope: host\nranges: [{subnet: 10.1.0.0/24}]\n")?;
+    put_pool(&node, "small", "scope: host\nranges: [{subnet: 10.1.0.128/25}]\n")?;
+    put_pool(&node, "closed", "scope: host\nallowedNamespaces: []\nranges: [{subnet: 10.2.0.0/24}]\n")?;
+    put_pool(&node, "theirs", "nodes: {n9: [10.3.0.0/26]}\nranges: [{subnet: 10.3.0.0/24}]\n")?;
+    put_pool(&node, "open", "scope: host\nranges: [{subnet: 10.4.0.0/24}]\n")?;
+    let pod = node.pod("p")?;
+    for (pool, code, part) in [
+        ("large", 124, "large and small"),
+        ("small", 124, "large and small"),
+        ("closed", 178, "gives no addresses"),
+        ("theirs", 125, "no part for node"),
+    ] {
+        let _ = refused(add(&pod, &network(&json!({ "pool": pool }))), code, "");
+        let rows = json("pools")?;
+        let row = rows.as_array().and_then(|rows| rows.iter().find(|row| row["pool"] == pool)).cloned();
+        let row = row.unwrap_or_default();
+        assert!(row["free"].as_u64().is_none_or(|free| free == 0), "{pool}, {part}: {row}");
+        assert!(row["notes"].as_array().is_some_and(|notes| !notes.is_empty()), "{pool}: {row}");
+    }
+    refused(add(&pod, &network(&json!({ "pool": "small" }))), 124, "")?;
+    refused(add(&pod, &network(&json!({ "pool": "closed" }))), 178, "")?;
+    add(&pod, &network(&json!({ "pool": "open" })))?;
+    for (address, state, part) in [
+        ("10.1.0.200", "refused", "small"),
+        ("10.2.0.5", "refused", "allowedNamespaces is empty"),
+        ("10.3.0.5", "elsewhere", "handed out by node n9"),
+        ("10.3.0.200", "elsewhere", "in no node's part"),
+        ("10.4.0.200", "free", "never used"),
+    ] {
+        let shown = json(&format!("show {address}"))?;
+        for row in shown.as_array().into_iter().flatten() {
+            assert_eq!(row["state"], state, "{shown}");
+            assert!(row["note"].to_string().contains(part), "{shown}");
+        }
+        assert!(shown.as_array().is_some_and(|rows| !rows.is_empty()), "{address}");
+    }
+    let said = node.output(&[&program("ipam-pool").to_string_lossy(), "check"])?;
+    let said = String::from_utf8_lossy(&said.stdout).into_owned();
+    assert!(said.contains("pool closed") && said.contains("allowedNamespaces is empty"), "{said}");
+    // Others than root are told what to do by every program.
+    for (name, arguments) in [("vlan-bridge", "trunk show"), ("k8slan-device-plugin", "agent status")] {
+        node.exec(&["cp", &program(name).to_string_lossy(), &format!("/run/{name}")])?;
+        let line = format!("setpriv --reuid=65534 --clear-groups /run/{name} {arguments}");
+        let said = node.output(&line.split_whitespace().collect::<Vec<_>>())?;
+        let text = String::from_utf8_lossy(&said.stderr).into_owned();
+        assert!(!said.status.success() && text.contains("run it as root"), "{name}: {text}");
+    }
+    Ok(())
 }
 
 fn host_locals_leases_are_taken_over() -> Outcome {

@@ -23,6 +23,13 @@ pub enum AllocError {
          the address while nobody else has it: stop one of the two"
     )]
     VmInUse { address: Addr, owner: Owner, holder: String },
+    /// Another pod with the owner's name still exists.
+    #[error(
+        "{address} is the address of {owner}, which {holder} still has: that pod was deleted, but its network \
+         namespace is still on this node, so both would answer for it. Try again: the address is given as soon \
+         as the runtime has removed that sandbox (DEL), or its namespace is gone"
+    )]
+    StillInUse { address: Addr, owner: Owner, holder: String },
     /// The requested address is never handed out, or not to this owner.
     #[error("{address} is not handed out: it is {}", describe_refusal(refusal))]
     Refused { address: Addr, refusal: Refusal },

@@ -1,4 +1,5 @@
-//! Decides which address is given out, without I/O, over a [`KvTxn`]: O(log n) in the number of leases.
+//! Decides which address is given out, over a [`KvTxn`]: O(log n) in the number of leases. Of the node it only asks
+//! whether another pod that has the requested address still exists.
 
 mod error;
 mod free_addresses;
@@ -42,6 +43,9 @@ pub struct LeaseRequest {
     pub sticky: bool,
     /// Whether the owner is a VM that is migrating to this pod and keeps the addresses that it has where it runs.
     pub migrating: bool,
+    /// Whether the VM may still run in another pod of this node: this one is the target of a migration, or nobody
+    /// records which pods are.
+    pub beside_source: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,7 +255,6 @@ impl<'a> Allocator<'a> {
                 }
             }
             Some(AddressState::Leased(lease)) => {
-                // The owner's old sandbox may not be removed yet.
                 let own = request.owner.is_some() && request.owner == lease.owner;
                 if own && !is_held_by_other_interface(&lease, request) {
                     return check_sharing(address, &lease, request);
@@ -491,13 +494,22 @@ impl<'a> Allocator<'a> {
     }
 }
 
-/// Checks that a machine's address is not given to two pods of which one only claims to run it.
+/// Checks that no other pod has the address that is its owner's: an owner is a name, which a pod that was deleted by
+/// force and the one after it have at once, and which a pod can only claim to be (`args.cni.vm`). The old sandbox of the
+/// same pod, and what no longer exists, may not have been detached yet.
 fn check_sharing(address: Addr, lease: &Lease, request: &LeaseRequest) -> Result<(), AllocError> {
-    let Some(owner) = lease.owner.as_ref().filter(|owner| owner.is_vm()) else { return Ok(()) };
-    let other = lease.holders.iter().find(|holder| !request.holder.may_share_with(holder));
-    other.map_or(Ok(()), |holder| {
-        Err(AllocError::VmInUse { address, owner: owner.clone(), holder: holder.to_string() })
-    })
+    let Some(owner) = &lease.owner else { return Ok(()) };
+    let others = lease.holders.iter().filter(|holder| !request.holder.is_of_same_pod(holder));
+    for holder in others.filter(|holder| holder.netns.is_none() || holder.is_live()) {
+        let (owner, holder_text) = (owner.clone(), holder.to_string());
+        if owner.is_vm() && !request.holder.is_launcher_as(holder) {
+            return Err(AllocError::VmInUse { address, owner, holder: holder_text });
+        }
+        if holder.is_live() && !(owner.is_vm() && request.beside_source) {
+            return Err(AllocError::StillInUse { address, owner, holder: holder_text });
+        }
+    }
+    Ok(())
 }
 
 /// Whether the requesting container holds this address on another interface.

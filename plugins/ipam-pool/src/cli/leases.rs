@@ -1,6 +1,7 @@
 use serde::Serialize;
 
 use super::pool_or_network::PoolOrNetwork;
+use super::pools::Files;
 use super::{CommandContext, CommandError, format_age, seconds_since, table};
 use crate::store::{HostStore, PoolKey, Store};
 use crate::{
@@ -10,6 +11,8 @@ use crate::{
 
 /// The state of an address that can be given to any owner.
 const FREE: &str = "free";
+/// The state of an address that is free, but that no pod gets.
+const REFUSED: &str = "refused";
 const UNREADABLE: &str = "the pool's file cannot be read";
 
 /// One line of `leases` and `show`.
@@ -189,11 +192,20 @@ pub(super) fn leases(context: &CommandContext, name: Option<&str>) -> Result<(),
 
 /// `ipam-pool show ADDRESS`
 pub(super) fn show(context: &CommandContext, address: Addr) -> Result<(), CommandError> {
+    let files = Files::load(context)?;
     let mut rows = Vec::new();
     for key in context.dirs.list()? {
         let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { continue };
         if let Some(state) = store.dry_run(|txn| find_address(txn, address))? {
-            rows.push(row(address, &Pool::load(&key, context), state));
+            let pool = Pool::load(&key, context);
+            let mut row = row(address, &pool, state);
+            if let Some(file) = pool.file.filter(|_| row.state == FREE) {
+                let refused = files.why_every_add_fails(&file);
+                if !refused.is_empty() {
+                    (row.state, row.note) = (REFUSED, Some(refused.join("; ")));
+                }
+            }
+            rows.push(row);
         }
     }
     // An address without a state may still be in a pool.
@@ -203,13 +215,12 @@ pub(super) fn show(context: &CommandContext, address: Addr) -> Result<(), Comman
         if rows.iter().any(|row| row.of == PoolOrNetwork::from(&key)) {
             continue;
         }
-        let sets = match file.sets_for_node(context.node.as_deref(), None) {
-            Ok(sets) => sets,
-            Err(_) => file.all_sets()?,
-        };
+        let refused = files.why_every_add_fails(&file);
+        let sets = file.sets_as_divided(context.node.as_deref())?;
         for set in sets.iter().filter(|set| set.pool().contains(address)) {
             let (state, note) = match set.check_allowed(address, None) {
                 _ if file.inventory => ("inventory", "in an inventory".to_owned()),
+                Ok(()) if !refused.is_empty() => (REFUSED, refused.join("; ")),
                 Ok(()) => (FREE, "never used".to_owned()),
                 Err(refusal) => (state(&refusal), describe_refusal(&refusal)),
             };
@@ -253,7 +264,7 @@ pub(super) fn release(context: &CommandContext, what: &str, force: bool) -> Resu
                     continue;
                 }
                 if let (AddressState::Leased(lease), false) = (&state, force)
-                    && let Some(holder) = lease.holders.iter().find(|holder| is_live(holder))
+                    && let Some(holder) = lease.holders.iter().find(|holder| holder.is_live())
                 {
                     return Err(CommandError::InUse { address: candidate, holder: holder.to_string() });
                 }
@@ -276,14 +287,6 @@ pub(super) fn release(context: &CommandContext, what: &str, force: bool) -> Resu
     table::print(context.json, &["RELEASED", "POOL"], &released, "", |row| {
         vec![row.address.clone(), row.of.to_string()]
     })
-}
-
-/// Whether the holder's network namespace still exists.
-pub(super) fn is_live(holder: &LeaseHolder) -> bool {
-    holder
-        .netns
-        .as_ref()
-        .is_some_and(|(path, inode)| node::NetnsRef { path: path.into(), inode: *inode }.is_live())
 }
 
 /// Describes a refusal in a few words, for tables.

@@ -161,7 +161,7 @@ pub(crate) fn run<P: Plugin>() -> ExitCode {
 
 fn execute(arguments: Arguments) -> Result<(), CommandError> {
     // Only root may read the folders of stores.
-    if !nix::unistd::geteuid().is_root() {
+    if !node::is_root() {
         return Err(CommandError::NotRoot);
     }
     let config = NodeConfig::load()?;

@@ -26,9 +26,10 @@ struct Row {
 pub(super) fn pools(context: &CommandContext) -> Result<(), CommandError> {
     let mut keys: std::collections::BTreeSet<PoolKey> = context.dirs.list()?.into_iter().collect();
     keys.extend(PoolFile::names(&context.pools)?.into_iter().map(PoolKey::Named));
+    let files = Files::load(context)?;
     let mut rows = Vec::new();
     for key in keys {
-        rows.push(row(context, &key)?);
+        rows.push(row(context, &key, &files)?);
     }
     let heading = ["POOL", "RANGES", "LEASED", "KEPT", "RESTING", "QUARANTINED", "FREE", "NOTES"];
     table::print(context.json, &heading, &rows, "no pools", |row| {
@@ -45,7 +46,7 @@ pub(super) fn pools(context: &CommandContext) -> Result<(), CommandError> {
     })
 }
 
-fn row(context: &CommandContext, key: &PoolKey) -> Result<Row, CommandError> {
+fn row(context: &CommandContext, key: &PoolKey, files: &Files) -> Result<Row, CommandError> {
     let mut row = Row {
         of: key.into(),
         ranges: String::new(),
@@ -98,8 +99,48 @@ fn row(context: &CommandContext, key: &PoolKey) -> Result<Row, CommandError> {
         }
         Err(error) => row.notes.push(chain(&error)),
     }
+    let refused = files.why_every_add_fails(&file);
+    if !refused.is_empty() {
+        row.free = Some(0);
+        row.notes.extend(refused);
+    }
     row.notes.extend(outside(&file, &states));
     Ok(row)
+}
+
+/// The pool files of this node.
+pub(super) struct Files {
+    valid: Vec<PoolFile>,
+    invalid: Vec<(String, PoolFileError)>,
+    /// The names of pools that have two files.
+    twice: Vec<String>,
+}
+
+impl Files {
+    pub(super) fn load(context: &CommandContext) -> Result<Self, CommandError> {
+        let twice = PoolFile::find_duplicates(&context.pools)?;
+        let (mut valid, mut invalid) = (Vec::new(), Vec::new());
+        for name in PoolFile::names(&context.pools)? {
+            match PoolFile::load(&context.pools, &name) {
+                Ok(file) => valid.push(file),
+                Err(error) => invalid.push((name, error)),
+            }
+        }
+        Ok(Self { valid, invalid, twice: twice.into_iter().collect() })
+    }
+
+    /// Why a valid pool gives no address to any pod, although some are free: as ADD says it.
+    pub(super) fn why_every_add_fails(&self, file: &PoolFile) -> Vec<String> {
+        let twice = self.twice.contains(&file.name).then(|| chain(&PoolFileError::Twice(file.name.clone())));
+        let others = self.valid.iter().filter(|other| other.name != file.name);
+        let overlaps = others.filter_map(|other| file.check_overlap(other).err().map(|error| chain(&error)));
+        twice.into_iter().chain(for_nobody(file)).chain(overlaps).collect()
+    }
+}
+
+fn for_nobody(file: &PoolFile) -> Option<String> {
+    let nobody = file.allowed_namespaces.as_ref().is_some_and(Vec::is_empty);
+    nobody.then(|| "allowedNamespaces is empty: no pod gets an address".to_owned())
 }
 
 fn outside(file: &PoolFile, states: &[(crate::Addr, AddressState)]) -> Option<String> {
@@ -123,17 +164,14 @@ struct Problem {
 
 /// `ipam-pool check`
 pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
+    let files = Files::load(context)?;
     let mut problems = Vec::new();
     let mut add = |key: &PoolKey, problem: String| problems.push(Problem { of: key.into(), problem });
-    let mut files = Vec::new();
-    for name in PoolFile::names(&context.pools)? {
-        match PoolFile::load(&context.pools, &name) {
-            Ok(file) => files.push(file),
-            Err(error) => add(&PoolKey::Named(name), chain(&error)),
-        }
+    for (name, error) in &files.invalid {
+        add(&PoolKey::Named(name.clone()), chain(error));
     }
-    for name in PoolFile::find_duplicates(&context.pools)? {
-        add(&PoolKey::Named(name.clone()), chain(&PoolFileError::Twice(name)));
+    for name in &files.twice {
+        add(&PoolKey::Named(name.clone()), chain(&PoolFileError::Twice(name.clone())));
     }
     for other in PoolFile::ignored(&context.pools)? {
         eprintln!(
@@ -142,8 +180,11 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
         );
     }
     // A valid file may still give this node no address.
-    for file in files.iter().filter(|file| !file.inventory) {
+    for file in files.valid.iter().filter(|file| !file.inventory) {
         let key = PoolKey::Named(file.name.clone());
+        if let Some(nobody) = for_nobody(file) {
+            add(&key, nobody);
+        }
         match file.sets_for_node(context.node.as_deref(), None) {
             Err(error) => add(&key, chain(&error)),
             Ok(sets) => {
@@ -160,8 +201,8 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
             }
         }
     }
-    for (i, file) in files.iter().enumerate() {
-        for other in files.iter().take(i) {
+    for (i, file) in files.valid.iter().enumerate() {
+        for other in files.valid.iter().take(i) {
             if let Err(error) = file.check_overlap(other) {
                 add(&PoolKey::Named(file.name.clone()), chain(&error));
             }
@@ -176,7 +217,7 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
         match checked {
             Ok((found, states)) => {
                 found.into_iter().for_each(|problem| add(key, problem));
-                let file = files.iter().find(|file| PoolKey::Named(file.name.clone()) == *key);
+                let file = files.valid.iter().find(|file| PoolKey::Named(file.name.clone()) == *key);
                 if let Some(note) = file.and_then(|file| outside(file, &states)) {
                     add(key, note);
                 }
@@ -190,7 +231,7 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
         } else {
             println!(
                 "{} and {} are in order",
-                format_count(files.len(), "pool file"),
+                format_count(files.valid.len(), "pool file"),
                 format_count(keys.len(), "store")
             );
         }

@@ -8,7 +8,6 @@ use nix::fcntl::OFlag;
 use node::SafeDirError;
 use serde::{Deserialize, Serialize};
 
-use super::leases::is_live;
 use super::pool_or_network::PoolOrNetwork;
 use super::{CommandContext, CommandError, table};
 use crate::store::{HostStore, Store};
@@ -120,7 +119,7 @@ fn free(context: &CommandContext, live: &LiveList) -> Result<Vec<Freed>, Command
             for holder in &lease.holders {
                 if !dead(holder) {
                     held = true;
-                } else if is_live(holder) {
+                } else if holder.is_live() {
                     held = true;
                     eprintln!(
                         "ipam-pool: {address} is not in the list, but the network namespace of {holder} exists: not freed"
