@@ -181,7 +181,7 @@ enum Command {
     CheckHost(check_host::Options),
 }
 
-/// What the agent socket answers.
+/// The paths of the agent socket.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum Question {
     /// The LANs of this node, in JSON.
@@ -211,7 +211,7 @@ struct Compat {
     project: Option<Project>,
 }
 
-/// A project whose names are understood.
+/// A project whose names are supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Project {
     /// An empty variable switches nothing on.
@@ -226,10 +226,10 @@ impl Compat {
     }
 }
 
-/// Where most container runtimes look for CNI plugins.
+/// The CNI folder of most container runtimes.
 const CNI_BIN_DIR: &str = "/opt/cni/bin";
 
-/// Where every kubelet has its plugins' sockets, whatever its root is.
+/// The folder of plugins' sockets of every kubelet, whatever its root folder is.
 const KUBELET_DIR: &str = "/var/lib/kubelet/device-plugins";
 
 /// The command line, for manual pages and completions.
@@ -238,7 +238,7 @@ pub fn command_line() -> clap::Command {
     Cli::command()
 }
 
-/// Reads the command line and does what it says.
+/// Parses the command line and runs the command.
 #[must_use]
 pub fn main() -> ExitCode {
     let Cli { command } = Cli::parse();
@@ -347,7 +347,7 @@ async fn wait_for_signal() -> anyhow::Result<()> {
 }
 
 fn block_on(future: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    // The thread that works on the LANs ends soon after its work: an idle daemon is silent.
+    // The thread of the LANs ends soon after its work, so that an idle daemon makes no system calls.
     let keep = std::time::Duration::from_secs(1);
     let runtime = tokio::runtime::Builder::new_current_thread().thread_keep_alive(keep).enable_all().build();
     runtime.context("start the runtime")?.block_on(future)

@@ -1,8 +1,9 @@
 //! The daemon as a whole: the node's part, which makes links and mounts and talks to the kubelet; the cluster's
 //! part, which talks to the API server; or both in one process.
 //!
-//! The parts meet in files and one socket: the cluster's part writes LANs into a folder, and the node's part says
-//! what became of them in `status.json` and on an agent socket. So each of them may run, and die, by itself.
+//! The parts exchange data by files and one socket: the cluster's part writes LANs into a folder, and the node's part
+//! publishes their status in `status.json` and on an agent socket. So each of them can run, and end, without the
+//! other.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,7 +36,6 @@ use proto::published::live_pods;
 use proto::published::status_file;
 use proto::root_socket::RootSocket;
 
-/// The node's part.
 pub(crate) struct Node {
     /// The folder of LAN files.
     pub(crate) lan_dir: PathBuf,
@@ -44,37 +44,36 @@ pub(crate) struct Node {
     pub(crate) node_name: Option<String>,
     /// The kubelet's folder of sockets; `None`: no kubelet.
     pub(crate) kubelet_dir: Option<PathBuf>,
-    /// Whether k8slan (Go)'s names and types are understood.
+    /// Whether the names and types of k8slan (Go) are supported.
     pub(crate) k8slan_go: bool,
 }
 
-/// The cluster's part.
 pub(crate) struct Cluster {
     pub(crate) node_name: String,
-    /// The namespaces to take LANs from; none: all.
+    /// The namespaces to read LANs from; empty: all.
     pub(crate) namespaces: Vec<String>,
-    /// Where the leader's lease is.
+    /// The namespace of the leader's lease.
     pub(crate) lease_namespace: String,
-    /// Whether k8slan (Go)'s definitions are made.
+    /// Whether the leader makes the definitions of k8slan (Go).
     pub(crate) k8slan_go: bool,
 }
 
-/// How long the others may take to end when the daemon stops.
+/// How long the other tasks may take to end when the daemon stops.
 const STOP_DEADLINE: Duration = Duration::from_secs(3);
 
-/// A node's part that is away for so long is reported. A restart is not: what it built stands meanwhile.
+/// After how long a missing node's part is reported. A restart takes less; what it built works meanwhile.
 const AWAY_AFTER: Duration = Duration::from_secs(30);
-/// Another time than [`AWAY_AFTER`], in milliseconds, for tests; whoever starts the daemon is root.
+/// Replaces [`AWAY_AFTER`], in milliseconds, in tests; only root can set it for the daemon.
 const AWAY_VARIABLE: &str = "K8SLAN_AWAY_MS";
 
-/// The node's part alone, until SIGTERM or SIGINT; the LANs are left standing.
+/// Runs the node's part alone, until SIGTERM or SIGINT; the LANs stay.
 pub(crate) async fn run_node(node: Node, health: Option<SocketAddr>) -> Result<()> {
     let mut all = Tasks::new()?;
     let build = all.start_node(node, None, health)?;
     all.run(build).await
 }
 
-/// Both parts in one process, until SIGTERM or SIGINT.
+/// Runs both parts in one process, until SIGTERM or SIGINT.
 pub(crate) async fn run_both(
     cluster: Cluster,
     kubelet_dir: PathBuf,
@@ -96,13 +95,13 @@ pub(crate) async fn run_both(
     all.run(build).await
 }
 
-/// The cluster's part alone, until SIGTERM or SIGINT. It needs no capability, only root's files.
+/// Runs the cluster's part alone, until SIGTERM or SIGINT. It needs no capability, only to be root for its files.
 pub(crate) async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) -> Result<()> {
     let paths = NodeConfig::load()?.paths();
     let _only_one = lock_cluster_part()?;
     let mut all = Tasks::new()?;
     let api = Arc::new(ApiMetrics::default());
-    // In its container the folder is a mount, and there.
+    // In its container the folder is a mount and exists.
     let folder = SafeDir::create(&paths.told())?;
     let agent = Arc::new(Agent::new(folder.path()));
     if let Some(address) = health {
@@ -126,18 +125,17 @@ fn mirror_dir() -> Result<PathBuf> {
     Ok(NodeConfig::load()?.paths().state().join(controller::MIRROR))
 }
 
-/// What runs.
 struct Tasks {
     status: watch::Sender<Arc<NodeStatus>>,
     stop: watch::Sender<bool>,
-    /// Those that have something to end well.
+    /// Tasks that must finish what they have begun.
     orderly: JoinSet<Result<()>>,
-    /// Those that may just be dropped.
+    /// Tasks that can be dropped at any time.
     tasks: JoinSet<Result<()>>,
 }
 
 impl Tasks {
-    /// No task but the signal handler.
+    /// Starts with only the signal handler.
     fn new() -> Result<Self> {
         let stop = watch::channel(false).0;
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
@@ -160,7 +158,7 @@ impl Tasks {
         self.stop.subscribe()
     }
 
-    /// Starts what goes with the builder, and returns the builder itself.
+    /// Starts the tasks of the node's part, and returns its main loop.
     fn start_node(
         &mut self,
         node: Node,
@@ -233,7 +231,7 @@ impl Tasks {
         kubelet
     }
 
-    /// Starts what talks to the API server: its LANs in, this node's reports out.
+    /// Starts the tasks that talk to the API server: its LANs are read, this node's reports are written.
     fn start_cluster(
         &mut self,
         cluster: Cluster,
@@ -275,7 +273,7 @@ impl Tasks {
         Ok(())
     }
 
-    /// Serves metrics and health.
+    /// Serves `/metrics`, `/livez` and `/readyz`.
     fn serve(&mut self, address: SocketAddr, source: impl HealthSource) {
         self.tasks.spawn(async move {
             let bound = |address| tracing::info!(%address, "metrics and health");
@@ -283,7 +281,7 @@ impl Tasks {
         });
     }
 
-    /// Runs until `main` ends, which a signal makes it do, or until anything else fails.
+    /// Runs until `main` ends, which a signal makes it do, or until another task fails.
     async fn run(mut self, main: impl Future<Output = Result<()>>) -> Result<()> {
         let mut main = std::pin::pin!(main);
         let (done, result) = tokio::select! {
@@ -292,7 +290,7 @@ impl Tasks {
             Some(ended) = self.tasks.join_next() => (false, ended.context("a part of the daemon").flatten()),
         };
         self.stop.send_replace(true);
-        // What is half done, a pass over the LANs above all, is finished.
+        // What has been begun, above all a reconcile, is finished.
         let result = if done { result } else { result.and(main.await) };
         let ended = async { while self.orderly.join_next().await.is_some() {} };
         if tokio::time::timeout(STOP_DEADLINE, ended).await.is_err() {
@@ -344,7 +342,7 @@ async fn run_leader(
     election.run(|| leader.run(), wait_for(stopped)).await;
 }
 
-/// Counts what goes wrong with the API server, and keeps that it was heard.
+/// Counts errors of the API server, and records that it answered.
 fn count_api_errors(
     tasks: &mut JoinSet<Result<()>>,
     mut state: watch::Receiver<MirrorState>,
@@ -362,7 +360,7 @@ fn count_api_errors(
     });
 }
 
-/// Publishes the health summary whenever status or kubelet change.
+/// Publishes the health summary whenever the status or the kubelet's state changes.
 async fn publish_health(
     mut status: watch::Receiver<Arc<NodeStatus>>,
     mut kubelet: Option<watch::Receiver<kubelet::Status>>,
@@ -381,7 +379,7 @@ async fn publish_health(
     }
 }
 
-/// Waits for a change of what may not be there, which then never changes.
+/// Waits for a change of a value; if there is none, waits for ever.
 async fn changed<T>(watched: Option<&mut watch::Receiver<T>>) {
     let changed = match watched {
         Some(watched) => watched.changed().await.is_ok(),
@@ -393,7 +391,7 @@ async fn changed<T>(watched: Option<&mut watch::Receiver<T>>) {
 }
 
 async fn wait_for(mut stopped: watch::Receiver<bool>) {
-    // An error is the daemon's end.
+    // The sender is dropped only at the daemon's end.
     let _ = stopped.wait_for(|stopped| *stopped).await;
 }
 

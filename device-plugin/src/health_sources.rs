@@ -1,5 +1,5 @@
-//! What is published to operators and to the programs of this node: of the node's part, and of the cluster's part
-//! that runs beside it in a process of its own.
+//! The health that is published to operators and to the programs of this node: that of the node's part, and that of a
+//! cluster's part in a process of its own.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -11,23 +11,23 @@ use proto::agent_socket::Agent;
 use proto::health::{ApiMetrics, HealthSource, HealthSummary, Metrics, node_up};
 use proto::published::NodeStatus;
 
-/// The node's part, told by itself.
+/// The health of the node's part.
 pub(crate) struct NodeHealth {
     pub(crate) metrics: Arc<Metrics>,
-    /// Where the cluster's part runs in this process.
+    /// The API server's metrics, if the cluster's part runs in this process.
     pub(crate) api: Option<Arc<ApiMetrics>>,
     pub(crate) health_summary: watch::Receiver<HealthSummary>,
-    /// Where the status is told.
+    /// The status, for `/status`.
     pub(crate) status: Option<watch::Receiver<Arc<NodeStatus>>>,
 }
 
-/// The cluster's part, which asks the node's part.
+/// The health of the cluster's part, which asks the node's part for its own.
 pub(crate) struct ClusterHealth {
     pub(crate) api: Arc<ApiMetrics>,
     pub(crate) agent: Arc<Agent>,
 }
 
-/// What there is to wait for while the API server has told no LANs since the start.
+/// What readiness waits for, while the API server has sent no LANs since the start.
 fn api_not_heard(api: &ApiMetrics) -> Option<String> {
     (!api.lans_heard.load(Ordering::Relaxed))
         .then(|| "the API server has not told the LANs yet; the log says what it answers".to_owned())

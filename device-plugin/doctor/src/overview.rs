@@ -1,4 +1,4 @@
-//! `status`: the LANs of one or of several nodes, a line each.
+//! `status`: the LANs of one or of several nodes, one line each.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -11,7 +11,7 @@ use lan::{ACCEPTED, Condition, READY};
 
 use crate::inspect::{LanView, NodeView, SpokeState, read_files};
 
-/// Whose LANs.
+/// The nodes to show.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub struct Options {
     /// Those of the nodes of which 'inspect --json' wrote these files, instead of this node. '-' is standard input; a file
@@ -21,10 +21,10 @@ pub struct Options {
 }
 
 const HEADINGS: [&str; 7] = ["NODE", "LAN", "READY", "UNDERLAY", "MTU", "SPOKES", "WHY"];
-/// What is not there.
+/// The cell of an absent value.
 const NOTHING: &str = "-";
 
-/// Shows them; the exit code is 1 where that cannot be done.
+/// Prints the table; the exit code is 1 on failure.
 pub fn main(options: &Options) -> ExitCode {
     let shown = (|| -> Result<String> {
         let nodes = match options.from.as_slice() {
@@ -35,7 +35,7 @@ pub fn main(options: &Options) -> ExitCode {
     })();
     match shown {
         Ok(text) => {
-            // A reader that has seen enough is no error.
+            // A reader that ended early is not an error.
             let _ = std::io::stdout().lock().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }
@@ -46,7 +46,7 @@ pub fn main(options: &Options) -> ExitCode {
     }
 }
 
-/// The table, and below it what is in the way on the nodes.
+/// The table, and below it the nodes' problems and notes.
 fn table(nodes: &[NodeView]) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     for node in nodes {

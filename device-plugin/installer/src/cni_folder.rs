@@ -13,42 +13,38 @@ use nix::unistd::{UnlinkatFlags, fsync, linkat, unlinkat};
 use super::manifest::Checksum;
 use agent::attachments::aside_name;
 
-/// A CNI folder, opened once; its files are used by their names beneath it and no link in it is followed.
+/// A CNI folder, opened once; its files are used by names relative to it, and no symbolic link in it is followed.
 ///
-/// The folder itself may be reached through links: an administrator named it.
+/// The path of the folder itself may have symbolic links, since an administrator named it.
 pub(super) struct CniFolder {
     dir: File,
     path: PathBuf,
 }
 
-/// What stands under a name.
+/// What exists under a name in the folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FileState {
-    /// Nothing.
     Absent,
-    /// A file.
     File {
-        /// Of its content.
         checksum: Checksum,
-        /// Whether it is root's, and may be run by everybody and written by nobody else.
+        /// Whether it belongs to root, everybody may run it, and only root may write it.
         fit: bool,
     },
-    /// A symbolic link to this.
+    /// A symbolic link to this path.
     Link(PathBuf),
-    /// Neither.
     Other,
 }
 
-/// What an executable of everybody's and nobody else's looks like.
+/// The mode of a plugin: everybody may run it, only root may write it.
 const MODE: u32 = 0o755;
 
-/// How many backups of one name there may be.
+/// The most backups of one name.
 const MAX_BACKUPS: u32 = 100;
 
 impl CniFolder {
-    /// Opens it; `None` where there is none.
+    /// Opens the folder; `None` if it does not exist.
     pub(super) fn open(path: &Path) -> Result<Option<Self>> {
-        // A pipe would wait for somebody to write.
+        // Opening a pipe would wait for a writer.
         match File::options().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
             Ok(dir) if dir.metadata().is_ok_and(|meta| meta.is_dir()) => {
                 Ok(Some(Self { dir, path: path.to_owned() }))
@@ -59,7 +55,7 @@ impl CniFolder {
         }
     }
 
-    /// Its path, as it was given.
+    /// The folder's path as it was given.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -69,14 +65,14 @@ impl CniFolder {
         self.path.join(name)
     }
 
-    /// Whether nothing is in it.
+    /// Whether the folder is empty.
     pub(super) fn is_empty(&self) -> Result<bool> {
         let entries = std::fs::read_dir(&self.path);
         let mut entries = entries.with_context(|| format!("list {}", self.path.display()))?;
         Ok(entries.next().is_none())
     }
 
-    /// What stands under a name.
+    /// Reads what exists under a name.
     pub(super) fn read_state(&self, name: &str) -> Result<FileState> {
         let looked = || format!("look at {}", self.path_of(name).display());
         let stat = match fstatat(self.dir.as_fd(), name, AtFlags::AT_SYMLINK_NOFOLLOW) {
@@ -107,14 +103,14 @@ impl CniFolder {
         Ok((file, Checksum::compute(&bytes)))
     }
 
-    /// Writes a file under the name that [`CniFolder::publish_staged`] takes it from; it is on disk and was read back when this
-    /// returns. What an earlier run left there goes.
+    /// Writes a file under a temporary name, for [`CniFolder::publish_staged`]; when this returns, it is on disk and
+    /// was read back. A leftover of an earlier run is replaced.
     pub(super) fn stage(&self, name: &str, bytes: &[u8]) -> Result<()> {
         let staged = staged(name);
         self.remove(&staged)?;
         let written = self.write(&staged, bytes);
         if written.is_err() {
-            // The first error is the one to tell.
+            // The first error is the one to report.
             let _ = self.remove(&staged);
         }
         written
@@ -125,7 +121,7 @@ impl CniFolder {
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
         let mode = Mode::from_bits_truncate(MODE);
         let mut file = File::from(openat(self.dir.as_fd(), staged, flags, mode).with_context(failed)?);
-        // Whatever the umask is.
+        // Independent of the umask.
         fchmod(file.as_fd(), mode).with_context(failed)?;
         file.write_all(bytes).with_context(failed)?;
         file.sync_all().with_context(failed)?;
@@ -137,22 +133,22 @@ impl CniFolder {
         Ok(())
     }
 
-    /// Gives a staged file its name, in place of whatever has it.
+    /// Renames a staged file to its name, and replaces what has that name.
     pub(super) fn publish_staged(&self, name: &str) -> Result<()> {
         self.rename(&staged(name), name)
     }
 
-    /// Takes away a file that did not get its name.
+    /// Removes a staged file that was not published.
     pub(super) fn discard_staged(&self, name: &str) -> Result<()> {
         self.remove(&staged(name))
     }
 
-    /// Takes away all that runs which were cut off left beside a name, where nothing of it is needed any more.
+    /// Removes the temporary files that interrupted runs left beside a name, if none of them is needed any more.
     pub(super) fn remove_temporaries(&self, name: &str) -> Result<()> {
         [staged(name), aside_name(name), linked(name)].iter().try_for_each(|left| self.remove(left))
     }
 
-    /// The name to keep under what stands under a name: one that nobody has, or that a run which was cut off gave it.
+    /// The backup name for what exists under a name: a free one, or the one that an interrupted run gave it.
     pub(super) fn choose_backup_name(&self, name: &str, found: &FileState) -> Result<String> {
         for number in 1..=MAX_BACKUPS {
             let backup = backup_name(name, number);
@@ -169,17 +165,17 @@ impl CniFolder {
         Ok(last)
     }
 
-    /// Keeps what stands under a name under its backup's, too, in place of whatever has that.
+    /// Links what exists under a name to the backup name too, and replaces what has that name.
     pub(super) fn link_backup(&self, name: &str, backup: &str) -> Result<()> {
         let linked = linked(name);
         self.remove(&linked)?;
         match linkat(self.dir.as_fd(), name, self.dir.as_fd(), &*linked, AtFlags::empty()) {
             Ok(()) => {
                 self.rename(&linked, backup)?;
-                // Where both are one file already, rename(2) leaves both names.
+                // If both are the same file already, rename(2) keeps both names.
                 self.remove(&linked)
             }
-            // A file system without hard links: the name is nobody's for a moment.
+            // On a file system without hard links, the name is missing for a moment.
             Err(Errno::EPERM | Errno::EOPNOTSUPP | Errno::EMLINK) => self.rename(name, backup),
             Err(errno) => {
                 Err(errno).with_context(|| format!("keep {} as {backup}", self.path_of(name).display()))
@@ -187,17 +183,17 @@ impl CniFolder {
         }
     }
 
-    /// Sets a file aside: nobody can run it any more, and it can be given back.
+    /// Sets a file aside: renames it so that nobody can run it any more, until it is restored or removed.
     pub(super) fn set_aside(&self, name: &str) -> Result<()> {
         self.rename(name, &aside_name(name))
     }
 
-    /// What is set aside of a name.
+    /// Reads what is set aside of a name.
     pub(super) fn read_set_aside(&self, name: &str) -> Result<FileState> {
         self.read_state(&aside_name(name))
     }
 
-    /// Gives a file its name back that was set aside, unless another has the name by now.
+    /// Restores the name of a file that was set aside, unless another file has the name by now.
     pub(super) fn restore_set_aside(&self, name: &str) -> Result<()> {
         if self.read_state(name)? == FileState::Absent && self.read_set_aside(name)? != FileState::Absent {
             self.rename(&aside_name(name), name)?;
@@ -205,7 +201,7 @@ impl CniFolder {
         Ok(())
     }
 
-    /// Whether somebody runs a file that was set aside: the kernel lets nobody write to it then.
+    /// Whether a file that was set aside is running: the kernel then refuses to open it for writing.
     pub(super) fn is_run(&self, name: &str) -> Result<bool> {
         let flags = OFlag::O_WRONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
         match openat(self.dir.as_fd(), &*aside_name(name), flags, Mode::empty()) {
@@ -217,13 +213,13 @@ impl CniFolder {
         }
     }
 
-    /// Gives a file another name, in place of whatever has that.
+    /// Renames a file, and replaces what has the new name.
     pub(super) fn rename(&self, from: &str, to: &str) -> Result<()> {
         renameat(self.dir.as_fd(), from, self.dir.as_fd(), to)
             .with_context(|| format!("rename {} to {to}", self.path_of(from).display()))
     }
 
-    /// Removes a file; one that is absent is success.
+    /// Removes a file; a missing file is success.
     pub(super) fn remove(&self, name: &str) -> Result<()> {
         match unlinkat(self.dir.as_fd(), name, UnlinkatFlags::NoRemoveDir) {
             Ok(()) | Err(Errno::ENOENT) => Ok(()),
@@ -231,23 +227,23 @@ impl CniFolder {
         }
     }
 
-    /// What was renamed and removed is so on disk when this returns.
+    /// Syncs the folder: when this returns, all renames and removals are on disk.
     pub(super) fn sync(&self) -> Result<()> {
         fsync(self.dir.as_fd()).with_context(|| format!("sync {}", self.path.display()))
     }
 }
 
-/// The name of a file before it takes its own.
+/// The temporary name of a file before it is published.
 fn staged(name: &str) -> String {
     format!(".{name}.k8slan-new")
 }
 
-/// The second name of a foreign file before that is its backup's.
+/// The temporary name of a foreign file's hard link, before it gets the backup name.
 fn linked(name: &str) -> String {
     format!(".{name}.k8slan-kept")
 }
 
-/// The name that a foreign file is kept under.
+/// The backup name of a foreign file.
 fn backup_name(name: &str, number: u32) -> String {
     match number {
         1 => format!("{name}.before-k8slan"),
@@ -320,7 +316,8 @@ mod tests {
     fn what_is_run_is_seen() {
         let (temp, folder) = folder();
         let plugin = temp.path().join("macvtap");
-        // By another process: a child of another test could have the open file for a moment, and then nobody runs it.
+        // Written by another process: a child of another test could hold the file open for a moment, and running it
+        // would fail.
         assert!(Command::new("cp").arg("/bin/sleep").arg(&plugin).status().unwrap().success());
         let mut run = Command::new(&plugin).arg("60").spawn().unwrap();
         folder.set_aside("macvtap").unwrap();

@@ -12,30 +12,30 @@ use super::programs::{K8SLANVETH, PLUGINS, plugins_folder, program_file};
 use super::removal_plan::RemovalPlan;
 use agent::handed_out::HandedOut;
 
-/// A plugin as this program brings it along.
+/// A plugin to install, with its bytes.
 struct Plugin {
     name: &'static str,
     bytes: Vec<u8>,
     checksum: Checksum,
 }
 
-/// What is to be done about one plugin.
+/// What to do about one plugin.
 #[derive(Debug, PartialEq, Eq)]
 enum InstallStep {
-    /// It is there as it should be.
+    /// The installed file is up to date.
     Leave,
-    /// Nothing is in its place.
+    /// There is no file of that name.
     Add,
-    /// What is in its place is ours.
+    /// There is another version of ours.
     Replace,
-    /// What is in its place is somebody's, and is kept beside.
+    /// There is a file of somebody else's, which becomes a backup.
     Keep(FileState),
 }
 
-/// Puts the plugins into the CNI folder.
+/// Installs the plugins into the CNI folder.
 ///
 /// # Errors
-/// What it could not do. Unless it says otherwise, the folder's plugins are as they were.
+/// The first failure. Unless the error says otherwise, the folder's plugins are unchanged.
 pub fn install(options: &InstallOptions) -> Result<()> {
     let paths = NodeConfig::load()?.paths();
     let names = |k8slanveth: bool| PLUGINS.into_iter().chain(k8slanveth.then_some(K8SLANVETH));
@@ -88,7 +88,7 @@ pub fn install(options: &InstallOptions) -> Result<()> {
     plan.remove(&mut manifest, Some(&state))
 }
 
-/// What is known of `k8slanveth`, where it was installed, is not wanted any more, and no pod needs it to be taken down.
+/// The manifest's entry of `k8slanveth`, if it was installed, is not wanted any more, and no pod needs it for DEL.
 fn obsolete_k8slanveth(
     options: &InstallOptions,
     state: &Path,
@@ -99,10 +99,10 @@ fn obsolete_k8slanveth(
     (!HandedOut::any_veth(state)).then(|| known.clone())
 }
 
-/// No plugin is larger, in bytes.
+/// The most bytes that a plugin can have.
 const MAX_PROGRAM: u64 = 256 << 20;
 
-/// Reads the plugins that are to be installed.
+/// Reads the plugins to install.
 fn plugins(from: Option<&Path>, names: impl Iterator<Item = &'static str>) -> Result<Vec<Plugin>> {
     let from = plugins_folder(from)?;
     names
@@ -146,12 +146,12 @@ fn install_plugins(
     for plugin in plugins {
         steps.push((plugin, step(folder, manifest, plugin)?));
     }
-    // All of them first: a disk that is full is found out while every old one is in its place.
+    // All of them first: a full disk is found while every old one is still in its place.
     let staged = steps
         .iter()
         .filter(|(_, step)| *step != InstallStep::Leave)
         .try_for_each(|(plugin, _)| folder.stage(plugin.name, &plugin.bytes));
-    // And what is ours before any file is: whoever comes next must know it.
+    // The manifest is written before any file gets its name, so that the next run knows it.
     let known = staged.and_then(|()| {
         for plugin in plugins {
             let known = manifest.entry(folder.path(), plugin.name);
@@ -162,7 +162,7 @@ fn install_plugins(
     });
     if let Err(error) = known {
         for plugin in plugins {
-            // The first error is the one to tell; the next run takes away what is left.
+            // The first error is the one to report; the next run removes what is left.
             let _ = folder.discard_staged(plugin.name);
         }
         return Err(error);
@@ -173,7 +173,7 @@ fn install_plugins(
             InstallStep::Leave => {}
             InstallStep::Add | InstallStep::Replace => folder.publish_staged(plugin.name)?,
             InstallStep::Keep(found) => {
-                // Whoever writes there again and again has one backup, of the newest.
+                // A program that writes its file again and again has one backup, of the newest.
                 let known = manifest.get(folder.path(), plugin.name);
                 let backup = match known.and_then(|known| known.replaced.clone()) {
                     Some(backup) => backup,

@@ -1,8 +1,8 @@
-//! Puts the CNI plugins into a node's CNI folder, and takes away what k8slan left on a node.
+//! Installs the CNI plugins into a node's CNI folder, and removes what k8slan left on a node.
 //!
-//! What was put there is known by its checksum, kept in `/var/lib/k8slan/install.json` and written before the first
-//! file takes its name. So a program that dies anywhere leaves a folder in which every plugin is whole, the old
-//! one or the new one, and in which the next run knows which files are its own.
+//! Installed files are recognised by their checksums, which are in `/var/lib/k8slan/install.json` before the first
+//! file gets its name. A program that dies at any moment therefore leaves a folder in which every plugin is complete,
+//! old or new, and in which the next run knows its own files.
 
 mod cni_folder;
 mod install;
@@ -25,7 +25,7 @@ use node::{Lock, SafeDir};
 /// How long one installer waits for another.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// One installer at a time.
+/// Acquires the lock that only one installer may have.
 fn lock_installer(state: &SafeDir) -> Result<Lock> {
     Ok(Lock::acquire(state, "install.lock", LOCK_TIMEOUT)?)
 }

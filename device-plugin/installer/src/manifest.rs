@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 pub(super) const FILE: &str = "install.json";
 
-/// The version of the file that this program writes.
+/// The version of the file's format.
 const VERSION: u32 = 1;
 
 /// The SHA-256 of a file's content, in hexadecimal digits.
@@ -18,7 +18,7 @@ const VERSION: u32 = 1;
 pub(super) struct Checksum(String);
 
 impl Checksum {
-    /// Of these bytes.
+    /// The checksum of these bytes.
     pub(super) fn compute(bytes: &[u8]) -> Self {
         Self(Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect())
     }
@@ -26,7 +26,7 @@ impl Checksum {
 
 impl fmt::Display for Checksum {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Enough to tell two files apart by eye.
+        // Enough to distinguish two files by eye.
         f.write_str(self.0.get(..12).unwrap_or(&self.0))
     }
 }
@@ -41,12 +41,12 @@ pub(super) struct Manifest {
 /// One plugin in one folder.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Installed {
-    /// What it may hold and be ours: two while one version replaces another.
+    /// The checksums by which it is ours: two while one version replaces another.
     pub(super) sha256: BTreeSet<Checksum>,
-    /// The name beside it under which is what stood in its place before.
+    /// The name of the backup of the file that was there before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) replaced: Option<String>,
-    /// Whether it was about to be removed: that it is gone is no surprise.
+    /// Whether its removal has begun, so that it may be missing.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) leaving: bool,
 }
@@ -58,7 +58,7 @@ impl Default for Manifest {
 }
 
 impl Manifest {
-    /// Reads the file; empty where there is none.
+    /// Reads the file; empty if it does not exist.
     pub(super) fn read(state: &SafeDir) -> Result<Self> {
         let Some(text) = state.read(FILE)? else { return Ok(Self::default()) };
         let path = state.path().join(FILE);
@@ -74,7 +74,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Writes the file, on disk when this returns; where nothing is ours any more, removes it.
+    /// Writes the file and syncs it; removes it if nothing is ours any more.
     pub(super) fn write(&mut self, state: &SafeDir) -> Result<()> {
         self.folders.retain(|_, files| !files.is_empty());
         if self.folders.is_empty() {
@@ -85,12 +85,12 @@ impl Manifest {
         Ok(state.write(FILE, &text, Durability::Kept)?)
     }
 
-    /// What is known of a plugin in a folder.
+    /// The entry of a plugin in a folder.
     pub(super) fn get(&self, folder: &Path, name: &str) -> Option<&Installed> {
         self.folders.get(folder)?.get(name)
     }
 
-    /// The entry of a plugin in a folder, made where it is missing.
+    /// The entry of a plugin in a folder, created if it is missing.
     pub(super) fn entry(&mut self, folder: &Path, name: &str) -> &mut Installed {
         self.folders.entry(folder.to_owned()).or_default().entry(name.to_owned()).or_default()
     }

@@ -3,17 +3,17 @@ use std::path::PathBuf;
 /// What to install, and where.
 #[derive(Debug)]
 pub struct InstallOptions {
-    /// The runtime's CNI folder.
+    /// The CNI folder of the container runtime.
     pub cni_bin_dir: PathBuf,
     /// The folder that has the plugins; `None`: the one of this program.
     pub from: Option<PathBuf>,
-    /// Also what pods of k8slan (Go) call.
+    /// Also install what pods of k8slan (Go) call.
     pub k8slan_go: bool,
-    /// Say what would be done, and do nothing.
+    /// Only print what would be done.
     pub dry_run: bool,
 }
 
-/// What to take away.
+/// What to remove.
 #[derive(Debug)]
 pub struct UninstallOptions {
     /// The CNI folder; `None`: every one that plugins were put into.
@@ -22,8 +22,8 @@ pub struct UninstallOptions {
     pub from: Option<PathBuf>,
     /// Everything of k8slan, not only the plugins.
     pub purge: bool,
-    /// Also while pods are attached.
+    /// Remove even while pods are attached.
     pub force: bool,
-    /// Say what would be done, and do nothing.
+    /// Only print what would be done.
     pub dry_run: bool,
 }

@@ -13,13 +13,13 @@ use agent::lans::{Declared, Reconciler};
 use proto::events::Dirty;
 use proto::locks::{DAEMON_LOCK, lock_cluster_part, lock_daemon};
 
-/// How long the LANs may take to go.
+/// How long the removal of the LANs may take.
 const LANS_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Sees to it that no daemon runs, or starts, while what it answers is kept; `None` where k8slan never was.
+/// Makes sure that no daemon runs or starts while the result is held; `None` if k8slan was never on this node.
 ///
 /// # Errors
-/// One runs.
+/// A daemon is running.
 pub(super) fn lock_out_daemons(paths: &Paths) -> Result<Option<[Lock; 2]>> {
     if SafeDir::open(paths.run())?.is_none() && SafeDir::open(paths.state())?.is_none() {
         return Ok(None);
@@ -30,12 +30,12 @@ pub(super) fn lock_out_daemons(paths: &Paths) -> Result<Option<[Lock; 2]>> {
     locks().context("delete the DaemonSet k8slan-ds, or stop the service, first").map(Some)
 }
 
-/// Takes away all that k8slan has in the kernel, on a node where no daemon runs: what dead pods left, then the LANs.
-/// What a live pod holds falls silent and stays, since its container keeps its copy of a device node, whose number
-/// must not be another's.
+/// Removes everything of k8slan from the kernel, on a node where no daemon runs: first what dead pods left, then the
+/// LANs. The ports of live pods are set down and stay, since a container keeps its copy of a device node, whose
+/// number must not be given to another.
 ///
 /// # Errors
-/// What could not be taken away; the rest is.
+/// All failures; everything else is removed.
 pub(super) fn purge(paths: &Paths, programs: &PluginPrograms) -> Result<()> {
     let mut failed = Vec::new();
     for (attachment, Traces { macvtap, vlan_bridge, .. }) in find_attachments(paths, Unseen::Fail)? {
@@ -53,7 +53,7 @@ pub(super) fn purge(paths: &Paths, programs: &PluginPrograms) -> Result<()> {
     let mut lans = Reconciler::open("uninstalled".to_owned(), paths, false, false)?;
     let deadline = Instant::now() + LANS_TIMEOUT;
     let left = loop {
-        // Nothing declares any LAN: all of them go.
+        // No LAN is declared, so all of them are removed.
         let outcome =
             lans.reconcile(&Declared::default(), &Dirty { everything: true, ..Dirty::default() })?;
         if outcome.netns.is_empty() {
@@ -76,16 +76,16 @@ pub(super) fn purge(paths: &Paths, programs: &PluginPrograms) -> Result<()> {
     if failed.is_empty() { Ok(()) } else { bail!("{}; then uninstall again", failed.join("; ")) }
 }
 
-/// A runtime makes it for the DaemonSet's mount where no administrator did.
+/// A runtime creates it for the DaemonSet's mount if no administrator did.
 const CONFIG: &str = "/etc/k8slan";
 
-/// Removes the folders of k8slan, but for files that an administrator put there.
+/// Removes the folders of k8slan, except for an administrator's files.
 ///
 /// # Errors
-/// What could not be removed; the rest is.
+/// All failures; everything else is removed.
 pub(super) fn remove_files(paths: &Paths) -> Result<()> {
     remove_folder(paths.run(), &|_| false)?;
-    // Only an empty one goes; what is in it is the administrator's.
+    // Only if it is empty; its files are the administrator's.
     let _ = fs::remove_dir(CONFIG);
     let pools = paths.pools();
     let has_pools = fs::read_dir(&pools).is_ok_and(|mut entries| entries.next().is_some());
@@ -95,7 +95,7 @@ pub(super) fn remove_files(paths: &Paths) -> Result<()> {
     remove_folder(paths.state(), &|path| has_pools && path == pools)
 }
 
-/// Removes a folder with all that is in it, but for entries to keep. No link is followed.
+/// Removes a folder with its contents, except for entries to keep. Symbolic links are not followed.
 fn remove_folder(folder: &Path, keep: &dyn Fn(&Path) -> bool) -> Result<()> {
     let failed = |path: &Path| format!("remove {}", path.display());
     let entries = match fs::read_dir(folder) {
@@ -119,7 +119,7 @@ fn remove_folder(folder: &Path, keep: &dyn Fn(&Path) -> bool) -> Result<()> {
         return Ok(());
     }
     match fs::remove_dir(folder) {
-        // A mount, as in a container: it is empty, which is all that can be had.
+        // A mount point, as in a container, cannot be removed; it is empty.
         Err(error) if error.kind() == ErrorKind::ResourceBusy => Ok(()),
         removed => removed.with_context(|| failed(folder)),
     }

@@ -9,45 +9,45 @@ use super::manifest::{Checksum, Installed, Manifest};
 use super::options::UninstallOptions;
 use super::programs::{K8SLANVETH, PLUGINS, plugins_folder, program_file};
 
-/// How long a plugin may run that was called before it was set aside.
+/// How long a plugin may run that was started before it was set aside.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(20);
-/// How often that is looked at.
+/// How often to check whether it still runs.
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// What becomes of one file.
+/// What to do about one file.
 enum RemovalStep {
-    /// It is gone already.
+    /// The file is missing already.
     Gone,
-    /// It is ours, and goes.
+    /// The file is ours.
     Remove,
-    /// What it replaced gets its name back.
+    /// The file is ours; the backup of what it replaced gets its name back.
     Restore(String),
-    /// It is somebody's, and stays.
+    /// The file is somebody else's now.
     Leave,
-    /// The same; an installation that was cut off had only begun to replace it, and its backup goes.
+    /// The file is somebody else's; an interrupted installation had begun to replace it, and its backup is removed.
     DropBackup(String),
 }
 
-/// The plugins that are to be taken away.
+/// The plugins to remove.
 pub(super) struct RemovalPlan {
     folders: Vec<(CniFolder, Vec<(String, RemovalStep)>)>,
-    /// Folders that are gone with all that was in them.
+    /// Folders that do not exist any more.
     gone: Vec<PathBuf>,
     force: bool,
 }
 
 impl RemovalPlan {
-    /// Finds them; in the manifest, they get the folder's path that is asked for.
+    /// Finds the plugins; in the manifest they get the path of the folder that was asked for.
     ///
     /// # Errors
-    /// They are not where they were put.
+    /// They are not where they were installed.
     pub(super) fn find(options: &UninstallOptions, manifest: &mut Manifest) -> Result<Self> {
         if let Some(only) = &options.cni_bin_dir {
             adopt(manifest, only)?;
         }
         let installed: Vec<PathBuf> = manifest.folders.keys().cloned().collect();
         if let Some(only) = &options.cni_bin_dir {
-            // Where install.json was lost, it is told by the program's own plugins.
+            // If install.json is lost, the file is compared with this program's own plugins.
             let there = CniFolder::open(only)?.map(|folder| folder.read_state(K8SLANVETH)).transpose()?;
             let k8slanveth = there.is_some_and(|found| found != FileState::Absent).then_some(K8SLANVETH);
             for name in PLUGINS.into_iter().chain(k8slanveth) {
@@ -80,26 +80,26 @@ impl RemovalPlan {
         Ok(Self { folders, gone, force: options.force })
     }
 
-    /// One of them alone.
+    /// A plan for a single plugin.
     ///
     /// # Errors
-    /// It cannot be looked at.
+    /// The plugin's file cannot be read.
     pub(super) fn for_plugin(folder: CniFolder, name: &str, known: &Installed) -> Result<Self> {
         let steps = steps(Some(&folder), std::iter::once((&name.to_owned(), known)))?;
         Ok(Self { folders: vec![(folder, steps)], gone: Vec::new(), force: false })
     }
 
-    /// Says what would be done.
+    /// Prints what would be done.
     pub(super) fn print(&self) {
         for (folder, name, step) in self.steps() {
             println!("{}: {}", folder.path_of(name).display(), step.describe());
         }
     }
 
-    /// Moves our files where nobody finds them, and waits for those who run one.
+    /// Sets our files aside, and waits until none of them is running.
     ///
     /// # Errors
-    /// Somebody runs one for too long; [`RemovalPlan::restore`] is then to be called, as in every case but success.
+    /// One runs for too long; the caller must call [`RemovalPlan::restore`], as after any failure.
     pub(super) fn set_aside(&self) -> Result<()> {
         let ours: Vec<_> = self.steps().filter(|(_, _, step)| step.is_ours()).collect();
         for (folder, name, _) in &ours {
@@ -125,7 +125,7 @@ impl RemovalPlan {
         Ok(())
     }
 
-    /// Everything as it was.
+    /// Undoes [`RemovalPlan::set_aside`].
     pub(super) fn restore(&self) {
         for (folder, name, _) in self.steps() {
             if let Err(error) = folder.restore_set_aside(name) {
@@ -134,10 +134,10 @@ impl RemovalPlan {
         }
     }
 
-    /// Removes what was set aside, puts back what it had replaced, and forgets both.
+    /// Removes what was set aside, restores the backups, and removes both from the manifest.
     ///
     /// # Errors
-    /// What could not be done; done again, it goes on there.
+    /// The failures; a second call continues there.
     pub(super) fn remove(self, manifest: &mut Manifest, state: Option<&SafeDir>) -> Result<()> {
         let remember = |manifest: &mut Manifest| {
             state.map_or(Ok(()), |state| manifest.write(state)).context("write down what is installed")
@@ -174,7 +174,7 @@ impl RemovalPlan {
     }
 }
 
-/// A container may have known a folder by another name.
+/// Renames a folder in the manifest: a container may have another path for it.
 fn adopt(manifest: &mut Manifest, path: &Path) -> Result<()> {
     if manifest.folders.contains_key(path) {
         return Ok(());
@@ -191,7 +191,7 @@ fn adopt(manifest: &mut Manifest, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether files were put somewhere, and none of them is here.
+/// Whether files were installed somewhere, and none of them is in this folder.
 fn is_elsewhere(steps: &[(String, RemovalStep)]) -> bool {
     let none = steps.iter().all(|(_, step)| matches!(step, RemovalStep::Gone | RemovalStep::Leave));
     none && steps.iter().any(|(_, step)| matches!(step, RemovalStep::Gone))
@@ -219,7 +219,7 @@ fn step(folder: &CniFolder, name: &str, known: &Installed) -> Result<RemovalStep
         _ => None,
     };
     let found = match folder.read_state(name)? {
-        // A run that was cut off had set it aside.
+        // An interrupted run had set it aside.
         FileState::Absent => folder.read_set_aside(name)?,
         found => found,
     };
@@ -235,7 +235,7 @@ fn step(folder: &CniFolder, name: &str, known: &Installed) -> Result<RemovalStep
 }
 
 impl RemovalStep {
-    /// Whether what stands there is ours.
+    /// Whether the file is ours.
     fn is_ours(&self) -> bool {
         matches!(self, Self::Remove | Self::Restore(_))
     }

@@ -8,10 +8,10 @@ use super::purge::{lock_out_daemons, purge, remove_files};
 use super::removal_plan::RemovalPlan;
 use agent::attachments::{PluginPrograms, find_live_attachments};
 
-/// Takes the plugins away that [`super::install`] put there, and with `purge` all else that is k8slan's.
+/// Removes the plugins that [`super::install`] installed, and with `purge` everything else of k8slan's.
 ///
 /// # Errors
-/// What it could not do, or for whom it left something standing.
+/// The failures, or the pods because of which something stays.
 pub fn uninstall(options: &UninstallOptions) -> Result<()> {
     let paths = NodeConfig::load()?.paths();
     let state = SafeDir::open(paths.state())?;
@@ -20,7 +20,7 @@ pub fn uninstall(options: &UninstallOptions) -> Result<()> {
     let programs = PluginPrograms::new(paths.run().to_owned())
         .with_folders(options.from.clone().into_iter().chain(folders));
     refuse_while_attached(options, &paths, &programs)?;
-    // Until the last file is gone: no daemon starts, and nobody installs.
+    // Held until the last file is removed: no daemon starts, and nobody installs.
     let acts = !options.dry_run;
     let daemons_locked = if acts && options.purge { lock_out_daemons(&paths)? } else { None };
     let _installer_lock = state.as_ref().filter(|_| acts).map(lock_installer).transpose()?;
@@ -37,12 +37,12 @@ pub fn uninstall(options: &UninstallOptions) -> Result<()> {
     let remove_all = || {
         refuse_while_attached(options, &paths, &programs)?;
         plan.set_aside()?;
-        // Whoever ran a plugin until now has left traces; from here on, nobody can.
+        // The last calls of a plugin have ended and left their traces; from here on nobody can run one.
         refuse_while_attached(options, &paths, &programs)?;
         if daemons_locked.is_some() { purge(&paths, &programs) } else { Ok(()) }
     };
     if let Err(error) = remove_all() {
-        // Pods are taken down by the plugins.
+        // The plugins are needed for the DEL of those pods.
         plan.restore();
         return Err(error);
     }

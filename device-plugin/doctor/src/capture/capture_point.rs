@@ -1,4 +1,4 @@
-//! Where a pod's frames pass.
+//! Finds the link at which a pod's frames can be captured.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -35,11 +35,10 @@ impl FromStr for CaptureTarget {
 /// A link, and the namespace that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct CapturePoint {
-    /// The namespace's path; none: the node's own.
+    /// The path of the namespace; `None`: the node's own.
     pub(super) netns: Option<PathBuf>,
-    /// The link's name.
     pub(super) link: String,
-    /// Whose it is.
+    /// The pod and its interface, for messages.
     who: String,
 }
 
@@ -53,11 +52,11 @@ impl fmt::Display for CapturePoint {
     }
 }
 
-/// The place where the frames of an interface pass. It is the end that no pod can change, where there is one: the port of
-/// the LAN's or the node's bridge.
+/// The link at which the frames of an interface pass: the end that no pod can change, if there is one, which is the
+/// port of the LAN's or the node's bridge.
 ///
 /// # Errors
-/// There is no such pod or interface on this node, or there are several and none is named.
+/// The pod or the interface is not on this node, or the pod has several interfaces and none is named.
 pub(super) fn find(node: &NodeView, wanted: &CaptureTarget) -> Result<CapturePoint> {
     let of_pod = |attachment: &&AttachmentView| {
         attachment.live && attachment.pod.as_deref() == Some(wanted.pod.as_str())

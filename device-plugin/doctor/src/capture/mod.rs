@@ -1,4 +1,4 @@
-//! `capture`: the frames of a pod's interface, as a pcap file on standard output.
+//! `capture`: writes the frames of a pod's interface to standard output, as a pcap file.
 
 mod capture_point;
 mod pcap;
@@ -34,7 +34,7 @@ pub struct Options {
     until_input_ends: bool,
 }
 
-/// Captures until the reader goes, or it was enough; the exit code is 1 where that cannot be done.
+/// Captures until the reader ends or a limit is reached; the exit code is 1 on failure.
 pub fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(()) => ExitCode::SUCCESS,
@@ -70,19 +70,19 @@ fn open(point: &CapturePoint) -> Result<Capture> {
     Ok(Capture::start(&netns, link.index)?)
 }
 
-/// Why it goes on, or not.
+/// Whether the capture goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Progress {
     Frames,
     Enough,
 }
 
-/// What goes out in one write.
+/// The size of one write, in bytes.
 const CHUNK: usize = 1 << 16;
-/// More frames than the kernel keeps.
+/// A limit on frames above what the kernel queues.
 const ALL: u64 = 1 << 16;
 
-/// The file, as far as it is written.
+/// Writes the file to standard output.
 struct Writer {
     capture: Capture,
     output: File,
@@ -91,7 +91,7 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes; whether somebody still reads.
+    /// Writes bytes; false if the reader has ended.
     fn write(&mut self, bytes: &[u8]) -> Result<bool> {
         match self.output.write_all(bytes) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
@@ -99,7 +99,7 @@ impl Writer {
         }
     }
 
-    /// Writes the frames that are there; whether somebody still reads.
+    /// Writes the frames that have arrived; false if the reader has ended.
     fn pass_on(&mut self) -> Result<bool> {
         let last = self.most.min(self.frames + ALL);
         let mut chunk = Vec::new();
@@ -107,7 +107,7 @@ impl Writer {
             match self.capture.next_frame() {
                 Ok(Some(frame)) => pcap::write(&frame, &mut chunk),
                 Ok(None) => break,
-                // The pod went.
+                // The pod's interface was deleted.
                 Err(error) => {
                     self.write(&chunk)?;
                     return Err(error.into());
@@ -125,11 +125,11 @@ impl Writer {
     }
 }
 
-/// Copies frames to standard output; says how many, and how many were lost.
+/// Copies frames to standard output; returns how many, and how many were lost.
 fn copy(options: &Options, capture: Capture) -> Result<(u64, u32)> {
     let until = Instant::now() + Duration::from_secs(options.seconds.into());
     let most = options.count.unwrap_or(u64::MAX);
-    // Not the locked one, which would write a line at a time.
+    // Not `io::stdout().lock()`, which would write a line at a time.
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let input = options.until_input_ends.then(io::stdin);
     let mut writer = Writer { capture, output, frames: 0, most };
@@ -137,13 +137,13 @@ fn copy(options: &Options, capture: Capture) -> Result<(u64, u32)> {
     let mut turn = Progress::Frames;
     while read && turn == Progress::Frames && writer.frames < most {
         turn = wait(&writer.capture, writer.output.as_fd(), input.as_ref(), until)?;
-        // What came before the end is told, too.
+        // Frames from before the end are written, too.
         read = writer.pass_on()?;
     }
     Ok((writer.frames, writer.capture.lost()?))
 }
 
-/// Waits for frames, the end of the reader or of the input, or for the time.
+/// Waits for frames, the end of the reader or of the input, or the time limit.
 fn wait(
     capture: &Capture,
     output: BorrowedFd<'_>,
@@ -156,7 +156,7 @@ fn wait(
             return Ok(Progress::Enough);
         }
         let timeout = PollTimeout::try_from(left.min(Duration::from_secs(60))).unwrap_or(PollTimeout::ZERO);
-        // Without an event to wait for, poll tells of the reader's end alone.
+        // Without requested events, poll only reports that the reader has ended.
         let mut waits =
             vec![PollFd::new(capture.as_fd(), PollFlags::POLLIN), PollFd::new(output, PollFlags::empty())];
         waits.extend(input.map(|input| PollFd::new(input.as_fd(), PollFlags::POLLIN)));
@@ -177,7 +177,7 @@ fn wait(
     }
 }
 
-/// Reads what was said on standard input, which means nothing; whether it ended.
+/// Reads and ignores standard input; true if it has ended.
 fn ended(input: Option<&io::Stdin>) -> Result<bool> {
     let Some(mut input) = input else { return Ok(false) };
     match input.read(&mut [0; 4096]) {

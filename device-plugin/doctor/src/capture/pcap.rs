@@ -1,5 +1,4 @@
-//! The file that every program of its kind reads: pcap with nanoseconds, Ethernet
-//! (draft-ietf-opsawg-pcap).
+//! The file format: pcap with nanoseconds, for Ethernet (draft-ietf-opsawg-pcap).
 
 use std::time::Duration;
 
@@ -7,11 +6,11 @@ use netplumb::Frame;
 
 const NANOSECONDS: u32 = 0xa1b2_3c4d;
 const VERSION: (u16, u16) = (2, 4);
-/// More than any frame has.
+/// A limit above the length of any frame.
 const LONGEST: u32 = 262_144;
 const ETHERNET: u32 = 1;
 
-/// What a file begins with, in this machine's byte order, which the first number tells.
+/// The header of the file, in this machine's byte order, which its first number shows.
 pub(super) fn head() -> Vec<u8> {
     let mut head = NANOSECONDS.to_ne_bytes().to_vec();
     head.extend(VERSION.0.to_ne_bytes());
@@ -22,7 +21,7 @@ pub(super) fn head() -> Vec<u8> {
     head
 }
 
-/// A frame as it stands in the file.
+/// Appends a frame in the file's format.
 pub(super) fn write(frame: &Frame<'_>, to: &mut Vec<u8>) {
     let Frame { time, bytes, length } = *frame;
     let kept = &bytes[..bytes.len().min(LONGEST as usize)];

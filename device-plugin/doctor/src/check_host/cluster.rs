@@ -1,4 +1,4 @@
-//! What the cluster has: Multus' API, our own, and KubeVirt's macvtap binding.
+//! Checks of the cluster: Multus' API, our own, and KubeVirt's macvtap binding.
 
 use std::time::Duration;
 
@@ -11,19 +11,19 @@ use tokio::runtime::Runtime;
 use super::finding::Finding;
 use controller::list_lan_files;
 
-/// How long an answer may take.
+/// How long a request to the API server may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// The binding's name, by which VMs choose it.
 const BINDING: &str = "macvtap";
-/// KubeVirt 1.1 to 1.4 have bindings behind this gate; from 1.5 on they are always there.
+/// KubeVirt 1.1 to 1.4 need this gate for bindings; from 1.5 on they are always available.
 const BINDING_GATE: &str = "NetworkBindingPlugins";
-/// From 1.8 on KubeVirt can leave it to a webhook to ask for a network's resource in the VM's pod; from 1.9 on it
+/// From 1.8 on, KubeVirt can leave it to a webhook to request a network's resource in the VM's pod; from 1.9 on it
 /// does so unless this gate is switched off, and from 1.10 on always.
 const INJECTION_GATE: &str = "ExternalNetResourceInjection";
 const INJECTOR: &str = "network-resources-injector";
 
-/// The LANs of the API server, as this node's mirror would have them, or why it does not say them; `None` where none is
-/// configured.
+/// The LANs of the API server in the form of this node's mirror, or why they cannot be read; `None` if no API server
+/// is configured.
 pub(super) fn lans(node: &str) -> Option<Result<Vec<(String, String)>, String>> {
     let asked = async {
         let client = Client::try_default().await.ok()?;
@@ -42,7 +42,7 @@ fn runtime() -> std::io::Result<Runtime> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()
 }
 
-/// Asks the API server, where one is configured.
+/// Checks the API server, if one is configured.
 pub(super) fn check() -> Vec<Finding> {
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -90,8 +90,8 @@ pub(super) fn check() -> Vec<Finding> {
     })
 }
 
-/// The kinds of a version of an API group: `Some(None)` where it is not served, `None` where nobody answers, which
-/// is a finding.
+/// The kinds of a version of an API group: `Some(None)` if it is not served, `None` if the request fails, which is
+/// added to the findings.
 async fn group(client: &Client, version: &str, findings: &mut Vec<Finding>) -> Option<Option<Vec<String>>> {
     let answer = tokio::time::timeout(REQUEST_TIMEOUT, client.list_api_group_resources(version)).await;
     let why = match answer {
@@ -153,18 +153,18 @@ fn has_injector(webhooks: &[DynamicObject]) -> bool {
     })
 }
 
-/// A KubeVirt object, as far as it matters.
+/// What the checks need of a KubeVirt object.
 struct KubeVirt {
     namespace: String,
     name: String,
-    /// Major and minor number, once it has been rolled out.
+    /// Major and minor number, after KubeVirt has been rolled out.
     version: Option<(u32, u32)>,
     shown_version: String,
     gates: Vec<String>,
     disabled: Vec<String>,
-    /// The attachment type of the binding; `None`: there is no such binding.
+    /// The attachment type of the binding; `None` if there is no such binding.
     binding: Option<String>,
-    /// The operator that keeps the object as it wants it.
+    /// The operator that owns the object and may undo changes.
     owner: Option<String>,
 }
 
@@ -191,7 +191,7 @@ impl KubeVirt {
         }
     }
 
-    /// The command that makes the object have this, and what else there is to know about it.
+    /// The command that applies this configuration, with advice.
     fn patch(&self, configuration: &Value) -> String {
         let patch = json!({ "spec": { "configuration": configuration } });
         let mut advice =
@@ -202,7 +202,7 @@ impl KubeVirt {
         advice
     }
 
-    /// Whether VMs can have a macvtap.
+    /// Whether VMs can use a macvtap.
     fn binding(&self) -> Finding {
         let check = format!("KubeVirt {}/{}", self.namespace, self.name);
         if self.version.is_some_and(|version| version < (1, 1)) {
@@ -224,7 +224,7 @@ impl KubeVirt {
             });
         }
         if !has_gate {
-            // A merge replaces the list, so those that are there are in it.
+            // A merge patch replaces the list, so it has the existing gates too.
             let mut gates = self.gates.clone();
             gates.push(BINDING_GATE.to_owned());
             configuration["developerConfiguration"] = json!({ "featureGates": gates });
@@ -240,7 +240,7 @@ impl KubeVirt {
         Finding::failure(check, found, self.patch(&configuration))
     }
 
-    /// Whether it does not itself ask for the resource of a network in the VM's pod.
+    /// Whether KubeVirt does not itself request the resource of a network in the VM's pod.
     fn leaves_resources_to_a_webhook(&self) -> bool {
         let has = |list: &[String]| list.iter().any(|gate| gate == INJECTION_GATE);
         match self.version {
@@ -251,7 +251,7 @@ impl KubeVirt {
         }
     }
 
-    /// Whether somebody else asks for it.
+    /// Whether a webhook requests the resource instead.
     fn injection(&self, injector: Result<bool, String>) -> Finding {
         let check = format!("KubeVirt {}/{}: devices", self.namespace, self.name);
         match injector {
@@ -284,7 +284,7 @@ impl KubeVirt {
     }
 }
 
-/// The first two numbers of `v1.6.0-rc.1`.
+/// Major and minor number of a version like `v1.6.0-rc.1`.
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.trim_start_matches('v').split(['.', '-', '+']);
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))

@@ -1,14 +1,13 @@
-//! What a check says.
+//! The result of a check.
 
 use serde::Serialize;
 
-/// How it is.
+/// The severity of a finding, from good to bad.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Level {
-    /// As it should be.
     Fine,
-    /// Nobody looked, or could.
+    /// The check could not be made, or was not.
     NotLookedAt,
     /// Something will not work, or not in every case.
     Warning,
@@ -16,16 +15,14 @@ pub enum Level {
     Failure,
 }
 
-/// One thing that was looked at.
+/// The finding of one check.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What was looked at; with what it was looked at on, where there are several: `MTU: eth1`.
+    /// The name of the check, with its object if there are several: `MTU: eth1`.
     pub check: String,
-    /// How it is.
     pub result: Level,
-    /// What was found.
     pub found: String,
-    /// What to do.
+    /// What to do about it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub advice: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! The folders and sockets of container runtime and kubelet.
+//! Checks of the folders and sockets of container runtime and kubelet.
 
 use std::fs;
 use std::os::unix::fs::FileTypeExt as _;
@@ -11,17 +11,17 @@ use serde_json::Value;
 use super::finding::Finding;
 use super::host_snapshot::HostSnapshot;
 
-/// No plugin is larger, in bytes.
+/// The most bytes that a plugin can have.
 const MAX_PROGRAM: u64 = 256 << 20;
-/// No network's configuration is larger, in bytes.
+/// The most bytes that a network's configuration can have.
 const MAX_CONFIG: u64 = 10 << 20;
 
-/// The plugins that k8slan puts into the CNI folder.
+/// The plugins that k8slan installs into the CNI folder.
 const PLUGINS: [&str; 3] = ["macvtap", "vlan-bridge", "ipam-pool"];
-/// What is in each of them, and in nobody else's.
+/// A text that every one of them contains, and no other program.
 const MARK: &[u8] = b"k8slan";
 
-/// The folder of CNI plugins, and who has our plugins' names.
+/// Checks the folder of CNI plugins, and which programs have our plugins' names.
 pub(super) fn cni_bin(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let dir = &host.options.cni_bin_dir;
     let check = "CNI folder";
@@ -67,7 +67,7 @@ fn contains(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
-/// The folder of CNI configurations, and whether Multus comes first in it.
+/// Checks the folder of CNI configurations, and whether Multus comes first in it.
 pub(super) fn cni_conf(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let dir = &host.options.cni_conf_dir;
     let check = "CNI configuration";
@@ -115,7 +115,7 @@ fn types(file: &Path) -> Vec<String> {
     all.filter_map(|plugin| plugin["type"].as_str().map(str::to_owned)).collect()
 }
 
-/// The kubelet's socket for device plugins.
+/// Checks the kubelet's socket for device plugins.
 pub(super) fn kubelet(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let dir = &host.options.kubelet_dir;
     let socket = dir.join("kubelet.sock");

@@ -1,4 +1,4 @@
-//! What the checks look at.
+//! The input of the checks.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::{Options, cluster};
 use agent::lan_files;
 use agent::lans::Declared;
 
-/// The node, and what it is to carry.
+/// The node, and the LANs that it is to carry.
 pub(super) struct HostSnapshot<'a> {
     pub(super) options: &'a Options,
     pub(super) netns: Netns,
@@ -20,20 +20,19 @@ pub(super) struct HostSnapshot<'a> {
     pub(super) netlink: Netlink,
     /// The LANs that are known.
     pub(super) lans: Vec<Lan>,
-    /// Mistakes in LANs.
+    /// Mistakes in the specifications of LANs.
     pub(super) mistakes: Vec<String>,
-    /// Where LANs were looked for, or why that could not be done; `None`: nowhere.
+    /// Where the LANs were read from, or why that failed; `None`: there is no source.
     pub(super) source: Option<Result<String, String>>,
-    /// The node's name.
+    /// The name of this node.
     pub(super) node: String,
 }
 
-/// A device that carries LANs, or is to.
+/// A device that carries LANs, or is to carry some.
 pub(super) struct Underlay<'a> {
     pub(super) name: IfName,
-    /// The device; none if there is none of that name.
+    /// The device; `None` if it does not exist.
     pub(super) link: Option<&'a Link>,
-    /// The LANs on it.
     pub(super) lans: Vec<&'a Lan>,
 }
 
@@ -82,7 +81,7 @@ impl<'a> HostSnapshot<'a> {
         named.collect()
     }
 
-    /// The UDP ports of the LANs; the usual one where none is known.
+    /// The UDP ports of the LANs; the default one if no LAN is known.
     pub(super) fn ports(&self) -> Vec<u16> {
         let mut ports: Vec<u16> = self.lans.iter().map(|lan| lan.port.get()).collect();
         ports.sort_unstable();
@@ -91,11 +90,11 @@ impl<'a> HostSnapshot<'a> {
     }
 }
 
-/// The port of a LAN that names none.
+/// The port of a LAN that states none.
 pub(super) const USUAL_PORT: u16 = 4789;
 
 impl Underlay<'_> {
-    /// Whether LANs with an IPv6 group are on it, or may be: nobody knows any LAN.
+    /// Whether LANs with an IPv6 group are on it, or may be, since no LAN is known.
     pub(super) fn is_v6(&self) -> bool {
         self.lans.is_empty() || self.lans.iter().any(|lan| lan.group.get().is_ipv6())
     }
@@ -106,8 +105,8 @@ impl Underlay<'_> {
     }
 }
 
-/// The LANs, and where they are from: the folder that was named, or the mirror that a cluster's daemon keeps, or, where
-/// none has run yet, the API server. `None` where there is nothing to ask.
+/// The LANs and their source: the folder that was named, or the mirror that a cluster's daemon keeps, or the API
+/// server if no daemon has run yet. `None` if there is no source.
 fn declared(
     options: &Options,
     config: &NodeConfig,

@@ -1,6 +1,6 @@
-//! What the kernel can do, tried in a network namespace of the check's own that dies with it.
+//! Checks of the kernel's features, tried in a network namespace of the check's own.
 //!
-//! Trying is the only way to know: a module may be built in, loaded on demand, or barred. As for any program that
+//! Trying is the only certain way: a module may be built in, loaded on demand, or barred. As for any program that
 //! makes such a device, the kernel may load the module.
 
 use std::net::IpAddr;
@@ -14,8 +14,8 @@ use netplumb::{
 use super::finding::Finding;
 use super::host_snapshot::HostSnapshot;
 
-/// Neither a spoke's macvtap (2^30 and more) nor an index that the kernel counts up to: `/dev/tapN` is one
-/// namespace for the whole machine.
+/// An index that neither a spoke's macvtap (2^30 and more) nor any other link of the kernel has: the names
+/// `/dev/tapN` are shared by the whole machine.
 const TAP_INDEX: u32 = (1 << 30) - 2;
 
 struct Trial {
@@ -23,11 +23,11 @@ struct Trial {
     netlink: Netlink,
 }
 
-/// A thing to try, how to get it, and who needs it.
+/// A feature: how to try it, how to get it, and what needs it.
 struct Ability {
     name: &'static str,
     remedy: &'static str,
-    /// What alone needs it; `None`: every LAN does.
+    /// What needs it; `None`: every LAN does.
     only: Option<&'static str>,
     attempt: fn(&Trial) -> Result<()>,
 }
@@ -73,7 +73,7 @@ const ABILITIES: [Ability; 8] = [
     },
 ];
 
-/// Tries everything.
+/// Tries all features.
 pub(super) fn check(_: &HostSnapshot<'_>) -> Vec<Finding> {
     let trial = Netns::new().and_then(|netns| Ok(Trial { netlink: Netlink::open(&netns)?, netns }));
     let trial = match trial {
@@ -101,7 +101,7 @@ impl Ability {
 }
 
 impl Trial {
-    /// A pair of that name; the index of its main end.
+    /// Creates a pair with that name; returns the index of its main end.
     fn veth(&self, main: &str) -> Result<u32> {
         let peer = format!("{main}p");
         let made =

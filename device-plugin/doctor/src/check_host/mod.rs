@@ -1,7 +1,7 @@
 //! `check-host`: whether this node can carry LANs, and what to do where it cannot.
 //!
-//! A list of small checks, each of which looks at one thing and says what it found. They try where trying is
-//! possible without a trace (in a network namespace of their own) and read elsewhere; nothing on the node is changed.
+//! A list of small checks, each about one thing. They try things where that leaves no trace (in a network namespace
+//! of their own), and read otherwise; nothing on the node is changed.
 
 mod cluster;
 mod finding;
@@ -23,7 +23,7 @@ use net_types::IfName;
 pub use finding::{Finding, Level};
 use host_snapshot::HostSnapshot;
 
-/// What to look at.
+/// What to check, and how to print the findings.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// The findings as JSON.
@@ -56,7 +56,7 @@ pub struct Options {
 
 type Check = fn(&HostSnapshot<'_>) -> Vec<Finding>;
 
-/// What every node needs.
+/// The checks of every node.
 const NODE_CHECKS: [Check; 11] = [
     kernel::check,
     underlay::lans,
@@ -71,14 +71,14 @@ const NODE_CHECKS: [Check; 11] = [
     folders::cni_bin,
 ];
 
-/// What a node of a cluster needs.
+/// The checks of a cluster's node.
 const CLUSTER_CHECKS: [Check; 3] = [folders::cni_conf, folders::kubelet, |_| cluster::check()];
 
-/// The exit code where the checks themselves could not be made.
+/// The exit code if the checks could not be made.
 const NOT_CHECKED: u8 = 3;
 
-/// Checks, and says it: the exit code is 0 if all that was looked at is fine, 1 with a warning, 2 with a failure,
-/// 3 if nothing could be looked at.
+/// Runs the checks and prints their findings: the exit code is 0 if everything that was checked is fine, 1 with a
+/// warning, 2 with a failure, 3 if nothing could be checked.
 #[must_use]
 pub fn main(options: &Options) -> ExitCode {
     let shown = run(options).and_then(|findings| {
@@ -89,7 +89,7 @@ pub fn main(options: &Options) -> ExitCode {
         } else {
             table::table(&findings)
         };
-        // A reader that has seen enough still wants the code.
+        // A reader that ended early still wants the exit code.
         let _ = std::io::stdout().lock().write_all(text.as_bytes());
         Ok(findings)
     });

@@ -1,10 +1,10 @@
-//! The findings as a table.
+//! Prints the findings as a table.
 
 use std::fmt::Write as _;
 
 use super::finding::{Finding, Level};
 
-/// The table, and a line that sums it up.
+/// The table, with a summary in the last line.
 pub(super) fn table(findings: &[Finding]) -> String {
     let widest = findings.iter().map(|finding| finding.check.chars().count()).max().unwrap_or(0);
     let mut text = String::new();

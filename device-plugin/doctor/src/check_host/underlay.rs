@@ -1,4 +1,4 @@
-//! The devices that carry LANs.
+//! Checks of the devices that carry LANs.
 
 use net_types::Mtu;
 use netplumb::{Conf, Sysctl};
@@ -9,7 +9,7 @@ use super::host_snapshot::{HostSnapshot, Underlay};
 /// The least MTU that IPv6 works with (RFC 8200, 5).
 const IPV6_MTU: u32 = 1280;
 
-/// Mistakes in LANs, which all other checks leave out.
+/// Reports mistakes in LANs, which all other checks leave out.
 pub(super) fn lans(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let mut findings: Vec<Finding> = host
         .mistakes
@@ -36,7 +36,7 @@ pub(super) fn lans(host: &HostSnapshot<'_>) -> Vec<Finding> {
     findings
 }
 
-/// That they are there.
+/// Checks that the underlays exist and are up.
 pub(super) fn present(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let finding = |underlay: Underlay<'_>| {
         let (check, name) = (format!("underlay: {}", underlay.name), &underlay.name);
@@ -60,7 +60,7 @@ pub(super) fn present(host: &HostSnapshot<'_>) -> Vec<Finding> {
     host.underlays().into_iter().map(finding).collect()
 }
 
-/// IPv6: of the kernel, of the node, of each underlay.
+/// Checks IPv6 in the kernel, on the node, and on each underlay.
 pub(super) fn ipv6(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let underlays = host.underlays();
     let wanted = underlays.is_empty() || underlays.iter().any(Underlay::is_v6);
@@ -117,7 +117,7 @@ fn ipv6_on(host: &HostSnapshot<'_>, underlay: &Underlay<'_>) -> Option<Finding> 
     })
 }
 
-/// Multicast, as far as it can be seen.
+/// Checks multicast, as far as it can be seen on the node.
 pub(super) fn multicast(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let finding = |underlay: Underlay<'_>| {
         let check = format!("multicast: {}", underlay.name);
@@ -138,7 +138,7 @@ pub(super) fn multicast(host: &HostSnapshot<'_>) -> Vec<Finding> {
     host.underlays().into_iter().filter_map(finding).collect()
 }
 
-/// That each LAN fits.
+/// Checks that each LAN's MTU fits.
 pub(super) fn mtu(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let mut findings = Vec::new();
     for underlay in host.underlays() {
@@ -172,10 +172,10 @@ pub(super) fn mtu(host: &HostSnapshot<'_>) -> Vec<Finding> {
     findings
 }
 
-/// The outer headers of a LAN with an IPv6 group.
+/// The bytes of the outer headers of a LAN with an IPv6 group.
 const HEADROOM: u32 = 74;
 
-/// Reverse path filters, which know IPv4 only.
+/// Checks reverse path filters, which only concern IPv4.
 pub(super) fn rp_filter(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let value = |conf: Conf<'_>| -> Option<u8> {
         host.netns.sysctl_get(&Sysctl::ipv4(conf, "rp_filter")).ok()??.trim().parse().ok()
@@ -185,7 +185,7 @@ pub(super) fn rp_filter(host: &HostSnapshot<'_>) -> Vec<Finding> {
         let name = &underlay.name;
         underlay.link?;
         let check = format!("rp_filter: {name}");
-        // The larger of the two counts (ip-sysctl.rst).
+        // The larger of the two applies (ip-sysctl.rst).
         let effective = value(Conf::Link(name)).max(all);
         Some(match effective {
             None => Finding::not_looked_at(check, "there is no such setting"),

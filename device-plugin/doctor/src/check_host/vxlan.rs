@@ -1,8 +1,8 @@
-//! Whether VXLAN can have the LANs' UDP port, and who else has it.
+//! Checks whether VXLAN can use the LANs' UDP port, and which program or device has it.
 //!
 //! The kernel shares one socket among the VXLAN devices of a port, a family and the same options, so that neither a
-//! socket nor a device on the port says that a LAN cannot have it. It is tried, with a device as a LAN's, in a
-//! network namespace that dies with it.
+//! socket nor a device on the port proves that a LAN cannot use it. So a device like a LAN's is created, in a network
+//! namespace that is deleted at once.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,10 +15,10 @@ use super::finding::Finding;
 use super::host_snapshot::{HostSnapshot, USUAL_PORT};
 use agent::udp_port::{PortHolder, find_port_holder};
 
-/// The index of `lo`.
+/// The index of `lo` in every namespace.
 const LO: u32 = 1;
 
-/// How many network identifiers are tried, where one that no known LAN has is taken all the same.
+/// How many network identifiers to try, if one is taken although no known LAN has it.
 const TRIES: u64 = 8;
 
 /// A socket that LANs need.
@@ -26,20 +26,20 @@ const TRIES: u64 = 8;
 struct Wanted {
     port: UdpPort,
     v6: bool,
-    /// The underlay, which may be in a VRF; `lo` where it is not known or not there.
+    /// The underlay, which may be in a VRF; `lo` if it is not known or does not exist.
     underlay: u32,
-    /// Whether a LAN needs it, or one of this kind would.
+    /// Whether a declared LAN needs it, or only possible ones.
     declared: bool,
 }
 
-/// What is in the way on every port of a LAN.
+/// Checks every port of a LAN.
 pub(super) fn check(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let wanted = wanted(host);
     let mut findings = Vec::new();
     for port in wanted.iter().map(|wanted| wanted.port).collect::<BTreeSet<_>>() {
         let check = format!("UDP port {port}");
         let mut found = check_port_users(host, port, &check);
-        // Two reasons for one refusal would be one too many.
+        // One refusal with two reasons would be confusing.
         if found.is_empty() {
             found.extend(
                 wanted.iter().filter(|wanted| wanted.port == port).filter_map(|w| w.refused(host, &check)),
@@ -54,7 +54,7 @@ pub(super) fn check(host: &HostSnapshot<'_>) -> Vec<Finding> {
     findings
 }
 
-/// What LANs need here: by the LANs that have an underlay on this node, or, where there is none, what most would.
+/// The sockets that the LANs with an underlay on this node need, or without one those that most LANs would need.
 fn wanted(host: &HostSnapshot<'_>) -> BTreeSet<Wanted> {
     let mut wanted = BTreeSet::new();
     for underlay in host.underlays() {
@@ -72,7 +72,7 @@ fn wanted(host: &HostSnapshot<'_>) -> BTreeSet<Wanted> {
     wanted
 }
 
-/// Devices of others that a LAN cannot live with, whether they are up or not.
+/// Other VXLAN devices that a LAN cannot coexist with, whether they are up or not.
 fn check_port_users(host: &HostSnapshot<'_>, port: UdpPort, check: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for link in &host.links {
@@ -103,12 +103,12 @@ fn check_port_users(host: &HostSnapshot<'_>, port: UdpPort, check: &str) -> Vec<
 }
 
 impl Wanted {
-    /// Why VXLAN cannot have the socket; `None` where it can.
+    /// Why VXLAN cannot have the socket; `None` if it can.
     fn refused(&self, host: &HostSnapshot<'_>, check: &str) -> Option<Finding> {
         let error = self.attempt(host).err()?;
         let family = if self.v6 { "IPv6" } else { "IPv4" };
         if error.errno() != Some(Errno::EADDRINUSE) {
-            // Of the kernel and of IPv6 other checks speak.
+            // Other checks report the kernel's and IPv6's state.
             return Some(Finding::not_looked_at(check, format!("over {family}: {error}")));
         }
         let PortHolder { who, advice } = find_port_holder(self.port, self.v6, &host.links);
@@ -121,8 +121,8 @@ impl Wanted {
         })
     }
 
-    /// Makes a device like a LAN's and sets it up, which is when the kernel opens the socket. It knows no other node,
-    /// joins no group, and lives for some milliseconds.
+    /// Creates a device like a LAN's and sets it up, which makes the kernel open the socket. It has no remote, joins
+    /// no group, and exists for some milliseconds.
     fn attempt(&self, host: &HostSnapshot<'_>) -> Result<()> {
         let netns = Netns::new()?;
         let inside = Netlink::open(&netns)?;
@@ -143,7 +143,7 @@ impl Wanted {
         }
         let Some(index) = made? else { return Ok(()) };
         let up = inside.set_link(index, &LinkChange { up: Some(true), ..LinkChange::default() });
-        // Namespaces die some time after their last user; the socket would live as long.
+        // The kernel deletes a namespace some time after its last use, and the socket with it; this deletes it now.
         inside.delete_link(index)?;
         up
     }

@@ -1,4 +1,4 @@
-//! What the daemon said last: its status file and its records.
+//! The daemon's latest state: its status file and its records.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
@@ -11,7 +11,7 @@ use node::{Paths, SafeDir};
 use proto::published::status_file;
 use proto::published::{NodeStatus, STATUS_FILE};
 
-/// Reads the status; what is wrong with it is a note.
+/// Reads the status; an error becomes a note.
 pub(super) fn status(run: &Path, notes: &mut Vec<String>) -> NodeStatus {
     match status_file::read(run) {
         Ok(Some(status)) => return status,
@@ -24,7 +24,7 @@ pub(super) fn status(run: &Path, notes: &mut Vec<String>) -> NodeStatus {
     NodeStatus::default()
 }
 
-/// Reads the spokes' records; what is wrong with one is a note.
+/// Reads the spokes' records; errors become notes.
 pub(super) fn records(paths: &Paths, notes: &mut Vec<String>) -> BTreeMap<SpokeName, SpokeRecord> {
     let mut records = BTreeMap::new();
     let dir = match SafeDir::open(&paths.spokes()) {
@@ -41,7 +41,7 @@ pub(super) fn records(paths: &Paths, notes: &mut Vec<String>) -> BTreeMap<SpokeN
         };
         let record = match dir.read(&name) {
             Ok(Some(text)) => SpokeRecord::parse(&spoke, &text).map_err(chain),
-            // It went meanwhile.
+            // It was removed meanwhile.
             Ok(None) => continue,
             Err(error) => Err(chain(error)),
         };
@@ -53,7 +53,7 @@ pub(super) fn records(paths: &Paths, notes: &mut Vec<String>) -> BTreeMap<SpokeN
     records
 }
 
-/// The names in a folder of records; none where it is missing.
+/// The names in a folder of records; empty if the folder is missing.
 pub(super) fn names(path: &Path, notes: &mut Vec<String>) -> Vec<String> {
     match SafeDir::open(path).and_then(|dir| dir.map_or(Ok(Vec::new()), |dir| dir.names())) {
         Ok(names) => names,
@@ -64,7 +64,7 @@ pub(super) fn names(path: &Path, notes: &mut Vec<String>) -> Vec<String> {
     }
 }
 
-/// The process that holds the daemon's lock. Asked of `/proc/locks`: to try the lock would be to hold it.
+/// The process that holds the daemon's lock, from `/proc/locks`: trying the lock would acquire it.
 pub(super) fn daemon(run: &Path) -> Option<u32> {
     let meta = std::fs::metadata(run.join("daemon.lock")).ok()?;
     let (major, minor) = (nix::sys::stat::major(meta.dev()), nix::sys::stat::minor(meta.dev()));
@@ -80,7 +80,7 @@ pub(super) fn daemon(run: &Path) -> Option<u32> {
     })
 }
 
-/// An error with its causes.
+/// The text of an error with its causes.
 pub(super) fn chain(error: impl Into<anyhow::Error>) -> String {
     format!("{:#}", error.into())
 }

@@ -24,12 +24,12 @@ impl Host {
         Ok(Self { netlink, links })
     }
 
-    /// The underlay of that index.
+    /// The underlay with that index.
     pub(super) fn underlay_at(&self, index: u32) -> Option<UnderlayView> {
         self.links.get(&index).map(|link| self.underlay_of(link))
     }
 
-    /// The underlay of that name, which may be missing.
+    /// The underlay with that name, which may be missing.
     pub(super) fn underlay(&self, name: &str) -> UnderlayView {
         match self.links.values().find(|link| link.name == name) {
             Some(link) => self.underlay_of(link),
@@ -45,7 +45,7 @@ impl Host {
         }
     }
 
-    /// Fills in the pods' macvtaps that are not on a spoke: on a link of the node, or moved from it.
+    /// Adds the pods' macvtaps that are not on a spoke: on a link of the node, or moved from it.
     pub(super) fn masters(&self, view: &mut NodeView, paths: &Paths) {
         let spokes: BTreeSet<(String, String)> = view
             .lans
@@ -77,7 +77,7 @@ impl Host {
         }
     }
 
-    /// Fills in the bridges that pods are ports of.
+    /// Adds the bridges with ports of pods.
     pub(super) fn bridges(&self, view: &mut NodeView) {
         let of_pod = |link: &Link| {
             let attachment = Attachment::parse_tag(link.alias.as_deref()?)?;
@@ -92,7 +92,7 @@ impl Host {
         if bridges.is_empty() {
             return;
         }
-        // A kernel without VLANs on bridges has none to tell.
+        // A kernel without VLAN support of bridges has no VLANs.
         let vlans = self.netlink.all_bridge_vlans().unwrap_or_default();
         for bridge in bridges.iter().filter_map(|index| self.links.get(index)) {
             let filtering = matches!(&bridge.kind, LinkKind::Bridge(info) if info.vlan_filtering);
@@ -135,9 +135,9 @@ fn port_view(port: &Link, vlans: Option<&BridgeVlans>, attachment: Option<Attach
     }
 }
 
-/// The attachments that tap devices were given to.
+/// The attachments that have tap minors.
 fn given_taps(paths: &Paths, notes: &mut Vec<String>) -> Vec<Attachment> {
-    /// What the macvtap plugin remembers of a device, as far as it matters here.
+    /// The needed part of the macvtap plugin's record of a minor.
     #[derive(Deserialize)]
     struct MinorRecord {
         attachment: String,

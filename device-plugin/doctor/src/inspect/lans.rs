@@ -17,7 +17,7 @@ use super::view::{LanView, NodeView, SpokeState, SpokeView, VxlanView};
 use agent::lans::observe;
 use proto::published::NodeStatus;
 
-/// Fills in the LANs.
+/// Adds the LANs of the node.
 pub(super) fn fill(view: &mut NodeView, paths: &Paths, status: &NodeStatus, host: &Host) {
     let records = daemon_state::records(paths, &mut view.notes);
     for lan in &status.lans {
@@ -57,7 +57,7 @@ fn netns_name(path: &Path) -> Option<NetnsName> {
     (name.path() == path).then_some(name)
 }
 
-/// Text with its numbers as numbers, so that `pod10` comes after `pod9`.
+/// A key for sorting with numbers as numbers, so that `pod10` comes after `pod9`.
 fn natural(name: &str) -> Vec<(String, u64)> {
     let mut parts = Vec::new();
     let mut rest = name;
@@ -72,7 +72,7 @@ fn natural(name: &str) -> Vec<(String, u64)> {
     parts
 }
 
-/// Looks into one namespace.
+/// Adds what one namespace has.
 fn namespace(
     view: &mut NodeView,
     name: &NetnsName,
@@ -114,7 +114,7 @@ fn namespace(
     Ok(())
 }
 
-/// The place of the LAN that a namespace is of.
+/// The position of the LAN that owns a namespace.
 fn lan_of(view: &mut NodeView, name: &NetnsName, owner: &NetnsOwner) -> usize {
     let key = match owner {
         NetnsOwner::Lan(key) => Some(key.to_string()),
@@ -130,7 +130,7 @@ fn lan_of(view: &mut NodeView, name: &NetnsName, owner: &NetnsOwner) -> usize {
     })
 }
 
-/// Adds a spoke that has no links.
+/// Adds a spoke without links.
 fn absent(view: &mut NodeView, record: &SpokeRecord) {
     let netns = netns_name(&record.netns).map(|name| name.to_string());
     let key = record.lan.to_string();
@@ -150,7 +150,7 @@ fn absent(view: &mut NodeView, record: &SpokeRecord) {
     }
 }
 
-/// What a record alone says.
+/// A spoke as its record describes it.
 fn recorded(record: &SpokeRecord) -> SpokeView {
     SpokeView {
         name: record.spoke.to_string(),
@@ -165,7 +165,7 @@ fn recorded(record: &SpokeRecord) -> SpokeView {
     }
 }
 
-/// A namespace of ours, looked into.
+/// A namespace of a LAN, with its contents.
 struct Namespace<'a> {
     name: &'a NetnsName,
     links: BTreeMap<u32, &'a Link>,
@@ -173,7 +173,7 @@ struct Namespace<'a> {
 }
 
 impl Namespace<'_> {
-    /// Bridge, VXLAN device and underlay.
+    /// Adds bridge, VXLAN device and underlay.
     fn devices(&self, lan: &mut LanView, host: &Host) {
         lan.stands = true;
         for seen in self.observed.links.iter().filter(|link| link.is_ours()) {
@@ -199,7 +199,7 @@ impl Namespace<'_> {
         }
     }
 
-    /// Links of others that have a name of ours, or are ports of our bridge.
+    /// Foreign links with a name of ours, or on our bridge.
     fn foreign(&self, records: &BTreeMap<SpokeName, SpokeRecord>) -> Vec<String> {
         let bridge = self
             .observed
@@ -249,7 +249,7 @@ impl Namespace<'_> {
             (None, Some(port)) => port.name.clone(),
             (None, None) => "?".to_owned(),
         };
-        // Whatever the LAN says, its other end is in the pod: attached by the type k8slanveth.
+        // Its other end is in the pod, whatever the LAN's `attach`: it was attached by the type k8slanveth.
         if end.is_none() && port.is_some() && record.is_some_and(|record| record.attach == Attach::Macvtap) {
             (shown.attach, shown.mode, shown.tap_index) = (Some(Attach::Veth.to_string()), None, None);
         }
@@ -257,7 +257,7 @@ impl Namespace<'_> {
         shown.port = port.map(pod_interface::link);
         let tag =
             [end, port].into_iter().flatten().find_map(|link| Attachment::parse_tag(link.alias.as_deref()?));
-        // A macvtap has its spoke's index, a veth is the other end of the port.
+        // A macvtap has its spoke's index; a veth is the peer of the port.
         let index = match record.filter(|_| end.is_some()) {
             Some(record) => Some(record.tap_index.get()),
             None => port.and_then(|port| port.lower),

@@ -1,7 +1,7 @@
 //! `inspect`: what this node has, read from its kernel and from `/run/k8slan`.
 //!
-//! It needs no daemon and changes nothing. What the daemon said last (is a LAN accepted, is it ready, and why)
-//! comes from its status file; everything else is what the kernel has now.
+//! It needs no daemon and changes nothing. Whether a LAN is accepted and ready, and why, is from the daemon's status
+//! file; everything else is the kernel's current state.
 
 mod conditions;
 mod daemon_state;
@@ -52,12 +52,12 @@ pub struct Options {
     from: Vec<PathBuf>,
 }
 
-/// Shows it; the exit code is 1 where that cannot be done.
+/// Prints the view; the exit code is 1 on failure.
 #[must_use]
 pub fn main(options: &Options) -> ExitCode {
     let shown = run(options).and_then(|text| {
         match io::stdout().lock().write_all(text.as_bytes()) {
-            // The reader has seen enough.
+            // The reader ended early.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             written => written.context("write to standard output"),
         }
@@ -97,10 +97,10 @@ fn run(options: &Options) -> Result<String> {
 }
 
 impl NodeView {
-    /// Looks at the node that the calling thread is on.
+    /// Reads the node that the calling thread is on.
     ///
     /// # Errors
-    /// Its links cannot be read. What else cannot be looked at is told in the notes.
+    /// Its links cannot be read. Other errors are in the notes.
     pub fn read() -> Result<Self> {
         let mut view = Self::read_without_pools()?;
         pools::fill(&mut view);
@@ -133,7 +133,7 @@ impl NodeView {
     }
 }
 
-/// The name of the machine, where nobody gave the node another.
+/// The machine's name, by default the node's.
 fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()

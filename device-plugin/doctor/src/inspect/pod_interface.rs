@@ -1,4 +1,4 @@
-//! An attachment's interface, as it is in the pod.
+//! Reads the interface of an attachment in its pod.
 
 use netplumb::{Link, LinkKind, Netlink, Netns};
 use node::Attachment;
@@ -10,12 +10,12 @@ use super::view::{AttachmentView, LinkView, PodLinkView};
 /// An attachment's interface, and the link of the node that it is on.
 pub(super) struct PodInterface {
     pub(super) view: AttachmentView,
-    /// The index of the link below, in another namespace.
+    /// The index of the lower link, in another namespace.
     pub(super) lower: Option<u32>,
 }
 
-/// Looks at an attachment. What is in a pod is what the pod made of it, and only shown. `index`: that of the interface
-/// in the pod, as the other end of the pair tells it.
+/// Reads an attachment's interface, which the pod may have changed, so it is only shown. `index`: the index of the
+/// interface in the pod, known from the other end of the pair.
 pub(super) fn read(attachment: &Attachment, index: Option<u32>) -> PodInterface {
     let mut view = AttachmentView {
         pod: attachment.pod.as_ref().map(ToString::to_string),
@@ -37,8 +37,8 @@ pub(super) fn read(attachment: &Attachment, index: Option<u32>) -> PodInterface 
     PodInterface { view, lower }
 }
 
-/// The interface by its index, whatever it is called by now: KubeVirt's bridge binding renames it, makes it a port of a
-/// bridge of the guest's, and leaves another link in its name, which is down and has the guest's addresses.
+/// Finds the interface by its index, since its name may have changed: KubeVirt's bridge binding renames it, makes it
+/// a port of the guest's bridge, and creates another link with its name, which is down and has the guest's addresses.
 fn interface(attachment: &Attachment, index: Option<u32>) -> netplumb::Result<Option<(Link, Vec<String>)>> {
     let netlink = Netlink::open(&Netns::open(&attachment.netns.path)?)?;
     let named = netlink.link_by_name(&attachment.ifname)?;
@@ -81,7 +81,7 @@ fn pod_link(link: &Link, addresses: Vec<String>) -> PodLinkView {
     }
 }
 
-/// A link, as it is shown.
+/// A link in the view's form.
 pub(super) fn link(link: &Link) -> LinkView {
     LinkView {
         name: link.name.clone(),

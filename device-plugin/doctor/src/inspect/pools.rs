@@ -1,4 +1,4 @@
-//! The address pools, as `ipam-pool` tells them.
+//! The address pools, as `ipam-pool` reports them.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use std::process::{Command, Stdio};
 use super::view::{NodeView, PoolView};
 
 const PROGRAM: &str = "ipam-pool";
-/// Where runtimes look for plugins.
+/// The folder where runtimes look for plugins.
 const CNI_BIN: &str = "/opt/cni/bin";
 
-/// Fills in the pools; without the program there is a note instead.
+/// Adds the pools; without the program a note is added.
 pub(super) fn fill(view: &mut NodeView) {
     let beside = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.join(PROGRAM)));
     let places = [beside, Some(PathBuf::from(CNI_BIN).join(PROGRAM)), Some(PROGRAM.into())];

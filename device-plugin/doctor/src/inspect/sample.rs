@@ -1,4 +1,4 @@
-//! A node for tests.
+//! A sample node for tests.
 
 use lan::{ACCEPTED, Condition, READY};
 

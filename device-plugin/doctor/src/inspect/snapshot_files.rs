@@ -1,4 +1,4 @@
-//! What other nodes said of themselves.
+//! Reads the views of other nodes.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,13 +9,13 @@ use serde_json::Deserializer;
 
 use super::NodeView;
 
-/// Standard input, as a file's name.
+/// The file name that stands for standard input.
 const INPUT: &str = "-";
 
-/// Reads what `inspect --json` wrote, one node after the other; `-` is standard input.
+/// Reads the output of `inspect --json`, one node after the other; `-` is standard input.
 ///
 /// # Errors
-/// A file cannot be read, or has anything else in it, or no node.
+/// A file cannot be read, has other contents, or no node.
 pub fn read_files(files: &[PathBuf]) -> Result<Vec<NodeView>> {
     let mut nodes = Vec::new();
     for path in files {

@@ -1,4 +1,4 @@
-//! The tree of a node, for people.
+//! Prints the tree of a node for people.
 
 use std::fmt::Write as _;
 
@@ -10,13 +10,13 @@ use super::view::{
     SpokeView, UnderlayView,
 };
 
-/// A line, and the lines that hang on it.
+/// A line, and the lines below it.
 struct Branch {
     line: String,
     below: Vec<Branch>,
 }
 
-/// More lines below a pod's interface.
+/// A function with additional lines below a pod's interface.
 pub type ExtraLines<'a> = &'a dyn Fn(&AttachmentView) -> Vec<String>;
 
 /// The tree. `more` adds lines below each pod's interface.
@@ -27,7 +27,7 @@ pub fn tree(view: &NodeView, more: ExtraLines<'_>) -> String {
     text
 }
 
-/// One tree of several nodes.
+/// One tree for several nodes.
 #[must_use]
 pub fn tree_of_all(nodes: &[NodeView]) -> String {
     if let [node] = nodes {
@@ -68,7 +68,7 @@ impl Branch {
         Self { line: line.into(), below: Vec::new() }
     }
 
-    /// Writes the branch; `first` leads its own line, `rest` the ones below.
+    /// Writes the branch; `first` is the prefix of its own line, `rest` that of the lines below.
     fn write(&self, text: &mut String, first: &str, rest: &str) {
         let _ = writeln!(text, "{first}{}", one_line(&self.line));
         for (at, branch) in self.below.iter().enumerate() {
@@ -109,13 +109,13 @@ fn lan_branch(lan: &LanView, more: ExtraLines<'_>) -> Branch {
     branch
 }
 
-/// Accepted and ready, in one line.
+/// Whether a LAN is accepted and ready, in one line.
 pub fn state_of(lan: &LanView) -> String {
     let because = |what: &str, state: &Condition| format!("{what} ({}): {}", state.reason, state.message);
     match (lan.not_true(ACCEPTED), lan.condition(READY)) {
         (Some(accepted), _) => because("not accepted", accepted),
         (_, Some(ready)) if ready.is_true() => {
-            // What the daemon adds to `built` matters: a missing carrier, a spoke's trouble.
+            // What the daemon adds to `built` matters: a missing carrier, a spoke's defect.
             format!("ready, {}", ready.message)
         }
         (_, Some(ready)) => because("not ready", ready),
@@ -139,7 +139,7 @@ fn spoke_branch(spoke: &SpokeView, more: ExtraLines<'_>) -> Branch {
     branch
 }
 
-/// A spoke, in one line.
+/// One line about a spoke.
 pub fn spoke_line(spoke: &SpokeView) -> String {
     let mut line = format!("spoke {}: ", spoke.name);
     match (spoke.state, &spoke.attachment) {
@@ -173,7 +173,7 @@ pub fn spoke_line(spoke: &SpokeView) -> String {
     line
 }
 
-/// A pod's interface; none where it is not seen because the pod is gone.
+/// A pod's interface; `None` if it cannot be seen because the pod is gone.
 fn attachment_branch(attachment: &AttachmentView, more: ExtraLines<'_>) -> Option<Branch> {
     if !attachment.live {
         return None;
@@ -228,7 +228,7 @@ fn master_branch(master: &MasterView, more: ExtraLines<'_>) -> Branch {
     branch
 }
 
-/// A pool, in one line.
+/// One line about a pool.
 pub fn pool_line(pool: &PoolView) -> String {
     let mut line = match (&pool.pool, &pool.network) {
         (None, Some(network)) => format!("network {network}"),
@@ -299,7 +299,7 @@ worker2, daemon 42
 ├─ PROBLEM spoke pod3 in namespace knlvrf is left over: its pod is gone
 └─ note: something was not looked at
 ";
-        // The pod of the bridge's port is not seen into.
+        // The pod of the bridge's port is not read.
         let text = text.replace("│     └─ net1 is not in /run/netns/c\n", "");
         assert_eq!(text, expected, "\n{text}");
     }

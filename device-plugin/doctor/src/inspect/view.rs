@@ -1,4 +1,4 @@
-//! What a node has, as data: what `--json` prints and `--from` reads.
+//! The state of a node as data, which `--json` prints and `--from` reads.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -6,25 +6,22 @@ use std::path::PathBuf;
 use lan::{Condition, find_condition};
 use serde::{Deserialize, Serialize};
 
-/// A node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct NodeView {
-    /// Its name.
     pub node: String,
-    /// Whether a daemon is seen to run; its process ID where it can be seen.
+    /// The daemon's process ID, if a running one is seen.
     pub daemon: Option<u32>,
-    /// The LANs that are declared or stand here.
+    /// The LANs that are declared here or exist here.
     pub lans: Vec<LanView>,
-    /// The node's links that pods have macvtaps on.
+    /// The node's links with pods' macvtaps on them.
     pub masters: Vec<MasterView>,
-    /// The node's bridges that pods are ports of.
+    /// The node's bridges with ports of pods.
     pub bridges: Vec<BridgeView>,
-    /// The address pools.
     pub pools: Vec<PoolView>,
-    /// What is left over or in the way, for a person to look at.
+    /// Leftovers and obstacles, for an administrator to check.
     pub problems: Vec<String>,
-    /// What could not be looked at.
+    /// What could not be read.
     pub notes: Vec<String>,
 }
 
@@ -32,67 +29,59 @@ pub struct NodeView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct LanView {
-    /// `<namespace>/<name>`.
+    /// The LAN's key, `<namespace>/<name>`.
     pub lan: String,
-    /// Whether it is accepted, and whether it is built, as the daemon said last.
+    /// Whether it is accepted, and whether it is built, from the daemon's status.
     #[serde(flatten, with = "super::conditions")]
     pub conditions: Vec<Condition>,
     /// The name of its network namespace.
     pub netns: Option<String>,
-    /// Whether that namespace stands.
+    /// Whether that namespace exists.
     pub stands: bool,
-    /// The bridge in it.
+    /// The bridge in that namespace.
     pub bridge: Option<LinkView>,
-    /// The VXLAN device in it.
+    /// The VXLAN device in that namespace.
     pub vxlan: Option<VxlanView>,
     /// The device of the node that carries it.
     pub underlay: Option<UnderlayView>,
-    /// Its spokes, by name.
     pub spokes: Vec<SpokeView>,
 }
 
 impl LanView {
-    /// What the daemon said last about one kind of condition.
+    /// The condition of one kind, from the daemon's status.
     #[must_use]
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         find_condition(&self.conditions, kind)
     }
 
-    /// The same, if it is said not to be so.
+    /// The same, unless it is true.
     #[must_use]
     pub fn not_true(&self, kind: &str) -> Option<&Condition> {
         self.condition(kind).filter(|condition| !condition.is_true())
     }
 }
 
-/// A link.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LinkView {
-    /// Its name.
     pub name: String,
     /// Whether it is set up.
     pub up: bool,
     /// Whether it has a carrier.
     pub carrier: bool,
-    /// Its MTU.
     pub mtu: u32,
-    /// Its Ethernet address.
+    /// The Ethernet address, if it has one.
     pub mac: Option<String>,
 }
 
-/// A VXLAN device.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct VxlanView {
-    /// As a link.
+    /// What it has as a link.
     #[serde(flatten)]
     pub link: LinkView,
-    /// Its network identifier.
     pub vni: u32,
-    /// Its multicast group.
     pub group: Option<String>,
-    /// Its UDP port.
     pub port: u16,
 }
 
@@ -100,51 +89,46 @@ pub struct VxlanView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct UnderlayView {
-    /// Its name.
     pub name: String,
-    /// The link; none if it is missing.
+    /// The link; `None` if it is missing.
     pub link: Option<LinkView>,
-    /// Its addresses.
     pub addresses: Vec<String>,
 }
 
-/// A spoke.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct SpokeView {
-    /// Its name.
     pub name: String,
-    /// Who has it.
+    /// Whether an attachment has it.
     pub state: SpokeState,
-    /// Why no pod can have it, where that is so.
+    /// Why no pod can have it, if that is so.
     pub reason: Option<String>,
-    /// What stands at the pod's end, `macvtap` or `veth`.
+    /// What the pod gets at its end, `macvtap` or `veth`.
     pub attach: Option<String>,
-    /// The macvtap's mode.
     pub mode: Option<String>,
     /// The index that its macvtap has or will have, as in `/dev/tap<index>`.
     pub tap_index: Option<u32>,
-    /// The end of its veth pair that is named as the spoke and carries the macvtap.
+    /// The end of its veth pair with the spoke's name, which carries the macvtap.
     pub end: Option<LinkView>,
-    /// The end that is the bridge's port.
+    /// The end that is a port of the bridge.
     pub port: Option<LinkView>,
-    /// Whose it is.
+    /// The attachment that has it.
     pub attachment: Option<AttachmentView>,
-    /// The nodes that it is used on, where several nodes are shown and it is free on this one.
+    /// The nodes where it is used, if several nodes are shown and it is free on this one.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub elsewhere: Vec<String>,
 }
 
-/// Who has a spoke.
+/// Whether an attachment has a spoke.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SpokeState {
-    /// Nobody.
+    /// No attachment has it.
     #[default]
     Free,
-    /// A live attachment.
+    /// A live attachment has it.
     Held,
-    /// An attachment that is gone, or that never was complete.
+    /// Links of an attachment that is gone, or was never complete.
     LeftOver,
 }
 
@@ -152,12 +136,12 @@ pub enum SpokeState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct AttachmentView {
-    /// `<namespace>/<name>`, where the runtime stated it.
+    /// `<namespace>/<name>`, if the runtime stated it.
     pub pod: Option<String>,
     /// `<namespace>/<name>` of the virtual machine that the pod runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub vm: Option<String>,
-    /// The pod's UID.
+    /// The pod's UID, if the runtime stated it.
     #[serde(skip)]
     pub(super) uid: Option<String>,
     /// The container's ID.
@@ -166,9 +150,9 @@ pub struct AttachmentView {
     pub ifname: String,
     /// The path of the pod's network namespace.
     pub netns: PathBuf,
-    /// Whether that namespace is still there.
+    /// Whether that namespace still exists.
     pub live: bool,
-    /// The interface as it is; none if it cannot be seen.
+    /// The interface's current state; `None` if it cannot be read.
     pub link: Option<PodLinkView>,
 }
 
@@ -176,86 +160,75 @@ pub struct AttachmentView {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PodLinkView {
-    /// `macvtap`, `veth`, …
+    /// The kernel's name of the kind: `macvtap`, `veth`, …
     pub kind: String,
-    /// A macvtap's mode.
     pub mode: Option<String>,
-    /// Its index: a macvtap's device is `/dev/tap<index>`.
+    /// The index: a macvtap's device is `/dev/tap<index>`.
     pub index: u32,
-    /// As a link.
     #[serde(flatten)]
     pub link: LinkView,
-    /// Its addresses.
     pub addresses: Vec<String>,
 }
 
-/// A link of the node with macvtaps on it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct MasterView {
-    /// The link.
     #[serde(flatten)]
     pub link: LinkView,
-    /// The pods' macvtaps.
     pub macvtaps: Vec<AttachmentView>,
 }
 
-/// A bridge of the node.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct BridgeView {
-    /// The bridge.
     #[serde(flatten)]
     pub link: LinkView,
-    /// Whether it sorts frames by VLAN.
+    /// Whether it filters frames by VLAN.
     pub vlan_filtering: bool,
-    /// The pods' ports.
+    /// The ports with pods behind them.
     pub ports: Vec<PortView>,
     /// All other ports.
     pub uplinks: Vec<PortView>,
 }
 
-/// A port of a bridge.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PortView {
-    /// The port.
     #[serde(flatten)]
     pub link: LinkView,
-    /// The VLANs whose frames have a tag.
+    /// The VLANs that it carries tagged.
     pub tagged: String,
-    /// The VLANs whose frames have none.
+    /// The VLANs that it carries untagged.
     pub untagged: String,
-    /// The VLAN of frames that come in without a tag.
+    /// The VLAN of frames that arrive without a tag.
     pub pvid: Option<u16>,
-    /// Whose it is.
+    /// The attachment behind it, if there is one.
     pub attachment: Option<AttachmentView>,
 }
 
-/// An address pool, as `ipam-pool pools --json` tells it.
+/// An address pool, as `ipam-pool pools --json` reports it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct PoolView {
-    /// Its name, where it is a pool.
+    /// The pool's name; absent for a network's own ranges.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool: Option<String>,
-    /// The network that has ranges of its own, where it is none.
+    /// The network with ranges of its own; absent for a pool.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
-    /// Its addresses.
     pub ranges: String,
-    /// How many are leased.
+    /// The number of leased addresses.
     pub leased: u64,
-    /// How many are free.
+    /// The number of free addresses; it may exceed 64 bits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub free: Option<serde_json::Number>,
-    /// All else that was said.
+    /// All other members of the report.
     #[serde(flatten)]
     pub more: BTreeMap<String, serde_json::Value>,
 }
 
 impl AttachmentView {
-    /// The pod's name, or the container's ID, shortened.
+    /// The pod, with the virtual machine in it, or the beginning of the container's ID.
     #[must_use]
     pub fn who(&self) -> String {
         match (&self.pod, &self.vm) {
@@ -267,7 +240,7 @@ impl AttachmentView {
 }
 
 impl PortView {
-    /// What it carries, for people: with tags, and without; nothing where it knows no VLANs.
+    /// Its VLANs in text, tagged and untagged; empty without VLANs.
     #[must_use]
     pub fn vlans(&self) -> Vec<String> {
         let mut parts = Vec::new();
@@ -285,7 +258,7 @@ impl PortView {
 }
 
 impl NodeView {
-    /// All interfaces of pods.
+    /// The attachments of everything in the view.
     pub(super) fn attachments(&mut self) -> impl Iterator<Item = &mut AttachmentView> {
         let spokes = self.lans.iter_mut().flat_map(|lan| &mut lan.spokes);
         let ports = self.bridges.iter_mut().flat_map(|bridge| &mut bridge.ports);
@@ -296,8 +269,7 @@ impl NodeView {
             .chain(masters)
     }
 
-    /// Keeps only the LANs of this name, `<namespace>/<name>` or the last part of it; returns whether there is
-    /// any.
+    /// Keeps only the LANs with this name, `<namespace>/<name>` or the last part of it; returns whether there is any.
     pub fn retain_lan(&mut self, lan: &str) -> bool {
         let is = |key: &str| key == lan || key.split_once('/').is_some_and(|(_, name)| name == lan);
         self.lans.retain(|view| is(&view.lan));
@@ -308,7 +280,7 @@ impl NodeView {
     }
 }
 
-/// Tells each node which of its free spokes are used on another one of these nodes.
+/// Adds to each free spoke the other nodes on which it is used.
 pub(super) fn tell_of_others(nodes: &mut [NodeView]) {
     let mut users: BTreeMap<(String, String), Vec<String>> = BTreeMap::new();
     for node in nodes.iter() {

@@ -1,4 +1,4 @@
-//! Which pods run virtual machines.
+//! Finds which pods run virtual machines.
 
 use std::path::Path;
 
@@ -7,16 +7,16 @@ use serde::Deserialize;
 
 use super::view::NodeView;
 
-/// How KubeVirt names a machine's pod: this, the machine's name, and five letters.
+/// The prefix of the name of KubeVirt's pods; the machine's name and five letters follow.
 const LAUNCHER: &str = "virt-launcher-";
 
-/// What the cluster's part wrote about a launcher pod.
+/// The record of a launcher pod by the cluster's part.
 #[derive(Deserialize)]
 struct Owner {
     vm: String,
 }
 
-/// Fills in the machines: by the records of launcher pods, or, where nobody wrote one, by the pods' names.
+/// Adds the machines: by the records of launcher pods, or without one by the pods' names.
 pub(super) fn fill(view: &mut NodeView, run: &Path) {
     let owners = SafeDir::open(&run.join("owners")).ok().flatten();
     let recorded = |uid: &str| -> Option<String> {

@@ -1,30 +1,25 @@
-//! What is wrong with a pod, and what was looked at. Pure.
+//! Finds what is wrong with a pod, and lists what was examined. Pure.
 
 use std::fmt::Write as _;
 
-use lan::{ACCEPTED, READY};
 use node::one_line;
 use serde_json::Value;
 
 use super::documents::Documents;
 use super::networks::{Definition, Network, RESOURCE_PREFIX, resources, selected};
-use crate::inspect::{LanView, NodeView, SpokeState, SpokeView, pool_line, spoke_line, state_of};
-use proto::k8slan_go::leads_to;
+use super::plugin_message::plugin_message;
+use crate::inspect::pool_line;
 
-/// What runtimes and Multus put before the words of a plugin, up to the last of these: `plugin type="…" failed (add): `, and
-/// of a network that is no list, `error adding container to network "…": `.
-const PLUGIN_MESSAGE_PREFIXES: [&str; 2] = ["failed (add): ", "error adding container to network "];
-
-/// A diagnosis under way.
-struct Diagnosis<'a> {
-    documents: &'a Documents,
-    /// Causes, the surest first.
-    causes: Vec<String>,
-    /// What was looked at.
+/// A diagnosis in progress.
+pub(super) struct Diagnosis<'a> {
+    pub(super) documents: &'a Documents,
+    /// Causes, the most certain first.
+    pub(super) causes: Vec<String>,
+    /// The lines about what was examined.
     lines: String,
 }
 
-/// The diagnosis as text: the pod, the causes that were found, and what was looked at.
+/// The diagnosis as text: the pod, the causes, and what was examined.
 pub(super) fn diagnose(documents: &Documents) -> String {
     let mut diagnosis = Diagnosis { documents, causes: Vec::new(), lines: String::new() };
     diagnosis.nodes();
@@ -45,25 +40,25 @@ pub(super) fn diagnose(documents: &Documents) -> String {
 }
 
 impl Diagnosis<'_> {
-    fn pod(&self) -> &Value {
+    pub(super) fn pod(&self) -> &Value {
         &self.documents.pod
     }
 
-    fn name(&self) -> String {
+    pub(super) fn name(&self) -> String {
         let metadata = &self.pod()["metadata"];
         let text = |field: &str| metadata[field].as_str().unwrap_or_default();
         format!("{}/{}", text("namespace"), text("name"))
     }
 
-    fn node_name(&self) -> Option<&str> {
+    pub(super) fn node_name(&self) -> Option<&str> {
         self.pod()["spec"]["nodeName"].as_str()
     }
 
-    fn runs(&self) -> bool {
+    pub(super) fn runs(&self) -> bool {
         self.pod()["status"]["phase"] == "Running"
     }
 
-    fn add_line(&mut self, line: impl AsRef<str>) {
+    pub(super) fn add_line(&mut self, line: impl AsRef<str>) {
         let words = line.as_ref().trim_start_matches(' ');
         let indent = line.as_ref().len() - words.len();
         let _ = writeln!(self.lines, "{:indent$}{}", "", one_line(words));
@@ -84,7 +79,7 @@ impl Diagnosis<'_> {
         one_line(&line) + "\n"
     }
 
-    /// Whether the node that it is on was heard.
+    /// Checks whether the pod's node has answered.
     fn nodes(&mut self) {
         let Some(node) = self.node_name().map(str::to_owned) else { return };
         match self.documents.node(&node) {
@@ -98,7 +93,7 @@ impl Diagnosis<'_> {
         }
     }
 
-    /// What plugin, kubelet and scheduler said last.
+    /// Adds the latest messages of plugin, kubelet and scheduler.
     fn add_last_events(&mut self) {
         let rejected = self.pod()["status"]["reason"] == "UnexpectedAdmissionError";
         if rejected {
@@ -122,7 +117,7 @@ impl Diagnosis<'_> {
                     self.causes.push(words);
                 }
                 None if plugin => self.add_line(format!("the runtime said at {when}: {message}")),
-                // Only until it has a node.
+                // Only while it has no node.
                 None if self.node_name().is_none() => {
                     self.add_line(format!("the scheduler said at {when}: {message}"));
                 }
@@ -169,7 +164,7 @@ impl Diagnosis<'_> {
         }
     }
 
-    /// What a network's definition says; none where it is not there, or nobody may read it.
+    /// The definition of a network; `None` if it does not exist, or may not be read.
     fn definition(&mut self, network: &Network, interface: &str) -> Option<Definition> {
         let title = format!("network {}/{} as {interface}", network.namespace, network.name);
         let Some(all) = &self.documents.definitions else {
@@ -204,7 +199,7 @@ impl Diagnosis<'_> {
         Some(definition)
     }
 
-    /// Whether definition and pod name the same resource.
+    /// Checks whether definition and pod name the same resource.
     fn resource(&mut self, network: &Network, definition: &Definition, asked: &[String]) {
         let Network { namespace, name, .. } = network;
         match &definition.resource {
@@ -244,125 +239,17 @@ impl Diagnosis<'_> {
             }
         }
     }
-
-    /// Who has a spoke, and how its LAN is, where the pod is or may come to.
-    fn spoke(&mut self, spoke: &str) {
-        let here = self.node_name().map(str::to_owned);
-        let documents = self.documents;
-        let on = |node: &&NodeView| here.as_ref().is_none_or(|here| node.node == *here);
-        let (mut found, mut usable) = (0, 0);
-        let mut problems = Vec::new();
-        for node in documents.nodes.iter().filter(on) {
-            let Some((lan, view)) = find_spoke(node, spoke) else {
-                self.add_line(format!("  {}: no LAN here has spoke {spoke}", node.node));
-                continue;
-            };
-            found += 1;
-            self.add_line(format!("  {}: LAN {}: {}", node.node, lan.lan, state_of(lan)));
-            self.add_line(format!("    {}", spoke_line(view)));
-            match self.unusable(node, lan, view) {
-                Some(problem) => problems.push(problem),
-                None => usable += 1,
-            }
-        }
-        self.admits(spoke);
-        if found == 0 && documents.nodes.iter().any(|node| on(&node)) {
-            self.causes.push(format!(
-                "no LAN lists spoke {spoke}{}: is it in spec.spokes, and is the LAN accepted?",
-                here.map(|node| format!(" on {node}")).unwrap_or_default()
-            ));
-        } else if usable == 0 || self.insufficient(spoke) {
-            self.causes.extend(problems);
-        }
-    }
-
-    /// Whether the scheduler said so: it knows which nodes the pod may come to.
-    fn insufficient(&self, spoke: &str) -> bool {
-        let words = format!("Insufficient {RESOURCE_PREFIX}{spoke}");
-        let last = self.documents.events.iter().rev().find(|event| event["reason"] == "FailedScheduling");
-        let message = last.and_then(|event| event["message"].as_str()).unwrap_or_default();
-        self.node_name().is_none()
-            && message.split(", ").any(|part| {
-                let part = part.split(". ").next().unwrap_or(part).trim_end_matches('.');
-                part.ends_with(&words)
-            })
-    }
-
-    /// Why the pod cannot have the spoke on this node.
-    fn unusable(&self, node: &NodeView, lan: &LanView, spoke: &SpokeView) -> Option<String> {
-        if lan.not_true(ACCEPTED).is_some() || lan.not_true(READY).is_some() {
-            return Some(format!("LAN {} on {}: {}", lan.lan, node.node, state_of(lan)));
-        }
-        let own = self.name();
-        let holder = spoke.attachment.as_ref().filter(|_| spoke.state == SpokeState::Held);
-        if let Some(holder) = holder.filter(|holder| holder.pod.as_deref() != Some(own.as_str())) {
-            return Some(format!(
-                "spoke {} on {} is in use by {}: wait until it is gone, or use another spoke",
-                spoke.name,
-                node.node,
-                holder.who()
-            ));
-        }
-        spoke
-            .reason
-            .as_ref()
-            .map(|reason| format!("spoke {} on {} takes no pod: {reason}", spoke.name, node.node))
-    }
-
-    /// Whether the LAN admits the pod's namespace.
-    fn admits(&mut self, spoke: &str) {
-        let namespace = self.pod()["metadata"]["namespace"].as_str().unwrap_or_default().to_owned();
-        let lists = |list: &Value, name: &str| {
-            list.as_array().is_some_and(|list| list.iter().any(|entry| entry == name))
-        };
-        let refusing = self.documents.lans.iter().flatten().find(|lan| {
-            let allowed = &lan["spec"]["allowedNamespaces"];
-            lists(&lan["spec"]["spokes"], spoke) && allowed.is_array() && !lists(allowed, &namespace)
-        });
-        if let Some(lan) = refusing {
-            let text = |field: &str| lan["metadata"][field].as_str().unwrap_or_default();
-            self.causes.push(format!(
-                "LAN {}/{} does not admit pods of namespace {namespace:?}: its allowedNamespaces does not list it",
-                text("namespace"),
-                text("name")
-            ));
-        }
-    }
-}
-
-/// What a plugin said, out of what a kubelet tells of a runtime.
-fn plugin_message(message: &str) -> Option<&str> {
-    let ends = PLUGIN_MESSAGE_PREFIXES.iter().filter_map(|words| Some(message.rfind(words)? + words.len()));
-    let rest = &message[ends.max()?..];
-    // The network's name, in quotation marks.
-    match rest.strip_prefix('"').and_then(|rest| rest.split_once("\": ")) {
-        Some((_, words)) => Some(words),
-        None => Some(rest),
-    }
-}
-
-/// The spoke that a resource's name leads to.
-fn find_spoke<'a>(node: &'a NodeView, resource: &str) -> Option<(&'a LanView, &'a SpokeView)> {
-    let leads = |lan: &LanView, view: &SpokeView| {
-        let name = lan.lan.rsplit('/').next().unwrap_or(&lan.lan);
-        leads_to(resource, name, &view.name)
-    };
-    // Its own name before all others.
-    let own = |_: &LanView, view: &SpokeView| view.name == resource;
-    let find = |is: &dyn Fn(&LanView, &SpokeView) -> bool| {
-        node.lans.iter().find_map(|lan| Some((lan, lan.spokes.iter().find(|view| is(lan, view))?)))
-    };
-    find(&own).or_else(|| find(&leads))
 }
 
 #[cfg(test)]
 mod tests {
+    use lan::READY;
     use serde_json::json;
 
     use super::*;
-    use crate::inspect::sample;
+    use crate::inspect::{SpokeState, sample};
 
-    /// A pod `default/web` on worker1 that wants spoke pod2 by network vlan44.
+    /// A pod `default/web` on worker1 that asks for spoke pod2 by network vlan44.
     fn documents() -> Documents {
         Documents {
             pod: json!({
@@ -416,7 +303,7 @@ network default/vlan44 as net1: macvtap, macvtap.k8slan.io/pod2
         assert_eq!(text, expected, "\n{text}");
     }
 
-    /// Whoever may write events or definitions must not draw on the terminal of whoever asks.
+    /// Text of users who may write events or definitions must not control the terminal of the caller.
     #[test]
     fn what_others_wrote_is_one_line() {
         let mut documents = documents();
@@ -509,14 +396,14 @@ network default/vlan44 as net1: macvtap, macvtap.k8slan.io/pod2
             (spoke.state, spoke.attachment) = (SpokeState::Held, other);
         };
         one(|documents| held(documents, 0), "spoke pod2 on worker1 is in use by pod default/nginx");
-        // Not on a node yet: as long as one is free, that is not why.
+        // Without a node, a spoke that is free on one of them is not the cause.
         let nowhere = |documents: &mut Documents| documents.pod["spec"]["nodeName"] = Value::Null;
         let some = |documents: &mut Documents| {
             nowhere(documents);
             held(documents, 0);
         };
         assert_eq!(causes(some), Vec::<String>::new());
-        // It may come to that node alone, and the scheduler knows.
+        // The scheduler knows that the pod may use only that node.
         let scheduler = json!({
             "reason": "FailedScheduling", "lastTimestamp": "2026-11-29T12:00:00Z",
             "message": "0/3 nodes are available: 1 Insufficient macvtap.k8slan.io/pod2, 2 node(s) didn't match Pod's node \
@@ -538,21 +425,6 @@ network default/vlan44 as net1: macvtap, macvtap.k8slan.io/pod2
     }
 
     #[test]
-    fn the_plugins_words_are_found_in_what_is_around_them() {
-        let multus = "Failed to create pod sandbox: plugin type=\"multus\" name=\"multus\" failed (add): [default/web:vlan44]: error adding \
-                      container to network \"vlan44\": ";
-        for (before, words) in [
-            (multus.to_owned(), "nothing to attach to: the configuration has no deviceID"),
-            (format!("{multus}plugin type=\"macvtap\" failed (add): "), "spoke pod2 is in use by a/b: wait"),
-            (format!("{multus}plugin type=\"macvtap\" failed (add): "), "device \"pod2\": is neither"),
-            ("plugin type=\"macvtap\" failed (add): ".to_owned(), "no \"a\": b"),
-        ] {
-            assert_eq!(plugin_message(&format!("{before}{words}")), Some(words));
-        }
-        assert_eq!(plugin_message("no route to host"), None);
-    }
-
-    #[test]
     fn the_plugins_last_words_come_first() {
         let message = "Failed to create pod sandbox: rpc error: code = Unknown desc = failed to setup network for sandbox \
                        \"x\": plugin type=\"multus\" name=\"multus\" failed (add): [default/web:vlan44]: error adding container to \
@@ -566,7 +438,7 @@ network default/vlan44 as net1: macvtap, macvtap.k8slan.io/pod2
             vec![event("2026-11-29T12:00:00Z", "an older one"), event("2026-11-29T12:01:00Z", message)];
         let told = causes(|documents| documents.events = events.clone());
         assert_eq!(told, ["spoke pod2 is in use by a/b"]);
-        // It runs by now.
+        // The pod runs by now.
         let runs = causes(|documents| {
             documents.events = events;
             documents.pod["status"]["phase"] = json!("Running");

@@ -1,4 +1,4 @@
-//! What `kubectl` and `inspect --json` said, one JSON document after the other.
+//! Reads the output of `kubectl` and `inspect --json`, one JSON document after the other.
 
 use std::io::Read;
 
@@ -7,26 +7,24 @@ use serde_json::{Deserializer, Value};
 
 use crate::inspect::NodeView;
 
-/// All that was said.
+/// All documents, by kind.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Documents {
-    /// The pod.
     pub(super) pod: Value,
-    /// Its events, the last one last.
+    /// Its events, the latest one last.
     pub(super) events: Vec<Value>,
-    /// NetworkAttachmentDefinitions; none where nobody may read them.
+    /// NetworkAttachmentDefinitions; `None` if they may not be read.
     pub(super) definitions: Option<Vec<Value>>,
-    /// LANs; none where nobody may read them.
+    /// LANs; `None` if they may not be read.
     pub(super) lans: Option<Vec<Value>>,
-    /// Nodes.
     pub(super) nodes: Vec<NodeView>,
 }
 
 impl Documents {
-    /// Reads them, in any order. An empty list says that somebody looked; so its kind stands at it.
+    /// Reads the documents, in any order. An empty list means that there are none, so it has its kind.
     ///
     /// # Errors
-    /// Something that is none of these, or no pod.
+    /// A document of another kind, or no pod.
     pub(super) fn read(input: impl Read) -> Result<Self> {
         let mut read = Self::default();
         for document in Deserializer::from_reader(input).into_iter::<Value>() {
@@ -66,7 +64,7 @@ impl Documents {
         Ok(())
     }
 
-    /// The view of a node.
+    /// The view of the node with this name.
     pub(super) fn node(&self, name: &str) -> Option<&NodeView> {
         self.nodes.iter().find(|node| node.node == name)
     }

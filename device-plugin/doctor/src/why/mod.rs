@@ -1,8 +1,10 @@
-//! `why`: what is wrong with a pod, from what others say of it.
+//! `why`: finds what is wrong with a pod, from documents about it.
 
 mod diagnosis;
 mod documents;
 mod networks;
+mod plugin_message;
+mod spokes;
 
 use std::fs::File;
 use std::io::{self, BufReader, Write as _};
@@ -13,7 +15,7 @@ use anyhow::{Context as _, Result};
 
 use documents::Documents;
 
-/// What to read.
+/// The documents to read.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// The file to read; '-' is standard input.
@@ -21,11 +23,11 @@ pub struct Options {
     from: PathBuf,
 }
 
-/// Prints the diagnosis; the exit code is 1 where that cannot be done.
+/// Prints the diagnosis; the exit code is 1 on failure.
 pub fn main(options: &Options) -> ExitCode {
     match run(options) {
         Ok(text) => {
-            // A reader that has seen enough is no error.
+            // A reader that ended early is not an error.
             let _ = io::stdout().lock().write_all(text.as_bytes());
             ExitCode::SUCCESS
         }

@@ -1,42 +1,41 @@
-//! The networks that a pod asks for, and what their definitions say.
+//! The networks that a pod asks for, and their definitions.
 
 use serde_json::Value;
 
-/// What names of resources for spokes begin with.
+/// The prefix of the names of spokes' resources.
 pub(super) const RESOURCE_PREFIX: &str = "macvtap.k8slan.io/";
-/// Our plugins.
 const OWN_PLUGINS: [&str; 2] = ["macvtap", "vlan-bridge"];
 const NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
 const RESOURCE_ANNOTATION: &str = "k8s.v1.cni.cncf.io/resourceName";
 
-/// A network that a pod asks for.
+/// An element of a pod's list of networks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Network {
-    /// The definition's namespace.
+    /// The namespace of its definition.
     pub(super) namespace: String,
-    /// Its name.
+    /// The name of its definition.
     pub(super) name: String,
-    /// The interface that it asks for; none: the next of `net1`, `net2`, …
+    /// The requested interface name; `None`: the next of `net1`, `net2`, …
     pub(super) interface: Option<String>,
 }
 
-/// What a definition says, as far as it matters here.
+/// The needed parts of a definition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Definition {
-    /// The types of its plugins.
+    /// The types of the plugins in its list.
     pub(super) types: Vec<String>,
-    /// The resource that the device is taken from.
+    /// The resource that its device comes from.
     pub(super) resource: Option<String>,
     /// The pools that its addresses come from.
     pub(super) pools: Vec<String>,
-    /// Why it cannot be read.
+    /// Why the configuration cannot be read.
     pub(super) unreadable: Option<String>,
 }
 
-/// The networks of a pod's annotation, which is a list of names or JSON.
+/// The networks in a pod's annotation, which is a list of names or JSON.
 ///
 /// # Errors
-/// It is neither.
+/// It is neither of the two.
 pub(super) fn selected(pod: &Value) -> Result<Vec<Network>, String> {
     let own = pod["metadata"]["namespace"].as_str().unwrap_or("default");
     let Some(text) = pod["metadata"]["annotations"][NETWORKS_ANNOTATION].as_str().map(str::trim) else {
@@ -72,7 +71,7 @@ fn by_name(text: &str, own: &str) -> Network {
 }
 
 impl Definition {
-    /// Reads a NetworkAttachmentDefinition.
+    /// Parses a NetworkAttachmentDefinition.
     pub(super) fn read(object: &Value) -> Self {
         let resource = object["metadata"]["annotations"][RESOURCE_ANNOTATION].as_str().map(str::to_owned);
         let text = object["spec"]["config"].as_str().unwrap_or_default();
@@ -98,18 +97,18 @@ impl Definition {
         }
     }
 
-    /// Whether a plugin of ours makes its interface.
+    /// Whether one of our plugins makes its interface.
     pub(super) fn is_ours(&self) -> bool {
         self.types.iter().any(|name| OWN_PLUGINS.contains(&name.as_str()))
     }
 
-    /// The spoke that its resource is.
+    /// The spoke whose resource it names.
     pub(super) fn spoke(&self) -> Option<&str> {
         self.resource.as_deref()?.strip_prefix(RESOURCE_PREFIX)
     }
 }
 
-/// The spokes' resources that the pod's containers ask for.
+/// The spokes' resources that the pod's containers request.
 pub(super) fn resources(pod: &Value) -> Vec<String> {
     let mut names: Vec<String> = ["containers", "initContainers"]
         .iter()

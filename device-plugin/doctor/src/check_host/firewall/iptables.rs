@@ -1,11 +1,11 @@
-//! `iptables-save -t filter`, read for one packet.
+//! Evaluates `iptables-save -t filter` for one packet.
 
 use std::collections::BTreeMap;
 
 use super::packet::{Packet, Tri};
 use super::rules::{Filter, Rule, Verdict};
 
-/// The chain INPUT of the table filter; none if it is not in the text.
+/// The chain INPUT of the table filter; `None` if the text does not have it.
 pub(super) fn filter(program: &str, text: &str, packet: &Packet<'_>) -> Option<Filter> {
     let mut table = "";
     let mut drops = None;
@@ -29,7 +29,7 @@ pub(super) fn filter(program: &str, text: &str, packet: &Packet<'_>) -> Option<F
     Some(Filter { name: format!("INPUT ({program})"), base: "INPUT".to_owned(), drops: drops?, chains })
 }
 
-/// Words, those in quotes as one.
+/// Splits a line into words; quoted text is one word.
 fn split_words(line: &str) -> Vec<String> {
     let mut words = Vec::new();
     let (mut word, mut quoted, mut any) = (String::new(), false, false);
@@ -71,7 +71,7 @@ fn rule(words: &[String], line: &str, packet: &Packet<'_>) -> Rule {
                 verdict = self::verdict(word, value);
                 break;
             }
-            // The name of the extension that the next words are of, and remarks.
+            // The name of the extension of the next options, and comments.
             "-m" | "--comment" => continue,
             "-p" => packet.has_protocol(value),
             "-i" => packet.comes_by(value),
@@ -80,7 +80,7 @@ fn rule(words: &[String], line: &str, packet: &Packet<'_>) -> Rule {
             "--ctstate" | "--state" => Tri::any(value.split(',').map(|state| packet.has_state(state))),
             "--icmpv6-type" => packet.has_icmpv6(value),
             _ => {
-                // It may have no value, or several.
+                // It may have any number of values.
                 at -= 1;
                 while words.get(at).is_some_and(|next| !next.starts_with('-') && next != "!") {
                     at += 1;
@@ -148,7 +148,7 @@ COMMIT
     fn rules_are_read() {
         let by_eth = fate("eth1", What::Udp(4789));
         assert!(by_eth.accepted.unwrap().contains("4780:4790"));
-        // Addresses are not known here.
+        // The rules' addresses are not evaluated.
         assert!(by_eth.dropped.unwrap().contains("KUBE-FIREWALL"));
         let by_other = fate("bond0", What::Udp(4789));
         assert_eq!(by_other.accepted, None);

@@ -1,8 +1,8 @@
-//! The node's own firewall: whether it lets in what the LANs need.
+//! Checks whether the node's own firewall accepts what the LANs need.
 //!
-//! The rules are read (`nft --json list ruleset`, and `iptables-save` where iptables made them) and followed for
-//! the packets in question. What a rule asks that is not known here (addresses, limits, marks, sets) may be so or
-//! not; then both ends of the packet's way are told.
+//! The rules are read (`nft --json list ruleset`, and `iptables-save` if iptables made them) and evaluated for the
+//! packets in question. A match that cannot be evaluated here (addresses, limits, marks, sets) may hold or not; then
+//! both possible results are reported.
 
 mod iptables;
 mod nft;
@@ -24,15 +24,15 @@ const CHECK: &str = "firewall";
 const INPUT: u32 = 1;
 const FORWARD: u32 = 2;
 
-/// What there is of filters.
+/// The rules of all filters.
 struct Rules {
-    /// The ruleset of nftables; none if there is no filter that matters.
+    /// The ruleset of nftables; `None` if there is no filter that matters.
     nft: Option<Value>,
-    /// What `iptables-save` and its kin printed, with the program's name; for IPv4 and for IPv6.
+    /// The output of `iptables-save` and `ip6tables-save`, with the program's name; true for IPv6.
     iptables: Vec<(&'static str, bool, String)>,
 }
 
-/// Follows what the LANs need through the filters.
+/// Evaluates the filters for the packets that the LANs need.
 pub(super) fn check(host: &HostSnapshot<'_>) -> Vec<Finding> {
     // A kernel without netfilter filters nothing.
     let chains = base_chains(host);
@@ -82,7 +82,7 @@ fn base_chains(host: &HostSnapshot<'_>) -> Vec<BaseChain> {
     Nftables::open(&host.netns).and_then(|nftables| nftables.base_chains()).unwrap_or_default()
 }
 
-/// What must come in.
+/// The packets that must be accepted.
 fn packets<'a>(host: &HostSnapshot<'_>, device: &'a str, v6: bool) -> Vec<Packet<'a>> {
     let mut what: Vec<What> = host.ports().into_iter().map(What::Udp).collect();
     if v6 {
@@ -134,9 +134,9 @@ fn read(hooked: &[&BaseChain], legacy: &[bool]) -> Result<Rules, String> {
     Ok(rules)
 }
 
-/// What a program prints; none if there is no such program.
+/// The output of a program; `None` if the program does not exist.
 fn print(program: &str, arguments: &[&str]) -> Result<Option<String>, String> {
-    // A shell of a service may have no sbin in its path.
+    // The PATH of a service's shell may lack the sbin folders.
     let found = ["", "/usr/sbin/", "/sbin/"].into_iter().find_map(|folder| {
         let output = Command::new(format!("{folder}{program}")).args(arguments).stdin(Stdio::null()).output();
         match output {
@@ -158,7 +158,7 @@ fn print(program: &str, arguments: &[&str]) -> Result<Option<String>, String> {
     }
 }
 
-/// The finding for one underlay and one family.
+/// The finding for one underlay and one address family.
 fn on(device: &str, packets: &[Packet<'_>], rules: &Rules, v6: bool) -> Finding {
     let check = format!("{CHECK}: {device}, {}", if v6 { "IPv6" } else { "IPv4" });
     let (mut dropped, mut unsure) = (Vec::new(), Vec::new());
@@ -201,8 +201,8 @@ fn on(device: &str, packets: &[Packet<'_>], rules: &Rules, v6: bool) -> Finding 
     if failed { Finding::failure(check, found, advice) } else { Finding::warning(check, found, advice) }
 }
 
-/// The filters that a packet passes. Rules that iptables made are taken from its own program where there is one:
-/// nft cannot tell what its extensions ask.
+/// The filters that a packet passes. Rules that iptables made are read with its own program if it exists, since nft
+/// cannot print the matches of its extensions.
 fn filters(rules: &Rules, packet: &Packet<'_>) -> Vec<Filter> {
     let of_family = || rules.iptables.iter().filter(|(_, v6, _)| *v6 == packet.v6);
     let saved: Vec<Filter> =
@@ -212,7 +212,7 @@ fn filters(rules: &Rules, packet: &Packet<'_>) -> Vec<Filter> {
     native.map(|(filter, _)| filter).chain(saved.iter().cloned()).collect()
 }
 
-/// Bridge netfilter, which sends frames between the ports of the node's bridges through its IP filters.
+/// Checks bridge netfilter, which sends frames between the ports of the node's bridges through its IP filters.
 pub(super) fn bridge_netfilter(host: &HostSnapshot<'_>) -> Vec<Finding> {
     let check = "bridge netfilter";
     let on =

@@ -1,4 +1,4 @@
-//! `nft --json list ruleset`, read for one packet.
+//! Evaluates `nft --json list ruleset` for one packet.
 
 use std::collections::BTreeMap;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::packet::{Packet, Tri};
 use super::rules::{Filter, Rule, Verdict};
 
-/// Words of an expression that only do something beside.
+/// Statements without influence on the verdict.
 const BESIDE: [&str; 6] = ["counter", "log", "mangle", "comment", "notrack", "meter"];
 
-/// The filters that the packet passes on its way in, the first one first, and whether each is iptables' own.
+/// The filters that an incoming packet passes, in their order, and whether each is iptables' own.
 pub(super) fn filters(ruleset: &Value, packet: &Packet<'_>) -> Vec<(Filter, bool)> {
     let items = ruleset["nftables"].as_array().map(Vec::as_slice).unwrap_or_default();
     let families = if packet.v6 { ["ip6", "inet"] } else { ["ip", "inet"] };
@@ -51,7 +51,7 @@ pub(super) fn filters(ruleset: &Value, packet: &Packet<'_>) -> Vec<(Filter, bool
     bases.into_iter().map(|(_, chain)| filter(chain)).collect()
 }
 
-/// A rule; more than one where a map decides about the verdict.
+/// The rules of an expression; several if a map decides about the verdict.
 fn rules(expressions: &Value, name: &str, packet: &Packet<'_>) -> Vec<Rule> {
     let mut applies = Tri::Yes;
     let mut rules = Vec::new();
@@ -76,7 +76,7 @@ fn rules(expressions: &Value, name: &str, packet: &Packet<'_>) -> Vec<Rule> {
             "return" => Verdict::Return,
             "jump" => Verdict::Jump(target()),
             "goto" => Verdict::Goto(target()),
-            // It lets some packets pass to what follows, or is not known here.
+            // It accepts some packets and passes others to the next rule, or is not known here.
             "limit" | "quota" | "ct count" | "xt" | "set" | "ct helper" | "ct timeout" | "flow" => {
                 applies = applies.and(Tri::Unknown);
                 extension |= word == "xt";
@@ -87,14 +87,14 @@ fn rules(expressions: &Value, name: &str, packet: &Packet<'_>) -> Vec<Rule> {
         rules.push(Rule { applies, verdict, name: name.to_owned() });
         return rules;
     }
-    // What iptables does by an extension is not in the text: a match, or the verdict itself.
+    // The JSON does not show what an extension of iptables does: a match, or the verdict itself.
     if extension {
         rules.push(Rule { applies, verdict: Verdict::Unknown, name: name.to_owned() });
     }
     rules
 }
 
-/// The rules that a map of verdicts makes, for the values that the packet has or may have.
+/// The rules that a verdict map makes, for the values that the packet has or may have.
 fn of_map(map: &Value, applies: Tri, name: &str, packet: &Packet<'_>) -> Vec<Rule> {
     let Some(pairs) = map["data"]["set"].as_array() else {
         return vec![Rule {
@@ -113,7 +113,7 @@ fn of_map(map: &Value, applies: Tri, name: &str, packet: &Packet<'_>) -> Vec<Rul
     pairs.iter().flat_map(rule).collect()
 }
 
-/// Whether a comparison holds.
+/// Whether a match expression holds.
 fn matches(comparison: &Value, packet: &Packet<'_>) -> Tri {
     let (left, right) = (&comparison["left"], &comparison["right"]);
     let negated = match comparison["op"].as_str() {
@@ -124,7 +124,7 @@ fn matches(comparison: &Value, packet: &Packet<'_>) -> Tri {
     alternatives(right, &|value| holds(left, value, packet)).negated(negated)
 }
 
-/// Asks about each value of a set or list.
+/// Whether `ask` holds for one of the values of a set or list.
 fn alternatives(right: &Value, ask: &dyn Fn(&Value) -> Tri) -> Tri {
     match (right["set"].as_array(), right.as_array()) {
         (Some(list), _) | (None, Some(list)) => Tri::any(list.iter().map(|value| alternatives(value, ask))),
@@ -135,7 +135,7 @@ fn alternatives(right: &Value, ask: &dyn Fn(&Value) -> Tri) -> Tri {
     }
 }
 
-/// Whether a field of the packet has a value.
+/// Whether a field of the packet has this value.
 fn holds(field: &Value, value: &Value, packet: &Packet<'_>) -> Tri {
     let text = match value {
         Value::String(text) => text.clone(),
@@ -161,7 +161,7 @@ fn holds(field: &Value, value: &Value, packet: &Packet<'_>) -> Tri {
     match (payload["protocol"].as_str(), payload["field"].as_str()) {
         (Some("ip6"), Some("nexthdr")) if packet.v6 => packet.has_protocol(&text),
         (Some("ip"), Some("protocol")) if !packet.v6 => packet.has_protocol(&text),
-        // Fields of a protocol that the packet has not.
+        // Fields of a protocol that the packet does not have.
         (Some("ip6"), _) if !packet.v6 => Tri::No,
         (Some("ip"), _) if packet.v6 => Tri::No,
         (Some("tcp" | "sctp" | "dccp" | "icmp" | "esp" | "ah"), _) => Tri::No,
@@ -184,7 +184,7 @@ fn port(value: &Value, packet: &Packet<'_>) -> Tri {
         },
         _ => match number(value) {
             Some(number) => packet.has_port(number, number),
-            // A service's name.
+            // The name of a service.
             None => packet.has_protocol("udp").and(Tri::Unknown),
         },
     }

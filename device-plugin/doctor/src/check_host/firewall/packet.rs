@@ -1,34 +1,30 @@
-//! The packets that a LAN needs to come in.
+//! The incoming packets that a LAN needs.
 
-/// A packet that comes in by an underlay, the first that a firewall sees of its kind.
+/// A packet that arrives on an underlay, the first of its kind that a firewall sees.
 #[derive(Clone, Debug)]
 pub(super) struct Packet<'a> {
-    /// The device that it comes in by.
+    /// The device that it arrives on.
     pub(super) device: &'a str,
-    /// Whether it is IPv6.
     pub(super) v6: bool,
     pub(super) what: What,
 }
 
-/// What is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum What {
     /// UDP to this port: the LAN's frames.
     Udp(u16),
-    /// ICMPv6 of this type.
     Icmpv6(u8),
-    /// IGMP.
     Igmp,
 }
 
-/// A query for multicast listeners (RFC 2710): whoever does not answer gets no multicast from a snooping switch.
+/// A query for multicast listeners (RFC 2710): a snooping switch sends no multicast to a host that does not answer.
 pub(super) const MLD_QUERY: u8 = 130;
-/// The question for a neighbour's Ethernet address (RFC 4861).
+/// A request for a neighbour's Ethernet address (RFC 4861).
 pub(super) const NEIGHBOUR_SOLICITATION: u8 = 135;
-/// And its answer.
+/// The answer to a solicitation.
 pub(super) const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 
-/// Names of ICMPv6 types: nft's, and iptables'.
+/// The names of ICMPv6 types in nft and in iptables.
 const ICMPV6_NAMES: [(&str, u8); 12] = [
     ("mld-listener-query", MLD_QUERY),
     ("mld-listener-report", 131),
@@ -44,7 +40,7 @@ const ICMPV6_NAMES: [(&str, u8); 12] = [
     ("echo-request", 128),
 ];
 
-/// Whether a part of a rule is about a packet.
+/// Whether a match of a rule holds for a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Tri {
     Yes,
@@ -66,7 +62,7 @@ impl Tri {
         }
     }
 
-    /// Both.
+    /// Both hold.
     pub(super) fn and(self, other: Self) -> Self {
         match (self, other) {
             (Self::No, _) | (_, Self::No) => Self::No,
@@ -75,7 +71,7 @@ impl Tri {
         }
     }
 
-    /// Any of them.
+    /// At least one holds.
     pub(super) fn any(all: impl IntoIterator<Item = Self>) -> Self {
         let mut any = Self::No;
         for one in all {
@@ -90,7 +86,7 @@ impl Tri {
 }
 
 impl Packet<'_> {
-    /// Whether it is of this protocol, by name or number.
+    /// Whether it has this protocol, by name or number.
     pub(super) fn has_protocol(&self, protocol: &str) -> Tri {
         let names: &[&str] = match self.what {
             What::Udp(_) => &["udp", "17"],
@@ -103,7 +99,7 @@ impl Packet<'_> {
         }
     }
 
-    /// Whether it goes to one of these UDP ports.
+    /// Whether its destination is one of these UDP ports.
     pub(super) fn has_port(&self, from: u16, to: u16) -> Tri {
         match self.what {
             What::Udp(port) => Tri::from_bool((from..=to).contains(&port)),
@@ -111,7 +107,7 @@ impl Packet<'_> {
         }
     }
 
-    /// Whether it is ICMPv6 of a type, by name or number.
+    /// Whether it has this ICMPv6 type, by name or number.
     pub(super) fn has_icmpv6(&self, name: &str) -> Tri {
         let What::Icmpv6(own) = self.what else { return Tri::No };
         let known = ICMPV6_NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number);
@@ -121,7 +117,7 @@ impl Packet<'_> {
         }
     }
 
-    /// Whether conntrack has it in this state. Of UDP the first packet counts; the kernel does not track MLD and
+    /// Whether conntrack has it in this state. For UDP it is the first packet; the kernel does not track MLD and
     /// neighbour discovery (`nf_conntrack_icmpv6`).
     pub(super) fn has_state(&self, state: &str) -> Tri {
         let own = match self.what {
@@ -131,7 +127,7 @@ impl Packet<'_> {
         Tri::from_bool(state.eq_ignore_ascii_case(own))
     }
 
-    /// Whether it comes in by this device; `eth+` and `eth*` are all whose names begin so.
+    /// Whether it arrives on this device; `eth+` and `eth*` match all names that begin so.
     pub(super) fn comes_by(&self, device: &str) -> Tri {
         match device.strip_suffix(['+', '*']) {
             Some(start) => Tri::from_bool(self.device.starts_with(start)),

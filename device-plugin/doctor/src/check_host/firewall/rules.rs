@@ -1,58 +1,58 @@
-//! A filter as chains of rules, and a packet's way through it.
+//! A filter as chains of rules, and its verdict on a packet.
 
 use std::collections::BTreeMap;
 
 use super::packet::Tri;
 
-/// One filter: a base chain and the chains that it leads to.
+/// One filter: a base chain and the chains that it jumps to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Filter {
-    /// What to call it: `table inet filter, chain input`.
+    /// Its name in messages: `table inet filter, chain input`.
     pub(super) name: String,
     /// The chain that packets enter.
     pub(super) base: String,
-    /// What becomes of packets that no rule decides about.
+    /// Whether its policy drops packets that no rule decides about.
     pub(super) drops: bool,
-    /// All chains, for one packet.
+    /// All chains, evaluated for one packet.
     pub(super) chains: BTreeMap<String, Vec<Rule>>,
 }
 
-/// A rule, as far as one packet is concerned.
+/// A rule, evaluated for one packet.
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
-    /// Whether it is about the packet.
+    /// Whether it matches the packet.
     pub(super) applies: Tri,
     pub(super) verdict: Verdict,
-    /// What to call it.
+    /// Its name in messages, with its chain.
     pub(super) name: String,
 }
 
-/// What a rule does.
+/// The verdict of a matching rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Nothing that matters: it counts, logs, marks.
+    /// No verdict: it counts, logs or marks.
     Continue,
     Accept,
     Drop,
     Return,
     Jump(String),
     Goto(String),
-    /// Something that is not understood here: the packet may go on, end, or neither.
+    /// A statement that is not known here: the packet may be accepted, dropped, or neither.
     Unknown,
 }
 
-/// What may become of a packet, with the rule that does it.
+/// What can happen to a packet, with the rule that does it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Fate {
     pub(super) accepted: Option<String>,
     pub(super) dropped: Option<String>,
 }
 
-/// Chains can lead to one another no deeper than the kernel allows (`NFT_JUMP_STACK_SIZE`).
+/// The kernel's limit on nested jumps (`NFT_JUMP_STACK_SIZE`).
 const DEPTH: usize = 16;
 
 impl Filter {
-    /// Follows the packet.
+    /// The verdict on the packet.
     pub(super) fn fate(&self) -> Fate {
         let mut fate = Fate::default();
         if self.walk(&self.base, 0, &mut fate) {
@@ -63,7 +63,7 @@ impl Filter {
         fate
     }
 
-    /// Goes through a chain that the packet enters, or may, and tells whether it may come out of it undecided.
+    /// Evaluates a chain that the packet enters, or may enter; returns whether it may leave the chain undecided.
     fn walk(&self, chain: &str, depth: usize, fate: &mut Fate) -> bool {
         let Some(rules) = self.chains.get(chain).filter(|_| depth < DEPTH) else { return true };
         let mut comes_out = false;
@@ -160,10 +160,10 @@ mod tests {
         assert_eq!(fate(false, &[("in", &input), ("sub", &ends)]), (None, some("in sub")));
         let perhaps = [rule(Unknown, Verdict::Drop, "perhaps")];
         assert_eq!(fate(true, &[("in", &input), ("sub", &perhaps)]), (some("after"), some("perhaps")));
-        // A goto does not come back.
+        // A goto does not return.
         let goto = [rule(Yes, Verdict::Goto("sub".into()), "goto"), rule(Yes, Verdict::Drop, "never")];
         assert_eq!(fate(false, &[("in", &goto), ("sub", &[])]), (some("the policy of it"), None));
-        // A circle ends.
+        // A cycle of jumps ends.
         assert_eq!(fate(false, &[("in", &[jump("in")])]), (some("the policy of it"), None));
     }
 }

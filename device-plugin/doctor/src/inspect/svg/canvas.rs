@@ -4,20 +4,20 @@ use std::fmt::Write as _;
 
 use super::text::{Face, escape, fit};
 
-/// A drawing that is being made.
+/// A drawing in progress.
 #[derive(Default)]
 pub(super) struct Canvas {
     body: String,
 }
 
-/// The look of everything: explicit backgrounds, and colours of enough contrast in both schemes.
+/// The style sheet: explicit backgrounds, and colours with enough contrast in both schemes.
 const STYLE: &str = "\
 svg{--bg:#fff;--card:#f6f8fa;--box:#fff;--line:#d0d7de;--text:#1f2328;--dim:#59636e;--ok:#1a7f37;--warn:#9a6700;--bad:#cf222e;\
 --a0:#0969da;--a1:#8250df;--a2:#0a7d70;--a3:#bc4c00;--a4:#bf3989;--a5:#57606a}\
 @media (prefers-color-scheme:dark){svg{--bg:#0d1117;--card:#161b22;--box:#0d1117;--line:#3d444d;--text:#f0f6fc;--dim:#9198a1;--ok:#3fb950;\
 --warn:#d29922;--bad:#f85149;--a0:#4493f8;--a1:#ab7df8;--a2:#2dba9f;--a3:#f0883e;--a4:#db61a2;--a5:#9198a1}}";
 
-/// For viewers that know no custom properties, each class says its light colour first.
+/// For viewers without custom properties, each class has its light colour first.
 const CLASSES: [(&str, &str, &str, &str); 17] = [
     ("bg", "fill", "#fff", "--bg"),
     ("card", "fill", "#f6f8fa", "--card"),
@@ -38,7 +38,7 @@ const CLASSES: [(&str, &str, &str, &str); 17] = [
     ("a5", "fill", "#57606a", "--a5"),
 ];
 
-/// A rectangle.
+/// A rectangle in pixels.
 #[derive(Clone, Copy)]
 pub(super) struct Area {
     pub(super) x: f64,
@@ -47,7 +47,7 @@ pub(super) struct Area {
     pub(super) h: f64,
 }
 
-/// A line of text.
+/// A line of text with its style.
 #[derive(Clone, Copy)]
 pub(super) struct Line<'a> {
     pub(super) text: &'a str,
@@ -55,7 +55,7 @@ pub(super) struct Line<'a> {
     pub(super) face: Face,
     /// The class of its colour.
     pub(super) colour: &'a str,
-    /// Where it ends is given, not where it begins.
+    /// Whether its position is its right end.
     pub(super) from_right: bool,
 }
 
@@ -70,7 +70,7 @@ impl<'a> Line<'a> {
 }
 
 impl Canvas {
-    /// A rectangle with round corners.
+    /// Draws a rectangle with round corners.
     pub(super) fn rect(&mut self, area: Area, radius: f64, class: &str) {
         let Area { x, y, w, h } = area;
         let _ = writeln!(
@@ -79,7 +79,7 @@ impl Canvas {
         );
     }
 
-    /// A bar from one point to another, upright or level, of that thickness.
+    /// Draws a vertical or horizontal bar between two points.
     pub(super) fn bar(&mut self, from: (f64, f64), to: (f64, f64), thick: f64, class: &str) {
         let half = thick / 2.0;
         let (x, y) = (from.0.min(to.0) - half, from.1.min(to.1) - half);
@@ -87,7 +87,7 @@ impl Canvas {
         self.rect(Area { x, y, w, h }, half, class);
     }
 
-    /// The same in pieces: what it stands for does not work.
+    /// Draws the bar dashed: what it stands for does not work.
     pub(super) fn dashes(&mut self, from: (f64, f64), to: (f64, f64), thick: f64, class: &str) {
         const PIECE: f64 = 5.0;
         let length = (to.0 - from.0).abs().max((to.1 - from.1).abs());
@@ -100,7 +100,7 @@ impl Canvas {
         }
     }
 
-    /// Text with its base line at `(x, y)`, cut to `room`; what was cut is shown whole when pointed at.
+    /// Draws text with its base line at `(x, y)`, cut to `room`; a tooltip has the whole text.
     pub(super) fn text(&mut self, (x, y): (f64, f64), room: f64, line: Line<'_>) {
         let Line { text, size, face, colour, from_right } = line;
         let shown = fit(text, size, face, room);
@@ -115,7 +115,7 @@ impl Canvas {
         );
     }
 
-    /// The whole document.
+    /// The complete SVG document.
     pub(super) fn finish(self, w: f64, h: f64, title: &str) -> String {
         let mut style = STYLE.to_owned();
         for (class, property, light, variable) in CLASSES {

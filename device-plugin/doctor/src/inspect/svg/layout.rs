@@ -1,4 +1,4 @@
-//! What is drawn, before it is drawn: sections of cards with rows.
+//! Computes what to draw: sections of cards with rows.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ pub(super) struct Section {
     pub(super) subtitle: String,
     /// The number of the accent colour.
     pub(super) accent: usize,
-    /// Whether the cards hang on one cable: a LAN.
+    /// Whether a cable connects the cards: a LAN.
     pub(super) cable: bool,
     pub(super) cards: Vec<Card>,
 }
@@ -23,38 +23,38 @@ pub(super) struct Section {
 /// A part of a node.
 pub(super) struct Card {
     pub(super) title: String,
-    /// On the right of the title: how the node is joined.
+    /// On the right of the title: how the node is connected.
     pub(super) joined: String,
     pub(super) joined_well: bool,
-    /// What all rows hang on.
+    /// What all rows are connected to.
     pub(super) hub: String,
-    /// Whether frames go between it and the cable, as far as is known.
+    /// Whether frames pass between the hub and the cable, as far as is known.
     pub(super) hangs_well: bool,
-    /// What is not as it should be.
+    /// What is wrong, if anything.
     pub(super) trouble: Option<Trouble>,
     pub(super) rows: Vec<Row>,
-    /// Names that have no row, with what they are: "free".
+    /// Names without a row, by their state: "free".
     pub(super) names: Vec<(String, Vec<String>)>,
 }
 
-/// What is not as it should be.
+/// Something that is wrong.
 pub(super) struct Trouble {
     pub(super) text: String,
-    /// Nothing works, and not only something.
+    /// Whether nothing works, or only a part.
     pub(super) bad: bool,
 }
 
-/// A spoke or a port, and who is behind it.
+/// A spoke or a port, and the pod behind it.
 pub(super) struct Row {
     pub(super) label: String,
     pub(super) who: String,
-    /// A virtual machine, and no plain pod.
+    /// Whether it is a virtual machine.
     pub(super) is_vm: bool,
     pub(super) lines: Vec<String>,
     pub(super) state: RowState,
 }
 
-/// How a row is.
+/// The state of a row's link.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum RowState {
     Up,
@@ -62,12 +62,12 @@ pub(super) enum RowState {
     LeftOver,
 }
 
-/// How many accent colours there are for LANs.
+/// The number of accent colours for LANs.
 const ACCENTS: usize = 5;
-/// The accent of everything that is no LAN.
+/// The accent of everything that is not a LAN.
 const PLAIN: usize = 5;
 
-/// Everything of all nodes, LANs first.
+/// The sections of all nodes, LANs first.
 pub(super) fn sections(nodes: &[NodeView]) -> Vec<Section> {
     let mut lans: BTreeMap<&str, Vec<(&NodeView, &LanView)>> = BTreeMap::new();
     for node in nodes {
@@ -112,7 +112,7 @@ fn pool_cards(nodes: &[NodeView]) -> Vec<Card> {
     let mut pools: BTreeMap<&str, Vec<(&NodeView, &PoolView)>> = BTreeMap::new();
     for node in nodes {
         for pool in &node.pools {
-            // Ranges that a network names itself are known by the network.
+            // Ranges of a network's own have the network's name.
             let name = pool.pool.as_deref().or(pool.network.as_deref()).unwrap_or_default();
             pools.entry(name).or_default().push((node, pool));
         }
@@ -214,7 +214,7 @@ fn lan_card(node: &NodeView, lan: &LanView, several: bool) -> Card {
             nodes => elsewhere.entry(nodes.join(", ")).or_default().push(spoke.name.clone()),
         }
     }
-    // Of one node alone nobody knows what others use.
+    // With only one node, it is not known what others use.
     let what = if several { "free" } else { "free on this node" };
     let mut names = vec![(what.to_owned(), free)];
     names.extend(elsewhere.into_iter().map(|(nodes, spokes)| (format!("used on {nodes}"), spokes)));
@@ -240,10 +240,10 @@ fn lan_card(node: &NodeView, lan: &LanView, several: bool) -> Card {
     }
 }
 
-/// The reason of a LAN that lacks nothing.
+/// The reason of a LAN without defects.
 const BUILT: &str = "Built";
 
-/// What is wrong with a LAN on a node: what the daemon says, and what the kernel has.
+/// What is wrong with a LAN on a node, by the daemon's status and the kernel's state.
 fn trouble(lan: &LanView) -> Option<Trouble> {
     if let Some(state) = lan.not_true(ACCEPTED).or_else(|| lan.not_true(READY)) {
         return Some(Trouble { text: format!("{}: {}", state.reason, state.message), bad: true });
@@ -323,7 +323,7 @@ fn row(label: &str, attachment: Option<&AttachmentView>, up: bool) -> Row {
     };
     let mut lines = Vec::new();
     if let Some(link) = attachment.and_then(|attachment| attachment.link.as_ref()) {
-        // Link-local addresses say nothing: every interface has one.
+        // Link-local addresses are left out: every interface has one.
         let mut addresses = link.addresses.iter().filter(|address| !address.starts_with("fe80:"));
         lines.push(match addresses.next() {
             Some(address) => format!("{} · {address}", link.link.name),

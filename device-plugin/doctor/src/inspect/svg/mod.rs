@@ -1,4 +1,4 @@
-//! The drawing: LANs as cables, nodes hanging on them, spokes and pods inside.
+//! The drawing: LANs as cables, nodes connected to them, spokes and pods inside.
 //!
 //! One SVG file without scripts, links or fonts of its own; it follows the viewer's light or dark scheme.
 
@@ -16,25 +16,22 @@ const MARGIN: f64 = 28.0;
 const CARD: f64 = 452.0;
 const GAP: f64 = 24.0;
 const COLUMNS: usize = 3;
-/// Inside of a card.
+/// The margin inside a card.
 const PAD: f64 = 16.0;
 const LABEL: f64 = 132.0;
 const LINE: f64 = 15.0;
 const HEAD: f64 = 66.0;
-/// A cable's thickness.
+/// The thickness of a cable.
 const CABLE: f64 = 7.0;
-/// From the cable down to the cards.
+/// The distance from the cable down to the cards.
 const DROP: f64 = 26.0;
-/// From a card's left edge to its hub, on which everything hangs, from the title down.
+/// The distance from a card's left edge to its hub, a vertical line below the title that connects the rows.
 const HUB: f64 = PAD + 4.0;
-/// From a card's left edge to its words, right of the hub.
+/// The distance from a card's left edge to its text, right of the hub.
 const WORDS: f64 = PAD + 22.0;
-/// From a card's upper edge to its hub.
+/// The distance from a card's upper edge to its hub.
 const HUB_TOP: f64 = 36.0;
-/// Lines of free names before the rest is only counted.
-const FREE_LINES: usize = 3;
-
-/// Draws what nodes have.
+/// Draws the views of nodes.
 #[must_use]
 pub fn svg(nodes: &[NodeView]) -> String {
     let mut nodes = nodes.to_vec();
@@ -68,7 +65,7 @@ pub fn svg(nodes: &[NodeView]) -> String {
 struct Draw {
     canvas: Canvas,
     w: f64,
-    /// The upper edge of what comes next.
+    /// The upper edge of the next element.
     y: f64,
 }
 
@@ -109,7 +106,8 @@ impl Draw {
             let cable = self.y;
             if section.cable {
                 last = self.y;
-                // As wide as the cards below it; where there are several rows, one end is at what joins them.
+                // As wide as the cards below it; if there are several rows, one end is at the line that connects
+                // them.
                 let begin = if rows > 1 { spine } else { MARGIN + CABLE / 2.0 };
                 let end = MARGIN + column_x(cards.len() - 1) + CARD - CABLE / 2.0;
                 self.canvas.bar((begin, cable), (end, cable), CABLE, &accent);
@@ -119,7 +117,7 @@ impl Draw {
                 let area = Area { x: MARGIN + column_x(at), y: self.y, w: CARD, h: card_height(card) };
                 self.card(card, area, &accent);
                 if section.cable {
-                    // Over the card's edge, down to the hub: that is what it leads to.
+                    // From the cable over the card's edge down to the hub.
                     let x = area.x + HUB;
                     let (from, to) = ((x, cable), (x, area.y + HUB_TOP));
                     match card.hangs_well {
@@ -178,7 +176,7 @@ impl Draw {
         }
     }
 
-    /// What the shapes and colours mean.
+    /// Draws the legend of shapes and colours.
     fn legend(&mut self) {
         const STEP: f64 = 24.0;
         let entries: [(&str, Draws); 7] = [
@@ -215,7 +213,7 @@ impl Draw {
         self.y += 8.0;
     }
 
-    /// A row: its chip on the left, joined to the hub; who is behind it on the right.
+    /// Draws a row: its chip on the left, connected to the hub; the pod behind it on the right.
     fn row(&mut self, row: &Row, area: Area, accent: &str) {
         let middle = area.y + area.h / 2.0;
         let chip = area.x + 22.0;
@@ -255,20 +253,20 @@ impl Draw {
     }
 }
 
-/// Draws an example of a shape, its left end at that point.
+/// Draws a sample of a shape, with its left end at that point.
 type Draws = fn(&mut Canvas, (f64, f64));
 
-/// A virtual machine's box: a screen in a frame.
+/// Draws a virtual machine: a screen in a frame.
 fn machine(canvas: &mut Canvas, area: Area, class: &str) {
     canvas.rect(area, 6.0, class);
     let Area { x, y, w, h } = area;
     canvas.rect(Area { x: x + 3.0, y: y + 3.0, w: w - 6.0, h: h - 6.0 }, 3.0, class);
 }
 
-/// Lines of one remark before it is cut off.
+/// The most lines of one remark.
 const MOST_LINES: usize = 3;
 
-/// Where the card of that number in its row begins.
+/// The left edge of the card with that number in its row.
 #[expect(clippy::cast_precision_loss, reason = "at most three")]
 fn column_x(at: usize) -> f64 {
     at as f64 * (CARD + GAP)
@@ -293,48 +291,6 @@ fn card_height(card: &Card) -> f64 {
     HEAD - 8.0 + trouble + rows + names + if names > 0.0 { 10.0 } else { 4.0 }
 }
 
-/// Names and what they are, in a few lines; the rest is counted.
-fn name_lines(what: &str, names: &[String], room: f64) -> Vec<String> {
-    if names.is_empty() {
-        return Vec::new();
-    }
-    let mut lines = vec![format!("{what}:")];
-    for (at, name) in names.iter().enumerate() {
-        let comma = if at == 0 { " " } else { ", " };
-        let more = format!(" and {} more", names.len() - at);
-        let last = lines.len() == FREE_LINES;
-        let line = lines.last_mut().unwrap_or_else(|| unreachable!("it has one"));
-        let reserve = if last && at + 1 < names.len() { width(&more, 11.5, Face::Sans) } else { 0.0 };
-        if width(&format!("{line}{comma}{name}"), 11.5, Face::Sans) + reserve <= room {
-            line.push_str(comma);
-            line.push_str(name);
-        } else if last {
-            line.push_str(&more);
-            break;
-        } else {
-            line.push(',');
-            lines.push(name.clone());
-        }
-    }
-    lines
-}
-
-/// The text in lines of words; what goes beyond the last is cut off there.
-fn wrapped(text: &str, room: f64, most: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let count = lines.len();
-        let line = lines.last_mut().unwrap_or_else(|| unreachable!("it has one"));
-        let longer = format!("{line}{}{word}", if line.is_empty() { "" } else { " " });
-        if count == most || line.is_empty() || width(&longer, 12.0, Face::Sans) <= room {
-            *line = longer;
-        } else {
-            lines.push(word.to_owned());
-        }
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::sample::node;
@@ -357,16 +313,6 @@ mod tests {
         view.lans[0].spokes[0].name = "</text><script>".into();
         let drawing = svg(&[view]);
         assert!(!drawing.contains("<script>") && !drawing.contains("<b>"), "{drawing}");
-    }
-
-    #[test]
-    fn a_thousand_free_spokes_are_three_lines() {
-        let names: Vec<String> = (0..1000).map(|number| format!("spoke{number}")).collect();
-        let lines = name_lines("free", &names, 400.0);
-        assert_eq!(lines.len(), FREE_LINES);
-        assert!(lines[2].ends_with("more"), "{lines:?}");
-        assert!(lines.iter().all(|line| width(line, 11.5, Face::Sans) <= 405.0), "{lines:?}");
-        assert_eq!(name_lines("free", &names[..2], 400.0), ["free: spoke0, spoke1"]);
     }
 
     /// Class, left, upper, right and lower edge of every rectangle.
@@ -462,7 +408,7 @@ mod tests {
             assert!(drawing.contains(says), "{says}: {drawing}");
             assert_eq!(drawing.contains("broken on 1 of 1 node"), bad, "{says}");
             assert_eq!(drawing.contains("class=\"card sbad\""), bad, "{says}");
-            // The way down from the cable is in pieces.
+            // The line down from the cable is dashed.
             let drops =
                 rects(&drawing).into_iter().filter(|(class, area)| class == "bad" && area[2] - area[0] < 4.0);
             assert!(drops.count() > 3, "{says}");

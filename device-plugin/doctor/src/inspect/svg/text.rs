@@ -1,10 +1,9 @@
-//! Text in a drawing: how wide it is, cut where it would not fit, escaped.
+//! Text in a drawing: its width, cutting, lines and escaping.
 //!
-//! Nobody knows which font a viewer has; the widths are those of DejaVu, the widest of the usual ones.
+//! The viewer's font is not known; the widths are those of DejaVu, the widest of the usual ones.
 
 use std::fmt::Write as _;
 
-/// A face.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Face {
     Sans,
@@ -34,8 +33,8 @@ fn sans(c: char) -> f64 {
     }
 }
 
-/// The text, or as much of its beginning and end as fits, with an ellipsis between: of long names both ends
-/// tell something.
+/// The text, or as much of its beginning and its end as fits, with an ellipsis between: both ends of a long name
+/// matter.
 pub(super) fn fit(text: &str, size: f64, face: Face, room: f64) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
     if width(&text, size, face) <= room {
@@ -53,7 +52,7 @@ pub(super) fn fit(text: &str, size: f64, face: Face, room: f64) -> String {
     "…".to_owned()
 }
 
-/// For text and attributes of XML; characters that XML cannot have become U+FFFD.
+/// Escapes text for XML and its attributes; characters that XML does not allow become U+FFFD.
 pub(super) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -70,6 +69,51 @@ pub(super) fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// The most lines of free names; the rest is only counted.
+const FREE_LINES: usize = 3;
+
+/// Names with their state, in a few lines; the rest is counted.
+pub(super) fn name_lines(what: &str, names: &[String], room: f64) -> Vec<String> {
+    if names.is_empty() {
+        return Vec::new();
+    }
+    let mut lines = vec![format!("{what}:")];
+    for (at, name) in names.iter().enumerate() {
+        let comma = if at == 0 { " " } else { ", " };
+        let more = format!(" and {} more", names.len() - at);
+        let last = lines.len() == FREE_LINES;
+        let line = lines.last_mut().unwrap_or_else(|| unreachable!("it has one"));
+        let reserve = if last && at + 1 < names.len() { width(&more, 11.5, Face::Sans) } else { 0.0 };
+        if width(&format!("{line}{comma}{name}"), 11.5, Face::Sans) + reserve <= room {
+            line.push_str(comma);
+            line.push_str(name);
+        } else if last {
+            line.push_str(&more);
+            break;
+        } else {
+            line.push(',');
+            lines.push(name.clone());
+        }
+    }
+    lines
+}
+
+/// The text broken into lines; what does not fit into the last is cut off.
+pub(super) fn wrapped(text: &str, room: f64, most: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let count = lines.len();
+        let line = lines.last_mut().unwrap_or_else(|| unreachable!("it has one"));
+        let longer = format!("{line}{}{word}", if line.is_empty() { "" } else { " " });
+        if count == most || line.is_empty() || width(&longer, 12.0, Face::Sans) <= room {
+            *line = longer;
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -100,5 +144,15 @@ mod tests {
             prop_assert!(!escaped.contains(['<', '>', '"']));
             prop_assert!(!escaped.chars().any(char::is_control));
         }
+    }
+
+    #[test]
+    fn a_thousand_free_spokes_are_three_lines() {
+        let names: Vec<String> = (0..1000).map(|number| format!("spoke{number}")).collect();
+        let lines = name_lines("free", &names, 400.0);
+        assert_eq!(lines.len(), FREE_LINES);
+        assert!(lines[2].ends_with("more"), "{lines:?}");
+        assert!(lines.iter().all(|line| width(line, 11.5, Face::Sans) <= 405.0), "{lines:?}");
+        assert_eq!(name_lines("free", &names[..2], 400.0), ["free: spoke0, spoke1"]);
     }
 }
