@@ -1,23 +1,19 @@
 //! Pool files: `/var/lib/k8slan/pools.d/<name>.yaml`, or `.yml`.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
 use net_types::Timespan;
-use node::{KeysWithoutValue, SafeDir, SafeDirError};
+use node::{KeysWithoutValue, SafeDir};
 use serde::Deserialize;
 
+use crate::node_parts::parse_node_parts;
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
-use crate::range_set::parse_range;
-use crate::{
-    Addr, AddrRange, AddrSet, Family, Order, Range, RangeError, RangeSet, RangeSetError, RangeSpec,
-    Restrictions,
-};
+use crate::pool_file_error::{API_VERSION, KIND};
+use crate::{AddrSet, Family, Order, PoolFileError, Range, RangeSet, RangeSetError, RangeSpec, Restrictions};
 
-const API_VERSION: &str = "lan.k8slan.io/v1beta1";
-const KIND: &str = "IPPool";
-const SUFFIX: &str = ".yaml";
-const SHORT_SUFFIX: &str = ".yml";
+pub(crate) const SUFFIX: &str = ".yaml";
+pub(crate) const SHORT_SUFFIX: &str = ".yml";
 
 /// The valid contents of a pool's file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,89 +38,6 @@ pub struct PoolFile {
     pub quarantine: Timespan,
     /// The namespaces whose pods may have addresses; `None`: all.
     pub allowed_namespaces: Option<Vec<String>>,
-}
-
-/// An error in a pool's file, or between pool files.
-#[derive(Debug, thiserror::Error)]
-pub enum PoolFileError {
-    #[error("unknown pool {name:?}: {path:?} does not exist")]
-    Unknown {
-        name: String,
-        /// The path of the missing file.
-        path: PathBuf,
-    },
-    #[error("pool {0:?} has two files, {0}.yaml and {0}.yml: remove one of them")]
-    Twice(String),
-    #[error(
-        "invalid pool name {0:?}: a name has letters, digits, '-', '_' and '.', and begins with a letter \
-         or digit"
-    )]
-    Name(String),
-    /// The file cannot be read, or others than root may write it.
-    #[error("cannot read pool {0:?}")]
-    Read(String, #[source] SafeDirError),
-    #[error("the file of pool {name:?} has an unknown key: {message}")]
-    UnknownKey { name: String, message: String },
-    /// It is not YAML, a value has the wrong type, or a key has none.
-    #[error("the file of pool {name:?} is not valid: {message}")]
-    Syntax { name: String, message: String },
-    #[error("the file of pool {name:?} is {found}, it must be {KIND} in {API_VERSION}")]
-    Kind { name: String, found: String },
-    #[error("the file {file:?} has metadata.name {name:?}: rename the file or the pool")]
-    Misnamed {
-        file: String,
-        /// `metadata.name`
-        name: String,
-    },
-    #[error("invalid pool {0:?}")]
-    RangeSet(String, #[source] Box<RangeSetError>),
-    #[error("pool {pool:?}: {part:?}, the part of node {node}, {what}")]
-    Part {
-        pool: String,
-        node: String,
-        part: String,
-        /// What is wrong with it.
-        what: String,
-    },
-    #[error(
-        "pool {0:?} has both nodes and scope: remove one of the two (nodes gives each node its part, \
-         scope: host gives every host all of it)"
-    )]
-    NodesAndScope(String),
-    #[error(
-        "pool {name:?} has the unknown scope {scope:?}: the only value is host; to give each node its \
-         part, use nodes"
-    )]
-    Scope { name: String, scope: String },
-    #[error("pool {pool:?} has no part for node {node:?}: add it to the nodes in its file, on every node")]
-    NoPart { pool: String, node: String },
-    #[error(
-        "pool {0:?} gives each node a part, but the name of this node is not known: start \
-         k8slan-device-plugin, which records it, or set nodeName in /etc/k8slan/node.yaml"
-    )]
-    NoNodeName(String),
-    #[error(
-        "pool {pool:?} is used by a network that spans nodes ({network}), so each node would hand out the \
-         same addresses: give each node its own part (nodes: {{worker1: [10.0.0.1-10.0.0.99], ...}}), or \
-         set scope: host if the network ends at this host"
-    )]
-    Spanning {
-        pool: String,
-        /// Why the network spans nodes.
-        network: String,
-    },
-    #[error("pool {0:?} is an inventory and hands out no addresses: name the pool that is a part of it")]
-    Inventory(String),
-    #[error(
-        "pools {first:?} and {second:?} overlap at {at}: change one of them, give them different routingDomains, or \
-         make the larger one an inventory"
-    )]
-    Overlap {
-        first: String,
-        second: String,
-        /// The lowest address of both.
-        at: Addr,
-    },
 }
 
 #[derive(Deserialize)]
@@ -225,35 +138,6 @@ impl PoolFile {
         let text = String::from_utf8(bytes)
             .map_err(|e| PoolFileError::Syntax { name: name.to_owned(), message: e.to_string() })?;
         Self::parse(name, &text)
-    }
-
-    /// # Errors
-    /// The folder cannot be read, or is not trusted.
-    pub fn names(folder: &Path) -> Result<Vec<String>, PoolFileError> {
-        let failed = |error| PoolFileError::Read("*".to_owned(), error);
-        let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
-        let files = dir.names().map_err(failed)?;
-        let names: BTreeSet<_> = files.iter().filter_map(|file| pool_name(file)).map(str::to_owned).collect();
-        Ok(names.into_iter().collect())
-    }
-
-    /// The names of pools that have both a `.yaml` and a `.yml` file.
-    pub fn find_duplicates(folder: &Path) -> Result<Vec<String>, PoolFileError> {
-        let failed = |error| PoolFileError::Read("*".to_owned(), error);
-        let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
-        let files: BTreeSet<String> = dir.names().map_err(failed)?.into_iter().collect();
-        let short = files.iter().filter_map(|file| file.strip_suffix(SHORT_SUFFIX));
-        Ok(short.filter(|name| files.contains(&format!("{name}{SUFFIX}"))).map(str::to_owned).collect())
-    }
-
-    /// The names of files in the folder that are not pool files.
-    pub fn ignored(folder: &Path) -> Result<Vec<String>, PoolFileError> {
-        let failed = |error| PoolFileError::Read("*".to_owned(), error);
-        let Some(dir) = SafeDir::open(folder).map_err(failed)? else { return Ok(Vec::new()) };
-        let mut files = dir.names().map_err(failed)?;
-        files.retain(|file| pool_name(file).is_none());
-        files.sort();
-        Ok(files)
     }
 
     /// Parses a file's text.
@@ -442,55 +326,6 @@ impl PoolFile {
         let (first, second) = if self.name < other.name { (self, other) } else { (other, self) };
         Err(PoolFileError::Overlap { first: first.name.clone(), second: second.name.clone(), at })
     }
-}
-
-/// The name of the pool of a file.
-fn pool_name(file: &str) -> Option<&str> {
-    file.strip_suffix(SUFFIX).or_else(|| file.strip_suffix(SHORT_SUFFIX))
-}
-
-/// Parses the nodes' parts: inside the pool's ranges, and not overlapping.
-fn parse_node_parts(
-    pool: &str,
-    ranges: &[Range],
-    nodes: BTreeMap<String, Vec<String>>,
-) -> Result<BTreeMap<String, AddrSet>, PoolFileError> {
-    let all = AddrSet::union(ranges.iter().map(Range::addresses));
-    let mut taken: Vec<(String, AddrRange)> = Vec::new();
-    let mut parts = BTreeMap::new();
-    for (node, texts) in nodes {
-        let bad = |part: &str, what: String| PoolFileError::Part {
-            pool: pool.to_owned(),
-            node: node.clone(),
-            part: part.to_owned(),
-            what,
-        };
-        let mut node_part = Vec::with_capacity(texts.len());
-        for text in &texts {
-            let addresses = match parse_range(text) {
-                Ok(addresses) => addresses,
-                Err(RangeSetError::Range(_, error)) if !matches!(*error, RangeError::Subnet(_)) => {
-                    return Err(bad(text, format!("is invalid: {error}")));
-                }
-                Err(_) => return Err(bad(text, "is not an address, a range or a subnet".to_owned())),
-            };
-            // A part may contain the network and broadcast addresses, which are never handed out.
-            let inside = all.intersection(&AddrSet::union([addresses]));
-            let in_subnet = ranges.iter().any(|range| range.subnet().covers(addresses));
-            if inside.is_empty() || !in_subnet {
-                return Err(bad(text, "is outside the pool's ranges".to_owned()));
-            }
-            if let Some((other, _)) =
-                taken.iter().find(|(other, used)| *other != node && used.overlaps(addresses))
-            {
-                return Err(bad(text, format!("overlaps with a part of node {other}")));
-            }
-            taken.push((node.clone(), addresses));
-            node_part.extend(inside.iter());
-        }
-        parts.insert(node, AddrSet::union(node_part));
-    }
-    Ok(parts)
 }
 
 #[cfg(test)]
