@@ -1,6 +1,7 @@
 //! Imports point down only (docs/architecture.md): read from the manifests and the sources, not from what was intended.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+mod length;
 mod modules;
 
 use std::collections::BTreeMap;
