@@ -17,7 +17,7 @@ pub(crate) struct Lab {
 
 /// The path of the LAN's namespace.
 pub(crate) const LAN: &str = "/run/netns/benchlan";
-/// The LAN's bridge.
+/// The name of the LAN's bridge.
 pub(crate) const BRIDGE: &str = "br2";
 /// The node's underlay, which macvlan has as its master.
 pub(crate) const UNDERLAY: &str = "eth1";
@@ -73,7 +73,7 @@ pub(crate) fn on_spoke(number: usize) -> Value {
     json!({"cniVersion": "1.0.0", "name": "bench", "type": "macvtap", "deviceID": spoke(number)})
 }
 
-/// Debian's macvlan without IPAM.
+/// The configuration of Debian's macvlan, without IPAM.
 pub(crate) fn macvlan() -> Value {
     json!({"cniVersion": "1.0.0", "name": "bench", "type": "macvlan", "master": UNDERLAY, "mode": "bridge"})
 }

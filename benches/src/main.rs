@@ -38,7 +38,7 @@ use report::{Report, Section};
 /// Threads hand results over, so errors go between them.
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
 
-/// A comparison.
+/// A function that makes one comparison.
 type Compare = fn(&Options) -> Result<Section>;
 
 /// All comparisons by the names of their modules, in the order of the table.
@@ -51,7 +51,7 @@ const SECTIONS: &[(&str, Compare)] = &[
     ("footprint", footprint::compare),
 ];
 
-/// How to measure.
+/// Command-line options of the measurement.
 #[derive(Clone, Debug)]
 struct Options {
     /// How often each thing is measured.

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::Result;
 use crate::rounds::Spread;
 
-/// All that was measured.
+/// The results of all comparisons.
 #[derive(Serialize)]
 pub(crate) struct Report {
     kernel: String,
@@ -18,31 +18,30 @@ pub(crate) struct Report {
     pub(crate) sections: Vec<Section>,
 }
 
-/// One comparison.
+/// The result of one comparison.
 #[derive(Serialize)]
 pub(crate) struct Section {
     /// What is compared, in a line.
     pub(crate) title: String,
-    /// The figures.
     pub(crate) rows: Vec<Row>,
     /// How the times were spread.
     pub(crate) spreads: BTreeMap<&'static str, Spread>,
 }
 
-/// Ours beside another's.
+/// Our figure, with another one to compare it with.
 #[derive(Serialize)]
 pub(crate) struct Row {
-    /// What was measured.
+    /// The operation that was measured.
     pub(crate) what: String,
-    /// Of what.
+    /// The unit of both figures.
     pub(crate) unit: &'static str,
-    /// Our figure.
+    /// The figure of our program.
     pub(crate) ours: f64,
-    /// Whose other figure.
+    /// The name of the program with the other figure.
     pub(crate) beside: Option<String>,
-    /// The other figure.
+    /// The figure of the other program.
     pub(crate) theirs: Option<f64>,
-    /// Ours divided by theirs.
+    /// Our figure divided by the other one.
     pub(crate) ratio: Option<f64>,
     /// The same of the best tenth of the rounds, which other work on the machine disturbs least.
     pub(crate) undisturbed: Option<f64>,
@@ -80,7 +79,7 @@ impl Row {
         Self { undisturbed: Some(ours.p10 / theirs.p10), ..row }
     }
 
-    /// Another's figure beside it.
+    /// Adds another program's figure to compare with.
     pub(crate) fn beside(self, whose: impl Into<String>, theirs: f64) -> Self {
         Self { beside: Some(whose.into()), theirs: Some(theirs), ratio: Some(self.ours / theirs), ..self }
     }

@@ -19,14 +19,14 @@ pub(crate) struct Series(BTreeMap<&'static str, Vec<Duration>>);
 pub(crate) struct Spread {
     /// Nine of ten are larger.
     pub(crate) p10: f64,
-    /// Half are larger.
+    /// Half of the figures are larger.
     pub(crate) median: f64,
     /// One of ten is larger.
     pub(crate) p90: f64,
 }
 
 impl Series {
-    /// Adds a figure.
+    /// Adds one measured duration.
     pub(crate) fn add(&mut self, name: &'static str, figure: Duration) {
         self.0.entry(name).or_default().push(figure);
     }
@@ -48,7 +48,7 @@ impl Series {
     }
 }
 
-/// `None` without a figure.
+/// The spread of the figures; `None` if there are none.
 fn spread(figures: &[Duration]) -> Option<Spread> {
     let mut figures = figures.to_vec();
     figures.sort();

@@ -25,12 +25,12 @@ impl Run {
         Self { program: program.into(), call }
     }
 
-    /// A plugin of ours.
+    /// A call of one of our plugins.
     pub(crate) fn ours(name: &str, call: CniCall) -> Self {
         Self::new(testnet::program(name), call)
     }
 
-    /// One of Debian's.
+    /// A call of one of Debian's plugins.
     pub(crate) fn peer(name: &str, call: CniCall) -> Result<Self> {
         let program = Path::new(PEERS).join(name);
         if program.is_file() {
@@ -75,7 +75,7 @@ impl Run {
         Err(format!("{} {verb} failed ({status}): {error} {stdout} {stderr}", self.program.display()).into())
     }
 
-    /// Gives it its configuration.
+    /// Writes the configuration to the plugin's input.
     pub(crate) fn feed(&self, child: &mut Child) -> Result<()> {
         child.stdin.take().ok_or("no standard input")?.write_all(self.call.config.as_bytes())?;
         Ok(())

@@ -19,7 +19,7 @@ use crate::{Options, Result, chain};
 
 /// The argument with which this program measures in the other kernel.
 pub(crate) const INSIDE: &str = "--in-vlan-kernel";
-/// Before the figures.
+/// The prefix of the line with the figures.
 const FIGURES: &str = "figures: ";
 
 const ADD: &str = "vlan-bridge ADD, access";

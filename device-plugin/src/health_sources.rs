@@ -30,7 +30,7 @@ pub(crate) struct ClusterHealth {
 /// What readiness waits for, while the API server has sent no LANs since the start.
 fn api_not_heard(api: &ApiMetrics) -> Option<String> {
     (!api.lans_heard.load(Ordering::Relaxed))
-        .then(|| "the API server has not told the LANs yet; the log says what it answers".to_owned())
+        .then(|| "the API server has not sent the LANs yet; the log says what it answers".to_owned())
 }
 
 impl HealthSource for NodeHealth {

@@ -25,7 +25,7 @@ pub struct Rules(Vec<Rule>);
 
 #[derive(Clone, Debug)]
 struct Rule {
-    /// `None`: in every namespace.
+    /// The only namespace that it applies to; `None`: all.
     namespace: Option<String>,
     groups: BTreeSet<String>,
     resources: BTreeSet<String>,

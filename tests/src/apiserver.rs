@@ -121,7 +121,7 @@ impl ApiServer {
         Ok(Self { shared, address, runtime: Some(runtime) })
     }
 
-    /// Where it is.
+    /// The URL of the server.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
@@ -133,7 +133,7 @@ impl ApiServer {
         self.hang_up();
     }
 
-    /// Ends every open watch.
+    /// Ends every open watch, as a restart of the server does.
     pub fn hang_up(&self) {
         self.shared.news.send_modify(|news| news.1 += 1);
     }
@@ -180,7 +180,7 @@ impl ApiServer {
         self.shared.tell(&store);
     }
 
-    /// An object, by `<namespace>/<name>`.
+    /// The stored object, by `<namespace>/<name>`.
     #[must_use]
     pub fn get(&self, plural: &str, group_version: &str, key: &str) -> Option<Value> {
         let collection = Collection { group_version: group_version.to_owned(), plural: plural.to_owned() };

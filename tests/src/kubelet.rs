@@ -43,7 +43,7 @@ impl Default for Manner {
     }
 }
 
-/// A running kubelet.
+/// A running kubelet; dropping it kills it.
 pub struct Kubelet {
     inner: Arc<Inner>,
     runtime: Option<Runtime>,

@@ -5,13 +5,13 @@ use std::fmt::Write;
 pub struct LanFile {
     /// `metadata.name`; the namespace is `k8slan-system`.
     pub name: String,
-    /// `spec.ns`.
+    /// The network namespace, `spec.ns`.
     pub ns: String,
-    /// `spec.vni`.
+    /// The network identifier, `spec.vni`.
     pub vni: u32,
-    /// `spec.defaultVxlanDev`.
+    /// The underlay of every node, `spec.defaultVxlanDev`.
     pub dev: String,
-    /// `spec.spokes`.
+    /// The names in `spec.spokes`.
     pub spokes: Vec<String>,
     /// Further lines of `spec`, each with its indentation of two blanks.
     pub more: String,
@@ -38,7 +38,7 @@ impl LanFile {
         self
     }
 
-    /// The file's text.
+    /// The text of the file.
     #[must_use]
     pub fn yaml(&self) -> String {
         let mut text = format!(

@@ -4,7 +4,7 @@ use testnet::Stop;
 /// A NetworkAttachmentDefinition, and what Multus makes of it for a pod that has one unit of its resource.
 #[derive(Clone, Debug)]
 pub struct Network {
-    /// `metadata.name`.
+    /// The definition's name, `metadata.name`.
     pub name: String,
     /// The spoke: the resource's name less `macvtap.k8slan.io/`.
     pub spoke: String,

@@ -6,16 +6,16 @@ use std::time::Duration;
 /// A file of Ethernet frames.
 #[derive(Clone, Debug, Default)]
 pub struct Pcap {
-    /// Its frames.
+    /// The frames of the file, in their order.
     pub frames: Vec<Captured>,
 }
 
-/// A frame in it.
+/// A frame in the file.
 #[derive(Clone, Debug)]
 pub struct Captured {
     /// When it was seen, since 1970.
     pub time: Duration,
-    /// How long it was.
+    /// The length of the whole frame in bytes.
     pub length: usize,
     /// What is kept of it.
     pub bytes: Vec<u8>,

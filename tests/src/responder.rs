@@ -8,13 +8,13 @@ use testnet::{Error, PacketSocket};
 /// a kernel that may know no tags.
 #[derive(Debug)]
 pub struct TaggedHost {
-    /// Where it listens.
+    /// A socket on the trunk at which it listens.
     pub socket: PacketSocket,
-    /// Its MAC address.
+    /// The MAC address that it answers from.
     pub mac: [u8; 6],
-    /// Its IPv4 address.
+    /// The IPv4 address that it answers for.
     pub address: Ipv4Addr,
-    /// Its VLAN.
+    /// The ID of its VLAN.
     pub vlan: u16,
 }
 

@@ -7,7 +7,7 @@ use testnet::{Namespaces, Outcome, Stop};
 /// What a service said when it was called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// The service's name.
+    /// The name that the service was started with.
     pub name: String,
     /// The caller's address as the service saw it.
     pub by: IpAddr,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testnet::{CniError, Node, Outcome, PacketSocket, Stop};
 
-/// The plugin.
+/// The plugin under test.
 pub const PLUGIN: &str = "vlan-bridge";
 
 /// An outcome that fails with `what` where the condition does not hold.

@@ -17,7 +17,7 @@ static AUDITS: Mutex<Vec<String>> = Mutex::new(Vec::new());
 /// A running cluster with Multus. Dropping it ends it.
 pub struct Cluster {
     control: Control,
-    /// The nodes, `worker1` first.
+    /// The nodes of the cluster, `worker1` first.
     pub workers: Vec<Worker>,
     runtime: Runtime,
     client: kube::Client,

@@ -37,9 +37,9 @@ struct Configuration {
     cluster_network: String,
 }
 
-/// The names of the thick one's programs.
+/// The name of the thick one's plugin, which the runtime runs.
 pub const SHIM: &str = "multus-shim";
-/// The other one.
+/// The name of the thick one's daemon.
 pub const DAEMON: &str = "multus-daemon";
 
 /// The `main` of the programs.
@@ -83,7 +83,7 @@ fn run(shim: bool) -> Result<String, String> {
     handle(&verb, configuration, &Call::to_plugin(&environment)?)
 }
 
-/// What is answered to the runtime.
+/// Handles one call; the text is the answer to the runtime.
 fn handle(verb: &str, configuration: Value, call: &Call) -> Result<String, String> {
     let configuration: Configuration =
         serde_json::from_value(configuration).map_err(|error| format!("error loading netconf: {error}"))?;

@@ -1,15 +1,15 @@
-//! Pods as people write them.
+//! Manifests of pods.
 
 use serde_json::{Value, json};
 
 /// A pod with attachments: busybox, which can ping.
 #[derive(Clone, Debug, Default)]
 pub struct PodOf {
-    /// Its name.
+    /// The pod's name, also that of its only container.
     pub name: String,
     /// The node that it is to run on; none: any.
     pub node: Option<String>,
-    /// What `k8s.v1.cni.cncf.io/networks` says.
+    /// The value of `k8s.v1.cni.cncf.io/networks`.
     pub networks: String,
     /// The spokes that it asks for.
     pub spokes: Vec<String>,

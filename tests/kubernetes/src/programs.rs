@@ -12,7 +12,7 @@ pub struct Programs {
     pub kube: PathBuf,
     /// The same for the nodes, which may have an older version.
     pub kubelet: PathBuf,
-    /// etcd.
+    /// The path of Debian's etcd.
     pub etcd: PathBuf,
     /// The archive of k8slan's image.
     pub image: PathBuf,

@@ -14,9 +14,9 @@ use testnet::{Daemon, Node, Stop, Switch, eventually};
 use crate::certificates::Certificates;
 use crate::{Multus, Programs, TIMEOUT, kubelet_cgroup};
 
-/// A program of the node that is started and stopped.
+/// The name of the container runtime, for [`Worker::start_program`].
 pub const CONTAINERD: &str = "containerd";
-/// The other one.
+/// The name of the kubelet, for [`Worker::start_program`].
 pub const KUBELET: &str = "kubelet";
 /// Where a node has the thick Multus, played.
 const MULTUS: &str = "multus";

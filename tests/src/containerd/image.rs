@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 /// An image of one layer, with busybox as `/bin/busybox`.
 #[derive(Clone, Copy, Debug)]
 pub struct Image<'a> {
-    /// Its names.
+    /// The names under which the runtime lists it.
     pub names: &'a [&'a str],
     /// What a container of it runs.
     pub entrypoint: &'a [&'a str],

@@ -145,7 +145,7 @@ impl<'n> Containerd<'n> {
         Ok(())
     }
 
-    /// What it has logged.
+    /// Everything that it has logged.
     #[must_use]
     pub fn log(&self) -> String {
         self.daemon.log()

@@ -13,18 +13,18 @@ use super::{BUSYBOX, Containerd, IMAGE, cri};
 pub struct KubePod {
     /// Its name, in the namespace `default`.
     pub name: String,
-    /// Its UID.
+    /// The UID of the pod.
     pub uid: String,
     /// The runtime handler, which has the pod's networks.
     pub handler: String,
 }
 
-/// A pod that runs.
+/// A running pod, by the IDs that containerd gave.
 #[derive(Clone, Debug)]
 pub struct RunningPod {
-    /// The sandbox's ID.
+    /// The ID of its sandbox.
     pub sandbox: String,
-    /// The container's ID.
+    /// The ID of its only container.
     pub container: String,
 }
 

@@ -104,7 +104,7 @@ const NOT_MADE: &[(&str, &str)] = &[
     ),
     ("ipam-pool 0.1.0 failed by itself", "no input is known that makes it fail"),
     (
-        "the API server has not told the LANs yet",
+        "the API server has not sent the LANs yet",
         "the daemon's first second, which is over before anybody looks",
     ),
     (

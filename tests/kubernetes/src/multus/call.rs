@@ -1,4 +1,4 @@
-//! What the container runtime says.
+//! A call by the container runtime.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(super) struct Call {
     pub(super) infra_container: String,
     /// `CNI_ARGS` as the process that calls the plugins has them in its environment.
     pub(super) inherited: Option<String>,
-    /// `CNI_PATH` for the plugins.
+    /// The `CNI_PATH` that the plugins get.
     pub(super) path: String,
 }
 

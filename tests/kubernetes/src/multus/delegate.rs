@@ -17,7 +17,7 @@ const KEPT: &str = "/var/lib/cni/multus";
 /// A network of the pod, as it is kept for DEL.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Delegate {
-    /// `<namespace>/<name>` of its definition.
+    /// The key of its definition, `<namespace>/<name>`.
     name: String,
     ifname: String,
     /// Of one plugin, or a list.
@@ -137,13 +137,13 @@ pub(super) fn save(container: &str, delegates: &[Delegate]) -> Result<(), String
         .map_err(|error| format!("error in saving the delegates: {error}"))
 }
 
-/// What [`save`] kept.
+/// Reads what [`save`] has written.
 pub(super) fn saved(container: &str) -> Result<Vec<Delegate>, String> {
     let text = std::fs::read(kept(container)).map_err(|error| error.to_string())?;
     serde_json::from_slice(&text).map_err(|error| error.to_string())
 }
 
-/// Removes what [`save`] kept.
+/// Removes what [`save`] has written.
 pub(super) fn forget(container: &str) {
     let _ = std::fs::remove_file(kept(container));
 }

@@ -18,7 +18,7 @@ const LIST: &str = "/v1.PodResourcesLister/List";
 pub(super) struct Devices(BTreeMap<String, std::vec::IntoIter<String>>);
 
 impl Devices {
-    /// Those of a pod.
+    /// The devices of a pod.
     pub(super) fn of(pod: &Value) -> Result<Self, String> {
         let told = if Path::new(SOCKET).exists() { from_service(pod)? } else { from_checkpoint(pod)? };
         let mut by_resource: BTreeMap<String, Vec<String>> = BTreeMap::new();

@@ -14,7 +14,7 @@ use crate::show::{Progress, millis};
 
 /// The nodes of the document, and one that its `vxlanDevMap` does not list.
 const NODES: [(&str, &str); 3] = [("worker1", "eth1"), ("worker2", "eth2"), ("worker3", "eth0.10")];
-/// The underlay's MTU.
+/// The MTU of the nodes' underlays.
 const MTU: u32 = 1500;
 
 pub(crate) struct Cluster {

@@ -12,7 +12,7 @@ impl Progress {
         Self { start }
     }
 
-    /// Something is done.
+    /// Prints that a step is done.
     pub(crate) fn done(&self, what: &str) {
         println!("{:6.2} s  {what}", self.start.elapsed().as_secs_f64());
     }

@@ -62,7 +62,10 @@ fn a_long_file_says_why() {
 #[test]
 fn the_reason_stands_at_the_top() {
     let code = "fn main() {}\n".repeat(LONGEST + 1);
-    assert!(is_fine("fn main() {}\n") && is_fine(&format!("//! A parser.\n//!\n{REASON}one automaton.\n\n{code}")));
+    assert!(
+        is_fine("fn main() {}\n")
+            && is_fine(&format!("//! A parser.\n//!\n{REASON}one automaton.\n\n{code}"))
+    );
     assert!(!is_fine(&code) && !is_fine(&format!("//! A parser.\n\n{code}")));
     assert!(!is_fine(&format!("//! A parser.\n\n{code}\n{REASON}too late")));
 }

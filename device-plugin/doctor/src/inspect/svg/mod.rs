@@ -8,7 +8,7 @@ mod text;
 
 use canvas::{Area, Canvas, Line};
 use layout::{Card, Row, RowState, Section};
-use text::{Face, width};
+use text::{Face, name_lines, width, wrapped};
 
 use super::view::{NodeView, tell_of_others};
 
