@@ -8,10 +8,10 @@ use net_types::{IfName, MacAddr, MacvtapMode, Mtu};
 use netplumb::{Errno, Link, LinkChange, Macvtap, Netlink, VethEnd};
 use node::LINK_GROUP;
 
-use crate::device::{Claim, Moved};
 use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::LanSide;
 use crate::lower::{Host, Lower};
+use crate::minors::{Claim, Moved};
 use crate::pod_interface::PodInterface;
 use crate::put_back::{mtu_of, put_back};
 use crate::tap::{self, Tap};

@@ -9,9 +9,10 @@ use net_types::{Attach, IfName, MacvtapMode, Mtu};
 use netplumb::{Conf, DevNum, Link, LinkKind, Netlink, Sysctl, tap_device};
 
 use crate::config::Wanted;
-use crate::device::{MODE, MinorRecord, Minors, leads_to, node_metadata, node_path};
+use crate::device::{MODE, leads_to, node_metadata, node_path};
 use crate::lan_side::LanSide;
 use crate::lower::{Named, attach, named};
+use crate::minors::{MinorRecord, Minors};
 use crate::{Call, Config, Error, add};
 
 /// Verifies the attachment: the interface and its lower link, the device node, addresses and routes, the LAN's side,

@@ -10,11 +10,12 @@ use net_types::Attach;
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
 use node::{Attachment, LockError, NetworkId, NodeConfig, Paths};
 
-use crate::device::{DeviceError, MinorRecord, Minors, leads_to, node_metadata, node_path, remove_node};
+use crate::device::{DeviceError, leads_to, node_metadata, node_path, remove_node};
 use crate::find::{Found, Search};
 use crate::k8slanveth::K8slanVeth;
 use crate::lan_side::{self, LanSide, Port};
 use crate::lower::{Named, attach, named};
+use crate::minors::{MinorRecord, Minors};
 use crate::put_back::{put_back, uncount};
 use crate::{Config, Error, tap};
 

@@ -12,7 +12,8 @@ use net_types::MacvtapMode;
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
 
 use crate::Error;
-use crate::device::{MinorRecord, index_of};
+use crate::device::index_of;
+use crate::minors::MinorRecord;
 
 /// The folders where `ip netns` and the runtimes keep namespaces.
 const NETNS_DIRS: [&str; 2] = ["/run/netns", "/var/run/netns"];

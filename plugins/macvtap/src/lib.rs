@@ -7,7 +7,7 @@
 //! | `k8slanveth` | the keys of the type of that name, for those who come from k8slan (Go) |
 //! | `lower` | what an attachment stands on, decided before anything is made |
 //! | `lan_side` | the veth pair in the LAN's namespace |
-//! | `tap`, `device` | the minor and the node of `/dev/tapN` |
+//! | `tap`, `device`, `minors` | the device of a macvtap: its node `/dev/tapN`, and who has which minor |
 //! | `find`, `put_back` | where a macvtap is by now, and back to the host |
 //! | `add`, `del`, `check`, `status` | the verbs |
 
@@ -26,6 +26,7 @@ mod find;
 mod k8slanveth;
 mod lan_side;
 mod lower;
+mod minors;
 mod pod_interface;
 mod put_back;
 mod status;

@@ -6,8 +6,8 @@ use net_types::{IfName, MacvtapMode, Mtu};
 use netplumb::{Link, LinkChange, LinkKind, Netlink, Netns};
 
 use crate::Error;
-use crate::device::Moved;
 use crate::lower::is_promiscuous_below;
+use crate::minors::Moved;
 
 /// How many temporary names are tried; nobody can guess them, so one is normally enough.
 const NAMES: usize = 4;

@@ -5,8 +5,9 @@ use net_types::{IfName, MacAddr, MacvtapMode};
 use netplumb::{DevNum, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
 use sha2::{Digest, Sha256};
 
-use crate::device::{self, Access, Claim, DeviceError, MinorRecord, Minors, Moved, node_metadata, node_path};
+use crate::device::{self, Access, DeviceError, node_metadata, node_path};
 use crate::lower::Host;
+use crate::minors::{Claim, MinorRecord, Minors, Moved};
 use crate::pod_interface::PodInterface;
 use crate::{Call, Error};
 

@@ -15,7 +15,7 @@ const PRODUCT: [&str; 3] = ["crates", "plugins", "device-plugin"];
 const TO_BE_SPLIT: &[&str] = &[
     "device-plugin/agent/src/kubelet/plugin.rs",
     "device-plugin/agent/src/lans/reconcile.rs",
-    "device-plugin/controller/src/leader.rs",
+    "device-plugin/controller/src/aggregate_status.rs",
     "plugins/ipam-pool/src/store/journal.rs",
 ];
 
