@@ -1,4 +1,4 @@
-//! The devices of this node, for the kubelet: a resource per name of a spoke, by the node's status.
+//! The catalog of this node's devices for the kubelet: one resource per name of a spoke, from the node's status.
 
 use std::sync::Arc;
 
@@ -11,19 +11,19 @@ use proto::health::Metrics;
 use proto::published::NodeStatus;
 use proto::published::users;
 
-/// The spokes of the node, for the kubelet.
+/// The catalog of this node's spokes for the kubelet.
 pub struct DeviceCatalog {
     status: watch::Receiver<Arc<NodeStatus>>,
     catalog: watch::Sender<Arc<Catalog>>,
     metrics: Arc<Metrics>,
-    /// By which of its names each spoke was handed out, where there are several, and whether there still are.
+    /// By which of its names each spoke was given out, if there are several, and whether there still are.
     k8slan_go: Option<(HandedOut, bool)>,
-    /// Something was handed out.
+    /// Notified when a spoke is given out.
     handed_out: Notify,
 }
 
 impl DeviceCatalog {
-    /// `k8slan_go`: what was handed out, and whether k8slan (Go)'s names are offered.
+    /// `k8slan_go`: which spokes were given out, and whether the names of k8slan (Go) are offered.
     pub fn new(
         status: watch::Receiver<Arc<NodeStatus>>,
         metrics: Arc<Metrics>,
@@ -38,7 +38,7 @@ impl DeviceCatalog {
         }
     }
 
-    /// Keeps the catalog as the status says.
+    /// Keeps the catalog up to date with the status.
     pub async fn run(&self) {
         let mut status = self.status.clone();
         loop {
@@ -58,7 +58,7 @@ impl DeviceCatalog {
         }
     }
 
-    /// Brings the catalog up to date, and says when to do so again although nothing changes.
+    /// Updates the catalog; returns when to do it again although nothing changes.
     pub async fn refresh(&self, status: &NodeStatus) -> Option<Instant> {
         let (next, again) = match self.k8slan_go.as_ref().filter(|_| status.reconciled) {
             None => (catalog(status), None),
@@ -113,11 +113,11 @@ impl SpokeProvider for DeviceCatalog {
         self.catalog.subscribe()
     }
 
-    /// The status follows the kernel's events: what it says is built is built.
+    /// The status follows the kernel's events, so a LAN that it calls built is built.
     async fn grant(&self, handed: &DeviceHandle) -> Result<Grant, Refusal> {
         let start = Instant::now();
         let answer = self.find_grant(handed);
-        // Before the pod can be there.
+        // Recorded before the pod can be attached.
         if let (Ok(_), Some((handed_out, true))) = (&answer, &self.k8slan_go) {
             handed_out.save().await;
         }

@@ -1,4 +1,4 @@
-//! By which of its names each spoke was handed out, where k8slan (Go)'s names lead to it, too.
+//! By which of its names each spoke was given out, if it also has names of k8slan (Go).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -16,8 +16,8 @@ use proto::k8slan_go::{Name, VETH, names, unambiguous};
 use proto::published::NodeStatus;
 use proto::published::{holds, users};
 
-/// The catalog with the names of k8slan (Go) for spokes of accepted LANs. Of all names of a spoke that is held, only the one that
-/// it was handed out by is healthy, so that the scheduler takes no other pod here for it.
+/// The catalog with the names of k8slan (Go) for spokes of accepted LANs. If a spoke is held, only the name that it
+/// was given out by is healthy, so that the scheduler places no other pod here for it.
 pub fn catalog(own: Catalog, status: &NodeStatus, holders: &SpokeHolders) -> Catalog {
     let taken: BTreeSet<&str> = own.keys().map(ResourceName::as_str).collect();
     let accepted = status.lans.iter().filter(|lan| holds(lan, lan::ACCEPTED));
@@ -36,7 +36,7 @@ pub fn catalog(own: Catalog, status: &NodeStatus, holders: &SpokeHolders) -> Cat
     let added: Catalog = unambiguous(named, &taken)
         .into_iter()
         .filter_map(|(name, (spoke, attach))| {
-            // One that is too long for a resource cannot be asked for.
+            // A name that is too long for a resource cannot be requested.
             let resource = ResourceName::new(&name)?;
             let health = own.get(&ResourceName::from(&spoke.name))?.health.clone();
             let handed =
@@ -61,46 +61,47 @@ pub fn catalog(own: Catalog, status: &NodeStatus, holders: &SpokeHolders) -> Cat
     catalog
 }
 
-/// By which of its names each spoke was handed out. Kept over restarts of the daemon, which the pods survive, and where the
-/// installer sees it.
+/// By which of its names each spoke was given out. Kept over restarts of the daemon, which the pods survive, in a
+/// file that the installer reads too.
 pub struct HandedOut {
     holders: Mutex<SpokeHolders>,
-    /// What is on disk, for one writer at a time.
+    /// The contents of the file; the lock is for one writer at a time.
     written: tokio::sync::Mutex<HandedOutFile>,
     dir: Arc<SafeDir>,
 }
 
-/// The holders of spokes.
+/// The held spokes, with the names that they are held by.
 pub struct SpokeHolders(BTreeMap<SpokeName, HeldName>);
 
 #[derive(Clone, Debug)]
 struct HeldName {
     resource: ResourceName,
-    /// How long it counts though nobody is attached.
+    /// How long it counts although no pod is attached.
     until: Instant,
-    /// The name by which it was handed out while a pod had it by another one: the kubelet had not heard of that yet.
+    /// The name by which it was given out while a pod still had it by another one, which the kubelet did not know
+    /// yet.
     next: Option<ResourceName>,
 }
 
-/// What is on disk: the resource of each spoke.
+/// The contents of the file: the resource of each spoke.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 struct HandedOutFile(BTreeMap<String, String>);
 
-/// The file in the state folder.
+/// The name of the file in the state folder.
 const HANDED_OUT_FILE: &str = "handed-out.json";
 
-/// How long after Allocate the pod is attached at the latest; after that the kubelet has given it up.
+/// The longest time from Allocate to the pod's ADD; after that the kubelet has given up.
 const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl HandedOut {
-    /// What an earlier life of the daemon knew.
+    /// Reads what the daemon recorded before its restart.
     ///
     /// # Errors
     /// The folder cannot be used.
     pub fn open(state: &Path) -> Result<Self> {
         let dir = SafeDir::create(state)?;
         let text = dir.read(HANDED_OUT_FILE).context("read which spokes were handed out")?;
-        // What does not read is made anew; until then, a spoke in use counts as handed out by its own name.
+        // A file that cannot be parsed is replaced; until then, a used spoke counts as given out by its own name.
         let kept: HandedOutFile =
             text.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         let known = |(spoke, resource): (&String, &String)| {
@@ -112,12 +113,12 @@ impl HandedOut {
         Ok(Self { holders, written: tokio::sync::Mutex::new(kept), dir: Arc::new(dir) })
     }
 
-    /// Whether there is anything to remember where nothing is handed out by these names any more.
+    /// Whether there is anything to keep although these names are not offered any more.
     pub fn is_kept(state: &Path) -> bool {
         state.join(HANDED_OUT_FILE).exists()
     }
 
-    /// Whether pods may be there that were attached by the type `k8slanveth`.
+    /// Whether there may be pods that were attached by the type `k8slanveth`.
     pub fn any_veth(state: &Path) -> bool {
         let Ok(Some(dir)) = SafeDir::open(state) else { return true };
         match dir.read(HANDED_OUT_FILE) {
@@ -128,12 +129,12 @@ impl HandedOut {
         }
     }
 
-    /// By which name each spoke is held now.
+    /// The name by which each spoke is held now.
     pub fn holders(&self) -> MutexGuard<'_, SpokeHolders> {
         self.holders.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what changed, on a thread where a slow disk keeps nobody.
+    /// Writes the file if it changed, on a thread where a slow disk delays nothing else.
     pub async fn save(&self) {
         let mut written = self.written.lock().await;
         let kept = self.holders().to_file();
@@ -167,7 +168,7 @@ impl HandedOutFile {
 }
 
 impl SpokeHolders {
-    /// Notes that a spoke was handed out. `used`: a pod has it.
+    /// Records that a spoke was given out. `used`: a pod has it.
     pub fn hand_out(&mut self, handed: &DeviceHandle, used: bool) {
         let until = Instant::now() + ATTACH_TIMEOUT;
         let now = Instant::now();
@@ -180,10 +181,10 @@ impl SpokeHolders {
         }
     }
 
-    /// Takes over which spokes are used, and says when one that is not will be free by itself.
+    /// Applies which spokes are used; returns when one that is not used will become free without another event.
     pub fn update(&mut self, used: impl Fn(&SpokeName) -> bool) -> Option<Instant> {
         let now = Instant::now();
-        // Attached is what it was handed out for: it is free as soon as that ends.
+        // The pod that it was given out for is attached: it is free as soon as that pod is gone.
         for (_, holder) in self.0.iter_mut().filter(|(spoke, _)| used(spoke)) {
             holder.until = holder.until.min(now);
         }
@@ -198,11 +199,11 @@ impl SpokeHolders {
         unused.map(|(_, holder)| holder.until).min()
     }
 
-    /// The name by which a spoke is held, if it is.
+    /// The name by which a spoke is held, if it is held.
     fn holder(&self, spoke: &SpokeName, used: bool) -> Option<ResourceName> {
         match self.0.get(spoke) {
             Some(holder) => (used || holder.until > Instant::now()).then(|| holder.resource.clone()),
-            // Since before k8slan (Go)'s names were understood.
+            // It was attached before the names of k8slan (Go) were offered.
             None => used.then(|| spoke.into()),
         }
     }
@@ -269,7 +270,6 @@ mod tests {
             self.dir.path().join("run")
         }
 
-        /// The daemon starts again.
         fn restarted(self) -> Self {
             let holders = HandedOut::open(&self.dir.path().join("run")).unwrap();
             let spokes = crate::device_catalog::DeviceCatalog::new(
@@ -280,7 +280,7 @@ mod tests {
             Self { spokes, ..self }
         }
 
-        /// What is healthy now, after a look at this status.
+        /// The healthy names after this status was applied.
         async fn healthy(&self, status: NodeStatus) -> Vec<String> {
             self.sender.send_replace(Arc::new(status.clone()));
             self.spokes.refresh(&status).await;
@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(node.healthy(one(false)).await, ALL, "a pod that never came");
     }
 
-    /// Its DEL needs the plugin.
+    /// The DEL of such a pod needs the plugin.
     #[tokio::test(start_paused = true)]
     async fn a_pod_is_remembered_though_its_spoke_was_removed() {
         let node = Node::new(one(false));
@@ -352,7 +352,7 @@ mod tests {
         let node = Node::new(one(false));
         node.healthy(one(false)).await;
         node.allocate("k8slan-mac-srl").await;
-        // The kubelet had not heard that it was taken; the pod's ADD waits.
+        // The kubelet did not know that it was taken; the pod's ADD waits.
         node.allocate("k8slan-veth-srl").await;
         assert_eq!(node.healthy(one(false)).await, ["k8slan-mac-srl"], "whoever was first is attached first");
         assert_eq!(node.healthy(one(true)).await, ["k8slan-mac-srl"]);

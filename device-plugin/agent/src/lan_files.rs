@@ -1,4 +1,4 @@
-//! LANs from a folder of YAML files, for a host without an API server.
+//! Reads LANs from a folder of YAML files, for a host without an API server, or from a mirror.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -16,29 +16,29 @@ use proto::published::Note;
 /// The largest file that is read, in bytes.
 const MAX_LEN: u64 = 4 << 20;
 
-/// As many LANs as a cluster may have, and several times more than a node can build.
+/// A limit on LANs: as many as a cluster may have, and several times more than a node can build.
 const MAX_MIRRORED: usize = 10_000;
-/// The largest object that an API server takes has 1.5 MiB; this is for one, in bytes.
+/// A limit on one object of a mirror, in bytes; the largest that an API server accepts has 1.5 MiB.
 const MAX_OBJECT: u64 = 2 << 20;
-/// For all objects of a mirror together, in bytes.
+/// A limit on all objects of a mirror together, in bytes.
 const MAX_MIRROR: u64 = 32 << 20;
 
-/// Reads a folder again and again: only files whose text is not as it was are looked into.
+/// Reads a folder repeatedly: only files whose text changed are parsed.
 #[derive(Default)]
 pub struct LanFileReader {
-    /// By their names.
+    /// The files by their names.
     files: BTreeMap<String, CachedFile>,
 }
 
-/// A file's text, and what it says.
+/// A file's text, and its parsed contents.
 struct CachedFile {
     text: String,
     items: Vec<Item>,
-    /// In a mirror.
+    /// In a mirror: the object's metadata.
     object: Option<MirrorMetadata>,
 }
 
-/// One document of a file, or what is wrong with the file.
+/// One document of a file, or an error about the file.
 enum Item {
     Lan(LanKey, Box<Result<Lan, Mistaken>>),
     Unread(String),
@@ -55,7 +55,7 @@ pub fn read_mirror(dir: &Path, node: &str) -> Declared {
     LanFileReader::default().read_mirror(dir, node)
 }
 
-/// What the files of a mirror say, by their names, as [`LanFileReader::read_mirror`].
+/// Parses the files of a mirror, given by their names, as [`LanFileReader::read_mirror`].
 pub fn parse_mirror_files(files: Vec<(String, String)>, node: &str) -> Declared {
     let (mut reader, mut declared) = (LanFileReader::default(), Declared::default());
     for (name, text) in files {
@@ -68,8 +68,8 @@ pub fn parse_mirror_files(files: Vec<(String, String)>, node: &str) -> Declared 
 impl LanFileReader {
     /// Reads all `*.yaml` and `*.yml` files of a folder, hidden ones left out, in the order of their names.
     ///
-    /// Nothing here fails: what cannot be read is told in the result, and [`Declared::unread`] then keeps
-    /// everything that stands from being taken for unwanted.
+    /// It cannot fail: what cannot be read is in the result, and [`Declared::unread`] keeps existing LANs from being
+    /// removed.
     pub fn read(&mut self, dir: &Path) -> Declared {
         let mut declared = Declared::default();
         let names = list_lan_files(dir).unwrap_or_else(|error| {
@@ -84,10 +84,11 @@ impl LanFileReader {
         declared
     }
 
-    /// Reads a folder that mirrors an API server's objects, one to a file, in JSON: as [`Self::read`] does, and with
-    /// the times at which the objects were created, their generations, and what the cluster notes for the node.
+    /// Reads a folder that mirrors an API server's objects, one per file, in JSON: as [`Self::read`], with the times
+    /// at which the objects were created, their generations, and the cluster's notes for the node.
     ///
-    /// Who writes there has fewer rights than who reads: no link is followed, and there is an end to what is read.
+    /// The writer of the folder has fewer rights than its reader: no symbolic link is followed, and the amount that
+    /// is read is limited.
     pub fn read_mirror(&mut self, dir: &Path, node: &str) -> Declared {
         let mut declared = Declared::default();
         let (names, folder) = match (list_lan_files(dir), SafeDir::open(dir)) {
@@ -234,7 +235,7 @@ fn unreadable(declared: &mut Declared, dir: &Path, error: &std::io::Error) {
 fn parse_items(text: &str) -> Vec<Item> {
     let found = documents(text);
     if found.is_empty() {
-        // An editor that truncates and then writes would otherwise remove the LAN in between.
+        // Otherwise an editor that truncates and then writes would remove the LAN in between.
         let message = "has no document: nothing is removed until it has one, or is deleted".to_owned();
         return vec![Item::Unread(message)];
     }
@@ -266,7 +267,7 @@ fn add_declaration(declared: &mut Declared, name: &str, key: LanKey, lan: Result
             entry.insert(Declaration { source, created: None, generation: None, lan });
         }
         Entry::Occupied(mut entry) => {
-            // Which of them is meant, nobody can say.
+            // It cannot be known which of them is meant.
             let first = entry.get().source.clone();
             let message = format!("it is declared more than once, in {first} and in {name}: remove one");
             let lan = Err(message.into());
@@ -350,7 +351,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(reader.read(dir.path()), first);
         }
-        // As long as before, and perhaps in the same instant.
+        // The length is the same, and possibly the time too.
         write("a.yaml", &lan("c", ""));
         write("b.yaml", "{]");
         assert_eq!(reader.read(dir.path()), read(dir.path()));
@@ -395,7 +396,7 @@ mod tests {
                 && messages[2].contains("has 3145728 bytes"),
             "{messages:#?}"
         );
-        // A person's own folder may be full of them.
+        // An administrator's own folder may be full of them.
         let own = read(dir.path());
         assert_eq!(keys(&own), ["default/a", "default/b"]);
         assert!(own.unread[0].message.contains("not a regular file"), "{:?}", own.unread);

@@ -1,4 +1,4 @@
-//! What programs that were killed left in k8slan's folders, taken away when a daemon starts.
+//! Removes what killed programs left in k8slan's folders, when a daemon starts.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,14 +10,14 @@ use node::{Lock, Paths, SafeDir};
 
 use crate::attachments::PluginPrograms;
 
-/// Records that the node's part alone writes, in the run folder and in the state folder.
+/// Files that only the node's part writes, in the run folder and in the state folder.
 const NODE_FILES: [&str; 6] =
     ["status.json", "node-name", "underlays.json", "live.json", "kept-vms.json", "taps.json"];
 
-/// How long a plugin that is at work on a minor is waited for.
+/// How long to wait for a plugin that holds the lock of the minors.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Of the node's part, while its lock is held, and of the plugins.
+/// Removes leftovers of the node's part, while its lock is held, and of the plugins.
 pub fn remove_node_leftovers(paths: &Paths) {
     let own = |of: &str| NODE_FILES.contains(&of);
     let (run, state) = (paths.run(), paths.state());
@@ -27,14 +27,14 @@ pub fn remove_node_leftovers(paths: &Paths) {
     for folder in [run.join("netns"), paths.spokes()] {
         log_removed(&folder, with_folder(&folder, |dir| Ok(dir.remove_temporaries(|_| true)?)));
     }
-    // A plugin writes there under the folder's lock.
+    // Plugins write there under the folder's lock.
     let taps = paths.taps();
     let removed = with_folder(&taps, |dir| {
         let _lock = Lock::folder(dir, LOCK_TIMEOUT)?;
         Ok(dir.remove_temporaries(|_| true)?)
     });
     log_removed(&taps, removed);
-    // And here under locks of many.
+    // Plugins write there under several locks.
     let leases = paths.leases();
     let kept = state.join("ipam");
     let stores =
@@ -52,14 +52,14 @@ pub fn remove_node_leftovers(paths: &Paths) {
     log_removed(&bridges, with_folder(&bridges, remove_locks_of_gone_bridges));
 }
 
-/// Of the cluster's part, while its lock is held.
+/// Removes leftovers of the cluster's part, while its lock is held.
 pub fn remove_cluster_leftovers(folders: &[&Path]) {
     for folder in folders {
         log_removed(folder, with_folder(folder, |dir| Ok(dir.remove_temporaries(|_| true)?)));
     }
 }
 
-/// Of bridges that are gone. Names with a `:` are no bridge's, and stay.
+/// Removes locks of deleted bridges. A name with a `:` is not a bridge's, and stays.
 fn remove_locks_of_gone_bridges(dir: &SafeDir) -> Result<usize> {
     let links: BTreeSet<String> =
         Netlink::open_current()?.links()?.into_iter().map(|link| link.name).collect();
@@ -70,7 +70,7 @@ fn with_folder(path: &Path, tidy: impl FnOnce(&SafeDir) -> Result<usize>) -> Res
     SafeDir::open(path)?.as_ref().map_or(Ok(0), tidy)
 }
 
-/// Nothing of this keeps a daemon from its work.
+/// Logs the result; an error does not stop the daemon.
 fn log_removed(folder: &Path, removed: Result<usize>) {
     match removed {
         Ok(0) => {}

@@ -1,4 +1,4 @@
-//! LANs from a folder, built and kept. In a cluster the folder is the mirror of the API server's LANs.
+//! Builds and keeps the LANs of a folder. In a cluster the folder is the mirror of the API server's LANs.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -21,30 +21,30 @@ use proto::health::Metrics;
 use proto::locks::{DAEMON_LOCK, lock_daemon};
 use proto::published::{NodeStatus, STATUS_FILE};
 
-/// How long events are collected before a pass: what comes together is done together.
+/// How long events are collected before a reconcile, so that simultaneous ones cause only one.
 const DEBOUNCE: Duration = Duration::from_millis(10);
-/// The least time between the starts of two passes, so that a storm of events costs little.
+/// The least time between the starts of two reconciles, so that a storm of events costs little.
 const MIN_INTERVAL: Duration = Duration::from_millis(50);
-/// How many times its own length a pass is followed by none, if only the kernel's events ask for the next: who
-/// makes events without end then costs the node one part in so many of a core.
+/// The pause after a reconcile as a multiple of its duration, if only events of the kernel cause the next one: an
+/// endless source of events then costs the node one part in so many of a core.
 const REST_FACTOR: u32 = 40;
-/// The longest such rest: what breaks in it is repaired within a second all the same.
+/// The longest pause, so that drift is repaired within a second nevertheless.
 const MAX_REST: Duration = Duration::from_millis(500);
 
-/// How long a pass that failed as a whole is followed by none.
+/// The pause after a reconcile that failed as a whole.
 const FAILURE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What to run with.
+/// The options of the node's part.
 pub struct Options {
-    /// The folder of LAN files.
+    /// The folder with the LAN files.
     pub lan_dir: PathBuf,
-    /// The node's name; where it is absent, `/etc/k8slan/node.yaml` has it.
+    /// The node's name; if absent, that of `/etc/k8slan/node.yaml`.
     pub node_name: Option<String>,
     /// Whether the folder mirrors an API server's objects, of which the older one wins a conflict.
     pub mirrored: bool,
-    /// Whether the kubelet hands the spokes out.
+    /// Whether the kubelet gives out the spokes.
     pub kubelet: bool,
-    /// Whether k8slan (Go)'s names and types are understood.
+    /// Whether the names and types of k8slan (Go) are supported.
     pub k8slan_go: bool,
 }
 
@@ -58,17 +58,17 @@ pub struct NodeLock {
 }
 
 impl NodeLock {
-    /// Acquires the lock before anything else is touched.
+    /// Acquires the lock, before anything else is changed.
     ///
     /// # Errors
-    /// Another daemon runs here, the node has no name, or a folder is not to be used.
+    /// Another daemon runs here, the node has no name, or a folder cannot be used.
     pub fn acquire(options: &Options) -> Result<Self> {
         let config = NodeConfig::load()?;
         let Some(node) = options.node_name.clone().or_else(|| config.node_name.clone()) else {
             bail!("the node has no name: give --node-name, or set nodeName in /etc/k8slan/node.yaml");
         };
         if options.mirrored {
-            // Whoever mirrors may come later.
+            // The process that writes the mirror may start later.
             SafeDir::create(&options.lan_dir)?;
         } else if !options.lan_dir.is_dir() {
             bail!("{} is not a folder: make it, and put LAN files into it", options.lan_dir.display());
@@ -76,7 +76,8 @@ impl NodeLock {
         let paths = config.paths();
         let run = SafeDir::create(paths.run())?;
         // The cluster's part, which has no capability, is root in its folders there: a program that it left with a
-        // set-user-ID bit must be out of everybody's reach. Nor may anybody hold a lock on a folder by opening it.
+        // set-user-ID bit must not be reachable for other users. They must not be able to lock a folder either, by
+        // opening it.
         for folder in [&SafeDir::create(paths.state())?, &run] {
             folder.make_private()?;
         }
@@ -87,14 +88,14 @@ impl NodeLock {
         Ok(Self { run, status_sender, paths, node, _daemon_lock })
     }
 
-    /// Where things are.
+    /// The folders of this node.
     pub fn paths(&self) -> &Paths {
         &self.paths
     }
 }
 
-/// Builds and keeps the LANs until `stop` is done, and leaves them standing. `before` is the status that the daemon before
-/// left, since boot.
+/// Builds and keeps the LANs until `stop` is done, and leaves them as they are. `before` is the status of the daemon
+/// that ran before on this boot.
 pub async fn run(
     lock: NodeLock,
     options: Options,
@@ -128,13 +129,13 @@ pub async fn run(
     });
     wake.mark(Dirty { everything: true, ..Dirty::default() });
     loop {
-        // Before the pass: what changes after this point wakes it again.
+        // Before the reconcile: what changes after this point wakes it again.
         files.add_missing_watches();
         let dirty = wake.take_changes();
         let event_time = Instant::now();
         let start = Instant::now();
-        // Files and the kernel on a thread of their own: a large folder takes seconds to read, and deleting a link takes
-        // the kernel 20 ms; probes and the kubelet's Allocate do not wait for either.
+        // Files and netlink on a thread of their own: a large folder takes seconds to read, and deleting a link takes
+        // the kernel 20 ms; probes and the kubelet's Allocate must not wait for either.
         let mut own = work.take().context("the last pass did not come back")?;
         let reconcile = tokio::task::spawn_blocking(move || {
             let outcome = own.reconcile(&dirty);
@@ -167,7 +168,7 @@ pub async fn run(
         let rest = (start.elapsed() * REST_FACTOR).min(MAX_REST).saturating_sub(interval);
         let next = async {
             tokio::time::sleep(interval).await;
-            // What somebody declares does not wait for it, and at its end nothing is missed.
+            // A changed declaration ends the pause, and at its end no event is missed.
             drop(tokio::time::timeout(rest, wake.wait_for_declarations()).await);
             match retry {
                 Some(pause) => drop(tokio::time::timeout(pause, wake.wait()).await),
@@ -184,26 +185,26 @@ pub async fn run(
     Ok(())
 }
 
-/// All that a pass works on: what is declared, what stands, what is told.
+/// Everything that a reconcile needs: what is declared, what exists, what was published.
 struct NodeState {
     lan_dir: PathBuf,
     mirrored: bool,
     node: String,
     reader: LanFileReader,
     declared: Declared,
-    /// The devices that are listened to.
+    /// The devices that are monitored.
     underlays: Arc<Mutex<BTreeSet<IfName>>>,
     lans: Reconciler,
-    /// Where the status is written.
+    /// The folders that the status is written to.
     folders: [SafeDir; 2],
-    /// What the last pass came to, or what the daemon before left.
+    /// The result of the last reconcile, or what the daemon before left.
     last: NodeStatus,
-    /// As it is written there.
+    /// The status as it was written.
     written: NodeStatus,
 }
 
 impl NodeState {
-    /// Reads the folder where it changed, makes the node what it should be, and writes down what came of it.
+    /// Reads the folder where it changed, reconciles, and writes the status.
     fn reconcile(&mut self, dirty: &Dirty) -> Result<Outcome> {
         if dirty.declared || dirty.everything {
             self.declared = match self.mirrored {
@@ -226,7 +227,7 @@ fn folders(lan_dir: &std::path::Path, paths: &Paths) -> Vec<WatchedFolder> {
     let names = Dirty { names: true, ..Dirty::default() };
     let records = Dirty { records: true, ..Dirty::default() };
     vec![
-        // Files may be links to others, as in a volume of Kubernetes, so every name matters.
+        // Files may be symbolic links to others, as in a volume of Kubernetes, so every name matters.
         WatchedFolder::new(lan_dir, |_| true, declared),
         WatchedFolder::new(NETNS_DIR, |_| true, names),
         WatchedFolder::new(paths.spokes(), |name| name.ends_with(".json") && !name.starts_with('.'), records),

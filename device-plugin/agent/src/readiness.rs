@@ -1,9 +1,9 @@
-//! When this node's part is ready, so that a rollout of a new version goes on to the next node.
+//! Whether this node's part is ready, so that a rollout of a new version continues with the next node.
 //!
-//! That is a question about the daemon, not about the LANs: whoever may write a LAN must not be able to hold an upgrade
-//! back, and a version that breaks what stood must not roll on. So what counts is the first pass over all LANs, a kubelet
-//! that took the resources once, and the LANs that stood when the daemon started, each until it stands under this daemon.
-//! Everything else that is wrong with a LAN is in its conditions, metrics and events.
+//! Readiness is about the daemon, not about the LANs: a user who may write LANs must not be able to block an upgrade,
+//! and a version that breaks existing LANs must not be rolled out further. So it requires the first reconcile of all
+//! LANs, a kubelet that has registered the resources once, and each LAN that was built when the daemon started to be
+//! built once by this daemon. Everything else that is wrong with a LAN is in its conditions, metrics and events.
 
 use std::collections::BTreeMap;
 
@@ -13,8 +13,8 @@ use crate::kubelet::{self, KubeletState};
 use proto::published::{LanStatus, NodeStatus};
 use proto::published::{condition, holds};
 
-/// Reasons for which a LAN does not stand that are not this daemon's: the node's link is not what the LAN needs, or
-/// another LAN has what it asks for.
+/// Reasons of a LAN that is not built that are not this daemon's fault: the node's link is not what the LAN needs, or
+/// another LAN has what it claims.
 const NOT_THE_DAEMONS: [&str; 11] = [
     "NoUnderlay",
     "UnderlayMissing",
@@ -29,16 +29,16 @@ const NOT_THE_DAEMONS: [&str; 11] = [
     "NotDeclared",
 ];
 
-/// What this daemon has to show before it is ready, and has not shown yet.
+/// What this daemon has not achieved yet since its start.
 #[derive(Debug, Default)]
 pub struct Readiness {
-    /// The LANs that stood when it started, and have not stood since; with the generation of their objects.
+    /// The LANs that were built when it started, and have not been built since; with the generation of their objects.
     stood: BTreeMap<LanKey, Option<i64>>,
     kubelet_reached: bool,
 }
 
 impl Readiness {
-    /// Of a daemon that starts where another one left `before`, since boot.
+    /// The start of a daemon after another one of this boot, with its last status.
     pub fn after(before: Option<&NodeStatus>) -> Self {
         let lans = before.into_iter().flat_map(|status| &status.lans);
         let stood = lans
@@ -48,12 +48,12 @@ impl Readiness {
         Self { stood, kubelet_reached: false }
     }
 
-    /// What it waits for, a sentence each; empty: it is ready, and stays so.
+    /// What readiness still waits for, one sentence each; empty: ready, and it stays so.
     pub fn waiting(&mut self, now: &NodeStatus, kubelet: Option<&kubelet::Status>) -> Vec<String> {
         let mut waiting = Vec::new();
         if now.reconciled {
             let lans: BTreeMap<_, _> = now.lans.iter().rev().map(|lan| (&lan.lan, lan)).collect();
-            // A LAN that was deleted, or edited, since then was not lost by the daemon.
+            // A LAN that was deleted or edited since then does not count.
             self.stood.retain(|key, then| lans.get(key).is_some_and(|lan| is_lost(lan, *then)));
             for key in self.stood.keys() {
                 let why = lans.get(key).map(|lan| why(lan)).unwrap_or_default();
@@ -73,7 +73,7 @@ impl Readiness {
     }
 }
 
-/// Whether a LAN that stood in the generation `then` is not standing now by the daemon's doing.
+/// Whether a LAN that was built in the generation `then` is not built now, and it is the daemon's fault.
 fn is_lost(lan: &LanStatus, then: Option<i64>) -> bool {
     let excused = |kind| {
         condition(lan, kind)
@@ -87,7 +87,8 @@ fn why(lan: &LanStatus) -> String {
     refused.or_else(|| condition(lan, READY)).map(|state| state.message.clone()).unwrap_or_default()
 }
 
-/// Whether the kubelet is there and has taken what it was offered; what it refuses of a LAN concerns that LAN.
+/// Whether the kubelet runs and has registered what was offered; a refusal of one LAN's resource only concerns that
+/// LAN.
 fn took_resources(kubelet: &kubelet::Status) -> bool {
     kubelet.kubelet == KubeletState::Present
         && (kubelet.registered >= kubelet.wanted || (kubelet.registered > 0 && kubelet.problem.is_some()))
@@ -109,7 +110,7 @@ mod tests {
 
     use super::*;
 
-    /// A LAN, by its generation and its conditions `Accepted` and `Ready`: the reason of one that does not hold.
+    /// A LAN, by its generation and its conditions `Accepted` and `Ready`: the reason if one is false.
     fn lan(name: &str, generation: i64, accepted: Option<&str>, ready: Option<&str>) -> serde_json::Value {
         let condition = |kind: &str, reason: Option<&str>| {
             json!({"type": kind, "status": if reason.is_none() { "True" } else { "False" },
@@ -141,7 +142,7 @@ mod tests {
             lan("broken", 1, None, Some("BuildFailed")),
         ]);
         assert_eq!(Readiness::after(None).waiting(&now, None), Vec::<String>::new());
-        // Nor one that did not stand under the daemon before.
+        // Nor one that was not built by the daemon before.
         assert_eq!(Readiness::after(Some(&now)).waiting(&now, None), Vec::<String>::new());
     }
 
@@ -161,7 +162,7 @@ mod tests {
                 [format!("LAN a/x stood when this daemon started, and does not any more: {words}")]
             );
             assert!(readiness.waiting(&stood, None).is_empty());
-            // What happens to it later is no more the start's.
+            // Later failures have nothing to do with the start.
             assert!(readiness.waiting(&lost, None).is_empty());
         }
     }
@@ -200,7 +201,7 @@ mod tests {
             readiness.waiting(&now, Some(&asked)),
             ["1 of 2 resources are registered with the kubelet: the kubelet is being asked"]
         );
-        // One resource that the kubelet refuses is its LAN's trouble.
+        // A refused resource only concerns its LAN.
         assert!(
             Readiness::after(None)
                 .waiting(&now, Some(&kubelet(KubeletState::Present, 1, 2, Some("refused"))))
@@ -212,7 +213,7 @@ mod tests {
                 .is_empty()
         );
         assert!(readiness.waiting(&now, Some(&kubelet(KubeletState::Present, 2, 2, None))).is_empty());
-        // A kubelet that restarts, and a LAN that comes later, change nothing.
+        // A restart of the kubelet, or a later LAN, changes nothing.
         assert!(readiness.waiting(&now, Some(&none)).is_empty());
         assert!(readiness.waiting(&now, Some(&asked)).is_empty());
     }

@@ -1,10 +1,10 @@
-//! What the node's status means to operators.
+//! Views of the node's status for operators.
 
 use crate::kubelet;
 use proto::health::HealthSummary;
 use proto::published::{NodeStatus, holds};
 
-/// How the node is, in numbers, and what it waits for.
+/// The state of the node in numbers, and what readiness waits for.
 pub fn health_summary(
     status: &NodeStatus,
     kubelet: Option<&kubelet::Status>,

@@ -1,7 +1,7 @@
-//! Which programs have a UDP port.
+//! Finds which programs have a UDP port.
 //!
-//! Sockets of the kernel's own, such as those of VXLAN devices, look the same in `/proc/net/udp`, inode and all
-//! (Linux 6.1, 6.18). What tells a program's is that a process has it open.
+//! Sockets of the kernel's own, such as those of VXLAN devices, look the same in `/proc/net/udp`, even their inodes
+//! (Linux 6.1, 6.18). A program's socket is one that a process has open.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -11,15 +11,14 @@ use std::path::Path;
 use net_types::UdpPort;
 use netplumb::{Link, LinkKind};
 
-/// Who keeps VXLAN from having a port (EADDRINUSE).
+/// What keeps VXLAN from using a port (EADDRINUSE).
 pub struct PortHolder {
-    /// Who it is: "nginx (process 7) has it".
+    /// The program or device, in a clause: "nginx (process 7) has it".
     pub who: String,
-    /// What to do.
     pub advice: String,
 }
 
-/// Who has a port that the kernel did not give to VXLAN, by the node's links and by what is seen in `/proc`.
+/// Finds what has a port that the kernel refused to VXLAN, from the node's links and from `/proc`.
 pub fn find_port_holder(port: UdpPort, v6: bool, links: &[Link]) -> PortHolder {
     let other = "give the LANs another port (vxlanPort), the same on every node";
     let programs: Vec<String> = programs_on_port(port.get(), v6).iter().map(ToString::to_string).collect();
@@ -46,12 +45,12 @@ pub fn find_port_holder(port: UdpPort, v6: bool, links: &[Link]) -> PortHolder {
     PortHolder { who, advice: look }
 }
 
-/// A program that has a socket.
+/// A program with a socket.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Program {
-    /// Its process.
+    /// The ID of its process.
     pid: u32,
-    /// Its name, as `ps` shows it.
+    /// Its name as `ps` shows it.
     name: String,
 }
 
@@ -62,7 +61,7 @@ impl fmt::Display for Program {
 }
 
 /// The programs with a socket on this port in the thread's network namespace. A wildcard socket of IPv6 usually takes
-/// the port from IPv4 as well, so both families are looked through for IPv4.
+/// the port from IPv4 as well, so both families are searched for IPv4.
 ///
 /// Only programs that this process sees in `/proc` are found: in a container that is not all of the node's.
 fn programs_on_port(port: u16, v6: bool) -> Vec<Program> {
@@ -75,7 +74,7 @@ fn programs_on_port(port: u16, v6: bool) -> Vec<Program> {
     if inodes.is_empty() { Vec::new() } else { find_programs(&inodes) }
 }
 
-/// The inodes of the sockets on that port, by the text of `/proc/net/udp`.
+/// The inodes of the sockets on that port, from the text of `/proc/net/udp`.
 fn sockets(table: &str, port: u16) -> impl Iterator<Item = u64> {
     table.lines().skip(1).filter_map(move |line| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -84,7 +83,7 @@ fn sockets(table: &str, port: u16) -> impl Iterator<Item = u64> {
     })
 }
 
-/// The processes that have one of these sockets open. One that ends meanwhile has none.
+/// The processes that have one of these sockets open. Processes that end meanwhile are skipped.
 fn find_programs(inodes: &BTreeSet<u64>) -> Vec<Program> {
     let mut programs = Vec::new();
     for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
@@ -100,7 +99,7 @@ fn find_programs(inodes: &BTreeSet<u64>) -> Vec<Program> {
     programs
 }
 
-/// The inode of a socket, by what `/proc/PID/fd/N` is a link to.
+/// The inode of a socket, from the target of the link `/proc/PID/fd/N`.
 fn socket(link: &Path) -> Option<u64> {
     link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
 }

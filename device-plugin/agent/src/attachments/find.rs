@@ -8,21 +8,21 @@ use serde::Deserialize;
 use super::key::Traces;
 use super::liveness::NETNS_DIR;
 
-/// What becomes of a LAN's namespace that has a name but cannot be looked into, and of a file among the records that is none
-/// of ours.
+/// What to do about a LAN's namespace that has a name but cannot be read, and about a file among the records that is
+/// not one of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unseen {
-    /// It is left out. Another look will see the namespace, the daemon puts names back.
+    /// Leaves it out. A later call will find the namespace, since the daemon restores names.
     Later,
-    /// There is no other look.
+    /// Fails, since there is no later call.
     Fail,
 }
 
-/// What attachments left on this node outside their pods, whether they carry a pod's UID or not: in LANs, at the
-/// node's links, in the plugins' records. One may be there several times.
+/// Finds what attachments left on this node outside their pods, with or without a pod's UID: in LANs, at the node's
+/// links, in the plugins' records. An attachment may be returned several times.
 ///
 /// # Errors
-/// Something cannot be read: what is not seen must not look gone, or be taken for all there is.
+/// Something cannot be read: what is not seen must not count as missing.
 pub fn find_attachments(paths: &Paths, unseen: Unseen) -> Result<Vec<(Attachment, Traces)>> {
     let mut all = Vec::new();
     let mut take = |attachments: Vec<Attachment>, traces| {
@@ -45,7 +45,7 @@ fn find_in_lans(given: &Path, names: &Path, unseen: Unseen) -> Result<Vec<Attach
         let path = names.join(&name);
         let netns = match Netns::open(&path) {
             Ok(netns) => netns,
-            // Its name is all that keeps such a namespace.
+            // Such a namespace exists only as long as its name.
             Err(error) if unseen == Unseen::Later || error.is_not_found() => continue,
             Err(error) => {
                 return Err(error).with_context(|| {
@@ -66,7 +66,7 @@ fn find_in_lans(given: &Path, names: &Path, unseen: Unseen) -> Result<Vec<Attach
     Ok(attachments)
 }
 
-/// The attachments in one namespace; none if it is no LAN's.
+/// The attachments in one namespace; empty if it is not a LAN's.
 fn find_in_lan(netns: &Netns) -> Result<Vec<Attachment>> {
     const LO: u32 = 1;
     let netlink = Netlink::open(netns)?;
@@ -79,7 +79,7 @@ fn find_in_lan(netns: &Netns) -> Result<Vec<Attachment>> {
     Ok(ports.filter_map(|link| Attachment::parse_tag(link.alias.as_deref()?)).collect())
 }
 
-/// The attachments that the records in a folder are about. A damaged record is about nobody.
+/// The attachments of the records in a folder. A damaged record has none.
 fn find_in_records(folder: &Path, unseen: Unseen) -> Result<Vec<Attachment>> {
     #[derive(Deserialize)]
     struct Record {
@@ -91,7 +91,7 @@ fn find_in_records(folder: &Path, unseen: Unseen) -> Result<Vec<Attachment>> {
         let text = match dir.read(&name) {
             Ok(Some(text)) => text,
             Ok(None) => continue,
-            // One file that others could have written must not keep everything else from being swept.
+            // One file that others could have written must not prevent the sweep of everything else.
             Err(error) if unseen == Unseen::Later => {
                 tracing::warn!("a record is left out: {error}");
                 continue;

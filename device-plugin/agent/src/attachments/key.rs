@@ -1,11 +1,10 @@
 use node::Attachment;
 
-/// An attachment's name: what CNI's DEL goes by.
+/// The key of an attachment in CNI's DEL.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct AttachmentKey {
-    /// The container's ID, `CNI_CONTAINERID`.
     pub container: String,
-    /// The interface in the pod, `CNI_IFNAME`.
+    /// The name of the interface in the pod, `CNI_IFNAME`.
     pub ifname: String,
 }
 
@@ -16,22 +15,17 @@ impl AttachmentKey {
     }
 }
 
-/// Who made something for an attachment.
+/// Which plugins made something for an attachment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Traces {
-    /// The plugin `macvtap`.
     pub macvtap: bool,
-    /// The plugin `vlan-bridge`.
     pub vlan_bridge: bool,
-    /// `ipam-pool`, for whichever plugin.
+    /// A lease of `ipam-pool`, for either main plugin.
     pub lease: bool,
 }
 
 impl Traces {
-    /// What `macvtap` made.
     pub const MACVTAP: Self = Self { macvtap: true, vlan_bridge: false, lease: false };
-    /// What `vlan-bridge` made.
     pub const VLAN_BRIDGE: Self = Self { macvtap: false, vlan_bridge: true, lease: false };
-    /// An address alone.
     pub const LEASE: Self = Self { macvtap: false, vlan_bridge: false, lease: true };
 }

@@ -8,7 +8,7 @@ use super::key::AttachmentKey;
 use super::liveness::is_live;
 use super::programs::PluginPrograms;
 
-/// Whose interfaces are attached on this node, for people: also those that only hold an address of a pool.
+/// Lists the interfaces that are attached on this node, for messages: also those that only have an address of a pool.
 ///
 /// # Errors
 /// Something cannot be read.

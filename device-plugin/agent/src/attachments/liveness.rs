@@ -5,25 +5,26 @@ use node::NetnsRef;
 /// The host's folder of named network namespaces.
 pub const NETNS_DIR: &str = "/run/netns";
 
-/// Whether a namespace is there, or may be: from a container, not everything of the node can be seen.
+/// Whether a namespace exists, or may exist: from a container, not everything of the node can be seen.
 pub fn is_live(netns: &NetnsRef) -> bool {
     netns.is_live() || !would_be_seen(&netns.path)
 }
 
-/// Whether what is at this path of the node would be seen if it were there.
+/// Whether this process would see a namespace at this path of the node.
 fn would_be_seen(path: &Path) -> bool {
     if path.starts_with("/proc") {
         return sees_host_processes();
     }
     let below_run = path.strip_prefix("/run").or_else(|_| path.strip_prefix("/var/run")).ok();
     let Some(folder) = below_run.and_then(Path::parent) else { return is_on_host() };
-    // The daemon's own container has this one. Another one is there if it is mounted: an image has none below /run.
+    // The daemon's container has this folder mounted. Any other one is visible if it is mounted: an image has none
+    // below /run.
     folder.starts_with("netns")
         || (folder != Path::new("") && Path::new("/run").join(folder).is_dir())
         || is_on_host()
 }
 
-/// Whether this process has the mounts of the node's first one, and not those of a container.
+/// Whether this process has the mounts of the node's first process, not those of a container.
 fn is_on_host() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     let mounts = |of: &str| std::fs::metadata(format!("/proc/{of}/ns/mnt")).map(|meta| meta.ino()).ok();

@@ -1,5 +1,5 @@
-//! What attachments have on this node outside their pods: found by links' marks and the plugins' records, and taken down by
-//! the plugins themselves.
+//! What attachments have on this node outside their pods: found by links' marks and the plugins' records, and removed
+//! by the plugins themselves.
 
 mod find;
 mod key;

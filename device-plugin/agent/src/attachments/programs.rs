@@ -10,50 +10,49 @@ use serde_json::json;
 
 use super::key::AttachmentKey;
 
-/// Where runtimes have their plugins.
+/// The folder where runtimes have their plugins.
 const CNI_FOLDER: &str = "/opt/cni/bin";
-/// The list for `ipam-pool sweep`, in the run folder.
+/// The file with the list for `ipam-pool sweep`, in the run folder.
 const LIVE_FILE: &str = "live.json";
 
-/// The plugins' executables: beside the daemon's own, or where runtimes have them.
+/// The plugins' executables: beside the daemon's own, or in the runtimes' folder.
 pub struct PluginPrograms {
     run: PathBuf,
     folders: Vec<PathBuf>,
 }
 
-/// What an attachment holds in a pool.
+/// A lease of an attachment.
 #[derive(Debug)]
 pub struct Lease {
-    /// Who holds it.
     pub key: AttachmentKey,
-    /// The pod's UID, where the runtime stated it.
+    /// The pod's UID, if the runtime stated it.
     pub uid: Option<String>,
-    /// The pod, for people.
+    /// The pod in text form, for messages.
     pub pod: Option<String>,
-    /// The pod's network namespace.
+    /// The network namespace of the pod.
     pub netns: Option<NetnsRef>,
 }
 
-/// What `ipam-pool leases` says.
+/// The output of `ipam-pool leases`.
 #[derive(Debug, Default)]
 pub struct Leases {
-    /// By whom addresses are held.
+    /// The leases that attachments hold.
     pub held: Vec<Lease>,
-    /// For whom addresses are kept, also while nobody holds them.
+    /// The owners of kept addresses, held or not.
     pub kept: Vec<StickyOwner>,
 }
 
-/// An owner whose address is kept.
+/// The owner of a kept address.
 #[derive(Debug)]
 pub struct StickyOwner {
-    /// As `ipam-pool` writes it.
+    /// The owner in the form of `ipam-pool`.
     pub owner: String,
-    /// Whether nobody holds the address.
+    /// Whether no attachment holds the address.
     idle: bool,
 }
 
 impl StickyOwner {
-    /// The machine, `<namespace>/<name>`, that is the owner and does not run here.
+    /// The machine, `<namespace>/<name>`, if the owner is one that does not run here.
     pub fn idle_vm(&self) -> Option<&str> {
         let vm = self.owner.strip_prefix("vm:").filter(|_| self.idle)?;
         // The network's name may follow.
@@ -63,20 +62,20 @@ impl StickyOwner {
 }
 
 impl PluginPrograms {
-    /// The programs beside this one and where runtimes have them; lists for them are written into `run`.
+    /// Uses the programs beside this one and in the runtimes' folder; lists for them are written into `run`.
     pub fn new(run: PathBuf) -> Self {
         let own = std::env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned()));
         Self { run, folders: own.into_iter().chain([CNI_FOLDER.into()]).collect() }
     }
 
-    /// The same, which looks into these folders, too.
+    /// The same, with these folders too.
     pub fn with_folders(mut self, folders: impl IntoIterator<Item = PathBuf>) -> Self {
         self.folders.extend(folders);
         self
     }
 
     fn find(&self, name: &str) -> Result<(&Path, PathBuf)> {
-        // What uninstall set aside is ours as well, while nobody else can run it.
+        // A plugin that uninstall set aside can still be run by the daemon.
         let names = [name.to_owned(), aside_name(name)];
         let all = self.folders.iter().flat_map(|folder| names.iter().map(move |name| (folder, name)));
         let mut all = all.map(|(folder, name)| (folder.as_path(), folder.join(name)));
@@ -84,10 +83,10 @@ impl PluginPrograms {
         found.with_context(|| format!("there is no {name} in any of {:?}: install the plugins", self.folders))
     }
 
-    /// Runs a plugin's DEL, which finds what there is by the attachment's name alone.
+    /// Runs a plugin's DEL, which only needs the attachment's key.
     ///
     /// # Errors
-    /// The plugin's own words.
+    /// The plugin's error.
     pub fn del(&self, plugin: &str, key: &AttachmentKey) -> Result<()> {
         let (folder, program) = self.find(plugin)?;
         let config = json!({ "cniVersion": "1.0.0", "name": "k8slan-sweep", "type": plugin }).to_string();
@@ -101,7 +100,7 @@ impl PluginPrograms {
         run(command, config.as_bytes()).with_context(|| format!("{plugin} DEL")).map(drop)
     }
 
-    /// All leases; none where no pool was ever used.
+    /// All leases; empty if no pool was ever used.
     ///
     /// # Errors
     /// `ipam-pool` cannot be run, or fails.
@@ -113,8 +112,8 @@ impl PluginPrograms {
         parse(&output.stdout).context("what ipam-pool leases says")
     }
 
-    /// Frees all leases that are older than `as_of` and neither held by one of these nor kept for one of these
-    /// owners.
+    /// Frees all leases older than `as_of` that no attachment in the list holds, and that are not kept for an owner
+    /// in the list.
     ///
     /// # Errors
     /// `ipam-pool` cannot be run, or fails.
@@ -157,7 +156,7 @@ fn run(mut command: Command, input: &[u8]) -> Result<Output> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().with_context(|| format!("start {:?}", command.get_program()))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A program that ends before it has read says why by itself.
+        // A program that ends without reading its input reports the reason itself.
         let _ = stdin.write_all(input);
     }
     let output = child.wait_with_output().context("wait for it")?;
@@ -208,13 +207,13 @@ fn parse(text: &[u8]) -> Result<Leases> {
     Ok(Leases { held, kept })
 }
 
-/// Whether a file may be run.
+/// Whether a file can be executed.
 fn is_executable(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::metadata(path).is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
-/// The name of a file that is about to be removed by the installer.
+/// The name of a file that the installer has set aside.
 pub fn aside_name(name: &str) -> String {
     format!(".{name}.k8slan-aside")
 }

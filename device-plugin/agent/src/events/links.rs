@@ -10,7 +10,7 @@ use proto::events::{Dirty, Wake};
 
 const LINKS: Groups = Groups { links: true, addresses: false, routes: false };
 
-/// Listens in the namespaces of the LANs.
+/// Monitors of the links in the LANs' namespaces.
 pub(crate) struct LanLinkMonitors {
     wake: Wake,
     listening: BTreeMap<NetnsName, (NetnsId, AbortHandle)>,
@@ -21,8 +21,7 @@ impl LanLinkMonitors {
         Self { wake, listening: BTreeMap::new() }
     }
 
-    /// Listens in these namespaces and no others. What happened in a new one before is looked for, since
-    /// nobody heard of it.
+    /// Monitors exactly these namespaces. A new one counts as changed, since its earlier events were not seen.
     pub(crate) fn follow_namespaces(&mut self, namespaces: &BTreeMap<NetnsName, Netns>) {
         self.listening.retain(|name, (id, task)| {
             let keep = namespaces.get(name).is_some_and(|netns| netns.id() == *id) && !task.is_finished();
@@ -60,7 +59,7 @@ async fn listen(mut monitor: Monitor, wake: Wake, dirty: Dirty) {
             Ok(_) => wake.mark(dirty.clone()),
             Err(error) => {
                 tracing::error!("the events of a LAN's links ended: {error}");
-                // The next pass opens another stream.
+                // The next reconcile opens another stream.
                 wake.mark(dirty);
                 return;
             }
@@ -68,11 +67,11 @@ async fn listen(mut monitor: Monitor, wake: Wake, dirty: Dirty) {
     }
 }
 
-/// What matters of underlays: their state, and the addresses that they send from.
+/// The events that matter for underlays: their links, and the addresses that they send from.
 const UNDERLAYS: Groups = Groups { links: true, addresses: true, routes: false };
 
-/// Listens in the node's own namespace, for the devices that are underlays. Returns where to say which
-/// these are.
+/// Monitors the devices in the node's own namespace that are underlays. Returns the set in which the caller keeps
+/// their names.
 ///
 /// # Errors
 /// The stream cannot be opened.
@@ -115,7 +114,7 @@ pub(crate) fn watch_underlays(wake: Wake) -> anyhow::Result<Arc<Mutex<BTreeSet<I
     Ok(names)
 }
 
-/// A stream of events, and the links that are there.
+/// A stream of events, and the links at its start.
 fn listen_to_underlays() -> netplumb::Result<(Monitor, NodeLinks)> {
     let netns = Netns::current()?;
     let monitor = Monitor::open(&netns, UNDERLAYS)?;
@@ -126,13 +125,13 @@ fn listen_to_underlays() -> netplumb::Result<(Monitor, NodeLinks)> {
     Ok((monitor, links))
 }
 
-/// The names that the node's links had when they were last heard of, so that a renamed one is missed under its old name.
+/// The latest known names of the node's links, so that the old name of a renamed link is known.
 #[derive(Default)]
 struct NodeLinks(BTreeMap<u32, NodeLink>);
 
 struct NodeLink {
     name: String,
-    /// The link that a macvlan or macvtap stands on.
+    /// The lower link of a macvlan or macvtap.
     lower: Option<u32>,
 }
 
@@ -141,7 +140,8 @@ impl NodeLinks {
         self.0.get(&index).map(|link| &link.name)
     }
 
-    /// Takes in a change; whether it is one of a link that `is_one`, or of one that stands or stood on it.
+    /// Applies a change; returns whether it is about a link that `is_one` accepts, or about one that is or was on top
+    /// of it.
     fn changed(&mut self, link: Link, is_one: impl Fn(Option<&String>) -> bool) -> bool {
         let lower = match &link.kind {
             LinkKind::Macvlan(_) | LinkKind::Macvtap(_) if link.lower_netnsid.is_none() => link.lower,
@@ -157,7 +157,7 @@ impl NodeLinks {
         did || does
     }
 
-    /// Forgets a link; whether it stood on one that `is_one`.
+    /// Removes a link; returns whether it was on top of one that `is_one` accepts.
     fn gone(&mut self, index: u32, is_one: impl Fn(Option<&String>) -> bool) -> bool {
         let lower = self.0.remove(&index).and_then(|link| link.lower);
         lower.is_some_and(|lower| is_one(self.name(lower)))

@@ -1,5 +1,5 @@
-//! How the daemon hears of changes in the kernel: it tells, nobody asks now and then. Files are watched by
-//! [`proto::events`], which has the wake that all sources mark.
+//! Sources of events in the kernel, which the daemon waits for instead of polling. [`proto::events`] watches files,
+//! and has the wake that all sources mark.
 
 mod links;
 mod mounts;

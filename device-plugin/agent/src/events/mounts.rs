@@ -7,12 +7,11 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use proto::events::{Dirty, Wake};
 
-/// Listens for mounts that come and go: `ip netns` and `umount` take a namespace's name away without
-/// another sign. The kernel tells through `poll(2)` of the file (proc_pid_mountinfo(5)), here in a thread
-/// of its own that does nothing else.
+/// Watches for mounts and unmounts: `ip netns` and `umount` remove a namespace's name without any other event. The
+/// kernel reports them through `poll(2)` of the file (proc_pid_mountinfo(5)), here in a thread of its own.
 ///
 /// # Errors
-/// `/proc` is not there, or no thread is to be had.
+/// `/proc` is not mounted, or no thread can be started.
 pub(crate) fn watch_mounts(wake: Wake) -> Result<()> {
     const FILE: &str = "/proc/self/mountinfo";
     let file = File::open(FILE).with_context(|| format!("open {FILE}"))?;

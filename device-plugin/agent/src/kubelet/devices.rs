@@ -9,19 +9,19 @@ use tonic::Status;
 use super::v1beta1::{Device, ListAndWatchResponse};
 use super::{DeviceHandle, Health, ResourceName};
 
-/// What a resource's device list says.
+/// The contents of a resource's device list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Advertised {
-    /// The one device, and its health.
+    /// The only device, and its health.
     Device(Health),
-    /// The spoke is no more: an empty list takes the resource to zero, then the stream ends.
+    /// The spoke is removed: an empty list sets the resource to zero, then the stream ends.
     Gone,
-    /// The daemon stops: the stream ends and says nothing, so that the kubelet keeps the resource
-    /// for its grace time and a new daemon takes over.
+    /// The daemon stops: the stream ends without a last list, so that the kubelet keeps the resource for its grace
+    /// period and a new daemon takes over.
     Closing,
 }
 
-/// A ListAndWatch call began or ended.
+/// The beginning or end of a ListAndWatch call.
 #[derive(Debug)]
 pub(super) struct StreamEvent {
     pub(super) resource: ResourceName,
@@ -29,7 +29,7 @@ pub(super) struct StreamEvent {
     pub(super) open: bool,
 }
 
-/// The answer to one ListAndWatch call: the list now, then each changed list.
+/// The answer to one ListAndWatch call: the current list, then each changed list.
 pub(super) struct DeviceLists {
     handed: DeviceHandle,
     id: u64,
@@ -51,7 +51,7 @@ impl DeviceLists {
     }
 
     fn report(&self, open: bool) {
-        // Nobody listens any more only while the daemon stops.
+        // There is no receiver only while the daemon stops.
         let _ =
             self.events.send(StreamEvent { resource: self.handed.resource.clone(), stream: self.id, open });
     }
@@ -82,7 +82,7 @@ impl Stream for DeviceLists {
                 Advertised::Gone => ListAndWatchResponse::default(),
                 Advertised::Device(health) => self.list(health),
             };
-            // A reason may change while the health, which is all that the kubelet sees, does not.
+            // The reason may change while the health, which is all that the kubelet sees, stays.
             let same = match (&self.last, &next) {
                 (Some(Advertised::Device(last)), Advertised::Device(next)) => {
                     std::mem::discriminant(last) == std::mem::discriminant(next)

@@ -1,4 +1,4 @@
-//! Looking at the kubelet's plugin folder: who owns it, and what happens in it.
+//! Watching the kubelet's plugin folder: its owner, and changes in it.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -14,20 +14,18 @@ use proto::root_socket::is_trusted;
 
 type Events = EventStream<[u8; 4096]>;
 
-/// What happened in a folder since it was last asked.
+/// The changes in a folder since the last call.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
-    /// Events were lost, or the folder itself came or went: look at everything.
+    /// Events were lost, or the folder itself was created or removed: read everything again.
     pub(super) everything: bool,
-    /// Names that appeared.
     pub(super) created: BTreeSet<String>,
-    /// Names that went away.
     pub(super) removed: BTreeSet<String>,
     /// Names whose owner or mode changed.
     pub(super) changed: BTreeSet<String>,
 }
 
-/// Watches a folder that may not be there yet: then its nearest ancestor that is.
+/// Watches a folder; while it does not exist, its nearest existing ancestor.
 pub(super) struct FolderWatch {
     dir: PathBuf,
     events: Events,
@@ -58,7 +56,7 @@ impl FolderWatch {
                 (Err(error), _) => return Err(error),
             }
         }
-        // Where the next part of the path appeared before the watch stood, no event will tell.
+        // If the next part of the path appeared before the watch was set up, there will be no event.
         let on_dir = watched == dir;
         let missed = dir.strip_prefix(watched).ok().and_then(|rest| rest.components().next());
         if !on_dir && missed.is_some_and(|next| watched.join(next).exists()) {
@@ -67,15 +65,15 @@ impl FolderWatch {
         Ok((inotify.into_event_stream([0; 4096])?, on_dir))
     }
 
-    /// Waits until something happened.
+    /// Waits for a change.
     ///
-    /// Cancelling it loses nothing.
+    /// Cancelling it loses no event.
     pub(super) async fn changes(&mut self) -> io::Result<Changes> {
         loop {
             let mut changes = Changes::default();
             let mut moved = false;
             let events = &mut self.events;
-            // All that is there at once: a kubelet that starts deletes many files.
+            // All events that have arrived: a kubelet that starts deletes many files.
             let any = std::future::poll_fn(|cx| {
                 let mut any = false;
                 loop {
@@ -106,7 +104,7 @@ impl FolderWatch {
 }
 
 impl Changes {
-    /// Takes an event in, and says whether the folder itself is another one now.
+    /// Applies an event; returns whether the folder itself was replaced.
     fn note(&mut self, event: &Event<std::ffi::OsString>) -> bool {
         self.everything |= event.mask.contains(EventMask::Q_OVERFLOW);
         if let Some(name) = event.name.as_deref().and_then(std::ffi::OsStr::to_str) {
@@ -126,24 +124,23 @@ impl Changes {
     }
 }
 
-/// What stands where the kubelet's socket should.
+/// What exists at the path of the kubelet's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum KubeletSocket {
-    /// Nothing.
     Absent,
-    /// Something that must not be trusted, and why.
+    /// Something that must not be trusted, with the reason.
     Refused(String),
-    /// A socket of root's, with the numbers that tell it from another one.
+    /// A socket of root's, with the numbers that identify it.
     Present {
         device: u64,
         inode: u64,
-        /// Seconds and nanoseconds.
+        /// The time of its last change, seconds and nanoseconds.
         changed: (i64, i64),
     },
 }
 
-/// Looks at the kubelet's folder and socket. Whoever could replace the socket would be asked to dial
-/// ours, and whoever could write to the folder could take our sockets' names.
+/// Examines the kubelet's folder and socket. If others could replace the socket, they would be asked to dial ours; if
+/// they could write to the folder, they could take our sockets' names.
 pub(super) fn find_kubelet(dir: &Path, socket: &str) -> KubeletSocket {
     let path = dir.join(socket);
     for (path, wanted_socket) in [(dir, false), (path.as_path(), true)] {
@@ -155,7 +152,7 @@ pub(super) fn find_kubelet(dir: &Path, socket: &str) -> KubeletSocket {
         let kind = metadata.file_type();
         if if wanted_socket { !kind.is_socket() } else { !kind.is_dir() } {
             let what = if wanted_socket { "socket" } else { "folder" };
-            return KubeletSocket::Refused(format!("{path:?} is no {what}"));
+            return KubeletSocket::Refused(format!("{path:?} is not a {what}"));
         }
         if !is_trusted(metadata.uid()) {
             return KubeletSocket::Refused(format!(

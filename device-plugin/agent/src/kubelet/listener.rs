@@ -1,4 +1,4 @@
-//! A spoke's socket in the kubelet's folder, and the connections that come in on it.
+//! A spoke's socket in the kubelet's folder, and its connections.
 
 use std::io;
 use std::path::Path;
@@ -15,27 +15,27 @@ use super::devices::{Advertised, StreamEvent};
 use super::{DeviceHandle, socket_name};
 use proto::root_socket::{RootSocket, SocketError};
 
-/// What every call on a spoke's socket needs to know.
+/// The context of every call on a spoke's socket.
 pub(super) struct Endpoint {
     pub(super) handed: DeviceHandle,
     pub(super) devices: watch::Receiver<Advertised>,
     pub(super) events: mpsc::UnboundedSender<StreamEvent>,
 }
 
-/// A connection, with the socket that it came in on.
+/// A connection, with the endpoint of its socket.
 pub(super) struct Connection {
     stream: UnixStream,
     endpoint: Arc<Endpoint>,
 }
 
-/// A bound socket; dropping it closes it, and removes its file where that is still this socket's.
+/// A bound socket; dropping it closes it, and removes its file if that is still this socket's.
 pub(super) struct Listener {
     socket: Arc<RootSocket>,
     accepting: tokio::task::AbortHandle,
 }
 
 impl Listener {
-    /// Binds the socket and hands every connection of root's to `accepted`.
+    /// Binds the socket and passes every connection of root's to `accepted`.
     pub(super) fn bind(
         dir: &Path,
         endpoint: Arc<Endpoint>,
@@ -46,7 +46,7 @@ impl Listener {
         Ok(Self { socket, accepting })
     }
 
-    /// Whether the file is still there and still this socket's.
+    /// Whether the file still exists and is this socket's.
     pub(super) fn is_in_place(&self) -> bool {
         self.socket.is_in_place()
     }

@@ -1,8 +1,8 @@
-//! Keeping every resource registered, whatever the kubelet does.
+//! Keeps every resource registered with the kubelet, through restarts of either side.
 //!
-//! One task owns all of the state. It waits for: the folder (a kubelet that starts deletes every
-//! socket and then makes `kubelet.sock`), the catalog, the beginning and end of ListAndWatch calls,
-//! answers to registrations, and retries that are due. It polls nothing.
+//! One task owns all of the state. It waits for: the folder (a kubelet that starts deletes every socket and then
+//! makes `kubelet.sock`), the catalog, the beginning and end of ListAndWatch calls, answers to registrations, and
+//! retries that are due. Nothing is polled.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -28,14 +28,14 @@ use proto::root_socket::remove_socket;
 
 const KUBELET_SOCKET: &str = "kubelet.sock";
 
-/// How many registrations are under way at once.
+/// The most concurrent registrations.
 const MAX_REGISTRATIONS: usize = 32;
 
-/// The kubelet closes a connection and then marks the resource as gone; a registration that comes in
-/// between would be marked instead. So a stream that ended is given this long.
+/// The kubelet closes a connection and then marks the resource as gone; a registration in between would be marked
+/// instead. So the next registration waits this long after a stream ended.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
-/// A kubelet that took a registration asks for the device list at once.
+/// After how long it is an error that a kubelet that accepted a registration has not asked for the device list.
 const LIST_DEADLINE: Duration = Duration::from_secs(10);
 
 const FIRST_RETRY: Duration = Duration::from_millis(20);
@@ -51,38 +51,32 @@ pub enum KubeletError {
     #[error(
         "cannot watch the kubelet's folder {dir:?} (too many watches? see fs.inotify.max_user_instances)"
     )]
-    Watch {
-        /// The folder.
-        dir: PathBuf,
-        /// The system's words.
-        source: io::Error,
-    },
-    /// The gRPC server ended by itself.
+    Watch { dir: PathBuf, source: io::Error },
+    /// The gRPC server ended unexpectedly.
     #[error("the device plugin's gRPC server ended")]
     Server(#[source] tonic::transport::Error),
 }
 
-/// How it stands between this node and its kubelet.
+/// The state of the registrations with the kubelet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
-    /// The kubelet's side.
     pub kubelet: KubeletState,
-    /// Resources that should be registered.
+    /// How many resources should be registered.
     pub wanted: usize,
-    /// Resources whose device list the kubelet is reading.
+    /// The number of resources whose device list the kubelet is reading.
     pub registered: usize,
-    /// The last thing that went wrong and has not gone right since.
+    /// The last error that has not been followed by a success.
     pub problem: Option<String>,
 }
 
-/// What is known of the kubelet.
+/// The state of the kubelet's socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KubeletState {
-    /// There is no `kubelet.sock`.
+    /// `kubelet.sock` does not exist.
     Absent,
-    /// There is something that must not be trusted, and why.
+    /// There is something that must not be trusted, with the reason.
     Refused(String),
-    /// There is a socket.
+    /// There is a socket of root's.
     Present,
 }
 
@@ -101,14 +95,14 @@ impl<S: SpokeProvider> DevicePlugins<S> {
         Self { dir, spokes, status: watch::channel(none).0 }
     }
 
-    /// How it stands, now and whenever that changes.
+    /// The current status, and its changes.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
     }
 
-    /// Serves and stays registered until `stop` is done; then ends all calls and removes the sockets.
-    /// Resources are left to the kubelet, which keeps them for its grace time.
+    /// Serves and stays registered until `stop` is done; then ends all calls and removes the sockets. The resources
+    /// stay registered: the kubelet keeps them for its grace period.
     ///
     /// # Errors
     /// The folder cannot be watched. Everything else is retried and shown in the status.
@@ -121,13 +115,13 @@ impl<S: SpokeProvider> DevicePlugins<S> {
         let (stop_server, server_stops) = tokio::sync::oneshot::channel::<()>();
         let service = DevicePluginServer::new(Service::new(Arc::clone(&self.spokes)));
         let server = Server::builder()
-            // A kubelet asks for one list and now and then for a device.
+            // A kubelet only requests one list and sometimes a device.
             .max_concurrent_streams(16)
             .initial_connection_window_size(64 * 1024)
             .initial_stream_window_size(64 * 1024)
             .add_service(service)
             .serve_with_incoming_shutdown(ReceiverStream::new(incoming), async {
-                // An error is the sender's end, which means the same.
+                // An error means that the sender is gone, which also means the end.
                 let _ = server_stops.await;
             });
         let mut server = std::pin::pin!(server);
@@ -159,7 +153,7 @@ impl<S: SpokeProvider> DevicePlugins<S> {
             }
         }
         state.close();
-        // The receiver is the server's, which is still there.
+        // The receiver is the server's, which still exists.
         let _ = stop_server.send(());
         drop(state);
         if tokio::time::timeout(STOP_DEADLINE, server).await.is_err() {
@@ -169,7 +163,6 @@ impl<S: SpokeProvider> DevicePlugins<S> {
     }
 }
 
-/// A resource.
 struct Resource {
     devices: watch::Sender<Advertised>,
     endpoint: Arc<Endpoint>,
@@ -182,15 +175,15 @@ struct Resource {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    /// Not registered with this kubelet; to be asked for at that time, or not before something happens.
+    /// Not registered with this kubelet; to be registered at that time, or after another event.
     Waiting(Option<Instant>),
-    /// The kubelet is being asked.
+    /// The registration was sent.
     Asked,
-    /// The kubelet agreed, and has to ask for the device list by then.
+    /// The kubelet accepted, and has to request the device list by then.
     Agreed(Instant),
     /// The kubelet reads the device list.
     Listed,
-    /// It is gone; the kubelet is being told.
+    /// It is removed; the kubelet is being told.
     Leaving,
 }
 
@@ -204,10 +197,10 @@ struct State {
     catalog: Arc<Catalog>,
     kubelet: KubeletSocket,
     registrar: Option<Registrar>,
-    /// Counts the lives of the kubelet that were seen.
+    /// The number of kubelets that were seen one after the other.
     life: u64,
     registrations: JoinSet<Registered>,
-    /// When something is to be done by itself.
+    /// When to do something without another event.
     due: BTreeSet<(Instant, ResourceName)>,
     listed: usize,
     last_logged: Option<String>,
@@ -235,7 +228,7 @@ impl State {
         }
     }
 
-    /// An earlier life of the daemon that was killed left its sockets.
+    /// Removes sockets of an earlier daemon that was killed.
     fn remove_stale_sockets(&self) {
         let Ok(entries) = std::fs::read_dir(&self.dir) else { return };
         for entry in entries.flatten() {
@@ -247,10 +240,10 @@ impl State {
         }
     }
 
-    /// Takes over what can be handed out.
+    /// Applies a new catalog.
     fn apply_catalog(&mut self, catalog: &Arc<Catalog>) {
         self.catalog = Arc::clone(catalog);
-        // The name stands for another spoke now: the kubelet lets go of the one before.
+        // The name stands for another spoke now: first the kubelet must drop the old one.
         let is_another = |name: &ResourceName, offer: &Offer| {
             self.resources.get(name).is_some_and(|resource| resource.endpoint.handed != offer.handed)
         };
@@ -270,7 +263,7 @@ impl State {
                         changed
                     });
                 }
-                // Comes back when the kubelet has let go of the one before.
+                // Added again when the kubelet has dropped the old one.
                 Some(_) => {}
                 None => self.add(name, Instant::now()),
             }
@@ -315,7 +308,7 @@ impl State {
         }
     }
 
-    /// Changes a resource's stage, and with it what is counted and when it is due.
+    /// Changes the stage of a resource, with the counters and the times that depend on it.
     fn set_stage(&mut self, name: &ResourceName, stage: Stage) {
         let Some(resource) = self.resources.get_mut(name) else { return };
         let last = std::mem::replace(&mut resource.stage, stage);
@@ -356,7 +349,7 @@ impl State {
         }
     }
 
-    /// A socket that somebody deleted while its resource was registered, or about to be.
+    /// Recreates a socket that was deleted while its resource was registered, or about to be.
     fn restore_socket(&mut self, name: &ResourceName) {
         let Some(resource) = self.resources.get_mut(name) else { return };
         let Some(listener) = &resource.listener else { return };
@@ -386,7 +379,7 @@ impl State {
         Ok(())
     }
 
-    /// Looks at `kubelet.sock`. A new one is a new kubelet, which knows nothing of us.
+    /// Examines `kubelet.sock`. A new socket is a new kubelet, which has no registrations.
     fn kubelet_may_have_changed(&mut self, new: bool) {
         let found = find_kubelet(&self.dir, KUBELET_SOCKET);
         if !new && found == self.kubelet {
@@ -426,11 +419,11 @@ impl State {
             resource.failures = 0;
             resource.problem = None;
             if resource.stage == Stage::Leaving {
-                // The kubelet that had to be told is no more.
+                // The kubelet that had to be told does not exist any more.
                 self.resources.remove(&name);
                 self.add(&name, Instant::now());
             } else {
-                // Streams that are still open are the old kubelet's; they count no more.
+                // Open streams are the old kubelet's and do not count.
                 resource.streams.clear();
                 self.set_stage(&name, Stage::Waiting(when));
             }
@@ -443,7 +436,7 @@ impl State {
         if ready {
             return due.next().map(|(due, _)| *due);
         }
-        // What waits for its turn is started when another registration is answered.
+        // The others are started when another registration is answered.
         let waits = |name: &ResourceName| {
             self.resources.get(name).is_some_and(|resource| matches!(resource.stage, Stage::Waiting(_)))
         };
@@ -462,8 +455,7 @@ impl State {
             if due > now || !matches!(resource.stage, Stage::Waiting(_)) {
                 return;
             }
-            // A kubelet deletes sockets before it makes its own: one that is in place now, with this
-            // kubelet there, stays.
+            // A kubelet deletes sockets before it makes its own: with this kubelet running, an existing one stays.
             if let Err(error) = Self::listen(&self.dir, &self.accepted, resource) {
                 self.failed(&name, error);
                 continue;
@@ -478,7 +470,7 @@ impl State {
     }
 
     fn registered(&mut self, done: Result<Registered, tokio::task::JoinError>) {
-        // An error is a registration with a kubelet that is no more.
+        // An error is about a registration with a kubelet that does not exist any more.
         let Ok((name, life, result)) = done else { return };
         if life != self.life {
             return;
@@ -508,7 +500,7 @@ impl State {
     }
 
     fn note_problem(&mut self, name: &ResourceName, problem: String) {
-        // A thousand resources meet the same problem at once; it is told once.
+        // A thousand resources have the same problem at once; it is logged once.
         if self.last_logged.as_ref() != Some(&problem) {
             tracing::warn!(resource = %name, problem, "not registered with the kubelet");
             self.last_logged = Some(problem.clone());
@@ -559,7 +551,7 @@ impl State {
         }
     }
 
-    /// Brings the status up to date, and says whether it changed.
+    /// Updates the status; returns whether it changed.
     fn report(&self, status: &mut Status) -> bool {
         let next = Status {
             kubelet: match &self.kubelet {

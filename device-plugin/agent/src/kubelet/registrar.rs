@@ -1,4 +1,4 @@
-//! Asking the kubelet to take a resource.
+//! Registers resources with the kubelet.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use super::v1beta1::RegisterRequest;
 use super::v1beta1::registration_client::RegistrationClient;
 use super::{API_VERSION, ResourceName, resource_name, socket_name};
 
-/// The kubelet itself gives up dialling a plugin's socket after ten seconds.
+/// A limit above the ten seconds after which the kubelet itself gives up dialling a plugin's socket.
 const DEADLINE: Duration = Duration::from_secs(15);
 
-/// Why the kubelet did not take a resource.
+/// Why the kubelet did not register a resource.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RegisterError {
-    /// Asking again is of no use until there is another kubelet.
+    /// Registering again is useless until there is another kubelet.
     #[error("this kubelet does not speak the device plugin API {API_VERSION}: {0}")]
     Version(String),
     #[error("the kubelet refused {resource}: {message}")]
@@ -28,7 +28,7 @@ pub(super) enum RegisterError {
     Unreachable { socket: PathBuf, message: String },
 }
 
-/// A connection to one life of the kubelet; opened at the first call.
+/// A connection to one instance of the kubelet; opened at the first call.
 #[derive(Clone)]
 pub(super) struct Registrar {
     socket: PathBuf,
@@ -77,7 +77,7 @@ impl Registrar {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled => {
                 RegisterError::Unreachable { socket: self.socket, message }
             }
-            // The kubelet has no code of its own for this: it answers Unknown and these words.
+            // The kubelet has no code of its own for this: it answers Unknown with this message.
             _ if message.contains("API version") => RegisterError::Version(message),
             _ => RegisterError::Refused { resource, message },
         }

@@ -1,4 +1,4 @@
-//! The answers to the kubelet's calls.
+//! The device plugin's answers to the kubelet's calls.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::v1beta1::{
 use super::{Grant, Refusal, ResourceName, SpokeProvider, resource_name};
 use proto::kubelet::variable;
 
-/// How long the building of a LAN may take before a container's start fails over it.
+/// How long to wait for a LAN to be built before the container's start fails.
 const GRANT_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(super) struct Service<S> {
@@ -28,7 +28,7 @@ pub(super) struct Service<S> {
     streams: AtomicU64,
 }
 
-/// A device needs no reset before its container starts, and there is nothing to choose from one device.
+/// A device needs no reset before its container starts, and with only one device there is no preference.
 pub(super) const OPTIONS: DevicePluginOptions =
     DevicePluginOptions { pre_start_required: false, get_preferred_allocation_available: false };
 
@@ -37,7 +37,7 @@ impl<S: SpokeProvider> Service<S> {
         Self { spokes, streams: AtomicU64::new(0) }
     }
 
-    /// Checks that these devices are those of the socket that was called, and gets them.
+    /// Checks that these devices are those of the called socket, and gets them.
     async fn grant(&self, endpoint: &Endpoint, ids: &[String]) -> Result<Grant, Status> {
         let (handed, spoke) = (&endpoint.handed, &endpoint.handed.spoke);
         let resource = resource_name(&handed.resource);

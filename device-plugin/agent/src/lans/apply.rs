@@ -13,31 +13,30 @@ use super::namespaces::Held;
 use crate::attachments::is_live;
 use lan::{LanKey, NetnsName};
 
-/// Does the steps of one plan, in one namespace.
+/// Applies the steps of one plan in one namespace.
 pub(super) struct Apply<'a> {
-    /// The namespace's name.
     pub(super) name: &'a NetnsName,
     /// A socket in the node's own namespace, where the underlays are.
     pub(super) host: &'a Netlink,
     /// The folder of the spokes' locks.
     pub(super) locks: &'a SafeDir,
-    /// The spoke that a bridge port is of.
+    /// Finds the spoke of a bridge port.
     pub(super) spoke_of_port: &'a dyn Fn(&str) -> Option<SpokeName>,
 }
 
-/// What came of the steps.
+/// The result of the steps.
 #[derive(Default)]
 pub(super) struct Applied {
-    /// The namespace, where a step made it.
+    /// The namespace, if a step created it.
     pub(super) made: Option<Held>,
-    /// Whether a step took the namespace away.
+    /// Whether a step removed the namespace.
     pub(super) removed: bool,
-    /// Whether a spoke was left for later, since a plugin is at work on it.
+    /// Whether a spoke was postponed, since a plugin holds its lock.
     pub(super) postponed: bool,
 }
 
 impl Apply<'_> {
-    /// Does the steps one after the other, and stops at the first that fails.
+    /// Applies the steps one after the other, and stops at the first that fails.
     pub(super) fn run(&self, held: Option<&Held>, steps: &[Step]) -> (Applied, Result<()>) {
         let mut applied = Applied::default();
         let mut indexes = BTreeMap::new();
@@ -72,18 +71,18 @@ impl Apply<'_> {
             Step::CreateNetns(_) => {}
             Step::MountNetns => there.netns.mount_at(&path)?,
             Step::RemoveNetns => {
-                // Only this one: somebody may have put another under the name meanwhile.
+                // Only this one: somebody may have mounted another under the name.
                 match Netns::open(&path) {
                     Ok(found) if found.id() == there.netns.id() => Netns::remove_at(&path)?,
                     Ok(_) => {}
-                    // An unmounted one leaves its empty file.
+                    // An unmounted one leaves an empty file.
                     Err(_) if !Netns::is_mounted(&path)? => Netns::remove_at(&path)?,
                     Err(error) => return Err(error.into()),
                 }
                 applied.removed = true;
             }
             Step::Set { path, value } => {
-                // Settings of modules that are not loaded are absent, which is as good.
+                // Settings of modules that are not loaded are absent, which is fine.
                 let _: SysctlSet = there.netns.sysctl_set(&Sysctl::net(path), value)?;
             }
             Step::RemoveLink(target) => netlink.delete_link(resolve(netlink, target, indexes)?)?,
@@ -102,7 +101,7 @@ impl Apply<'_> {
                 (vxlan.port, vxlan.mtu, vxlan.group) = (*port, Some(*mtu), LINK_GROUP);
                 vxlan.master = Some(resolve(netlink, bridge, indexes)?);
                 vxlan.netns = Some(there.netns.clone());
-                // From the node's namespace: there the underlay is, and there it stays.
+                // From the node's namespace, where the underlay is and stays.
                 indexes.insert(name.clone(), self.host.create_vxlan(&vxlan)?);
             }
             Step::Change(target, change) => {
@@ -113,8 +112,8 @@ impl Apply<'_> {
         Ok(())
     }
 
-    /// Removes a veth pair that nobody uses. `false` where a plugin is at work on the spoke, or a pod took
-    /// it meanwhile; the plugin's own changes then bring the daemon back here.
+    /// Removes an unused veth pair. `false` if a plugin holds the spoke's lock, or a pod has it now; the plugin's own
+    /// changes then cause another reconcile.
     fn remove_spoke(&self, netlink: &Netlink, target: &Target) -> Result<bool> {
         let spoke = (self.spoke_of_port)(&target.name).or_else(|| target.name.parse().ok());
         let _lock = match spoke {
@@ -123,7 +122,7 @@ impl Apply<'_> {
                 Err(LockError::Held { .. }) => return Ok(false),
                 Err(error) => return Err(error.into()),
             },
-            // No plugin makes links that are named so.
+            // No plugin creates links with such names.
             None => None,
         };
         let Some(index) = target.index else { bail!("a spoke that was never seen") };
@@ -139,7 +138,7 @@ impl Apply<'_> {
     }
 }
 
-/// The group and the alias of what belongs to a LAN.
+/// The group and the alias of a LAN's links.
 fn mark(lan: &LanKey) -> LinkChange {
     let alias = Some(lan_tag(&lan.to_string()));
     LinkChange { alias, group: Some(LINK_GROUP), ..LinkChange::default() }
@@ -161,7 +160,7 @@ fn link_change(netlink: &Netlink, change: &Change, indexes: &BTreeMap<String, u3
     })
 }
 
-/// The index of a step's link: as it was seen, as it was made, or by its name.
+/// The index of a step's link: as observed, as created, or by its name.
 fn resolve(netlink: &Netlink, target: &Target, made: &BTreeMap<String, u32>) -> Result<u32> {
     if let Some(index) = target.index.or_else(|| made.get(&target.name).copied()) {
         return Ok(index);

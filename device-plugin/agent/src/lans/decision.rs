@@ -5,52 +5,51 @@ use net_types::{Attach, SpokeName};
 
 use super::Declared;
 
-/// What stands on this node in one namespace of ours.
+/// An existing namespace of ours on this node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// The LAN that it was made for; `None` where its mark was taken away.
+    /// The LAN that it was created for; `None` if its mark was removed.
     pub owner: Option<LanKey>,
     /// The network identifier of its VXLAN device.
     pub vni: Option<u32>,
 }
 
-/// What is to become of what is declared, and of what stands.
+/// The decisions about declared LANs and existing namespaces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Decisions {
-    /// Every declared LAN: what it means, or why it is refused.
+    /// Every declared LAN, or why it is refused.
     pub lans: BTreeMap<LanKey, Result<Lan, Refusal>>,
-    /// Every namespace that stands or should.
+    /// Every namespace that exists or should exist.
     pub namespaces: BTreeMap<NetnsName, Goal>,
 }
 
 /// Why a declared LAN is not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// One word for programs.
+    /// One word for programs: the condition's reason.
     pub reason: &'static str,
-    /// For people.
+    /// The condition's message for people.
     pub message: String,
-    /// The spokes that it names and no accepted LAN has. Nobody can be attached to them, but pods that ask for
-    /// them wait for this LAN, and are told so.
+    /// The spokes that it lists and no accepted LAN has. No pod can be attached to them, but pods that ask for them
+    /// wait for this LAN, and are told so.
     pub spokes: BTreeMap<SpokeName, Attach>,
     /// Whether it names other nodes and not this one.
     pub elsewhere: bool,
 }
 
-/// What is to become of a namespace.
+/// What is to be done with a namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Goal {
-    /// It is this LAN's, built and kept as it should be.
+    /// It belongs to this LAN, and is built and kept as declared.
     Build(LanKey),
     /// It stays as it is, neither repaired nor removed, for this reason.
     Leave(String),
-    /// It goes.
     Remove,
 }
 
-/// Decides, the same way whenever it is asked with the same.
+/// Decides; the same input always gives the same result.
 ///
-/// `recorded` is which LAN the spokes' records on this node name.
+/// `recorded` has the LAN that the record of each spoke on this node names.
 pub(crate) fn decide(
     node: &str,
     declared: &Declared,
@@ -62,7 +61,7 @@ pub(crate) fn decide(
     let accepted = || lans.values().filter_map(|lan| lan.as_ref().ok());
     let mut namespaces = BTreeMap::new();
     for (netns, there) in standing {
-        // A namespace whose mark somebody took away is its LAN's again.
+        // A namespace whose mark was removed still belongs to its LAN.
         let owner = there.owner.clone().or_else(|| {
             accepted().find(|lan| lan.netns == *netns && is_here(lan)).map(|lan| lan.key.clone())
         });
@@ -95,8 +94,8 @@ fn verdicts(
     standing: &BTreeMap<NetnsName, Standing>,
     recorded: &BTreeMap<SpokeName, LanKey>,
 ) -> BTreeMap<LanKey, Result<Lan, Refusal>> {
-    // With times of creation every node decides alike; what stands differs from node to node, and may
-    // count only where there is but one.
+    // With times of creation every node decides the same; what exists differs between nodes, and may only count if
+    // there is but one.
     let ranked = declared.lans.values().filter_map(|declaration| {
         let lan = declaration.lan.as_ref().ok()?;
         let rank = match declaration.created {
@@ -131,7 +130,7 @@ fn verdicts(
             (key.clone(), outcome)
         })
         .collect();
-    // A spoke has one LAN that it waits for: an accepted one, or else the first that names it.
+    // A spoke has one LAN: an accepted one, or otherwise the first that lists it.
     let accepted = outcomes.values().flatten().flat_map(|lan| lan.spokes.keys());
     let mut taken: BTreeSet<SpokeName> = accepted.cloned().collect();
     for refusal in outcomes.values_mut().filter_map(|outcome| outcome.as_mut().err()) {
@@ -141,7 +140,7 @@ fn verdicts(
 }
 
 impl Decisions {
-    /// Every spoke that a LAN names.
+    /// Every spoke that a LAN lists.
     pub(crate) fn spokes(&self) -> impl Iterator<Item = &SpokeName> {
         self.lans.values().flat_map(|lan| match lan {
             Ok(lan) => Box::new(lan.spokes.keys()) as Box<dyn Iterator<Item = &SpokeName>>,
@@ -150,8 +149,8 @@ impl Decisions {
     }
 }
 
-/// How much of a LAN is new on this node: 0 where all that it claims is what it has, 1 where something of
-/// it stands, 2 where nothing does. So a LAN that is built wins over one that only now wants the same.
+/// How much of a LAN is new on this node: 0 if it already has all that it claims, 1 if some of it exists, 2 if
+/// nothing does. So a LAN that is built has precedence over one that only now claims the same.
 fn novelty(
     lan: &Lan,
     standing: &BTreeMap<NetnsName, Standing>,
@@ -177,7 +176,7 @@ mod tests {
     use crate::lans::{Declaration, Mistaken};
     use proto::published::Note;
 
-    /// What is declared and what stands, before it is decided on.
+    /// Declared LANs and existing namespaces, the input of a decision.
     #[derive(Default)]
     struct World {
         declared: Declared,
@@ -256,7 +255,7 @@ mod tests {
         assert_eq!(elsewhere.namespaces.values().collect::<Vec<_>>(), [&Goal::Remove]);
     }
 
-    /// A LAN of two nodes is not refused on a third one.
+    /// A LAN for two nodes is not refused on a third one.
     #[test]
     fn a_refused_lan_is_of_the_nodes_that_it_names() {
         let mut world =
@@ -272,7 +271,7 @@ mod tests {
         };
         let all = |node| ["b", "c", "d"].map(|name| elsewhere(node, name));
         assert_eq!(all("here"), [false, false, false]);
-        // Of one that cannot be read, nobody knows.
+        // If a LAN cannot be read, its nodes are not known.
         assert_eq!(all("elsewhere"), [true, true, false]);
     }
 
@@ -312,7 +311,7 @@ mod tests {
             .created("z", 20)
             .created("a", 10);
         assert_eq!(world.goal("m"), Goal::Build(key("a")));
-        // Two LANs on one VNI would be one.
+        // Two LANs with one VNI would be one network.
         assert_eq!(world.goal("n"), Goal::Remove);
     }
 
@@ -320,7 +319,7 @@ mod tests {
     fn a_broken_declaration_takes_nothing_down() {
         let world = World::default().broken("a").stands("a", "n", 1, &[]);
         assert_eq!(world.goal("n"), Goal::Leave("vni: nonsense".into()));
-        // Unless a good one needs what it has.
+        // Unless a valid LAN needs what it has.
         assert_eq!(world.declare("b", "m", 1, &[]).goal("n"), Goal::Remove);
     }
 

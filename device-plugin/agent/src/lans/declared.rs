@@ -4,40 +4,39 @@ use lan::{Lan, LanKey};
 use net_types::SpokeName;
 use proto::published::Note;
 
-/// The LANs that somebody asked for, from wherever they come.
+/// The declared LANs, whatever their source.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Declared {
-    /// By their key.
     pub lans: BTreeMap<LanKey, Declaration>,
-    /// What could not be read. While there is anything, a LAN that is not in `lans` may still be
-    /// wanted, and is left as it stands.
+    /// What could not be read. While there is anything, a LAN that is not in `lans` may still be wanted, and is left
+    /// as it is.
     pub unread: Vec<Note>,
-    /// What was left out on purpose.
+    /// What was ignored intentionally.
     pub ignored: Vec<Note>,
 }
 
-/// One LAN that was asked for.
+/// The declaration of one LAN.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Declaration {
-    /// Where it stands, for people.
+    /// The file or object that declares it, for messages.
     pub source: String,
-    /// When its object was created, in seconds since 1970; the older one wins a conflict. `None` where
-    /// nobody knows: what is built already wins.
+    /// When its object was created, in seconds since 1970; the older one wins a conflict. `None` if it is not known:
+    /// then the LAN that is already built wins.
     pub created: Option<i64>,
-    /// Which version of its object this is.
+    /// The generation of its object.
     pub generation: Option<i64>,
-    /// What it is, or everything that is wrong with it.
+    /// The LAN, or everything that is wrong with it.
     pub lan: Result<Lan, Mistaken>,
 }
 
 /// A declaration that cannot be built.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mistaken {
-    /// Everything that is wrong with it.
+    /// All mistakes in one text.
     pub message: String,
-    /// The spokes that it names all the same.
+    /// The spokes that it lists nevertheless.
     pub spokes: BTreeSet<SpokeName>,
-    /// The nodes that it names; `None` where it has an underlay for all others too, or cannot be read.
+    /// The nodes that it names; `None` if it has an underlay for all others too, or cannot be read.
     pub nodes: Option<BTreeSet<String>>,
 }
 

@@ -1,8 +1,8 @@
-//! The LANs of this node: what is asked for, what stands, and how the one becomes the other.
+//! The LANs of this node: the declared state, the observed state, and the steps from one to the other.
 //!
-//! Nothing here knows where LANs come from (a folder, an API server) and who wants to know of them (the
-//! status file, the kubelet). [`Reconciler::reconcile`] observes what changed, decides, and applies the
-//! steps; whoever hears of a change calls it.
+//! This module does not know where LANs come from (a folder, an API server) or who uses their status (the status
+//! file, the kubelet). [`Reconciler::reconcile`] observes what changed, decides, and applies the steps; it is called
+//! after every change.
 
 mod apply;
 mod decision;

@@ -1,20 +1,20 @@
 use std::collections::BTreeSet;
 use std::net::Ipv6Addr;
 
-/// Which groups of IPv6 the links of the thread's network namespace have joined, by the links' indexes.
+/// The IPv6 groups that the links of the thread's network namespace have joined, by the links' indexes.
 ///
-/// The kernel forgets a link's groups when IPv6 leaves it altogether, which an MTU below 1280 does, and when IPv6
-/// comes back nobody joins again: a VXLAN device hears no other node from then on, and nothing else shows it.
+/// The kernel drops a link's groups when IPv6 is removed from it, which an MTU below 1280 does, and nothing joins
+/// them again when IPv6 comes back: a VXLAN device then receives nothing from other nodes, without any other sign.
 #[derive(Debug, Default)]
 pub(super) struct MulticastGroups(BTreeSet<(u32, Ipv6Addr)>);
 
 impl MulticastGroups {
-    /// Those of this moment; none where the kernel has no IPv6.
+    /// The current groups; empty if the kernel has no IPv6.
     pub(super) fn read() -> Self {
         Self::parse(&std::fs::read_to_string("/proc/thread-self/net/igmp6").unwrap_or_default())
     }
 
-    /// Reads lines such as `3 eth1 ff020000000000000000000000000014 1 00000004 0`.
+    /// Parses lines such as `3 eth1 ff020000000000000000000000000014 1 00000004 0`.
     fn parse(table: &str) -> Self {
         let entry = |line: &str| {
             let mut words = line.split_whitespace();

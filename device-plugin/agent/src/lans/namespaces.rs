@@ -13,35 +13,35 @@ use node::{Durability, SafeDir};
 use super::decision::Standing;
 use super::observe;
 
-/// The network namespaces of this node's LANs, held open: one whose name somebody takes away lives on,
-/// with everything in it, and gets its name back.
+/// The network namespaces of this node's LANs, held open: one whose name somebody removes continues to exist with
+/// everything in it, and gets its name again.
 ///
-/// Only names that a LAN declares, or that the daemon itself gave before, are looked at. A pod that may
-/// change its own links could give its own namespace a LAN's mark; under such a name it cannot be.
+/// Only names that a LAN declares, or that the daemon itself gave before, are examined. A pod that may change its own
+/// links could give its own namespace a LAN's mark, but never such a name.
 pub(super) struct Namespaces {
     entries: BTreeMap<NetnsName, Entry>,
     owned: OwnedNames,
 }
 
-/// The names that the daemon gave, a file for each.
+/// The names that the daemon gave, recorded in one file each.
 struct OwnedNames {
     path: PathBuf,
     dir: SafeDir,
     names: BTreeSet<NetnsName>,
 }
 
-/// One name, and what it stands for.
+/// One name, and its namespace.
 struct Entry {
     held: Option<Held>,
     occupant: Occupant,
     observed: Observed,
     /// Whether `observed` is out of date.
     stale: bool,
-    /// Why it could not be looked at.
+    /// Why it could not be read.
     trouble: Option<String>,
 }
 
-/// A namespace with a socket in it.
+/// A namespace with a netlink socket in it.
 pub(super) struct Held {
     pub(super) netns: Netns,
     pub(super) netlink: Netlink,
@@ -65,14 +65,14 @@ impl Held {
 }
 
 impl Namespaces {
-    /// `owned` is the folder that remembers the names that the daemon gave.
+    /// `owned` is the folder that records the names that the daemon gave.
     pub(super) fn open(owned: PathBuf) -> Result<Self> {
         let dir = SafeDir::create(&owned)?;
         let names = dir.names()?.iter().filter_map(|name| name.parse().ok()).collect();
         Ok(Self { entries: BTreeMap::new(), owned: OwnedNames { path: owned, dir, names } })
     }
 
-    /// Looks at all names again.
+    /// Examines all names again.
     pub(super) fn locate_all(&mut self) {
         let mut names: BTreeSet<NetnsName> = self.owned.names.clone();
         names.extend(self.entries.keys().cloned());
@@ -81,17 +81,17 @@ impl Namespaces {
         }
     }
 
-    /// Sees to it that a name that a LAN needs is looked at.
+    /// Makes sure that a name that a LAN needs has been examined.
     pub(super) fn ensure_located(&mut self, name: &NetnsName) {
         if !self.entries.contains_key(name) {
             self.locate(name);
         }
     }
 
-    /// Looks again at what has this name.
+    /// Examines again what has this name.
     pub(super) fn locate(&mut self, name: &NetnsName) {
         let found = self.find_occupant(name).and_then(|found| {
-            // A namespace of ours under a name that was forgotten.
+            // A namespace of ours whose name was not recorded.
             if found.0 == Occupant::Held {
                 self.remember(name)?;
             }
@@ -109,11 +109,11 @@ impl Namespaces {
         entry.stale = true;
     }
 
-    /// What is at a name, and a hold on it where it is ours and not held yet.
+    /// Finds what has a name, and opens it if it is ours and not held yet.
     fn find_occupant(&self, name: &NetnsName) -> Result<(Occupant, Option<Held>)> {
         let path = name.path();
         if !Netns::is_mounted(&path)? {
-            // An empty file is what is left of a mount; all else is somebody's.
+            // An empty file is left over from a mount; anything else is foreign.
             let leftover = match fs::symlink_metadata(&path) {
                 Ok(meta) => meta.is_file() && meta.len() == 0,
                 Err(error) => error.kind() == io::ErrorKind::NotFound,
@@ -136,25 +136,25 @@ impl Namespaces {
         }
     }
 
-    /// Remembers a name that is about to be given, so that the namespace is found again whatever happens.
+    /// Records a name that is about to be given, so that the namespace can be found again after a crash.
     pub(super) fn remember(&mut self, name: &NetnsName) -> Result<()> {
         if self.owned.names.contains(name) {
             return Ok(());
         }
-        // The folder may be another one.
+        // The folder may have been replaced.
         self.owned.dir = SafeDir::create(&self.owned.path)?;
         self.owned.dir.write(name.as_str(), b"", Durability::UntilReboot)?;
         self.owned.names.insert(name.clone());
         Ok(())
     }
 
-    /// Takes hold of a namespace that was just made.
+    /// Holds a namespace that was just created.
     pub(super) fn hold(&mut self, name: &NetnsName, held: Held) {
         let entry = Entry { held: Some(held), occupant: Occupant::Held, ..Entry::empty() };
         self.entries.insert(name.clone(), entry);
     }
 
-    /// Lets go of a namespace, which dies with that if nothing else holds it.
+    /// Drops a namespace, which the kernel then deletes if nothing else holds it.
     pub(super) fn forget(&mut self, name: &NetnsName) -> Result<()> {
         self.entries.remove(name);
         self.owned.dir.remove(name.as_str())?;
@@ -162,8 +162,8 @@ impl Namespaces {
         Ok(())
     }
 
-    /// Forgets names where nothing of ours is and that nobody wants, and takes away the empty file that
-    /// is left of one.
+    /// Drops names that have nothing of ours and that no LAN needs, and removes the empty files that are left of
+    /// them.
     pub(super) fn forget_empty(&mut self, wanted: impl Fn(&NetnsName) -> bool) -> Result<()> {
         let is_empty = |entry: &Entry| entry.held.is_none() && entry.occupant == Occupant::Nothing;
         let owned = self.owned.names.iter();
@@ -172,7 +172,7 @@ impl Namespaces {
             .cloned()
             .collect();
         for name in left {
-            // Only an empty file goes; whatever else came meanwhile is an error.
+            // Only an empty file is removed; anything else that appeared meanwhile is an error.
             Netns::remove_at(&name.path())?;
             self.forget(&name)?;
         }
@@ -192,40 +192,38 @@ impl Namespaces {
         self.entries.values_mut().for_each(|entry| entry.stale = true);
     }
 
-    /// Looks into the namespaces that changed.
+    /// Reads the namespaces that changed.
     pub(super) fn refresh(&mut self) {
         for (name, entry) in self.entries.iter_mut().filter(|(_, entry)| entry.stale) {
             match entry.observe() {
                 Ok(observed) => {
                     (entry.observed, entry.stale) = (observed, false);
                 }
-                // It stays stale, and is looked into again at the next pass.
+                // It stays stale, and is read again in the next reconcile.
                 Err(error) => entry.trouble = Some(format!("look into network namespace {name}: {error:#}")),
             }
         }
     }
 
-    /// What is in a namespace, as of the last [`Namespaces::refresh`].
+    /// The contents of a namespace at the last [`Namespaces::refresh`].
     pub(super) fn observed(&self, name: &NetnsName) -> Option<&Observed> {
         self.entries.get(name).map(|entry| &entry.observed)
     }
 
-    /// Why a namespace could not be looked at.
+    /// Why a namespace could not be read.
     pub(super) fn trouble(&self, name: &NetnsName) -> Option<&str> {
         self.entries.get(name)?.trouble.as_deref()
     }
 
-    /// The namespace itself.
     pub(super) fn held(&self, name: &NetnsName) -> Option<&Held> {
         self.entries.get(name)?.held.as_ref()
     }
 
-    /// All that are held.
     pub(super) fn all_held(&self) -> impl Iterator<Item = (&NetnsName, &Held)> {
         self.entries.iter().filter_map(|(name, entry)| Some((name, entry.held.as_ref()?)))
     }
 
-    /// What stands on this node, for the decision what is to become of it.
+    /// The existing namespaces, for the decision.
     pub(super) fn standing(&self) -> BTreeMap<NetnsName, Standing> {
         let standing = |entry: &Entry| {
             let vni = entry.observed.links.iter().find_map(|link| match &link.kind {
@@ -238,7 +236,7 @@ impl Namespaces {
         held.map(|(name, entry)| (name.clone(), standing(entry))).collect()
     }
 
-    /// The indexes of the node's links that VXLAN devices of ours send by, with their LANs.
+    /// The underlays' indexes of our VXLAN devices, with their LANs.
     pub(super) fn underlays(&self) -> impl Iterator<Item = (&LanKey, u32)> {
         self.entries.values().flat_map(|entry| {
             let owner = entry.observed.owner();
@@ -249,8 +247,8 @@ impl Namespaces {
         })
     }
 
-    /// The spokes that pods use, with the namespace that each is in and who uses it. `spoke_of_port`
-    /// knows the spoke of a port whose other end is inside the pod.
+    /// The spokes that pods use, with their namespace and user. `spoke_of_port` finds the spoke of a port whose other
+    /// end is in the pod.
     pub(super) fn in_use(
         &self,
         spoke_of_port: impl Fn(&str) -> Option<SpokeName>,
@@ -285,7 +283,7 @@ impl Entry {
                 if self.occupant == Occupant::Foreign { NetnsState::Foreign } else { NetnsState::Absent };
             return Ok(Observed { netns, ..Observed::absent() });
         };
-        // It was ours when it was found, whatever has become of its mark.
+        // It was ours when it was found, even if its mark has been removed since.
         let owner = observe::owner(&held.netlink)?.unwrap_or(NetnsOwner::Unknown);
         let netns = match self.occupant {
             Occupant::Held => NetnsState::Mounted(owner),

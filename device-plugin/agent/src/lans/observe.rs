@@ -1,4 +1,4 @@
-//! What the kernel has of a LAN, read over netlink.
+//! Reads a LAN's state from the kernel over netlink.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::attachments::is_live;
 /// The index of `lo` in every namespace.
 const LO: u32 = 1;
 
-/// Whose a namespace is by the mark on its `lo`; `None` where k8slan did not make it.
+/// The owner of a namespace by the mark on its `lo`; `None` if k8slan did not make it.
 pub fn owner(netlink: &Netlink) -> Result<Option<NetnsOwner>> {
     let lo = netlink.link_by_index(LO)?;
     Ok(lo.and_then(|lo| match alias(lo.alias.as_deref()) {
@@ -23,12 +23,12 @@ pub fn owner(netlink: &Netlink) -> Result<Option<NetnsOwner>> {
     }))
 }
 
-/// All links of a namespace as the planning sees them.
+/// All links of a namespace in the form that `lan::diff` needs.
 pub(super) fn links(netlink: &Netlink) -> Result<Vec<Link>> {
     Ok(netlink.links()?.into_iter().map(link).collect())
 }
 
-/// The settings that matter, of those that this kernel has.
+/// The settings that matter, if this kernel has them.
 pub(super) fn settings(netns: &Netns) -> Result<BTreeMap<&'static str, String>> {
     let mut settings = BTreeMap::new();
     for setting in SETTINGS {
@@ -39,7 +39,7 @@ pub(super) fn settings(netns: &Netns) -> Result<BTreeMap<&'static str, String>> 
     Ok(settings)
 }
 
-/// A link as the planning sees it.
+/// A link in the form that `lan::diff` needs.
 pub fn link(link: netplumb::Link) -> Link {
     let kind = match link.kind {
         netplumb::LinkKind::Bridge(bridge) => {
@@ -78,7 +78,7 @@ fn alias(text: Option<&str>) -> Alias {
     }
     match Attachment::parse_tag(text) {
         Some(attachment) => {
-            // As the objects of the cluster have it.
+            // In the form that the cluster's objects have.
             let who = match &attachment.pod {
                 Some(pod) => pod.to_string(),
                 None => format!("container {}", attachment.container_id),

@@ -27,75 +27,75 @@ use proto::published::NodeStatus;
 
 /// The result of a reconcile.
 pub struct Outcome {
-    /// What there is to tell.
+    /// The status to publish.
     pub status: NodeStatus,
-    /// The namespaces to listen in.
+    /// The namespaces to monitor.
     pub netns: BTreeMap<NetnsName, Netns>,
-    /// When to come back although nothing changed, since something failed.
+    /// When to reconcile again although nothing changed, since something failed.
     pub retry: Option<Duration>,
-    /// LANs that are new or were changed, and are now as they are declared.
+    /// The number of LANs that are new or changed, and are now as declared.
     pub built: usize,
-    /// LANs that stood, had been changed by somebody else, and were put right.
+    /// The number of complete LANs that somebody else had changed, and that were repaired.
     pub repaired: usize,
 }
 
-/// The LANs of this node.
+/// Keeps the LANs of this node as declared.
 pub struct Reconciler {
     node: String,
-    /// Whether the kubelet hands the spokes out.
+    /// Whether the kubelet gives out the spokes.
     kubelet: bool,
     /// Whether the type `k8slanveth` of k8slan (Go) is switched on.
     k8slan_go: bool,
     host: Netlink,
     /// The folder with the record of the underlays.
     run: SafeDir,
-    /// Who takes all frames of a link of the node.
+    /// Which links or devices take all frames of a link of the node.
     frame_takers: FrameTakers,
     taps: Taps,
     records: Records,
     namespaces: Namespaces,
-    /// Namespaces where a pod has to go before something else can.
+    /// Namespaces in which a pod must be gone before the next step.
     waiting: BTreeSet<NetnsName>,
-    /// How often in a row something failed, by namespace.
+    /// The number of consecutive failures, by namespace.
     failures: BTreeMap<NetnsName, u32>,
-    /// What was last made of each namespace, without anything left to do.
+    /// The last desired state of each namespace that was reached completely.
     made: BTreeMap<NetnsName, Desired>,
     repair_log: RepairLog,
     /// Groups that a link was made to join again, until it has.
     rejoined: BTreeSet<(u32, Ipv6Addr)>,
 }
 
-/// What was done for a LAN.
+/// The result of a reconcile for one LAN.
 enum BuildOutcome {
-    /// It was new, or was changed, and is now as it is declared.
+    /// It was new or changed, and is now as declared.
     Built,
-    /// Somebody else had changed it, and it is as it was before.
+    /// Somebody else had changed it, and it was repaired.
     Repaired,
-    /// Nothing, or not all that there is to do.
+    /// Nothing was done, or not everything yet.
     Unchanged,
 }
 
-/// Of a LAN whose underlay was found outside the LAN's group.
+/// The state of a LAN whose underlay is not in the LAN's group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum GroupState {
-    /// It is made to join again.
+    /// It is being made to join again.
     Rejoining(Ipv6Addr),
-    /// That was of no use.
+    /// That did not help.
     NotJoined,
 }
 
 /// What was done in one namespace.
 struct Applied {
-    /// What was done beside removing what pods left.
+    /// The steps except those that remove what pods left.
     worked: Vec<Step>,
-    /// What is still to be done after it.
+    /// The steps that remain.
     left: Plan,
     error: Option<String>,
     postponed: bool,
 }
 
 impl Reconciler {
-    /// Reads what an earlier life of the daemon left on this node.
+    /// Reads what an earlier daemon left on this node.
     ///
     /// # Errors
     /// A folder, a file or netlink cannot be used.
@@ -118,10 +118,10 @@ impl Reconciler {
         })
     }
 
-    /// Observes what changed, decides, and applies what differs.
+    /// Observes what changed, decides, and applies the steps.
     ///
     /// # Errors
-    /// Only what concerns the node as a whole; what goes wrong with one LAN is in the status.
+    /// Only errors about the node as a whole; an error about one LAN is in the status.
     pub fn reconcile(&mut self, declared: &Declared, dirty: &Dirty) -> Result<Outcome> {
         self.observe(dirty)?;
         let mut decisions = self.decide(declared);
@@ -130,10 +130,10 @@ impl Reconciler {
         if dirty.underlays || dirty.declared || dirty.everything {
             self.frame_takers = FrameTakers::read(&self.host)?;
         }
-        // Before anything is built on a link: from then on nobody takes it away.
+        // Before anything is built on a link: from then on no plugin takes it.
         let unrecorded = self.record_underlays(&decisions)?;
 
-        // Nobody is let into what is about to go.
+        // No pod is attached to what is about to be removed.
         let mut report = StatusBuilder::new(&self.node, declared);
         self.write_records(&decisions, &mut report, false);
         let going = goals(&decisions, |goal| *goal == Goal::Remove);
@@ -149,7 +149,8 @@ impl Reconciler {
 
         self.waiting.clear();
         let (mut built, mut repaired) = (0, 0);
-        // After it is written down: a program that took one meanwhile did so before it could read of it, and shows.
+        // After the underlays are recorded: a plugin that took one of them did it before it could read the record,
+        // and is seen here.
         let mut underlays = UnderlayCache::new(self.frame_takers.clone());
         let group_states = self.rejoin_groups(&decisions, &mut underlays)?;
         for lan in decisions.lans.values().flatten() {
@@ -168,7 +169,7 @@ impl Reconciler {
             self.namespaces.observed(name).and_then(|there| there.owner().cloned())
         });
         self.waiting.extend(going);
-        // What is gone by now has no underlay any more.
+        // A LAN that was removed has no underlay any more.
         let unrecorded = self.record_underlays(&decisions)?.or(unrecorded);
         let status = report.finish(
             &decisions,
@@ -218,7 +219,7 @@ impl Reconciler {
         if dirty.records || dirty.everything {
             self.records.reload()?;
         } else {
-            // Most of them the daemon wrote itself.
+            // The daemon wrote most of them itself.
             dirty.record_files.iter().for_each(|name| self.records.read(name));
         }
         self.namespaces.refresh();
@@ -226,7 +227,7 @@ impl Reconciler {
     }
 
     fn decide(&mut self, declared: &Declared) -> Decisions {
-        // Also those of LANs that are not accepted: what stands there may be of an earlier time.
+        // Also for LANs that are not accepted: what exists may be of an earlier declaration.
         let lans = declared.lans.values().filter_map(|declaration| declaration.lan.as_ref().ok());
         for lan in lans {
             self.namespaces.ensure_located(&lan.netns);
@@ -235,7 +236,7 @@ impl Reconciler {
         decide(&self.node, declared, &self.namespaces.standing(), &self.records.lans())
     }
 
-    /// Does what is to be done in a namespace, and looks at what came of it.
+    /// Applies the plan for a namespace, and observes the result.
     fn apply_plan(&mut self, name: &NetnsName, desired: Option<&Desired>) -> Applied {
         let failed = |left, error| Applied { worked: Vec::new(), left, error: Some(error), postponed: false };
         if let Some(trouble) = self.namespaces.trouble(name) {
@@ -275,7 +276,7 @@ impl Reconciler {
         Applied { worked, left: self.plan(name, desired), error, postponed: applied.postponed }
     }
 
-    /// The error, and where it is a number alone, what is behind it.
+    /// The text of an error; if it is only an error number, with the likely reason.
     fn explain(&self, error: &anyhow::Error, desired: Option<&Desired>) -> String {
         let text = format!("{error:#}");
         let number = error.downcast_ref::<netplumb::Error>().and_then(netplumb::Error::errno);
@@ -289,9 +290,9 @@ impl Reconciler {
         }
     }
 
-    /// Rejoins multicast groups that the kernel forgot, and returns the LANs concerned with their state: their
-    /// VXLAN devices go down, all of a group together, since the kernel leaves and joins with the last and the first
-    /// of them; what is built next sets them up.
+    /// Rejoins multicast groups that the kernel dropped, and returns the LANs concerned with their state: their VXLAN
+    /// devices are set down, all of a group together, since the kernel leaves a group with the last of them and joins
+    /// it with the first; the following steps set them up.
     fn rejoin_groups(
         &mut self,
         decisions: &Decisions,
@@ -331,7 +332,7 @@ impl Reconciler {
         Ok(group_states)
     }
 
-    /// The VXLAN device of a LAN, where it stands, is up and sends by this link.
+    /// The LAN's VXLAN device, if it exists, is up and has this link as underlay.
     fn standing_vxlan(&self, lan: &Lan, underlay: u32) -> Option<u32> {
         let links = &self.namespaces.observed(&lan.netns)?.links;
         let vxlan =
@@ -406,7 +407,7 @@ impl Reconciler {
         Ok(if is_new { BuildOutcome::Built } else { BuildOutcome::Repaired })
     }
 
-    /// Writes down which links carry LANs, or will, or still do; the text says why that failed.
+    /// Records which links carry LANs, or will, or still do; the text is the error.
     fn record_underlays(&self, decisions: &Decisions) -> Result<Option<String>> {
         let mut all = Vec::new();
         for lan in decisions.lans.values().flatten() {
@@ -421,7 +422,7 @@ impl Reconciler {
             index: Some(index),
         }));
         let wanted = Underlays::new(all);
-        // What is damaged is written anew.
+        // A damaged record is written again.
         if Underlays::read_in(&self.run).ok().is_some_and(|there| there == wanted) {
             return Ok(None);
         }
@@ -458,8 +459,8 @@ impl Reconciler {
             .collect()
     }
 
-    /// Writes the records that there should be. Before the work only what takes something back counts:
-    /// `known` is whether the states of the LANs are in the report.
+    /// Writes the desired records. Before the steps, only records that take something back are written: `known` is
+    /// whether the states of the LANs are in the report.
     fn write_records(&mut self, decisions: &Decisions, report: &mut StatusBuilder, known: bool) {
         let in_use = self.in_use();
         let wanted = RecordSet {
@@ -488,7 +489,7 @@ impl Reconciler {
         }
     }
 
-    /// Counts failures, so that what fails again and again is tried less and less often.
+    /// Counts failures, so that what fails repeatedly is retried less and less often.
     fn count_failures(&mut self, name: &NetnsName, done: &Applied) {
         if done.error.is_some() || done.postponed || pending_steps(&done.left).next().is_some() {
             *self.failures.entry(name.clone()).or_default() += 1;
@@ -498,7 +499,7 @@ impl Reconciler {
     }
 }
 
-/// The steps of a plan beside those that remove what pods left.
+/// The steps of a plan except those that remove what pods left.
 fn pending_steps(plan: &Plan) -> impl Iterator<Item = &Step> {
     plan.steps.iter().filter(|step| !matches!(step, Step::RemoveSpoke(_)))
 }

@@ -14,32 +14,30 @@ pub(super) struct InUse {
     pub(super) spoke: SpokeName,
     /// The namespace that its links are in.
     pub(super) netns: NetnsName,
-    /// The LAN that this namespace is of.
+    /// The LAN of this namespace.
     pub(super) lan: Option<LanKey>,
-    /// The bridge there.
     pub(super) bridge: Option<IfName>,
-    /// The pod, for people.
     pub(super) who: String,
 }
 
-/// What the records are made from.
+/// The input from which the records are computed.
 pub(super) struct RecordSet<'a> {
     pub(super) decisions: &'a Decisions,
-    /// Whether the kubelet hands the spokes out.
+    /// Whether the kubelet gives out the spokes.
     pub(super) kubelet: bool,
     /// Whether the type `k8slanveth` of k8slan (Go) is switched on.
     pub(super) k8slan_go: bool,
     pub(super) in_use: &'a [InUse],
-    /// The records that are there.
+    /// The existing records.
     pub(super) there: &'a Records,
     /// The tap index of every spoke that has one.
     pub(super) tap: &'a dyn Fn(&SpokeName) -> Option<TapIndex>,
-    /// Whether a LAN is built; `None` while that is not known yet, and a record says what it said.
+    /// Whether a LAN is built; `None` if that is not known yet, and a record keeps its state.
     pub(super) state: &'a dyn Fn(&Lan) -> Option<SpokeState>,
 }
 
 impl RecordSet<'_> {
-    /// The records that there should be.
+    /// The desired records.
     pub(super) fn wanted(&self) -> BTreeMap<SpokeName, SpokeRecord> {
         let mut wanted = self.records_of_left_namespaces();
         wanted.extend(self.accepted());
@@ -47,7 +45,7 @@ impl RecordSet<'_> {
         wanted
     }
 
-    /// Of namespaces that stay as they are: nobody new is let in, and DEL still finds its way.
+    /// The records for namespaces that stay as they are: no new pod is admitted, and DEL still works.
     fn records_of_left_namespaces(&self) -> BTreeMap<SpokeName, SpokeRecord> {
         let mut records = BTreeMap::new();
         for (netns, goal) in &self.decisions.namespaces {
@@ -97,9 +95,8 @@ impl RecordSet<'_> {
         records
     }
 
-    /// Of spokes that a pod still uses where they should not be any more. Two macvtaps of one index would
-    /// give the second pod the first one's LAN, so a spoke waits until the pod is gone, wherever it is to
-    /// be next.
+    /// The records for spokes that a pod still uses in a former place. Two macvtaps with one index would give the
+    /// second pod the first one's LAN, so a spoke waits until the pod is gone, wherever it is to be next.
     fn held(&self) -> BTreeMap<SpokeName, SpokeRecord> {
         let mut records = BTreeMap::new();
         for used in self.in_use {
@@ -134,7 +131,7 @@ impl RecordSet<'_> {
         records
     }
 
-    /// Whether a spoke is used where it should be, or where everything stays as it is.
+    /// Whether a spoke is used in its declared place, or in one that stays as it is.
     fn is_at_home(&self, used: &InUse) -> bool {
         match self.decisions.namespaces.get(&used.netns) {
             Some(Goal::Build(key)) => {
@@ -152,7 +149,7 @@ impl RecordSet<'_> {
     }
 }
 
-/// The bridge of ours in a namespace.
+/// Our bridge in a namespace.
 pub(super) fn bridge(observed: &Observed) -> Option<IfName> {
     let bridge =
         observed.links.iter().find(|link| link.is_ours() && matches!(link.kind, LinkKind::Bridge { .. }))?;
@@ -189,7 +186,7 @@ mod tests {
         }
     }
 
-    /// LANs that are built, and others' goals.
+    /// Decisions with these built LANs and these other goals.
     fn decisions(built: &[Lan], others: &[(&str, Goal)]) -> Decisions {
         let mut decisions = Decisions::default();
         for lan in built {
@@ -230,7 +227,7 @@ mod tests {
         let ready = wanted(&built, &[], &before, Some(1426));
         assert_eq!(record_of(&ready, "q").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
         assert_eq!(record_of(&ready, "q").allowed_namespaces.as_deref(), Some(&["web".to_owned()][..]));
-        // What was promised stays while the LAN is looked at again, but not for another bridge.
+        // The state stays while the LAN is checked again, but not for another bridge.
         assert_eq!(wanted(&built, &[], &ready, None), ready);
         let mut other = lan("a", "n", &["p"]);
         other.bridge = "other".parse().unwrap();
@@ -244,7 +241,7 @@ mod tests {
         assert_eq!(wanted(&without, &[], &there, Some(1426)), There::new());
         let held = wanted(&without, &[used("p", "n", "a")], &there, Some(1426));
         assert!(reason(record_of(&held, "p")).contains("still used by pod web/nginx on LAN t/a"));
-        // Also without the record that was there.
+        // Also without the former record.
         let again = wanted(&without, &[used("p", "n", "a")], &There::new(), Some(1426));
         assert_eq!(record_of(&again, "p").allowed_namespaces, Some(Vec::new()));
     }
@@ -256,7 +253,7 @@ mod tests {
         assert_eq!(record_of(&records, "p").lan, key("a"));
         assert!(reason(record_of(&records, "p")).contains("still used"));
         assert_eq!(record_of(&wanted(&moved, &[], &records, Some(1426)), "p").lan, key("b"));
-        // Used where it belongs, it is as ready as any.
+        // In its declared place it is as ready as any.
         let home = wanted(&moved, &[used("p", "m", "b")], &There::new(), Some(1426));
         assert_eq!(record_of(&home, "p").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
     }
@@ -277,7 +274,7 @@ mod tests {
             assert_eq!(reason(record_of(&records, "p")), "the LAN stands, but takes no pods: vni: nonsense");
             assert_eq!(record_of(&records, "p").netns, record_of(&there, "p").netns);
         }
-        // A spoke that somebody else has by now, and nobody uses, is that one's.
+        // A spoke that another LAN lists by now, and no pod uses, belongs to that LAN.
         left.lans.insert(key("b"), Ok(lan("b", "m", &["p"])));
         assert_eq!(record_of(&wanted(&left, &[], &there, Some(1426)), "p").lan, key("b"));
         let used = wanted(&left, &[used("p", "n", "a")], &there, Some(1426));

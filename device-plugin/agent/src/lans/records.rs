@@ -6,13 +6,13 @@ use lan::{LanKey, SpokeRecord};
 use net_types::SpokeName;
 use node::{Durability, SafeDir};
 
-/// The spokes' records on disk, and what is known of them.
+/// The spokes' records on disk, with a copy in memory.
 pub(super) struct Records {
     path: PathBuf,
     dir: SafeDir,
-    /// What is there, by spoke; `None` for what is no record of that spoke.
+    /// The existing records by spoke; `None` for a file that is not a record of that spoke.
     there: BTreeMap<SpokeName, Option<SpokeRecord>>,
-    /// What this process wrote.
+    /// The records that this process has written.
     written: BTreeMap<SpokeName, SpokeRecord>,
 }
 
@@ -24,7 +24,7 @@ impl Records {
         Ok(records)
     }
 
-    /// Some that are there, on no disk.
+    /// Records without a folder, for tests.
     #[cfg(test)]
     pub(super) fn from_map(records: &BTreeMap<SpokeName, SpokeRecord>) -> Self {
         let there = records.iter().map(|(spoke, record)| (spoke.clone(), Some(record.clone()))).collect();
@@ -34,14 +34,13 @@ impl Records {
 
     /// Reads all of them again, since somebody else changed something.
     pub(super) fn reload(&mut self) -> Result<()> {
-        // The folder may be another one.
+        // The folder may have been replaced.
         self.dir = SafeDir::create(&self.path)?;
         self.there.clear();
         self.dir.names()?.iter().for_each(|name| self.read(name));
         Ok(())
     }
 
-    /// Reads one file again.
     pub(super) fn read(&mut self, name: &str) {
         let Some(spoke) = name.strip_suffix(".json").and_then(|spoke| spoke.parse().ok()) else { return };
         let record = match self.dir.read(name) {
@@ -50,13 +49,13 @@ impl Records {
                 return;
             }
             Ok(Some(text)) => SpokeRecord::parse(&spoke, &text).ok(),
-            // What is not to be trusted is replaced, as what does not parse.
+            // An untrusted record is replaced, like one that cannot be parsed.
             Err(_) => None,
         };
         self.there.insert(spoke, record);
     }
 
-    /// The folder, where the spokes' locks are too.
+    /// The folder, which also has the spokes' locks.
     pub(super) fn dir(&self) -> &SafeDir {
         &self.dir
     }
@@ -66,18 +65,17 @@ impl Records {
         self.there.get(spoke)?.as_ref()
     }
 
-    /// All records that read.
+    /// The records that could be parsed.
     pub(super) fn all(&self) -> impl Iterator<Item = &SpokeRecord> {
         self.there.values().flatten()
     }
 
-    /// Which LAN each spoke's record names.
+    /// The LAN that each spoke's record names.
     pub(super) fn lans(&self) -> BTreeMap<SpokeName, LanKey> {
         self.all().map(|record| (record.spoke.clone(), record.lan.clone())).collect()
     }
 
-    /// Makes the folder have this record, or none; every error is told and the rest is done. Whether that put back what
-    /// was written before.
+    /// Writes this record, or removes it. Returns whether that restored what was written before.
     pub(super) fn set(&mut self, spoke: &SpokeName, record: Option<SpokeRecord>) -> Result<bool> {
         let there = self.there.get(spoke);
         let name = SpokeRecord::file_name(spoke);
@@ -171,7 +169,7 @@ mod tests {
         let mut left: Vec<_> = fs::read_dir(&path).unwrap().map(|e| e.unwrap().file_name()).collect();
         left.sort();
         assert_eq!(left, ["no spoke.json", "p.lock"]);
-        // One file alone is read again.
+        // Only this file is read again.
         let file = path.join("p.json");
         records.set(&spoke, Some(record("x"))).unwrap();
         fs::write(&file, record("forged").to_json()).unwrap();
@@ -184,7 +182,7 @@ mod tests {
         records.read("p.json");
         records.read("p.lock");
         assert_eq!(records.spokes().count(), 0);
-        // The folder goes and comes back.
+        // The folder is removed and created again.
         fs::remove_dir_all(&path).unwrap();
         records.reload().unwrap();
         records.set(&spoke, Some(record("y"))).unwrap();

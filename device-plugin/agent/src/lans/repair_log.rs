@@ -3,21 +3,22 @@ use std::time::{Duration, Instant};
 
 use lan::LanKey;
 
-/// For how long the same repair of the same LAN is not logged again.
+/// For how long an identical repair of the same LAN is not logged again.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Logs repairs, so that whoever breaks links is found; the same repair is logged once in a while, so that no disk fills.
+/// Logs repairs, so that the cause of the drift can be found; identical repairs are only logged from time to time, so
+/// that the log does not fill the disk.
 #[derive(Default)]
 pub(super) struct RepairLog(BTreeMap<(LanKey, String), LoggedRepair>);
 
 struct LoggedRepair {
     at: Instant,
-    /// How often since.
+    /// The number of repairs since the last log line.
     more: u32,
 }
 
 impl RepairLog {
-    /// Logs a repair, or counts it where the same one was logged a moment ago.
+    /// Logs a repair, or only counts it if an identical one was logged shortly before.
     pub(super) fn log(&mut self, lan: &LanKey, what: &str) {
         if let Some(text) = self.text(lan, what, Instant::now()) {
             tracing::info!(%lan, "repaired: {text}");

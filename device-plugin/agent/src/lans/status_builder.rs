@@ -19,22 +19,22 @@ pub(super) struct BuildState {
     ready: Condition,
 }
 
-/// Why a LAN that names other nodes is not built on this one.
+/// The reason of a LAN that names other nodes and not this one.
 pub(super) const NO_UNDERLAY: &str = "NoUnderlay";
 
-/// What is known of the underlay.
+/// The known facts about the underlay.
 #[derive(Clone, Debug, Default)]
 struct UnderlayInfo {
     name: Option<String>,
     room: Option<Mtu>,
 }
 
-/// Collects what a reconcile found, for the status.
+/// Collects the results of a reconcile for the status.
 pub(super) struct StatusBuilder {
     status: NodeStatus,
     sources: BTreeMap<LanKey, (String, Option<i64>)>,
     states: BTreeMap<LanKey, (BuildState, UnderlayInfo)>,
-    /// Namespaces that go or stay as they are, with their LANs and why they are still there.
+    /// Namespaces that are removed or stay as they are, with their LANs and the reasons.
     others: Vec<(NetnsName, Option<LanKey>, &'static str, String)>,
     failed: BTreeMap<SpokeName, String>,
 }
@@ -49,7 +49,7 @@ impl BuildState {
         self.ready.is_true()
     }
 
-    /// What is the case after everything was done that could be.
+    /// The state after all steps that could be applied.
     pub(super) fn after(
         lan: &Lan,
         underlay: &Underlay,
@@ -63,7 +63,8 @@ impl BuildState {
             return Self::not_ready("Conflict", message);
         }
         if let Some(error) = error {
-            // The kernel's words for what the underlay lacks are "IPv6 support disabled by administrator" and "No such device".
+            // The kernel's own texts for a defective underlay are only "IPv6 support disabled by administrator" and
+            // "No such device".
             let why = underlay.complaint(lan, false).map(|(_, why)| format!("; {why}")).unwrap_or_default();
             return Self::not_ready("BuildFailed", format!("{error}{why}"));
         }
@@ -81,7 +82,7 @@ impl BuildState {
             Obstacle::NameTaken { .. } => format!("{}: {obstacle}", lan.netns.path().display()),
             _ => obstacle.to_string(),
         });
-        // Pods of one node need no carrier: it is ready, and says what it lacks.
+        // Pods of one node need no carrier: the LAN is ready, with the defect in the message.
         let (reason, complaint) = match underlay.complaint(lan, deaf) {
             Some((reason, complaint)) => (reason, Some(complaint)),
             None => ("Built", None),
@@ -118,7 +119,7 @@ impl StatusBuilder {
         self.states.insert(lan.key.clone(), (state, below));
     }
 
-    /// Adds a namespace that is being removed, and what is left of it.
+    /// Adds a namespace that is being removed, with what is left in it.
     pub(super) fn add_removal(
         &mut self,
         name: &NetnsName,
@@ -152,7 +153,7 @@ impl StatusBuilder {
         self.failed.insert(spoke.clone(), error);
     }
 
-    /// What the records of an accepted LAN's spokes say.
+    /// The state for the records of an accepted LAN's spokes.
     pub(super) fn spoke_state(&self, lan: &LanKey) -> Option<SpokeState> {
         let (state, _) = self.states.get(lan)?;
         Some(match state.mtu.filter(|_| state.is_ready()) {
@@ -161,7 +162,7 @@ impl StatusBuilder {
         })
     }
 
-    /// The status. `record` tells the record of a spoke, `tap` its index.
+    /// The complete status. `record` returns the record of a spoke, `tap` its index.
     pub(super) fn finish(
         mut self,
         decisions: &Decisions,
@@ -239,7 +240,7 @@ impl StatusBuilder {
         self.sources.get(lan).and_then(|(_, generation)| *generation)
     }
 
-    /// What is said of a LAN that is declared, with the generation that was looked at.
+    /// The conditions of a declared LAN, with its generation.
     fn conditions(&self, lan: &LanKey, accepted: Condition, ready: Condition) -> Vec<Condition> {
         [accepted, ready].map(|condition| condition.observing(self.generation(lan))).into()
     }
@@ -302,14 +303,14 @@ impl StatusBuilder {
     }
 }
 
-/// What pods use of a LAN that does not have it any more.
+/// Spokes that pods use and that the LAN does not list any more.
 fn removed_spokes(lan: &LanKey, in_use: &[InUse], is_removed: impl Fn(&InUse) -> bool) -> Vec<RemovedSpoke> {
     let left = in_use.iter().filter(|used| used.lan.as_ref() == Some(lan) && is_removed(used));
     left.map(|used| RemovedSpoke { name: used.spoke.clone(), used_by: used.who.clone() }).collect()
 }
 
-/// Known, so that the kubelet says to a pod that asks for one that it is there and not to be had. Those in use are among
-/// them though the refused LAN does not list them: what stands is left as it is, and pods are attached to it.
+/// The spokes of a refused LAN, so that the kubelet knows them as existing but unhealthy. Spokes in use are included
+/// even if the refused LAN does not list them: existing links are left as they are, and pods are attached to them.
 fn refused_spokes(
     (lan, refusal): (&LanKey, &Refusal),
     in_use: &[InUse],

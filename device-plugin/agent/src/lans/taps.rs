@@ -7,19 +7,19 @@ use node::{Durability, SafeDir};
 
 const FILE: &str = "taps.json";
 
-/// The tap indices of this node, kept on disk.
+/// The tap indices of this node, stored on disk.
 pub(super) struct Taps {
     dir: SafeDir,
     indices: TapIndices,
 }
 
 impl Taps {
-    /// Reads what is kept in the state folder, which is made where it is missing.
+    /// Reads the file in the state folder, which is created if it is missing.
     pub(super) fn open(state: &Path) -> Result<Self> {
         let dir = SafeDir::create(state)?;
         let indices = match dir.read(FILE)? {
             None => TapIndices::default(),
-            // To start anew would give a pod the traffic of another that is still there.
+            // A new file would give a pod the traffic of another one that still exists.
             Some(text) => serde_json::from_slice(&text).with_context(|| {
                 format!(
                     "{} does not read; put back a copy of it, or, when no pod is attached to any spoke, remove it",
@@ -30,8 +30,8 @@ impl Taps {
         Ok(Self { dir, indices })
     }
 
-    /// Gives every spoke its index. New ones are on disk when this returns, so that no record can name
-    /// one that a loss of power takes back.
+    /// Gives every spoke its index. New ones are on disk when this returns, so that no record can name an index that
+    /// a power failure takes back.
     pub(super) fn assign<'a>(&mut self, spokes: impl Iterator<Item = &'a SpokeName>) -> Result<()> {
         let mut indices = self.indices.clone();
         for spoke in spokes {
@@ -45,7 +45,7 @@ impl Taps {
         Ok(())
     }
 
-    /// The index of a spoke that has one.
+    /// The index of a spoke, if it has one.
     pub(super) fn get(&self, spoke: &SpokeName) -> Option<TapIndex> {
         self.indices.get(spoke)
     }

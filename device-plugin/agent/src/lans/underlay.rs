@@ -13,41 +13,41 @@ const V6_MTU: u32 = 1280;
 /// The underlay device of a LAN on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Underlay {
-    /// The name that the LAN gives it.
+    /// The name that the LAN states.
     pub(super) name: IfName,
-    /// The device, where there is one.
+    /// The device, if it exists.
     pub(super) link: Option<UnderlayLink>,
 }
 
-/// What matters of an underlay device.
+/// The attributes of an underlay device that matter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct UnderlayLink {
     pub(super) index: u32,
     pub(super) mtu: Mtu,
     pub(super) up: bool,
     pub(super) carrier: bool,
-    /// It takes and sends multicast.
+    /// Whether it sends and receives multicast.
     pub(super) multicast: bool,
-    /// What has all frames that come in by it.
+    /// What takes all frames that arrive on it.
     pub(super) frame_taker: Option<FrameTaker>,
-    /// Its addresses of either kind can be sent from.
+    /// The usable addresses of either family.
     pub(super) addresses: Addresses,
 }
 
-/// Who has the frames of a link in the node's place.
+/// What takes the frames of a link before the node gets them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum FrameTaker {
-    /// The bridge, bond or the like that it is a port of.
+    /// A bridge, bond or similar link that it is a port of.
     Master(String),
     /// A macvlan or macvtap of the node in mode passthru.
     Passthru(String),
 }
 
-/// Which addresses a link has.
+/// Which kinds of addresses a link has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Addresses {
     pub(super) v4: bool,
-    /// A link-local one of IPv6.
+    /// An IPv6 link-local address.
     pub(super) link_local: bool,
 }
 
@@ -56,7 +56,7 @@ impl UnderlayLink {
         let Some(link) = host.link_by_name(name)? else { return Ok(None) };
         let master = link.master.map(|master| host.link_by_index(master)).transpose()?.flatten();
         let frame_taker = match master {
-            // A link in a VRF keeps its stack.
+            // A link in a VRF keeps its own stack.
             Some(master) if matches!(&master.kind, LinkKind::Other(kind) if kind == "vrf") => None,
             Some(master) => Some(FrameTaker::Master(master.name)),
             None => None,
@@ -70,7 +70,7 @@ impl UnderlayLink {
         }
         Ok(Some(Self {
             index: link.index,
-            // Loopback's 65536 is no MTU that a LAN could have.
+            // Loopback's 65536 is not an MTU that a LAN could have.
             mtu: Mtu::try_from(u64::from(link.mtu)).unwrap_or(if link.mtu > Mtu::MAX.get() {
                 Mtu::MAX
             } else {
@@ -86,8 +86,8 @@ impl UnderlayLink {
     }
 }
 
-/// Links of the node in mode passthru, by the index of the link that they take all frames of, up or not. Those of
-/// other namespaces do not show.
+/// Links of the node in mode passthru, by the index of the link whose frames they take, up or not. Those in other
+/// namespaces are not visible.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FrameTakers(BTreeMap<u32, String>);
 
@@ -104,7 +104,7 @@ impl FrameTakers {
     }
 }
 
-/// The devices that were looked at in one pass, each once however many LANs it carries; `None`: there is none.
+/// The devices that were read in one reconcile, each once for all its LANs; `None`: it does not exist.
 pub(super) struct UnderlayCache {
     frame_takers: FrameTakers,
     links: BTreeMap<IfName, Option<UnderlayLink>>,
@@ -117,7 +117,7 @@ impl UnderlayCache {
 }
 
 impl Underlay {
-    /// Looks for the underlay that a LAN has on the node; `None` where it has none there.
+    /// Finds the underlay of a LAN on this node; `None` if it has none here.
     pub(super) fn find(
         lan: &Lan,
         node: &str,
@@ -134,7 +134,7 @@ impl Underlay {
         Ok(Some(Self { name: name.clone(), link }))
     }
 
-    /// The MTU of the LAN, or one word and a text why there is none.
+    /// The MTU of the LAN, or reason and message why there is none.
     pub(super) fn mtu(&self, lan: &Lan) -> Result<Mtu, (&'static str, String)> {
         let Some(link) = &self.link else {
             let message = format!(
@@ -151,14 +151,14 @@ impl Underlay {
         lan.room_on(self.link.as_ref()?.mtu)
     }
 
-    /// The link and the group of IPv6 that a LAN's VXLAN device has it join; `None` where the link has no IPv6.
+    /// The link and the IPv6 group that a LAN's VXLAN device makes it join; `None` if the link has no IPv6.
     pub(super) fn joined_group(&self, lan: &Lan) -> Option<(u32, Ipv6Addr)> {
         let (link, IpAddr::V6(group)) = (self.link.as_ref()?, lan.group.get()) else { return None };
         (link.up && link.addresses.link_local).then_some((link.index, group))
     }
 
-    /// What keeps frames from crossing although the LAN is built: one word, and a text. `deaf`: the link has not joined
-    /// the group.
+    /// Why frames do not reach other nodes although the LAN is built: reason and message. `deaf`: the link has not
+    /// joined the group.
     pub(super) fn complaint(&self, lan: &Lan, deaf: bool) -> Option<(&'static str, String)> {
         let (name, link) = (&self.name, self.link.as_ref()?);
         let group = lan.group.get();

@@ -5,25 +5,25 @@ use node::{Attachment, Paths};
 
 use crate::attachments::{AttachmentKey, Lease, Traces, Unseen, find_attachments, is_live};
 
-/// Everything that attachments have on this node, as far as it carries a pod's UID.
+/// Everything that attachments have on this node, if it has a pod's UID.
 #[derive(Debug, Default)]
 pub(super) struct Candidates(BTreeMap<AttachmentKey, Candidate>);
 
-/// What one attachment has.
+/// The traces of one attachment.
 #[derive(Debug)]
 struct Candidate {
     uid: String,
     pod: String,
-    /// Whether any of its traces names a network namespace that is there.
+    /// Whether any of its traces names a network namespace that exists.
     live: bool,
     traces: Traces,
 }
 
 impl Candidates {
-    /// Looks into LANs, at the node's links, and into the plugins' records.
+    /// Reads the LANs, the node's links, and the plugins' records.
     ///
     /// # Errors
-    /// Something cannot be read: what is not seen must not look gone, or be taken for all there is.
+    /// Something cannot be read: what is not seen must not count as missing.
     pub(super) fn read(paths: &Paths, leases: &[Lease]) -> Result<Self> {
         let mut found = Self::default();
         for (attachment, traces) in find_attachments(paths, Unseen::Later)? {
@@ -59,7 +59,7 @@ impl Candidates {
             live: false,
             traces: Traces::default(),
         });
-        // Two pods with one container would be a runtime's lie: nothing of it is touched.
+        // Two pods with one container cannot be: nothing of them is removed.
         one.live |= live || one.uid != uid;
         one.traces.macvtap |= traces.macvtap;
         one.traces.vlan_bridge |= traces.vlan_bridge;
@@ -72,12 +72,12 @@ impl Candidates {
         dead.map(|(key, _)| key.clone()).collect()
     }
 
-    /// Who made what an attachment has.
+    /// Which plugins made something for an attachment.
     pub(super) fn traces(&self, key: &AttachmentKey) -> Option<&Traces> {
         self.0.get(key).map(|one| &one.traces)
     }
 
-    /// Whose it was, for people.
+    /// The pod of an attachment, for messages.
     pub(super) fn pod(&self, key: &AttachmentKey) -> &str {
         self.0.get(key).map_or("", |one| &one.pod)
     }
@@ -93,7 +93,7 @@ impl Candidates {
     }
 }
 
-/// Milliseconds since the machine was booted, suspended or not, as leases count them.
+/// Milliseconds since the boot, including suspended time, as leases count them.
 pub(super) fn boottime_ms() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0))

@@ -1,11 +1,11 @@
 //! Removes what pods left behind.
 //!
-//! Multus tells secondary plugins nothing of pods that went while DEL was lost. So the daemon looks itself, when pods
-//! or namespaces went: an attachment that carries a pod's UID, whose pod the API server does not know any more, and
-//! whose network namespace (path and inode) is gone, is suspicious. What still is so after a grace is removed, by the
-//! plugins' own DEL and by `ipam-pool sweep`: nothing here knows how to remove anything.
+//! Multus calls no secondary plugin for a pod whose DEL was lost. So after pods or namespaces were deleted, the
+//! daemon looks itself: an attachment with a pod's UID is a suspect if the API server does not know the pod any more
+//! and its network namespace (path and inode) is gone. What still is so after a grace period is removed by the
+//! plugins' own DEL and by `ipam-pool sweep`: this module removes nothing by itself.
 //!
-//! What carries no pod's UID (podman, ctr) is never looked at. While the API server is not heard, nothing is swept.
+//! Attachments without a pod's UID (podman, ctr) are ignored. While the API server does not answer, nothing is swept.
 
 mod candidates;
 mod suspects;
@@ -28,14 +28,14 @@ use proto::published::sticky_vms::{self, VmNames};
 use candidates::Candidates;
 use suspects::Suspects;
 
-/// How long something stays suspicious before it goes. A runtime's own DEL comes within seconds.
+/// The grace period of a suspect. A runtime's own DEL comes within seconds.
 const GRACE: Duration = Duration::from_secs(60);
-/// Another grace, in milliseconds, for tests; whoever starts the daemon is root.
+/// Replaces the grace period, in milliseconds, in tests; only root can set it for the daemon.
 const GRACE_VARIABLE: &str = "K8SLAN_SWEEP_GRACE_MS";
 
-/// Changes come in bursts: what comes in this time is one sweep.
+/// Changes come in bursts: those within this time cause one sweep.
 const DEBOUNCE: Duration = Duration::from_secs(1);
-/// Leases of other main plugins leave no trace that has an event.
+/// Leases of other main plugins have no event when they become stale.
 const FULL_SWEEP_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// The sweep of one node.
@@ -45,23 +45,23 @@ pub struct Sweep {
     suspects: Suspects,
     metrics: Arc<Metrics>,
     settle: Duration,
-    /// The pods at the last look, and when leases were last looked at.
+    /// The pods in the last sweep, and when leases were last read.
     before: BTreeSet<String>,
     leases_at: Option<Instant>,
     /// When stores without leases were last removed: at the daemon's start first.
     stores_at: Instant,
-    /// The machines that were gone at the last look.
+    /// The virtual machines that were gone in the last sweep.
     deleted_vms: VmNames,
 }
 
-/// How long something must be gone before what it left goes, too.
+/// How long something must be gone before what it left is removed.
 pub fn grace() -> Duration {
     let asked = std::env::var(GRACE_VARIABLE).ok().and_then(|text| text.parse().ok());
     asked.map_or(GRACE, Duration::from_millis)
 }
 
 impl Sweep {
-    /// A sweep with its grace.
+    /// A sweep with its grace period.
     pub fn new(paths: Paths, metrics: Arc<Metrics>) -> Self {
         let grace = grace();
         let programs = PluginPrograms::new(paths.run().to_owned());
@@ -72,7 +72,7 @@ impl Sweep {
         Self { paths, programs, suspects, metrics, settle, before, leases_at, stores_at, deleted_vms }
     }
 
-    /// Sweeps for ever.
+    /// Sweeps until the daemon ends.
     ///
     /// # Errors
     /// The folders cannot be watched.
@@ -94,7 +94,7 @@ impl Sweep {
             files.add_missing_watches();
             wake.take_changes();
             let mut sweep = own.take().context("the last look did not come back")?;
-            // Netlink and processes: nobody else waits for them.
+            // Netlink and other processes, on a thread where nothing else waits for them.
             let look = tokio::task::spawn_blocking(move || {
                 let next = sweep.sweep_once();
                 (sweep, next)
@@ -115,7 +115,7 @@ impl Sweep {
         }
     }
 
-    /// One look; returns when the next one is due although nothing changed.
+    /// One sweep; returns when the next one is due although nothing changes.
     fn sweep_once(&mut self) -> Option<Instant> {
         let again = Instant::now() + self.suspects.grace();
         match self.try_sweep() {
@@ -172,7 +172,7 @@ impl Sweep {
         Ok(Some(self.suspects.next().unwrap_or(now + FULL_SWEEP_INTERVAL)))
     }
 
-    /// Frees what the dead held, and what is kept for machines that are gone; says whether there was anything.
+    /// Frees the leases of dead attachments, and addresses kept for deleted machines; returns whether there were any.
     fn free_leases(
         &self,
         as_of: u64,
@@ -198,8 +198,8 @@ impl Sweep {
         Ok(true)
     }
 
-    /// Whether to look at leases, which takes a process: when a pod or machine went, while anything is
-    /// suspicious, and now and then.
+    /// Whether to read leases, which starts a process: after a pod or machine was deleted, while there are suspects,
+    /// and from time to time.
     fn leases_are_due(&mut self, now: Instant, pods: &LivePods, deleted_vms: &VmNames) -> bool {
         let uids: BTreeSet<String> = pods.pods.iter().map(|pod| pod.uid.clone()).collect();
         let went = !self.before.is_subset(&uids) || self.deleted_vms != *deleted_vms;
@@ -213,7 +213,7 @@ impl Sweep {
         due
     }
 
-    /// Removes an attachment; says whether all of it is gone.
+    /// Removes an attachment; returns whether all of it is gone.
     fn remove(&self, key: &AttachmentKey, traces: &Traces) -> bool {
         let mut removed = true;
         for (there, plugin) in [(traces.macvtap, "macvtap"), (traces.vlan_bridge, "vlan-bridge")] {

@@ -7,7 +7,7 @@ use super::candidates::Candidates;
 use crate::attachments::AttachmentKey;
 use proto::published::live_pods::LivePods;
 
-/// What is suspicious, and since when. Pure: it decides, others look and remove.
+/// The suspects, and since when they are. Pure: it decides, others read and remove.
 pub(super) struct Suspects {
     grace: Duration,
     since: BTreeMap<AttachmentKey, Instant>,
@@ -22,7 +22,8 @@ impl Suspects {
         self.grace
     }
 
-    /// Updates the suspects by the candidates, and returns those that have been suspicious in an earlier sweep and for the whole grace.
+    /// Updates the suspects by the candidates, and returns those that already were suspects in an earlier sweep and
+    /// for the whole grace period.
     pub(super) fn update(
         &mut self,
         now: Instant,
@@ -31,7 +32,7 @@ impl Suspects {
     ) -> BTreeSet<AttachmentKey> {
         let live: BTreeSet<&str> = pods.pods.iter().map(|pod| pod.uid.as_str()).collect();
         let suspicious = found.dead(|uid| live.contains(uid));
-        // Whoever came back, or was removed by somebody else, is not suspicious any more.
+        // Whatever came back, or was removed otherwise, is not a suspect any more.
         self.since.retain(|key, _| suspicious.contains(key));
         let mut gone = BTreeSet::new();
         for key in suspicious {
@@ -51,17 +52,16 @@ impl Suspects {
         gone
     }
 
-    /// Lets something that could not be removed wait for another grace.
+    /// Gives something that could not be removed another grace period.
     pub(super) fn postpone(&mut self, key: &AttachmentKey, now: Instant) {
         self.since.insert(key.clone(), now);
     }
 
-    /// Forgets every suspicion.
     pub(super) fn clear(&mut self) {
         self.since.clear();
     }
 
-    /// When the next grace ends.
+    /// When the next grace period ends.
     pub(super) fn next(&self) -> Option<Instant> {
         self.since.values().min().map(|since| *since + self.grace)
     }
