@@ -1,7 +1,10 @@
 //! The node's part of the daemon: builds LANs, offers spokes to the kubelet, repairs drift and sweeps what dead pods
 //! left. It makes links and mounts, and has no Kubernetes client.
 
-#![expect(missing_docs, reason = "a program's own library: a doc comment that only repeats a name is left out")]
+#![expect(
+    missing_docs,
+    reason = "a program's own library: a doc comment that only repeats a name is left out"
+)]
 
 pub mod attachments;
 pub mod device_catalog;

@@ -1,4 +1,5 @@
-//! What all nodes together say of a LAN. Pure: the leader reads objects, asks here, and writes.
+//! A LAN's status, aggregated from the reports of all nodes. Pure: the leader reads the objects, calls this, and
+//! writes the result.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,8 +8,8 @@ use lan::{
     ACCEPTED, Condition, LanNode, LanNodeSpec, LanStatus, MtuRise, READY, SpokeUse, set_transition_times,
 };
 
-/// A deleted LAN waits for its last attachment only while this stands on it, and it stands only while something is attached: who
-/// deletes a LAN that nobody uses waits for no daemon.
+/// Keeps a deleted LAN until its last attachment is gone. It is set only while something is attached, so that the
+/// deletion of an unused LAN waits for no daemon.
 pub const FINALIZER: &str = "lan.k8slan.io/in-use";
 
 /// All nodes have room for the LAN's MTU, and none for more.
@@ -17,12 +18,12 @@ pub(super) const MTU_UNIFORM: &str = "MtuUniform";
 pub(super) const NETWORK_ATTACHMENTS: &str = "NetworkAttachments";
 /// A spoke is held on several nodes.
 const SPOKES_SHARED: &str = "SpokesShared";
-/// Pods use spokes that the LAN does not have any more.
+/// Pods use spokes that the LAN no longer has.
 pub(super) const SPOKES_REMOVED: &str = "SpokesRemoved";
-/// Somebody deleted the LAN.
+/// The LAN was deleted, and its object is still there.
 pub(super) const DELETING: &str = "Deleting";
 
-/// Whether a condition of this kind asks for somebody when it holds, and not when it does not.
+/// Whether a condition of this kind is a problem when it is true; of all others, when it is false.
 pub(super) fn is_bad_when_true(kind: &str) -> bool {
     kind == DELETING || kind == SPOKES_REMOVED
 }
@@ -30,52 +31,49 @@ pub(super) fn is_bad_when_true(kind: &str) -> bool {
 /// How many nodes or pods a message names.
 const NAMED: usize = 5;
 
-/// A LAN as the leader sees it.
+/// A LAN, as the leader reads it.
 #[derive(Clone, Debug, Default)]
 pub struct AggregateInput<'a> {
-    /// The generation of its specification.
+    /// `metadata.generation`.
     pub generation: i64,
-    /// Whether somebody deleted it.
     pub deleting: bool,
-    /// Whether it goes without waiting.
+    /// Whether it is deleted without waiting for attachments.
     pub force: bool,
-    /// What its status says now.
+    /// Its present status.
     pub status: Option<&'a LanStatus>,
-    /// What is wrong with the NetworkAttachmentDefinitions that it asks for; `None`: it asks for none.
+    /// The problems of the NetworkAttachmentDefinitions that it asks for; `None`: it asks for none.
     pub definitions: Option<Vec<String>>,
     /// The MTU that it has on every node.
     pub mtu: Option<i64>,
-    /// The larger one that is waited for.
+    /// The larger MTU that will be set if all nodes keep room for it.
     pub mtu_rise: Option<MtuRise>,
-    /// Whether its author asks for that one.
+    /// Whether the MTU is set by its author.
     pub mtu_is_asked_for: bool,
-    /// What the nodes say of it. A node that is not alive speaks no more.
+    /// The reports of the nodes whose kubelet is heard.
     pub nodes: Vec<&'a LanNode>,
-    /// The nodes on which something was attached when they were last heard, and that are silent at the moment.
+    /// The silent nodes on which something was attached, by their last report.
     pub attached_where_silent: BTreeSet<String>,
-    /// The nodes that are heard, said that something is attached, and whose report was deleted since: by hand, or with its
-    /// definition or namespace. Deleting what a node says detaches nothing.
+    /// The nodes that are heard, and on which something was attached by their last report, which was deleted since: by
+    /// hand, or with its definition or namespace. Deleting a report detaches nothing.
     pub unreported: BTreeSet<String>,
 }
 
-/// What the leader makes of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AggregatedStatus {
-    /// The status to write.
     pub status: LanStatus,
-    /// Whether it waits for its last attachment, or would wait if it were deleted now. A silent node counts until then and not
-    /// after: it may come back with its pods, or never.
+    /// Whether the finalizer is needed: it waits for its last attachment, or would wait if it were deleted now. A
+    /// silent node counts before the deletion and not after it: it may come back with its pods, or never.
     pub hold: bool,
-    /// What a condition that does not hold is about, by its kind: nodes, or texts.
+    /// By kind of a condition that does not hold: the nodes or texts that it is about.
     pub details: BTreeMap<&'static str, BTreeSet<String>>,
 }
 
-/// Sums up. `now` is the time of conditions that change, RFC 3339.
+/// `now` is the time of conditions that change, RFC 3339.
 #[must_use]
 pub fn aggregate_status(input: &AggregateInput<'_>, now: &str) -> AggregatedStatus {
     let mut nodes = input.nodes.clone();
     nodes.sort_by(|a, b| a.spec.node.cmp(&b.spec.node));
-    // A node that refuses the LAN, or has no part in it, is not one that it should be ready on.
+    // Nodes that refuse the LAN, or have no part in it, are not counted.
     let ready = nodes.iter().filter(|node| node.is_true(READY)).count();
     let accepted = accepted(&nodes);
     let readiness = readiness(&nodes, ready);
@@ -133,8 +131,8 @@ pub fn aggregate_status(input: &AggregateInput<'_>, now: &str) -> AggregatedStat
     }
     let asks_for_somebody = |condition: &&Condition| condition.is_true() == is_bad_when_true(&condition.kind);
     let reason = conditions.iter().find(asks_for_somebody).map(|condition| condition.reason.clone());
-    // A node that has not looked at the newest specification speaks of an older one: whoever waits for the LAN
-    // to be built as it is now (kubectl wait) goes by this.
+    // The generation that every node has seen: `kubectl wait` uses it to find out whether the LAN is built as it is
+    // specified now.
     let spoken_of =
         nodes.iter().filter_map(|node| node.spec.observed_generation).fold(input.generation, i64::min);
     for condition in &mut conditions {
@@ -166,7 +164,7 @@ pub fn aggregate_status(input: &AggregateInput<'_>, now: &str) -> AggregatedStat
     AggregatedStatus { status, hold, details }
 }
 
-/// What a node says of its LAN, where it does not say that it is so.
+/// The node's condition of that kind, if it is not `True`.
 fn not_true<'a>(node: &'a LanNode, kind: &str) -> Option<&'a Condition> {
     node.condition(kind).filter(|condition| !condition.is_true())
 }
@@ -197,7 +195,8 @@ fn readiness(nodes: &[&LanNode], ready: usize) -> Condition {
     Condition::new(READY, false, first.reason.clone(), join_some(&told))
 }
 
-/// Whether one MTU suits all nodes. What the author asks for and a node has no room for, that node says itself.
+/// Whether all nodes have room for the same MTU. If the author asks for one that a node has no room for, that node's
+/// report says so.
 fn uniform(nodes: &[&LanNode], input: &AggregateInput<'_>) -> Condition {
     let room = |node: &&LanNode| node.spec.room.or(node.spec.mtu);
     let rooms: Vec<_> =
@@ -235,8 +234,8 @@ fn uniform(nodes: &[&LanNode], input: &AggregateInput<'_>) -> Condition {
     }
 }
 
-/// Which spokes are held on several nodes at once: by a virtual machine that migrates, or by two that should have one each.
-/// Each node gives a spoke to one pod, and none knows of the others.
+/// The spokes that are held on several nodes at once: by a virtual machine that migrates, or by two pods that should
+/// have one each. Each node gives a spoke to one pod, and does not know about the other nodes.
 fn spokes_shared(nodes: &[&LanNode]) -> Option<Condition> {
     let mut holders: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for node in nodes {
@@ -258,7 +257,7 @@ fn spokes_shared(nodes: &[&LanNode]) -> Option<Condition> {
     })
 }
 
-/// Who uses a spoke that the LAN does not have any more.
+/// The users of spokes that the LAN no longer has.
 fn cut_off_users(nodes: &[&LanNode]) -> Vec<String> {
     let of = |node: &&LanNode| {
         let left = node.spec.attachments.iter().filter(|used| used.removed);
@@ -505,7 +504,7 @@ mod tests {
         assert_eq!(waits.status.waiting_for, ["default/vm on worker1 (spoke pod1)"]);
         assert_eq!(condition(&waits, "Deleting").1, "InUse");
         assert_eq!(waits.status.reason.as_deref(), Some("InUse"));
-        // A dead node's reports are not among those that are looked at.
+        // The reports of a dead node are not passed in.
         assert!(!build(&nodes[1..], |input| input.deleting = true).hold);
         let forced = build(&nodes, |input| (input.deleting, input.force) = (true, true));
         assert!(!forced.hold && forced.status.waiting_for.is_empty());

@@ -9,16 +9,15 @@ use serde_json::{Map, Value, json};
 
 use proto::kubelet::resource_name;
 
-/// What tells the leader's definitions from those of users, which are never touched.
+/// The label of the leader's definitions; those without it are the users', and are never changed.
 pub(super) const LABEL: &str = "app.kubernetes.io/managed-by";
-/// The label's value.
 pub(super) const OURS: &str = "k8slan";
 /// Which LAN a definition belongs to, `<namespace>/<name>`; too long for a label.
 pub(super) const OF_LAN: &str = "lan.k8slan.io/lan";
 /// What Multus asks the kubelet for.
 pub(super) const RESOURCE: &str = "k8s.v1.cni.cncf.io/resourceName";
 
-/// What a LAN's object says that matters here.
+/// The parts of a LAN's object that its definitions depend on.
 pub(super) struct DefinitionRequest<'a> {
     pub(super) key: &'a LanKey,
     pub(super) uid: &'a str,
@@ -27,7 +26,7 @@ pub(super) struct DefinitionRequest<'a> {
     pub(super) asked: &'a NetworkAttachments,
 }
 
-/// The definitions of a LAN, by namespace and name, and what cannot be made of it.
+/// The definitions of a LAN, by namespace and name, and those that cannot be made, as texts.
 #[derive(Debug, Default)]
 pub(super) struct DesiredDefinitions {
     pub(super) objects: BTreeMap<(String, String), Value>,
@@ -82,7 +81,7 @@ fn definition(request: &DefinitionRequest<'_>, spoke: &SpokeName, namespace: &st
     object((request.key, request.uid), spoke.as_str(), namespace, config)
 }
 
-/// A definition of the leader's for a LAN, given with its object's UID, named as its resource.
+/// The leader's definition for a LAN, which is given with its object's UID. It is named as its resource.
 pub(super) fn object(lan: (&LanKey, &str), name: &str, namespace: &str, config: Map<String, Value>) -> Value {
     let (key, uid) = lan;
     let mut metadata = json!({
@@ -91,7 +90,7 @@ pub(super) fn object(lan: (&LanKey, &str), name: &str, namespace: &str, config: 
         "labels": { LABEL: OURS },
         "annotations": { RESOURCE: resource_name(&name), OF_LAN: key.to_string() },
     });
-    // An owner in another namespace would have the garbage collector delete the definition.
+    // An owner in another namespace would make the garbage collector delete the definition.
     if namespace == key.namespace() {
         metadata["ownerReferences"] = json!([{
             "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "name": key.name(), "uid": uid,
@@ -105,19 +104,19 @@ pub(super) fn object(lan: (&LanKey, &str), name: &str, namespace: &str, config: 
     })
 }
 
-/// Whether an existing definition is the leader's.
+/// Whether the leader made the definition.
 pub(super) fn is_ours(object: &DynamicObject) -> bool {
     let labels = object.metadata.labels.as_ref();
     labels.is_some_and(|labels| labels.get(LABEL).map(String::as_str) == Some(OURS))
         && of_lan(object).is_some()
 }
 
-/// The LAN that a definition of the leader's belongs to.
+/// The LAN of a definition that the leader made.
 pub(super) fn of_lan(object: &DynamicObject) -> Option<&str> {
     object.metadata.annotations.as_ref()?.get(OF_LAN).map(String::as_str)
 }
 
-/// Whether an existing definition says what it should.
+/// Whether an existing definition has the wanted contents.
 pub(super) fn is_current(object: &DynamicObject, wanted: &Value) -> bool {
     let annotation = |name: &str| object.metadata.annotations.as_ref().and_then(|all| all.get(name));
     object.data["spec"] == wanted["spec"]

@@ -1,4 +1,4 @@
-//! Which virtual machines are no more, of those that this node keeps addresses for.
+//! Which of the virtual machines that this node keeps addresses for were deleted.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -16,10 +16,10 @@ use proto::events::{Dirty, FileWatch, Wake, WatchedFolder};
 use proto::health::ApiMetrics;
 use proto::published::sticky_vms::{self, DELETED_VMS_FILE, STICKY_VMS_FILE, VmNames};
 
-/// A machine may be stopped for months; it is asked about less and less often.
+/// A machine may be stopped for months, so the pauses between requests grow up to this.
 const MAX_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 
-/// Asks the API server about machines.
+/// Asks the API server whether virtual machines exist.
 pub struct DeletedVms {
     client: Client,
     published: PathBuf,
@@ -29,8 +29,8 @@ pub struct DeletedVms {
 }
 
 impl DeletedVms {
-    /// `published` is the folder where the node's part says what it keeps; `list` the folder for the answer. A machine
-    /// is gone when it is missing twice, at least a grace apart.
+    /// `published` is the folder in which the node's part lists the machines, `list` the folder for the answer. A
+    /// machine counts as deleted when it is missing twice, at least a grace period apart.
     pub fn new(
         client: Client,
         published: PathBuf,
@@ -41,10 +41,10 @@ impl DeletedVms {
         Self { client, published, list, grace, metrics }
     }
 
-    /// Asks when something is kept for another machine, and then with longer and longer pauses.
+    /// Asks when an address is kept for another machine, and otherwise with longer and longer pauses.
     ///
     /// # Errors
-    /// The folder cannot be watched, or the answer not be written.
+    /// The folder cannot be watched, or the answer cannot be written.
     pub async fn run(self) -> Result<()> {
         let wake = Wake::default();
         let changed = Dirty { names: true, ..Dirty::default() };
@@ -55,7 +55,7 @@ impl DeletedVms {
         let mut asked = VmNames::new();
         let mut pause = self.grace;
         let mut missing: BTreeMap<String, Instant> = BTreeMap::new();
-        // What an earlier life found out may not be so any more.
+        // The answer of an earlier process may be outdated.
         sticky_vms::write(&self.list, DELETED_VMS_FILE, &VmNames::new())?;
         loop {
             files.add_missing_watches();
@@ -101,7 +101,7 @@ impl DeletedVms {
         })
     }
 
-    /// Whether there is a VirtualMachine of that name, or an instance without one.
+    /// Whether there is a VirtualMachine of that name, or a VirtualMachineInstance without one.
     async fn exists(&self, vm: &str) -> Result<bool, kube::Error> {
         let Some((namespace, name)) = vm.split_once('/') else { return Ok(true) };
         for (kind, plural) in
@@ -112,8 +112,8 @@ impl DeletedVms {
             let api: Api<PartialObjectMeta> = Api::namespaced_with(self.client.clone(), namespace, &resource);
             match api.get(name).await {
                 Ok(_) => return Ok(true),
-                // An API server that knows no such kind says 404, too, and names no object: KubeVirt is being
-                // replaced, or this is not its cluster.
+                // If the API server does not know the kind, it also answers 404, but names no object: KubeVirt is
+                // being replaced, or this is not its cluster.
                 Err(kube::Error::Api(status))
                     if status.code == 404
                         && status.details.as_ref().is_some_and(|details| details.name == name) => {}
@@ -137,7 +137,7 @@ mod tests {
         for list in [STICKY_VMS_FILE, DELETED_VMS_FILE] {
             folder().write(list, br#"["a/vm"]"#, Durability::UntilReboot).unwrap();
         }
-        // An API server that takes the question, and never answers.
+        // An API server that accepts the request and never answers.
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let client = Client::try_from(kube::Config::new(uri)).unwrap();

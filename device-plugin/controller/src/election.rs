@@ -1,4 +1,4 @@
-//! One daemon of all is the leader: whoever holds the Lease.
+//! One of all daemons is the leader: the holder of the Lease.
 
 use std::time::Duration;
 
@@ -12,29 +12,28 @@ use tokio::time::Instant;
 
 use super::chain;
 
-/// The name of the leader's lease.
 pub const LEASE: &str = "k8slan-leader";
 
-/// How long a leader may be silent, and how often it is looked after.
+/// How long the leader may be silent, and how often the Lease is renewed and read.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
     /// After this long without a renewal, another one takes over.
     pub lease: Duration,
-    /// How often the leader renews.
+    /// The pause between two renewals by the leader.
     pub renew: Duration,
-    /// How often the others look.
+    /// The pause between two reads by the others.
     pub look: Duration,
 }
 
 impl Default for Timing {
-    /// Leading is not urgent: nodes build and report without a leader. So 200 nodes ask for the lease five
-    /// times a second in all, and not two hundred times.
+    /// Leading is not urgent: nodes build and report without a leader. So 200 nodes read the Lease five times a
+    /// second in all, and not two hundred times.
     fn default() -> Self {
         Self { lease: Duration::from_secs(60), renew: Duration::from_secs(15), look: Duration::from_secs(40) }
     }
 }
 
-/// A candidate.
+/// One daemon's part in the election.
 pub struct Election {
     api: Api<Lease>,
     name: String,
@@ -44,11 +43,11 @@ pub struct Election {
 
 enum ElectionOutcome {
     Won(Box<Lease>),
-    /// To be tried again after this long.
+    /// To be tried again after this time.
     Later(Duration),
 }
 
-/// What was seen of somebody else's lease, and when it was seen to change.
+/// Another daemon's Lease, and when this one saw it change.
 struct LeaseObservation {
     version: String,
     at: Instant,
@@ -62,8 +61,8 @@ impl Election {
         Self { api, name: name.to_owned(), identity: identity.to_owned(), timing }
     }
 
-    /// Stands for election until `stop` is done, and does the duty while it leads. When it stops it gives the
-    /// lease back, so that nobody has to wait for it.
+    /// Takes part in the election until `stop` is done, and runs `duty` while it leads. When it stops, it releases
+    /// the Lease, so that the next leader does not have to wait.
     pub async fn run<F: Future<Output = ()>>(&self, duty: impl Fn() -> F, stop: impl Future<Output = ()>) {
         let mut stop = std::pin::pin!(stop);
         let mut sighting = None;
@@ -107,7 +106,8 @@ impl Election {
         let transitions = spec.lease_transitions.unwrap_or_default();
         let free = holder.is_empty() || holder == self.identity;
         if !free {
-            // Clocks of two nodes differ: a lease is dead when it has not changed for its time on ours.
+            // The clocks of two nodes differ: a Lease has expired if, by this node's clock, it has not changed for
+            // its duration.
             let version = lease.metadata.resource_version.clone().unwrap_or_default();
             let at = match &sighting {
                 Some(seen) if seen.version == version => seen.at,
@@ -126,7 +126,7 @@ impl Election {
         self.won(self.api.replace(&self.name, &PostParams::default(), &lease).await)
     }
 
-    /// Somebody else may have been faster.
+    /// The Lease after an attempt to take it; another daemon may have been faster.
     fn won(&self, answer: Result<Lease, kube::Error>) -> Result<ElectionOutcome, kube::Error> {
         match answer {
             Ok(lease) => Ok(ElectionOutcome::Won(Box::new(lease))),
@@ -139,7 +139,7 @@ impl Election {
 
     fn held(&self, mut lease: Lease, transitions: i32) -> Lease {
         let now = MicroTime(Timestamp::now());
-        // A lease counts in whole seconds.
+        // The duration of a Lease is in whole seconds.
         let seconds = i32::try_from(self.timing.lease.as_secs().max(1)).unwrap_or(i32::MAX);
         let own = lease.spec.filter(|spec| spec.holder_identity.as_deref() == Some(&self.identity));
         lease.spec = Some(LeaseSpec {
@@ -153,8 +153,8 @@ impl Election {
         lease
     }
 
-    /// Renews until the lease is somebody else's, or nothing was heard for most of its time: whoever waits for
-    /// it counts from the last renewal as well.
+    /// Renews until another daemon has the Lease, or no renewal succeeded for most of its duration: the other daemons
+    /// also count from the last renewal.
     async fn renew(&self, lease: &mut Lease) {
         let mut renewed = Instant::now();
         let timeout = self.timing.lease.mul_f32(0.7);

@@ -1,8 +1,8 @@
-//! Which changes of a LAN's conditions are told in events. Pure.
+//! Which changes of a LAN's conditions are published as events. Pure.
 //!
-//! An event tells a person that something is to be done, or no longer. So it comes once per change, not once per
-//! node, and conditions that change all the time are told about once a minute: the condition itself is always
-//! as things are.
+//! An event informs a person that something is to be done, or no longer has to be done. So there is one per change,
+//! not one per node, and for a condition that changes all the time there is one a minute: the condition itself is
+//! always up to date.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,22 +15,21 @@ use super::aggregate_status::{DELETING, MTU_UNIFORM, NETWORK_ATTACHMENTS, SPOKES
 /// The least time between two events about one condition of one LAN.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
 
-/// An event to publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct DueEvent {
-    /// Which condition it is about.
+    /// The kind of the condition.
     pub(super) kind: String,
-    /// What k8slan was about to do, in a word.
+    /// What k8slan was doing, in one word.
     pub(super) action: &'static str,
-    /// Whether somebody has to act.
+    /// Whether a person has to act.
     pub(super) warning: bool,
-    /// Why, in a word.
+    /// In one word.
     pub(super) reason: String,
-    /// Why, and what to do.
+    /// The reason, and what to do.
     pub(super) note: String,
 }
 
-/// The last event, by LAN's UID and condition.
+/// The last event, by the LAN's UID and the kind of the condition.
 #[derive(Debug, Default)]
 pub(super) struct EventDedup {
     last_events: BTreeMap<(String, String), LastEvent>,
@@ -38,18 +37,18 @@ pub(super) struct EventDedup {
 
 #[derive(Clone, Debug)]
 struct LastEvent {
-    /// What the condition was, if there was one.
+    /// The condition then, if there was one.
     condition: Option<Condition>,
     details: BTreeSet<String>,
-    /// When; `None`: not by this leader.
+    /// Its time; `None`: another leader published it.
     at: Option<Instant>,
 }
 
 impl EventDedup {
-    /// What is to be told of a LAN whose status was `before` and is now `status`; `details` says by condition
-    /// what it is about, for example which nodes. Whoever publishes an announcement says so by [`Self::mark_published`].
+    /// The events to publish for a LAN whose status was `before` and is now `status`; `details` contains by condition
+    /// what it is about, for example which nodes. The caller reports a published event by [`Self::mark_published`].
     ///
-    /// The second value is when to ask again although nothing changes.
+    /// The second value is when to call this again although nothing changes.
     pub(super) fn due(
         &mut self,
         lan: &str,
@@ -61,7 +60,7 @@ impl EventDedup {
         let (mut due, mut later) = (Vec::new(), None);
         let refused = find_condition(&status.conditions, ACCEPTED).is_some_and(is_false);
         for condition in &status.conditions {
-            // That a refused LAN is not built is no news.
+            // The LAN is refused: that it is not built either is not news.
             if refused && condition.kind != ACCEPTED && condition.kind != DELETING {
                 continue;
             }
@@ -71,7 +70,7 @@ impl EventDedup {
             let last = self.last_events.entry(key).or_insert_with(|| baseline(before, &next, condition));
             let bad = is_bad(condition);
             let same = last.condition.as_ref().is_some_and(|last| is_same(last, condition));
-            // Fewer nodes than before are no reason to look, and neither is what never was wrong.
+            // It is not news that fewer nodes have the problem, or that a condition is good which never was bad.
             let news =
                 if bad { !same || !next.details.is_subset(&last.details) } else { was_bad(condition, last) };
             if !news {
@@ -91,13 +90,12 @@ impl EventDedup {
                 }),
             }
         }
-        // What is over begins anew when it comes again.
+        // A problem that is over and comes back is a new one.
         self.last_events
             .retain(|(of, kind), _| of != lan || find_condition(&status.conditions, kind).is_some());
         (due, later)
     }
 
-    /// Remembers that an event was published.
     pub(super) fn mark_published(
         &mut self,
         lan: &str,
@@ -115,13 +113,13 @@ impl EventDedup {
         self.last_events.insert((lan.to_owned(), due_event.kind.clone()), last);
     }
 
-    /// Forgets LANs that are gone.
+    /// Removes the LANs that no longer exist.
     pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
         self.last_events.retain(|(lan, _), _| is_there(lan));
     }
 }
 
-/// What an earlier leader told: what it wrote into the status.
+/// The last event of an earlier leader, as the status that it wrote tells.
 fn baseline(before: Option<&LanStatus>, next: &LastEvent, condition: &Condition) -> LastEvent {
     match before.and_then(|status| find_condition(&status.conditions, &condition.kind)) {
         Some(last) if is_same(last, condition) => next.clone(),
@@ -129,7 +127,7 @@ fn baseline(before: Option<&LanStatus>, next: &LastEvent, condition: &Condition)
     }
 }
 
-/// Whether two conditions of one kind are no news after one another, whatever their words.
+/// Whether two conditions of one kind need only one event, although their messages differ.
 fn is_same(one: &Condition, other: &Condition) -> bool {
     (one.status, &one.reason) == (other.status, &other.reason)
 }
@@ -138,7 +136,7 @@ fn is_false(condition: &Condition) -> bool {
     condition.status == ConditionStatus::False
 }
 
-/// Whether somebody has to act. `Deleting` is `True` while a deleted LAN is still there.
+/// Whether a person has to act. `Deleting` is `True` while a deleted LAN still exists.
 fn is_bad(condition: &Condition) -> bool {
     match condition.kind.as_str() {
         DELETING => condition.reason != "Unused",
@@ -147,7 +145,8 @@ fn is_bad(condition: &Condition) -> bool {
     }
 }
 
-/// That it is well again is told, but not that a LAN is accepted: whether it is built says more.
+/// Whether the end of a problem is to be published. That a LAN is accepted again is not: whether it is built says
+/// more.
 fn was_bad(condition: &Condition, last: &LastEvent) -> bool {
     !is_bad_when_true(&condition.kind)
         && condition.kind != ACCEPTED
@@ -166,7 +165,7 @@ fn action(kind: &str) -> &'static str {
     }
 }
 
-/// An event's note takes 1024 bytes.
+/// The note of an event may have 1024 bytes.
 fn note(condition: &Condition) -> String {
     const MOST: usize = 1000;
     let text = match condition.message.as_str() {
@@ -200,7 +199,7 @@ mod tests {
             Self { event_dedup: EventDedup::default(), start: Instant::now() }
         }
 
-        /// The reasons that are told after so many seconds, and when to ask again.
+        /// The reasons that are published after so many seconds, and when to call again.
         fn at(
             &mut self,
             seconds: u64,
@@ -256,7 +255,7 @@ mod tests {
             assert!(count == 1 || later == Some(60), "{later:?}");
         }
         told += world.at(60, Some(&bad), &bad, &names).0.len();
-        // They come back one after the other.
+        // The nodes come back one after the other.
         for count in (1..200).rev() {
             told += world.at(200, Some(&bad), &bad, &names[..count]).0.len();
         }

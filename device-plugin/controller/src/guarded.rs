@@ -2,14 +2,13 @@ use serde::de::{DeserializeOwned, Deserializer};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A part of an object, guarded apart from the others: one that its type does not fit, as of a newer API server's version,
-/// keeps neither the other parts nor other objects from being read.
+/// A part of an object that is deserialized by itself. If it does not fit its type, for example because the API
+/// server is newer, the other parts and other objects can still be read.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub(super) enum Guarded<T> {
-    /// As its type has it.
     Valid(T),
-    /// As the API server has it; null where it is missing.
+    /// The value as the API server sent it; null if it is missing.
     Invalid(Value),
 }
 
@@ -30,7 +29,7 @@ impl<T> Default for Guarded<T> {
 
 impl<'de, T: DeserializeOwned> Deserialize<'de> for Guarded<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // An option, since a missing field is none.
+        // An `Option`, because a missing field is not a null.
         let value = Option::<Value>::deserialize(deserializer)?.unwrap_or_default();
         Ok(T::deserialize(&value).map_or_else(|_| Self::Invalid(value.clone()), Self::Valid))
     }

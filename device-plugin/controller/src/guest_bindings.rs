@@ -1,4 +1,4 @@
-//! How KubeVirt connects a guest to the interfaces of its launcher pod, which only the VirtualMachineInstance says.
+//! How KubeVirt connects a guest to the interfaces of its launcher pod; only the VirtualMachineInstance says it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,10 +13,9 @@ use sha2::{Digest as _, Sha256};
 
 use super::chain;
 
-/// How long an answer is waited for. Without one the pod is attached all the same; KubeVirt then says what does not fit.
+/// The pod is attached even without an answer; KubeVirt then reports what does not fit.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Asks the API server for instances.
 pub(super) struct GuestBindings {
     client: Client,
 }
@@ -26,7 +25,8 @@ impl GuestBindings {
         Self { client }
     }
 
-    /// The bindings of the guest that `pod` launches, whose instance is called `vm`; none where they cannot be found out.
+    /// The bindings of the guest that `pod` launches, whose instance is called `vm`; empty if they cannot be found
+    /// out.
     pub(super) async fn find(&self, pod: &ObjectMeta, vm: &str) -> BTreeMap<IfName, Binding> {
         let namespace = pod.namespace.as_deref().unwrap_or_default();
         let kind = GroupVersionKind::gvk("kubevirt.io", "v1", "VirtualMachineInstance");
@@ -45,7 +45,8 @@ impl GuestBindings {
     }
 }
 
-/// What is read of an instance's `spec`: `v1.VirtualMachineInstanceSpec` in KubeVirt's `staging/src/kubevirt.io/api`.
+/// The part of an instance's `spec` that is read: `v1.VirtualMachineInstanceSpec` in KubeVirt's
+/// `staging/src/kubevirt.io/api`.
 #[derive(Deserialize)]
 struct Spec {
     domain: Domain,
@@ -102,7 +103,8 @@ fn bindings(spec: &Spec) -> BTreeMap<IfName, Binding> {
     spec.networks.iter().filter_map(found).collect()
 }
 
-/// A binding that is registered under another name than that of `install/kubevirt/macvtap-binding.yaml` is not known.
+/// The binding of an interface. One that is registered under another name than that of
+/// `install/kubevirt/macvtap-binding.yaml` is unknown.
 fn binding(interface: &Interface) -> Option<Binding> {
     let registered = interface.binding.as_ref().map(|plugin| plugin.name.as_str());
     match (&interface.bridge, &interface.macvtap, registered) {
@@ -156,7 +158,7 @@ mod tests {
 
     #[test]
     fn names_as_kubevirt_makes_them() {
-        // From its own test of the name scheme.
+        // From KubeVirt's test of the name scheme.
         assert_eq!(hashed_name("red"), "podb1f51a511f1");
         assert!(node::Occupant::is_launcher_link(&hashed_name("red").parse().unwrap()));
     }

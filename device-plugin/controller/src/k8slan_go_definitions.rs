@@ -1,4 +1,5 @@
-//! The NetworkAttachmentDefinitions that k8slan (Go) makes of every LAN: one for a macvtap and one for a veth of each spoke.
+//! The NetworkAttachmentDefinitions that k8slan (Go) makes for every LAN: for each spoke, one for a macvtap and one
+//! for a veth.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,10 +11,9 @@ use serde_json::{Map, Value, json};
 use super::definitions::{self, RESOURCE};
 use proto::k8slan_go::{names, takes_veths, unambiguous};
 
-/// A namespace and a name.
 type ObjectKey = (String, String);
 
-/// The definitions of all LANs, of which names that two have are nobody's.
+/// The definitions of all LANs. A name that two LANs would have is left out.
 #[derive(Default)]
 pub(super) struct K8slanGoDefinitions {
     named: Vec<(String, Definition)>,
@@ -22,12 +22,11 @@ pub(super) struct K8slanGoDefinitions {
 
 struct Definition {
     lan: ObjectKey,
-    /// By namespace.
     objects: Vec<(String, Value)>,
 }
 
 impl K8slanGoDefinitions {
-    /// Adds those of a LAN that is accepted.
+    /// Adds those of an accepted LAN.
     pub(super) fn add(&mut self, key: &LanKey, uid: &str, spec: &LanSpec) {
         let Ok(lan) = Lan::new(key.clone(), spec) else { return };
         let own = [key.namespace().to_owned()];
@@ -57,7 +56,7 @@ impl K8slanGoDefinitions {
         }
     }
 
-    /// The definitions by place, each with its LAN.
+    /// The definitions by namespace and name, each with its LAN.
     pub(super) fn definitions(self) -> BTreeMap<ObjectKey, (ObjectKey, Value)> {
         let taken: BTreeSet<&str> = self.spokes.iter().map(String::as_str).collect();
         let mut definitions = BTreeMap::new();
@@ -70,7 +69,7 @@ impl K8slanGoDefinitions {
     }
 }
 
-/// As upstream writes it; versions that name the LAN have complete checksums in all that are veths.
+/// As k8slan (Go) writes it; its versions that name the LAN set complete checksums for all veths.
 fn config(name: &str, attach: Attach, spoke: &str, with_lan: bool) -> Map<String, Value> {
     let mut config = Map::from_iter([
         ("cniVersion".to_owned(), json!("0.3.1")),
@@ -86,7 +85,7 @@ fn config(name: &str, attach: Attach, spoke: &str, with_lan: bool) -> Map<String
     config
 }
 
-/// Whether a definition is k8slan (Go)'s for the LAN that this one is wanted for: it is controlled by the LAN's object.
+/// Whether k8slan (Go) made a definition for the LAN that this one is wanted for: the LAN's object is its controller.
 pub(super) fn is_made_for_lan(there: &DynamicObject, wanted: &Value) -> bool {
     let uid = wanted["metadata"]["ownerReferences"][0]["uid"].as_str();
     let owners = there.metadata.owner_references.iter().flatten();
@@ -94,12 +93,12 @@ pub(super) fn is_made_for_lan(there: &DynamicObject, wanted: &Value) -> bool {
     uid.is_some() && controllers.any(|owner| Some(owner.uid.as_str()) == uid)
 }
 
-/// Whether it says what the wanted one says, so that it can be taken over: nobody changed anything in it.
+/// Whether it is equal to the wanted one, so that it can be adopted: nobody changed it.
 pub(super) fn is_unchanged(there: &DynamicObject, wanted: &Value) -> bool {
     let resource = there.metadata.annotations.as_ref().and_then(|all| all.get(RESOURCE)).map(String::as_str);
     let meaning = |config: &Value| -> Option<Map<String, Value>> {
         let mut config: Map<String, Value> = serde_json::from_str(config.as_str()?).ok()?;
-        // Go writes empty structures; where the LAN's namespace is, the daemon knows.
+        // k8slan (Go) writes empty structures; the LAN's namespace is known to the daemon.
         config.retain(|key, value| key != "peerNS" && !value.is_null() && *value != json!({}));
         Some(config)
     };

@@ -1,4 +1,4 @@
-//! What this node says of its LANs, written into one `LANNode` object per LAN.
+//! This node's report on its LANs: one `LANNode` object per LAN.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,27 +19,26 @@ use super::chain;
 use super::lan_object::MirroredLan;
 use super::mirror::MirrorState;
 
-/// What the rest of the daemon knows of one LAN on this node.
+/// One LAN on this node, as the rest of the daemon reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LanReport {
-    /// The generation of its object that this speaks of.
+    /// The generation of its object that this is about.
     pub generation: Option<i64>,
-    /// Whether it is accepted, and whether it is built here.
+    /// `Accepted` and `Ready`.
     pub conditions: Vec<Condition>,
-    /// The underlay device.
+    /// The name of the underlay device.
     pub underlay: Option<String>,
-    /// Its MTU here.
+    /// The MTU that it has on this node.
     pub mtu: Option<u32>,
     /// The largest MTU that its underlay has room for.
     pub room: Option<u32>,
-    /// Whether it has a part on this node at all.
+    /// Whether the LAN is to be built on this node.
     pub takes_part: bool,
-    /// Who is attached here.
     pub attachments: Vec<SpokeUse>,
 }
 
 impl LanReport {
-    /// One of its conditions.
+    /// Its condition of that kind.
     #[must_use]
     pub fn condition(&self, kind: &str) -> Option<&Condition> {
         find_condition(&self.conditions, kind)
@@ -52,18 +51,17 @@ impl LanReport {
     }
 }
 
-/// What this node says, by LAN.
+/// This node's reports, by LAN.
 pub type Reports = BTreeMap<LanKey, LanReport>;
 
-/// Whose fields the node's objects are.
+/// The field manager of the node's objects.
 const MANAGER: &str = "k8slan-node";
 
-/// Changes come in bursts; one object is written once for each.
+/// Changes come in bursts; each object is written once per burst.
 const DEBOUNCE: Duration = Duration::from_millis(200);
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(60);
 
-/// Writes the node's reports.
 pub struct LanNodeWriter {
     client: Client,
     node: String,
@@ -72,7 +70,7 @@ pub struct LanNodeWriter {
 }
 
 impl LanNodeWriter {
-    /// Reports for `node`, on those LANs that the API server has.
+    /// Reports for `node`, on the LANs that the API server has.
     #[must_use]
     pub fn new(
         client: Client,
@@ -83,9 +81,9 @@ impl LanNodeWriter {
         Self { client, node, reports, state }
     }
 
-    /// Writes what changed, for ever. Objects go with their LAN, whose dependents they are.
+    /// Writes what changed, without end. The objects are dependents of their LAN, and are deleted with it.
     pub async fn run(mut self) {
-        // What the node last said of each LAN; `None`: nothing, and nothing is there.
+        // The last report on each LAN; `None`: there is no object.
         let mut written: BTreeMap<(LanKey, String), Option<Value>> = BTreeMap::new();
         let mut retry = FIRST_RETRY;
         loop {
@@ -157,12 +155,12 @@ impl LanNodeWriter {
     }
 }
 
-/// Whether the API server refuses an object for a field that its definition does not have.
+/// Whether the API server refuses an object because its definition lacks a field.
 fn is_unknown_field(message: &str) -> bool {
     message.contains("field not declared in schema")
 }
 
-/// As the version before wrote it.
+/// The object as the previous version of k8slan wrote it.
 fn without_status(object: &Value) -> Value {
     let mut older = object.clone();
     if let Some(fields) = older.as_object_mut() {
@@ -171,8 +169,8 @@ fn without_status(object: &Value) -> Value {
     older
 }
 
-/// The name of a node's object for a LAN: `<lan>.<node>`, or a part of it and its hash where that is
-/// longer than Kubernetes takes.
+/// The name of a node's object for a LAN: `<lan>.<node>`, or a part of it and its hash if that is longer than
+/// Kubernetes allows.
 #[must_use]
 pub fn object_name(lan: &str, node: &str) -> String {
     let name = format!("{lan}.{node}");
@@ -198,8 +196,8 @@ fn object(node: &str, lan: &MirroredLan, report: &LanReport) -> Value {
         room: report.room.map(i64::from),
         attachments,
     };
-    // Their generation is the LAN's. In a condition it would be taken for this object's, which grows with every report:
-    // `kubectl wait` would never see the newest one.
+    // Their `observedGeneration` is that of the LAN. In a condition it would be read as that of this object, which
+    // grows with every report: `kubectl wait` would never see the newest one.
     let conditions = report.conditions.iter().map(|condition| condition.clone().observing(None)).collect();
     json!({
         "apiVersion": "lan.k8slan.io/v1beta1",
@@ -304,7 +302,7 @@ mod tests {
             reason: String,
             message: String,
         }
-        // The fields that it required, as it had them.
+        // The fields that were required, with their types.
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct LanNodeSpec {
@@ -339,15 +337,15 @@ mod tests {
             assert!(older.says_the_same(own), "{older:?} {own:?}");
         }
         assert_eq!(older.spec, own.spec);
-        // Where both are there, the conditions count.
+        // If both forms are there, the conditions count.
         let mut both = own.clone();
         both.spec.ready = Some(OlderCondition { holds: true, ..OlderCondition::default() });
         assert!(!both.with_conditions().unwrap().is_true(READY));
-        // The next version has conditions alone.
+        // The next version has only the conditions.
         let mut later = own.clone();
         (later.spec.accepted, later.spec.ready) = (None, None);
         assert!(later.clone().with_conditions().is_some_and(|later| later.is_true(ACCEPTED)));
-        // What says nothing of its LAN is no report.
+        // An object without conditions is not a report.
         later.status = None;
         assert_eq!(later.with_conditions(), None);
     }

@@ -1,4 +1,4 @@
-//! A LAN's object as the API server has it, and as the file that LANs are built from.
+//! A LAN's object at the API server, and the file that the LAN is built from.
 
 use kube::core::{ApiResource, GroupVersionKind, Object, ObjectMeta};
 use lan::{DeletionPolicy, LanKey, LanKeyError, LanSpec, LanStatus};
@@ -9,19 +9,19 @@ use serde_json::{Map, Value, json};
 use super::guarded::Guarded;
 use proto::published::MirrorAnnotations;
 
-/// A LAN as the API server has it. One object that the types do not fit must not keep all others from being read.
+/// A LAN at the API server. The parts are guarded so that one object that does not fit the types does not prevent the
+/// others from being read.
 pub(super) type StoredLan = Object<Guarded<LanSpec>, Guarded<LanStatus>>;
 
-/// What the rest of the daemon must know of an object beside its specification.
+/// What the rest of the daemon needs to know about an object beside its specification.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MirroredLan {
-    /// Which LAN.
     pub key: LanKey,
-    /// Tells this object from an earlier one of that name.
+    /// Differs from that of an earlier object with the same name.
     pub uid: String,
-    /// Counts the changes of its specification.
+    /// Grows with each change of its specification.
     pub generation: i64,
-    /// Whether somebody deleted it and it waits for its finalizers.
+    /// Whether it was deleted and waits for its finalizers.
     pub deleting: bool,
     /// The nodes on which something is attached to it, as the leader has it.
     pub attached_on: Vec<String>,
@@ -33,19 +33,19 @@ pub(super) fn lans() -> ApiResource {
     ApiResource::from_gvk_with_plural(&kind, "lans")
 }
 
-/// The name of a LAN's file. A namespace has no dots, so that two LANs never have one file.
+/// The name of a LAN's file. A namespace has no dots, so two LANs never have the same file.
 #[must_use]
 pub fn file_name(key: &LanKey) -> String {
     format!("{}.{}.yaml", key.namespace(), key.name())
 }
 
-/// The namespace of the LAN whose file that is.
+/// The namespace of the LAN that the file is for.
 pub(super) fn namespace_of_file(name: &str) -> Option<&str> {
     let (namespace, rest) = name.split_once('.')?;
     rest.ends_with(".yaml").then_some(namespace)
 }
 
-/// Which LAN an object is.
+/// The namespace and name of an object.
 pub(super) fn key(metadata: &ObjectMeta) -> Result<LanKey, LanKeyError> {
     LanKey::new(
         metadata.namespace.as_deref().unwrap_or_default(),
@@ -53,7 +53,7 @@ pub(super) fn key(metadata: &ObjectMeta) -> Result<LanKey, LanKeyError> {
     )
 }
 
-/// What the daemon must know of an object.
+/// The parts of an object that the daemon needs.
 pub(super) fn parse_lan(object: &StoredLan, key: LanKey) -> MirroredLan {
     MirroredLan {
         key,
@@ -68,7 +68,7 @@ pub(super) fn parse_lan(object: &StoredLan, key: LanKey) -> MirroredLan {
     }
 }
 
-/// The MTU that all nodes have room for, as the leader found it out.
+/// The MTU that all nodes have room for, as the leader wrote it into the status.
 pub(super) fn common_mtu(object: &StoredLan) -> Option<Mtu> {
     if asked_mtu(object).is_some() {
         return None;
@@ -80,7 +80,7 @@ pub(super) fn common_mtu(object: &StoredLan) -> Option<Mtu> {
     Mtu::try_from(u64::try_from(mtu?).ok()?).ok()
 }
 
-/// The MTU that its author asks for.
+/// The MTU that its author set.
 pub(super) fn asked_mtu(object: &StoredLan) -> Option<i64> {
     match &object.spec {
         Guarded::Valid(spec) => spec.mtu,
@@ -88,7 +88,7 @@ pub(super) fn asked_mtu(object: &StoredLan) -> Option<i64> {
     }
 }
 
-/// What is to happen when it is deleted in use.
+/// What happens when it is deleted while it is in use.
 pub(super) fn deletion_policy(object: &StoredLan) -> DeletionPolicy {
     match &object.spec {
         Guarded::Valid(spec) => spec.deletion_policy,
@@ -96,12 +96,12 @@ pub(super) fn deletion_policy(object: &StoredLan) -> DeletionPolicy {
     }
 }
 
-/// The text of a LAN's file: the object without what changes without meaning anything to a node (its
-/// status, its managers), so that the file is written when the LAN changes and not otherwise.
+/// The text of a LAN's file: the object without the parts that change without a meaning for nodes (status, managed
+/// fields), so that the file is written only when the LAN changes.
 ///
-/// Files are read strictly. Fields that this version does not know, of an object that a newer API server
-/// accepted, are therefore left out; a specification that cannot be read at all stays as it is, for the
-/// reader of the file to say what is wrong with it.
+/// Files are read strictly. Fields that this version does not know, of an object that a newer API server accepted,
+/// are therefore left out; a specification that cannot be read at all stays as it is, so that the reader of the file
+/// reports what is wrong.
 pub(super) fn text(object: &StoredLan, key: &LanKey, notes: &MirrorAnnotations) -> Vec<u8> {
     let mut metadata = Map::from_iter([
         ("namespace".to_owned(), json!(key.namespace())),
@@ -123,7 +123,7 @@ pub(super) fn text(object: &StoredLan, key: &LanKey, notes: &MirrorAnnotations) 
         "metadata": metadata,
         "spec": object.spec,
     });
-    // In lines, for people, and because what is wrong with it is told by line.
+    // On several lines, because people read it and because error messages name the line.
     let mut text = format!("{file:#}").into_bytes();
     text.push(b'\n');
     text
@@ -197,7 +197,7 @@ mod tests {
         let text = String::from_utf8(text(&object, &key(&object.metadata).unwrap(), &notes)).unwrap();
         assert_eq!(MirrorAnnotations::parse(&serde_json::from_str(&text).unwrap()), notes);
         assert!(matches!(read(&text).as_slice(), [Document::Lan { .. }]), "{text}");
-        // What the author asks for is in the specification.
+        // The MTU that the author sets is in the specification.
         let mut asked = spec();
         asked["mtu"] = json!(1400);
         object.spec = serde_json::from_value(asked).unwrap();

@@ -1,4 +1,4 @@
-//! What the leader does: the LANs' status, their finalizer, and the reports of nodes that are gone.
+//! The leader's work: the LANs' status, their finalizer and definitions, and the reports of nodes that were removed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -32,27 +32,27 @@ use super::stores::{ObjectKey, StoreEvent, Stores};
 
 const MANAGER: &str = "k8slan-leader";
 
-/// Changes come in bursts, above all when a node comes up; they are summed up once.
+/// Changes come in bursts, for example when a node starts; the leader waits this long and handles them at once.
 const DEBOUNCE: Duration = Duration::from_millis(300);
 const RETRY: Duration = Duration::from_secs(5);
 
-/// The leader's work.
 pub struct Leader {
     client: Client,
     publisher: EventPublisher,
     /// How long all nodes must have had room for more before a LAN's MTU rises.
     hold: Duration,
-    /// Whether LANs have the definitions that k8slan (Go) would make.
+    /// Whether to make the definitions that k8slan (Go) would make.
     k8slan_go: bool,
 }
 
-/// What a leader remembers from one summary to the next.
+/// What the leader remembers from one reconcile to the next.
 #[derive(Default)]
 struct LeaderState {
     event_dedup: EventDedup,
-    /// Larger MTUs that are waited for, by the LAN's UID: also where the CRD is an older one, and the status does not keep them.
+    /// Larger MTUs that will be set if all nodes keep room for them, by the LAN's UID. The status keeps them too, but
+    /// not with an older CRD.
     rises: BTreeMap<String, Rise>,
-    /// When to sum up again although nothing changes.
+    /// When to reconcile again although nothing changes.
     recheck: Option<Instant>,
 }
 
@@ -62,25 +62,25 @@ impl LeaderState {
     }
 }
 
-/// What the nodes say of a LAN.
+/// The reports of nodes on one LAN.
 #[derive(Default)]
 struct NodeReports {
-    /// Those whose kubelet is heard.
+    /// Of nodes whose kubelet is heard.
     alive: Vec<LanNode>,
-    /// What they have room for, and what those have that are silent at the moment: a node that comes and goes
+    /// The MTUs that these nodes have room for, and those that are silent at the moment: a node that comes and goes
     /// must not change the LAN's MTU.
     rooms: Vec<i64>,
-    /// All that a report is there of.
+    /// The nodes that have a report.
     reported: BTreeSet<String>,
-    /// Those that are silent, and on which something was attached when they were last heard.
+    /// [`AggregateInput::attached_where_silent`].
     attached_where_silent: BTreeSet<String>,
     /// [`AggregateInput::unreported`].
     unreported: BTreeSet<String>,
 }
 
 impl NodeReports {
-    /// Finds the nodes that had something attached by the LAN's status, and of which no report is there. `alive`: whether each
-    /// node is heard; one that is gone has nothing attached.
+    /// Finds the nodes that have something attached by the LAN's status, and have no report. `alive`: whether each node
+    /// is heard; a node that was removed has nothing attached.
     fn find_unreported(&mut self, attached_on: &[String], alive: &BTreeMap<String, bool>) {
         for node in attached_on.iter().filter(|node| !self.reported.contains(*node)) {
             match alive.get(node) {
@@ -94,30 +94,29 @@ impl NodeReports {
 
 type StoreEvents = BoxStream<'static, (&'static str, Result<StoreEvent, watcher::Error>)>;
 
-/// The name of a kind whose objects a cluster may not know.
+/// A kind that the cluster may lack.
 const DEFINITIONS: &str = "NetworkAttachmentDefinition";
 
 impl Leader {
-    /// Leads through this client, on the node of this name.
+    /// `node` is the name of the node that the leader runs on.
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
         let publisher = EventPublisher::new(client.clone(), node);
         Self { client, publisher, hold: mtu::RISE_DELAY, k8slan_go: false }
     }
 
-    /// Waits so long, and not ten minutes, before a LAN's MTU rises.
+    /// Shortens the ten minutes that a LAN's MTU waits before it rises.
     #[must_use]
     pub fn rising_after(self, hold: Duration) -> Self {
         Self { hold, ..self }
     }
 
-    /// Whether LANs have the definitions that k8slan (Go) would make.
     #[must_use]
     pub fn naming_as_k8slan_go(self, k8slan_go: bool) -> Self {
         Self { k8slan_go, ..self }
     }
 
-    /// Does the leader's work until it is dropped.
+    /// Runs until it is dropped.
     pub async fn run(&self) {
         let unplaced = PendingPods::new(self.client.clone(), self.publisher.clone());
         tokio::join!(self.watch_and_reconcile(), unplaced.run());
@@ -143,7 +142,8 @@ impl Leader {
                             due = Some(due.map_or(soon, |due| due.min(soon)));
                         }
                     }
-                    // A cluster without Multus knows no definitions; who wants some is told in the LAN's status.
+                    // A cluster without Multus lacks the kind; a LAN that asks for definitions has this in its
+                    // status.
                     Err(error) if kind == DEFINITIONS => {
                         tracing::debug!(error = chain(&error), "no network attachment definitions can be read");
                     }
@@ -162,11 +162,11 @@ impl Leader {
         }
     }
 
-    /// What is to be known of the cluster, each kind with its name.
+    /// The watches, each with the name of its kind.
     fn watches(&self) -> [StoreEvents; 4] {
         let client = || self.client.clone();
         let all = watcher::Config::default();
-        // k8slan (Go)'s own have no label.
+        // The definitions of k8slan (Go) have no label.
         let definitions = match self.k8slan_go {
             true => all.clone(),
             false => all.clone().labels(&format!("{}={}", definitions::LABEL, definitions::OURS)),
@@ -213,7 +213,7 @@ impl Leader {
             let status = lan.status.as_ref().and_then(Guarded::valid);
             let attached_on = status.map(|status| &*status.attached_on).unwrap_or_default();
             node_reports.find_unreported(attached_on, &alive);
-            // One LAN that cannot be written must not keep the others from it.
+            // A LAN that cannot be written must not prevent the others from being written.
             if let Err(error) =
                 self.aggregate_lan(lan, &node_reports, problems.get(key).cloned(), now, state).await
             {
@@ -262,16 +262,16 @@ impl Leader {
         let name = lan.metadata.name.as_deref().unwrap_or_default();
         let api: Api<DynamicObject> =
             Api::namespaced_with(self.client.clone(), namespace, &lan_object::lans());
-        // First, since it is what a LAN that is deleted now waits for.
+        // First the finalizer: a LAN that is deleted now waits for it.
         if let Some(finalizers) = finalizers(&lan.metadata, aggregated.hold) {
-            // Only as it was seen: somebody else's finalizer must not be lost.
+            // The patch holds only if nobody changed the object: another controller's finalizer must not be lost.
             let version = &lan.metadata.resource_version;
             let patch = json!({ "metadata": { "finalizers": finalizers, "resourceVersion": version } });
             ignore_not_found_or_conflict(
                 api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await,
             )?;
             if deleting {
-                // What is still to be said of it is said when it is seen again, waiting for somebody else.
+                // The status is written when the object is seen again, if it waits for another controller.
                 return Ok(());
             }
         }
@@ -309,13 +309,13 @@ impl Leader {
             action: (*action).to_owned(),
             secondary: None,
         };
-        // What is not published stands in the status alone.
+        // An event that cannot be published is in the status only.
         self.publisher
             .publish(&event_publisher::reference("lan.k8slan.io/v1beta1", "LAN", &lan.metadata), &event)
             .await
     }
 
-    /// Makes the definitions that LANs ask for, and says by LAN what could not be made.
+    /// Makes the definitions that LANs ask for. Returns by LAN which could not be made.
     async fn reconcile_definitions(
         &self,
         lans: &BTreeMap<ObjectKey, Arc<StoredLan>>,
@@ -328,7 +328,7 @@ impl Leader {
         for (key, lan) in lans {
             let Some(spec) = lan.spec.valid() else { continue };
             let Ok(lan_key) = lan_object::key(&lan.metadata) else { continue };
-            // A spoke that two LANs name belongs to the accepted one, and so does its definition.
+            // Of two LANs that list a spoke, the accepted one has it, and its definition.
             if lan.metadata.deletion_timestamp.is_some() || is_refused(lan) {
                 continue;
             }
@@ -363,7 +363,7 @@ impl Leader {
             if let Some(there) = there.filter(|there| !definitions::is_ours(there))
                 && k8slan_go_definitions::is_made_for_lan(&there, &object)
             {
-                // What somebody changed stays as it is, and goes with its LAN.
+                // A definition that somebody changed is kept; it is deleted with its LAN.
                 if !k8slan_go_definitions::is_unchanged(&there, &object) {
                     continue;
                 }
@@ -400,7 +400,7 @@ impl Leader {
                 }
                 Err(kube::Error::Api(status)) if status.code == 409 => {
                     match self.get_definition(&object_key).await? {
-                        // Made by the leader before, and not told yet.
+                        // The leader made it, and the watch has not reported it yet.
                         Some(found) if ours(&found) => {
                             stores.definitions.insert(found);
                             continue;
@@ -421,7 +421,7 @@ impl Leader {
         Ok(problems)
     }
 
-    /// A definition as it is now. Asked for as a list, which the daemon may do anyway.
+    /// A definition as it is now. It is read as a list, because the daemon has the permission to list.
     async fn get_definition(
         &self,
         (namespace, name): &(String, String),
@@ -434,14 +434,14 @@ impl Leader {
         Api::namespaced_with(self.client.clone(), namespace, &definitions::resource())
     }
 
-    /// The report of a node that is no more.
+    /// Deletes the report of a node that was removed.
     async fn delete_report(&self, namespace: &str, name: &str) -> Result<(), kube::Error> {
         let api: Api<LanNode> = Api::namespaced(self.client.clone(), namespace);
         ignore_not_found_or_conflict(api.delete(name, &DeleteParams::default()).await)
     }
 }
 
-/// The events of one kind. A watch that fails goes on by itself.
+/// The events of one kind. A watch that fails is restarted by itself.
 fn watch<K>(
     kind: &'static str,
     api: Api<K>,
@@ -464,20 +464,20 @@ fn is_refused(lan: &StoredLan) -> bool {
     accepted.is_some_and(|accepted| accepted.status == ConditionStatus::False)
 }
 
-/// The finalizers that a LAN should have, if those are others than it has.
+/// The finalizers that a LAN should have, if they differ from those that it has.
 fn finalizers(lan: &ObjectMeta, hold: bool) -> Option<Vec<String>> {
     let mut finalizers = lan.finalizers.clone().unwrap_or_default();
     let held = finalizers.iter().any(|finalizer| finalizer == FINALIZER);
     match (held, hold) {
         (true, false) => finalizers.retain(|finalizer| finalizer != FINALIZER),
-        // None can be put on an object that is deleted.
+        // A finalizer cannot be added to an object that is deleted.
         (false, true) if lan.deletion_timestamp.is_none() => finalizers.push(FINALIZER.to_owned()),
         _ => return None,
     }
     Some(finalizers)
 }
 
-/// An object that went meanwhile needs nothing more, and one that changed is seen again.
+/// An object that was deleted meanwhile needs nothing more, and one that changed is seen again.
 fn ignore_not_found_or_conflict<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),

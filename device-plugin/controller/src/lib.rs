@@ -1,12 +1,17 @@
-//! The cluster's part of the daemon: it watches the API server and writes what the node's part reads, and the other way around.
-//! It has a Kubernetes client and no netlink.
+//! The cluster's part of the daemon: it watches the API server and writes files for the node's part, and it reads
+//! that part's status and writes it to the API server. It has a Kubernetes client and does not use netlink.
 //!
-//! A node must build its LANs while the API server is away, above all after a reboot. So the objects
-//! are mirrored as files into a folder of the node's state ([`Mirror`]), and LANs are built from that
-//! folder by the very code that builds them from a folder of one's own.
+//! A node must build its LANs while the API server cannot be reached, above all after a reboot. So the objects are
+//! mirrored as files into a folder of the node's state ([`Mirror`]), and LANs are built from that folder by the same
+//! code that builds them from a folder of the administrator.
 //!
-//! Each node writes what it sees into an object of its own per LAN ([`LanNodeWriter`]), on change only. One node, the
-//! leader ([`Election`]), sums them up in the LANs' status and lets go of deleted LANs ([`Leader`]).
+//! Each node writes its report into an object of its own per LAN ([`LanNodeWriter`]), on change only. One node, the
+//! leader ([`Election`]), aggregates them in the LANs' status and removes the finalizer of deleted LANs ([`Leader`]).
+
+#![expect(
+    missing_docs,
+    reason = "a program's own library: a doc comment that only repeats a name is left out"
+)]
 
 mod aggregate_status;
 mod definitions;
@@ -41,13 +46,13 @@ pub use pods::Pods;
 pub use reports::reports;
 pub use uninstall::{ClusterUninstallOptions, UninstallError, uninstall};
 
-/// An error and everything that caused it.
+/// An error and its causes, in one line.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
         let words = inner.to_string();
-        // kube's errors state their sources themselves.
+        // The errors of `kube` repeat their sources in their own text.
         if !text.contains(&words) {
             text = format!("{text}: {words}");
         }

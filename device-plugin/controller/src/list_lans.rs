@@ -1,4 +1,4 @@
-//! The cluster's LANs, asked for once: for who checks a node before a daemon runs on it.
+//! The cluster's LANs, read once: for commands that check a node before a daemon runs on it.
 
 use k8s_openapi::api::core::v1::Node;
 use kube::api::ListParams;
@@ -8,22 +8,22 @@ use super::lan_object::{self, StoredLan};
 use super::mirror;
 use proto::published::MirrorAnnotations;
 
-/// Every LAN as its file in the mirror of this node: the file's name, and its text. None where the cluster does not know
-/// LANs.
+/// Every LAN as its file in the mirror of this node: the file's name and its text. Empty if the cluster does not have
+/// the LAN's CRD.
 pub async fn list_lan_files(client: &Client, node: &str) -> Result<Vec<(String, String)>, kube::Error> {
     let api: Api<StoredLan> = Api::all_with(client.clone(), &lan_object::lans());
     let lans = match api.list(&ListParams::default()).await {
         Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
         lans => lans?.items,
     };
-    // Who may not read nodes has the LANs all the same, by the node's name alone.
+    // If nodes may not be read, LANs are listed with the node's name alone.
     let node_object = match Api::<Node>::all(client.clone()).get_metadata_opt(node).await {
         Err(kube::Error::Api(status)) if status.code == 403 => None,
         found => found?,
     };
     let hostname = node_object.and_then(|found| mirror::hostname(&found.metadata, node));
     let files = lans.iter().filter_map(|lan| {
-        // The CRD lets no other names in.
+        // The CRD allows no other names.
         let key = lan_object::key(&lan.metadata).ok()?;
         let notes = MirrorAnnotations { hostname: hostname.clone(), mtu: lan_object::common_mtu(lan) };
         let text = String::from_utf8(lan_object::text(lan, &key, &notes)).ok()?;

@@ -1,4 +1,4 @@
-//! Keeping a folder as the API server has the LANs.
+//! Keeps a folder equal to the LANs at the API server.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -33,29 +33,26 @@ pub struct Mirror {
     state: watch::Sender<MirrorState>,
 }
 
-/// How well the API server is heard.
+/// The state of the connection to the API server.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MirrorState {
-    /// Whether the folder has been brought up to date since the start. Before, it is what the daemon's
-    /// last life left.
+    /// Whether the folder has been brought up to date since the start. Before that, it is as the daemon's last
+    /// process left it.
     pub up_to_date: bool,
-    /// What the API server or the way to it last said, until it is heard again.
+    /// The last error of the watch, until the watch works again.
     pub error: Option<String>,
-    /// How often something went wrong.
+    /// The number of errors since the start.
     pub errors: u64,
-    /// The LANs that there are.
     pub lans: Arc<BTreeMap<LanKey, MirroredLan>>,
 }
 
-/// Why LANs cannot be mirrored.
 #[derive(Debug, thiserror::Error)]
 pub enum MirrorError {
     /// The folder is not usable.
     #[error("cannot keep the cluster's LANs in {dir:?}")]
     Folder {
-        /// The folder.
+        /// The mirror's folder.
         dir: PathBuf,
-        /// Why.
         source: SafeDirError,
     },
 }
@@ -63,20 +60,20 @@ pub enum MirrorError {
 type LanEvent = Result<Event<StoredLan>, watcher::Error>;
 type NodeEvent = Result<Event<PartialObjectMeta<Node>>, watcher::Error>;
 
-/// What a watch has to say.
+/// An event of one of the watches.
 enum WatchEvent {
-    /// Of LANs in this namespace (`None`: in all).
+    /// LANs in this namespace (`None`: in all).
     Lans(Option<String>, Box<LanEvent>),
-    /// Of this node.
+    /// The metadata of this node.
     Node(Box<NodeEvent>),
 }
 
 impl Mirror {
-    /// Mirrors the LANs of these namespaces, or of all if there are none, into `dir`, which is made, for the
+    /// Mirrors the LANs of these namespaces, or of all if the list is empty, into `dir`, which is created, for the
     /// node of this name.
     ///
     /// # Errors
-    /// The folder cannot be made, or others than root could write to it.
+    /// The folder cannot be created, or users other than root could write to it.
     pub fn new(
         client: Client,
         node: &str,
@@ -93,14 +90,14 @@ impl Mirror {
         })
     }
 
-    /// How well the API server is heard, now and whenever that changes.
+    /// The state now, and each change of it.
     #[must_use]
     pub fn state(&self) -> watch::Receiver<MirrorState> {
         self.state.subscribe()
     }
 
-    /// Follows the API server for ever. What cannot be reached is tried again, with longer and longer
-    /// waits; meanwhile the folder stays as it is.
+    /// Follows the API server without end. A request that fails is repeated with longer and longer pauses; meanwhile
+    /// the folder stays as it is.
     ///
     /// # Errors
     /// The folder cannot be written to.
@@ -113,7 +110,7 @@ impl Mirror {
         })
         .await?
         .0;
-        // First of all the node's names: a LAN that is read without them might be built on another underlay.
+        // The node's names come first: a LAN that is read without them might be built on another underlay.
         let mut node = node_events(&client, &node);
         while let Some(event) = node.next().await {
             let known;
@@ -127,7 +124,7 @@ impl Mirror {
         let lans = lan_events(&client, &namespaces);
         files.progress.count = lans.len();
         let node = node.map(|event| WatchEvent::Node(Box::new(event))).boxed();
-        // What comes together is written together.
+        // Events that arrive together are written together.
         let mut events = stream::select_all(lans.into_iter().chain([node])).ready_chunks(MAX_BATCH);
         while let Some(heard) = events.next().await {
             files = run_blocking(files, |files| heard.into_iter().try_for_each(|heard| files.apply(heard)))
@@ -137,16 +134,16 @@ impl Mirror {
         Ok(())
     }
 
-    /// Takes in what is heard of the node, and says whether its names are known as well as they can be.
+    /// Applies an event about the node. Returns whether its names are known as well as they can be.
     fn apply_node_event(&self, progress: &mut Progress, event: NodeEvent) -> Result<bool, MirrorError> {
         let node = match event {
             Ok(Event::InitApply(node) | Event::Apply(node)) => node,
             Ok(Event::InitDone) => return Ok(true),
-            // A node that is deleted while its daemon runs keeps its name.
+            // If a node is deleted while its daemon runs, it keeps its name.
             Ok(Event::Init | Event::Delete(_)) => return Ok(false),
             Err(error) => {
                 self.record_watch_error(&error);
-                // Who may not read nodes, or asks a server that knows none, goes without them.
+                // If nodes may not be read, or the server does not have them, the mirror works without the host name.
                 return Ok(is_final(&error));
             }
         };
@@ -161,7 +158,7 @@ impl Mirror {
         Ok(false)
     }
 
-    /// The host name that the daemon's last life knew.
+    /// The host name that the daemon's last process stored.
     fn read_stored_hostname(&self) -> Option<String> {
         let names = self.dir.names().unwrap_or_default();
         names.iter().find_map(|name| {
@@ -239,7 +236,7 @@ impl Mirror {
         let key = match lan_object::key(&object.metadata) {
             Ok(key) => key,
             Err(error) => {
-                // The CRD does not let such names in; an older one may have.
+                // The CRD does not allow such names; an older one may have.
                 tracing::warn!(name = ?object.metadata.name, %error, "a LAN that cannot be built anywhere");
                 return Ok(None);
             }
@@ -266,7 +263,7 @@ impl Mirror {
         Ok(())
     }
 
-    /// Removes the LANs that went away while nobody listened.
+    /// Removes the LANs that were deleted while the watch was down.
     fn remove_unlisted(
         &self,
         namespace: Option<&str>,
@@ -277,7 +274,7 @@ impl Mirror {
         let keep: BTreeSet<_> = fresh.iter().map(lan_object::file_name).collect();
         for name in self.dir.names().map_err(|source| self.failed(source))? {
             let Some(of) = lan_object::namespace_of_file(&name) else { continue };
-            // A namespace that is no longer named is no longer this daemon's.
+            // If a namespace is no longer in the list, its LANs no longer belong to this daemon.
             let mine = namespace.is_none_or(|namespace| of == namespace)
                 || !self.namespaces.iter().any(|named| named == of);
             if mine && !keep.contains(&name) {
@@ -299,7 +296,7 @@ impl Mirror {
     }
 }
 
-/// The LANs' own events, of these namespaces or of all.
+/// The watches of the LANs, of these namespaces or of all.
 fn lan_events(client: &Client, namespaces: &[String]) -> Vec<BoxStream<'static, WatchEvent>> {
     let resource = lan_object::lans();
     let apis: Vec<(Option<String>, Api<StoredLan>)> = if namespaces.is_empty() {
@@ -317,17 +314,17 @@ fn lan_events(client: &Client, namespaces: &[String]) -> Vec<BoxStream<'static, 
     watches.collect()
 }
 
-/// This node's metadata alone: the rest is large, and changes all the time.
+/// The watch of this node's metadata only: the rest is large and changes often.
 fn node_events(client: &Client, node: &str) -> BoxStream<'static, NodeEvent> {
     let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
     let api: Api<PartialObjectMeta<Node>> = Api::all(client.clone());
     watch_objects(api, config).default_backoff().boxed()
 }
 
-/// How many events are taken in at once.
+/// The number of events that are applied at once.
 const MAX_BATCH: usize = 256;
 
-/// The folder, and what was heard of what belongs into it.
+/// The folder, and the events that its files come from.
 struct Files {
     mirror: Mirror,
     progress: Progress,
@@ -348,8 +345,8 @@ impl Files {
     }
 }
 
-/// Works on the files where it keeps nobody: each that is written is synced, which takes a disk milliseconds, and a first
-/// list has thousands.
+/// Works on the files on a thread that may block: each file is synced, which takes a disk milliseconds, and the first
+/// list may have thousands.
 async fn run_blocking<T: Send + 'static>(
     mut files: Files,
     work: impl FnOnce(&mut Files) -> Result<T, MirrorError> + Send + 'static,
@@ -362,37 +359,37 @@ async fn run_blocking<T: Send + 'static>(
         Ok((files, done)) => Ok((files, done?)),
         Err(error) => match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime ends, and this with it.
+            // The runtime shuts down, and ends this task too.
             Err(_) => std::future::pending().await,
         },
     }
 }
 
-/// The name by which `vxlanDevMap` may also mean a node, where it has one.
+/// The second name by which `vxlanDevMap` may mean a node, if it has one.
 pub(super) fn hostname(metadata: &ObjectMeta, node: &str) -> Option<String> {
     let label = metadata.labels.as_ref()?.get(HOSTNAME_LABEL)?;
     (label != node).then(|| label.clone())
 }
 
-/// Whether asking again would not help: the server answered, and does not give it.
+/// Whether another request would not help: the server answered, and refuses.
 fn is_final(error: &watcher::Error) -> bool {
     let (watcher::Error::InitialListFailed(kube::Error::Api(status))
     | watcher::Error::WatchStartFailed(kube::Error::Api(status))) = error
     else {
         return false;
     };
-    // 0 is an answer in no words of Kubernetes, as from a server that has no nodes at all.
+    // 0 is an answer that is not Kubernetes' own, for example of a server that has no nodes.
     matches!(status.code, 0 | 403 | 404)
 }
 
-/// What was heard so far.
+/// The state of the watches.
 #[derive(Default)]
 struct Progress {
-    /// The node's second name.
+    /// The second name of the node.
     hostname: Option<String>,
-    /// The LANs' objects, since their files change with the node's name.
+    /// The LANs' objects: their files change with the node's name.
     objects: BTreeMap<LanKey, StoredLan>,
-    /// How far the first lists have come, by namespace (`None`: all).
+    /// The LANs of first lists that are not complete, by namespace (`None`: all).
     fresh: BTreeMap<Option<String>, BTreeSet<LanKey>>,
     complete: BTreeSet<Option<String>>,
     count: usize,

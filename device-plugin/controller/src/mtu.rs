@@ -1,4 +1,4 @@
-//! The one MTU of a LAN whose nodes have room for different ones. Pure.
+//! The one MTU of a LAN whose nodes have room for different MTUs. Pure.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use lan::MtuRise;
 /// How long all nodes must have had room for more before a LAN's MTU rises.
 pub(super) const RISE_DELAY: Duration = Duration::from_secs(600);
 
-/// A larger MTU that is waited for.
+/// A larger MTU that will be set if all nodes keep room for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Rise {
     to: i64,
@@ -16,36 +16,36 @@ pub(super) struct Rise {
 }
 
 impl Rise {
-    /// What the LAN's status says, so that a new leader goes on where the last one was. A time that no leader would have
-    /// written is left out.
+    /// From the LAN's status, so that a new leader continues the waiting of the last one. A time that a leader would
+    /// not have written is ignored.
     pub(super) fn parse(told: &MtuRise, hold: Duration, now: Timestamp) -> Option<Self> {
         let due = told.at.parse().ok()?;
         (due <= later(now, hold)).then_some(Self { to: told.to, due })
     }
 
-    /// As the status has it.
+    /// The form in the LAN's status.
     pub(super) fn to_status(self) -> MtuRise {
         MtuRise { to: self.to, at: self.due.to_string() }
     }
 
-    /// How long it is until the MTU may rise.
+    /// The time until the MTU may rise.
     pub(super) fn waits(self, now: Timestamp) -> Duration {
         self.due.duration_since(now).try_into().unwrap_or_default()
     }
 }
 
-/// In whole seconds, and not before its time.
+/// `now` and `hold`, rounded up to whole seconds.
 fn later(now: Timestamp, hold: Duration) -> Timestamp {
     let up = i64::from(now.subsec_nanosecond() > 0);
     let hold = i64::try_from(hold.as_secs()).unwrap_or(i64::from(u32::MAX));
     Timestamp::from_second(now.as_second() + up + hold).unwrap_or(Timestamp::MAX)
 }
 
-/// The MTU that a LAN should have: what its author asks for, or else the smallest that a node has room for.
+/// The MTU that a LAN should have: the one that its author sets, or else the smallest that a node has room for.
 ///
-/// `last` is what it has. It falls at once, since a frame that is too large for one node is lost. It rises
-/// when all nodes had room for more for the whole of `hold`, to the most that all of them had: a node that
-/// comes and goes costs its LANs one change of MTU, and not one each time.
+/// `last` is the present one. The MTU falls at once, because a frame that is too large for one node is lost. It rises
+/// when all nodes had room for more during the whole of `hold`, to the largest that all of them had: a node that
+/// comes and goes costs its LANs one change of the MTU, and not one each time.
 pub(super) fn effective(
     asked: Option<i64>,
     last: Option<i64>,
@@ -88,7 +88,7 @@ mod tests {
             Some(1300)
         );
         assert_eq!(effective(None, None, [].into_iter(), &mut rise, RISE_DELAY, Timestamp::now()), None);
-        // Nodes that are silent change nothing.
+        // Silent nodes change nothing.
         assert_eq!(
             effective(None, Some(1426), [].into_iter(), &mut rise, RISE_DELAY, Timestamp::now()),
             Some(1426)
@@ -107,7 +107,7 @@ mod tests {
         assert_eq!(at(300, 1426, &[8000, 8926]), 1426);
         assert_eq!(at(600, 1426, &[8926, 8926]), 1426);
         assert_eq!(at(601, 1426, &[8926, 8926]), 8000, "the most that all had all the time");
-        // The small one comes back meanwhile: the waiting begins anew.
+        // The small one comes back meanwhile: the waiting starts again.
         assert_eq!(at(700, 1426, &[8926]), 1426);
         assert_eq!(at(1200, 1426, &[1426]), 1426);
         assert_eq!(at(1301, 1426, &[8926]), 1426);
@@ -130,7 +130,7 @@ mod tests {
             effective(None, Some(1426), [8926].into_iter(), &mut next, RISE_DELAY, after(601)),
             Some(8926)
         );
-        // Nobody waits for longer than a leader would, whatever stands there.
+        // No MTU waits longer than a leader would wait, whatever the status contains.
         for at in ["2036-11-30T11:43:21Z", "soon"] {
             let strange = MtuRise { to: 8926, at: at.to_owned() };
             assert_eq!(Rise::parse(&strange, RISE_DELAY, start), None);

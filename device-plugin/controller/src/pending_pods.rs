@@ -1,5 +1,5 @@
-//! Pods that no node can take for want of a spoke. The scheduler says that a resource is insufficient, and knows no more; the
-//! leader says on the pod who holds the spoke, and where its LAN is not ready.
+//! Pods that no node can run because a spoke is missing. The scheduler only reports that a resource is insufficient;
+//! the leader writes an event on the pod: who holds the spoke, and where its LAN is not ready.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,11 +20,11 @@ use super::event_publisher::{EventPublisher, reference};
 use super::lan_object::{self, StoredLan};
 use proto::k8slan_go::leads_to;
 
-/// How long a pod must have waited: most wait for one that is just going.
+/// How long a pod must have waited: usually the spoke is held by a pod that is just being deleted.
 const FIRST_EVENT_DELAY: Duration = Duration::from_secs(5);
-/// How long until it is told again, if it is another reason by then.
+/// The pause before the next event on the same pod, if the reason has changed.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
-/// An event's note takes 1024 bytes.
+/// The note of an event may have 1024 bytes.
 const MAX_NOTE: usize = 1000;
 const RESOURCE_PREFIX: &str = "macvtap.k8slan.io/";
 
@@ -34,7 +34,6 @@ pub(super) struct PendingPods {
     publisher: EventPublisher,
 }
 
-/// A pod that waits.
 struct PendingPod {
     spokes: Vec<String>,
     of: ObjectReference,
@@ -47,16 +46,16 @@ impl PendingPods {
         Self { client, publisher }
     }
 
-    /// Writes events until it is dropped.
+    /// Runs until it is dropped.
     pub(super) async fn run(&self) {
         let pods: Api<DeserializeGuard<Pod>> = Api::all(self.client.clone());
-        // Of a large cluster these are few.
+        // Few pods have no node, even in a large cluster.
         let config = watcher::Config::default().fields("spec.nodeName=");
         let mut pods = std::pin::pin!(watch_objects(pods, config).default_backoff());
         let mut waiting: BTreeMap<String, PendingPod> = BTreeMap::new();
         let mut rested = Instant::now();
         loop {
-            // However many pods come one after the other, all LANs are read once for those of a while.
+            // When many pods arrive one after the other, the LANs are read once for all of a short time.
             let due = waiting.values().map(|pod| pod.due.max(rested)).min();
             let settled = async {
                 match due {
@@ -88,7 +87,7 @@ impl PendingPods {
     async fn publish_events(&self, waiting: &mut BTreeMap<String, PendingPod>) -> Result<(), kube::Error> {
         let lans: Api<StoredLan> = Api::all_with(self.client.clone(), &lan_object::lans());
         let reports: Api<DeserializeGuard<LanNode>> = Api::all(self.client.clone());
-        // As the API server has it at hand: these may be many, and a moment old.
+        // Answered from the API server's cache: the lists may be large, and may be a moment old.
         let all = ListParams::default().match_any();
         let (lans, reports) = tokio::try_join!(lans.list(&all), reports.list(&all))?;
         let reports = reports.items.into_iter().filter_map(|report| report.0.ok()?.with_conditions());
@@ -117,7 +116,7 @@ fn uid(metadata: &ObjectMeta) -> &str {
     metadata.uid.as_deref().unwrap_or_default()
 }
 
-/// Takes in what a pod is like now.
+/// Adds, updates or removes a pod.
 fn update_pod(waiting: &mut BTreeMap<String, PendingPod>, pod: DeserializeGuard<Pod>) {
     let spokes = pod.0.as_ref().map(insufficient_spokes).unwrap_or_default();
     let metadata = pod.meta();
@@ -135,7 +134,7 @@ fn update_pod(waiting: &mut BTreeMap<String, PendingPod>, pod: DeserializeGuard<
     waiting.entry(uid(metadata).to_owned()).or_insert_with(new).spokes = spokes;
 }
 
-/// The spokes of which the scheduler says that there are too few for the pod.
+/// The spokes that the scheduler reports as insufficient for the pod.
 fn insufficient_spokes(pod: &Pod) -> Vec<String> {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_deref());
     let mut conditions = conditions.unwrap_or_default().iter();
@@ -153,7 +152,7 @@ fn insufficient_spokes(pod: &Pod) -> Vec<String> {
     spokes
 }
 
-/// Why none of these spokes is to be had.
+/// Why none of these spokes is free.
 fn note(spokes: &[String], lans: &[StoredLan], reports: &[LanNode]) -> String {
     let text =
         spokes.iter().map(|spoke| spoke_availability(spoke, lans, reports)).collect::<Vec<_>>().join("; ");
@@ -171,7 +170,7 @@ fn spoke_availability(resource: &str, lans: &[StoredLan], reports: &[LanNode]) -
     };
     let of =
         |find: &dyn Fn(&StoredLan) -> Option<String>| lans.iter().find_map(|lan| Some((lan, find(lan)?)));
-    // Its own name before all others.
+    // A name of the LAN's own takes precedence over the others.
     let Some((lan, spoke)) = of(&own).or_else(|| of(&another)) else {
         return format!("no LAN lists spoke {resource}: put it into spec.spokes of one, or ask for another");
     };
@@ -201,7 +200,7 @@ fn spoke_availability(resource: &str, lans: &[StoredLan], reports: &[LanNode]) -
     format!("spoke {spoke} of LAN {namespace}/{name}: {words}")
 }
 
-/// The pod of a report, which may say more of it.
+/// The pod in a report's `by`, which may contain more.
 fn pod_of_user(by: &str) -> &str {
     let pod = by.split(',').next().unwrap_or(by);
     pod.strip_prefix("pod ").unwrap_or(pod)

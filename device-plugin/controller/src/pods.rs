@@ -1,4 +1,4 @@
-//! Which pods this node has, for the sweep, and which virtual machine a launcher pod runs, for `ipam-pool`.
+//! The pods of this node, for the sweep, and the virtual machine of each launcher pod, for `ipam-pool`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use super::guest_bindings::GuestBindings;
 use proto::health::ApiMetrics;
 use proto::published::live_pods::{LivePod, LivePods};
 
-/// Watches the pods of one node, of which only the metadata is asked for.
+/// Watches the pods of one node, only their metadata.
 pub struct Pods {
     api: Api<PartialObjectMeta>,
     bindings: GuestBindings,
@@ -26,11 +26,11 @@ pub struct Pods {
     metrics: Arc<ApiMetrics>,
 }
 
-/// By the UID of its object.
+/// By the UID of the object.
 type Known = BTreeMap<String, Vec<LivePod>>;
 
 impl Pods {
-    /// Watches the pods of `node`; `list` is the folder of the list, `owners` that of the launcher pods' VMs.
+    /// Watches the pods of `node`; `list` is the path of the list, `owners` the folder with the VMs of launcher pods.
     pub fn new(
         client: Client,
         node: String,
@@ -43,19 +43,19 @@ impl Pods {
         Self { api, bindings: GuestBindings::new(client), node, list, owners, metrics }
     }
 
-    /// Keeps the list, for ever. While the API server is not heard, the list says so.
+    /// Keeps the list up to date, without end. While the API server cannot be reached, the list says so.
     ///
     /// # Errors
     /// A file cannot be written.
     pub async fn run(self) -> Result<()> {
-        // What an earlier life heard may not be so any more.
+        // The list of an earlier process may be outdated.
         let mut written = LivePods::read(&self.list).ok().flatten().unwrap_or_default();
         let unheard = LivePods { heard: false, ..written.clone() };
         self.write(&mut written, unheard)?;
         let mut known = Known::new();
         let mut backoff = DefaultBackoff::default();
         loop {
-            // A watch that failed goes on from where it was without a sign; a new list is one.
+            // A watch that failed continues without an event; a new list is an event.
             let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node));
             let mut events = std::pin::pin!(watch_objects(self.api.clone(), config));
             let mut fresh = Known::new();
@@ -93,7 +93,7 @@ impl Pods {
         }
     }
 
-    /// Takes a pod in. Whose machine it runs is written at once: its addresses are soon asked for.
+    /// Adds a pod. The machine that it runs is written at once, because its addresses are requested soon.
     async fn add(&self, known: &mut Known, pod: &ObjectMeta) -> Result<()> {
         let entries = entries(pod);
         if let (Some(uid), Some(mut record)) = (&pod.uid, record(pod))
@@ -132,8 +132,8 @@ fn list(known: &Known) -> LivePods {
     LivePods { heard: true, pods: known.values().flatten().cloned().collect() }
 }
 
-/// A pod under every UID that a runtime may state for it. A static pod has one of its own; the object that
-/// stands for it at the API server has another, and names the first in an annotation.
+/// A pod under every UID that a container runtime may report for it. A static pod has a UID of its own; its mirror
+/// pod at the API server has another, and names the first one in an annotation.
 fn entries(pod: &ObjectMeta) -> Vec<LivePod> {
     const STATIC: &str = "kubernetes.io/config.hash";
     let entry = |uid: &String| LivePod {
@@ -146,8 +146,8 @@ fn entries(pod: &ObjectMeta) -> Vec<LivePod> {
     pod.uid.iter().chain(of_file).map(entry).collect()
 }
 
-/// The virtual machine that a launcher pod runs: KubeVirt makes the VirtualMachineInstance the pod's controller, and
-/// calls it as the VirtualMachine that it is of.
+/// The virtual machine that a launcher pod runs. KubeVirt makes the VirtualMachineInstance the pod's controller, and
+/// gives it the name of its VirtualMachine.
 fn vm(pod: &ObjectMeta) -> Option<String> {
     let owners = pod.owner_references.iter().flatten();
     let mut instances = owners.filter(|owner| {
@@ -158,13 +158,13 @@ fn vm(pod: &ObjectMeta) -> Option<String> {
     instances.next().map(|owner| owner.name.clone())
 }
 
-/// What plugins must know of a launcher pod, as far as the pod says it.
+/// What plugins need to know about a launcher pod, if the pod says it.
 fn record(pod: &ObjectMeta) -> Option<VmRecord> {
     let vm = vm(pod)?;
     let label = |name: &str| pod.labels.as_ref().and_then(|labels| labels.get(name)).map(String::as_str);
     let annotated = |name: &str| pod.annotations.as_ref().is_some_and(|all| all.contains_key(name));
-    // The interface of the cluster's network is the pod's, through which KubeVirt leads the guest's traffic. Where Multus
-    // makes another network the pod's default, it is the guest's.
+    // The interface of the cluster's network is the pod's own: KubeVirt forwards the guest's traffic through it. If
+    // Multus makes another network the pod's default, the interface is the guest's.
     let own = label("kubevirt.io") == Some("virt-launcher") && !annotated("v1.multus-cni.io/default-network");
     Some(VmRecord {
         vm,
@@ -201,7 +201,7 @@ mod tests {
         assert_eq!(vm(&pod(json!({}))), None);
     }
 
-    /// A launcher pod with such labels and annotations, as KubeVirt makes them.
+    /// A launcher pod with these labels and annotations, as KubeVirt creates it.
     fn launcher(labels: Value, annotations: Value) -> VmRecord {
         let mut pod = owned_by("kubevirt.io/v1", "VirtualMachineInstance", true);
         pod.labels = from_value(labels).unwrap();

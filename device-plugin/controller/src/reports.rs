@@ -1,4 +1,4 @@
-//! What the node's status means to the cluster.
+//! The node's status as reports for the cluster.
 
 use k8s_openapi::jiff::Timestamp;
 use lan::{Condition, READY, SpokeUse, set_transition_times};
@@ -6,8 +6,8 @@ use proto::published::{LanStatus, NodeStatus};
 
 use super::lan_node_writer::{LanReport, Reports};
 
-/// What the node says of its LANs to the cluster, after it said `before`. `away`: the node's part has been away for long. What it
-/// built stands then, but nobody looks after it; what is attached stays in the reports, since it holds a deleted LAN.
+/// The reports on the node's LANs; `before` are the last ones. `away`: the node's part has been away for long. Its
+/// LANs stay built then, but are not repaired; attachments stay in the reports, because they keep a deleted LAN.
 pub fn reports(status: &NodeStatus, away: bool, before: &Reports) -> Reports {
     reports_at(status, away, before, &format!("{:.0}", Timestamp::now()))
 }
@@ -15,7 +15,7 @@ pub fn reports(status: &NodeStatus, away: bool, before: &Reports) -> Reports {
 fn reports_at(status: &NodeStatus, away: bool, before: &Reports, now: &str) -> Reports {
     let mut reports = Reports::new();
     for lan in &status.lans {
-        // What is left of a LAN in a former namespace stands beside it under the same key.
+        // The rest of a LAN in a former namespace has the same key in the status.
         reports.entry(lan.lan.clone()).or_insert_with(|| report(lan));
     }
     for (key, report) in &mut reports {
@@ -119,7 +119,7 @@ mod tests {
         let away = reports_at(&built(), true, &here, later);
         assert_eq!((&*time(&first(&away), READY), &*time(&first(&away), ACCEPTED)), (later, then));
         assert_eq!(reports_at(&built(), true, &away, again), away, "nothing to write");
-        // The node's part is back. To itself its LANs were ready all the time.
+        // The node's part is back. In its own status the LANs were ready all the time.
         let back = reports_at(&built(), false, &away, again);
         assert_eq!((&*time(&first(&back), READY), &*time(&first(&back), ACCEPTED)), (again, then));
     }

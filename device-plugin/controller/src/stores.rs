@@ -1,4 +1,4 @@
-//! What the leader knows of the cluster: a store for each kind of object, as its watch tells it.
+//! The leader's view of the cluster: a store for each kind of object, filled by its watch.
 
 use std::collections::BTreeMap;
 use std::hash::Hash;
@@ -15,10 +15,9 @@ use lan::LanNode;
 use super::definitions;
 use super::lan_object::{self, StoredLan};
 
-/// A namespace and a name.
 pub(super) type ObjectKey = (String, String);
 
-/// What a watch has to say.
+/// An event of one of the watches.
 #[expect(clippy::large_enum_variant, reason = "each is applied at once, and none is kept")]
 pub(super) enum StoreEvent {
     Lan(Event<StoredLan>),
@@ -32,11 +31,10 @@ pub(super) struct Stores {
     pub(super) lans: ObjectStore<StoredLan>,
     pub(super) reports: ObjectStore<DeserializeGuard<LanNode>>,
     pub(super) nodes: ObjectStore<DeserializeGuard<Node>>,
-    /// Another project's objects, of which the leader compares what it wrote.
+    /// Objects of another project, which the leader compares with those that it wrote.
     pub(super) definitions: ObjectStore<DynamicObject>,
 }
 
-/// The objects of one kind.
 pub(super) struct ObjectStore<K: Resource + Clone + 'static>
 where
     K::DynamicType: Eq + Hash + Clone,
@@ -59,12 +57,12 @@ impl Default for Stores {
 }
 
 impl Stores {
-    /// Whether everything that a summary needs was listed; definitions are not among it.
+    /// Whether all kinds that the status depends on were listed; definitions are not among them.
     pub(super) const fn are_listed(&self) -> bool {
         self.lans.listed && self.reports.listed && self.nodes.listed
     }
 
-    /// Takes an event in, and says whether anything is to be summed up again.
+    /// Applies an event. Returns whether the leader has to reconcile.
     pub(super) fn apply(&mut self, event: StoreEvent) -> bool {
         match event {
             StoreEvent::Lan(event) => self.lans.apply(event),
@@ -79,7 +77,7 @@ impl Stores {
             }
             StoreEvent::Node(event) => {
                 let event = event.modify(strip_unused);
-                // A node's heartbeat means nothing here.
+                // A node's heartbeat changes nothing here.
                 let heartbeat = match &event {
                     Event::Apply(node) => {
                         let last = self.nodes.get(&key(node));
@@ -93,7 +91,7 @@ impl Stores {
         }
     }
 
-    /// The nodes that there are, and whether the kubelet of each is heard.
+    /// The existing nodes, and whether the kubelet of each is heard.
     pub(super) fn node_liveness(&self) -> BTreeMap<String, bool> {
         self.nodes.all().into_iter().map(|((_, name), node)| (name, is_ready(&node))).collect()
     }
@@ -109,18 +107,18 @@ where
         Self { kind, writer, store, listed: false }
     }
 
-    /// Whether they were listed since the start.
+    /// Whether the first list is complete.
     pub(super) const fn is_listed(&self) -> bool {
         self.listed
     }
 
-    /// Takes an event in, and says whether it is news.
+    /// Applies an event. Returns whether it changes anything.
     fn apply(&mut self, event: Event<K>) -> bool {
         let event = event.modify(|object| object.meta_mut().managed_fields = None);
         let news = match &event {
             Event::Init | Event::InitApply(_) => false,
             Event::InitDone | Event::Apply(_) => true,
-            // What the leader deleted itself is no news.
+            // The leader's own deletions are not news.
             Event::Delete(object) => self.get(&key(object)).is_some(),
         };
         self.listed |= matches!(event, Event::InitDone);
@@ -132,17 +130,17 @@ where
         self.store.get(&ObjectRef::new_with(name, self.kind.clone()).within(namespace))
     }
 
-    /// All, in the order of their names: of two that want the same, it is always the same one that has it.
+    /// All objects in the order of their names: of two that want the same thing, always the same one gets it.
     pub(super) fn all(&self) -> BTreeMap<ObjectKey, Arc<K>> {
         self.store.state().into_iter().map(|object| (key(&*object), object)).collect()
     }
 
-    /// Takes in what this process wrote: the watch tells of it later than the next look, where there are many.
+    /// Adds an object that this process wrote: in a large cluster the watch reports it only after the next reconcile.
     pub(super) fn insert(&mut self, object: K) {
         self.apply(Event::Apply(object));
     }
 
-    /// Takes in that this process deleted it.
+    /// Removes an object that this process deleted.
     pub(super) fn remove(&mut self, object: &K) {
         self.apply(Event::Delete(object.clone()));
     }
@@ -153,7 +151,7 @@ fn key(object: &impl Resource) -> ObjectKey {
     (namespace.clone().unwrap_or_default(), name.clone().unwrap_or_default())
 }
 
-/// Of nodes, only what is looked at is kept: there are hundreds, and each is large.
+/// Keeps only the parts of a node that are read: there are hundreds of nodes, and each is large.
 fn strip_unused(node: &mut DeserializeGuard<Node>) {
     node.meta_mut().annotations = None;
     node.meta_mut().labels = None;
@@ -167,7 +165,7 @@ fn strip_unused(node: &mut DeserializeGuard<Node>) {
     }
 }
 
-/// Whether its kubelet is heard. One that nobody has said anything of is taken for heard.
+/// Whether the node's kubelet is heard. A node without a `Ready` condition counts as heard.
 fn is_ready(node: &DeserializeGuard<Node>) -> bool {
     let status = node.0.as_ref().ok().and_then(|node| node.status.as_ref());
     let mut conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default().iter();
@@ -215,7 +213,7 @@ mod tests {
             stores.apply(event);
         }
         assert!(stores.are_listed());
-        // What a new list does not have is gone.
+        // An object that a new list lacks was deleted.
         stores.apply(StoreEvent::Lan(Event::Init));
         assert_eq!(stores.lans.all().len(), 1, "until the list is complete");
         stores.apply(StoreEvent::Lan(Event::InitDone));

@@ -1,6 +1,7 @@
-//! Taking k8slan out of a cluster: what its daemons left at the API server.
+//! Removes what the daemons left at the API server.
 //!
-//! After the daemons are gone: they would write it again. By an administrator, or in the Job of `install/uninstall`.
+//! It has to run after the daemons are gone, because they would write it again: by an administrator, or in the Job of
+//! `install/uninstall`.
 
 use std::time::Duration;
 
@@ -18,54 +19,50 @@ use super::election::LEASE;
 use super::{definitions, lan_object};
 use proto::kubelet::RESOURCE_DOMAIN;
 
-/// What to take out.
 #[derive(Clone, Debug)]
 pub struct ClusterUninstallOptions {
-    /// Of this node alone; `None`: of the whole cluster.
+    /// `None`: the whole cluster.
     pub node: Option<String>,
-    /// The namespace of the leader's lease.
     pub lease_namespace: String,
-    /// Also while a daemon leads.
+    /// Whether to continue although a daemon leads.
     pub force: bool,
-    /// How long to wait for kubelets that have not let go of their resources.
+    /// How long to wait for kubelets that still report resources.
     pub wait: Duration,
 }
 
-/// How often the nodes are looked at meanwhile.
+/// How often the nodes are read while waiting.
 const NODE_POLL_INTERVAL: Duration = Duration::from_secs(5);
-/// How often, and how long at most, a leader is waited for.
+/// How often the LANs are read while waiting for the leader, and how long at most.
 const LEADER_POLL_INTERVAL: Duration = Duration::from_millis(300);
-const LEADER_PATIENCE: Duration = Duration::from_secs(15);
+const LEADER_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Why something is left.
 #[derive(Debug, thiserror::Error)]
 pub enum UninstallError {
-    /// A daemon runs.
+    /// A daemon is still running.
     #[error(
         "the daemon on node {holder} still leads, and would put everything back: delete the DaemonSet first (a daemon that was \
          killed counts as running until {until}), or give --force"
     )]
     Running {
-        /// The leader.
+        /// The leader's node.
         holder: String,
-        /// Until when it leads if it is dead.
+        /// When its Lease expires if it is dead.
         until: Timestamp,
     },
-    /// The API server refused.
+    /// The API server refused a request.
     #[error("cannot {doing}")]
     Api {
-        /// What was being done.
+        /// The operation as a verb and its object.
         doing: String,
-        /// Why.
         source: Box<kube::Error>,
     },
 }
 
-/// Removes what the daemons left, and says line by line what that was. What is not there is no error, so it can
-/// be repeated.
+/// Removes what the daemons left, and returns a line for each removed thing. If something is already gone, that is
+/// not an error, so this can be repeated.
 ///
 /// # Errors
-/// A daemon still leads, or the API server refuses something; what was done before is done.
+/// A daemon still leads, or the API server refuses a request; what was removed before stays removed.
 pub async fn uninstall(
     client: &Client,
     options: &ClusterUninstallOptions,
@@ -122,7 +119,7 @@ async fn delete_definitions(client: &Client, done: &mut Vec<String>) -> Result<(
     Ok(())
 }
 
-/// LANs that are deleted later, with their definition perhaps, wait for nobody.
+/// Removes the finalizers, so that LANs that are deleted later, perhaps with their CRD, do not wait.
 async fn release_lans(client: &Client, done: &mut Vec<String>) -> Result<(), UninstallError> {
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &lan_object::lans());
     let list = all.list(&ListParams::default()).await;
@@ -133,7 +130,7 @@ async fn release_lans(client: &Client, done: &mut Vec<String>) -> Result<(), Uni
         }
         let (namespace, name) = object_key(&lan);
         let rest: Vec<_> = finalizers.into_iter().filter(|finalizer| finalizer != FINALIZER).collect();
-        // Only as it was seen: somebody else's finalizer must not be lost.
+        // The patch holds only if nobody changed the object: another controller's finalizer must not be lost.
         let version = &lan.metadata.resource_version;
         let patch = json!({ "metadata": { "finalizers": rest, "resourceVersion": version } });
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &lan_object::lans());
@@ -171,8 +168,8 @@ async fn delete_reports(
     Ok(())
 }
 
-/// Says of a node whose daemon is gone that nothing is attached there, and waits until a leader has read it: a report that is
-/// merely deleted holds its LAN.
+/// Reports that nothing is attached on a node whose daemon is gone, and waits until a leader has read it: a report that is
+/// only deleted keeps its LAN in use.
 async fn detach(
     client: &Client,
     resource: &ApiResource,
@@ -180,7 +177,7 @@ async fn detach(
     reports: &[DynamicObject],
     done: &mut Vec<String>,
 ) -> Result<(), UninstallError> {
-    let end = Instant::now() + LEADER_PATIENCE;
+    let end = Instant::now() + LEADER_TIMEOUT;
     for report in reports {
         let (namespace, name) = object_key(report);
         if report.data["spec"]["attachments"].as_array().is_none_or(Vec::is_empty) {
@@ -215,7 +212,7 @@ async fn detach(
     Ok(())
 }
 
-/// The nodes, when no kubelet puts resources back any more, or when it has been waited long enough.
+/// Waits until no kubelet reports resources any more, or the time is over. Returns the nodes.
 async fn wait_for_nodes(
     client: &Client,
     options: &ClusterUninstallOptions,
@@ -246,8 +243,8 @@ async fn wait_for_nodes(
     }
 }
 
-/// Whether a kubelet that lives would put resources of ours back. It writes the number of devices for five minutes after
-/// the plugin went away, and then, once, 0.
+/// Whether a live kubelet would report resources of k8slan again. It writes the number of devices for five minutes
+/// after the plugin is gone, and then, once, 0.
 fn is_held(node: &Node) -> bool {
     let Some(status) = &node.status else { return false };
     let ready = |condition: &NodeCondition| condition.type_ == "Ready" && condition.status == "True";
@@ -259,7 +256,7 @@ fn is_ours(resource: &str) -> bool {
     resource.split_once('/').is_some_and(|(domain, _)| domain == RESOURCE_DOMAIN)
 }
 
-/// A kubelet keeps resources whose plugin is gone in its node's status for ever, as zero.
+/// Removes the resources from the nodes' status. A kubelet keeps resources whose plugin is gone, as zero, for ever.
 async fn forget_resources(
     client: &Client,
     nodes: Vec<Node>,
@@ -302,7 +299,7 @@ fn object_key(object: &DynamicObject) -> (String, String) {
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
-/// The objects of a kind; none where the cluster does not know the kind (any more).
+/// The objects of a kind; empty if the cluster does not have the kind (any more).
 fn known(
     list: Result<kube::core::ObjectList<DynamicObject>, kube::Error>,
 ) -> Result<Vec<DynamicObject>, kube::Error> {
@@ -312,7 +309,7 @@ fn known(
     }
 }
 
-/// Whether it was there.
+/// Whether the object existed.
 fn ignore_not_found<T>(answer: Result<T, kube::Error>) -> Result<bool, kube::Error> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
