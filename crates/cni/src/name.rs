@@ -30,7 +30,6 @@ fn check(text: &str) -> Result<(), NameError> {
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
         $(#[$doc])*
-        ///
         /// A letter or digit, then letters, digits, `_`, `.` and `-` (all ASCII); of any length. As
         /// it can be neither `..` nor contain a `/`, it is safe as one component of a path.
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,28 +1,28 @@
-//! k8slan (Go)'s names for spokes, which lead to the same spokes as their own ones.
+//! k8slan (Go)'s names for spokes, which lead to the same spokes as their own names.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use lan::Spoke;
 use net_types::{Attach, MacvtapMode, SpokeName};
 
-/// A spoke in one of the ways in which k8slan (Go) names it.
+/// One of k8slan (Go)'s names of a spoke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name {
-    /// The resource, and the NetworkAttachmentDefinition.
+    /// The name of the resource and of the NetworkAttachmentDefinition.
     pub name: String,
-    /// What stands in the pod.
+    /// The kind of the pod's interface.
     pub attach: Attach,
-    /// Whether the LAN's name is part of it, as in versions after v0.0.2.
+    /// Whether the LAN's name is a part of it, as in versions after v0.0.2.
     pub with_lan: bool,
 }
 
-/// What the names of macvtaps begin with.
+/// The prefix of the names of macvtaps.
 pub const MAC: &str = "k8slan-mac-";
-/// What the names of veths begin with.
+/// The prefix of the names of veths.
 pub const VETH: &str = "k8slan-veth-";
 
-/// Whether a spoke may be a bare veth where the type `k8slanveth` asks for one. In the modes in which a macvtap holds its pod
-/// to one address, a veth would take that back.
+/// Whether the type `k8slanveth` may attach the spoke by a bare veth. It may not in the modes in which a macvtap
+/// restricts its pod to one address, because a veth would lift the restriction.
 pub fn takes_veths(how: &Spoke) -> bool {
     how.attach == Attach::Veth || how.mode == MacvtapMode::Passthru
 }
@@ -42,14 +42,14 @@ pub fn names(lan: &str, spoke: &SpokeName) -> [Name; 4] {
     ]
 }
 
-/// Whether a resource's name is a spoke's, its own one or one of these. `lan`: the name of the LAN's object.
+/// Whether a resource's name is the spoke's own or one of these. `lan`: the name of the LAN's object.
 pub fn leads_to(resource: &str, lan: &str, spoke: &str) -> bool {
     let by_another = |spoke: SpokeName| names(lan, &spoke).iter().any(|name| name.name == resource);
     resource == spoke || spoke.parse().is_ok_and(by_another)
 }
 
-/// Names that are one spoke's and one way's alone. One that several have is nobody's: LAN `a` with spoke `b-c` and LAN
-/// `a-b` with spoke `c` have one, and whoever asks for it must not get into the other's LAN.
+/// The names that mean exactly one spoke and one kind. LAN `a` with spoke `b-c` and LAN `a-b` with spoke `c` have a
+/// name in common; it is left out, because a pod that requests it must not get into the other LAN.
 pub fn unambiguous<T>(
     named: impl Iterator<Item = (String, T)>,
     taken: &BTreeSet<&str>,

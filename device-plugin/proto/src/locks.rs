@@ -1,4 +1,4 @@
-//! The locks that keep a second daemon from a node.
+//! The locks that prevent a second daemon on a node.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use node::{Lock, LockError, NodeConfig, SafeDir};
 
 use crate::published::live_pods;
 
-/// How long the cluster's part waits for another one that is ending.
+/// How long the cluster's part waits for an earlier one that is ending.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The lock of the node's part, in the run folder.
 pub const DAEMON_LOCK: &str = "daemon.lock";
 
-/// Two daemons on one node would undo each other's work.
+/// Takes the lock of the node's part: two daemons on one node would undo each other's work.
 ///
 /// # Errors
-/// The other one still holds the lock after `timeout`.
+/// Another daemon still holds the lock after `timeout`.
 pub fn lock_daemon(run: &SafeDir, lock: &str, timeout: Duration) -> Result<Lock> {
     match Lock::acquire(run, lock, timeout) {
         Err(LockError::Held { path, .. }) => {
@@ -26,10 +26,10 @@ pub fn lock_daemon(run: &SafeDir, lock: &str, timeout: Duration) -> Result<Lock>
     }
 }
 
-/// Two cluster's parts would write the same files.
+/// Takes the lock of the cluster's part: two of them would write the same files.
 ///
 /// # Errors
-/// Another one runs, or the folder is not to be used.
+/// Another one runs, or the folder cannot be used.
 pub fn lock_cluster_part() -> Result<Lock> {
     let folder = SafeDir::create(&NodeConfig::load()?.paths().run().join(live_pods::FOLDER))?;
     lock_daemon(&folder, live_pods::LOCK, HANDOVER_TIMEOUT)

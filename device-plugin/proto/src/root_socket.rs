@@ -7,44 +7,35 @@ use std::time::Duration;
 
 use tokio::net::{UnixListener, UnixStream};
 
-/// A bound socket (mode 0600). Dropping it closes it, and removes its file where that is still this socket's.
+/// A bound socket (mode 0600). Dropping it closes it, and removes its file if that is still this socket's.
 pub struct RootSocket {
     listener: UnixListener,
     path: PathBuf,
     identity: (u64, u64),
 }
 
-/// Why there is no socket.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
-    /// What has the name is not to be replaced.
+    /// The path exists, and is not a socket that may be replaced.
     #[error(
         "cannot make the socket {path:?}: it exists and is not a socket that root owns; find out what it is and remove it"
     )]
-    Foreign {
-        /// Where.
-        path: PathBuf,
-    },
-    /// The kernel refuses it.
+    Foreign { path: PathBuf },
+    /// An operation of the kernel failed.
     #[error("cannot make the socket {path:?}")]
-    Bind {
-        /// Where.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    Bind { path: PathBuf, source: io::Error },
 }
 
-/// Who may be on either end: root, and whoever this runs as.
+/// The users that may be at either end: root, and the user of this process.
 pub fn is_trusted(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
 impl RootSocket {
-    /// Binds the socket, in place of one that an earlier life left there.
+    /// Binds the socket. One that an earlier process left is replaced.
     ///
     /// # Errors
-    /// The path exists and is not a socket that root owns, or the kernel refused.
+    /// The path exists and is not a socket that root owns, or an operation of the kernel failed.
     pub fn bind(path: &Path) -> Result<Self, SocketError> {
         Self::open(path).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => SocketError::Foreign { path: path.to_owned() },
@@ -60,7 +51,7 @@ impl RootSocket {
         Ok(Self { listener, path: path.to_owned(), identity: (metadata.dev(), metadata.ino()) })
     }
 
-    /// The next connection of root's; others are refused, and told of in the log.
+    /// The next connection of root; others are closed and logged.
     pub async fn accept(&self) -> UnixStream {
         loop {
             match self.listener.accept().await {
@@ -75,7 +66,7 @@ impl RootSocket {
                     }
                 },
                 Err(error) => {
-                    // Out of file descriptors, mostly: the connection stays in the queue meanwhile.
+                    // Usually the process is out of file descriptors; the connection stays in the queue meanwhile.
                     tracing::warn!(socket = %self.path.display(), %error, "cannot accept a connection");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
@@ -83,16 +74,16 @@ impl RootSocket {
         }
     }
 
-    /// Whether the file is still there and still this socket's.
+    /// Whether the file exists and is still this socket's.
     pub fn is_in_place(&self) -> bool {
         std::fs::symlink_metadata(&self.path)
             .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.identity)
     }
 
-    /// Removes the file where it is still this socket's.
+    /// Removes the file if it is still this socket's.
     pub fn unlink(&self) {
         if self.is_in_place() {
-            // A file that cannot be removed is found and removed by the next start.
+            // The next start finds and removes a file that cannot be removed now.
             let _ = std::fs::remove_file(&self.path);
         }
     }
@@ -104,8 +95,8 @@ impl Drop for RootSocket {
     }
 }
 
-/// Removes a socket of ours that an earlier life left there; nothing there is fine, anything else is
-/// an `AlreadyExists`.
+/// Removes a k8slan socket that an earlier process left. A missing file is no error; anything else is an
+/// `AlreadyExists`.
 pub fn remove_socket(path: &Path) -> io::Result<()> {
     let metadata = match std::fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

@@ -15,41 +15,38 @@ use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
 use crate::health::VERSION;
 use crate::root_socket::is_trusted;
 
-/// How long an answer may take. The other end answers from memory.
+/// The time limit of a request. The node's part answers from memory.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Whatever inotify may not tell of is looked for this often, while there is no connection.
+/// The pause between two attempts to connect if inotify reports nothing.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The node's part, as its agent socket shows it. One connection stays open: its end is the end of that
-/// process, however it came.
+/// The node's part, by its agent socket. One connection stays open: it ends when that process ends, in whatever way.
 pub struct Agent {
     path: PathBuf,
     sender: Mutex<Option<SendRequest<String>>>,
     presence: watch::Sender<Presence>,
 }
 
-/// Whether the node's part is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// It is.
     Here,
-    /// It is not, and why.
+    /// It does not answer, and why.
     Away(String),
 }
 
 impl Agent {
-    /// The agent whose socket is in this folder.
+    /// `folder` contains the agent socket.
     pub fn new(folder: &Path) -> Self {
         let nothing = Presence::Away("it was not looked for yet".to_owned());
         Self { path: folder.join(SOCKET), sender: Mutex::default(), presence: watch::channel(nothing).0 }
     }
 
-    /// Whether it is there, now and whenever that changes.
+    /// Whether the node's part answers, now and at each change.
     pub fn presence(&self) -> watch::Receiver<Presence> {
         self.presence.subscribe()
     }
 
-    /// Stays connected, for ever.
+    /// Stays connected, without end.
     ///
     /// # Errors
     /// The folder cannot be watched.
@@ -80,15 +77,15 @@ impl Agent {
                 }
                 self.presence.send_replace(away);
             }
-            // An error is a look that nothing asked for.
+            // A failed wait is like a timeout: try again.
             let _ = tokio::time::timeout(RECONNECT_INTERVAL, wake.wait()).await;
         }
     }
 
-    /// Asks for a path.
+    /// Sends a `GET` request for a path.
     ///
     /// # Errors
-    /// It is not there, or does not answer.
+    /// The node's part is away, or does not answer.
     pub async fn get(&self, path: &str) -> Result<(StatusCode, String)> {
         let mut sender = self.sender.lock().await;
         let Some(sender) = sender.as_mut() else {
@@ -121,10 +118,10 @@ impl Agent {
     }
 }
 
-/// Asks the agent once, without an [`Agent`] that stays.
+/// Sends one `GET` request, without an [`Agent`] that stays connected.
 ///
 /// # Errors
-/// It is not there, or does not answer.
+/// The node's part is away, or does not answer.
 pub async fn get_once(run: &Path, path: &str) -> Result<(StatusCode, String)> {
     let asked = async {
         let (mut sender, connection) = connect_to_socket(&run.join(SOCKET)).await?;

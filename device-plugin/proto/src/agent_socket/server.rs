@@ -6,26 +6,26 @@ use tokio::task::JoinSet;
 use crate::health::{HealthSource, converse};
 use crate::root_socket::RootSocket;
 
-/// Whom a socket is for.
+/// The clients that a socket is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Callers {
-    /// Programs that ask and go: people's, and the probe of the node's part.
+    /// Programs that ask once: those of people, and the probe of the node's part.
     PluginPrograms,
-    /// The cluster's part, which stays connected to know that this end lives.
+    /// The cluster's part, which stays connected to notice the end of this process.
     ClusterPart,
 }
 
 impl Callers {
-    /// Open connections at once.
+    /// The number of connections that may be open at once.
     const fn connections(self) -> usize {
         match self {
             Self::PluginPrograms => 32,
-            // A new one may come before the old one's end is noticed.
+            // A new connection may arrive before the end of the old one is noticed.
             Self::ClusterPart => 4,
         }
     }
 
-    /// How long one may say nothing.
+    /// How long a client may be silent.
     const fn idle_timeout(self) -> Option<Duration> {
         match self {
             Self::PluginPrograms => Some(Duration::from_secs(5)),
@@ -34,7 +34,7 @@ impl Callers {
     }
 }
 
-/// Answers on the socket until it is dropped.
+/// Answers on the socket until the future is dropped.
 pub async fn serve(socket: RootSocket, source: Arc<impl HealthSource>, callers: Callers) {
     let mut connections = JoinSet::new();
     loop {

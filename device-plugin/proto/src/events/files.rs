@@ -11,7 +11,7 @@ use tokio_stream::StreamExt as _;
 use super::dirty::Dirty;
 use super::wake::Wake;
 
-/// Watches folders, which need not be there yet.
+/// Watches folders, which need not exist yet.
 pub struct FileWatch {
     folders: Vec<WatchedFolder>,
     watches: Watches,
@@ -22,35 +22,32 @@ pub struct FileWatch {
 /// A folder to watch.
 #[derive(Clone)]
 pub struct WatchedFolder {
-    /// Where.
     path: PathBuf,
-    /// Which files in it matter.
+    /// Which of its files are watched, by name.
     matters: fn(&str) -> bool,
     /// What may have changed when one of them did.
     dirty: Dirty,
 }
 
-/// The watches by their numbers.
+/// By watch descriptor.
 type WatchMap = BTreeMap<i32, Watch>;
 
-/// A watch, and the folders that it is for: itself, or some below it that are not there yet.
+/// A watch, and the folders that it is for: itself, or folders below it that do not exist yet.
 struct Watch {
     wd: WatchDescriptor,
     folders: BTreeSet<(usize, bool)>,
 }
 
 impl WatchedFolder {
-    /// Files in `path` for which `matters` says so mark `dirty`.
+    /// Marks `dirty` when a file in `path` changes for which `matters` is true.
     pub fn new(path: impl Into<PathBuf>, matters: fn(&str) -> bool, dirty: Dirty) -> Self {
         Self { path: path.into(), matters, dirty }
     }
 }
 
 impl FileWatch {
-    /// Starts to listen.
-    ///
     /// # Errors
-    /// The kernel gives no inotify instance (`fs.inotify.max_user_instances`).
+    /// The kernel provides no inotify instance (`fs.inotify.max_user_instances`).
     pub fn start(folders: Vec<WatchedFolder>, wake: Wake) -> Result<Self> {
         let inotify =
             Inotify::init().context("make an inotify instance (see fs.inotify.max_user_instances)")?;
@@ -75,8 +72,8 @@ impl FileWatch {
         Ok(watch)
     }
 
-    /// Puts every watch where it belongs. To be called again after something happened: a folder may be
-    /// there now, or be another one. What happened in a folder before its watch stood is looked for.
+    /// Puts every watch where it belongs. The caller repeats this after each event: a folder may exist now, or may
+    /// have been replaced. A folder that gets a watch is marked, for the changes before it.
     pub fn add_missing_watches(&self) {
         for (nth, folder) in self.folders.iter().enumerate() {
             match self.add_watch(nth, &folder.path) {
@@ -103,14 +100,14 @@ impl FileWatch {
                 (Ok(wd), _) => {
                     let key = wd.get_watch_descriptor_id();
                     let mut placed = self.placed.lock().unwrap_or_else(PoisonError::into_inner);
-                    // It may have stood on a folder above, or on one that is gone.
+                    // The watch may have been on a parent folder, or on a folder that was removed.
                     placed.retain(|&other, watch| {
                         if other != key {
                             watch.folders.retain(|(other, _)| *other != nth);
                         }
                         let keep = other == key || !watch.folders.is_empty();
                         if !keep {
-                            // An error is a watch that went with its folder.
+                            // An error means that the watch was removed with its folder.
                             let _ = self.watches.clone().remove(watch.wd.clone());
                         }
                         keep

@@ -1,6 +1,7 @@
-//! How a process hears of files that change: the kernel tells, nobody asks now and then.
+//! How a process learns of changed files: by events of the kernel, without polling.
 //!
-//! Each source marks in [`Wake`] what may have changed; whoever waits there is woken once for all that came meanwhile.
+//! Each source marks in [`Wake`] what may have changed; the loop that waits there wakes up once for all changes since
+//! then.
 
 mod dirty;
 mod files;

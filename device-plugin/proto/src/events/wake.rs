@@ -15,18 +15,17 @@ struct Shared {
 }
 
 impl Wake {
-    /// Notes that something may have changed.
     pub fn mark(&self, dirty: Dirty) {
         self.0.dirty.lock().unwrap_or_else(PoisonError::into_inner).merge(dirty);
         self.0.notify.notify_one();
     }
 
-    /// Waits until something is noted. Cancelling it loses nothing.
+    /// Waits for a change. Cancelling it loses nothing.
     pub async fn wait(&self) {
         self.wait_until(|dirty| *dirty != Dirty::default()).await;
     }
 
-    /// Waits until what is declared may have changed, or nothing is certain any more. Cancelling it loses nothing.
+    /// Waits until the declarations of LANs may have changed, or events were lost. Cancelling it loses nothing.
     pub async fn wait_for_declarations(&self) {
         self.wait_until(|dirty| dirty.declared || dirty.everything).await;
     }

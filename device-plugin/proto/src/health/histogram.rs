@@ -2,11 +2,11 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-/// Upper bounds in microseconds: from what an answer from memory takes to what nobody should wait for.
+/// Upper bounds in microseconds: from an answer out of memory to one that is far too slow.
 const BOUNDS: [u64; 12] =
     [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000, 10_000_000];
 
-/// How long something took, counted in buckets.
+/// Durations, counted in buckets.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BOUNDS.len()],
@@ -15,7 +15,7 @@ pub struct Histogram {
 }
 
 impl Histogram {
-    /// Counts one that took so long.
+    /// Counts one duration.
     pub fn observe(&self, took: Duration) {
         let micros = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         if let Some(bucket) = BOUNDS.iter().position(|bound| micros <= *bound) {
@@ -25,7 +25,7 @@ impl Histogram {
         self.micros.fetch_add(micros, Ordering::Relaxed);
     }
 
-    /// Writes it as Prometheus reads it: buckets that each hold the ones below.
+    /// Writes it in Prometheus' format: each bucket includes the smaller ones.
     pub(super) fn write(&self, out: &mut String, name: &str) {
         let mut below = 0;
         for (bound, bucket) in BOUNDS.iter().zip(&self.buckets) {

@@ -3,59 +3,55 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{HealthSummary, Histogram};
 
-/// Counts something that only grows.
+/// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
 
 impl Counter {
-    /// One more.
     pub fn increment(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// So many more.
     pub fn add(&self, count: usize) {
         self.0.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Sets it to what somebody else counted.
+    /// For a number that is counted elsewhere.
     pub fn set(&self, value: u64) {
         self.0.store(value, Ordering::Relaxed);
     }
 
-    /// How many there were.
     #[must_use]
     pub fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What the node's part counts as it happens. What can be told from how things are is in [`HealthSummary`].
+/// What the node's part counts when it happens. Numbers that follow from the present state are in [`HealthSummary`].
 #[derive(Debug, Default)]
 pub struct Metrics {
     /// Allocate calls that were answered with a device.
     pub allocations: Counter,
-    /// Allocate calls that were refused.
     pub allocations_refused: Counter,
-    /// How long Allocate took.
+    /// The duration of Allocate.
     pub allocate: Histogram,
-    /// How long it took to make a new or changed LAN what it is declared to be, from the look at its
-    /// declaration to the spokes' records.
+    /// The duration of building a new or changed LAN, from reading its declaration to writing the records of its
+    /// spokes.
     pub build: Histogram,
-    /// LANs that stood, were not as they should be any more, and were put right.
+    /// Times that a built LAN differed from its declaration and was repaired.
     pub drift_repairs: Counter,
     /// Attachments of dead pods that were removed.
     pub swept: Counter,
-    /// Attachments of dead pods, and virtual machines, whose leases were freed.
+    /// Attachments of dead pods, and deleted virtual machines, whose leases were freed.
     pub swept_leases: Counter,
-    /// What could not be looked at or removed.
+    /// Errors in reading or removing leftovers.
     pub sweep_errors: Counter,
 }
 
-/// What the cluster's part counts.
+/// The counters of the cluster's part.
 #[derive(Debug, Default)]
 pub struct ApiMetrics {
-    /// Whether the API server has told its LANs since the start.
+    /// Whether the API server has sent the LANs since the start.
     pub lans_heard: AtomicBool,
     /// Requests about LANs that the API server did not answer, or refused.
     pub lan_errors: Counter,
@@ -88,7 +84,7 @@ impl Exposition {
 }
 
 impl Metrics {
-    /// Everything, in Prometheus' text format.
+    /// All metrics, in Prometheus' text format.
     #[must_use]
     pub fn render(&self, now: &HealthSummary) -> String {
         let mut out = Exposition::default();
@@ -139,7 +135,7 @@ impl Metrics {
 }
 
 impl ApiMetrics {
-    /// Everything, in Prometheus' text format.
+    /// All metrics, in Prometheus' text format.
     #[must_use]
     pub fn render(&self) -> String {
         let mut out = Exposition::default();
@@ -149,7 +145,7 @@ impl ApiMetrics {
     }
 }
 
-/// Whether the node's part answers, for a cluster's part that runs beside it.
+/// The metric of a cluster's part: whether the node's part answers.
 #[must_use]
 pub fn node_up(up: bool) -> String {
     let mut out = Exposition::default();

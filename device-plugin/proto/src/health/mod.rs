@@ -1,4 +1,4 @@
-//! What the daemon tells operators: metrics in Prometheus' text format, and whether it lives and is ready.
+//! What operators read from the daemon: metrics in Prometheus' text format, liveness and readiness.
 
 mod histogram;
 mod metrics;

@@ -15,7 +15,7 @@ use nix::sys::socket::sockopt::Ipv6V6Only;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket};
 
-/// How things are, in numbers, and what readiness waits for.
+/// The node's state in numbers, and what readiness waits for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HealthSummary {
     /// LANs that are declared.
@@ -30,42 +30,35 @@ pub struct HealthSummary {
     pub resources_wanted: usize,
     /// Resources whose device list the kubelet reads.
     pub resources_registered: usize,
-    /// Why the node is not ready, a sentence each; empty: it is.
+    /// Why the node is not ready, a sentence each; empty: it is ready.
     pub waiting: Vec<String>,
 }
 
-/// Why nothing can be told.
 #[derive(Debug, thiserror::Error)]
 pub enum HealthError {
-    /// The port is not to be had.
+    /// The port cannot be bound.
     #[error("cannot serve metrics and health on {address}: give another address, or end who has it")]
-    Bind {
-        /// The address.
-        address: SocketAddr,
-        /// The system's words.
-        source: io::Error,
-    },
+    Bind { address: SocketAddr, source: io::Error },
 }
 
-/// A scraper that opens a connection and says nothing is let go.
+/// A client that opens a connection and sends nothing is disconnected after this time.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Open connections at once; a scraper and a kubelet need two.
+/// The number of connections that may be open at once; a scraper and a kubelet need two.
 const CONNECTIONS: usize = 32;
 
-/// What there is to tell.
+/// The answers of the server.
 pub trait HealthSource: Send + Sync + 'static {
-    /// Metrics, in Prometheus' text format.
     fn metrics(&self) -> impl Future<Output = String> + Send;
-    /// Why the node is not ready, a sentence each; empty: it is.
+    /// Why the node is not ready, a sentence each; empty: it is ready.
     fn waiting(&self) -> impl Future<Output = Vec<String>> + Send;
-    /// The node's status in JSON; `None`: it is not told here, or not known yet.
+    /// The node's status in JSON; `None`: not served here, or not known yet.
     fn status(&self) -> Option<String>;
 }
 
-/// The header that says which version of k8slan answers.
+/// The header with the version of k8slan.
 pub const VERSION: &str = "k8slan-version";
 
-/// Serves `/metrics`, `/livez` and `/readyz` until it is dropped. `bound` is told the address.
+/// Serves `/metrics`, `/livez` and `/readyz` until it is dropped. The address is sent to `bound`.
 ///
 /// # Errors
 /// The address cannot be bound.
@@ -83,7 +76,7 @@ pub async fn serve(
             accepted = listener.accept(), if connections.len() < CONNECTIONS => match accepted {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    // Out of file descriptors, mostly.
+                    // Usually the process is out of file descriptors.
                     tracing::warn!(%error, "cannot accept a connection for metrics");
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
@@ -95,7 +88,7 @@ pub async fn serve(
     }
 }
 
-/// Binds the address. `[::]` is every address of the node, IPv4's too, and these alone where the node has no IPv6.
+/// Binds the address. `[::]` is every address of the node, also for IPv4; only the IPv4 ones if the node has no IPv6.
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let SocketAddr::V6(v6) = address else { return listen(TcpSocket::new_v4()?, address) };
     let any = v6.ip().is_unspecified();
@@ -118,9 +111,9 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 fn listen(socket: TcpSocket, address: SocketAddr) -> io::Result<TcpListener> {
-    /// Connections that wait to be accepted.
+    /// The length of the queue of connections to accept.
     const BACKLOG: u32 = 128;
-    // Connections of an earlier life may linger.
+    // Connections of an earlier process may not be closed yet.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
@@ -141,7 +134,7 @@ pub async fn converse(
         .timer(TokioTimer::new())
         .header_read_timeout(patience)
         .serve_connection(TokioIo::new(stream), service);
-    // A client that goes away ends its connection with an error.
+    // A client that disconnects ends the connection with an error.
     let _ = connection.await;
 }
 
@@ -149,7 +142,7 @@ async fn answer(request: &Request<Incoming>, source: &impl HealthSource) -> Resp
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
     let (code, kind, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, TEXT, source.metrics().await),
-        // An answer is the proof: there is one thread, and it gave it.
+        // The answer proves it: the daemon has one thread, and it answered.
         (&Method::GET | &Method::HEAD, "/livez") => (StatusCode::OK, TEXT, "ok\n".to_owned()),
         (&Method::GET | &Method::HEAD, "/readyz") => match source.waiting().await.as_slice() {
             [] => (StatusCode::OK, TEXT, "ok\n".to_owned()),
@@ -215,7 +208,7 @@ mod tests {
         if listener.local_addr().unwrap().is_ipv6() {
             TcpStream::connect(("::1", port)).await.unwrap();
         }
-        // An address of one kind is that alone.
+        // An address of one family is bound for that family only.
         if let Ok(listener) = bind("[::1]:0".parse().unwrap()) {
             let port = listener.local_addr().unwrap().port();
             TcpStream::connect(("127.0.0.1", port)).await.unwrap_err();

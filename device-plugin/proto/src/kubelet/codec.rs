@@ -4,8 +4,8 @@ use prost::Message;
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
-/// Every spoke has a call that lasts, its device list: tonic's usual buffer of 8 KiB for each would be most of what
-/// a thousand spokes take. These grow with what goes through them.
+/// Every spoke has a streaming call, its device list: with tonic's default buffers of 8 KiB, they would be most of
+/// the memory that a thousand spokes need. These buffers grow with the messages.
 pub(crate) struct SmallCodec<T, U>(PhantomData<(T, U)>);
 
 impl<T, U> Default for SmallCodec<T, U> {
@@ -14,7 +14,7 @@ impl<T, U> Default for SmallCodec<T, U> {
     }
 }
 
-/// Capacity at first, and how much is collected before it is sent.
+/// The initial capacity, and how much is collected before it is sent.
 fn buffers() -> BufferSettings {
     BufferSettings::new(256, 4096)
 }

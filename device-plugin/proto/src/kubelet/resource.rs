@@ -2,23 +2,23 @@ use std::fmt;
 
 use net_types::SpokeName;
 
-/// The version of the kubelet's API that is spoken here.
+/// The version of the kubelet's device plugin API.
 pub const API_VERSION: &str = "v1beta1";
 
-/// What stands before the spoke in the name of its resource.
+/// The part of a resource's name before the slash.
 pub const RESOURCE_DOMAIN: &str = "macvtap.k8slan.io";
 
 const SOCKET_PREFIX: &str = "k8slan-";
 const SOCKET_SUFFIX: &str = ".sock";
 
-/// The name of a resource after [`RESOURCE_DOMAIN`]: that of a spoke, or another one that leads to a spoke.
+/// The name of a resource after [`RESOURCE_DOMAIN`]: the spoke's, or another one that leads to a spoke.
 ///
-/// 1 to 63 letters, digits, `-`, `_` and `.`, a letter or digit first and last, as Kubernetes has it.
+/// 1 to 63 letters, digits, `-`, `_` and `.`, with a letter or digit first and last, as Kubernetes requires.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ResourceName(Box<str>);
 
 impl ResourceName {
-    /// The name, if the text is one.
+    /// `None` if the text is not a name.
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let bytes = text.as_bytes();
@@ -30,7 +30,6 @@ impl ResourceName {
         good.then(|| Self(text.into()))
     }
 
-    /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -49,7 +48,7 @@ impl fmt::Display for ResourceName {
     }
 }
 
-/// The resource that a pod asks for to be attached to a spoke; the name is the spoke's, or a [`ResourceName`].
+/// The resource that a pod requests to be attached to a spoke; `name` is the spoke's, or a [`ResourceName`].
 #[must_use]
 pub fn resource_name(name: &impl fmt::Display) -> String {
     format!("{RESOURCE_DOMAIN}/{name}")
@@ -61,14 +60,13 @@ pub fn socket_name(name: &impl fmt::Display) -> String {
     format!("{SOCKET_PREFIX}{name}{SOCKET_SUFFIX}")
 }
 
-/// The resource whose socket has that file name, if it is one of ours.
+/// The resource whose socket has that file name; `None` if it is not one of k8slan's.
 pub fn resource_of_socket(file_name: &str) -> Option<ResourceName> {
     ResourceName::new(file_name.strip_prefix(SOCKET_PREFIX)?.strip_suffix(SOCKET_SUFFIX)?)
 }
 
-/// The environment variable `K8SLAN_<what>_<spoke>`. Letters and digits of the spoke stand for
-/// themselves, anything else is `_` and two hexadecimal digits, so that the variables of two spokes
-/// in one container never meet.
+/// The environment variable `K8SLAN_<what>_<spoke>`. Letters and digits of the spoke are kept, each other character
+/// is `_` and two hexadecimal digits, so that the variables of two spokes in one container differ.
 pub fn variable(what: &str, spoke: &SpokeName) -> String {
     let mut name = format!("K8SLAN_{what}_");
     for byte in spoke.as_str().bytes() {

@@ -8,31 +8,26 @@ use serde::{Deserialize, Serialize};
 
 /// The folder below the run folder in which the cluster's part writes.
 pub const FOLDER: &str = "cluster";
-/// The file in it.
 pub const FILE: &str = "pods.json";
-/// Held by the cluster's part for as long as it lives.
+/// The lock that the cluster's part holds while it runs.
 pub const LOCK: &str = "cluster.lock";
 
-/// A node has some hundred pods; this is for thousands, in bytes.
+/// In bytes; enough for thousands of pods, where a node has some hundred.
 const MAX_LEN: u64 = 16 << 20;
 
-/// What the API server says.
+/// The pods of this node, as the API server reports them.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LivePods {
-    /// Whether it is heard, so that a pod that is not in the list is gone.
+    /// Whether the API server can be reached: only then a pod that is not in the list does not exist.
     pub heard: bool,
-    /// The pods.
     pub pods: Vec<LivePod>,
 }
 
-/// A pod.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 pub struct LivePod {
-    /// The UID that the runtime states.
+    /// The UID that the container runtime reports.
     pub uid: String,
-    /// Its namespace.
     pub namespace: String,
-    /// Its name.
     pub name: String,
     /// The virtual machine that it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -40,17 +35,17 @@ pub struct LivePod {
 }
 
 impl LivePods {
-    /// The list, as it was written.
+    /// The list as it was written last.
     ///
     /// # Errors
-    /// It cannot be read, or is not trusted.
+    /// The file cannot be read, or is not trusted.
     pub fn read(dir: &SafeDir) -> Result<Option<Self>> {
         let Some(text) = dir.read_up_to(FILE, MAX_LEN)? else { return Ok(None) };
         let path = dir.path().join(FILE);
         serde_json::from_slice(&text).map(Some).with_context(|| format!("{path:?} is not a list of pods"))
     }
 
-    /// The list, if somebody keeps it and hears the API server.
+    /// The list, if the cluster's part runs and reaches the API server.
     ///
     /// # Errors
     /// As [`LivePods::read`].
@@ -62,10 +57,8 @@ impl LivePods {
         }
     }
 
-    /// Writes the list.
-    ///
     /// # Errors
-    /// It cannot be written.
+    /// The file cannot be written.
     pub fn write(&self, dir: &SafeDir) -> Result<()> {
         let text = serde_json::to_vec(self).context("write pods as JSON")?;
         Ok(dir.write(FILE, &text, Durability::UntilReboot)?)

@@ -1,5 +1,5 @@
-//! What a LAN's file in the mirror of a cluster says beside the LAN itself: what only the API server knows and
-//! the node needs. It stands in the file, so that it is there after a reboot, before the API server is heard.
+//! The annotations of a LAN's file in the mirror of a cluster: values that only the API server knows and that the
+//! node needs. They are in the file so that they are available after a reboot, before the API server can be reached.
 
 use net_types::Mtu;
 use serde_json::{Map, Value, json};
@@ -9,23 +9,22 @@ const HOSTNAME: &str = "lan.k8slan.io/hostname";
 /// The MTU that all nodes have room for.
 const MTU: &str = "lan.k8slan.io/mtu";
 
-/// What stands in the annotations of a LAN's file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MirrorAnnotations {
-    /// By which name `vxlanDevMap` may also mean this node.
+    /// The second name by which `vxlanDevMap` may mean this node.
     pub hostname: Option<String>,
-    /// What all nodes have room for.
+    /// The MTU that all nodes have room for.
     pub mtu: Option<Mtu>,
 }
 
 impl MirrorAnnotations {
-    /// Reads them in a LAN's object. One that makes no sense is left out: the LAN is built as without it.
+    /// Reads them from a LAN's object. An invalid one is ignored.
     pub fn parse(object: &Value) -> Self {
         let text = |name: &str| object["metadata"]["annotations"][name].as_str();
         Self { hostname: text(HOSTNAME).map(str::to_owned), mtu: text(MTU).and_then(|mtu| mtu.parse().ok()) }
     }
 
-    /// The annotations to write.
+    /// In the form that [`Self::parse`] reads.
     pub fn annotations(&self) -> Map<String, Value> {
         let mtu = self.mtu.map(|mtu| (MTU.to_owned(), json!(mtu.to_string())));
         let hostname = self.hostname.as_ref().map(|name| (HOSTNAME.to_owned(), json!(name)));

@@ -1,5 +1,5 @@
-//! What the node's part and the cluster's part publish for each other and for people: the shapes of the files between
-//! them, and reading and writing those files.
+//! The files that the node's part and the cluster's part publish for each other and for people: their contents, and
+//! how they are read and written.
 
 pub mod live_pods;
 mod mirror_annotations;

@@ -1,4 +1,4 @@
-//! What the daemon tells about its LANs: `/run/k8slan/status.json`.
+//! The daemon's report on its LANs: `/run/k8slan/status.json`.
 
 use lan::{Condition, LanKey, TapIndex, find_condition, set_transition_times};
 use net_types::{Attach, Mtu, SpokeName};
@@ -6,21 +6,19 @@ use serde::{Deserialize, Serialize};
 
 use super::Note;
 
-/// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NodeStatus {
-    /// Whether it was looked at; false before the first pass.
+    /// False before the first reconcile.
     #[serde(skip)]
     pub reconciled: bool,
-    /// The node's name.
     pub node: String,
-    /// All LANs that are declared, or that still stand.
+    /// All LANs that are declared, or that are still built.
     pub lans: Vec<LanStatus>,
     /// Files that could not be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<Note>,
-    /// Files, or documents in them, that are no LANs.
+    /// Files, or documents in them, that are not LANs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignored: Vec<Note>,
 }
@@ -29,15 +27,13 @@ pub struct NodeStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LanStatus {
-    /// Which.
     pub lan: LanKey,
     /// The file that declares it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// The generation of its object that this speaks of.
+    /// The generation of its object that this is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Its network namespace.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<String>,
     /// `Accepted` and `Ready`.
@@ -45,39 +41,36 @@ pub struct LanStatus {
     /// The underlay device of this node.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub underlay: Option<String>,
-    /// Its MTU here, once it is known.
+    /// Its MTU on this node, once it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<Mtu>,
     /// The largest MTU that the underlay has room for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub room: Option<Mtu>,
-    /// Whether it names other nodes and not this one.
+    /// Whether it is declared for other nodes only.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub elsewhere: bool,
-    /// Its spokes.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub spokes: Vec<SpokeStatus>,
-    /// Spokes that it does not have any more, and that pods use.
+    /// Spokes that it no longer has, and that pods use.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed_spokes: Vec<RemovedSpoke>,
 }
 
-/// One spoke.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SpokeStatus {
-    /// Its name.
     pub name: SpokeName,
-    /// What stands at the pod's end.
+    /// The kind of the pod's interface.
     pub attach: Attach,
-    /// The index of its macvtap, which names `/dev/tap<index>`.
+    /// The index of its macvtap, the number in `/dev/tap<index>`.
     pub tap_index: TapIndex,
-    /// Whether the type `k8slanveth` may put the spoke's bare veth into a pod.
+    /// Whether the type `k8slanveth` may attach the spoke by a bare veth.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub k8slanveth: bool,
-    /// Whether a pod can be attached, or is.
+    /// Whether a pod can be attached, or is attached.
     pub ready: bool,
-    /// Why not.
+    /// Why it is not ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The pod that uses it.
@@ -85,11 +78,10 @@ pub struct SpokeStatus {
     pub used_by: Option<String>,
 }
 
-/// A spoke that a LAN does not have any more.
+/// A spoke that a LAN no longer has.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RemovedSpoke {
-    /// Its name.
     pub name: SpokeName,
     /// The pod that uses it.
     pub used_by: String,
@@ -99,18 +91,17 @@ pub struct RemovedSpoke {
 pub const STATUS_FILE: &str = "status.json";
 
 impl NodeStatus {
-    /// The file's text.
     pub fn text(&self) -> String {
-        // Names and words: nothing in it fails to be written.
+        // It contains only names and texts, which can always be written as JSON.
         let mut text = serde_json::to_string_pretty(self).unwrap_or_default();
         text.push('\n');
         text
     }
 
-    /// Sets since when every condition is as it is, `before` being the status before this one; `now` is RFC 3339.
+    /// Sets the time since which every condition has its status; `before` is the last status, `now` is RFC 3339.
     pub fn set_transition_times(&mut self, before: &Self, now: &str) {
         for lan in &mut self.lans {
-            // What is left of a LAN in a former namespace has the same key.
+            // The rest of a LAN in a former namespace has the same key.
             let same = |was: &&LanStatus| was.lan == lan.lan;
             let was = before.lans.iter().filter(same).find(|was| was.netns == lan.netns);
             let was = was.or_else(|| before.lans.iter().find(same));
@@ -118,7 +109,7 @@ impl NodeStatus {
         }
     }
 
-    /// Logs every condition that is not as it was.
+    /// Logs every condition that changed.
     pub fn log_changes(&self, before: &Self) {
         for lan in &self.lans {
             let was = before.lans.iter().find(|was| was.lan == lan.lan);
@@ -167,7 +158,7 @@ mod tests {
         let (one, two, three) = ("2026-11-29T12:00:01Z", "2026-11-29T12:00:02Z", "2026-11-29T12:00:03Z");
         let mut first = status(true, "built", "n");
         first.set_transition_times(&NodeStatus::default(), one);
-        // Read again by the next daemon.
+        // The next daemon reads it.
         let first: NodeStatus = serde_json::from_str(&first.text()).unwrap();
         let mut second = status(true, "built, no carrier", "n");
         second.set_transition_times(&first, two);

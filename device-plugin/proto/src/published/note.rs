@@ -1,10 +1,9 @@
 use serde::{Deserialize, Serialize};
 
-/// Something about a place that LANs are read from.
+/// A remark on a file that LANs are read from.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Note {
-    /// The file.
+    /// The path of the file.
     pub source: String,
-    /// What about it.
     pub message: String,
 }

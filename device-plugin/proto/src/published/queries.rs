@@ -5,7 +5,7 @@ use net_types::SpokeName;
 
 use super::{LanStatus, NodeStatus};
 
-/// Who uses each spoke, those that their LANs do not have any more too.
+/// The pod that uses each spoke, also of spokes that their LANs no longer have.
 pub fn users(status: &NodeStatus) -> BTreeMap<&SpokeName, &str> {
     let listed = status.lans.iter().flat_map(|lan| &lan.spokes);
     let listed = listed.filter_map(|spoke| Some((&spoke.name, spoke.used_by.as_deref()?)));
@@ -13,7 +13,7 @@ pub fn users(status: &NodeStatus) -> BTreeMap<&SpokeName, &str> {
     removed.map(|spoke| (&spoke.name, spoke.used_by.as_str())).chain(listed).collect()
 }
 
-/// One condition of a LAN.
+/// The condition of that kind.
 pub fn condition<'a>(lan: &'a LanStatus, kind: &str) -> Option<&'a Condition> {
     find_condition(&lan.conditions, kind)
 }

@@ -1,4 +1,4 @@
-//! Following `/run/k8slan/status_sender/status.json`, which the node's part writes, from another process.
+//! Follows `/run/k8slan/told/status.json`, which the node's part writes, from another process.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use tokio::sync::watch;
 use super::{NodeStatus, STATUS_FILE};
 use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
 
-/// More than any node's status has, in bytes.
+/// In bytes; more than the status of any node.
 const MAX_LEN: u64 = 16 << 20;
-/// Changes come in bursts.
+/// Changes come in bursts; the file is read once per burst.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 
-/// Tells the status whenever the file changes. Before there is one since boot, nothing is told.
+/// Sends the status whenever the file changes. Nothing is sent before the first status since boot.
 ///
 /// # Errors
 /// The folder cannot be watched.
@@ -48,10 +48,10 @@ pub async fn follow(folder: &Path, status_sender: watch::Sender<Arc<NodeStatus>>
     }
 }
 
-/// The status as it was written last into a folder; none before there is one since boot.
+/// The last status in a folder; `None` before the first one since boot.
 ///
 /// # Errors
-/// The file is not to be trusted, or is of another version.
+/// The file is not trusted, or is of another version.
 pub fn read(run: &Path) -> Result<Option<NodeStatus>> {
     let Some(dir) = SafeDir::open(run)? else { return Ok(None) };
     let Some(text) = dir.read_up_to(STATUS_FILE, MAX_LEN)? else { return Ok(None) };
