@@ -93,6 +93,15 @@ pub enum Error {
     NetworkName(#[source] NameError),
     #[error("CHECK needs the result of ADD, and the configuration has no prevResult")]
     NoPrevResult,
+    #[error(
+        "prevResult has an error at ips[{at}].interface: it is {index}, but there are {count} interfaces, and the first is 0"
+    )]
+    PrevResultInterface {
+        /// The place of the address in `ips`.
+        at: usize,
+        index: usize,
+        count: usize,
+    },
     #[error("prevResult has an error at {field}")]
     PrevResult {
         field: String,
@@ -326,6 +335,7 @@ impl PluginError for Error {
             | Self::NetworkName(_)
             | Self::NoPrevResult
             | Self::PrevResult { .. }
+            | Self::PrevResultInterface { .. }
             | Self::PrevResultVersion(_)
             | Self::RequestedMac { channel: Channel::RuntimeConfig | Channel::ArgsCni, .. }
             | Self::RequestedIp { channel: Channel::RuntimeConfig | Channel::ArgsCni, .. }

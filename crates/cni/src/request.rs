@@ -195,7 +195,8 @@ pub(crate) fn parse(
         _ => CniArgs::default(),
     };
     let prev_result = match (document.prev_result, verb) {
-        (Some(raw), Verb::Add | Verb::Check) => Some(AddResult::parse(raw.get())?),
+        (Some(raw), Verb::Add) => Some(AddResult::parse(raw.get())?),
+        (Some(raw), Verb::Check) => Some(AddResult::parse(raw.get())?.with_valid_interfaces()?),
         (None, Verb::Check) => return Err(Error::NoPrevResult),
         _ => None,
     };

@@ -104,6 +104,19 @@ pub struct Dns {
     pub options: Vec<String>,
 }
 
+impl AddResult {
+    /// Checks that every address is of an interface in the list, or of none. CHECK would otherwise take an address for
+    /// another plugin's, and not look at it.
+    pub(crate) fn with_valid_interfaces(self) -> Result<Self, Error> {
+        let count = self.interfaces.len();
+        let beyond = |(at, ip): (usize, &IpConfig)| Some((at, ip.interface.filter(|&index| index >= count)?));
+        match self.ips.iter().enumerate().find_map(beyond) {
+            Some((at, index)) => Err(Error::PrevResultInterface { at, index, count }),
+            None => Ok(self),
+        }
+    }
+}
+
 impl Interface {
     /// An interface on the host.
     #[must_use]

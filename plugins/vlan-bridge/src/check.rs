@@ -2,7 +2,7 @@
 
 use attach::{PodLink, PortDifference, own_part, plain_port, port_difference};
 use cni::{AddResult, Request, Target};
-use netplumb::{BridgePort, BridgeVlans, Link, Netns, Nftables, RuleState};
+use netplumb::{BridgePort, BridgeVlans, Conf, Link, Netns, Nftables, RuleState, Sysctl};
 
 use crate::bridge::Bridge;
 use crate::call::Call;
@@ -85,6 +85,14 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
     if !call.request.config.disable_container_interface {
         same(&of("state"), state(link.up), "up")?;
     }
+    if call.is_for_a_guest() && !call.request.config.disable_container_interface {
+        same(&of("ARP"), if link.noarp { "off" } else { "on" }, "off")?;
+        same(&of("allmulticast"), if link.allmulti { "on" } else { "off" }, "on")?;
+        // A kernel without IPv6 has no such file.
+        if let Some(value) = call.netns.sysctl_get(&Sysctl::ipv6(Conf::Link(ifname), "disable_ipv6"))? {
+            same(&of("disable_ipv6"), &*value, "1")?;
+        }
+    }
     let promise = promised.interfaces.iter().find(|i| i.sandbox.is_some() && i.name == ifname.as_str());
     if let Some(mac) = promise.and_then(|interface| interface.mac.as_ref()) {
         let have = link.mac.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
@@ -161,6 +169,7 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
         let name = &recorded.name;
         let link = call.host.link_by_name(name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
         same(&format!("the bridge of uplink {name}"), link.master.unwrap_or(0), bridge.index)?;
+        same(&format!("the state of uplink {name}"), state(link.up), "up")?;
         let Some(port) = record.vlans.as_ref().map(BridgeVlans::from) else { continue };
         let Some(stated) = stated.iter().find(|uplink| uplink.name == *name) else { continue };
         let have = call.host.bridge_vlans(link.index)?;

@@ -25,6 +25,9 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         the_node_takes_no_route_from_a_pod,
         check_sees_that_the_gateway_forwards_no_more,
         what_comes_by_another_link_is_not_masqueraded,
+        check_sees_that_an_uplink_is_down,
+        the_nodes_bridge_is_promiscuous_for_those_who_ask,
+        check_sees_that_a_guests_link_speaks,
         a_bridge_that_something_uses_stays,
         a_gateway_stays_while_other_pods_use_it,
         the_node_is_a_gateway_that_pods_reach,
@@ -195,6 +198,28 @@ fn check_sees_the_masquerade() -> Outcome {
     ruleset(&node)?;
     let pod = node.pod("pod")?;
     let masked = masqueraded(&["10.1.2.3/24"]);
+    let result = pod.add(PLUGIN, "net1", &masked)?;
+    checked(&pod, &masked, &result)?;
+    // A later result with another plugin's interfaces is right, an address of no interface is not.
+    let mut beyond = result.clone();
+    beyond["ips"][0]["interface"] = json!(3);
+    refused(checked(&pod, &masked, &beyond), 7, "ips[0].interface: it is 3, but there are 3 interfaces")?;
+    // What keeps packets from the rules is no masquerading.
+    let changed = |what: &str| {
+        refused(checked(&pod, &masked, &result), 110, "masquerading of the pod's addresses is changed")
+            .map_err(|stop| Stop::Failed(format!("{what}: {stop:?}")))
+    };
+    node.exec(&["nft", "insert", "rule", "inet", "k8slan", "postrouting", "accept"])?;
+    changed("accept in front")?;
+    pod.del(PLUGIN, "net1", &masked)?;
+    node.exec(&["nft", "flush", "ruleset"])?;
+    let result = pod.add(PLUGIN, "net1", &masked)?;
+    node.exec(&["nft", "add table inet k8slan { flags dormant; }"])?;
+    refused(checked(&pod, &masked, &result), 110, "masquerading of the pod's addresses is changed")?;
+    node.exec(&["nft", "add table inet k8slan"])?;
+    node.exec(&["nft", "delete table inet k8slan"])?;
+    refused(checked(&pod, &masked, &result), 110, "masquerading of the pod's addresses is gone")?;
+    pod.del(PLUGIN, "net1", &masked)?;
     let result = pod.add(PLUGIN, "net1", &masked)?;
     checked(&pod, &masked, &result)?;
     node.exec(&["nft", "flush", "chain", "inet", "k8slan", "postrouting"])?;
@@ -551,4 +576,69 @@ fn what_comes_by_another_link_is_not_masqueraded() -> Outcome {
         other.del(PLUGIN, "net1", &config)?;
     }
     check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))
+}
+
+fn check_sees_that_an_uplink_is_down() -> Outcome {
+    let node = Node::new("worker1")?;
+    node.ip("link add eth1 type veth peer name cable")?;
+    let pod = node.pod("pod")?;
+    let config = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0", "uplinks": [{"name": "eth1"}],
+    });
+    let result = pod.add(PLUGIN, "net1", &config)?;
+    checked(&pod, &config, &result)?;
+    node.ip("link set eth1 down")?;
+    refused(checked(&pod, &config, &result), 110, "the state of uplink eth1 is down")?;
+    node.ip("link set eth1 up")?;
+    checked(&pod, &config, &result)?;
+    pod.del(PLUGIN, "net1", &config).map(drop).map_err(Stop::from)
+}
+
+/// The launcher pod's stack must stay silent on its guest's link, and let every group through.
+fn check_sees_that_a_guests_link_speaks() -> Outcome {
+    const IFNAME: &str = "pod16477688c0e";
+    let node = Node::new("worker1")?;
+    let pod = node.pod("virt-launcher-vm-abcde")?;
+    let config = json!({"cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0"});
+    let result = pod.add(PLUGIN, IFNAME, &config)?;
+    let checked = || node.cni(PLUGIN, "CHECK", &pod.call(IFNAME, &config).with("prevResult", result.clone()));
+    checked()?;
+    let ipv6 = |value: &str| {
+        pod.run(|| std::fs::write(format!("/proc/sys/net/ipv6/conf/{IFNAME}/disable_ipv6"), value))
+            .map_err(Stop::from)
+    };
+    let link = |words: &str| pod.ip(&format!("link set {IFNAME} {words}")).map(drop);
+    link("allmulticast off")?;
+    refused(checked(), 110, "allmulticast of interface pod16477688c0e is off")?;
+    link("allmulticast on")?;
+    link("arp on")?;
+    refused(checked(), 110, "ARP of interface pod16477688c0e is on")?;
+    link("arp off")?;
+    ipv6("0")?;
+    refused(checked(), 110, "disable_ipv6 of interface pod16477688c0e is 0")?;
+    ipv6("1")?;
+    checked()?;
+    pod.del(PLUGIN, IFNAME, &config).map(drop).map_err(Stop::from)
+}
+
+fn the_nodes_bridge_is_promiscuous_for_those_who_ask() -> Outcome {
+    let node = Node::new("worker1")?;
+    let (a, b) = (node.pod("a")?, node.pod("b")?);
+    let config =
+        json!({"cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0", "promiscMode": true});
+    let is = || -> Result<bool, Stop> { Ok(node.ip("link show dev br0")?.contains("PROMISC")) };
+    node.ip("link add br0 type bridge")?;
+    node.ip("link set br0 up")?;
+    a.add(PLUGIN, "net1", &config)?;
+    b.add(PLUGIN, "net1", &config)?;
+    check(is()?, "it is not promiscuous")?;
+    a.del(PLUGIN, "net1", &config)?;
+    check(is()?, "the other pod needs it still")?;
+    b.del(PLUGIN, "net1", &config)?;
+    check(!is()?, "the node's bridge stays promiscuous")?;
+    // What the node set itself stays.
+    node.ip("link set br0 promisc on")?;
+    a.add(PLUGIN, "net1", &config)?;
+    a.del(PLUGIN, "net1", &config)?;
+    check(is()?, "the node's own setting is gone")
 }

@@ -145,6 +145,14 @@ fn documents() {
         refused(&environment("ADD"), stdin, code, words);
     }
     refused(&environment("CHECK"), GOOD, 7, &["prevResult"]);
+    // An address of an interface that is not there.
+    for interfaces in ["[]", r#"[{"name":"net1"}]"#] {
+        let ips = r#"[{"address":"10.0.0.1/8"},{"address":"fd00::1/64","interface":1}]"#;
+        let config = format!(
+            r#"{{"cniVersion":"1.1.0","name":"n","prevResult":{{"interfaces":{interfaces},"ips":{ips}}}}}"#
+        );
+        refused(&environment("CHECK"), &config, 7, &["prevResult", "ips[1].interface: it is 1"]);
+    }
 }
 
 #[test]

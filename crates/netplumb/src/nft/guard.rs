@@ -197,7 +197,8 @@ impl Nftables {
         let Some(comments) = self.comments(port.as_str())? else { return Ok(RuleState::Absent) };
         let same = rules.is_none_or(|rules| hash(comments.iter().map(String::as_str)) == rules);
         let reached = self.guarded()?.is_some_and(|ports| ports.contains(port))
-            && self.comments(BASE)?.is_some_and(|base| base.len() == 1);
+            && self.comments(BASE)?.is_some_and(|base| base.len() == 1)
+            && !self.is_dormant(TABLE)?;
         Ok(if reached && same { RuleState::InPlace } else { RuleState::Different })
     }
 

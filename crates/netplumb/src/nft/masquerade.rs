@@ -153,7 +153,8 @@ impl Nftables {
         self.apply("masquerade no more what comes from port", &by_name(port), &messages)
     }
 
-    /// Whether exactly these addresses are masqueraded.
+    /// Whether exactly these addresses are masqueraded: the rules are there, and nothing in front of them, or of the
+    /// table, keeps packets from them.
     ///
     /// # Errors
     /// The kernel refuses the dump.
@@ -161,8 +162,12 @@ impl Nftables {
         let found = self.masquerades()?;
         let (own, _) = split(&found, &wanted.port);
         let comments = wanted.rules().into_iter().map(|(_, comment)| comment);
+        let before = found.iter().take_while(|rule| own.first().is_none_or(|own| own.handle != rule.handle));
+        let skipped = before.into_iter().any(|rule| !rule.comment.starts_with("k8slan "));
         Ok(if own.is_empty() {
             RuleState::Absent
+        } else if skipped || self.is_dormant(TABLE)? {
+            RuleState::Different
         } else if own.iter().map(|rule| rule.comment.clone()).eq(comments) {
             RuleState::InPlace
         } else {

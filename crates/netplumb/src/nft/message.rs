@@ -15,6 +15,7 @@ pub(super) const NFPROTO_IPV6: u8 = 10;
 const NLA_F_NESTED: u16 = 0x8000;
 
 pub(super) const NEWTABLE: u16 = 0;
+pub(super) const GETTABLE: u16 = 1;
 pub(super) const DELTABLE: u16 = 2;
 pub(super) const NEWCHAIN: u16 = 3;
 pub(super) const GETCHAIN: u16 = 4;

@@ -116,6 +116,25 @@ impl Nftables {
         }
     }
 
+    /// Whether a table is switched off (`flags dormant`): its chains see nothing.
+    fn is_dormant(&self, table: Table<'_>) -> Result<bool> {
+        const DORMANT: u32 = 1;
+        let message = Message::new(nft::GETTABLE, 0, table, &Nla::new());
+        let object = || Object::from("of the family");
+        let tables = self.dump("read tables", &object, &message, nft::NEWTABLE, |attrs| {
+            let (mut named, mut flags) = (false, 0);
+            for attr in attrs {
+                match attr.kind {
+                    1 => named = attr.text().as_deref() == Some(table.name),
+                    2 => flags = attr.u32().map_or(0, u32::from_be),
+                    _ => {}
+                }
+            }
+            named.then_some(flags)
+        })?;
+        Ok(tables.iter().any(|flags| flags & DORMANT != 0))
+    }
+
     fn dump<T>(
         &self,
         operation: &'static str,
