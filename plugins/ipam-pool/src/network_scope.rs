@@ -2,13 +2,16 @@
 
 use cni::{Request, Verb};
 use net_types::IfName;
-use netplumb::{LinkKind, Netlink};
+use netplumb::{Link, LinkKind, Netlink};
 use node::LINK_GROUP;
 use serde::Deserialize;
 use serde_json::Value;
 
-/// Main plugins whose networks end at the host, unless someone adds an uplink by hand.
-const HOST_ONLY: [&str; 5] = ["bridge", "ptp", "loopback", "dummy", "tap"];
+/// Main plugins whose networks end at the host.
+const HOST_ONLY: [&str; 4] = ["ptp", "loopback", "dummy", "tap"];
+
+/// The reference plugin, whose networks end at the host unless someone added an uplink to its bridge.
+const REFERENCE_BRIDGE: &str = "bridge";
 
 /// The main plugin whose networks end at the host if its bridge has no uplink.
 const VLAN_BRIDGE: &str = "vlan-bridge";
@@ -32,8 +35,10 @@ struct BridgeKeys {
 struct Bridge {
     /// Whether the main plugin created it.
     is_ours: bool,
-    /// A port that is not a pod's.
+    /// A port that is not a pod's of `vlan-bridge`.
     other_port: Option<String>,
+    /// A port that is not a pod's of the reference plugin either.
+    uplink: Option<String>,
 }
 
 /// The kernel's answer about a bridge.
@@ -66,6 +71,15 @@ fn why_spanning<E>(
         return Ok(None);
     }
     let spanning = |why: &str| Ok(Some(format!("type {main}{why}")));
+    if main == REFERENCE_BRIDGE {
+        let bridge = serde_json::from_slice::<BridgeKeys>(document).unwrap_or_default().bridge;
+        let name = bridge.as_str().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
+        let Ok(name) = name.parse::<IfName>() else { return Ok(None) };
+        return match read_bridge(&name)?.and_then(|bridge| bridge.uplink) {
+            Some(port) => spanning(&format!(", {port} is a port of bridge {name}")),
+            None => Ok(None),
+        };
+    }
     if main != VLAN_BRIDGE {
         return spanning("");
     }
@@ -96,19 +110,23 @@ fn read_bridge(name: &IfName) -> netplumb::Result<Option<Bridge>> {
     let Some(link) = host.link_by_name(name)? else { return Ok(None) };
     if !matches!(link.kind, LinkKind::Bridge(_)) {
         // The main plugin refuses it.
-        return Ok(Some(Bridge { is_ours: false, other_port: None }));
+        return Ok(Some(Bridge { is_ours: false, other_port: None, uplink: None }));
     }
-    let mut ports = host.ports(link.index)?.into_iter();
     // Ports of pods have the link group since they were created, uplinks never have it.
-    let other_port = ports.find(|port| port.group != LINK_GROUP).map(|port| port.name);
-    Ok(Some(Bridge { is_ours: link.group == LINK_GROUP, other_port }))
+    let mut others = host.ports(link.index)?;
+    others.retain(|port| port.group != LINK_GROUP);
+    // The reference plugin names its ports like this.
+    let of_reference = |port: &Link| port.kind == LinkKind::Veth && port.name.starts_with("veth");
+    let uplink = others.iter().find(|port| !of_reference(port)).map(|port| port.name.clone());
+    let other_port = others.into_iter().next().map(|port| port.name);
+    Ok(Some(Bridge { is_ours: link.group == LINK_GROUP, other_port, uplink }))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OURS: Bridge = Bridge { is_ours: true, other_port: None };
+    const OURS: Bridge = Bridge { is_ours: true, other_port: None, uplink: None };
 
     fn describe(main: &str, keys: &str, bridge: Option<Bridge>) -> String {
         let document = format!("{{\"type\":\"{main}\"{keys}}}");
@@ -125,6 +143,20 @@ mod tests {
             ["macvtap", "macvlan", "ipvlan", "vlan", "host-device", "sriov", "k8slanveth", "ipam-pool"]
         {
             assert_eq!(describe(main, "", None), format!("type {main}"));
+        }
+    }
+
+    #[test]
+    fn the_reference_plugins_bridge_leads_on_by_an_uplink() {
+        let shared = Bridge { is_ours: false, other_port: Some("veth12345678".to_owned()), uplink: None };
+        let wired = Bridge { uplink: Some("eth1".to_owned()), ..shared.clone() };
+        for (keys, bridge, expected) in [
+            ("", None, "ends here"),
+            (",\"bridge\":\"br0\"", Some(shared), "ends here"),
+            (",\"bridge\":\"br0\"", Some(wired.clone()), "type bridge, eth1 is a port of bridge br0"),
+            ("", Some(wired), "type bridge, eth1 is a port of bridge cni0"),
+        ] {
+            assert_eq!(describe(REFERENCE_BRIDGE, keys, bridge), expected, "{keys}");
         }
     }
 
