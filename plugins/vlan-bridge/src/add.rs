@@ -124,6 +124,9 @@ impl Attaching<'_> {
             ]),
         };
         let ours = bridge.as_ref().is_none_or(Bridge::is_ours);
+        let others = store.others(&config.bridge, &self.name)?;
+        let promisc_by_us = bridge.as_ref().is_none_or(|bridge| !bridge.link.promisc)
+            || others.iter().any(|other| other.promisc);
         let mut record = PortRecord {
             attachment: call.tag.clone(),
             bridge: config.bridge.clone(),
@@ -133,11 +136,11 @@ impl Attaching<'_> {
             guard: guard::wanted(&self.name, config, mac, &[]),
             masquerade: Vec::new(),
             masquerade_from: Vec::new(),
+            promisc: config.promisc_mode && promisc_by_us,
             ipam: Some(call.request.ipam_type.clone().unwrap_or_default()),
         };
         let mut adds = Vec::new();
         let carried = self.vlans.clone().unwrap_or_default();
-        let others = store.others(&config.bridge, &self.name)?;
         for (wanted, link) in config.uplinks.iter().zip(&uplinks) {
             let have = match &self.vlans {
                 Some(_) if link.master.is_some() => call.host.bridge_vlans(link.index)?,

@@ -45,6 +45,9 @@ pub struct PortRecord {
     /// for every link.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masquerade_from: Vec<IfName>,
+    /// Whether this plugin made the bridge promiscuous.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub promisc: bool,
     /// The IPAM plugin, empty if there is none; absent in records of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipam: Option<String>,
@@ -334,6 +337,7 @@ mod tests {
             }),
             masquerade: vec!["10.0.0.5/24".parse().unwrap()],
             masquerade_from: vec!["br0.20".parse().unwrap()],
+            promisc: true,
             ipam: Some(String::new()),
         };
         let text = serde_json::to_string(&record).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use attach::{Combined, NodeUse, give_back, is_stale, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::IfName;
-use netplumb::{Link, Netlink};
+use netplumb::{Link, LinkChange, Netlink};
 use node::{Attachment, LINK_GROUP, Lock, LockError, NetworkId, NodeConfig, Paths};
 
 use crate::bridge::Bridge;
@@ -177,6 +177,10 @@ pub(crate) fn take_away(
                 // The interfaces first: a VLAN that the bridge itself carries counts as used.
                 errors.extend(host_interface::release(host, bridge, record, &others, store.paths()).err());
                 errors.extend(uplink::release(host, bridge, record, index, &others).err());
+                if record.promisc && !others.iter().any(|other| other.promisc) {
+                    let off = LinkChange { promisc: Some(false), ..LinkChange::default() };
+                    errors.extend(host.set_link(bridge.index, &off).err().map(Error::from));
+                }
             }
             Err(error) => errors.push(error),
         }

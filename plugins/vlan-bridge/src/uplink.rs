@@ -227,6 +227,7 @@ mod tests {
             guard: None,
             masquerade: Vec::new(),
             masquerade_from: Vec::new(),
+            promisc: false,
             ipam: None,
         }
     }
