@@ -95,7 +95,8 @@ fn the_nodes_network_is_not_given_to_it_again() -> Outcome {
         let after = state(&node)?;
         check(after == before, format!("{subnet}: before\n{before}\nafter\n{after}"))?;
     }
-    refused(pod.add(PLUGIN, "net1", &explicit("127.0.9.1/24")), 127, "link lo has address 127.0.0.1/8")?;
+    // No host can have it anywhere.
+    refused(pod.add(PLUGIN, "net1", &explicit("127.0.9.1/24")), 151, "it is a loopback address")?;
     refused(pod.add(PLUGIN, "net1", &explicit("10.9.0.1/0")), 127, "link lo has address 127.0.0.1/8")
 }
 
