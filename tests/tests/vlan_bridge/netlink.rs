@@ -208,17 +208,18 @@ fn guards_come_and_go_whole() -> Outcome {
         asking: false,
     };
     nft.unguard(&name("p1"))?;
-    check(nft.guard_state(&guard("p1", 1))? == RuleState::Absent, "a guard is there at first")?;
+    let state = |guard: &PortGuard| nft.guard_state(&guard.port, Some(&guard.rules_hash()));
+    check(state(&guard("p1", 1))? == RuleState::Absent, "a guard is there at first")?;
     nft.guard(&guard("p1", 1))?;
     nft.guard(&guard("p2", 2))?;
-    check(nft.guard_state(&guard("p1", 1))? == RuleState::InPlace, "p1 is not guarded")?;
-    check(nft.guard_state(&guard("p2", 2))? == RuleState::InPlace, "p2 is not guarded")?;
-    check(nft.guard_state(&guard("p2", 3))? == RuleState::Different, "another guard is taken for it")?;
+    check(state(&guard("p1", 1))? == RuleState::InPlace, "p1 is not guarded")?;
+    check(state(&guard("p2", 2))? == RuleState::InPlace, "p2 is not guarded")?;
+    check(state(&guard("p2", 3))? == RuleState::Different, "another guard is taken for it")?;
     nft.guard(&guard("p1", 5))?;
-    check(nft.guard_state(&guard("p1", 5))? == RuleState::InPlace, "p1 is not replaced")?;
+    check(state(&guard("p1", 5))? == RuleState::InPlace, "p1 is not replaced")?;
     check(nft.guarded()?.unwrap().len() == 2, format!("{:?}", nft.guarded()?))?;
     node.exec(&["nft", "add rule bridge k8slan p1 counter"])?;
-    check(nft.guard_state(&guard("p1", 5))? == RuleState::Different, "a rule too many is not seen")?;
+    check(state(&guard("p1", 5))? == RuleState::Different, "a rule too many is not seen")?;
     nft.unguard(&name("p1"))?;
     nft.unguard(&name("p1"))?;
     check(nft.guarded()? == Some(vec![name("p2")]), format!("{:?}", nft.guarded()?))?;
