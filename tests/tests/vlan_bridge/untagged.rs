@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testnet::{CniCall, CniError, Node, Outcome, Ping, Pod, Stop, needs};
+use testnet::{CniCall, CniError, Node, Outcome, Ping, Pod, Stop, eventually, needs};
 
 const PLUGIN: &str = "vlan-bridge";
 
@@ -489,7 +489,11 @@ fn a_gateway_stays_while_other_pods_use_it() -> Outcome {
         let v6 = Ping::new("fd88::1".parse::<std::net::Ipv6Addr>().unwrap()).run(&other)?;
         Ok(!v4.replies.is_empty() && !v6.replies.is_empty())
     };
-    check(reaches()?, "the other pod does not reach its gateway at first")?;
+    // A port that just came up takes a moment to pass frames.
+    eventually(Duration::from_secs(5), || match reaches() {
+        Ok(true) => Ok(()),
+        other => Err(format!("the other pod does not reach its gateway at first: {other:?}")),
+    })?;
     ours.del(PLUGIN, "net1", &config)?;
     check(reaches()?, "the other pod lost its gateway")?;
     // Another of ours comes and goes meanwhile.
