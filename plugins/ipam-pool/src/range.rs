@@ -195,8 +195,9 @@ fn can_be_a_router(gateway: Addr, subnet: AddrRange) -> bool {
 
 /// What the addresses of a subnet are, if no host can have any of them.
 fn not_of_hosts(subnet: AddrRange) -> Option<&'static str> {
-    let all = |test: fn(IpAddr) -> bool| test(subnet.first().ip()) && test(subnet.last().ip());
-    let named: [(fn(IpAddr) -> bool, _); 4] = [
+    type Test = fn(IpAddr) -> bool;
+    let all = |test: Test| test(subnet.first().ip()) && test(subnet.last().ip());
+    let named: [(Test, _); 4] = [
         (
             |ip| matches!(ip, IpAddr::V4(ip) if ip.octets()[0] == 0),
             "0.0.0.0/8 means \"this network\" (RFC 791)",
