@@ -8,7 +8,7 @@ to=target/version-before
 
 [ "$(cat $to/commit 2>/dev/null)" != $commit ] || exit 0
 has() { git cat-file -e $commit^{commit} 2>/dev/null; }
-has || git fetch -q --unshallow 2>/dev/null || true
+has || GIT_TERMINAL_PROMPT=0 timeout 120 git fetch -q --unshallow 2>/dev/null || true
 has || { echo "no version before: $commit is not in this clone"; exit 0; }
 echo "building the version before, $commit"
 rm -rf $to.new $to
