@@ -391,6 +391,9 @@ fn check_sees_that_the_gateway_forwards_no_more() -> Outcome {
     Ok(())
 }
 
+/// What somebody does to a node.
+type Act<'a> = Box<dyn Fn() -> Outcome + 'a>;
+
 /// The bridge goes with its last port, unless the node, a LAN or another pod uses it by then.
 fn a_bridge_that_something_uses_stays() -> Outcome {
     let node = Node::new("worker1")?;
@@ -398,11 +401,11 @@ fn a_bridge_that_something_uses_stays() -> Outcome {
     let bare = json!({"cniVersion": "1.1.0", "name": "net", "type": PLUGIN, "bridge": "br0"});
     let macvtap = |mode: &str| json!({"cniVersion": "1.0.0", "name": "mt", "type": "macvtap", "master": "br0", "mode": mode});
     let in_other = format!("link set mv0 netns {}", other.path());
-    let on = |commands: &'static [&'static str]| -> Box<dyn Fn() -> Outcome> {
+    let on = |commands: &'static [&'static str]| -> Act<'_> {
         let node = &node;
         Box::new(move || commands.iter().try_for_each(|command| Ok(node.ip(command).map(drop)?)))
     };
-    let beyond = |up: &'static str| -> Box<dyn Fn() -> Outcome + '_> {
+    let beyond = |up: &'static str| -> Act<'_> {
         let (node, other, in_other) = (&node, &other, &in_other);
         Box::new(move || {
             node.ip("link add mv0 link br0 type macvlan mode bridge")?;
@@ -410,7 +413,7 @@ fn a_bridge_that_something_uses_stays() -> Outcome {
             Ok(other.ip(&format!("link set mv0 {up}")).map(drop)?)
         })
     };
-    let tap = |mode: &'static str| -> Box<dyn Fn() -> Outcome + '_> {
+    let tap = |mode: &'static str| -> Act<'_> {
         let (other, config) = (&other, macvtap(mode));
         Box::new(move || {
             other.add("macvtap", "net1", &config)?;
@@ -418,7 +421,7 @@ fn a_bridge_that_something_uses_stays() -> Outcome {
             Ok(other.ip("link set net1 down").map(drop)?)
         })
     };
-    let uses: Vec<(&str, Box<dyn Fn() -> Outcome + '_>, Box<dyn Fn() -> Outcome + '_>)> = vec![
+    let uses: Vec<(&str, Act<'_>, Act<'_>)> = vec![
         ("an address", on(&["addr add 10.99.0.1/24 dev br0"]), on(&["addr flush dev br0"])),
         ("a route", on(&["route add 10.98.0.0/16 dev br0"]), on(&["route del 10.98.0.0/16 dev br0"])),
         ("a macvlan", on(&["link add mv0 link br0 type macvlan"]), on(&["link del mv0"])),
