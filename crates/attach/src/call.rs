@@ -149,26 +149,26 @@ impl<'a, C> Call<'a, C> {
         seeded_mac(self.node.mac_seed.as_deref().unwrap_or_default(), parts)
     }
 
-    /// The owner of a stable MAC address: the VM, the pod, or else the container. `shared`: whether others are on the
-    /// same link at the same time, as on a bridge or a master, and must not have the same owner.
+    /// What a stable MAC address is made from: the name of the VM, the pod, or else the container. `shared`: whether others are on the
+    /// same link at the same time, as on a bridge or a master, and must not have the same identity.
     ///
     /// # Errors
     /// The VM's name is not known yet, and another address must not be used until then.
-    pub fn owner(&self, shared: bool) -> Result<String, CallError> {
+    pub fn mac_identity(&self, shared: bool) -> Result<String, CallError> {
         let Some(pod) = &self.attachment.pod else { return Ok(self.attachment.container_id.clone()) };
-        match owner(pod, &self.target.ifname, &self.occupant, shared) {
-            Some(owner) => Ok(owner),
+        match mac_identity(pod, &self.target.ifname, &self.occupant, shared) {
+            Some(identity) => Ok(identity),
             None => Err(CallError::MacNotYet(pod.clone())),
         }
     }
 }
 
-/// The owner of a MAC address: a VM, by the name of its launcher pod without the random part, so that it keeps the
+/// What a stable MAC address is made from: a VM, by the name of its launcher pod without the random part, so that it keeps the
 /// address over restarts; otherwise the pod. If the name was cut, so that another VM's may begin with the same text,
-/// the owner is the VM's name from the daemon's record. `None`: that is not known yet.
+/// it is the VM's name from the daemon's record. `None`: that is not known yet.
 ///
 /// Its result for the same arguments must never change: it is the MAC address of somebody's VM.
-fn owner(pod: &Pod, ifname: &IfName, occupant: &Occupant, only_one: bool) -> Option<String> {
+fn mac_identity(pod: &Pod, ifname: &IfName, occupant: &Occupant, shared: bool) -> Option<String> {
     /// The API server cuts longer names to this many bytes.
     const LONGEST: usize = 63;
     let launcher = pod.name.starts_with(Occupant::LAUNCHER);
@@ -176,7 +176,7 @@ fn owner(pod: &Pod, ifname: &IfName, occupant: &Occupant, only_one: bool) -> Opt
         return Some(pod.to_string());
     }
     let namespace = &pod.namespace;
-    if !only_one || pod.name.len() < LONGEST {
+    if !shared || pod.name.len() < LONGEST {
         let vm = pod.name.rsplit_once('-').map(|(vm, _)| vm);
         return Some(vm.map_or_else(|| pod.to_string(), |vm| format!("{namespace}/{vm}")));
     }
@@ -204,13 +204,13 @@ mod tests {
 
     const HASH: &str = "pod16477688c0e";
 
-    /// The owner of a guest's MAC address; `vm` is the daemon's record.
-    fn owner_of(pod: &str, ifname: &str, vm: Option<&str>, shared: bool) -> Option<String> {
+    /// What a guest's MAC address is made from; `vm` is the daemon's record.
+    fn identity_of(pod: &str, ifname: &str, vm: Option<&str>, shared: bool) -> Option<String> {
         let pod = Pod { uid: None, namespace: "default".into(), name: pod.into() };
         let vm = vm.map(str::to_owned);
         let occupant =
             Occupant { role: Role::Guest, soon: vm.is_none(), launcher: true, vm, ..Occupant::default() };
-        owner(&pod, &ifname.parse().unwrap(), &occupant, shared)
+        mac_identity(&pod, &ifname.parse().unwrap(), &occupant, shared)
     }
 
     /// The name of a launcher pod, as the API server makes it.
@@ -223,7 +223,7 @@ mod tests {
     fn a_vm_is_told_by_its_launcher_unless_the_name_was_cut() {
         for vm in [None, Some("web"), Some("another")] {
             for shared in [true, false] {
-                let is = owner_of("virt-launcher-web-x7k2p", HASH, vm, shared);
+                let is = identity_of("virt-launcher-web-x7k2p", HASH, vm, shared);
                 assert_eq!(is.as_deref(), Some("default/virt-launcher-web"), "{vm:?}");
             }
         }
@@ -231,29 +231,30 @@ mod tests {
         let (one, other) = (launcher(long, "x7k2p"), launcher(long, "zzzzz"));
         assert_eq!(one.len(), 63);
         let whole = format!("default/virt-launcher-{long}");
-        assert_eq!(owner_of(&one, HASH, Some(long), true), Some(whole.clone()));
-        assert_eq!(owner_of(&other, HASH, Some(long), true), Some(whole));
-        assert_eq!(owner_of(&one, HASH, None, true), None, "another VM's name may begin alike");
+        assert_eq!(identity_of(&one, HASH, Some(long), true), Some(whole.clone()));
+        assert_eq!(identity_of(&other, HASH, Some(long), true), Some(whole));
+        assert_eq!(identity_of(&one, HASH, None, true), None, "another VM's name may begin alike");
     }
 
     #[test]
     fn a_name_is_taken_for_cut_from_43_characters_on() {
         for length in 1..60 {
             let vm = "v".repeat(length);
-            let owners = ["x7k2p", "zzzzz"].map(|end| owner_of(&launcher(&vm, end), HASH, Some(&vm), true));
+            let owners =
+                ["x7k2p", "zzzzz"].map(|end| identity_of(&launcher(&vm, end), HASH, Some(&vm), true));
             assert_eq!(owners[0].as_deref(), Some(&*format!("default/virt-launcher-{vm}")), "{length}");
             assert_eq!(owners[0], owners[1], "{length}");
-            let waits = owner_of(&launcher(&vm, "x7k2p"), HASH, None, true).is_none();
+            let waits = identity_of(&launcher(&vm, "x7k2p"), HASH, None, true).is_none();
             assert_eq!(waits, length >= 43, "{length}");
         }
     }
 
     #[test]
     fn a_guest_on_eth0_has_its_vms_address_too() {
-        let is = owner_of("virt-launcher-web-x7k2p", "eth0", Some("web"), true);
+        let is = identity_of("virt-launcher-web-x7k2p", "eth0", Some("web"), true);
         assert_eq!(is.as_deref(), Some("default/virt-launcher-web"));
         // A VM in a pod with a name of the user's had the pod's address before, and must keep it.
-        let is = owner_of("qemu-0", "net1", Some("web"), true);
+        let is = identity_of("qemu-0", "net1", Some("web"), true);
         assert_eq!(is.as_deref(), Some("default/qemu-0"));
     }
 }

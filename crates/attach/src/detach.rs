@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use cni::{Delegate, Request, Target, ValidAttachment};
 use node::{Attachment, AttachmentLock, ConfigError, LockError, NetworkId, NodeConfig, Paths};
 
-use crate::ready::set_up_again;
+use crate::link_up::set_up_again;
 
 /// DEL: runs `take_away` under the attachment's lock, which is held until the IPAM plugin has answered. `take_away`
 /// gets the folders and a list for its errors, and returns the IPAM plugin's error.

@@ -68,15 +68,15 @@
 
 mod args;
 mod capability;
+pub mod cli;
 mod code;
 mod decode;
 mod delegate;
 mod document;
-mod doorway;
+mod entry_point;
 mod environment;
 mod error;
 mod exec;
-pub mod face;
 mod limits;
 mod misconfigured;
 mod name;
@@ -95,7 +95,7 @@ pub use code::{Code, PluginError};
 pub use decode::unless_empty;
 pub use delegate::{CONFLICTS, Delegate, Delegated};
 pub use document::{ArgsCni, RuntimeConfig, ValidAttachment};
-pub use doorway::{Answer, dispatch, run};
+pub use entry_point::{Answer, dispatch, run};
 pub use environment::Environment;
 pub use error::{Channel, DelegateFailure, Error, RequestedIpError, Undone, chain};
 pub use limits::MAX_STDIN;

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 
 use serde::de::DeserializeOwned;
 
-use crate::face;
+use crate::cli;
 use crate::{AddResult, Code, Misconfigured, PluginError, Request, Target, ValidAttachment};
 
 /// A CNI plugin: what it does for each verb. The protocol itself is this crate's.
@@ -111,12 +111,12 @@ pub trait Plugin {
     /// The command line that people use.
     #[must_use]
     fn command_line() -> clap::Command {
-        face::command(Self::NAME, Self::ABOUT)
+        cli::command(Self::NAME, Self::ABOUT)
     }
 
     /// Runs when the program was started without `CNI_COMMAND`, so by a person. The default knows `--help` and
     /// `--version`; a plugin with commands of its own overrides it.
     fn by_hand(&self) -> ExitCode {
-        face::by_hand(Self::command_line(), Self::ABOUT)
+        cli::by_hand(Self::command_line(), Self::ABOUT)
     }
 }

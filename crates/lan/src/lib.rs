@@ -46,7 +46,7 @@ pub use names::{Group, GroupError, NetnsName, NetnsNameError};
 pub use observed::Observed;
 pub use older_condition::OlderCondition;
 pub use plan::{Obstacle, Plan, Role};
-pub use record::{RecordError, SpokeRecord, SpokeState};
+pub use record::{RecordError, SpokeReadiness, SpokeRecord};
 #[cfg(feature = "crd")]
 pub use spec::LanObject;
 pub use spec::{DeletionPolicy, LanSpec, NetworkAttachments, SpokeOverride};

@@ -33,12 +33,12 @@ pub struct SpokeRecord {
     /// Whether the type `k8slanveth` may put the spoke's bare veth into a pod, whatever `attach` says.
     pub k8slanveth: bool,
     /// Whether a pod can be attached now.
-    pub state: SpokeState,
+    pub state: SpokeReadiness,
 }
 
 /// Whether the LAN of a spoke is ready on this node.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SpokeState {
+pub enum SpokeReadiness {
     /// The LAN is built. JSON: `"ready":true,"mtu":1426`.
     Ready {
         /// The MTU of the LAN and of every interface on it.
@@ -139,8 +139,8 @@ where
 impl From<SpokeRecord> for Wire {
     fn from(record: SpokeRecord) -> Self {
         let (ready, mtu, reason) = match record.state {
-            SpokeState::Ready { mtu } => (true, Some(mtu), None),
-            SpokeState::NotReady { reason } => (false, None, Some(reason)),
+            SpokeReadiness::Ready { mtu } => (true, Some(mtu), None),
+            SpokeReadiness::NotReady { reason } => (false, None, Some(reason)),
         };
         Self {
             lan: record.lan,
@@ -165,11 +165,11 @@ impl TryFrom<Wire> for SpokeRecord {
 
     fn try_from(wire: Wire) -> Result<Self, Self::Error> {
         let state = match (wire.ready, wire.mtu) {
-            (true, Some(mtu)) => SpokeState::Ready { mtu },
+            (true, Some(mtu)) => SpokeReadiness::Ready { mtu },
             (true, None) => return Err("a spoke that is ready has an mtu"),
             (false, _) => {
                 let reason = wire.reason.unwrap_or_else(|| "no reason is stated".to_owned());
-                SpokeState::NotReady { reason }
+                SpokeReadiness::NotReady { reason }
             }
         };
         if !wire.netns.is_absolute() {
@@ -210,7 +210,7 @@ mod tests {
     #[test]
     fn the_contracts_text_reads_and_writes_back() {
         let record = SpokeRecord::parse(&pod1(), TEXT.as_bytes()).unwrap();
-        assert_eq!(record.state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
+        assert_eq!(record.state, SpokeReadiness::Ready { mtu: 1426.try_into().unwrap() });
         assert_eq!(String::from_utf8(record.to_json()).unwrap(), format!("{TEXT}\n"));
     }
 
@@ -232,7 +232,7 @@ mod tests {
             json["reason"] = "underlay eth1 is missing".into();
         })
         .unwrap();
-        assert_eq!(record.state, SpokeState::NotReady { reason: "underlay eth1 is missing".into() });
+        assert_eq!(record.state, SpokeReadiness::NotReady { reason: "underlay eth1 is missing".into() });
         assert_eq!(SpokeRecord::parse(&pod1(), &record.to_json()).unwrap(), record);
     }
 

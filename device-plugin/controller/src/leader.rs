@@ -20,13 +20,13 @@ use tokio::time::Instant;
 
 use super::aggregate_status::{AggregateInput, FINALIZER, aggregate_status};
 use super::chain;
-use super::definitions::{self, DefinitionRequest};
 use super::event_dedup::{DueEvent, EventDedup};
 use super::event_publisher::{self, EventPublisher};
 use super::guarded::Guarded;
-use super::k8slan_go_definitions::{self, K8slanGoDefinitions};
+use super::k8slan_go_net_attach_defs::{self, K8slanGoDefinitions};
 use super::lan_object::{self, StoredLan};
 use super::mtu::{self, Rise};
+use super::net_attach_defs::{self, DefinitionRequest};
 use super::pending_pods::PendingPods;
 use super::stores::{ObjectKey, StoreEvent, Stores};
 
@@ -169,10 +169,10 @@ impl Leader {
         // The definitions of k8slan (Go) have no label.
         let definitions = match self.k8slan_go {
             true => all.clone(),
-            false => all.clone().labels(&format!("{}={}", definitions::LABEL, definitions::OURS)),
+            false => all.clone().labels(&format!("{}={}", net_attach_defs::LABEL, net_attach_defs::OURS)),
         };
         let lans = Api::all_with(client(), &lan_object::lans());
-        let definition_api = Api::all_with(client(), &definitions::resource());
+        let definition_api = Api::all_with(client(), &net_attach_defs::resource());
         [
             watch("LAN", lans, all.clone(), StoreEvent::Lan),
             watch("LANNode", Api::all(client()), all.clone(), StoreEvent::Report),
@@ -343,7 +343,7 @@ impl Leader {
                 allowed: spec.allowed_namespaces.as_deref(),
                 asked,
             };
-            let mut definitions = definitions::desired(&request);
+            let mut definitions = net_attach_defs::desired(&request);
             if !listed {
                 let why = "NetworkAttachmentDefinitions cannot be listed: is Multus installed, and may k8slan read them?";
                 definitions.problems.push(why.to_owned());
@@ -360,23 +360,23 @@ impl Leader {
         let mut theirs = BTreeSet::new();
         for (object_key, (key, object)) in k8slan_go_definitions.definitions() {
             let there = stores.definitions.get(&object_key);
-            if let Some(there) = there.filter(|there| !definitions::is_ours(there))
-                && k8slan_go_definitions::is_made_for_lan(&there, &object)
+            if let Some(there) = there.filter(|there| !net_attach_defs::is_ours(there))
+                && k8slan_go_net_attach_defs::is_made_for_lan(&there, &object)
             {
                 // A definition that somebody changed is kept; it is deleted with its LAN.
-                if !k8slan_go_definitions::is_unchanged(&there, &object) {
+                if !k8slan_go_net_attach_defs::is_unchanged(&there, &object) {
                     continue;
                 }
                 theirs.insert(object_key.clone());
             }
             wanted.entry(object_key).or_insert((key, object));
         }
-        let ours = |object: &DynamicObject| definitions::is_ours(object);
+        let ours = |object: &DynamicObject| net_attach_defs::is_ours(object);
         for (object_key, unwanted) in stores.definitions.all() {
             if !ours(&unwanted) || wanted.contains_key(&object_key) {
                 continue;
             }
-            tracing::info!(definition = ?object_key, lan = definitions::of_lan(&unwanted), "no longer asked for");
+            tracing::info!(definition = ?object_key, lan = net_attach_defs::of_lan(&unwanted), "no longer asked for");
             let gone = self.definitions(&object_key.0).delete(&object_key.1, &DeleteParams::default()).await;
             ignore_not_found_or_conflict(gone)?;
             stores.definitions.remove(&unwanted);
@@ -386,7 +386,7 @@ impl Leader {
             let existing = stores.definitions.get(&object_key);
             let existing = existing.filter(|object| ours(object) || theirs.contains(&object_key));
             let result = match existing {
-                Some(existing) if definitions::is_current(&existing, &object) => continue,
+                Some(existing) if net_attach_defs::is_current(&existing, &object) => continue,
                 Some(_) => api.patch(&object_key.1, &PatchParams::default(), &Patch::Merge(&object)).await,
                 None => match serde_json::from_value::<DynamicObject>(object) {
                     Ok(object) => api.create(&kube::api::PostParams::default(), &object).await,
@@ -431,7 +431,7 @@ impl Leader {
     }
 
     fn definitions(&self, namespace: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, &definitions::resource())
+        Api::namespaced_with(self.client.clone(), namespace, &net_attach_defs::resource())
     }
 
     /// Deletes the report of a node that was removed.

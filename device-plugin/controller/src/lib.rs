@@ -14,20 +14,20 @@
 )]
 
 mod aggregate_status;
-mod definitions;
 mod deleted_vms;
 mod election;
 mod event_dedup;
 mod event_publisher;
 mod guarded;
 mod guest_bindings;
-mod k8slan_go_definitions;
+mod k8slan_go_net_attach_defs;
 mod lan_node_writer;
 mod lan_object;
 mod leader;
 mod list_lans;
 mod mirror;
 mod mtu;
+mod net_attach_defs;
 mod pending_pods;
 mod pods;
 mod reports;

@@ -12,8 +12,8 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use lan::LanNode;
 
-use super::definitions;
 use super::lan_object::{self, StoredLan};
+use super::net_attach_defs;
 
 pub(super) type ObjectKey = (String, String);
 
@@ -51,7 +51,7 @@ impl Default for Stores {
             lans: ObjectStore::new(lan_object::lans()),
             reports: ObjectStore::new(()),
             nodes: ObjectStore::new(()),
-            definitions: ObjectStore::<DynamicObject>::new(definitions::resource()),
+            definitions: ObjectStore::<DynamicObject>::new(net_attach_defs::resource()),
         }
     }
 }

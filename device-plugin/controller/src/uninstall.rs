@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep};
 
 use super::aggregate_status::FINALIZER;
 use super::election::LEASE;
-use super::{definitions, lan_object};
+use super::{lan_object, net_attach_defs};
 use proto::kubelet::RESOURCE_DOMAIN;
 
 #[derive(Clone, Debug)]
@@ -100,12 +100,12 @@ async fn refuse_while_led(client: &Client, options: &ClusterUninstallOptions) ->
 }
 
 async fn delete_definitions(client: &Client, done: &mut Vec<String>) -> Result<(), UninstallError> {
-    let resource = definitions::resource();
+    let resource = net_attach_defs::resource();
     let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
-    let labels = format!("{}={}", definitions::LABEL, definitions::OURS);
+    let labels = format!("{}={}", net_attach_defs::LABEL, net_attach_defs::OURS);
     let list = all.list(&ListParams::default().labels(&labels)).await;
     for found in known(list).map_err(|e| failed("list NetworkAttachmentDefinitions", e))? {
-        if !definitions::is_ours(&found) {
+        if !net_attach_defs::is_ours(&found) {
             continue;
         }
         let (namespace, name) = object_key(&found);

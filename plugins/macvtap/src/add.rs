@@ -118,7 +118,7 @@ fn macvtap_on_spoke<'a>(
     let (lan, spoke) = (record.lan.to_string(), record.spoke.as_str());
     let mac = match call.request.requested_mac()? {
         Some(mac) => mac,
-        None => call.stable_mac(&[&lan, spoke, &call.owner(false)?]),
+        None => call.stable_mac(&[&lan, spoke, &call.mac_identity(false)?]),
     };
     let mut end = VethEnd::new(record.spoke.link().clone());
     // In passthru mode the macvtap has its lower link's address; in the others each has its own.
@@ -158,7 +158,9 @@ fn veth_of_spoke<'a>(
     }
     let mac = match call.request.requested_mac()? {
         Some(mac) => mac,
-        None => call.stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), &call.owner(false)?]),
+        None => {
+            call.stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), &call.mac_identity(false)?])
+        }
     };
     let mut end = VethEnd::new(ifname.clone());
     end.netns = Some(call.netns.clone());
@@ -184,7 +186,7 @@ fn macvtap_on_master<'a>(
         (MacvtapMode::Passthru, _, Some(mac)) | (_, Some(mac), _) => mac,
         _ => {
             let network = call.request.network.as_str();
-            call.stable_mac(&[&master.name, network, &call.owner(true)?, call.target.ifname.as_str()])
+            call.stable_mac(&[&master.name, network, &call.mac_identity(true)?, call.target.ifname.as_str()])
         }
     };
     let below =

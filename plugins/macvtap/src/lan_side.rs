@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use attach::{Undo, stable_mac};
-use lan::{SpokeRecord, SpokeState};
+use lan::{SpokeReadiness, SpokeRecord};
 use net_types::{IfName, Mtu, SpokeName};
 use netplumb::{Link, LinkChange, Netlink, Netns, PortChange, TxChecksum, Veth, VethEnd};
 use node::{Attachment, LINK_GROUP, Lock, Paths, SafeDir, parse_lan_tag};
@@ -55,7 +55,7 @@ impl LanSide {
     /// # Errors
     /// The LAN is not built, or its namespace is missing or another's.
     pub(crate) fn open(record: SpokeRecord) -> Result<Self, Error> {
-        if let SpokeState::NotReady { reason } = &record.state {
+        if let SpokeReadiness::NotReady { reason } = &record.state {
             return Err(Error::NotReady {
                 spoke: record.spoke.clone(),
                 lan: record.lan.to_string(),
@@ -92,8 +92,8 @@ impl LanSide {
     /// The LAN's MTU; the largest possible if the LAN is not built.
     pub(crate) fn mtu(&self) -> Mtu {
         match self.record.state {
-            SpokeState::Ready { mtu } => mtu,
-            SpokeState::NotReady { .. } => Mtu::MAX,
+            SpokeReadiness::Ready { mtu } => mtu,
+            SpokeReadiness::NotReady { .. } => Mtu::MAX,
         }
     }
 

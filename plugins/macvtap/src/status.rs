@@ -1,7 +1,7 @@
 //! STATUS: whether ADD could be served now.
 
 use cni::Request;
-use lan::SpokeState;
+use lan::SpokeReadiness;
 use netplumb::{LinkKind, Netlink};
 use node::{NodeConfig, SafeDir};
 
@@ -22,7 +22,7 @@ pub(crate) fn status(request: &Request<Config>) -> Result<(), Error> {
             if keys.is_some() && !record.k8slanveth {
                 return Err(Error::Unavailable(Error::K8slanvethOff(record.spoke.clone()).to_string()));
             }
-            if let SpokeState::NotReady { reason } = &record.state {
+            if let SpokeReadiness::NotReady { reason } = &record.state {
                 return Err(Error::Unavailable(format!(
                     "LAN {} of spoke {} is not built on this node: {reason}",
                     record.lan, record.spoke

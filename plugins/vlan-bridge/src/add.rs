@@ -11,7 +11,7 @@ use node::{Lock, Resource};
 
 use crate::bridge::Bridge;
 use crate::call::Call;
-use crate::giving::Giving;
+use crate::host_interface_policy::HostInterfacePolicy;
 use crate::port::{self, Port};
 use crate::record::{PortRecord, RecordStore, port_name};
 use crate::uplink_policy::UplinkPolicy;
@@ -119,7 +119,7 @@ impl Attaching<'_> {
             None => call.stable_mac(&[
                 "vlan-bridge",
                 call.request.network.as_str(),
-                &call.owner(true)?,
+                &call.mac_identity(true)?,
                 call.target.ifname.as_str(),
             ]),
         };
@@ -359,9 +359,9 @@ impl Attaching<'_> {
                 host_interface::plan(&call.host, &made.bridge, interface, &others, config.force_address)
             })
             .collect::<Result<_, _>>()?;
-        let giving = Giving { node: &call.node, namespace: call.pod_namespace(), subnets };
+        let policy = HostInterfacePolicy { node: &call.node, namespace: call.pod_namespace(), subnets };
         for interface in &interfaces {
-            giving.allowed(&call.host, interface, &others)?;
+            policy.check(&call.host, interface, &others)?;
         }
         if let Some(mut record) = self.store.read(&self.name)? {
             record.host_interfaces.clone_from(&interfaces);

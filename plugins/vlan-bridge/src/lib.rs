@@ -6,7 +6,7 @@
 //! | `config` | the plugin's keys, and the plan that they make |
 //! | `vlans` | what has to change so that a member carries other VLANs |
 //! | `record` | the file about each port: what ADD decided, what DEL takes away |
-//! | `bridge`, `uplink`, `uplink_policy`, `mtu`, `host_interface`, `node_address`, `giving`, `guard`, `masquerade`, `port` | the parts of an attachment |
+//! | `bridge`, `uplink`, `uplink_policy`, `mtu`, `host_interface`, `node_address`, `host_interface_policy`, `guard`, `masquerade`, `port` | the parts of an attachment |
 //! | `add`, `remove`, `check`, `status` | the verbs |
 //! | `trunk` | the command that changes a trunk while a VM runs |
 
@@ -22,9 +22,9 @@ mod check;
 mod code;
 mod config;
 mod error;
-mod giving;
 mod guard;
 mod host_interface;
+mod host_interface_policy;
 mod masquerade;
 mod mtu;
 mod node_address;

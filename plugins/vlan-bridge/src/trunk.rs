@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{FromArgMatches as _, Subcommand};
-use cni::{Plugin as _, face};
+use cni::Plugin as _;
 use net_types::{IfName, VlanSet};
 use netplumb::{BridgeMember, BridgeVlans, Netlink};
 use node::NodeConfig;
@@ -44,12 +44,15 @@ struct Change {
 }
 
 pub(crate) fn command_line() -> clap::Command {
-    Command::augment_subcommands(face::command(VlanBridge::NAME, VlanBridge::ABOUT)).subcommand_required(true)
+    Command::augment_subcommands(cni::cli::command(VlanBridge::NAME, VlanBridge::ABOUT))
+        .subcommand_required(true)
 }
 
 /// Runs the command line, when no runtime started the program.
 pub(crate) fn command() -> ExitCode {
-    let Some(matches) = face::matches(command_line(), VlanBridge::ABOUT) else { return ExitCode::SUCCESS };
+    let Some(matches) = cni::cli::matches(command_line(), VlanBridge::ABOUT) else {
+        return ExitCode::SUCCESS;
+    };
     let done = match Command::from_arg_matches(&matches) {
         Err(error) => error.exit(),
         // Only root may read the records of ports, and change bridges.

@@ -1,4 +1,4 @@
-//! One face for all four programs: `--help`, `--version`, what is wrong with arguments, manual pages, completions.
+//! One command line for all four programs: `--help`, `--version`, what is wrong with arguments, manual pages, completions.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
 use std::path::Path;

@@ -94,6 +94,18 @@ const MADE: &[(&str, &str, &str, &str)] = &[
         "it is not known which one",
         "it is for nodes without the daemon, which the cluster has on each",
     ),
+    (
+        "10.8.0.2 is the address of default/db-0/db",
+        "tests/tests/ipam_pool/pools.rs",
+        "its network namespace is still on this node",
+        "a sandbox that the runtime is slow to end cannot be had there at will",
+    ),
+    (
+        "what is attached on worker1",
+        "tests/tests/daemon/cluster/status.rs",
+        "what is attached on worker1, whose LANNode object was deleted",
+        "the trial that deletes reports there is in removal.rs",
+    ),
 ];
 
 /// What no test makes, and why.

@@ -7,11 +7,11 @@
 mod apply;
 mod decision;
 mod declared;
+mod desired_records;
 mod multicast_groups;
 mod namespaces;
 pub mod observe;
 mod reconcile;
-mod record_set;
 mod records;
 mod repair_log;
 mod status_builder;

@@ -13,9 +13,9 @@ use node::{Paths, SafeDir, Underlays};
 use super::Declared;
 use super::apply::Apply;
 use super::decision::{Decisions, Goal, decide};
+use super::desired_records::{self, DesiredRecords, InUse};
 use super::multicast_groups::MulticastGroups;
 use super::namespaces::Namespaces;
-use super::record_set::{self, InUse, RecordSet};
 use super::records::Records;
 use super::repair_log::RepairLog;
 use super::status_builder::{BuildState, NO_UNDERLAY, StatusBuilder};
@@ -453,7 +453,7 @@ impl Reconciler {
             .map(|(spoke, netns, who)| {
                 let observed = self.namespaces.observed(&netns);
                 let lan = observed.and_then(|there| there.owner().cloned());
-                let bridge = observed.and_then(record_set::bridge);
+                let bridge = observed.and_then(desired_records::bridge);
                 InUse { spoke, netns, lan, bridge, who }
             })
             .collect()
@@ -463,7 +463,7 @@ impl Reconciler {
     /// whether the states of the LANs are in the report.
     fn write_records(&mut self, decisions: &Decisions, report: &mut StatusBuilder, known: bool) {
         let in_use = self.in_use();
-        let wanted = RecordSet {
+        let wanted = DesiredRecords {
             decisions,
             kubelet: self.kubelet,
             k8slan_go: self.k8slan_go,

@@ -106,7 +106,7 @@ impl Records {
 mod tests {
     use std::fs;
 
-    use lan::SpokeState;
+    use lan::SpokeReadiness;
 
     use super::*;
 
@@ -122,7 +122,7 @@ mod tests {
             allowed_namespaces: None,
             kubelet: false,
             k8slanveth: false,
-            state: SpokeState::NotReady { reason: reason.into() },
+            state: SpokeReadiness::NotReady { reason: reason.into() },
         }
     }
 

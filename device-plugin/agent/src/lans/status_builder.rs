@@ -1,13 +1,13 @@
 use std::collections::BTreeMap;
 
 use lan::{
-    ACCEPTED, Condition, Lan, LanKey, NetnsName, Obstacle, Plan, READY, SpokeRecord, SpokeState, Step,
+    ACCEPTED, Condition, Lan, LanKey, NetnsName, Obstacle, Plan, READY, SpokeReadiness, SpokeRecord, Step,
     TapIndex,
 };
 use net_types::{Attach, Mtu, SpokeName};
 
 use super::decision::{Decisions, Goal, Refusal};
-use super::record_set::InUse;
+use super::desired_records::InUse;
 use super::underlay::Underlay;
 use super::{Declaration, Declared};
 use proto::published::{LanStatus, NodeStatus, RemovedSpoke, SpokeStatus};
@@ -154,11 +154,11 @@ impl StatusBuilder {
     }
 
     /// The state for the records of an accepted LAN's spokes.
-    pub(super) fn spoke_state(&self, lan: &LanKey) -> Option<SpokeState> {
+    pub(super) fn spoke_state(&self, lan: &LanKey) -> Option<SpokeReadiness> {
         let (state, _) = self.states.get(lan)?;
         Some(match state.mtu.filter(|_| state.is_ready()) {
-            Some(mtu) => SpokeState::Ready { mtu },
-            None => SpokeState::NotReady { reason: state.ready.message.clone() },
+            Some(mtu) => SpokeReadiness::Ready { mtu },
+            None => SpokeReadiness::NotReady { reason: state.ready.message.clone() },
         })
     }
 
@@ -264,8 +264,8 @@ impl StatusBuilder {
             let record = record?;
             let reason = match (self.failed.get(name), &record.state) {
                 (Some(error), _) => Some(error.clone()),
-                (None, SpokeState::NotReady { reason }) => Some(reason.clone()),
-                (None, SpokeState::Ready { .. }) => None,
+                (None, SpokeReadiness::NotReady { reason }) => Some(reason.clone()),
+                (None, SpokeReadiness::Ready { .. }) => None,
             };
             Some(SpokeStatus {
                 name: name.clone(),

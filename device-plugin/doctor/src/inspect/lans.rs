@@ -5,7 +5,9 @@ use std::path::Path;
 
 use anyhow::Result;
 use lan::observed::{LinkKind, NetnsOwner, NetnsState, Observed};
-use lan::{Condition, Holder, NetnsName, READY, SpokeLinks, SpokeRecord, SpokeState as Recorded, TapIndex};
+use lan::{
+    Condition, Holder, NetnsName, READY, SpokeLinks, SpokeReadiness as Recorded, SpokeRecord, TapIndex,
+};
 use net_types::{Attach, SpokeName};
 use netplumb::{Link, LinkKind as Kind, Netlink, Netns};
 use node::{Attachment, Paths};

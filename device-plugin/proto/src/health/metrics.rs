@@ -91,7 +91,7 @@ impl Metrics {
         out.gauge("k8slan_lans", "LANs that are declared.", now.lans);
         out.gauge("k8slan_lans_ready", "LANs that are built on this node.", now.lans_ready);
         out.gauge("k8slan_spokes", "Spokes of this node's LANs.", now.spokes);
-        out.gauge("k8slan_attachments", "Pods and VMs that are attached.", now.attachments);
+        out.gauge("k8slan_attachments", "Spokes with an attached pod or VM.", now.attachments);
         out.gauge("k8slan_resources_wanted", "Resources that the kubelet should know.", now.resources_wanted);
         out.gauge(
             "k8slan_resources_registered",

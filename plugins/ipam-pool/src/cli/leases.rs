@@ -1,7 +1,7 @@
 use serde::Serialize;
 
+use super::pool_files::PoolFiles;
 use super::pool_or_network::PoolOrNetwork;
-use super::pools::Files;
 use super::{CommandContext, CommandError, format_age, seconds_since, table};
 use crate::store::{HostStore, PoolKey, Store};
 use crate::{
@@ -192,7 +192,7 @@ pub(super) fn leases(context: &CommandContext, name: Option<&str>) -> Result<(),
 
 /// `ipam-pool show ADDRESS`
 pub(super) fn show(context: &CommandContext, address: Addr) -> Result<(), CommandError> {
-    let files = Files::load(context)?;
+    let files = PoolFiles::load(context)?;
     let mut rows = Vec::new();
     for key in context.dirs.list()? {
         let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { continue };

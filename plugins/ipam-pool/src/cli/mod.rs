@@ -3,6 +3,7 @@
 mod backup;
 mod import;
 mod leases;
+mod pool_files;
 mod pool_or_network;
 mod pools;
 mod sweep;
@@ -12,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args as _, FromArgMatches as _, Subcommand};
-use cni::{Plugin, chain, face};
+use cni::{Plugin, chain};
 use node::{NodeConfig, SafeDirError};
 
 use crate::store::{CrashHandler, StoreDirs, StoreError};
@@ -133,11 +134,13 @@ struct CommandContext {
 }
 
 pub(crate) fn command_line<P: Plugin>() -> clap::Command {
-    Arguments::augment_args(face::command(P::NAME, P::ABOUT))
+    Arguments::augment_args(cni::cli::command(P::NAME, P::ABOUT))
 }
 
 pub(crate) fn run<P: Plugin>() -> ExitCode {
-    let Some(matches) = face::matches(command_line::<P>(), P::ABOUT) else { return ExitCode::SUCCESS };
+    let Some(matches) = cni::cli::matches(command_line::<P>(), P::ABOUT) else {
+        return ExitCode::SUCCESS;
+    };
     let arguments = match Arguments::from_arg_matches(&matches) {
         Ok(arguments) => arguments,
         Err(error) => error.exit(),

@@ -1,6 +1,7 @@
 use serde::Serialize;
 
 use super::leases::rests;
+use super::pool_files::{PoolFiles, for_nobody};
 use super::pool_or_network::PoolOrNetwork;
 use super::{CommandContext, CommandError, chain, format_count, table};
 use crate::store::{HostStore, PoolKey, Store};
@@ -26,7 +27,7 @@ struct Row {
 pub(super) fn pools(context: &CommandContext) -> Result<(), CommandError> {
     let mut keys: std::collections::BTreeSet<PoolKey> = context.dirs.list()?.into_iter().collect();
     keys.extend(PoolFile::names(&context.pools)?.into_iter().map(PoolKey::Named));
-    let files = Files::load(context)?;
+    let files = PoolFiles::load(context)?;
     let mut rows = Vec::new();
     for key in keys {
         rows.push(row(context, &key, &files)?);
@@ -46,7 +47,7 @@ pub(super) fn pools(context: &CommandContext) -> Result<(), CommandError> {
     })
 }
 
-fn row(context: &CommandContext, key: &PoolKey, files: &Files) -> Result<Row, CommandError> {
+fn row(context: &CommandContext, key: &PoolKey, files: &PoolFiles) -> Result<Row, CommandError> {
     let mut row = Row {
         of: key.into(),
         ranges: String::new(),
@@ -108,41 +109,6 @@ fn row(context: &CommandContext, key: &PoolKey, files: &Files) -> Result<Row, Co
     Ok(row)
 }
 
-/// The pool files of this node.
-pub(super) struct Files {
-    valid: Vec<PoolFile>,
-    invalid: Vec<(String, PoolFileError)>,
-    /// The names of pools that have two files.
-    twice: Vec<String>,
-}
-
-impl Files {
-    pub(super) fn load(context: &CommandContext) -> Result<Self, CommandError> {
-        let twice = PoolFile::find_duplicates(&context.pools)?;
-        let (mut valid, mut invalid) = (Vec::new(), Vec::new());
-        for name in PoolFile::names(&context.pools)? {
-            match PoolFile::load(&context.pools, &name) {
-                Ok(file) => valid.push(file),
-                Err(error) => invalid.push((name, error)),
-            }
-        }
-        Ok(Self { valid, invalid, twice: twice.into_iter().collect() })
-    }
-
-    /// Why a valid pool gives no address to any pod, although some are free: as ADD says it.
-    pub(super) fn why_every_add_fails(&self, file: &PoolFile) -> Vec<String> {
-        let twice = self.twice.contains(&file.name).then(|| chain(&PoolFileError::Twice(file.name.clone())));
-        let others = self.valid.iter().filter(|other| other.name != file.name);
-        let overlaps = others.filter_map(|other| file.check_overlap(other).err().map(|error| chain(&error)));
-        twice.into_iter().chain(for_nobody(file)).chain(overlaps).collect()
-    }
-}
-
-fn for_nobody(file: &PoolFile) -> Option<String> {
-    let nobody = file.allowed_namespaces.as_ref().is_some_and(Vec::is_empty);
-    nobody.then(|| "allowedNamespaces is empty: no pod gets an address".to_owned())
-}
-
 fn outside(file: &PoolFile, states: &[(crate::Addr, AddressState)]) -> Option<String> {
     let all = file.addresses();
     let live = states
@@ -164,7 +130,7 @@ struct Problem {
 
 /// `ipam-pool check`
 pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
-    let files = Files::load(context)?;
+    let files = PoolFiles::load(context)?;
     let mut problems = Vec::new();
     let mut add = |key: &PoolKey, problem: String| problems.push(Problem { of: key.into(), problem });
     for (name, error) in &files.invalid {

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use lan::observed::LinkKind;
-use lan::{Lan, LanKey, NetnsName, Observed, SpokeRecord, SpokeState, TapIndex};
+use lan::{Lan, LanKey, NetnsName, Observed, SpokeReadiness, SpokeRecord, TapIndex};
 use net_types::{Attach, IfName, MacvtapMode, SpokeName};
 
 use super::decision::{Decisions, Goal};
@@ -21,7 +21,7 @@ pub(super) struct InUse {
 }
 
 /// The input from which the records are computed.
-pub(super) struct RecordSet<'a> {
+pub(super) struct DesiredRecords<'a> {
     pub(super) decisions: &'a Decisions,
     /// Whether the kubelet gives out the spokes.
     pub(super) kubelet: bool,
@@ -33,10 +33,10 @@ pub(super) struct RecordSet<'a> {
     /// The tap index of every spoke that has one.
     pub(super) tap: &'a dyn Fn(&SpokeName) -> Option<TapIndex>,
     /// Whether a LAN is built; `None` if that is not known yet, and a record keeps its state.
-    pub(super) state: &'a dyn Fn(&Lan) -> Option<SpokeState>,
+    pub(super) state: &'a dyn Fn(&Lan) -> Option<SpokeReadiness>,
 }
 
-impl RecordSet<'_> {
+impl DesiredRecords<'_> {
     /// The desired records.
     pub(super) fn wanted(&self) -> BTreeMap<SpokeName, SpokeRecord> {
         let mut wanted = self.records_of_left_namespaces();
@@ -52,7 +52,7 @@ impl RecordSet<'_> {
             let Goal::Leave(why) = goal else { continue };
             for record in self.there.all().filter(|record| record.netns == netns.path()) {
                 let reason = format!("the LAN stands, but takes no pods: {why}");
-                let record = SpokeRecord { state: SpokeState::NotReady { reason }, ..record.clone() };
+                let record = SpokeRecord { state: SpokeReadiness::NotReady { reason }, ..record.clone() };
                 records.insert(record.spoke.clone(), record);
             }
         }
@@ -68,7 +68,7 @@ impl RecordSet<'_> {
                 let before = self.there.get(spoke).filter(|record| {
                     record.lan == lan.key && record.netns == lan.netns.path() && record.bridge == lan.bridge
                 });
-                let building = || SpokeState::NotReady { reason: "the LAN is being built".to_owned() };
+                let building = || SpokeReadiness::NotReady { reason: "the LAN is being built".to_owned() };
                 let state = state
                     .clone()
                     .or_else(|| before.map(|record| record.state.clone()))
@@ -107,7 +107,7 @@ impl RecordSet<'_> {
             let path = used.netns.path();
             let reason =
                 format!("spoke {} is still used by {} on LAN {lan}, which it left", used.spoke, used.who);
-            let state = SpokeState::NotReady { reason };
+            let state = SpokeReadiness::NotReady { reason };
             let before = self.there.get(&used.spoke).filter(|record| record.netns == path);
             let record = match (before, &used.bridge) {
                 (Some(before), _) => SpokeRecord { state, ..before.clone() },
@@ -202,9 +202,9 @@ mod tests {
 
     fn wanted(decisions: &Decisions, in_use: &[InUse], there: &There, mtu: Option<u64>) -> There {
         let tap = |spoke: &SpokeName| TapIndex::try_from((1 << 30) + spoke.as_str().len() as u32).ok();
-        let state = |_: &Lan| mtu.map(|mtu| SpokeState::Ready { mtu: mtu.try_into().unwrap() });
+        let state = |_: &Lan| mtu.map(|mtu| SpokeReadiness::Ready { mtu: mtu.try_into().unwrap() });
         let there = &Records::from_map(there);
-        RecordSet { decisions, kubelet: false, k8slan_go: true, in_use, there, tap: &tap, state: &state }
+        DesiredRecords { decisions, kubelet: false, k8slan_go: true, in_use, there, tap: &tap, state: &state }
             .wanted()
     }
 
@@ -214,8 +214,8 @@ mod tests {
 
     fn reason(record: &SpokeRecord) -> &str {
         match &record.state {
-            SpokeState::NotReady { reason } => reason,
-            SpokeState::Ready { .. } => panic!("{record:?}"),
+            SpokeReadiness::NotReady { reason } => reason,
+            SpokeReadiness::Ready { .. } => panic!("{record:?}"),
         }
     }
 
@@ -225,7 +225,7 @@ mod tests {
         let before = wanted(&built, &[], &There::new(), None);
         assert_eq!(reason(record_of(&before, "p")), "the LAN is being built");
         let ready = wanted(&built, &[], &before, Some(1426));
-        assert_eq!(record_of(&ready, "q").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
+        assert_eq!(record_of(&ready, "q").state, SpokeReadiness::Ready { mtu: 1426.try_into().unwrap() });
         assert_eq!(record_of(&ready, "q").allowed_namespaces.as_deref(), Some(&["web".to_owned()][..]));
         // The state stays while the LAN is checked again, but not for another bridge.
         assert_eq!(wanted(&built, &[], &ready, None), ready);
@@ -255,7 +255,7 @@ mod tests {
         assert_eq!(record_of(&wanted(&moved, &[], &records, Some(1426)), "p").lan, key("b"));
         // In its declared place it is as ready as any.
         let home = wanted(&moved, &[used("p", "m", "b")], &There::new(), Some(1426));
-        assert_eq!(record_of(&home, "p").state, SpokeState::Ready { mtu: 1426.try_into().unwrap() });
+        assert_eq!(record_of(&home, "p").state, SpokeReadiness::Ready { mtu: 1426.try_into().unwrap() });
     }
 
     #[test]

@@ -8,7 +8,7 @@ use lan::{Lan, LanKey, LanSpec};
 use net_types::Attach;
 use serde_json::{Map, Value, json};
 
-use super::definitions::{self, RESOURCE};
+use super::net_attach_defs::{self, RESOURCE};
 use proto::k8slan_go::{names, takes_veths, unambiguous};
 
 type ObjectKey = (String, String);
@@ -41,12 +41,12 @@ impl K8slanGoDefinitions {
                     Attach::Macvtap => how.attach == Attach::Macvtap,
                     Attach::Veth => takes_veths(how),
                 };
-                if !offered || !definitions::is_object_name(&name.name) {
+                if !offered || !net_attach_defs::is_object_name(&name.name) {
                     continue;
                 }
                 let config = config(&name.name, name.attach, spoke.as_str(), name.with_lan);
                 let object = |namespace: &String| {
-                    let object = definitions::object((key, uid), &name.name, namespace, config.clone());
+                    let object = net_attach_defs::object((key, uid), &name.name, namespace, config.clone());
                     (namespace.clone(), object)
                 };
                 let lan = (key.namespace().to_owned(), key.name().to_owned());

@@ -12,19 +12,19 @@ use crate::bridge::is_ours;
 use crate::record::{PortRecord, RecordedHostInterface};
 
 /// The attachment and the network that the policy is asked about.
-pub(crate) struct Giving<'a> {
+pub(crate) struct HostInterfacePolicy<'a> {
     pub(crate) node: &'a NodeConfig,
     pub(crate) namespace: Option<&'a str>,
     pub(crate) subnets: &'a [IpNetwork],
 }
 
-impl Giving<'_> {
+impl HostInterfacePolicy<'_> {
     /// Checks a planned interface before it is created; `others` are the records of the bridge's other ports.
     ///
     /// # Errors
     /// The policy does not let that namespace give the node addresses there, or the node has the network by another
     /// link already, and the policy does not allow it twice.
-    pub(crate) fn allowed(
+    pub(crate) fn check(
         &self,
         host: &Netlink,
         interface: &RecordedHostInterface,

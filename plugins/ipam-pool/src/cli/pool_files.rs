@@ -1,0 +1,37 @@
+use super::{CommandContext, CommandError, chain};
+use crate::{PoolFile, PoolFileError};
+
+/// The pool files of this node.
+pub(super) struct PoolFiles {
+    pub(super) valid: Vec<PoolFile>,
+    pub(super) invalid: Vec<(String, PoolFileError)>,
+    /// The names of pools that have two files.
+    pub(super) twice: Vec<String>,
+}
+
+impl PoolFiles {
+    pub(super) fn load(context: &CommandContext) -> Result<Self, CommandError> {
+        let twice = PoolFile::find_duplicates(&context.pools)?;
+        let (mut valid, mut invalid) = (Vec::new(), Vec::new());
+        for name in PoolFile::names(&context.pools)? {
+            match PoolFile::load(&context.pools, &name) {
+                Ok(file) => valid.push(file),
+                Err(error) => invalid.push((name, error)),
+            }
+        }
+        Ok(Self { valid, invalid, twice: twice.into_iter().collect() })
+    }
+
+    /// Why a valid pool gives no address to any pod, although some are free: as ADD says it.
+    pub(super) fn why_every_add_fails(&self, file: &PoolFile) -> Vec<String> {
+        let twice = self.twice.contains(&file.name).then(|| chain(&PoolFileError::Twice(file.name.clone())));
+        let others = self.valid.iter().filter(|other| other.name != file.name);
+        let overlaps = others.filter_map(|other| file.check_overlap(other).err().map(|error| chain(&error)));
+        twice.into_iter().chain(for_nobody(file)).chain(overlaps).collect()
+    }
+}
+
+pub(super) fn for_nobody(file: &PoolFile) -> Option<String> {
+    let nobody = file.allowed_namespaces.as_ref().is_some_and(Vec::is_empty);
+    nobody.then(|| "allowedNamespaces is empty: no pod gets an address".to_owned())
+}
