@@ -172,7 +172,7 @@ fn a_record_that_cannot_be_trusted_ends_the_add() -> Outcome {
     let pod = node.pod("virt-launcher-web-aaaaa")?;
     let path = format!("/run/k8slan/owners/uid-{}.json", pod.container());
     for plugin in ["macvtap", "vlan-bridge"] {
-        for record in [json!({"vm": "web", "more": 1}), json!({"name": "web"}), json!(null), json!("")] {
+        for record in [json!({"vm": 1, "more": 1}), json!({"name": "web"}), json!(null), json!("")] {
             know(&pod, &record)?;
             let error = refused(pod.add(plugin, HASH, &network(plugin)))?;
             check(error.code == 104 && error.text().contains("one version"), format!("{record}: {error}"))?;

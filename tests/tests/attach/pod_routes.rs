@@ -338,6 +338,9 @@ fn a_result_without_the_pods_interface_is_not_the_attachments() -> Outcome {
         for interfaces in [json!(null), json!([]), json!(on_host), json!(renamed)] {
             let mut other = result.clone();
             other["interfaces"] = interfaces;
+            for ip in other["ips"].as_array_mut().unwrap() {
+                ip.as_object_mut().unwrap().remove("interface");
+            }
             refused(checked(&pod, &config, &other), 110, "net1")?;
         }
         pod.del(plugin, "net1", &config)?;
