@@ -115,8 +115,12 @@ fn read_bridge(name: &IfName) -> netplumb::Result<Option<Bridge>> {
     // Ports of pods have the link group since they were created, uplinks never have it.
     let mut others = host.ports(link.index)?;
     others.retain(|port| port.group != LINK_GROUP);
-    // The reference plugin names its ports like this.
-    let of_reference = |port: &Link| port.kind == LinkKind::Veth && port.name.starts_with("veth");
+    // The reference plugin names its ports like this; a tap is a virtual machine of this node.
+    let of_reference = |port: &Link| match &port.kind {
+        LinkKind::Veth => port.name.starts_with("veth"),
+        LinkKind::Other(kind) => kind == "tun",
+        _ => false,
+    };
     let uplink = others.iter().find(|port| !of_reference(port)).map(|port| port.name.clone());
     let other_port = others.into_iter().next().map(|port| port.name);
     Ok(Some(Bridge { is_ours: link.group == LINK_GROUP, other_port, uplink }))

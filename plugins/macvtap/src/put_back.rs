@@ -21,20 +21,24 @@ const NAMES: usize = 4;
 /// The kernel refuses a change; everything else is restored.
 pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -> Result<(), Error> {
     // The next pod must get neither this one's address nor a link without ARP.
-    let uncounted = uncount(from, link, &Netlink::open(host)?);
+    let own = Netlink::open(host)?;
+    let uncounted = uncount(from, link, &own);
+    // Without room for the former MTU, the kernel would refuse it together with all other settings.
+    let lower = link.lower.and_then(|lower| own.link_by_index(lower).ok().flatten());
+    let room = lower.map_or(u32::MAX, |lower| lower.mtu);
     let restored = from.set_link(
         link.index,
         &LinkChange {
             up: Some(false),
             mac: was.mac.filter(|mac| link.mac != Some(*mac)),
-            mtu: was.mtu.filter(|mtu| link.mtu != mtu.get()),
+            mtu: was.mtu.filter(|mtu| link.mtu != mtu.get() && mtu.get() <= room),
             noarp: Some(was.noarp),
             promisc: Some(was.promisc),
             allmulti: Some(was.allmulti),
             ..LinkChange::default()
         },
     );
-    let own = Netlink::open(host)?;
+    let mut settled = Ok(());
     let name = move_under_a_free_name(from, link, host)?;
     // Its index may have changed in the move.
     if let Some(moved) = own.link_by_name(&name)? {
@@ -48,7 +52,7 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
         own.set_link(moved.index, &marks)?;
         // Nobody in the pod can change it any more.
         if let Some(settings) = &was.settings {
-            own.restore_settings(moved.index, settings)?;
+            settled = own.restore_settings(moved.index, &settings.clone().with_mtu_at_most(room));
         }
         let rename = LinkChange { name: Some(was.name.clone()), ..LinkChange::default() };
         match own.set_link(moved.index, &rename) {
@@ -71,7 +75,7 @@ pub(crate) fn put_back(from: &Netlink, link: &Link, host: &Netns, was: &Moved) -
             own.set_link(moved.index, &LinkChange { up: Some(true), ..LinkChange::default() })?;
         }
     }
-    uncounted.and(Ok(restored?))
+    uncounted.and(Ok(restored.and(settled)?))
 }
 
 /// Takes off the lower link, in mode passthru, what the kernel counted there when the pod made the macvtap accept

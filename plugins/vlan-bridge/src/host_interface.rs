@@ -201,9 +201,15 @@ fn serves_other_pods(
     host: &Netlink,
     bridge: &Bridge,
     interface: &RecordedHostInterface,
+    uplinks: &[&IfName],
 ) -> Result<bool, Error> {
-    let of_another_plugin =
-        |port: &Link| port.kind == LinkKind::Veth && port.lower_netnsid.is_some() && port.group != LINK_GROUP;
+    // The NIC of a node that is itself in a namespace may be a veth.
+    let of_another_plugin = |port: &Link| {
+        port.kind == LinkKind::Veth
+            && port.lower_netnsid.is_some()
+            && port.group != LINK_GROUP
+            && !uplinks.iter().any(|uplink| port.name == uplink.as_str())
+    };
     let ports: Vec<Link> = host.ports(bridge.index)?.into_iter().filter(of_another_plugin).collect();
     if ports.is_empty() || !bridge.info.vlan_filtering {
         return Ok(!ports.is_empty());
@@ -236,12 +242,15 @@ pub(crate) fn release(
         let link = interface.link.clone();
         others.iter().flat_map(|record| &record.host_interfaces).filter(move |other| other.link == link)
     };
+    let records = || others.iter().chain([record]);
+    let uplinks: Vec<&IfName> =
+        records().flat_map(|record| &record.uplinks).map(|uplink| &uplink.name).collect();
     // All addresses first: a link that still has one is used.
     for interface in &record.host_interfaces {
         if let Some(address) = interface.address.filter(|_| interface.added)
             && !of_others(interface).any(|other| other.address == Some(address))
             && let Some(link) = host.link_by_name(&interface.link)?
-            && !serves_other_pods(host, bridge, interface)?
+            && !serves_other_pods(host, bridge, interface, &uplinks)?
         {
             delete_address(host, link.index, address)?;
         }

@@ -38,6 +38,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_changed_mtu_is_seen_without_one_in_the_result,
         a_default_route_that_is_there_stays,
         nothing_that_the_pod_set_on_a_moved_link_stays,
+        a_moved_macvtap_comes_back_over_a_smaller_link,
         check_sees_that_nothing_passes,
         nothing_stays_counted_on_the_link_of_the_node,
         a_limit_of_the_size_of_files_is_answered,
@@ -603,6 +604,25 @@ fn nothing_that_the_pod_set_on_a_moved_link_stays() -> Outcome {
         pod.del("macvtap", "net1", &device("mv0"))?;
         assert_eq!(settings(&node, "mv0"), before, "{command}");
     }
+    Ok(())
+}
+
+/// A setting that the kernel refuses by now, since the lower link became smaller, must not keep the link from the node.
+fn a_moved_macvtap_comes_back_over_a_smaller_link() -> Outcome {
+    let (_switch, node) = node()?;
+    node.ip("link add mv0 link eth1 up mtu 1400 type macvtap mode bridge")?;
+    let pod = node.pod("one")?;
+    pod.add("macvtap", "net1", &device("mv0"))?;
+    pod.ip("link set net1 address 02:00:00:00:00:99")?;
+    node.ip("link set eth1 mtu 1200")?;
+    pod.del("macvtap", "net1", &device("mv0"))?;
+    let back = node.link("mv0")?.expect("mv0 is back under its name");
+    assert_eq!(back["mtu"], 1200, "{back}");
+    assert_ne!(back["address"], "02:00:00:00:00:99", "{back}");
+    assert!(back["flags"].as_array().unwrap().contains(&json!("UP")), "{back}");
+    // The next pod gets it.
+    pod.add("macvtap", "net1", &device("mv0"))?;
+    pod.del("macvtap", "net1", &device("mv0"))?;
     Ok(())
 }
 

@@ -30,6 +30,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         check_sees_that_a_guests_link_speaks,
         a_bridge_that_something_uses_stays,
         a_gateway_stays_while_other_pods_use_it,
+        an_uplink_that_is_a_veth_is_no_pod,
         the_node_is_a_gateway_that_pods_reach,
     ]
 }
@@ -512,6 +513,24 @@ fn a_gateway_stays_while_other_pods_use_it() -> Outcome {
     ours.del(PLUGIN, "net1", &config)?;
     let addresses = node.ip("addr show dev br0")?;
     check(!addresses.contains("10.88.0.1") && !addresses.contains("fd88::1"), addresses)
+}
+
+/// The NIC of a node that is a container itself is a veth: it is no pod of another plugin, for which a gateway would stay.
+fn an_uplink_that_is_a_veth_is_no_pod() -> Outcome {
+    let node = Node::new("worker1")?;
+    let (pod, outside) = (node.pod("pod")?, node.pod("outside")?);
+    node.ip("link add eth9 type veth peer name far")?;
+    node.ip(&format!("link set far netns {}", outside.path()))?;
+    node.ip("link set eth9 up")?;
+    let config = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0", "isGateway": true,
+        "uplinks": [{"name": "eth9"}],
+        "ipam": {"type": "static", "addresses": [{"address": "10.88.0.9/24", "gateway": "10.88.0.1"}]},
+    });
+    pod.add(PLUGIN, "net1", &config)?;
+    pod.del(PLUGIN, "net1", &config)?;
+    check(node.link("br0")?.is_none(), "the bridge stays for its own uplink")?;
+    check(node.link("eth9")?.is_some_and(|link| link["master"].is_null()), "the uplink stays a port")
 }
 
 /// An address that no host can have, or from which no way leads back to the pod, is refused, and nothing of it is made.

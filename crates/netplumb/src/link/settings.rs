@@ -118,6 +118,17 @@ impl LinkSettings {
         Some(settings)
     }
 
+    /// The same with an MTU of `most` bytes, where it is larger: what a lower link that was made smaller has room for.
+    #[must_use]
+    pub fn with_mtu_at_most(mut self, most: u32) -> Self {
+        if let Some(mtu) = self.attributes.get_mut(&IFLA_MTU)
+            && u32_at(mtu, 0).is_some_and(|mtu| mtu > most)
+        {
+            *mtu = most.to_ne_bytes().to_vec();
+        }
+        self
+    }
+
     /// The message that gives a link with the settings `have` these; `None` if it has them.
     fn message(&self, index: u32, have: &Self) -> Option<LinkMessage> {
         let mut message = LinkMessage::default();
