@@ -193,7 +193,7 @@ fn macvtap_on_master<'a>(
         LowerLink { netlink: &host.netlink, index: master.index, name: &master.name, mtu: master.mtu };
     let index = tap::free_index(call)?;
     let make = || macvtap(call, &below, mode, index, mac);
-    let (made, tap) = tap::with_free_minor(call, index, Some(master.index), make)?;
+    let (made, tap) = tap::with_free_minor(call, index, Some(master), make)?;
     undo.push("remove the macvtap", move || call.netlink.delete_link(made.index));
     host.still_carries_no_lan(call, mode)?;
     tap.provide(call, undo)?;

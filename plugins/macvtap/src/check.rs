@@ -54,17 +54,17 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
             let lower = host.link_by_name(&master)?.ok_or_else(|| Error::NoMaster(master.clone()))?;
             same(&format!("the link below {ifname}"), link.lower.unwrap_or(0), lower.index)?;
             mode(&link, request.config.mode.unwrap_or(MacvtapMode::Bridge))?;
-            on_host_link(&link, ifname, &lower)?;
-            device(&call, &link)?;
+            let record = device(&call, &link)?;
+            on_host_link(&link, ifname, &lower, &record)?;
         }
         Named::Other(Wanted::Device(_)) => {
             let host = Netlink::open(&netplumb::Netns::current()?)?;
+            let record = device(&call, &link)?;
             if let Some(lower) = link.lower
                 && let Some(lower) = host.link_by_index(lower)?
             {
-                on_host_link(&link, ifname, &lower)?;
+                on_host_link(&link, ifname, &lower, &record)?;
             }
-            device(&call, &link)?;
         }
     }
     if let Some(mac) = link.mac {
@@ -112,9 +112,10 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
 }
 
 /// Whether a macvtap passes frames to and from a link of the node. That this has no carrier itself, as without a cable,
-/// is no difference from what ADD made.
-fn on_host_link(link: &Link, ifname: &IfName, lower: &Link) -> Result<(), Error> {
-    same(&format!("state of link {}, below {ifname}", lower.name), state(lower.up), state(true))?;
+/// is no difference from what ADD made, nor is it that it was down then.
+fn on_host_link(link: &Link, ifname: &IfName, lower: &Link, record: &MinorRecord) -> Result<(), Error> {
+    let is_up = lower.up || record.lower_was_down;
+    same(&format!("state of link {}, below {ifname}", lower.name), state(is_up), state(true))?;
     same(&format!("carrier of interface {ifname}"), state(link.carrier || !lower.carrier), state(true))
 }
 
@@ -179,8 +180,8 @@ fn mode(link: &Link, promised: MacvtapMode) -> Result<(), Error> {
     }
 }
 
-/// Whether the device node leads to the interface, and its user may open it.
-fn device(call: &Call<'_>, link: &Link) -> Result<(), Error> {
+/// Whether the device node leads to the interface, and its user may open it. Returns the record of the device.
+fn device(call: &Call<'_>, link: &Link) -> Result<MinorRecord, Error> {
     let ifname = &call.target.ifname;
     let device = tap_device(&call.netns, ifname, link.index)?.ok_or_else(|| Error::NoTap(ifname.clone()))?;
     let path = node_path(link.index);
@@ -194,28 +195,29 @@ fn device(call: &Call<'_>, link: &Link) -> Result<(), Error> {
             format!("device {}:{}", device.major, device.minor),
         ));
     }
-    recorded(call, device)?;
+    let record = recorded(call, device)?;
     let config = &call.request.config;
     let owner = format!("{}:{}", meta.uid(), meta.gid());
     same(&format!("the owner of {}", shown(&path)), owner, format!("{}:{}", config.owner, config.group))?;
     let mode = |mode: u32| format!("{:04o}", mode & 0o7777);
-    same(&format!("the mode of {}", shown(&path)), mode(meta.mode()), mode(MODE))
+    same(&format!("the mode of {}", shown(&path)), mode(meta.mode()), mode(MODE))?;
+    Ok(record)
 }
 
-/// Whether there is the record by which DEL, and the next ADD of a macvtap, know whose the device is.
-fn recorded(call: &Call<'_>, device: DevNum) -> Result<(), Error> {
+/// The record by which DEL, and the next ADD of a macvtap, know whose the device is.
+fn recorded(call: &Call<'_>, device: DevNum) -> Result<MinorRecord, Error> {
     let given = match Minors::existing(&call.node.paths().taps())? {
         Some(minors) => minors.given(device)?,
         None => None,
     };
     let what = format!("the record of device {}:{}", device.major, device.minor);
-    let Some(MinorRecord { attachment, .. }) = given else {
+    let Some(record) = given else {
         return Err(Error::mismatch(what, "missing", "this attachment's"));
     };
-    if attachment.is(call.target.container_id.as_str(), &call.target.ifname) {
-        return Ok(());
+    if record.attachment.is(call.target.container_id.as_str(), &call.target.ifname) {
+        return Ok(record);
     }
-    Err(Error::mismatch(what, format!("that of {attachment}"), "this attachment's"))
+    Err(Error::mismatch(what, format!("that of {}", record.attachment), "this attachment's"))
 }
 
 fn shown(path: &Path) -> String {

@@ -38,6 +38,8 @@ pub(crate) struct MinorRecord {
     /// The index of the node's link that it is on; `None` for a spoke's macvtap, which the kernel deletes with its
     /// veth pair, and in records of older versions.
     pub(crate) lower: Option<u32>,
+    /// Whether that link was down already, so that the attachment never had a way out.
+    pub(crate) lower_was_down: bool,
     /// The MAC address that it gets in the pod.
     pub(crate) mac: Option<MacAddr>,
 }
@@ -91,6 +93,8 @@ struct Wire {
     ipam: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     lower: Option<u32>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    lower_was_down: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     mac: Option<MacAddr>,
 }
@@ -213,6 +217,7 @@ impl MinorRecord {
             moved: self.moved.clone(),
             ipam: self.ipam.clone(),
             lower: self.lower,
+            lower_was_down: self.lower_was_down,
             mac: self.mac,
         };
         serde_json::to_vec(&wire).unwrap_or_default()
@@ -221,8 +226,8 @@ impl MinorRecord {
     fn parse(text: &[u8]) -> Option<Self> {
         let wire: Wire = serde_json::from_slice(text).ok()?;
         let attachment = Attachment::parse_tag(&wire.attachment)?;
-        let Wire { node, made, moved, ipam, lower, mac, .. } = wire;
-        Some(Self { attachment, node, made, moved, ipam, lower, mac })
+        let Wire { node, made, moved, ipam, lower, lower_was_down, mac, .. } = wire;
+        Some(Self { attachment, node, made, moved, ipam, lower, lower_was_down, mac })
     }
 }
 
@@ -264,6 +269,7 @@ mod tests {
             moved: None,
             ipam: Some(String::new()),
             lower: Some(3),
+            lower_was_down: true,
             mac: None,
         }
     }

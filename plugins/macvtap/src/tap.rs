@@ -2,7 +2,7 @@
 
 use attach::{Combined, Undo};
 use net_types::{IfName, MacAddr, MacvtapMode};
-use netplumb::{DevNum, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
+use netplumb::{DevNum, Link, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
 use sha2::{Digest, Sha256};
 
 use crate::device::{self, Access, DeviceError, node_metadata, node_path};
@@ -32,7 +32,9 @@ impl Tap {
         let mut tap = Self::in_pod(call, index, tap_device(&host.netns, &moved.name, index)?, false)?;
         tap.given.moved = Some(moved);
         tap.given.mac = mac;
-        tap.given.lower = host.link.lower.filter(|_| host.link.lower_netnsid.is_none());
+        if let Some(lower) = host.link.lower.filter(|_| host.link.lower_netnsid.is_none()) {
+            tap.is_on(lower, host.netlink.link_by_index(lower)?.is_some_and(|lower| !lower.up));
+        }
         Ok(tap)
     }
 
@@ -44,15 +46,29 @@ impl Tap {
         let right = node_metadata(&node)?.is_some_and(|meta| device::leads_to(&meta) == Some(device));
         let ipam = Some(call.request.ipam_type.clone().unwrap_or_default());
         let (attachment, made) = (call.attachment.clone(), before || !right);
-        let given = MinorRecord { attachment, node, made, moved: None, ipam, lower: None, mac: None };
+        let given = MinorRecord {
+            attachment,
+            node,
+            made,
+            moved: None,
+            ipam,
+            lower: None,
+            lower_was_down: false,
+            mac: None,
+        };
         Ok(Self { device, given })
+    }
+
+    /// Records the link of the node that it is on.
+    const fn is_on(&mut self, lower: u32, is_down: bool) {
+        (self.given.lower, self.given.lower_was_down) = (Some(lower), is_down);
     }
 
     /// The device after the move, which may have another minor.
     pub(crate) fn after_move(&self, call: &Call<'_>, index: u32) -> Result<Self, Error> {
         let mut tap = Self::in_pod(call, index, tap_device(&call.netns, &call.target.ifname, index)?, false)?;
-        tap.given.moved.clone_from(&self.given.moved);
-        (tap.given.lower, tap.given.mac) = (self.given.lower, self.given.mac);
+        let MinorRecord { moved, lower, lower_was_down, mac, .. } = self.given.clone();
+        tap.given = MinorRecord { moved, lower, lower_was_down, mac, ..tap.given };
         Ok(tap)
     }
 
@@ -90,7 +106,7 @@ impl Tap {
 pub(crate) fn with_free_minor(
     call: &Call<'_>,
     index: u32,
-    lower: Option<u32>,
+    lower: Option<&Link>,
     make: impl Fn() -> Result<PodInterface, Error>,
 ) -> Result<(PodInterface, Tap), Error> {
     let mut placeholders = Vec::new();
@@ -102,7 +118,10 @@ pub(crate) fn with_free_minor(
         undo.push("remove the macvtap", || call.netlink.delete_link(made.index));
         let claim = || -> Result<_, Error> {
             let mut tap = Tap::in_pod(call, index, watch.device(&call.target.ifname, index)?, before)?;
-            (tap.given.lower, tap.given.mac) = (lower, Some(made.mac));
+            tap.given.mac = Some(made.mac);
+            if let Some(lower) = lower {
+                tap.is_on(lower.index, !lower.up);
+            }
             Ok((tap.claim(call)?, tap))
         };
         match claim() {

@@ -645,6 +645,13 @@ fn check_sees_that_nothing_passes() -> Outcome {
         node.ip("link set eth1 up")?;
         check(&pod, &config, &result)?;
         pod.del("macvtap", "net1", &config)?;
+        // What was so when ADD came is no difference from what it made, until it is up.
+        node.ip("link set eth1 down")?;
+        let result = pod.add("macvtap", "net1", &config)?;
+        check(&pod, &config, &result)?;
+        node.ip("link set eth1 up")?;
+        check(&pod, &config, &result)?;
+        pod.del("macvtap", "net1", &config)?;
     }
     Ok(())
 }
