@@ -326,7 +326,8 @@ impl Attaching<'_> {
         }
         if !masquerade.is_empty() {
             record.masquerade = masquerade.to_vec();
-            record.masquerade_from = masquerade::ingress(&self.call.host, &made.bridge, self.vlans.as_ref())?;
+            let (host, vlans) = (&self.call.host, self.vlans.as_ref());
+            record.masquerade_from = masquerade::ingress(host, &made.bridge, vlans, config.is_gateway())?;
         }
         self.store.write(&self.name, &record)?;
         if let Some(guard) = record.guard.as_ref().filter(|_| guard_changes) {

@@ -7,12 +7,14 @@ use crate::Error;
 use crate::bridge::Bridge;
 use crate::record::{PortRecord, RecordStore};
 
-/// The links by which the node gets what the pod sends it: the bridge, or its VLAN device. A pod may claim any address,
-/// also one that a pod behind another link has.
+/// The links by which the node gets what the pod sends it: the bridge, or its VLAN device; where the bridge is not the
+/// gateway itself (`is_gateway`), also other links of the node in the bridge's network. A pod may claim any address, also
+/// one that a pod behind another link has.
 pub(crate) fn ingress(
     host: &Netlink,
     bridge: &Bridge,
     vlans: Option<&BridgeVlans>,
+    is_gateway: bool,
 ) -> Result<Vec<IfName>, Error> {
     let links = match vlans.and_then(|vlans| vlans.pvid) {
         // The bridge itself is the node's interface in the VLAN that it has untagged.
@@ -24,7 +26,8 @@ pub(crate) fn ingress(
                 None => devices(host, bridge, vlan.get())?,
             }
         }
-        _ => vec![bridge.link.clone()],
+        _ if is_gateway => vec![bridge.link.clone()],
+        _ => beside(host, bridge)?,
     };
     let mut names = Vec::new();
     for link in &links {
@@ -51,6 +54,20 @@ fn devices(host: &Netlink, bridge: &Bridge, vlan: u16) -> Result<Vec<Link>, Erro
             && link.lower_netnsid.is_none()
     };
     Ok(host.links()?.into_iter().filter(is_one).collect())
+}
+
+/// The bridge, and the node's links that get its frames as they are: macvlans on it, and veths of which the
+/// other end is its port.
+fn beside(host: &Netlink, bridge: &Bridge) -> Result<Vec<Link>, Error> {
+    let links = host.links()?;
+    let is_port = |index| links.iter().any(|port| port.index == index && port.master == Some(bridge.index));
+    let is_one = |link: &&Link| match (&link.kind, link.lower) {
+        _ if link.lower_netnsid.is_some() || link.master == Some(bridge.index) => false,
+        (LinkKind::Veth, Some(peer)) => is_port(peer),
+        (LinkKind::Macvlan(_) | LinkKind::Macvtap(_), Some(lower)) => lower == bridge.index,
+        _ => false,
+    };
+    Ok([bridge.link.clone()].into_iter().chain(links.iter().filter(is_one).cloned()).collect())
 }
 
 /// Installs the masquerading that the port's record has.

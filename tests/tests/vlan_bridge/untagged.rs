@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         the_node_takes_no_route_from_a_pod,
         check_sees_that_the_gateway_forwards_no_more,
         what_comes_by_another_link_is_not_masqueraded,
+        a_gateway_beside_the_bridge_masquerades,
         check_sees_that_an_uplink_is_down,
         the_nodes_bridge_is_promiscuous_for_those_who_ask,
         check_sees_that_a_guests_link_speaks,
@@ -602,6 +603,41 @@ fn what_comes_by_another_link_is_not_masqueraded() -> Outcome {
         other.del(PLUGIN, "net1", &config)?;
     }
     check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))
+}
+
+/// The node's address in the pods' network may be on another link than the bridge, which has none then.
+fn a_gateway_beside_the_bridge_masquerades() -> Outcome {
+    for commands in [
+        &["link add lv0 type veth peer name lv1", "link set lv0 master br0 up"][..],
+        &["link add lv1 link br0 type macvlan mode bridge"],
+    ] {
+        let node = node()?;
+        let world = world(&node)?;
+        // With netfilter on the bridge, conntrack knows the packets before they are the node's.
+        node.exec(&["sysctl", "-qw", "-e", "net.bridge.bridge-nf-call-iptables=0"])?;
+        for setting in ["net.ipv4.ip_forward=1", "net.ipv4.conf.all.arp_ignore=1"] {
+            node.exec(&["sysctl", "-qw", setting])?;
+        }
+        node.ip("link add br0 up type bridge")?;
+        for command in commands.iter().chain(&["addr add 10.70.0.1/24 dev lv1", "link set lv1 up"]) {
+            node.ip(command)?;
+        }
+        let pod = node.pod("pod")?;
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "net", "type": PLUGIN, "bridge": "br0", "ipMasq": true,
+            "ipam": {
+                "type": "static", "addresses": [{"address": "10.70.0.11/24", "gateway": "10.70.0.1"}],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        });
+        let result = pod.add(PLUGIN, "net1", &config)?;
+        let from = seen_from(&pod, &world, "192.0.2.2")?;
+        check(from.to_string() == "192.0.2.1", format!("the pod is seen as {from}"))?;
+        checked(&pod, &config, &result)?;
+        pod.del(PLUGIN, "net1", &config)?;
+        check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))?;
+    }
+    Ok(())
 }
 
 fn check_sees_that_an_uplink_is_down() -> Outcome {
