@@ -25,8 +25,8 @@ pub enum AllocError {
     VmInUse { address: Addr, owner: Owner, holder: String },
     /// Another pod with the owner's name still exists.
     #[error(
-        "{address} is the address of {owner}, which {holder} still has: that pod was deleted, but its network \
-         namespace is still on this node, so both would answer for it. Try again: the address is given as soon \
+        "{address} is the address of {owner}, which {holder} still has: its network namespace is still on \
+         this node, so both would answer for it. Try again: the address is given as soon \
          as the runtime has removed that sandbox (DEL), or its namespace is gone"
     )]
     StillInUse { address: Addr, owner: Owner, holder: String },
