@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// The flag of attributes that consist of attributes (`linux/netlink.h`).
+pub(crate) const NLA_F_NESTED: u16 = 1 << 15;
 /// All bits but `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER`.
 const TYPE_MASK: u16 = 0x3fff;
 

@@ -1,19 +1,16 @@
 //! Alternative names of links (`ip link property`), which stay with a link that moves into another namespace.
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK};
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 
-use super::{RTM_GETLINK, RTM_NEWLINK, get_message};
-use crate::attrs::Attrs;
+use super::{IFINFOMSG, get_message};
+use crate::attrs::{Attrs, NLA_F_NESTED};
 use crate::netlink::{Request, by_index};
 use crate::{Netlink, Result};
 
 const RTM_DELLINKPROP: u16 = 109;
 const IFLA_PROP_LIST: u16 = 52;
 const IFLA_ALT_IFNAME: u16 = 53;
-const NLA_F_NESTED: u16 = 1 << 15;
-/// The size of `struct ifinfomsg` in bytes.
-const IFINFOMSG: usize = 16;
 
 impl Netlink {
     /// Removes all alternative names of a link. A link without any, or a missing link, is success.
@@ -48,26 +45,11 @@ impl Netlink {
 
     /// The alternative names of a link, each with its NUL, as the kernel wrote them.
     fn alt_names(&self, index: u32) -> Result<Vec<Vec<u8>>> {
-        let request = Request {
-            operation: "read link",
-            object: &by_index(index),
-            kind: RTM_GETLINK,
-            flags: NLM_F_ACK,
-            body: &get_message(index, Vec::new()),
+        let parse = |body: &[u8]| {
+            let lists = Attrs::new(body.get(IFINFOMSG..)?).filter(|attr| attr.kind == IFLA_PROP_LIST);
+            let all = lists.flat_map(|list| list.nested()).filter(|attr| attr.kind == IFLA_ALT_IFNAME);
+            Some(all.map(|attr| attr.value.to_vec()).collect())
         };
-        let mut names = Vec::new();
-        let read = self.request(&request, |kind, body| {
-            if kind == RTM_NEWLINK {
-                let attributes = Attrs::new(body.get(IFINFOMSG..).unwrap_or_default());
-                let lists = attributes.filter(|attr| attr.kind == IFLA_PROP_LIST);
-                let all = lists.flat_map(|list| list.nested()).filter(|attr| attr.kind == IFLA_ALT_IFNAME);
-                names.extend(all.map(|attr| attr.value.to_vec()));
-            }
-            Ok(())
-        });
-        match read {
-            Err(error) if !error.is_not_found() => Err(error),
-            _ => Ok(names),
-        }
+        Ok(self.read_link(&get_message(index, Vec::new()), &by_index(index), parse)?.unwrap_or_default())
     }
 }

@@ -198,6 +198,8 @@ impl Link {
 pub(crate) const RTM_NEWLINK: u16 = 16;
 pub(crate) const RTM_DELLINK: u16 = 17;
 const RTM_GETLINK: u16 = 18;
+/// The size of `struct ifinfomsg` in bytes.
+const IFINFOMSG: usize = 16;
 
 impl Netlink {
     /// The link with that name in this namespace, also by one of its alternative names.
@@ -206,7 +208,7 @@ impl Netlink {
     /// The kernel refuses; a missing link is `None`.
     pub fn link_by_name(&self, name: &IfName) -> Result<Option<Link>> {
         let message = get_message(0, vec![LinkAttribute::IfName(name.to_string())]);
-        self.get_link(&message, &by_name(name))
+        self.read_link(&message, &by_name(name), decode::link)
     }
 
     /// The link with that index in this namespace.
@@ -214,20 +216,26 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses; a missing link is `None`.
     pub fn link_by_index(&self, index: u32) -> Result<Option<Link>> {
-        self.get_link(&get_message(index, Vec::new()), &by_index(index))
+        self.read_link(&get_message(index, Vec::new()), &by_index(index), decode::link)
     }
 
-    fn get_link(&self, message: &LinkMessage, object: &dyn Fn() -> Object) -> Result<Option<Link>> {
+    /// Reads one link, with a parser for the body of `RTM_NEWLINK`. A missing link is `None`.
+    fn read_link<T>(
+        &self,
+        message: &LinkMessage,
+        object: &dyn Fn() -> Object,
+        parse: impl Fn(&[u8]) -> Option<T>,
+    ) -> Result<Option<T>> {
         let request =
             Request { operation: "read link", object, kind: RTM_GETLINK, flags: NLM_F_ACK, body: message };
-        let mut link = None;
+        let mut read = None;
         match self.request(&request, |kind, body| {
             if kind == RTM_NEWLINK {
-                link = decode::link(body);
+                read = parse(body);
             }
             Ok(())
         }) {
-            Ok(()) => Ok(link),
+            Ok(()) => Ok(read),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

@@ -1,14 +1,14 @@
-//! What whoever may change a namespace's network can set on a link there, and what stays with the link when it moves
-//! to another namespace.
+//! The settings of a link that a process with the right to change a namespace's network can change there, and that stay
+//! with the link when it moves to another namespace.
 
 use std::collections::BTreeMap;
 
-use netlink_packet_core::{DefaultNla, NLM_F_ACK};
+use netlink_packet_core::DefaultNla;
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use serde::{Deserialize, Serialize};
 
-use super::{RTM_GETLINK, RTM_NEWLINK, get_message};
-use crate::attrs::{Attrs, u32_at};
+use super::{IFINFOMSG, RTM_NEWLINK, get_message};
+use crate::attrs::{Attrs, NLA_F_NESTED, u32_at};
 use crate::netlink::{Request, by_index};
 use crate::{Errno, Error, Netlink, Result};
 
@@ -35,9 +35,6 @@ const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_MACVLAN_FLAGS: u16 = 2;
 const IFLA_MACVLAN_BC_QUEUE_LEN: u16 = 7;
 const IFLA_MACVLAN_BC_CUTOFF: u16 = 9;
-const NLA_F_NESTED: u16 = 1 << 15;
-/// The size of `struct ifinfomsg` in bytes.
-const IFINFOMSG: usize = 16;
 
 /// The attributes that can be set (`do_setlink` in `net/core/rtnetlink.c`), without those that a move changes anyhow.
 /// The alias and the group come after the rest: k8slan finds links by them.
@@ -170,20 +167,8 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses; a missing link is [`crate::Error::is_not_found`].
     pub fn settings(&self, index: u32) -> Result<LinkSettings> {
-        let mut settings = None;
-        let request = Request {
-            operation: "read link",
-            object: &by_index(index),
-            kind: RTM_GETLINK,
-            flags: NLM_F_ACK,
-            body: &get_message(index, Vec::new()),
-        };
-        self.request(&request, |kind, body| {
-            if kind == RTM_NEWLINK {
-                settings = LinkSettings::parse(body);
-            }
-            Ok(())
-        })?;
+        let settings =
+            self.read_link(&get_message(index, Vec::new()), &by_index(index), LinkSettings::parse)?;
         settings.ok_or_else(|| Error::system("read link", index, Errno::ENODEV))
     }
 

@@ -3,6 +3,7 @@
 use net_types::IfName;
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_CREATE};
 
+use crate::attrs::NLA_F_NESTED;
 use crate::netlink::Bytes;
 
 const NFNL_SUBSYS_NFTABLES: u16 = 10;
@@ -12,7 +13,6 @@ pub(super) const NFPROTO_INET: u8 = 1;
 pub(super) const NFPROTO_IPV4: u8 = 2;
 pub(super) const NFPROTO_BRIDGE: u8 = 7;
 pub(super) const NFPROTO_IPV6: u8 = 10;
-const NLA_F_NESTED: u16 = 0x8000;
 
 pub(super) const NEWTABLE: u16 = 0;
 pub(super) const GETTABLE: u16 = 1;
