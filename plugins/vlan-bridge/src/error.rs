@@ -168,7 +168,8 @@ pub enum Error {
     #[error("link {link} is there, and is not VLAN {vlan} on bridge {bridge}: remove or rename it")]
     HostInterfaceTaken { link: IfName, bridge: IfName, vlan: VlanId },
     #[error(
-        "{link} has address {have}, {wanted} is asked for: change one, or set forceAddress for an address that k8slan gave"
+        "{link} has address {have}, {wanted} is asked for: change one, or remove it (ip address del {have} dev {link}); forceAddress \
+         replaces only an address that an attached pod brought"
     )]
     OtherAddress { link: IfName, have: String, wanted: String },
     #[error(
