@@ -147,12 +147,12 @@ impl Leader {
                     Err(error) if kind == DEFINITIONS => {
                         tracing::debug!(error = chain(&error), "no network attachment definitions can be read");
                     }
-                    Err(error) => tracing::warn!(kind, error = chain(&error), "the leader does not hear the API server"),
+                    Err(error) => tracing::warn!(kind, error = chain(&error), "a watch of the leader failed and is retried"),
                 },
                 () = settled => {
                     state.recheck = None;
                     if let Err(error) = self.aggregate_lans(&mut stores, &mut state).await {
-                        tracing::warn!(error = chain(&error), "the leader cannot write");
+                        tracing::warn!(error = chain(&error), "cannot write the LANs' status; retried in a few seconds");
                         state.recheck_at(Some(Instant::now() + RETRY));
                     }
                     due = state.recheck;

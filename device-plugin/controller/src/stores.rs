@@ -70,7 +70,7 @@ impl Stores {
                 | Event::InitApply(DeserializeGuard(Err(invalid))) = &event
                 {
                     let (name, error) = (&invalid.metadata.name, &invalid.error);
-                    tracing::warn!(name, error, "a LANNode that cannot be read is not counted");
+                    tracing::warn!(name, error, "a LANNode object with invalid fields is ignored");
                 }
                 self.reports.apply(event)
             }

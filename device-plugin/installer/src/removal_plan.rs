@@ -140,7 +140,7 @@ impl RemovalPlan {
     /// The failures; a second call continues there.
     pub(super) fn remove(self, manifest: &mut Manifest, state: Option<&SafeDir>) -> Result<()> {
         let remember = |manifest: &mut Manifest| {
-            state.map_or(Ok(()), |state| manifest.write(state)).context("write down what is installed")
+            state.map_or(Ok(()), |state| manifest.write(state)).context("write the list of what is installed")
         };
         for (folder, name, _) in self.steps() {
             manifest.entry(folder.path(), name).leaving = true;

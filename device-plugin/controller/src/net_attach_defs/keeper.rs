@@ -49,7 +49,7 @@ impl DefinitionKeeper {
             if !is_ours(&unwanted) || definitions.contains_key(&object_key) {
                 continue;
             }
-            tracing::info!(definition = ?object_key, lan = of_lan(&unwanted), "no longer asked for");
+            tracing::info!(definition = ?object_key, lan = of_lan(&unwanted), "deletes a NetworkAttachmentDefinition that no LAN asks for");
             let gone = self.api(&object_key.0).delete(&object_key.1, &DeleteParams::default()).await;
             ignore_not_found_or_conflict(gone)?;
             store.remove(&unwanted);
