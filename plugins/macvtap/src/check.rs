@@ -7,6 +7,7 @@ use attach::{PodLink, PortDifference, own_part, plain_port, port_difference};
 use cni::{AddResult, Request, Target};
 use net_types::{Attach, IfName, MacvtapMode, Mtu};
 use netplumb::{Conf, DevNum, Link, LinkKind, Netlink, Sysctl, tap_device};
+use node::Occupant;
 
 use crate::config::Wanted;
 use crate::device::{MODE, leads_to, node_metadata, node_path};
@@ -34,7 +35,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         )
     })?;
     interface(&call, &link, promised)?;
-    match named(request, &call.node.paths())? {
+    let record = match named(request, &call.node.paths())? {
         Named::Spoke(record, keys) => {
             let attach = attach(&record, keys.as_ref());
             let side = LanSide::open(*record)?;
@@ -43,9 +44,12 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
                 let what = format!("tx-checksum-ip-generic of the port of spoke {}", side.record().spoke);
                 same(&what, state(!side.completes_checksums()?), state(false))?;
             }
-            if attach == Attach::Macvtap {
-                same("tap index", link.index, side.record().tap_index.get())?;
-                device(&call, &link)?;
+            match attach {
+                Attach::Veth => None,
+                Attach::Macvtap => {
+                    same("tap index", link.index, side.record().tap_index.get())?;
+                    Some(device(&call, &link)?)
+                }
             }
         }
         Named::Other(Wanted::Spoke(spoke)) => return Err(Error::NoSpoke(spoke)),
@@ -56,6 +60,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
             mode(&link, request.config.mode.unwrap_or(MacvtapMode::Bridge))?;
             let record = device(&call, &link)?;
             on_host_link(&link, ifname, &lower, &record)?;
+            Some(record)
         }
         Named::Other(Wanted::Device(_)) => {
             let host = Netlink::open(&netplumb::Netns::current()?)?;
@@ -65,14 +70,21 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
             {
                 on_host_link(&link, ifname, &lower, &record)?;
             }
+            Some(record)
         }
+    };
+    let before = record.as_ref().is_some_and(MinorRecord::is_of_the_version_before);
+    let guest = if before { Occupant::is_launcher_link(ifname) } else { call.is_for_a_guest() };
+    if guest {
+        guest_interface(&call, &link, record.is_some() && !before)?;
     }
     if let Some(mac) = link.mac {
         let pod_link = add::pod_link(&call, link.index, mac);
-        match (call.is_for_a_guest(), link.kind == LinkKind::Veth) {
+        match (guest, link.kind == LinkKind::Veth) {
             (false, _) => pod_link.verify(&own)?,
-            (true, true) => pod_link.verify(&PodLink::of_guest(&own))?,
-            (true, false) => {}
+            // The version before left it bare, and made it hear no more than its own groups.
+            (true, true) if link.allmulti => pod_link.verify(&PodLink::of_guest(&own))?,
+            (true, _) => {}
         }
     }
     if let Some(ipam) = request.ipam() {
@@ -100,13 +112,21 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
     if call.request.config.promisc_mode {
         same(&of("promiscuous mode"), state(link.promisc), state(true))?;
     }
-    if call.is_for_a_guest() {
-        same(&of("ARP"), state(!link.noarp), state(false))?;
+    Ok(())
+}
+
+/// A guest's interface as its launcher has it: the launcher is silent on it, and a macvtap hears every group. `hears`: whether
+/// ADD made it so; the version before did not.
+fn guest_interface(call: &Call<'_>, link: &Link, hears: bool) -> Result<(), Error> {
+    let ifname = &call.target.ifname;
+    let of = |what: &str| format!("{what} of interface {ifname}");
+    same(&of("ARP"), state(!link.noarp), state(false))?;
+    if hears {
         same(&of("allmulticast"), state(link.allmulti), state(true))?;
-        let setting = Sysctl::ipv6(Conf::Link(ifname), "disable_ipv6");
-        if let Some(value) = call.netns.sysctl_get(&setting)? {
-            same(&of("disable_ipv6"), value, "1")?;
-        }
+    }
+    let setting = Sysctl::ipv6(Conf::Link(ifname), "disable_ipv6");
+    if let Some(value) = call.netns.sysctl_get(&setting)? {
+        same(&of("disable_ipv6"), value, "1")?;
     }
     Ok(())
 }

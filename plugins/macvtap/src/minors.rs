@@ -44,6 +44,13 @@ pub(crate) struct MinorRecord {
     pub(crate) mac: Option<MacAddr>,
 }
 
+impl MinorRecord {
+    /// Whether the version before wrote it: it is then asked what that one did.
+    pub(crate) fn is_of_the_version_before(&self) -> bool {
+        self.ipam.is_none()
+    }
+}
+
 /// The attributes that a macvtap of the host had before it was moved into a pod.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Moved {

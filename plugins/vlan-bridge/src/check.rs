@@ -29,7 +29,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     let port = call.host.link_by_name(&name)?.ok_or_else(|| missing(format!("port {name}")))?;
     let mut own = own_part(promised, ifname)
         .ok_or_else(|| missing(format!("interface {ifname} of the pod in prevResult")))?;
-    interface(&call, &link, promised)?;
+    interface(&call, &link, &record, promised)?;
     same("the link at the other end of the port", port.lower.unwrap_or(0), link.index)?;
     let bridge = Bridge::read(&call.host, &config.bridge)?
         .ok_or_else(|| missing(format!("bridge {}", config.bridge)))?;
@@ -79,7 +79,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
 }
 
 /// The interface as the pod has it.
-fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), Error> {
+fn interface(call: &Call<'_>, link: &Link, record: &PortRecord, promised: &AddResult) -> Result<(), Error> {
     let ifname = &call.target.ifname;
     let of = |what: &str| format!("{what} of interface {ifname}");
     if !call.request.config.disable_container_interface {
@@ -87,7 +87,10 @@ fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), E
     }
     if call.is_for_a_guest() && !call.request.config.disable_container_interface {
         same(&of("ARP"), if link.noarp { "off" } else { "on" }, "off")?;
-        same(&of("allmulticast"), if link.allmulti { "on" } else { "off" }, "on")?;
+        // The version before, whose records do not name the IPAM plugin, left that as it was.
+        if record.ipam.is_some() {
+            same(&of("allmulticast"), if link.allmulti { "on" } else { "off" }, "on")?;
+        }
         // A kernel without IPv6 has no such file.
         if let Some(value) = call.netns.sysctl_get(&Sysctl::ipv6(Conf::Link(ifname), "disable_ipv6"))? {
             same(&of("disable_ipv6"), &*value, "1")?;
