@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use net_types::IfName;
 use nix::errno::Errno;
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 /// The link group (`IFLA_GROUP`) of every link that k8slan makes outside pods: "k8sl" in ASCII.
@@ -172,6 +175,19 @@ impl Attachment {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.netns.is_live()
+    }
+}
+
+impl Serialize for Attachment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.tag().map_err(S::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Attachment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let tag = String::deserialize(deserializer)?;
+        Self::parse_tag(&tag).ok_or_else(|| D::Error::custom("it is not the tag of an attachment"))
     }
 }
 

@@ -130,7 +130,7 @@ impl Attaching<'_> {
         let mut record = PortRecord {
             attachment: call.tag.clone(),
             bridge: config.bridge.clone(),
-            vlans: self.vlans.as_ref().map(Into::into),
+            vlans: self.vlans.clone(),
             uplinks: Vec::new(),
             host_interfaces: Vec::new(),
             guard: guard::wanted(&self.name, config, mac, &[]),
@@ -203,8 +203,8 @@ impl Attaching<'_> {
         let port = port::make(call, &bridge, &self.name, mac, mtu)?;
         if let Some(vlans) = &self.vlans {
             let vlans = port::wanted(config, Some(&bridge), vlans);
-            if record.vlans.as_ref().is_some_and(|recorded| BridgeVlans::from(recorded) != vlans) {
-                record.vlans = Some((&vlans).into());
+            if record.vlans.as_ref().is_some_and(|recorded| *recorded != vlans) {
+                record.vlans = Some(vlans.clone());
                 store.write(&self.name, record)?;
             }
             port::set_vlans(call, &bridge, port.index, &vlans)?;

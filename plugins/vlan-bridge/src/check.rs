@@ -41,7 +41,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
         return Err(Error::mismatch(what, link.mtu, port.mtu));
     }
     if let Some(vlans) = &record.vlans {
-        carried(&call, &bridge, &port, &BridgeVlans::from(vlans))?;
+        carried(&call, &bridge, &port, vlans)?;
     }
     uplinks(&call, &bridge, &record)?;
     if let Some(guard) = &record.guard {
@@ -173,10 +173,10 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
         let link = call.host.link_by_name(name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
         same(&format!("the bridge of uplink {name}"), link.master.unwrap_or(0), bridge.index)?;
         same(&format!("the state of uplink {name}"), state(link.up), "up")?;
-        let Some(port) = record.vlans.as_ref().map(BridgeVlans::from) else { continue };
+        let Some(port) = &record.vlans else { continue };
         let Some(stated) = stated.iter().find(|uplink| uplink.name == *name) else { continue };
         let have = call.host.bridge_vlans(link.index)?;
-        let (missing, otherwise) = uplink::lacks(stated, &port, recorded, &have);
+        let (missing, otherwise) = uplink::lacks(stated, port, recorded, &have);
         if !missing.is_empty() {
             return Err(Error::UplinkLacks { uplink: name.clone(), vlans: missing.to_string() });
         }
@@ -185,7 +185,7 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
                 uplink: name.clone(),
                 have: have.to_string(),
                 vlans: otherwise.to_string(),
-                wanted: uplink::needed(stated, &port).to_string(),
+                wanted: uplink::needed(stated, port).to_string(),
             });
         }
         // After a complete change, the record has no more VLANs than the port carries.

@@ -28,7 +28,7 @@ pub struct PortRecord {
     pub bridge: IfName,
     /// Its VLANs; `None`: the configuration has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vlans: Option<PortVlans>,
+    pub vlans: Option<BridgeVlans>,
     /// The uplinks that it needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uplinks: Vec<RecordedUplink>,
@@ -51,18 +51,6 @@ pub struct PortRecord {
     /// The IPAM plugin, empty if there is none; absent in records of an earlier version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ipam: Option<String>,
-}
-
-/// The form of [`BridgeVlans`] in the file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct PortVlans {
-    #[serde(default)]
-    pub tagged: VlanSet,
-    #[serde(default)]
-    pub untagged: VlanSet,
-    /// The VLAN of frames that arrive without a tag.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pvid: Option<VlanId>,
 }
 
 /// An uplink that a port needs.
@@ -128,18 +116,6 @@ fn without_length<S: Serializer>(
     addresses.as_ref().map(|all| all.iter().map(text).collect::<Vec<_>>()).serialize(serializer)
 }
 
-impl From<&BridgeVlans> for PortVlans {
-    fn from(vlans: &BridgeVlans) -> Self {
-        Self { tagged: vlans.tagged.clone(), untagged: vlans.untagged.clone(), pvid: vlans.pvid }
-    }
-}
-
-impl From<&PortVlans> for BridgeVlans {
-    fn from(vlans: &PortVlans) -> Self {
-        Self { tagged: vlans.tagged.clone(), untagged: vlans.untagged.clone(), pvid: vlans.pvid }
-    }
-}
-
 impl RecordedGuard {
     /// The guard of a port with its final addresses.
     pub(crate) fn of_port(&self, port: &IfName) -> PortGuard {
@@ -169,7 +145,7 @@ impl PortRecord {
     /// All VLANs of the port, tagged and untagged.
     #[must_use]
     pub fn all_vlans(&self) -> VlanSet {
-        self.vlans.as_ref().map(|vlans| vlans.tagged.union(&vlans.untagged)).unwrap_or_default()
+        self.vlans.as_ref().map(BridgeVlans::all).unwrap_or_default()
     }
 }
 
@@ -317,7 +293,7 @@ mod tests {
         let record = PortRecord {
             attachment: "k8slan:attach c net1 1 /x 0000000000000001".to_owned(),
             bridge: "br0".parse().unwrap(),
-            vlans: Some(PortVlans {
+            vlans: Some(BridgeVlans {
                 tagged: "10,20-30".parse().unwrap(),
                 untagged: "1".parse().unwrap(),
                 pvid: "1".parse().ok(),

@@ -221,7 +221,7 @@ mod tests {
         PortRecord {
             attachment: String::new(),
             bridge: "br0".parse().unwrap(),
-            vlans: Some(vlans.into()),
+            vlans: Some(vlans.clone()),
             uplinks: vec![uplink],
             host_interfaces: Vec::new(),
             guard: None,
