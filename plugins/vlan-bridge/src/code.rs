@@ -61,7 +61,7 @@ impl PluginError for Error {
             Self::OtherProtocol { .. } => Code::plugin(125),
             Self::OtherAddress { .. } => Code::plugin(126),
             Self::NetworkInUse { .. } | Self::NetworkTwice { .. } => Code::plugin(127),
-            Self::Mismatch { .. }
+            Self::Mismatch(_)
             | Self::Carries { .. }
             | Self::UplinkLacks { .. }
             | Self::UplinkCarries { .. }

@@ -212,8 +212,8 @@ pub enum Error {
     NotUndone(#[from] attach::NotUndone<Self>),
     #[error(transparent)]
     Several(#[from] attach::Several<Self>),
-    #[error("{what} is {found}, but {promised} was promised: delete the pod, so that it is attached anew")]
-    Mismatch { what: String, found: String, promised: String },
+    #[error(transparent)]
+    Mismatch(#[from] attach::Mismatch),
     #[error(
         "port {port} carries {have}, but {wanted} was promised: for a trunk, run 'vlan-bridge trunk set' with its tagged \
          VLANs again, or delete the pod, so that it is attached anew"
@@ -251,11 +251,4 @@ pub enum Error {
     /// STATUS: nothing can be attached now.
     #[error("{}", cni::chain(&**.0))]
     Unavailable(Box<Self>),
-}
-
-impl Error {
-    /// A difference that CHECK found.
-    pub(crate) fn mismatch(what: impl Into<String>, found: impl ToString, promised: impl ToString) -> Self {
-        Self::Mismatch { what: what.into(), found: found.to_string(), promised: promised.to_string() }
-    }
 }

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use attach::{Combined, NodeUse, give_back, is_stale, set_up_again};
+use attach::{Combined, NodeUse, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::IfName;
 use netplumb::{Link, LinkChange, Netlink};
-use node::{Attachment, LINK_GROUP, Lock, LockError, NetworkId, NodeConfig, Paths};
+use node::{Attachment, LINK_GROUP, Lock, LockError, Paths};
 
 use crate::bridge::Bridge;
 use crate::record::{PortRecord, RecordStore, port_name};
@@ -18,17 +18,12 @@ use crate::{Config, Error, guard, host_interface, masquerade, uplink};
 /// All errors; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let port = port_name(target.container_id.as_str(), &target.ifname);
-    let done = attach::detach(target, |paths, errors| {
-        let mut recorded = None;
-        let removal = || {
-            recorded = recorded_ipam(&port, paths);
-            errors.extend(detach(&port, paths).err());
-        };
-        let released = attach::release(request.ipam(), || ready(&port, paths), removal);
-        errors.extend(attach::release_recorded(request, recorded.as_deref()).err().map(Error::from));
-        released
-    });
-    done.or_else(Error::all)
+    let removal = |paths: &Paths, errors: &mut Vec<Error>| {
+        let recorded = recorded_ipam(&port, paths);
+        errors.extend(detach(&port, paths).err());
+        recorded
+    };
+    attach::detach(request, target, |paths| ready(&port, paths), removal)
 }
 
 /// The IPAM plugin that ADD recorded.
@@ -46,12 +41,9 @@ pub(crate) fn del_misconfigured(
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
     let port = port_name(target.container_id.as_str(), &target.ifname);
-    let done = attach::detach(target, |paths, errors| {
-        let ipam = recorded_ipam(&port, paths);
-        let removal = || errors.extend(detach(&port, paths).err());
-        give_back(request, ipam.as_deref(), || ready(&port, paths), removal)
-    });
-    done.or_else(Error::all)
+    let removal = |paths: &Paths, errors: &mut Vec<Error>| errors.extend(detach(&port, paths).err());
+    let recorded = |paths: &Paths| recorded_ipam(&port, paths);
+    attach::detach_misconfigured(request, target, recorded, |paths| ready(&port, paths), removal)
 }
 
 /// Sets the pod's interface up for the IPAM plugin, which may send something on it.
@@ -232,56 +224,50 @@ fn remove_if_last(
 /// # Errors
 /// All errors; everything else was done.
 pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
-    let mut errors = Vec::new();
-    // Without a list, the runtime says nothing about what is valid.
-    if let Some(valid) = valid {
-        errors.extend(sweep(request, NetworkId::from_name(request.network.as_str()), valid).err());
-    }
-    if let Some(ipam) = request.ipam() {
-        errors.extend(ipam.gc().err().map(Error::from));
-    }
-    Error::all(errors)
+    attach::gc(request, valid, |paths, is_stale, errors| {
+        let swept = sweep(request, paths, is_stale, errors);
+        errors.extend(swept.err());
+        true
+    })
 }
 
-fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment]) -> Result<(), Error> {
-    let (paths, unknown) = NodeConfig::paths_for_removal();
+fn sweep<C>(
+    request: &Request<C>,
+    paths: &Paths,
+    is_stale: &dyn Fn(&Attachment) -> bool,
+    errors: &mut Vec<Error>,
+) -> Result<(), Error> {
     let host = Netlink::open_current()?;
-    let existing = RecordStore::existing(&paths)?;
-    let stale = |attachment: &Attachment| is_stale(attachment, network, valid);
+    let existing = RecordStore::existing(paths)?;
     let records = existing.as_ref().map(RecordStore::all).transpose()?.unwrap_or_default();
     let mut ports: Vec<(IfName, Attachment)> = records
         .into_iter()
-        .filter_map(|(port, record)| Some((port, record.attachment().filter(&stale)?)))
+        .filter_map(|(port, record)| Some((port, record.attachment().filter(is_stale)?)))
         .collect();
     // Ports whose record is lost.
     for link in host.links_in_group(LINK_GROUP)? {
         let tagged = link.alias.as_deref().and_then(Attachment::parse_tag);
-        if let Some(attachment) = tagged.filter(&stale) {
+        if let Some(attachment) = tagged.filter(is_stale) {
             let name = port_name(&attachment.container_id, &attachment.ifname);
             if ports.iter().all(|(port, _)| *port != name) {
                 ports.push((name, attachment));
             }
         }
     }
-    let mut errors: Vec<Error> = unknown.into_iter().map(Error::from).collect();
     if let Some(store) = &existing {
         let links = host.links()?;
         store.tidy(|bridge| links.iter().any(|link| link.name == bridge));
     }
     if ports.is_empty() {
-        return Error::all(errors);
+        return Ok(());
     }
-    let store = existing.map_or_else(|| RecordStore::open(&paths), Ok)?;
+    let store = existing.map_or_else(|| RecordStore::open(paths), Ok)?;
     for (port, attachment) in ports {
-        let mut failed = None;
-        let removal = || {
+        attach::collect(request, paths, &attachment, errors, |errors| {
             let taken =
                 with_lock(&host, &store, &port, |bridge, lock| take_away(&host, &store, &port, bridge, lock));
-            failed = taken.err();
-        };
-        let done = attach::collect(request, &paths, &attachment, removal);
-        errors.extend(failed);
-        errors.extend(done.err());
+            errors.extend(taken.err());
+        });
     }
-    Error::all(errors)
+    Ok(())
 }
