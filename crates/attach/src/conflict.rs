@@ -17,11 +17,7 @@ impl PodLink<'_> {
     ///
     /// # Errors
     /// There are no free addresses; the caller then undoes the delegate's result, as after any failure.
-    pub(crate) fn replace_taken(
-        &self,
-        delegated: &mut Delegated<'_>,
-        stdin: &[u8],
-    ) -> Result<(), ConflictError> {
+    pub fn replace_taken(&self, delegated: &mut Delegated<'_>, stdin: &[u8]) -> Result<(), ConflictError> {
         let Some(probing) = Probing::parse(stdin)? else { return Ok(()) };
         let answers =
             |addresses: &[IpAddr]| Ok(probe(self.netns, self.index, self.mac, addresses, probing.timing)?);
@@ -37,7 +33,7 @@ impl PodLink<'_> {
     ///
     /// # Errors
     /// As [`PodLink::replace_taken`].
-    pub(crate) fn replace_taken_of_guest(
+    pub fn replace_taken_of_guest(
         &self,
         delegated: &mut Delegated<'_>,
         stdin: &[u8],
