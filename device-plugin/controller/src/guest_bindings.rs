@@ -40,12 +40,7 @@ impl GuestBindings {
             Ok(Err(error)) => chain(&error),
             Err(elapsed) => elapsed.to_string(),
         };
-        tracing::warn!(
-            namespace,
-            vm,
-            error = why,
-            "cannot read how KubeVirt binds the virtual machine's interfaces"
-        );
+        tracing::warn!(namespace, vm, error = why, "cannot find out how the guest's interfaces are bound");
         BTreeMap::new()
     }
 }
