@@ -126,8 +126,7 @@ impl Worker {
                 "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%",
             },
             "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
-            // A resource is told when this is due.
-            "nodeStatusUpdateFrequency": "1s",
+            "nodeStatusUpdateFrequency": "4s",
         })
         .to_string()
     }
