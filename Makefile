@@ -94,6 +94,7 @@ test: build ## every test on simulated nodes; ends with one line of counts
 
 test-kubernetes: image ## the image on a real Kubernetes, which is built once from its Go modules; ends with one line of counts
 	@tests/packages.sh kubernetes
+	@tests/version-before.sh
 	@tests/run.sh "$(TARGET_DIR)/test-kubernetes.log" -p k8slan-kubernetes-tests
 
 bench: build ## our plugins beside Debian's, in one run

@@ -1,12 +1,19 @@
 #!/usr/bin/env bash
-# version-before.sh: builds the programs of the version that nodes are upgraded from, static, into target/version-before, from the
-# project's own history; minutes once, nothing after that. Where the history is not at hand, the tests that need them say so.
+# version-before.sh: builds the programs of the version that nodes are upgraded from, static, and an image of them, into
+# target/version-before, from the project's own history; minutes once, nothing after that. Where the history is not at hand, the
+# tests that need them say so.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 commit=4ddaf9b354ee4a430d2d447acc55d598e6d3dc77
 to=target/version-before
 
-[ "$(cat $to/commit 2>/dev/null)" != $commit ] || exit 0
+# By its own script, under a tag of its own: both versions call themselves 0.1.0.
+image() { $to/install/image/build.sh $to/k8slan-image.tar before "$(dpkg --print-architecture)=$to"; }
+
+if [ "$(cat $to/commit 2>/dev/null)" = $commit ]; then
+    [ -e $to/k8slan-image.tar ] || image
+    exit 0
+fi
 has() { git cat-file -e $commit^{commit} 2>/dev/null; }
 has || GIT_TERMINAL_PROMPT=0 timeout 120 git fetch -q --unshallow 2>/dev/null || true
 has || { echo "no version before: $commit is not in this clone"; exit 0; }
@@ -24,3 +31,4 @@ mv $to.new/bin $to
 cp -r $to.new/source/install $to/install
 echo $commit >$to/commit
 rm -rf $to.new
+image

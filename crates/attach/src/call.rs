@@ -6,6 +6,7 @@ use node::{
     Occupant, Pod, Role, TagError,
 };
 
+use crate::PodLink;
 use crate::binding::{BindingError, GuestLink};
 use crate::mac::{seeded_mac, stable_mac};
 
@@ -114,6 +115,12 @@ impl<'a, C> Call<'a, C> {
     pub fn lock(&self) -> Result<Option<AttachmentLock>, LockError> {
         let attachment = &self.attachment;
         AttachmentLock::hold(self.node.paths().run(), &attachment.container_id, &attachment.ifname)
+    }
+
+    /// The interface in the pod, for its addresses and routes.
+    #[must_use]
+    pub fn pod_link(&self, index: u32, mac: MacAddr) -> PodLink<'_> {
+        PodLink { netns: &self.netns, netlink: &self.netlink, index, name: &self.target.ifname, mac }
     }
 
     /// The pod's namespace, if the runtime states one.

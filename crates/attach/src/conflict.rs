@@ -17,7 +17,11 @@ impl PodLink<'_> {
     ///
     /// # Errors
     /// There are no free addresses; the caller then undoes the delegate's result, as after any failure.
-    pub fn replace_taken(&self, delegated: &mut Delegated<'_>, stdin: &[u8]) -> Result<(), ConflictError> {
+    pub(crate) fn replace_taken(
+        &self,
+        delegated: &mut Delegated<'_>,
+        stdin: &[u8],
+    ) -> Result<(), ConflictError> {
         let Some(probing) = Probing::parse(stdin)? else { return Ok(()) };
         let answers =
             |addresses: &[IpAddr]| Ok(probe(self.netns, self.index, self.mac, addresses, probing.timing)?);
@@ -33,7 +37,7 @@ impl PodLink<'_> {
     ///
     /// # Errors
     /// As [`PodLink::replace_taken`].
-    pub fn replace_taken_of_guest(
+    pub(crate) fn replace_taken_of_guest(
         &self,
         delegated: &mut Delegated<'_>,
         stdin: &[u8],

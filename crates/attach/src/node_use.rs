@@ -95,7 +95,7 @@ impl fmt::Display for NodeUse {
 /// The part of a macvtap's record that says what it is on.
 #[derive(Deserialize)]
 struct OnLower {
-    attachment: String,
+    attachment: Attachment,
     #[serde(default)]
     lower: Option<u32>,
 }
@@ -110,9 +110,8 @@ fn macvtap_on(paths: &Paths, index: u32) -> Option<NodeUse> {
     let Ok(names) = taps.names() else { return Some(NodeUse::Unknown) };
     names.iter().find_map(|name| {
         let record: OnLower = serde_json::from_slice(&taps.read(name).ok()??).ok()?;
-        let on_it = record.lower == Some(index);
-        let attachment = Attachment::parse_tag(&record.attachment).filter(|_| on_it)?;
-        attachment.is_live().then_some(NodeUse::Macvtap(attachment.container_id))
+        let is_on_it = record.lower == Some(index) && record.attachment.is_live();
+        is_on_it.then_some(NodeUse::Macvtap(record.attachment.container_id))
     })
 }
 

@@ -71,38 +71,28 @@ impl PodLink<'_> {
 
     /// Sets addresses and routes, and announces the addresses.
     ///
-    /// Addresses are usable at once: it is the IPAM plugin's task to make sure that no other host has them. A route
-    /// without a next hop goes through the gateway of an address of its family, as in the reference plugins. Of
-    /// several routes to one destination over different gateways all are added; one that exists over another
+    /// `detecting`: IPv6 addresses are usable only after duplicate address detection (RFC 4862, section 5.4), which takes a
+    /// second or two. Otherwise addresses are usable at once: it is the IPAM plugin's task to make sure that no other host
+    /// has them. A route without a next hop goes through the gateway of an address of its family, as in the reference
+    /// plugins. Of several routes to one destination over different gateways all are added; one that exists over another
     /// interface of the pod is left as it is.
     ///
     /// # Errors
-    /// The kernel refuses a change; what was set before stays, since the interface is removed with its pod.
-    pub fn configure(&self, result: &AddResult) -> Result<(), PodError> {
+    /// The kernel refuses a change, or another host has an address; what was set before stays, since the interface is
+    /// removed with its pod.
+    pub(crate) fn configure(&self, result: &AddResult, detecting: bool) -> Result<(), PodError> {
+        if detecting {
+            let settings = ["accept_dad", "enhanced_dad"].map(|setting| (self.setting(setting), "1"));
+            self.netns.sysctl_set_all(&settings)?;
+        }
         if !result.ips.is_empty() {
             // Neighbours may still have the previous owner of an address in their caches.
             announce_from_now(self.netns, self.name)?;
         }
-        self.configure_silently(result)?;
-        if result.ips.iter().any(|ip| ip.address.is_ipv4()) {
-            announce_own(self.netlink, self.index, self.mac)?;
+        self.add_addresses(&result.ips, !detecting)?;
+        if detecting {
+            self.wait_for_detection()?;
         }
-        Ok(())
-    }
-
-    /// Like [`Self::configure`], but IPv6 addresses are usable only after duplicate address detection (RFC 4862,
-    /// section 5.4), which takes a second or two.
-    ///
-    /// # Errors
-    /// As [`Self::configure`], or another host has an address.
-    pub fn configure_detecting(&self, result: &AddResult) -> Result<(), PodError> {
-        let settings = ["accept_dad", "enhanced_dad"].map(|setting| (self.setting(setting), "1"));
-        self.netns.sysctl_set_all(&settings)?;
-        if !result.ips.is_empty() {
-            announce_from_now(self.netns, self.name)?;
-        }
-        self.add_addresses(&result.ips, false)?;
-        self.wait_for_detection()?;
         self.add_routes(result)?;
         if result.ips.iter().any(|ip| ip.address.is_ipv4()) {
             announce_own(self.netlink, self.index, self.mac)?;
@@ -126,14 +116,10 @@ impl PodLink<'_> {
     ///
     /// # Errors
     /// As [`Self::configure`].
-    pub fn configure_for_guest(&self, answer: &AddResult) -> Result<(), PodError> {
-        self.configure_silently(&Self::of_guest(answer))
-    }
-
-    /// Like [`Self::configure`], without announcing the addresses.
-    fn configure_silently(&self, result: &AddResult) -> Result<(), PodError> {
-        self.add_addresses(&result.ips, true)?;
-        self.add_routes(result)
+    pub(crate) fn configure_for_guest(&self, answer: &AddResult) -> Result<(), PodError> {
+        let on_link = Self::of_guest(answer);
+        self.add_addresses(&on_link.ips, true)?;
+        self.add_routes(&on_link)
     }
 
     fn add_addresses(&self, ips: &[IpConfig], nodad: bool) -> Result<(), PodError> {

@@ -13,7 +13,7 @@ const OURS: &str = "ipam-pool";
 ///
 /// # Errors
 /// The IPAM plugin's error.
-pub fn give_back(
+pub(crate) fn give_back(
     request: &Misconfigured,
     recorded: Option<&str>,
     ready: impl FnOnce(),

@@ -5,6 +5,9 @@ use std::path::{Path, PathBuf};
 
 use net_types::IfName;
 use nix::errno::Errno;
+use serde::de::Error as _;
+use serde::ser::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 /// The link group (`IFLA_GROUP`) of every link that k8slan makes outside pods: "k8sl" in ASCII.
@@ -12,10 +15,6 @@ use sha2::{Digest, Sha256};
 /// The kernel sets a group in the request that creates a link, an alias only afterwards; a link with this group and
 /// without an alias was therefore not finished.
 pub const LINK_GROUP: u32 = u32::from_be_bytes(*b"k8sl");
-
-/// The protocol (`IFA_PROTO`) of every address that k8slan gives to a link of the node: "k" in ASCII. The kernel's own
-/// are 1 to 3. Linux before 5.18 keeps none.
-pub const ADDRESS_PROTOCOL: u8 = b'k';
 
 /// The longest link alias in bytes (`IFALIASZ` less the final NUL).
 const MAX_ALIAS: usize = 255;
@@ -176,6 +175,19 @@ impl Attachment {
     #[must_use]
     pub fn is_live(&self) -> bool {
         self.netns.is_live()
+    }
+}
+
+impl Serialize for Attachment {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.tag().map_err(S::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Attachment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let tag = String::deserialize(deserializer)?;
+        Self::parse_tag(&tag).ok_or_else(|| D::Error::custom("it is not the tag of an attachment"))
     }
 }
 

@@ -40,6 +40,13 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// What must not happen did.
+    #[error("after {seconds} s: {what}")]
+    Happened {
+        /// What was seen.
+        what: String,
+        seconds: f32,
+    },
     /// What was waited for did not happen in time.
     #[error("not within {seconds} s: {what}")]
     Timeout {

@@ -12,17 +12,12 @@ use std::process::ExitCode;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
 
 use libtest_mimic::Arguments;
 
 use crate::run::{Kernel, completion, conclude, refused};
+use crate::times::Times;
 use crate::{Outcome, Stop, Trial, vlan_kernel};
-
-/// A trial that ran longer is named at the end.
-const SLOW: Duration = Duration::from_secs(5);
-/// How many of them.
-const NAMED: usize = 10;
 
 /// The trials of modules, each with a function `trials`, for [`run_files`].
 #[macro_export]
@@ -92,7 +87,7 @@ fn run_wanted(
     let waiting: Mutex<VecDeque<Batch>> =
         Mutex::new(plan::batches(trials, &numbers, long).into_iter().map(with_senders).collect());
     let names: Vec<&str> = trials.iter().map(Trial::name).collect();
-    let times = Mutex::new(Vec::new());
+    let times = Times::default();
     let code = thread::scope(|scope| {
         for _ in 0..jobs {
             scope.spawn(|| {
@@ -100,7 +95,7 @@ fn run_wanted(
                 while let Some(batch) = next(&waiting) {
                     let numbers: Vec<usize> = batch.iter().map(|(number, _)| *number).collect();
                     process::run(&numbers, |number, outcome, time| {
-                        lock(&times).push((time, names[number]));
+                        times.note(time, names[number]);
                         if let Some((_, sender)) = batch.iter().find(|(of, _)| *of == number) {
                             let _ = sender.send(outcome);
                         }
@@ -110,7 +105,7 @@ fn run_wanted(
         }
         conclude(&arguments, shown)
     });
-    name_slow(&mut lock(&times));
+    times.name_slow();
     code
 }
 
@@ -123,12 +118,4 @@ fn next(waiting: &Mutex<VecDeque<Batch>>) -> Option<Batch> {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Where the run's time went.
-fn name_slow(times: &mut [(Duration, &str)]) {
-    times.sort_by(|a, b| b.cmp(a));
-    for (time, name) in times.iter().take_while(|(time, _)| *time >= SLOW).take(NAMED) {
-        println!("{:6.1} s {name}", time.as_secs_f32());
-    }
 }

@@ -4,10 +4,12 @@ use std::error::Error;
 use std::fmt::Write;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
+use std::time::Instant;
 
 use libtest_mimic::{Arguments, Completion, Failed};
 
 use crate::isolate;
+use crate::times::Times;
 
 /// Why a trial did not pass.
 #[derive(Debug, PartialEq, Eq)]
@@ -113,14 +115,45 @@ macro_rules! tests {
 /// where `CI` is set.
 #[must_use]
 pub fn main(trials: Vec<Trial>) -> ExitCode {
+    main_of_groups(vec![Group { at_once: usize::MAX, trials }])
+}
+
+/// Trials that may run at the same time.
+pub struct Group {
+    /// How many of them run at a time, unless `--test-threads` says fewer: those that wait more than they work can be more than
+    /// the machine has processors. [`usize::MAX`]: as many as the runner thinks right.
+    pub at_once: usize,
+    /// The trials, in the order of starting.
+    pub trials: Vec<Trial>,
+}
+
+/// The same as [`main`] for groups of trials. A group begins when all of the one before it have ended, and each writes its counts.
+#[must_use]
+pub fn main_of_groups(groups: Vec<Group>) -> ExitCode {
     let arguments = Arguments::from_args();
     if arguments.list {
-        return conclude(&arguments, trials.into_iter().map(shown));
+        let trials = groups.into_iter().flat_map(|group| group.trials);
+        return conclude(&arguments, trials.map(|trial| shown(trial, None)));
     }
     if !nix::unistd::geteuid().is_root() {
-        return conclude(&arguments, trials.into_iter().map(|trial| refused(trial.name(), "needs root")));
+        let trials = groups.into_iter().flat_map(|group| group.trials);
+        return conclude(&arguments, trials.map(|trial| refused(trial.name(), "needs root")));
     }
-    isolate::isolated(move || conclude(&arguments, trials.into_iter().map(shown)))
+    isolate::isolated(move || {
+        let times = Times::default();
+        let codes: Vec<ExitCode> = groups
+            .into_iter()
+            .map(|group| {
+                let mut own = arguments.clone();
+                if group.at_once != usize::MAX {
+                    own.test_threads = Some(own.test_threads.unwrap_or(usize::MAX).min(group.at_once));
+                }
+                conclude(&own, group.trials.into_iter().map(|trial| shown(trial, Some(&times))))
+            })
+            .collect();
+        times.name_slow();
+        codes.into_iter().find(|code| *code != ExitCode::SUCCESS).unwrap_or(ExitCode::SUCCESS)
+    })
 }
 
 /// Runs them in this process, and writes the counts.
@@ -131,10 +164,17 @@ pub(crate) fn conclude(
     libtest_mimic::run(arguments, trials.into_iter().collect()).exit_code()
 }
 
-/// A trial as the runner takes it.
-fn shown(trial: Trial) -> libtest_mimic::Trial {
-    let name = trial.name.clone();
-    libtest_mimic::Trial::ignorable_test(name, move || completion(trial.run()))
+/// A trial as the runner takes it; its time is noted.
+fn shown(trial: Trial, times: Option<&Times>) -> libtest_mimic::Trial {
+    let (name, times) = (trial.name.clone(), times.cloned());
+    libtest_mimic::Trial::ignorable_test(name.clone(), move || {
+        let start = Instant::now();
+        let outcome = trial.run();
+        if let Some(times) = times {
+            times.note(start.elapsed(), &name);
+        }
+        completion(outcome)
+    })
 }
 
 /// What the runner writes of an outcome.

@@ -69,7 +69,7 @@ impl Election {
         loop {
             let wait = match self.attempt(&mut sighting).await {
                 Ok(ElectionOutcome::Won(lease)) => {
-                    tracing::info!(node = self.identity, "this node leads now");
+                    tracing::info!(node = self.identity, "this node is now the leader");
                     let mut lease = *lease;
                     tokio::select! {
                         () = &mut stop => {
@@ -79,12 +79,12 @@ impl Election {
                         () = duty() => {}
                         () = self.renew(&mut lease) => {}
                     }
-                    tracing::info!(node = self.identity, "this node leads no more");
+                    tracing::info!(node = self.identity, "this node is no longer the leader");
                     self.timing.renew
                 }
                 Ok(ElectionOutcome::Later(wait)) => wait,
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), "cannot look after the leader's lease");
+                    tracing::warn!(error = chain(&error), "cannot read or acquire the leader's lease");
                     self.timing.look
                 }
             };
@@ -174,7 +174,9 @@ impl Election {
                 Ok(Err(error)) => {
                     tracing::warn!(error = chain(&error), "cannot renew the leader's lease");
                 }
-                Err(_) => tracing::warn!("the API server does not answer about the leader's lease"),
+                Err(_) => tracing::warn!(
+                    "the API server did not answer in time when the leader's lease was renewed"
+                ),
             }
             if renewed.elapsed() + self.timing.renew > timeout {
                 return;
@@ -190,7 +192,7 @@ impl Election {
         let answer = self.api.replace(&self.name, &params, &lease);
         // Nothing depends on it: without it, the next one waits for the lease to end.
         if !matches!(tokio::time::timeout(Duration::from_secs(2), answer).await, Ok(Ok(_))) {
-            tracing::debug!("the leader's lease was not given back");
+            tracing::debug!("cannot release the leader's lease; it expires");
         }
     }
 }

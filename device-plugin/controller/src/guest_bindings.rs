@@ -40,7 +40,12 @@ impl GuestBindings {
             Ok(Err(error)) => chain(&error),
             Err(elapsed) => elapsed.to_string(),
         };
-        tracing::warn!(namespace, vm, error = why, "cannot find out how the guest's interfaces are bound");
+        tracing::warn!(
+            namespace,
+            vm,
+            error = why,
+            "cannot read how KubeVirt binds the virtual machine's interfaces"
+        );
         BTreeMap::new()
     }
 }

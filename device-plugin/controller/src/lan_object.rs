@@ -1,7 +1,9 @@
 //! A LAN's object at the API server, and the file that the LAN is built from.
 
 use kube::core::{ApiResource, GroupVersionKind, Object, ObjectMeta};
-use lan::{DeletionPolicy, LanKey, LanKeyError, LanSpec, LanStatus};
+use lan::{
+    ACCEPTED, ConditionStatus, DeletionPolicy, LanKey, LanKeyError, LanSpec, LanStatus, find_condition,
+};
 use net_types::Mtu;
 use serde::Deserialize as _;
 use serde_json::{Map, Value, json};
@@ -53,6 +55,17 @@ pub(super) fn key(metadata: &ObjectMeta) -> Result<LanKey, LanKeyError> {
     )
 }
 
+pub(super) fn uid(metadata: &ObjectMeta) -> &str {
+    metadata.uid.as_deref().unwrap_or_default()
+}
+
+/// Whether a node has refused it, by its status.
+pub(super) fn is_refused(lan: &StoredLan) -> bool {
+    let status = lan.status.as_ref().and_then(Guarded::valid);
+    let accepted = status.and_then(|status| find_condition(&status.conditions, ACCEPTED));
+    accepted.is_some_and(|accepted| accepted.status == ConditionStatus::False)
+}
+
 /// The parts of an object that the daemon needs.
 pub(super) fn parse_lan(object: &StoredLan, key: LanKey) -> MirroredLan {
     MirroredLan {
@@ -60,11 +73,16 @@ pub(super) fn parse_lan(object: &StoredLan, key: LanKey) -> MirroredLan {
         uid: object.metadata.uid.clone().unwrap_or_default(),
         generation: object.metadata.generation.unwrap_or_default(),
         deleting: object.metadata.deletion_timestamp.is_some(),
-        attached_on: match object.status.as_ref() {
-            Some(Guarded::Valid(status)) => status.attached_on.clone(),
-            Some(Guarded::Invalid(status)) => Vec::deserialize(&status["attachedOn"]).unwrap_or_default(),
-            None => Vec::new(),
-        },
+        attached_on: attached_on(object),
+    }
+}
+
+/// The nodes on which something is attached to it, as the leader has it.
+pub(super) fn attached_on(object: &StoredLan) -> Vec<String> {
+    match object.status.as_ref() {
+        Some(Guarded::Valid(status)) => status.attached_on.clone(),
+        Some(Guarded::Invalid(status)) => Vec::deserialize(&status["attachedOn"]).unwrap_or_default(),
+        None => Vec::new(),
     }
 }
 

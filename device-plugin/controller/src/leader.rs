@@ -1,34 +1,32 @@
 //! The leader's work: the LANs' status, their finalizer and definitions, and the reports of nodes that were removed.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::core::{DynamicObject, ObjectMeta};
+use kube::api::{DeleteParams, Patch, PatchParams};
+use kube::core::ObjectMeta;
 use kube::runtime::events;
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, Resource};
-use lan::{ACCEPTED, ConditionStatus, DeletionPolicy, LanNode, find_condition};
+use lan::{DeletionPolicy, LanNode};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::aggregate_status::{AggregateInput, FINALIZER, aggregate_status};
-use super::chain;
 use super::event_dedup::{DueEvent, EventDedup};
 use super::event_publisher::{self, EventPublisher};
 use super::guarded::Guarded;
-use super::k8slan_go_net_attach_defs::{self, K8slanGoDefinitions};
-use super::lan_object::{self, StoredLan};
+use super::lan_object::{self, StoredLan, uid};
 use super::mtu::{self, Rise};
-use super::net_attach_defs::{self, DefinitionRequest};
+use super::net_attach_defs::{self, DefinitionKeeper};
 use super::pending_pods::PendingPods;
 use super::stores::{ObjectKey, StoreEvent, Stores};
+use super::{chain, ignore_not_found_or_conflict};
 
 const MANAGER: &str = "k8slan-leader";
 
@@ -41,8 +39,7 @@ pub struct Leader {
     publisher: EventPublisher,
     /// How long all nodes must have had room for more before a LAN's MTU rises.
     hold: Duration,
-    /// Whether to make the definitions that k8slan (Go) would make.
-    k8slan_go: bool,
+    definitions: DefinitionKeeper,
 }
 
 /// What the leader remembers from one reconcile to the next.
@@ -102,7 +99,8 @@ impl Leader {
     #[must_use]
     pub fn new(client: Client, node: &str) -> Self {
         let publisher = EventPublisher::new(client.clone(), node);
-        Self { client, publisher, hold: mtu::RISE_DELAY, k8slan_go: false }
+        let definitions = DefinitionKeeper::new(client.clone());
+        Self { client, publisher, hold: mtu::RISE_DELAY, definitions }
     }
 
     /// Shortens the ten minutes that a LAN's MTU waits before it rises.
@@ -111,9 +109,11 @@ impl Leader {
         Self { hold, ..self }
     }
 
+    /// Whether to make the definitions that k8slan (Go) would make.
     #[must_use]
-    pub fn naming_as_k8slan_go(self, k8slan_go: bool) -> Self {
-        Self { k8slan_go, ..self }
+    pub fn naming_as_k8slan_go(mut self, k8slan_go: bool) -> Self {
+        self.definitions.k8slan_go = k8slan_go;
+        self
     }
 
     /// Runs until it is dropped.
@@ -147,12 +147,12 @@ impl Leader {
                     Err(error) if kind == DEFINITIONS => {
                         tracing::debug!(error = chain(&error), "no network attachment definitions can be read");
                     }
-                    Err(error) => tracing::warn!(kind, error = chain(&error), "the leader does not hear the API server"),
+                    Err(error) => tracing::warn!(kind, error = chain(&error), "a watch of the leader failed and is retried"),
                 },
                 () = settled => {
                     state.recheck = None;
                     if let Err(error) = self.aggregate_lans(&mut stores, &mut state).await {
-                        tracing::warn!(error = chain(&error), "the leader cannot write");
+                        tracing::warn!(error = chain(&error), "cannot write the LANs' status; retried in a few seconds");
                         state.recheck_at(Some(Instant::now() + RETRY));
                     }
                     due = state.recheck;
@@ -167,7 +167,7 @@ impl Leader {
         let client = || self.client.clone();
         let all = watcher::Config::default();
         // The definitions of k8slan (Go) have no label.
-        let definitions = match self.k8slan_go {
+        let definitions = match self.definitions.k8slan_go {
             true => all.clone(),
             false => all.clone().labels(&format!("{}={}", net_attach_defs::LABEL, net_attach_defs::OURS)),
         };
@@ -203,7 +203,7 @@ impl Leader {
             }
         }
         let lans = stores.lans.all();
-        let problems = self.reconcile_definitions(&lans, stores).await?;
+        let problems = self.definitions.reconcile(&lans, &mut stores.definitions).await?;
         let uids: BTreeSet<&str> = lans.values().map(|lan| uid(&lan.metadata)).collect();
         state.event_dedup.retain(|lan| uids.contains(lan));
         state.rises.retain(|lan, _| uids.contains(lan.as_str()));
@@ -260,8 +260,7 @@ impl Leader {
         let aggregated = aggregate_status(&input, &format!("{now:.0}"));
         let namespace = lan.metadata.namespace.as_deref().unwrap_or_default();
         let name = lan.metadata.name.as_deref().unwrap_or_default();
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), namespace, &lan_object::lans());
+        let api: Api<StoredLan> = Api::namespaced_with(self.client.clone(), namespace, &lan_object::lans());
         // First the finalizer: a LAN that is deleted now waits for it.
         if let Some(finalizers) = finalizers(&lan.metadata, aggregated.hold) {
             // The patch holds only if nobody changed the object: another controller's finalizer must not be lost.
@@ -315,125 +314,6 @@ impl Leader {
             .await
     }
 
-    /// Makes the definitions that LANs ask for. Returns by LAN which could not be made.
-    async fn reconcile_definitions(
-        &self,
-        lans: &BTreeMap<ObjectKey, Arc<StoredLan>>,
-        stores: &mut Stores,
-    ) -> Result<BTreeMap<ObjectKey, Vec<String>>, kube::Error> {
-        let listed = stores.definitions.is_listed();
-        let mut problems = BTreeMap::new();
-        let mut wanted = BTreeMap::new();
-        let mut k8slan_go_definitions = K8slanGoDefinitions::default();
-        for (key, lan) in lans {
-            let Some(spec) = lan.spec.valid() else { continue };
-            let Ok(lan_key) = lan_object::key(&lan.metadata) else { continue };
-            // Of two LANs that list a spoke, the accepted one has it, and its definition.
-            if lan.metadata.deletion_timestamp.is_some() || is_refused(lan) {
-                continue;
-            }
-            if self.k8slan_go {
-                k8slan_go_definitions.add(&lan_key, uid(&lan.metadata), spec);
-            }
-            let Some(asked) = &spec.network_attachments else { continue };
-            let request = DefinitionRequest {
-                key: &lan_key,
-                uid: uid(&lan.metadata),
-                spokes: &spec.spokes,
-                allowed: spec.allowed_namespaces.as_deref(),
-                asked,
-            };
-            let mut definitions = net_attach_defs::desired(&request);
-            if !listed {
-                let why = "NetworkAttachmentDefinitions cannot be listed: is Multus installed, and may k8slan read them?";
-                definitions.problems.push(why.to_owned());
-                definitions.objects.clear();
-            }
-            problems.insert(key.clone(), definitions.problems);
-            for (object_key, object) in definitions.objects {
-                wanted.entry(object_key).or_insert((key.clone(), object));
-            }
-        }
-        if !listed {
-            return Ok(problems);
-        }
-        let mut theirs = BTreeSet::new();
-        for (object_key, (key, object)) in k8slan_go_definitions.definitions() {
-            let there = stores.definitions.get(&object_key);
-            if let Some(there) = there.filter(|there| !net_attach_defs::is_ours(there))
-                && k8slan_go_net_attach_defs::is_made_for_lan(&there, &object)
-            {
-                // A definition that somebody changed is kept; it is deleted with its LAN.
-                if !k8slan_go_net_attach_defs::is_unchanged(&there, &object) {
-                    continue;
-                }
-                theirs.insert(object_key.clone());
-            }
-            wanted.entry(object_key).or_insert((key, object));
-        }
-        let ours = |object: &DynamicObject| net_attach_defs::is_ours(object);
-        for (object_key, unwanted) in stores.definitions.all() {
-            if !ours(&unwanted) || wanted.contains_key(&object_key) {
-                continue;
-            }
-            tracing::info!(definition = ?object_key, lan = net_attach_defs::of_lan(&unwanted), "no longer asked for");
-            let gone = self.definitions(&object_key.0).delete(&object_key.1, &DeleteParams::default()).await;
-            ignore_not_found_or_conflict(gone)?;
-            stores.definitions.remove(&unwanted);
-        }
-        for (object_key, (key, object)) in wanted {
-            let api = self.definitions(&object_key.0);
-            let existing = stores.definitions.get(&object_key);
-            let existing = existing.filter(|object| ours(object) || theirs.contains(&object_key));
-            let result = match existing {
-                Some(existing) if net_attach_defs::is_current(&existing, &object) => continue,
-                Some(_) => api.patch(&object_key.1, &PatchParams::default(), &Patch::Merge(&object)).await,
-                None => match serde_json::from_value::<DynamicObject>(object) {
-                    Ok(object) => api.create(&kube::api::PostParams::default(), &object).await,
-                    Err(_) => continue,
-                },
-            };
-            let problem = match result {
-                Ok(made) => {
-                    stores.definitions.insert(made);
-                    continue;
-                }
-                Err(kube::Error::Api(status)) if status.code == 409 => {
-                    match self.get_definition(&object_key).await? {
-                        // The leader made it, and the watch has not reported it yet.
-                        Some(found) if ours(&found) => {
-                            stores.definitions.insert(found);
-                            continue;
-                        }
-                        _ => format!(
-                            "{}/{} exists and is not k8slan's: it is left as it is; rename it, or the spoke",
-                            object_key.0, object_key.1
-                        ),
-                    }
-                }
-                Err(kube::Error::Api(status)) => {
-                    format!("{}/{}: {}", object_key.0, object_key.1, status.message)
-                }
-                Err(error) => return Err(error),
-            };
-            problems.entry(key).or_default().push(problem);
-        }
-        Ok(problems)
-    }
-
-    /// A definition as it is now. It is read as a list, because the daemon has the permission to list.
-    async fn get_definition(
-        &self,
-        (namespace, name): &(String, String),
-    ) -> Result<Option<DynamicObject>, kube::Error> {
-        let list = ListParams::default().fields(&format!("metadata.name={name}"));
-        Ok(self.definitions(namespace).list(&list).await?.items.into_iter().next())
-    }
-
-    fn definitions(&self, namespace: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.client.clone(), namespace, &net_attach_defs::resource())
-    }
-
     /// Deletes the report of a node that was removed.
     async fn delete_report(&self, namespace: &str, name: &str) -> Result<(), kube::Error> {
         let api: Api<LanNode> = Api::namespaced(self.client.clone(), namespace);
@@ -454,16 +334,6 @@ where
     watch_objects(api, config).default_backoff().map_ok(of).map(move |event| (kind, event)).boxed()
 }
 
-fn uid(metadata: &ObjectMeta) -> &str {
-    metadata.uid.as_deref().unwrap_or_default()
-}
-
-fn is_refused(lan: &StoredLan) -> bool {
-    let status = lan.status.as_ref().and_then(Guarded::valid);
-    let accepted = status.and_then(|status| find_condition(&status.conditions, ACCEPTED));
-    accepted.is_some_and(|accepted| accepted.status == ConditionStatus::False)
-}
-
 /// The finalizers that a LAN should have, if they differ from those that it has.
 fn finalizers(lan: &ObjectMeta, hold: bool) -> Option<Vec<String>> {
     let mut finalizers = lan.finalizers.clone().unwrap_or_default();
@@ -475,12 +345,4 @@ fn finalizers(lan: &ObjectMeta, hold: bool) -> Option<Vec<String>> {
         _ => return None,
     }
     Some(finalizers)
-}
-
-/// An object that was deleted meanwhile needs nothing more, and one that changed is seen again.
-fn ignore_not_found_or_conflict<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
-    match answer {
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-        other => other.map(drop),
-    }
 }

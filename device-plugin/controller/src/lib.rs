@@ -20,7 +20,6 @@ mod event_dedup;
 mod event_publisher;
 mod guarded;
 mod guest_bindings;
-mod k8slan_go_net_attach_defs;
 mod lan_node_writer;
 mod lan_object;
 mod leader;
@@ -59,4 +58,12 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         source = inner.source();
     }
     text
+}
+
+/// An object that was deleted meanwhile needs nothing more, and one that changed is seen again.
+pub(crate) fn ignore_not_found_or_conflict<T>(answer: Result<T, kube::Error>) -> Result<(), kube::Error> {
+    match answer {
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
+        other => other.map(drop),
+    }
 }

@@ -69,12 +69,12 @@ impl PendingPods {
                     Some(Ok(Event::InitApply(pod) | Event::Apply(pod))) => update_pod(&mut waiting, pod),
                     Some(Ok(Event::Delete(pod))) => drop(waiting.remove(uid(pod.meta()))),
                     Some(Ok(Event::InitDone)) => {}
-                    Some(Err(error)) => tracing::warn!(error = chain(&error), "the leader does not hear of pods without a node"),
+                    Some(Err(error)) => tracing::warn!(error = chain(&error), "cannot watch pods that have no node yet; the watch is retried"),
                     None => return,
                 },
                 () = settled => {
                     if let Err(error) = self.publish_events(&mut waiting).await {
-                        tracing::warn!(error = chain(&error), "what a pod waits for is not told");
+                        tracing::warn!(error = chain(&error), "cannot publish an event about a pod that waits for a spoke");
                     }
                     let now = Instant::now();
                     rested = now + FIRST_EVENT_DELAY;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::Node;
 use kube::Resource;
-use kube::core::{DeserializeGuard, DynamicObject, ObjectMeta};
+use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::runtime::reflector::store::Writer;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher::Event;
 use lan::LanNode;
 
 use super::lan_object::{self, StoredLan};
-use super::net_attach_defs;
+use super::net_attach_defs::{self, NetAttachDef};
 
 pub(super) type ObjectKey = (String, String);
 
@@ -23,7 +23,7 @@ pub(super) enum StoreEvent {
     Lan(Event<StoredLan>),
     Report(Event<DeserializeGuard<LanNode>>),
     Node(Event<DeserializeGuard<Node>>),
-    Definition(Event<DynamicObject>),
+    Definition(Event<NetAttachDef>),
 }
 
 /// The objects of all kinds that the leader watches.
@@ -31,8 +31,7 @@ pub(super) struct Stores {
     pub(super) lans: ObjectStore<StoredLan>,
     pub(super) reports: ObjectStore<DeserializeGuard<LanNode>>,
     pub(super) nodes: ObjectStore<DeserializeGuard<Node>>,
-    /// Objects of another project, which the leader compares with those that it wrote.
-    pub(super) definitions: ObjectStore<DynamicObject>,
+    pub(super) definitions: ObjectStore<NetAttachDef>,
 }
 
 pub(super) struct ObjectStore<K: Resource + Clone + 'static>
@@ -51,7 +50,7 @@ impl Default for Stores {
             lans: ObjectStore::new(lan_object::lans()),
             reports: ObjectStore::new(()),
             nodes: ObjectStore::new(()),
-            definitions: ObjectStore::<DynamicObject>::new(net_attach_defs::resource()),
+            definitions: ObjectStore::new(net_attach_defs::resource()),
         }
     }
 }
@@ -71,7 +70,7 @@ impl Stores {
                 | Event::InitApply(DeserializeGuard(Err(invalid))) = &event
                 {
                     let (name, error) = (&invalid.metadata.name, &invalid.error);
-                    tracing::warn!(name, error, "a LANNode that cannot be read is not counted");
+                    tracing::warn!(name, error, "a LANNode object with invalid fields is ignored");
                 }
                 self.reports.apply(event)
             }
@@ -239,7 +238,7 @@ mod tests {
     #[test]
     fn what_this_process_wrote_is_there_at_once_and_what_it_deleted_is_no_news() {
         let mut stores = Stores::default();
-        let object: DynamicObject = of(json!({
+        let object: NetAttachDef = of(json!({
             "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
             "metadata": { "namespace": "a", "name": "pod1" }, "spec": { "config": "{}" },
         }));

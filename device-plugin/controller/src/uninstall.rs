@@ -9,14 +9,15 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, NodeCondition};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client};
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind, ObjectList};
+use kube::{Api, Client, Resource};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::aggregate_status::FINALIZER;
 use super::election::LEASE;
-use super::{lan_object, net_attach_defs};
+use super::lan_object::{self, StoredLan};
+use super::net_attach_defs::{self, NetAttachDef};
 use proto::kubelet::RESOURCE_DOMAIN;
 
 #[derive(Clone, Debug)]
@@ -101,7 +102,7 @@ async fn refuse_while_led(client: &Client, options: &ClusterUninstallOptions) ->
 
 async fn delete_definitions(client: &Client, done: &mut Vec<String>) -> Result<(), UninstallError> {
     let resource = net_attach_defs::resource();
-    let all: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
+    let all: Api<NetAttachDef> = Api::all_with(client.clone(), &resource);
     let labels = format!("{}={}", net_attach_defs::LABEL, net_attach_defs::OURS);
     let list = all.list(&ListParams::default().labels(&labels)).await;
     for found in known(list).map_err(|e| failed("list NetworkAttachmentDefinitions", e))? {
@@ -109,7 +110,7 @@ async fn delete_definitions(client: &Client, done: &mut Vec<String>) -> Result<(
             continue;
         }
         let (namespace, name) = object_key(&found);
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &resource);
+        let api: Api<NetAttachDef> = Api::namespaced_with(client.clone(), &namespace, &resource);
         let what = format!("NetworkAttachmentDefinition {namespace}/{name}");
         let gone = api.delete(&name, &DeleteParams::default()).await;
         if ignore_not_found(gone).map_err(|e| failed(&format!("delete {what}"), e))? {
@@ -121,7 +122,7 @@ async fn delete_definitions(client: &Client, done: &mut Vec<String>) -> Result<(
 
 /// Removes the finalizers, so that LANs that are deleted later, perhaps with their CRD, do not wait.
 async fn release_lans(client: &Client, done: &mut Vec<String>) -> Result<(), UninstallError> {
-    let all: Api<DynamicObject> = Api::all_with(client.clone(), &lan_object::lans());
+    let all: Api<StoredLan> = Api::all_with(client.clone(), &lan_object::lans());
     let list = all.list(&ListParams::default()).await;
     for lan in known(list).map_err(|e| failed("list LANs", e))? {
         let finalizers = lan.metadata.finalizers.clone().unwrap_or_default();
@@ -133,7 +134,7 @@ async fn release_lans(client: &Client, done: &mut Vec<String>) -> Result<(), Uni
         // The patch holds only if nobody changed the object: another controller's finalizer must not be lost.
         let version = &lan.metadata.resource_version;
         let patch = json!({ "metadata": { "finalizers": rest, "resourceVersion": version } });
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &lan_object::lans());
+        let api: Api<StoredLan> = Api::namespaced_with(client.clone(), &namespace, &lan_object::lans());
         let answer = api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
         let what = format!("finalizer of LAN {namespace}/{name}");
         if ignore_not_found(answer).map_err(|e| failed(&format!("remove the {what}"), e))? {
@@ -143,6 +144,7 @@ async fn release_lans(client: &Client, done: &mut Vec<String>) -> Result<(), Uni
     Ok(())
 }
 
+/// Deletes reports, also those that no type fits: they are read as they are.
 async fn delete_reports(
     client: &Client,
     node: Option<&str>,
@@ -191,12 +193,11 @@ async fn detach(
     for report in reports {
         let (namespace, _) = object_key(report);
         let Some(name) = report.data["spec"]["lan"].as_str() else { continue };
-        let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), &namespace, &lan_object::lans());
+        let api: Api<StoredLan> = Api::namespaced_with(client.clone(), &namespace, &lan_object::lans());
         loop {
             let lan = api.get_opt(name).await;
             let lan = lan.map_err(|e| failed(&format!("read LAN {namespace}/{name}"), e))?;
-            let on = lan.iter().flat_map(|lan| lan.data["status"]["attachedOn"].as_array()).flatten();
-            if !on.into_iter().any(|on| on == node) {
+            if !lan.iter().flat_map(lan_object::attached_on).any(|on| on == node) {
                 break;
             }
             if Instant::now() >= end {
@@ -294,15 +295,13 @@ fn leases(client: &Client, namespace: &str) -> Api<Lease> {
     Api::namespaced(client.clone(), namespace)
 }
 
-fn object_key(object: &DynamicObject) -> (String, String) {
-    let metadata = &object.metadata;
+fn object_key(object: &impl Resource) -> (String, String) {
+    let metadata = object.meta();
     (metadata.namespace.clone().unwrap_or_default(), metadata.name.clone().unwrap_or_default())
 }
 
 /// The objects of a kind; empty if the cluster does not have the kind (any more).
-fn known(
-    list: Result<kube::core::ObjectList<DynamicObject>, kube::Error>,
-) -> Result<Vec<DynamicObject>, kube::Error> {
+fn known<K: Clone>(list: Result<ObjectList<K>, kube::Error>) -> Result<Vec<K>, kube::Error> {
     match list {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Vec::new()),
         list => list.map(|list| list.items),

@@ -58,11 +58,10 @@ pub fn install(options: &InstallOptions) -> Result<()> {
         };
         let obsolete = obsolete_k8slanveth(options, paths.state(), &manifest, &folder);
         for plugin in &plugins(options.from.as_deref(), names(options.k8slan_go))? {
-            let step = step(&folder, &manifest, plugin)?;
-            node::print(&format!("{}: {step}\n", folder.path_of(plugin.name).display()))?;
+            println!("{}: {}", folder.path_of(plugin.name).display(), step(&folder, &manifest, plugin)?);
         }
         if let Some(known) = obsolete {
-            RemovalPlan::for_plugin(folder, K8SLANVETH, &known)?.print()?;
+            RemovalPlan::for_plugin(folder, K8SLANVETH, &known)?.print();
         }
         return Ok(());
     }

@@ -90,15 +90,10 @@ impl RemovalPlan {
     }
 
     /// Prints what would be done.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
-    pub(super) fn print(&self) -> Result<()> {
-        let line = |(folder, name, step): (&CniFolder, &str, &RemovalStep)| {
-            format!("{}: {}\n", folder.path_of(name).display(), step.describe())
-        };
-        let text: String = self.steps().map(line).collect();
-        node::print(&text).context("write to standard output")
+    pub(super) fn print(&self) {
+        for (folder, name, step) in self.steps() {
+            println!("{}: {}", folder.path_of(name).display(), step.describe());
+        }
     }
 
     /// Sets our files aside, and waits until none of them is running.
@@ -145,7 +140,7 @@ impl RemovalPlan {
     /// The failures; a second call continues there.
     pub(super) fn remove(self, manifest: &mut Manifest, state: Option<&SafeDir>) -> Result<()> {
         let remember = |manifest: &mut Manifest| {
-            state.map_or(Ok(()), |state| manifest.write(state)).context("write down what is installed")
+            state.map_or(Ok(()), |state| manifest.write(state)).context("write the list of what is installed")
         };
         for (folder, name, _) in self.steps() {
             manifest.entry(folder.path(), name).leaving = true;

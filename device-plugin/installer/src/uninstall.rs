@@ -28,10 +28,9 @@ pub fn uninstall(options: &UninstallOptions) -> Result<()> {
     let plan = RemovalPlan::find(options, &mut manifest)?;
     if options.dry_run {
         refuse_while_attached(options, &paths, &programs)?;
-        plan.print()?;
+        plan.print();
         if options.purge {
-            let (run, state) = (paths.run().display(), paths.state().display());
-            node::print(&format!("{run}, {state}: everything of k8slan\n"))?;
+            println!("{}, {}: everything of k8slan", paths.run().display(), paths.state().display());
         }
         return Ok(());
     }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use attach::{Combined, PodError, PodLink, Undecided, Undo, stable_mac};
+use attach::{Undecided, Undo, stable_mac};
 use cni::{AddResult, Dns, Interface, Request, Target};
 use net_types::{IfName, MacAddr, MacvtapMode, Mtu};
 use netplumb::{Errno, Link, LinkChange, Macvtap, Netlink, VethEnd};
@@ -28,17 +28,7 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     let lower = Lower::resolve(&call)?;
     let mut undo = Undo::new();
     let made = make(&call, &lower, &mut undo);
-    let mut undo = Some(undo);
-    let mut failures = Vec::new();
-    let mut roll_back = || failures.extend(undo.take().map(Undo::roll_back).unwrap_or_default());
-    let attached = match made {
-        Ok(made) => set_up_with_addresses(&call, &lower, made, &mut roll_back),
-        Err(error) => Err(error),
-    };
-    if attached.is_err() {
-        roll_back();
-    }
-    attached.map_err(|error| error.and_failures(failures))
+    attach::or_undo(|| undo.roll_back(), |roll_back| set_up_with_addresses(&call, &lower, made?, roll_back))
 }
 
 fn make<'a>(call: &'a Call<'a>, lower: &'a Lower, undo: &mut Undo<'a>) -> Result<PodInterface, Error> {
@@ -62,50 +52,31 @@ fn set_up_with_addresses(
     call: &Call<'_>,
     lower: &Lower,
     made: PodInterface,
-    roll_back: &mut impl FnMut(),
+    roll_back: &mut dyn FnMut(),
 ) -> Result<AddResult, Error> {
-    let link = pod_link(call, made.index, made.mac);
+    let link = call.pod_link(made.index, made.mac);
     let stated = lower.k8slanveth().map(K8slanVeth::stated).unwrap_or_default();
     let detecting = lower.k8slanveth().is_some_and(|keys| keys.enable_dad);
     let undecided = set_up(call, lower, made, !stated.ips.is_empty())?;
-    let configure = |undecided: Option<Undecided<'_>>, given: &AddResult| match undecided {
-        // Behind KubeVirt's bridge, the guest gets the link's addresses by DHCP.
-        None if lower.is_veth() => link.configure_for_guest(given),
-        None => Ok(()),
-        Some(undecided) => {
-            undecided.decide(given.ips.iter().any(|ip| ip.address.is_ipv6()))?;
-            if detecting { link.configure_detecting(given) } else { link.configure(given) }
-        }
+    let configure = |given: &AddResult| match undecided {
+        // Only behind KubeVirt's bridge, the guest gets the link's addresses by DHCP.
+        None if !lower.is_veth() => Ok(()),
+        undecided => link.set_addresses(undecided, given, detecting),
     };
     let Some(ipam) = call.request.ipam() else {
         if !stated.ips.is_empty() {
-            configure(undecided, &stated).map_err(Error::Stated)?;
+            configure(&stated)?;
         }
         return Ok(result(call, made, stated));
     };
-    let mut delegated = ipam.add_or(&mut *roll_back)?;
-    // The launcher pod's stack must neither probe nor answer for a guest's addresses.
-    let replaced = if call.is_for_a_guest() {
-        link.replace_taken_of_guest(&mut delegated, call.request.document(), call.asker())
-    } else {
-        link.replace_taken(&mut delegated, call.request.document())
-    };
-    let replaced = replaced.map_err(PodError::from);
-    let mut given = delegated.result().clone();
-    given.ips.extend(stated.ips);
-    given.routes.extend(stated.routes);
-    let configured = replaced.and_then(|()| configure(undecided, &given));
-    match configured {
-        Ok(()) => {
-            let _ = delegated.keep();
-            Ok(result(call, made, given))
-        }
-        Err(error) => Err(Error::Addresses(Box::new(delegated.fail_around(error, roll_back)))),
-    }
-}
-
-pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodLink<'a> {
-    PodLink { netns: &call.netns, netlink: &call.netlink, index, name: &call.target.ifname, mac }
+    attach::with_ipam(ipam, roll_back, |delegated| {
+        call.replace_taken(&link, delegated)?;
+        let mut given = delegated.result().clone();
+        given.ips.extend(stated.ips);
+        given.routes.extend(stated.routes);
+        configure(&given)?;
+        Ok(result(call, made, given))
+    })
 }
 
 /// A macvtap on the spoke's veth end, created from the LAN's namespace directly in the pod's.
@@ -354,7 +325,7 @@ fn set_up<'a>(
     let config = &call.request.config;
     let promisc = config.promisc_mode.then_some(true);
     let change = LinkChange { promisc, ..LinkChange::default() };
-    let link = pod_link(call, made.index, made.mac);
+    let link = call.pod_link(made.index, made.mac);
     if call.is_for_a_guest() {
         if lower.hears_everything(config.mode) {
             // While it is down, so that the kernel does not count it on the lower link, where it would stay.
@@ -381,12 +352,8 @@ fn set_up<'a>(
 fn result(call: &Call<'_>, made: PodInterface, mut result: AddResult) -> AddResult {
     let mut interface = Interface::in_container(&call.target.ifname, Some(made.mac), &call.target.netns);
     interface.mtu = Some(made.mtu.get());
-    result.interfaces = vec![interface];
     if result.dns == Dns::default() {
         result.dns = call.request.dns.clone();
     }
-    for ip in &mut result.ips {
-        ip.interface = Some(0);
-    }
-    result.behind(call.request.prev_result.as_ref())
+    call.result(vec![interface], result)
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use attach::{Combined, give_back, is_stale, set_up_again};
+use attach::set_up_again;
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::Attach;
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
-use node::{Attachment, LockError, NetworkId, NodeConfig, Paths};
+use node::{Attachment, LockError, Paths};
 
 use crate::device::{DeviceError, leads_to, node_metadata, node_path, remove_node};
 use crate::find::{Found, Search};
@@ -27,14 +27,8 @@ const NETNS_DIR: &str = "/run/netns";
 /// # Errors
 /// All errors; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
-    let done = attach::detach(target, |paths, errors| {
-        let mut recorded = None;
-        let removal = || recorded = detach(request, target, paths, errors);
-        let released = attach::release(request.ipam(), || ready(target, paths), removal);
-        errors.extend(attach::release_recorded(request, recorded.as_deref()).err().map(Error::from));
-        released
-    });
-    done.or_else(Error::all)
+    let removal = |paths: &Paths, errors: &mut Vec<Error>| detach(request, target, paths, errors);
+    attach::detach(request, target, |paths| ready(target, paths), removal)
 }
 
 /// DEL for a configuration that no longer parses: links and records are enough.
@@ -42,12 +36,9 @@ pub(crate) fn del_misconfigured(
     request: &Misconfigured,
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
-    let done = attach::detach(target, |paths, errors| {
-        let ipam = ipam_of(target, paths);
-        let removal = || drop(everywhere(target, paths, errors));
-        give_back(request, ipam.as_deref(), || ready(target, paths), removal)
-    });
-    done.or_else(Error::all)
+    let removal = |paths: &Paths, errors: &mut Vec<Error>| drop(everywhere(target, paths, errors));
+    let recorded = |paths: &Paths| ipam_of(target, paths);
+    attach::detach_misconfigured(request, target, recorded, |paths| ready(target, paths), removal)
 }
 
 /// The IPAM plugin that ADD recorded.
@@ -69,33 +60,23 @@ fn ready(target: &Target<Option<PathBuf>>, paths: &Paths) {
 /// # Errors
 /// All errors; everything else was done.
 pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
-    let mut errors = Vec::new();
-    // Without a list, the runtime says nothing about what is valid.
-    if let Some(valid) = valid {
-        let network = NetworkId::from_name(request.network.as_str());
-        let (paths, unknown) = NodeConfig::paths_for_removal();
-        for held in held(&paths, |a| is_stale(a, network, valid), &mut errors) {
-            let mut failed = Vec::new();
-            let done = attach::collect(request, &paths, &held.attachment, || held.take_away(&mut failed));
-            errors.append(&mut failed);
-            errors.extend(done.err());
+    attach::gc(request, valid, |paths, is_stale, errors| {
+        for held in held(paths, is_stale, errors) {
+            attach::collect(request, paths, &held.attachment, errors, |errors| held.take_away(errors));
         }
-        errors.extend(unknown.map(Error::from));
         // A link whose record is lost may still have an address, which must not be given to another pod before an
         // administrator has looked.
-        match unreadable(&paths) {
-            Ok(records) if records.is_empty() => {}
-            Ok(records) => {
+        match unreadable(paths) {
+            Ok(records) if !records.is_empty() => {
                 errors.push(Error::UnreadableRecords { folder: paths.taps(), records });
-                return Error::all(errors);
+                false
             }
-            Err(error) => errors.push(error.into()),
+            unreadable => {
+                errors.extend(unreadable.err().map(Error::from));
+                true
+            }
         }
-    }
-    if let Some(ipam) = request.ipam() {
-        errors.extend(ipam.gc().err().map(Error::from));
-    }
-    Error::all(errors)
+    })
 }
 
 fn unreadable(paths: &Paths) -> Result<Vec<String>, DeviceError> {

@@ -22,12 +22,12 @@ pub enum Error {
     /// The caller or its namespace cannot be used.
     #[error(transparent)]
     Call(#[from] attach::CallError),
-    /// The pod's addresses and routes cannot be set; with the result of the undo.
+    /// ADD: the pod's addresses and routes cannot be set.
     #[error(transparent)]
-    Addresses(Box<cni::Undone<attach::PodError>>),
-    /// The pod's addresses and routes differ from the promised ones.
+    Addresses(#[from] attach::PodError),
+    /// CHECK: the pod's addresses and routes differ.
     #[error(transparent)]
-    Pod(#[from] attach::PodError),
+    Pod(attach::PodError),
     #[error(transparent)]
     Device(#[from] DeviceError),
     #[error(transparent)]
@@ -106,8 +106,6 @@ pub enum Error {
     RoutesWithoutAddress,
     #[error("the route to {to} cannot go via {via}, which is of the other address family")]
     RouteFamilies { to: IpNetwork, via: IpAddr },
-    #[error(transparent)]
-    Stated(attach::PodError),
     #[error("LAN {lan} does not admit pods of {}: its allowedNamespaces does not list it", named(namespace.as_deref()))]
     NotAdmitted { lan: String, namespace: Option<String> },
     #[error(
@@ -170,8 +168,8 @@ pub enum Error {
     NetnsFolder { path: PathBuf, source: std::io::Error },
     #[error(transparent)]
     Several(#[from] attach::Several<Self>),
-    #[error("{what} is {found}, but {promised} was promised: delete the pod, so that it is attached anew")]
-    Mismatch { what: String, found: String, promised: String },
+    #[error(transparent)]
+    Mismatch(#[from] attach::Mismatch),
     #[error("{0}")]
     Unavailable(String),
 }
@@ -193,13 +191,6 @@ fn named(namespace: Option<&str>) -> String {
         || "an unstated namespace (K8S_POD_NAMESPACE)".to_owned(),
         |name| format!("namespace {name:?}"),
     )
-}
-
-impl Error {
-    /// A difference that CHECK found.
-    pub(crate) fn mismatch(what: impl Into<String>, found: impl ToString, promised: impl ToString) -> Self {
-        Self::Mismatch { what: what.into(), found: found.to_string(), promised: promised.to_string() }
-    }
 }
 
 /// This plugin's codes, from 100 on (SPEC.md, section 5).
@@ -243,11 +234,7 @@ impl PluginError for Error {
             | Self::Device(DeviceError::Lock(_))
             | Self::NoMinor(_) => Code::TRY_AGAIN,
             Self::Device(_) | Self::NetnsFolder { .. } => Code::IO,
-            Self::Net(_)
-            | Self::Addresses(_)
-            | Self::Stated(_)
-            | Self::NoTap(_)
-            | Self::NotOnLower { .. } => code::KERNEL,
+            Self::Net(_) | Self::Addresses(_) | Self::NoTap(_) | Self::NotOnLower { .. } => code::KERNEL,
             Self::KubeletOnly { .. }
             | Self::K8slanvethOff(_)
             | Self::NotAdmitted { .. }
@@ -260,7 +247,7 @@ impl PluginError for Error {
             | Self::UnreadableRecords { .. }
             | Self::NotTheLan { .. }
             | Self::Underlays(_) => code::UNTRUSTED,
-            Self::Mismatch { .. } | Self::Pod(_) => code::MISMATCH,
+            Self::Mismatch(_) | Self::Pod(_) => code::MISMATCH,
             Self::Unavailable(_) => Code::NOT_AVAILABLE,
             Self::NotUndone(both) => both.error().code(),
             Self::Several(errors) => errors.first().map_or(code::KERNEL, Self::code),

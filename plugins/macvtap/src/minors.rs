@@ -24,7 +24,7 @@ pub(crate) struct Minors {
 }
 
 /// The record of a minor: the attachment that has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct MinorRecord {
     pub(crate) attachment: Attachment,
     /// The path of the node that leads to it.
@@ -32,16 +32,28 @@ pub(crate) struct MinorRecord {
     /// Whether this plugin made the node: the kernel deletes only its own.
     pub(crate) made: bool,
     /// For a macvtap of the host that was moved into the pod: its former attributes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) moved: Option<Moved>,
     /// The IPAM plugin, empty if there is none; absent in records of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ipam: Option<String>,
     /// The index of the node's link that it is on; `None` for a spoke's macvtap, which the kernel deletes with its
     /// veth pair, and in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) lower: Option<u32>,
     /// Whether that link was down already, so that the attachment never had a way out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) lower_was_down: bool,
     /// The MAC address that it gets in the pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) mac: Option<MacAddr>,
+}
+
+impl MinorRecord {
+    /// Whether the version before wrote it: it is then asked what that one did.
+    pub(crate) fn is_of_the_version_before(&self) -> bool {
+        self.ipam.is_none()
+    }
 }
 
 /// The attributes that a macvtap of the host had before it was moved into a pod.
@@ -80,23 +92,6 @@ pub(crate) enum Claim {
     Ours,
     /// It belongs to a live attachment: its container may still have a node that leads there.
     Taken(Attachment),
-}
-
-#[derive(Serialize, Deserialize)]
-struct Wire {
-    attachment: String,
-    node: PathBuf,
-    made: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    moved: Option<Moved>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    ipam: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    lower: Option<u32>,
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    lower_was_down: bool,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    mac: Option<MacAddr>,
 }
 
 impl Minors {
@@ -210,24 +205,11 @@ impl Minors {
 impl MinorRecord {
     fn to_json(&self) -> Vec<u8> {
         // An attachment whose tag cannot be written is refused earlier (`Call::open`).
-        let wire = Wire {
-            attachment: self.attachment.tag().unwrap_or_default(),
-            node: self.node.clone(),
-            made: self.made,
-            moved: self.moved.clone(),
-            ipam: self.ipam.clone(),
-            lower: self.lower,
-            lower_was_down: self.lower_was_down,
-            mac: self.mac,
-        };
-        serde_json::to_vec(&wire).unwrap_or_default()
+        serde_json::to_vec(self).unwrap_or_default()
     }
 
     fn parse(text: &[u8]) -> Option<Self> {
-        let wire: Wire = serde_json::from_slice(text).ok()?;
-        let attachment = Attachment::parse_tag(&wire.attachment)?;
-        let Wire { node, made, moved, ipam, lower, lower_was_down, mac, .. } = wire;
-        Some(Self { attachment, node, made, moved, ipam, lower, lower_was_down, mac })
+        serde_json::from_slice(text).ok()
     }
 }
 

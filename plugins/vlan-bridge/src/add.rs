@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use attach::{Combined, GuestLink, PodError, PodLink, Probing, Undecided};
-use cni::{AddResult, Delegated, Dns, Interface, IpConfig, Request, Route, Target};
+use attach::{Combined, GuestLink, PodError, Probing, Undecided};
+use cni::{AddResult, Delegated, Dns, Interface, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
 use netplumb::{BridgeVlans, LinkChange, Netns};
@@ -40,19 +40,14 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
         let lock = store.lock(&config.bridge)?;
         attaching.make(&lock)?
     };
-    let mut undone = None;
-    let mut roll_back = || {
+    let undo = || {
         let take_away = || {
             let lock = store.lock(&config.bridge)?;
             remove::take_away(&call.host, &store, &attaching.name, Some(&config.bridge), &lock)
         };
-        undone.get_or_insert_with(|| take_away().err());
+        take_away().err().iter().map(|error: &Error| cni::chain(error)).collect()
     };
-    let attached = attaching.finish(&made, &mut roll_back);
-    if attached.is_err() {
-        roll_back();
-    }
-    attached.map_err(|error| error.and_failure(undone.flatten()))
+    attach::or_undo(undo, |roll_back| attaching.finish(&made, roll_back))
 }
 
 /// Checks whether the node's policy lets the pod use the bridge and all VLANs that it would get there, requested or
@@ -130,13 +125,12 @@ impl Attaching<'_> {
         let mut record = PortRecord {
             attachment: call.tag.clone(),
             bridge: config.bridge.clone(),
-            vlans: self.vlans.as_ref().map(Into::into),
+            vlans: self.vlans.clone(),
             uplinks: Vec::new(),
             host_interfaces: Vec::new(),
             guard: guard::wanted(&self.name, config, mac, &[]),
             masquerade: Vec::new(),
             masquerade_from: Vec::new(),
-            left_uplinks: Vec::new(),
             promisc: config.promisc_mode && promisc_by_us,
             ipam: Some(call.request.ipam_type.clone().unwrap_or_default()),
         };
@@ -148,8 +142,7 @@ impl Attaching<'_> {
                 // Not read if the configuration has no VLANs: the kernel may not support them.
                 _ => BridgeVlans::default(),
             };
-            let (add, mut entry) = uplink::join(wanted, &carried, &have, &others, ours)?;
-            entry.joined = uplink::joined(link, &others);
+            let (add, entry) = uplink::join(wanted, &carried, &have, &others, ours)?;
             adds.push((link, add));
             record.uplinks.push(entry);
         }
@@ -205,8 +198,8 @@ impl Attaching<'_> {
         let port = port::make(call, &bridge, &self.name, mac, mtu)?;
         if let Some(vlans) = &self.vlans {
             let vlans = port::wanted(config, Some(&bridge), vlans);
-            if record.vlans.as_ref().is_some_and(|recorded| BridgeVlans::from(recorded) != vlans) {
-                record.vlans = Some((&vlans).into());
+            if record.vlans.as_ref().is_some_and(|recorded| *recorded != vlans) {
+                record.vlans = Some(vlans.clone());
                 store.write(&self.name, record)?;
             }
             port::set_vlans(call, &bridge, port.index, &vlans)?;
@@ -231,11 +224,11 @@ impl Attaching<'_> {
 
     /// Sets the pod's side up, with the IPAM plugin's result. `roll_back` undoes everything, at the moment when the
     /// IPAM plugin can release its addresses.
-    fn finish(&self, made: &AttachedPort, roll_back: &mut impl FnMut()) -> Result<AddResult, Error> {
+    fn finish(&self, made: &AttachedPort, roll_back: &mut dyn FnMut()) -> Result<AddResult, Error> {
         let call = self.call;
         let config = &call.request.config;
         let index = made.port.pod_index;
-        let link = pod_link(call, index, made.mac);
+        let link = call.pod_link(index, made.mac);
         let mut undecided = None;
         if !call.is_for_a_guest() {
             undecided = Some(link.before_up(config.from_routers(), call.request.ipam().is_some())?);
@@ -251,17 +244,7 @@ impl Attaching<'_> {
             self.host_interfaces(made, &[], &[])?;
             return Ok(self.result(made, AddResult::default()));
         };
-        let mut delegated = ipam.add_or(&mut *roll_back)?;
-        match self.configure(made, &mut delegated, undecided) {
-            Ok(result) => {
-                let _ = delegated.keep();
-                Ok(result)
-            }
-            Err(error) => {
-                let undone = delegated.fail_around(error, roll_back);
-                Err(undone.error.and_failure(undone.undo.map(Error::from)))
-            }
-        }
+        attach::with_ipam(ipam, roll_back, |delegated| self.configure(made, delegated, undecided))
     }
 
     fn configure(
@@ -272,12 +255,8 @@ impl Attaching<'_> {
     ) -> Result<AddResult, Error> {
         let call = self.call;
         let config = &call.request.config;
-        let link = pod_link(call, made.port.pod_index, made.mac);
-        match self.asker {
-            Some(asker) => link.replace_taken_of_guest(delegated, call.request.document(), asker),
-            None => link.replace_taken(delegated, call.request.document()),
-        }
-        .map_err(PodError::from)?;
+        let link = call.pod_link(made.port.pod_index, made.mac);
+        call.replace_taken(&link, delegated)?;
         let mut answer = delegated.result().clone();
         let mut gateways = Vec::new();
         if config.is_gateway() {
@@ -298,16 +277,7 @@ impl Attaching<'_> {
         let subnets: Vec<IpNetwork> = answer.ips.iter().map(|ip| ip.address).collect();
         self.host_interfaces(made, &gateways, &subnets)?;
         self.netfilter(made, &answer)?;
-        if let Some(undecided) = undecided {
-            undecided.decide(answer.ips.iter().any(|ip| ip.address.is_ipv6()))?;
-        }
-        if call.is_for_a_guest() {
-            link.configure_for_guest(&answer)?;
-        } else if config.enabledad {
-            link.configure_detecting(&answer)?;
-        } else {
-            link.configure(&answer)?;
-        }
+        link.set_addresses(undecided, &answer, config.enabledad)?;
         Ok(self.result(made, answer))
     }
 
@@ -382,7 +352,7 @@ impl Attaching<'_> {
     }
 
     /// The result: bridge, port and the pod's interface, behind the results of earlier plugins of the chain.
-    fn result(&self, made: &AttachedPort, answer: AddResult) -> AddResult {
+    fn result(&self, made: &AttachedPort, mut answer: AddResult) -> AddResult {
         let call = self.call;
         let mtu = Some(made.mtu.get());
         let bridge = &made.bridge;
@@ -394,21 +364,12 @@ impl Attaching<'_> {
         interfaces[0].mtu = Some(bridge.link.mtu);
         interfaces[1].mtu = mtu;
         interfaces[2].mtu = mtu;
-        let own = interfaces.len() - 1;
-        let ips = answer.ips.into_iter().map(|ip| IpConfig { interface: Some(own), ..ip }).collect();
         // As in the reference plugin: the network's settings replace the IPAM plugin's.
-        let dns = match &call.request.dns {
-            dns if *dns != Dns::default() => dns.clone(),
-            _ => answer.dns,
-        };
-        let result = AddResult { interfaces: interfaces.into(), ips, routes: answer.routes, dns };
-        result.behind(call.request.prev_result.as_ref())
+        if call.request.dns != Dns::default() {
+            answer.dns = call.request.dns.clone();
+        }
+        call.result(interfaces.into(), answer)
     }
-}
-
-/// The pod's interface, for addresses and routes.
-pub(crate) fn pod_link<'a>(call: &'a Call<'_>, index: u32, mac: MacAddr) -> PodLink<'a> {
-    PodLink { netns: &call.netns, netlink: &call.netlink, index, name: &call.target.ifname, mac }
 }
 
 /// The destination of the default route, in an address's family.

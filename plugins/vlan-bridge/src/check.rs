@@ -1,13 +1,14 @@
 //! CHECK: whether everything still is as ADD promised.
 
-use attach::{PodLink, PortDifference, own_part, plain_port, port_difference};
+use attach::{Mismatch, at_most, check_port, on_or_off, own_part, plain_port, same};
 use cni::{AddResult, Request, Target};
-use netplumb::{BridgePort, BridgeVlans, Conf, Link, Netns, Nftables, RuleState, Sysctl};
+use net_types::Mtu;
+use netplumb::{BridgePort, BridgeVlans, Link, Netns, Nftables, RuleState};
 
 use crate::bridge::Bridge;
 use crate::call::Call;
 use crate::record::{PortRecord, RecordStore, port_name};
-use crate::{Config, Error, Uplink, add, host_interface, masquerade, mtu, uplink};
+use crate::{Config, Error, Uplink, host_interface, masquerade, mtu, uplink};
 
 /// Verifies the attachment: the pod's interface, the port and its VLANs, the bridge, uplinks, guard, the node's
 /// interfaces, addresses and routes, and the IPAM plugin's lease.
@@ -20,28 +21,26 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
     let ifname = &target.ifname;
     let name = port_name(target.container_id.as_str(), ifname);
     let store = RecordStore::open(&call.node.paths())?;
-    let record = store.read(&name)?.ok_or_else(|| mismatch("the record of the port", "missing", "one"))?;
-    let missing = |what: String| Error::mismatch(what, "missing", "there");
+    let lost = || Mismatch::new("the record of the port", "missing", "one");
+    let record = store.read(&name)?.ok_or_else(lost)?;
+    let missing = |what: String| Mismatch::new(what, "missing", "there");
     let link = call
         .netlink
         .link_by_name(ifname)?
         .ok_or_else(|| missing(format!("interface {ifname} in the pod")))?;
     let port = call.host.link_by_name(&name)?.ok_or_else(|| missing(format!("port {name}")))?;
-    let mut own = own_part(promised, ifname)
+    let own = own_part(promised, ifname)
         .ok_or_else(|| missing(format!("interface {ifname} of the pod in prevResult")))?;
-    interface(&call, &link, promised)?;
+    interface(&call, &link, &record, promised)?;
     same("the link at the other end of the port", port.lower.unwrap_or(0), link.index)?;
     let bridge = Bridge::read(&call.host, &config.bridge)?
         .ok_or_else(|| missing(format!("bridge {}", config.bridge)))?;
     on_bridge(&call, &bridge, &name, &port)?;
     mtus(&call, &bridge, &port, promised)?;
-    if link.mtu > port.mtu {
-        // A result before version 1.1.0 has no MTU; the pod's frames must then fit its port.
-        let what = format!("MTU of interface {ifname}");
-        return Err(Error::mismatch(what, link.mtu, port.mtu));
-    }
+    // A result before version 1.1.0 has no MTU; the pod's frames must then fit its port.
+    at_most(&format!("MTU of interface {ifname}"), link.mtu, Some(port.mtu))?;
     if let Some(vlans) = &record.vlans {
-        carried(&call, &bridge, &port, &BridgeVlans::from(vlans))?;
+        carried(&call, &bridge, &port, vlans)?;
     }
     uplinks(&call, &bridge, &record)?;
     if let Some(guard) = &record.guard {
@@ -66,12 +65,7 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
             same(&format!("{} of the node", setting.path().display()), &*value, "1")?;
         }
     }
-    if let Some(mac) = link.mac {
-        if call.is_for_a_guest() {
-            own = PodLink::of_guest(&own);
-        }
-        add::pod_link(&call, link.index, mac).verify(&own).map_err(Error::Pod)?;
-    }
+    call.check_addresses(&link, &own, call.is_for_a_guest()).map_err(Error::Pod)?;
     if let Some(ipam) = request.ipam() {
         ipam.check()?;
     }
@@ -79,32 +73,18 @@ pub(crate) fn check(request: &Request<Config>, target: &Target, promised: &AddRe
 }
 
 /// The interface as the pod has it.
-fn interface(call: &Call<'_>, link: &Link, promised: &AddResult) -> Result<(), Error> {
-    let ifname = &call.target.ifname;
-    let of = |what: &str| format!("{what} of interface {ifname}");
-    if !call.request.config.disable_container_interface {
-        same(&of("state"), state(link.up), "up")?;
-    }
-    if call.is_for_a_guest() && !call.request.config.disable_container_interface {
-        same(&of("ARP"), if link.noarp { "off" } else { "on" }, "off")?;
-        same(&of("allmulticast"), if link.allmulti { "on" } else { "off" }, "on")?;
-        // A kernel without IPv6 has no such file.
-        if let Some(value) = call.netns.sysctl_get(&Sysctl::ipv6(Conf::Link(ifname), "disable_ipv6"))? {
-            same(&of("disable_ipv6"), &*value, "1")?;
+fn interface(call: &Call<'_>, link: &Link, record: &PortRecord, promised: &AddResult) -> Result<(), Error> {
+    let (ifname, config) = (&call.target.ifname, &call.request.config);
+    if !config.disable_container_interface {
+        same(&format!("state of interface {ifname}"), state(link.up), "up")?;
+        if call.is_for_a_guest() {
+            // The version before, whose records do not name the IPAM plugin, left it with the groups that it had.
+            call.check_silence::<Error>(link, record.ipam.is_some())?;
         }
     }
-    let promise = promised.interfaces.iter().find(|i| i.sandbox.is_some() && i.name == ifname.as_str());
-    if let Some(mac) = promise.and_then(|interface| interface.mac.as_ref()) {
-        let have = link.mac.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
-        same(&of("MAC address"), have, mac.to_lowercase())?;
-    }
-    let mtu =
-        promise.and_then(|interface| interface.mtu).or(call.request.config.mtu.map(net_types::Mtu::get));
-    // A later plugin of the chain may have made it smaller (decision 79).
-    if let Some(mtu) = mtu
-        && link.mtu > mtu
-    {
-        return Err(Error::mismatch(of("MTU"), link.mtu, mtu));
+    let promise = call.check_interface(link, promised)?;
+    if promise.is_none_or(|interface| interface.mtu.is_none()) {
+        at_most(&format!("MTU of interface {ifname}"), link.mtu, config.mtu.map(Mtu::get))?;
     }
     Ok(())
 }
@@ -117,10 +97,7 @@ fn on_bridge(call: &Call<'_>, bridge: &Bridge, name: &net_types::IfName, port: &
     same(&of("state"), state(port.up), "up")?;
     same(&of("owner"), port.alias.clone().unwrap_or_default(), &*call.tag)?;
     let made = BridgePort { isolated: config.port_isolation, hairpin: config.hairpin_mode, ..plain_port() };
-    match port_difference(port, &made, bridge.info.stp) {
-        Some(PortDifference { what, found, promised }) => Err(Error::mismatch(of(what), found, promised)),
-        None => Ok(()),
-    }
+    Ok(check_port(&format!("port {name}"), port, &made, bridge.info.stp)?)
 }
 
 /// Verifies that bridge, port and uplinks have the promised MTU, or at least the same one.
@@ -146,7 +123,7 @@ fn mtus(call: &Call<'_>, bridge: &Bridge, port: &Link, promised: &AddResult) -> 
 
 /// Verifies the VLANs of the port, and that the bridge filters by VLAN.
 fn carried(call: &Call<'_>, bridge: &Bridge, port: &Link, wanted: &BridgeVlans) -> Result<(), Error> {
-    let filtering = if bridge.info.vlan_filtering { "on" } else { "off" };
+    let filtering = on_or_off(bridge.info.vlan_filtering);
     same(&format!("VLAN filtering of bridge {}", bridge.name), filtering, "on")?;
     let protocol = bridge.info.vlan_protocol.to_string();
     same(
@@ -170,10 +147,10 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
         let link = call.host.link_by_name(name)?.ok_or_else(|| Error::NoUplink(name.clone()))?;
         same(&format!("the bridge of uplink {name}"), link.master.unwrap_or(0), bridge.index)?;
         same(&format!("the state of uplink {name}"), state(link.up), "up")?;
-        let Some(port) = record.vlans.as_ref().map(BridgeVlans::from) else { continue };
+        let Some(port) = &record.vlans else { continue };
         let Some(stated) = stated.iter().find(|uplink| uplink.name == *name) else { continue };
         let have = call.host.bridge_vlans(link.index)?;
-        let (missing, otherwise) = uplink::lacks(stated, &port, recorded, &have);
+        let (missing, otherwise) = uplink::lacks(stated, port, recorded, &have);
         if !missing.is_empty() {
             return Err(Error::UplinkLacks { uplink: name.clone(), vlans: missing.to_string() });
         }
@@ -182,7 +159,7 @@ fn uplinks(call: &Call<'_>, bridge: &Bridge, record: &PortRecord) -> Result<(), 
                 uplink: name.clone(),
                 have: have.to_string(),
                 vlans: otherwise.to_string(),
-                wanted: uplink::needed(stated, &port).to_string(),
+                wanted: uplink::needed(stated, port).to_string(),
             });
         }
         // After a complete change, the record has no more VLANs than the port carries.
@@ -204,12 +181,4 @@ fn shown(state: RuleState) -> &'static str {
 
 fn state(up: bool) -> &'static str {
     if up { "up" } else { "down" }
-}
-
-fn mismatch(what: &str, found: &str, promised: &str) -> Error {
-    Error::mismatch(what, found, promised)
-}
-
-fn same<A: PartialEq<B> + ToString, B: ToString>(what: &str, found: A, promised: B) -> Result<(), Error> {
-    if found == promised { Ok(()) } else { Err(Error::mismatch(what, found, promised)) }
 }

@@ -28,13 +28,10 @@ pub struct PortRecord {
     pub bridge: IfName,
     /// Its VLANs; `None`: the configuration has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub vlans: Option<PortVlans>,
+    pub vlans: Option<BridgeVlans>,
     /// The uplinks that it needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uplinks: Vec<RecordedUplink>,
-    /// Uplinks that ports brought which are gone by now: this port's record has them until it goes, or the bridge does.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub left_uplinks: Vec<JoinedUplink>,
     /// The node's own links and addresses that it needs.
     #[serde(rename = "legs", default, skip_serializing_if = "Vec::is_empty")]
     pub host_interfaces: Vec<RecordedHostInterface>,
@@ -56,18 +53,6 @@ pub struct PortRecord {
     pub ipam: Option<String>,
 }
 
-/// The form of [`BridgeVlans`] in the file.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct PortVlans {
-    #[serde(default)]
-    pub tagged: VlanSet,
-    #[serde(default)]
-    pub untagged: VlanSet,
-    /// The VLAN of frames that arrive without a tag.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pvid: Option<VlanId>,
-}
-
 /// An uplink that a port needs.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct RecordedUplink {
@@ -81,25 +66,6 @@ pub struct RecordedUplink {
     /// The VLANs that this plugin added to it: only these are ever removed.
     #[serde(default)]
     pub added: VlanSet,
-    /// Whether this plugin made it a port, and how it was before; `None` also in records of an earlier version.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub joined: Option<Joined>,
-}
-
-/// A link that this plugin made a port of the bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Joined {
-    /// Whether it was down, as the node's administrator or nobody had left it.
-    pub was_down: bool,
-}
-
-/// The same with the link's name.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
-pub struct JoinedUplink {
-    pub name: IfName,
-    #[serde(flatten)]
-    pub joined: Joined,
 }
 
 /// A link or an address of the node in a VLAN.
@@ -150,18 +116,6 @@ fn without_length<S: Serializer>(
     addresses.as_ref().map(|all| all.iter().map(text).collect::<Vec<_>>()).serialize(serializer)
 }
 
-impl From<&BridgeVlans> for PortVlans {
-    fn from(vlans: &BridgeVlans) -> Self {
-        Self { tagged: vlans.tagged.clone(), untagged: vlans.untagged.clone(), pvid: vlans.pvid }
-    }
-}
-
-impl From<&PortVlans> for BridgeVlans {
-    fn from(vlans: &PortVlans) -> Self {
-        Self { tagged: vlans.tagged.clone(), untagged: vlans.untagged.clone(), pvid: vlans.pvid }
-    }
-}
-
 impl RecordedGuard {
     /// The guard of a port with its final addresses.
     pub(crate) fn of_port(&self, port: &IfName) -> PortGuard {
@@ -182,14 +136,6 @@ impl RecordedGuard {
 }
 
 impl PortRecord {
-    /// The uplinks that this plugin made ports of the bridge, as far as this record has them.
-    pub(crate) fn joined_uplinks(&self) -> impl Iterator<Item = JoinedUplink> + use<'_> {
-        let own = self.uplinks.iter().filter_map(|uplink| {
-            uplink.joined.map(|joined| JoinedUplink { name: uplink.name.clone(), joined })
-        });
-        own.chain(self.left_uplinks.iter().cloned())
-    }
-
     /// The owner of the port; `None` if the text is not a tag.
     #[must_use]
     pub fn attachment(&self) -> Option<Attachment> {
@@ -199,7 +145,7 @@ impl PortRecord {
     /// All VLANs of the port, tagged and untagged.
     #[must_use]
     pub fn all_vlans(&self) -> VlanSet {
-        self.vlans.as_ref().map(|vlans| vlans.tagged.union(&vlans.untagged)).unwrap_or_default()
+        self.vlans.as_ref().map(BridgeVlans::all).unwrap_or_default()
     }
 }
 
@@ -319,17 +265,8 @@ impl RecordStore {
 
     /// The records of a bridge's other ports.
     pub(crate) fn others(&self, bridge: &IfName, port: &IfName) -> Result<Vec<PortRecord>, Error> {
-        Ok(self.named_others(bridge, port)?.into_iter().map(|(_, record)| record).collect())
-    }
-
-    /// The same with the ports' names.
-    pub(crate) fn named_others(
-        &self,
-        bridge: &IfName,
-        port: &IfName,
-    ) -> Result<Vec<(IfName, PortRecord)>, Error> {
         let all = self.all()?.into_iter();
-        Ok(all.filter(|(name, record)| name != port && record.bridge == *bridge).collect())
+        Ok(all.filter(|(name, record)| name != port && record.bridge == *bridge).map(|(_, r)| r).collect())
     }
 }
 
@@ -356,7 +293,7 @@ mod tests {
         let record = PortRecord {
             attachment: "k8slan:attach c net1 1 /x 0000000000000001".to_owned(),
             bridge: "br0".parse().unwrap(),
-            vlans: Some(PortVlans {
+            vlans: Some(BridgeVlans {
                 tagged: "10,20-30".parse().unwrap(),
                 untagged: "1".parse().unwrap(),
                 pvid: "1".parse().ok(),
@@ -366,11 +303,6 @@ mod tests {
                 follow: true,
                 fixed: VlanSet::EMPTY,
                 added: "10".parse().unwrap(),
-                joined: Some(Joined { was_down: true }),
-            }],
-            left_uplinks: vec![JoinedUplink {
-                name: "eth1".parse().unwrap(),
-                joined: Joined { was_down: false },
             }],
             host_interfaces: Vec::new(),
             guard: Some(RecordedGuard {

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use attach::{Combined, NodeUse, give_back, is_stale, set_up_again};
+use attach::{Combined, NodeUse, set_up_again};
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::IfName;
 use netplumb::{Link, LinkChange, Netlink};
-use node::{Attachment, LINK_GROUP, Lock, LockError, NetworkId, NodeConfig, Paths};
+use node::{Attachment, LINK_GROUP, Lock, LockError, Paths};
 
 use crate::bridge::Bridge;
 use crate::record::{PortRecord, RecordStore, port_name};
@@ -18,17 +18,12 @@ use crate::{Config, Error, guard, host_interface, masquerade, uplink};
 /// All errors; everything else was done.
 pub(crate) fn del(request: &Request<Config>, target: &Target<Option<PathBuf>>) -> Result<(), Error> {
     let port = port_name(target.container_id.as_str(), &target.ifname);
-    let done = attach::detach(target, |paths, errors| {
-        let mut recorded = None;
-        let removal = || {
-            recorded = recorded_ipam(&port, paths);
-            errors.extend(detach(&port, paths).err());
-        };
-        let released = attach::release(request.ipam(), || ready(&port, paths), removal);
-        errors.extend(attach::release_recorded(request, recorded.as_deref()).err().map(Error::from));
-        released
-    });
-    done.or_else(Error::all)
+    let removal = |paths: &Paths, errors: &mut Vec<Error>| {
+        let recorded = recorded_ipam(&port, paths);
+        errors.extend(detach(&port, paths).err());
+        recorded
+    };
+    attach::detach(request, target, |paths| ready(&port, paths), removal)
 }
 
 /// The IPAM plugin that ADD recorded.
@@ -46,12 +41,9 @@ pub(crate) fn del_misconfigured(
     target: &Target<Option<PathBuf>>,
 ) -> Result<(), Error> {
     let port = port_name(target.container_id.as_str(), &target.ifname);
-    let done = attach::detach(target, |paths, errors| {
-        let ipam = recorded_ipam(&port, paths);
-        let removal = || errors.extend(detach(&port, paths).err());
-        give_back(request, ipam.as_deref(), || ready(&port, paths), removal)
-    });
-    done.or_else(Error::all)
+    let removal = |paths: &Paths, errors: &mut Vec<Error>| errors.extend(detach(&port, paths).err());
+    let recorded = |paths: &Paths| recorded_ipam(&port, paths);
+    attach::detach_misconfigured(request, target, recorded, |paths| ready(&port, paths), removal)
 }
 
 /// Sets the pod's interface up for the IPAM plugin, which may send something on it.
@@ -170,21 +162,19 @@ pub(crate) fn take_away(
             None
         }
     };
-    let others = bridge.as_ref().map(|bridge| store.named_others(&bridge.name, port)).transpose();
-    let others = others.unwrap_or_else(|error| {
-        errors.push(error);
-        None
-    });
-    if let (Some(record), Some(bridge), Some(others)) = (&record, &bridge, &others) {
-        let index = link.as_ref().map(|link| link.index);
-        let records: Vec<PortRecord> = others.iter().map(|(_, record)| record.clone()).collect();
-        // The interfaces first: a VLAN that the bridge itself carries counts as used.
-        errors.extend(host_interface::release(host, bridge, record, &records, store.paths()).err());
-        errors.extend(uplink::release(host, bridge, record, index, &records).err());
-        errors.extend(uplink::leave_to_another(store, record, others).err());
-        if record.promisc && !records.iter().any(|other| other.promisc) {
-            let off = LinkChange { promisc: Some(false), ..LinkChange::default() };
-            errors.extend(host.set_link(bridge.index, &off).err().map(Error::from));
+    if let (Some(record), Some(bridge)) = (&record, &bridge) {
+        match store.others(&record.bridge, port) {
+            Ok(others) => {
+                let index = link.as_ref().map(|link| link.index);
+                // The interfaces first: a VLAN that the bridge itself carries counts as used.
+                errors.extend(host_interface::release(host, bridge, record, &others, store.paths()).err());
+                errors.extend(uplink::release(host, bridge, record, index, &others).err());
+                if record.promisc && !others.iter().any(|other| other.promisc) {
+                    let off = LinkChange { promisc: Some(false), ..LinkChange::default() };
+                    errors.extend(host.set_link(bridge.index, &off).err().map(Error::from));
+                }
+            }
+            Err(error) => errors.push(error),
         }
     }
     if let Some(link) = &link {
@@ -199,12 +189,8 @@ pub(crate) fn take_away(
         // A kernel without netfilter has no rules; a damaged record cannot say whether there are any.
         errors.extend(done.err().filter(|_| record.is_some()));
     }
-    let is_last = others.as_ref().is_none_or(Vec::is_empty);
-    if is_last && let Some(bridge) = bridge.as_ref().filter(|bridge| bridge.is_ours() && others.is_some()) {
-        errors.extend(remove_last(host, store.paths(), bridge, record.as_ref()).err());
-    }
-    if is_last && let Some(record) = &record {
-        errors.extend(uplink::set_down_again(host, record, store.paths()).err());
+    if let Some(bridge) = bridge.filter(Bridge::is_ours) {
+        errors.extend(remove_if_last(host, store, &bridge, port, record.as_ref()).err());
     }
     if errors.is_empty() {
         store.remove(port)?;
@@ -212,31 +198,25 @@ pub(crate) fn take_away(
     Error::all(errors)
 }
 
-/// Removes a bridge of this plugin's whose last port of this plugin's is gone, unless something else uses it by now.
-fn remove_last(
+/// Removes a bridge of this plugin's when its last port is gone, unless something else uses it by now.
+fn remove_if_last(
     host: &Netlink,
-    paths: &Paths,
+    store: &RecordStore,
     bridge: &Bridge,
+    port: &IfName,
     record: Option<&PortRecord>,
 ) -> Result<(), Error> {
-    let ports = host.ports(bridge.index)?;
-    let is_uplink = |link: &Link| {
-        record.is_some_and(|record| {
-            record.uplinks.iter().any(|uplink| uplink.name == *link.name)
-                || record.left_uplinks.iter().any(|uplink| uplink.name == *link.name)
-        })
-    };
-    if !ports.iter().all(is_uplink) {
+    if !store.others(&bridge.name, port)?.is_empty() {
         return Ok(());
     }
-    if NodeUse::of_own_link(host, &bridge.link, paths)?.is_some() {
-        // Perhaps by what stayed for another plugin's pods, which are gone now.
-        host_interface::remove_left(host, bridge, paths)?;
-        if NodeUse::of_own_link(host, &bridge.link, paths)?.is_some() {
-            return Ok(());
-        }
+    let ports = host.ports(bridge.index)?;
+    let is_uplink = |link: &Link| {
+        record.is_some_and(|record| record.uplinks.iter().any(|uplink| uplink.name == *link.name))
+    };
+    if ports.iter().all(is_uplink) && NodeUse::of_own_link(host, &bridge.link, store.paths())?.is_none() {
+        host.delete_link(bridge.index)?;
     }
-    Ok(host.delete_link(bridge.index)?)
+    Ok(())
 }
 
 /// Frees this network's attachments that are not in the list.
@@ -244,56 +224,50 @@ fn remove_last(
 /// # Errors
 /// All errors; everything else was done.
 pub(crate) fn gc<C>(request: &Request<C>, valid: Option<&[ValidAttachment]>) -> Result<(), Error> {
-    let mut errors = Vec::new();
-    // Without a list, the runtime says nothing about what is valid.
-    if let Some(valid) = valid {
-        errors.extend(sweep(request, NetworkId::from_name(request.network.as_str()), valid).err());
-    }
-    if let Some(ipam) = request.ipam() {
-        errors.extend(ipam.gc().err().map(Error::from));
-    }
-    Error::all(errors)
+    attach::gc(request, valid, |paths, is_stale, errors| {
+        let swept = sweep(request, paths, is_stale, errors);
+        errors.extend(swept.err());
+        true
+    })
 }
 
-fn sweep<C>(request: &Request<C>, network: NetworkId, valid: &[ValidAttachment]) -> Result<(), Error> {
-    let (paths, unknown) = NodeConfig::paths_for_removal();
+fn sweep<C>(
+    request: &Request<C>,
+    paths: &Paths,
+    is_stale: &dyn Fn(&Attachment) -> bool,
+    errors: &mut Vec<Error>,
+) -> Result<(), Error> {
     let host = Netlink::open_current()?;
-    let existing = RecordStore::existing(&paths)?;
-    let stale = |attachment: &Attachment| is_stale(attachment, network, valid);
+    let existing = RecordStore::existing(paths)?;
     let records = existing.as_ref().map(RecordStore::all).transpose()?.unwrap_or_default();
     let mut ports: Vec<(IfName, Attachment)> = records
         .into_iter()
-        .filter_map(|(port, record)| Some((port, record.attachment().filter(&stale)?)))
+        .filter_map(|(port, record)| Some((port, record.attachment().filter(is_stale)?)))
         .collect();
     // Ports whose record is lost.
     for link in host.links_in_group(LINK_GROUP)? {
         let tagged = link.alias.as_deref().and_then(Attachment::parse_tag);
-        if let Some(attachment) = tagged.filter(&stale) {
+        if let Some(attachment) = tagged.filter(is_stale) {
             let name = port_name(&attachment.container_id, &attachment.ifname);
             if ports.iter().all(|(port, _)| *port != name) {
                 ports.push((name, attachment));
             }
         }
     }
-    let mut errors: Vec<Error> = unknown.into_iter().map(Error::from).collect();
     if let Some(store) = &existing {
         let links = host.links()?;
         store.tidy(|bridge| links.iter().any(|link| link.name == bridge));
     }
     if ports.is_empty() {
-        return Error::all(errors);
+        return Ok(());
     }
-    let store = existing.map_or_else(|| RecordStore::open(&paths), Ok)?;
+    let store = existing.map_or_else(|| RecordStore::open(paths), Ok)?;
     for (port, attachment) in ports {
-        let mut failed = None;
-        let removal = || {
+        attach::collect(request, paths, &attachment, errors, |errors| {
             let taken =
                 with_lock(&host, &store, &port, |bridge, lock| take_away(&host, &store, &port, bridge, lock));
-            failed = taken.err();
-        };
-        let done = attach::collect(request, &paths, &attachment, removal);
-        errors.extend(failed);
-        errors.extend(done.err());
+            errors.extend(taken.err());
+        });
     }
-    Error::all(errors)
+    Ok(())
 }

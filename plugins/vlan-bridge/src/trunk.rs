@@ -80,20 +80,19 @@ impl Change {
         };
         let port = port.map_err(Error::PortName)?;
         let vlans: VlanSet = self.vlans.parse().map_err(Error::Vlans)?;
-        let carried = change_trunk(&port, |tagged| change(tagged, &vlans))?;
-        node::print(&format!("{carried}\n")).map_err(Error::Output)
+        println!("{}", change_trunk(&port, |tagged| change(tagged, &vlans))?);
+        Ok(())
     }
 }
 
 fn show() -> Result<(), Error> {
     let store = RecordStore::open(&NodeConfig::load()?.paths())?;
-    let mut lines = String::new();
     for (port, record) in store.all()? {
         let Some(vlans) = &record.vlans else { continue };
         let whose = record.attachment().map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-        lines.push_str(&format!("{port}\t{}\t{}\t{whose}\n", record.bridge, BridgeVlans::from(vlans)));
+        println!("{port}\t{}\t{}\t{whose}", record.bridge, vlans);
     }
-    node::print(&lines).map_err(Error::Output)
+    Ok(())
 }
 
 /// Changes the tagged VLANs of a port, and what the uplinks carry for it. The record is written first: after a kill,
@@ -108,13 +107,9 @@ pub fn change_trunk(port: &IfName, change: impl FnOnce(&VlanSet) -> VlanSet) -> 
     let bridge = store.read(port)?.ok_or_else(unknown)?.bridge;
     let _lock = store.lock(&bridge)?;
     let mut record = store.read(port)?.ok_or_else(unknown)?;
-    let Some(recorded) = &record.vlans else { return Err(Error::NotATrunk(port.clone())) };
-    let before = BridgeVlans::from(recorded);
-    if before.tagged.is_empty() {
-        return Err(Error::NotATrunk(port.clone()));
-    }
-    let mut vlans = before.clone();
-    vlans.tagged = change(&before.tagged).without(&before.untagged);
+    let before = record.vlans.take().filter(|vlans| !vlans.tagged.is_empty());
+    let mut vlans = before.ok_or_else(|| Error::NotATrunk(port.clone()))?;
+    vlans.tagged = change(&vlans.tagged).without(&vlans.untagged);
     if vlans.tagged.is_empty() {
         return Err(Error::EmptyTrunk(port.clone()));
     }
@@ -138,7 +133,7 @@ pub fn change_trunk(port: &IfName, change: impl FnOnce(&VlanSet) -> VlanSet) -> 
         entry.added = entry.added.union(&joined.added);
         adds.push((up, add));
     }
-    record.vlans = Some((&vlans).into());
+    record.vlans = Some(vlans.clone());
     store.write(port, &record)?;
     diff(&vlans, &host.bridge_vlans(link.index)?).apply(&host, BridgeMember::Port(link.index))?;
     for (up, add) in &adds {

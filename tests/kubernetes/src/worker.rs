@@ -126,7 +126,8 @@ impl Worker {
                 "memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%",
             },
             "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
-            "nodeStatusUpdateFrequency": "4s",
+            // A resource is told when this is due.
+            "nodeStatusUpdateFrequency": "1s",
         })
         .to_string()
     }

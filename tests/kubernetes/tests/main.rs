@@ -1,4 +1,4 @@
-//! k8slan's image and manifests on a real Kubernetes, in the order in which the trials stand here.
+//! k8slan's image and manifests on a real Kubernetes.
 //!
 //! One cluster is for all: those that only add pods and LANs of their own run beside one another, those that end something
 //! have it for themselves.
@@ -22,29 +22,47 @@ mod scale;
 mod shared;
 mod site;
 mod upgrade;
+mod version_before;
 mod vm;
 
 use std::process::ExitCode;
 
+use testnet::Group;
+
+/// So many trials that leave each other alone run at a time: they wait for kubelets, and hardly work themselves.
+const BESIDE: usize = 2;
+
 fn main() -> ExitCode {
-    let mut trials = install::trials();
-    trials.extend(readme::trials());
-    trials.extend(pods::trials());
-    trials.extend(lans::trials());
-    trials.extend(mistakes::trials());
-    trials.extend(plugin::trials());
-    trials.extend(vm::trials());
-    trials.extend(changes::trials());
-    trials.extend(reports::trials());
-    trials.extend(restarts::trials());
-    trials.extend(upgrade::trials());
-    trials.extend(nodes::trials());
-    trials.extend(scale::trials());
-    trials.extend(removal::trials());
-    trials.extend(chart::trials());
-    trials.extend(migration::trials());
-    trials.extend(rbac::trials());
-    testnet::main(trials)
+    let modules = [
+        // The longest first.
+        scale::trials(),
+        chart::trials(),
+        install::trials(),
+        plugin::trials(),
+        readme::trials(),
+        changes::trials(),
+        mistakes::trials(),
+        vm::trials(),
+        pods::trials(),
+        lans::trials(),
+    ];
+    let beside = modules.into_iter().flatten().collect();
+    let modules = [
+        mistakes::alone_trials(),
+        reports::trials(),
+        restarts::trials(),
+        upgrade::trials(),
+        nodes::trials(),
+        removal::trials(),
+        migration::trials(),
+        version_before::trials(),
+    ];
+    let alone = modules.into_iter().flatten().collect();
+    testnet::main_of_groups(vec![
+        Group { at_once: BESIDE, trials: beside },
+        Group { at_once: 1, trials: alone },
+        Group { at_once: 1, trials: rbac::trials() },
+    ])
 }
 
 /// Makes a check of a trial: what is not so is its failure.

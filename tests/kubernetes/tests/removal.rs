@@ -27,6 +27,9 @@ pub(crate) fn trials() -> Vec<Trial> {
 const FIRST: Ipv4Addr = Ipv4Addr::new(10, 130, 0, 1);
 const SECOND: Ipv4Addr = Ipv4Addr::new(10, 130, 0, 2);
 
+/// How often the script and the kubelets are looked at.
+const INTERVAL: Duration = Duration::from_millis(100);
+
 /// What other trials left of theirs: who asks for a spoke keeps k8slan on the cluster.
 fn without_others(cluster: &Cluster) -> Outcome {
     let namespaces = cluster.list("/api/v1/namespaces").map_err(failed)?;
@@ -183,7 +186,7 @@ fn uninstalled(cluster: &Cluster) -> Result<String, Stop> {
         let script = scope.spawn(|| cluster.script("install/uninstall/uninstall.sh", &[]));
         let job = "/apis/batch/v1/namespaces/k8slan-uninstall/jobs/k8slan-cluster-uninstall";
         while !script.is_finished() && cluster.get(job).map_err(failed)?.is_none() {
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(INTERVAL);
         }
         for worker in &cluster.workers {
             worker.stop_program(KUBELET, Signal::SIGTERM)?;
@@ -193,7 +196,7 @@ fn uninstalled(cluster: &Cluster) -> Result<String, Stop> {
             for worker in &cluster.workers {
                 worker.restart_kubelet_that_ended()?;
             }
-            std::thread::sleep(Duration::from_millis(500));
+            std::thread::sleep(INTERVAL);
         }
         let (code, said) = script.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
         check!(code == Some(0) && said.ends_with("== k8slan is gone\n"), "{code:?}: {said}");

@@ -12,7 +12,7 @@ use testnet::{Outcome, Ping, Stop, Trial};
 
 use crate::check;
 use crate::shared::alone;
-use crate::site::{Lan, delete, give, pings, pod_path, ready, spoke_is, start};
+use crate::site::{Lan, delete, give, pings, pod_path, ready, sandbox, spoke_is, start};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -29,6 +29,11 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 const ONE: Ipv4Addr = Ipv4Addr::new(10, 120, 0, 1);
 const TWO: Ipv4Addr = Ipv4Addr::new(10, 120, 0, 2);
+
+/// How long a kubelet or containerd is down: a hundred pings.
+const DOWN: Duration = Duration::from_secs(2);
+/// How long the API server is away: the daemon has tried a few times by then, each after a longer pause.
+const AWAY: Duration = Duration::from_secs(6);
 
 /// A LAN of a trial with a pod on `worker1` and one on `worker2`, which reach one another.
 pub(crate) struct Pair {
@@ -159,7 +164,7 @@ fn program_dies(cluster: &Cluster, lan: Lan, program: &'static str) -> Outcome {
         let outcome = pair.under_traffic(cluster, || {
             let worker = cluster.worker("worker1")?;
             worker.stop_program(program, signal)?;
-            std::thread::sleep(Duration::from_secs(2));
+            std::thread::sleep(DOWN);
             worker.start_program(program)
         });
         outcome.map_err(|why| failed(format!("{program}, {signal}: {why:?}")))?;
@@ -188,7 +193,7 @@ fn the_api_server_is_away(cluster: &mut Cluster) -> Outcome {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
         let outcome = pair.under_traffic(cluster, || {
             cluster.stop_server(signal)?;
-            std::thread::sleep(Duration::from_secs(6));
+            std::thread::sleep(AWAY);
             cluster.start_server()
         });
         outcome.map_err(|why| failed(format!("{signal}: {why:?}")))?;
@@ -213,12 +218,8 @@ fn a_sandbox_that_died_is_attached_without_allocate(cluster: &mut Cluster) -> Ou
         Ok(link["ifindex"].as_u64().unwrap_or_default())
     };
     let before = index(&pair.one)?;
-    // By the UID: sandboxes of earlier pods of that name are still known.
-    let uid = pair.one["metadata"]["uid"].as_str().unwrap_or_default();
-    let labels = format!(r#"labels."io.kubernetes.pod.uid"=={uid},labels."io.cri-containerd.kind"==sandbox"#);
-    let sandboxes = worker.ctr(&["containers", "ls", "-q", &labels])?;
-    let sandbox = sandboxes.lines().next().ok_or_else(|| failed("no sandbox"))?;
-    worker.ctr(&["tasks", "kill", "-s", "SIGKILL", sandbox])?;
+    let sandbox = sandbox(cluster, &pair.one)?;
+    worker.ctr(&["tasks", "kill", "-s", "SIGKILL", &sandbox])?;
     let container = |pod: &Value| pod["status"]["containerStatuses"][0]["containerID"].clone();
     cluster.until(&pod_path("one"), |pod| {
         container(pod) != container(&pair.one) && pod["status"]["containerStatuses"][0]["ready"] == true

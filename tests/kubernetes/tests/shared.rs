@@ -55,14 +55,21 @@ pub(crate) fn alone(name: &'static str, body: fn(&mut Cluster) -> Outcome) -> Tr
 
 /// A trial on a cluster of its own, without k8slan, while there is no other.
 pub(crate) fn apart(name: &'static str, body: fn(&Cluster) -> Outcome) -> Trial {
-    testnet::test(name, move || {
-        let mut shared = SHARED.write().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*shared, State::Up(_)) {
-            *shared = State::Down;
-        }
-        let cluster = Cluster::start(&[multus(1), multus(2)])?;
-        told(&cluster, name, body(&cluster))
-    })
+    testnet::test(name, move || apart_on(name, multus, body))
+}
+
+/// What a trial does on a cluster of its own with this Multus, without k8slan, while there is no other.
+pub(crate) fn apart_on(
+    name: &str,
+    multus: fn(u8) -> Multus,
+    body: impl FnOnce(&Cluster) -> Outcome,
+) -> Outcome {
+    let mut shared = SHARED.write().unwrap_or_else(PoisonError::into_inner);
+    if matches!(*shared, State::Up(_)) {
+        *shared = State::Down;
+    }
+    let cluster = Cluster::start(&[multus(1), multus(2)])?;
+    told(&cluster, name, body(&cluster))
 }
 
 /// What a trial does on a small cluster of its own, without k8slan, beside the others.
@@ -133,6 +140,14 @@ pub(crate) fn multus(worker: u8) -> Multus {
         Some(name) if name == "thick" => Multus::Thick(played()),
         Some(path) if Path::new(&path).is_dir() => Multus::Deployed(path.into()),
         Some(path) => Multus::Thin(path.into()),
+    }
+}
+
+/// The thick one on each node: that of [`multus`], or the played one in the place of a thin one.
+pub(crate) fn thick(worker: u8) -> Multus {
+    match multus(worker) {
+        Multus::Thin(_) => Multus::Thick(PathBuf::from(env!("CARGO_BIN_EXE_played-multus"))),
+        thick => thick,
     }
 }
 

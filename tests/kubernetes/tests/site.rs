@@ -146,6 +146,14 @@ pub(crate) fn ready_pods(
     })?)
 }
 
+/// The ID of the sandbox that a pod runs in. Those of earlier pods of its name may still be known.
+pub(crate) fn sandbox(cluster: &Cluster, pod: &Value) -> Result<String, Stop> {
+    let uid = pod["metadata"]["uid"].as_str().unwrap_or_default();
+    let labels = format!(r#"labels."io.kubernetes.pod.uid"=={uid},labels."io.cri-containerd.kind"==sandbox"#);
+    let sandboxes = cluster.worker(node_of(pod))?.ctr(&["containers", "ls", "-q", &labels])?;
+    sandboxes.lines().next().map(str::to_owned).ok_or_else(|| failed("no sandbox"))
+}
+
 /// The ID of a pod's first container.
 pub(crate) fn container(pod: &Value) -> Value {
     pod["status"]["containerStatuses"][0]["containerID"].clone()
@@ -172,5 +180,5 @@ pub(crate) fn pings(cluster: &Cluster, from: &Value, link: &str, to: Ipv4Addr) -
         let report = Ping::new(to).on(link).run(&netns).map_err(|error| error.to_string())?;
         report.perfect()
     })?;
-    Ping::new(to).on(link).repeated(10, Duration::from_millis(20)).run(&netns)?.perfect().map_err(failed)
+    Ping::new(to).on(link).repeated(10, Duration::from_millis(5)).run(&netns)?.perfect().map_err(failed)
 }

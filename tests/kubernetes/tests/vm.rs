@@ -71,6 +71,42 @@ pub(crate) fn machine(cluster: &Cluster, name: &str, spec: &Value) -> Result<Val
     cluster.until(&path, |_| true)
 }
 
+/// This pod as the launcher of an instance that [`machine`] made.
+pub(crate) fn launcher(pod: &PodOf, machine: &Value) -> Result<Value, Stop> {
+    let mut pod: Value = serde_json::from_str(&pod.manifest())?;
+    pod["metadata"]["labels"] = json!({ "kubevirt.io": "virt-launcher" });
+    pod["metadata"]["ownerReferences"] = json!([{
+        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": machine["metadata"]["name"],
+        "uid": machine["metadata"]["uid"], "controller": true,
+    }]);
+    Ok(pod)
+}
+
+/// Makes a launcher boot what is in a folder, on the device of its interface `link`.
+pub(crate) fn boots(pod: &mut Value, link: &str, folder: &Path) {
+    pod["spec"]["securityContext"] = json!({
+        "runAsUser": 107, "runAsGroup": 107, "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" },
+    });
+    let container = &mut pod["spec"]["containers"][0];
+    container["command"] = json!(["sh", "-ec", LAUNCH.replace("LINK", link)]);
+    container["securityContext"] =
+        json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
+    // QEMU is this machine's.
+    let folders = [
+        ("usr", "/usr", "/usr".to_owned()),
+        ("lib", "/lib", "/usr/lib".to_owned()),
+        ("lib64", "/lib64", "/usr/lib64".to_owned()),
+        ("alternatives", "/etc/alternatives", "/etc/alternatives".to_owned()),
+        ("guest", "/guest", folder.display().to_string()),
+    ];
+    container["volumeMounts"] = folders
+        .iter()
+        .map(|(name, inside, _)| json!({ "name": name, "mountPath": inside, "readOnly": true }))
+        .collect();
+    pod["spec"]["volumes"] =
+        folders.iter().map(|(name, _, path)| json!({ "name": name, "hostPath": { "path": path } })).collect();
+}
+
 fn a_guest_without_capabilities_on_the_granted_device(cluster: &Cluster) -> Outcome {
     const LAN: Lan = Lan { name: "guest", vni: 1045, spokes: &["guest1", "guest2"] };
     const IN_GUEST: Ipv4Addr = Ipv4Addr::new(10, 145, 0, 1);
@@ -98,33 +134,8 @@ fn a_guest_without_capabilities_on_the_granted_device(cluster: &Cluster) -> Outc
     let machine = machine(cluster, "guest", &json!({}))?;
     let mut pod = PodOf::on("virt-launcher-guest-abcde", "guest1").at("worker2");
     pod.networks = format!(r#"[{{"name":"guest1","interface":"{LINK}"}}]"#);
-    let mut pod: Value = serde_json::from_str(&pod.manifest())?;
-    pod["metadata"]["labels"] = json!({ "kubevirt.io": "virt-launcher" });
-    pod["metadata"]["ownerReferences"] = json!([{
-        "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": "guest",
-        "uid": machine["metadata"]["uid"], "controller": true,
-    }]);
-    pod["spec"]["securityContext"] = json!({
-        "runAsUser": 107, "runAsGroup": 107, "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" },
-    });
-    let container = &mut pod["spec"]["containers"][0];
-    container["command"] = json!(["sh", "-ec", LAUNCH.replace("LINK", LINK)]);
-    container["securityContext"] =
-        json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } });
-    // QEMU is this machine's.
-    let folders = [
-        ("usr", "/usr", "/usr".to_owned()),
-        ("lib", "/lib", "/usr/lib".to_owned()),
-        ("lib64", "/lib64", "/usr/lib64".to_owned()),
-        ("alternatives", "/etc/alternatives", "/etc/alternatives".to_owned()),
-        ("guest", "/guest", folder.display().to_string()),
-    ];
-    container["volumeMounts"] = folders
-        .iter()
-        .map(|(name, inside, _)| json!({ "name": name, "mountPath": inside, "readOnly": true }))
-        .collect();
-    pod["spec"]["volumes"] =
-        folders.iter().map(|(name, _, path)| json!({ "name": name, "hostPath": { "path": path } })).collect();
+    let mut pod = launcher(&pod, &machine)?;
+    boots(&mut pod, LINK, folder);
     cluster.apply(&pod.to_string())?;
     let launcher = ready(cluster, "virt-launcher-guest-abcde")?;
     // The address is for the guest: the network's status has it, the launcher's link has not.

@@ -18,6 +18,7 @@ use testnet::{
 pub(crate) fn trials() -> Vec<Trial> {
     testnet::tests![
         a_node_is_upgraded_and_taken_back_under_traffic,
+        guests_of_each_version_are_checked_and_taken_away_by_the_other,
         each_version_takes_away_what_the_other_one_made,
         each_version_collects_what_the_other_one_left,
         the_files_of_the_version_before_are_the_fixtures,
@@ -295,6 +296,48 @@ fn attached(version: &Version) -> Result<(Switch, Site), Stop> {
     version.add(&pod, (ifname, &config))?;
     version.del(&pod, (ifname, &config))?;
     Ok((switch, site))
+}
+
+/// What KubeVirt calls a guest's interface.
+const LINK: &str = "pod37a8eec1ce1";
+
+/// The later one makes a guest's interface hear every group, and puts a guest's addresses on a spoke's veth.
+fn guests_of_each_version_are_checked_and_taken_away_by_the_other() -> Outcome {
+    let [before, this] = &Version::both()?;
+    let (_switch, mut site) = attached(before)?;
+    let clean = traces(&site.node)?;
+    let of_pool = |mut config: Value| {
+        config["ipam"] = json!({"type": "ipam-pool", "pool": "vms"});
+        config["args"] = json!({"cni": {"vm": "vyos"}});
+        config
+    };
+    let mut veth = on_spoke("v");
+    veth["name"] = "veth".into();
+    let master =
+        json!({"cniVersion": "1.0.0", "name": "m", "type": "macvtap", "master": "eth1", "mode": "bridge"});
+    let moved = json!({"cniVersion": "1.0.0", "name": "moved", "type": "macvtap", "deviceID": "mv0"});
+    let bridge = json!({"cniVersion": "1.0.0", "name": "net", "type": "vlan-bridge", "bridge": "br0"});
+    let without_addresses = [on_spoke("a"), veth.clone(), master.clone(), moved, bridge.clone()];
+    let configs = without_addresses.into_iter().chain([on_spoke("a"), veth, master, bridge].map(of_pool));
+    for (number, config) in configs.enumerate() {
+        for [adds, checks] in [[before, this], [this, before]] {
+            restart(&mut site.daemon, &site.node, adds)?;
+            let pod = site.node.pod(&format!("virt-launcher-vyos-{number:05}"))?;
+            let result = adds.add(&pod, (LINK, &config))?;
+            restart(&mut site.daemon, &site.node, checks)?;
+            // The version before knows nothing of addresses on a guest's veth, and asks for none.
+            checks.check(&pod, (LINK, &config), &result)?;
+            adds.check(&pod, (LINK, &config), &result)?;
+            // Still a difference from what was promised.
+            pod.ip(&format!("link set {LINK} arp on"))?;
+            let said = this.check(&pod, (LINK, &config), &result);
+            assert!(matches!(&said, Err(Stop::Failed(why)) if why.contains("ARP of interface")), "{said:?}");
+            checks.del(&pod, (LINK, &config))?;
+            assert_eq!(traces(&site.node)?, clean, "{config}: {} after {}", checks.name, adds.name);
+            pod.remove()?;
+        }
+    }
+    Ok(())
 }
 
 fn each_version_takes_away_what_the_other_one_made() -> Outcome {

@@ -4,7 +4,6 @@ mod faults;
 mod fields;
 mod guards;
 mod guests;
-mod leaving;
 mod netlink;
 mod networks;
 mod ports;
@@ -16,9 +15,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     testnet::run_files(
-        testnet::files![
-            faults, ports, zones, fields, networks, guests, uplinks, netlink, guards, untagged, leaving
-        ],
+        testnet::files![faults, ports, zones, fields, networks, guests, uplinks, netlink, guards, untagged],
         LONG,
     )
 }

@@ -9,6 +9,7 @@ use netlink_packet_route::link::{
     AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, InfoData, InfoKind, InfoVlan,
     LinkAttribute, LinkMessage,
 };
+use serde::{Deserialize, Serialize};
 
 use super::RTM_DELLINK;
 use super::common::Common;
@@ -49,13 +50,16 @@ pub struct VlanFiltering {
 }
 
 /// The VLANs of a member of a bridge: of a port, or of the bridge itself as the node's own link.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct BridgeVlans {
     /// Frames of these VLANs leave with their tag.
+    #[serde(default)]
     pub tagged: VlanSet,
     /// Frames of these VLANs leave without a tag.
+    #[serde(default)]
     pub untagged: VlanSet,
     /// The VLAN of frames that arrive without a tag; it is in one of the two sets.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pvid: Option<VlanId>,
 }
 

@@ -192,15 +192,16 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
         }
     }
     if problems.is_empty() {
-        return table::write(if context.json {
-            "[]".to_owned()
+        if context.json {
+            println!("[]");
         } else {
-            format!(
+            println!(
                 "{} and {} are in order",
                 format_count(files.valid.len(), "pool file"),
                 format_count(keys.len(), "store")
-            )
-        });
+            );
+        }
+        return Ok(());
     }
     table::print(context.json, &["POOL", "PROBLEM"], &problems, "", |row| {
         vec![row.of.to_string(), row.problem.clone()]

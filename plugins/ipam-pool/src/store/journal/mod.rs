@@ -10,6 +10,11 @@
 //! after one of the changes: a last line without its end was never answered. A journal is written again, by rename,
 //! when most of its lines are obsolete.
 
+mod end;
+mod format;
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -17,20 +22,20 @@ use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use crate::Addr;
 use crate::store::StoreError;
 use crate::store::disk_space::{DiskSpace, FileId};
-use crate::store::record;
 use crate::store::regular_file::{open_regular, remove_if_there, temporary_of};
 use crate::store::version::{VERSION, Version};
 
+pub(crate) use end::JournalEnd;
+use format::{Header, parse};
+pub(crate) use format::{Origin, line};
+
 /// Reserved disk space for releasing addresses, in bytes: some hundred lines.
 const RESERVE: u64 = 64 << 10;
-
-/// A journal with more lines than twice its entries and this many is written again.
-const HISTORY: u64 = 1024;
 
 /// Whether a change has to survive a loss of power.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,81 +59,12 @@ pub(crate) struct Journal {
     space: DiskSpace,
 }
 
-/// The end of a journal, as its index knows it: the last line and its position. If a process was killed after it
-/// changed the index and before it appended the line, the next one appends it ([`Journal::append_missing`]).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct JournalEnd {
-    file: FileId,
-    /// The position of the last line, in bytes.
-    at: u64,
-    number: u64,
-    /// The number of lines that the journal had when it was last written as a whole.
-    whole: u64,
-    /// The last line; empty if the journal was just written as a whole.
-    line: String,
-}
-
-/// The boot and the index that a journal of leases belongs to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Origin {
-    pub(crate) boot: String,
-    pub(crate) index: FileId,
-}
-
 #[derive(Debug)]
 pub(crate) struct JournalContents<T> {
     /// The last state of each address.
     pub(crate) entries: BTreeMap<Addr, T>,
     /// The end; `None` if the last line is incomplete.
     pub(crate) journal_end: Option<JournalEnd>,
-}
-
-#[derive(Serialize, Deserialize)]
-struct Header {
-    version: u32,
-    /// `None` in the journal of what is kept.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    of: Option<Origin>,
-    /// The number of lines that were written together with this one.
-    lines: u64,
-}
-
-impl JournalEnd {
-    /// The end of a journal that could not be written: matches no file.
-    pub(crate) fn none() -> Self {
-        Self { file: FileId::NONE, at: 0, number: 0, whole: 0, line: String::new() }
-    }
-
-    /// The position after the last line, in bytes.
-    fn end_offset(&self) -> u64 {
-        self.at + self.line.len() as u64
-    }
-
-    /// Whether most lines of the journal are obsolete.
-    pub(crate) fn needs_compaction(&self) -> bool {
-        self.number > 2 * self.whole + HISTORY
-    }
-
-    /// The end after one more line; `changes` are the new states of the changed addresses, as JSON.
-    pub(crate) fn append_line<'a>(&self, changes: impl Iterator<Item = (Addr, Option<&'a [u8]>)>) -> Self {
-        let mut text = vec![b'{'];
-        for (address, change) in changes {
-            if text.len() > 1 {
-                text.push(b',');
-            }
-            text.extend_from_slice(format!("\"{address}\":").as_bytes());
-            text.extend_from_slice(change.unwrap_or(b"null"));
-        }
-        text.push(b'}');
-        let number = self.number + 1;
-        Self {
-            file: self.file,
-            at: self.end_offset(),
-            number,
-            whole: self.whole,
-            line: line(number, &String::from_utf8_lossy(&text)),
-        }
-    }
 }
 
 impl Journal {
@@ -370,162 +306,4 @@ impl Journal {
 
 fn sync_folder(path: &Path) -> std::io::Result<()> {
     path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-}
-
-pub(crate) fn line(number: u64, text: &str) -> String {
-    let sum = record::checksum(&number.to_be_bytes(), text.as_bytes());
-    format!("{number} {sum:016x} {text}\n")
-}
-
-/// The text of a line, which must have this number.
-fn parse(number: u64, line: &[u8]) -> Result<&[u8], &'static str> {
-    let mut parts = line.strip_suffix(b"\n").unwrap_or(line).splitn(3, |byte| *byte == b' ');
-    let (Some(found), Some(sum), Some(text)) = (parts.next(), parts.next(), parts.next()) else {
-        return Err("it is not a line of a journal");
-    };
-    if found != number.to_string().as_bytes() {
-        return Err("lines are missing before it");
-    }
-    if sum != format!("{:016x}", record::checksum(&number.to_be_bytes(), text)).as_bytes() {
-        return Err("wrong checksum");
-    }
-    Ok(text)
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn address(last: u8) -> Addr {
-        IpAddr::from([10, 0, 0, last]).into()
-    }
-
-    /// A journal of a few changes: its path, and what was in it after each of them.
-    fn journal(folder: &Path) -> (PathBuf, Vec<BTreeMap<Addr, u32>>) {
-        let path = folder.join("p.journal");
-        let entries = [(address(1), b"1".as_slice()), (address(2), b"2")];
-        let (mut journal, mut journal_end) =
-            Journal::write(&path, SyncPolicy::Never, None, entries.into_iter()).unwrap();
-        let mut states = vec![BTreeMap::from([(address(1), 1), (address(2), 2)])];
-        for i in 3..9u8 {
-            let text = i.to_string();
-            let changes = [(address(i), Some(text.as_bytes())), (address(i - 2), None)];
-            journal_end = journal_end.append_line(changes.into_iter());
-            journal.append_missing(&journal_end).unwrap();
-            let mut state = states.last().unwrap().clone();
-            state.insert(address(i), i.into());
-            state.remove(&address(i - 2));
-            states.push(state);
-        }
-        (path, states)
-    }
-
-    fn read(path: &Path) -> Result<JournalContents<u32>, StoreError> {
-        Journal::find(path, SyncPolicy::Never).unwrap().unwrap().read()
-    }
-
-    #[test]
-    fn every_beginning_is_the_state_after_a_change() {
-        let temp = tempfile::tempdir().unwrap();
-        let (path, states) = journal(temp.path());
-        let bytes = std::fs::read(&path).unwrap();
-        let copy = temp.path().join("copy");
-        // The lines that were written as a whole are required: a shorter beginning is damaged.
-        let whole = bytes.split_inclusive(|byte| *byte == b'\n').take(3).map(<[u8]>::len).sum();
-        let mut seen = 0;
-        for len in 0..=bytes.len() {
-            std::fs::write(&copy, &bytes[..len]).unwrap();
-            match read(&copy) {
-                Ok(contents) => {
-                    assert!(len >= whole);
-                    seen += usize::from(contents.entries != states[seen]);
-                    assert_eq!(contents.entries, states[seen]);
-                    assert_eq!(contents.journal_end.is_some(), bytes[..len].ends_with(b"\n"));
-                }
-                Err(error) => {
-                    assert!(len < whole && matches!(error, StoreError::Damaged { .. }), "{len}: {error}");
-                }
-            }
-        }
-        assert_eq!(seen + 1, states.len());
-    }
-
-    #[test]
-    fn an_unfinished_line_is_finished() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("p.journal");
-        for cut in 0..40 {
-            let (journal, journal_end) =
-                Journal::write(&path, SyncPolicy::Never, None, std::iter::empty()).unwrap();
-            drop(journal);
-            let journal_end = journal_end.append_line([(address(1), Some(b"1".as_slice()))].into_iter());
-            let cut = cut.min(journal_end.line.len());
-            let mut file = OpenOptions::new().append(true).open(&path).unwrap();
-            file.write_all(&journal_end.line.as_bytes()[..cut]).unwrap();
-            let mut journal = Journal::find(&path, SyncPolicy::Never).unwrap().unwrap();
-            assert!(journal.is_of(&journal_end));
-            journal.append_missing(&journal_end).unwrap();
-            journal.append_missing(&journal_end).unwrap();
-            assert_eq!(read(&path).unwrap().entries, BTreeMap::from([(address(1), 1)]));
-        }
-    }
-
-    #[test]
-    fn what_its_index_does_not_know_is_damage() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("p.journal");
-        let (mut journal, first) =
-            Journal::write(&path, SyncPolicy::Never, None, std::iter::empty()).unwrap();
-        let second = first.append_line([(address(1), Some(b"1".as_slice()))].into_iter());
-        journal.append_missing(&second).unwrap();
-        assert!(matches!(journal.append_missing(&first), Err(StoreError::Damaged { .. })));
-        let third = second.append_line(std::iter::empty()).append_line(std::iter::empty());
-        assert!(matches!(journal.append_missing(&third), Err(StoreError::Damaged { .. })));
-    }
-
-    #[test]
-    fn a_newer_journal_is_refused() {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("p.journal");
-        for header in [r#"{"version":9,"lines":0,"more":true}"#, r#"{"version":9,"of":"nothing known"}"#] {
-            std::fs::write(&path, line(0, header)).unwrap();
-            assert!(matches!(read(&path), Err(StoreError::Newer { found: 9, .. })));
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn every_address_comes_back(addresses: Vec<IpAddr>, mapped: [u8; 4]) {
-            let temp = tempfile::tempdir().unwrap();
-            let path = temp.path().join("p.journal");
-            let mapped = IpAddr::from(std::net::Ipv4Addr::from(mapped).to_ipv6_mapped());
-            let all: BTreeMap<Addr, u32> = addresses.into_iter().chain([mapped]).map(Addr::from).zip(0..).collect();
-            let texts: Vec<_> = all.iter().map(|(address, i)| (*address, i.to_string().into_bytes())).collect();
-            let (mut journal, journal_end) = Journal::write(&path, SyncPolicy::Never, None, std::iter::empty()).unwrap();
-            let journal_end = journal_end.append_line(texts.iter().map(|(address, text)| (*address, Some(text.as_slice()))));
-            journal.append_missing(&journal_end).unwrap();
-            prop_assert_eq!(read(&path).unwrap().entries, all);
-        }
-
-        #[test]
-        fn a_changed_byte_is_seen(at in 0usize..4096, bit in 0u8..8) {
-            let temp = tempfile::tempdir().unwrap();
-            let (path, states) = journal(temp.path());
-            let mut bytes = std::fs::read(&path).unwrap();
-            let at = at % bytes.len();
-            bytes[at] ^= 1 << bit;
-            std::fs::write(&path, &bytes).unwrap();
-            match read(&path) {
-                Err(StoreError::Damaged { .. }) => {}
-                Ok(contents) => {
-                    prop_assert_eq!(at, bytes.len() - 1);
-                    prop_assert!(contents.journal_end.is_none());
-                    prop_assert_eq!(&contents.entries, &states[states.len() - 2]);
-                }
-                Err(error) => return Err(TestCaseError::fail(error.to_string())),
-            }
-        }
-    }
 }

@@ -1,21 +1,13 @@
-//! NetworkAttachmentDefinitions that the leader keeps for LANs that ask for them.
+//! The definitions that a LAN asks for.
 
 use std::collections::BTreeMap;
 
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use lan::{LanKey, NetworkAttachments};
 use net_types::SpokeName;
 use serde_json::{Map, Value, json};
 
-use proto::kubelet::resource_name;
-
-/// The label of the leader's definitions; those without it are the users', and are never changed.
-pub(super) const LABEL: &str = "app.kubernetes.io/managed-by";
-pub(super) const OURS: &str = "k8slan";
-/// Which LAN a definition belongs to, `<namespace>/<name>`; too long for a label.
-pub(super) const OF_LAN: &str = "lan.k8slan.io/lan";
-/// What Multus asks the kubelet for.
-pub(super) const RESOURCE: &str = "k8s.v1.cni.cncf.io/resourceName";
+use super::{NetAttachDef, is_object_name};
+use crate::stores::ObjectKey;
 
 /// The parts of a LAN's object that its definitions depend on.
 pub(super) struct DefinitionRequest<'a> {
@@ -29,13 +21,8 @@ pub(super) struct DefinitionRequest<'a> {
 /// The definitions of a LAN, by namespace and name, and those that cannot be made, as texts.
 #[derive(Debug, Default)]
 pub(super) struct DesiredDefinitions {
-    pub(super) objects: BTreeMap<(String, String), Value>,
+    pub(super) objects: BTreeMap<ObjectKey, NetAttachDef>,
     pub(super) problems: Vec<String>,
-}
-
-pub(super) fn resource() -> ApiResource {
-    let kind = GroupVersionKind::gvk("k8s.cni.cncf.io", "v1", "NetworkAttachmentDefinition");
-    ApiResource::from_gvk_with_plural(&kind, "network-attachment-definitions")
 }
 
 /// One definition per spoke and namespace.
@@ -69,7 +56,7 @@ pub(super) fn desired(request: &DefinitionRequest<'_>) -> DesiredDefinitions {
     wanted
 }
 
-fn definition(request: &DefinitionRequest<'_>, spoke: &SpokeName, namespace: &str) -> Value {
+fn definition(request: &DefinitionRequest<'_>, spoke: &SpokeName, namespace: &str) -> NetAttachDef {
     let mut config = Map::from_iter([
         ("cniVersion".to_owned(), json!("1.0.0")),
         ("name".to_owned(), json!(spoke)),
@@ -78,64 +65,14 @@ fn definition(request: &DefinitionRequest<'_>, spoke: &SpokeName, namespace: &st
     if let Some(ipam) = &request.asked.ipam {
         config.insert("ipam".to_owned(), Value::Object(ipam.clone()));
     }
-    object((request.key, request.uid), spoke.as_str(), namespace, config)
-}
-
-/// The leader's definition for a LAN, which is given with its object's UID. It is named as its resource.
-pub(super) fn object(lan: (&LanKey, &str), name: &str, namespace: &str, config: Map<String, Value>) -> Value {
-    let (key, uid) = lan;
-    let mut metadata = json!({
-        "namespace": namespace,
-        "name": name,
-        "labels": { LABEL: OURS },
-        "annotations": { RESOURCE: resource_name(&name), OF_LAN: key.to_string() },
-    });
-    // An owner in another namespace would make the garbage collector delete the definition.
-    if namespace == key.namespace() {
-        metadata["ownerReferences"] = json!([{
-            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "name": key.name(), "uid": uid,
-        }]);
-    }
-    json!({
-        "apiVersion": "k8s.cni.cncf.io/v1",
-        "kind": "NetworkAttachmentDefinition",
-        "metadata": metadata,
-        "spec": { "config": Value::Object(config).to_string() },
-    })
-}
-
-/// Whether the leader made the definition.
-pub(super) fn is_ours(object: &DynamicObject) -> bool {
-    let labels = object.metadata.labels.as_ref();
-    labels.is_some_and(|labels| labels.get(LABEL).map(String::as_str) == Some(OURS))
-        && of_lan(object).is_some()
-}
-
-/// The LAN of a definition that the leader made.
-pub(super) fn of_lan(object: &DynamicObject) -> Option<&str> {
-    object.metadata.annotations.as_ref()?.get(OF_LAN).map(String::as_str)
-}
-
-/// Whether an existing definition has the wanted contents.
-pub(super) fn is_current(object: &DynamicObject, wanted: &Value) -> bool {
-    let annotation = |name: &str| object.metadata.annotations.as_ref().and_then(|all| all.get(name));
-    object.data["spec"] == wanted["spec"]
-        && [RESOURCE, OF_LAN].iter().all(|name| {
-            annotation(name).map(String::as_str) == wanted["metadata"]["annotations"][name].as_str()
-        })
-}
-
-pub(super) fn is_object_name(text: &str) -> bool {
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
-    text.split('.').all(|part| {
-        part.bytes().all(|b| plain(b) || b == b'-')
-            && part.bytes().next().is_some_and(plain)
-            && part.bytes().last().is_some_and(plain)
-    })
+    super::definition((request.key, request.uid), spoke.as_str(), namespace, &config)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
+    use super::super::RESOURCE;
     use super::*;
 
     fn build(spokes: &[&str], allowed: Option<&[&str]>, asked: Value) -> DesiredDefinitions {
@@ -175,13 +112,15 @@ mod tests {
     fn they_say_what_multus_needs() {
         let wanted = build(&["pod1"], None, json!({ "ipam": { "type": "ipam-pool", "pool": "lan" } }));
         let object = &wanted.objects[&("k8slan-system".to_owned(), "pod1".to_owned())];
-        assert_eq!(object["metadata"]["annotations"][RESOURCE], "macvtap.k8slan.io/pod1");
-        assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u");
-        let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap()).unwrap();
+        assert_eq!(object.metadata.annotations.as_ref().unwrap()[RESOURCE], "macvtap.k8slan.io/pod1");
+        assert_eq!(object.metadata.owner_references.as_ref().unwrap()[0].uid, "u");
+        let written = serde_json::to_value(object).unwrap();
+        assert_eq!(written["kind"], "NetworkAttachmentDefinition");
+        let config: Value = serde_json::from_str(written["spec"]["config"].as_str().unwrap()).unwrap();
         assert_eq!((&config["type"], &config["ipam"]["pool"]), (&json!("macvtap"), &json!("lan")));
         let elsewhere = build(&["pod1"], Some(&["web"]), json!({}));
         let object = elsewhere.objects.values().next().unwrap();
-        assert!(object["metadata"].get("ownerReferences").is_none(), "{object}");
+        assert!(object.metadata.owner_references.is_none(), "{object:?}");
     }
 
     #[test]

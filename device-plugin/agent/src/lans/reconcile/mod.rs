@@ -1,29 +1,30 @@
+mod groups;
+mod records;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use lan::observed::LinkKind;
-use lan::{Desired, Lan, LanKey, NetnsName, Plan, Step, diff, drift};
-use net_types::SpokeName;
-use netplumb::{LinkChange, Netlink, Netns};
+use lan::{Desired, Lan, NetnsName, Plan, Step, diff, drift};
+use netplumb::{Netlink, Netns};
 use nix::errno::Errno;
-use node::{Paths, SafeDir, Underlays};
+use node::{Paths, SafeDir};
 
-use super::Declared;
-use super::apply::Apply;
-use super::decision::{Decisions, Goal, decide};
-use super::desired_records::{self, DesiredRecords, InUse};
-use super::multicast_groups::MulticastGroups;
-use super::namespaces::Namespaces;
-use super::records::Records;
-use super::repair_log::RepairLog;
-use super::status_builder::{BuildState, NO_UNDERLAY, StatusBuilder};
-use super::taps::Taps;
-use super::underlay::{FrameTakers, Underlay, UnderlayCache};
+use crate::lans::Declared;
+use crate::lans::apply::Apply;
+use crate::lans::decision::{Decisions, Goal, decide};
+use crate::lans::namespaces::Namespaces;
+use crate::lans::records::Records;
+use crate::lans::repair_log::RepairLog;
+use crate::lans::status_builder::{BuildState, NO_UNDERLAY, StatusBuilder};
+use crate::lans::taps::Taps;
+use crate::lans::underlay::{FrameTakers, Underlay, UnderlayCache};
 use crate::udp_port::{PortHolder, find_port_holder};
 use proto::events::Dirty;
 use proto::published::NodeStatus;
+
+use groups::GroupState;
 
 /// The result of a reconcile.
 pub struct Outcome {
@@ -73,15 +74,6 @@ enum BuildOutcome {
     Repaired,
     /// Nothing was done, or not everything yet.
     Unchanged,
-}
-
-/// The state of a LAN whose underlay is not in the LAN's group.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum GroupState {
-    /// It is being made to join again.
-    Rejoining(Ipv6Addr),
-    /// That did not help.
-    NotJoined,
 }
 
 /// What was done in one namespace.
@@ -290,59 +282,6 @@ impl Reconciler {
         }
     }
 
-    /// Rejoins multicast groups that the kernel dropped, and returns the LANs concerned with their state: their VXLAN
-    /// devices are set down, all of a group together, since the kernel leaves a group with the last of them and joins
-    /// it with the first; the following steps set them up.
-    fn rejoin_groups(
-        &mut self,
-        decisions: &Decisions,
-        underlays: &mut UnderlayCache,
-    ) -> Result<BTreeMap<LanKey, GroupState>> {
-        let mut group_states = BTreeMap::new();
-        let groups = MulticastGroups::read();
-        let mut down = Vec::new();
-        for lan in decisions.lans.values().flatten() {
-            let underlay = Underlay::find(lan, &self.node, &self.host, underlays)?;
-            let Some((link, group)) = underlay.as_ref().and_then(|underlay| underlay.joined_group(lan))
-            else {
-                continue;
-            };
-            if groups.has(link, group) {
-                self.rejoined.remove(&(link, group));
-                continue;
-            }
-            let Some(vxlan) = self.standing_vxlan(lan, link) else { continue };
-            if self.rejoined.contains(&(link, group)) {
-                group_states.insert(lan.key.clone(), GroupState::NotJoined);
-                continue;
-            }
-            down.push((lan, vxlan, (link, group)));
-        }
-        for (lan, vxlan, joins) in down {
-            let Some(held) = self.namespaces.held(&lan.netns) else { continue };
-            let change = LinkChange { up: Some(false), ..LinkChange::default() };
-            match held.netlink.set_link(vxlan, &change) {
-                Ok(()) => drop(group_states.insert(lan.key.clone(), GroupState::Rejoining(joins.1))),
-                Err(error) => tracing::warn!(lan = %lan.key, "cannot join {} again: {error}", joins.1),
-            }
-            self.rejoined.insert(joins);
-            self.namespaces.mark_stale(&lan.netns);
-        }
-        self.namespaces.refresh();
-        Ok(group_states)
-    }
-
-    /// The LAN's VXLAN device, if it exists, is up and has this link as underlay.
-    fn standing_vxlan(&self, lan: &Lan, underlay: u32) -> Option<u32> {
-        let links = &self.namespaces.observed(&lan.netns)?.links;
-        let vxlan =
-            links.iter().find(|link| lan.vxlan == *link.name.as_str() && link.up && link.is_ours())?;
-        match &vxlan.kind {
-            LinkKind::Vxlan(kind) if kind.underlay == Some(underlay) => Some(vxlan.index),
-            _ => None,
-        }
-    }
-
     fn plan(&self, name: &NetnsName, desired: Option<&Desired>) -> Plan {
         match self.namespaces.observed(name) {
             Some(observed) => diff(desired, observed),
@@ -407,28 +346,6 @@ impl Reconciler {
         Ok(if is_new { BuildOutcome::Built } else { BuildOutcome::Repaired })
     }
 
-    /// Records which links carry LANs, or will, or still do; the text is the error.
-    fn record_underlays(&self, decisions: &Decisions) -> Result<Option<String>> {
-        let mut all = Vec::new();
-        for lan in decisions.lans.values().flatten() {
-            let Some(name) = lan.underlay(&self.node) else { continue };
-            let index = self.host.link_by_name(name)?.map(|link| link.index);
-            all.push(node::Underlay { lan: lan.key.to_string(), link: Some(name.clone()), index });
-        }
-        let standing = self.namespaces.underlays();
-        all.extend(standing.map(|(lan, index)| node::Underlay {
-            lan: lan.to_string(),
-            link: None,
-            index: Some(index),
-        }));
-        let wanted = Underlays::new(all);
-        // A damaged record is written again.
-        if Underlays::read_in(&self.run).ok().is_some_and(|there| there == wanted) {
-            return Ok(None);
-        }
-        Ok(wanted.write(&self.run).err().map(|error| format!("{:#}", anyhow::Error::from(error))))
-    }
-
     fn desired(&self, lan: &Lan, underlay: &Underlay, mtu: Option<net_types::Mtu>) -> Desired {
         let ports = lan.spokes.keys().filter_map(|spoke| {
             let port = self.taps.get(spoke)?.port_name();
@@ -444,48 +361,6 @@ impl Reconciler {
             underlay: underlay.link.as_ref().map(|link| link.index),
             mtu,
             spokes: ports.collect(),
-        }
-    }
-
-    fn in_use(&self) -> Vec<InUse> {
-        let in_use = self.namespaces.in_use(|port| self.taps.spoke_of_port(port)).into_iter();
-        in_use
-            .map(|(spoke, netns, who)| {
-                let observed = self.namespaces.observed(&netns);
-                let lan = observed.and_then(|there| there.owner().cloned());
-                let bridge = observed.and_then(desired_records::bridge);
-                InUse { spoke, netns, lan, bridge, who }
-            })
-            .collect()
-    }
-
-    /// Writes the desired records. Before the steps, only records that take something back are written: `known` is
-    /// whether the states of the LANs are in the report.
-    fn write_records(&mut self, decisions: &Decisions, report: &mut StatusBuilder, known: bool) {
-        let in_use = self.in_use();
-        let wanted = DesiredRecords {
-            decisions,
-            kubelet: self.kubelet,
-            k8slan_go: self.k8slan_go,
-            in_use: &in_use,
-            there: &self.records,
-            tap: &|spoke| self.taps.get(spoke),
-            state: &|lan| if known { report.spoke_state(&lan.key) } else { None },
-        }
-        .wanted();
-        let gone = self.records.spokes().filter(|spoke| !wanted.contains_key(*spoke)).cloned();
-        let gone: Vec<SpokeName> = gone.collect();
-        let wanted = wanted.into_iter().map(|(spoke, record)| (spoke, Some(record)));
-        for (spoke, record) in gone.into_iter().map(|spoke| (spoke, None)).chain(wanted) {
-            let lan = record.as_ref().map(|record| record.lan.clone());
-            match (self.records.set(&spoke, record).context("write the record"), lan) {
-                (Ok(true), Some(lan)) => {
-                    let what = format!("the record of spoke {spoke} was gone or another");
-                    self.repair_log.log(&lan, &what);
-                }
-                (Ok(_), _) => {}
-                (Err(error), _) => report.set_record_error(&spoke, format!("{error:#}")),
-            }
         }
     }
 

@@ -3,15 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use kube::core::DynamicObject;
 use lan::{Lan, LanKey, LanSpec};
 use net_types::Attach;
 use serde_json::{Map, Value, json};
 
-use super::net_attach_defs::{self, RESOURCE};
+use super::{NetAttachDef, RESOURCE, annotation, definition, is_object_name};
+use crate::stores::ObjectKey;
 use proto::k8slan_go::{names, takes_veths, unambiguous};
-
-type ObjectKey = (String, String);
 
 /// The definitions of all LANs. A name that two LANs would have is left out.
 #[derive(Default)]
@@ -22,7 +20,7 @@ pub(super) struct K8slanGoDefinitions {
 
 struct Definition {
     lan: ObjectKey,
-    objects: Vec<(String, Value)>,
+    objects: Vec<(String, NetAttachDef)>,
 }
 
 impl K8slanGoDefinitions {
@@ -41,13 +39,12 @@ impl K8slanGoDefinitions {
                     Attach::Macvtap => how.attach == Attach::Macvtap,
                     Attach::Veth => takes_veths(how),
                 };
-                if !offered || !net_attach_defs::is_object_name(&name.name) {
+                if !offered || !is_object_name(&name.name) {
                     continue;
                 }
                 let config = config(&name.name, name.attach, spoke.as_str(), name.with_lan);
                 let object = |namespace: &String| {
-                    let object = net_attach_defs::object((key, uid), &name.name, namespace, config.clone());
-                    (namespace.clone(), object)
+                    (namespace.clone(), definition((key, uid), &name.name, namespace, &config))
                 };
                 let lan = (key.namespace().to_owned(), key.name().to_owned());
                 let objects = namespaces.iter().filter(admits).map(object).collect();
@@ -57,7 +54,7 @@ impl K8slanGoDefinitions {
     }
 
     /// The definitions by namespace and name, each with its LAN.
-    pub(super) fn definitions(self) -> BTreeMap<ObjectKey, (ObjectKey, Value)> {
+    pub(super) fn definitions(self) -> BTreeMap<ObjectKey, (ObjectKey, NetAttachDef)> {
         let taken: BTreeSet<&str> = self.spokes.iter().map(String::as_str).collect();
         let mut definitions = BTreeMap::new();
         for (name, Definition { lan, objects }) in unambiguous(self.named.into_iter(), &taken) {
@@ -86,26 +83,25 @@ fn config(name: &str, attach: Attach, spoke: &str, with_lan: bool) -> Map<String
 }
 
 /// Whether k8slan (Go) made a definition for the LAN that this one is wanted for: the LAN's object is its controller.
-pub(super) fn is_made_for_lan(there: &DynamicObject, wanted: &Value) -> bool {
-    let uid = wanted["metadata"]["ownerReferences"][0]["uid"].as_str();
+pub(super) fn is_made_for_lan(there: &NetAttachDef, wanted: &NetAttachDef) -> bool {
+    let uid = wanted.metadata.owner_references.iter().flatten().map(|owner| &owner.uid).next();
     let owners = there.metadata.owner_references.iter().flatten();
     let mut controllers = owners.filter(|owner| owner.controller == Some(true) && owner.kind == "LAN");
-    uid.is_some() && controllers.any(|owner| Some(owner.uid.as_str()) == uid)
+    uid.is_some_and(|uid| controllers.any(|owner| owner.uid == *uid))
 }
 
 /// Whether it is equal to the wanted one, so that it can be adopted: nobody changed it.
-pub(super) fn is_unchanged(there: &DynamicObject, wanted: &Value) -> bool {
-    let resource = there.metadata.annotations.as_ref().and_then(|all| all.get(RESOURCE)).map(String::as_str);
-    let meaning = |config: &Value| -> Option<Map<String, Value>> {
-        let mut config: Map<String, Value> = serde_json::from_str(config.as_str()?).ok()?;
+pub(super) fn is_unchanged(there: &NetAttachDef, wanted: &NetAttachDef) -> bool {
+    let meaning = |definition| -> Option<Map<String, Value>> {
+        let mut config: Map<String, Value> = serde_json::from_str(super::config(definition)?).ok()?;
         // k8slan (Go) writes empty structures; the LAN's namespace is known to the daemon.
         config.retain(|key, value| key != "peerNS" && !value.is_null() && *value != json!({}));
         Some(config)
     };
-    let config = meaning(&there.data["spec"]["config"]);
-    resource == wanted["metadata"]["annotations"][RESOURCE].as_str()
+    let config = meaning(there);
+    annotation(there, RESOURCE) == annotation(wanted, RESOURCE)
         && config.is_some()
-        && config == meaning(&wanted["spec"]["config"])
+        && config == meaning(wanted)
 }
 
 #[cfg(test)]
@@ -122,7 +118,7 @@ mod tests {
         serde_json::from_value(spec).unwrap()
     }
 
-    fn build(lans: &[(&str, LanSpec)]) -> BTreeMap<ObjectKey, (ObjectKey, Value)> {
+    fn build(lans: &[(&str, LanSpec)]) -> BTreeMap<ObjectKey, (ObjectKey, NetAttachDef)> {
         let mut all = K8slanGoDefinitions::default();
         for (name, spec) in lans {
             all.add(&format!("k8slan-system/{name}").parse().unwrap(), "u", spec);
@@ -130,7 +126,7 @@ mod tests {
         all.definitions()
     }
 
-    fn places(definitions: &BTreeMap<ObjectKey, (ObjectKey, Value)>) -> Vec<String> {
+    fn places(definitions: &BTreeMap<ObjectKey, (ObjectKey, NetAttachDef)>) -> Vec<String> {
         definitions.keys().map(|(namespace, name)| format!("{namespace}/{name}")).collect()
     }
 
@@ -147,8 +143,8 @@ mod tests {
             ]
         );
         let (_, veth) = &definitions[&("k8slan-system".to_owned(), "k8slan-veth-srl".to_owned())];
-        assert_eq!(veth["metadata"]["annotations"][RESOURCE], "macvtap.k8slan.io/k8slan-veth-srl");
-        let config: Value = serde_json::from_str(veth["spec"]["config"].as_str().unwrap()).unwrap();
+        assert_eq!(annotation(veth, RESOURCE), Some("macvtap.k8slan.io/k8slan-veth-srl"));
+        let config: Value = serde_json::from_str(super::super::config(veth).unwrap()).unwrap();
         let upstreams =
             json!({"cniVersion": "0.3.1", "name": "k8slan-veth-srl", "type": "k8slanveth", "veth": "srl"});
         assert_eq!(config, upstreams);
@@ -168,7 +164,7 @@ mod tests {
     #[test]
     fn upstreams_are_taken_over_unless_somebody_changed_them() {
         let definitions = build(&[("lan", spec(&["srl"], &[]))]);
-        let there = |uid: &str, name: &str, config: Value| -> DynamicObject {
+        let there = |uid: &str, name: &str, config: Value| -> NetAttachDef {
             serde_json::from_value(json!({
                 "apiVersion": "k8s.cni.cncf.io/v1", "kind": "NetworkAttachmentDefinition",
                 "metadata": {
