@@ -1,17 +1,23 @@
 //! Whether the node itself has a network in which an attachment would give it an address.
 
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnetwork::IpNetwork;
 use netplumb::{Address, Netlink, Route};
 
 /// How the node uses a network.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NetworkUse {
-    /// The name of the link that it uses it by.
-    pub link: String,
-    /// The address or route that it has in it.
-    pub what: InNetwork,
+pub enum NetworkUse {
+    /// It has an address or a route in it.
+    Link {
+        /// The name of the link that it uses it by.
+        link: String,
+        /// The address or route that it has in it.
+        what: InNetwork,
+    },
+    /// Clouds have this address in it, which their nodes reach by the default route.
+    Metadata(IpAddr),
 }
 
 /// An address or a route in a network, see [`NetworkUse`].
@@ -22,6 +28,14 @@ pub enum InNetwork {
     /// The destination of a route over the link.
     Route(IpNetwork),
 }
+
+/// Where nodes in a cloud get what the cloud tells them, credentials among it: whoever answers there is believed. Of
+/// Amazon, Azure, Google, OpenStack and others; of Amazon with IPv6; of Alibaba.
+const METADATA: [IpAddr; 3] = [
+    IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+];
 
 impl NetworkUse {
     /// Finds how the node uses a network by any link except one; `None` if the network is new to it. Link-local IPv6
@@ -36,7 +50,13 @@ impl NetworkUse {
         };
         let Some((index, what)) = found else { return Ok(None) };
         let link = host.link_by_index(index)?.map_or_else(|| index.to_string(), |link| link.name);
-        Ok(Some(Self { link, what }))
+        Ok(Some(Self::Link { link, what }))
+    }
+
+    /// The use by a cloud, if the network has an address in it where a cloud's metadata service answers.
+    #[must_use]
+    pub fn by_cloud(network: IpNetwork) -> Option<Self> {
+        METADATA.into_iter().find(|service| network.contains(*service)).map(Self::Metadata)
     }
 }
 
@@ -66,9 +86,16 @@ fn meet(one: IpNetwork, other: IpNetwork) -> bool {
 
 impl fmt::Display for NetworkUse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.what {
-            InNetwork::Address(address) => write!(f, "link {} has address {address}", self.link),
-            InNetwork::Route(to) => write!(f, "the route to {to} leads over link {}", self.link),
+        match self {
+            Self::Link { link, what: InNetwork::Address(address) } => {
+                write!(f, "link {link} has address {address}")
+            }
+            Self::Link { link, what: InNetwork::Route(to) } => {
+                write!(f, "the route to {to} leads over link {link}")
+            }
+            Self::Metadata(service) => {
+                write!(f, "{service} is where nodes in a cloud ask its metadata service")
+            }
         }
     }
 }
@@ -112,6 +139,22 @@ mod tests {
         ] {
             assert_eq!(meet(network(one), network(other)), wanted, "{one} and {other}");
             assert_eq!(meet(network(other), network(one)), wanted, "{other} and {one}");
+        }
+    }
+
+    #[test]
+    fn metadata_services_are_the_clouds() {
+        for (text, of_cloud) in [
+            ("169.254.0.1/16", true),
+            ("169.254.169.1/24", true),
+            ("169.254.1.1/24", false),
+            ("100.64.0.1/10", true),
+            ("100.64.0.1/16", false),
+            ("fd00::1/16", true),
+            ("fd00::1/64", false),
+            ("10.0.0.1/8", false),
+        ] {
+            assert_eq!(NetworkUse::by_cloud(network(text)).is_some(), of_cloud, "{text}");
         }
     }
 

@@ -58,7 +58,12 @@ impl HostInterfacePolicy<'_> {
             if self.is_given(network) {
                 continue;
             }
-            let Some(how) = NetworkUse::find(host, network, link)? else { continue };
+            let how = match NetworkUse::find(host, network, link)? {
+                // A link without an address takes no way from the node.
+                None => interface.address.and_then(NetworkUse::by_cloud),
+                found => found,
+            };
+            let Some(how) = how else { continue };
             let link = interface.link.clone();
             return Err(match interface.address {
                 Some(address) => Error::NetworkInUse { link, address, how },

@@ -1,4 +1,5 @@
-//! Which addresses the node may get as the gateway of pods: those that a host can have, and that the pods reach it by.
+//! Which addresses the node may get as the gateway of pods: those that a host can have, that the pods reach it by, and
+//! in a network that is not most of the world.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -26,7 +27,16 @@ pub(crate) fn of_gateway(pod: IpNetwork, named: Option<IpAddr>) -> Result<IpNetw
     if pod.contains(gateway) { Ok(address) } else { Err(Error::GatewayOutside { gateway, pod }) }
 }
 
-/// Checks that a host can have the address.
+/// The shortest prefix of a network of hosts, as of 10.0.0.0/8 and fd00::/8, and of one with addresses of the Internet
+/// (2000::/3), of which providers get a /32. With a shorter one, much of what the node reaches by its default route would
+/// lead to the pods. One of length 0 is found to be the node's own.
+const LARGEST_V4: u8 = 8;
+const LARGEST_V6: u8 = 8;
+const LARGEST_GLOBAL_V6: u8 = 32;
+const TOO_LARGE: &str =
+    "its network is too large, so that much of what the node reaches elsewhere would lead to the pods";
+
+/// Checks that a host can have the address, and a node as a gateway its network.
 ///
 /// # Errors
 /// None can.
@@ -39,16 +49,19 @@ pub(crate) fn check(address: IpNetwork) -> Result<(), Error> {
                 (ip.is_loopback(), "it is a loopback address"),
                 (ip.is_multicast(), "it is a multicast group"),
                 (ip.is_broadcast() || broadcast, "it is a broadcast address"),
+                ((1..LARGEST_V4).contains(&v4.prefix()), TOO_LARGE),
             ];
             named.into_iter().find(|(is, _)| *is)
         }
         IpNetwork::V6(v6) => {
             let ip = v6.ip();
+            let global = ip.segments()[0] >> 13 == 1;
             let named = [
                 (ip.is_unspecified(), "it means \"no address\""),
                 (ip.is_loopback(), "it is the loopback address"),
                 (ip.is_multicast(), "it is a multicast group"),
                 (ip.to_ipv4_mapped().is_some(), "it is an IPv4 address in IPv6 notation"),
+                ((1..if global { LARGEST_GLOBAL_V6 } else { LARGEST_V6 }).contains(&v6.prefix()), TOO_LARGE),
             ];
             named.into_iter().find(|(is, _)| *is)
         }
@@ -104,6 +117,16 @@ mod tests {
             ("fd05::7/64", "::", "no address"),
             ("::7/64", "::1", "the loopback address"),
             ("::ffff:192.0.2.77/120", "::ffff:192.0.2.1", "an IPv4 address in IPv6 notation"),
+            ("10.5.0.7/8", "", "10.0.0.1/8"),
+            ("128.0.0.7/1", "", "its network is too large"),
+            ("64.0.0.7/7", "64.0.0.1", "its network is too large"),
+            ("fd05::7/8", "", "fd00::1/8"),
+            ("fc00::7/7", "", "its network is too large"),
+            ("2001:db8::7/32", "", "2001:db8::1/32"),
+            ("2001:db8::7/31", "", "its network is too large"),
+            ("2000::7/3", "2000::1", "its network is too large"),
+            ("8000::7/1", "", "its network is too large"),
+            ("fe80::7/10", "", "fe80::1/10"),
         ] {
             let said = gateway(pod, named);
             assert!(said.contains(says), "{pod} by {named:?}: {said}");
