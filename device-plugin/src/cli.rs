@@ -310,23 +310,21 @@ async fn ask(question: Question) -> anyhow::Result<()> {
         false => "only root may ask the daemon of this node: run it as root, for example with sudo",
     })?;
     match code.is_success() {
-        true => print!("{text}"),
+        true => print(&text),
         false => anyhow::bail!("{}", text.trim_end()),
     }
-    Ok(())
 }
 
 async fn uninstall_from_cluster(options: ClusterUninstallOptions) -> anyhow::Result<()> {
     let client = kube::Client::try_default().await.context("find the API server")?;
     let done = controller::uninstall(&client, &options).await?;
-    for line in &done {
-        println!("{line}");
-    }
-    println!(
-        "{}",
-        if done.is_empty() { "nothing of k8slan is left" } else { "nothing more of k8slan is left" }
-    );
-    Ok(())
+    let all = if done.is_empty() { "nothing of k8slan is left" } else { "nothing more of k8slan is left" };
+    let lines = done.iter().map(String::as_str).chain([all]);
+    print(&(lines.collect::<Vec<_>>().join("\n") + "\n"))
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    node::print(text).context("write to standard output")
 }
 
 fn log() {

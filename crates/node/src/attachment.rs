@@ -16,6 +16,10 @@ use sha2::{Digest, Sha256};
 /// without an alias was therefore not finished.
 pub const LINK_GROUP: u32 = u32::from_be_bytes(*b"k8sl");
 
+/// The protocol (`IFA_PROTO`) of every address that k8slan gives to a link of the node: "k" in ASCII. The kernel's own
+/// are 1 to 3. Linux before 5.18 keeps none.
+pub const ADDRESS_PROTOCOL: u8 = b'k';
+
 /// The longest link alias in bytes (`IFALIASZ` less the final NUL).
 const MAX_ALIAS: usize = 255;
 

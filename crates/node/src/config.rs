@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::{KeysWithoutValue, Policy, SafeDir, SafeDirError};
+use crate::{KeysWithoutValue, Policy, SafeDir, SafeDirError, yaml_message};
 
 /// The folders of the node. Fixed, unless `/etc/k8slan/node.yaml` names others.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,7 +72,7 @@ impl NodeConfig {
         let config: Self = match (serde_saphyr::from_str(text), keys) {
             (Ok(config), Ok(None)) => config,
             (_, Ok(Some(message))) => return Err(message),
-            (Err(error), _) | (Ok(_), Err(error)) => return Err(error.to_string()),
+            (Err(error), _) | (Ok(_), Err(error)) => return Err(yaml_message(&error)),
         };
         for (key, dir) in [("runDir", &config.run_dir), ("stateDir", &config.state_dir)] {
             if dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {

@@ -10,23 +10,29 @@ mod leftovers;
 mod lock;
 mod name;
 mod one_line;
+mod output;
 mod policy;
 mod room;
 mod root;
 mod safe_dir;
 mod underlays;
 mod without_value;
+mod yaml_message;
 
-pub use attachment::{Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag};
+pub use attachment::{
+    ADDRESS_PROTOCOL, Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag,
+};
 pub use attachment_lock::AttachmentLock;
 pub use config::{ConfigError, NodeConfig, Paths};
 pub use guest::{Binding, GuestError, Occupant, Role, VmRecord};
 pub use lock::{Lock, LockError};
 pub use name::tell_name;
 pub use one_line::one_line;
+pub use output::print;
 pub use policy::{Policy, PolicyError, Resource};
 pub use room::{NoRoom, check_room};
 pub use root::is_root;
 pub use safe_dir::{Durability, SafeDir, SafeDirError, read_regular, read_through_links};
 pub use underlays::{Underlay, Underlays, UnderlaysError};
 pub use without_value::KeysWithoutValue;
+pub use yaml_message::yaml_message;

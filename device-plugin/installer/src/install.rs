@@ -58,10 +58,11 @@ pub fn install(options: &InstallOptions) -> Result<()> {
         };
         let obsolete = obsolete_k8slanveth(options, paths.state(), &manifest, &folder);
         for plugin in &plugins(options.from.as_deref(), names(options.k8slan_go))? {
-            println!("{}: {}", folder.path_of(plugin.name).display(), step(&folder, &manifest, plugin)?);
+            let step = step(&folder, &manifest, plugin)?;
+            node::print(&format!("{}: {step}\n", folder.path_of(plugin.name).display()))?;
         }
         if let Some(known) = obsolete {
-            RemovalPlan::for_plugin(folder, K8SLANVETH, &known)?.print();
+            RemovalPlan::for_plugin(folder, K8SLANVETH, &known)?.print()?;
         }
         return Ok(());
     }

@@ -90,10 +90,15 @@ impl RemovalPlan {
     }
 
     /// Prints what would be done.
-    pub(super) fn print(&self) {
-        for (folder, name, step) in self.steps() {
-            println!("{}: {}", folder.path_of(name).display(), step.describe());
-        }
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    pub(super) fn print(&self) -> Result<()> {
+        let line = |(folder, name, step): (&CniFolder, &str, &RemovalStep)| {
+            format!("{}: {}\n", folder.path_of(name).display(), step.describe())
+        };
+        let text: String = self.steps().map(line).collect();
+        node::print(&text).context("write to standard output")
     }
 
     /// Sets our files aside, and waits until none of them is running.

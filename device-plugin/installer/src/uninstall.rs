@@ -28,9 +28,10 @@ pub fn uninstall(options: &UninstallOptions) -> Result<()> {
     let plan = RemovalPlan::find(options, &mut manifest)?;
     if options.dry_run {
         refuse_while_attached(options, &paths, &programs)?;
-        plan.print();
+        plan.print()?;
         if options.purge {
-            println!("{}, {}: everything of k8slan", paths.run().display(), paths.state().display());
+            let (run, state) = (paths.run().display(), paths.state().display());
+            node::print(&format!("{run}, {state}: everything of k8slan\n"))?;
         }
         return Ok(());
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use net_types::Timespan;
-use node::{KeysWithoutValue, SafeDir};
+use node::{KeysWithoutValue, SafeDir, yaml_message};
 use serde::Deserialize;
 
 use crate::node_parts::parse_node_parts;
@@ -153,14 +153,14 @@ impl PoolFile {
             (Err(error), keys) => {
                 return Err(match (error.without_snippet(), keys) {
                     (serde_saphyr::Error::SerdeUnknownField { .. }, _) => {
-                        PoolFileError::UnknownKey { name: pool(), message: error.to_string() }
+                        PoolFileError::UnknownKey { name: pool(), message: yaml_message(&error) }
                     }
                     (_, Ok(Some(message))) => syntax(message),
-                    _ => syntax(error.to_string()),
+                    _ => syntax(yaml_message(&error)),
                 });
             }
             (Ok(_), Ok(Some(message))) => return Err(syntax(message)),
-            (Ok(_), Err(error)) => return Err(syntax(error.to_string())),
+            (Ok(_), Err(error)) => return Err(syntax(yaml_message(&error))),
         };
         if document.api_version != API_VERSION || document.kind != KIND {
             let found = format!("{} in {}", document.kind, document.api_version);

@@ -4,7 +4,8 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use testnet::{Outcome, needs, program};
+use serde_json::json;
+use testnet::{Node, Outcome, needs, program};
 
 const PROGRAMS: [&str; 4] = ["macvtap", "vlan-bridge", "ipam-pool", "k8slan-device-plugin"];
 
@@ -12,6 +13,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
         help_and_version_are_answered_by_all,
         wrong_arguments_are_told,
+        a_reader_that_ends_early_is_no_crash,
         a_runtime_is_served_whatever_the_arguments,
         every_command_has_a_page_and_every_shell_its_completions,
     ]
@@ -56,6 +58,43 @@ fn help_and_version_are_answered_by_all() -> Outcome {
     }
     Ok(())
 }
+
+/// `ipam-pool leases | head -1`, and an answer for which there is no space.
+fn a_reader_that_ends_early_is_no_crash() -> Outcome {
+    let node = Node::new("worker1")?;
+    node.write("/var/lib/k8slan/pools.d/p.yaml", POOL)?;
+    let pod = node.pod("one")?;
+    let of_pool = json!({
+        "cniVersion": "1.0.0", "name": "net", "type": "vlan-bridge", "bridge": "br0",
+        "ipam": {"type": "ipam-pool", "pool": "p"},
+    });
+    pod.add("vlan-bridge", "net1", &of_pool)?;
+    for words in ["pools", "pools --json", "leases", "leases nobodys", "show 10.9.0.1", "check", "sweep"] {
+        let command = format!("{} {words}", program("ipam-pool").display());
+        let code = |text: String| text.trim().parse::<i32>().unwrap();
+        let whole = code(node.exec(&["sh", "-c", &format!("{command} >/dev/null 2>&1; echo $?")])?);
+        let early =
+            format!("({{ sleep 0.2; {command} 2>/run/errors; echo $? >/run/code; }} | true); cat /run/code");
+        let early = code(node.exec(&["bash", "-c", &early])?);
+        assert_eq!(early, whole, "{command}: {}", node.read("/run/errors")?);
+        let full = format!("{command} 2>&1 >/dev/full; true");
+        let errors = node.exec(&["sh", "-c", &full])?;
+        assert!(!errors.contains("panicked") && !errors.contains("signal"), "{command}: {errors}");
+        if whole == 0 {
+            assert!(errors.contains("standard output: No space left on device"), "{command}: {errors}");
+        }
+    }
+    pod.del("vlan-bridge", "net1", &of_pool)?;
+    Ok(())
+}
+
+const POOL: &str = "apiVersion: lan.k8slan.io/v1beta1
+kind: IPPool
+metadata: {name: p}
+spec:
+  scope: host
+  ranges: [{subnet: 10.9.0.0/24}]
+";
 
 fn wrong_arguments_are_told() -> Outcome {
     for (name, words) in [

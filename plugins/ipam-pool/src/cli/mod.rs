@@ -123,6 +123,8 @@ enum CommandError {
     Problems(usize),
     #[error(transparent)]
     Dir(#[from] SafeDirError),
+    #[error("cannot write to standard output")]
+    Output(#[source] std::io::Error),
 }
 
 /// The node's folders and the options of all commands.

@@ -192,16 +192,15 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
         }
     }
     if problems.is_empty() {
-        if context.json {
-            println!("[]");
+        return table::write(if context.json {
+            "[]".to_owned()
         } else {
-            println!(
+            format!(
                 "{} and {} are in order",
                 format_count(files.valid.len(), "pool file"),
                 format_count(keys.len(), "store")
-            );
-        }
-        return Ok(());
+            )
+        });
     }
     table::print(context.json, &["POOL", "PROBLEM"], &problems, "", |row| {
         vec![row.of.to_string(), row.problem.clone()]

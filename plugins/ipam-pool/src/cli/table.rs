@@ -12,12 +12,10 @@ pub(super) fn print<T: Serialize>(
     cells: impl Fn(&T) -> Vec<String>,
 ) -> Result<(), CommandError> {
     if json {
-        println!("{}", serde_json::to_string_pretty(rows).unwrap_or_default());
-        return Ok(());
+        return write(serde_json::to_string_pretty(rows).unwrap_or_default());
     }
     if rows.is_empty() {
-        println!("{none}");
-        return Ok(());
+        return write(none.to_owned());
     }
     let mut table: Vec<Vec<String>> = vec![heading.iter().map(|cell| (*cell).to_owned()).collect()];
     table.extend(rows.iter().map(|row| cells(row).iter().map(|cell| one_line(cell)).collect()));
@@ -26,12 +24,14 @@ pub(super) fn print<T: Serialize>(
             table.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         })
         .collect();
-    for row in table {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line.push_str(&format!("{cell:width$}  "));
-        }
-        println!("{}", line.trim_end());
-    }
-    Ok(())
+    let lines = table.iter().map(|row| {
+        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
+        padded.collect::<String>().trim_end().to_owned()
+    });
+    write(lines.collect::<Vec<_>>().join("\n"))
+}
+
+/// Writes lines to standard output.
+pub(super) fn write(lines: String) -> Result<(), CommandError> {
+    node::print(&(lines + "\n")).map_err(CommandError::Output)
 }
