@@ -8,10 +8,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 /// Main plugins whose networks end at the host.
-const HOST_ONLY: [&str; 4] = ["ptp", "loopback", "dummy", "tap"];
+const HOST_ONLY: [&str; 3] = ["ptp", "loopback", "dummy"];
 
 /// The reference plugin, whose networks end at the host unless someone added an uplink to its bridge.
 const REFERENCE_BRIDGE: &str = "bridge";
+
+/// A reference plugin whose networks end at the host unless its interface is the port of a bridge with an uplink.
+const TAP: &str = "tap";
 
 /// The main plugin whose networks end at the host if its bridge has no uplink.
 const VLAN_BRIDGE: &str = "vlan-bridge";
@@ -71,9 +74,11 @@ fn why_spanning<E>(
         return Ok(None);
     }
     let spanning = |why: &str| Ok(Some(format!("type {main}{why}")));
-    if main == REFERENCE_BRIDGE {
-        let bridge = serde_json::from_slice::<BridgeKeys>(document).unwrap_or_default().bridge;
-        let name = bridge.as_str().filter(|name| !name.is_empty()).unwrap_or(DEFAULT_BRIDGE);
+    if main == REFERENCE_BRIDGE || main == TAP {
+        // A key that stands there twice: these plugins take the last.
+        let Ok(keys) = serde_json::from_slice::<BridgeKeys>(document) else { return spanning("") };
+        let default = if main == TAP { "" } else { DEFAULT_BRIDGE };
+        let name = keys.bridge.as_str().filter(|name| !name.is_empty()).unwrap_or(default);
         let Ok(name) = name.parse::<IfName>() else { return Ok(None) };
         return match read_bridge(&name)?.and_then(|bridge| bridge.uplink) {
             Some(port) => spanning(&format!(", {port} is a port of bridge {name}")),
@@ -151,16 +156,25 @@ mod tests {
     }
 
     #[test]
-    fn the_reference_plugins_bridge_leads_on_by_an_uplink() {
+    fn the_bridge_of_a_reference_plugin_leads_on_by_an_uplink() {
         let shared = Bridge { is_ours: false, other_port: Some("veth12345678".to_owned()), uplink: None };
         let wired = Bridge { uplink: Some("eth1".to_owned()), ..shared.clone() };
         for (keys, bridge, expected) in [
             ("", None, "ends here"),
-            (",\"bridge\":\"br0\"", Some(shared), "ends here"),
+            (",\"bridge\":\"br0\"", Some(shared.clone()), "ends here"),
             (",\"bridge\":\"br0\"", Some(wired.clone()), "type bridge, eth1 is a port of bridge br0"),
-            ("", Some(wired), "type bridge, eth1 is a port of bridge cni0"),
+            ("", Some(wired.clone()), "type bridge, eth1 is a port of bridge cni0"),
+            (",\"bridge\":\"br0\",\"bridge\":\"br1\"", None, "type bridge"),
         ] {
             assert_eq!(describe(REFERENCE_BRIDGE, keys, bridge), expected, "{keys}");
+        }
+        for (keys, bridge, expected) in [
+            ("", Some(wired.clone()), "ends here"),
+            (",\"bridge\":\"\"", Some(wired.clone()), "ends here"),
+            (",\"bridge\":\"br0\"", Some(shared), "ends here"),
+            (",\"bridge\":\"br0\"", Some(wired), "type tap, eth1 is a port of bridge br0"),
+        ] {
+            assert_eq!(describe(TAP, keys, bridge), expected, "{keys}");
         }
     }
 

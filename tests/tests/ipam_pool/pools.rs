@@ -393,6 +393,18 @@ fn ranges_of_a_networks_own_end_at_the_host() -> Outcome {
         let pod = node.pod(main)?;
         held.push(add(&pod, &of(main, json!({ "subnet": "10.0.0.0/24" })))?);
     }
+    // The interface of a tap may be the port of a bridge.
+    node.ip("link add br0 type bridge")?;
+    node.ip("link add eth9 type veth peer name far")?;
+    node.ip("link set eth9 master br0")?;
+    for main in ["bridge", "tap"] {
+        let mut wired = of(main, json!({ "subnet": "10.0.0.0/24" }));
+        wired["bridge"] = json!("br0");
+        refused(add(&pod, &wired), 126, &format!("type {main}, eth9 is a port of bridge br0"))?;
+        let mut twice = pod.call("net1", &wired);
+        twice.config = twice.config.replacen('{', "{\"bridge\":\"br1\",", 1);
+        refused(node.cni("ipam-pool", "ADD", &twice), 126, &format!("type {main}"))?;
+    }
     let config = of("macvtap", json!({ "subnet": "10.0.0.0/24", "scope": "host" }));
     held.push(add(&pod, &config)?);
     assert_eq!(held.iter().collect::<BTreeSet<_>>().len(), held.len(), "{held:?}");
