@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnetwork::IpNetwork;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_EXCL};
 use netlink_packet_route::AddressFamily;
-use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressMessage, AddressScope};
+use netlink_packet_route::address::{
+    AddressAttribute, AddressFlags, AddressMessage, AddressProtocol, AddressScope,
+};
 
 use crate::attrs::{Attrs, u32_at};
 use crate::netlink::Request;
@@ -53,13 +55,15 @@ pub struct NewAddress {
     pub nodad: bool,
     /// Do not make the route to its network.
     pub noprefixroute: bool,
+    /// What makes it, for whoever looks later ([`Address::protocol`]); 0: nothing is said. Linux before 5.18 ignores it.
+    pub protocol: u8,
 }
 
 impl NewAddress {
     /// An address with duplicate detection and the route to its network.
     #[must_use]
     pub fn new(address: IpNetwork) -> Self {
-        Self { address, nodad: false, noprefixroute: false }
+        Self { address, nodad: false, noprefixroute: false, protocol: 0 }
     }
 }
 
@@ -97,6 +101,9 @@ impl Netlink {
         flags.set(AddressFlags::Noprefixroute, new.noprefixroute);
         if !flags.is_empty() {
             message.attributes.push(AddressAttribute::Flags(flags));
+        }
+        if new.protocol != 0 {
+            message.attributes.push(AddressAttribute::Protocol(AddressProtocol::Other(new.protocol)));
         }
         if let Some(broadcast) = broadcast(new.address) {
             message.attributes.push(AddressAttribute::Broadcast(broadcast));

@@ -131,6 +131,7 @@ impl Attaching<'_> {
             guard: guard::wanted(&self.name, config, mac, &[]),
             masquerade: Vec::new(),
             masquerade_from: Vec::new(),
+            left_uplinks: Vec::new(),
             promisc: config.promisc_mode && promisc_by_us,
             ipam: Some(call.request.ipam_type.clone().unwrap_or_default()),
         };
@@ -142,7 +143,8 @@ impl Attaching<'_> {
                 // Not read if the configuration has no VLANs: the kernel may not support them.
                 _ => BridgeVlans::default(),
             };
-            let (add, entry) = uplink::join(wanted, &carried, &have, &others, ours)?;
+            let (add, mut entry) = uplink::join(wanted, &carried, &have, &others, ours)?;
+            entry.joined = uplink::joined(link, &others);
             adds.push((link, add));
             record.uplinks.push(entry);
         }

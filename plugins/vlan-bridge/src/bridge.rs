@@ -2,8 +2,8 @@
 
 use net_types::{IfName, Mtu, VlanId};
 use netplumb::{
-    Bridge as NewBridge, BridgeChange, BridgeInfo, BridgeVlans, Conf, Link, LinkChange, LinkKind, Netlink,
-    Netns, Sysctl, VlanFiltering,
+    Bridge as NewBridge, BridgeChange, BridgeInfo, BridgeVlans, Conf, Errno, Link, LinkChange, LinkKind,
+    Netlink, Netns, Sysctl, VlanFiltering,
 };
 use node::LINK_GROUP;
 
@@ -92,6 +92,9 @@ impl Bridge {
         let index = match host.create_bridge(&bridge) {
             // Somebody else created it after the first check.
             Err(error) if error.is_exists() => return Err(Error::BridgeAppeared(config.bridge.clone())),
+            Err(error) if vlans && error.errno() == Some(Errno::EOPNOTSUPP) => {
+                return Err(Error::NoVlanFiltering(config.bridge.clone(), error));
+            }
             created => created?,
         };
         ignore_routers(&config.bridge)?;

@@ -28,6 +28,8 @@ impl PluginError for Error {
             Self::HostInterfaceName(_) => Code::plugin(149),
             Self::GatewayOutside { .. } => Code::plugin(150),
             Self::NotTheNodes { .. } => Code::plugin(151),
+            Self::Output(_) => Code::IO,
+            Self::GroupNeverForwarded => Code::plugin(152),
             Self::NoGateway(_)
             | Self::NodeConfig(_)
             | Self::NotRoot
@@ -36,7 +38,7 @@ impl PluginError for Error {
             | Self::NotATrunk(_)
             | Self::EmptyTrunk(_) => Code::INVALID_CONFIG,
             Self::Lock(_) | Self::BridgeAppeared(_) => Code::TRY_AGAIN,
-            Self::Net(_) | Self::Addresses(_) => Code::plugin(100),
+            Self::Net(_) | Self::NoVlanFiltering(..) | Self::Addresses(_) => Code::plugin(100),
             Self::Policy(_) => Code::plugin(101),
             Self::NotABridge { .. } | Self::Foreign(_) | Self::HostInterfaceTaken { .. } => Code::plugin(102),
             Self::InterfaceExists(_) => Code::plugin(103),
@@ -52,6 +54,7 @@ impl PluginError for Error {
             | Self::UplinkOutside { .. }
             | Self::UplinkInUse { .. }
             | Self::UplinkOurs(_)
+            | Self::UplinkNoPort { .. }
             | Self::BridgeInUse { .. }
             | Self::UplinkVlans { .. } => Code::plugin(123),
             Self::MtuOfBridge { .. }

@@ -184,8 +184,8 @@ pub struct Uplink {
     /// VLANs that it carries with their tags.
     #[serde(default, skip_serializing_if = "VlanSet::is_empty")]
     pub tagged: VlanSet,
-    /// The VLAN that it carries without a tag.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// The VLAN that it carries without a tag; absent or 0: none.
+    #[serde(default, deserialize_with = "vlan_or_nothing", skip_serializing_if = "Option::is_none")]
     pub untagged: Option<VlanId>,
     /// It carries what the ports of this node need, with tags.
     #[serde(default)]
@@ -204,6 +204,10 @@ pub struct Gateway {
     /// The address with the length of its prefix.
     pub address: IpNetwork,
 }
+
+/// The groups of spanning tree, of pauses and of link aggregation: the kernel never forwards them by a bridge's mask
+/// (`BR_GROUPFWD_RESTRICTED` in `net/bridge/br_private.h`).
+const NEVER_FORWARDED: u16 = 0b111;
 
 fn yes() -> bool {
     true
@@ -310,6 +314,9 @@ impl Config {
         }
         if !self.allowed_addresses.is_empty() && !self.ipspoofchk {
             return Err(Error::AllowedWithoutCheck { key: "allowedAddresses", check: "ipspoofchk" });
+        }
+        if self.group_fwd_mask.is_some_and(|mask| mask & NEVER_FORWARDED != 0) {
+            return Err(Error::GroupNeverForwarded);
         }
         if self.vrrp.contains(&0) {
             return Err(Error::VrrpZero);
@@ -425,6 +432,7 @@ mod tests {
                 r#"{"vlan": 10, "gateway": [{"vlan": 10, "address": "ff02::1/64"}]}"#,
                 "ff02::1: it is a multicast group",
             ),
+            (r#"{"groupFwdMask": 7}"#, "65528 (0xfff8) is all others"),
             (r#"{"ipMasqBackend": "ebtables"}"#, "unknown variant `ebtables`"),
         ];
         let mut seen = Vec::new();

@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use attach::{NetworkUse, NodeUse};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, IfNameError, VlanId, VlanSetError};
-use netplumb::VlanProtocol;
+use netplumb::{Errno, VlanProtocol};
 use node::{ConfigError, LockError, PolicyError, SafeDirError, UnderlaysError};
 
 /// An error of this plugin.
@@ -14,6 +14,9 @@ pub enum Error {
     Cni(#[from] cni::Error),
     #[error("only root may look at trunks and change them: run it as root, for example with sudo")]
     NotRoot,
+    /// A person's command.
+    #[error("cannot write to standard output")]
+    Output(#[source] std::io::Error),
     #[error(transparent)]
     NoRoom(#[from] node::NoRoom),
     /// The kernel refused a network operation.
@@ -61,6 +64,16 @@ pub enum Error {
     DisabledWithIpam,
     #[error("{key} needs {check}: true, without it every sender is allowed")]
     AllowedWithoutCheck { key: &'static str, check: &'static str },
+    #[error(
+        "groupFwdMask has bit 0, 1 or 2, for groups that no bridge forwards (01:80:c2:00:00:00 to 02: spanning tree, pauses, \
+         link aggregation): leave them out, 65528 (0xfff8) is all others"
+    )]
+    GroupNeverForwarded,
+    #[error(
+        "bridge {0} cannot be made: this kernel has no bridges that filter VLANs (CONFIG_BRIDGE_VLAN_FILTERING): boot one that has \
+         them, or leave out vlan, trunk and nativeVlan"
+    )]
+    NoVlanFiltering(IfName, #[source] netplumb::Error),
     #[error("VRRP router 0 does not exist: vrrp takes 1 to 255")]
     VrrpZero,
     #[error(
@@ -151,6 +164,20 @@ pub enum Error {
     UplinkInUse { uplink: String, how: NodeUse },
     #[error("uplink {0} was made by k8slan for another attachment: name a link of the node's own")]
     UplinkOurs(IfName),
+    #[error(
+        "uplink {uplink} cannot be a port of a bridge: {}",
+        if *busy {
+            "something has it already, as a macvlan, ipvlan or macvtap on it does, also one of another namespace; take another link"
+        } else {
+            "is it an Ethernet link, and no bridge itself?"
+        }
+    )]
+    UplinkNoPort {
+        uplink: String,
+        /// Whether something else takes in what arrives by it.
+        busy: bool,
+        source: netplumb::Error,
+    },
     #[error(
         "bridge {bridge} is used by the node: {how}; it is not changed for pods, so take another bridge; only an \
          administrator gives it away (usedLinks in the policy of node.yaml)"
@@ -251,4 +278,16 @@ pub enum Error {
     /// STATUS: nothing can be attached now.
     #[error("{}", cni::chain(&**.0))]
     Unavailable(Box<Self>),
+}
+
+impl Error {
+    /// A refusal of the kernel to make a link a port.
+    pub(crate) fn no_port(link: &str, source: netplumb::Error) -> Self {
+        match source.errno() {
+            Some(errno @ (Errno::EBUSY | Errno::EINVAL | Errno::ELOOP | Errno::EOPNOTSUPP)) => {
+                Self::UplinkNoPort { uplink: link.to_owned(), busy: errno == Errno::EBUSY, source }
+            }
+            _ => source.into(),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use net_types::{IfName, VlanId, VlanSet};
 use netplumb::{
     BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, NewAddress, Sysctl, VlanLink,
 };
-use node::{LINK_GROUP, Paths};
+use node::{ADDRESS_PROTOCOL, LINK_GROUP, Paths};
 
 use crate::bridge::{Bridge, TAG, ignore_routers, is_ours};
 use crate::record::{PortRecord, RecordedHostInterface};
@@ -82,6 +82,8 @@ pub(crate) fn plan(
     };
     let by_us = |address: IpNetwork| {
         before.clone().any(|interface| interface.address == Some(address) && interface.added)
+            // It stayed for another plugin's pods.
+            || have.iter().any(|a| a.address == address && a.protocol == ADDRESS_PROTOCOL)
     };
     if have.iter().any(|a| a.address == address) {
         record.added = by_us(address);
@@ -175,6 +177,7 @@ pub(crate) fn ensure(
     if let Some(address) = interface.address.filter(|_| interface.added) {
         let mut new = NewAddress::new(address);
         new.nodad = true;
+        new.protocol = ADDRESS_PROTOCOL;
         match host.add_address(index, &new) {
             Err(error) if error.is_exists() => {}
             done => done?,
@@ -196,7 +199,8 @@ fn finish(host: &Netlink, index: u32, name: &IfName) -> Result<(), Error> {
     Ok(host.set_link(index, &change)?)
 }
 
-/// Whether another plugin's pod is on the bridge in the interface's VLAN: the interface may be its gateway.
+/// Whether another plugin's pod, or a virtual machine of the node, is on the bridge in the interface's VLAN: the interface
+/// may be its gateway.
 fn serves_other_pods(
     host: &Netlink,
     bridge: &Bridge,
@@ -205,8 +209,10 @@ fn serves_other_pods(
 ) -> Result<bool, Error> {
     // The NIC of a node that is itself in a namespace may be a veth.
     let of_another_plugin = |port: &Link| {
-        port.kind == LinkKind::Veth
-            && port.lower_netnsid.is_some()
+        let beyond = port.kind == LinkKind::Veth && port.lower_netnsid.is_some();
+        // A virtual machine of the node's own, as libvirt makes it.
+        let machine = port.kind == LinkKind::Other("tun".into());
+        (beyond || machine)
             && port.group != LINK_GROUP
             && !uplinks.iter().any(|uplink| port.name == uplink.as_str())
     };
@@ -267,6 +273,29 @@ pub(crate) fn release(
         // Also if the device is gone already: the plugin may have been killed in between.
         if interface.joined {
             host.remove_bridge_vlans(BridgeMember::Bridge(bridge.index), &VlanSet::from(vlan))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the addresses of this plugin's on a bridge that has no port of anybody else's any more, and VLAN devices that
+/// nothing uses then: they stayed for another plugin's pods.
+pub(crate) fn remove_left(host: &Netlink, bridge: &Bridge, paths: &Paths) -> Result<(), Error> {
+    let on_bridge = |link: &Link| {
+        is_ours(link)
+            && matches!(link.kind, LinkKind::Vlan(_))
+            && link.lower == Some(bridge.index)
+            && link.lower_netnsid.is_none()
+    };
+    let devices: Vec<Link> = host.links_in_group(LINK_GROUP)?.into_iter().filter(on_bridge).collect();
+    for index in devices.iter().map(|device| device.index).chain([bridge.index]) {
+        for left in host.addresses(Some(index))?.iter().filter(|a| a.protocol == ADDRESS_PROTOCOL) {
+            delete_address(host, index, left.address)?;
+        }
+    }
+    for device in &devices {
+        if NodeUse::of_own_link(host, device, paths)?.is_none() {
+            host.delete_link(device.index)?;
         }
     }
     Ok(())

@@ -32,6 +32,9 @@ pub struct PortRecord {
     /// The uplinks that it needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub uplinks: Vec<RecordedUplink>,
+    /// Uplinks that ports brought which are gone by now: this port's record has them until it goes, or the bridge does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_uplinks: Vec<JoinedUplink>,
     /// The node's own links and addresses that it needs.
     #[serde(rename = "legs", default, skip_serializing_if = "Vec::is_empty")]
     pub host_interfaces: Vec<RecordedHostInterface>,
@@ -66,6 +69,25 @@ pub struct RecordedUplink {
     /// The VLANs that this plugin added to it: only these are ever removed.
     #[serde(default)]
     pub added: VlanSet,
+    /// Whether this plugin made it a port, and how it was before; `None` also in records of an earlier version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub joined: Option<Joined>,
+}
+
+/// A link that this plugin made a port of the bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Joined {
+    /// Whether it was down, as the node's administrator or nobody had left it.
+    pub was_down: bool,
+}
+
+/// The same with the link's name.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct JoinedUplink {
+    pub name: IfName,
+    #[serde(flatten)]
+    pub joined: Joined,
 }
 
 /// A link or an address of the node in a VLAN.
@@ -136,6 +158,14 @@ impl RecordedGuard {
 }
 
 impl PortRecord {
+    /// The uplinks that this plugin made ports of the bridge, as far as this record has them.
+    pub(crate) fn joined_uplinks(&self) -> impl Iterator<Item = JoinedUplink> + use<'_> {
+        let own = self.uplinks.iter().filter_map(|uplink| {
+            uplink.joined.map(|joined| JoinedUplink { name: uplink.name.clone(), joined })
+        });
+        own.chain(self.left_uplinks.iter().cloned())
+    }
+
     /// The owner of the port; `None` if the text is not a tag.
     #[must_use]
     pub fn attachment(&self) -> Option<Attachment> {
@@ -265,8 +295,17 @@ impl RecordStore {
 
     /// The records of a bridge's other ports.
     pub(crate) fn others(&self, bridge: &IfName, port: &IfName) -> Result<Vec<PortRecord>, Error> {
+        Ok(self.named_others(bridge, port)?.into_iter().map(|(_, record)| record).collect())
+    }
+
+    /// The same with the ports' names.
+    pub(crate) fn named_others(
+        &self,
+        bridge: &IfName,
+        port: &IfName,
+    ) -> Result<Vec<(IfName, PortRecord)>, Error> {
         let all = self.all()?.into_iter();
-        Ok(all.filter(|(name, record)| name != port && record.bridge == *bridge).map(|(_, r)| r).collect())
+        Ok(all.filter(|(name, record)| name != port && record.bridge == *bridge).collect())
     }
 }
 
@@ -303,6 +342,11 @@ mod tests {
                 follow: true,
                 fixed: VlanSet::EMPTY,
                 added: "10".parse().unwrap(),
+                joined: Some(Joined { was_down: true }),
+            }],
+            left_uplinks: vec![JoinedUplink {
+                name: "eth1".parse().unwrap(),
+                joined: Joined { was_down: false },
             }],
             host_interfaces: Vec::new(),
             guard: Some(RecordedGuard {

@@ -162,19 +162,21 @@ pub(crate) fn take_away(
             None
         }
     };
-    if let (Some(record), Some(bridge)) = (&record, &bridge) {
-        match store.others(&record.bridge, port) {
-            Ok(others) => {
-                let index = link.as_ref().map(|link| link.index);
-                // The interfaces first: a VLAN that the bridge itself carries counts as used.
-                errors.extend(host_interface::release(host, bridge, record, &others, store.paths()).err());
-                errors.extend(uplink::release(host, bridge, record, index, &others).err());
-                if record.promisc && !others.iter().any(|other| other.promisc) {
-                    let off = LinkChange { promisc: Some(false), ..LinkChange::default() };
-                    errors.extend(host.set_link(bridge.index, &off).err().map(Error::from));
-                }
-            }
-            Err(error) => errors.push(error),
+    let others = bridge.as_ref().map(|bridge| store.named_others(&bridge.name, port)).transpose();
+    let others = others.unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    });
+    if let (Some(record), Some(bridge), Some(others)) = (&record, &bridge, &others) {
+        let index = link.as_ref().map(|link| link.index);
+        let records: Vec<PortRecord> = others.iter().map(|(_, record)| record.clone()).collect();
+        // The interfaces first: a VLAN that the bridge itself carries counts as used.
+        errors.extend(host_interface::release(host, bridge, record, &records, store.paths()).err());
+        errors.extend(uplink::release(host, bridge, record, index, &records).err());
+        errors.extend(uplink::leave_to_another(store, record, others).err());
+        if record.promisc && !records.iter().any(|other| other.promisc) {
+            let off = LinkChange { promisc: Some(false), ..LinkChange::default() };
+            errors.extend(host.set_link(bridge.index, &off).err().map(Error::from));
         }
     }
     if let Some(link) = &link {
@@ -189,8 +191,12 @@ pub(crate) fn take_away(
         // A kernel without netfilter has no rules; a damaged record cannot say whether there are any.
         errors.extend(done.err().filter(|_| record.is_some()));
     }
-    if let Some(bridge) = bridge.filter(Bridge::is_ours) {
-        errors.extend(remove_if_last(host, store, &bridge, port, record.as_ref()).err());
+    let is_last = others.as_ref().is_none_or(Vec::is_empty);
+    if is_last && let Some(bridge) = bridge.as_ref().filter(|bridge| bridge.is_ours() && others.is_some()) {
+        errors.extend(remove_last(host, store.paths(), bridge, record.as_ref()).err());
+    }
+    if is_last && let Some(record) = &record {
+        errors.extend(uplink::set_down_again(host, record, store.paths()).err());
     }
     if errors.is_empty() {
         store.remove(port)?;
@@ -198,25 +204,31 @@ pub(crate) fn take_away(
     Error::all(errors)
 }
 
-/// Removes a bridge of this plugin's when its last port is gone, unless something else uses it by now.
-fn remove_if_last(
+/// Removes a bridge of this plugin's whose last port of this plugin's is gone, unless something else uses it by now.
+fn remove_last(
     host: &Netlink,
-    store: &RecordStore,
+    paths: &Paths,
     bridge: &Bridge,
-    port: &IfName,
     record: Option<&PortRecord>,
 ) -> Result<(), Error> {
-    if !store.others(&bridge.name, port)?.is_empty() {
-        return Ok(());
-    }
     let ports = host.ports(bridge.index)?;
     let is_uplink = |link: &Link| {
-        record.is_some_and(|record| record.uplinks.iter().any(|uplink| uplink.name == *link.name))
+        record.is_some_and(|record| {
+            record.uplinks.iter().any(|uplink| uplink.name == *link.name)
+                || record.left_uplinks.iter().any(|uplink| uplink.name == *link.name)
+        })
     };
-    if ports.iter().all(is_uplink) && NodeUse::of_own_link(host, &bridge.link, store.paths())?.is_none() {
-        host.delete_link(bridge.index)?;
+    if !ports.iter().all(is_uplink) {
+        return Ok(());
     }
-    Ok(())
+    if NodeUse::of_own_link(host, &bridge.link, paths)?.is_some() {
+        // Perhaps by what stayed for another plugin's pods, which are gone now.
+        host_interface::remove_left(host, bridge, paths)?;
+        if NodeUse::of_own_link(host, &bridge.link, paths)?.is_some() {
+            return Ok(());
+        }
+    }
+    Ok(host.delete_link(bridge.index)?)
 }
 
 /// Frees this network's attachments that are not in the list.

@@ -80,19 +80,20 @@ impl Change {
         };
         let port = port.map_err(Error::PortName)?;
         let vlans: VlanSet = self.vlans.parse().map_err(Error::Vlans)?;
-        println!("{}", change_trunk(&port, |tagged| change(tagged, &vlans))?);
-        Ok(())
+        let carried = change_trunk(&port, |tagged| change(tagged, &vlans))?;
+        node::print(&format!("{carried}\n")).map_err(Error::Output)
     }
 }
 
 fn show() -> Result<(), Error> {
     let store = RecordStore::open(&NodeConfig::load()?.paths())?;
+    let mut lines = String::new();
     for (port, record) in store.all()? {
         let Some(vlans) = &record.vlans else { continue };
         let whose = record.attachment().map_or_else(|| "unknown".to_owned(), |a| a.to_string());
-        println!("{port}\t{}\t{}\t{whose}", record.bridge, vlans);
+        lines.push_str(&format!("{port}\t{}\t{vlans}\t{whose}\n", record.bridge));
     }
-    Ok(())
+    node::print(&lines).map_err(Error::Output)
 }
 
 /// Changes the tagged VLANs of a port, and what the uplinks carry for it. The record is written first: after a kill,

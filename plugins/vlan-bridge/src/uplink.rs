@@ -1,12 +1,13 @@
 //! Uplinks: the node's links that carry VLANs of the bridge outwards.
 
+use attach::NodeUse;
 use net_types::{IfName, VlanSet};
-use netplumb::{BridgeMember, BridgeVlans, Link, Netlink};
-use node::LINK_GROUP;
+use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, Netlink};
+use node::{LINK_GROUP, Paths, Underlays};
 
 use crate::bridge::{Bridge, by_own_name};
 use crate::config::Uplink;
-use crate::record::{PortRecord, RecordedUplink};
+use crate::record::{Joined, JoinedUplink, PortRecord, RecordStore, RecordedUplink};
 use crate::uplink_policy::UplinkPolicy;
 use crate::vlans::Change;
 use crate::{Config, Error};
@@ -114,7 +115,7 @@ pub(crate) fn join(
     let before = added_by(others, name);
     let added = add.all().without(&observed.all()).union(&needed.all().intersection(&before));
     let fixed = if uplink.follow { VlanSet::EMPTY } else { needed.all() };
-    Ok((add, RecordedUplink { name: name.clone(), follow: uplink.follow, fixed, added }))
+    Ok((add, RecordedUplink { name: name.clone(), follow: uplink.follow, fixed, added, joined: None }))
 }
 
 /// The VLANs that a leaving port added to an uplink and no other port needs: pure. `members` are the VLANs of the
@@ -195,6 +196,50 @@ pub(crate) fn release(
         let carried = vlans.get(&link.index).map(BridgeVlans::all).unwrap_or_default();
         let remove = leave(uplink, others, &members).intersection(&carried);
         host.remove_bridge_vlans(BridgeMember::Port(link.index), &remove)?;
+    }
+    Ok(())
+}
+
+/// Whether this plugin makes a link a port of the bridge, or did for one of the other ports, and how it was before.
+pub(crate) fn joined(link: &Link, others: &[PortRecord]) -> Option<Joined> {
+    if link.master.is_none() {
+        return Some(Joined { was_down: !link.up });
+    }
+    let mut before = others.iter().flat_map(PortRecord::joined_uplinks);
+    before.find(|uplink| link.name == uplink.name.as_str()).map(|uplink| uplink.joined)
+}
+
+/// Gives the record of another port the uplinks that only a leaving one's has: the other may use them without having
+/// named them, and they must not keep the bridge when that goes.
+pub(crate) fn leave_to_another(
+    store: &RecordStore,
+    record: &PortRecord,
+    others: &[(IfName, PortRecord)],
+) -> Result<(), Error> {
+    let Some((port, heir)) = others.first() else { return Ok(()) };
+    let known = |name: &IfName| {
+        others.iter().flat_map(|(_, other)| other.joined_uplinks()).any(|uplink| uplink.name == *name)
+    };
+    let left: Vec<JoinedUplink> = record.joined_uplinks().filter(|uplink| !known(&uplink.name)).collect();
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut heir = heir.clone();
+    heir.left_uplinks.extend(left);
+    store.write(port, &heir)
+}
+
+/// Sets links down again that were down before they became ports of a bridge that is gone, unless the node uses them by
+/// now.
+pub(crate) fn set_down_again(host: &Netlink, record: &PortRecord, paths: &Paths) -> Result<(), Error> {
+    for uplink in record.joined_uplinks().filter(|uplink| uplink.joined.was_down) {
+        let Some(link) = host.link_by_name(&uplink.name)?.filter(|link| link.master.is_none() && link.up)
+        else {
+            continue;
+        };
+        if NodeUse::find(host, &link, &Underlays::read(paths)?)?.is_none() {
+            host.set_link(link.index, &LinkChange { up: Some(false), ..LinkChange::default() })?;
+        }
     }
     Ok(())
 }

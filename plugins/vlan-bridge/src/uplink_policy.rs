@@ -72,19 +72,21 @@ impl<'a> UplinkPolicy<'a> {
     /// # Errors
     /// It became a LAN's underlay, or the kernel refuses; the link is then unchanged.
     pub(crate) fn add_to_bridge(&self, host: &Netlink, link: &Link, bridge: u32) -> Result<(), Error> {
-        let master = |master| LinkChange { master: Some(master), ..LinkChange::default() };
-        host.set_link(link.index, &LinkChange { up: Some(true), ..master(Master::Index(bridge)) })?;
+        let master = |master, up| LinkChange { master: Some(master), up, ..LinkChange::default() };
+        host.set_link(link.index, &master(Master::Index(bridge), Some(true)))
+            .map_err(|error| Error::no_port(&link.name, error))?;
+        let back = || host.set_link(link.index, &master(Master::None, (!link.up).then_some(false)));
         let lan = match Underlays::read(&self.node.paths()) {
             Ok(underlays) => NodeUse::lan(link, &underlays).filter(|_| !self.is_given(link)),
             Err(error) => {
-                host.set_link(link.index, &master(Master::None))?;
+                back()?;
                 return Err(error.into());
             }
         };
         match lan {
             None => Ok(()),
             Some(how) => {
-                host.set_link(link.index, &master(Master::None))?;
+                back()?;
                 Err(Error::UplinkInUse { uplink: link.name.clone(), how })
             }
         }

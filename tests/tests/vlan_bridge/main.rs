@@ -4,6 +4,7 @@ mod faults;
 mod fields;
 mod guards;
 mod guests;
+mod leaving;
 mod netlink;
 mod networks;
 mod ports;
@@ -15,7 +16,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     testnet::run_files(
-        testnet::files![faults, ports, zones, fields, networks, guests, uplinks, netlink, guards, untagged],
+        testnet::files![
+            faults, ports, zones, fields, networks, guests, uplinks, netlink, guards, untagged, leaving
+        ],
         LONG,
     )
 }
