@@ -82,7 +82,7 @@ fn row(node: &NodeView, lan: &LanView) -> [String; 7] {
     let held = lan.spokes.iter().filter(|spoke| spoke.state == SpokeState::Held).count();
     let (ready, reason) = match (lan.not_true(ACCEPTED), lan.condition(READY)) {
         (Some(accepted), _) => ("False", because(accepted)),
-        (_, Some(ready)) if ready.is_true() => ("True", String::new()),
+        (_, Some(ready)) if ready.is_true() => ("True", lan.lacks().map(because).unwrap_or_default()),
         (_, Some(ready)) => ("False", because(ready)),
         (_, None) => ("Unknown", "no daemon has said anything about it".to_owned()),
     };
@@ -133,6 +133,18 @@ PROBLEM worker2: spoke pod3 in namespace knlvrf is left over: its pod is gone
 note: worker2: something was not looked at
 ";
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn what_a_lan_lacks_that_is_built_is_told() {
+        let mut node = sample::node("a");
+        let cut_off = Condition::new(READY, true, "UnderlayTaken", "built, MTU 1426; eth1 is a port of br0");
+        node.lans[0].conditions.retain(|condition| condition.kind != READY);
+        node.lans[0].conditions.push(cut_off);
+        let text = table(&[node]);
+        let wanted =
+            "  True    eth1       1426   1/3      UnderlayTaken: built, MTU 1426; eth1 is a port of br0\n";
+        assert!(text.contains(wanted), "{text}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use lan::{Condition, find_condition};
+use lan::{Condition, READY, find_condition};
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,6 +58,14 @@ impl LanView {
     #[must_use]
     pub fn not_true(&self, kind: &str) -> Option<&Condition> {
         self.condition(kind).filter(|condition| !condition.is_true())
+    }
+
+    /// What the LAN lacks though it is built, as a carrier or an underlay of its own: it serves the pods of its node.
+    #[must_use]
+    pub fn lacks(&self) -> Option<&Condition> {
+        /// The reason of a LAN without defects.
+        const BUILT: &str = "Built";
+        self.condition(READY).filter(|ready| ready.is_true() && ready.reason != BUILT)
     }
 }
 
@@ -299,7 +307,7 @@ pub(super) fn tell_of_others(nodes: &mut [NodeView]) {
 
 #[cfg(test)]
 mod tests {
-    use lan::{ACCEPTED, READY};
+    use lan::ACCEPTED;
     use serde_json::{Value, json};
 
     use super::*;

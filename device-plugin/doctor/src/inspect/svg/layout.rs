@@ -220,7 +220,7 @@ fn lan_card(node: &NodeView, lan: &LanView, several: bool) -> Card {
     names.extend(elsewhere.into_iter().map(|(nodes, spokes)| (format!("used on {nodes}"), spokes)));
     names.retain(|(_, names)| !names.is_empty());
     let vxlan_works = lan.vxlan.as_ref().is_some_and(|vxlan| vxlan.link.up);
-    let is_cut_off = lan.condition(READY).is_some_and(|ready| !ready.is_true() || ready.reason != BUILT);
+    let is_cut_off = lan.not_true(READY).or_else(|| lan.lacks()).is_some();
     Card {
         title: node.node.clone(),
         joined,
@@ -240,9 +240,6 @@ fn lan_card(node: &NodeView, lan: &LanView, several: bool) -> Card {
     }
 }
 
-/// The reason of a LAN without defects.
-const BUILT: &str = "Built";
-
 /// What is wrong with a LAN on a node, by the daemon's status and the kernel's state.
 fn trouble(lan: &LanView) -> Option<Trouble> {
     if let Some(state) = lan.not_true(ACCEPTED).or_else(|| lan.not_true(READY)) {
@@ -259,8 +256,7 @@ fn trouble(lan: &LanView) -> Option<Trouble> {
     if !found.is_empty() {
         return Some(Trouble { text: found.join(", "), bad: true });
     }
-    let lacks = lan.condition(READY).filter(|ready| ready.reason != BUILT);
-    lacks.map(|ready| Trouble { text: format!("{}: {}", ready.reason, ready.message), bad: false })
+    lan.lacks().map(|ready| Trouble { text: format!("{}: {}", ready.reason, ready.message), bad: false })
 }
 
 fn spoke_row(spoke: &SpokeView) -> Row {
