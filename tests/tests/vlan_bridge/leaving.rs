@@ -2,12 +2,12 @@
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
 use serde_json::{Value, json};
-use testnet::{Node, Outcome, Pod, Stop};
+use testnet::{Node, Outcome, Pod, Stop, vlan_kernel};
 
 const PLUGIN: &str = "vlan-bridge";
 
 pub(crate) fn trials() -> Vec<testnet::Trial> {
-    testnet::tests![
+    let mut trials = testnet::tests![
         an_uplink_is_left_as_it_was,
         a_failed_add_leaves_an_uplink_as_it_was,
         an_uplink_that_another_port_brought_keeps_no_bridge,
@@ -16,7 +16,9 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_machine_of_the_node_keeps_its_gateway,
         an_address_of_the_nodes_own_stays,
         what_cannot_be_a_port_is_told,
-    ]
+    ];
+    trials.extend(vlan_kernel::trials(testnet::tests![what_stayed_in_a_vlan_goes_too]));
+    trials
 }
 
 fn check(condition: bool, what: impl Into<String>) -> Outcome {
@@ -154,6 +156,27 @@ fn what_stayed_for_another_plugins_pod_goes_with_the_next_last_port() -> Outcome
         check(node.link("br0")?.is_none(), format!("after {next} the bridge stays"))?;
     }
     Ok(())
+}
+
+fn what_stayed_in_a_vlan_goes_too() -> Outcome {
+    let node = node()?;
+    let (ours, other) = (node.pod("ours")?, node.pod("other")?);
+    let mut gateway = gateway("10.88.0.9/24");
+    gateway["vlan"] = json!(20);
+    let elsewhere = config(json!({"vlan": 30}));
+    ours.add(PLUGIN, "net1", &gateway)?;
+    of_another_plugin(&node, &other)?;
+    node.exec(&["bridge", "vlan", "add", "vid", "20", "dev", "veth0", "pvid", "untagged"])?;
+    for last in [&gateway, &elsewhere] {
+        ours.del(PLUGIN, "net1", last)?;
+        let leg = node.ip("-br addr show dev br0.20")?;
+        check(leg.contains("10.88.0.1/24"), format!("the other pod lost its gateway: {leg}"))?;
+        ours.add(PLUGIN, "net1", &elsewhere)?;
+    }
+    node.ip("link del veth0")?;
+    ours.del(PLUGIN, "net1", &elsewhere)?;
+    check(node.link("br0.20")?.is_none(), "the VLAN device stays")?;
+    check(node.link("br0")?.is_none(), "the bridge stays")
 }
 
 fn a_gateway_that_stayed_is_the_next_ports() -> Outcome {
