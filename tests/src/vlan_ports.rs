@@ -17,6 +17,14 @@ pub fn check(condition: bool, what: impl Into<String>) -> Outcome {
     if condition { Ok(()) } else { Err(Stop::Failed(what.into())) }
 }
 
+/// The same with a text that is only made, and what it asks only asked, where the condition does not hold.
+#[macro_export]
+macro_rules! check {
+    ($condition:expr, $($what:tt)+) => {
+        if $condition { Ok(()) } else { Err(testnet::Stop::Failed(format!($($what)+))) }
+    };
+}
+
 /// A configuration of network `net` for bridge br0.
 #[must_use]
 pub fn config(fields: Value) -> Value {

@@ -36,6 +36,19 @@ macro_rules! files {
 /// If `long` names a trial that is not there.
 #[must_use]
 pub fn run_files(files: Vec<(&str, Vec<Trial>)>, long: &[&str]) -> ExitCode {
+    run_files_at_once(files, long, 1)
+}
+
+/// The same for trials that wait more than they work: twice as many of them as the machine has processors run at a time.
+///
+/// # Panics
+/// As [`run_files`].
+#[must_use]
+pub fn run_waiting_files(files: Vec<(&str, Vec<Trial>)>, long: &[&str]) -> ExitCode {
+    run_files_at_once(files, long, 2)
+}
+
+fn run_files_at_once(files: Vec<(&str, Vec<Trial>)>, long: &[&str], per_processor: usize) -> ExitCode {
     let trials: Vec<Trial> =
         files.into_iter().flat_map(|(file, trials)| trials.into_iter().map(|t| t.in_file(file))).collect();
     if let Some(numbers) = batch::of_this_process() {
@@ -66,7 +79,9 @@ pub fn run_files(files: Vec<(&str, Vec<Trial>)>, long: &[&str]) -> ExitCode {
         }
         shown.push(runs);
     }
-    run_wanted(arguments, &trials, shown, wanted, long)
+    let processors = thread::available_parallelism().map_or(1, NonZero::get);
+    let jobs = arguments.test_threads.unwrap_or(processors * per_processor).max(1);
+    run_wanted(arguments, &trials, shown, wanted, (jobs, long))
 }
 
 /// Runs those that are wanted, while the runner waits for all of them at once.
@@ -75,10 +90,8 @@ fn run_wanted(
     trials: &[Trial],
     shown: Vec<libtest_mimic::Trial>,
     mut wanted: BTreeMap<usize, Sender<Outcome>>,
-    long: &[&str],
+    (jobs, long): (usize, &[&str]),
 ) -> ExitCode {
-    let processors = thread::available_parallelism().map_or(1, NonZero::get);
-    let jobs = arguments.test_threads.unwrap_or(processors).max(1);
     arguments.test_threads = Some(wanted.len().max(1));
     let numbers: Vec<usize> = wanted.keys().copied().collect();
     let with_senders = |batch: Vec<usize>| -> Vec<_> {

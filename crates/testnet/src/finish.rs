@@ -18,6 +18,9 @@ use crate::error::During;
 /// How long a program may run: much longer than any needs, also in a user-mode kernel.
 const LIMIT: Duration = Duration::from_secs(120);
 
+/// How often it is asked whether a process that has closed its output has ended.
+const INTERVAL: Duration = Duration::from_millis(1);
+
 /// Runs a command, without a stdin, to its end and returns what it wrote.
 ///
 /// # Errors
@@ -129,7 +132,7 @@ fn ended(child: &mut Child, end: Instant) -> io::Result<Option<std::process::Exi
     loop {
         match child.try_wait()? {
             None if Instant::now() < soon => std::thread::yield_now(),
-            None if Instant::now() < end => std::thread::sleep(Duration::from_millis(1)),
+            None if Instant::now() < end => std::thread::sleep(INTERVAL),
             ended => return Ok(ended),
         }
     }

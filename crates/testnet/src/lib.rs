@@ -46,7 +46,7 @@ pub use bin::{bin_dir, program, workspace};
 pub use cni_call::{CniCall, CniError};
 pub use daemon::Daemon;
 pub use error::Error;
-pub use files::run_files;
+pub use files::{run_files, run_waiting_files};
 pub use finish::{finish, finish_reading};
 pub use isolate::isolated;
 pub use namespaces::Namespaces;

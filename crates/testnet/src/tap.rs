@@ -13,6 +13,9 @@ use crate::{Error, Namespaces};
 #[derive(Debug)]
 pub struct Tap(File);
 
+/// How often the device is read, which does not block: who waits for a frame that does not come has an end.
+const INTERVAL: Duration = Duration::from_millis(2);
+
 /// `struct virtio_net_hdr` before each frame: the default of a macvtap (`IFF_VNET_HDR`).
 const HEADER: usize = 10;
 
@@ -61,9 +64,7 @@ impl Tap {
                     return Ok(Some(buffer[HEADER..length].to_vec()));
                 }
                 Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    std::thread::sleep(Duration::from_millis(2))
-                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => std::thread::sleep(INTERVAL),
                 Err(e) => return Err(e).during(|| "reading from a tap".to_owned()),
             }
         }

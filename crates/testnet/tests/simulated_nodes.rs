@@ -115,6 +115,9 @@ fn tagged_frames_are_seen_as_they_were_sent() -> Outcome {
     Ok(())
 }
 
+/// Some pings with the link up, and some with it down.
+const SOME: Duration = Duration::from_millis(150);
+
 fn a_lost_ping_is_counted() -> Outcome {
     let switch = Switch::new()?;
     let (mut one, mut two) = (Node::new("one")?, Node::new("two")?);
@@ -127,9 +130,9 @@ fn a_lost_ping_is_counted() -> Outcome {
         .timeout(Duration::from_millis(200));
     let report = std::thread::scope(|scope| {
         let pinging = scope.spawn(|| ping.run(&one));
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(SOME);
         two.ip("link set eth1 down")?;
-        std::thread::sleep(Duration::from_millis(150));
+        std::thread::sleep(SOME);
         two.ip("link set eth1 up")?;
         pinging.join().unwrap()
     })?;

@@ -662,9 +662,7 @@ fn a_lan_names_its_pods_as_the_page_does(cluster: &Cluster) -> Outcome {
 
 /// Somebody starts it once more by hand.
 fn a_second_daemon_is_refused_as_the_page_says(cluster: &Cluster) -> Outcome {
-    let path = "/api/v1/namespaces/k8slan-system/pods?labelSelector=app.kubernetes.io%2Fname%3Dk8slan&fieldSelector=spec.nodeName%3Dworker1";
-    let pods = cluster.list(path).map_err(failed)?;
-    let daemon = pods.first().and_then(|pod| pod["metadata"]["name"].as_str()).unwrap_or_default();
+    let daemon = daemon_pod(cluster)?;
     let again = format!(
         "-n k8slan-system exec {daemon} -c node -- k8slan-device-plugin node --lan-dir=/var/lib/k8slan/lans --mirrored \
          --node-name=worker1 --kubelet-dir=/var/lib/kubelet/device-plugins"

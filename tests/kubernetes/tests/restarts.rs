@@ -33,7 +33,7 @@ const TWO: Ipv4Addr = Ipv4Addr::new(10, 120, 0, 2);
 /// How long a kubelet or containerd is down: a hundred pings.
 const DOWN: Duration = Duration::from_secs(2);
 /// How long the API server is away: the daemon has tried a few times by then, each after a longer pause.
-const AWAY: Duration = Duration::from_secs(6);
+const AWAY: Duration = Duration::from_secs(3);
 
 /// A LAN of a trial with a pod on `worker1` and one on `worker2`, which reach one another.
 pub(crate) struct Pair {
@@ -203,6 +203,13 @@ fn the_api_server_is_away(cluster: &mut Cluster) -> Outcome {
         // What is applied afterwards is heard of.
         NEXT.apply(cluster)?;
         NEXT.remove(cluster)?;
+        // A kubelet that loses the API server again within two minutes pauses for longer each time, up to minutes, before it
+        // lists pods: that is its own affair, and a new one has not lost it yet.
+        for worker in &cluster.workers {
+            worker.stop_program(KUBELET, Signal::SIGTERM)?;
+            worker.start_program(KUBELET)?;
+        }
+        cluster.nodes_are_ready()?;
     }
     pair.end(cluster)
 }

@@ -213,6 +213,9 @@ fn the_machines_own_devtmpfs_works_too() -> Outcome {
     Ok(())
 }
 
+/// A few tens of pings, with a daemon and without one.
+const SOME: Duration = Duration::from_millis(300);
+
 fn the_daemon_restarts_without_a_lost_ping() -> Outcome {
     let switch = Switch::new()?;
     let (one, two) = (Worker::new("worker1", &switch, 1500)?, Worker::new("worker2", &switch, 1500)?);
@@ -223,13 +226,14 @@ fn the_daemon_restarts_without_a_lost_ping() -> Outcome {
     let ping = Ping::new(ip("10.0.0.2")).repeated(300, Duration::from_millis(10));
     let report = std::thread::scope(|scope| -> Result<_, Stop> {
         let pinging = scope.spawn(|| ping.run(&a));
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(SOME);
         two.stop_daemon()?;
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(SOME);
         two.start_daemon()?;
-        std::thread::sleep(Duration::from_millis(700));
+        two.ready("b")?;
+        std::thread::sleep(SOME);
         two.kill_daemon()?;
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(SOME);
         two.start_daemon()?;
         Ok(pinging.join().unwrap()?)
     })?;

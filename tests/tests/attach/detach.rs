@@ -7,6 +7,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use testnet::{CniCall, CniError, Node, Outcome, Pod, Switch, eventually, needs};
 
+/// Who does not wait has long ended by then, and the link of a DEL that does not wait is gone.
+const ENDED: Duration = Duration::from_millis(500);
+
 pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
         del_waits_until_add_has_its_addresses,
@@ -111,7 +114,7 @@ fn beside_add(
             false => Err("ADD asks for an address".to_owned()),
         })?;
         let late = scope.spawn(|| late(&call));
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(ENDED);
         let waited = !late.is_finished();
         node.write(&format!("{IPAM}/go"), "")?;
         add.join().unwrap()?;
@@ -608,7 +611,7 @@ fn an_ipam_plugin_that_hangs_does_not_keep_the_link() -> Outcome {
         node.cni(plugin, "ADD", &call)?;
         std::thread::scope(|scope| -> Outcome {
             let del = scope.spawn(|| node.cni(plugin, "DEL", &call));
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(ENDED);
             let stood = pod.link(ifname)?.is_some();
             let went = eventually(Duration::from_secs(8), || match pod.link(ifname) {
                 Ok(None) => Ok(()),

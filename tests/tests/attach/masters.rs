@@ -9,7 +9,7 @@ use std::time::Duration;
 use k8slan_tests::kills::{everywhere, strace};
 use nix::fcntl::{Flock, FlockArg};
 use serde_json::{Value, json};
-use testnet::{CniCall, CniError, Frame, Node, Outcome, PacketSocket, Ping, Pod, Switch, Tap, needs};
+use testnet::{CniCall, CniError, Frame, Node, Outcome, PacketSocket, Ping, Pod, Switch, Tap, needs, stays};
 
 pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
@@ -453,14 +453,20 @@ fn lan_links(node: &Node) -> Result<Vec<String>, testnet::Error> {
     Ok(names)
 }
 
+/// Who does not wait for the lock has long ended by then.
+const ENDED: Duration = Duration::from_millis(300);
+
+fn waits<T>(call: &std::thread::ScopedJoinHandle<'_, T>) -> Result<(), testnet::Error> {
+    stays(ENDED, || if call.is_finished() { Err("it did not wait for the lock".to_owned()) } else { Ok(()) })
+}
+
 fn a_record_counts_as_it_is_once_the_lock_is_had() -> Outcome {
     let node = node_with_a_lan()?;
     let pod = node.pod("late")?;
     let lock = locked(&node);
     let error = std::thread::scope(|scope| -> Result<_, testnet::Error> {
         let waiting = scope.spawn(|| pod.add("macvtap", "net1", &on_spoke("1.0.0")));
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(!waiting.is_finished(), "ADD did not wait for the lock");
+        waits(&waiting)?;
         let mut record = record();
         record["ready"] = false.into();
         record["reason"] = "it is being removed".into();
@@ -479,12 +485,12 @@ fn del_waits_for_an_add_of_the_same_spoke() -> Outcome {
     let pod = node.pod("one")?;
     pod.add("macvtap", "net1", &on_spoke("1.0.0"))?;
     let lock = locked(&node);
-    std::thread::scope(|scope| {
+    std::thread::scope(|scope| -> Outcome {
         let waiting = scope.spawn(|| pod.del("macvtap", "net1", &on_spoke("1.0.0")));
-        std::thread::sleep(Duration::from_millis(300));
-        assert!(!waiting.is_finished(), "DEL did not wait for the lock");
+        waits(&waiting)?;
         drop(lock);
-        waiting.join().unwrap()
+        waiting.join().unwrap()?;
+        Ok(())
     })?;
     assert_eq!(lan_links(&node)?, [""; 0]);
     Ok(())

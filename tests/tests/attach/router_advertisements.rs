@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use testnet::{Namespaces, Netns, Node, Outcome, PacketSocket, Pod, Stop};
 
+/// Between two advertisements.
+const BETWEEN: Duration = Duration::from_millis(50);
+
 pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
         addresses_from_ipam_are_the_pods_only_ones,
@@ -157,7 +160,7 @@ impl Scene {
         let end = Instant::now() + timeout;
         loop {
             router.send(&advertisement())?;
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(BETWEEN);
             match (done()?, Instant::now() > end) {
                 (true, _) => return Ok(true),
                 (false, true) => return Ok(false),

@@ -164,6 +164,9 @@ const OF_GROUPS: [[u8; 6]; 2] = [[1, 0, 0x5e, 0, 0, 0x12], [0x33, 0x33, 0, 0, 0,
 /// The MAC address of virtual router 51.
 const OF_ROUTER: [u8; 6] = [0, 0, 0x5e, 0, 1, 0x33];
 
+/// How often the tap is looked at: it is read without waiting, so that one that gets nothing has an end.
+const INTERVAL: Duration = Duration::from_millis(5);
+
 /// Whether a frame to each of these reaches the guest on a tap.
 fn reach(from: &PacketSocket, tap: &str, destinations: &[[u8; 6]]) -> Result<Vec<bool>, Stop> {
     let failed = |error: std::io::Error| Stop::Failed(format!("{tap}: {error}"));
@@ -184,7 +187,7 @@ fn reach(from: &PacketSocket, tap: &str, destinations: &[[u8; 6]]) -> Result<Vec
             match guest.read(&mut bytes) {
                 // A header of virtio comes first.
                 Ok(read) => reached = bytes[..read].windows(frame.len()).any(|window| window == frame),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(Duration::from_millis(5)),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(INTERVAL),
                 Err(error) => return Err(failed(error)),
             }
         }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use k8slan_tests::pcap::{Pcap, read};
 use k8slan_tests::{LanFile, Worker, joined, on_spoke};
 use serde_json::json;
-use testnet::{Namespaces, Node, Outcome, PacketSocket, Ping, Stop, Switch, eventually, program};
+use testnet::{Namespaces, Node, Outcome, PacketSocket, Ping, Stop, Switch, eventually, program, stays};
 
 pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
@@ -87,6 +87,9 @@ fn a_ping_is_seen_both_ways() -> Outcome {
 }
 
 /// The kernel takes tags off and tells them beside the frame.
+/// Frames are written by then: nothing says so outside of the file, which is read at its end.
+const WRITTEN: Duration = Duration::from_millis(200);
+
 fn a_tag_stands_where_it_was() -> Outcome {
     let (_switch, worker, _) = worker()?;
     let one = joined(&worker, "pod1", "10.0.0.1/24")?;
@@ -97,7 +100,7 @@ fn a_tag_stands_where_it_was() -> Outcome {
     for frame in &frames {
         socket.send(frame)?;
     }
-    std::thread::sleep(Duration::from_millis(200));
+    std::thread::sleep(WRITTEN);
     let (pcap, said, _) = finished(close_input(running))?;
     let seen: Vec<_> = pcap.frames.iter().filter(|seen| seen.bytes.ends_with(&[0x55; 50])).collect();
     assert_eq!(
@@ -119,18 +122,26 @@ fn it_ends_with_its_reader() -> Outcome {
     Ok(())
 }
 
+/// One that ends with an open input does so at its start.
+const ENDED: Duration = Duration::from_millis(300);
+
+fn goes_on(child: &mut Child) -> Result<(), testnet::Error> {
+    stays(ENDED, || match child.try_wait() {
+        Ok(None) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+}
+
 fn it_ends_with_its_input() -> Outcome {
     let (_switch, worker, _) = worker()?;
     let _one = joined(&worker, "pod1", "10.0.0.1/24")?;
     let (mut child, _) = started(capture(&worker, &["default/pod1", "--until-input-ends"]).stdin_open())?;
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(child.try_wait()?, None, "its input is open");
+    goes_on(&mut child)?;
     drop(child.stdin.take());
     assert!(ends(&mut child)?.success());
     // An input that never was there is no reason to end, where nobody says so.
     let (mut child, _) = started(capture(&worker, &["default/pod1"]))?;
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(child.try_wait()?, None);
+    goes_on(&mut child)?;
     child.kill()?;
     child.wait()?;
     Ok(())

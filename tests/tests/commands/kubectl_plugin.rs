@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use testnet::{Outcome, Stop, eventually, finish, needs, workspace};
+use testnet::{Outcome, Stop, eventually, finish, needs, stays, workspace};
 
 pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
@@ -32,6 +32,9 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
 }
 
 /// Debian's and Alpine's shells; macOS' is bash as sh, which knows what these know.
+/// A call whose input was closed has ended by then.
+const ENDED: Duration = Duration::from_millis(300);
+
 const SHELLS: [&[&str]; 2] = [&["dash"], &["busybox", "sh"]];
 /// All that it needs beside a shell and kubectl.
 const APPLETS: [&str; 10] =
@@ -283,8 +286,10 @@ fn capture_asks_the_node_of_the_pod() -> Outcome {
         let expected = "<-n><k8slan-system><exec><-i><ds-worker2><-c><node><--><k8slan-device-plugin><capture><--until-input-ends><--count=3><shop/web/net1>";
         assert_eq!(call, expected);
         // Its input is open, and ends with the caller.
-        std::thread::sleep(Duration::from_millis(300));
-        assert_eq!(child.try_wait()?, None);
+        stays(ENDED, || match child.try_wait() {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        })?;
         kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
         let output = child.wait_with_output()?;
         assert_eq!(

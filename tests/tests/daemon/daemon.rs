@@ -83,13 +83,15 @@ fn what_it_cannot_run_with_is_told() -> Outcome {
     Ok(())
 }
 
+/// What the daemon did last is heard of once more, half a second later; threads that wait for more work end after a second.
+const REST: Duration = Duration::from_millis(1500);
+
 fn an_idle_daemon_makes_no_system_call() -> Outcome {
     needs("strace")?;
     let (_switch, worker) = one_worker()?;
     worker.put(&lan())?;
     worker.ready("a")?;
     let pid = worker.daemon_id().unwrap().to_string();
-    // What it did last is heard of once more, half a second later; threads that wait for more work end after a second.
     let switches = || -> std::io::Result<BTreeMap<String, String>> {
         let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))?;
         tasks
@@ -103,7 +105,7 @@ fn an_idle_daemon_makes_no_system_call() -> Outcome {
     };
     eventually(30 * SECOND, || {
         let before = switches().map_err(|error| error.to_string())?;
-        std::thread::sleep(SECOND + SECOND / 2);
+        std::thread::sleep(REST);
         match switches() {
             Ok(now) if now == before => Ok(()),
             now => Err(format!("it comes to rest: {before:?} {now:?}")),

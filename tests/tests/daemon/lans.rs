@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use k8slan_tests::{LanFile, Traces, Worker, joined, metric, on_spoke, underlay};
 use serde_json::Value;
-use testnet::{Error, Namespaces, Netns, Node, Outcome, Ping, Stop, Switch, eventually};
+use testnet::{Error, Namespaces, Netns, Node, Outcome, Ping, Stop, Switch, eventually, stays};
 
 pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
@@ -396,6 +396,9 @@ fn a_foreign_namespace_is_not_touched() -> Outcome {
     Ok(())
 }
 
+/// The daemon has looked at all LANs by then, and again after what it changed itself.
+const PASS: Duration = Duration::from_millis(300);
+
 fn foreign_links_in_the_lans_namespace_are_not_touched() -> Outcome {
     let (_switch, worker) = one_worker()?;
     worker.put(&lan())?;
@@ -408,9 +411,11 @@ fn foreign_links_in_the_lans_namespace_are_not_touched() -> Outcome {
     worker.stop_daemon()?;
     worker.start_daemon()?;
     worker.ready("a")?;
-    std::thread::sleep(Duration::from_millis(300));
     let inside = worker.netns(&lan().netns())?;
-    assert!(inside.link("b")?.is_some() && inside.link("mine")?.is_some());
+    stays(PASS, || match (inside.link("b"), inside.link("mine")) {
+        (Ok(Some(_)), Ok(Some(_))) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })?;
     Ok(())
 }
 
@@ -492,9 +497,11 @@ fn broken_files_are_told_and_disturb_no_other() -> Outcome {
     worker.put_text("unknown.yaml", &unknown)?;
     worker.status(|status| status.contains("vnii"))?;
     worker.put_text("syntax.yaml", "{[")?;
-    std::thread::sleep(Duration::from_millis(200));
+    stays(PASS, || match worker.list("/run/netns") {
+        names if names == ["lan1"] => Ok(()),
+        names => Err(format!("{names:?}")),
+    })?;
     worker.ready("a")?;
-    assert_eq!(worker.list("/run/netns"), ["lan1"]);
     // A LAN that stands is not taken down because its file cannot be read any more.
     worker.put_text("lan1.yaml", &lan().with("vnii: 9").yaml())?;
     worker.status(|status| status.matches("vnii").count() > 1)?;

@@ -17,7 +17,7 @@ fn main() -> ExitCode {
     if let Some(exit) = cluster::child().or_else(kubelet::child) {
         return exit;
     }
-    testnet::run_files(
+    testnet::run_waiting_files(
         testnet::files![
             cluster,
             convergence,

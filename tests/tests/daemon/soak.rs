@@ -15,6 +15,8 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
 /// How long the daemon is killed now and then, and how long the last one then lives under the same load.
 const KILLED: Duration = Duration::from_secs(9);
 const QUIET: Duration = Duration::from_secs(5);
+/// By then the last one has what it holds all the time.
+const STARTED: Duration = Duration::from_secs(1);
 
 const SPOKES: [&str; 6] = ["s0", "s1", "s2", "s3", "s4", "s5"];
 
@@ -102,7 +104,7 @@ fn pods_come_and_go_while_the_daemon_dies() -> Outcome {
                 worker.start_daemon()?;
                 std::thread::sleep(Duration::from_millis(pause));
             }
-            std::thread::sleep(Duration::from_secs(1));
+            std::thread::sleep(STARTED);
             let settled = held(&worker)?;
             std::thread::sleep(QUIET);
             Ok(settled)

@@ -943,6 +943,9 @@ fn what_a_networks_own_ranges_keep_is_bounded() -> Outcome {
     in_order(&node)
 }
 
+/// What is made after a list is newer than it by its clock, milliseconds.
+const LATER: std::time::Duration = std::time::Duration::from_millis(50);
+
 fn gc_and_sweep_free_what_is_gone() -> Outcome {
     let node = Node::new("n")?;
     put_pool(&node, "shared", "scope: host\nranges: [{subnet: 10.0.0.0/24}]\nsticky: pod\n")?;
@@ -1005,7 +1008,7 @@ fn gc_and_sweep_free_what_is_gone() -> Outcome {
     live(0, None)?;
     by_hand(&node, "sweep --live /run/live.json")?;
     assert_eq!(leased()?, 4, "all are newer than the list");
-    std::thread::sleep(std::time::Duration::from_millis(50));
+    std::thread::sleep(LATER);
     // No list, one that is not the daemon's, and one of another boot free nothing and say why.
     let refuses = |part: &str| -> Outcome {
         match by_hand(&node, "sweep --live /run/live.json") {

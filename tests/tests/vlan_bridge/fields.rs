@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use k8slan_tests::check;
 use k8slan_tests::vlan_ports::{PLUGIN, bridge, check, config, node, port, refused, vlans};
 use serde_json::{Value, json};
 use testnet::{Node, Outcome, Ping, Pod, Stop, needs, vlan_kernel};
@@ -105,7 +106,7 @@ fn the_default_vlan_is_kept_on_request() -> Outcome {
         }
         let config = config(fields);
         let result = pod.add(PLUGIN, "net1", &config)?;
-        check(vlans(&node, &port(&result))? == expected, vlans(&node, &port(&result))?)?;
+        check!(vlans(&node, &port(&result))? == expected, "{}", vlans(&node, &port(&result))?)?;
         checked(&pod, &config, &result)?;
         pod.del(PLUGIN, "net1", &config)?;
         if made {
@@ -183,22 +184,22 @@ fn only_an_address_that_k8slan_gave_is_replaced() -> Outcome {
         126,
         "br0.10 has address 10.9.0.1/24, 10.9.0.254/24 is asked for",
     )?;
-    check(have()? == "10.9.0.1/24", have()?)?;
+    check!(have()? == "10.9.0.1/24", "{}", have()?)?;
     let forced = with("10.9.0.254/24", true);
     let result = b.add(PLUGIN, "net1", &forced)?;
-    check(have()? == "10.9.0.254/24", format!("after forceAddress: {}", have()?))?;
+    check!(have()? == "10.9.0.254/24", "after forceAddress: {}", have()?)?;
     checked(&b, &forced, &result)?;
     a.del(PLUGIN, "net1", &with("10.9.0.1/24", false))?;
-    check(have()? == "10.9.0.254/24", have()?)?;
+    check!(have()? == "10.9.0.254/24", "{}", have()?)?;
     b.del(PLUGIN, "net1", &forced)?;
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))?;
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)?;
     // One of the node's own stays whatever is asked for.
     node.ip("link add br0 type bridge vlan_filtering 1 vlan_default_pvid 0")?;
     node.ip("link set dev br0 up")?;
     node.ip("link add link br0 name br0.10 type vlan id 10")?;
     node.ip("addr add 10.9.0.7/24 dev br0.10")?;
     refused(a.add(PLUGIN, "net1", &forced), 126, "br0.10 has address 10.9.0.7/24")?;
-    check(have()? == "10.9.0.7/24", have()?)
+    check!(have()? == "10.9.0.7/24", "{}", have()?)
 }
 
 fn check_sees_the_nodes_leg() -> Outcome {
@@ -225,7 +226,7 @@ fn check_sees_the_nodes_leg() -> Outcome {
     bridge(&node, "vlan add vid 10 dev br0 self")?;
     pod.add(PLUGIN, "net1", &gateway)?;
     pod.del(PLUGIN, "net1", &gateway)?;
-    check(vlans(&node, "br0")? == "10", vlans(&node, "br0")?)
+    check!(vlans(&node, "br0")? == "10", "{}", vlans(&node, "br0")?)
 }
 
 /// Pods move from the reference plugin to this one, one by one.
@@ -266,8 +267,8 @@ fn the_leg_of_the_reference_plugin_serves() -> Outcome {
     b.del(PLUGIN, "net1", &ours(6))?;
     let left = node.ip("-br addr show dev br0.20")?;
     check(left.contains("10.9.0.1/24") && !left.contains("fd00::1/64"), &*left)?;
-    check(vlans(&node, "veth20")? == "20*u", vlans(&node, "veth20")?)?;
-    check(vlans(&node, "br0")? == "1*u", vlans(&node, "br0")?)?;
+    check!(vlans(&node, "veth20")? == "20*u", "{}", vlans(&node, "veth20")?)?;
+    check!(vlans(&node, "br0")? == "1*u", "{}", vlans(&node, "br0")?)?;
     // A veth that leads elsewhere is in the way.
     bridge(&node, "vlan del vid 20 dev veth20")?;
     refused(a.add(PLUGIN, "net1", &ours(5)), 102, "br0.20 is there, and is not VLAN 20 on bridge br0")
@@ -293,7 +294,7 @@ fn what_another_plugin_does_is_refused() -> Outcome {
     let nothing = json!({"bandwidth": {"ingressRate": 0, "egressRate": 0}, "portMappings": []});
     node.cni(PLUGIN, "ADD", &with(nothing))?;
     node.cni(PLUGIN, "DEL", &with(json!({"bandwidth": {"ingressRate": 1000}})))?;
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)
 }
 
 /// How many messages ADD sends to the kernel.
@@ -329,7 +330,7 @@ fn a_trunk_takes_no_more_messages_than_one_vlan() -> Outcome {
     check(vlans(&node, "eth1")? == odd.join(" "), "not all VLANs are on the uplink")?;
     checked(&pod, &trunk(&odd.join(",")), &result)?;
     pod.del(PLUGIN, "net1", &trunk("10"))?;
-    check(vlans(&node, "eth1")?.is_empty(), vlans(&node, "eth1")?)
+    check!(vlans(&node, "eth1")?.is_empty(), "{}", vlans(&node, "eth1")?)
 }
 
 fn the_address_of_a_bridge_without_ports_is_told_and_kept() -> Outcome {
@@ -340,7 +341,7 @@ fn the_address_of_a_bridge_without_ports_is_told_and_kept() -> Outcome {
     let plain = config(json!({"vlan": 10}));
     let first = node.pod("first")?;
     let result = first.add(PLUGIN, "net1", &plain)?;
-    check(result["interfaces"][0]["mac"] == of_bridge()?, format!("{result}, and br0 has {}", of_bridge()?))?;
+    check!(result["interfaces"][0]["mac"] == of_bridge()?, "{result}, and br0 has {}", of_bridge()?)?;
     first.del(PLUGIN, "net1", &plain)?;
     // With an address of the node on it, it must not change: the pods have it in their tables.
     let gateway = config(json!({"vlan": 10, "gateway": [{"vlan": 10, "address": "10.9.0.1/24"}]}));
@@ -355,7 +356,7 @@ fn the_address_of_a_bridge_without_ports_is_told_and_kept() -> Outcome {
     let pods: Vec<_> = (0..6).map(|at| node.pod(&format!("p{at}"))).collect::<Result<_, _>>()?;
     for pod in &pods {
         let result = pod.add(PLUGIN, "net1", &gateway)?;
-        check(of_bridge()? == before, format!("br0 had {before}, now {}", of_bridge()?))?;
+        check!(of_bridge()? == before, "br0 had {before}, now {}", of_bridge()?)?;
         check(result["interfaces"][0]["mac"] == before, result.to_string())?;
     }
     Ok(())

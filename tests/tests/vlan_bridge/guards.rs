@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use k8slan_tests::check;
 use k8slan_tests::mac_of;
 use k8slan_tests::ndp::{ALL_NODES, icmpv6, ipv6, link_layer, link_local, neighbor, with_checksum};
 use k8slan_tests::vlan_ports::{PLUGIN, check, config};
@@ -21,6 +22,8 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
     ]
 }
 
+/// Frames over a bridge of this machine are heard by then.
+const HEARD: Duration = Duration::from_millis(100);
 const OTHER: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
 
 /// A configuration with addresses of both families: the first pod has 10.9.0.2 and fd00::2.
@@ -454,7 +457,7 @@ fn no_neighbour_takes_a_forged_advertisement() -> Outcome {
         for from in [ip6("fd00::2"), link_local(own), ip6("fe80::1"), ip6("fd00::1")] {
             forge.send(&advertised(own, from, "fd00::1", own))?;
         }
-        std::thread::sleep(Duration::from_millis(100));
+        std::thread::sleep(HEARD);
         let text = own.map(|byte| format!("{byte:02x}")).join(":");
         let after = entry()?;
         check(after.contains(&text) == taken_in, format!("{guard}: before {before}, after {after}"))?;
@@ -498,7 +501,7 @@ fn a_network_is_allowed_besides() -> Outcome {
         near.send(&bytes)?;
         let timeout = Duration::from_millis(if passes { 1000 } else { 20 });
         let seen = far.find(timeout, |f| f.bytes == bytes)?.is_some();
-        check(seen == passes, format!("{what}: passed {seen}\n{}", node.exec(&["nft", "list", "ruleset"])?))?;
+        check!(seen == passes, "{what}: passed {seen}\n{}", node.exec(&["nft", "list", "ruleset"])?)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;
 
+use k8slan_tests::check;
 use serde_json::{Value, json};
 use testnet::{Node, Outcome, PacketSocket, Ping, Pod, Stop, vlan_kernel};
 
@@ -112,7 +113,7 @@ fn whoever_has_an_address_is_found() -> Outcome {
     ] {
         is_found(&node, &other, &fields).map_err(|stop| Stop::Failed(format!("{fields}: {stop:?}")))?;
     }
-    check(node.link_names()? == ["eth1"], format!("left: {:?}", node.link_names()?))?;
+    check!(node.link_names()? == ["eth1"], "left: {:?}", node.link_names()?)?;
     check(node.exec(&["nft", "list", "ruleset"])?.is_empty(), "guards are left")
 }
 

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use k8slan_tests::check;
 use k8slan_tests::ndp;
 use net_types::{IfName, MacAddr, VlanId, VlanSet};
 use netplumb::{
@@ -61,7 +62,7 @@ fn vlans_are_set_and_read_as_ranges() -> Outcome {
     check(netlink.bridge_vlans(port)?.is_empty(), "a new port carries something")?;
     let all = BridgeVlans::trunk(&VlanSet::all(), Some(vid(7)));
     netlink.add_bridge_vlans(BridgeMember::Port(port), &all)?;
-    check(netlink.bridge_vlans(port)? == all, format!("{}", netlink.bridge_vlans(port)?))?;
+    check!(netlink.bridge_vlans(port)? == all, "{}", netlink.bridge_vlans(port)?)?;
     let seen = node.exec(&["bridge", "-compressvlans", "vlan", "show", "dev", "p"])?;
     for line in ["1-6", "7 PVID Egress Untagged", "8-4094"] {
         check(seen.contains(line), format!("no {line:?} in {seen}"))?;
@@ -69,7 +70,7 @@ fn vlans_are_set_and_read_as_ranges() -> Outcome {
     netlink.remove_bridge_vlans(BridgeMember::Port(port), &set("5-4000"))?;
     netlink.remove_bridge_vlans(BridgeMember::Port(port), &set("5-4000"))?;
     let rest = BridgeVlans::trunk(&set("1-4,4001-4094"), None);
-    check(netlink.bridge_vlans(port)? == rest, format!("{}", netlink.bridge_vlans(port)?))?;
+    check!(netlink.bridge_vlans(port)? == rest, "{}", netlink.bridge_vlans(port)?)?;
     netlink.add_bridge_vlans(BridgeMember::Bridge(bridge), &BridgeVlans::trunk(&set("10-12"), None))?;
     let members = netlink.all_bridge_vlans()?;
     check(members[&port] == rest && members[&bridge].tagged == set("10-12"), format!("{members:?}"))
@@ -190,7 +191,7 @@ fn a_guard_lets_only_its_addresses_pass() -> Outcome {
         end.send(&bytes)?;
         let timeout = Duration::from_millis(if passes { 1000 } else { 50 });
         let seen = far.find(timeout, |f| f.bytes == bytes)?.is_some();
-        check(seen == passes, format!("{what}: passed {seen}\n{}", node.exec(&["nft", "list", "ruleset"])?))?;
+        check!(seen == passes, "{what}: passed {seen}\n{}", node.exec(&["nft", "list", "ruleset"])?)?;
     }
     // The other direction, and other ports, are nobody's business.
     far.send(&frame(OTHER, &[], &[0x88, 0xb6]))?;
@@ -217,12 +218,12 @@ fn guards_come_and_go_whole() -> Outcome {
     check(state(&guard("p2", 3))? == RuleState::Different, "another guard is taken for it")?;
     nft.guard(&guard("p1", 5))?;
     check(state(&guard("p1", 5))? == RuleState::InPlace, "p1 is not replaced")?;
-    check(nft.guarded()?.unwrap().len() == 2, format!("{:?}", nft.guarded()?))?;
+    check!(nft.guarded()?.unwrap().len() == 2, "{:?}", nft.guarded()?)?;
     node.exec(&["nft", "add rule bridge k8slan p1 counter"])?;
     check(state(&guard("p1", 5))? == RuleState::Different, "a rule too many is not seen")?;
     nft.unguard(&name("p1"))?;
     nft.unguard(&name("p1"))?;
-    check(nft.guarded()? == Some(vec![name("p2")]), format!("{:?}", nft.guarded()?))?;
+    check!(nft.guarded()? == Some(vec![name("p2")]), "{:?}", nft.guarded()?)?;
     nft.unguard(&name("p2"))?;
     check(nft.guarded()?.is_none(), "the table is left")?;
     check(node.exec(&["nft", "list", "ruleset"])?.is_empty(), "rules are left")

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use k8slan_tests::check;
 use k8slan_tests::vlan_ports::{PLUGIN, bridge, check, config, node, refused, vlans};
 use serde_json::{Value, json};
 use testnet::{Node, Outcome, Ping, Pod, Stop, vlan_kernel};
@@ -112,7 +113,7 @@ fn the_node_keeps_its_gateway() -> Outcome {
     }
     let reply = Ping::new([192, 0, 2, 1]).timeout(Duration::from_secs(3)).run(&node)?;
     check(!reply.replies.is_empty(), "the node lost its gateway")?;
-    check(node.ip("route get 192.0.2.1")?.contains("dev eth1"), node.ip("route get 192.0.2.1")?)
+    check!(node.ip("route get 192.0.2.1")?.contains("dev eth1"), "{}", node.ip("route get 192.0.2.1")?)
 }
 
 fn what_is_not_the_nodes_is_given() -> Outcome {
@@ -132,10 +133,10 @@ fn what_is_not_the_nodes_is_given() -> Outcome {
             for pod in [&a, &b] {
                 pod.del(PLUGIN, "net1", &config)?;
             }
-            check(node.link_names()? == ["eth1", "wire"], format!("{config}: {:?}", node.link_names()?))?;
+            check!(node.link_names()? == ["eth1", "wire"], "{config}: {:?}", node.link_names()?)?;
         }
     }
-    check(state(&node)? == before, format!("before\n{before}\nafter\n{}", state(&node)?))?;
+    check!(state(&node)? == before, "before\n{before}\nafter\n{}", state(&node)?)?;
     // A second network of the same addresses would take half of the first one's answers.
     a.add(PLUGIN, "net1", &explicit("10.9.0.1/24"))?;
     refused(
@@ -161,7 +162,7 @@ fn what_is_not_the_nodes_is_given() -> Outcome {
         a.del(PLUGIN, "net1", &own)?;
         check(node.ip("-br addr show dev br0.20")?.contains("10.9.0.1/24"), "the node's own address went")?;
     }
-    check(vlans(&node, "br0")? == "20", vlans(&node, "br0")?)
+    check!(vlans(&node, "br0")? == "20", "{}", vlans(&node, "br0")?)
 }
 
 fn policy(node: &Node, of_default: &str) -> Outcome {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use k8slan_tests::asked_again;
+use k8slan_tests::check;
 use k8slan_tests::vlan_ports::{
     PLUGIN, arrives, bridge, check, config, frame, mac, node, port, refused, sees, sees_not, tag, vlans,
 };
@@ -63,7 +64,7 @@ fn access_ports_of_one_vlan_talk_and_others_do_not() -> Outcome {
         check(node.link("br0")?.is_some(), "the bridge went before its last port")?;
         pod.del(PLUGIN, "net1", &config(json!({"vlan": 10})))?;
     }
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))?;
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)?;
     check(node.list("/run/k8slan/ports").is_empty(), "records are left")
 }
 
@@ -73,9 +74,9 @@ fn a_trunk_carries_its_vlans_bit_for_bit() -> Outcome {
     let up = json!([{"name": "eth1", "follow": true}]);
     let trunk = router.add(PLUGIN, "net1", &config(json!({"trunk": "10,20,30-39", "uplinks": up})))?;
     let access = pod.add(PLUGIN, "net1", &config(json!({"vlan": 20, "uplinks": up})))?;
-    check(vlans(&node, &port(&trunk))? == "10 20 30-39", vlans(&node, &port(&trunk))?)?;
-    check(vlans(&node, &port(&access))? == "20*u", vlans(&node, &port(&access))?)?;
-    check(vlans(&node, "eth1")? == "10 20 30-39", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, &port(&trunk))? == "10 20 30-39", "{}", vlans(&node, &port(&trunk))?)?;
+    check!(vlans(&node, &port(&access))? == "20*u", "{}", vlans(&node, &port(&access))?)?;
+    check!(vlans(&node, "eth1")? == "10 20 30-39", "{}", vlans(&node, "eth1")?)?;
     let wire = PacketSocket::open(&node, "wire")?;
     let (r, p) = (PacketSocket::open(&router, "net1")?, PacketSocket::open(&pod, "net1")?);
     let (router_mac, pod_mac) = (mac(&trunk), mac(&access));
@@ -111,8 +112,8 @@ fn a_native_vlan_has_no_tag() -> Outcome {
     let trunk =
         router.add(PLUGIN, "net1", &config(json!({"trunk": [10], "nativeVlan": 1, "uplinks": up})))?;
     let access = pod.add(PLUGIN, "net1", &config(json!({"vlan": 1, "uplinks": up})))?;
-    check(vlans(&node, &port(&trunk))? == "1*u 10", vlans(&node, &port(&trunk))?)?;
-    check(vlans(&node, "eth1")? == "1 10", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, &port(&trunk))? == "1*u 10", "{}", vlans(&node, &port(&trunk))?)?;
+    check!(vlans(&node, "eth1")? == "1 10", "{}", vlans(&node, "eth1")?)?;
     let (wire, r) = (PacketSocket::open(&node, "wire")?, PacketSocket::open(&router, "net1")?);
     let p = PacketSocket::open(&pod, "net1")?;
     r.send(&frame(mac(&trunk), &[]))?;
@@ -244,8 +245,11 @@ fn nothing_leaks_into_vlan_1() -> Outcome {
         pod.del(PLUGIN, "net1", &config(json!({"vlan": 10})))?;
     }
     check(node.link("br0")?.is_some(), "a bridge of another was removed")?;
-    check(vlans(&node, "eth1")? == "1*u", vlans(&node, "eth1")?)
+    check!(vlans(&node, "eth1")? == "1*u", "{}", vlans(&node, "eth1")?)
 }
+
+/// A few pings come before the first port.
+const FIRST: Duration = Duration::from_millis(200);
 
 fn a_session_survives_adoption_attach_and_detach() -> Outcome {
     let mut node = Node::new("talos")?;
@@ -289,13 +293,13 @@ fn a_session_survives_adoption_attach_and_detach() -> Outcome {
     let session = Ping::new([192, 0, 2, 1]).repeated(200, Duration::from_millis(10));
     let report = std::thread::scope(|scope| -> Result<_, Stop> {
         let running = scope.spawn(|| session.run(&peer));
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(FIRST);
         for name in ["a", "b", "c"] {
             let pod = node.pod(name)?;
             pod.add(PLUGIN, "net1", &with)?;
-            check(vlans(&node, "eth0")? == "1*u 10", vlans(&node, "eth0")?)?;
+            check!(vlans(&node, "eth0")? == "1*u 10", "{}", vlans(&node, "eth0")?)?;
             pod.del(PLUGIN, "net1", &with)?;
-            check(vlans(&node, "eth0")? == "1*u", vlans(&node, "eth0")?)?;
+            check!(vlans(&node, "eth0")? == "1*u", "{}", vlans(&node, "eth0")?)?;
         }
         Ok(running.join().unwrap()?)
     })?;
@@ -345,26 +349,26 @@ fn a_trunk_changes_while_its_user_runs() -> Outcome {
     r.send(&frame(mac(&result), &tag(40)))?;
     sees_not(&wire, &frame(mac(&result), &tag(40)), "VLAN 40 before")?;
     run(&format!("trunk add {} net1 40", router.container()))?;
-    check(vlans(&node, &port(&result))? == "1*u 10 20 40", vlans(&node, &port(&result))?)?;
-    check(vlans(&node, "eth1")? == "1 10 20 40", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, &port(&result))? == "1*u 10 20 40", "{}", vlans(&node, &port(&result))?)?;
+    check!(vlans(&node, "eth1")? == "1 10 20 40", "{}", vlans(&node, "eth1")?)?;
     r.send(&frame(mac(&result), &tag(40)))?;
     sees(&wire, &frame(mac(&result), &tag(40)), "VLAN 40 after")?;
-    check(run("trunk show")?.contains("10,20,40 tagged, 1 untagged (PVID 1)"), run("trunk show")?)?;
+    check!(run("trunk show")?.contains("10,20,40 tagged, 1 untagged (PVID 1)"), "{}", run("trunk show")?)?;
     let checked = |at: &str| -> Outcome {
         let call = router.call("net1", &config).with("prevResult", result.clone());
         node.cni(PLUGIN, "CHECK", &call).map(drop).map_err(|e| Stop::Failed(format!("{at}: {e}")))
     };
     checked("after adding")?;
     run(&format!("trunk set {} 10,30-32", port(&result)))?;
-    check(vlans(&node, &port(&result))? == "1*u 10 30-32", vlans(&node, &port(&result))?)?;
-    check(vlans(&node, "eth1")? == "1 10 30-32", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, &port(&result))? == "1*u 10 30-32", "{}", vlans(&node, &port(&result))?)?;
+    check!(vlans(&node, "eth1")? == "1 10 30-32", "{}", vlans(&node, "eth1")?)?;
     checked("after setting")?;
     for wrong in ["trunk add vbnothere 40", "trunk set {} 4095", "trunk remove {} 10,30-32", "trunk"] {
         check(run(&wrong.replace("{}", &port(&result))).is_err(), format!("{wrong} is accepted"))?;
     }
-    check(vlans(&node, "eth1")? == "1 10 30-32", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, "eth1")? == "1 10 30-32", "{}", vlans(&node, "eth1")?)?;
     router.del(PLUGIN, "net1", &config)?;
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)
 }
 
 fn check_sees_every_change() -> Outcome {
@@ -488,13 +492,13 @@ fn gc_frees_what_is_not_listed() -> Outcome {
     check(node.link(&port(&foreign))?.is_some(), "GC frees another network's")?;
     check(node.ip("-br addr show dev br0.10")?.contains("10.9.0.1/24"), "the gateway went too early")?;
     gc(&one, Some(json!([])))?;
-    check(vlans(&node, "eth1")? == "20", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, "eth1")? == "20", "{}", vlans(&node, "eth1")?)?;
     check(node.exec(&["nft", "list", "ruleset"])?.is_empty(), "guards are left")?;
     check(node.link("br0.10")?.is_none(), "the gateway is left")?;
-    check(vlans(&node, "br0")? == "20", vlans(&node, "br0")?)?;
+    check!(vlans(&node, "br0")? == "20", "{}", vlans(&node, "br0")?)?;
     check(node.link("br0.20")?.is_some(), "another network's leg is gone")?;
     gc(&other, Some(json!([])))?;
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))?;
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)?;
     check(node.list("/run/k8slan/ports").is_empty(), "records are left")
 }
 
@@ -512,7 +516,7 @@ fn del_works_whatever_is_gone() -> Outcome {
     without.netns = None;
     node.cni(PLUGIN, "DEL", &without)?;
     node.cni(PLUGIN, "DEL", &call)?;
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))?;
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)?;
     check(node.exec(&["nft", "list", "ruleset"])?.is_empty(), "guards are left")?;
     // The bridge is gone, the uplink is gone, the configuration is broken.
     let pod = node.pod("b")?;
@@ -521,7 +525,7 @@ fn del_works_whatever_is_gone() -> Outcome {
     node.ip("link del eth1")?;
     let broken = pod.call("net1", &config).with("vlan", json!("ten"));
     node.cni(PLUGIN, "DEL", &broken)?;
-    check(node.link_names()?.is_empty(), format!("left: {:?}", node.link_names()?))?;
+    check!(node.link_names()?.is_empty(), "left: {:?}", node.link_names()?)?;
     check(node.list("/run/k8slan/ports").is_empty(), "records are left")
 }
 
@@ -804,13 +808,13 @@ fn the_node_has_its_leg_and_gateway() -> Outcome {
     };
     a.add(PLUGIN, "net1", &access(5))?;
     b.add(PLUGIN, "net1", &access(6))?;
-    check(vlans(&node, "br0")?.contains("10"), vlans(&node, "br0")?)?;
+    check!(vlans(&node, "br0")?.contains("10"), "{}", vlans(&node, "br0")?)?;
     Ping::new([10, 9, 0, 1])
         .repeated(3, Duration::from_millis(5))
         .run(&a)?
         .perfect()
         .map_err(Stop::Failed)?;
-    check(a.ip("route show default")?.contains("via 10.9.0.1"), a.ip("route show default")?)?;
+    check!(a.ip("route show default")?.contains("via 10.9.0.1"), "{}", a.ip("route show default")?)?;
     check(node.ip("-br addr show dev br0.10")?.contains("10.9.0.1/24"), "the gateway is not on its VLAN")?;
     // An explicit gateway in another VLAN, really there.
     let c = node.pod("c")?;
@@ -828,9 +832,9 @@ fn the_node_has_its_leg_and_gateway() -> Outcome {
     check(node.ip("-br addr show dev br0.10")?.contains("10.9.0.1/24"), "the gateway went too early")?;
     b.del(PLUGIN, "net1", &access(6))?;
     check(node.link("br0.10")?.is_none(), "the gateway's link is left")?;
-    check(vlans(&node, "br0")? == "20", vlans(&node, "br0")?)?;
+    check!(vlans(&node, "br0")? == "20", "{}", vlans(&node, "br0")?)?;
     c.del(PLUGIN, "net1", &trunk)?;
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)
 }
 
 fn status_names_what_is_missing() -> Outcome {
@@ -948,17 +952,17 @@ fn trunks_change_at_once_while_others_come_and_go() -> Outcome {
     for (number, port) in ports.iter().enumerate() {
         let first = 100 * (number + 1);
         let wanted = format!("10 {first}-{}", first + COMMANDS - 1);
-        check(vlans(&node, port)? == wanted, vlans(&node, port)?)?;
+        check!(vlans(&node, port)? == wanted, "{}", vlans(&node, port)?)?;
     }
-    check(vlans(&node, "eth1")? == "10 100-107 200-207", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, "eth1")? == "10 100-107 200-207", "{}", vlans(&node, "eth1")?)?;
     change("remove", &|number, at| 100 * (number + 1) + at)?;
     for port in ports.iter().map(String::as_str).chain(["eth1"]) {
-        check(vlans(&node, port)? == "10", vlans(&node, port)?)?;
+        check!(vlans(&node, port)? == "10", "{}", vlans(&node, port)?)?;
     }
     for router in &routers {
         router.del(PLUGIN, "net1", &trunk)?;
     }
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)
 }
 
 fn the_result_lists_everything() -> Outcome {
@@ -1011,7 +1015,7 @@ fn many_at_once() -> Outcome {
         })
     };
     all("ADD")?;
-    check(vlans(&node, "eth1")? == "10-17 100-163", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, "eth1")? == "10-17 100-163", "{}", vlans(&node, "eth1")?)?;
     // Half goes while another half comes.
     std::thread::scope(|scope| -> Outcome {
         let running: Vec<_> = pods
@@ -1034,9 +1038,9 @@ fn many_at_once() -> Outcome {
     })?;
     let even: Vec<String> = (0..PODS).step_by(2).map(|at| (100 + at).to_string()).collect();
     let expected = format!("10 12 14 16 {}", even.join(" "));
-    check(vlans(&node, "eth1")? == expected, vlans(&node, "eth1")?)?;
+    check!(vlans(&node, "eth1")? == expected, "{}", vlans(&node, "eth1")?)?;
     all("DEL")?;
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))?;
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)?;
     check(node.exec(&["nft", "list", "ruleset"])?.is_empty(), "guards are left")?;
     check(node.list("/run/k8slan/ports").is_empty(), "records are left")
 }

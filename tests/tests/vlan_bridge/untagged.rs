@@ -4,6 +4,7 @@
 
 use std::time::{Duration, Instant};
 
+use k8slan_tests::check;
 use serde_json::{Value, json};
 use testnet::{CniCall, CniError, Node, Outcome, Ping, Pod, Stop, eventually, needs};
 
@@ -120,8 +121,8 @@ fn what_leaves_is_masqueraded() -> Outcome {
     for (pod, config) in [(&pod, &masked), (&neighbour, &masqueraded(&["10.1.2.4/24"]))] {
         pod.del(PLUGIN, "net1", config)?;
     }
-    check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))?;
-    check(node.link_names()? == ["up0"], format!("left: {:?}", node.link_names()?))
+    check!(ruleset(&node)?.is_empty(), "rules are left: {}", ruleset(&node)?)?;
+    check!(node.link_names()? == ["up0"], "left: {:?}", node.link_names()?)
 }
 
 fn each_attachment_takes_away_its_own_masquerade() -> Outcome {
@@ -139,7 +140,7 @@ fn each_attachment_takes_away_its_own_masquerade() -> Outcome {
     let call = b.call("net1", &masked).with("ipMasq", json!("x"));
     b.remove()?;
     node.cni(PLUGIN, "DEL", &call)?;
-    check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))
+    check!(ruleset(&node)?.is_empty(), "rules are left: {}", ruleset(&node)?)
 }
 
 fn gc_takes_away_what_is_masqueraded() -> Outcome {
@@ -159,7 +160,7 @@ fn gc_takes_away_what_is_masqueraded() -> Outcome {
     let rules = ruleset(&node)?;
     check(rules.contains("10.1.2.3") && !rules.contains("10.1.2.4"), rules)?;
     gc(json!([]))?;
-    check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))
+    check!(ruleset(&node)?.is_empty(), "rules are left: {}", ruleset(&node)?)
 }
 
 fn an_add_killed_anywhere_leaves_no_masquerade() -> Outcome {
@@ -179,7 +180,7 @@ fn an_add_killed_anywhere_leaves_no_masquerade() -> Outcome {
         node.cni(PLUGIN, "DEL", &call)?;
         let rules = ruleset(&node)?;
         check(rules.is_empty(), format!("killed at message {at}: {rules}"))?;
-        check(node.link_names()?.is_empty(), format!("killed at message {at}: {:?}", node.link_names()?))?;
+        check!(node.link_names()?.is_empty(), "killed at message {at}: {:?}", node.link_names()?)?;
         check(
             node.list("/run/k8slan/ports").is_empty(),
             format!("killed at message {at}: a record is left"),
@@ -313,7 +314,7 @@ fn the_result_goes_both_ways_in_a_chain() -> Outcome {
     node.cni(PLUGIN, "CHECK", &call(&own, &last))?;
     node.cni("/usr/lib/cni/tuning", "DEL", &call(&tuning, &last))?;
     node.cni(PLUGIN, "DEL", &call(&own, &last))?;
-    check(pod.link_names()? == ["eth0", "eth0p"], format!("{:?}", pod.link_names()?))
+    check!(pod.link_names()? == ["eth0", "eth0p"], "{:?}", pod.link_names()?)
 }
 
 fn the_networks_name_servers_count() -> Outcome {
@@ -606,7 +607,7 @@ fn what_comes_by_another_link_is_not_masqueraded() -> Outcome {
         checked(&other, &config, &result)?;
         other.del(PLUGIN, "net1", &config)?;
     }
-    check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))
+    check!(ruleset(&node)?.is_empty(), "rules are left: {}", ruleset(&node)?)
 }
 
 /// The node's address in the pods' network may be on another link than the bridge, which has none then.
@@ -639,7 +640,7 @@ fn a_gateway_beside_the_bridge_masquerades() -> Outcome {
         check(from.to_string() == "192.0.2.1", format!("the pod is seen as {from}"))?;
         checked(&pod, &config, &result)?;
         pod.del(PLUGIN, "net1", &config)?;
-        check(ruleset(&node)?.is_empty(), format!("rules are left: {}", ruleset(&node)?))?;
+        check!(ruleset(&node)?.is_empty(), "rules are left: {}", ruleset(&node)?)?;
     }
     Ok(())
 }

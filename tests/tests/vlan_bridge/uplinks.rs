@@ -1,6 +1,7 @@
 //! What `vlan-bridge` does with uplinks: which VLANs they carry and how, their MTU, and that they leave a bridge that goes.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+use k8slan_tests::check;
 use k8slan_tests::vlan_ports::{
     PLUGIN, bridge, check, config, frame, mac, node, port, refused, sees, sees_not, tag, vlans,
 };
@@ -45,7 +46,7 @@ fn uplinks_follow_the_ports() -> Outcome {
         } else {
             pod.del(PLUGIN, "net1", config)?;
         }
-        check(vlans(&node, "eth1")? == expected, format!("step {at}: {}", vlans(&node, "eth1")?))?;
+        check!(vlans(&node, "eth1")? == expected, "step {at}: {}", vlans(&node, "eth1")?)?;
     }
     Ok(())
 }
@@ -117,13 +118,13 @@ fn mtus_agree_or_are_named() -> Outcome {
     for pod in [&a, &b] {
         let result = pod.add(PLUGIN, "net1", &stated)?;
         check(of(&result) == [1500; 3], result.to_string())?;
-        check(mtu(&node, "br0")? == 1500, format!("the bridge has {}", mtu(&node, "br0")?))?;
+        check!(mtu(&node, "br0")? == 1500, "the bridge has {}", mtu(&node, "br0")?)?;
     }
     for pod in [&a, &b] {
-        check(mtu(&node, "br0")? == 1500, format!("the bridge has {}", mtu(&node, "br0")?))?;
+        check!(mtu(&node, "br0")? == 1500, "the bridge has {}", mtu(&node, "br0")?)?;
         pod.del(PLUGIN, "net1", &stated)?;
     }
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)
 }
 
 fn check_sees_an_mtu_that_does_not_agree() -> Outcome {
@@ -168,7 +169,7 @@ fn a_fixed_uplink_carries_what_is_said_of_it() -> Outcome {
     let up = json!([{"name": "eth1", "tagged": "20-22", "untagged": 91}]);
     let trunk = config(json!({"trunk": "20,91", "uplinks": up}));
     let result = pod.add(PLUGIN, "net1", &trunk)?;
-    check(vlans(&node, "eth1")? == "20-22 91*u", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, "eth1")? == "20-22 91*u", "{}", vlans(&node, "eth1")?)?;
     let (p, wire) = (PacketSocket::open(&pod, "net1")?, PacketSocket::open(&node, "wire")?);
     p.send(&frame(mac(&result), &tag(91)))?;
     sees(&wire, &frame(mac(&result), &[]), "VLAN 91 on the wire, untagged")?;
@@ -186,14 +187,14 @@ fn a_fixed_uplink_carries_what_is_said_of_it() -> Outcome {
     node.ip("link set dev eth1 master br0")?;
     bridge(&node, "vlan add vid 91 untagged dev eth1")?;
     pod.add(PLUGIN, "net1", &trunk)?;
-    check(vlans(&node, "eth1")? == "20-22 91*u", vlans(&node, "eth1")?)?;
+    check!(vlans(&node, "eth1")? == "20-22 91*u", "{}", vlans(&node, "eth1")?)?;
     pod.del(PLUGIN, "net1", &trunk)?;
-    check(!vlans(&node, "eth1")?.contains("20"), vlans(&node, "eth1")?)?;
+    check!(!vlans(&node, "eth1")?.contains("20"), "{}", vlans(&node, "eth1")?)?;
     // What the node has in another way stays.
     bridge(&node, "vlan add vid 20 untagged dev eth1")?;
     let before = vlans(&node, "eth1")?;
     refused(pod.add(PLUGIN, "net1", &trunk), 123, "uplink eth1 carries")?;
-    check(vlans(&node, "eth1")? == before, vlans(&node, "eth1")?)
+    check!(vlans(&node, "eth1")? == before, "{}", vlans(&node, "eth1")?)
 }
 
 fn one_attachment_does_not_turn_over_anothers_uplink() -> Outcome {
@@ -212,7 +213,7 @@ fn one_attachment_does_not_turn_over_anothers_uplink() -> Outcome {
             123,
             "uplink eth1 carries 10 tagged, 91 untagged (PVID 91)",
         )?;
-        check(vlans(&node, "eth1")? == "10 91*u", vlans(&node, "eth1")?)?;
+        check!(vlans(&node, "eth1")? == "10 91*u", "{}", vlans(&node, "eth1")?)?;
     }
     b.add(PLUGIN, "net1", &untagged)?;
     for pod in [&a, &b] {
@@ -221,7 +222,7 @@ fn one_attachment_does_not_turn_over_anothers_uplink() -> Outcome {
     // One that follows needs its VLANs tagged.
     a.add(PLUGIN, "net1", &with(json!({"name": "eth1", "follow": true})))?;
     refused(b.add(PLUGIN, "net1", &untagged), 123, "uplink eth1 carries 10,91 tagged")?;
-    check(vlans(&node, "eth1")? == "10 91", vlans(&node, "eth1")?)
+    check!(vlans(&node, "eth1")? == "10 91", "{}", vlans(&node, "eth1")?)
 }
 
 fn check_sees_how_an_uplink_carries_its_vlans() -> Outcome {
@@ -290,5 +291,5 @@ fn a_bridge_without_vlans_goes_with_its_last_port() -> Outcome {
     a.del(PLUGIN, "net1", &flat)?;
     check(node.link("br0")?.is_some(), "the bridge went before its last port")?;
     b.del(PLUGIN, "net1", &flat)?;
-    check(node.link_names()? == ["eth1", "wire"], format!("left: {:?}", node.link_names()?))
+    check!(node.link_names()? == ["eth1", "wire"], "left: {:?}", node.link_names()?)
 }

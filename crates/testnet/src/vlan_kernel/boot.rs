@@ -30,6 +30,9 @@ pub(crate) fn missing() -> Option<String> {
 /// How long switching off may take.
 const SWITCH_OFF: Duration = Duration::from_secs(10);
 
+/// How often it is asked whether the kernel has ended.
+const INTERVAL: Duration = Duration::from_millis(5);
+
 /// Runs the kernel until it is switched off, and prints its output.
 pub(super) fn boot() -> Result<ExitCode, Error> {
     let exe = std::env::current_exe().during(|| "finding this program".to_owned())?;
@@ -62,7 +65,7 @@ pub(super) fn boot() -> Result<ExitCode, Error> {
         if kernel.try_wait().during(|| format!("waiting for {KERNEL}"))?.is_some() {
             break;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(INTERVAL);
     }
     code
 }

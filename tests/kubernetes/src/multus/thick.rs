@@ -13,6 +13,8 @@ use super::call::{Call, Environment};
 
 const FOLDER: &str = "/run/multus";
 const SOCKET: &str = "/run/multus/multus.sock";
+/// How often the plugin tries to reach the daemon.
+const INTERVAL: Duration = Duration::from_millis(200);
 
 /// What the plugin sends: its whole environment, and its input.
 #[derive(Debug, Serialize, Deserialize)]
@@ -36,7 +38,7 @@ fn ask(limit: Duration, request: &Value) -> Result<String, String> {
         match UnixStream::connect(SOCKET) {
             Ok(stream) => break stream,
             Err(error) if asked.elapsed() >= limit => return Err(format!("{SOCKET}: {error}")),
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            Err(_) => std::thread::sleep(INTERVAL),
         }
     };
     let said = |error: std::io::Error| format!("{SOCKET}: {error}");

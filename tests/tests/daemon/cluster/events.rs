@@ -6,7 +6,7 @@ use controller::LanReport;
 use k8slan_tests::apiserver::ApiServer;
 use lan::{ACCEPTED, SpokeUse};
 use serde_json::{Value, json};
-use testnet::{Error, Outcome, Trial, eventually, tests};
+use testnet::{Error, Outcome, Trial, eventually, stays, tests};
 
 use crate::cluster::check;
 use crate::cluster::mirror::lan;
@@ -15,6 +15,12 @@ use crate::cluster::status::{Node, broken, built, condition, is_held, says, stat
 const GROUP: &str = "lan.k8slan.io/v1beta1";
 const EVENTS: &str = "events.k8s.io/v1";
 const SOON: Duration = Duration::from_secs(5);
+/// Another leader has the lease of two seconds that was deleted, and has read all reports.
+const SAID: Duration = Duration::from_secs(2);
+/// Another try would come by then.
+const TRIED: Duration = Duration::from_secs(1);
+/// Pods that wait are looked at every few seconds.
+const WAITS: Duration = Duration::from_secs(6);
 
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
@@ -66,8 +72,10 @@ fn a_node_that_cannot_build_is_told_once() -> Outcome {
     server.delete("leases", "coordination.k8s.io/v1", "k8slan-system/k8slan-leader");
     let node = Node::start(&server, dir.path(), "worker1")?;
     node.report(&missing());
-    std::thread::sleep(Duration::from_secs(2));
-    reasons(&server, &["UnderlayMissing"])?;
+    stays(SAID, || match events(&server) {
+        found if found.len() == 1 => Ok(()),
+        found => Err(format!("{found:#?}")),
+    })?;
     // And that all is well again is worth a word.
     node.report(&[("a/one", built(1426, &[]))]);
     let found = reasons(&server, &["UnderlayMissing", "Built"])?;
@@ -149,9 +157,12 @@ fn who_may_not_write_events_goes_on() -> Outcome {
     let node = Node::start(&server, dir.path(), "worker1")?;
     node.report(&[("a/one", broken("UnderlayMissing", "underlay eth1 does not exist on this node"))]);
     status(&server, SOON, |status| status["reason"] == "UnderlayMissing")?;
-    std::thread::sleep(Duration::from_secs(1));
-    let tries = server.requests().iter().filter(|line| line.contains("/events")).count();
-    check!(tries == 1, "{tries} tries");
+    let tries = || server.requests().iter().filter(|line| line.contains("/events")).count();
+    stays(TRIED, || match tries() {
+        tries if tries <= 1 => Ok(()),
+        tries => Err(format!("{tries} tries")),
+    })?;
+    check!(tries() == 1, "it was not tried");
     node.report(&[("a/one", built(1426, &[]))]);
     status(&server, SOON, |status| json!("1/1") == status["nodes"])?;
     Ok(())
@@ -201,7 +212,9 @@ fn a_pod_that_waits_for_a_spoke_is_told_who_has_it() -> Outcome {
         "pods",
         pod("waits", "0/2 nodes are available: 2 Insufficient macvtap.k8slan.io/s1. preemption: 0/2."),
     );
-    std::thread::sleep(Duration::from_secs(6));
-    check!(told().len() == 1, "{:#?}", told());
+    stays(WAITS, || match told() {
+        told if told.len() == 1 => Ok(()),
+        told => Err(format!("{told:#?}")),
+    })?;
     Ok(())
 }

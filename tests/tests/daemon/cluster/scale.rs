@@ -81,10 +81,13 @@ fn requests(server: &ApiServer, before: usize) -> BTreeMap<&'static str, usize> 
     counts
 }
 
+/// Longer than reports and summaries are collected before they are written.
+const BETWEEN: Duration = Duration::from_millis(700);
+
 fn quiet(server: &ApiServer) -> Result<usize, Stop> {
     let mut last = 0;
     let count = eventually(LIMIT, || {
-        std::thread::sleep(Duration::from_millis(700));
+        std::thread::sleep(BETWEEN);
         let lines = server.requests();
         let now = lines.iter().filter(|line| !line.contains("/leases")).count();
         let settled = now == last;

@@ -9,7 +9,7 @@ use controller::{Election, FINALIZER, LanNodeWriter, LanReport, Leader, Mirror, 
 use k8slan_tests::apiserver::ApiServer;
 use lan::{ACCEPTED, Condition, LanKey, READY, SpokeUse};
 use serde_json::{Value, json};
-use testnet::{Error, Outcome, Stop, Trial, eventually, tests};
+use testnet::{Error, Outcome, Stop, Trial, eventually, stays, tests};
 use tokio::sync::{oneshot, watch};
 
 use crate::cluster::mirror::lan;
@@ -19,6 +19,10 @@ const GROUP: &str = "lan.k8slan.io/v1beta1";
 const LEASES: &str = "coordination.k8s.io/v1";
 const SOON: Duration = Duration::from_secs(5);
 const LATER: Duration = Duration::from_secs(15);
+/// What a node says last as it stops is said by then.
+const STOPPED: Duration = Duration::from_millis(300);
+/// Whoever would write what is written already does so by then: reports are collected for 200 ms, and leaders look each 300.
+const QUIET: Duration = Duration::from_secs(1);
 const QUICK: Timing = Timing {
     lease: Duration::from_secs(2),
     renew: Duration::from_millis(300),
@@ -97,7 +101,7 @@ impl Node {
     /// Ends as on SIGTERM.
     pub(crate) fn stop(mut self) {
         let _ = self.stop.take().map(|stop| stop.send(()));
-        std::thread::sleep(Duration::from_millis(300));
+        std::thread::sleep(STOPPED);
         drop(self.background);
     }
 }
@@ -307,6 +311,18 @@ fn writes(server: &ApiServer) -> Vec<String> {
     server.requests().iter().filter(is_write).cloned().collect()
 }
 
+/// What was written when nothing more is.
+fn at_rest(server: &ApiServer) -> Result<Vec<String>, Error> {
+    let (mut last, mut since) = (0, Instant::now());
+    eventually(LATER, || {
+        let writes = writes(server);
+        if writes.len() != last {
+            (last, since) = (writes.len(), Instant::now());
+        }
+        if since.elapsed() >= QUIET { Ok(writes) } else { Err(format!("{last} writes, and more")) }
+    })
+}
+
 fn nothing_is_written_when_nothing_changes() -> Outcome {
     let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
     server.put("lans", lan("a", "one", 1));
@@ -316,8 +332,7 @@ fn nothing_is_written_when_nothing_changes() -> Outcome {
         node.report(&[("a/one", built(1426, &[]))]);
     }
     status(&server, SOON, |status| status["nodes"] == "2/2")?;
-    std::thread::sleep(Duration::from_secs(1));
-    let before = writes(&server);
+    let before = at_rest(&server)?;
     for node in [&one, &two] {
         node.report(&[("a/one", built(1426, &[]))]);
     }
@@ -326,15 +341,25 @@ fn nothing_is_written_when_nothing_changes() -> Outcome {
     heartbeat["status"]["conditions"][0]["lastHeartbeatTime"] = json!("2026-11-21T09:00:00Z");
     server.put("nodes", heartbeat);
     server.hang_up();
-    std::thread::sleep(Duration::from_secs(2));
-    let after = writes(&server);
-    check!(after.len() == before.len(), "written: {:?}", &after[before.len()..]);
+    stays(QUIET, || match writes(&server) {
+        after if after.len() == before.len() => Ok(()),
+        after => Err(format!("written: {:?}", &after[before.len()..])),
+    })?;
     Ok(())
 }
 
 /// Something is attached, and the leader has seen to it that the LAN waits for that.
 pub(crate) fn is_held(server: &ApiServer) -> Result<(), Error> {
     eventually(LATER, || match server.get("lans", GROUP, "a/one") {
+        Some(lan) if lan["metadata"]["finalizers"] == json!([FINALIZER]) => Ok(()),
+        other => Err(format!("{other:?}")),
+    })
+}
+
+/// It is held, and not let go when the leader looks again.
+fn stays_held(server: &ApiServer) -> Result<(), Error> {
+    is_held(server)?;
+    stays(QUIET, || match server.get("lans", GROUP, "a/one") {
         Some(lan) if lan["metadata"]["finalizers"] == json!([FINALIZER]) => Ok(()),
         other => Err(format!("{other:?}")),
     })
@@ -396,8 +421,7 @@ fn a_lan_is_held_only_while_something_is_attached() -> Outcome {
     node["status"]["conditions"][0]["status"] = json!("Unknown");
     server.put("nodes", node);
     status(&server, SOON, |status| status["attachments"] == 0)?;
-    std::thread::sleep(Duration::from_secs(1));
-    is_held(&server)?;
+    stays_held(&server)?;
     // One that is gone for good does not.
     drop(two);
     server.delete("nodes", "v1", "/worker2");
@@ -492,8 +516,7 @@ fn a_report_that_is_deleted_frees_no_lan() -> Outcome {
     let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
     let on = |nodes: Value| status(&server, LATER, |status| status["attachedOn"] == nodes);
     let stays = |what: &str| -> Outcome {
-        std::thread::sleep(Duration::from_secs(1));
-        is_held(&server)?;
+        stays_held(&server)?;
         check!(server.keys("lannodes", GROUP).is_empty(), "{what}: there is a report");
         Ok(())
     };
@@ -563,8 +586,7 @@ fn a_node_that_loses_its_part_says_first_that_nothing_is_attached() -> Outcome {
     };
     node.report(&without(&[("s1", "default/web")]));
     status(&server, SOON, |status| status["reason"] == "NoUnderlay")?;
-    std::thread::sleep(Duration::from_secs(1));
-    is_held(&server)?;
+    stays_held(&server)?;
     node.report(&without(&[]));
     is_free(&server)?;
     status(&server, SOON, |status| status["nodes"] == "0/0" && status["attachedOn"].is_null())?;
@@ -581,7 +603,14 @@ fn reports_survive_a_refusing_server() -> Outcome {
     status(&server, SOON, |status| status["nodes"] == "1/1")?;
     server.fault(|faults| faults.errors = vec![("PATCH".into(), 503)]);
     node.report(&[("a/one", broken("UnderlayMissing", "underlay eth1 is missing"))]);
-    std::thread::sleep(Duration::from_secs(2));
+    // A few tries are refused.
+    let before = server.requests().len();
+    eventually(LATER, || {
+        match server.requests()[before..].iter().filter(|line| line.starts_with("PATCH")).count() {
+            0..3 => Err("fewer than three tries".to_owned()),
+            _ => Ok(()),
+        }
+    })?;
     server.fault(|faults| faults.errors.clear());
     status(&server, LATER, |status| status["nodes"] == "0/1")?;
     Ok(())
@@ -604,8 +633,10 @@ fn another_leads_when_the_leader_dies() -> Outcome {
     let one = Node::start(&server, dir.path(), "worker1")?;
     holder(&server, SOON, |name| name == "worker1")?;
     let two = Node::start(&server, dir.path(), "worker2")?;
-    std::thread::sleep(Duration::from_secs(3));
-    holder(&server, SOON, |name| name == "worker1")?;
+    // Longer than a lease.
+    stays(QUICK.lease + QUICK.renew, || {
+        holder(&server, Duration::ZERO, |name| name == "worker1").map(drop).map_err(|error| error.to_string())
+    })?;
     drop(one);
     holder(&server, LATER, |name| name == "worker2")?;
     two.report(&[("a/one", built(1426, &[]))]);

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use k8slan_tests::kubelet::Kubelet;
 use serde_json::{Value, json};
-use testnet::{Outcome, Trial, eventually, finish, tests};
+use testnet::{Outcome, Trial, eventually, finish, stays, tests};
 
 use crate::cluster::check;
 use crate::cluster::site::{GROUP, SOON, Site, document, failed};
@@ -18,6 +18,9 @@ const CHILD: &str = "K8SLAN_TEST_CONNECT_TO_AGENT";
 const SOCKET: &str = "/run/k8slan/agent.sock";
 /// The one for the cluster's part.
 const TOLD: &str = "/run/k8slan/told/agent.sock";
+
+/// What is not heard of would have been by then: either part tells the other within milliseconds.
+const UNHEARD: Duration = Duration::from_millis(700);
 
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
@@ -92,9 +95,10 @@ fn each_part_lives_and_dies_by_itself() -> Outcome {
     let answer = site.agent("readyz")?;
     check!(!answer.status.success(), "{answer:?}");
     put(&site, 3);
-    std::thread::sleep(Duration::from_secs(1));
-    let report = site.report();
-    check!(report["spec"]["observedGeneration"] == 1 && ready(&report)["status"] == "True", "{report}");
+    stays(UNHEARD, || match site.report() {
+        report if report["spec"]["observedGeneration"] == 1 && ready(&report)["status"] == "True" => Ok(()),
+        report => Err(report.to_string()),
+    })?;
     let node = site.node_part()?;
     kubelet.wait_allocatable(3, SOON).map_err(|what| failed(format!("{what}\n{}", node.log())))?;
     eventually(SOON, || match (site.get("/readyz"), site.report()) {
@@ -353,8 +357,10 @@ fn lans_that_never_stood_hold_no_upgrade_back() -> Outcome {
     drop(port);
     kubelet.wait_allocatable(1, SOON).map_err(|what| failed(format!("{what}\n{}", log())))?;
     drop(kubelet);
-    std::thread::sleep(Duration::from_millis(500));
-    check!(site.get("/readyz").starts_with("HTTP/1.1 200"), "{}", site.get("/readyz"));
+    stays(UNHEARD, || match site.get("/readyz") {
+        text if text.starts_with("HTTP/1.1 200") => Ok(()),
+        text => Err(text),
+    })?;
     Ok(())
 }
 

@@ -39,6 +39,9 @@ fn fault(step: usize) -> Faults {
     faults
 }
 
+/// How long each fault lasts.
+const STEP: Duration = Duration::from_millis(200);
+
 fn after_every_fault_everything_is_as_it_should_be() -> Outcome {
     let (server, dir) = (ApiServer::start()?, tempfile::tempdir()?);
     let nodes = NODES.map(|name| Node::start(&server, dir.path(), name));
@@ -64,7 +67,7 @@ fn after_every_fault_everything_is_as_it_should_be() -> Outcome {
             let lans: Vec<(&str, LanReport)> = lans.iter().map(|(key, lan)| (&**key, lan.clone())).collect();
             node.report(&lans);
         }
-        std::thread::sleep(Duration::from_millis(200));
+        std::thread::sleep(STEP);
     }
     server.fault(|faults| *faults = Faults::default());
     // LANs that were deleted under a leader that did not hear of it, and wait: they are let go, and made again.

@@ -8,12 +8,16 @@ use std::time::Duration;
 use agent::kubelet::{Health, KubeletState};
 use k8slan_tests::kubelet::{Kubelet, Manner};
 use net_types::Attach;
-use testnet::{Outcome, Trial, eventually, tests};
+use testnet::{Outcome, Trial, eventually, stays, tests};
 
 use crate::kubelet::plugins::Plugins;
 use crate::kubelet::{check, failed};
 
 const SOON: Duration = Duration::from_secs(1);
+/// Long enough for anything that is still on its way to do its harm, and for a second registration.
+const HARM: Duration = Duration::from_millis(500);
+/// Between two changes that are told one after the other.
+const MOMENT: Duration = Duration::from_millis(1);
 const POD1: &str = "macvtap.k8slan.io/pod1";
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -119,10 +123,9 @@ fn a_spoke_may_come_back_at_once() -> Outcome {
         for _ in 0..20 {
             plugins.spokes.set(&[]);
             plugins.spokes.set(&["pod1"]);
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::sleep(MOMENT);
         }
-        // Long enough for anything that was still on its way to do its harm.
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(HARM);
         kubelet.wait_resource(POD1, (1, 1), SOON).map_err(failed)?;
         kubelet.admit("uid-1", "vm", POD1, 1).map_err(failed)?;
     }
@@ -204,8 +207,10 @@ fn another_version_is_named() -> Outcome {
         let words = status.problem.as_deref().unwrap_or_default();
         words.contains("does not speak the device plugin API v1beta1") && words.contains("v1beta2")
     })?;
-    std::thread::sleep(Duration::from_millis(500));
-    check!(kubelet.counts().registrations == 1, "asked again and again: {:?}", kubelet.counts());
+    stays(HARM, || match kubelet.counts() {
+        counts if counts.registrations == 1 => Ok(()),
+        counts => Err(format!("asked again and again: {counts:?}")),
+    })?;
     kubelet.stop();
     let kubelet = Kubelet::start(dir.path())?;
     kubelet.wait_resource(POD1, (1, 1), SOON).map_err(failed)?;

@@ -29,6 +29,18 @@ fn sockets_in(dir: &Path) -> usize {
     table.lines().filter(|line| line.contains(&*dir)).count()
 }
 
+/// How many live when none ends any more: for five looks in a row.
+fn tasks_at_rest(plugins: &Plugins) -> Result<usize, Stop> {
+    let (mut last, mut same) = (0, 0);
+    let count = eventually(Duration::from_secs(2), || {
+        let tasks = plugins.tasks();
+        same = if tasks == last { same + 1 } else { 0 };
+        last = tasks;
+        if same == 5 { Ok(tasks) } else { Err(format!("{tasks} tasks, and not always")) }
+    })?;
+    Ok(count)
+}
+
 fn tasks_settle_at(plugins: &Plugins, wanted: usize) -> Result<(), Stop> {
     eventually(Duration::from_secs(2), || match plugins.tasks() {
         tasks if tasks <= wanted => Ok(()),
@@ -42,8 +54,7 @@ fn fifty_restarts_in_a_row() -> Outcome {
     let mut kubelet = Kubelet::start(dir.path())?;
     let plugins = Plugins::start(dir.path(), SPOKES);
     kubelet.wait_allocatable(SPOKES.len(), SOON).map_err(failed)?;
-    std::thread::sleep(Duration::from_millis(50));
-    let (tasks, sockets) = (plugins.tasks(), sockets_in(dir.path()));
+    let (tasks, sockets) = (tasks_at_rest(&plugins)?, sockets_in(dir.path()));
     let mut slowest = Duration::ZERO;
     for round in 0..50 {
         if round % 2 == 0 {
@@ -76,8 +87,7 @@ fn restarts_at_any_moment() -> Outcome {
     let mut kubelet = Kubelet::start(dir.path())?;
     let plugins = Plugins::start(dir.path(), SPOKES);
     kubelet.wait_allocatable(SPOKES.len(), SOON).map_err(failed)?;
-    std::thread::sleep(Duration::from_millis(50));
-    let tasks = plugins.tasks();
+    let tasks = tasks_at_rest(&plugins)?;
     for round in 0_u64..100 {
         // Between nothing and a while in which all have registered.
         std::thread::sleep(Duration::from_micros(round * 37 % 40 * 250));

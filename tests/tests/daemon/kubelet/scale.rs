@@ -17,6 +17,11 @@ const CHILD: &str = "K8SLAN_TEST_PLUGINS";
 /// How many spokes the child has.
 const SPOKES: &str = "K8SLAN_TEST_SPOKES";
 
+/// What registering leaves behind has ended by then.
+const REST: Duration = Duration::from_millis(500);
+/// So long nobody may wake up.
+const IDLE: Duration = Duration::from_secs(3);
+
 pub(crate) fn trials() -> Vec<Trial> {
     tests![a_thousand_spokes]
 }
@@ -82,10 +87,10 @@ fn a_thousand_spokes() -> Outcome {
     let plugins = Plugins::start(dir.path(), COUNT)?;
     kubelet.wait_allocatable(COUNT, Duration::from_secs(20)).map_err(failed)?;
     let registered = start.elapsed();
-    std::thread::sleep(Duration::from_millis(500));
+    std::thread::sleep(REST);
     let (resident, peak) = (plugins.status("VmRSS:"), plugins.status("VmHWM:"));
     let before = plugins.switches();
-    std::thread::sleep(Duration::from_secs(3));
+    std::thread::sleep(IDLE);
     let woke = plugins.switches() - before;
 
     let mut latencies: Vec<Duration> = Vec::new();
