@@ -3,6 +3,8 @@
 //! Every type parses once, through [`std::str::FromStr`] or [`TryFrom`]; serde goes through the same
 //! parser, so a value that exists is a value the kernel takes. Nothing here does I/O.
 
+mod addr;
+mod addr_ranges;
 mod ifname;
 mod mac;
 mod macvtap;
@@ -11,6 +13,8 @@ mod spoke;
 mod timespan;
 mod vlan_set;
 
+pub use addr::{Addr, Family};
+pub use addr_ranges::{AddrRange, AddrSet};
 pub use ifname::{IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
 pub use macvtap::{Attach, MacvtapMode, UnknownName};

@@ -8,8 +8,6 @@
     reason = "a program's own library: a doc comment that only repeats a name is left out"
 )]
 
-mod addr;
-mod addr_ranges;
 mod address_state;
 mod allocator;
 mod blocks;
@@ -34,14 +32,13 @@ pub mod store;
 mod unused_stores;
 mod verify;
 
-pub use addr::{Addr, Family};
-pub use addr_ranges::{AddrRange, AddrSet};
 pub use address_state::{AddressState, Lease, StickyLease};
 pub use allocator::{AllocError, Allocator, ConflictOutcome, Grant, LeaseRequest, Order, Rules};
 pub use blocks::within_blocks;
 pub use error::Error;
 pub use identity::{Attachment, LeaseHolder, Millis, Owner};
 pub use listing::{find_address, list_addresses, restore_address};
+pub use net_types::{Addr, AddrRange, AddrSet, Family};
 pub use network::{Config, Network};
 pub use network_error::{NetworkError, RequestedIpsError};
 pub use network_scope::ReadBridgeError;

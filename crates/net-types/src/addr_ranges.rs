@@ -16,36 +16,43 @@ impl AddrRange {
         (first.family() == last.family() && first <= last).then_some(Self { first, last })
     }
 
+    /// The range of one address.
     #[must_use]
     pub fn single(address: Addr) -> Self {
         Self { first: address, last: address }
     }
 
+    /// The lowest address.
     #[must_use]
     pub fn first(self) -> Addr {
         self.first
     }
 
+    /// The highest address.
     #[must_use]
     pub fn last(self) -> Addr {
         self.last
     }
 
+    /// The family of both ends.
     #[must_use]
     pub fn family(self) -> Family {
         self.first.family()
     }
 
+    /// Whether the address is in the range.
     #[must_use]
     pub fn contains(self, address: Addr) -> bool {
         self.first <= address && address <= self.last
     }
 
+    /// Whether all of the other range is in this one.
     #[must_use]
     pub fn covers(self, other: Self) -> bool {
         self.contains(other.first) && self.contains(other.last)
     }
 
+    /// Whether an address is in both ranges.
     #[must_use]
     pub fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
@@ -123,6 +130,7 @@ impl AddrSet {
         Self(rest)
     }
 
+    /// The addresses that both sets have.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         let (mut a, mut b) = (self.0.iter().peekable(), other.0.iter().peekable());
@@ -147,6 +155,7 @@ impl AddrSet {
         after.checked_sub(1).and_then(|i| self.0.get(i)).is_some_and(|range| range.contains(address))
     }
 
+    /// Whether all of the range is in the set.
     #[must_use]
     pub fn covers(&self, range: AddrRange) -> bool {
         self.0.iter().any(|own| own.covers(range))
@@ -164,11 +173,13 @@ impl AddrSet {
         self.0.iter().fold(0, |sum, range| sum.saturating_add(range.len()))
     }
 
+    /// Whether it has no address.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// Its ranges, ascending; they neither overlap nor touch.
     pub fn iter(&self) -> impl Iterator<Item = AddrRange> + '_ {
         self.0.iter().copied()
     }

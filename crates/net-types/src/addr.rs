@@ -1,9 +1,12 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+/// The family of an IP address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
+    /// IPv4.
     V4,
+    /// IPv6.
     V6,
 }
 
@@ -62,11 +65,13 @@ impl Addr {
         (number <= max(family)).then_some(Self { family, number })
     }
 
+    /// Its family.
     #[must_use]
     pub fn family(self) -> Family {
         self.family
     }
 
+    /// Its number in its family, 0 for the first.
     #[must_use]
     pub fn number(self) -> u128 {
         self.number
