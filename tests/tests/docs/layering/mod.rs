@@ -20,6 +20,7 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("lan", &["net-types"]),
     ("netplumb", &["net-types"]),
     ("node", &["net-types"]),
+    ("pool-blocks", &["net-types"]),
     ("attach", &["cni", "net-types", "netplumb", "node"]),
     ("ipam-pool", &["attach", "cni", "lan", "net-types", "netplumb", "node"]),
     ("macvtap", &["attach", "cni", "lan", "net-types", "netplumb", "node"]),

@@ -1,0 +1,315 @@
+//! What an answer changes.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use net_types::{AddrRange, AddrSet};
+
+use super::{About, Holding, Leases, Node, Stage, want};
+use crate::weakness::Weakness;
+use crate::{Answer, BootTime, Key, NodeName, NodeState, Object, Phase, Place, PoolName, RequestId};
+
+/// How soon what failed or is in another's way is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// How soon a node reads again that may not allocate.
+const UNFIT: Duration = Duration::from_secs(30);
+
+impl Node {
+    pub(super) fn take_answer(&mut self, now: BootTime, leases: &dyn Leases, id: RequestId, answer: Answer) {
+        let Some(pending) = self.pending.remove(&id) else { return };
+        let sent = if self.weakened.lacks(Weakness::CountsFromTheAnswer) { now } else { pending.sent };
+        match (pending.about, answer) {
+            (About::Own, Answer::Own(node, objects)) => self.take_own(now, leases, id, sent, node, objects),
+            (About::Own, _) => self.next_own = now.after(AGAIN),
+            (About::Addresses(pool), Answer::Addresses(all)) => self.take_addresses(leases, id, &pool, &all),
+            (About::Addresses(_), _) => {}
+            (About::Holding(key, stage), answer) => self.take_about(now, leases, sent, &key, stage, answer),
+        }
+    }
+
+    /// The own `Node`, and all objects that name it.
+    fn take_own(
+        &mut self,
+        now: BootTime,
+        leases: &dyn Leases,
+        id: RequestId,
+        sent: BootTime,
+        node: Option<NodeState>,
+        objects: Vec<Object>,
+    ) {
+        self.own = node.filter(|node| !node.out_of_service).map(|node| (node.uid, sent));
+        self.next_own = now.after(if self.own.is_some() { self.horizon.between_reads() } else { UNFIT });
+        let uid = self.own.map(|(uid, _)| uid);
+        let ignores_fences = self.weakened.lacks(Weakness::IgnoresFences);
+        let mut theirs: BTreeMap<Key, Object> =
+            objects.into_iter().map(|object| (object.key.clone(), object)).collect();
+        let mut gone = Vec::new();
+        for (key, holding) in &mut self.holdings {
+            let object = theirs.remove(key);
+            if holding.busy.is_some() || holding.settled >= id {
+                continue;
+            }
+            match (holding.stage, object) {
+                (Stage::Held, Some(object)) => {
+                    let holder = object.spec.holder(&self.me);
+                    let same = holding.record.as_ref().is_some_and(|record| record.uid == object.uid);
+                    let good =
+                        same && holder.is_some_and(|h| Some(h.uid) == uid && (!h.fenced || ignores_fences));
+                    if good {
+                        holding.permit = Some(sent);
+                    } else {
+                        holding.go_to(Stage::Take);
+                    }
+                    holding.seen = Some(object);
+                }
+                (Stage::Held, None) => holding.go_to(Stage::Look),
+                (Stage::Leaving, Some(object)) => leave(holding, object),
+                (Stage::Leaving, None) => gone.push(key.clone()),
+                (Stage::Lost, Some(object)) => {
+                    holding.seen = Some(object);
+                    holding.go_to(Stage::Take);
+                }
+                // Who has it now is read again.
+                (Stage::Lost, None) => holding.seen = None,
+                _ => {}
+            }
+        }
+        for key in gone {
+            self.holdings.remove(&key);
+        }
+        if self.counted {
+            for (key, object) in theirs.into_iter().filter(|(key, _)| self.pools.contains_key(&key.pool)) {
+                let stray = self.stray(leases, object);
+                self.holdings.insert(key, stray);
+            }
+        }
+    }
+
+    /// An object that names this node and that the disk does not know: a create whose answer was lost, a lost disk, a restored
+    /// backup. It is taken if something here uses it, and goes back if nothing does.
+    fn stray(&self, leases: &dyn Leases, object: Object) -> Holding {
+        let used = !leases.used(&object.key).is_empty();
+        let owner = object.spec.owner.clone();
+        if self.weakened.lacks(Weakness::AdoptsWithoutUpdate) {
+            let permit = self.own.map(|(_, sent)| sent);
+            let mut holding = Holding { owner, permit, ..Holding::new(Stage::Held) };
+            holding.record(object.uid, Phase::Held);
+            holding.seen = Some(object);
+            return holding;
+        }
+        let mut holding = Holding { owner, ..Holding::new(if used { Stage::Take } else { Stage::Leaving }) };
+        if !used {
+            holding.record(object.uid, Phase::Leaving);
+        }
+        holding.seen = Some(object);
+        holding
+    }
+
+    /// The floating addresses of a pool: those in blocks that were claimed before the list was sent are not used.
+    fn take_addresses(&mut self, leases: &dyn Leases, id: RequestId, pool: &PoolName, all: &[Object]) {
+        let before_writing = self.weakened.lacks(Weakness::ReadsBeforeWriting);
+        for (key, holding) in self.holdings.iter_mut().filter(|(key, _)| key.pool == *pool) {
+            let Place::Block(block) = key.place else { continue };
+            let after = holding.settled < id || before_writing;
+            if holding.stage == Stage::Check && after && holding.busy.is_none() {
+                finish_claim(holding, &leases.used(key), block.range(), all);
+            }
+        }
+    }
+
+    fn take_about(
+        &mut self,
+        now: BootTime,
+        leases: &dyn Leases,
+        sent: BootTime,
+        key: &Key,
+        asked_at: Stage,
+        answer: Answer,
+    ) {
+        let last_id = RequestId(self.last_id);
+        let Some(holding) = self.holdings.get_mut(key) else { return };
+        holding.busy = None;
+        if holding.stage != asked_at {
+            // It was decided otherwise meanwhile: what the request did is read.
+            holding.settled = last_id;
+            holding.seen = None;
+            return;
+        }
+        match answer {
+            Answer::Written(object) => {
+                holding.settled = last_id;
+                self.written(leases, sent, key, object);
+            }
+            Answer::Deleted | Answer::NotFound if holding.stage == Stage::Leaving => self.drop_holding(key),
+            Answer::Object(object) => self.looked(now, key, object),
+            Answer::Unknown | Answer::Conflict | Answer::NotFound | Answer::AlreadyExists => {
+                if answer == Answer::Unknown {
+                    holding.not_before = now.after(AGAIN);
+                }
+                holding.settled = last_id;
+                match holding.stage {
+                    Stage::Claim | Stage::Take => holding.stage = Stage::Look,
+                    Stage::Held => {
+                        holding.seen = None;
+                        self.next_own = now;
+                    }
+                    Stage::Leaving | Stage::Lost | Stage::Withdraw => holding.seen = None,
+                    Stage::Look | Stage::Check => {}
+                }
+            }
+            Answer::Deleted | Answer::Own(..) | Answer::Addresses(_) => {}
+        }
+    }
+
+    /// A create or an update was done.
+    fn written(&mut self, leases: &dyn Leases, sent: BootTime, key: &Key, object: Object) {
+        let weakened = self.weakened;
+        let Some(holding) = self.holdings.get_mut(key) else { return };
+        match holding.stage {
+            Stage::Claim | Stage::Take => {
+                holding.permit = Some(sent);
+                holding.seen = Some(object);
+                holding.stage = Stage::Check;
+                match key.place {
+                    Place::Block(block) if weakened.lacks(Weakness::ClaimsWithoutReading) => {
+                        finish_claim(holding, &leases.used(key), block.range(), &[]);
+                    }
+                    Place::Address(_) if weakened.lacks(Weakness::FloatsWithoutReading) => {
+                        finish_join(holding)
+                    }
+                    _ => {}
+                }
+            }
+            Stage::Held => {
+                holding.permit = Some(sent);
+                holding.seen = Some(object);
+            }
+            Stage::Lost => holding.seen = Some(object),
+            Stage::Leaving | Stage::Withdraw => self.drop_holding(key),
+            Stage::Look | Stage::Check => {}
+        }
+    }
+
+    /// An object was read: this one, the block around an address that is claimed, or that of who has what is lost.
+    fn looked(&mut self, now: BootTime, key: &Key, object: Option<Object>) {
+        let me = self.me.clone();
+        let forgets = self.weakened.lacks(Weakness::ForgetsWhatIsGone);
+        let Some(holding) = self.holdings.get_mut(key) else { return };
+        match (holding.stage, object) {
+            (Stage::Look | Stage::Take, None) => {
+                let is_block = matches!(key.place, Place::Block(_));
+                if (is_block || holding.record.is_some()) && !(forgets && holding.record.is_some()) {
+                    holding.stage = Stage::Claim;
+                } else {
+                    self.drop_holding(key);
+                }
+            }
+            (Stage::Look | Stage::Take, Some(object)) => {
+                if is_ours(&me, holding, &object) {
+                    holding.seen = Some(object);
+                    holding.stage = Stage::Take;
+                } else if let Some(record) = &holding.record {
+                    let (uid, other) = (record.uid, object.spec.holder_text());
+                    holding.record(uid, Phase::Lost { other });
+                    holding.seen = Some(object);
+                    holding.go_to(Stage::Lost);
+                } else {
+                    self.claim_next(now, key);
+                }
+            }
+            (Stage::Check, around) => {
+                let Place::Address(address) = key.place else { return };
+                match around.filter(|block| !block.spec.released.contains(address)) {
+                    None => finish_join(holding),
+                    Some(block) => {
+                        holding.told = Some(block.spec.holder_text());
+                        holding.not_before = now.after(AGAIN);
+                    }
+                }
+            }
+            (Stage::Leaving, Some(object)) if object.spec.holder(&me).is_some() => leave(holding, object),
+            (Stage::Leaving | Stage::Withdraw, None) => self.drop_holding(key),
+            (Stage::Leaving, Some(_)) => self.drop_holding(key),
+            (Stage::Lost, None) => holding.go_to(Stage::Claim),
+            (Stage::Lost, Some(object)) if is_ours(&me, holding, &object) => {
+                holding.seen = Some(object);
+                holding.go_to(Stage::Take);
+            }
+            (Stage::Lost, Some(object)) => {
+                let other = object.spec.holder_text();
+                let known = holding
+                    .record
+                    .as_ref()
+                    .filter(|record| record.phase != Phase::Lost { other: other.clone() });
+                if let Some(uid) = known.map(|record| record.uid) {
+                    holding.record(uid, Phase::Lost { other });
+                }
+                holding.seen = Some(object);
+            }
+            (Stage::Withdraw, Some(object)) if !object.spec.contested.contains(&me) => self.drop_holding(key),
+            (Stage::Withdraw, Some(object)) => holding.seen = Some(object),
+            (Stage::Claim | Stage::Held, _) => {}
+        }
+    }
+
+    /// Another was first: the next block in this node's order.
+    fn claim_next(&mut self, now: BootTime, key: &Key) {
+        self.holdings.remove(key);
+        if let Place::Block(block) = key.place {
+            self.taken.insert(key.clone(), now.after(want::TAKEN));
+            self.want_block(now, &key.pool, block.first().family());
+        }
+    }
+
+    fn drop_holding(&mut self, key: &Key) {
+        self.holdings.remove(key);
+    }
+}
+
+/// The block is used, without the addresses that float in it. One that a pod has stays the pod's, and both are told.
+fn finish_claim(holding: &mut Holding, used: &AddrSet, block: AddrRange, all: &[Object]) {
+    let Some(object) = &holding.seen else { return };
+    let (uid, before) = (object.uid, object.spec.released.clone());
+    let floating = all.iter().filter_map(|object| match object.key.place {
+        Place::Address(address) if block.contains(address) => Some((address, object)),
+        _ => None,
+    });
+    let mut released: Vec<AddrRange> = before.iter().collect();
+    holding.told = None;
+    for (address, object) in floating {
+        if !used.contains(address) {
+            released.push(AddrRange::single(address));
+        } else if !object.spec.holders.is_empty() {
+            holding.told = Some(object.spec.holder_text());
+        }
+    }
+    holding.record(uid, Phase::Held);
+    if let Some(record) = &mut holding.record {
+        record.released = AddrSet::union(record.released.iter().chain(released));
+    }
+    holding.stage = Stage::Held;
+}
+
+fn finish_join(holding: &mut Holding) {
+    let Some(uid) = holding.seen.as_ref().map(|object| object.uid) else { return };
+    holding.told = None;
+    holding.record(uid, Phase::Held);
+    holding.stage = Stage::Held;
+}
+
+/// Whether the node may take the object: its block, or its owner's address.
+fn is_ours(me: &NodeName, holding: &Holding, object: &Object) -> bool {
+    match &object.spec.owner {
+        None => object.spec.holder(me).is_some(),
+        owner => holding.owner() == owner.as_ref(),
+    }
+}
+
+/// What is leaving is there, perhaps as another object of that name.
+fn leave(holding: &mut Holding, object: Object) {
+    if holding.record.as_ref().is_none_or(|record| record.uid != object.uid) {
+        holding.record(object.uid, Phase::Leaving);
+    }
+    holding.seen = Some(object);
+}

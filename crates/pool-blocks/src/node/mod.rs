@@ -1,0 +1,212 @@
+//! The state machine of one node.
+//!
+//! A block or floating address that the node has or wants is a [`Holding`]. After every input, [`Node::step`] decides for each
+//! what is asked of the API server next; at most one request about each is on its way. The rules are the same for both kinds:
+//!
+//! - It is taken by a write (create, or an update that changes its resourceVersion), then the other kind is read, then the disk
+//!   says so, then it is used. Of a node that claims a block and one that claims an address in it, at least one sees the other.
+//! - It is used as long as a consistent read showed it as this node's and unfenced, sent less than 0.8 of a horizon ago.
+//! - It is left on the disk first, and then in the API server.
+//! - What the disk has and the API server has not is created again; what another has is lost, and told on both sides.
+
+mod answer;
+mod decide;
+mod holding;
+mod permission;
+mod want;
+
+use std::collections::BTreeMap;
+
+use net_types::{Addr, AddrSet, Family};
+
+use crate::weakness::Weakened;
+use crate::{
+    Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Key, NodeName, Owner, Phase, PoolName, Record,
+    Request, RequestId, Run, Uid,
+};
+
+use holding::{Holding, Stage};
+pub use permission::{Conflict, Refusal};
+
+/// What the node's leases say. They are asked under the lock of the pool, which no allocation of that pool passes meanwhile.
+pub trait Leases {
+    /// The addresses of this block, or the floating address, that are held, resting or quarantined.
+    fn used(&self, key: &Key) -> AddrSet;
+
+    /// All blocks and floating addresses of which something is used, and whose the floating ones are.
+    fn keys(&self) -> Vec<(Key, Option<Owner>)>;
+}
+
+/// What somebody on the node needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// One more block of a pool.
+    Block(PoolName, Family),
+    /// The floating address of an owner who is to run here.
+    Address(PoolName, Addr, Owner),
+}
+
+/// What happens to a node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// Time passed.
+    Tick,
+    /// Something is needed.
+    Want(Want),
+    /// Nothing in this is used; it goes back. The caller holds the pool's lock.
+    Return(Key),
+    /// A floating address was seen in a block of this node, perhaps some time ago.
+    Floats(PoolName, Addr),
+    /// What this node holds may have changed, as a watch says.
+    Changed,
+    /// The API server's answer, or that none came.
+    Answered(RequestId, Answer),
+    /// The disk has this version and all before it.
+    Synced(DiskVersion),
+    /// The leases say all that live attachments have; until then, a node that lost its disk allocates nothing.
+    Counted,
+}
+
+/// What a node does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Ask the API server.
+    Send(RequestId, Request),
+    /// Write and sync this; [`Input::Synced`] says when it is done.
+    Write(DiskVersion, Disk),
+}
+
+/// What a request on its way is about.
+enum About {
+    Own,
+    Addresses(PoolName),
+    /// A holding, at the stage that asked: it may be at another when the answer comes.
+    Holding(Key, Stage),
+}
+
+struct Pending {
+    about: About,
+    sent: BootTime,
+}
+
+/// The state machine of one node.
+pub struct Node {
+    me: NodeName,
+    horizon: Horizon,
+    weakened: Weakened,
+    pools: BTreeMap<PoolName, Geometry>,
+    /// As [`Run::node`].
+    own: Option<(Uid, BootTime)>,
+    next_own: BootTime,
+    holdings: BTreeMap<Key, Holding>,
+    /// Blocks that others were found to have, and until when that is believed.
+    taken: BTreeMap<Key, BootTime>,
+    /// Whether the leases can be believed. Until then nothing is claimed and nothing written: a disk that is there says that they can.
+    counted: bool,
+    has_disk: bool,
+    disk: DiskVersion,
+    synced: DiskVersion,
+    last_id: u64,
+    pending: BTreeMap<RequestId, Pending>,
+}
+
+impl Node {
+    /// A node's machine when its process starts. `disk`: `None` if there is none, which is so on a new node and on one
+    /// that lost it. `run`: of the same boot, or nothing.
+    #[must_use]
+    pub fn start(me: NodeName, horizon: Horizon, pools: Vec<Geometry>, disk: Option<Disk>, run: Run) -> Self {
+        let counted = disk.is_some();
+        let mut holdings = BTreeMap::new();
+        for (key, record) in disk.unwrap_or_default().records {
+            let stage = match record.phase {
+                Phase::Held => Stage::Held,
+                Phase::Leaving => Stage::Leaving,
+                Phase::Lost { .. } => Stage::Lost,
+            };
+            let permit = run.permits.get(&key).copied();
+            holdings.insert(key, Holding { record: Some(record), permit, ..Holding::new(stage) });
+        }
+        Self {
+            me,
+            horizon,
+            weakened: Weakened::default(),
+            pools: pools.into_iter().map(|pool| (pool.pool().clone(), pool)).collect(),
+            own: run.node,
+            next_own: BootTime::default(),
+            holdings,
+            taken: BTreeMap::new(),
+            counted,
+            has_disk: counted,
+            disk: DiskVersion(0),
+            synced: DiskVersion(0),
+            last_id: 0,
+            pending: BTreeMap::new(),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn weakened(mut self, weakened: Weakened) -> Self {
+        self.counted |= weakened.lacks(crate::weakness::Weakness::DoesNotCount);
+        self.weakened = weakened;
+        self
+    }
+
+    /// Takes an input in and says what is to be done.
+    pub fn step(&mut self, now: BootTime, leases: &dyn Leases, input: Input) -> Vec<Output> {
+        let mut out = Vec::new();
+        match input {
+            Input::Tick => {}
+            Input::Want(_) if !self.counted => {}
+            Input::Want(Want::Block(pool, family)) => self.want_block(now, &pool, family),
+            Input::Want(Want::Address(pool, address, owner)) => self.want_address(&pool, address, owner),
+            Input::Return(key) => self.give_back(&key, leases),
+            Input::Floats(pool, address) => self.release_if_free(&pool, address, leases),
+            Input::Changed => self.next_own = now,
+            Input::Answered(id, answer) => self.take_answer(now, leases, id, answer),
+            Input::Synced(version) => self.synced = self.synced.max(version),
+            Input::Counted => self.count(leases),
+        }
+        self.write_disk(&mut out);
+        self.decide(now, &mut out);
+        out
+    }
+
+    /// What is to be kept for the next process of this boot.
+    #[must_use]
+    pub fn run(&self) -> Run {
+        let permits = self.holdings.iter().filter_map(|(key, holding)| Some((key.clone(), holding.permit?)));
+        Run { node: self.own, permits: permits.collect() }
+    }
+
+    /// When something is due without an input.
+    #[must_use]
+    pub fn wake_at(&self, now: BootTime) -> BootTime {
+        let waiting = self.holdings.values().filter(|holding| holding.busy.is_none());
+        waiting.map(|holding| holding.not_before).filter(|time| *time > now).fold(self.next_own, Ord::min)
+    }
+
+    /// What it holds, wants or lost.
+    pub fn keys(&self) -> impl Iterator<Item = &Key> {
+        self.holdings.keys()
+    }
+
+    fn write_disk(&mut self, out: &mut Vec<Output>) {
+        // A record that was dropped goes with the next change: until then the disk says `Leaving`, and the API server nothing.
+        let is_new = self.counted && !self.has_disk;
+        if !self.holdings.values().any(|holding| holding.dirty) && !is_new {
+            return;
+        }
+        self.has_disk = true;
+        self.disk = DiskVersion(self.disk.0 + 1);
+        let mut records: BTreeMap<Key, Record> = BTreeMap::new();
+        for (key, holding) in &mut self.holdings {
+            if std::mem::take(&mut holding.dirty) {
+                holding.recorded_in = self.disk;
+            }
+            if let Some(record) = &holding.record {
+                records.insert(key.clone(), record.clone());
+            }
+        }
+        out.push(Output::Write(self.disk, Disk { records }));
+    }
+}

@@ -1,0 +1,103 @@
+//! What is needed on the node, and what goes back.
+
+use std::time::Duration;
+
+use net_types::{Addr, AddrSet, Family};
+
+use super::{Holding, Leases, Node, Stage};
+use crate::weakness::Weakness;
+use crate::{BootTime, Key, Owner, Phase, Place, PoolName, Uid};
+
+/// For how long a block that another had is passed over.
+pub(super) const TAKEN: Duration = Duration::from_secs(60);
+
+impl Node {
+    /// Claims one more block: one that is leaving, or else the first in this node's order that nobody is known to have. One
+    /// claim of a pool and family is under way at a time for each that is wanted.
+    pub(super) fn want_block(&mut self, now: BootTime, pool: &PoolName, family: Family) {
+        let reuses_without_update = self.weakened.lacks(Weakness::ReusesWithoutUpdate);
+        let leaving = self.holdings.iter_mut().find(|(key, holding)| {
+            let of_family = matches!(key.place, Place::Block(prefix) if prefix.first().family() == family);
+            key.pool == *pool && of_family && holding.stage == Stage::Leaving
+        });
+        if let Some((_, holding)) = leaving {
+            if reuses_without_update && let Some(uid) = holding.record.as_ref().map(|record| record.uid) {
+                holding.record(uid, Phase::Held);
+                holding.stage = Stage::Held;
+            } else {
+                holding.go_to(Stage::Take);
+            }
+            return;
+        }
+        let Some(geometry) = self.pools.get(pool) else { return };
+        self.taken.retain(|_, until| *until > now);
+        let free = geometry
+            .claim_order(family, &self.me)
+            .map(|block| Key::block(pool, block))
+            .find(|key| !self.holdings.contains_key(key) && !self.taken.contains_key(key));
+        if let Some(key) = free {
+            self.holdings.insert(key, Holding::new(Stage::Claim));
+        }
+    }
+
+    /// Joins an owner's floating address.
+    pub(super) fn want_address(&mut self, pool: &PoolName, address: Addr, owner: Owner) {
+        let key = Key::address(pool, address);
+        match self.holdings.get_mut(&key) {
+            Some(holding) if holding.stage == Stage::Leaving && holding.owner() == Some(&owner) => {
+                holding.go_to(Stage::Take);
+            }
+            Some(_) => {}
+            None => {
+                self.holdings.insert(key, Holding { owner: Some(owner), ..Holding::new(Stage::Look) });
+            }
+        }
+    }
+
+    /// The disk was lost, and the leases say by now what is used: that is looked for, as what the disk had would be.
+    pub(super) fn count(&mut self, leases: &dyn Leases) {
+        self.counted = true;
+        for (key, owner) in leases.keys() {
+            self.holdings.entry(key).or_insert_with(|| {
+                let mut holding = Holding { owner, ..Holding::new(Stage::Look) };
+                holding.record(Uid::UNKNOWN, Phase::Held);
+                holding
+            });
+        }
+    }
+
+    /// Leaves what nothing uses.
+    pub(super) fn give_back(&mut self, key: &Key, leases: &dyn Leases) {
+        let Some(holding) = self.holdings.get_mut(key) else { return };
+        if !leases.used(key).is_empty() {
+            return;
+        }
+        match (holding.stage, &holding.record) {
+            (Stage::Held, Some(record)) => {
+                let uid = record.uid;
+                holding.record(uid, Phase::Leaving);
+                holding.go_to(Stage::Leaving);
+            }
+            (Stage::Lost, _) if holding.busy.is_none() => {
+                holding.seen = None;
+                holding.go_to(Stage::Withdraw);
+            }
+            _ => {}
+        }
+    }
+
+    /// Gives up an address of a block, if no pod has it, so that it can float.
+    pub(super) fn release_if_free(&mut self, pool: &PoolName, address: Addr, leases: &dyn Leases) {
+        let Some(key) = self.pools.get(pool).map(|geometry| geometry.block_of(address)) else { return };
+        let Some(holding) = self.holdings.get_mut(&key) else { return };
+        let Some(record) = holding.record.as_mut().filter(|record| record.phase == Phase::Held) else {
+            return;
+        };
+        if record.released.contains(address) || leases.used(&key).contains(address) {
+            return;
+        }
+        let one = AddrSet::union([net_types::AddrRange::single(address)]);
+        record.released = AddrSet::union(record.released.iter().chain(one.iter()));
+        holding.dirty = true;
+    }
+}

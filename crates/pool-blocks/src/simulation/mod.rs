@@ -1,0 +1,15 @@
+//! A deterministic simulation of the protocol: nodes, leaders, an API server and whoever works against them.
+//!
+//! One seed is one history. `SEED=17 cargo test -p pool-blocks simulation::tests::replay -- --nocapture` prints what happened in one,
+//! `HISTORIES=1000000` makes the run longer, `FROM` is its first seed. `WEAKNESS=DeletesAnyVersion cargo test -p pool-blocks search` looks for a
+//! history that notices that this protection is missing.
+
+mod api;
+mod check;
+mod faults;
+mod machine;
+mod network;
+mod random;
+mod settle;
+mod tests;
+mod world;

@@ -1,0 +1,104 @@
+use std::time::Instant;
+
+use super::world::World;
+use crate::weakness::Weakness;
+
+/// What a history came to.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    allocations: u64,
+    doubles: u64,
+}
+
+struct Violation {
+    text: String,
+    trace: Vec<String>,
+}
+
+fn run(seed: u64, weakness: Option<Weakness>, trace: bool) -> Result<Counts, Violation> {
+    let mut world = World::new(seed, weakness, trace);
+    world.schedule_faults();
+    while world.violation.is_none() && world.now < world.last_fault {
+        world.run_until(world.last_fault);
+    }
+    let settles = world.doubles > 0 || world.random.percent(10);
+    if world.violation.is_none() && settles {
+        world.settle();
+    }
+    match world.violation {
+        Some(text) => Err(Violation { text, trace: world.trace.unwrap_or_default() }),
+        None => Ok(Counts { allocations: world.allocations, doubles: world.doubles }),
+    }
+}
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().map_or(default, |text| text.parse().expect("a number"))
+}
+
+#[test]
+fn no_address_has_two_holders() {
+    let (from, count) = (number("FROM", 0), number("HISTORIES", 6_000));
+    let start = Instant::now();
+    let mut sum = Counts::default();
+    for seed in from..from + count {
+        match run(seed, None, false) {
+            Ok(counts) => {
+                sum.allocations += counts.allocations;
+                sum.doubles += counts.doubles;
+            }
+            Err(violation) => panic!(
+                "{} (SEED={seed}; SEED={seed} cargo test -p pool-blocks replay -- --nocapture)",
+                violation.text
+            ),
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    println!("{count} histories in {seconds:.1} s, {:.0} a second: {sum:?}", count as f64 / seconds);
+    assert!(sum.allocations > count, "hardly anything was allocated");
+}
+
+/// One history with all that happens in it. `WEAKNESS` is a protection that is missing.
+#[test]
+fn replay() {
+    let Ok(seed) = std::env::var("SEED") else { return };
+    let weakness = std::env::var("WEAKNESS").ok().map(|name| {
+        *Weakness::ALL.iter().find(|weakness| format!("{weakness:?}") == name).expect("a weakness")
+    });
+    match run(seed.parse().expect("a number"), weakness, true) {
+        Ok(counts) => println!("{counts:?}"),
+        Err(violation) => panic!("{}\n{}", violation.trace.join("\n"), violation.text),
+    }
+}
+
+/// Protections, and a history that has two holders, or something that leads to them, without it.
+const FOUND_BY: &[(Weakness, u64)] = &[
+    (Weakness::UsesBeforeSync, 0),
+    (Weakness::DeletesBeforeSync, 18),
+    (Weakness::ReleasesBeforeSync, 121),
+    (Weakness::DropsHeldAddresses, 84),
+    (Weakness::AdoptsWithoutUpdate, 25),
+    (Weakness::ClaimsWithoutReading, 0),
+    (Weakness::FloatsWithoutReading, 71),
+    (Weakness::DoesNotCount, 36),
+    (Weakness::FreesAtOnce, 80),
+    (Weakness::DoesNotContest, 230),
+];
+
+#[test]
+fn every_protection_is_needed() {
+    for (weakness, seed) in FOUND_BY {
+        assert!(run(*seed, Some(*weakness), false).is_err(), "{weakness:?}: history {seed} does not notice");
+        assert!(run(*seed, None, false).is_ok(), "history {seed}");
+    }
+}
+
+/// Searches for the first history that notices what `WEAKNESS` names, up to `LIMIT`.
+#[test]
+fn search() {
+    let Ok(name) = std::env::var("WEAKNESS") else { return };
+    let weakness = Weakness::ALL.iter().find(|weakness| format!("{weakness:?}") == name).expect("a weakness");
+    let limit = number("LIMIT", 100_000);
+    let found = (0..limit).find_map(|seed| Some((seed, run(seed, Some(*weakness), false).err()?)));
+    let (seed, violation) = found.unwrap_or_else(|| panic!("{name}: no history of {limit} notices"));
+    println!("{name}: found by history {seed}: {}", violation.text);
+}
