@@ -11,8 +11,6 @@ impl Code {
     pub const INCOMPATIBLE_VERSION: Self = Self(1);
     /// 2: a field that the plugin cannot serve; the message has to hold its key and value.
     pub const UNSUPPORTED_FIELD: Self = Self(2);
-    /// 3: the container does not exist; a runtime then need not call DEL.
-    pub const UNKNOWN_CONTAINER: Self = Self(3);
     /// 4: environment variables are missing or wrong; the message has to hold their names.
     pub const ENVIRONMENT: Self = Self(4);
     /// 5: reading or writing failed.

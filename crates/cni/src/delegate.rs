@@ -40,8 +40,8 @@ pub struct Delegate<'a> {
 
 /// The result of a delegate's ADD, which is undone (DEL) unless it is kept.
 ///
-/// When an ADD fails, call [`Delegated::undo`] or [`Delegated::fail`], which report errors of the undo. If it is
-/// dropped without either, for instance by `?`, it is undone too, and an error goes to standard error.
+/// When an ADD fails, call [`Delegated::fail_around`], which reports errors of the undo. If it is
+/// dropped without it, for instance by `?`, it is undone too, and an error goes to standard error.
 #[derive(Debug)]
 #[must_use = "dropping it gives the result back: call keep once the attachment stands"]
 pub struct Delegated<'a> {
@@ -284,7 +284,7 @@ impl Delegated<'_> {
     /// result replaces the old one.
     ///
     /// # Errors
-    /// As for [`Delegate::add`]; the delegate still gets its DEL from [`Delegated::fail`] or when this is
+    /// As for [`Delegate::add`]; the delegate still gets its DEL from [`Delegated::fail_around`] or when this is
     /// dropped.
     pub fn add_again(&mut self, variable: &str, value: &str) -> Result<(), Error> {
         let program = self.delegate.find()?;
@@ -299,20 +299,6 @@ impl Delegated<'_> {
     pub fn keep(mut self) -> AddResult {
         self.kept = true;
         std::mem::take(&mut self.result)
-    }
-
-    /// Undoes the ADD: runs DEL.
-    ///
-    /// # Errors
-    /// As for [`Delegate::del`].
-    pub fn undo(mut self) -> Result<(), Error> {
-        self.kept = true;
-        self.delegate.del()
-    }
-
-    /// Undoes the ADD because of `error`, and reports both errors.
-    pub fn fail<E>(self, error: E) -> Undone<E> {
-        Undone { error, undo: self.undo().err() }
     }
 
     /// Undoes the ADD because of `error`, with the caller's `removal` of what it has made ([`Delegate::del_around`]).

@@ -129,8 +129,8 @@ impl Observed {
     }
 
     /// The link with that index in the namespace.
-    #[must_use]
-    pub fn link_at(&self, index: u32) -> Option<&Link> {
+    #[cfg(test)]
+    pub(crate) fn link_at(&self, index: u32) -> Option<&Link> {
         self.links.iter().find(|link| link.index == index)
     }
 

@@ -48,7 +48,7 @@ pub use link::{
 };
 #[cfg(feature = "monitor")]
 pub use monitor::{Event, Groups, Monitor};
-pub use neighbour::{FdbEntry, Neighbour};
+pub use neighbour::FdbEntry;
 pub use netlink::Netlink;
 pub use netns::{Netns, NetnsId};
 pub use nft::{BaseChain, ChainPolicy, Dropped, DroppingChain, Masquerade, Nftables, PortGuard, RuleState};

@@ -14,6 +14,7 @@ use crate::netlink::Request;
 use crate::{Netlink, Object, Result};
 
 pub(crate) const RTM_NEWROUTE: u16 = 24;
+#[cfg(feature = "monitor")]
 pub(crate) const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 const RTN_UNICAST: u8 = 1;
@@ -167,26 +168,8 @@ impl Netlink {
             object: &object(route),
             kind: RTM_NEWROUTE,
             flags,
-            body: &message(route, true),
+            body: &message(route),
         })
-    }
-
-    /// Deletes a route; a missing one is success.
-    ///
-    /// # Errors
-    /// The kernel refuses the deletion.
-    pub fn delete_route(&self, route: &Route) -> Result<()> {
-        let done = self.command(&Request {
-            operation: "delete route",
-            object: &object(route),
-            kind: RTM_DELROUTE,
-            flags: 0,
-            body: &message(route, false),
-        });
-        match done {
-            Err(error) if error.is_not_found() => Ok(()),
-            done => done,
-        }
     }
 }
 
@@ -203,7 +186,7 @@ fn object(route: &Route) -> impl Fn() -> Object {
     }
 }
 
-fn message(route: &Route, new: bool) -> RouteMessage {
+fn message(route: &Route) -> RouteMessage {
     let network = route.network();
     let mut message = RouteMessage::default();
     let header = &mut message.header;
@@ -213,8 +196,6 @@ fn message(route: &Route, new: bool) -> RouteMessage {
     header.kind = RouteType::Unicast;
     header.scope = match (route.scope, route.gateway) {
         (Some(scope), _) => scope.into(),
-        // In a deletion, the scope "nowhere" matches every scope.
-        (None, _) if !new => RouteScope::NoWhere,
         (None, None) if network.is_ipv4() => RouteScope::Link,
         (None, _) => RouteScope::Universe,
     };
@@ -243,7 +224,7 @@ fn message(route: &Route, new: bool) -> RouteMessage {
         .into_iter()
         .flatten()
         .collect();
-    if new && !metrics.is_empty() {
+    if !metrics.is_empty() {
         attributes.push(RouteAttribute::Metrics(metrics));
     }
     message

@@ -13,7 +13,6 @@ pub(crate) struct Echo;
 #[derive(Debug, serde::Deserialize)]
 pub(crate) struct Config {
     /// A field with a type, so that it can be wrong.
-    #[serde(default)]
     pub(crate) mtu: Option<u16>,
     /// ADD and the others fail, after the delegate's part was done.
     #[serde(default)]
@@ -61,7 +60,7 @@ impl Plugin for Echo {
         let delegated = delegate.add()?;
         match asked(request) {
             Ok(()) => Ok(delegated.keep()),
-            Err(error) => Err(delegated.fail(Box::new(error)).into()),
+            Err(error) => Err(delegated.fail_around(Box::new(error), || ()).into()),
         }
     }
 
