@@ -63,7 +63,7 @@ fn rest_ends(since: Millis, cooldown: Option<u64>) -> Millis {
 }
 
 /// The lease of one address.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lease {
     /// The owner, if the runtime passed a pod's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,14 +136,12 @@ impl StickyLease {
         AddressState::Leased(Lease {
             owner: Some(self.owner.clone()),
             sticky: true,
-            imported: false,
             interface: self.interface.clone(),
             queue: self.queue,
-            holders: Vec::new(),
             // Earlier than every lease of this boot.
             since: Millis(0),
-            away: None,
             cooldown: self.cooldown,
+            ..Lease::default()
         })
     }
 }

@@ -14,6 +14,7 @@
 
 use std::net::IpAddr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -32,10 +33,36 @@ const USED: u8 = b'u';
 /// LMDB's limit is 511 bytes.
 const MAX_KEY: usize = 500;
 
+/// An entry of an index: the addresses of one attachment or owner.
 #[derive(Serialize, Deserialize)]
 struct Addresses<T> {
     of: T,
     addresses: Vec<IpAddr>,
+}
+
+/// What addresses are found by: the attachment that holds them, or the sticky owner that keeps them.
+pub(crate) trait Indexed: Clone + Serialize + DeserializeOwned {
+    /// The first byte of the keys of the index.
+    const PREFIX: u8;
+
+    fn key(&self) -> Vec<u8>;
+}
+
+impl Indexed for Attachment {
+    const PREFIX: u8 = HELD;
+
+    fn key(&self) -> Vec<u8> {
+        let Self { container, interface, network } = self;
+        hashed_key(HELD, format!("{container}\0{interface}\0{network}").as_bytes())
+    }
+}
+
+impl Indexed for Owner {
+    const PREFIX: u8 = OWNED;
+
+    fn key(&self) -> Vec<u8> {
+        hashed_key(OWNED, self.as_str().as_bytes())
+    }
 }
 
 /// The leases of one pool, as records and indices.
@@ -77,10 +104,10 @@ impl<'a> LeaseTable<'a> {
         self.write_state(address, state)?;
         let AddressState::Leased(lease) = state else { return Ok(()) };
         for holder in &lease.holders {
-            self.add_to_attachment(&holder.attachment, address)?;
+            self.add_to_index(&holder.attachment, address)?;
         }
         match (&lease.owner, lease.sticky) {
-            (Some(owner), true) => self.add_to_owner(owner, address),
+            (Some(owner), true) => self.add_to_index(owner, address),
             _ => Ok(()),
         }
     }
@@ -105,72 +132,34 @@ impl<'a> LeaseTable<'a> {
         }
     }
 
-    /// The addresses that an attachment holds.
-    pub(crate) fn addresses_of_attachment(&self, attachment: &Attachment) -> Result<Vec<Addr>, StoreError> {
-        let found: Option<Addresses<Attachment>> = self.read(&held_key(attachment))?;
-        Ok(found.map(|held| held.addresses.into_iter().map(Addr::from).collect()).unwrap_or_default())
+    /// The addresses that an attachment holds, or that are kept for an owner.
+    pub(crate) fn addresses_of<T: Indexed>(&self, of: &T) -> Result<Vec<Addr>, StoreError> {
+        let found: Option<Addresses<T>> = self.read(&of.key())?;
+        Ok(found.map(|found| found.addresses.into_iter().map(Addr::from).collect()).unwrap_or_default())
     }
 
-    /// Adds an address to the index of an attachment.
-    pub(crate) fn add_to_attachment(
+    pub(crate) fn add_to_index<T: Indexed>(&mut self, of: &T, address: Addr) -> Result<(), StoreError> {
+        self.edit_addresses(of, |addresses| {
+            if !addresses.contains(&address.ip()) {
+                addresses.push(address.ip());
+            }
+        })
+    }
+
+    pub(crate) fn remove_from_index<T: Indexed>(&mut self, of: &T, address: Addr) -> Result<(), StoreError> {
+        self.edit_addresses(of, |addresses| addresses.retain(|ip| *ip != address.ip()))
+    }
+
+    fn edit_addresses<T: Indexed>(
         &mut self,
-        attachment: &Attachment,
-        address: Addr,
-    ) -> Result<(), StoreError> {
-        let key = held_key(attachment);
-        self.edit_addresses(&key, || attachment.clone(), |addresses| addresses.push(address.ip()))
-    }
-
-    /// The inverse of [`LeaseTable::add_to_attachment`].
-    pub(crate) fn remove_from_attachment(
-        &mut self,
-        attachment: &Attachment,
-        address: Addr,
-    ) -> Result<(), StoreError> {
-        let key = held_key(attachment);
-        self.edit_addresses(
-            &key,
-            || attachment.clone(),
-            |addresses| addresses.retain(|ip| *ip != address.ip()),
-        )
-    }
-
-    /// The addresses that a sticky owner keeps.
-    pub(crate) fn addresses_of_owner(&self, owner: &Owner) -> Result<Vec<Addr>, StoreError> {
-        let found: Option<Addresses<Owner>> = self.read(&owned_key(owner))?;
-        Ok(found.map(|owned| owned.addresses.into_iter().map(Addr::from).collect()).unwrap_or_default())
-    }
-
-    /// Adds an address to the index of a sticky owner.
-    pub(crate) fn add_to_owner(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
-        let key = owned_key(owner);
-        self.edit_addresses(
-            &key,
-            || owner.clone(),
-            |addresses| {
-                if !addresses.contains(&address.ip()) {
-                    addresses.push(address.ip());
-                }
-            },
-        )
-    }
-
-    /// The inverse of [`LeaseTable::add_to_owner`].
-    pub(crate) fn remove_from_owner(&mut self, owner: &Owner, address: Addr) -> Result<(), StoreError> {
-        let key = owned_key(owner);
-        self.edit_addresses(&key, || owner.clone(), |addresses| addresses.retain(|ip| *ip != address.ip()))
-    }
-
-    fn edit_addresses<T: Serialize + for<'de> Deserialize<'de>>(
-        &mut self,
-        key: &[u8],
-        of: impl FnOnce() -> T,
+        of: &T,
         edit: impl FnOnce(&mut Vec<IpAddr>),
     ) -> Result<(), StoreError> {
+        let key = of.key();
         let mut entry: Addresses<T> =
-            self.read(key)?.unwrap_or_else(|| Addresses { of: of(), addresses: Vec::new() });
+            self.read(&key)?.unwrap_or_else(|| Addresses { of: of.clone(), addresses: Vec::new() });
         edit(&mut entry.addresses);
-        if entry.addresses.is_empty() { self.txn.remove(key) } else { self.write(key, &entry) }
+        if entry.addresses.is_empty() { self.txn.remove(&key) } else { self.write(&key, &entry) }
     }
 
     /// The address of a queue that was released first, and when.
@@ -287,23 +276,14 @@ impl<'a> LeaseTable<'a> {
         })
     }
 
-    /// All attachments that hold addresses.
-    pub(crate) fn attachments(
+    /// All attachments that hold addresses, or owners that addresses are kept for.
+    pub(crate) fn indexed<T: Indexed>(
         &self,
-    ) -> impl Iterator<Item = Result<(Attachment, Vec<Addr>), StoreError>> + '_ {
-        self.entries(HELD).map(|entry| {
+    ) -> impl Iterator<Item = Result<(T, Vec<Addr>), StoreError>> + '_ {
+        self.entries(T::PREFIX).map(|entry| {
             let (key, value) = entry?;
-            let held: Addresses<Attachment> = parse(&key, &value)?;
-            Ok((held.of, held.addresses.into_iter().map(Addr::from).collect()))
-        })
-    }
-
-    /// All sticky owners that keep addresses.
-    pub(crate) fn owners(&self) -> impl Iterator<Item = Result<(Owner, Vec<Addr>), StoreError>> + '_ {
-        self.entries(OWNED).map(|entry| {
-            let (key, value) = entry?;
-            let owned: Addresses<Owner> = parse(&key, &value)?;
-            Ok((owned.of, owned.addresses.into_iter().map(Addr::from).collect()))
+            let found: Addresses<T> = parse(&key, &value)?;
+            Ok((found.of, found.addresses.into_iter().map(Addr::from).collect()))
         })
     }
 
@@ -417,16 +397,6 @@ fn parse_queue_key(rest: &[u8]) -> Result<(Addr, Millis), StoreError> {
         .ok_or_else(|| StoreError::record("queue entry without a time and an address"))
 }
 
-fn held_key(attachment: &Attachment) -> Vec<u8> {
-    let Attachment { container, interface, network } = attachment;
-    hashed_key(HELD, format!("{container}\0{interface}\0{network}").as_bytes())
-}
-
-fn owned_key(owner: &Owner) -> Vec<u8> {
-    hashed_key(OWNED, owner.as_str().as_bytes())
-}
-
-/// A key for a name of any length: the end of a long name is replaced by its hash.
 fn hashed_key(prefix: u8, name: &[u8]) -> Vec<u8> {
     let mut key = vec![prefix];
     if name.len() < MAX_KEY {

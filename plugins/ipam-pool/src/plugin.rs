@@ -97,9 +97,9 @@ impl Plugin for IpamPool {
         let pool = key.to_string();
         let attachment = attachment_of(request.network.as_str(), target);
         let held = match HostStore::open_existing(&node.dirs, &key)? {
-            Some(mut store) => store.dry_run(|txn| {
-                crate::lease_table::LeaseTable::new(txn).addresses_of_attachment(&attachment)
-            })?,
+            Some(mut store) => {
+                store.dry_run(|txn| crate::lease_table::LeaseTable::new(txn).addresses_of(&attachment))?
+            }
             None => Vec::new(),
         };
         if held.is_empty() {

@@ -65,13 +65,10 @@ struct Spec {
     /// The ranges of the pool, of one or both families.
     ranges: Vec<RangeSpec>,
     /// Each node's own part, by node name: addresses, ranges and subnets. The file is the same on every node.
-    #[serde(default)]
     nodes: Option<BTreeMap<String, Vec<String>>>,
     /// `host`: every host has the whole pool for itself, since the networks that use it end at the host.
-    #[serde(default)]
     scope: Option<String>,
     /// Pools of different domains may overlap.
-    #[serde(default)]
     routing_domain: Option<String>,
     /// The pool documents addresses and hands out none; parts of it may be pools.
     #[serde(default)]
@@ -83,13 +80,10 @@ struct Spec {
     #[serde(default)]
     reservations: Reservations,
     /// Who keeps an address over restarts: nobody (the default), the pod of that name, or the virtual machine. A network may only set the same, or `none`.
-    #[serde(default)]
     sticky: Option<Sticky>,
     /// The namespaces whose pods may have addresses; all if it is absent, none if it is empty.
-    #[serde(default)]
     allowed_namespaces: Option<Vec<String>>,
     /// How long an address that another host has is not handed out; `10m` by default.
-    #[serde(default)]
     quarantine: Option<Timespan>,
     /// How long a released address rests before it is handed out again; `0s` by default.
     #[serde(default)]
@@ -242,28 +236,22 @@ impl PoolFile {
         if self.inventory {
             return Err(PoolFileError::Inventory(self.name.clone()));
         }
-        let mut sets = self.all_sets()?;
         let Some(nodes) = &self.nodes else {
             return match spans_nodes {
                 Some(network) if !self.host_scope => {
                     Err(PoolFileError::Spanning { pool: self.name.clone(), network: network.to_owned() })
                 }
-                _ => Ok(sets),
+                _ => self.all_sets(),
             };
         };
-        let node = node.ok_or_else(|| PoolFileError::NoNodeName(self.name.clone()))?;
+        let name = node.ok_or_else(|| PoolFileError::NoNodeName(self.name.clone()))?;
         let part = nodes
-            .get(node)
+            .get(name)
             .filter(|part| !part.is_empty())
-            .ok_or_else(|| PoolFileError::NoPart { pool: self.name.clone(), node: node.to_owned() })?;
-        let others = nodes.iter().filter(|(other, _)| *other != node);
-        let others: Vec<_> =
-            others.map(|(other, node_part)| (format!("node {other}"), node_part.clone())).collect();
+            .ok_or_else(|| PoolFileError::NoPart { pool: self.name.clone(), node: name.to_owned() })?;
+        let mut sets = self.sets_as_divided(node)?;
         // Without a part of a family, the node gives no address of that family.
         sets.retain(|set| set.pool().shared_with(part).is_some());
-        for set in &mut sets {
-            set.set_node_part(part, others.clone());
-        }
         Ok(sets)
     }
 

@@ -36,8 +36,8 @@ pub fn verify(txn: &mut dyn KvTxn) -> Result<Vec<String>, StoreError> {
             (_, false) => {}
         }
     }
-    compare("attachment", &held, table.attachments(), &mut problems)?;
-    compare("owner", &owned, table.owners(), &mut problems)?;
+    compare("attachment", &held, table.indexed(), &mut problems)?;
+    compare("owner", &owned, table.indexed(), &mut problems)?;
     let found = table.queued().collect::<Result<BTreeSet<_>, _>>()?;
     for (address, _) in queued.symmetric_difference(&found) {
         problems.push(format!("{address} and its entry in the queue of released addresses differ"));

@@ -2,7 +2,7 @@
 
 use super::{AllocError, Allocator, Order};
 use crate::store::StoreError;
-use crate::{Addr, AddressState, Family, Millis, RangeSet};
+use crate::{Addr, AddressState, Family, Millis, Owner, RangeSet};
 
 /// How many addresses whose cooldown or quarantine is over one call moves: bounds the time of a call.
 const MOVED_PER_CALL: usize = 64;
@@ -103,7 +103,7 @@ impl Allocator<'_> {
     /// address is free: it reads what all sticky owners keep.
     fn find_longest_away(&self, set: &RangeSet) -> Result<Option<(Addr, Millis)>, AllocError> {
         let mut longest: Option<(Addr, Millis)> = None;
-        for entry in self.table.owners() {
+        for entry in self.table.indexed::<Owner>() {
             let (_, addresses) = entry?;
             for address in addresses.into_iter().filter(|address| set.allocatable().contains(*address)) {
                 let lease = self.read_lease(address)?;

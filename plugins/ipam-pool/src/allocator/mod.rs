@@ -87,7 +87,7 @@ impl<'a> Allocator<'a> {
         requested: &[Option<Addr>],
     ) -> Result<Vec<Grant>, AllocError> {
         self.end_quarantines()?;
-        let held = self.table.addresses_of_attachment(&request.holder.attachment)?;
+        let held = self.table.addresses_of(&request.holder.attachment)?;
         if let Some(address) = held.iter().copied().find(|address| !self.belongs_to_any_set(*address)) {
             return Err(self.subnet_removed(address, &request.holder.attachment));
         }
@@ -201,7 +201,7 @@ impl<'a> Allocator<'a> {
         owner: &Owner,
     ) -> Result<Option<Addr>, AllocError> {
         let mut best: Option<(Addr, bool)> = None;
-        for address in self.table.addresses_of_owner(owner)? {
+        for address in self.table.addresses_of(owner)? {
             let in_no_set = address.family() == set.family() && !self.belongs_to_any_set(address);
             if !in_no_set && !self.belongs_to(set, address) {
                 continue;
@@ -261,14 +261,9 @@ impl<'a> Allocator<'a> {
             Some(AddressState::Leased(lease)) => lease,
             _ => Lease {
                 owner: request.owner.clone(),
-                sticky: false,
-                imported: false,
-                interface: request.holder.attachment.interface.clone(),
                 queue: set.queue(),
-                holders: Vec::new(),
                 since: self.now,
-                away: None,
-                cooldown: None,
+                ..Lease::default()
             },
         };
         lease.away = None;
@@ -277,9 +272,9 @@ impl<'a> Allocator<'a> {
         lease.interface.clone_from(&request.holder.attachment.interface);
         lease.holders.push(request.holder.clone());
         self.table.write_state(address, &AddressState::Leased(lease.clone()))?;
-        self.table.add_to_attachment(&request.holder.attachment, address)?;
+        self.table.add_to_index(&request.holder.attachment, address)?;
         if let (Some(owner), true) = (&lease.owner, lease.sticky) {
-            self.table.add_to_owner(owner, address)?;
+            self.table.add_to_index(owner, address)?;
         }
         Ok(())
     }
@@ -293,7 +288,7 @@ impl<'a> Allocator<'a> {
         {
             lease.sticky = true;
             self.table.write_state(address, &AddressState::Leased(lease))?;
-            self.table.add_to_owner(&owner, address)?;
+            self.table.add_to_index(&owner, address)?;
         }
         Ok(())
     }
@@ -311,7 +306,7 @@ impl<'a> Allocator<'a> {
     /// Removes an attachment from all its leases. A lease without attachments ends, unless its owner is sticky.
     /// Returns the addresses that the attachment held.
     pub fn release(&mut self, attachment: &Attachment) -> Result<Vec<Addr>, AllocError> {
-        let held = self.table.addresses_of_attachment(attachment)?;
+        let held = self.table.addresses_of(attachment)?;
         for address in &held {
             self.detach(attachment, *address)?;
         }
@@ -321,7 +316,7 @@ impl<'a> Allocator<'a> {
     fn detach(&mut self, attachment: &Attachment, address: Addr) -> Result<(), AllocError> {
         let mut lease = self.read_lease(address)?;
         lease.holders.retain(|holder| holder.attachment != *attachment);
-        self.table.remove_from_attachment(attachment, address)?;
+        self.table.remove_from_index(attachment, address)?;
         if lease.holders.is_empty() && !lease.sticky {
             self.end_lease(address, lease)
         } else {
@@ -347,10 +342,10 @@ impl<'a> Allocator<'a> {
     /// Ends a lease and removes its index entries.
     fn end_lease(&mut self, address: Addr, lease: Lease) -> Result<(), AllocError> {
         for holder in &lease.holders {
-            self.table.remove_from_attachment(&holder.attachment, address)?;
+            self.table.remove_from_index(&holder.attachment, address)?;
         }
         if let (Some(owner), true) = (&lease.owner, lease.sticky) {
-            self.table.remove_from_owner(owner, address)?;
+            self.table.remove_from_index(owner, address)?;
         }
         let last = lease.owner.map(|owner| owner.to_string());
         let Lease { queue, cooldown, .. } = lease;
@@ -373,7 +368,7 @@ impl<'a> Allocator<'a> {
         is_wanted: impl Fn(&Attachment) -> bool,
     ) -> Result<Vec<Attachment>, AllocError> {
         let mut all = Vec::new();
-        for found in self.table.attachments() {
+        for found in self.table.indexed::<Attachment>() {
             let (attachment, _) = found?;
             if is_wanted(&attachment) {
                 all.push(attachment);
@@ -389,7 +384,7 @@ impl<'a> Allocator<'a> {
         is_there: impl Fn(&Attachment, Addr) -> bool,
     ) -> Result<(), AllocError> {
         let mut gone = Vec::new();
-        for found in self.table.attachments() {
+        for found in self.table.indexed::<Attachment>() {
             let (attachment, addresses) = found?;
             if attachment.network == network {
                 gone.extend(addresses.into_iter().map(|address| (attachment.clone(), address)));
@@ -418,18 +413,15 @@ impl<'a> Allocator<'a> {
             Some(AddressState::Resting { .. } | AddressState::Quarantined { .. }) | None => {}
         }
         let lease = Lease {
-            owner: None,
-            sticky: false,
             imported: true,
             interface: holder.attachment.interface.clone(),
             queue,
             holders: vec![holder.clone()],
             since: self.now,
-            away: None,
-            cooldown: None,
+            ..Lease::default()
         };
         self.table.write_state(address, &AddressState::Leased(lease))?;
-        self.table.add_to_attachment(&holder.attachment, address)?;
+        self.table.add_to_index(&holder.attachment, address)?;
         Ok(true)
     }
 }

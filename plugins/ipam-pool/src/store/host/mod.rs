@@ -148,7 +148,10 @@ impl HostStore {
     pub fn give_back_reserve_if_idle(&self) {
         // Whatever fails here leaves a reserve, which harms nothing.
         let held = || -> Result<bool, StoreError> {
-            Ok(LeaseTable::new(&mut IndexTxn::begin(self.index()?)?).attachments().next().is_some())
+            Ok(LeaseTable::new(&mut IndexTxn::begin(self.index()?)?)
+                .indexed::<crate::Attachment>()
+                .next()
+                .is_some())
         };
         if held().unwrap_or(true) {
             return;
