@@ -96,7 +96,6 @@ impl fmt::Display for NodeUse {
 #[derive(Deserialize)]
 struct OnLower {
     attachment: Attachment,
-    #[serde(default)]
     lower: Option<u32>,
 }
 

@@ -80,7 +80,6 @@ pub struct Route {
     #[serde(default, deserialize_with = "positive")]
     pub priority: Option<u32>,
     /// The number of the routing table.
-    #[serde(default)]
     pub table: Option<u32>,
     /// The scope: 0 global, 253 link, 254 host.
     #[serde(default, deserialize_with = "scope")]

@@ -80,14 +80,11 @@ fn documents<'a, T: serde::de::DeserializeOwned + 'a>(
 }
 
 /// The fields that every object has, enough to name the LAN of a broken document.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Header {
-    #[serde(default)]
     api_version: String,
-    #[serde(default)]
     kind: String,
-    #[serde(default)]
     metadata: Name,
 }
 
@@ -124,11 +121,8 @@ struct Manifest {
 #[expect(dead_code, reason = "read for their names only; the values are in the header or mean nothing here")]
 struct Metadata {
     name: String,
-    #[serde(default)]
     namespace: Option<String>,
-    #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
-    #[serde(default)]
     annotations: Option<BTreeMap<String, String>>,
     #[serde(default)]
     creation_timestamp: IgnoredAny,
@@ -166,11 +160,9 @@ struct StrictSpec {
     vxlan_grp: String,
     #[serde(default = "default_port")]
     vxlan_port: i64,
-    #[serde(default)]
     default_vxlan_dev: Option<String>,
     #[serde(default)]
     vxlan_dev_map: BTreeMap<String, String>,
-    #[serde(default)]
     mtu: Option<i64>,
     #[serde(default)]
     spokes: Vec<String>,
@@ -185,16 +177,13 @@ struct StrictSpec {
     allowed_namespaces: Option<Vec<String>>,
     #[serde(default)]
     deletion_policy: DeletionPolicy,
-    #[serde(default)]
     network_attachments: Option<NetworkAttachments>,
 }
 
 #[derive(Deserialize)]
 #[serde(remote = "SpokeOverride", rename_all = "camelCase", deny_unknown_fields)]
 struct StrictOverride {
-    #[serde(default)]
     attach: Option<String>,
-    #[serde(default)]
     mode: Option<String>,
 }
 

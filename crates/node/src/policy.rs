@@ -14,26 +14,20 @@ use serde::Deserialize;
 pub struct Policy(BTreeMap<String, Allowed>);
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
 struct Allowed {
     /// Links of the node that a macvtap may be put on, or that may be uplinks of a bridge.
-    #[serde(default)]
     masters: Vec<IfName>,
     /// Those of them that may be taken although the node uses them; the node then loses that use.
-    #[serde(default)]
     used_links: Vec<IfName>,
     /// The pools that may be named.
-    #[serde(default)]
     pools: Vec<String>,
     /// The VLANs of each bridge; a bridge without any may be used only by ports that speak of no VLAN.
-    #[serde(default)]
     bridges: BTreeMap<IfName, VlanSet>,
     /// Networks in which attachments may give the node an address, as their `gateway` and `isGateway` do. `fe80::/64`
     /// is for `host`, whose link only gets a link-local address.
-    #[serde(default)]
     node_addresses: Vec<IpNetwork>,
     /// Networks in which they may, although the node has addresses or routes there: it then has two paths to them.
-    #[serde(default)]
     used_networks: Vec<IpNetwork>,
 }
 

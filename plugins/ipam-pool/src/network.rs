@@ -46,61 +46,51 @@ pub(crate) const NAMES: &[&str] = &[
 /// The `ipam` section, not parsed, so that DEL works when it is invalid.
 #[derive(Debug, Deserialize)]
 pub struct Config {
-    #[serde(default)]
     ipam: Option<Box<RawValue>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Ipam {
     /// A named pool in place of ranges: `/var/lib/k8slan/pools.d/<name>.yaml`. Many networks may name one.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     pool: Option<String>,
     /// One address from each outer list; an inner list is one pool of ranges.
-    #[serde(default)]
     ranges: Vec<Vec<RangeSpec>>,
     /// `host`: every host has these ranges for itself. Without it they are refused (126) where the network goes beyond the host.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     scope: Option<String>,
     /// A single range, as in older configurations: the link's subnet.
-    #[serde(default)]
     subnet: Option<String>,
     /// The first address of that range; the subnet's first usable one by default.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     range_start: Option<String>,
     /// The last address of that range; the subnet's last usable one by default.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     range_end: Option<String>,
     /// The gateway of that range: the subnet's first usable address by default, `none` where there is none. It may be
     /// outside the subnet, link-local too, or the first address of an IPv6 subnet, which is all its routers'.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     gateway: Option<String>,
     /// Routes for the pod.
-    #[serde(default)]
     routes: Vec<Route>,
     /// A file in the form of resolv.conf, of 64 KiB at most, with the resolver's settings; it has precedence over `dns`.
-    #[serde(default)]
     resolv_conf: Option<String>,
     /// The resolver's settings.
-    #[serde(default)]
     dns: Option<Dns>,
     /// Addresses, ranges (`10.0.0.5-10.0.0.9`) and subnets that are not handed out.
-    #[serde(default)]
     exclude: Vec<String>,
     /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
-    #[serde(default)]
     reservations: Reservations,
     /// Who keeps an address over restarts: nobody (the default for pods), the pod of that name, or the virtual machine (the default for a VM's guest). With `pool`, its file sets it, and this can only be the same or `none`. Without, what is kept for owners that are away gives way when no other address is free, the one longest away first.
-    #[serde(default)]
     sticky: Option<Sticky>,
     /// How long a released address rests before it is handed out again; `0s` by default, 30 days (`720h`) at most.
-    #[serde(default)]
     cooldown: Option<Timespan>,
     /// Which address is next: `oldest` (the default: never used ones, range by range as they are listed; then the one that rests longest) or `lowest`.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     order: Option<Order>,
     /// Probe the link for another host with the address before it is used: 10 times and for 30 s at most. An address that another host has is not handed out for `quarantine`: `10m` by default, `1h` at most; with `pool`, its file sets it.
-    #[serde(default, deserialize_with = "Probe::parse")]
+    #[serde(deserialize_with = "Probe::parse")]
     probe: Option<Probe>,
     #[serde(flatten)]
     others: BTreeMap<String, IgnoredAny>,
@@ -142,7 +132,6 @@ impl Config {
     pub(crate) fn parse_ipam_only(stdin: &[u8]) -> Option<Self> {
         #[derive(Deserialize)]
         struct IpamOnly {
-            #[serde(default)]
             ipam: Option<Box<RawValue>>,
         }
         let IpamOnly { ipam } = serde_json::from_slice(stdin).ok()?;

@@ -91,13 +91,9 @@ impl Probe {
         #[derive(serde::Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         struct Timing {
-            #[serde(default)]
             quarantine: Option<Timespan>,
-            #[serde(default)]
             count: Option<u32>,
-            #[serde(default)]
             interval: Option<Timespan>,
-            #[serde(default)]
             wait: Option<Timespan>,
         }
         #[derive(serde::Deserialize)]

@@ -11,30 +11,29 @@ pub(crate) const NAMES: &[&str] =
 /// The plugin's own keys of a network configuration. Exactly one of `deviceID`, `spoke` and `master`
 /// says what to attach to.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct Config {
     /// A spoke, or the name of a macvtap on the host; Multus puts it in for the resource that the
     /// kubelet handed out. `runtimeConfig.deviceID` counts more.
     #[serde(rename = "deviceID", default, deserialize_with = "cni::unless_empty")]
     pub device_id: Option<String>,
     /// A spoke by name, where no kubelet hands spokes out.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     pub spoke: Option<SpokeName>,
     /// A link of the host to put a macvtap on.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     pub master: Option<IfName>,
     /// What the pod gets; on a spoke it must agree with the spoke.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     pub attach: Option<Attach>,
     /// The macvtap's mode; on a spoke it must agree with the spoke. On a master: `bridge` by default.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     pub mode: Option<MacvtapMode>,
     /// The interface's MTU in bytes; absent or 0: that of the link below.
-    #[serde(default, deserialize_with = "mtu_or_nothing")]
+    #[serde(deserialize_with = "mtu_or_nothing")]
     pub mtu: Option<Mtu>,
     /// Set the interface promiscuous, and the link below it. Frames for other MAC addresses, as of a virtual router,
     /// reach a pod or a guest in mode `passthru` alone, with or without it; tags of VLANs that a network card below filters do reach it then.
-    #[serde(default)]
     pub promisc_mode: bool,
     /// The owner of `/dev/tapN`, a number; libvirt's in KubeVirt's images.
     #[serde(default = "libvirt")]
@@ -43,16 +42,12 @@ pub struct Config {
     #[serde(default = "libvirt")]
     pub group: u32,
     /// IPv6: take routers' advertisements (`accept_ra` 2, so also in a pod that forwards); absent: unless the IPAM plugin gives IPv6 addresses.
-    #[serde(default)]
     pub accept_ra: Option<bool>,
     /// IPv6: make addresses from what routers advertise (`autoconf`); absent: unless the IPAM plugin gives IPv6 addresses.
-    #[serde(default)]
     pub autoconf: Option<bool>,
     /// IPv6: take who advertises for a default router (`accept_ra_defrtr`); absent: unless another interface of the pod has a default route.
-    #[serde(default)]
     pub accept_ra_defrtr: Option<bool>,
     /// IPv6: addresses stay when the interface goes down (`keep_addr_on_down`); absent: if the IPAM plugin gives IPv6 addresses.
-    #[serde(default)]
     pub keep_addr_on_down: Option<bool>,
 }
 

@@ -19,26 +19,22 @@ pub(crate) const NAMES: &[&str] =
 
 /// The keys that only this type has.
 #[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(default, rename_all = "camelCase")]
 pub struct K8slanVeth {
     /// The spoke. It must be the one that the kubelet handed out.
-    #[serde(default, deserialize_with = "cni::unless_empty")]
+    #[serde(deserialize_with = "cni::unless_empty")]
     pub veth: Option<SpokeName>,
     /// Addresses of the interface, beside those of `ipam`.
-    #[serde(default)]
     pub addrs: Vec<InterfaceAddress>,
     /// Routes over the interface. They need an address.
-    #[serde(default)]
     pub routes: Vec<RouteOverVeth>,
     /// IPv6 addresses are used only after the kernel has looked for others that have them.
-    #[serde(default)]
     pub enable_dad: bool,
     /// What reaches the pod has its checksums: the kernel makes those that pods and guests of this node leave to a network
     /// card (`tx-checksum-ip-generic` off on the bridge's port). For routers in containers that drop what lacks them.
-    #[serde(default)]
     pub disable_tx_checksum: bool,
     /// Read, and of no effect: the daemon knows the LAN's namespace.
-    #[serde(rename = "peerNS", default)]
+    #[serde(rename = "peerNS")]
     pub peer_ns: String,
 }
 

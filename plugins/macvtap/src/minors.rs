@@ -68,14 +68,12 @@ pub(crate) struct Moved {
     #[serde(default)]
     pub(crate) allmulti: bool,
     /// The records of older versions do not have it.
-    #[serde(default)]
     pub(crate) mtu: Option<Mtu>,
     /// The records of older versions do not have it.
     #[serde(default)]
     pub(crate) up: bool,
     #[serde(default)]
     pub(crate) group: u32,
-    #[serde(default)]
     pub(crate) alias: Option<String>,
     /// All that a pod can set on it; the records of older versions have only what is above.
     #[serde(default, skip_serializing_if = "Option::is_none")]

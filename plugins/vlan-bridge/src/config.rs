@@ -63,10 +63,8 @@ pub struct Config {
     #[serde(default, deserialize_with = "vlan_or_nothing")]
     pub vlan: Option<VlanId>,
     /// Trunk: the VLANs with their tags.
-    #[serde(default)]
     pub trunk: Option<VlanSet>,
     /// The reference plugin's name for `trunk`.
-    #[serde(default)]
     pub vlan_trunk: Option<VlanSet>,
     /// Trunk: the VLAN without a tag; absent or 0: none.
     #[serde(default, deserialize_with = "vlan_or_nothing")]
@@ -88,10 +86,8 @@ pub struct Config {
     #[serde(default)]
     pub mcast_snooping: bool,
     /// A bridge that is made: link-local groups to forward, a bit for each.
-    #[serde(default)]
     pub group_fwd_mask: Option<u16>,
     /// A bridge that is made: how long an address is kept, in seconds.
-    #[serde(default)]
     pub ageing: Option<u32>,
     /// MTU in bytes; absent or 0: that of the bridge.
     #[serde(default, deserialize_with = "mtu_or_nothing")]
@@ -140,7 +136,6 @@ pub struct Config {
     pub ip_masq: bool,
     /// The reference plugin's choice between two programs. Here it is always nftables, and no program is
     /// started, so either is taken and makes no difference.
-    #[serde(default)]
     pub ip_masq_backend: Option<MasqueradeBackend>,
     /// IPv6 addresses are used only when nobody else has them.
     #[serde(default)]
@@ -155,16 +150,12 @@ pub struct Config {
     #[serde(default = "yes")]
     pub create_bridge: bool,
     /// IPv6: take routers' advertisements (`accept_ra` 2, so also in a pod that forwards); absent: unless the IPAM plugin gives IPv6 addresses.
-    #[serde(default)]
     pub accept_ra: Option<bool>,
     /// IPv6: make addresses from what routers advertise (`autoconf`); absent: unless the IPAM plugin gives IPv6 addresses.
-    #[serde(default)]
     pub autoconf: Option<bool>,
     /// IPv6: take who advertises for a default router (`accept_ra_defrtr`); absent: unless another interface of the pod has a default route.
-    #[serde(default)]
     pub accept_ra_defrtr: Option<bool>,
     /// IPv6: addresses stay when the interface goes down (`keep_addr_on_down`); absent: if the IPAM plugin gives IPv6 addresses.
-    #[serde(default)]
     pub keep_addr_on_down: Option<bool>,
 }
 

@@ -170,13 +170,20 @@ ignored, as the CNI specification wants it.
 
 /// The JSON key and the documentation of each field of a struct.
 fn rows(item: &ItemStruct, defaults: &BTreeMap<String, String>, place: &str) -> Vec<[String; 3]> {
-    let camel = serde_words(&item.attrs).get("rename_all").is_some_and(|case| case == "camelCase");
+    let words = serde_words(&item.attrs);
     let Fields::Named(fields) = &item.fields else { panic!("{place} has no named fields") };
-    fields.named.iter().filter_map(|field| row(field, camel, defaults, place)).collect()
+    fields.named.iter().filter_map(|field| row(field, &words, defaults, place)).collect()
 }
 
-fn row(field: &Field, camel: bool, defaults: &BTreeMap<String, String>, place: &str) -> Option<[String; 3]> {
+/// A field's row; `of_struct`: what `#[serde(…)]` of its struct says.
+fn row(
+    field: &Field,
+    of_struct: &BTreeMap<String, String>,
+    defaults: &BTreeMap<String, String>,
+    place: &str,
+) -> Option<[String; 3]> {
     let serde = serde_words(&field.attrs);
+    let camel = of_struct.get("rename_all").is_some_and(|case| case == "camelCase");
     if serde.contains_key("flatten") {
         return None;
     }
@@ -186,7 +193,8 @@ fn row(field: &Field, camel: bool, defaults: &BTreeMap<String, String>, place: &
         None if camel => camel_case(&ident),
         None => ident.clone(),
     };
-    let optional = matches!(last(&field.ty).as_deref(), Some("Option")) || serde.contains_key("default");
+    let optional = matches!(last(&field.ty).as_deref(), Some("Option"))
+        || [&serde, of_struct].iter().any(|words| words.contains_key("default"));
     let mut meaning = documentation(&field.attrs);
     assert!(!meaning.is_empty(), "{place}: {ident} has no documentation");
     if let Some(default) = serde.get("default").and_then(|function| defaults.get(function)) {

@@ -21,7 +21,6 @@ struct LiveList {
     as_of: Millis,
     attachments: Vec<LiveAttachment>,
     /// The owners that exist; without it no sticky lease is ended.
-    #[serde(default)]
     owners: Option<BTreeSet<String>>,
 }
 
