@@ -1,6 +1,6 @@
 use std::fs::File;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use net_types::IfName;
 use nix::errno::Errno;
@@ -8,6 +8,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 use sha2::{Digest, Sha256};
 
+use crate::lock::wait_for;
 use crate::{LockError, SafeDir};
 
 /// The file of these locks, below the run directory.
@@ -49,21 +50,16 @@ impl AttachmentLock {
         let dir = SafeDir::create(run)?;
         let file = dir.open_lock(FILE)?;
         let byte = place(container_id, ifname);
-        let start = Instant::now();
-        let mut pause = Duration::from_millis(1);
-        loop {
-            // The kernel cannot wait with a timeout, so this tries repeatedly.
-            match fcntl(&file, FcntlArg::F_OFD_SETLK(&byte)) {
-                Ok(_) => return Ok(Self { _file: file }),
-                Err(Errno::EAGAIN | Errno::EACCES) if start.elapsed() >= timeout => {
-                    return Err(LockError::Held { path: run.join(FILE), waited: timeout });
-                }
-                Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) => {}
-                Err(errno) => return Err(LockError::Flock { path: run.join(FILE), source: errno.into() }),
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
-        }
+        wait_for(
+            || run.join(FILE),
+            timeout,
+            || match fcntl(&file, FcntlArg::F_OFD_SETLK(&byte)) {
+                Ok(_) => Ok(true),
+                Err(Errno::EAGAIN | Errno::EACCES | Errno::EINTR) => Ok(false),
+                Err(errno) => Err(errno.into()),
+            },
+        )?;
+        Ok(Self { _file: file })
     }
 }
 

@@ -56,22 +56,35 @@ impl Lock {
     }
 
     fn of_file(file: File, path: impl Fn() -> PathBuf, timeout: Duration) -> Result<Self, LockError> {
-        let start = Instant::now();
-        let mut pause = Duration::from_millis(1);
-        loop {
-            // flock cannot wait with a timeout, so this tries repeatedly.
-            match file.try_lock() {
-                // Closing the file releases the lock; unlike an unlock, that cannot fail.
-                Ok(()) => return Ok(Self { file }),
-                Err(TryLockError::Error(source)) => return Err(LockError::Flock { path: path(), source }),
-                Err(TryLockError::WouldBlock) if start.elapsed() >= timeout => {
-                    return Err(LockError::Held { path: path(), waited: timeout });
-                }
-                Err(TryLockError::WouldBlock) => {}
+        wait_for(path, timeout, || match file.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(source)) => Err(source),
+        })?;
+        // Closing the file releases the lock; unlike an unlock, that cannot fail.
+        Ok(Self { file })
+    }
+}
+
+/// Tries to get a lock repeatedly, since the kernel cannot wait with a timeout. `attempt` returns whether it has the lock.
+pub(crate) fn wait_for(
+    path: impl Fn() -> PathBuf,
+    timeout: Duration,
+    attempt: impl Fn() -> std::io::Result<bool>,
+) -> Result<(), LockError> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match attempt() {
+            Ok(true) => return Ok(()),
+            Ok(false) if start.elapsed() >= timeout => {
+                return Err(LockError::Held { path: path(), waited: timeout });
             }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(20));
+            Ok(false) => {}
+            Err(source) => return Err(LockError::Flock { path: path(), source }),
         }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(20));
     }
 }
 
