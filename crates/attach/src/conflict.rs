@@ -7,8 +7,8 @@ use cni::{CONFLICTS, Delegated};
 use net_types::{MacAddr, MacvtapMode};
 use netplumb::{LinkChange, LinkKind, Taken, probe};
 
-use crate::probing::ROUNDS;
-use crate::{ConflictError, PodLink, Probing};
+use crate::probing::{ROUNDS, probe_timing};
+use crate::{ConflictError, PodLink};
 
 impl PodLink<'_> {
     /// If the configuration has `probe`: probes the link for the addresses that the IPAM plugin gave, before they are
@@ -22,9 +22,8 @@ impl PodLink<'_> {
         delegated: &mut Delegated<'_>,
         stdin: &[u8],
     ) -> Result<(), ConflictError> {
-        let Some(probing) = Probing::parse(stdin)? else { return Ok(()) };
-        let answers =
-            |addresses: &[IpAddr]| Ok(probe(self.netns, self.index, self.mac, addresses, probing.timing)?);
+        let Some(timing) = probe_timing(stdin)? else { return Ok(()) };
+        let answers = |addresses: &[IpAddr]| Ok(probe(self.netns, self.index, self.mac, addresses, timing)?);
         replace_taken(delegated, answers)
     }
 
@@ -43,7 +42,7 @@ impl PodLink<'_> {
         stdin: &[u8],
         asker: MacAddr,
     ) -> Result<(), ConflictError> {
-        let Some(probing) = Probing::parse(stdin)? else { return Ok(()) };
+        let Some(timing) = probe_timing(stdin)? else { return Ok(()) };
         if delegated.result().ips.is_empty() {
             return Ok(());
         }
@@ -62,7 +61,7 @@ impl PodLink<'_> {
         };
         call_it(asker)?;
         let replaced = replace_taken(delegated, |addresses| {
-            let mut taken = probe(self.netns, self.index, asker, addresses, probing.timing)?;
+            let mut taken = probe(self.netns, self.index, asker, addresses, timing)?;
             taken.retain(|taken| taken.mac != self.mac);
             Ok(taken)
         });

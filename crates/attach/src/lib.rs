@@ -38,7 +38,7 @@ pub use mac::stable_mac;
 pub use network_use::{InNetwork, NetworkUse};
 pub use node_use::NodeUse;
 pub use pod_link::{PodError, PodLink};
-pub use probing::{ConflictError, Probing};
+pub use probing::{ConflictError, probe_timing};
 pub use promised::own_part;
 pub use routers::{FromRouters, Undecided};
 pub use several::{Combined, NotUndone, Several};

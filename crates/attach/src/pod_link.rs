@@ -47,9 +47,6 @@ pub enum PodError {
     NoRoute { ifname: IfName, destination: IpNetwork, gateway: Option<IpAddr> },
 }
 
-/// `RT_SCOPE_LINK` of `linux/rtnetlink.h`; `RT_SCOPE_HOST` and `RT_SCOPE_NOWHERE` are larger.
-const SCOPE_LINK: u8 = 253;
-
 /// How long to wait for duplicate address detection, as the reference plugins do.
 const DETECTION_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -265,7 +262,7 @@ impl PodLink<'_> {
             // An unspecified gateway means none.
             Some(gateway) => Some(gateway).filter(|gateway| !gateway.is_unspecified()),
             // Destinations on the link or on the host need no gateway.
-            None if route.scope.is_some_and(|scope| scope >= SCOPE_LINK) => None,
+            None if route.scope.is_some_and(|scope| scope >= Route::SCOPE_LINK) => None,
             None => ips.iter().filter_map(|ip| ip.gateway).find(of_family),
         };
         let mut wanted = Route::new(route.dst, gateway, Some(self.index));

@@ -1,18 +1,12 @@
 //! `ipam.probe`: whether and how long to probe a link for the addresses that the IPAM plugin gave.
 
-use net_types::Timespan;
-use netplumb::{ProbeTiming, Taken};
+use net_types::{Probe, ProbeTiming};
+use netplumb::Taken;
 use serde::Deserialize;
 
 /// How often another address is requested: a network where more than this many in a row are taken needs an
 /// administrator.
 pub(crate) const ROUNDS: usize = 8;
-
-/// The valid contents of `ipam.probe` for the main plugin.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probing {
-    pub(crate) timing: ProbeTiming,
-}
 
 /// Why no free address was found.
 #[derive(Debug, thiserror::Error)]
@@ -45,52 +39,18 @@ struct Document {
 
 #[derive(Deserialize)]
 struct Ipam {
-    probe: Option<Written>,
+    #[serde(default, deserialize_with = "Probe::parse")]
+    probe: Option<Probe>,
 }
 
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "expected true, false, or an object with some of count, interval, wait and quarantine"
-)]
-enum Written {
-    Flag(bool),
-    Timing(Timing),
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Timing {
-    count: Option<u32>,
-    interval: Option<Timespan>,
-    wait: Option<Timespan>,
-    /// For the IPAM plugin; accepted here, but not used.
-    #[serde(rename = "quarantine")]
-    _quarantine: Option<Timespan>,
-}
-
-impl Probing {
-    /// Parses the configuration; `None` if nothing is to be probed.
-    ///
-    /// # Errors
-    /// `ipam.probe` is malformed.
-    pub fn parse(stdin: &[u8]) -> Result<Option<Self>, ConflictError> {
-        let document: Document =
-            serde_json::from_slice(stdin).map_err(|error| ConflictError::Config(error.to_string()))?;
-        let quick = ProbeTiming::QUICK;
-        Ok(match document.ipam.and_then(|ipam| ipam.probe) {
-            None | Some(Written::Flag(false)) => None,
-            Some(Written::Flag(true)) => Some(Self { timing: quick }),
-            Some(Written::Timing(timing)) => {
-                let timing = ProbeTiming {
-                    count: timing.count.unwrap_or(quick.count).max(1),
-                    interval: timing.interval.map_or(quick.interval, Timespan::get),
-                    wait: timing.wait.map_or(quick.wait, Timespan::get),
-                };
-                Some(Self { timing: timing.bounded().map_err(ConflictError::Config)? })
-            }
-        })
-    }
+/// Reads `ipam.probe`; `None` if nothing is to be probed.
+///
+/// # Errors
+/// It is malformed.
+pub fn probe_timing(stdin: &[u8]) -> Result<Option<ProbeTiming>, ConflictError> {
+    let document: Document =
+        serde_json::from_slice(stdin).map_err(|error| ConflictError::Config(error.to_string()))?;
+    Ok(document.ipam.and_then(|ipam| ipam.probe).map(|probe| probe.timing))
 }
 
 #[cfg(test)]
@@ -99,19 +59,15 @@ mod tests {
 
     #[test]
     fn reads_what_the_configuration_says() {
-        let of = |probe: &str| {
-            Probing::parse(format!("{{\"ipam\":{{\"type\":\"ipam-pool\"{probe}}}}}").as_bytes())
-        };
+        let of =
+            |probe: &str| probe_timing(format!("{{\"ipam\":{{\"type\":\"ipam-pool\"{probe}}}}}").as_bytes());
         assert_eq!(of("").unwrap(), None);
         assert_eq!(of(",\"probe\":false").unwrap(), None);
-        assert_eq!(of(",\"probe\":true").unwrap().unwrap().timing, ProbeTiming::QUICK);
+        assert_eq!(of(",\"probe\":true").unwrap().unwrap(), ProbeTiming::QUICK);
         let slow = of(",\"probe\":{\"count\":5,\"interval\":\"1s\",\"wait\":2,\"quarantine\":\"1h\"}")
             .unwrap()
             .unwrap();
-        assert_eq!(
-            (slow.timing.count, slow.timing.interval.as_secs(), slow.timing.wait.as_secs()),
-            (5, 1, 2)
-        );
+        assert_eq!((slow.count, slow.interval.as_secs(), slow.wait.as_secs()), (5, 1, 2));
         for wrong in ["{\"cont\":5}", "\"true\"", "1", "[]"] {
             let error = of(&format!(",\"probe\":{wrong}")).unwrap_err().to_string();
             assert!(error.contains("expected true, false, or an object with some of count"), "{error}");
@@ -126,6 +82,6 @@ mod tests {
             let error = of(&format!(",\"probe\":{{{timing}}}")).unwrap_err().to_string();
             assert!(error.contains(part), "{timing}: {error}");
         }
-        assert_eq!(Probing::parse(b"{}").unwrap(), None);
+        assert_eq!(probe_timing(b"{}").unwrap(), None);
     }
 }

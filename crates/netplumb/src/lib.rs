@@ -42,8 +42,8 @@ pub use capture::{Capture, Frame};
 pub use error::{DisplayPath, Error, Object, Result};
 pub use iptables::legacy_chains_that_drop;
 pub use link::{
-    AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgeMember, BridgePort, BridgeVlans, Link, LinkChange,
-    LinkKind, LinkSettings, MacvlanInfo, Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes,
+    AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgeMember, BridgePort, BridgeVlans, LO, Link,
+    LinkChange, LinkKind, LinkSettings, MacvlanInfo, Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes,
     VlanFiltering, VlanInfo, VlanLink, VlanProtocol, Vxlan, VxlanInfo,
 };
 #[cfg(feature = "monitor")]
@@ -54,7 +54,7 @@ pub use netns::{Netns, NetnsId};
 pub use nft::{BaseChain, ChainPolicy, Dropped, DroppingChain, Masquerade, Nftables, PortGuard, RuleState};
 pub use nix::errno::Errno;
 pub use offload::TxChecksum;
-pub use probe::{ProbeTiming, Taken, probe};
+pub use probe::{Taken, probe};
 pub use route::Route;
 pub use sysctl::{Conf, Sysctl, SysctlSet};
 pub use tap::{DevNum, TapWatch, tap_device};

@@ -4,66 +4,13 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use net_types::MacAddr;
+use net_types::{MacAddr, ProbeTiming};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::frame::{self, ALL_NODES, Arp, ArpOperation, NEIGHBOR_SOLICITATION, Neighbor};
 use crate::packet::{ETH_P_ARP, ETH_P_IPV6, PacketSocket};
 use crate::{Error, Netns, Result};
-
-/// How often to probe and how long to wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ProbeTiming {
-    /// How many probes are sent for each address.
-    pub count: u32,
-    /// The time between two probes.
-    pub interval: Duration,
-    /// The time after the last probe.
-    pub wait: Duration,
-}
-
-impl ProbeTiming {
-    /// For a wired LAN: three probes, 0.3 s in all.
-    pub const QUICK: Self =
-        Self { count: 3, interval: Duration::from_millis(80), wait: Duration::from_millis(140) };
-    /// The timing of RFC 5227, section 1.1, without its random delays: three probes, 5 s in all.
-    pub const RFC5227: Self =
-        Self { count: 3, interval: Duration::from_millis(1500), wait: Duration::from_secs(2) };
-
-    /// The most probes that may be sent for an address.
-    pub const MAX_COUNT: u32 = 10;
-    /// The longest that one round of probes may take: a pod's start waits for it.
-    pub const MAX_ROUND: Duration = Duration::from_secs(30);
-
-    /// How long one round of probes takes.
-    #[must_use]
-    pub fn round(&self) -> Duration {
-        self.interval.saturating_mul(self.count.saturating_sub(1)).saturating_add(self.wait)
-    }
-
-    /// Checks the limits.
-    ///
-    /// # Errors
-    /// The message about the exceeded limit.
-    pub fn bounded(self) -> std::result::Result<Self, String> {
-        if self.count > Self::MAX_COUNT {
-            return Err(format!(
-                "count {} is too large: an address is asked for {} times at most",
-                self.count,
-                Self::MAX_COUNT
-            ));
-        }
-        if self.round() > Self::MAX_ROUND {
-            return Err(format!(
-                "interval and wait are too long: one round would take {} s, and may take {} s at most",
-                self.round().as_secs(),
-                Self::MAX_ROUND.as_secs()
-            ));
-        }
-        Ok(self)
-    }
-}
 
 /// An address that another host has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -55,6 +55,8 @@ pub struct Route {
 impl Route {
     /// The number of the main table (`RT_TABLE_MAIN`).
     pub const MAIN: u32 = 254;
+    /// `RT_SCOPE_LINK` of `linux/rtnetlink.h`; `RT_SCOPE_HOST` and `RT_SCOPE_NOWHERE` are larger.
+    pub const SCOPE_LINK: u8 = 253;
 
     /// A route of an administrator in the main table.
     #[must_use]

@@ -20,6 +20,9 @@ pub const LINK_GROUP: u32 = u32::from_be_bytes(*b"k8sl");
 /// are 1 to 3. Linux before 5.18 keeps none.
 pub const ADDRESS_PROTOCOL: u8 = b'k';
 
+/// The node's folder of named network namespaces, where `ip netns` and the daemon keep them.
+pub const NETNS_DIR: &str = "/run/netns";
+
 /// The longest link alias in bytes (`IFALIASZ` less the final NUL).
 const MAX_ALIAS: usize = 255;
 

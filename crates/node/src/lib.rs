@@ -20,7 +20,8 @@ mod without_value;
 mod yaml_message;
 
 pub use attachment::{
-    ADDRESS_PROTOCOL, Attachment, LINK_GROUP, NetnsRef, NetworkId, Pod, TagError, lan_tag, parse_lan_tag,
+    ADDRESS_PROTOCOL, Attachment, LINK_GROUP, NETNS_DIR, NetnsRef, NetworkId, Pod, TagError, lan_tag,
+    parse_lan_tag,
 };
 pub use attachment_lock::AttachmentLock;
 pub use config::{ConfigError, NodeConfig, Paths};

@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use k8s_openapi::jiff::Timestamp;
 use net_types::IfName;
-use node::{Durability, Lock, NodeConfig, Paths, SafeDir};
+use node::{Durability, Lock, NETNS_DIR, NodeConfig, Paths, SafeDir};
 use tokio::sync::watch;
 
-use crate::attachments::NETNS_DIR;
 use crate::events::{LanLinkMonitors, watch_mounts, watch_underlays};
 use crate::lan_files::LanFileReader;
 use crate::lans::{Declared, Outcome, Reconciler};

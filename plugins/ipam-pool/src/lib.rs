@@ -42,7 +42,7 @@ pub use net_types::{Addr, AddrRange, AddrSet, Family};
 pub use network::{Config, Network};
 pub use network_error::{NetworkError, RequestedIpsError};
 pub use network_scope::ReadBridgeError;
-pub use options::{Probe, Reservations, Sticky};
+pub use options::{Reservations, Sticky};
 pub use plugin::IpamPool;
 pub use pool_file::PoolFile;
 pub use pool_file_error::PoolFileError;

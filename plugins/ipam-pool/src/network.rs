@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use cni::{Dns, Request, Route};
-use net_types::Timespan;
+use net_types::{Probe, Timespan};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::address_state::MAX_COOLDOWN;
 use crate::network_scope;
-use crate::options::{DEFAULT_QUARANTINE, Probe, Reservations, Sticky};
+use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
 use crate::store::PoolKey;
 use crate::{
     Addr, NetworkError, Order, PoolFile, Range, RangeSet, RangeSetError, RangeSpec, RequestedIpsError,
@@ -90,7 +90,7 @@ struct Ipam {
     #[serde(deserialize_with = "cni::unless_empty")]
     order: Option<Order>,
     /// Probe the link for another host with the address before it is used: 10 times and for 30 s at most. An address that another host has is not handed out for `quarantine`: `10m` by default, `1h` at most; with `pool`, its file sets it.
-    #[serde(deserialize_with = "Probe::parse")]
+    #[serde(deserialize_with = "crate::options::probe")]
     probe: Option<Probe>,
     #[serde(flatten)]
     others: BTreeMap<String, IgnoredAny>,

@@ -3,8 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use net_types::Timespan;
-use netplumb::ProbeTiming;
+use net_types::Probe;
 use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::Order;
@@ -19,13 +18,6 @@ pub enum Sticky {
     Pod,
     /// The virtual machine, while it exists.
     Vm,
-}
-
-/// Whether the calling plugin probes an address before it is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Probe {
-    /// How long an address is quarantined after another host answered a probe for it.
-    pub quarantine: Option<Duration>,
 }
 
 /// Reservations as written: owner, then one or more addresses. Unlike in a map, a second entry of an owner is not
@@ -82,49 +74,14 @@ impl<'de> Deserialize<'de> for Order {
     }
 }
 
-impl Probe {
-    /// Parses `probe`: a flag, or an object with the calling plugin's timing.
-    ///
-    /// # Errors
-    /// It is neither, or out of bounds.
-    pub fn parse<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Self>, D::Error> {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "camelCase", deny_unknown_fields)]
-        struct Timing {
-            quarantine: Option<Timespan>,
-            count: Option<u32>,
-            interval: Option<Timespan>,
-            wait: Option<Timespan>,
-        }
-        #[derive(serde::Deserialize)]
-        #[serde(
-            untagged,
-            expecting = "probe is true, false, or an object with some of count, interval, wait and quarantine"
-        )]
-        enum Written {
-            Flag(bool),
-            Timing(Timing),
-        }
-        Ok(match Option::<Written>::deserialize(deserializer)? {
-            None | Some(Written::Flag(false)) => None,
-            Some(Written::Flag(true)) => Some(Self { quarantine: None }),
-            Some(Written::Timing(timing)) => {
-                let quick = ProbeTiming::QUICK;
-                let asked = ProbeTiming {
-                    count: timing.count.unwrap_or(quick.count),
-                    interval: timing.interval.map_or(quick.interval, Timespan::get),
-                    wait: timing.wait.map_or(quick.wait, Timespan::get),
-                };
-                asked.bounded().map_err(de::Error::custom)?;
-                let quarantine = timing.quarantine.map(Timespan::get);
-                if quarantine.is_some_and(|time| time > MAX_QUARANTINE) {
-                    return Err(de::Error::custom(
-                        "quarantine is too long: the maximum in a network is 1h, only a pool's file may set more",
-                    ));
-                }
-                Some(Self { quarantine })
-            }
-        })
+/// Reads `probe`, of which only the quarantine is for this plugin.
+pub(crate) fn probe<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Probe>, D::Error> {
+    let probe = Probe::parse(deserializer)?;
+    match probe.and_then(|probe| probe.quarantine) {
+        Some(quarantine) if quarantine > MAX_QUARANTINE => Err(de::Error::custom(
+            "quarantine is too long: the maximum in a network is 1h, only a pool's file may set more",
+        )),
+        _ => Ok(probe),
     }
 }
 

@@ -8,7 +8,7 @@ use attach::set_up_again;
 use cni::{Misconfigured, Request, Target, ValidAttachment};
 use net_types::Attach;
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
-use node::{Attachment, LockError, Paths};
+use node::{Attachment, LockError, NETNS_DIR, Paths};
 
 use crate::device::{DeviceError, leads_to, node_metadata, node_path, remove_node};
 use crate::find::{Found, Search};
@@ -18,9 +18,6 @@ use crate::lower::{Named, attach, named};
 use crate::minors::{MinorRecord, Minors};
 use crate::put_back::{put_back, uncount};
 use crate::{Config, Error, tap};
-
-/// Where `ip netns` and the daemon keep namespaces.
-const NETNS_DIR: &str = "/run/netns";
 
 /// Detaches the pod. What does not exist any more is success.
 ///

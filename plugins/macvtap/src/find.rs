@@ -10,13 +10,14 @@ use std::path::PathBuf;
 
 use net_types::MacvtapMode;
 use netplumb::{DevNum, Link, LinkKind, Netlink, Netns, tap_device};
+use node::NETNS_DIR;
 
 use crate::Error;
 use crate::device::index_of;
 use crate::minors::MinorRecord;
 
 /// The folders where `ip netns` and the runtimes keep namespaces.
-const NETNS_DIRS: [&str; 2] = ["/run/netns", "/var/run/netns"];
+const NETNS_DIRS: [&str; 2] = [NETNS_DIR, "/var/run/netns"];
 
 /// A macvtap that was found, and where.
 pub(crate) enum Found {

@@ -256,8 +256,7 @@ fn owner(link: &Link) -> Owner {
 }
 
 fn mark_of(netlink: &Netlink) -> Result<Option<String>, Error> {
-    const LO: u32 = 1;
-    Ok(netlink.link_by_index(LO)?.and_then(|lo| lo.alias))
+    Ok(netlink.link_by_index(netplumb::LO)?.and_then(|lo| lo.alias))
 }
 
 fn is_mark_of(mark: Option<&str>, record: &SpokeRecord) -> bool {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use attach::{Combined, GuestLink, PodError, Probing, Undecided};
+use attach::{Combined, GuestLink, PodError, Undecided, probe_timing};
 use cni::{AddResult, Delegated, Dns, Interface, Request, Route, Target};
 use ipnetwork::IpNetwork;
 use net_types::{IfName, MacAddr, Mtu};
@@ -33,7 +33,7 @@ pub(crate) fn add(request: &Request<Config>, target: &Target) -> Result<AddResul
     let name = port_name(target.container_id.as_str(), &target.ifname);
     let asks_for_a_guest = call.is_for_a_guest()
         && request.ipam().is_some()
-        && Probing::parse(request.document()).map_err(PodError::from)?.is_some();
+        && probe_timing(request.document()).map_err(PodError::from)?.is_some();
     let asker = asks_for_a_guest.then(|| call.asker());
     let attaching = Attaching { call: &call, store: &store, name, vlans, asker };
     let made = {

@@ -4,7 +4,7 @@ use attach::NodeUse;
 use ipnetwork::IpNetwork;
 use net_types::{IfName, VlanId, VlanSet};
 use netplumb::{
-    BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, NewAddress, Sysctl, VlanLink,
+    BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, NewAddress, Route, Sysctl, VlanLink,
 };
 use node::{ADDRESS_PROTOCOL, LINK_GROUP, Paths};
 
@@ -96,7 +96,7 @@ pub(crate) fn plan(
                 && (a.address.is_ipv4()
                     || a.address.contains(address.ip())
                     || address.contains(a.address.ip()))
-                && a.scope != 253
+                && a.scope != Route::SCOPE_LINK
         })
         .map(|a| a.address)
         .collect();

@@ -24,6 +24,9 @@ pub use settings::LinkSettings;
 use crate::netlink::{Request, by_index, by_name};
 use crate::{Errno, Error, Netlink, Object, Result};
 
+/// The index of `lo` in every namespace.
+pub const LO: u32 = 1;
+
 /// A link as the kernel describes it (`struct ifinfomsg` and `IFLA_*` of `linux/if_link.h`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {

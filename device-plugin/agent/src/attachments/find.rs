@@ -2,11 +2,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use netplumb::{Netlink, Netns};
-use node::{Attachment, LINK_GROUP, Paths, SafeDir, parse_lan_tag};
+use node::{Attachment, LINK_GROUP, NETNS_DIR, Paths, SafeDir, parse_lan_tag};
 use serde::Deserialize;
 
 use super::key::Traces;
-use super::liveness::NETNS_DIR;
 
 /// What to do about a LAN's namespace that has a name but cannot be read, and about a file among the records that is
 /// not one of ours.
@@ -68,9 +67,8 @@ fn find_in_lans(given: &Path, names: &Path, unseen: Unseen) -> Result<Vec<Attach
 
 /// The attachments in one namespace; empty if it is not a LAN's.
 fn find_in_lan(netns: &Netns) -> Result<Vec<Attachment>> {
-    const LO: u32 = 1;
     let netlink = Netlink::open(netns)?;
-    let mark = netlink.link_by_index(LO)?.and_then(|lo| lo.alias);
+    let mark = netlink.link_by_index(netplumb::LO)?.and_then(|lo| lo.alias);
     if mark.as_deref().and_then(parse_lan_tag).is_none() {
         return Ok(Vec::new());
     }
@@ -83,7 +81,7 @@ fn find_in_lan(netns: &Netns) -> Result<Vec<Attachment>> {
 fn find_in_records(folder: &Path, unseen: Unseen) -> Result<Vec<Attachment>> {
     #[derive(Deserialize)]
     struct Record {
-        attachment: String,
+        attachment: Attachment,
     }
     let mut attachments = Vec::new();
     let Some(dir) = SafeDir::open(folder)? else { return Ok(attachments) };
@@ -98,8 +96,7 @@ fn find_in_records(folder: &Path, unseen: Unseen) -> Result<Vec<Attachment>> {
             }
             Err(error) => return Err(error.into()),
         };
-        let record = serde_json::from_slice::<Record>(&text).ok();
-        attachments.extend(record.and_then(|record| Attachment::parse_tag(&record.attachment)));
+        attachments.extend(serde_json::from_slice::<Record>(&text).ok().map(|record| record.attachment));
     }
     Ok(attachments)
 }

@@ -2,9 +2,6 @@ use std::path::Path;
 
 use node::NetnsRef;
 
-/// The host's folder of named network namespaces.
-pub const NETNS_DIR: &str = "/run/netns";
-
 /// Whether a namespace exists, or may exist: from a container, not everything of the node can be seen.
 pub fn is_live(netns: &NetnsRef) -> bool {
     netns.is_live() || !would_be_seen(&netns.path)

@@ -10,5 +10,5 @@ mod programs;
 pub use find::{Unseen, find_attachments};
 pub use key::{AttachmentKey, Traces};
 pub use live::find_live_attachments;
-pub use liveness::{NETNS_DIR, is_live};
+pub use liveness::is_live;
 pub use programs::{Lease, Leases, PluginPrograms, StickyOwner, aside_name};

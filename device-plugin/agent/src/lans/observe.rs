@@ -5,13 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use lan::observed::{Alias, Link, LinkKind, NetnsOwner, Vxlan};
 use lan::{LanKey, SETTINGS};
-use netplumb::{Netlink, Netns, Sysctl};
+use netplumb::{LO, Netlink, Netns, Sysctl};
 use node::{Attachment, LINK_GROUP, parse_lan_tag};
 
 use crate::attachments::is_live;
-
-/// The index of `lo` in every namespace.
-const LO: u32 = 1;
 
 /// The owner of a namespace by the mark on its `lo`; `None` if k8slan did not make it.
 pub fn owner(netlink: &Netlink) -> Result<Option<NetnsOwner>> {

@@ -16,10 +16,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use node::{Paths, SafeDir};
+use node::{NETNS_DIR, Paths, SafeDir};
 use tokio::time::Instant;
 
-use crate::attachments::{AttachmentKey, Leases, NETNS_DIR, PluginPrograms, StickyOwner, Traces};
+use crate::attachments::{AttachmentKey, Leases, PluginPrograms, StickyOwner, Traces};
 use proto::events::{Dirty, FileWatch, Wake, WatchedFolder};
 use proto::health::Metrics;
 use proto::published::live_pods::{self, LivePods};

@@ -63,7 +63,7 @@ pub(super) fn find(node: &NodeView, wanted: &CaptureTarget) -> Result<CapturePoi
     };
     let mut all: Vec<(&AttachmentView, Option<PathBuf>, String)> = Vec::new();
     for lan in &node.lans {
-        let netns = lan.netns.as_ref().map(|name| Path::new("/run/netns").join(name));
+        let netns = lan.netns.as_ref().map(|name| Path::new(node::NETNS_DIR).join(name));
         for spoke in &lan.spokes {
             if let (Some(attachment), Some(port)) = (spoke.attachment.as_ref().filter(of_pod), &spoke.port) {
                 all.push((attachment, netns.clone(), port.name.clone()));

@@ -8,15 +8,12 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use net_types::{UdpPort, Vni};
-use netplumb::{LinkChange, LinkKind, Netlink, Netns, Result, Vxlan};
+use netplumb::{LO, LinkChange, LinkKind, Netlink, Netns, Result, Vxlan};
 use nix::errno::Errno;
 
 use super::finding::Finding;
 use super::host_snapshot::{HostSnapshot, USUAL_PORT};
 use agent::udp_port::{PortHolder, find_port_holder};
-
-/// The index of `lo` in every namespace.
-const LO: u32 = 1;
 
 /// How many network identifiers to try, if one is taken although no known LAN has it.
 const TRIES: u64 = 8;
