@@ -4,6 +4,7 @@
 
 mod attachment;
 mod attachment_lock;
+mod columns;
 mod config;
 mod guest;
 mod leftovers;
@@ -24,6 +25,7 @@ pub use attachment::{
     parse_lan_tag,
 };
 pub use attachment_lock::AttachmentLock;
+pub use columns::columns;
 pub use config::{ConfigError, NodeConfig, Paths};
 pub use guest::{Binding, GuestError, Occupant, Role, VmRecord};
 pub use lock::{Lock, LockError};

@@ -9,5 +9,6 @@
 pub mod capture;
 pub mod check_host;
 pub mod inspect;
+mod output;
 pub mod overview;
 pub mod why;

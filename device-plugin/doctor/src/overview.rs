@@ -1,15 +1,15 @@
 //! `status`: the LANs of one or of several nodes, one line each.
 
-use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use node::one_line;
+use node::{columns, one_line};
 
 use lan::{ACCEPTED, Condition, READY};
 
 use crate::inspect::{LanView, NodeView, SpokeState, read_files};
+use crate::output::finish;
 
 /// The nodes to show.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -26,31 +26,22 @@ const NOTHING: &str = "-";
 
 /// Prints the table; the exit code is 1 on failure.
 pub fn main(options: &Options) -> ExitCode {
-    let shown = (|| -> Result<String> {
-        let nodes = match options.from.as_slice() {
-            [] => vec![NodeView::read_without_pools()?],
-            files => read_files(files)?,
-        };
-        Ok(table(&nodes))
-    })();
-    match shown {
-        Ok(text) => {
-            // A reader that ended early is not an error.
-            let _ = std::io::stdout().lock().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("k8slan-device-plugin status: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    finish("status", run(options))
+}
+
+fn run(options: &Options) -> Result<String> {
+    let nodes = match options.from.as_slice() {
+        [] => vec![NodeView::read_without_pools()?],
+        files => read_files(files)?,
+    };
+    Ok(table(&nodes))
 }
 
 /// The table, and below it the nodes' problems and notes.
 fn table(nodes: &[NodeView]) -> String {
     let mut rows = vec![HEADINGS.map(str::to_owned)];
     for node in nodes {
-        rows.extend(node.lans.iter().map(|lan| row(node, lan).map(|cell| one_line(&cell))));
+        rows.extend(node.lans.iter().map(|lan| row(node, lan)));
         if node.lans.is_empty() {
             let mut row = HEADINGS.map(|_| NOTHING.to_owned());
             row[0] = node.node.clone();
@@ -58,15 +49,7 @@ fn table(nodes: &[NodeView]) -> String {
             rows.push(row);
         }
     }
-    let widths: Vec<usize> = (0..HEADINGS.len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default())
-        .collect();
-    let mut text = String::new();
-    for row in &rows {
-        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("   ").trim_end());
-        text.push('\n');
-    }
+    let mut text = columns(&rows, "   ");
     for node in nodes {
         for problem in &node.problems {
             text.push_str(&format!("PROBLEM {}: {}\n", node.node, one_line(problem)));

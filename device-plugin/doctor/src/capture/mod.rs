@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::inspect::NodeView;
+use crate::output::finish;
 use capture_point::{CapturePoint, CaptureTarget, find};
 
 /// What to capture, and how long.
@@ -36,13 +37,7 @@ pub struct Options {
 
 /// Captures until the reader ends or a limit is reached; the exit code is 1 on failure.
 pub fn main(options: &Options) -> ExitCode {
-    match run(options) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("k8slan-device-plugin capture: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    finish("capture", run(options).map(|()| String::new()))
 }
 
 fn run(options: &Options) -> Result<()> {

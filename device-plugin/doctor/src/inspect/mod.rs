@@ -18,12 +18,13 @@ mod view;
 mod vms;
 
 use std::fs;
-use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use node::NodeConfig;
+
+use crate::output::finish;
 
 pub use snapshot_files::read_files;
 pub use svg::svg;
@@ -55,20 +56,7 @@ pub struct Options {
 /// Prints the view; the exit code is 1 on failure.
 #[must_use]
 pub fn main(options: &Options) -> ExitCode {
-    let shown = run(options).and_then(|text| {
-        match io::stdout().lock().write_all(text.as_bytes()) {
-            // The reader ended early.
-            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            written => written.context("write to standard output"),
-        }
-    });
-    match shown {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("k8slan-device-plugin inspect: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    finish("inspect", run(options))
 }
 
 fn run(options: &Options) -> Result<String> {

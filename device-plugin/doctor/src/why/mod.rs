@@ -7,12 +7,13 @@ mod plugin_message;
 mod spokes;
 
 use std::fs::File;
-use std::io::{self, BufReader, Write as _};
+use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 
+use crate::output::finish;
 use documents::Documents;
 
 /// The documents to read.
@@ -25,17 +26,7 @@ pub struct Options {
 
 /// Prints the diagnosis; the exit code is 1 on failure.
 pub fn main(options: &Options) -> ExitCode {
-    match run(options) {
-        Ok(text) => {
-            // A reader that ended early is not an error.
-            let _ = io::stdout().lock().write_all(text.as_bytes());
-            ExitCode::SUCCESS
-        }
-        Err(error) => {
-            eprintln!("k8slan-device-plugin why: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    finish("why", run(options))
 }
 
 fn run(options: &Options) -> Result<String> {

@@ -1,4 +1,4 @@
-use node::one_line;
+use node::columns;
 use serde::Serialize;
 
 use super::CommandError;
@@ -18,17 +18,8 @@ pub(super) fn print<T: Serialize>(
         return write(none.to_owned());
     }
     let mut table: Vec<Vec<String>> = vec![heading.iter().map(|cell| (*cell).to_owned()).collect()];
-    table.extend(rows.iter().map(|row| cells(row).iter().map(|cell| one_line(cell)).collect()));
-    let widths: Vec<usize> = (0..heading.len())
-        .map(|i| {
-            table.iter().filter_map(|row| row.get(i)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
-        .collect();
-    let lines = table.iter().map(|row| {
-        let padded = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
-        padded.collect::<String>().trim_end().to_owned()
-    });
-    write(lines.collect::<Vec<_>>().join("\n"))
+    table.extend(rows.iter().map(cells));
+    node::print(&columns(&table, "  ")).map_err(CommandError::Output)
 }
 
 /// Writes lines to standard output.
