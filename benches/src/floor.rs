@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use net_types::{IfName, MacAddr, MacvtapMode, Mtu};
-use netplumb::{LinkChange, Macvtap, Netlink, Netns, PortChange, TapWatch, Veth, VethEnd};
+use netplumb::{LinkChange, Macvtap, Netlink, Netns, NewLink, PortChange, TapWatch, Veth};
 
 use crate::Result;
 use crate::lab::{BRIDGE, LAN};
@@ -58,9 +58,9 @@ impl Floor {
         // Is it the LAN's namespace? Its mark is on lo.
         self.lan.link_by_index(1)?;
         let bridge = self.lan.link_by_name(&self.bridge)?.ok_or("the LAN has no bridge")?;
-        let mut port = VethEnd::new(self.port.clone());
+        let mut port = NewLink::new(self.port.clone());
         port.mac = Some(MacAddr::local([0, 0, 0, 0, 0, 1]));
-        let mut spoke = VethEnd::new(self.spoke.clone());
+        let mut spoke = NewLink::new(self.spoke.clone());
         spoke.mac = Some(MacAddr::local([0, 0, 0, 0, 0, 2]));
         for end in [&mut port, &mut spoke] {
             end.mtu = Some(self.mtu);
@@ -81,9 +81,9 @@ impl Floor {
         self.lan.wait_operational(made.main, SETTLES)?;
         let watch = TapWatch::open(&self.pod)?;
         let mut macvtap = Macvtap::new(self.inside.clone(), made.peer, MacvtapMode::Passthru);
-        macvtap.index = Some(INDEX);
-        macvtap.up = true;
-        macvtap.netns = Some(self.pod.clone());
+        macvtap.link.index = Some(INDEX);
+        macvtap.link.up = true;
+        macvtap.link.netns = Some(self.pod.clone());
         self.lan.create_macvtap(&macvtap)?;
         watch.device(&self.inside, INDEX)?.ok_or("the macvtap has no device")?;
         Ok(made.main)

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use net_types::{IfName, MacvtapMode, Mtu};
 use netplumb::{
-    Bridge, LinkChange, Macvtap, Master, Netlink, Netns, NewAddress, PortChange, Result, Route, TapWatch,
-    Veth, VethEnd, announce, announce_from_now, announce_own, tap_device,
+    Bridge, LinkChange, Macvtap, Master, Netlink, Netns, NewAddress, NewLink, PortChange, Result, Route,
+    TapWatch, Veth, announce, announce_from_now, announce_own, tap_device,
 };
 
 const GROUP: u32 = 0x6b38_736c;
@@ -36,7 +36,7 @@ fn main() -> Result<()> {
     let lan_ns = Netns::new()?;
     let lan = Netlink::open(&lan_ns)?;
     let mut bridge = Bridge::new(name("br2"));
-    bridge.up = true;
+    bridge.link.up = true;
     let bridge = lan.create_bridge(&bridge)?;
     // Kept to the end: the kernel takes namespaces down in the background, with the same locks.
     let mut pods = Vec::new();
@@ -45,7 +45,7 @@ fn main() -> Result<()> {
         costs.time("namespace: enter and leave", || pod_ns.enter(|| ()))?;
         let pod = costs.time("socket in another namespace", || Netlink::open(&pod_ns))?;
         costs.time("link: read by name", || lan.link_by_name(&name("br2")))?;
-        let mut veth = Veth::new(VethEnd::new(name("pod1")), VethEnd::new(name("+4a3b2c1d")));
+        let mut veth = Veth::new(NewLink::new(name("pod1")), NewLink::new(name("+4a3b2c1d")));
         for end in [&mut veth.main, &mut veth.peer] {
             end.group = GROUP;
             end.mtu = Mtu::try_from(1426).ok();
@@ -64,8 +64,8 @@ fn main() -> Result<()> {
         costs.time("veth: other end: alias, master, up, port", || lan.set_link(ends.peer, &port))?;
         let index = 1 << 30;
         let mut macvtap = Macvtap::new(name("net1"), ends.main, MacvtapMode::Passthru);
-        macvtap.index = Some(index);
-        macvtap.netns = Some(pod_ns.clone());
+        macvtap.link.index = Some(index);
+        macvtap.link.netns = Some(pod_ns.clone());
         let watch = costs.time("macvtap: watch for its device", || TapWatch::open(&pod_ns))?;
         costs.time("macvtap: create in the pod", || lan.create_macvtap(&macvtap))?;
         costs.time("macvtap: up", || {

@@ -86,7 +86,7 @@ mod tests {
     use super::*;
     use crate::frame::NEIGHBOR_ADVERTISEMENT;
     use crate::packet::{ETH_P_ARP, ETH_P_IPV6};
-    use crate::{Macvtap, NewAddress, Veth, VethEnd};
+    use crate::{Macvtap, NewAddress, NewLink, Veth};
 
     const ACCEPT: [libc::sock_filter; 1] = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0xffff }];
 
@@ -109,7 +109,7 @@ mod tests {
         let lan = Netlink::open(&lan_ns).expect("a socket");
         let near = Netns::new().expect("needs root");
         let near_link = Netlink::open(&near).expect("a socket");
-        let mut veth = Veth::new(VethEnd::new(name("spoke")), VethEnd::new(name("port")));
+        let mut veth = Veth::new(NewLink::new(name("spoke")), NewLink::new(name("port")));
         veth.main.up = true;
         veth.peer.up = true;
         let ends = lan.create_veth(&veth).expect("a pair");
@@ -117,8 +117,8 @@ mod tests {
             assert!(lan.wait_operational(end, Duration::from_secs(3)).expect("read"));
         }
         let mut macvtap = Macvtap::new(name("net1"), ends.main, mode);
-        macvtap.netns = Some(near.clone());
-        macvtap.up = up;
+        macvtap.link.netns = Some(near.clone());
+        macvtap.link.up = up;
         let index = lan.create_macvtap(&macvtap).expect("a macvtap");
         let mac = near_link.link_by_index(index).expect("read").expect("there").mac.expect("has one");
         let socket = |kind| PacketSocket::receiver(&lan_ns, ends.peer, kind, &ACCEPT).expect("a socket");

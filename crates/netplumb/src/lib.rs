@@ -43,7 +43,7 @@ pub use error::{DisplayPath, Error, Object, Result};
 pub use iptables::legacy_chains_that_drop;
 pub use link::{
     AddrGenMode, Bridge, BridgeChange, BridgeInfo, BridgeMember, BridgePort, BridgeVlans, LO, Link,
-    LinkChange, LinkKind, LinkSettings, MacvlanInfo, Macvtap, Master, PortChange, Veth, VethEnd, VethIndexes,
+    LinkChange, LinkKind, LinkSettings, MacvlanInfo, Macvtap, Master, NewLink, PortChange, Veth, VethIndexes,
     VlanFiltering, VlanInfo, VlanLink, VlanProtocol, Vxlan, VxlanInfo,
 };
 #[cfg(feature = "monitor")]

@@ -378,7 +378,7 @@ mod tests {
     use rtnetlink::{LinkMessageBuilder, LinkUnspec};
 
     use super::*;
-    use crate::link::{RTM_NEWLINK, Veth, VethEnd};
+    use crate::link::{NewLink, RTM_NEWLINK, Veth};
 
     /// How many dumps were discarded.
     pub(super) static INTERRUPTED: AtomicUsize = AtomicUsize::new(0);
@@ -394,7 +394,7 @@ mod tests {
     }
 
     fn veth(netlink: &Netlink, main: &str, peer: &str) -> Result<u32> {
-        let veth = Veth::new(VethEnd::new(name(main)), VethEnd::new(name(peer)));
+        let veth = Veth::new(NewLink::new(name(main)), NewLink::new(name(peer)));
         netlink.create_veth(&veth).map(|indexes| indexes.main)
     }
 

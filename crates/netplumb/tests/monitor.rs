@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use net_types::IfName;
 use netplumb::{
-    Bridge, Event, Groups, LinkChange, Master, Monitor, Netlink, Netns, NewAddress, Route, Veth, VethEnd,
+    Bridge, Event, Groups, LinkChange, Master, Monitor, Netlink, Netns, NewAddress, NewLink, Route, Veth,
 };
 use tokio::task::JoinSet;
 use tokio::time::timeout;
@@ -24,7 +24,7 @@ fn netns() -> (Netns, Netlink) {
 }
 
 fn veth(main: &str, peer: &str) -> Veth {
-    let mut veth = Veth::new(VethEnd::new(name(main)), VethEnd::new(name(peer)));
+    let mut veth = Veth::new(NewLink::new(name(main)), NewLink::new(name(peer)));
     veth.main.up = true;
     veth.peer.up = true;
     veth
@@ -104,7 +104,7 @@ async fn a_slow_reader_is_told_that_events_are_lost() {
     let (netns, netlink) = netns();
     let mut monitor = Monitor::open(&netns, Groups { links: true, ..Groups::default() }).unwrap();
     let mut bridge = Bridge::new(name("br"));
-    bridge.up = true;
+    bridge.link.up = true;
     let index = netlink.create_bridge(&bridge).unwrap();
     for n in 0..8000 {
         let alias = Some(format!("number {n} {}", "x".repeat(200)));

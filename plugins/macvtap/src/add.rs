@@ -5,7 +5,7 @@ use std::rc::Rc;
 use attach::{Undecided, Undo, stable_mac};
 use cni::{AddResult, Dns, Interface, Request, Target};
 use net_types::{IfName, MacAddr, MacvtapMode, Mtu};
-use netplumb::{Errno, Link, LinkChange, Macvtap, Netlink, VethEnd};
+use netplumb::{Errno, Link, LinkChange, Macvtap, Netlink, NewLink};
 use node::LINK_GROUP;
 
 use crate::k8slanveth::K8slanVeth;
@@ -91,7 +91,7 @@ fn macvtap_on_spoke<'a>(
         Some(mac) => mac,
         None => call.stable_mac(&[&lan, spoke, &call.mac_identity(false)?]),
     };
-    let mut end = VethEnd::new(record.spoke.link().clone());
+    let mut end = NewLink::new(record.spoke.link().clone());
     // In passthru mode the macvtap has its lower link's address; in the others each has its own.
     end.mac = Some(match record.mode {
         MacvtapMode::Passthru => mac,
@@ -133,7 +133,7 @@ fn veth_of_spoke<'a>(
             call.stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), &call.mac_identity(false)?])
         }
     };
-    let mut end = VethEnd::new(ifname.clone());
+    let mut end = NewLink::new(ifname.clone());
     end.netns = Some(call.netns.clone());
     end.mac = Some(mac);
     end.mtu = Some(mtu);
@@ -248,10 +248,10 @@ fn macvtap(
 ) -> Result<PodInterface, Error> {
     let config = &call.request.config;
     let mut macvtap = Macvtap::new(call.target.ifname.clone(), below.index, mode);
-    macvtap.index = Some(index);
-    macvtap.mac = (mode != MacvtapMode::Passthru).then_some(mac);
-    macvtap.mtu = config.mtu;
-    macvtap.netns = Some(call.netns.clone());
+    macvtap.link.index = Some(index);
+    macvtap.link.mac = (mode != MacvtapMode::Passthru).then_some(mac);
+    macvtap.link.mtu = config.mtu;
+    macvtap.link.netns = Some(call.netns.clone());
     below.netlink.create_macvtap(&macvtap).map_err(|error| explain(call, below, mode, index, error))?;
     let mtu = match config.mtu {
         Some(mtu) => mtu,

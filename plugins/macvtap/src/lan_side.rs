@@ -7,7 +7,7 @@ use std::time::Duration;
 use attach::{Undo, stable_mac};
 use lan::{SpokeReadiness, SpokeRecord};
 use net_types::{IfName, Mtu, SpokeName};
-use netplumb::{Link, LinkChange, Netlink, Netns, PortChange, TxChecksum, Veth, VethEnd};
+use netplumb::{Link, LinkChange, Netlink, Netns, NewLink, PortChange, TxChecksum, Veth};
 use node::{Attachment, LINK_GROUP, Lock, Paths, SafeDir, parse_lan_tag};
 
 use crate::{Call, Error};
@@ -110,7 +110,7 @@ impl LanSide {
     pub(crate) fn create_pair<'a>(
         &'a self,
         call: &Call<'_>,
-        peer: VethEnd,
+        peer: NewLink,
         undo: &mut Undo<'a>,
     ) -> Result<u32, Error> {
         let record = &self.record;
@@ -119,7 +119,7 @@ impl LanSide {
         };
         let tag = call.tag.clone();
         let (peer_in_lan, peer_up) = (peer.netns.is_none(), peer.up);
-        let mut port = VethEnd::new(record.tap_index.port_name());
+        let mut port = NewLink::new(record.tap_index.port_name());
         port.mac = Some(stable_mac(&[&record.lan.to_string(), record.spoke.as_str(), "port"]));
         port.mtu = Some(self.mtu());
         port.group = LINK_GROUP;

@@ -2,7 +2,7 @@
 
 use attach::{Combined, Undo};
 use net_types::{IfName, MacAddr, MacvtapMode};
-use netplumb::{DevNum, Link, Macvtap, Netlink, Netns, TapWatch, Veth, VethEnd, tap_device};
+use netplumb::{DevNum, Link, Macvtap, Netlink, Netns, NewLink, TapWatch, Veth, tap_device};
 use sha2::{Digest, Sha256};
 
 use crate::device::{self, Access, DeviceError, node_metadata, node_path};
@@ -141,10 +141,10 @@ fn placeholder() -> Result<Netns, Error> {
     let netns = Netns::new()?;
     let netlink = Netlink::open(&netns)?;
     let name = |text: &str| -> IfName { text.parse().expect("one letter is a link name") };
-    let pair = netlink.create_veth(&Veth::new(VethEnd::new(name("a")), VethEnd::new(name("b"))))?;
+    let pair = netlink.create_veth(&Veth::new(NewLink::new(name("a")), NewLink::new(name("b"))))?;
     let mut macvtap = Macvtap::new(name("c"), pair.main, MacvtapMode::Passthru);
     // An index that real macvtaps never have: below those on masters and on spokes.
-    macvtap.index = Some((1 << 28) | (std::process::id() & 0x0fff_ffff));
+    macvtap.link.index = Some((1 << 28) | (std::process::id() & 0x0fff_ffff));
     netlink.create_macvtap(&macvtap)?;
     Ok(netns)
 }

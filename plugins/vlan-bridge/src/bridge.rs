@@ -79,8 +79,8 @@ impl Bridge {
         policy: &UplinkPolicy<'_>,
     ) -> Result<Self, Error> {
         let mut bridge = NewBridge::new(config.bridge.clone());
-        bridge.mtu = mtu;
-        bridge.group = LINK_GROUP;
+        bridge.link.mtu = mtu;
+        bridge.link.group = LINK_GROUP;
         bridge.stp = config.stp;
         bridge.mcast_snooping = config.mcast_snooping;
         bridge.group_fwd_mask = config.group_fwd_mask;

@@ -4,7 +4,8 @@ use attach::NodeUse;
 use ipnetwork::IpNetwork;
 use net_types::{IfName, VlanId, VlanSet};
 use netplumb::{
-    BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, NewAddress, Route, Sysctl, VlanLink,
+    BridgeMember, BridgeVlans, Link, LinkChange, LinkKind, Netlink, NewAddress, NewLink, Route, Sysctl,
+    VlanLink,
 };
 use node::{ADDRESS_PROTOCOL, LINK_GROUP, Paths};
 
@@ -157,14 +158,10 @@ pub(crate) fn ensure(
             let own = BridgeVlans { tagged: vlan.into(), ..BridgeVlans::default() };
             host.add_bridge_vlans(BridgeMember::Bridge(bridge.index), &own)?;
             let index = host.create_vlan(&VlanLink {
-                name: interface.link.clone(),
+                link: NewLink { group: LINK_GROUP, ..NewLink::new(interface.link.clone()) },
                 lower: bridge.index,
                 id: vlan,
                 protocol: bridge.info.vlan_protocol,
-                mac: None,
-                mtu: None,
-                group: LINK_GROUP,
-                up: false,
             })?;
             finish(host, index, &interface.link)?;
             index

@@ -2,7 +2,7 @@
 
 use attach::stable_mac;
 use net_types::{IfName, MacAddr, Mtu, VlanId};
-use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, PortChange, Veth, VethEnd};
+use netplumb::{BridgeMember, BridgeVlans, Link, LinkChange, NewLink, PortChange, Veth};
 use node::LINK_GROUP;
 
 use crate::bridge::Bridge;
@@ -30,11 +30,11 @@ pub(crate) fn make(
     mtu: Mtu,
 ) -> Result<Port, Error> {
     let port_mac = high_mac(name);
-    let mut main = VethEnd::new(name.clone());
+    let mut main = NewLink::new(name.clone());
     main.mac = Some(port_mac);
     main.mtu = Some(mtu);
     main.group = LINK_GROUP;
-    let mut peer = VethEnd::new(call.target.ifname.clone());
+    let mut peer = NewLink::new(call.target.ifname.clone());
     peer.mac = Some(mac);
     peer.mtu = Some(mtu);
     peer.netns = Some(call.netns.clone());

@@ -8,7 +8,7 @@ use k8slan_tests::check;
 use k8slan_tests::ndp;
 use net_types::{IfName, MacAddr, VlanId, VlanSet};
 use netplumb::{
-    Bridge, BridgeMember, BridgeVlans, LinkKind, Netlink, Netns, Nftables, PortGuard, RuleState,
+    Bridge, BridgeMember, BridgeVlans, LinkKind, Netlink, Netns, NewLink, Nftables, PortGuard, RuleState,
     VlanFiltering, VlanLink, VlanProtocol,
 };
 use testnet::{Node, Outcome, PacketSocket, Stop, vlan_kernel};
@@ -47,7 +47,7 @@ fn bridged(default_pvid: Option<VlanId>) -> Result<(Node, Netlink, u32), Stop> {
     let node = Node::new("one")?;
     let netlink = node.run(Netlink::open_current)?;
     let mut bridge = Bridge::new(name("br0"));
-    bridge.up = true;
+    bridge.link.up = true;
     bridge.vlan_filtering = Some(VlanFiltering { protocol: VlanProtocol::Dot1q, default_pvid });
     let bridge = netlink.create_bridge(&bridge)?;
     node.ip("link add p type veth peer name e")?;
@@ -84,7 +84,7 @@ fn a_bridge_and_a_vlan_device_are_made() -> Outcome {
         Some(VlanFiltering { protocol: VlanProtocol::Dot1ad, default_pvid: Some(vid(5)) });
     bridge.group_fwd_mask = Some(0x4000);
     bridge.ageing_time = Some(1000);
-    bridge.group = 7;
+    bridge.link.group = 7;
     let index = netlink.create_bridge(&bridge)?;
     let LinkKind::Bridge(info) = netlink.link_by_index(index)?.unwrap().kind else { panic!("no bridge") };
     check(info.vlan_filtering && info.vlan_protocol == VlanProtocol::Dot1ad, format!("{info:?}"))?;
@@ -93,14 +93,10 @@ fn a_bridge_and_a_vlan_device_are_made() -> Outcome {
     let seen = node.link("br0")?.unwrap();
     check(seen["linkinfo"]["info_data"]["vlan_protocol"] == "802.1ad", seen.to_string())?;
     let vlan = VlanLink {
-        name: name("br0.30"),
+        link: NewLink { group: 7, ..NewLink::new(name("br0.30")) },
         lower: index,
         id: vid(30),
         protocol: VlanProtocol::Dot1ad,
-        mac: None,
-        mtu: None,
-        group: 7,
-        up: false,
     };
     let made = netlink.create_vlan(&vlan)?;
     let link = netlink.link_by_index(made)?.unwrap();

@@ -106,7 +106,7 @@ fn beyond(namespace: i32) -> LinkAttribute {
 
 #[cfg(test)]
 mod tests {
-    use crate::{LinkChange, Veth, VethEnd};
+    use crate::{LinkChange, NewLink, Veth};
 
     use super::*;
 
@@ -116,7 +116,7 @@ mod tests {
         let netlink = Netlink::open(&here).unwrap();
         assert_eq!(netlink.known_namespaces().unwrap(), []);
         assert_eq!(netlink.number_of(&there).unwrap(), None);
-        let end = |name: &str| VethEnd::new(name.parse().unwrap());
+        let end = |name: &str| NewLink::new(name.parse().unwrap());
         let pair = netlink.create_veth(&Veth::new(end("a"), end("b"))).unwrap();
         let away = LinkChange { netns: Some(there.clone()), ..LinkChange::default() };
         netlink.set_link(pair.peer, &away).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use net_types::{IfName, MacAddr, Mtu, VlanId, VlanSet};
+use net_types::{VlanId, VlanSet};
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::link::{
     AfSpecBridge, BridgeFlag, BridgeVlanInfo, BridgeVlanInfoFlags, InfoData, InfoKind, InfoVlan,
@@ -12,7 +12,7 @@ use netlink_packet_route::link::{
 use serde::{Deserialize, Serialize};
 
 use super::RTM_DELLINK;
-use super::common::Common;
+use super::new_link::NewLink;
 use crate::attrs::{Attrs, u16_at, u32_at};
 use crate::netlink::{Bytes, Request, by_index};
 use crate::{Netlink, Object, Result};
@@ -75,22 +75,14 @@ pub enum BridgeMember {
 /// A VLAN device (802.1q link) to create.
 #[derive(Clone, Debug)]
 pub struct VlanLink {
-    /// The name of the new link.
-    pub name: IfName,
+    /// What every new link has.
+    pub link: NewLink,
     /// The index of the link whose frames of that VLAN it gets.
     pub lower: u32,
     /// The VLAN whose frames it gets (`IFLA_VLAN_ID`).
     pub id: VlanId,
     /// The tag of those frames (`IFLA_VLAN_PROTOCOL`).
     pub protocol: VlanProtocol,
-    /// The MAC address; by default the lower link's.
-    pub mac: Option<MacAddr>,
-    /// The MTU; by default the lower link's.
-    pub mtu: Option<Mtu>,
-    /// The link group; 0 is the kernel's default.
-    pub group: u32,
-    /// Whether it is up from the start.
-    pub up: bool,
 }
 
 /// A VLAN device's attributes (`IFLA_VLAN_*`).
@@ -294,20 +286,15 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses: EEXIST also for a VLAN that the lower link has a device for.
     pub fn create_vlan(&self, vlan: &VlanLink) -> Result<u32> {
-        let common = Common {
-            name: &vlan.name,
-            index: None,
-            mac: vlan.mac,
-            mtu: vlan.mtu,
-            group: vlan.group,
-            up: vlan.up,
-            netns: None,
-        };
         let data = vec![InfoVlan::Id(vlan.id.get()), InfoVlan::Protocol(vlan.protocol.wire())];
-        let message =
-            common.builder(Some(InfoKind::Vlan)).link(vlan.lower).set_info_data(InfoData::Vlan(data)).build();
-        let echo = self.create("create VLAN device", &common, &message)?;
-        self.index_of("create VLAN device", &common, echo.index)
+        let message = vlan
+            .link
+            .builder(Some(InfoKind::Vlan))
+            .link(vlan.lower)
+            .set_info_data(InfoData::Vlan(data))
+            .build();
+        let echo = self.create("create VLAN device", &vlan.link, &message)?;
+        self.index_of("create VLAN device", &vlan.link, echo.index)
     }
 }
 

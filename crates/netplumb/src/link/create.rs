@@ -3,7 +3,7 @@
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 
-use net_types::{IfName, MacAddr, MacvtapMode, Mtu, UdpPort, VlanId, Vni};
+use net_types::{IfName, MacvtapMode, UdpPort, VlanId, Vni};
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL};
 use netlink_packet_route::link::{
     BridgeStpState, InfoBridge, InfoData, InfoKind, InfoMacVtap, InfoVeth, InfoVxlan, LinkAttribute,
@@ -11,41 +11,21 @@ use netlink_packet_route::link::{
 };
 use nix::errno::Errno;
 
-use super::common::Common;
+use super::new_link::NewLink;
 use super::{LinkChange, RTM_NEWLINK, VlanFiltering};
 use crate::attrs::{Attrs, u32_at};
 use crate::netlink::{Request, by_name};
-use crate::{Error, Netlink, Netns, Result};
+use crate::{Error, Netlink, Result};
 
 /// A veth pair to create.
 #[derive(Clone, Debug)]
 pub struct Veth {
     /// The end that becomes a port of [`Self::master`].
-    pub main: VethEnd,
+    pub main: NewLink,
     /// The end opposite to `main`.
-    pub peer: VethEnd,
+    pub peer: NewLink,
     /// Index of the bridge that the main end becomes a port of, in the main end's namespace.
     pub master: Option<u32>,
-    /// The indexes of both ends; `None`: the kernel chooses. It ignores the peer's index without the main end's
-    /// (`veth_newlink`).
-    pub indexes: Option<VethIndexes>,
-}
-
-/// One end of a veth pair to create.
-#[derive(Clone, Debug)]
-pub struct VethEnd {
-    /// The name, which must be free in its namespace.
-    pub name: IfName,
-    /// The MAC address, or a random one (which udev may then replace, see `MACAddressPolicy` in systemd.link(5)).
-    pub mac: Option<MacAddr>,
-    /// The MTU; 1500 is the kernel's default.
-    pub mtu: Option<Mtu>,
-    /// The link group; 0 is the kernel's default.
-    pub group: u32,
-    /// Whether it is up when the call returns.
-    pub up: bool,
-    /// The namespace that it is created in; by default the socket's.
-    pub netns: Option<Netns>,
 }
 
 /// The indexes of a new veth pair, each in its own namespace.
@@ -60,16 +40,8 @@ pub struct VethIndexes {
 /// A bridge to create.
 #[derive(Clone, Debug)]
 pub struct Bridge {
-    /// The name, which must be free in its namespace.
-    pub name: IfName,
-    /// The MAC address; by default a random one until it has ports. A bridge keeps an address that was set.
-    pub mac: Option<MacAddr>,
-    /// The MTU; once set, it does not follow the smallest of its ports any more.
-    pub mtu: Option<Mtu>,
-    /// The link group; 0 is the kernel's default.
-    pub group: u32,
-    /// Whether it is up from the start.
-    pub up: bool,
+    /// What every new link has.
+    pub link: NewLink,
     /// Whether the spanning tree protocol is used.
     pub stp: bool,
     /// Whether IGMP and MLD are snooped. The kernel's default is on, here it is off: without a querier on the LAN, a
@@ -86,8 +58,8 @@ pub struct Bridge {
 /// A VXLAN device to create.
 #[derive(Clone, Debug)]
 pub struct Vxlan {
-    /// The name, which must be free in its namespace.
-    pub name: IfName,
+    /// What every new link has.
+    pub link: NewLink,
     /// The network identifier (`IFLA_VXLAN_ID`).
     pub vni: Vni,
     /// Index of the underlay device in the *socket's* namespace, where it stays.
@@ -100,54 +72,26 @@ pub struct Vxlan {
     pub ttl: u8,
     /// Whether it learns addresses from received frames.
     pub learning: bool,
-    /// The MTU; by default the underlay's less the headers.
-    pub mtu: Option<Mtu>,
-    /// The link group; 0 is the kernel's default.
-    pub group: u32,
     /// Index of the bridge that it becomes a port of, in its own namespace.
     pub master: Option<u32>,
-    /// Whether it is up from the start.
-    pub up: bool,
-    /// The namespace that it is created in; by default the socket's.
-    pub netns: Option<Netns>,
 }
 
 /// A macvtap to create.
 #[derive(Clone, Debug)]
 pub struct Macvtap {
-    /// The name, which must be free in its namespace.
-    pub name: IfName,
-    /// The index, which names `/dev/tap<index>`; by default the kernel chooses.
-    pub index: Option<u32>,
+    /// What every new link has.
+    pub link: NewLink,
     /// The index of its lower link, in the *socket's* namespace.
     pub lower: u32,
     /// What it passes to its siblings (`IFLA_MACVLAN_MODE`).
     pub mode: MacvtapMode,
-    /// The MAC address; by default a random one. In passthru mode it is always the lower link's.
-    pub mac: Option<MacAddr>,
-    /// The MTU; by default the lower link's, which is also the largest.
-    pub mtu: Option<Mtu>,
-    /// The link group; 0 is the kernel's default.
-    pub group: u32,
-    /// Whether it is up from the start.
-    pub up: bool,
-    /// The namespace that it is created in; by default the socket's.
-    pub netns: Option<Netns>,
 }
 
 impl Veth {
     /// A pair without a master, with indexes that the kernel chooses.
     #[must_use]
-    pub fn new(main: VethEnd, peer: VethEnd) -> Self {
-        Self { main, peer, master: None, indexes: None }
-    }
-}
-
-impl VethEnd {
-    /// An end of that name that is down, with the defaults.
-    #[must_use]
-    pub fn new(name: IfName) -> Self {
-        Self { name, mac: None, mtu: None, group: 0, up: false, netns: None }
+    pub fn new(main: NewLink, peer: NewLink) -> Self {
+        Self { main, peer, master: None }
     }
 }
 
@@ -156,11 +100,7 @@ impl Bridge {
     #[must_use]
     pub fn new(name: IfName) -> Self {
         Self {
-            name,
-            mac: None,
-            mtu: None,
-            group: 0,
-            up: false,
+            link: NewLink::new(name),
             stp: false,
             mcast_snooping: false,
             vlan_filtering: None,
@@ -176,18 +116,14 @@ impl Vxlan {
     pub fn new(name: IfName, vni: Vni, underlay: u32, remote: IpAddr) -> Self {
         const PORT: u64 = 4789;
         Self {
-            name,
+            link: NewLink::new(name),
             vni,
             underlay,
             remote,
             port: UdpPort::try_from(PORT).unwrap_or(UdpPort::MAX),
             ttl: 0,
             learning: true,
-            mtu: None,
-            group: 0,
             master: None,
-            up: false,
-            netns: None,
         }
     }
 }
@@ -196,21 +132,7 @@ impl Macvtap {
     /// A macvtap that is down, with the defaults.
     #[must_use]
     pub fn new(name: IfName, lower: u32, mode: MacvtapMode) -> Self {
-        Self { name, index: None, lower, mode, mac: None, mtu: None, group: 0, up: false, netns: None }
-    }
-}
-
-impl VethEnd {
-    fn common(&self, index: Option<u32>) -> Common<'_> {
-        Common {
-            name: &self.name,
-            index,
-            mac: self.mac,
-            mtu: self.mtu,
-            group: self.group,
-            up: self.up,
-            netns: self.netns.as_ref(),
-        }
+        Self { link: NewLink::new(name), lower, mode }
     }
 }
 
@@ -232,26 +154,22 @@ impl Netlink {
     /// The kernel refuses: a name that exists ([`Error::is_exists`]), an MTU out of range, a master that is not a
     /// bridge.
     pub fn create_veth(&self, veth: &Veth) -> Result<VethIndexes> {
-        let main = veth.main.common(veth.indexes.map(|indexes| indexes.main));
-        let peer = Common { up: false, ..veth.peer.common(veth.indexes.map(|indexes| indexes.peer)) };
-        let mut builder = main
-            .builder(Some(InfoKind::Veth))
-            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.builder(None).build())));
+        let mut peer = veth.peer.builder(None).build();
+        set_down(&mut peer);
+        let mut builder =
+            veth.main.builder(Some(InfoKind::Veth)).set_info_data(InfoData::Veth(InfoVeth::Peer(peer)));
         if let Some(master) = veth.master {
             builder = builder.controller(master);
         }
-        let mut echo = self.create("create veth", &main, &builder.build())?;
+        let mut echo = self.create("create veth", &veth.main, &builder.build())?;
         if echo.index.is_none()
-            && veth.indexes.is_none()
             && veth.main.netns.is_none()
             && let Some(link) = self.link_by_name(&veth.main.name)?
         {
-            // Kernels before 6.2 echo nothing.
             echo = Echo { index: Some(link.index), lower: link.lower };
         }
-        let main = self.index_of("create veth", &main, echo.index)?;
-        // The lower link of a veth (IFLA_LINK) is its peer; the echo has it too.
-        let peer = self.index_of("create veth", &peer, echo.lower)?;
+        let main = self.index_of("create veth", &veth.main, echo.index)?;
+        let peer = self.index_of("create veth", &veth.peer, echo.lower)?;
         if veth.peer.up {
             let up = LinkChange { up: Some(true), ..LinkChange::default() };
             let done = match &veth.peer.netns {
@@ -275,15 +193,6 @@ impl Netlink {
     /// # Errors
     /// The kernel refuses: a name that exists, an MTU out of range.
     pub fn create_bridge(&self, bridge: &Bridge) -> Result<u32> {
-        let common = Common {
-            name: &bridge.name,
-            index: None,
-            mac: bridge.mac,
-            mtu: bridge.mtu,
-            group: bridge.group,
-            up: bridge.up,
-            netns: None,
-        };
         let stp = if bridge.stp { BridgeStpState::KernelStp } else { BridgeStpState::Disabled };
         let mut data = vec![InfoBridge::StpState(stp), InfoBridge::MulticastSnooping(bridge.mcast_snooping)];
         if let Some(vlan) = bridge.vlan_filtering {
@@ -294,9 +203,10 @@ impl Netlink {
         }
         data.extend(bridge.group_fwd_mask.map(InfoBridge::GroupFwdMask));
         data.extend(bridge.ageing_time.map(InfoBridge::AgeingTime));
-        let message = common.builder(Some(InfoKind::Bridge)).set_info_data(InfoData::Bridge(data)).build();
-        let echo = self.create("create bridge", &common, &message)?;
-        self.index_of("create bridge", &common, echo.index)
+        let message =
+            bridge.link.builder(Some(InfoKind::Bridge)).set_info_data(InfoData::Bridge(data)).build();
+        let echo = self.create("create bridge", &bridge.link, &message)?;
+        self.index_of("create bridge", &bridge.link, echo.index)
     }
 
     /// Creates a VXLAN device and returns its index in its namespace. Its underlay and its UDP socket stay in the
@@ -306,15 +216,6 @@ impl Netlink {
     /// The kernel refuses: EEXIST also for a VNI and port that another device has, EADDRINUSE for a port that a
     /// collect-metadata device has.
     pub fn create_vxlan(&self, vxlan: &Vxlan) -> Result<u32> {
-        let common = Common {
-            name: &vxlan.name,
-            index: None,
-            mac: None,
-            mtu: vxlan.mtu,
-            group: vxlan.group,
-            up: vxlan.up,
-            netns: vxlan.netns.as_ref(),
-        };
         let data = vec![
             InfoVxlan::Id(vxlan.vni.get()),
             match vxlan.remote {
@@ -326,12 +227,12 @@ impl Netlink {
             InfoVxlan::Ttl(vxlan.ttl),
             InfoVxlan::Learning(vxlan.learning),
         ];
-        let mut builder = common.builder(Some(InfoKind::Vxlan)).set_info_data(InfoData::Vxlan(data));
+        let mut builder = vxlan.link.builder(Some(InfoKind::Vxlan)).set_info_data(InfoData::Vxlan(data));
         if let Some(master) = vxlan.master {
             builder = builder.controller(master);
         }
-        let echo = self.create("create VXLAN", &common, &builder.build())?;
-        self.index_of("create VXLAN", &common, echo.index)
+        let echo = self.create("create VXLAN", &vxlan.link, &builder.build())?;
+        self.index_of("create VXLAN", &vxlan.link, echo.index)
     }
 
     /// Creates a macvtap and returns its index in its namespace.
@@ -340,45 +241,37 @@ impl Netlink {
     /// The kernel refuses: EINVAL for an MTU above the lower link's or a lower link that has a passthru macvtap
     /// already, EBUSY or EEXIST for an index that is taken.
     pub fn create_macvtap(&self, macvtap: &Macvtap) -> Result<u32> {
-        let common = Common {
-            name: &macvtap.name,
-            index: macvtap.index,
-            mac: macvtap.mac,
-            mtu: macvtap.mtu,
-            group: macvtap.group,
-            up: macvtap.up,
-            netns: macvtap.netns.as_ref(),
-        };
         let mode = match macvtap.mode {
             MacvtapMode::Bridge => MacVtapMode::Bridge,
             MacvtapMode::Private => MacVtapMode::Private,
             MacvtapMode::Vepa => MacVtapMode::Vepa,
             MacvtapMode::Passthru => MacVtapMode::Passthrough,
         };
-        let message = common
+        let message = macvtap
+            .link
             .builder(Some(InfoKind::MacVtap))
             .link(macvtap.lower)
             .set_info_data(InfoData::MacVtap(vec![InfoMacVtap::Mode(mode)]))
             .build();
-        let echo = self.create("create macvtap", &common, &message)?;
-        self.index_of("create macvtap", &common, echo.index)
+        let echo = self.create("create macvtap", &macvtap.link, &message)?;
+        self.index_of("create macvtap", &macvtap.link, echo.index)
     }
 
     /// Creates the link; the kernel echoes it only to its own namespace.
     pub(super) fn create(
         &self,
         operation: &'static str,
-        common: &Common<'_>,
+        link: &NewLink,
         message: &LinkMessage,
     ) -> Result<Echo> {
-        match (self.send_new(operation, common, message), common.netns) {
+        match (self.send_new(operation, link, message), &link.netns) {
             (Err(error), Some(netns)) if error.is_exists() => {
                 let there = Self::open(netns)?;
                 // Kernels before 6.14 also refuse a name that exists in the socket's namespace.
-                if there.link_by_name(common.name)?.is_some() || self.link_by_name(common.name)?.is_none() {
+                if there.link_by_name(&link.name)?.is_some() || self.link_by_name(&link.name)?.is_none() {
                     return Err(error);
                 }
-                self.create_under_another_name(operation, common, message, &there)
+                self.create_under_another_name(operation, link, message, &there)
             }
             (result, _) => result,
         }
@@ -388,7 +281,7 @@ impl Netlink {
     fn create_under_another_name(
         &self,
         operation: &'static str,
-        common: &Common<'_>,
+        link: &NewLink,
         message: &LinkMessage,
         there: &Self,
     ) -> Result<Echo> {
@@ -400,30 +293,29 @@ impl Netlink {
             }
         }
         // Kernels before 6.2 do not rename a link that is up.
-        message.header.flags.remove(LinkFlags::Up);
-        message.header.change_mask.remove(LinkFlags::Up);
-        self.send_new(operation, common, &message)?;
-        let passing = Common { name: &name, ..*common };
-        let index = there.index_of(operation, &Common { netns: None, ..passing }, None)?;
+        set_down(&mut message);
+        self.send_new(operation, link, &message)?;
+        let passing = NewLink { name, netns: None, ..link.clone() };
+        let index = there.index_of(operation, &passing, None)?;
         let change = LinkChange {
-            name: Some(common.name.clone()),
-            up: common.up.then_some(true),
+            name: Some(link.name.clone()),
+            up: link.up.then_some(true),
             ..LinkChange::default()
         };
         there.set_link(index, &change).map_err(|error| {
             // The first error is the one to report.
             let _ = there.delete_link(index);
-            error.about(operation, common.name)
+            error.about(operation, &link.name)
         })?;
         Ok(Echo { index: Some(index), lower: None })
     }
 
     /// Sends the message for exactly this name and namespace.
-    fn send_new(&self, operation: &'static str, common: &Common<'_>, message: &LinkMessage) -> Result<Echo> {
+    fn send_new(&self, operation: &'static str, link: &NewLink, message: &LinkMessage) -> Result<Echo> {
         // In another namespace the echo would go to the socket there that has this one's port number, and the index
         // is known or looked up; with a given index there is nothing to learn.
-        let echo = if common.netns.is_none() && common.index.is_none() { NLM_F_ECHO } else { 0 };
-        let object = by_name(common.name);
+        let echo = if link.netns.is_none() && link.index.is_none() { NLM_F_ECHO } else { 0 };
+        let object = by_name(&link.name);
         let request = Request {
             operation,
             object: &object,
@@ -431,7 +323,7 @@ impl Netlink {
             flags: NLM_F_CREATE | NLM_F_EXCL | echo,
             body: message,
         };
-        let mut seen = Echo { index: common.index, lower: None };
+        let mut seen = Echo { index: link.index, lower: None };
         self.request(&request, |kind, body| {
             if kind == RTM_NEWLINK {
                 const IFLA_LINK: u16 = 5;
@@ -451,19 +343,25 @@ impl Netlink {
     pub(super) fn index_of(
         &self,
         operation: &'static str,
-        common: &Common<'_>,
+        link: &NewLink,
         known: Option<u32>,
     ) -> Result<u32> {
-        if let Some(index) = common.index.or(known) {
+        if let Some(index) = link.index.or(known) {
             return Ok(index);
         }
-        let link = match common.netns {
-            Some(netns) => Self::open(netns)?.link_by_name(common.name)?,
-            None => self.link_by_name(common.name)?,
+        let found = match &link.netns {
+            Some(netns) => Self::open(netns)?.link_by_name(&link.name)?,
+            None => self.link_by_name(&link.name)?,
         };
         // Somebody deleted it in the meantime.
-        link.map(|link| link.index).ok_or_else(|| Error::system(operation, common.name, Errno::ENODEV))
+        found.map(|link| link.index).ok_or_else(|| Error::system(operation, &link.name, Errno::ENODEV))
     }
+}
+
+/// Takes the flag off by which the kernel sets a new link up.
+fn set_down(message: &mut LinkMessage) {
+    message.header.flags.remove(LinkFlags::Up);
+    message.header.change_mask.remove(LinkFlags::Up);
 }
 
 /// A random temporary name for a link.

@@ -4,9 +4,9 @@ mod alt_names;
 mod beyond;
 mod bridge_vlan;
 mod change;
-mod common;
 mod create;
 mod decode;
+mod new_link;
 mod settings;
 
 use std::net::IpAddr;
@@ -18,7 +18,8 @@ use netlink_packet_route::link::{LinkAttribute, LinkExtentMask, LinkMessage};
 
 pub use bridge_vlan::{BridgeMember, BridgeVlans, VlanFiltering, VlanInfo, VlanLink, VlanProtocol};
 pub use change::{BridgeChange, LinkChange, Master, PortChange};
-pub use create::{Bridge, Macvtap, Veth, VethEnd, VethIndexes, Vxlan};
+pub use create::{Bridge, Macvtap, Veth, VethIndexes, Vxlan};
+pub use new_link::NewLink;
 pub use settings::LinkSettings;
 
 use crate::netlink::{Request, by_index, by_name};

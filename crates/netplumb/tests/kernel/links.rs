@@ -13,8 +13,8 @@ const GROUP: u32 = 0x6b38_736c;
 fn a_veth_is_made_whole_in_one_message() {
     let (_netns, netlink) = netns();
     let mut bridge = Bridge::new(name("br2"));
-    bridge.up = true;
-    bridge.group = GROUP;
+    bridge.link.up = true;
+    bridge.link.group = GROUP;
     let bridge = netlink.create_bridge(&bridge).unwrap();
     let mac: MacAddr = "02:00:5e:00:00:01".parse().unwrap();
     let mut pair = veth("+4a3b2c1d", "pod1");
@@ -45,7 +45,7 @@ fn a_veth_is_made_whole_in_one_message() {
 fn a_port_passes_frames_once_it_is_operational() {
     let (_netns, netlink) = netns();
     let mut bridge = Bridge::new(name("br2"));
-    bridge.up = true;
+    bridge.link.up = true;
     let bridge = netlink.create_bridge(&bridge).unwrap();
     let mut pair = veth("port", "pod1");
     pair.master = Some(bridge);
@@ -67,15 +67,15 @@ fn a_peer_is_made_in_another_namespace() {
     let (pod_ns, pod) = netns();
     let mut pair = veth("port", "eth0");
     pair.peer.netns = Some(pod_ns.clone());
-    pair.indexes = Some(VethIndexes { main: 77, peer: 1 << 30 });
+    (pair.main.index, pair.peer.index) = (Some(77), Some(1 << 30));
     let indexes = lan.create_veth(&pair).unwrap();
-    assert_eq!(Some(indexes), pair.indexes);
+    assert_eq!(indexes, VethIndexes { main: 77, peer: 1 << 30 });
     let eth0 = pod.link_by_index(1 << 30).unwrap().unwrap();
     assert_eq!(eth0.name, "eth0");
     assert_eq!(eth0.lower, Some(indexes.main));
     assert!(eth0.lower_netnsid.is_some() && eth0.up);
     assert!(lan.link_by_name(&name("eth0")).unwrap().is_none());
-    pair.indexes = None;
+    (pair.main.index, pair.peer.index) = (None, None);
     pair.main.name = name("port2");
     pair.peer.name = name("eth1");
     let indexes = lan.create_veth(&pair).unwrap();
@@ -164,9 +164,9 @@ fn a_macvtap_is_made_in_the_pod_with_its_index() {
     // Kernels before 6.14 look for the name in the LAN's namespace as well.
     lan.create_bridge(&Bridge::new(name("net1"))).unwrap();
     let mut macvtap = Macvtap::new(name("net1"), spoke, MacvtapMode::Passthru);
-    macvtap.index = Some(1_245_789_213);
-    macvtap.netns = Some(pod_ns);
-    macvtap.up = true;
+    macvtap.link.index = Some(1_245_789_213);
+    macvtap.link.netns = Some(pod_ns);
+    macvtap.link.up = true;
     assert_eq!(lan.create_macvtap(&macvtap).unwrap(), 1_245_789_213);
     let link = pod.link_by_name(&name("net1")).unwrap().unwrap();
     assert_eq!(link.index, 1_245_789_213);
@@ -178,11 +178,11 @@ fn a_macvtap_is_made_in_the_pod_with_its_index() {
         other => panic!("{other:?}"),
     }
     macvtap.lower = port;
-    macvtap.index = None;
+    macvtap.link.index = None;
     let again = lan.create_macvtap(&macvtap).unwrap_err();
     assert!(again.is_exists() && again.to_string().starts_with("create macvtap \"net1\": "), "{again}");
     assert_eq!(pod.links().unwrap().len(), 2, "nothing is left of it");
-    macvtap.name = name("net2");
+    macvtap.link.name = name("net2");
     lan.create_bridge(&Bridge::new(name("net2"))).unwrap();
     let second = lan.create_macvtap(&macvtap).unwrap();
     let second = pod.link_by_index(second).unwrap().unwrap();
@@ -200,11 +200,11 @@ fn a_vxlan_keeps_its_underlay_behind() {
     let bridge = lan.create_bridge(&Bridge::new(name("br2"))).unwrap();
     let mut vxlan =
         Vxlan::new(name("vx2"), Vni::try_from(44).unwrap(), underlay, "ff02::14".parse().unwrap());
-    vxlan.netns = Some(lan_ns);
-    vxlan.mtu = Some(Mtu::try_from(1426).unwrap());
-    vxlan.group = GROUP;
+    vxlan.link.netns = Some(lan_ns);
+    vxlan.link.mtu = Some(Mtu::try_from(1426).unwrap());
+    vxlan.link.group = GROUP;
     vxlan.master = Some(bridge);
-    vxlan.up = true;
+    vxlan.link.up = true;
     let index = node.create_vxlan(&vxlan).unwrap();
     let link = lan.link_by_index(index).unwrap().unwrap();
     assert_eq!((link.name.as_str(), link.mtu, link.group), ("vx2", 1426, GROUP));
@@ -220,7 +220,7 @@ fn a_vxlan_keeps_its_underlay_behind() {
     }
     assert!(node.link_by_name(&name("vx2")).unwrap().is_none());
     // The same VNI again, in the same underlay namespace.
-    vxlan.name = name("vx3");
+    vxlan.link.name = name("vx3");
     assert!(node.create_vxlan(&vxlan).unwrap_err().is_exists());
     node.delete_link(underlay).unwrap();
     assert!(lan.link_by_index(index).unwrap().is_none(), "it goes with its underlay");

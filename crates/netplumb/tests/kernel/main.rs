@@ -10,7 +10,7 @@ mod tap;
 use std::process::Command;
 
 use net_types::IfName;
-use netplumb::{Netlink, Netns, Veth, VethEnd};
+use netplumb::{Netlink, Netns, NewLink, Veth};
 
 fn name(text: &str) -> IfName {
     text.parse().expect("a link name")
@@ -32,7 +32,7 @@ fn ip(netns: &Netns, arguments: &str) -> String {
 
 /// A pair with both ends up.
 fn veth(main: &str, peer: &str) -> Veth {
-    let mut veth = Veth::new(VethEnd::new(name(main)), VethEnd::new(name(peer)));
+    let mut veth = Veth::new(NewLink::new(name(main)), NewLink::new(name(peer)));
     veth.main.up = true;
     veth.peer.up = true;
     veth

@@ -12,8 +12,8 @@ fn the_device_of_two_macvtaps_with_one_name_and_index() {
         let (pod_ns, pod) = netns();
         let spoke = lan.create_veth(&veth("port", "pod1")).unwrap().peer;
         let mut macvtap = Macvtap::new(name("net1"), spoke, MacvtapMode::Passthru);
-        macvtap.index = Some(1 << 30);
-        macvtap.netns = Some(pod_ns.clone());
+        macvtap.link.index = Some(1 << 30);
+        macvtap.link.netns = Some(pod_ns.clone());
         lan.create_macvtap(&macvtap).unwrap();
         found.push(tap_device(&pod_ns, &name("net1"), 1 << 30).unwrap().unwrap());
         assert_eq!(tap_device(&pod_ns, &name("net1"), 7).unwrap(), None);
@@ -34,11 +34,11 @@ fn the_device_is_told_when_it_is_made() {
     let spoke = lan.create_veth(&veth("port", "pod1")).unwrap().peer;
     let watch = TapWatch::open(&pod_ns).unwrap();
     let mut macvtap = Macvtap::new(name("net1"), spoke, MacvtapMode::Bridge);
-    macvtap.netns = Some(pod_ns.clone());
-    macvtap.index = Some(1 << 30);
+    macvtap.link.netns = Some(pod_ns.clone());
+    macvtap.link.index = Some(1 << 30);
     lan.create_macvtap(&macvtap).unwrap();
-    macvtap.name = name("net2");
-    macvtap.index = Some(1 << 30 | 1);
+    macvtap.link.name = name("net2");
+    macvtap.link.index = Some(1 << 30 | 1);
     lan.create_macvtap(&macvtap).unwrap();
     let told = watch.device(&name("net1"), 1 << 30).unwrap();
     assert_eq!(told, tap_device(&pod_ns, &name("net1"), 1 << 30).unwrap());
@@ -50,8 +50,8 @@ fn the_device_is_told_when_it_is_made() {
     // Made again meanwhile: the second one counts.
     pod.delete_link(1 << 30).unwrap();
     for _ in 0..2 {
-        macvtap.name = name("net1");
-        macvtap.index = Some(1 << 30);
+        macvtap.link.name = name("net1");
+        macvtap.link.index = Some(1 << 30);
         lan.create_macvtap(&macvtap).unwrap();
         let current = tap_device(&pod_ns, &name("net1"), 1 << 30).unwrap();
         assert_eq!(watch.device(&name("net1"), 1 << 30).unwrap(), current);

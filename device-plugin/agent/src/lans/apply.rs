@@ -93,14 +93,14 @@ impl Apply<'_> {
             }
             Step::CreateBridge { name, mtu } => {
                 let mut bridge = Bridge::new(link_name(name)?);
-                (bridge.mtu, bridge.group, bridge.up) = (*mtu, LINK_GROUP, true);
+                (bridge.link.mtu, bridge.link.group, bridge.link.up) = (*mtu, LINK_GROUP, true);
                 indexes.insert(name.clone(), netlink.create_bridge(&bridge)?);
             }
             Step::CreateVxlan { name, vni, group, port, underlay, mtu, bridge } => {
                 let mut vxlan = Vxlan::new(link_name(name)?, *vni, *underlay, *group);
-                (vxlan.port, vxlan.mtu, vxlan.group) = (*port, Some(*mtu), LINK_GROUP);
+                (vxlan.port, vxlan.link.mtu, vxlan.link.group) = (*port, Some(*mtu), LINK_GROUP);
                 vxlan.master = Some(resolve(netlink, bridge, indexes)?);
-                vxlan.netns = Some(there.netns.clone());
+                vxlan.link.netns = Some(there.netns.clone());
                 // From the node's namespace, where the underlay is and stays.
                 indexes.insert(name.clone(), self.host.create_vxlan(&vxlan)?);
             }

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use net_types::{IfName, MacvtapMode, VlanId, Vni};
 use netplumb::{
-    Bridge, Macvtap, Netlink, Netns, Nftables, PortGuard, Result, Veth, VethEnd, VlanFiltering, VlanLink,
+    Bridge, Macvtap, Netlink, Netns, NewLink, Nftables, PortGuard, Result, Veth, VlanFiltering, VlanLink,
     VlanProtocol, Vxlan,
 };
 
@@ -105,7 +105,7 @@ impl Trial {
     fn veth(&self, main: &str) -> Result<u32> {
         let peer = format!("{main}p");
         let made =
-            self.netlink.create_veth(&Veth::new(VethEnd::new(name(main)), VethEnd::new(name(&peer))))?;
+            self.netlink.create_veth(&Veth::new(NewLink::new(name(main)), NewLink::new(name(&peer))))?;
         Ok(made.main)
     }
 
@@ -136,7 +136,7 @@ fn vxlan4(trial: &Trial) -> Result<()> {
 fn macvtap(trial: &Trial) -> Result<()> {
     let lower = trial.veth("m0")?;
     let mut macvtap = Macvtap::new(name("mt"), lower, MacvtapMode::Passthru);
-    macvtap.index = Some(TAP_INDEX);
+    macvtap.link.index = Some(TAP_INDEX);
     let index = trial.netlink.create_macvtap(&macvtap)?;
     trial.netlink.delete_link(index).map(drop)
 }
@@ -150,16 +150,8 @@ fn vlan_filtering(trial: &Trial) -> Result<()> {
 fn vlan_device(trial: &Trial) -> Result<()> {
     let lower = trial.veth("q0")?;
     let id = VlanId::try_from(10).unwrap_or_else(|_| unreachable!("a VLAN"));
-    let vlan = VlanLink {
-        name: name("q0.10"),
-        lower,
-        id,
-        protocol: VlanProtocol::Dot1q,
-        mac: None,
-        mtu: None,
-        group: 0,
-        up: false,
-    };
+    let link = NewLink::new(name("q0.10"));
+    let vlan = VlanLink { link, lower, id, protocol: VlanProtocol::Dot1q };
     trial.netlink.create_vlan(&vlan).map(drop)
 }
 

@@ -132,7 +132,7 @@ impl Wanted {
             let name = "trial".parse().unwrap_or_else(|_| unreachable!("a short word"));
             let mut vxlan = Vxlan::new(name, vni, self.underlay, remote);
             vxlan.port = self.port;
-            vxlan.netns = Some(netns.clone());
+            vxlan.link.netns = Some(netns.clone());
             made = host.netlink.create_vxlan(&vxlan).map(Some);
             if !made.as_ref().is_err_and(netplumb::Error::is_exists) {
                 break;
