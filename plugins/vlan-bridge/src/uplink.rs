@@ -268,6 +268,7 @@ mod tests {
             bridge: "br0".parse().unwrap(),
             vlans: Some(vlans.clone()),
             uplinks: vec![uplink],
+            left_uplinks: Vec::new(),
             host_interfaces: Vec::new(),
             guard: None,
             masquerade: Vec::new(),
