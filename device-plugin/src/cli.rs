@@ -45,8 +45,8 @@ enum Command {
         /// /etc/k8slan/node.yaml.
         #[arg(long, value_name = "NAME")]
         node_name: Option<String>,
-        /// The folder is kept by `cluster --api-only`, a file for each LAN object: made where it is missing, and of
-        /// two objects that want the same, the older one wins.
+        /// The LANs are objects of an API server, which `cluster --api-only` beside this process hears: the folder
+        /// keeps a file for each over restarts. Of two objects that want the same, the older one wins.
         #[arg(long)]
         mirrored: bool,
         /// Hands the spokes out through the kubelet whose plugin folder this is.
@@ -81,8 +81,8 @@ enum Command {
     /// They are kept in /var/lib/k8slan/lans, so that the node has its LANs before it hears the API server. Who the
     /// API server is comes from KUBECONFIG, or from the pod that this runs in.
     ///
-    /// With --api-only, this process only talks to the API server, and needs no privilege but root's files; the LANs
-    /// are built by another one, `node --mirrored --lan-dir /var/lib/k8slan/lans`.
+    /// With --api-only, this process only talks to the API server, and needs no privilege but to be root; the LANs are
+    /// built by another one, `node --mirrored --lan-dir /var/lib/k8slan/lans`.
     Cluster {
         /// The name of this node's Node object.
         #[arg(long, value_name = "NAME", env = "NODE_NAME")]

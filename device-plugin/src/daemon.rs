@@ -1,39 +1,38 @@
 //! The daemon as a whole: the node's part, which makes links and mounts and talks to the kubelet; the cluster's
 //! part, which talks to the API server; or both in one process.
 //!
-//! The parts exchange data by files and one socket: the cluster's part writes LANs into a folder, and the node's part
-//! publishes their status in `status.json` and on an agent socket. So each of them can run, and end, without the
-//! other.
+//! The parts speak over one connection ([`proto::link`]), in one process as between two. Each of them can run, and end,
+//! without the other.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use node::{NodeConfig, SafeDir};
+use tokio::io::DuplexStream;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::health_sources::{ClusterHealth, NodeHealth};
+use agent::cluster_objects::NodeObjects;
 use agent::device_catalog::DeviceCatalog;
 use agent::handed_out::HandedOut;
 use agent::kubelet::{self, DevicePlugins};
-use agent::leftovers;
 use agent::node_loop::{self, NodeLock};
 use agent::readiness::Readiness;
 use agent::status_views;
-use agent::sweep::{self, Sweep};
+use agent::sweep::{self, ClusterView, Sweep};
 use controller::{DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, Timing};
-use proto::agent_socket::{self, Agent, Callers, Presence};
+use proto::agent_socket;
 use proto::health::{self, ApiMetrics, HealthSource, HealthSummary, Metrics};
+use proto::link::{self, Kind, Link, LinkServer, Outbox, Presence, Published};
 use proto::locks::lock_cluster_part;
-use proto::published::NodeStatus;
-use proto::published::live_pods;
-use proto::published::status_file;
+use proto::published::{NodeStatus, VmNames, status_file};
 use proto::root_socket::RootSocket;
 
 pub(crate) struct Node {
@@ -66,10 +65,24 @@ const AWAY_AFTER: Duration = Duration::from_secs(30);
 /// Replaces [`AWAY_AFTER`], in milliseconds, in tests; only root can set it for the daemon.
 const AWAY_VARIABLE: &str = "K8SLAN_AWAY_MS";
 
+/// The other end of the link of a node's part.
+enum ClusterPart {
+    /// None: the LANs are files of people.
+    None,
+    /// Another process.
+    Socket,
+    /// In this process; its API metrics are published with the node's.
+    Here { stream: DuplexStream, api: Arc<ApiMetrics> },
+}
+
+/// What the link in one process holds of what was said and not heard yet, in bytes.
+const LINK_BUFFER: usize = 64 << 10;
+
 /// Runs the node's part alone, until SIGTERM or SIGINT; the LANs stay.
 pub(crate) async fn run_node(node: Node, health: Option<SocketAddr>) -> Result<()> {
     let mut all = Tasks::new()?;
-    let build = all.start_node(node, None, health)?;
+    let cluster = if node.mirrored { ClusterPart::Socket } else { ClusterPart::None };
+    let build = all.start_node(node, cluster, health)?;
     all.run(build).await
 }
 
@@ -89,30 +102,31 @@ pub(crate) async fn run_both(
     let _only_one = lock_cluster_part()?;
     let mut all = Tasks::new()?;
     let api = Arc::new(ApiMetrics::default());
-    let build = all.start_node(node, Some(Arc::clone(&api)), health)?;
-    let status = all.status.subscribe();
-    all.start_cluster(cluster, status, None, api)?;
+    let (stream, own) = tokio::io::duplex(LINK_BUFFER);
+    let build = all.start_node(node, ClusterPart::Here { stream, api: Arc::clone(&api) }, health)?;
+    let outbox = Outbox::default();
+    let link = Arc::new(Link::new(outbox.clone()));
+    all.start_cluster(cluster, &link, outbox, api);
+    all.tasks.spawn(async move {
+        link.converse(own).await?;
+        anyhow::bail!("the two parts of the daemon do not speak any more")
+    });
     all.run(build).await
 }
 
-/// Runs the cluster's part alone, until SIGTERM or SIGINT. It needs no capability, only to be root for its files.
+/// Runs the cluster's part alone, until SIGTERM or SIGINT. It needs no capability, only to be root for the socket.
 pub(crate) async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) -> Result<()> {
-    let paths = NodeConfig::load()?.paths();
+    let folder = NodeConfig::load()?.paths().controller();
     let _only_one = lock_cluster_part()?;
     let mut all = Tasks::new()?;
     let api = Arc::new(ApiMetrics::default());
-    // In its container the folder is a mount and exists.
-    let folder = SafeDir::create(&paths.told())?;
-    let agent = Arc::new(Agent::new(folder.path()));
+    let outbox = Outbox::default();
+    let link = Arc::new(Link::new(outbox.clone()));
     if let Some(address) = health {
-        all.serve(address, ClusterHealth { api: Arc::clone(&api), agent: Arc::clone(&agent) });
+        all.serve(address, ClusterHealth { api: Arc::clone(&api), link: Arc::clone(&link) });
     }
-    let status_sender = all.status.clone();
-    all.tasks.spawn(async move { status_file::follow(folder.path(), status_sender).await });
-    let presence = agent.presence();
-    all.tasks.spawn(async move { agent.run().await });
-    let status = all.status.subscribe();
-    all.start_cluster(cluster, status, Some(presence), api)?;
+    all.start_cluster(cluster, &link, outbox, api);
+    all.tasks.spawn(async move { match link.run(&folder).await {} });
     let stopped = wait_for(all.stopped());
     all.run(async {
         stopped.await;
@@ -162,7 +176,7 @@ impl Tasks {
     fn start_node(
         &mut self,
         node: Node,
-        api: Option<Arc<ApiMetrics>>,
+        cluster: ClusterPart,
         health: Option<SocketAddr>,
     ) -> Result<impl Future<Output = Result<()>> + use<>> {
         let options = node_loop::Options {
@@ -188,29 +202,62 @@ impl Tasks {
         let kubelet = node.kubelet_dir.map(|dir| self.start_kubelet(dir, &metrics, holders));
         let (sender, health_summary) = watch::channel(HealthSummary::default());
         self.tasks.spawn(publish_health(self.status.subscribe(), kubelet, readiness, sender));
+        let api = match &cluster {
+            ClusterPart::Here { api, .. } => Some(Arc::clone(api)),
+            ClusterPart::None | ClusterPart::Socket => None,
+        };
         let source = |status| NodeHealth {
             metrics: Arc::clone(&metrics),
             api: api.clone(),
             health_summary: health_summary.clone(),
             status,
         };
-        self.tasks.spawn(Sweep::new(node_lock.paths().clone(), Arc::clone(&metrics)).run());
+        let (pods, live_pods) = watch::channel(None);
+        let (vms, deleted_vms) = watch::channel(VmNames::new());
+        let (sticky_vms, kept) = watch::channel(VmNames::new());
+        let view = ClusterView { live_pods, deleted_vms, sticky_vms };
+        let paths = node_lock.paths();
+        self.tasks.spawn(Sweep::new(paths.clone(), view, Arc::clone(&metrics)).run());
         let local = Arc::new(source(Some(self.status.subscribe())));
-        for (folder, callers) in [
-            (node_lock.paths().run().to_owned(), Callers::PluginPrograms),
-            (node_lock.paths().told(), Callers::ClusterPart),
-        ] {
-            let (socket, local) = (RootSocket::bind(&folder.join(agent_socket::SOCKET))?, Arc::clone(&local));
-            self.tasks.spawn(async move {
-                agent_socket::serve(socket, local, callers).await;
-                Ok(())
-            });
+        if !matches!(cluster, ClusterPart::None) {
+            let objects = NodeObjects::open(&options.lan_dir, paths, pods, vms)?;
+            let published = Published { status: self.status.subscribe(), sticky_vms: kept };
+            let server = LinkServer::new(published, Arc::clone(&local), objects);
+            self.start_link(server, cluster, &paths.controller())?;
         }
+        let socket = RootSocket::bind(&paths.run().join(agent_socket::SOCKET))?;
+        self.tasks.spawn(async move {
+            agent_socket::serve(socket, local).await;
+            Ok(())
+        });
         if let Some(address) = health {
             self.serve(address, source(None));
         }
         let (status, stop) = (self.status.clone(), wait_for(self.stopped()));
         Ok(async move { node_loop::run(node_lock, options, before, &status, &metrics, stop).await })
+    }
+
+    /// Serves the other part, in this process or on a socket in `folder`.
+    fn start_link(
+        &mut self,
+        mut server: LinkServer<NodeHealth, NodeObjects>,
+        cluster: ClusterPart,
+        folder: &Path,
+    ) -> Result<()> {
+        if let ClusterPart::Here { stream, .. } = cluster {
+            self.tasks.spawn(async move {
+                // What is wrong is logged, and the other end closes.
+                let _ = server.converse(stream).await;
+                std::future::pending().await
+            });
+            return Ok(());
+        }
+        let socket = RootSocket::bind(&SafeDir::create(folder)?.path().join(link::SOCKET))?;
+        self.tasks.spawn(async move {
+            server.serve(socket).await;
+            Ok(())
+        });
+        Ok(())
     }
 
     fn start_kubelet(
@@ -232,34 +279,28 @@ impl Tasks {
     }
 
     /// Starts the tasks that talk to the API server: its LANs are read, this node's reports are written.
-    fn start_cluster(
-        &mut self,
-        cluster: Cluster,
-        status: watch::Receiver<Arc<NodeStatus>>,
-        presence: Option<watch::Receiver<Presence>>,
-        metrics: Arc<ApiMetrics>,
-    ) -> Result<()> {
+    fn start_cluster(&mut self, cluster: Cluster, link: &Link, outbox: Outbox, metrics: Arc<ApiMetrics>) {
         let Cluster { node_name: node, namespaces, lease_namespace, k8slan_go } = cluster;
-        let dir = mirror_dir()?;
-        let paths = NodeConfig::load()?.paths();
-        let (run, published) = (paths.run(), paths.told());
-        let cluster_folder = || SafeDir::create(&run.join(live_pods::FOLDER));
-        let (pods, vms) = (cluster_folder()?, cluster_folder()?);
-        let owners = SafeDir::create(&paths.owners())?;
-        leftovers::remove_cluster_leftovers(&[&dir, pods.path(), owners.path()]);
+        let (status, presence, sticky_vms) = (link.status(), link.presence(), link.sticky_vms());
         let stopped = self.stopped();
         self.orderly.spawn(async move {
             let client = kube::Client::try_default().await.context("find the API server")?;
             let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-            let mirror = Mirror::new(client.clone(), &node, namespaces, dir)?;
+            let mirror = Mirror::new(client.clone(), &node, namespaces, outbox.clone());
             let (sender, reports) = watch::channel(Arc::default());
             let writer = LanNodeWriter::new(client.clone(), node.clone(), reports, mirror.state());
-            count_api_errors(&mut tasks, mirror.state(), Arc::clone(&metrics));
-            let deleted_vms =
-                DeletedVms::new(client.clone(), published, vms, sweep::grace(), Arc::clone(&metrics));
-            tasks.spawn(deleted_vms.run());
-            tasks.spawn(Pods::new(client.clone(), node.clone(), pods, owners, metrics).run());
-            tasks.spawn(async move { Ok(mirror.run().await?) });
+            count_api_errors(&mut tasks, mirror.state(), &outbox, Arc::clone(&metrics));
+            let deleted_vms = DeletedVms::new(
+                client.clone(),
+                sticky_vms,
+                outbox.clone(),
+                sweep::grace(),
+                Arc::clone(&metrics),
+            );
+            let pods = Pods::new(client.clone(), node.clone(), outbox, metrics);
+            tasks.spawn(async move { match deleted_vms.run().await {} });
+            tasks.spawn(async move { match pods.run().await {} });
+            tasks.spawn(async move { match mirror.run().await {} });
             tasks.spawn(async move {
                 writer.run().await;
                 Ok(())
@@ -270,7 +311,6 @@ impl Tasks {
                 Some(ended) = tasks.join_next() => ended.context("a part of the daemon")?,
             }
         });
-        Ok(())
     }
 
     /// Serves `/metrics`, `/livez` and `/readyz`.
@@ -303,7 +343,7 @@ impl Tasks {
 /// Publishes this node's reports whenever its status changes.
 async fn publish_reports(
     mut status: watch::Receiver<Arc<NodeStatus>>,
-    mut presence: Option<watch::Receiver<Presence>>,
+    mut presence: watch::Receiver<Presence>,
     sender: watch::Sender<Arc<controller::Reports>>,
 ) -> Result<()> {
     let given = std::env::var(AWAY_VARIABLE).ok().and_then(|text| text.parse().ok());
@@ -311,7 +351,7 @@ async fn publish_reports(
     let mut away_since: Option<Instant> = None;
     loop {
         let now = status.borrow_and_update().clone();
-        let here = presence.as_mut().is_none_or(|presence| *presence.borrow_and_update() == Presence::Here);
+        let here = *presence.borrow_and_update() == Presence::Here;
         away_since = if here { None } else { away_since.or_else(|| Some(Instant::now())) };
         let away = away_since.is_some_and(|since| since.elapsed() >= away_after);
         sender.send_modify(|reports| *reports = Arc::new(controller::reports(&now, away, reports)));
@@ -323,7 +363,7 @@ async fn publish_reports(
         };
         tokio::select! {
             changed = status.changed() => if changed.is_err() { return std::future::pending().await },
-            () = changed(presence.as_mut()) => {}
+            changed = presence.changed() => if changed.is_err() { return std::future::pending().await },
             () = timeout_ends => {}
         }
     }
@@ -342,21 +382,33 @@ async fn run_leader(
     election.run(|| leader.run(), wait_for(stopped)).await;
 }
 
-/// Counts errors of the API server, and records that it answered.
+/// Counts errors of the API server, and records that it answered and that the node's part has what it said.
 fn count_api_errors(
     tasks: &mut JoinSet<Result<()>>,
     mut state: watch::Receiver<MirrorState>,
+    outbox: &Outbox,
     metrics: Arc<ApiMetrics>,
 ) {
+    let mut stored = outbox.stored();
     tasks.spawn(async move {
-        while state.changed().await.is_ok() {
-            let now = state.borrow_and_update();
-            metrics.lan_errors.set(now.errors);
-            if now.up_to_date {
+        loop {
+            let (errors, up_to_date) = {
+                let now = state.borrow_and_update();
+                (now.errors, now.up_to_date)
+            };
+            metrics.lan_errors.set(errors);
+            if up_to_date {
                 metrics.lans_heard.store(true, Ordering::Relaxed);
             }
+            if stored.borrow_and_update().contains(&Kind::Lan) {
+                metrics.lans_stored.store(true, Ordering::Relaxed);
+            }
+            tokio::select! {
+                Ok(()) = state.changed() => {}
+                Ok(()) = stored.changed() => {}
+                else => return std::future::pending().await,
+            }
         }
-        std::future::pending().await
     });
 }
 

@@ -4,11 +4,10 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use hyper::StatusCode;
 use tokio::sync::watch;
 
-use proto::agent_socket::Agent;
 use proto::health::{ApiMetrics, HealthSource, HealthSummary, Metrics, node_up};
+use proto::link::Link;
 use proto::published::NodeStatus;
 
 /// The health of the node's part.
@@ -24,13 +23,17 @@ pub(crate) struct NodeHealth {
 /// The health of the cluster's part, which asks the node's part for its own.
 pub(crate) struct ClusterHealth {
     pub(crate) api: Arc<ApiMetrics>,
-    pub(crate) agent: Arc<Agent>,
+    pub(crate) link: Arc<Link>,
 }
 
-/// What readiness waits for, while the API server has sent no LANs since the start.
-fn api_not_heard(api: &ApiMetrics) -> Option<String> {
-    (!api.lans_heard.load(Ordering::Relaxed))
-        .then(|| "the API server has not sent the LANs yet; the log says what it answers".to_owned())
+/// What readiness waits for, until the LANs that the API server has are where they are built from.
+fn lans_missing(api: &ApiMetrics) -> Option<String> {
+    let missing = match (api.lans_heard.load(Ordering::Relaxed), api.lans_stored.load(Ordering::Relaxed)) {
+        (false, _) => "the API server has not sent the LANs yet; the log says what it answers",
+        (true, false) => "the node's part of k8slan has not stored the LANs of the API server yet",
+        (true, true) => return None,
+    };
+    Some(missing.to_owned())
 }
 
 impl HealthSource for NodeHealth {
@@ -41,7 +44,7 @@ impl HealthSource for NodeHealth {
     }
 
     async fn waiting(&self) -> Vec<String> {
-        let api = self.api.as_deref().and_then(api_not_heard);
+        let api = self.api.as_deref().and_then(lans_missing);
         api.into_iter().chain(self.health_summary.borrow().waiting.clone()).collect()
     }
 
@@ -53,22 +56,16 @@ impl HealthSource for NodeHealth {
 
 impl HealthSource for ClusterHealth {
     async fn metrics(&self) -> String {
-        let node = self.agent.get("/metrics").await.ok().filter(|(code, _)| *code == StatusCode::OK);
-        let up = node.is_some();
-        node.map(|(_, text)| text).unwrap_or_default() + &node_up(up) + &self.api.render()
+        let node = self.link.ask().await;
+        let up = node_up(node.is_ok());
+        node.map(|answer| answer.metrics).unwrap_or_default() + &up + &self.api.render()
     }
 
     async fn waiting(&self) -> Vec<String> {
-        let mut waiting: Vec<String> = api_not_heard(&self.api).into_iter().collect();
-        match self.agent.get("/readyz").await {
-            Ok((StatusCode::OK, _)) => {}
-            // The first line is the same for every reason.
-            Ok((_, text)) => waiting.extend(text.lines().skip(1).map(str::to_owned)),
-            Err(error) => {
-                waiting.push(format!("the node's part of k8slan, which builds LANs, is away: {error:#}"));
-            }
-        }
-        waiting
+        let node = self.link.ask().await.map(|answer| answer.waiting).unwrap_or_else(|error| {
+            vec![format!("the node's part of k8slan, which builds LANs, is away: {error:#}")]
+        });
+        lans_missing(&self.api).into_iter().chain(node).collect()
     }
 
     fn status(&self) -> Option<String> {

@@ -151,11 +151,11 @@ impl Paths {
         &self.state
     }
 
-    /// What the node's part of the daemon publishes for the cluster's part: the only folder below [`Paths::run`] that
-    /// the latter reads. It has no locks in it, since a reader could hold them.
+    /// The socket on which the two parts of the daemon speak: the only folder below [`Paths::run`] that the cluster's
+    /// part sees. No lock of others is in it, since whoever can read a file can hold a lock on it.
     #[must_use]
-    pub fn told(&self) -> PathBuf {
-        self.run.join("told")
+    pub fn controller(&self) -> PathBuf {
+        self.run.join("controller")
     }
 
     /// The records and locks of the spokes, one of each per spoke.

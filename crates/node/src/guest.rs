@@ -225,7 +225,8 @@ fn decide(
 }
 
 /// Whether the name is an RFC 1123 subdomain, as that of a VirtualMachine is.
-fn is_kubernetes_name(name: &str) -> bool {
+#[must_use]
+pub fn is_kubernetes_name(name: &str) -> bool {
     let good = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'.');
     let ends = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
@@ -233,7 +234,7 @@ fn is_kubernetes_name(name: &str) -> bool {
 }
 
 impl Paths {
-    /// The records of launcher pods, one per pod, which the cluster's part of the daemon writes.
+    /// The records of launcher pods, one per pod, which the daemon writes from what its cluster's part hears.
     #[must_use]
     pub fn owners(&self) -> PathBuf {
         self.run().join(OWNERS)

@@ -27,7 +27,7 @@ pub use attachment::{
 pub use attachment_lock::AttachmentLock;
 pub use columns::columns;
 pub use config::{ConfigError, NodeConfig, Paths};
-pub use guest::{Binding, GuestError, Occupant, Role, VmRecord};
+pub use guest::{Binding, GuestError, Occupant, Role, VmRecord, is_kubernetes_name};
 pub use lock::{Lock, LockError};
 pub use name::tell_name;
 pub use one_line::one_line;

@@ -9,19 +9,19 @@ use lan::manifest::{Document, read as documents};
 use lan::{Lan, LanKey};
 use node::{SafeDir, SafeDirError};
 
+use crate::cluster_objects::{MAX_BYTES, MAX_OBJECTS};
 use crate::lans::{Declaration, Declared, Mistaken};
+use proto::link::MAX_LAN_FILE;
 use proto::published::MirrorAnnotations;
 use proto::published::Note;
 
 /// The largest file that is read, in bytes.
 const MAX_LEN: u64 = 4 << 20;
 
-/// A limit on LANs: as many as a cluster may have, and several times more than a node can build.
-const MAX_MIRRORED: usize = 10_000;
-/// A limit on one object of a mirror, in bytes; the largest that an API server accepts has 1.5 MiB.
-const MAX_OBJECT: u64 = 2 << 20;
-/// A limit on all objects of a mirror together, in bytes.
-const MAX_MIRROR: u64 = 32 << 20;
+/// Limits on a mirror, which are those of its writer.
+const MAX_MIRRORED: usize = MAX_OBJECTS;
+const MAX_OBJECT: u64 = MAX_LAN_FILE as u64;
+const MAX_MIRROR: u64 = MAX_BYTES as u64;
 
 /// Reads a folder repeatedly: only files whose text changed are parsed.
 #[derive(Default)]
@@ -87,8 +87,8 @@ impl LanFileReader {
     /// Reads a folder that mirrors an API server's objects, one per file, in JSON: as [`Self::read`], with the times
     /// at which the objects were created, their generations, and the cluster's notes for the node.
     ///
-    /// The writer of the folder has fewer rights than its reader: no symbolic link is followed, and the amount that
-    /// is read is limited.
+    /// No symbolic link is followed, and the amount that is read is limited: until this version, a process with fewer
+    /// rights wrote into the folder.
     pub fn read_mirror(&mut self, dir: &Path, node: &str) -> Declared {
         let mut declared = Declared::default();
         let (names, folder) = match (list_lan_files(dir), SafeDir::open(dir)) {

@@ -11,8 +11,10 @@ use node::{Lock, Paths, SafeDir};
 use crate::attachments::PluginPrograms;
 
 /// Files that only the node's part writes, in the run folder and in the state folder.
-const NODE_FILES: [&str; 6] =
-    ["status.json", "node-name", "underlays.json", "live.json", "kept-vms.json", "taps.json"];
+const NODE_FILES: [&str; 5] = ["status.json", "node-name", "underlays.json", "live.json", "taps.json"];
+
+/// Folders in the run folder in which the two parts of the version before exchanged files.
+const FORMER_FOLDERS: [&str; 2] = ["told", "cluster"];
 
 /// How long to wait for a plugin that holds the lock of the minors.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -21,7 +23,7 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn remove_node_leftovers(paths: &Paths) {
     let own = |of: &str| NODE_FILES.contains(&of);
     let (run, state) = (paths.run(), paths.state());
-    for folder in [run, state, &paths.told()] {
+    for folder in [run, state] {
         log_removed(folder, with_folder(folder, |dir| Ok(dir.remove_temporaries(own)?)));
     }
     for folder in [run.join("netns"), paths.spokes()] {
@@ -48,15 +50,16 @@ pub fn remove_node_leftovers(paths: &Paths) {
     let spokes = paths.spokes();
     let unknown = |spoke: &str| matches!(std::fs::exists(spokes.join(format!("{spoke}.json"))), Ok(false));
     log_removed(&spokes, with_folder(&spokes, |dir| Ok(dir.remove_locks(unknown)?)));
+    for folder in FORMER_FOLDERS.map(|name| run.join(name)) {
+        match std::fs::remove_dir_all(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(folder = %folder.display(), %error, "cannot remove what the version before left");
+            }
+            _ => {}
+        }
+    }
     let bridges = run.join("bridges");
     log_removed(&bridges, with_folder(&bridges, remove_locks_of_gone_bridges));
-}
-
-/// Removes leftovers of the cluster's part, while its lock is held.
-pub fn remove_cluster_leftovers(folders: &[&Path]) {
-    for folder in folders {
-        log_removed(folder, with_folder(folder, |dir| Ok(dir.remove_temporaries(|_| true)?)));
-    }
 }
 
 /// Removes locks of deleted bridges. A name with a `:` is not a bridge's, and stays.

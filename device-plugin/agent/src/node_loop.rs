@@ -50,7 +50,6 @@ pub struct Options {
 /// The lock of this node's daemon, held until it is dropped.
 pub struct NodeLock {
     run: SafeDir,
-    status_sender: SafeDir,
     paths: Paths,
     node: String,
     _daemon_lock: Lock,
@@ -67,24 +66,21 @@ impl NodeLock {
             bail!("the node has no name: give --node-name, or set nodeName in /etc/k8slan/node.yaml");
         };
         if options.mirrored {
-            // The process that writes the mirror may start later.
             SafeDir::create(&options.lan_dir)?;
         } else if !options.lan_dir.is_dir() {
             bail!("{} is not a folder: make it, and put LAN files into it", options.lan_dir.display());
         }
         let paths = config.paths();
         let run = SafeDir::create(paths.run())?;
-        // The cluster's part, which has no capability, is root in its folders there: a program that it left with a
-        // set-user-ID bit must not be reachable for other users. They must not be able to lock a folder either, by
-        // opening it.
+        // Other users must not be able to lock a folder there, by opening it, nor to reach a program with a set-user-ID
+        // bit that anybody left.
         for folder in [&SafeDir::create(paths.state())?, &run] {
             folder.make_private()?;
         }
         let _daemon_lock = lock_daemon(&run, DAEMON_LOCK, Duration::ZERO)?;
-        let status_sender = SafeDir::create(&paths.told())?;
         leftovers::remove_node_leftovers(&paths);
         node::tell_name(&run, &node)?;
-        Ok(Self { run, status_sender, paths, node, _daemon_lock })
+        Ok(Self { run, paths, node, _daemon_lock })
     }
 
     /// The folders of this node.
@@ -103,7 +99,7 @@ pub async fn run(
     metrics: &Metrics,
     stop: impl Future<Output = ()>,
 ) -> Result<()> {
-    let NodeLock { run, status_sender: published, paths, node, _daemon_lock } = lock;
+    let NodeLock { run, paths, node, _daemon_lock } = lock;
     let mut stop = std::pin::pin!(stop);
 
     let wake = Wake::default();
@@ -122,7 +118,7 @@ pub async fn run(
         declared: Declared::default(),
         underlays,
         lans,
-        folders: [run, published],
+        run,
         last: before.unwrap_or_default(),
         written: NodeStatus::default(),
     });
@@ -194,8 +190,8 @@ struct NodeState {
     /// The devices that are monitored.
     underlays: Arc<Mutex<BTreeSet<IfName>>>,
     lans: Reconciler,
-    /// The folders that the status is written to.
-    folders: [SafeDir; 2],
+    /// The folder that the status is written to.
+    run: SafeDir,
     /// The result of the last reconcile, or what the daemon before left.
     last: NodeStatus,
     /// The status as it was written.
@@ -216,7 +212,7 @@ impl NodeState {
         let mut outcome = self.lans.reconcile(&self.declared, dirty)?;
         outcome.status.set_transition_times(&self.last, &format!("{:.0}", Timestamp::now()));
         self.last = outcome.status.clone();
-        write_status(&self.folders, &mut self.written, outcome.status.clone());
+        write_status(&self.run, &mut self.written, outcome.status.clone());
         Ok(outcome)
     }
 }
@@ -239,15 +235,14 @@ fn underlay_names(declared: &Declared, node: &str) -> BTreeSet<IfName> {
     lans.filter_map(|lan| lan.underlay(node).cloned()).collect()
 }
 
-/// Writes the status where it changed, for people and for the cluster's part.
-fn write_status(folders: &[SafeDir; 2], before: &mut NodeStatus, now: NodeStatus) {
+/// Writes the status where it changed, for people and for the next daemon.
+fn write_status(run: &SafeDir, before: &mut NodeStatus, now: NodeStatus) {
     if *before == now {
         return;
     }
     now.log_changes(before);
     let text = now.text();
-    let write = |folder: &SafeDir| folder.write(STATUS_FILE, text.as_bytes(), Durability::UntilReboot);
-    match folders.iter().try_for_each(write) {
+    match run.write(STATUS_FILE, text.as_bytes(), Durability::UntilReboot) {
         Ok(()) => *before = now,
         // Written again at the next change of anything.
         Err(error) => tracing::error!("cannot write the status: {:#}", anyhow::Error::from(error)),

@@ -6,10 +6,9 @@ use lan::{
 };
 use net_types::Mtu;
 use serde::Deserialize as _;
-use serde_json::{Map, Value, json};
 
 use super::guarded::Guarded;
-use proto::published::MirrorAnnotations;
+use proto::link::LanObject;
 
 /// A LAN at the API server. The parts are guarded so that one object that does not fit the types does not prevent the
 /// others from being read.
@@ -33,18 +32,6 @@ pub struct MirroredLan {
 pub(super) fn lans() -> ApiResource {
     let kind = GroupVersionKind::gvk("lan.k8slan.io", "v1beta1", "LAN");
     ApiResource::from_gvk_with_plural(&kind, "lans")
-}
-
-/// The name of a LAN's file. A namespace has no dots, so two LANs never have the same file.
-#[must_use]
-pub fn file_name(key: &LanKey) -> String {
-    format!("{}.{}.yaml", key.namespace(), key.name())
-}
-
-/// The namespace of the LAN that the file is for.
-pub(super) fn namespace_of_file(name: &str) -> Option<&str> {
-    let (namespace, rest) = name.split_once('.')?;
-    rest.ends_with(".yaml").then_some(namespace)
 }
 
 /// The namespace and name of an object.
@@ -114,42 +101,31 @@ pub(super) fn deletion_policy(object: &StoredLan) -> DeletionPolicy {
     }
 }
 
-/// The text of a LAN's file: the object without the parts that change without a meaning for nodes (status, managed
-/// fields), so that the file is written only when the LAN changes.
+/// What a node needs of the object.
 ///
-/// Files are read strictly. Fields that this version does not know, of an object that a newer API server accepted,
-/// are therefore left out; a specification that cannot be read at all stays as it is, so that the reader of the file
-/// reports what is wrong.
-pub(super) fn text(object: &StoredLan, key: &LanKey, notes: &MirrorAnnotations) -> Vec<u8> {
-    let mut metadata = Map::from_iter([
-        ("namespace".to_owned(), json!(key.namespace())),
-        ("name".to_owned(), json!(key.name())),
-    ]);
-    if let Some(generation) = object.metadata.generation {
-        metadata.insert("generation".to_owned(), json!(generation));
+/// The node's part reads specifications strictly. Fields that this version does not know, of an object that a newer API
+/// server accepted, are therefore left out; a specification that cannot be read at all stays as it is, so that the
+/// node's part reports what is wrong.
+pub(super) fn for_node(object: &StoredLan, key: LanKey) -> LanObject {
+    LanObject {
+        key,
+        generation: object.metadata.generation,
+        created: object
+            .metadata
+            .creation_timestamp
+            .as_ref()
+            .and_then(|created| serde_json::to_value(created).ok()?.as_str().map(str::to_owned)),
+        mtu: common_mtu(object),
+        // Names and numbers, which can always be written as JSON.
+        spec: serde_json::to_value(&object.spec).unwrap_or_default(),
     }
-    if let Some(created) = &object.metadata.creation_timestamp {
-        metadata.insert("creationTimestamp".to_owned(), json!(created));
-    }
-    let annotations = notes.annotations();
-    if !annotations.is_empty() {
-        metadata.insert("annotations".to_owned(), Value::Object(annotations));
-    }
-    let file = json!({
-        "apiVersion": "lan.k8slan.io/v1beta1",
-        "kind": "LAN",
-        "metadata": metadata,
-        "spec": object.spec,
-    });
-    // On several lines, because people read it and because error messages name the line.
-    let mut text = format!("{file:#}").into_bytes();
-    text.push(b'\n');
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use lan::manifest::{Document, read};
+    use proto::published::MirrorAnnotations;
+    use serde_json::{Value, json};
 
     use super::*;
 
@@ -171,8 +147,7 @@ mod tests {
     fn read_back(spec: Value) -> Document {
         let object = object(spec);
         let key = key(&object.metadata).unwrap();
-        assert_eq!(file_name(&key), "k8slan-system.lan.test.yaml");
-        let text = String::from_utf8(text(&object, &key, &MirrorAnnotations::default())).unwrap();
+        let text = String::from_utf8(for_node(&object, key).file_text(None).unwrap()).unwrap();
         assert!(!text.contains("managedFields") && !text.contains("status"), "{text}");
         let mut documents = read(&text);
         assert_eq!(documents.len(), 1, "{documents:?}");
@@ -212,7 +187,8 @@ mod tests {
         let mut object = object(spec());
         object.status = serde_json::from_value(json!({ "mtu": 1426 })).unwrap();
         let notes = MirrorAnnotations { hostname: Some("worker1".into()), mtu: common_mtu(&object) };
-        let text = String::from_utf8(text(&object, &key(&object.metadata).unwrap(), &notes)).unwrap();
+        let lan = for_node(&object, key(&object.metadata).unwrap());
+        let text = String::from_utf8(lan.file_text(notes.hostname.as_deref()).unwrap()).unwrap();
         assert_eq!(MirrorAnnotations::parse(&serde_json::from_str(&text).unwrap()), notes);
         assert!(matches!(read(&text).as_slice(), [Document::Lan { .. }]), "{text}");
         // The MTU that the author sets is in the specification.
@@ -220,11 +196,5 @@ mod tests {
         asked["mtu"] = json!(1400);
         object.spec = serde_json::from_value(asked).unwrap();
         assert_eq!(common_mtu(&object), None);
-    }
-
-    #[test]
-    fn files_tell_their_namespace() {
-        assert_eq!(namespace_of_file("k8slan-system.lan.test.yaml"), Some("k8slan-system"));
-        assert_eq!(namespace_of_file("README"), None);
     }
 }

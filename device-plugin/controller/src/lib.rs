@@ -1,9 +1,6 @@
-//! The cluster's part of the daemon: it watches the API server and writes files for the node's part, and it reads
-//! that part's status and writes it to the API server. It has a Kubernetes client and does not use netlink.
-//!
-//! A node must build its LANs while the API server cannot be reached, above all after a reboot. So the objects are
-//! mirrored as files into a folder of the node's state ([`Mirror`]), and LANs are built from that folder by the same
-//! code that builds them from a folder of the administrator.
+//! The cluster's part of the daemon: it watches the API server and tells the node's part what that needs ([`Mirror`],
+//! [`Pods`], [`DeletedVms`]), and it hears that part's status and writes it to the API server. It has a Kubernetes client
+//! and does not use netlink.
 //!
 //! Each node writes its report into an object of its own per LAN ([`LanNodeWriter`]), on change only. One node, the
 //! leader ([`Election`]), aggregates them in the LANs' status and removes the finalizer of deleted LANs ([`Leader`]).
@@ -37,10 +34,10 @@ pub use aggregate_status::{AggregateInput, AggregatedStatus, FINALIZER, aggregat
 pub use deleted_vms::DeletedVms;
 pub use election::{Election, LEASE, Timing};
 pub use lan_node_writer::{LanNodeWriter, LanReport, Reports, object_name};
-pub use lan_object::{MirroredLan, file_name};
+pub use lan_object::MirroredLan;
 pub use leader::Leader;
 pub use list_lans::list_lan_files;
-pub use mirror::{MIRROR, Mirror, MirrorError, MirrorState};
+pub use mirror::{MIRROR, Mirror, MirrorState};
 pub use pods::Pods;
 pub use reports::reports;
 pub use uninstall::{ClusterUninstallOptions, UninstallError, uninstall};

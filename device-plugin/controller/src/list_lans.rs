@@ -6,7 +6,7 @@ use kube::{Api, Client};
 
 use super::lan_object::{self, StoredLan};
 use super::mirror;
-use proto::published::MirrorAnnotations;
+use proto::link::lan_file_name;
 
 /// Every LAN as its file in the mirror of this node: the file's name and its text. Empty if the cluster does not have
 /// the LAN's CRD.
@@ -25,9 +25,9 @@ pub async fn list_lan_files(client: &Client, node: &str) -> Result<Vec<(String, 
     let files = lans.iter().filter_map(|lan| {
         // The CRD allows no other names.
         let key = lan_object::key(&lan.metadata).ok()?;
-        let notes = MirrorAnnotations { hostname: hostname.clone(), mtu: lan_object::common_mtu(lan) };
-        let text = String::from_utf8(lan_object::text(lan, &key, &notes)).ok()?;
-        Some((lan_object::file_name(&key), text))
+        let name = lan_file_name(&key);
+        let text = lan_object::for_node(lan, key).file_text(hostname.as_deref()).ok()?;
+        Some((name, String::from_utf8(text).ok()?))
     });
     Ok(files.collect())
 }

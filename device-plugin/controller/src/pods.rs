@@ -1,86 +1,62 @@
 //! The pods of this node, for the sweep, and the virtual machine of each launcher pod, for `ipam-pool`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result};
 use futures_util::StreamExt as _;
 use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher as watch_objects;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client};
-use node::{SafeDir, VmRecord};
+use node::VmRecord;
 
 use super::chain;
 use super::guest_bindings::GuestBindings;
 use proto::health::ApiMetrics;
-use proto::published::live_pods::{LivePod, LivePods};
+use proto::link::{Kind, Object, ObjectKey, Outbox};
 
 /// Watches the pods of one node, only their metadata.
 pub struct Pods {
     api: Api<PartialObjectMeta>,
     bindings: GuestBindings,
     node: String,
-    list: SafeDir,
-    owners: SafeDir,
+    outbox: Outbox,
     metrics: Arc<ApiMetrics>,
 }
 
-/// By the UID of the object.
-type Known = BTreeMap<String, Vec<LivePod>>;
-
 impl Pods {
-    /// Watches the pods of `node`; `list` is the path of the list, `owners` the folder with the VMs of launcher pods.
-    pub fn new(
-        client: Client,
-        node: String,
-        list: SafeDir,
-        owners: SafeDir,
-        metrics: Arc<ApiMetrics>,
-    ) -> Self {
+    /// Watches the pods of `node` and puts them into `outbox`.
+    pub fn new(client: Client, node: String, outbox: Outbox, metrics: Arc<ApiMetrics>) -> Self {
         let kind = GroupVersionKind::gvk("", "v1", "Pod");
         let api = Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "pods"));
-        Self { api, bindings: GuestBindings::new(client), node, list, owners, metrics }
+        Self { api, bindings: GuestBindings::new(client), node, outbox, metrics }
     }
 
-    /// Keeps the list up to date, without end. While the API server cannot be reached, the list says so.
-    ///
-    /// # Errors
-    /// A file cannot be written.
-    pub async fn run(self) -> Result<()> {
-        // The list of an earlier process may be outdated.
-        let mut written = LivePods::read(&self.list).ok().flatten().unwrap_or_default();
-        let unheard = LivePods { heard: false, ..written.clone() };
-        self.write(&mut written, unheard)?;
-        let mut known = Known::new();
+    /// Tells of the pods, without end. While the API server cannot be reached, that is told, too.
+    pub async fn run(self) -> Infallible {
         let mut backoff = DefaultBackoff::default();
         loop {
             // A watch that failed continues without an event; a new list is an event.
             let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.node));
             let mut events = std::pin::pin!(watch_objects(self.api.clone(), config));
-            let mut fresh = Known::new();
+            let mut listed = BTreeSet::new();
             let error = loop {
                 match events.next().await {
-                    Some(Ok(Event::Init)) => fresh.clear(),
-                    Some(Ok(Event::InitApply(pod))) => self.add(&mut fresh, &pod.metadata).await?,
+                    Some(Ok(Event::Init)) => listed.clear(),
+                    Some(Ok(Event::InitApply(pod))) => {
+                        listed.extend(pod.metadata.uid.clone().map(ObjectKey::Pod));
+                        self.put(&pod.metadata, true).await;
+                    }
                     Some(Ok(Event::InitDone)) => {
-                        known = std::mem::take(&mut fresh);
-                        self.forget_other_owners(&known)?;
                         backoff = DefaultBackoff::default();
-                        self.write(&mut written, list(&known))?;
+                        self.outbox.complete(Kind::Pod, |key| listed.contains(key));
                     }
-                    Some(Ok(Event::Apply(pod))) => {
-                        self.add(&mut known, &pod.metadata).await?;
-                        self.write(&mut written, list(&known))?;
-                    }
+                    Some(Ok(Event::Apply(pod))) => self.put(&pod.metadata, false).await,
                     Some(Ok(Event::Delete(pod))) => {
-                        if let Some(uid) = &pod.metadata.uid {
-                            known.remove(uid);
-                            if let Some(name) = VmRecord::file_name(uid) {
-                                self.owners.remove(&name)?;
-                            }
+                        if let Some(uid) = pod.metadata.uid {
+                            self.outbox.remove(&ObjectKey::Pod(uid));
                         }
-                        self.write(&mut written, list(&known))?;
                     }
                     Some(Err(error)) => break chain(&error),
                     None => break "the watch ended".to_owned(),
@@ -88,62 +64,28 @@ impl Pods {
             };
             self.metrics.pod_errors.increment();
             tracing::warn!(error, "the pods of this node are not heard of; nothing is swept");
-            self.write(&mut written, LivePods { heard: false, pods: list(&known).pods })?;
+            self.outbox.lost(Kind::Pod);
             tokio::time::sleep(backoff.next().unwrap_or(std::time::Duration::from_secs(30))).await;
         }
     }
 
-    /// Adds a pod. The machine that it runs is written at once, because its addresses are requested soon.
-    async fn add(&self, known: &mut Known, pod: &ObjectMeta) -> Result<()> {
-        let entries = entries(pod);
-        if let (Some(uid), Some(mut record)) = (&pod.uid, record(pod))
-            && known.get(uid) != Some(&entries)
-        {
-            record.bindings = self.bindings.find(pod, &record.vm).await;
-            record.write(&self.owners, uid)?;
+    /// Tells of a pod. The API server is asked about the machine that it runs when the pod is new, and if `again`.
+    async fn put(&self, pod: &ObjectMeta, again: bool) {
+        let Some(uid) = pod.uid.clone() else { return };
+        let mut vm = record(pod);
+        if let Some(vm) = &mut vm {
+            vm.bindings = match self.outbox.get(&ObjectKey::Pod(uid.clone())) {
+                Some(Object::Pod { vm: Some(before), .. }) if !again && before.vm == vm.vm => before.bindings,
+                _ => self.bindings.find(pod, &vm.vm).await,
+            };
         }
-        if let Some(uid) = &pod.uid {
-            known.insert(uid.clone(), entries);
-        }
-        Ok(())
-    }
-
-    fn forget_other_owners(&self, known: &Known) -> Result<()> {
-        let pods = known.values().flatten().filter(|pod| pod.vm.is_some());
-        let keep: BTreeSet<String> = pods.filter_map(|pod| VmRecord::file_name(&pod.uid)).collect();
-        for name in self.owners.names()? {
-            if !keep.contains(&name) {
-                self.owners.remove(&name)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn write(&self, written: &mut LivePods, now: LivePods) -> Result<()> {
-        if *written != now {
-            now.write(&self.list).context("tell which pods there are")?;
-            *written = now;
-        }
-        Ok(())
+        self.outbox.put(Object::Pod { uid, static_uid: static_uid(pod), vm });
     }
 }
 
-fn list(known: &Known) -> LivePods {
-    LivePods { heard: true, pods: known.values().flatten().cloned().collect() }
-}
-
-/// A pod under every UID that a container runtime may report for it. A static pod has a UID of its own; its mirror
-/// pod at the API server has another, and names the first one in an annotation.
-fn entries(pod: &ObjectMeta) -> Vec<LivePod> {
-    const STATIC: &str = "kubernetes.io/config.hash";
-    let entry = |uid: &String| LivePod {
-        uid: uid.clone(),
-        namespace: pod.namespace.clone().unwrap_or_default(),
-        name: pod.name.clone().unwrap_or_default(),
-        vm: vm(pod),
-    };
-    let of_file = pod.annotations.as_ref().and_then(|annotations| annotations.get(STATIC));
-    pod.uid.iter().chain(of_file).map(entry).collect()
+/// The UID that a container runtime reports for a static pod. Its mirror pod at the API server has another one.
+fn static_uid(pod: &ObjectMeta) -> Option<String> {
+    pod.annotations.as_ref()?.get("kubernetes.io/config.hash").cloned()
 }
 
 /// The virtual machine that a launcher pod runs. KubeVirt makes the VirtualMachineInstance the pod's controller, and
@@ -237,7 +179,7 @@ mod tests {
     #[test]
     fn a_static_pod_is_known_by_both_its_uids() {
         let annotations = json!({ "kubernetes.io/config.hash": "h1", "kubernetes.io/config.mirror": "h1" });
-        let pods = entries(&pod(json!({ "annotations": annotations })));
-        assert_eq!(pods.iter().map(|pod| &*pod.uid).collect::<Vec<_>>(), ["u1", "h1"]);
+        assert_eq!(static_uid(&pod(json!({ "annotations": annotations }))).as_deref(), Some("h1"));
+        assert_eq!(static_uid(&pod(json!({}))), None);
     }
 }

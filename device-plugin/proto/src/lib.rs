@@ -1,6 +1,5 @@
-//! The protocols between the daemon's two processes and with the kubelet: the kubelet's gRPC, the files that the
-//! processes publish for each other and for people, the sockets between them, and the names in all of these. No
-//! netlink, no Kubernetes client.
+//! The protocols between the daemon's two parts ([`link`]) and with the kubelet, what is published for people, the
+//! sockets, and the names in all of these. No netlink, no Kubernetes client.
 
 #![expect(
     missing_docs,
@@ -12,6 +11,7 @@ pub mod events;
 pub mod health;
 pub mod k8slan_go;
 pub mod kubelet;
+pub mod link;
 pub mod locks;
 pub mod published;
 pub mod root_socket;

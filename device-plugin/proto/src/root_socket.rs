@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use anyhow::{Context as _, bail};
 use tokio::net::{UnixListener, UnixStream};
 
 /// A bound socket (mode 0600). Dropping it closes it, and removes its file if that is still this socket's.
@@ -93,6 +94,32 @@ impl Drop for RootSocket {
     fn drop(&mut self) {
         self.unlink();
     }
+}
+
+/// Connects to a socket of the daemon.
+///
+/// # Errors
+/// It does not exist, nobody listens, or it or its owner is not root's.
+pub async fn connect(path: &Path) -> anyhow::Result<UnixStream> {
+    let metadata = std::fs::symlink_metadata(path).with_context(|| format!("look at {}", path.display()))?;
+    if !metadata.file_type().is_socket() {
+        bail!("{} is not a socket: find out what it is and remove it", path.display());
+    }
+    if !is_trusted(metadata.uid()) || metadata.mode() & 0o077 != 0 {
+        bail!(
+            "{} is not trusted: it belongs to user {} and has mode {:04o}, and must be root's and 0600; remove it and \
+             restart the daemon",
+            path.display(),
+            metadata.uid(),
+            metadata.mode() & 0o7777
+        );
+    }
+    let stream = UnixStream::connect(path).await.with_context(|| format!("connect to {}", path.display()))?;
+    let peer = stream.peer_cred().context("tell who answers")?;
+    if !is_trusted(peer.uid()) {
+        bail!("user {} answers on {}: only root may", peer.uid(), path.display());
+    }
+    Ok(stream)
 }
 
 /// Removes a k8slan socket that an earlier process left. A missing file is no error; anything else is an

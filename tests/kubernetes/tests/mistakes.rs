@@ -720,7 +720,7 @@ fn a_daemon_that_cannot_start_says_what_the_page_says(cluster: &mut Cluster) -> 
         Ok(log) if log.contains(&told[0]) => Ok(()),
         other => Err(format!("{other:?}")),
     })?;
-    worker.exec(&["rm", "-f", "/run/k8slan/told/agent.sock"])?;
+    worker.exec(&["rm", "-f", "/run/k8slan/controller/link.sock"])?;
     readyz_says(cluster, worker, &page("the node's part of k8slan, which builds LANs, is away", &[])?)?;
     // And when it starts again, it cannot build what stood.
     worker.ip("-n stood link del vx0")?;

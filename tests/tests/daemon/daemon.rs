@@ -574,8 +574,9 @@ fn what_killed_programs_left_goes_when_a_daemon_starts() -> Outcome {
         "/run/k8slan/.status.json.77",
         "/run/k8slan/.underlays.json.1",
         "/run/k8slan/.live.json.1",
+        // What the two parts of the version before told each other.
         "/run/k8slan/told/.status.json.1",
-        "/run/k8slan/told/.kept-vms.json.1",
+        "/run/k8slan/cluster/.pods.json.1",
         "/run/k8slan/netns/.knl1.4711",
         "/run/k8slan/spokes/.a.json.12",
         "/run/k8slan/taps/.241:7.5",

@@ -11,19 +11,19 @@ mod candidates;
 mod suspects;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use node::{NETNS_DIR, Paths, SafeDir};
+use node::{NETNS_DIR, Paths};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::attachments::{AttachmentKey, Leases, PluginPrograms, StickyOwner, Traces};
+use crate::cluster_objects::LivePods;
 use proto::events::{Dirty, FileWatch, Wake, WatchedFolder};
 use proto::health::Metrics;
-use proto::published::live_pods::{self, LivePods};
-use proto::published::sticky_vms::{self, VmNames};
+use proto::published::VmNames;
 
 use candidates::Candidates;
 use suspects::Suspects;
@@ -41,6 +41,7 @@ const FULL_SWEEP_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 /// The sweep of one node.
 pub struct Sweep {
     paths: Paths,
+    cluster: ClusterView,
     programs: PluginPrograms,
     suspects: Suspects,
     metrics: Arc<Metrics>,
@@ -54,6 +55,15 @@ pub struct Sweep {
     deleted_vms: VmNames,
 }
 
+/// What the sweep hears from the cluster's part, and what it tells it.
+pub struct ClusterView {
+    pub live_pods: watch::Receiver<LivePods>,
+    /// Virtual machines that addresses are kept for and that were deleted.
+    pub deleted_vms: watch::Receiver<VmNames>,
+    /// Virtual machines that addresses are kept for while no pod runs them here.
+    pub sticky_vms: watch::Sender<VmNames>,
+}
+
 /// How long something must be gone before what it left is removed.
 pub fn grace() -> Duration {
     let asked = std::env::var(GRACE_VARIABLE).ok().and_then(|text| text.parse().ok());
@@ -62,14 +72,25 @@ pub fn grace() -> Duration {
 
 impl Sweep {
     /// A sweep with its grace period.
-    pub fn new(paths: Paths, metrics: Arc<Metrics>) -> Self {
+    pub fn new(paths: Paths, cluster: ClusterView, metrics: Arc<Metrics>) -> Self {
         let grace = grace();
         let programs = PluginPrograms::new(paths.run().to_owned());
         let (before, leases_at) = (BTreeSet::new(), None);
         let suspects = Suspects::new(grace);
         let (settle, deleted_vms) = (DEBOUNCE.min(grace), VmNames::new());
         let stores_at = Instant::now();
-        Self { paths, programs, suspects, metrics, settle, before, leases_at, stores_at, deleted_vms }
+        Self {
+            paths,
+            cluster,
+            programs,
+            suspects,
+            metrics,
+            settle,
+            before,
+            leases_at,
+            stores_at,
+            deleted_vms,
+        }
     }
 
     /// Sweeps until the daemon ends.
@@ -78,21 +99,16 @@ impl Sweep {
     /// The folders cannot be watched.
     pub async fn run(self) -> Result<()> {
         let wake = Wake::default();
-        let list: PathBuf = self.paths.run().join(live_pods::FOLDER);
-        let changed = || Dirty { names: true, ..Dirty::default() };
-        let folders = vec![
-            WatchedFolder::new(
-                list,
-                |name| name == live_pods::FILE || name == sticky_vms::DELETED_VMS_FILE,
-                changed(),
-            ),
-            WatchedFolder::new(NETNS_DIR, |_| true, changed()),
-        ];
+        let changed = Dirty { names: true, ..Dirty::default() };
+        let folders = vec![WatchedFolder::new(NETNS_DIR, |_| true, changed)];
         let files = FileWatch::start(folders, wake.clone())?;
+        let (mut pods, mut vms) = (self.cluster.live_pods.clone(), self.cluster.deleted_vms.clone());
         let mut own = Some(self);
         loop {
             files.add_missing_watches();
             wake.take_changes();
+            pods.mark_unchanged();
+            vms.mark_unchanged();
             let mut sweep = own.take().context("the last look did not come back")?;
             // Netlink and other processes, on a thread where nothing else waits for them.
             let look = tokio::task::spawn_blocking(move || {
@@ -110,6 +126,8 @@ impl Sweep {
             };
             tokio::select! {
                 () = wake.wait() => tokio::time::sleep(settle).await,
+                Ok(()) = pods.changed() => tokio::time::sleep(settle).await,
+                Ok(()) = vms.changed() => tokio::time::sleep(settle).await,
                 () = due => {}
             }
         }
@@ -129,14 +147,11 @@ impl Sweep {
     }
 
     fn try_sweep(&mut self) -> Result<Option<Instant>> {
-        let Some(answers) = SafeDir::open(&self.paths.run().join(live_pods::FOLDER))? else {
-            return Ok(None);
-        };
-        let Some(pods) = LivePods::read_heard(&answers)? else {
+        let Some(pods) = self.cluster.live_pods.borrow().clone() else {
             self.suspects.clear();
             return Ok(None);
         };
-        let deleted_vms = sticky_vms::read(&answers, sticky_vms::DELETED_VMS_FILE)?;
+        let deleted_vms = self.cluster.deleted_vms.borrow().clone();
         let (as_of, now) = (candidates::boottime_ms(), Instant::now());
         let due = self.leases_are_due(now, &pods, &deleted_vms);
         let leases = if due { self.programs.leases(&self.paths)? } else { Leases::default() };
@@ -166,8 +181,13 @@ impl Sweep {
         }
         if due {
             let leases = if freed { self.programs.leases(&self.paths)? } else { leases };
-            let kept = leases.kept.iter().filter_map(StickyOwner::idle_vm).map(str::to_owned).collect();
-            sticky_vms::write(&SafeDir::create(&self.paths.told())?, sticky_vms::STICKY_VMS_FILE, &kept)?;
+            let kept: VmNames =
+                leases.kept.iter().filter_map(StickyOwner::idle_vm).map(str::to_owned).collect();
+            self.cluster.sticky_vms.send_if_modified(|before| {
+                let changed = *before != kept;
+                *before = kept;
+                changed
+            });
         }
         Ok(Some(self.suspects.next().unwrap_or(now + FULL_SWEEP_INTERVAL)))
     }
@@ -200,10 +220,9 @@ impl Sweep {
 
     /// Whether to read leases, which starts a process: after a pod or machine was deleted, while there are suspects,
     /// and from time to time.
-    fn leases_are_due(&mut self, now: Instant, pods: &LivePods, deleted_vms: &VmNames) -> bool {
-        let uids: BTreeSet<String> = pods.pods.iter().map(|pod| pod.uid.clone()).collect();
-        let went = !self.before.is_subset(&uids) || self.deleted_vms != *deleted_vms;
-        self.before = uids;
+    fn leases_are_due(&mut self, now: Instant, pods: &BTreeSet<String>, deleted_vms: &VmNames) -> bool {
+        let went = !self.before.is_subset(pods) || self.deleted_vms != *deleted_vms;
+        self.before.clone_from(pods);
         self.deleted_vms.clone_from(deleted_vms);
         let long_ago = self.leases_at.is_none_or(|at| now.duration_since(at) >= FULL_SWEEP_INTERVAL);
         let due = went || long_ago || self.suspects.next().is_some();

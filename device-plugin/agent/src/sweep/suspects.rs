@@ -5,7 +5,6 @@ use tokio::time::Instant;
 
 use super::candidates::Candidates;
 use crate::attachments::AttachmentKey;
-use proto::published::live_pods::LivePods;
 
 /// The suspects, and since when they are. Pure: it decides, others read and remove.
 pub(super) struct Suspects {
@@ -28,10 +27,9 @@ impl Suspects {
         &mut self,
         now: Instant,
         found: &Candidates,
-        pods: &LivePods,
+        pods: &BTreeSet<String>,
     ) -> BTreeSet<AttachmentKey> {
-        let live: BTreeSet<&str> = pods.pods.iter().map(|pod| pod.uid.as_str()).collect();
-        let suspicious = found.dead(|uid| live.contains(uid));
+        let suspicious = found.dead(|uid| pods.contains(uid));
         // Whatever came back, or was removed otherwise, is not a suspect any more.
         self.since.retain(|key, _| suspicious.contains(key));
         let mut gone = BTreeSet::new();
@@ -70,14 +68,11 @@ impl Suspects {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use proto::published::live_pods::LivePod;
 
     const GRACE: Duration = Duration::from_secs(60);
 
-    fn pods(uids: &[&str]) -> LivePods {
-        let pod =
-            |uid: &&str| LivePod { uid: (*uid).into(), namespace: "a".into(), name: "b".into(), vm: None };
-        LivePods { heard: true, pods: uids.iter().map(pod).collect() }
+    fn pods(uids: &[&str]) -> BTreeSet<String> {
+        uids.iter().map(|uid| (*uid).to_owned()).collect()
     }
 
     fn containers(keys: &BTreeSet<AttachmentKey>) -> Vec<&str> {

@@ -6,41 +6,18 @@ use tokio::task::JoinSet;
 use crate::health::{HealthSource, converse};
 use crate::root_socket::RootSocket;
 
-/// The clients that a socket is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Callers {
-    /// Programs that ask once: those of people, and the probe of the node's part.
-    PluginPrograms,
-    /// The cluster's part, which stays connected to notice the end of this process.
-    ClusterPart,
-}
-
-impl Callers {
-    /// The number of connections that may be open at once.
-    const fn connections(self) -> usize {
-        match self {
-            Self::PluginPrograms => 32,
-            // A new connection may arrive before the end of the old one is noticed.
-            Self::ClusterPart => 4,
-        }
-    }
-
-    /// How long a client may be silent.
-    const fn idle_timeout(self) -> Option<Duration> {
-        match self {
-            Self::PluginPrograms => Some(Duration::from_secs(5)),
-            Self::ClusterPart => None,
-        }
-    }
-}
+/// The number of connections that may be open at once.
+const CONNECTIONS: usize = 32;
+/// How long a client may be silent.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers on the socket until the future is dropped.
-pub async fn serve(socket: RootSocket, source: Arc<impl HealthSource>, callers: Callers) {
+pub async fn serve(socket: RootSocket, source: Arc<impl HealthSource>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            stream = socket.accept(), if connections.len() < callers.connections() => {
-                connections.spawn(converse(stream, Arc::clone(&source), callers.idle_timeout()));
+            stream = socket.accept(), if connections.len() < CONNECTIONS => {
+                connections.spawn(converse(stream, Arc::clone(&source), Some(IDLE_TIMEOUT)));
             }
             Some(_) = connections.join_next() => {}
         }
@@ -81,9 +58,9 @@ mod tests {
     async fn who_says_nothing_keeps_no_program_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.sock");
-        tokio::spawn(serve(RootSocket::bind(&path).unwrap(), Arc::new(Silent), Callers::PluginPrograms));
+        tokio::spawn(serve(RootSocket::bind(&path).unwrap(), Arc::new(Silent)));
         let mut held = Vec::new();
-        for nth in 0..Callers::PluginPrograms.connections() {
+        for nth in 0..CONNECTIONS {
             let mut stream = UnixStream::connect(&path).await.unwrap();
             // Some have asked, some not.
             if nth % 2 == 0 {
@@ -94,16 +71,5 @@ mod tests {
         let mut stream = UnixStream::connect(&path).await.unwrap();
         let answer = tokio::time::timeout(Duration::from_secs(9), ask(&mut stream)).await;
         assert!(answer.expect("an answer in time for a probe").starts_with("HTTP/1.1 200"));
-    }
-
-    #[tokio::test]
-    async fn the_clusters_part_may_stay() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("agent.sock");
-        tokio::spawn(serve(RootSocket::bind(&path).unwrap(), Arc::new(Silent), Callers::ClusterPart));
-        let mut stream = UnixStream::connect(&path).await.unwrap();
-        assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200"));
-        tokio::time::sleep(Duration::from_secs(6)).await;
-        assert!(ask(&mut stream).await.starts_with("HTTP/1.1 200"));
     }
 }

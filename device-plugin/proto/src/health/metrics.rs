@@ -53,6 +53,8 @@ pub struct Metrics {
 pub struct ApiMetrics {
     /// Whether the API server has sent the LANs since the start.
     pub lans_heard: AtomicBool,
+    /// Whether the node's part has stored them since the start.
+    pub lans_stored: AtomicBool,
     /// Requests about LANs that the API server did not answer, or refused.
     pub lan_errors: Counter,
     /// Requests about pods and virtual machines.

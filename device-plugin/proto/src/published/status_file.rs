@@ -1,53 +1,14 @@
-//! Follows `/run/k8slan/told/status.json`, which the node's part writes, from another process.
+//! Reads `/run/k8slan/status.json`, which a daemon that runs or ran on this boot wrote.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use node::SafeDir;
-use tokio::sync::watch;
 
 use super::{NodeStatus, STATUS_FILE};
-use crate::events::{Dirty, FileWatch, Wake, WatchedFolder};
 
 /// In bytes; more than the status of any node.
 const MAX_LEN: u64 = 16 << 20;
-/// Changes come in bursts; the file is read once per burst.
-const DEBOUNCE: Duration = Duration::from_millis(20);
-
-/// Sends the status whenever the file changes. Nothing is sent before the first status since boot.
-///
-/// # Errors
-/// The folder cannot be watched.
-pub async fn follow(folder: &Path, status_sender: watch::Sender<Arc<NodeStatus>>) -> Result<()> {
-    let wake = Wake::default();
-    let changed = Dirty { names: true, ..Dirty::default() };
-    let files = FileWatch::start(
-        vec![WatchedFolder::new(folder, |name| name == STATUS_FILE, changed)],
-        wake.clone(),
-    )?;
-    loop {
-        files.add_missing_watches();
-        wake.take_changes();
-        match read(folder) {
-            Ok(Some(now)) => {
-                status_sender.send_if_modified(|before| {
-                    let changed = **before != now;
-                    if changed {
-                        *before = Arc::new(now);
-                    }
-                    changed
-                });
-            }
-            Ok(None) => {}
-            Err(error) => tracing::warn!("the node's status cannot be used: {error:#}"),
-        }
-        wake.wait().await;
-        tokio::time::sleep(DEBOUNCE).await;
-    }
-}
-
 /// The last status in a folder; `None` before the first one since boot.
 ///
 /// # Errors
@@ -55,12 +16,8 @@ pub async fn follow(folder: &Path, status_sender: watch::Sender<Arc<NodeStatus>>
 pub fn read(run: &Path) -> Result<Option<NodeStatus>> {
     let Some(dir) = SafeDir::open(run)? else { return Ok(None) };
     let Some(text) = dir.read_up_to(STATUS_FILE, MAX_LEN)? else { return Ok(None) };
-    let status: NodeStatus = serde_json::from_slice(&text).with_context(|| {
-        format!(
-            "{} is not a status of this version: run both parts from one image",
-            run.join(STATUS_FILE).display()
-        )
-    })?;
+    let status: NodeStatus = serde_json::from_slice(&text)
+        .with_context(|| format!("{} is not a status of this version", run.join(STATUS_FILE).display()))?;
     Ok(Some(NodeStatus { reconciled: true, ..status }))
 }
 

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
-use controller::{Mirror, MirrorState};
+use controller::MirrorState;
 use k8slan_tests::apiserver::ApiServer;
 use serde_json::{Value, json};
 use testnet::{Error, Outcome, Trial, eventually, tests};
 use tokio::sync::watch;
 
+use crate::cluster::mirrored::mirrored;
 use crate::cluster::{Background, check};
 
 const GROUP: &str = "lan.k8slan.io/v1beta1";
@@ -50,13 +51,9 @@ fn start(server: &ApiServer, dir: &Path, namespaces: &[&str]) -> Result<Running,
     let background = Background::new();
     let client = background.client(&server.url());
     let namespaces = namespaces.iter().map(|&n| n.to_owned()).collect();
-    let mirror = Mirror::new(client, "worker1", namespaces, dir.to_owned())?;
+    let (mirror, folder) = mirrored(client, "worker1", namespaces, dir)?;
     let hearing = mirror.state();
-    background.runtime().spawn(async move {
-        if let Err(error) = mirror.run().await {
-            eprintln!("the mirror ended: {error}");
-        }
-    });
+    background.runtime().spawn(async move { tokio::join!(mirror.run(), folder).0 });
     Ok(Running { hearing, _background: background })
 }
 

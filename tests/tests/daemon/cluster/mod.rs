@@ -5,7 +5,9 @@ mod daemon;
 mod definitions;
 mod events;
 mod lans;
+mod link;
 mod mirror;
+mod mirrored;
 mod real_server;
 mod rights;
 mod scale;
@@ -31,6 +33,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
     trials.extend(daemon::trials());
     trials.extend(lans::trials());
     trials.extend(two_processes::trials());
+    trials.extend(link::trials());
     trials.extend(sweep::trials());
     trials.extend(rights::trials());
     trials.extend(uninstall::trials());

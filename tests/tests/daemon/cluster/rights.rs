@@ -98,7 +98,25 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
         _ => Ok(()),
     })?;
     // An address is kept for a machine that nobody knows any more.
-    site.node.write("/run/k8slan/told/kept-vms.json", r#"["a/vm"]"#)?;
+    let pod = site.node.pod("vm")?;
+    let sticky = json!({
+        "cniVersion": "1.0.0", "name": "vms", "type": "ipam-pool", "args": { "cni": { "vm": "vm" } },
+        "ipam": { "type": "ipam-pool", "subnet": "10.9.0.0/24", "scope": "host", "sticky": "vm" },
+    });
+    server.put(
+        "pods",
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "namespace": "a", "name": "vm" },
+            "spec": { "nodeName": "worker1" },
+        }),
+    );
+    let mut call = pod.call("net1", &sticky);
+    call.args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=vm".to_owned();
+    site.node.cni("ipam-pool", "ADD", &call).map_err(|error| Stop::Failed(error.to_string()))?;
+    site.node.cni("ipam-pool", "DEL", &call).map_err(|error| Stop::Failed(error.to_string()))?;
+    // The node's part looks when a pod is gone.
+    std::thread::sleep(Duration::from_secs(1));
+    server.delete("pods", "v1", "a/vm");
     let asked = |access: &Access| access.resource == "virtualmachineinstances";
     eventually(SOON, || match server.accesses().iter().any(asked) {
         true => Ok(()),

@@ -5,13 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use controller::{Election, LanNodeWriter, LanReport, Leader, Mirror, Reports, Timing};
+use controller::{Election, LanNodeWriter, LanReport, Leader, Reports, Timing};
 use k8slan_tests::apiserver::ApiServer;
 use serde_json::json;
 use testnet::{Outcome, Stop, Trial, eventually, tests};
 use tokio::sync::watch;
 
 use crate::cluster::mirror::lan;
+use crate::cluster::mirrored::mirrored;
 use crate::cluster::site::kubernetes_node;
 use crate::cluster::status::{broken, built, status};
 use crate::cluster::{Background, check};
@@ -38,7 +39,7 @@ impl Cluster {
             let name = format!("worker{number:03}");
             server.put("nodes", kubernetes_node(&name, &name));
             let client = background.client(&server.url());
-            let mirror = Mirror::new(client.clone(), &name, Vec::new(), dir.join(&name))?;
+            let (mirror, folder) = mirrored(client.clone(), &name, Vec::new(), &dir.join(&name))?;
             let (sender, receiver) = watch::channel(Arc::new(Reports::new()));
             let reporter = LanNodeWriter::new(client.clone(), name.clone(), receiver, mirror.state());
             reports.push(sender);
@@ -48,6 +49,7 @@ impl Cluster {
                 let leader = Leader::new(client, &name);
                 tokio::join!(
                     mirror.run(),
+                    folder,
                     reporter.run(),
                     election.run(|| leader.run(), std::future::pending())
                 )

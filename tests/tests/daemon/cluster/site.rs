@@ -146,15 +146,13 @@ impl Site {
         self.start(&[], &[&lans[..], if self.kubelet { &kubelet } else { &[] }].concat())
     }
 
-    /// The cluster's part as in its container: root without any capability, and of the node's files it sees what it
-    /// is told, and its own.
+    /// The cluster's part as in its container: root without any capability, and of the node's files it sees the folder of
+    /// the link alone, and cannot write there.
     pub(crate) fn cluster_part(&self) -> Result<Daemon, Stop> {
-        const MOUNTS: &str = "set -e; cd /run/k8slan 2>/dev/null || { mkdir -p /run/k8slan; cd /run/k8slan; }
-            mkdir -p told cluster owners /var/lib/k8slan/lans
-            mount -t tmpfs none /mnt; mkdir -p /mnt/run/told /mnt/run/cluster /mnt/run/owners /mnt/state/lans
-            for own in told cluster owners; do mount --bind $own /mnt/run/$own; done
-            mount --bind /var/lib/k8slan/lans /mnt/state/lans; mount -o remount,ro,bind /mnt/run/told
-            mount --rbind /mnt/run /run/k8slan; mount --rbind /mnt/state /var/lib/k8slan; cd /
+        const MOUNTS: &str = "set -e; mkdir -p /run/k8slan/controller /var/lib/k8slan
+            mount -t tmpfs none /mnt; mkdir -p /mnt/run/controller /mnt/state
+            mount --bind /run/k8slan/controller /mnt/run/controller; mount -o remount,ro,bind /mnt/run/controller
+            mount --rbind /mnt/run /run/k8slan; mount --rbind /mnt/state /var/lib/k8slan
             for all in /run/k8slan /var/lib/k8slan; do mount -o remount,ro,bind $all; done
             exec \"$@\"";
         let bare = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--no-new-privs"];

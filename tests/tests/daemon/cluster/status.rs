@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use controller::{Election, FINALIZER, LanNodeWriter, LanReport, Leader, Mirror, Reports, Timing};
+use controller::{Election, FINALIZER, LanNodeWriter, LanReport, Leader, Reports, Timing};
 use k8slan_tests::apiserver::ApiServer;
 use lan::{ACCEPTED, Condition, LanKey, READY, SpokeUse};
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use testnet::{Error, Outcome, Stop, Trial, eventually, stays, tests};
 use tokio::sync::{oneshot, watch};
 
 use crate::cluster::mirror::lan;
+use crate::cluster::mirrored::mirrored;
 use crate::cluster::{Background, check};
 
 const GROUP: &str = "lan.k8slan.io/v1beta1";
@@ -76,7 +77,7 @@ impl Node {
         server.put("nodes", object);
         let background = Background::new();
         let client = background.client(&server.url());
-        let mirror = Mirror::new(client.clone(), name, Vec::new(), dir.join(name))?;
+        let (mirror, folder) = mirrored(client.clone(), name, Vec::new(), &dir.join(name))?;
         let (reports, receiver) = watch::channel(Arc::new(Reports::new()));
         let reporter = LanNodeWriter::new(client.clone(), name.to_owned(), receiver, mirror.state());
         let (stop, stopped) = oneshot::channel::<()>();
@@ -87,7 +88,7 @@ impl Node {
             let stopped = async {
                 let _ = stopped.await;
             };
-            tokio::join!(mirror.run(), reporter.run(), election.run(|| leader.run(), stopped)).0
+            tokio::join!(mirror.run(), folder, reporter.run(), election.run(|| leader.run(), stopped)).0
         });
         Ok(Self { reports, stop: Some(stop), background })
     }

@@ -148,8 +148,8 @@ fn values_reach_what_they_name() -> Outcome {
         assert_eq!(container["imagePullPolicy"], "Always");
     }
     assert_eq!(pod["imagePullSecrets"], json!([{ "name": "registry" }]));
-    let paths = ["state", "lans", "kubelet"].map(|volume| host_path(set, volume));
-    assert_eq!(paths, ["/srv/k8slan", "/srv/k8slan/lans", "/k/plugins"]);
+    let paths = ["state", "kubelet"].map(|volume| host_path(set, volume));
+    assert_eq!(paths, ["/srv/k8slan", "/k/plugins"]);
     // What is not said stays.
     assert_eq!(pod["containers"][0]["resources"]["limits"]["memory"], "1Gi");
     assert_eq!(pod["containers"][0]["resources"]["requests"]["memory"], "32Mi");

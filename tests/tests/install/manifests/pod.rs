@@ -102,7 +102,7 @@ fn the_mounts_are_what_each_needs() -> Outcome {
         }
         // Whoever sees a file can hold a lock on it, also where it is mounted to be read only.
         if container == "cluster" {
-            let may = ["lans", "run-told", "run-cluster", "run-owners", "config"];
+            let may = ["run-controller", "config"];
             assert!(may.contains(&volume), "{container}: {mount}");
         }
         // The paths are fixed: what is where on the node is there in the container.
@@ -111,7 +111,7 @@ fn the_mounts_are_what_each_needs() -> Outcome {
         let needs = match container {
             "install" => matches!(volume, "cni-bin" | "state"),
             "node" => matches!(volume, "netns" | "run" | "state" | "kubelet" | "dev"),
-            _ => matches!(volume, "lans" | "run-cluster" | "run-owners"),
+            _ => false,
         };
         assert_eq!(writes, needs, "{container}: {mount}");
     }

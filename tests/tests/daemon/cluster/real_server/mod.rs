@@ -17,7 +17,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use controller::{LanNodeWriter, LanReport, Mirror, Reports};
+use controller::{LanNodeWriter, LanReport, Reports};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
@@ -128,7 +128,8 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
     let error = refused.err().map(|error| error.to_string()).unwrap_or_default();
     check!(error.contains("metadata.name takes 180 characters at most"), "{error}");
 
-    let mirror = Mirror::new(client.clone(), "worker1", Vec::new(), dir.path().join("lans"))?;
+    let (mirror, folder) =
+        crate::cluster::mirrored::mirrored(client.clone(), "worker1", Vec::new(), &dir.path().join("lans"))?;
     let report = LanReport {
         generation: Some(1),
         conditions: vec![says("Accepted", true, "Accepted", ""), says("Ready", true, "Built", "")],
@@ -141,13 +142,16 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
     let (_reports, receiver) =
         watch::channel::<Arc<Reports>>(Arc::new(BTreeMap::from([("a/one".parse()?, report)])));
     let reporter = LanNodeWriter::new(client.clone(), "worker1".into(), receiver, mirror.state());
-    runtime.spawn(async move { tokio::join!(mirror.run(), reporter.run()).0 });
+    runtime.spawn(async move { tokio::join!(mirror.run(), folder, reporter.run()).0 });
     let reports = api(&client, "lan.k8slan.io", "v1beta1", "LANNode", "lannodes", Some("a"));
     let found = eventually(LIMIT, || {
         runtime.block_on(reports.get("one.worker1")).map_err(|error| error.to_string())
     })?;
     check!(found.data["spec"]["mtu"] == 1426 && found.data["spec"]["underlay"] == "eth1", "{:?}", found.data);
-    check!(dir.path().join("lans/a.one.yaml").is_file(), "the mirror has the LAN");
+    eventually(LIMIT, || match dir.path().join("lans/a.one.yaml").is_file() {
+        true => Ok(()),
+        false => Err("the mirror does not have the LAN".to_owned()),
+    })?;
 
     // What the leader writes, and what a person then sees.
     let ready =

@@ -1,0 +1,302 @@
+//! The cluster's part: stays connected to the node's part, and reconnects.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::frame::{self, MAX_FROM_CLUSTER, MAX_FROM_NODE};
+use super::message::{Change, FromCluster, FromNode, Object};
+use super::outbox::{Outbox, Subject};
+use crate::published::{NodeStatus, VmNames};
+use crate::root_socket;
+
+/// The time limit of a question. The node's part answers from memory.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pauses between attempts to connect.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(1);
+/// When a change that the node's part refused is sent again: its disk may have room by then.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
+/// Changes that may wait for an answer.
+const MAX_WAITING: usize = 256;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Here,
+    /// It does not answer, and why.
+    Away(String),
+}
+
+/// An answer of the node's part.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Answer {
+    number: u64,
+    /// Why the node is not ready, a sentence each; empty: it is ready.
+    pub waiting: Vec<String>,
+    /// In Prometheus' text format.
+    pub metrics: String,
+}
+
+/// The cluster's end of the link, and what it last heard.
+pub struct Link {
+    outbox: Outbox,
+    presence: watch::Sender<Presence>,
+    status: watch::Sender<Arc<NodeStatus>>,
+    sticky_vms: watch::Sender<VmNames>,
+    asked: watch::Sender<u64>,
+    answer: watch::Sender<Answer>,
+}
+
+/// The changes of a connection that wait for an answer.
+#[derive(Default)]
+struct Waiting {
+    changes: Mutex<VecDeque<(u64, Subject)>>,
+    fewer: Notify,
+    refused: Mutex<Vec<(Instant, Subject)>>,
+}
+
+impl Link {
+    pub fn new(outbox: Outbox) -> Self {
+        let nothing = Presence::Away("it was not looked for yet".to_owned());
+        Self {
+            outbox,
+            presence: watch::channel(nothing).0,
+            status: watch::channel(Arc::default()).0,
+            sticky_vms: watch::channel(VmNames::new()).0,
+            asked: watch::channel(0).0,
+            answer: watch::channel(Answer::default()).0,
+        }
+    }
+
+    /// Whether the node's part answers, now and at each change.
+    pub fn presence(&self) -> watch::Receiver<Presence> {
+        self.presence.subscribe()
+    }
+
+    /// What became of the LANs; the last that was heard.
+    pub fn status(&self) -> watch::Receiver<Arc<NodeStatus>> {
+        self.status.subscribe()
+    }
+
+    /// The virtual machines that the node keeps addresses for; the last that was heard.
+    pub fn sticky_vms(&self) -> watch::Receiver<VmNames> {
+        self.sticky_vms.subscribe()
+    }
+
+    /// Asks whether the node is ready, and for its metrics.
+    ///
+    /// # Errors
+    /// The node's part is away, or does not answer.
+    pub async fn ask(&self) -> Result<Answer> {
+        let (mut presence, mut answers) = (self.presence(), self.answer.subscribe());
+        if let Presence::Away(why) = &*presence.borrow_and_update() {
+            bail!("{why}");
+        }
+        let mut number = 0;
+        self.asked.send_modify(|asked| {
+            *asked += 1;
+            number = *asked;
+        });
+        let answer = answers.wait_for(|answer| answer.number >= number);
+        let away = presence.wait_for(|presence| *presence != Presence::Here);
+        let answer = async {
+            tokio::select! {
+                answer = answer => Ok(answer?.clone()),
+                _ = away => bail!("it just went away"),
+            }
+        };
+        timeout(ANSWER_TIMEOUT, answer).await.context("it does not answer")?
+    }
+
+    /// Stays connected to the socket in `folder`, without end.
+    pub async fn run(&self, folder: &Path) -> std::convert::Infallible {
+        let socket: PathBuf = folder.join(super::SOCKET);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let ended = match root_socket::connect(&socket).await {
+                Ok(stream) => self.converse(stream).await,
+                Err(error) => Err(error),
+            };
+            let away =
+                Presence::Away(ended.map_or_else(|error| format!("{error:#}"), |()| "it ended".to_owned()));
+            let was = self.presence.send_replace(away.clone());
+            if was == Presence::Here {
+                pause = FIRST_PAUSE;
+            }
+            if let (true, Presence::Away(why)) = (was != away, &away) {
+                tracing::warn!(socket = %socket.display(), "the node's part does not answer: {why}");
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(LAST_PAUSE);
+        }
+    }
+
+    /// Uses one connection until it ends.
+    ///
+    /// # Errors
+    /// It ended other than by the other end's closing it.
+    pub async fn converse<T: AsyncRead + AsyncWrite>(&self, stream: T) -> Result<()> {
+        let (mut reader, mut writer) = tokio::io::split(stream);
+        let first = timeout(ANSWER_TIMEOUT, frame::read(&mut reader, MAX_FROM_NODE)).await;
+        let version = match first.context("it does not answer")?? {
+            Some((FromNode::Hello { version }, _)) => version,
+            Some((FromNode::Refused { reason }, _)) => bail!("it refuses the connection: {reason}"),
+            Some(_) => bail!("the program that answers is not k8slan"),
+            None => return Ok(()),
+        };
+        let own = env!("CARGO_PKG_VERSION");
+        if version != own {
+            tracing::warn!("the node's part is version {version} and this is {own}: run both from one image");
+        }
+        frame::write(&mut writer, &FromCluster::Hello { version: own.to_owned() }).await?;
+        self.outbox.begin();
+        tracing::info!("the node's part answers");
+        // Before anybody asks.
+        let asked = self.asked.subscribe();
+        self.presence.send_replace(Presence::Here);
+        let waiting = Waiting::default();
+        tokio::select! {
+            ended = self.receive(reader, &waiting) => ended,
+            ended = self.send(writer, asked, &waiting) => ended,
+        }
+    }
+
+    async fn receive<T: AsyncRead>(&self, mut reader: ReadHalf<T>, waiting: &Waiting) -> Result<()> {
+        while let Some((message, _)) = frame::read(&mut reader, MAX_FROM_NODE).await? {
+            match message {
+                FromNode::Hello { .. } | FromNode::Refused { .. } => bail!("it began twice"),
+                FromNode::Ack { number } => {
+                    if let Some(subject) = waiting.answered(number) {
+                        self.outbox.acknowledged(&subject);
+                        if matches!(subject, Subject::Kind(_)) {
+                            // What does not exist any more is gone, and there may be room.
+                            waiting.all_due(Instant::now());
+                        }
+                    }
+                }
+                FromNode::Nack { number, reason } => {
+                    if let Some(subject) = waiting.answered(number) {
+                        tracing::warn!("the node's part cannot take {subject:?}: {reason}");
+                        waiting.refuse(subject);
+                    }
+                }
+                FromNode::Status(mut status) => {
+                    status.reconciled = true;
+                    self.status.send_if_modified(|before| {
+                        let changed = **before != *status;
+                        if changed {
+                            *before = Arc::from(status);
+                        }
+                        changed
+                    });
+                }
+                FromNode::StickyVms(vms) => {
+                    self.sticky_vms.send_if_modified(|before| {
+                        let changed = *before != vms;
+                        *before = vms;
+                        changed
+                    });
+                }
+                FromNode::Answer { number, waiting, metrics } => {
+                    self.answer.send_replace(Answer { number, waiting, metrics });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn send<T: AsyncWrite>(
+        &self,
+        mut writer: WriteHalf<T>,
+        mut asked: watch::Receiver<u64>,
+        waiting: &Waiting,
+    ) -> Result<()> {
+        let mut next_number = 0;
+        loop {
+            if asked.has_changed().unwrap_or(false) {
+                let number = *asked.borrow_and_update();
+                frame::write(&mut writer, &FromCluster::Ask { number }).await?;
+            }
+            let full = waiting.len() >= MAX_WAITING;
+            if !full && let Some((subject, change)) = self.outbox.next() {
+                let change = shortened(change)?;
+                let message = FromCluster::Change { number: next_number, change };
+                waiting.push(next_number, subject);
+                next_number += 1;
+                frame::write(&mut writer, &message).await?;
+                continue;
+            }
+            let again = waiting.next_again();
+            let due = async {
+                match again {
+                    Some(due) => sleep_until(due).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = asked.changed() => asked.mark_changed(),
+                () = self.outbox.wait(), if !full => {}
+                () = waiting.fewer.notified() => {}
+                () = due => waiting.take_due(Instant::now()).into_iter().for_each(|subject| self.outbox.again(subject)),
+            }
+        }
+    }
+}
+
+impl Waiting {
+    fn len(&self) -> usize {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    fn push(&self, number: u64, subject: Subject) {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner).push_back((number, subject));
+    }
+
+    /// Answers come in the order of the changes.
+    fn answered(&self, number: u64) -> Option<Subject> {
+        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let first = changes.front().is_some_and(|(first, _)| *first == number);
+        self.fewer.notify_one();
+        if first { changes.pop_front().map(|(_, subject)| subject) } else { None }
+    }
+
+    fn refuse(&self, subject: Subject) {
+        let due = Instant::now() + AGAIN_AFTER;
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).push((due, subject));
+    }
+
+    fn all_due(&self, now: Instant) {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        refused.iter_mut().for_each(|(due, _)| *due = now);
+        self.fewer.notify_one();
+    }
+
+    fn next_again(&self) -> Option<Instant> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).first().map(|(due, _)| *due)
+    }
+
+    fn take_due(&self, now: Instant) -> Vec<Subject> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let due = refused.partition_point(|(due, _)| *due <= now);
+        refused.drain(..due).map(|(_, subject)| subject).collect()
+    }
+}
+
+/// The change as it can be sent. A LAN that is longer than any that the CRD allows is sent as one that cannot be read,
+/// so that what stands of it stays, and its condition says why.
+fn shortened(change: Change) -> Result<Change> {
+    let Change::Put(Object::Lan(mut lan)) = change else { return Ok(change) };
+    let len = serde_json::to_vec(&lan).context("write a LAN as JSON")?.len();
+    // What is around it is short.
+    let max = MAX_FROM_CLUSTER - 1024;
+    if len > max {
+        lan.spec = serde_json::Value::String(format!("{len} bytes, where {max} are the most"));
+    }
+    Ok(Change::Put(Object::Lan(lan)))
+}
