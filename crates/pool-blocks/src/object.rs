@@ -103,6 +103,13 @@ impl Spec {
             (None, _) => nodes.join(", "),
         }
     }
+
+    /// The same with the nodes that contest it.
+    #[must_use]
+    pub fn users_text(&self) -> String {
+        let contested = self.contested.iter().map(ToString::to_string);
+        std::iter::once(self.holder_text()).chain(contested).collect::<Vec<_>>().join(", ")
+    }
 }
 
 /// An object as the API server has it.

@@ -71,7 +71,10 @@ impl Node {
                     holding.go_to(Stage::Take);
                 }
                 // Who has it now is read again.
-                (Stage::Lost, None) => holding.seen = None,
+                (Stage::Lost, None) => {
+                    holding.seen = None;
+                    holding.listed = false;
+                }
                 _ => {}
             }
         }
@@ -114,6 +117,16 @@ impl Node {
             let after = holding.settled < id || before_writing;
             if holding.stage == Stage::Check && after && holding.busy.is_none() {
                 finish_claim(holding, &leases.used(key), block.range(), all);
+            }
+            if holding.stage == Stage::Lost {
+                let used = leases.used(key);
+                let floating = all.iter().filter(|object| match object.key.place {
+                    Place::Address(address) => used.contains(address),
+                    Place::Block(_) => false,
+                });
+                let owners: Vec<String> = floating.map(|object| object.spec.holder_text()).collect();
+                holding.told = (!owners.is_empty()).then(|| owners.join(", "));
+                holding.listed = true;
             }
         }
     }
@@ -220,10 +233,13 @@ impl Node {
             }
             (Stage::Check, around) => {
                 let Place::Address(address) = key.place else { return };
-                match around.filter(|block| !block.spec.released.contains(address)) {
+                // Where another node contests the block, its pods may have the address.
+                let is_free =
+                    |block: &Object| block.spec.released.contains(address) && block.spec.contested.is_empty();
+                match around.filter(|block| !is_free(block)) {
                     None => finish_join(holding),
                     Some(block) => {
-                        holding.told = Some(block.spec.holder_text());
+                        holding.told = Some(block.spec.users_text());
                         holding.not_before = now.after(AGAIN);
                     }
                 }

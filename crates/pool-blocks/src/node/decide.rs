@@ -109,11 +109,14 @@ impl Node {
                 let Some(object) = &holding.seen else { return Some(Request::Get(key.clone())) };
                 let contests =
                     object.spec.contested.contains(&self.me) || self.weakened.lacks(Weakness::DoesNotContest);
-                (!contests).then(|| {
+                if !contests {
                     let mut spec = object.spec.clone();
                     spec.contested.push(self.me.clone());
-                    update(object, spec)
-                })
+                    return Some(update(object, spec));
+                }
+                // What that node released may be a third one's.
+                let floats = !holding.listed && !object.spec.released.is_empty();
+                floats.then(|| Request::ListAddresses(key.pool.clone()))
             }
             Stage::Withdraw => {
                 let Some(object) = &holding.seen else { return Some(Request::Get(key.clone())) };

@@ -44,6 +44,8 @@ pub(super) struct Holding {
     pub(super) owner: Option<Owner>,
     /// Who is in the way.
     pub(super) told: Option<String>,
+    /// Of a block that is lost: whether the addresses that float in it were read since its object was.
+    pub(super) listed: bool,
 }
 
 impl Holding {
@@ -60,6 +62,7 @@ impl Holding {
             not_before: BootTime::default(),
             owner: None,
             told: None,
+            listed: false,
         }
     }
 

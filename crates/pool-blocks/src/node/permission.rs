@@ -109,7 +109,8 @@ impl Node {
                 // Others who lost it as well have said so there.
                 let contested = holding.seen.iter().flat_map(|object| &object.spec.contested);
                 let others = contested.filter(|node| **node != self.me).map(NodeName::as_str);
-                Some(std::iter::once(other.as_str()).chain(others).collect::<Vec<_>>().join(", "))
+                let told = holding.told.as_deref();
+                Some(std::iter::once(other.as_str()).chain(others).chain(told).collect::<Vec<_>>().join(", "))
             }
             _ => holding.told.clone(),
         };
