@@ -22,6 +22,8 @@ mod names;
 pub mod observed;
 mod older_condition;
 mod plan;
+#[cfg(feature = "crd")]
+pub mod pool;
 mod record;
 #[cfg(feature = "crd")]
 mod schema;

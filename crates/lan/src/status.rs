@@ -153,7 +153,7 @@ impl LanNode {
     }
 }
 
-fn conditions(generator: &mut SchemaGenerator) -> Schema {
+pub(crate) fn conditions(generator: &mut SchemaGenerator) -> Schema {
     let items = generator.subschema_for::<Condition>();
     json_schema!({
         "type": "array",

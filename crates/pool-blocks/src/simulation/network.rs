@@ -74,9 +74,14 @@ impl World {
             Request::Delete(key, ..) => Some(key.clone()),
             _ => None,
         };
+        let before = deletes.as_ref().and_then(|key| self.api.objects.get(key)).cloned();
         let answer = self.api.answer(&NodeName::from("leader"), request);
-        if let (Some(key), Answer::Deleted, None) = (deletes, &answer, self.excuses.double) {
-            self.check_freed(&key);
+        if let (Some(key), Answer::Deleted) = (deletes, &answer) {
+            if before.is_some_and(|object| object.spec.holders.iter().any(|holder| !holder.fenced)) {
+                self.fail(format!("the leader frees {key}, which is not fenced"));
+            } else if self.excuses.double.is_none() {
+                self.check_freed(&key);
+            }
         }
         self.note(|_| {
             format!(

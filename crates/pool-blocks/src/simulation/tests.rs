@@ -82,6 +82,13 @@ const FOUND_BY: &[(Weakness, u64)] = &[
     (Weakness::DoesNotCount, 36),
     (Weakness::FreesAtOnce, 80),
     (Weakness::DoesNotContest, 230),
+    (Weakness::DeletesAnyVersion, 125),
+    (Weakness::ReusesWithoutUpdate, 30),
+    (Weakness::FreesAnyVersion, 356),
+    (Weakness::GoesByWallTime, 480),
+    (Weakness::ForgetsWhatIsGone, 1_047),
+    (Weakness::FreesUnfenced, 0),
+    (Weakness::UsesTheWholeHorizon, 4_862),
 ];
 
 #[test]

@@ -9,6 +9,7 @@
 //! only what is different there is not run on a machine without it.
 
 mod launch;
+mod pools;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     let mut trials = tests![
         the_real_server_takes_the_crds_and_what_the_daemon_writes,
         the_whole_real_server_takes_the_crds_and_what_the_daemon_writes,
+        the_real_server_takes_pools,
     ];
     trials.extend(whole::trials());
     trials
@@ -62,6 +64,10 @@ fn the_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
 
 fn the_whole_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
     takes_the_crds_and_what_the_daemon_writes(&Program::whole()?)
+}
+
+fn the_real_server_takes_pools() -> Outcome {
+    pools::takes_pools(&Program::extensions()?)
 }
 
 fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
