@@ -1,4 +1,5 @@
 //! What the API server takes of pools, by the schemas and rules that it gets.
+#![expect(clippy::unwrap_used, reason = "a test binary")]
 
 use std::collections::BTreeMap;
 
