@@ -12,6 +12,9 @@ use crate::cluster::check;
 use crate::cluster::site::{SOON, Site, document};
 use crate::cluster::two_processes::LINK;
 
+/// Between two more connections: the processor stays free for the flood.
+const CROWD_INTERVAL: Duration = Duration::from_millis(5);
+
 /// A probe of the container `node` may take three times as long.
 const PROBE: Duration = Duration::from_secs(3);
 /// The limit of the container `node`, in KiB.
@@ -181,7 +184,7 @@ fn a_flood_keeps_no_probe_waiting() -> Outcome {
                     Ok(socket)
                 });
                 held.extend(another.ok().filter(|_| held.len() < 500));
-                std::thread::sleep(Duration::from_millis(5));
+                std::thread::sleep(CROWD_INTERVAL);
             }
             held.len()
         });

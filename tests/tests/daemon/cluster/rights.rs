@@ -12,6 +12,9 @@ use testnet::{Error, Outcome, Stop, Trial, eventually, tests};
 use crate::cluster::check;
 use crate::cluster::site::{GROUP, SOON, Site, kubernetes_node};
 
+/// By then the sweep has seen that the pod is there; that it has is not told anywhere.
+const SEEN_BY: Duration = Duration::from_secs(1);
+
 /// The leader renews its lease every fifteen seconds.
 const RENEWED: Duration = Duration::from_secs(25);
 const DEFINITIONS: &str = "network-attachment-definitions";
@@ -115,7 +118,7 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
     site.node.cni("ipam-pool", "ADD", &call).map_err(|error| Stop::Failed(error.to_string()))?;
     site.node.cni("ipam-pool", "DEL", &call).map_err(|error| Stop::Failed(error.to_string()))?;
     // The node's part looks when a pod is gone.
-    std::thread::sleep(Duration::from_secs(1));
+    std::thread::sleep(SEEN_BY);
     server.delete("pods", "v1", "a/vm");
     let asked = |access: &Access| access.resource == "virtualmachineinstances";
     eventually(SOON, || match server.accesses().iter().any(asked) {

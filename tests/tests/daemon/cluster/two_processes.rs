@@ -14,6 +14,9 @@ use crate::cluster::check;
 use crate::cluster::site::{GROUP, SOON, Site, document, failed};
 use crate::cluster::status::condition;
 
+/// Between two answers of a node's part that is played: often enough that each question finds one.
+const ANSWER_INTERVAL: Duration = Duration::from_millis(10);
+
 const CHILD: &str = "K8SLAN_TEST_CONNECT_TO_AGENT";
 const SOCKET: &str = "/run/k8slan/agent.sock";
 /// The one for the cluster's part.
@@ -301,7 +304,7 @@ fn answer_as_another_version(mut stream: UnixStream) -> std::io::Result<()> {
     say(r#"{"hello":{"version":"9.9.9","more":true}}"#)?;
     for number in 1..1000 {
         say(&format!(r#"{{"answer":{{"number":{number},"waiting":["being built"],"metrics":""}}}}"#))?;
-        std::thread::sleep(Duration::from_millis(10));
+        std::thread::sleep(ANSWER_INTERVAL);
     }
     stream.read_to_end(&mut Vec::new()).map(drop)
 }
