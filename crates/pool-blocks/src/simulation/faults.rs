@@ -377,6 +377,11 @@ impl World {
     }
 
     pub(super) fn say_service(&mut self, machine: usize, works: bool) {
+        // A flap's last "not in service" can come seconds after its end. Once all works again, nobody says so any more: no later
+        // event would take it back, and such a node rightly allocates nothing.
+        if self.calm && !works {
+            return;
+        }
         let name = self.machines[machine].name.clone();
         if let Some(node) = self.api.nodes.get_mut(&name) {
             node.out_of_service = !works;

@@ -99,6 +99,21 @@ fn every_protection_is_needed() {
     }
 }
 
+/// Histories that failed once, and why.
+const FAILED_ONCE: &[u64] = &[
+    // A node was said to be out of service after everything worked again.
+    6_022_115,
+];
+
+#[test]
+fn what_failed_once_does_not_fail_again() {
+    for seed in FAILED_ONCE {
+        if let Err(violation) = run(*seed, None, false) {
+            panic!("history {seed}: {}", violation.text);
+        }
+    }
+}
+
 /// Searches for the first history that notices what `WEAKNESS` names, up to `LIMIT`.
 #[test]
 fn search() {
