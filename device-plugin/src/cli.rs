@@ -10,8 +10,8 @@ use clap::{CommandFactory as _, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use crate::daemon::{self, Cluster, Node};
 use controller::ClusterUninstallOptions;
+use daemon::{Cluster, Node};
 use proto::agent_socket;
 
 use doctor::{capture, check_host, inspect, overview, why};

@@ -30,7 +30,8 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
     ("agent", &["lan", "net-types", "netplumb", "node", "proto"]),
     ("doctor", &["agent", "controller", "lan", "net-types", "netplumb", "node", "proto"]),
     ("installer", &["agent", "node", "proto"]),
-    ("k8slan-device-plugin", &["agent", "controller", "doctor", "installer", "node", "proto"]),
+    ("daemon", &["agent", "controller", "node", "proto"]),
+    ("k8slan-device-plugin", &["controller", "daemon", "doctor", "installer", "node", "proto"]),
 ];
 
 /// Who may depend on a library that reaches outside, by the beginning of its name. Development
@@ -38,9 +39,9 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[
 const OUTSIDE: &[(&str, &[&str])] = &[
     ("rtnetlink", &["netplumb"]),
     ("netlink-", &["netplumb"]),
-    ("tokio", &["agent", "controller", "doctor", "k8slan-device-plugin", "netplumb", "proto"]),
+    ("tokio", &["agent", "controller", "daemon", "doctor", "k8slan-device-plugin", "netplumb", "proto"]),
     ("tonic", &["agent", "proto"]),
-    ("kube", &["controller", "doctor", "k8slan-device-plugin", "lan"]),
+    ("kube", &["controller", "daemon", "doctor", "k8slan-device-plugin", "lan"]),
 ];
 
 /// Packages that nothing is built on and that may use everything.
