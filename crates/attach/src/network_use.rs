@@ -31,7 +31,7 @@ pub enum InNetwork {
 
 /// Where nodes in a cloud get what the cloud tells them, credentials among it: whoever answers there is believed. Of
 /// Amazon, Azure, Google, OpenStack and others; of Amazon with IPv6; of Alibaba.
-const METADATA: [IpAddr; 3] = [
+const CLOUD_METADATA: [IpAddr; 3] = [
     IpAddr::V4(Ipv4Addr::new(169, 254, 169, 254)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
     IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
@@ -56,7 +56,7 @@ impl NetworkUse {
     /// The use by a cloud, if the network has an address in it where a cloud's metadata service answers.
     #[must_use]
     pub fn by_cloud(network: IpNetwork) -> Option<Self> {
-        METADATA.into_iter().find(|service| network.contains(*service)).map(Self::Metadata)
+        CLOUD_METADATA.into_iter().find(|service| network.contains(*service)).map(Self::Metadata)
     }
 }
 

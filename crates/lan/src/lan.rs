@@ -55,18 +55,20 @@ impl Lan {
     ///
     /// # Errors
     /// The underlay has no room for the requested MTU, or for any.
-    pub fn mtu_on(&self, underlay: Mtu) -> Result<Mtu, NoRoom> {
+    pub fn mtu_on(&self, underlay: Mtu) -> Result<Mtu, MtuTooLarge> {
         match (self.mtu, self.room_on(underlay)) {
             (Some(wanted), Some(room)) if wanted <= room => Ok(wanted),
             (None, Some(room)) => Ok(self.common_mtu.map_or(room, |common| common.min(room))),
-            _ => Err(NoRoom { underlay, headroom: self.group.headroom(), wanted: self.mtu }),
+            _ => {
+                Err(MtuTooLarge { underlay, overhead: self.group.encapsulation_overhead(), wanted: self.mtu })
+            }
         }
     }
 
     /// The largest MTU that the LAN could have on a node whose underlay has this MTU.
     #[must_use]
     pub fn room_on(&self, underlay: Mtu) -> Option<Mtu> {
-        let room = underlay.get().checked_sub(self.group.headroom())?;
+        let room = underlay.get().checked_sub(self.group.encapsulation_overhead())?;
         Mtu::try_from(u64::from(room)).ok()
     }
 
@@ -83,39 +85,39 @@ impl Lan {
 
 /// The MTU of the underlay is too small.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NoRoom {
+pub struct MtuTooLarge {
     underlay: Mtu,
-    headroom: u32,
+    overhead: u32,
     wanted: Option<Mtu>,
 }
 
-impl std::fmt::Display for NoRoom {
+impl std::fmt::Display for MtuTooLarge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { underlay, headroom, wanted } = self;
-        match (wanted, underlay.get().checked_sub(*headroom)) {
+        let Self { underlay, overhead, wanted } = self;
+        match (wanted, underlay.get().checked_sub(*overhead)) {
             (Some(wanted), Some(room)) => write!(
                 f,
                 "an MTU of {wanted} is more than the {room} that an underlay with {underlay} has room for: \
                  raise the underlay's to {} or lower the LAN's",
-                u64::from(wanted.get()) + u64::from(*headroom),
+                u64::from(wanted.get()) + u64::from(*overhead),
             ),
             _ => {
                 write!(
                     f,
-                    "an underlay with an MTU of {underlay} has no room for VXLAN's {headroom} bytes: raise it"
+                    "an underlay with an MTU of {underlay} has no room for VXLAN's {overhead} bytes: raise it"
                 )
             }
         }
     }
 }
 
-impl std::error::Error for NoRoom {}
+impl std::error::Error for MtuTooLarge {}
 
 impl Group {
     /// The bytes between an underlay's MTU and the LAN's: the outer IP header, UDP (8), VXLAN (8) and
     /// the inner Ethernet header with one 802.1Q tag (18).
     #[must_use]
-    pub fn headroom(self) -> u32 {
+    pub fn encapsulation_overhead(self) -> u32 {
         if self.get().is_ipv6() { 40 + 8 + 8 + 18 } else { 20 + 8 + 8 + 18 }
     }
 }

@@ -43,7 +43,7 @@ pub use desired::{Desired, GROUP_FWD_MASK, SETTINGS, Setting};
 pub use diff::diff;
 pub use drift::drift;
 pub use key::{LanKey, LanKeyError};
-pub use lan::{Lan, NoRoom, Spoke};
+pub use lan::{Lan, MtuTooLarge, Spoke};
 pub use names::{Group, GroupError, NetnsName, NetnsNameError};
 pub use observed::Observed;
 pub use older_condition::OlderCondition;

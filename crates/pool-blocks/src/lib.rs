@@ -27,7 +27,7 @@ pub use block_length::{BlockLengths, block_length};
 pub use clock::{BootTime, Horizon};
 pub use disk::{Disk, DiskVersion, Phase, Record, Run};
 pub use geometry::Geometry;
-pub use leader::{ClusterView, Leader, PoolClaim, PoolStage, PoolStep, decide_pools};
+pub use leader::{Leader, PoolClaim, PoolSnapshot, PoolStage, PoolStep, decide_pools};
 pub use name::{Key, NodeName, Owner, Place, PoolName};
 pub use node::{Conflict, Input, Leases, Node, Output, Refusal, Want};
 pub use object::{Holder, NodeState, Object, ResourceVersion, Spec, Uid};

@@ -19,6 +19,7 @@ use super::chain;
 use super::event_publisher::{EventPublisher, reference};
 use super::lan_object::{self, StoredLan};
 use proto::k8slan_go::leads_to;
+use proto::kubelet::RESOURCE_PREFIX;
 
 /// How long a pod must have waited: usually the spoke is held by a pod that is just being deleted.
 const FIRST_EVENT_DELAY: Duration = Duration::from_secs(5);
@@ -26,7 +27,6 @@ const FIRST_EVENT_DELAY: Duration = Duration::from_secs(5);
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
 /// The note of an event may have 1024 bytes.
 const MAX_NOTE: usize = 1000;
-const RESOURCE_PREFIX: &str = "macvtap.k8slan.io/";
 
 /// Writes an event on such pods, one per reason.
 pub(super) struct PendingPods {

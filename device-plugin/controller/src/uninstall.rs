@@ -18,7 +18,7 @@ use super::aggregate_status::FINALIZER;
 use super::election::LEASE;
 use super::lan_object::{self, StoredLan};
 use super::net_attach_defs::{self, NetAttachDef};
-use proto::kubelet::RESOURCE_DOMAIN;
+use proto::kubelet::{RESOURCE_DOMAIN, RESOURCE_PREFIX};
 
 #[derive(Clone, Debug)]
 pub struct ClusterUninstallOptions {
@@ -254,7 +254,7 @@ fn is_held(node: &Node) -> bool {
 }
 
 fn is_ours(resource: &str) -> bool {
-    resource.split_once('/').is_some_and(|(domain, _)| domain == RESOURCE_DOMAIN)
+    resource.starts_with(RESOURCE_PREFIX)
 }
 
 /// Removes the resources from the nodes' status. A kubelet keeps resources whose plugin is gone, as zero, for ever.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use net_types::{Addr, AddrRange, AddrSet, Family};
 
-use crate::{ClusterView, Geometry, Key, Leader, Owner, Place, Request, Spec};
+use crate::{Geometry, Key, Leader, Owner, Place, PoolSnapshot, Request, Spec};
 
 impl Leader {
     /// Creates a floating address for an owner who has none in this pool; `None`: no address is free for it.
@@ -12,7 +12,7 @@ impl Leader {
     /// It is chosen where it is in nobody's way: in a block that has floating addresses and is no node's, in one that nobody has,
     /// or in what a node gave up. Where the view is old and it is somebody's, it waits until that node gives it up.
     #[must_use]
-    pub fn float(geometry: &Geometry, family: Family, view: &ClusterView, owner: &Owner) -> Option<Request> {
+    pub fn float(geometry: &Geometry, family: Family, view: &PoolSnapshot, owner: &Owner) -> Option<Request> {
         let of_pool = || view.objects.iter().filter(|object| object.key.pool == *geometry.pool());
         let floating: BTreeSet<Addr> = of_pool()
             .filter_map(|object| match object.key.place {
@@ -47,7 +47,7 @@ mod tests {
     use crate::geometry::addresses;
     use crate::{BlockLengths, Object, ResourceVersion, Uid};
 
-    fn chosen(view: &ClusterView) -> Option<String> {
+    fn chosen(view: &PoolSnapshot) -> Option<String> {
         let pool =
             Geometry::new("p".into(), BlockLengths { v4: 30, v6: 128 }, addresses(&["10.0.0.0-10.0.0.11"]));
         match Leader::float(&pool, Family::V4, view, &"vm:default/web".into()) {
@@ -63,7 +63,7 @@ mod tests {
 
     #[test]
     fn it_is_in_nobodys_way() {
-        let mut view = ClusterView::default();
+        let mut view = PoolSnapshot::default();
         assert_eq!(chosen(&view).unwrap(), "p.10.0.0.0");
         view.objects.push(object("p.0a000000", Spec::default()));
         assert_eq!(chosen(&view).unwrap(), "p.10.0.0.4");

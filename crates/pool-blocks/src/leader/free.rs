@@ -15,7 +15,7 @@ const OWNER_GRACE: Duration = Duration::from_secs(3_600);
 /// The cluster as a watch cache has it: nothing that is decided by it is wrong if it is old, since every write says for which
 /// version it is meant.
 #[derive(Clone, Debug, Default)]
-pub struct ClusterView {
+pub struct PoolSnapshot {
     /// All nodes.
     pub nodes: BTreeMap<NodeName, NodeState>,
     /// All blocks and floating addresses.
@@ -54,7 +54,7 @@ impl Leader {
     /// A block of a node that is gone is fenced first, and deleted one horizon after this leader saw the fence: whatever the
     /// node read before the fence lets it allocate for less than that, and what it reads after it lets it allocate nothing until
     /// it has written the fence away, and then the delete does not fit.
-    pub fn reconcile(&mut self, now: BootTime, view: &ClusterView) -> Vec<Request> {
+    pub fn reconcile(&mut self, now: BootTime, view: &PoolSnapshot) -> Vec<Request> {
         let mut requests = Vec::new();
         let mut fenced = BTreeMap::new();
         let mut orphans = BTreeMap::new();

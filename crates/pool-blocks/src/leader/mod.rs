@@ -4,5 +4,5 @@ mod floating;
 mod free;
 mod pools;
 
-pub use free::{ClusterView, Leader};
+pub use free::{Leader, PoolSnapshot};
 pub use pools::{PoolClaim, PoolStage, PoolStep, decide_pools};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    Answer, ClusterView, Key, NodeName, NodeState, Object, Owner, Place, Request, ResourceVersion, Uid,
+    Answer, Key, NodeName, NodeState, Object, Owner, Place, PoolSnapshot, Request, ResourceVersion, Uid,
 };
 
 #[derive(Clone, Default)]
@@ -79,8 +79,8 @@ impl Api {
         ResourceVersion(self.version)
     }
 
-    pub(super) fn view(&self) -> ClusterView {
-        ClusterView {
+    pub(super) fn view(&self) -> PoolSnapshot {
+        PoolSnapshot {
             nodes: self.nodes.clone(),
             objects: self.objects.values().cloned().collect(),
             owners: self.owners.clone(),

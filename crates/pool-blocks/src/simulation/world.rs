@@ -11,8 +11,8 @@ use super::random::Random;
 use crate::geometry::addresses;
 use crate::weakness::{Weakened, Weakness};
 use crate::{
-    Answer, BlockLengths, BootTime, ClusterView, Disk, DiskVersion, Geometry, Horizon, Input, Key, Leader,
-    Node, NodeState, Output, Owner, Place, Request, RequestId, Run,
+    Answer, BlockLengths, BootTime, Disk, DiskVersion, Geometry, Horizon, Input, Key, Leader, Node,
+    NodeState, Output, Owner, Place, PoolSnapshot, Request, RequestId, Run,
 };
 
 pub(super) const SECOND: u64 = 1_000;
@@ -93,7 +93,7 @@ impl Ord for Queued {
 pub(super) struct LeaderProcess {
     pub(super) leader: Leader,
     pub(super) rate: u64,
-    pub(super) view: ClusterView,
+    pub(super) view: PoolSnapshot,
 }
 
 /// The reason why two may have one address in this history, and whether nodes can know what they hold.
@@ -176,7 +176,7 @@ impl World {
         for number in 0..2 {
             let rate = world.rate();
             let leader = world.new_leader();
-            world.leaders.push(LeaderProcess { leader, rate, view: ClusterView::default() });
+            world.leaders.push(LeaderProcess { leader, rate, view: PoolSnapshot::default() });
             world.at(MINUTE + number, Event::Lead(usize::try_from(number).unwrap_or(0)));
         }
         world.api.owners.extend(world.owners.iter().cloned());

@@ -6,9 +6,10 @@ use node::one_line;
 use serde_json::Value;
 
 use super::documents::Documents;
-use super::networks::{Definition, Network, RESOURCE_PREFIX, resources, selected};
+use super::networks::{Definition, Network, resources, selected};
 use super::plugin_message::plugin_message;
 use crate::inspect::pool_line;
+use proto::kubelet::RESOURCE_PREFIX;
 
 /// A diagnosis in progress.
 pub(super) struct Diagnosis<'a> {

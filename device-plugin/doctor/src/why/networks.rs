@@ -1,9 +1,8 @@
 //! The networks that a pod asks for, and their definitions.
 
+use proto::kubelet::RESOURCE_PREFIX;
 use serde_json::Value;
 
-/// The prefix of the names of spokes' resources.
-pub(super) const RESOURCE_PREFIX: &str = "macvtap.k8slan.io/";
 const OWN_PLUGINS: [&str; 2] = ["macvtap", "vlan-bridge"];
 const NETWORKS_ANNOTATION: &str = "k8s.v1.cni.cncf.io/networks";
 const RESOURCE_ANNOTATION: &str = "k8s.v1.cni.cncf.io/resourceName";

@@ -4,9 +4,9 @@ use lan::{ACCEPTED, READY};
 use serde_json::Value;
 
 use super::diagnosis::Diagnosis;
-use super::networks::RESOURCE_PREFIX;
 use crate::inspect::{LanView, NodeView, SpokeState, SpokeView, spoke_line, state_of};
 use proto::k8slan_go::leads_to;
+use proto::kubelet::RESOURCE_PREFIX;
 
 impl Diagnosis<'_> {
     /// Adds who has a spoke, and the state of its LAN, on the pod's node or on all nodes.

@@ -4,7 +4,8 @@ pub(crate) mod codec;
 mod resource;
 
 pub use resource::{
-    API_VERSION, RESOURCE_DOMAIN, ResourceName, resource_name, resource_of_socket, socket_name, variable,
+    API_VERSION, RESOURCE_DOMAIN, RESOURCE_PREFIX, ResourceName, resource_name, resource_of_socket,
+    socket_name, variable,
 };
 
 /// The messages and services of the API, generated from `deviceplugin/v1beta1.proto`.

@@ -7,6 +7,8 @@ pub const API_VERSION: &str = "v1beta1";
 
 /// The part of a resource's name before the slash.
 pub const RESOURCE_DOMAIN: &str = "macvtap.k8slan.io";
+/// What the name of a resource begins with.
+pub const RESOURCE_PREFIX: &str = "macvtap.k8slan.io/";
 
 const SOCKET_PREFIX: &str = "k8slan-";
 const SOCKET_SUFFIX: &str = ".sock";
@@ -51,7 +53,7 @@ impl fmt::Display for ResourceName {
 /// The resource that a pod requests to be attached to a spoke; `name` is the spoke's, or a [`ResourceName`].
 #[must_use]
 pub fn resource_name(name: &impl fmt::Display) -> String {
-    format!("{RESOURCE_DOMAIN}/{name}")
+    format!("{RESOURCE_PREFIX}{name}")
 }
 
 /// The file name of a resource's socket in the kubelet's plugin folder.
