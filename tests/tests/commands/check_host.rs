@@ -581,14 +581,18 @@ fn a_clusters_lans_before_a_daemon_and_after() -> Outcome {
 
     let config = format!("KUBECONFIG={}", kubeconfig.display());
     let program = program("k8slan-device-plugin");
-    let daemon =
-        ["env", &config, &program.to_string_lossy(), "cluster", "--api-only", "--node-name", "worker1"];
-    let daemon = good.node.spawn_daemon(&daemon)?;
+    let program = program.to_string_lossy();
+    let node =
+        [&*program, "node", "--mirrored", "--node-name", "worker1", "--lan-dir", "/var/lib/k8slan/lans"];
+    let mut node = good.node.spawn_daemon(&node)?;
+    let daemon = ["env", &config, &program, "cluster", "--api-only", "--node-name", "worker1"];
+    let mut daemon = good.node.spawn_daemon(&daemon)?;
     eventually(Duration::from_secs(10), || match good.node.list("/var/lib/k8slan/lans").len() {
         4 => Ok(()),
-        _ => Err(daemon.log()),
+        _ => Err(format!("{}\n{}", node.log(), daemon.log())),
     })?;
     daemon.terminate()?;
+    node.terminate()?;
     finds(&looks(None)?, "/var/lib/k8slan/lans")
 }
 

@@ -142,6 +142,10 @@ impl State {
             for spoke in lan["spokes"].as_array_mut().into_iter().flatten() {
                 spoke["usedBy"] = spoke["usedBy"].is_string().into();
             }
+            // Since when it is so differs.
+            for condition in lan["conditions"].as_array_mut().into_iter().flatten() {
+                condition.as_object_mut().map(|condition| condition.remove("lastTransitionTime"));
+            }
             // What has no room on its underlay has no MTU, and what stands of it keeps the one that it had.
             let unknown =
                 lan["mtu"].is_null().then(|| format!("{}/", lan["netns"].as_str().unwrap_or_default()));
