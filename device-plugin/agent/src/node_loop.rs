@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
-use k8s_openapi::jiff::Timestamp;
+use jiff::Timestamp;
 use net_types::IfName;
 use node::{Durability, Lock, NETNS_DIR, NodeConfig, Paths, SafeDir};
 use tokio::sync::watch;
