@@ -1,7 +1,7 @@
 //! The limits of a LAN. The API server requires limits on everything that a CEL rule iterates over.
 
 /// The most spokes of a LAN; the kernel allows 1023 ports on one bridge.
-pub(crate) const MAX_SPOKES: usize = 1024;
+pub const MAX_SPOKES: usize = 1024;
 /// The most nodes in `vxlanDevMap`; Kubernetes supports clusters of up to 5,000.
 pub(crate) const MAX_NODES: usize = 5000;
 /// The most namespaces in `allowedNamespaces`.

@@ -23,6 +23,13 @@ pub(crate) const MAX_BYTES: usize = 32 << 20;
 const MAX_UID: usize = 128;
 /// The longest label of Kubernetes.
 const MAX_LABEL: usize = 63;
+/// The longest name of a virtual machine with its namespace.
+const MAX_VM: usize = 63 + 1 + 253;
+/// The longest record of a launcher pod, in bytes.
+const MAX_RECORD: usize = 64 << 10;
+
+/// The longest reason of a refusal, in bytes.
+const MAX_REASON: usize = 512;
 
 /// The UIDs of the pods that live on this node; `None` while the API server is not heard about them.
 pub type LivePods = Option<Arc<BTreeSet<String>>>;
@@ -33,6 +40,8 @@ pub struct NodeObjects {
     owners: SafeDir,
     /// The second name of the node.
     hostname: Option<String>,
+    /// Whether all files have it.
+    hostname_stored: bool,
     /// Everything, and its length in bytes.
     held: BTreeMap<ObjectKey, usize>,
     counts: BTreeMap<Option<Kind>, usize>,
@@ -65,6 +74,7 @@ impl NodeObjects {
             lans,
             owners,
             hostname: None,
+            hostname_stored: false,
             held: BTreeMap::new(),
             counts: BTreeMap::new(),
             bytes: 0,
@@ -84,8 +94,11 @@ impl NodeObjects {
             own.hold(ObjectKey::Lan(key), text.len());
         }
         for name in own.owners.names()? {
-            if let Some(uid) = name.strip_suffix(".json") {
-                own.hold(ObjectKey::Pod(uid.to_owned()), 0);
+            if let Some(uid) = name.strip_suffix(".json")
+                && record_name(uid).is_ok()
+            {
+                let record = own.owners.read_up_to(&name, MAX_RECORD as u64).ok().flatten();
+                own.hold(ObjectKey::Pod(uid.to_owned()), record.map_or(MAX_RECORD, |record| record.len()));
             }
         }
         own.disconnected();
@@ -134,8 +147,8 @@ impl NodeObjects {
             Object::Pod { uid, static_uid, vm } => self.put_pod(key, uid, static_uid, vm.as_ref()),
             Object::DeletedVm(vm) => {
                 let (namespace, name) = vm.split_once('/').unwrap_or_default();
-                if ![namespace, name].into_iter().all(is_kubernetes_name) {
-                    bail!("{vm:?} is not the name of a virtual machine");
+                if vm.len() > MAX_VM || ![namespace, name].into_iter().all(is_kubernetes_name) {
+                    bail!("{:?} is not the name of a virtual machine", link::brief(&vm, MAX_VM));
                 }
                 self.check_room(&key, vm.len())?;
                 self.hold(key, vm.len());
@@ -166,19 +179,29 @@ impl NodeObjects {
         if let Some(name) = &hostname
             && (name.len() > MAX_LABEL || !is_kubernetes_name(&name.to_ascii_lowercase().replace('_', "-")))
         {
-            bail!("{name:?} is not a host name");
+            bail!("{:?} is not a host name", link::brief(name, MAX_LABEL));
         }
-        if self.hostname == hostname {
+        if self.hostname == hostname && self.hostname_stored {
             return Ok(());
         }
-        tracing::info!(hostname, "the node's host name");
-        self.hostname = hostname;
-        for (key, name) in self.lan_files()? {
-            let Some(text) = self.lans.read_up_to(&name, MAX_LAN_FILE as u64)? else { continue };
-            if let Some(text) = link::with_hostname(&text, self.hostname.as_deref())? {
-                self.write_lan(&name, &text)?;
-                self.hold(ObjectKey::Lan(key), text.len());
-            }
+        if self.hostname != hostname {
+            tracing::info!(hostname, "the node's host name");
+        }
+        (self.hostname, self.hostname_stored) = (hostname, false);
+        // A file that cannot be changed keeps no other one from it.
+        let files = self.lan_files()?;
+        let stored: Vec<Result<()>> =
+            files.into_iter().map(|(key, name)| self.rename_host(key, &name)).collect();
+        stored.into_iter().collect::<Result<()>>()?;
+        self.hostname_stored = true;
+        Ok(())
+    }
+
+    fn rename_host(&mut self, key: LanKey, name: &str) -> Result<()> {
+        let Some(text) = self.lans.read_up_to(name, MAX_LAN_FILE as u64)? else { return Ok(()) };
+        if let Some(text) = link::with_hostname(&text, self.hostname.as_deref())? {
+            self.write_lan(name, &text)?;
+            self.hold(ObjectKey::Lan(key), text.len());
         }
         Ok(())
     }
@@ -191,22 +214,28 @@ impl NodeObjects {
         vm: Option<&VmRecord>,
     ) -> Result<()> {
         let record = record_name(&uid)?;
-        static_uid.as_deref().map_or(Ok(String::new()), record_name)?;
+        // A pod's author can write it; a static pod's is the kubelet's.
+        let static_uid = static_uid.filter(|uid| record_name(uid).is_ok());
         let len = match vm {
             Some(vm) if !is_kubernetes_name(&vm.vm) => {
-                bail!("{:?} is not the name of a virtual machine", vm.vm)
+                bail!("{:?} is not the name of a virtual machine", link::brief(&vm.vm, MAX_VM))
             }
             Some(vm) => serde_json::to_vec(vm).context("write a record as JSON")?.len(),
             None => 0,
         };
+        if len > MAX_RECORD {
+            bail!("a record of {len} bytes; at most {MAX_RECORD} are taken");
+        }
         self.check_room(&key, len + uid.len())?;
         match vm {
             Some(vm) => vm.write(&self.owners, &uid)?,
             None => self.owners.remove(&record)?,
         }
         self.hold(key, len + uid.len());
-        self.pods.insert(uid, static_uid);
-        self.publish_pods();
+        if self.pods.get(&uid) != Some(&static_uid) {
+            self.pods.insert(uid, static_uid);
+            self.publish_pods();
+        }
         Ok(())
     }
 
@@ -268,7 +297,7 @@ impl ClusterObjects for NodeObjects {
                 Ok(())
             }
         };
-        done.map_err(|error| format!("{error:#}"))
+        done.map_err(|error| link::brief(&format!("{error:#}"), MAX_REASON))
     }
 
     fn disconnected(&mut self) {
@@ -286,7 +315,7 @@ impl ClusterObjects for NodeObjects {
 fn record_name(uid: &str) -> Result<String> {
     match VmRecord::file_name(uid) {
         Some(name) if uid.len() <= MAX_UID => Ok(name),
-        _ => bail!("{uid:?} is not a pod's UID"),
+        _ => bail!("{:?} is not a pod's UID", link::brief(uid, MAX_UID)),
     }
 }
 
@@ -466,6 +495,81 @@ mod tests {
         assert_eq!(site.pods.borrow().as_deref(), Some(&BTreeSet::new()));
         assert!(site.vms.borrow().is_empty() && site.files("run/owners").is_empty());
         site.put(Object::HostName(Some("Host_1".into())));
+    }
+
+    #[test]
+    fn a_refusal_does_not_repeat_what_was_sent() {
+        let mut site = open(tempfile::tempdir().unwrap());
+        let long = "\u{7f}".repeat(1 << 20);
+        for object in [
+            pod(&long, None),
+            pod("u", Some(&long)),
+            Object::DeletedVm(format!("a/{long}")),
+            Object::HostName(Some(long.clone())),
+        ] {
+            let error = site.refused(object);
+            assert!(error.len() < 1024 && error.contains(" not "), "{} bytes", error.len());
+        }
+        let error = site.objects.apply(Change::Remove(ObjectKey::Pod(long))).unwrap_err();
+        assert!(error.len() < 1024, "{} bytes", error.len());
+    }
+
+    #[test]
+    fn a_host_name_that_is_not_in_every_file_is_put_again() {
+        let mut site = open(tempfile::tempdir().unwrap());
+        let folder = site.dir.path().join("state/lans");
+        for name in ["1", "2"] {
+            site.put(lan(name));
+        }
+        // Before the others by its name, and no file.
+        std::fs::create_dir(folder.join("a.0.yaml")).unwrap();
+        let name = || Object::HostName(Some("host-1".into()));
+        for _ in 0..2 {
+            site.refused(name());
+        }
+        for file in ["a.1.yaml", "a.2.yaml"] {
+            assert!(std::fs::read_to_string(folder.join(file)).unwrap().contains("host-1"), "{file}");
+        }
+        std::fs::remove_dir(folder.join("a.0.yaml")).unwrap();
+        site.put(name());
+    }
+
+    #[test]
+    fn a_lan_that_was_refused_stays_as_it_was() {
+        let mut site = open(tempfile::tempdir().unwrap());
+        site.put(lan("1"));
+        site.complete(Kind::Lan);
+        site.objects.disconnected();
+        let Object::Lan(large) = lan("1") else { panic!("a LAN") };
+        let spec = serde_json::Value::String("\n".repeat(MAX_LAN_FILE));
+        site.refused(Object::Lan(LanObject { spec, ..large }));
+        site.complete(Kind::Lan);
+        assert_eq!(site.lans(), ["a.1.yaml"], "it exists, whatever cannot be stored of it");
+    }
+
+    #[test]
+    fn a_pod_is_published_when_it_changes() {
+        let mut site = open(tempfile::tempdir().unwrap());
+        site.complete(Kind::Pod);
+        site.put(pod("u1", None));
+        site.pods.mark_unchanged();
+        // What a pod's author wrote instead of a UID is no UID, and keeps the pod from nothing.
+        let wrong = Some("../x".to_owned());
+        site.put(Object::Pod { uid: "u1".into(), static_uid: wrong, vm: None });
+        assert!(!site.pods.has_changed().unwrap());
+        assert_eq!(site.pods.borrow().as_deref().unwrap().len(), 1);
+    }
+
+    #[test]
+    fn records_count_in_the_next_process_too() {
+        let mut site = open(tempfile::tempdir().unwrap());
+        site.put(pod("u1", Some("vyos")));
+        std::fs::write(site.dir.path().join("run/owners/a.b.json"), "{}").unwrap();
+        let bytes = site.objects.bytes;
+        let mut site = site.reopen();
+        assert!(bytes - site.objects.bytes <= "u1".len() && site.objects.bytes > 0);
+        site.complete(Kind::Pod);
+        assert_eq!(site.objects.bytes, 0);
     }
 
     #[test]

@@ -203,7 +203,7 @@ fn parse_mirror_metadata(text: &str) -> Option<MirrorMetadata> {
 fn parse_times(object: &serde_json::Value) -> (Option<i64>, Option<i64>) {
     let metadata = &object["metadata"];
     let stamp = metadata["creationTimestamp"].as_str();
-    let created = stamp.and_then(|stamp| stamp.parse::<k8s_openapi::jiff::Timestamp>().ok());
+    let created = stamp.and_then(|stamp| stamp.parse::<jiff::Timestamp>().ok());
     (created.map(|created| created.as_second()), metadata["generation"].as_i64())
 }
 
@@ -248,7 +248,12 @@ fn parse_items(text: &str) -> Vec<Item> {
         Document::Lan { key, spec } => {
             let lan = Lan::new(key.clone(), &spec).map_err(|mistakes| Mistaken {
                 message: mistakes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-                spokes: spec.spokes.iter().filter_map(|spoke| spoke.parse().ok()).collect(),
+                spokes: spec
+                    .spokes
+                    .iter()
+                    .filter_map(|spoke| spoke.parse().ok())
+                    .take(lan::MAX_SPOKES)
+                    .collect(),
                 nodes: match (&spec.default_vxlan_dev, &spec.vxlan_dev_map) {
                     (None, map) if !map.is_empty() => Some(map.keys().cloned().collect()),
                     _ => None,

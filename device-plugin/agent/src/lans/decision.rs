@@ -1,7 +1,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use lan::{Lan, LanKey, NetnsName, Verdict};
+use lan::{Conflict, Lan, LanKey, NetnsName, Verdict};
 use net_types::{Attach, SpokeName};
+use proto::link::brief;
 
 use super::Declared;
 
@@ -115,8 +116,7 @@ fn verdicts(
             let outcome = match (&declaration.lan, verdicts.get(key)) {
                 (Ok(lan), Some(Verdict::Accepted)) => Ok(lan.clone()),
                 (Ok(lan), Some(Verdict::Refused(conflicts))) => {
-                    let conflicts: Vec<String> = conflicts.iter().map(ToString::to_string).collect();
-                    refusal("Conflict", conflicts.join("; "), of(lan), elsewhere(lan))
+                    refusal("Conflict", some_of(conflicts), of(lan), elsewhere(lan))
                 }
                 (Ok(lan), None) => {
                     refusal("Conflict", "it was not decided on".to_owned(), of(lan), elsewhere(lan))
@@ -124,7 +124,7 @@ fn verdicts(
                 (Err(mistaken), _) => {
                     let spokes = mistaken.spokes.iter().map(|name| (name.clone(), Attach::Macvtap)).collect();
                     let elsewhere = mistaken.nodes.as_ref().is_some_and(|nodes| !nodes.contains(node));
-                    refusal("Invalid", mistaken.message.clone(), spokes, elsewhere)
+                    refusal("Invalid", brief(&mistaken.message, MAX_MESSAGE), spokes, elsewhere)
                 }
             };
             (key.clone(), outcome)
@@ -166,6 +166,21 @@ fn novelty(
         .is_some_and(|there| there.vni.is_none_or(|vni| vni == lan.vni.get()))
         && lan.spokes.keys().all(|spoke| recorded.get(spoke) == Some(&lan.key));
     if as_built { 0 } else { 1 }
+}
+
+/// The longest message of a refused LAN, in bytes: the status of the node has it.
+const MAX_MESSAGE: usize = 1024;
+/// How many conflicts it names.
+const NAMED: usize = 5;
+
+/// The first conflicts, and how many more there are: a LAN has up to a thousand spokes.
+fn some_of(conflicts: &[Conflict]) -> String {
+    let named: Vec<String> = conflicts.iter().take(NAMED).map(ToString::to_string).collect();
+    let mut text = brief(&named.join("; "), MAX_MESSAGE);
+    if conflicts.len() > NAMED {
+        text.push_str(&format!("; and {} more", conflicts.len() - NAMED));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -237,6 +252,15 @@ mod tests {
         fn refusal(&self, name: &str) -> String {
             self.decide().lans[&key(name)].as_ref().unwrap_err().message.clone()
         }
+    }
+
+    #[test]
+    fn many_conflicts_are_one_short_message() {
+        let spokes: Vec<String> = (0..500).map(|number| format!("s{number}")).collect();
+        let spokes: Vec<&str> = spokes.iter().map(String::as_str).collect();
+        let world = World::default().declare("a", "n", 1, &spokes).declare("b", "m", 2, &spokes);
+        let message = world.refusal("b");
+        assert!(message.len() < 1200 && message.ends_with("; and 495 more"), "{message}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use super::decision::{Decisions, Goal, Refusal};
 use super::desired_records::InUse;
 use super::underlay::Underlay;
 use super::{Declaration, Declared};
+use proto::link::brief;
 use proto::published::{LanStatus, NodeStatus, RemovedSpoke, SpokeStatus};
 
 /// Whether an accepted LAN is built on this node.
@@ -309,6 +310,9 @@ fn removed_spokes(lan: &LanKey, in_use: &[InUse], is_removed: impl Fn(&InUse) ->
     left.map(|used| RemovedSpoke { name: used.spoke.clone(), used_by: used.who.clone() }).collect()
 }
 
+/// The longest part of a LAN's message that each of its spokes repeats, in bytes.
+const MAX_REASON: usize = 160;
+
 /// The spokes of a refused LAN, so that the kubelet knows them as existing but unhealthy. Spokes in use are included
 /// even if the refused LAN does not list them: existing links are left as they are, and pods are attached to them.
 fn refused_spokes(
@@ -329,7 +333,7 @@ fn refused_spokes(
             attach,
             k8slanveth: false,
             ready: false,
-            reason: Some(format!("its LAN is not accepted: {}", refusal.message)),
+            reason: Some(format!("its LAN is not accepted: {}", brief(&refusal.message, MAX_REASON))),
         })
     });
     spokes.collect()

@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::frame::{self, MAX_FROM_CLUSTER, MAX_FROM_NODE};
+use super::frame;
+use super::limits::{FROM_CLUSTER, FROM_NODE, brief};
 use super::message::{Change, FromCluster, FromNode, Object};
 use super::outbox::{Outbox, Subject};
 use crate::published::{NodeStatus, VmNames};
@@ -22,9 +23,9 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(1);
 /// When a change that the node's part refused is sent again: its disk may have room by then.
-const AGAIN_AFTER: Duration = Duration::from_secs(10);
-/// Changes that may wait for an answer.
-const MAX_WAITING: usize = 256;
+const RETRY_DELAY: Duration = Duration::from_secs(10);
+/// Changes that may wait for an answer. Each may take two syncs of a disk, and a question is answered behind them.
+const MAX_IN_FLIGHT: usize = 16;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Presence {
@@ -55,7 +56,7 @@ pub struct Link {
 
 /// The changes of a connection that wait for an answer.
 #[derive(Default)]
-struct Waiting {
+struct InFlight {
     changes: Mutex<VecDeque<(u64, Subject)>>,
     fewer: Notify,
     refused: Mutex<Vec<(Instant, Subject)>>,
@@ -143,7 +144,7 @@ impl Link {
     /// It ended other than by the other end's closing it.
     pub async fn converse<T: AsyncRead + AsyncWrite>(&self, stream: T) -> Result<()> {
         let (mut reader, mut writer) = tokio::io::split(stream);
-        let first = timeout(ANSWER_TIMEOUT, frame::read(&mut reader, MAX_FROM_NODE)).await;
+        let first = timeout(ANSWER_TIMEOUT, frame::read(&mut reader, &FROM_NODE)).await;
         let version = match first.context("it does not answer")?? {
             Some((FromNode::Hello { version }, _)) => version,
             Some((FromNode::Refused { reason }, _)) => bail!("it refuses the connection: {reason}"),
@@ -154,36 +155,38 @@ impl Link {
         if version != own {
             tracing::warn!("the node's part is version {version} and this is {own}: run both from one image");
         }
-        frame::write(&mut writer, &FromCluster::Hello { version: own.to_owned() }).await?;
+        frame::write(&mut writer, &FromCluster::Hello { version: own.to_owned() }, &FROM_CLUSTER).await?;
         self.outbox.begin();
+        // What the node's part keeps addresses for is asked about anew.
+        self.sticky_vms.send_if_modified(|vms| !std::mem::take(vms).is_empty());
         tracing::info!("the node's part answers");
         // Before anybody asks.
         let asked = self.asked.subscribe();
         self.presence.send_replace(Presence::Here);
-        let waiting = Waiting::default();
+        let in_flight = InFlight::default();
         tokio::select! {
-            ended = self.receive(reader, &waiting) => ended,
-            ended = self.send(writer, asked, &waiting) => ended,
+            ended = self.receive(reader, &in_flight) => ended,
+            ended = self.send(writer, asked, &in_flight) => ended,
         }
     }
 
-    async fn receive<T: AsyncRead>(&self, mut reader: ReadHalf<T>, waiting: &Waiting) -> Result<()> {
-        while let Some((message, _)) = frame::read(&mut reader, MAX_FROM_NODE).await? {
+    async fn receive<T: AsyncRead>(&self, mut reader: ReadHalf<T>, in_flight: &InFlight) -> Result<()> {
+        while let Some((message, _)) = frame::read(&mut reader, &FROM_NODE).await? {
             match message {
                 FromNode::Hello { .. } | FromNode::Refused { .. } => bail!("it began twice"),
                 FromNode::Ack { number } => {
-                    if let Some(subject) = waiting.answered(number) {
+                    if let Some(subject) = in_flight.answered(number) {
                         self.outbox.acknowledged(&subject);
                         if matches!(subject, Subject::Kind(_)) {
                             // What does not exist any more is gone, and there may be room.
-                            waiting.all_due(Instant::now());
+                            in_flight.retry_now(Instant::now());
                         }
                     }
                 }
                 FromNode::Nack { number, reason } => {
-                    if let Some(subject) = waiting.answered(number) {
-                        tracing::warn!("the node's part cannot take {subject:?}: {reason}");
-                        waiting.refuse(subject);
+                    if let Some(subject) = in_flight.answered(number) {
+                        tracing::warn!("the node's part cannot take {subject:?}: {}", brief(&reason, 512));
+                        in_flight.refuse(subject);
                     }
                 }
                 FromNode::Status(mut status) => {
@@ -215,24 +218,23 @@ impl Link {
         &self,
         mut writer: WriteHalf<T>,
         mut asked: watch::Receiver<u64>,
-        waiting: &Waiting,
+        in_flight: &InFlight,
     ) -> Result<()> {
         let mut next_number = 0;
         loop {
             if asked.has_changed().unwrap_or(false) {
                 let number = *asked.borrow_and_update();
-                frame::write(&mut writer, &FromCluster::Ask { number }).await?;
+                frame::write(&mut writer, &FromCluster::Ask { number }, &FROM_CLUSTER).await?;
             }
-            let full = waiting.len() >= MAX_WAITING;
+            let full = in_flight.len() >= MAX_IN_FLIGHT;
             if !full && let Some((subject, change)) = self.outbox.next() {
-                let change = shortened(change)?;
-                let message = FromCluster::Change { number: next_number, change };
-                waiting.push(next_number, subject);
+                let message = acceptable(next_number, change);
+                in_flight.push(next_number, subject);
                 next_number += 1;
-                frame::write(&mut writer, &message).await?;
+                frame::write(&mut writer, &message, &FROM_CLUSTER).await?;
                 continue;
             }
-            let again = waiting.next_again();
+            let again = in_flight.next_again();
             let due = async {
                 match again {
                     Some(due) => sleep_until(due).await,
@@ -242,14 +244,14 @@ impl Link {
             tokio::select! {
                 _ = asked.changed() => asked.mark_changed(),
                 () = self.outbox.wait(), if !full => {}
-                () = waiting.fewer.notified() => {}
-                () = due => waiting.take_due(Instant::now()).into_iter().for_each(|subject| self.outbox.again(subject)),
+                () = in_flight.fewer.notified() => {}
+                () = due => in_flight.take_due(Instant::now()).into_iter().for_each(|subject| self.outbox.requeue(subject)),
             }
         }
     }
 }
 
-impl Waiting {
+impl InFlight {
     fn len(&self) -> usize {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
@@ -267,11 +269,11 @@ impl Waiting {
     }
 
     fn refuse(&self, subject: Subject) {
-        let due = Instant::now() + AGAIN_AFTER;
+        let due = Instant::now() + RETRY_DELAY;
         self.refused.lock().unwrap_or_else(PoisonError::into_inner).push((due, subject));
     }
 
-    fn all_due(&self, now: Instant) {
+    fn retry_now(&self, now: Instant) {
         let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
         refused.iter_mut().for_each(|(due, _)| *due = now);
         self.fewer.notify_one();
@@ -288,15 +290,19 @@ impl Waiting {
     }
 }
 
-/// The change as it can be sent. A LAN that is longer than any that the CRD allows is sent as one that cannot be read,
-/// so that what stands of it stays, and its condition says why.
-fn shortened(change: Change) -> Result<Change> {
-    let Change::Put(Object::Lan(mut lan)) = change else { return Ok(change) };
-    let len = serde_json::to_vec(&lan).context("write a LAN as JSON")?.len();
-    // What is around it is short.
-    let max = MAX_FROM_CLUSTER - 1024;
-    if len > max {
-        lan.spec = serde_json::Value::String(format!("{len} bytes, where {max} are the most"));
+/// The change as the other end takes it. A LAN that is longer or deeper than any that the CRD means is sent as one that
+/// cannot be read, so that what stands of it stays, and its condition says why.
+fn acceptable(number: u64, change: Change) -> FromCluster {
+    let message = FromCluster::Change { number, change };
+    let excess = match frame::encode(&message, &FROM_CLUSTER) {
+        Err(frame::FrameError::Excess(excess)) => excess,
+        _ => return message,
+    };
+    match message {
+        FromCluster::Change { number, change: Change::Put(Object::Lan(mut lan)) } => {
+            lan.spec = serde_json::Value::String(format!("it cannot be sent to the node: {excess}"));
+            FromCluster::Change { number, change: Change::Put(Object::Lan(lan)) }
+        }
+        other => other,
     }
-    Ok(Change::Put(Object::Lan(lan)))
 }

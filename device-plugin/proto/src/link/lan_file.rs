@@ -4,6 +4,7 @@
 use std::io;
 
 use lan::LanKey;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::message::LanObject;
@@ -25,6 +26,16 @@ pub fn lan_of_file(name: &str) -> Option<LanKey> {
     LanKey::new(namespace, name).ok()
 }
 
+/// In the order of their names, as `serde_json` sorts the keys of a file that is changed later.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct File<'a> {
+    api_version: &'static str,
+    kind: &'static str,
+    metadata: Map<String, Value>,
+    spec: &'a Value,
+}
+
 impl LanObject {
     /// The text of its file.
     ///
@@ -41,14 +52,13 @@ impl LanObject {
         if let Some(created) = &self.created {
             metadata.insert("creationTimestamp".to_owned(), json!(created));
         }
-        let mut file = json!({
-            "apiVersion": "lan.k8slan.io/v1beta1",
-            "kind": "LAN",
-            "metadata": metadata,
-            "spec": self.spec,
-        });
-        annotate(&mut file, &MirrorAnnotations { hostname: hostname.map(str::to_owned), mtu: self.mtu });
-        text(&file)
+        let notes = MirrorAnnotations { hostname: hostname.map(str::to_owned), mtu: self.mtu };
+        let annotations = notes.annotations();
+        if !annotations.is_empty() {
+            metadata.insert("annotations".to_owned(), Value::Object(annotations));
+        }
+        // The specification may be large: it is not copied.
+        text(&File { api_version: "lan.k8slan.io/v1beta1", kind: "LAN", metadata, spec: &self.spec })
     }
 }
 
@@ -77,7 +87,7 @@ fn annotate(file: &mut Value, notes: &MirrorAnnotations) {
 }
 
 /// On several lines, because people read it and because error messages name the line.
-fn text(file: &Value) -> io::Result<Vec<u8>> {
+fn text(file: &impl Serialize) -> io::Result<Vec<u8>> {
     let mut bounded = Bounded(Vec::new());
     serde_json::to_writer_pretty(&mut bounded, file)?;
     bounded.0.push(b'\n');

@@ -15,6 +15,7 @@
 mod client;
 mod frame;
 mod lan_file;
+mod limits;
 mod message;
 mod outbox;
 mod rate;
@@ -22,6 +23,7 @@ mod server;
 
 pub use client::{Answer, Link, Presence};
 pub use lan_file::{MAX_LAN_FILE, lan_file_name, lan_of_file, with_hostname};
+pub use limits::brief;
 pub use message::{Change, FromCluster, FromNode, Kind, LanObject, Object, ObjectKey};
 pub use outbox::Outbox;
 pub use server::{ClusterObjects, LinkServer, Published};

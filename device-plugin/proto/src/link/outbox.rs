@@ -101,6 +101,9 @@ impl Outbox {
     /// Begins a connection, which has sent nothing.
     pub(super) fn begin(&self) {
         self.change(|contents| {
+            // What was said of machines may be hours old: the node's part is told once it has been asked again.
+            contents.objects.retain(|key, _| key.kind() != Some(Kind::DeletedVm));
+            contents.complete.remove(&Kind::DeletedVm);
             contents.dirty = contents.objects.keys().cloned().collect();
             contents.sent.clear();
         });
@@ -142,7 +145,7 @@ impl Outbox {
     }
 
     /// The change is to be sent again.
-    pub(super) fn again(&self, subject: Subject) {
+    pub(super) fn requeue(&self, subject: Subject) {
         self.change(|contents| {
             match subject {
                 Subject::Object(key) => contents.dirty.insert(key),
@@ -165,12 +168,12 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn vm(name: &str) -> Object {
-        Object::DeletedVm(format!("a/{name}"))
+    fn pod(name: &str) -> Object {
+        Object::Pod { uid: name.to_owned(), static_uid: None, vm: None }
     }
 
     fn key(name: &str) -> ObjectKey {
-        vm(name).key()
+        pod(name).key()
     }
 
     fn changes(outbox: &Outbox) -> Vec<Change> {
@@ -180,38 +183,51 @@ mod tests {
     #[test]
     fn a_connection_gets_all_that_is_known_and_then_what_changes() {
         let outbox = Outbox::default();
-        outbox.put(vm("1"));
-        outbox.put(vm("2"));
-        assert_eq!(changes(&outbox), [Change::Put(vm("1")), Change::Put(vm("2"))], "not known to be all");
+        outbox.put(pod("1"));
+        outbox.put(pod("2"));
+        assert_eq!(changes(&outbox), [Change::Put(pod("1")), Change::Put(pod("2"))], "not known to be all");
         outbox.remove(&key("2"));
-        outbox.put(vm("1"));
-        outbox.complete(Kind::DeletedVm, |_| true);
-        let complete = Change::Complete(Kind::DeletedVm);
+        outbox.put(pod("1"));
+        outbox.complete(Kind::Pod, |_| true);
+        let complete = Change::Complete(Kind::Pod);
         assert_eq!(changes(&outbox), [Change::Remove(key("2")), complete.clone()]);
         outbox.begin();
-        assert_eq!(changes(&outbox), [Change::Put(vm("1")), complete.clone()]);
+        assert_eq!(changes(&outbox), [Change::Put(pod("1")), complete.clone()]);
         outbox.put(Object::HostName(None));
-        outbox.complete(Kind::DeletedVm, |_| false);
+        outbox.complete(Kind::Pod, |_| false);
         assert_eq!(changes(&outbox), [Change::Put(Object::HostName(None)), Change::Remove(key("1"))]);
-        outbox.lost(Kind::DeletedVm);
-        assert_eq!(changes(&outbox), [Change::Lost(Kind::DeletedVm)]);
-        outbox.complete(Kind::DeletedVm, |_| true);
+        outbox.lost(Kind::Pod);
+        assert_eq!(changes(&outbox), [Change::Lost(Kind::Pod)]);
+        outbox.complete(Kind::Pod, |_| true);
         assert_eq!(changes(&outbox), [complete]);
     }
 
     #[test]
     fn what_was_refused_is_sent_again_and_what_is_stored_is_known() {
         let outbox = Outbox::default();
-        outbox.put(vm("1"));
-        outbox.complete(Kind::DeletedVm, |_| true);
+        outbox.put(pod("1"));
+        outbox.complete(Kind::Pod, |_| true);
         let sent: Vec<Subject> = std::iter::from_fn(|| outbox.next()).map(|(subject, _)| subject).collect();
         outbox.acknowledged(&sent[0]);
         assert!(outbox.stored().borrow().is_empty());
         outbox.acknowledged(&sent[1]);
-        assert_eq!(*outbox.stored().borrow(), [Kind::DeletedVm].into());
-        outbox.again(sent[0].clone());
-        assert_eq!(changes(&outbox), [Change::Put(vm("1"))]);
+        assert_eq!(*outbox.stored().borrow(), [Kind::Pod].into());
+        outbox.requeue(sent[0].clone());
+        assert_eq!(changes(&outbox), [Change::Put(pod("1"))]);
         outbox.begin();
         assert!(outbox.stored().borrow().is_empty(), "the next connection has stored nothing");
+    }
+
+    #[test]
+    fn what_was_said_of_machines_is_not_said_again() {
+        let outbox = Outbox::default();
+        let machine = Object::DeletedVm("a/vm".to_owned());
+        outbox.put(machine.clone());
+        outbox.complete(Kind::DeletedVm, |_| true);
+        assert_eq!(changes(&outbox), [Change::Put(machine.clone()), Change::Complete(Kind::DeletedVm)]);
+        outbox.begin();
+        assert_eq!(changes(&outbox), []);
+        outbox.put(machine.clone());
+        assert_eq!(changes(&outbox), [Change::Put(machine)], "after another question");
     }
 }

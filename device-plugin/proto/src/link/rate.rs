@@ -8,6 +8,8 @@ use tokio::time::Instant;
 const BLOCK: usize = 4096;
 /// Tokens that can be spent at once: enough for a snapshot of the most objects that there may be.
 const BURST: u32 = 32_768;
+/// What a connection costs, beside its messages.
+const CONNECTION: u32 = 64;
 /// How many come back in a second. The API server of a living cluster says far less.
 const PER_SECOND: u32 = 256;
 
@@ -24,7 +26,15 @@ impl Bucket {
 
     /// Takes what a message costs; returns how long to wait before it is acted on.
     pub(super) fn take(&mut self, now: Instant, len: usize) -> Duration {
-        let cost = u32::try_from(1 + len / BLOCK).unwrap_or(u32::MAX);
+        self.spend(now, u32::try_from(1 + len / BLOCK).unwrap_or(u32::MAX))
+    }
+
+    /// Takes what a new connection costs; returns how long to wait before it is served.
+    pub(super) fn connect(&mut self, now: Instant) -> Duration {
+        self.spend(now, CONNECTION)
+    }
+
+    fn spend(&mut self, now: Instant, cost: u32) -> Duration {
         let back = now.saturating_duration_since(self.at).as_secs_f64() * f64::from(PER_SECOND);
         self.tokens = (self.tokens + back).min(BURST.into()) - f64::from(cost);
         self.at = now;

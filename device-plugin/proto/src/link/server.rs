@@ -3,12 +3,13 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::frame::{self, FrameError, MAX_FROM_CLUSTER};
+use super::frame::{self, FrameError};
+use super::limits::{FROM_CLUSTER, FROM_NODE, brief};
 use super::message::{Change, FromCluster, FromNode};
 use super::rate::Bucket;
 use crate::health::HealthSource;
@@ -20,6 +21,10 @@ const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Answers that wait to be read; then no more is read from the other end.
 const MAX_UNREAD: usize = 256;
+/// The longest version, in bytes.
+const MAX_VERSION: usize = 64;
+/// The longest reason of a refusal, and the longest text of the other end in a log, in bytes.
+const MAX_REASON: usize = 512;
 /// The pause after a connection that was refused, and after one that broke the rules.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(5);
 const OFFENCE_PAUSE: Duration = Duration::from_secs(1);
@@ -117,8 +122,8 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
                 tracing::info!(%error, "the cluster's part is away");
             }
             Err(error) => {
-                let error = anyhow::Error::from(error);
-                tracing::warn!("the cluster's part breaks the rules and is disconnected: {error:#}");
+                let error = brief(&format!("{:#}", anyhow::Error::from(error)), MAX_REASON);
+                tracing::warn!("the cluster's part breaks the rules and is disconnected: {error}");
                 return Err(());
             }
         }
@@ -130,12 +135,14 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
         stream: T,
         greeted: &mut bool,
     ) -> Result<(), LinkError> {
+        sleep(self.bucket.connect(Instant::now())).await;
         let (mut reader, mut writer) = tokio::io::split(stream);
         write(&mut writer, &FromNode::Hello { version: env!("CARGO_PKG_VERSION").to_owned() }).await?;
-        let hello = timeout(HELLO_TIMEOUT, frame::read(&mut reader, MAX_FROM_CLUSTER)).await;
+        let hello = timeout(HELLO_TIMEOUT, frame::read(&mut reader, &FROM_CLUSTER)).await;
         match hello.map_err(|_| LinkError::Silent)?? {
-            Some((FromCluster::Hello { version }, _)) => {
+            Some((FromCluster::Hello { version }, _)) if version.len() <= MAX_VERSION => {
                 *greeted = true;
+                let version = brief(&version, MAX_VERSION);
                 tracing::info!(version, "the cluster's part is connected");
             }
             Some(_) => return Err(LinkError::Order),
@@ -155,7 +162,7 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
         mut reader: ReadHalf<T>,
         answers: mpsc::Sender<FromNode>,
     ) -> Result<(), LinkError> {
-        while let Some((message, len)) = frame::read(&mut reader, MAX_FROM_CLUSTER).await? {
+        while let Some((message, len)) = frame::read(&mut reader, &FROM_CLUSTER).await? {
             let pause = self.bucket.take(Instant::now(), len);
             if !pause.is_zero() {
                 sleep(pause).await;
@@ -164,7 +171,7 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
                 FromCluster::Hello { .. } => return Err(LinkError::Order),
                 FromCluster::Change { number, change } => match self.apply(change).await {
                     Ok(()) => FromNode::Ack { number },
-                    Err(reason) => FromNode::Nack { number, reason },
+                    Err(reason) => FromNode::Nack { number, reason: brief(&reason, MAX_REASON) },
                 },
                 FromCluster::Ask { number } => {
                     let (waiting, metrics) = (self.health.waiting().await, self.health.metrics().await);
@@ -218,8 +225,43 @@ async fn write<T: AsyncRead + AsyncWrite>(
     writer: &mut WriteHalf<T>,
     message: &FromNode,
 ) -> Result<(), LinkError> {
-    let written = timeout(WRITE_TIMEOUT, frame::write(writer, message)).await;
-    Ok(written.map_err(|_| LinkError::Unread)??)
+    let written = match frame::encode(message, &FROM_NODE) {
+        Ok(bytes) => timeout(WRITE_TIMEOUT, write_bytes(writer, &bytes)).await,
+        // A status that is too long must not end the link, on which what makes it shorter may come.
+        Err(FrameError::Excess(excess)) => {
+            let Some(shorter) = without_spokes(message) else {
+                return Err(FrameError::Excess(excess).into());
+            };
+            tracing::warn!("the cluster's part is not told of spokes: the status has {excess}");
+            match frame::encode(&shorter, &FROM_NODE) {
+                Ok(bytes) => timeout(WRITE_TIMEOUT, write_bytes(writer, &bytes)).await,
+                Err(FrameError::Excess(excess)) => {
+                    tracing::error!(
+                        "the cluster's part is told nothing of the LANs: the status has {excess}"
+                    );
+                    return Ok(());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Err(error) => return Err(error.into()),
+    };
+    Ok(written.map_err(|_| LinkError::Unread)?.map_err(FrameError::Io)?)
+}
+
+async fn write_bytes(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> std::io::Result<()> {
+    writer.write_all(bytes).await?;
+    writer.flush().await
+}
+
+/// The same status with what is most of it left out.
+fn without_spokes(message: &FromNode) -> Option<FromNode> {
+    let FromNode::Status(status) = message else { return None };
+    let mut status = status.clone();
+    for lan in &mut status.lans {
+        lan.spokes.retain(|spoke| spoke.used_by.is_some());
+    }
+    Some(FromNode::Status(status))
 }
 
 /// Says why, without waiting for a reader. The other end logs it.
@@ -227,7 +269,7 @@ fn refuse(stream: &UnixStream) {
     let reason =
         "another process is connected: only one k8slan-device-plugin can be the cluster's part of a node"
             .to_owned();
-    if let Ok(bytes) = frame::encode(&FromNode::Refused { reason }, MAX_FROM_CLUSTER) {
+    if let Ok(bytes) = frame::encode(&FromNode::Refused { reason }, &FROM_NODE) {
         // A new connection has room for it.
         let _ = stream.try_write(&bytes);
     }
@@ -237,7 +279,7 @@ fn refuse(stream: &UnixStream) {
 mod tests {
     use std::collections::BTreeSet;
 
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+    use tokio::io::{AsyncReadExt as _, DuplexStream};
 
     use super::*;
     use crate::link::{Kind, Link, Object, ObjectKey, Outbox, Presence};
@@ -258,7 +300,7 @@ mod tests {
         }
     }
 
-    /// What was applied, and the names of virtual machines that are refused.
+    /// What was applied, and the UIDs of pods that are refused.
     #[derive(Clone, Default)]
     struct Applied {
         changes: Arc<Mutex<Vec<Change>>>,
@@ -268,8 +310,8 @@ mod tests {
 
     impl ClusterObjects for Applied {
         fn apply(&mut self, change: Change) -> Result<(), String> {
-            if let Change::Put(Object::DeletedVm(vm)) = &change
-                && self.refused.lock().unwrap().contains(vm)
+            if let Change::Put(Object::Pod { uid, .. }) = &change
+                && self.refused.lock().unwrap().contains(uid)
             {
                 return Err("no space left".to_owned());
             }
@@ -299,25 +341,25 @@ mod tests {
     }
 
     async fn said(stream: &mut (impl AsyncRead + Unpin)) -> Option<FromNode> {
-        frame::read(stream, frame::MAX_FROM_NODE).await.unwrap().map(|(message, _)| message)
+        frame::read(stream, &FROM_NODE).await.unwrap().map(|(message, _)| message)
     }
 
     fn hello() -> FromCluster {
         FromCluster::Hello { version: "0".to_owned() }
     }
 
-    fn vm(name: &str) -> Object {
-        Object::DeletedVm(format!("a/{name}"))
+    fn pod(name: &str) -> Object {
+        Object::Pod { uid: name.to_owned(), static_uid: None, vm: None }
     }
 
     #[tokio::test]
     async fn both_ends_tell_each_other_what_there_is_and_what_changes() {
         let Site { status, sticky_vms, applied, mut server } = site();
         let outbox = Outbox::default();
-        outbox.put(vm("1"));
-        outbox.complete(Kind::DeletedVm, |_| true);
-        applied.refused.lock().unwrap().insert("a/2".to_owned());
-        outbox.put(vm("2"));
+        outbox.put(pod("1"));
+        outbox.complete(Kind::Pod, |_| true);
+        applied.refused.lock().unwrap().insert("2".to_owned());
+        outbox.put(pod("2"));
         let (one, other) = tokio::io::duplex(64);
         let link = Arc::new(Link::new(outbox.clone()));
         assert!(link.ask().await.unwrap_err().to_string().contains("not looked for yet"));
@@ -326,9 +368,9 @@ mod tests {
         let client = Arc::clone(&link);
         let client = tokio::spawn(async move { client.converse(other).await });
         presence.wait_for(|presence| *presence == Presence::Here).await.unwrap();
-        outbox.stored().wait_for(|stored| stored.contains(&Kind::DeletedVm)).await.unwrap();
-        let complete = Change::Complete(Kind::DeletedVm);
-        assert_eq!(*applied.changes.lock().unwrap(), [Change::Put(vm("1")), complete]);
+        outbox.stored().wait_for(|stored| stored.contains(&Kind::Pod)).await.unwrap();
+        let complete = Change::Complete(Kind::Pod);
+        assert_eq!(*applied.changes.lock().unwrap(), [Change::Put(pod("1")), complete]);
 
         assert!(!heard.borrow().reconciled, "the first reconcile is not over");
         let reconciled = NodeStatus { reconciled: true, node: "worker1".to_owned(), ..NodeStatus::default() };
@@ -343,7 +385,7 @@ mod tests {
         // What was refused is sent again.
         applied.refused.lock().unwrap().clear();
         tokio::time::pause();
-        let has = |applied: &Applied| applied.changes.lock().unwrap().contains(&Change::Put(vm("2")));
+        let has = |applied: &Applied| applied.changes.lock().unwrap().contains(&Change::Put(pod("2")));
         timeout(Duration::from_secs(15), async {
             while !has(&applied) {
                 sleep(Duration::from_millis(100)).await;
@@ -375,8 +417,8 @@ mod tests {
             assert!(reason.contains("another process is connected"), "{reason}");
             assert_eq!(said(&mut second).await, None, "and nothing more");
         }
-        frame::write(&mut first, &hello()).await.unwrap();
-        frame::write(&mut first, &FromCluster::Ask { number: 7 }).await.unwrap();
+        frame::write(&mut first, &hello(), &FROM_CLUSTER).await.unwrap();
+        frame::write(&mut first, &FromCluster::Ask { number: 7 }, &FROM_CLUSTER).await.unwrap();
         let answer = async {
             loop {
                 if let Some(FromNode::Answer { number, .. }) = said(&mut first).await {
@@ -416,7 +458,9 @@ mod tests {
             drop(other);
         })
         .await;
+        let deep = [b"\0\0\x01\0".as_slice(), &[b'['; 256]].concat();
         for bytes in [
+            deep.as_slice(),
             &b"\xff\xff\xff\xff"[..],
             b"\0\x10\0\x01",
             b"\0\0\0\x02{}",
@@ -433,7 +477,7 @@ mod tests {
         for messages in [[FromCluster::Ask { number: 1 }, hello()], [hello(), hello()]] {
             offence(server, async |mut other| {
                 for message in messages {
-                    let _ = frame::write(&mut other, &message).await;
+                    let _ = frame::write(&mut other, &message, &FROM_CLUSTER).await;
                 }
                 let mut rest = Vec::new();
                 let _ = other.read_to_end(&mut rest).await;
@@ -442,11 +486,16 @@ mod tests {
         }
         // A reader that never reads: what it is told is not collected.
         offence(server, async |mut other| {
-            frame::write(&mut other, &hello()).await.unwrap();
+            frame::write(&mut other, &hello(), &FROM_CLUSTER).await.unwrap();
             let change = Change::Remove(ObjectKey::DeletedVm("a/b".to_owned()));
             let flood = async {
                 for number in 0.. {
-                    frame::write(&mut other, &FromCluster::Change { number, change: change.clone() }).await?;
+                    frame::write(
+                        &mut other,
+                        &FromCluster::Change { number, change: change.clone() },
+                        &FROM_CLUSTER,
+                    )
+                    .await?;
                 }
                 Ok::<(), FrameError>(())
             };
@@ -456,5 +505,42 @@ mod tests {
         let applied = applied.changes.lock().unwrap().len();
         // Its buffer of 64 KiB, and those that wait.
         assert!(applied > 1000 && applied < (1 << 16) / 20 + 2 * MAX_UNREAD, "{applied}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_status_of_any_size_leaves_the_link_as_it_is() {
+        let Site { status, applied, mut server, .. } = site();
+        let spoke = |number: usize| {
+            serde_json::json!({
+                "name": format!("s{number}"), "attach": "macvtap", "tapIndex": 1_073_741_824 + number, "ready": false,
+                "reason": "r".repeat(4000),
+            })
+        };
+        let spokes: Vec<_> = (0..5000).map(spoke).collect();
+        let lan = serde_json::json!({ "lan": "a/b", "conditions": [], "spokes": spokes });
+        let large = NodeStatus {
+            reconciled: true,
+            lans: vec![serde_json::from_value(lan).unwrap()],
+            ..NodeStatus::default()
+        };
+        assert!(large.text().len() > 16 << 20);
+        status.send_replace(Arc::new(large));
+        let outbox = Outbox::default();
+        outbox.put(pod("1"));
+        outbox.complete(Kind::Pod, |_| true);
+        let (one, other) = tokio::io::duplex(1 << 16);
+        let link = Link::new(outbox.clone());
+        let (mut heard, mut stored) = (link.status(), outbox.stored());
+        tokio::select! {
+            _ = server.converse(one) => panic!("it ended"),
+            ended = link.converse(other) => panic!("{ended:?}"),
+            () = async {
+                stored.wait_for(|stored| stored.contains(&Kind::Pod)).await.unwrap();
+                heard.wait_for(|status| status.reconciled).await.unwrap();
+            } => {}
+        }
+        let heard = heard.borrow();
+        assert!(heard.lans.len() == 1 && heard.lans[0].spokes.is_empty());
+        assert_eq!(applied.changes.lock().unwrap().len(), 2);
     }
 }

@@ -121,26 +121,28 @@ fn who_breaks_the_rules_harms_nobody() -> Outcome {
     let node = started(&site)?;
     let too_long = [&(1_u32 << 20).saturating_add(1).to_be_bytes()[..], &[b' '; 4096]].concat();
     let nested = [&100_000_u32.to_be_bytes()[..], &[b'['; 100_000]].concat();
+    let no_json = [&4_u32.to_be_bytes()[..], b"{][}"].concat();
     let hello = message(&json!({ "hello": { "version": "0.1.0" } }));
     let climbing =
         message(&json!({ "change": { "number": 1, "change": { "remove": { "lan": "../etc/passwd" } } } }));
     for (words, bytes) in [
         ("a message of 1048577 bytes", too_long),
         ("a message of 4294967295 bytes", vec![0xff; 64]),
-        ("does not know", nested),
+        ("does not know", no_json),
+        ("more than 64 levels", nested),
         ("does not know", [hello.clone(), climbing].concat()),
         ("out of order", hello.repeat(2)),
         ("out of order", message(&json!({ "ask": { "number": 1 } }))),
     ] {
         // One after the other: after an offence the socket rests for a second.
+        let said = || node.log().matches(words).count();
+        let before = said();
         let mut stream = connect(&site)?;
         // The other end may have closed by then.
         let _ = stream.write_all(&bytes);
         let mut rest = Vec::new();
         let _ = stream.read_to_end(&mut rest);
-        eventually(SOON, || {
-            if node.log().contains(words) { Ok(()) } else { Err(format!("{words}: {}", node.log())) }
-        })?;
+        eventually(SOON, || if said() > before { Ok(()) } else { Err(format!("{words}: {}", node.log())) })?;
         probe(&site)?;
     }
     // What has the right form and a wrong name is refused, and the connection goes on.
@@ -216,6 +218,19 @@ fn a_flood_keeps_no_probe_waiting() -> Outcome {
     let (longest, most) = (probe(&site)?, resident(&node)?);
     check!(longest < PROBE && most < MEMORY, "{longest:?}, {most} KiB");
     drop(stream);
+
+    // Long names, of which no answer repeats anything, and what takes a hundred times its length of memory.
+    let long = message(
+        &json!({ "change": { "number": 1, "change": { "remove": { "pod": "\u{7f}".repeat(1_000_000) } } } }),
+    );
+    let unfolds = put_lan(0, json!({ "a": vec![json!({ "": { "": 1 } }); 100_000] }));
+    for flood in [long, unfolds] {
+        let mut stream = eventually(2 * SOON, || connected(&site).map_err(|error| format!("{error:?}")))?;
+        stream.set_write_timeout(Some(Duration::from_secs(2)))?;
+        let sent = (0..300).take_while(|_| stream.write_all(&flood).is_ok()).count();
+        let (longest, most) = (probe(&site)?, resident(&node)?);
+        check!(longest < PROBE && most < MEMORY, "{sent} messages: {longest:?}, {most} KiB");
+    }
     works(&site, &node)
 }
 
