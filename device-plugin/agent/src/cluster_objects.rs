@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use lan::LanKey;
-use node::{Durability, Paths, SafeDir, VmRecord, is_kubernetes_name};
+use node::{Durability, Paths, SafeDir, SafeDirError, VmRecord, is_kubernetes_name};
 use proto::link::{self, Change, ClusterObjects, Kind, LanObject, MAX_LAN_FILE, Object, ObjectKey};
 use proto::published::{MirrorAnnotations, VmNames};
 use tokio::sync::watch;
@@ -34,6 +34,14 @@ const MAX_REASON: usize = 512;
 /// The UIDs of the pods that live on this node; `None` while the API server is not heard about them.
 pub type LivePods = Option<Arc<BTreeSet<String>>>;
 
+/// What others are told of the objects.
+pub struct Publishers {
+    pub live_pods: watch::Sender<LivePods>,
+    pub deleted_vms: watch::Sender<VmNames>,
+    /// Why something cannot be stored, where that is the node's fault: its disk is full, above all.
+    pub storage_error: watch::Sender<Option<String>>,
+}
+
 /// The objects that this node has, of this connection and of earlier ones.
 pub struct NodeObjects {
     lans: SafeDir,
@@ -51,8 +59,9 @@ pub struct NodeObjects {
     /// The UIDs of each pod, by that of its object.
     pods: BTreeMap<String, Option<String>>,
     pods_heard: bool,
-    live_pods: watch::Sender<LivePods>,
-    deleted_vms: watch::Sender<VmNames>,
+    /// What could not be stored, and why.
+    unstored: BTreeMap<ObjectKey, String>,
+    publishers: Publishers,
 }
 
 impl NodeObjects {
@@ -60,12 +69,7 @@ impl NodeObjects {
     ///
     /// # Errors
     /// A folder cannot be used.
-    pub fn open(
-        lans: &Path,
-        paths: &Paths,
-        live_pods: watch::Sender<LivePods>,
-        deleted_vms: watch::Sender<VmNames>,
-    ) -> Result<Self> {
+    pub fn open(lans: &Path, paths: &Paths, publishers: Publishers) -> Result<Self> {
         let (lans, owners) = (SafeDir::create(lans)?, SafeDir::create(&paths.owners())?);
         for folder in [&lans, &owners] {
             folder.remove_temporaries(|_| true)?;
@@ -81,8 +85,8 @@ impl NodeObjects {
             unconfirmed: BTreeSet::new(),
             pods: BTreeMap::new(),
             pods_heard: false,
-            live_pods,
-            deleted_vms,
+            unstored: BTreeMap::new(),
+            publishers,
         };
         for (key, name) in own.lan_files()? {
             // The reader of the folder says what is wrong with a file.
@@ -152,7 +156,7 @@ impl NodeObjects {
                 }
                 self.check_room(&key, vm.len())?;
                 self.hold(key, vm.len());
-                self.deleted_vms.send_if_modified(|vms| vms.insert(vm));
+                self.publishers.deleted_vms.send_if_modified(|vms| vms.insert(vm));
                 Ok(())
             }
         }
@@ -249,7 +253,9 @@ impl NodeObjects {
                     self.publish_pods();
                 }
             }
-            ObjectKey::DeletedVm(vm) => drop(self.deleted_vms.send_if_modified(|vms| vms.remove(vm))),
+            ObjectKey::DeletedVm(vm) => {
+                self.publishers.deleted_vms.send_if_modified(|vms| vms.remove(vm));
+            }
         }
         self.unconfirmed.remove(key);
         self.let_go(key);
@@ -268,6 +274,23 @@ impl NodeObjects {
         removed.into_iter().collect()
     }
 
+    /// Tells what the node's disk or folders keep from being stored; what is wrong with an object itself is no fault of
+    /// the node.
+    fn note_stored(&mut self, key: ObjectKey, done: &Result<()>) {
+        match done {
+            Err(error) if error.is::<SafeDirError>() => {
+                self.unstored.insert(key, link::brief(&format!("{error:#}"), MAX_REASON));
+            }
+            _ => drop(self.unstored.remove(&key)),
+        }
+        let now = self.unstored.values().next();
+        self.publishers.storage_error.send_if_modified(|before| {
+            let changed = before.as_ref() != now;
+            *before = now.cloned();
+            changed
+        });
+    }
+
     fn lost(&mut self, kind: Kind) {
         if kind == Kind::Pod {
             self.pods_heard = false;
@@ -278,7 +301,7 @@ impl NodeObjects {
     fn publish_pods(&self) {
         let uids = || self.pods.iter().flat_map(|(uid, other)| [Some(uid), other.as_ref()]).flatten();
         let now = self.pods_heard.then(|| Arc::new(uids().cloned().collect()));
-        self.live_pods.send_if_modified(|before| {
+        self.publishers.live_pods.send_if_modified(|before| {
             let changed = *before != now;
             *before = now;
             changed
@@ -289,8 +312,17 @@ impl NodeObjects {
 impl ClusterObjects for NodeObjects {
     fn apply(&mut self, change: Change) -> Result<(), String> {
         let done = match change {
-            Change::Put(object) => self.put(object),
-            Change::Remove(key) => self.remove(&key),
+            Change::Put(object) => {
+                let key = object.key();
+                let done = self.put(object);
+                self.note_stored(key, &done);
+                done
+            }
+            Change::Remove(key) => {
+                let done = self.remove(&key);
+                self.note_stored(key, &done);
+                done
+            }
             Change::Complete(kind) => self.complete(kind),
             Change::Lost(kind) => {
                 self.lost(kind);
@@ -306,7 +338,7 @@ impl ClusterObjects for NodeObjects {
         let machines: Vec<ObjectKey> =
             self.held.keys().filter(|key| key.kind() == Some(Kind::DeletedVm)).cloned().collect();
         machines.iter().for_each(|key| self.let_go(key));
-        self.deleted_vms.send_if_modified(|vms| !std::mem::take(vms).is_empty());
+        self.publishers.deleted_vms.send_if_modified(|vms| !std::mem::take(vms).is_empty());
         self.unconfirmed = self.held.keys().cloned().collect();
     }
 }
@@ -331,6 +363,7 @@ mod tests {
         dir: tempfile::TempDir,
         pods: watch::Receiver<LivePods>,
         vms: watch::Receiver<VmNames>,
+        storage: watch::Receiver<Option<String>>,
         objects: NodeObjects,
     }
 
@@ -338,9 +371,10 @@ mod tests {
         let ((pod_sender, pods), (vm_sender, vms)) = (watch::channel(None), watch::channel(VmNames::new()));
         let config = format!("runDir: {0}/run\nstateDir: {0}/state\n", dir.path().display());
         let paths = node::NodeConfig::parse(&config).unwrap().paths();
-        let objects =
-            NodeObjects::open(&dir.path().join("state/lans"), &paths, pod_sender, vm_sender).unwrap();
-        Site { dir, pods, vms, objects }
+        let (storage_error, storage) = watch::channel(None);
+        let publishers = Publishers { live_pods: pod_sender, deleted_vms: vm_sender, storage_error };
+        let objects = NodeObjects::open(&dir.path().join("state/lans"), &paths, publishers).unwrap();
+        Site { dir, pods, vms, storage, objects }
     }
 
     fn lan(name: &str) -> Object {
@@ -527,11 +561,13 @@ mod tests {
         for _ in 0..2 {
             site.refused(name());
         }
+        assert!(site.storage.borrow().as_ref().is_some_and(|text| text.contains("a.0.yaml")));
         for file in ["a.1.yaml", "a.2.yaml"] {
             assert!(std::fs::read_to_string(folder.join(file)).unwrap().contains("host-1"), "{file}");
         }
         std::fs::remove_dir(folder.join("a.0.yaml")).unwrap();
         site.put(name());
+        assert_eq!(*site.storage.borrow(), None);
     }
 
     #[test]
@@ -545,6 +581,7 @@ mod tests {
         site.refused(Object::Lan(LanObject { spec, ..large }));
         site.complete(Kind::Lan);
         assert_eq!(site.lans(), ["a.1.yaml"], "it exists, whatever cannot be stored of it");
+        assert_eq!(*site.storage.borrow(), None, "that is no fault of the node");
     }
 
     #[test]

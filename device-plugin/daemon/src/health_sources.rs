@@ -16,6 +16,8 @@ pub(crate) struct NodeHealth {
     /// The API server's metrics, if the cluster's part runs in this process.
     pub(crate) api: Option<Arc<ApiMetrics>>,
     pub(crate) health_summary: watch::Receiver<HealthSummary>,
+    /// Why something that the API server has cannot be stored on this node.
+    pub(crate) storage_error: watch::Receiver<Option<String>>,
     /// The status, for `/status`.
     pub(crate) status: Option<watch::Receiver<Arc<NodeStatus>>>,
 }
@@ -45,7 +47,11 @@ impl HealthSource for NodeHealth {
 
     async fn waiting(&self) -> Vec<String> {
         let api = self.api.as_deref().and_then(lans_missing);
-        api.into_iter().chain(self.health_summary.borrow().waiting.clone()).collect()
+        let storage = self.storage_error.borrow();
+        let storage = storage
+            .as_ref()
+            .map(|error| format!("what the API server has cannot be stored on this node: {error}"));
+        api.into_iter().chain(storage).chain(self.health_summary.borrow().waiting.clone()).collect()
     }
 
     fn status(&self) -> Option<String> {

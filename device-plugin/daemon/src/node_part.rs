@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use agent::cluster_objects::NodeObjects;
+use agent::cluster_objects::{NodeObjects, Publishers};
 use agent::device_catalog::DeviceCatalog;
 use agent::handed_out::HandedOut;
 use agent::kubelet::{self, DevicePlugins};
@@ -83,10 +83,12 @@ impl Tasks {
             ClusterPart::Here { api, .. } => Some(Arc::clone(api)),
             ClusterPart::None | ClusterPart::Socket => None,
         };
+        let (storage_error, storage) = watch::channel(None);
         let source = |status| NodeHealth {
             metrics: Arc::clone(&metrics),
             api: api.clone(),
             health_summary: health_summary.clone(),
+            storage_error: storage.clone(),
             status,
         };
         let (pods, live_pods) = watch::channel(None);
@@ -97,7 +99,11 @@ impl Tasks {
         self.tasks.spawn(Sweep::new(paths.clone(), view, Arc::clone(&metrics)).run());
         let local = Arc::new(source(Some(self.status.subscribe())));
         if !matches!(cluster, ClusterPart::None) {
-            let objects = NodeObjects::open(&options.lan_dir, paths, pods, vms)?;
+            let objects = NodeObjects::open(
+                &options.lan_dir,
+                paths,
+                Publishers { live_pods: pods, deleted_vms: vms, storage_error },
+            )?;
             let published = Published { status: self.status.subscribe(), sticky_vms: kept };
             let server = LinkServer::new(published, Arc::clone(&local), objects);
             self.start_link(server, cluster, &paths.controller())?;

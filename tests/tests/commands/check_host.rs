@@ -584,9 +584,9 @@ fn a_clusters_lans_before_a_daemon_and_after() -> Outcome {
     let program = program.to_string_lossy();
     let node =
         [&*program, "node", "--mirrored", "--node-name", "worker1", "--lan-dir", "/var/lib/k8slan/lans"];
-    let mut node = good.node.spawn_daemon(&node)?;
+    let node = good.node.spawn_daemon(&node)?;
     let daemon = ["env", &config, &program, "cluster", "--api-only", "--node-name", "worker1"];
-    let mut daemon = good.node.spawn_daemon(&daemon)?;
+    let daemon = good.node.spawn_daemon(&daemon)?;
     eventually(Duration::from_secs(10), || match good.node.list("/var/lib/k8slan/lans").len() {
         4 => Ok(()),
         _ => Err(format!("{}\n{}", node.log(), daemon.log())),

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use agent::cluster_objects::NodeObjects;
+use agent::cluster_objects::{NodeObjects, Publishers};
 use controller::Mirror;
 use kube::Client;
 use proto::health::HealthSource;
@@ -38,8 +38,16 @@ pub(crate) fn mirrored(
     let run = tempfile::tempdir()?;
     let config = format!("runDir: {}\n", run.path().display());
     let paths = node::NodeConfig::parse(&config).map_err(Stop::Failed)?.paths();
-    let objects = NodeObjects::open(dir, &paths, watch::channel(None).0, watch::channel(VmNames::new()).0)
-        .map_err(|error| Stop::Failed(format!("{error:#}")))?;
+    let objects = NodeObjects::open(
+        dir,
+        &paths,
+        Publishers {
+            live_pods: watch::channel(None).0,
+            deleted_vms: watch::channel(VmNames::new()).0,
+            storage_error: watch::channel(None).0,
+        },
+    )
+    .map_err(|error| Stop::Failed(format!("{error:#}")))?;
     let (status, sticky_vms) =
         (watch::channel(Arc::new(NodeStatus::default())), watch::channel(VmNames::new()));
     let published = Published { status: status.1, sticky_vms: sticky_vms.1 };
