@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use net_types::{IfName, MacvtapMode, Mtu};
 use netplumb::{
     Bridge, LinkChange, Macvtap, Master, Netlink, Netns, NewAddress, NewLink, PortChange, Result, Route,
-    TapWatch, Veth, announce, announce_from_now, announce_own, tap_device,
+    TapWatch, Veth, announce_from_now, announce_own, tap_device,
 };
 
 const GROUP: u32 = 0x6b38_736c;
@@ -82,7 +82,6 @@ fn main() -> Result<()> {
         let mac = pod.link_by_index(index)?.and_then(|link| link.mac).expect("a macvtap has one");
         costs.time("announce: by the kernel", || announce_own(&pod, index, mac))?;
         costs.time("port: wait until operational", || lan.wait_operational(ends.peer, Duration::ZERO))?;
-        costs.time("announce: packet socket", || announce(&pod_ns, index, mac, &[address.address.ip()]))?;
         costs.time("links: read all", || pod.links())?;
         costs.time("veth: delete with all on it", || lan.delete_link(ends.main))?;
         pods.push((pod_ns, pod));

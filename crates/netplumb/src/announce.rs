@@ -1,53 +1,9 @@
-//! Announcing an address on a LAN, so that other hosts send to the right MAC.
-
-use std::net::IpAddr;
+//! Announcing addresses on a LAN (gratuitous ARP, unsolicited neighbour advertisements), so that other hosts send to the
+//! right MAC. The kernel does it.
 
 use net_types::{IfName, MacAddr};
 
-use crate::frame::{Arp, ArpOperation, Neighbor};
-use crate::packet::PacketSocket;
 use crate::{Conf, LinkChange, Netlink, Netns, Result, Sysctl};
-
-/// Announces that the addresses are at this MAC, on the link with this index, which must be up.
-///
-/// Caches and switches that knew another place learn the new one at once. For IPv4 two ARP packets are
-/// broadcast: the *request* of RFC 5227, section 2.3 (what `arping -U` sends), since hosts that follow
-/// it, and switches that snoop ARP, take that form; and the *reply* (`arping -A`), since some stacks
-/// update an entry only on a reply. For IPv6 one unsolicited neighbour advertisement with the override
-/// flag goes to all nodes (RFC 4861, section 7.2.6).
-///
-/// The addresses need not be on the link. Costs some 10 ms: closing a packet socket waits for an RCU
-/// grace period. [`announce_own`] does without.
-///
-/// # Errors
-/// The link is down (ENETDOWN) or gone, or the caller lacks CAP_NET_RAW.
-pub fn announce(netns: &Netns, index: u32, mac: MacAddr, addresses: &[IpAddr]) -> Result<()> {
-    if addresses.is_empty() {
-        return Ok(());
-    }
-    let socket = PacketSocket::sender(netns, index)?;
-    let mac = mac.octets();
-    for address in addresses {
-        match *address {
-            IpAddr::V4(ip) => {
-                let announcement = |operation, target_mac| Arp {
-                    operation,
-                    sender_mac: mac,
-                    sender_ip: ip,
-                    target_mac,
-                    target_ip: ip,
-                };
-                for arp in
-                    [announcement(ArpOperation::Request, [0; 6]), announcement(ArpOperation::Reply, mac)]
-                {
-                    socket.send(&arp.broadcast_from(mac))?;
-                }
-            }
-            IpAddr::V6(ip) => socket.send(&Neighbor::unsolicited(ip, mac))?,
-        }
-    }
-    Ok(())
-}
 
 /// Makes the kernel announce the addresses of a link from now on: all of them whenever the link comes up or changes
 /// its MAC, IPv6 ones also when duplicate address detection ends.
@@ -69,7 +25,7 @@ pub fn announce_from_now(netns: &Netns, name: &IfName) -> Result<()> {
 /// ARP requests of RFC 5227, section 2.3, and unsolicited neighbour advertisements.
 ///
 /// It sets the link's MAC to the value that it has, which changes nothing but makes the kernel announce. That costs
-/// one message, where [`announce`] waits for an RCU grace period.
+/// one message; to close a packet socket would wait for an RCU grace period, 11 ms.
 ///
 /// # Errors
 /// The kernel refuses: the link does not exist, or does not accept this MAC.
@@ -79,13 +35,14 @@ pub fn announce_own(netlink: &Netlink, index: u32, mac: MacAddr) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::time::{Duration, Instant};
 
     use net_types::MacvtapMode;
 
     use super::*;
-    use crate::frame::NEIGHBOR_ADVERTISEMENT;
-    use crate::packet::{ETH_P_ARP, ETH_P_IPV6};
+    use crate::frame::{Arp, ArpOperation, NEIGHBOR_ADVERTISEMENT, Neighbor};
+    use crate::packet::{ETH_P_ARP, ETH_P_IPV6, PacketSocket};
     use crate::{Macvtap, NewAddress, NewLink, Veth};
 
     const ACCEPT: [libc::sock_filter; 1] = [libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: 0xffff }];
@@ -158,14 +115,6 @@ mod tests {
             }
             arps
         }
-    }
-
-    #[test]
-    fn announcements_are_on_the_wire() {
-        let wire = wire(MacvtapMode::Passthru, true);
-        let ips = ["10.0.1.4".parse().unwrap(), "fd00::4".parse().unwrap()];
-        announce(&wire.near, wire.index, wire.mac, &ips).unwrap();
-        assert_eq!(wire.heard(ips[0], ips[1]), [ArpOperation::Request, ArpOperation::Reply]);
     }
 
     #[test]

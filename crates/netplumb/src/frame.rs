@@ -73,6 +73,7 @@ pub(crate) struct Neighbor {
 
 impl Neighbor {
     /// An unsolicited advertisement that an address is here (RFC 4861, 7.2.6): to all nodes, with the override flag.
+    #[cfg(test)]
     pub(crate) fn unsolicited(ip: Ipv6Addr, mac: [u8; 6]) -> Vec<u8> {
         const OVERRIDE: u8 = 0x20;
         const TARGET_LINK_LAYER_ADDRESS: u8 = 2;

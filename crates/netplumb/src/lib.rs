@@ -37,7 +37,7 @@ mod sysctl;
 mod tap;
 
 pub use address::{Address, NewAddress};
-pub use announce::{announce, announce_from_now, announce_own};
+pub use announce::{announce_from_now, announce_own};
 pub use capture::{Capture, Frame};
 pub use error::{DisplayPath, Error, Object, Result};
 pub use iptables::legacy_chains_that_drop;

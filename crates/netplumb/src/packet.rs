@@ -22,15 +22,7 @@ pub(crate) struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// A socket that only sends.
-    pub(crate) fn sender(netns: &Netns, index: u32) -> Result<Self> {
-        let socket = Self::unbound(netns, index)?;
-        // Protocol 0: the kernel delivers nothing.
-        socket.bind(0)?;
-        Ok(socket)
-    }
-
-    /// A socket that also receives frames of that type, without a VLAN tag, that pass the filter (a classic BPF
+    /// A socket that sends, and receives frames of that type, without a VLAN tag, that pass the filter (a classic BPF
     /// program that sees the frame from its Ethernet header on).
     pub(crate) fn receiver(
         netns: &Netns,

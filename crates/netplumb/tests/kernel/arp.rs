@@ -2,7 +2,9 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use net_types::{MacAddr, ProbeTiming};
-use netplumb::{Conf, LinkChange, Netlink, Netns, NewAddress, Sysctl, announce, probe};
+use netplumb::{
+    Conf, LinkChange, Netlink, Netns, NewAddress, Sysctl, announce_from_now, announce_own, probe,
+};
 
 use crate::{name, netns, veth};
 
@@ -77,10 +79,9 @@ fn a_link_that_is_down_says_so() {
     near.set_link(index, &LinkChange { up: Some(false), ..LinkChange::default() }).unwrap();
     let mac = near.link_by_index(index).unwrap().unwrap().mac.unwrap();
     let asked = ips(&["10.0.1.5"]);
-    let error = announce(&near_ns, index, mac, &asked).unwrap_err();
+    let error = probe(&near_ns, index, mac, &asked, ProbeTiming::QUICK).unwrap_err();
     assert!(error.to_string().ends_with("(ENETDOWN)"), "{error}");
-    assert!(probe(&near_ns, index, mac, &asked, ProbeTiming::QUICK).is_err());
-    assert!(announce(&near_ns, 4711, mac, &asked).unwrap_err().is_not_found());
+    assert!(probe(&near_ns, 4711, mac, &asked, ProbeTiming::QUICK).unwrap_err().is_not_found());
 }
 
 #[test]
@@ -88,6 +89,7 @@ fn an_announcement_moves_an_address() {
     // The far side has learnt the address at another MAC; the announcement makes it learn the new one.
     let (near, index, mac, far_ns, far, far_index) = two();
     let near_link = Netlink::open(&near).unwrap();
+    announce_from_now(&near, &name("near")).unwrap();
     let add = |netlink: &Netlink, index, address: &str| {
         let new = NewAddress { nodad: true, ..NewAddress::new(address.parse().unwrap()) };
         netlink.add_address(index, &new).unwrap();
@@ -111,7 +113,7 @@ fn an_announcement_moves_an_address() {
     };
     let moved = MacAddr::local([2, 0, 0, 0, 0, 9]);
     for at in [moved, mac] {
-        announce(&near, index, at, &ips(&["10.0.1.4", "fd00::4"])).unwrap();
+        announce_own(&near_link, index, at).unwrap();
         let end = Instant::now() + Duration::from_secs(5);
         // The kernel holds an ARP entry for a second before it believes another (locktime), but not
         // against a gratuitous one.
