@@ -70,7 +70,16 @@ fn the_real_server_takes_pools() -> Outcome {
     pools::takes_pools(&Program::extensions()?)
 }
 
-fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
+/// A server that has these definitions, and a client of it.
+struct Started {
+    client: Client,
+    background: Background,
+    _server: RealServer,
+    /// The server's files, and room for a test's.
+    dir: tempfile::TempDir,
+}
+
+fn start(program: &Program, definitions: impl IntoIterator<Item = Value>) -> Result<Started, Stop> {
     let dir = tempfile::tempdir()?;
     let server = RealServer::start(program, dir.path(), |program: &Path| Command::new(program))?;
     let config = server.kubeconfig(ADMIN);
@@ -90,14 +99,21 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
         "customresourcedefinitions",
         None,
     );
-    for crd in [lan::crd::crd(), lan::crd::node_crd()] {
-        let crd: DynamicObject = serde_json::from_value(serde_json::to_value(crd)?)?;
-        eventually(LIMIT, || match runtime.block_on(crds.create(&PostParams::default(), &crd)) {
+    for definition in definitions {
+        let definition: DynamicObject = serde_json::from_value(definition)?;
+        eventually(LIMIT, || match runtime.block_on(crds.create(&PostParams::default(), &definition)) {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             Err(error) => Err(error.to_string()),
             Ok(_) => Ok(()),
         })?;
     }
+    Ok(Started { client, background, _server: server, dir })
+}
+
+fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
+    let definitions = [serde_json::to_value(lan::crd::crd())?, serde_json::to_value(lan::crd::node_crd())?];
+    let Started { client, background, dir, .. } = &start(program, definitions)?;
+    let runtime = background.runtime();
     if program.knows_the_core() {
         let namespaces = api(&client, "", "v1", "Namespace", "namespaces", None);
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "a" } });

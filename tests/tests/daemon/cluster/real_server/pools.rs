@@ -1,50 +1,24 @@
 //! The kinds of pools on the real server: defaults, what it refuses and in which words, and that the first to create a block has it.
 
-use std::path::Path;
-use std::process::Command;
-
+use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::DynamicObject;
-use kube::{Api, Client};
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, eventually};
 
-use super::launch::{ADMIN, Program, RealServer};
-use super::{LIMIT, api};
-use crate::cluster::{Background, check};
+use super::launch::Program;
+use super::{LIMIT, Started, api, start};
+use crate::cluster::check;
 
 const UID: &str = "0e4f1a2b-3c4d-4e5f-8a9b-0c1d2e3f4a5b";
 
 pub(super) fn takes_pools(program: &Program) -> Outcome {
-    let dir = tempfile::tempdir()?;
-    let server = RealServer::start(program, dir.path(), |program: &Path| Command::new(program))?;
-    let config = server.kubeconfig(ADMIN);
-    let background = Background::new();
+    let definitions =
+        lan::pool::crds().into_iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
+    let Started { client, background, .. } = &start(program, definitions)?;
     let runtime = background.runtime();
-    let client = runtime.block_on(async {
-        let config = serde_json::from_value(config)?;
-        let config =
-            kube::Config::from_custom_kubeconfig(config, &kube::config::KubeConfigOptions::default()).await;
-        Ok::<_, Stop>(Client::try_from(config?)?)
-    })?;
-    let crds = api(
-        &client,
-        "apiextensions.k8s.io",
-        "v1",
-        "CustomResourceDefinition",
-        "customresourcedefinitions",
-        None,
-    );
-    for crd in lan::pool::crds() {
-        let crd: DynamicObject = serde_json::from_value(serde_json::to_value(crd)?)?;
-        eventually(LIMIT, || match runtime.block_on(crds.create(&PostParams::default(), &crd)) {
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
-            Err(error) => Err(error.to_string()),
-            Ok(_) => Ok(()),
-        })?;
-    }
     let of_kind = |kind: &str, plural: &str, namespace| {
-        api(&client, "lan.k8slan.io", "v1beta1", kind, plural, namespace)
+        api(client, "lan.k8slan.io", "v1beta1", kind, plural, namespace)
     };
     let (pools, blocks) = (of_kind("LANPool", "lanpools", None), of_kind("LANBlock", "lanblocks", None));
     let (addresses, reservations) = (
