@@ -11,6 +11,8 @@ use lan::{ACCEPTED, Condition, ConditionStatus, LanStatus, READY, find_condition
 use tokio::time::Instant;
 
 use super::aggregate_status::{DELETING, MTU_UNIFORM, NETWORK_ATTACHMENTS, SPOKES_REMOVED, is_bad_when_true};
+use super::event_publisher::MAX_NOTE;
+use proto::brief;
 
 /// The least time between two events about one condition of one LAN.
 const MIN_INTERVAL: Duration = Duration::from_secs(60);
@@ -165,15 +167,12 @@ fn action(kind: &str) -> &'static str {
     }
 }
 
-/// The note of an event may have 1024 bytes.
+/// What the event about a condition says.
 fn note(condition: &Condition) -> String {
-    const MOST: usize = 1000;
-    let text = match condition.message.as_str() {
+    match condition.message.as_str() {
         "" => format!("{} is {}", condition.kind, condition.status),
-        message => message.to_owned(),
-    };
-    let end = (0..=text.len().min(MOST)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    if end == text.len() { text } else { format!("{} …", &text[..end]) }
+        message => brief(message, MAX_NOTE),
+    }
 }
 
 #[cfg(test)]

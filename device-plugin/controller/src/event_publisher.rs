@@ -5,6 +5,9 @@ use kube::Client;
 use kube::core::ObjectMeta;
 use kube::runtime::events::{Event, Recorder, Reporter};
 
+/// The longest note that is published, in bytes; the API server takes 1024.
+pub(super) const MAX_NOTE: usize = 1000;
+
 #[derive(Clone)]
 pub(super) struct EventPublisher {
     client: Client,

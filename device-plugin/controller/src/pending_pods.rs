@@ -16,8 +16,10 @@ use lan::{ACCEPTED, Condition, LanNode, READY};
 use tokio::time::Instant;
 
 use super::chain;
+use super::event_publisher::MAX_NOTE;
 use super::event_publisher::{EventPublisher, reference};
 use super::lan_object::{self, StoredLan};
+use proto::brief;
 use proto::k8slan_go::leads_to;
 use proto::kubelet::RESOURCE_PREFIX;
 
@@ -25,8 +27,6 @@ use proto::kubelet::RESOURCE_PREFIX;
 const FIRST_EVENT_DELAY: Duration = Duration::from_secs(5);
 /// The pause before the next event on the same pod, if the reason has changed.
 const REPEAT_INTERVAL: Duration = Duration::from_secs(60);
-/// The note of an event may have 1024 bytes.
-const MAX_NOTE: usize = 1000;
 
 /// Writes an event on such pods, one per reason.
 pub(super) struct PendingPods {
@@ -154,10 +154,8 @@ fn insufficient_spokes(pod: &Pod) -> Vec<String> {
 
 /// Why none of these spokes is free.
 fn note(spokes: &[String], lans: &[StoredLan], reports: &[LanNode]) -> String {
-    let text =
-        spokes.iter().map(|spoke| spoke_availability(spoke, lans, reports)).collect::<Vec<_>>().join("; ");
-    let end = (0..=text.len().min(MAX_NOTE)).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    if end == text.len() { text } else { format!("{} …", &text[..end]) }
+    let each: Vec<String> = spokes.iter().map(|spoke| spoke_availability(spoke, lans, reports)).collect();
+    brief(&each.join("; "), MAX_NOTE)
 }
 
 fn spoke_availability(resource: &str, lans: &[StoredLan], reports: &[LanNode]) -> String {

@@ -7,6 +7,7 @@
 )]
 
 pub mod agent_socket;
+mod brief;
 pub mod events;
 pub mod health;
 pub mod k8slan_go;
@@ -15,3 +16,5 @@ pub mod link;
 pub mod locks;
 pub mod published;
 pub mod root_socket;
+
+pub use brief::brief;

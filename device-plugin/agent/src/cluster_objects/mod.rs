@@ -14,6 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use lan::LanKey;
 use node::{Durability, Paths, SafeDir, SafeDirError, VmRecord, is_kubernetes_name};
+use proto::brief;
 use proto::link::{self, Change, ClusterObjects, Kind, LanObject, MAX_LAN_FILE, Object, ObjectKey};
 use proto::published::{MirrorAnnotations, VmNames};
 use tokio::sync::watch;
@@ -155,7 +156,7 @@ impl NodeObjects {
             Object::DeletedVm(vm) => {
                 let (namespace, name) = vm.split_once('/').unwrap_or_default();
                 if vm.len() > MAX_VM || ![namespace, name].into_iter().all(is_kubernetes_name) {
-                    bail!("{:?} is not the name of a virtual machine", link::brief(&vm, MAX_VM));
+                    bail!("{:?} is not the name of a virtual machine", brief(&vm, MAX_VM));
                 }
                 self.check_room(&key, vm.len())?;
                 self.hold(key, vm.len());
@@ -186,7 +187,7 @@ impl NodeObjects {
         if let Some(name) = &hostname
             && (name.len() > MAX_LABEL || !is_kubernetes_name(&name.to_ascii_lowercase().replace('_', "-")))
         {
-            bail!("{:?} is not a host name", link::brief(name, MAX_LABEL));
+            bail!("{:?} is not a host name", brief(name, MAX_LABEL));
         }
         if self.hostname == hostname && self.hostname_stored {
             return Ok(());
@@ -225,7 +226,7 @@ impl NodeObjects {
         let static_uid = static_uid.filter(|uid| record_name(uid).is_ok());
         let len = match vm {
             Some(vm) if !is_kubernetes_name(&vm.vm) => {
-                bail!("{:?} is not the name of a virtual machine", link::brief(&vm.vm, MAX_VM))
+                bail!("{:?} is not the name of a virtual machine", brief(&vm.vm, MAX_VM))
             }
             Some(vm) => serde_json::to_vec(vm).context("write a record as JSON")?.len(),
             None => 0,
@@ -282,10 +283,14 @@ impl NodeObjects {
     fn note_stored(&mut self, key: ObjectKey, done: &Result<()>) {
         match done {
             Err(error) if error.is::<SafeDirError>() => {
-                self.unstored.insert(key, link::brief(&format!("{error:#}"), MAX_REASON));
+                self.unstored.insert(key, brief(&format!("{error:#}"), MAX_REASON));
             }
             _ => drop(self.unstored.remove(&key)),
         }
+        self.publish_storage_error();
+    }
+
+    fn publish_storage_error(&self) {
         let now = self.unstored.values().next();
         self.publishers.storage_error.send_if_modified(|before| {
             let changed = before.as_ref() != now;
@@ -332,7 +337,7 @@ impl ClusterObjects for NodeObjects {
                 Ok(())
             }
         };
-        done.map_err(|error| link::brief(&format!("{error:#}"), MAX_REASON))
+        done.map_err(|error| brief(&format!("{error:#}"), MAX_REASON))
     }
 
     fn disconnected(&mut self) {
@@ -343,6 +348,9 @@ impl ClusterObjects for NodeObjects {
         machines.iter().for_each(|key| self.let_go(key));
         self.publishers.deleted_vms.send_if_modified(|vms| !std::mem::take(vms).is_empty());
         self.unconfirmed = self.held.keys().cloned().collect();
+        // The next connection sends everything that exists by then.
+        self.unstored.clear();
+        self.publish_storage_error();
     }
 }
 
@@ -350,6 +358,6 @@ impl ClusterObjects for NodeObjects {
 fn record_name(uid: &str) -> Result<String> {
     match VmRecord::file_name(uid) {
         Some(name) if uid.len() <= MAX_UID => Ok(name),
-        _ => bail!("{:?} is not a pod's UID", link::brief(uid, MAX_UID)),
+        _ => bail!("{:?} is not a pod's UID", brief(uid, MAX_UID)),
     }
 }

@@ -209,6 +209,18 @@ fn a_host_name_that_is_not_in_every_file_is_put_again() {
 }
 
 #[test]
+fn what_could_not_be_stored_is_forgotten_with_its_connection() {
+    let mut site = open(tempfile::tempdir().unwrap());
+    std::fs::create_dir(site.dir.path().join("state/lans/a.1.yaml")).unwrap();
+    site.refused(lan("1"));
+    assert!(site.storage.borrow().is_some());
+    // It is deleted while nobody listens: the next connection does not name it.
+    site.objects.disconnected();
+    site.put(lan("2"));
+    assert_eq!(*site.storage.borrow(), None);
+}
+
+#[test]
 fn a_lan_that_was_refused_stays_as_it_was() {
     let mut site = open(tempfile::tempdir().unwrap());
     site.put(lan("1"));

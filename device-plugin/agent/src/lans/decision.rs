@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lan::{Conflict, Lan, LanKey, NetnsName, Verdict};
 use net_types::{Attach, SpokeName};
-use proto::link::brief;
+use proto::brief;
 
 use super::Declared;
 

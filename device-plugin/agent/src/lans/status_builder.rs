@@ -10,7 +10,7 @@ use super::decision::{Decisions, Goal, Refusal};
 use super::desired_records::InUse;
 use super::underlay::Underlay;
 use super::{Declaration, Declared};
-use proto::link::brief;
+use proto::brief;
 use proto::published::{LanStatus, NodeStatus, RemovedSpoke, SpokeStatus};
 
 /// Whether an accepted LAN is built on this node.

@@ -11,9 +11,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::frame;
-use super::limits::{FROM_CLUSTER, FROM_NODE, brief};
+use super::limits::{FROM_CLUSTER, FROM_NODE};
 use super::message::{Change, FromCluster, FromNode, Object};
 use super::outbox::{Outbox, Subject};
+use crate::brief;
 use crate::published::{NodeStatus, VmNames};
 use crate::root_socket;
 
@@ -290,8 +291,9 @@ impl InFlight {
     }
 }
 
-/// The change as the other end takes it. A LAN that is longer or deeper than any that the CRD means is sent as one that
-/// cannot be read, so that what stands of it stays, and its condition says why.
+/// The change as the other end takes it: nothing that a tenant can write may keep the rest from being sent. A LAN that is
+/// longer or deeper than any that the CRD means goes as one that cannot be read, so that what stands of it stays, and its
+/// condition says why; a launcher pod goes without the bindings of its virtual machine.
 fn acceptable(number: u64, change: Change) -> FromCluster {
     let message = FromCluster::Change { number, change };
     let excess = match frame::encode(&message, &FROM_CLUSTER) {
@@ -303,6 +305,55 @@ fn acceptable(number: u64, change: Change) -> FromCluster {
             lan.spec = serde_json::Value::String(format!("it cannot be sent to the node: {excess}"));
             FromCluster::Change { number, change: Change::Put(Object::Lan(lan)) }
         }
+        FromCluster::Change {
+            number,
+            change: Change::Put(Object::Pod { uid, static_uid, vm: Some(mut vm) }),
+        } => {
+            tracing::warn!(
+                uid,
+                "how the interfaces of this pod's virtual machine are bound is left out: {excess}"
+            );
+            vm.bindings.clear();
+            FromCluster::Change { number, change: Change::Put(Object::Pod { uid, static_uid, vm: Some(vm) }) }
+        }
         other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lan::LanKey;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::link::message::LanObject;
+
+    fn lan(spec: Value) -> Change {
+        let key: LanKey = "a/b".parse().unwrap();
+        Change::Put(Object::Lan(LanObject { key, generation: Some(1), created: None, mtu: None, spec }))
+    }
+
+    #[test]
+    fn whatever_a_tenant_writes_can_be_sent() {
+        let deep = (0..110).fold(json!(1), |inner, _| json!({ "": inner }));
+        let wide = json!(vec![1; 60_000]);
+        let long = json!("x".repeat(1 << 20));
+        for (spec, words) in [(deep, "64 levels"), (wide, "50000 values"), (long, "bytes")] {
+            let message = acceptable(7, lan(spec));
+            frame::encode(&message, &FROM_CLUSTER).unwrap();
+            let FromCluster::Change { number: 7, change: Change::Put(Object::Lan(lan)) } = message else {
+                panic!("{message:?}")
+            };
+            assert!(lan.spec.as_str().is_some_and(|text| text.contains(words)), "{lan:?}");
+        }
+        let bindings: serde_json::Map<String, Value> =
+            (0..60_000).map(|number| (format!("net{number}"), json!("bridge"))).collect();
+        let vm = serde_json::from_value(json!({ "vm": "vyos", "bindings": bindings })).unwrap();
+        let pod = Object::Pod { uid: "u".to_owned(), static_uid: None, vm: Some(vm) };
+        let message = acceptable(1, Change::Put(pod));
+        frame::encode(&message, &FROM_CLUSTER).unwrap();
+        assert!(format!("{message:?}").contains("vyos"));
+        let usual = lan(json!({ "vni": 7, "spokes": vec!["pod1"; 1024] }));
+        assert_eq!(acceptable(1, usual.clone()), FromCluster::Change { number: 1, change: usual });
     }
 }

@@ -60,21 +60,6 @@ impl Limits {
     }
 }
 
-/// The beginning of a text, in at most `max` bytes, without control characters: a text of the other end goes into a log,
-/// a status or an answer.
-#[must_use]
-pub fn brief(text: &str, max: usize) -> String {
-    let mut short = String::new();
-    for letter in text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }) {
-        if short.len() + letter.len_utf8() > max {
-            short.push('…');
-            break;
-        }
-        short.push(letter);
-    }
-    short
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -90,11 +75,5 @@ mod tests {
         assert_eq!(FROM_CLUSTER.check(text.as_bytes()), Ok(()));
         assert!(matches!(FROM_CLUSTER.check(&vec![b'x'; (1 << 20) + 1]), Err(Excess::Len(..))));
         assert_eq!(FROM_NODE.check(wide.as_bytes()), Ok(()));
-    }
-
-    #[test]
-    fn a_text_is_cut_at_a_letter() {
-        assert_eq!(brief("a\nb\u{7f}c", 10), "a b c");
-        assert_eq!(brief("ööö", 5), "öö…");
     }
 }

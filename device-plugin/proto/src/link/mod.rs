@@ -23,7 +23,6 @@ mod server;
 
 pub use client::{Answer, Link, Presence};
 pub use lan_file::{MAX_LAN_FILE, lan_file_name, lan_of_file, with_hostname};
-pub use limits::brief;
 pub use message::{Change, FromCluster, FromNode, Kind, LanObject, Object, ObjectKey};
 pub use outbox::Outbox;
 pub use server::{ClusterObjects, LinkServer, Published};

@@ -214,9 +214,8 @@ fn nothing_is_swept_while_the_api_server_is_away() -> Outcome {
     std::thread::sleep(LONG);
     check!(attached(&site)? == ["pod1"], "{}", node.log());
     check!(cluster.log().contains("nothing is swept"), "{}", cluster.log());
-    // Whoever hears of pods is away: what was last heard says nothing. So do files of an earlier version.
+    // Whoever hears of pods is away: what was last heard says nothing.
     cluster.kill()?;
-    site.node.write("/run/k8slan/cluster/pods.json", r#"{"heard":true,"pods":[]}"#)?;
     std::thread::sleep(LONG);
     check!(attached(&site)? == ["pod1"], "{}", node.log());
     site.server.fault(|faults| faults.refuse = false);

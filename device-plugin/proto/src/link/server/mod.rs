@@ -12,9 +12,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::frame::{self, FrameError};
-use super::limits::{FROM_CLUSTER, FROM_NODE, brief};
+use super::limits::{FROM_CLUSTER, FROM_NODE};
 use super::message::{Change, FromCluster, FromNode};
 use super::rate::Bucket;
+use crate::brief;
 use crate::health::HealthSource;
 use crate::published::{NodeStatus, VmNames};
 use crate::root_socket::RootSocket;
