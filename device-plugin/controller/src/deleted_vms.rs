@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use super::chain;
 use proto::health::ApiMetrics;
-use proto::link::{Kind, Object, ObjectKey, Outbox};
+use proto::link::{Kind, Object, ObjectKey, SnapshotCache};
 use proto::published::VmNames;
 
 /// A machine may be stopped for months, so the pauses between requests grow up to this.
@@ -22,22 +22,22 @@ const MAX_INTERVAL: Duration = Duration::from_secs(6 * 60 * 60);
 pub struct DeletedVms {
     client: Client,
     sticky: watch::Receiver<VmNames>,
-    outbox: Outbox,
+    cache: SnapshotCache,
     grace: Duration,
     metrics: Arc<ApiMetrics>,
 }
 
 impl DeletedVms {
-    /// `sticky` are the machines that the node keeps addresses for; the answer goes into `outbox`. A machine counts as
+    /// `sticky` are the machines that the node keeps addresses for; the answer goes into `cache`. A machine counts as
     /// deleted when it is missing twice, at least a grace period apart.
     pub fn new(
         client: Client,
         sticky: watch::Receiver<VmNames>,
-        outbox: Outbox,
+        cache: SnapshotCache,
         grace: Duration,
         metrics: Arc<ApiMetrics>,
     ) -> Self {
-        Self { client, sticky, outbox, grace, metrics }
+        Self { client, sticky, cache, grace, metrics }
     }
 
     /// Asks when an address is kept for another machine, and otherwise with longer and longer pauses.
@@ -63,11 +63,8 @@ impl DeletedVms {
                 }
             }
             let gone = |vm: &str| missing.get(vm).is_some_and(|since| since.elapsed() >= self.grace);
-            missing
-                .keys()
-                .filter(|vm| gone(vm))
-                .for_each(|vm| self.outbox.put(Object::DeletedVm(vm.clone())));
-            self.outbox.complete(Kind::DeletedVm, |key| matches!(key, ObjectKey::DeletedVm(vm) if gone(vm)));
+            missing.keys().filter(|vm| gone(vm)).for_each(|vm| self.cache.put(Object::DeletedVm(vm.clone())));
+            self.cache.complete(Kind::DeletedVm, |key| matches!(key, ObjectKey::DeletedVm(vm) if gone(vm)));
             let again = async {
                 match sticky.is_empty() {
                     true => std::future::pending().await,
@@ -115,14 +112,14 @@ mod tests {
         let uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
         let client = Client::try_from(kube::Config::new(uri)).unwrap();
         let (_sender, sticky) = watch::channel(VmNames::from(["a/vm".to_owned()]));
-        let outbox = Outbox::default();
+        let cache = SnapshotCache::default();
         let metrics = Arc::new(ApiMetrics::default());
-        let machines = DeletedVms::new(client, sticky, outbox.clone(), Duration::ZERO, metrics);
+        let machines = DeletedVms::new(client, sticky, cache.clone(), Duration::ZERO, metrics);
         let asked = async { listener.accept().await.map(drop) };
         tokio::select! {
             asked = asked => asked.unwrap(),
             never = machines.run() => match never {},
         }
-        assert_eq!(outbox.get(&ObjectKey::DeletedVm("a/vm".into())), None);
+        assert_eq!(cache.get(&ObjectKey::DeletedVm("a/vm".into())), None);
     }
 }

@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client};
 use lan::LanKey;
-use proto::link::{Kind, Object, ObjectKey, Outbox};
+use proto::link::{Kind, Object, ObjectKey, SnapshotCache};
 use tokio::sync::watch;
 
 use super::chain;
@@ -23,12 +23,12 @@ pub const MIRROR: &str = "lans";
 
 const HOSTNAME_LABEL: &str = "kubernetes.io/hostname";
 
-/// Watches LANs and puts each into the outbox.
+/// Watches LANs and puts each into the cache.
 pub struct Mirror {
     client: Client,
     node: String,
     namespaces: Vec<String>,
-    outbox: Outbox,
+    cache: SnapshotCache,
     state: watch::Sender<MirrorState>,
 }
 
@@ -56,11 +56,11 @@ enum WatchEvent {
 }
 
 impl Mirror {
-    /// Puts the LANs of these namespaces, or of all if the list is empty, into `outbox`, for the node of this name.
+    /// Puts the LANs of these namespaces, or of all if the list is empty, into `cache`, for the node of this name.
     #[must_use]
-    pub fn new(client: Client, node: &str, namespaces: Vec<String>, outbox: Outbox) -> Self {
+    pub fn new(client: Client, node: &str, namespaces: Vec<String>, cache: SnapshotCache) -> Self {
         let state = watch::channel(MirrorState::default()).0;
-        Self { client, node: node.to_owned(), namespaces, outbox, state }
+        Self { client, node: node.to_owned(), namespaces, cache, state }
     }
 
     /// The state now, and each change of it.
@@ -70,7 +70,7 @@ impl Mirror {
     }
 
     /// Follows the API server without end. A request that fails is repeated with longer and longer pauses; meanwhile
-    /// the outbox stays as it is.
+    /// the cache stays as it is.
     pub async fn run(self) -> Infallible {
         // The node's names come first: a LAN that is read without them might be built on another underlay.
         let mut node = node_events(&self.client, &self.node);
@@ -100,7 +100,7 @@ impl Mirror {
     fn apply_node_event(&self, event: NodeEvent) -> bool {
         match event {
             Ok(Event::InitApply(node) | Event::Apply(node)) => {
-                self.outbox.put(Object::HostName(hostname(&node.metadata, &self.node)));
+                self.cache.put(Object::HostName(hostname(&node.metadata, &self.node)));
                 false
             }
             Ok(Event::InitDone) => true,
@@ -151,14 +151,14 @@ impl Mirror {
                     // watched any more.
                     let exists =
                         |key: &ObjectKey| matches!(key, ObjectKey::Lan(key) if lans.contains_key(key));
-                    self.outbox.complete(Kind::Lan, exists);
+                    self.cache.complete(Kind::Lan, exists);
                 }
             }
             Event::Apply(object) => drop(self.put(&object, &mut lans)),
             Event::Delete(object) => {
                 if let Ok(key) = lan_object::key(&object.metadata) {
                     Arc::make_mut(&mut lans).remove(&key);
-                    self.outbox.remove(&ObjectKey::Lan(key));
+                    self.cache.remove(&ObjectKey::Lan(key));
                 }
             }
         }
@@ -185,7 +185,7 @@ impl Mirror {
                 return None;
             }
         };
-        self.outbox.put(Object::Lan(lan_object::for_node(object, key.clone())));
+        self.cache.put(Object::Lan(lan_object::for_node(object, key.clone())));
         let lan = lan_object::parse_lan(object, key.clone());
         if lans.get(&key) != Some(&lan) {
             Arc::make_mut(lans).insert(key.clone(), lan);

@@ -14,23 +14,23 @@ use node::VmRecord;
 use super::chain;
 use super::guest_bindings::GuestBindings;
 use proto::health::ApiMetrics;
-use proto::link::{Kind, Object, ObjectKey, Outbox};
+use proto::link::{Kind, Object, ObjectKey, SnapshotCache};
 
 /// Watches the pods of one node, only their metadata.
 pub struct Pods {
     api: Api<PartialObjectMeta>,
     bindings: GuestBindings,
     node: String,
-    outbox: Outbox,
+    cache: SnapshotCache,
     metrics: Arc<ApiMetrics>,
 }
 
 impl Pods {
-    /// Watches the pods of `node` and puts them into `outbox`.
-    pub fn new(client: Client, node: String, outbox: Outbox, metrics: Arc<ApiMetrics>) -> Self {
+    /// Watches the pods of `node` and puts them into `cache`.
+    pub fn new(client: Client, node: String, cache: SnapshotCache, metrics: Arc<ApiMetrics>) -> Self {
         let kind = GroupVersionKind::gvk("", "v1", "Pod");
         let api = Api::all_with(client.clone(), &ApiResource::from_gvk_with_plural(&kind, "pods"));
-        Self { api, bindings: GuestBindings::new(client), node, outbox, metrics }
+        Self { api, bindings: GuestBindings::new(client), node, cache, metrics }
     }
 
     /// Tells of the pods, without end. While the API server cannot be reached, that is told, too.
@@ -50,12 +50,12 @@ impl Pods {
                     }
                     Some(Ok(Event::InitDone)) => {
                         backoff = DefaultBackoff::default();
-                        self.outbox.complete(Kind::Pod, |key| listed.contains(key));
+                        self.cache.complete(Kind::Pod, |key| listed.contains(key));
                     }
                     Some(Ok(Event::Apply(pod))) => self.put(&pod.metadata, false).await,
                     Some(Ok(Event::Delete(pod))) => {
                         if let Some(uid) = pod.metadata.uid {
-                            self.outbox.remove(&ObjectKey::Pod(uid));
+                            self.cache.remove(&ObjectKey::Pod(uid));
                         }
                     }
                     Some(Err(error)) => break chain(&error),
@@ -64,7 +64,7 @@ impl Pods {
             };
             self.metrics.pod_errors.increment();
             tracing::warn!(error, "the pods of this node are not heard of; nothing is swept");
-            self.outbox.lost(Kind::Pod);
+            self.cache.lost(Kind::Pod);
             tokio::time::sleep(backoff.next().unwrap_or(std::time::Duration::from_secs(30))).await;
         }
     }
@@ -74,12 +74,12 @@ impl Pods {
         let Some(uid) = pod.uid.clone() else { return };
         let mut vm = record(pod);
         if let Some(vm) = &mut vm {
-            vm.bindings = match self.outbox.get(&ObjectKey::Pod(uid.clone())) {
+            vm.bindings = match self.cache.get(&ObjectKey::Pod(uid.clone())) {
                 Some(Object::Pod { vm: Some(before), .. }) if !again && before.vm == vm.vm => before.bindings,
                 _ => self.bindings.find(pod, &vm.vm).await,
             };
         }
-        self.outbox.put(Object::Pod { uid, static_uid: static_uid(pod), vm });
+        self.cache.put(Object::Pod { uid, static_uid: static_uid(pod), vm });
     }
 }
 

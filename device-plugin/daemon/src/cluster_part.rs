@@ -8,7 +8,7 @@ use agent::sweep;
 use anyhow::{Context as _, Result};
 use controller::{DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, Timing};
 use proto::health::ApiMetrics;
-use proto::link::{Kind, Link, Outbox, Presence};
+use proto::link::{Kind, Link, Presence, SnapshotCache};
 use proto::published::NodeStatus;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -38,7 +38,7 @@ impl Tasks {
         &mut self,
         cluster: Cluster,
         link: &Link,
-        outbox: Outbox,
+        cache: SnapshotCache,
         metrics: Arc<ApiMetrics>,
     ) {
         let Cluster { node_name: node, namespaces, lease_namespace, k8slan_go } = cluster;
@@ -47,18 +47,18 @@ impl Tasks {
         self.orderly.spawn(async move {
             let client = kube::Client::try_default().await.context("find the API server")?;
             let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-            let mirror = Mirror::new(client.clone(), &node, namespaces, outbox.clone());
+            let mirror = Mirror::new(client.clone(), &node, namespaces, cache.clone());
             let (sender, reports) = watch::channel(Arc::default());
             let writer = LanNodeWriter::new(client.clone(), node.clone(), reports, mirror.state());
-            count_api_errors(&mut tasks, mirror.state(), &outbox, Arc::clone(&metrics));
+            count_api_errors(&mut tasks, mirror.state(), &cache, Arc::clone(&metrics));
             let deleted_vms = DeletedVms::new(
                 client.clone(),
                 sticky_vms,
-                outbox.clone(),
+                cache.clone(),
                 sweep::grace(),
                 Arc::clone(&metrics),
             );
-            let pods = Pods::new(client.clone(), node.clone(), outbox, metrics);
+            let pods = Pods::new(client.clone(), node.clone(), cache, metrics);
             tasks.spawn(async move { match deleted_vms.run().await {} });
             tasks.spawn(async move { match pods.run().await {} });
             tasks.spawn(async move { match mirror.run().await {} });
@@ -121,10 +121,10 @@ async fn run_leader(
 fn count_api_errors(
     tasks: &mut JoinSet<Result<()>>,
     mut state: watch::Receiver<MirrorState>,
-    outbox: &Outbox,
+    cache: &SnapshotCache,
     metrics: Arc<ApiMetrics>,
 ) {
-    let mut stored = outbox.stored();
+    let mut stored = cache.stored();
     tasks.spawn(async move {
         loop {
             let (errors, up_to_date) = {

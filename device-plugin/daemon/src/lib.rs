@@ -21,7 +21,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use node::NodeConfig;
 use proto::health::ApiMetrics;
-use proto::link::{Link, Outbox};
+use proto::link::{Link, SnapshotCache};
 use proto::locks::lock_cluster_part;
 
 pub use cluster_part::Cluster;
@@ -62,9 +62,9 @@ pub async fn run_both(cluster: Cluster, kubelet_dir: PathBuf, health: Option<Soc
     let api = Arc::new(ApiMetrics::default());
     let (stream, own) = tokio::io::duplex(LINK_BUFFER);
     let build = all.start_node(node, ClusterPart::Here { stream, api: Arc::clone(&api) }, health)?;
-    let outbox = Outbox::default();
-    let link = Arc::new(Link::new(outbox.clone()));
-    all.start_cluster(cluster, &link, outbox, api);
+    let cache = SnapshotCache::default();
+    let link = Arc::new(Link::new(cache.clone()));
+    all.start_cluster(cluster, &link, cache, api);
     all.tasks.spawn(async move {
         link.converse(own).await?;
         anyhow::bail!("the two parts of the daemon do not speak any more")
@@ -81,12 +81,12 @@ pub async fn run_cluster(cluster: Cluster, health: Option<SocketAddr>) -> Result
     let _only_one = lock_cluster_part()?;
     let mut all = Tasks::new()?;
     let api = Arc::new(ApiMetrics::default());
-    let outbox = Outbox::default();
-    let link = Arc::new(Link::new(outbox.clone()));
+    let cache = SnapshotCache::default();
+    let link = Arc::new(Link::new(cache.clone()));
     if let Some(address) = health {
         all.serve(address, ClusterHealth { api: Arc::clone(&api), link: Arc::clone(&link) });
     }
-    all.start_cluster(cluster, &link, outbox, api);
+    all.start_cluster(cluster, &link, cache, api);
     all.tasks.spawn(async move { match link.run(&folder).await {} });
     let stopped = wait_for(all.stopped());
     all.run(async {

@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::frame;
 use super::limits::{FROM_CLUSTER, FROM_NODE};
 use super::message::{Change, FromCluster, FromNode, Object};
-use super::outbox::{Outbox, Subject};
+use super::snapshot_cache::{SnapshotCache, Subject};
 use crate::brief;
 use crate::published::{NodeStatus, VmNames};
 use crate::root_socket;
@@ -47,7 +47,7 @@ pub struct Answer {
 
 /// The cluster's end of the link, and what it last heard.
 pub struct Link {
-    outbox: Outbox,
+    cache: SnapshotCache,
     presence: watch::Sender<Presence>,
     status: watch::Sender<Arc<NodeStatus>>,
     sticky_vms: watch::Sender<VmNames>,
@@ -64,10 +64,10 @@ struct InFlight {
 }
 
 impl Link {
-    pub fn new(outbox: Outbox) -> Self {
+    pub fn new(cache: SnapshotCache) -> Self {
         let nothing = Presence::Away("it was not looked for yet".to_owned());
         Self {
-            outbox,
+            cache,
             presence: watch::channel(nothing).0,
             status: watch::channel(Arc::default()).0,
             sticky_vms: watch::channel(VmNames::new()).0,
@@ -157,7 +157,7 @@ impl Link {
             tracing::warn!("the node's part is version {version} and this is {own}: run both from one image");
         }
         frame::write(&mut writer, &FromCluster::Hello { version: own.to_owned() }, &FROM_CLUSTER).await?;
-        self.outbox.begin();
+        self.cache.begin();
         // What the node's part keeps addresses for is asked about anew.
         self.sticky_vms.send_if_modified(|vms| !std::mem::take(vms).is_empty());
         tracing::info!("the node's part answers");
@@ -177,7 +177,7 @@ impl Link {
                 FromNode::Hello { .. } | FromNode::Refused { .. } => bail!("it began twice"),
                 FromNode::Ack { number } => {
                     if let Some(subject) = in_flight.answered(number) {
-                        self.outbox.acknowledged(&subject);
+                        self.cache.acknowledged(&subject);
                         if matches!(subject, Subject::Kind(_)) {
                             // What does not exist any more is gone, and there may be room.
                             in_flight.retry_now(Instant::now());
@@ -228,7 +228,7 @@ impl Link {
                 frame::write(&mut writer, &FromCluster::Ask { number }, &FROM_CLUSTER).await?;
             }
             let full = in_flight.len() >= MAX_IN_FLIGHT;
-            if !full && let Some((subject, change)) = self.outbox.next() {
+            if !full && let Some((subject, change)) = self.cache.next() {
                 let message = acceptable(next_number, change);
                 in_flight.push(next_number, subject);
                 next_number += 1;
@@ -244,9 +244,9 @@ impl Link {
             };
             tokio::select! {
                 _ = asked.changed() => asked.mark_changed(),
-                () = self.outbox.wait(), if !full => {}
+                () = self.cache.wait(), if !full => {}
                 () = in_flight.fewer.notified() => {}
-                () = due => in_flight.take_due(Instant::now()).into_iter().for_each(|subject| self.outbox.requeue(subject)),
+                () = due => in_flight.take_due(Instant::now()).into_iter().for_each(|subject| self.cache.requeue(subject)),
             }
         }
     }

@@ -17,15 +17,15 @@ mod frame;
 mod lan_file;
 mod limits;
 mod message;
-mod outbox;
 mod rate;
 mod server;
+mod snapshot_cache;
 
 pub use client::{Answer, Link, Presence};
 pub use lan_file::{MAX_LAN_FILE, lan_file_name, lan_of_file, with_hostname};
 pub use message::{Change, FromCluster, FromNode, Kind, LanObject, Object, ObjectKey};
-pub use outbox::Outbox;
 pub use server::{ClusterObjects, LinkServer, Published};
+pub use snapshot_cache::SnapshotCache;
 
 /// The socket's file name, in a folder of its own.
 pub const SOCKET: &str = "link.sock";

@@ -7,7 +7,7 @@ use agent::cluster_objects::{NodeObjects, Publishers};
 use controller::Mirror;
 use kube::Client;
 use proto::health::HealthSource;
-use proto::link::{Link, LinkServer, Outbox, Published};
+use proto::link::{Link, LinkServer, Published, SnapshotCache};
 use proto::published::{NodeStatus, VmNames};
 use testnet::Stop;
 use tokio::sync::watch;
@@ -52,13 +52,13 @@ pub(crate) fn mirrored(
         (watch::channel(Arc::new(NodeStatus::default())), watch::channel(VmNames::new()));
     let published = Published { status: status.1, sticky_vms: sticky_vms.1 };
     let mut server = LinkServer::new(published, Arc::new(Ready), objects);
-    let outbox = Outbox::default();
-    let link = Link::new(outbox.clone());
+    let cache = SnapshotCache::default();
+    let link = Link::new(cache.clone());
     let folder = async move {
         let _run = run;
         let (one, other) = tokio::io::duplex(4096);
         let ended = tokio::join!(server.converse(one), link.converse(other));
         eprintln!("the link ended: {ended:?}");
     };
-    Ok((Mirror::new(client, node, namespaces, outbox), folder))
+    Ok((Mirror::new(client, node, namespaces, cache), folder))
 }

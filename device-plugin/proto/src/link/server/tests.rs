@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use tokio::io::{AsyncReadExt as _, DuplexStream};
 
 use super::*;
-use crate::link::{Kind, Link, Object, ObjectKey, Outbox, Presence};
+use crate::link::{Kind, Link, Object, ObjectKey, Presence, SnapshotCache};
 
 struct Ready;
 
@@ -76,20 +76,20 @@ fn pod(name: &str) -> Object {
 #[tokio::test]
 async fn both_ends_tell_each_other_what_there_is_and_what_changes() {
     let Site { status, sticky_vms, applied, mut server } = site();
-    let outbox = Outbox::default();
-    outbox.put(pod("1"));
-    outbox.complete(Kind::Pod, |_| true);
+    let cache = SnapshotCache::default();
+    cache.put(pod("1"));
+    cache.complete(Kind::Pod, |_| true);
     applied.refused.lock().unwrap().insert("2".to_owned());
-    outbox.put(pod("2"));
+    cache.put(pod("2"));
     let (one, other) = tokio::io::duplex(64);
-    let link = Arc::new(Link::new(outbox.clone()));
+    let link = Arc::new(Link::new(cache.clone()));
     assert!(link.ask().await.unwrap_err().to_string().contains("not looked for yet"));
     let (mut presence, mut heard, mut sticky) = (link.presence(), link.status(), link.sticky_vms());
     tokio::spawn(async move { server.converse(one).await });
     let client = Arc::clone(&link);
     let client = tokio::spawn(async move { client.converse(other).await });
     presence.wait_for(|presence| *presence == Presence::Here).await.unwrap();
-    outbox.stored().wait_for(|stored| stored.contains(&Kind::Pod)).await.unwrap();
+    cache.stored().wait_for(|stored| stored.contains(&Kind::Pod)).await.unwrap();
     let complete = Change::Complete(Kind::Pod);
     assert_eq!(*applied.changes.lock().unwrap(), [Change::Put(pod("1")), complete]);
 
@@ -149,7 +149,7 @@ async fn there_is_one_connection_and_a_dead_one_is_noticed() {
     };
     assert_eq!(answer.await, 7, "the first one was not evicted");
     drop(first);
-    let link = Arc::new(Link::new(Outbox::default()));
+    let link = Arc::new(Link::new(SnapshotCache::default()));
     let mut presence = link.presence();
     let folder = dir.path().to_owned();
     tokio::spawn(async move { link.run(&folder).await });
@@ -246,12 +246,12 @@ async fn a_status_of_any_size_leaves_the_link_as_it_is() {
     };
     assert!(large.text().len() > 16 << 20);
     status.send_replace(Arc::new(large));
-    let outbox = Outbox::default();
-    outbox.put(pod("1"));
-    outbox.complete(Kind::Pod, |_| true);
+    let cache = SnapshotCache::default();
+    cache.put(pod("1"));
+    cache.complete(Kind::Pod, |_| true);
     let (one, other) = tokio::io::duplex(1 << 16);
-    let link = Link::new(outbox.clone());
-    let (mut heard, mut stored) = (link.status(), outbox.stored());
+    let link = Link::new(cache.clone());
+    let (mut heard, mut stored) = (link.status(), cache.stored());
     tokio::select! {
         _ = server.converse(one) => panic!("it ended"),
         ended = link.converse(other) => panic!("{ended:?}"),

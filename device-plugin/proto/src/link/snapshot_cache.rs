@@ -10,7 +10,7 @@ use super::message::{Change, Kind, Object, ObjectKey};
 
 /// Shared by those who know objects and the connection that sends them.
 #[derive(Clone)]
-pub struct Outbox(Arc<Shared>);
+pub struct SnapshotCache(Arc<Shared>);
 
 struct Shared {
     contents: Mutex<Contents>,
@@ -37,14 +37,14 @@ pub(super) enum Subject {
     Kind(Kind),
 }
 
-impl Default for Outbox {
+impl Default for SnapshotCache {
     fn default() -> Self {
         let stored = watch::channel(BTreeSet::new()).0;
         Self(Arc::new(Shared { contents: Mutex::default(), changed: Notify::new(), stored }))
     }
 }
 
-impl Outbox {
+impl SnapshotCache {
     pub fn put(&self, object: Object) {
         let key = object.key();
         self.change(|contents| {
@@ -176,58 +176,58 @@ mod tests {
         pod(name).key()
     }
 
-    fn changes(outbox: &Outbox) -> Vec<Change> {
-        std::iter::from_fn(|| outbox.next()).map(|(_, change)| change).collect()
+    fn changes(cache: &SnapshotCache) -> Vec<Change> {
+        std::iter::from_fn(|| cache.next()).map(|(_, change)| change).collect()
     }
 
     #[test]
     fn a_connection_gets_all_that_is_known_and_then_what_changes() {
-        let outbox = Outbox::default();
-        outbox.put(pod("1"));
-        outbox.put(pod("2"));
-        assert_eq!(changes(&outbox), [Change::Put(pod("1")), Change::Put(pod("2"))], "not known to be all");
-        outbox.remove(&key("2"));
-        outbox.put(pod("1"));
-        outbox.complete(Kind::Pod, |_| true);
+        let cache = SnapshotCache::default();
+        cache.put(pod("1"));
+        cache.put(pod("2"));
+        assert_eq!(changes(&cache), [Change::Put(pod("1")), Change::Put(pod("2"))], "not known to be all");
+        cache.remove(&key("2"));
+        cache.put(pod("1"));
+        cache.complete(Kind::Pod, |_| true);
         let complete = Change::Complete(Kind::Pod);
-        assert_eq!(changes(&outbox), [Change::Remove(key("2")), complete.clone()]);
-        outbox.begin();
-        assert_eq!(changes(&outbox), [Change::Put(pod("1")), complete.clone()]);
-        outbox.put(Object::HostName(None));
-        outbox.complete(Kind::Pod, |_| false);
-        assert_eq!(changes(&outbox), [Change::Put(Object::HostName(None)), Change::Remove(key("1"))]);
-        outbox.lost(Kind::Pod);
-        assert_eq!(changes(&outbox), [Change::Lost(Kind::Pod)]);
-        outbox.complete(Kind::Pod, |_| true);
-        assert_eq!(changes(&outbox), [complete]);
+        assert_eq!(changes(&cache), [Change::Remove(key("2")), complete.clone()]);
+        cache.begin();
+        assert_eq!(changes(&cache), [Change::Put(pod("1")), complete.clone()]);
+        cache.put(Object::HostName(None));
+        cache.complete(Kind::Pod, |_| false);
+        assert_eq!(changes(&cache), [Change::Put(Object::HostName(None)), Change::Remove(key("1"))]);
+        cache.lost(Kind::Pod);
+        assert_eq!(changes(&cache), [Change::Lost(Kind::Pod)]);
+        cache.complete(Kind::Pod, |_| true);
+        assert_eq!(changes(&cache), [complete]);
     }
 
     #[test]
     fn what_was_refused_is_sent_again_and_what_is_stored_is_known() {
-        let outbox = Outbox::default();
-        outbox.put(pod("1"));
-        outbox.complete(Kind::Pod, |_| true);
-        let sent: Vec<Subject> = std::iter::from_fn(|| outbox.next()).map(|(subject, _)| subject).collect();
-        outbox.acknowledged(&sent[0]);
-        assert!(outbox.stored().borrow().is_empty());
-        outbox.acknowledged(&sent[1]);
-        assert_eq!(*outbox.stored().borrow(), [Kind::Pod].into());
-        outbox.requeue(sent[0].clone());
-        assert_eq!(changes(&outbox), [Change::Put(pod("1"))]);
-        outbox.begin();
-        assert!(outbox.stored().borrow().is_empty(), "the next connection has stored nothing");
+        let cache = SnapshotCache::default();
+        cache.put(pod("1"));
+        cache.complete(Kind::Pod, |_| true);
+        let sent: Vec<Subject> = std::iter::from_fn(|| cache.next()).map(|(subject, _)| subject).collect();
+        cache.acknowledged(&sent[0]);
+        assert!(cache.stored().borrow().is_empty());
+        cache.acknowledged(&sent[1]);
+        assert_eq!(*cache.stored().borrow(), [Kind::Pod].into());
+        cache.requeue(sent[0].clone());
+        assert_eq!(changes(&cache), [Change::Put(pod("1"))]);
+        cache.begin();
+        assert!(cache.stored().borrow().is_empty(), "the next connection has stored nothing");
     }
 
     #[test]
     fn what_was_said_of_machines_is_not_said_again() {
-        let outbox = Outbox::default();
+        let cache = SnapshotCache::default();
         let machine = Object::DeletedVm("a/vm".to_owned());
-        outbox.put(machine.clone());
-        outbox.complete(Kind::DeletedVm, |_| true);
-        assert_eq!(changes(&outbox), [Change::Put(machine.clone()), Change::Complete(Kind::DeletedVm)]);
-        outbox.begin();
-        assert_eq!(changes(&outbox), []);
-        outbox.put(machine.clone());
-        assert_eq!(changes(&outbox), [Change::Put(machine)], "after another question");
+        cache.put(machine.clone());
+        cache.complete(Kind::DeletedVm, |_| true);
+        assert_eq!(changes(&cache), [Change::Put(machine.clone()), Change::Complete(Kind::DeletedVm)]);
+        cache.begin();
+        assert_eq!(changes(&cache), []);
+        cache.put(machine.clone());
+        assert_eq!(changes(&cache), [Change::Put(machine)], "after another question");
     }
 }
