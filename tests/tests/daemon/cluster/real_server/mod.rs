@@ -115,7 +115,7 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
     let Started { client, background, dir, .. } = &start(program, definitions)?;
     let runtime = background.runtime();
     if program.knows_the_core() {
-        let namespaces = api(&client, "", "v1", "Namespace", "namespaces", None);
+        let namespaces = api(client, "", "v1", "Namespace", "namespaces", None);
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "a" } });
         let namespace: DynamicObject = serde_json::from_value(namespace)?;
         eventually(LIMIT, || {
@@ -123,7 +123,7 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
             made.map(drop).map_err(|error| error.to_string())
         })?;
     }
-    let lans = api(&client, "lan.k8slan.io", "v1beta1", "LAN", "lans", Some("a"));
+    let lans = api(client, "lan.k8slan.io", "v1beta1", "LAN", "lans", Some("a"));
     let mut object = crate::cluster::mirror::lan("a", "one", 1);
     let apply = |object: &Value| {
         runtime.block_on(lans.patch("one", &PatchParams::apply("test"), &Patch::Apply(object)))
@@ -165,7 +165,7 @@ fn takes_the_crds_and_what_the_daemon_writes(program: &Program) -> Outcome {
         watch::channel::<Arc<Reports>>(Arc::new(BTreeMap::from([("a/one".parse()?, report)])));
     let reporter = LanNodeWriter::new(client.clone(), "worker1".into(), receiver, mirror.state());
     runtime.spawn(async move { tokio::join!(mirror.run(), folder, reporter.run()).0 });
-    let reports = api(&client, "lan.k8slan.io", "v1beta1", "LANNode", "lannodes", Some("a"));
+    let reports = api(client, "lan.k8slan.io", "v1beta1", "LANNode", "lannodes", Some("a"));
     let found = eventually(LIMIT, || {
         runtime.block_on(reports.get("one.worker1")).map_err(|error| error.to_string())
     })?;
