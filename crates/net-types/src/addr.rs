@@ -140,6 +140,16 @@ impl fmt::Display for Addr {
     }
 }
 
+impl std::str::FromStr for Addr {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<IpAddr>().map(Self::from)
+    }
+}
+
+crate::serde_as_text!(Addr);
+
 impl fmt::Debug for Addr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.ip().fmt(f)

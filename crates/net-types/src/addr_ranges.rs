@@ -77,6 +77,28 @@ impl fmt::Display for AddrRange {
     }
 }
 
+/// The text is not a range of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is neither an address nor a range of addresses, such as 10.0.0.5 and 10.0.0.5-10.0.0.9")]
+pub struct AddrRangeError(String);
+
+impl std::str::FromStr for AddrRange {
+    type Err = AddrRangeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let address = |text: &str| text.parse::<Addr>().ok();
+        let range = match text.split_once('-') {
+            Some((first, last)) => {
+                address(first).zip(address(last)).and_then(|(first, last)| Self::new(first, last))
+            }
+            None => address(text).map(Self::single),
+        };
+        range.ok_or_else(|| AddrRangeError(text.to_owned()))
+    }
+}
+
+crate::serde_as_text!(AddrRange);
+
 /// A set of addresses, stored as sorted ranges that neither overlap nor touch: a /64 costs what a /30 does.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddrSet(Vec<AddrRange>);
@@ -185,6 +207,19 @@ impl AddrSet {
     }
 }
 
+impl serde::Serialize for AddrSet {
+    /// A list of ranges.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(&self.0)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for AddrSet {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::union)
+    }
+}
+
 impl fmt::Display for AddrSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, range) in self.0.iter().enumerate() {
@@ -249,6 +284,16 @@ mod tests {
             prop_assert!(a.intersection(&b).is_empty());
             prop_assert_eq!(&a.without(&b), &a);
             prop_assert_eq!(b.without(&a), b);
+        }
+    }
+
+    #[test]
+    fn json_is_a_list_of_ranges_and_is_checked() {
+        let set: AddrSet =
+            serde_json::from_str(r#"["fd00::9", "10.0.0.7-10.0.0.9", "10.0.0.5-10.0.0.6"]"#).unwrap();
+        assert_eq!(serde_json::to_string(&set).unwrap(), r#"["10.0.0.5-10.0.0.9","fd00::9"]"#);
+        for bad in ["10.0.0.9-10.0.0.5", "10.0.0.1-fd00::1", "10.0.0", ""] {
+            assert!(serde_json::from_value::<AddrSet>(serde_json::json!([bad])).is_err(), "{bad}");
         }
     }
 

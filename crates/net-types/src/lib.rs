@@ -15,7 +15,7 @@ mod timespan;
 mod vlan_set;
 
 pub use addr::{Addr, Family};
-pub use addr_ranges::{AddrRange, AddrSet};
+pub use addr_ranges::{AddrRange, AddrRangeError, AddrSet};
 pub use ifname::{IfName, IfNameError};
 pub use mac::{MacAddr, MacAddrError};
 pub use macvtap::{Attach, MacvtapMode, UnknownName};

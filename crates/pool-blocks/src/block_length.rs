@@ -1,4 +1,5 @@
 use net_types::Family;
+use serde::{Deserialize, Serialize};
 
 /// The length of the blocks of a new pool with so many addresses of a family.
 ///
@@ -15,7 +16,7 @@ pub fn block_length(family: Family, addresses: u128) -> u8 {
 }
 
 /// The lengths of a pool's blocks, as its status has them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct BlockLengths {
     /// Of IPv4, 0 to 32.
     pub v4: u8,

@@ -31,5 +31,5 @@ pub use leader::{Leader, PoolClaim, PoolSnapshot, PoolStage, PoolStep, decide_po
 pub use name::{Key, NodeName, Owner, Place, PoolName};
 pub use node::{Conflict, Input, Leases, Node, Output, Refusal, Want};
 pub use object::{Holder, NodeState, Object, ResourceVersion, Spec, Uid};
-pub use prefix::Prefix;
+pub use prefix::{Prefix, PrefixError};
 pub use request::{Answer, Request, RequestId};

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
 use net_types::{Addr, Family};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Prefix;
 
@@ -13,6 +14,18 @@ macro_rules! name {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
         pub struct $type(Arc<str>);
+
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(|name| Self(name.into()))
+            }
+        }
 
         impl $type {
             /// The name as text.
@@ -52,7 +65,8 @@ name! {
 }
 
 /// What of a pool an object claims.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Place {
     /// A block, for the pods of one node: a `LANBlock`.
     Block(Prefix),
@@ -62,11 +76,12 @@ pub enum Place {
 
 /// An object by which a part of a pool is claimed. Two claims of one thing have one name, so that the API server lets only
 /// the first be created.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 pub struct Key {
     /// The pool.
     pub pool: PoolName,
     /// The part of it.
+    #[serde(flatten)]
     pub place: Place,
 }
 

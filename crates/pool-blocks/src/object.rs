@@ -3,6 +3,7 @@
 use std::fmt;
 
 use net_types::AddrSet;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Key, NodeName, Owner};
 
@@ -44,6 +45,19 @@ impl fmt::Display for Uid {
     }
 }
 
+impl Serialize for Uid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Uid {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).ok_or_else(|| serde::de::Error::custom(format_args!("{text:?} is not a UID")))
+    }
+}
+
 impl fmt::Debug for Uid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{:x}", self.0)
@@ -51,7 +65,7 @@ impl fmt::Debug for Uid {
 }
 
 /// An object's `metadata.resourceVersion`, compared for equality alone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize, Serialize)]
 pub struct ResourceVersion(pub u64);
 
 impl ResourceVersion {
@@ -60,7 +74,7 @@ impl ResourceVersion {
 }
 
 /// A node that has a block, or on which the owner of a floating address may run.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Holder {
     /// The `Node`'s name.
     pub node: NodeName,
@@ -74,7 +88,7 @@ pub struct Holder {
 }
 
 /// What a `LANBlock` or `LANAddress` says.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Spec {
     /// Whose address it is; a block has none.
     pub owner: Option<Owner>,
@@ -113,7 +127,7 @@ impl Spec {
 }
 
 /// An object as the API server has it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Object {
     /// Its kind and name.
     pub key: Key,
@@ -126,7 +140,8 @@ pub struct Object {
 }
 
 /// What a `Node` says that matters here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct NodeState {
     /// Its UID.
     pub uid: Uid,

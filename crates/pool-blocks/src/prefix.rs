@@ -1,6 +1,7 @@
 use std::fmt;
 
 use net_types::{Addr, AddrRange};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// An aligned prefix: the addresses of a block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -59,5 +60,34 @@ fn host_mask(address: Addr, length: u8) -> u128 {
 impl fmt::Display for Prefix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.first, self.length)
+    }
+}
+
+/// The text is no aligned prefix.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not an aligned prefix, such as 10.0.0.16/28")]
+pub struct PrefixError(String);
+
+impl std::str::FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let prefix = text
+            .split_once('/')
+            .and_then(|(first, length)| Self::new(first.parse().ok()?, length.parse().ok()?))
+            .filter(|prefix| prefix.to_string() == text);
+        prefix.ok_or_else(|| PrefixError(text.to_owned()))
+    }
+}
+
+impl Serialize for Prefix {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Prefix {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }

@@ -1,13 +1,16 @@
 //! What is asked of the API server, and what it answers.
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Key, NodeState, Object, PoolName, ResourceVersion, Spec, Uid};
 
 /// The number of a request: a read with a larger number than a write's answer was sent after it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 pub struct RequestId(pub u64);
 
 /// A request. All reads are consistent: `resourceVersion` unset, never from a cache that may be behind.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Request {
     /// The own `Node`, and then the objects that name it as holder.
     ReadOwn,
@@ -24,7 +27,8 @@ pub enum Request {
 }
 
 /// An answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Answer {
     /// To [`Request::ReadOwn`]; no `Node`: there is none of this name.
     Own(Option<NodeState>, Vec<Object>),
@@ -44,4 +48,59 @@ pub enum Answer {
     NotFound,
     /// No answer came, or one that says nothing: it was done, was not, or will be.
     Unknown,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::geometry::addresses;
+    use crate::{BootTime, Disk, Holder, Phase, Record, Run};
+
+    fn key(text: &str) -> Key {
+        Key::parse_block(text, |_, _| Some(28)).or_else(|| Key::parse_address(text)).unwrap()
+    }
+
+    #[test]
+    fn json_reads_back() {
+        let (block, address) = (key("office.0a000010"), key("office.10.0.0.5"));
+        let holder = Holder { node: "w".into(), uid: Uid::from_number(7), term: 3, fenced: true };
+        let spec = Spec {
+            owner: Some("vm:a/b".into()),
+            holders: vec![holder],
+            released: addresses(&["10.0.0.17"]),
+            contested: vec!["x".into()],
+        };
+        let object =
+            Object { key: block.clone(), uid: Uid::from_number(9), version: ResourceVersion(4), spec };
+        let update = Request::Update(block.clone(), object.uid, object.version, object.spec.clone());
+        for request in [Request::ReadOwn, Request::Get(address.clone()), update] {
+            let text = serde_json::to_string(&request).unwrap();
+            assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request, "{text}");
+        }
+        let state = NodeState { uid: Uid::from_number(7), out_of_service: true };
+        for answer in [Answer::Own(Some(state), vec![object.clone()]), Answer::Conflict] {
+            let text = serde_json::to_string(&answer).unwrap();
+            assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), answer, "{text}");
+        }
+        assert_eq!(
+            serde_json::to_value(Request::Get(block.clone())).unwrap(),
+            json!({ "get": { "pool": "office", "block": "10.0.0.16/28" } })
+        );
+        for bad in ["10.0.0.17/28", "10.0.0.16/33", "10.0.0.16", "010.0.0.16/28"] {
+            let read =
+                serde_json::from_value::<Request>(json!({ "get": { "pool": "office", "block": bad } }));
+            assert!(read.is_err(), "{bad}");
+        }
+        let phase = Phase::Lost { other: "x".to_owned() };
+        let record = Record { uid: object.uid, phase, released: addresses(&["10.0.0.18"]), owner: None };
+        let disk = Disk { records: [(block.clone(), record)].into() };
+        let text = serde_json::to_string(&disk).unwrap();
+        assert_eq!(serde_json::from_str::<Disk>(&text).unwrap(), disk, "{text}");
+        let now = BootTime::from_millis(5);
+        let run = Run { node: Some((object.uid, now)), permits: [(address, now)].into() };
+        let text = serde_json::to_string(&run).unwrap();
+        assert_eq!(serde_json::from_str::<Run>(&text).unwrap(), run, "{text}");
+    }
 }

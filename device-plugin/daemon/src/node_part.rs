@@ -16,7 +16,7 @@ use anyhow::Result;
 use node::SafeDir;
 use proto::agent_socket;
 use proto::health::{ApiMetrics, HealthSummary, Metrics};
-use proto::link::{self, LinkServer, Published};
+use proto::link::{self, LinkServer, Published, Queue};
 use proto::published::{NodeStatus, VmNames, status_file};
 use proto::root_socket::RootSocket;
 use tokio::io::DuplexStream;
@@ -104,7 +104,11 @@ impl Tasks {
                 paths,
                 Publishers { live_pods: pods, deleted_vms: vms, storage_error },
             )?;
-            let published = Published { status: self.status.subscribe(), sticky_vms: kept };
+            let published = Published {
+                status: self.status.subscribe(),
+                sticky_vms: kept,
+                pool_requests: Queue::default(),
+            };
             let server = LinkServer::new(published, Arc::clone(&local), objects);
             self.start_link(server, cluster, &paths.controller())?;
         }

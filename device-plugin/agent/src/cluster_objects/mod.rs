@@ -14,6 +14,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use lan::LanKey;
 use node::{Durability, Paths, SafeDir, SafeDirError, VmRecord, is_kubernetes_name};
+use pool_blocks::RequestId;
 use proto::brief;
 use proto::link::{self, Change, ClusterObjects, Kind, LanObject, MAX_LAN_FILE, Object, ObjectKey};
 use proto::published::{MirrorAnnotations, VmNames};
@@ -163,6 +164,7 @@ impl NodeObjects {
                 self.publishers.deleted_vms.send_if_modified(|vms| vms.insert(vm));
                 Ok(())
             }
+            Object::LanPool(_) => bail!("this node takes no pools yet"),
         }
     }
 
@@ -260,6 +262,7 @@ impl NodeObjects {
             ObjectKey::DeletedVm(vm) => {
                 self.publishers.deleted_vms.send_if_modified(|vms| vms.remove(vm));
             }
+            ObjectKey::LanPool(_) => {}
         }
         self.unconfirmed.remove(key);
         self.let_go(key);
@@ -339,6 +342,8 @@ impl ClusterObjects for NodeObjects {
         };
         done.map_err(|error| brief(&format!("{error:#}"), MAX_REASON))
     }
+
+    fn pool_answer(&mut self, _: RequestId, _: pool_blocks::Answer) {}
 
     fn disconnected(&mut self) {
         Kind::ALL.into_iter().for_each(|kind| self.lost(kind));

@@ -2,10 +2,12 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use pool_blocks::{Request, RequestId};
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -13,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::frame;
 use super::limits::{FROM_CLUSTER, FROM_NODE};
 use super::message::{Change, FromCluster, FromNode, Object};
+use super::queue::Queue;
 use super::snapshot_cache::{SnapshotCache, Subject};
 use crate::brief;
 use crate::published::{NodeStatus, VmNames};
@@ -45,6 +48,15 @@ pub struct Answer {
     pub metrics: String,
 }
 
+/// What the node's part wants to be asked of the API server.
+#[derive(Debug)]
+pub struct PoolRequest {
+    /// Names the connection that it came on: another one's has the same numbers.
+    connection: u64,
+    id: RequestId,
+    pub request: Request,
+}
+
 /// The cluster's end of the link, and what it last heard.
 pub struct Link {
     cache: SnapshotCache,
@@ -53,6 +65,9 @@ pub struct Link {
     sticky_vms: watch::Sender<VmNames>,
     asked: watch::Sender<u64>,
     answer: watch::Sender<Answer>,
+    connection: AtomicU64,
+    pool_requests: Queue<PoolRequest>,
+    pool_answers: Queue<(RequestId, pool_blocks::Answer)>,
 }
 
 /// The changes of a connection that wait for an answer.
@@ -73,6 +88,21 @@ impl Link {
             sticky_vms: watch::channel(VmNames::new()).0,
             asked: watch::channel(0).0,
             answer: watch::channel(Answer::default()).0,
+            connection: AtomicU64::new(0),
+            pool_requests: Queue::default(),
+            pool_answers: Queue::default(),
+        }
+    }
+
+    /// What is to be asked of the API server.
+    pub fn pool_requests(&self) -> Queue<PoolRequest> {
+        self.pool_requests.clone()
+    }
+
+    /// Answers a request, if it is of the connection that is there.
+    pub fn answer_pool_request(&self, request: &PoolRequest, answer: pool_blocks::Answer) {
+        if request.connection == self.connection.load(Ordering::SeqCst) {
+            self.pool_answers.push((request.id, answer));
         }
     }
 
@@ -157,6 +187,10 @@ impl Link {
             tracing::warn!("the node's part is version {version} and this is {own}: run both from one image");
         }
         frame::write(&mut writer, &FromCluster::Hello { version: own.to_owned() }, &FROM_CLUSTER).await?;
+        // Nothing of an earlier connection is answered on this one.
+        self.connection.fetch_add(1, Ordering::SeqCst);
+        self.pool_requests.retain(|_| false);
+        self.pool_answers.retain(|_| false);
         self.cache.begin();
         // What the node's part keeps addresses for is asked about anew.
         self.sticky_vms.send_if_modified(|vms| !std::mem::take(vms).is_empty());
@@ -207,6 +241,10 @@ impl Link {
                         changed
                     });
                 }
+                FromNode::PoolRequest { id, request } => {
+                    let connection = self.connection.load(Ordering::SeqCst);
+                    self.pool_requests.push(PoolRequest { connection, id, request });
+                }
                 FromNode::Answer { number, waiting, metrics } => {
                     self.answer.send_replace(Answer { number, waiting, metrics });
                 }
@@ -244,6 +282,10 @@ impl Link {
             };
             tokio::select! {
                 _ = asked.changed() => asked.mark_changed(),
+                (id, answer) = self.pool_answers.pop() => {
+                    let message = acceptable_answer(id, answer);
+                    frame::write(&mut writer, &message, &FROM_CLUSTER).await?;
+                }
                 () = self.cache.wait(), if !full => {}
                 () = in_flight.fewer.notified() => {}
                 () = due => in_flight.take_due(Instant::now()).into_iter().for_each(|subject| self.cache.requeue(subject)),
@@ -316,7 +358,26 @@ fn acceptable(number: u64, change: Change) -> FromCluster {
             vm.bindings.clear();
             FromCluster::Change { number, change: Change::Put(Object::Pod { uid, static_uid, vm: Some(vm) }) }
         }
+        FromCluster::Change { number, change: Change::Put(Object::LanPool(mut pool)) } => {
+            pool.spec = serde_json::Value::Null;
+            pool.refusal = Some(format!("the pool cannot be sent to the node: {excess}"));
+            FromCluster::Change { number, change: Change::Put(Object::LanPool(pool)) }
+        }
         other => other,
+    }
+}
+
+/// An answer that is too long for a message is none: the node asks again.
+fn acceptable_answer(id: RequestId, answer: pool_blocks::Answer) -> FromCluster {
+    let message = FromCluster::PoolAnswer { id, answer };
+    match frame::encode(&message, &FROM_CLUSTER) {
+        Err(frame::FrameError::Excess(excess)) => {
+            tracing::warn!(
+                "what the API server says of this node's blocks cannot be sent to the node: {excess}"
+            );
+            FromCluster::PoolAnswer { id, answer: pool_blocks::Answer::Unknown }
+        }
+        _ => message,
     }
 }
 

@@ -1,6 +1,7 @@
 use lan::LanKey;
 use net_types::Mtu;
-use node::VmRecord;
+use node::{ClusterPool, VmRecord};
+use pool_blocks::{Request, RequestId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -19,6 +20,8 @@ pub enum FromCluster {
     },
     /// Asks for an [`FromNode::Answer`].
     Ask { number: u64 },
+    /// What the API server says to a [`FromNode::PoolRequest`].
+    PoolAnswer { id: RequestId, answer: pool_blocks::Answer },
 }
 
 /// From the node's part to the cluster's part.
@@ -37,6 +40,8 @@ pub enum FromNode {
     Status(Box<NodeStatus>),
     /// The virtual machines that addresses are kept for while no pod runs them here.
     StickyVms(VmNames),
+    /// Is to be asked of the API server.
+    PoolRequest { id: RequestId, request: Request },
     Answer {
         number: u64,
         /// Why the node is not ready, a sentence each; empty: it is ready.
@@ -64,10 +69,11 @@ pub enum Kind {
     Lan,
     Pod,
     DeletedVm,
+    LanPool,
 }
 
 impl Kind {
-    pub const ALL: [Self; 3] = [Self::Lan, Self::Pod, Self::DeletedVm];
+    pub const ALL: [Self; 4] = [Self::Lan, Self::Pod, Self::DeletedVm, Self::LanPool];
 }
 
 /// Something that the API server has, as far as the node needs it.
@@ -89,6 +95,7 @@ pub enum Object {
     },
     /// A virtual machine, `<namespace>/<name>`, that addresses are kept for and that was deleted.
     DeletedVm(String),
+    LanPool(ClusterPool),
 }
 
 /// Names an [`Object`]. In this order they are sent: a LAN that is built without the host name may be built on another
@@ -100,6 +107,7 @@ pub enum ObjectKey {
     Lan(LanKey),
     Pod(String),
     DeletedVm(String),
+    LanPool(String),
 }
 
 /// A LAN's object.
@@ -126,6 +134,7 @@ impl Object {
             Self::Lan(lan) => ObjectKey::Lan(lan.key.clone()),
             Self::Pod { uid, .. } => ObjectKey::Pod(uid.clone()),
             Self::DeletedVm(vm) => ObjectKey::DeletedVm(vm.clone()),
+            Self::LanPool(pool) => ObjectKey::LanPool(pool.name.clone()),
         }
     }
 }
@@ -138,6 +147,7 @@ impl ObjectKey {
             Self::Lan(_) => Some(Kind::Lan),
             Self::Pod(_) => Some(Kind::Pod),
             Self::DeletedVm(_) => Some(Kind::DeletedVm),
+            Self::LanPool(_) => Some(Kind::LanPool),
         }
     }
 }

@@ -4,7 +4,8 @@
 //! both send when something changes. The cluster's part sends objects of the API server: first all that it has, one after
 //! the other, and when a kind is complete [`Change::Complete`], after which the node's part removes what it has of that
 //! kind and was not sent; then changes. Each is acknowledged when it is on disk where it belongs there, or refused with a
-//! reason. The node's part sends its status and the virtual machines that it keeps addresses for.
+//! reason. The node's part sends its status and the virtual machines that it keeps addresses for, and what is to be asked
+//! of the API server about blocks of pools ([`FromNode::PoolRequest`]).
 //!
 //! A message is its length (four bytes, big-endian) and the JSON of a Rust type; the types' own parsers check what
 //! arrives. The node's part is privileged and its peer is not: it takes one connection, limits the length of messages,
@@ -17,13 +18,15 @@ mod frame;
 mod lan_file;
 mod limits;
 mod message;
+mod queue;
 mod rate;
 mod server;
 mod snapshot_cache;
 
-pub use client::{Answer, Link, Presence};
+pub use client::{Answer, Link, PoolRequest, Presence};
 pub use lan_file::{MAX_LAN_FILE, lan_file_name, lan_of_file, with_hostname};
 pub use message::{Change, FromCluster, FromNode, Kind, LanObject, Object, ObjectKey};
+pub use queue::Queue;
 pub use server::{ClusterObjects, LinkServer, Published};
 pub use snapshot_cache::SnapshotCache;
 

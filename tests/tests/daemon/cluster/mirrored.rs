@@ -7,7 +7,7 @@ use agent::cluster_objects::{NodeObjects, Publishers};
 use controller::Mirror;
 use kube::Client;
 use proto::health::HealthSource;
-use proto::link::{Link, LinkServer, Published, SnapshotCache};
+use proto::link::{Link, LinkServer, Published, Queue, SnapshotCache};
 use proto::published::{NodeStatus, VmNames};
 use testnet::Stop;
 use tokio::sync::watch;
@@ -50,7 +50,7 @@ pub(crate) fn mirrored(
     .map_err(|error| Stop::Failed(format!("{error:#}")))?;
     let (status, sticky_vms) =
         (watch::channel(Arc::new(NodeStatus::default())), watch::channel(VmNames::new()));
-    let published = Published { status: status.1, sticky_vms: sticky_vms.1 };
+    let published = Published { status: status.1, sticky_vms: sticky_vms.1, pool_requests: Queue::default() };
     let mut server = LinkServer::new(published, Arc::new(Ready), objects);
     let cache = SnapshotCache::default();
     let link = Link::new(cache.clone());

@@ -6,6 +6,7 @@ mod tests;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pool_blocks::{Request, RequestId};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
@@ -14,6 +15,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::frame::{self, FrameError};
 use super::limits::{FROM_CLUSTER, FROM_NODE};
 use super::message::{Change, FromCluster, FromNode};
+use super::queue::Queue;
 use super::rate::Bucket;
 use crate::brief;
 use crate::health::HealthSource;
@@ -41,6 +43,9 @@ pub trait ClusterObjects: Send + 'static {
     /// Why it was not made.
     fn apply(&mut self, change: Change) -> Result<(), String>;
 
+    /// The API server's answer to a request of this connection, or to none.
+    fn pool_answer(&mut self, id: RequestId, answer: pool_blocks::Answer);
+
     /// The connection ended: nothing is heard of the API server, and the next connection sends everything again.
     fn disconnected(&mut self);
 }
@@ -50,6 +55,8 @@ pub trait ClusterObjects: Send + 'static {
 pub struct Published {
     pub status: watch::Receiver<Arc<NodeStatus>>,
     pub sticky_vms: watch::Receiver<VmNames>,
+    /// What is to be asked of the API server. Who fills it empties it when the connection ends.
+    pub pool_requests: Queue<(RequestId, Request)>,
 }
 
 /// The node's end of the link.
@@ -112,13 +119,8 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
     pub async fn converse<T: AsyncRead + AsyncWrite>(&mut self, stream: T) -> Result<(), ()> {
         let mut greeted = false;
         let ended = self.run(stream, &mut greeted).await;
-        let objects = Arc::clone(&self.objects);
         // Behind a change that is still being made.
-        let told = tokio::task::spawn_blocking(move || {
-            objects.lock().unwrap_or_else(PoisonError::into_inner).disconnected();
-        });
-        // It fails only where the runtime ends.
-        let _ = told.await;
+        self.with_objects(ClusterObjects::disconnected).await;
         match ended {
             Ok(()) | Err(LinkError::Frame(FrameError::Io(_))) if !greeted => {}
             Ok(()) => tracing::info!("the cluster's part is away"),
@@ -173,6 +175,10 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
             }
             let answer = match message {
                 FromCluster::Hello { .. } => return Err(LinkError::Order),
+                FromCluster::PoolAnswer { id, answer } => {
+                    self.with_objects(move |objects| objects.pool_answer(id, answer)).await;
+                    continue;
+                }
                 FromCluster::Change { number, change } => match self.apply(change).await {
                     Ok(()) => FromNode::Ack { number },
                     Err(reason) => FromNode::Nack { number, reason: brief(&reason, MAX_REASON) },
@@ -189,11 +195,20 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
         Ok(())
     }
 
-    /// On a thread that may block: files are synced. What has begun is finished, whatever becomes of the connection.
     async fn apply(&self, change: Change) -> Result<(), String> {
+        let stopped = || Err("the daemon stops".to_owned());
+        self.with_objects(|objects| objects.apply(change)).await.unwrap_or_else(stopped)
+    }
+
+    /// On a thread that may block: files are synced. What has begun is finished, whatever becomes of the connection.
+    /// `None`: the runtime ends.
+    async fn with_objects<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut O) -> R + Send + 'static,
+    ) -> Option<R> {
         let objects = Arc::clone(&self.objects);
-        let work = move || objects.lock().unwrap_or_else(PoisonError::into_inner).apply(change);
-        tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| Err(error.to_string()))
+        let work = move || work(&mut objects.lock().unwrap_or_else(PoisonError::into_inner));
+        tokio::task::spawn_blocking(work).await.ok()
     }
 }
 
@@ -205,7 +220,7 @@ async fn send<T: AsyncRead + AsyncWrite>(
 ) -> Result<(), LinkError> {
     published.status.mark_changed();
     published.sticky_vms.mark_changed();
-    let Published { status, sticky_vms } = &mut published;
+    let Published { status, sticky_vms, pool_requests } = &mut published;
     loop {
         let message = tokio::select! {
             answer = answers.recv() => match answer {
@@ -219,6 +234,7 @@ async fn send<T: AsyncRead + AsyncWrite>(
                 }
                 FromNode::Status(Box::new((*now).clone()))
             }
+            (id, request) = pool_requests.pop() => FromNode::PoolRequest { id, request },
             Ok(()) = sticky_vms.changed() => FromNode::StickyVms(sticky_vms.borrow_and_update().clone()),
         };
         write(&mut writer, &message).await?;

@@ -27,6 +27,7 @@ struct Applied {
     changes: Arc<Mutex<Vec<Change>>>,
     refused: Arc<Mutex<BTreeSet<String>>>,
     connections: Arc<Mutex<usize>>,
+    pool_answers: Queue<(RequestId, pool_blocks::Answer)>,
 }
 
 impl ClusterObjects for Applied {
@@ -40,6 +41,10 @@ impl ClusterObjects for Applied {
         Ok(())
     }
 
+    fn pool_answer(&mut self, id: RequestId, answer: pool_blocks::Answer) {
+        self.pool_answers.push((id, answer));
+    }
+
     fn disconnected(&mut self) {
         *self.connections.lock().unwrap() += 1;
     }
@@ -48,6 +53,7 @@ impl ClusterObjects for Applied {
 struct Site {
     status: watch::Sender<Arc<NodeStatus>>,
     sticky_vms: watch::Sender<VmNames>,
+    pool_requests: Queue<(RequestId, Request)>,
     applied: Applied,
     server: LinkServer<Ready, Applied>,
 }
@@ -56,9 +62,14 @@ fn site() -> Site {
     let status = watch::channel(Arc::default()).0;
     let sticky_vms = watch::channel(VmNames::new()).0;
     let applied = Applied::default();
-    let published = Published { status: status.subscribe(), sticky_vms: sticky_vms.subscribe() };
+    let pool_requests = Queue::default();
+    let published = Published {
+        status: status.subscribe(),
+        sticky_vms: sticky_vms.subscribe(),
+        pool_requests: pool_requests.clone(),
+    };
     let server = LinkServer::new(published, Arc::new(Ready), applied.clone());
-    Site { status, sticky_vms, applied, server }
+    Site { status, sticky_vms, pool_requests, applied, server }
 }
 
 async fn said(stream: &mut (impl AsyncRead + Unpin)) -> Option<FromNode> {
@@ -75,7 +86,7 @@ fn pod(name: &str) -> Object {
 
 #[tokio::test]
 async fn both_ends_tell_each_other_what_there_is_and_what_changes() {
-    let Site { status, sticky_vms, applied, mut server } = site();
+    let Site { status, sticky_vms, applied, mut server, .. } = site();
     let cache = SnapshotCache::default();
     cache.put(pod("1"));
     cache.complete(Kind::Pod, |_| true);
@@ -263,4 +274,36 @@ async fn a_status_of_any_size_leaves_the_link_as_it_is() {
     let heard = heard.borrow();
     assert!(heard.lans.len() == 1 && heard.lans[0].spokes.is_empty());
     assert_eq!(applied.changes.lock().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn requests_are_answered_on_the_connection_that_they_came_on() {
+    let Site { pool_requests, applied, mut server, .. } = site();
+    let link = Arc::new(Link::new(SnapshotCache::default()));
+    let connect = |link: &Arc<Link>| {
+        let (one, other) = tokio::io::duplex(64);
+        let link = Arc::clone(link);
+        (one, tokio::spawn(async move { link.converse(other).await }))
+    };
+    let asked = link.pool_requests();
+    let (id, other_id) = (RequestId(7), RequestId(8));
+    pool_requests.push((id, Request::ReadOwn));
+    let (one, client) = connect(&link);
+    let first = {
+        let mut connection = std::pin::pin!(server.converse(one));
+        tokio::select! {
+            _ = &mut connection => panic!("it ended"),
+            request = asked.pop() => request,
+        }
+    };
+    assert_eq!(first.request, Request::ReadOwn);
+    // It ends as a read or as a write.
+    let _ = client.await.unwrap();
+    pool_requests.push((other_id, Request::ReadOwn));
+    let (one, _client) = connect(&link);
+    tokio::spawn(async move { server.converse(one).await });
+    let second = asked.pop().await;
+    link.answer_pool_request(&first, pool_blocks::Answer::Deleted);
+    link.answer_pool_request(&second, pool_blocks::Answer::Unknown);
+    assert_eq!(applied.pool_answers.pop().await, (other_id, pool_blocks::Answer::Unknown));
 }

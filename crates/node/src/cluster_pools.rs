@@ -1,0 +1,189 @@
+//! Pools of the cluster on this node: what the daemon keeps of them, and what it lets `ipam-pool` hand out.
+
+use net_types::AddrSet;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{Durability, Paths, SafeDir, SafeDirError, is_kubernetes_name};
+
+/// A `LANPool` of the cluster, as the node keeps it: `<state>/blocks/pools/<name>.json`.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClusterPool {
+    /// The object's name.
+    pub name: String,
+    /// The object's specification, as its author wrote it.
+    pub spec: Value,
+    /// `metadata.generation` of the specification.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub generation: Option<i64>,
+    /// The length of its blocks; absent until the leader accepts the pool, and blocks may be claimed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blocks: Option<BlockLength>,
+    /// Why this node may claim nothing, a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// Whether nothing is free anywhere, so that a node gives back what it does not use.
+    #[serde(default)]
+    pub exhausted: bool,
+}
+
+/// The length of a pool's blocks, in leading bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct BlockLength {
+    /// Of IPv4, 0 to 32.
+    pub v4: u8,
+    /// Of IPv6, 0 to 128.
+    pub v6: u8,
+}
+
+/// What `ipam-pool` may hand out of a pool of the cluster: `<run>/blocks/<name>.json`. It changes under the lock of the pool's
+/// store alone.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Grants {
+    /// The boot that `until` counts from, as `/proc/sys/kernel/random/boot_id` says it.
+    pub boot_id: String,
+    /// Blocks; they do not overlap.
+    pub grants: Vec<Grant>,
+    /// Why there is not more, a sentence each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub refusals: Vec<String>,
+}
+
+/// Addresses that this node may hand out for some time.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct Grant {
+    /// The addresses.
+    pub addresses: AddrSet,
+    /// Until when, in milliseconds of CLOCK_BOOTTIME.
+    pub until: u64,
+}
+
+/// Why a file of the cluster's pools cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
+pub enum ClusterPoolError {
+    #[error(transparent)]
+    Dir(#[from] SafeDirError),
+    #[error("{path:?} is not what k8slan's daemon writes: {error}")]
+    Invalid { path: std::path::PathBuf, error: serde_json::Error },
+}
+
+impl Paths {
+    /// What the node keeps of the cluster's pools: `node.json` and the folder `pools`.
+    #[must_use]
+    pub fn blocks(&self) -> std::path::PathBuf {
+        self.state().join("blocks")
+    }
+
+    /// The cluster's pools.
+    #[must_use]
+    pub fn cluster_pools(&self) -> std::path::PathBuf {
+        self.blocks().join("pools")
+    }
+
+    /// What may be handed out of them in this boot.
+    #[must_use]
+    pub fn grants(&self) -> std::path::PathBuf {
+        self.run().join("blocks")
+    }
+}
+
+impl ClusterPool {
+    /// The longest file, in bytes.
+    pub const MAX_LEN: u64 = 1 << 20;
+
+    /// The file's name, where the pool's name is one that Kubernetes takes.
+    #[must_use]
+    pub fn file_name(pool: &str) -> Option<String> {
+        is_kubernetes_name(pool).then(|| format!("{pool}.json"))
+    }
+
+    /// Reads a pool of the folder [`Paths::cluster_pools`].
+    ///
+    /// # Errors
+    /// The file cannot be read, is not root's, or is not what the daemon writes.
+    pub fn read(folder: &SafeDir, pool: &str) -> Result<Option<Self>, ClusterPoolError> {
+        read(folder, pool, Self::MAX_LEN)
+    }
+
+    /// Writes it into the folder [`Paths::cluster_pools`]; it is synced.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, folder: &SafeDir) -> Result<(), ClusterPoolError> {
+        write(folder, &self.name, self, Durability::Kept)
+    }
+}
+
+impl Grants {
+    /// The longest file, in bytes.
+    pub const MAX_LEN: u64 = 4 << 20;
+
+    /// Reads the grants of a pool in the folder [`Paths::grants`].
+    ///
+    /// # Errors
+    /// The file cannot be read, is not root's, or is not what the daemon writes.
+    pub fn read(folder: &SafeDir, pool: &str) -> Result<Option<Self>, ClusterPoolError> {
+        read(folder, pool, Self::MAX_LEN)
+    }
+
+    /// Writes them into the folder [`Paths::grants`]. The caller has the lock of the pool's store.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn write(&self, folder: &SafeDir, pool: &str) -> Result<(), ClusterPoolError> {
+        write(folder, pool, self, Durability::UntilReboot)
+    }
+}
+
+fn read<T: for<'de> Deserialize<'de>>(
+    folder: &SafeDir,
+    pool: &str,
+    max: u64,
+) -> Result<Option<T>, ClusterPoolError> {
+    let Some(name) = ClusterPool::file_name(pool) else { return Ok(None) };
+    let Some(bytes) = folder.read_up_to(&name, max)? else { return Ok(None) };
+    let invalid = |error| ClusterPoolError::Invalid { path: folder.path().join(&name), error };
+    serde_json::from_slice(&bytes).map(Some).map_err(invalid)
+}
+
+fn write(
+    folder: &SafeDir,
+    pool: &str,
+    value: &impl Serialize,
+    durability: Durability,
+) -> Result<(), ClusterPoolError> {
+    // A name that is none has no file: the folder refuses the empty one.
+    let name = ClusterPool::file_name(pool).unwrap_or_default();
+    let invalid = |error| ClusterPoolError::Invalid { path: folder.path().join(&name), error };
+    Ok(folder.write(&name, &serde_json::to_vec(value).map_err(invalid)?, durability)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_read_back_and_names_stay_in_their_folder() {
+        let temp = tempfile::tempdir().unwrap();
+        let folder = SafeDir::create(&temp.path().canonicalize().unwrap().join("pools")).unwrap();
+        let pool = ClusterPool {
+            name: "office".to_owned(),
+            spec: serde_json::json!({ "subnets": ["10.0.0.0/24"] }),
+            generation: Some(2),
+            blocks: Some(BlockLength { v4: 32, v6: 128 }),
+            refusal: None,
+            exhausted: true,
+        };
+        pool.write(&folder).unwrap();
+        assert_eq!(ClusterPool::read(&folder, "office").unwrap(), Some(pool.clone()));
+        assert_eq!(ClusterPool::read(&folder, "other").unwrap(), None);
+        assert_eq!(ClusterPool::read(&folder, "../office").unwrap(), None);
+        assert!(ClusterPool { name: "../x".to_owned(), ..pool }.write(&folder).is_err());
+        folder.write("bad.json", b"{}", Durability::UntilReboot).unwrap();
+        let error = Grants::read(&folder, "bad").unwrap_err().to_string();
+        assert!(error.contains("bad.json"), "{error}");
+    }
+}
