@@ -13,6 +13,7 @@ mod mistakes;
 mod nodes;
 mod plugin;
 mod pods;
+mod pools;
 mod rbac;
 mod readme;
 mod removal;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         vm::trials(),
         pods::trials(),
         lans::trials(),
+        pools::trials(),
     ];
     let beside = modules.into_iter().flatten().collect();
     let modules = [
