@@ -1,9 +1,9 @@
 //! The cluster's part: stays connected to the node's part, and reconnects.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -76,6 +76,8 @@ struct InFlight {
     changes: Mutex<VecDeque<(u64, Subject)>>,
     fewer: Notify,
     refused: Mutex<Vec<(Instant, Subject)>>,
+    /// Why each was refused last: the reason is logged when it changes.
+    reasons: Mutex<BTreeMap<Subject, String>>,
 }
 
 impl Link {
@@ -211,6 +213,7 @@ impl Link {
                 FromNode::Hello { .. } | FromNode::Refused { .. } => bail!("it began twice"),
                 FromNode::Ack { number } => {
                     if let Some(subject) = in_flight.answered(number) {
+                        in_flight.accept(&subject);
                         self.cache.acknowledged(&subject);
                         if matches!(subject, Subject::Kind(_)) {
                             // What does not exist any more is gone, and there may be room.
@@ -220,8 +223,10 @@ impl Link {
                 }
                 FromNode::Nack { number, reason } => {
                     if let Some(subject) = in_flight.answered(number) {
-                        tracing::warn!("the node's part cannot take {subject:?}: {}", brief(&reason, 512));
-                        in_flight.refuse(subject);
+                        let reason = brief(&reason, 512);
+                        if in_flight.refuse(subject.clone(), &reason) {
+                            tracing::warn!("the node's part cannot take {subject:?}: {reason}");
+                        }
                     }
                 }
                 FromNode::Status(mut status) => {
@@ -311,9 +316,20 @@ impl InFlight {
         if first { changes.pop_front().map(|(_, subject)| subject) } else { None }
     }
 
-    fn refuse(&self, subject: Subject) {
+    /// Sends it again later. Whether the reason is another than the last one.
+    fn refuse(&self, subject: Subject, reason: &str) -> bool {
         let due = Instant::now() + RETRY_DELAY;
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner).push((due, subject));
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).push((due, subject.clone()));
+        let before = self.reasons().insert(subject, reason.to_owned());
+        before.as_deref() != Some(reason)
+    }
+
+    fn accept(&self, subject: &Subject) {
+        self.reasons().remove(subject);
+    }
+
+    fn reasons(&self) -> MutexGuard<'_, BTreeMap<Subject, String>> {
+        self.reasons.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn retry_now(&self, now: Instant) {
@@ -392,6 +408,17 @@ mod tests {
     fn lan(spec: Value) -> Change {
         let key: LanKey = "a/b".parse().unwrap();
         Change::Put(Object::Lan(LanObject { key, generation: Some(1), created: None, mtu: None, spec }))
+    }
+
+    #[test]
+    fn a_reason_is_new_until_it_was_said() {
+        let in_flight = InFlight::default();
+        let subject = Subject::Kind(crate::link::Kind::Lan);
+        assert!(in_flight.refuse(subject.clone(), "full"));
+        assert!(!in_flight.refuse(subject.clone(), "full"));
+        assert!(in_flight.refuse(subject.clone(), "read-only"));
+        in_flight.accept(&subject);
+        assert!(in_flight.refuse(subject, "read-only"));
     }
 
     #[test]

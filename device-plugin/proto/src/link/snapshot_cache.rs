@@ -31,7 +31,7 @@ struct Contents {
 }
 
 /// What a change was about.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Subject {
     Object(ObjectKey),
     Kind(Kind),
