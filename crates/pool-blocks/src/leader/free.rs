@@ -24,15 +24,13 @@ pub struct PoolSnapshot {
     pub owners: BTreeSet<Owner>,
 }
 
-/// A holder of an object, as it stays until the node takes the object again.
-type HolderKey = (Key, Uid, NodeName, u64);
-
 /// The leader. A new one starts with nothing, and so waits for all again.
 pub struct Leader {
     horizon: Horizon,
     weakened: Weakened,
-    /// Since when this leader has seen each holder fenced.
-    fenced: BTreeMap<HolderKey, BootTime>,
+    /// Since when this leader has seen each object with what is fenced in it, in the version that it still has: a node that was
+    /// taken out of it may have joined it again, and been fenced again, with the same `term`.
+    fenced: BTreeMap<(Key, Uid, ResourceVersion), BootTime>,
     /// Since when this leader has seen an address without its owner.
     orphans: BTreeMap<(Key, Uid), BootTime>,
 }
@@ -69,7 +67,7 @@ impl Leader {
                     to_fence = true;
                     continue;
                 }
-                let key = (object.key.clone(), object.uid, holder.node.clone(), holder.term);
+                let key = (object.key.clone(), object.uid, object.version);
                 let since = self.fenced.get(&key).copied().unwrap_or(now);
                 fenced.insert(key, since);
                 if now >= since.after(self.horizon.for_leader()) || self.weakened.lacks(Weakness::FreesAtOnce)
