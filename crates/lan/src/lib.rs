@@ -22,7 +22,6 @@ mod names;
 pub mod observed;
 mod older_condition;
 mod plan;
-#[cfg(feature = "crd")]
 pub mod pool;
 mod record;
 #[cfg(feature = "crd")]

@@ -37,6 +37,7 @@ pub use allocator::{AllocError, Allocator, ConflictOutcome, Grant, LeaseRequest,
 pub use blocks::within_blocks;
 pub use error::Error;
 pub use identity::{Attachment, LeaseHolder, Millis, Owner};
+pub use lan::pool::{Range, RangeError};
 pub use listing::{find_address, list_addresses, restore_address};
 pub use net_types::{Addr, AddrRange, AddrSet, Family};
 pub use network::{Config, Network};
@@ -46,7 +47,7 @@ pub use options::{Reservations, Sticky};
 pub use plugin::IpamPool;
 pub use pool_file::PoolFile;
 pub use pool_file_error::PoolFileError;
-pub use range::{Range, RangeError, RangeSpec};
+pub use range::RangeSpec;
 pub use range_set::{RangeSet, RangeSetError, Refusal, Restrictions};
 pub use store::Store;
 pub use verify::verify;

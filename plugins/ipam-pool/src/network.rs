@@ -16,8 +16,8 @@ use crate::network_scope;
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
 use crate::store::PoolKey;
 use crate::{
-    Addr, NetworkError, Order, PoolFile, Range, RangeSet, RangeSetError, RangeSpec, RequestedIpsError,
-    Restrictions, Rules,
+    Addr, NetworkError, Order, PoolFile, RangeSet, RangeSetError, RangeSpec, RequestedIpsError, Restrictions,
+    Rules,
 };
 
 /// All keys in the `ipam` section, nested ones too, so that a key in another case is recognised.
@@ -304,10 +304,8 @@ fn from_own_ranges(
     for (index, list) in (0u8..).zip(&lists) {
         let mut ranges = Vec::with_capacity(list.len());
         for spec in list {
-            ranges.push(
-                Range::parse(spec)
-                    .map_err(|error| RangeSetError::Range(spec.subnet.clone(), error.into()))?,
-            );
+            ranges
+                .push(spec.parse().map_err(|error| RangeSetError::Range(spec.subnet.clone(), error.into()))?);
         }
         let set = RangeSet::new(index, ranges)?;
         for (other, before) in network.sets.iter().enumerate() {
@@ -412,7 +410,7 @@ mod tests {
 
     fn lists(lists: &[&[&str]]) -> Network {
         let range = |subnet: &&str| {
-            Range::parse(&RangeSpec { subnet: (*subnet).to_owned(), ..RangeSpec::default() }).unwrap()
+            RangeSpec { subnet: (*subnet).to_owned(), ..RangeSpec::default() }.parse().unwrap()
         };
         let set =
             |(index, list): (u8, &&[&str])| RangeSet::new(index, list.iter().map(range).collect()).unwrap();

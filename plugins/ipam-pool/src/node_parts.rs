@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::range_set::parse_range;
-use crate::{AddrRange, AddrSet, PoolFileError, Range, RangeError, RangeSetError};
+use lan::pool::{PartError, RangeError, parse_part};
+
+use crate::{AddrRange, AddrSet, PoolFileError, Range};
 
 /// Parses the nodes' parts: inside the pool's ranges, and not overlapping.
 pub(crate) fn parse_node_parts(
@@ -23,9 +24,9 @@ pub(crate) fn parse_node_parts(
         };
         let mut node_part = Vec::with_capacity(texts.len());
         for text in &texts {
-            let addresses = match parse_range(text) {
+            let addresses = match parse_part(text) {
                 Ok(addresses) => addresses,
-                Err(RangeSetError::Range(_, error)) if !matches!(*error, RangeError::Subnet(_)) => {
+                Err(PartError::Range(_, error)) if !matches!(error, RangeError::Subnet(_)) => {
                     return Err(bad(text, format!("is invalid: {error}")));
                 }
                 Err(_) => return Err(bad(text, "is not an address, a range or a subnet".to_owned())),

@@ -168,7 +168,8 @@ impl PoolFile {
         let set_error = |error: RangeSetError| PoolFileError::RangeSet(pool(), error.into());
         let mut ranges = Vec::with_capacity(spec.ranges.len());
         for range in &spec.ranges {
-            let parsed = Range::parse(range)
+            let parsed = range
+                .parse()
                 .map_err(|error| set_error(RangeSetError::Range(range.subnet.clone(), error.into())))?;
             ranges.push(parsed);
         }

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
-use crate::range::{RangeError, parse_subnet};
+use lan::pool::{PartError, RangeError, parse_part};
+
 use crate::{Addr, AddrRange, AddrSet, Family, Owner, Range};
 
 /// Ranges of one family, from which an attachment gets one address.
@@ -79,6 +80,15 @@ pub struct Restrictions {
     pub reservations: Vec<(String, Vec<String>)>,
 }
 
+impl From<PartError> for RangeSetError {
+    fn from(error: PartError) -> Self {
+        match error {
+            PartError::Form(text) => Self::Exclude(text),
+            PartError::Range(text, error) => Self::Range(text, error.into()),
+        }
+    }
+}
+
 impl RangeSet {
     /// Combines ranges of one family. `queue` is the number of the set's queue in the pool's store.
     ///
@@ -133,7 +143,7 @@ impl RangeSet {
     pub fn restrict(sets: &mut [Self], restrictions: &Restrictions) -> Result<(), RangeSetError> {
         let mut excluded = Vec::with_capacity(restrictions.exclude.len());
         for text in &restrictions.exclude {
-            let addresses = parse_range(text)?;
+            let addresses = parse_part(text)?;
             let mut subnets = sets.iter().flat_map(|set| &set.ranges).map(Range::subnet);
             if !subnets.any(|subnet| subnet.covers(addresses)) {
                 return Err(RangeSetError::ExcludeOutside(text.clone()));
@@ -295,33 +305,13 @@ impl RangeSet {
     }
 }
 
-/// Parses an address, a range of addresses or a CIDR.
-pub(crate) fn parse_range(text: &str) -> Result<AddrRange, RangeSetError> {
-    let bad = || RangeSetError::Exclude(text.to_owned());
-    let address = |text: &str| text.trim().parse::<std::net::IpAddr>().map(Addr::from).map_err(|_| bad());
-    if text.contains('/') {
-        let (addresses, _) =
-            parse_subnet(text).map_err(|error| RangeSetError::Range(text.to_owned(), error.into()))?;
-        return Ok(addresses);
-    }
-    match text.split_once('-') {
-        Some((first, last)) => {
-            let (first, last) = (address(first)?, address(last)?);
-            AddrRange::new(first, last).ok_or_else(|| {
-                RangeSetError::Range(text.to_owned(), RangeError::Reversed { first, last }.into())
-            })
-        }
-        None => address(text).map(AddrRange::single),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::RangeSpec;
 
     fn range(subnet: &str) -> Range {
-        Range::parse(&RangeSpec { subnet: subnet.to_owned(), ..RangeSpec::default() }).unwrap()
+        RangeSpec { subnet: subnet.to_owned(), ..RangeSpec::default() }.parse().unwrap()
     }
 
     fn limited(exclude: &[&str], reservations: &[(&str, &[&str])]) -> Result<RangeSet, RangeSetError> {
@@ -341,7 +331,7 @@ mod tests {
         let one = |subnet: &str, gateway: &str| {
             let spec =
                 RangeSpec { subnet: subnet.into(), gateway: Some(gateway.into()), ..RangeSpec::default() };
-            Range::parse(&spec).unwrap()
+            spec.parse().unwrap()
         };
         let mut sets = [
             RangeSet::new(0, vec![one("10.5.0.0/24", "10.6.0.2")]).unwrap(),

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use ipam_pool::store::{KvTxn, MemoryStore, StoreError};
 use ipam_pool::{
     Addr, AddrRange, AddrSet, AllocError, Allocator, Attachment, LeaseHolder, LeaseRequest, Millis, Owner,
-    Range, RangeSet, RangeSpec, Refusal, Rules, Store, within_blocks,
+    RangeSet, RangeSpec, Refusal, Rules, Store, within_blocks,
 };
 
 /// How many addresses a block has.
@@ -62,7 +62,7 @@ impl Store for Node {
 
 fn add(node: &mut Node, pod: u32, asked: Option<&str>) -> Result<Addr, AllocError> {
     let spec = RangeSpec { subnet: "10.0.0.0/26".to_owned(), ..RangeSpec::default() };
-    let sets = [RangeSet::new(0, vec![Range::parse(&spec).unwrap()]).unwrap()];
+    let sets = [RangeSet::new(0, vec![spec.parse().unwrap()]).unwrap()];
     let attachment =
         Attachment { container: format!("c{pod}"), interface: "net1".to_owned(), network: "lan".to_owned() };
     let holder =

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use ipam_pool::store::MemoryStore;
 use ipam_pool::{
-    Addr, AllocError, Allocator, Attachment, LeaseHolder, LeaseRequest, Millis, Owner, Range, RangeSet,
-    RangeSpec, Restrictions, Rules, Store, verify,
+    Addr, AllocError, Allocator, Attachment, LeaseHolder, LeaseRequest, Millis, Owner, RangeSet, RangeSpec,
+    Restrictions, Rules, Store, verify,
 };
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ const COOLDOWN: u64 = 50;
 fn sets() -> Vec<RangeSet> {
     // Six addresses: one is the gateway, one is reserved, four can be given to anybody.
     let subnet = RangeSpec { subnet: "10.0.0.0/29".to_owned(), ..RangeSpec::default() };
-    let mut sets = vec![RangeSet::new(0, vec![Range::parse(&subnet).unwrap()]).unwrap()];
+    let mut sets = vec![RangeSet::new(0, vec![subnet.parse().unwrap()]).unwrap()];
     let reservations = vec![("ns/pod-0".to_owned(), vec!["10.0.0.6".to_owned()])];
     RangeSet::restrict(&mut sets, &Restrictions { exclude: Vec::new(), reservations }).unwrap();
     sets

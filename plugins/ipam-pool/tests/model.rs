@@ -10,7 +10,7 @@ use std::time::Duration;
 use ipam_pool::store::{HostStore, KvTxn, MemoryStore, PoolKey, StoreDirs, StoreError};
 use ipam_pool::{
     Addr, AddrSet, AddressState, AllocError, Allocator, Attachment, ConflictOutcome, LeaseHolder,
-    LeaseRequest, Millis, Order, Owner, Range, RangeSet, RangeSpec, Restrictions, Rules, StickyLease, Store,
+    LeaseRequest, Millis, Order, Owner, RangeSet, RangeSpec, Restrictions, Rules, StickyLease, Store,
     list_addresses, restore_address, verify,
 };
 use proptest::prelude::*;
@@ -66,7 +66,7 @@ fn sets(definition: u8) -> Vec<RangeSet> {
     };
     let range = |subnet: &str, end: &str| {
         let range_end = Some(end.to_owned());
-        Range::parse(&RangeSpec { subnet: subnet.to_owned(), range_end, ..RangeSpec::default() }).unwrap()
+        RangeSpec { subnet: subnet.to_owned(), range_end, ..RangeSpec::default() }.parse().unwrap()
     };
     let mut sets = vec![
         RangeSet::new(0, vec![range("10.0.0.0/28", v4_end)]).unwrap(),

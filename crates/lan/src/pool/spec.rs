@@ -2,111 +2,115 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "crd")]
 use super::schema;
 use crate::Condition;
 
 /// A pool of addresses for the whole cluster, as its author wrote it. Either `subnets` or `ranges` says which.
-#[derive(
-    Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, kube::CustomResource, schemars::JsonSchema,
-)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[kube(
-    group = "lan.k8slan.io",
-    version = "v1beta1",
-    kind = "LANPool",
-    plural = "lanpools",
-    root = "LanPool",
-    category = "k8slan",
-    status = "LanPoolStatus",
-    doc = "Addresses that the cluster's nodes hand out, without asking one another.",
-    derive = "PartialEq",
-    printcolumn = r#"{"name": "Size", "type": "string", "jsonPath": ".status.size"}"#,
-    printcolumn = r#"{"name": "Used", "type": "string", "jsonPath": ".status.used"}"#,
-    printcolumn = r#"{"name": "Free", "type": "string", "jsonPath": ".status.free"}"#,
-    printcolumn = r#"{"name": "Nodes", "type": "integer", "jsonPath": ".status.nodes"}"#,
-    printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
-    printcolumn = r#"{"name": "Reason", "type": "string", "priority": 1, "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
-    printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+#[cfg_attr(
+    feature = "crd",
+    derive(kube::CustomResource, schemars::JsonSchema),
+    kube(
+        group = "lan.k8slan.io",
+        version = "v1beta1",
+        kind = "LANPool",
+        plural = "lanpools",
+        root = "LanPool",
+        category = "k8slan",
+        status = "LanPoolStatus",
+        doc = "Addresses that the cluster's nodes hand out, without asking one another.",
+        derive = "PartialEq",
+        printcolumn = r#"{"name": "Size", "type": "string", "jsonPath": ".status.size"}"#,
+        printcolumn = r#"{"name": "Used", "type": "string", "jsonPath": ".status.used"}"#,
+        printcolumn = r#"{"name": "Free", "type": "string", "jsonPath": ".status.free"}"#,
+        printcolumn = r#"{"name": "Nodes", "type": "integer", "jsonPath": ".status.nodes"}"#,
+        printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
+        printcolumn = r#"{"name": "Reason", "type": "string", "priority": 1, "jsonPath": ".status.conditions[?(@.type==\"Ready\")].reason"}"#,
+        printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
+    ),
+    schemars(description = "What the pool has, and who gets it.", extend("x-kubernetes-validations" = schema::pool_rules())),
 )]
-#[schemars(description = "What the pool has, and who gets it.", extend("x-kubernetes-validations" = schema::pool_rules()))]
 pub struct LanPoolSpec {
     /// The subnets, each as a whole: the first usable address is the gateway's.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::subnets")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::subnets"))]
     pub subnets: Vec<String>,
     /// The same where it is not whole subnets, or another gateway.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "ranges")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "ranges"))]
     pub ranges: Vec<PoolRange>,
     /// Addresses, ranges (10.0.0.5-10.0.0.9) and subnets that are not handed out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(schema_with = "schema::exclude")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::exclude"))]
     pub exclude: Vec<String>,
     /// Who keeps an address over restarts. Auto: a virtual machine its own, a StatefulSet's pod its own, nobody else.
     #[serde(default)]
-    #[schemars(schema_with = "schema::sticky")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::sticky"))]
     pub sticky: PoolSticky,
     /// How long a released address rests before it is handed out again.
     #[serde(default = "default_cooldown")]
-    #[schemars(schema_with = "schema::timespan")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::timespan"))]
     pub cooldown: String,
     /// How long an address that another host answered for is not handed out.
     #[serde(default = "default_quarantine")]
-    #[schemars(schema_with = "schema::timespan")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::timespan"))]
     pub quarantine: String,
     /// Which address is next. Oldest: those never used, then the one that rests longest.
     #[serde(default)]
-    #[schemars(schema_with = "schema::order")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::order"))]
     pub order: PoolOrder,
     /// Pools of different domains may overlap.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::routing_domain")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::routing_domain"))]
     pub routing_domain: Option<String>,
     /// The pool documents addresses and hands out none; parts of it may be pools.
     #[serde(default)]
-    #[schemars(schema_with = "schema::flag")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::flag"))]
     pub inventory: bool,
     /// The namespaces whose pods may have addresses. Absent: all; empty: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "crate::schema::allowed_namespaces")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crate::schema::allowed_namespaces"))]
     pub allowed_namespaces: Option<Vec<String>>,
     /// The same by labels of the namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::labels")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::labels"))]
     pub namespace_selector: Option<BTreeMap<String, String>>,
     /// The nodes that may claim blocks, by their labels. Absent: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::labels")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::labels"))]
     pub node_selector: Option<BTreeMap<String, String>>,
     /// How many addresses a node claims at a time. Absent: by the pool's size, 1 up to 256 addresses. It never changes: what a node has is
     /// named by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::block_size")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::block_size"))]
     pub block_size: Option<i64>,
     /// Fixed parts for nodes, in place of blocks: addresses, ranges and subnets by node name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(schema_with = "schema::nodes")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::nodes"))]
     pub nodes: BTreeMap<String, Vec<String>>,
 }
 
 /// A range, in host-local's words.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub struct PoolRange {
     /// The link's subnet in CIDR notation.
-    #[schemars(schema_with = "schema::subnet")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::subnet"))]
     pub subnet: String,
     /// The first address handed out; the subnet's first usable one by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::address")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::address"))]
     pub range_start: Option<String>,
     /// The last address handed out; the subnet's last usable one by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::address")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::address"))]
     pub range_end: Option<String>,
     /// The gateway, which is never handed out, or none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::gateway")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::gateway"))]
     pub gateway: Option<String>,
 }
 
@@ -136,8 +140,9 @@ pub enum PoolOrder {
 }
 
 /// How a pool stands: counts and conditions only.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
 pub struct LanPoolStatus {
     /// The generation of the specification that this speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -162,7 +167,7 @@ pub struct LanPoolStatus {
     pub nodes: Option<i64>,
     /// Accepted: it overlaps no other pool of its routing domain. Ready: nodes can claim blocks.
     #[serde(default)]
-    #[schemars(schema_with = "crate::status::conditions")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "crate::status::conditions"))]
     pub conditions: Vec<Condition>,
 }
 
@@ -174,6 +179,7 @@ fn default_quarantine() -> String {
     "10m".to_owned()
 }
 
+#[cfg(feature = "crd")]
 fn ranges(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schema::list(generator.subschema_for::<PoolRange>(), 64)
 }

@@ -191,7 +191,7 @@ impl Allocator<'_> {
 mod tests {
     use super::*;
     use crate::store::MemoryStore;
-    use crate::{Attachment, LeaseHolder, LeaseRequest, Range, RangeSpec, Rules, list_addresses, verify};
+    use crate::{Attachment, LeaseHolder, LeaseRequest, RangeSpec, Rules, list_addresses, verify};
 
     const MINUTE: u64 = 60_000;
 
@@ -217,7 +217,7 @@ mod tests {
 
     fn sets(subnet: &str) -> [RangeSet; 1] {
         let spec = RangeSpec { subnet: subnet.to_owned(), ..RangeSpec::default() };
-        [RangeSet::new(0, vec![Range::parse(&spec).unwrap()]).unwrap()]
+        [RangeSet::new(0, vec![spec.parse().unwrap()]).unwrap()]
     }
 
     #[test]

@@ -144,8 +144,7 @@ mod tests {
     use super::*;
     use crate::store::Store;
     use crate::{
-        Allocator, Attachment, LeaseHolder, LeaseRequest, Owner, Range, RangeSet, RangeSpec, Rules,
-        list_addresses,
+        Allocator, Attachment, LeaseHolder, LeaseRequest, Owner, RangeSet, RangeSpec, Rules, list_addresses,
     };
 
     const HOUR: u64 = 3_600_000;
@@ -165,7 +164,7 @@ mod tests {
 
     fn add(dirs: &StoreDirs, key: &PoolKey, cooldown: u64, sticky: bool) {
         let spec = RangeSpec { subnet: "10.0.0.0/28".to_owned(), ..RangeSpec::default() };
-        let sets = [RangeSet::new(0, vec![Range::parse(&spec).unwrap()]).unwrap()];
+        let sets = [RangeSet::new(0, vec![spec.parse().unwrap()]).unwrap()];
         let rules = Rules { cooldown, ..Rules::default() };
         let (since, name) = (Millis::now(), key.name());
         let attachment = attachment(name);
