@@ -54,7 +54,10 @@ impl Node {
     }
 
     fn next_request(&self, key: &Key, holding: &Holding) -> Option<Request> {
+        // What the object will say is released must be on the disk before.
+        let synced = self.is_synced(holding) || self.weakened.lacks(Weakness::ReleasesBeforeSync);
         match holding.stage {
+            Stage::Claim | Stage::Take | Stage::Held if !synced => None,
             Stage::Look => Some(Request::Get(key.clone())),
             Stage::Claim => {
                 let (uid, _) = self.own?;
@@ -82,8 +85,7 @@ impl Node {
             },
             Stage::Held => {
                 let (record, object) = (holding.record.as_ref()?, holding.seen.as_ref()?);
-                let synced = self.is_synced(holding) || self.weakened.lacks(Weakness::ReleasesBeforeSync);
-                (synced && record.released != object.spec.released).then(|| {
+                (record.released != object.spec.released).then(|| {
                     update(object, Spec { released: record.released.clone(), ..object.spec.clone() })
                 })
             }

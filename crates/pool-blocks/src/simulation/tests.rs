@@ -106,6 +106,8 @@ const FAILED_ONCE: &[u64] = &[
     // A node that had been taken out of an address joined it again with the same term, and a leader that had seen its earlier
     // fence took it out at once.
     7_004_711,
+    // A block that was taken over, or created again, said what is released in it before the disk did.
+    7_024_016,
 ];
 
 #[test]
