@@ -1,5 +1,5 @@
-//! Pools of the cluster, as objects: what people write ([`LanPool`], [`LanReservation`]) and what the daemons do ([`LanBlock`],
-//! [`LanAddress`]). Nothing reads them yet: the protocol is the crate `pool-blocks`.
+//! Pools of the cluster, as objects: what people write (`LanPool`, `LanReservation`) and what the daemons do (`LanBlock`,
+//! `LanAddress`). Nothing reads them yet: the protocol is the crate `pool-blocks`.
 
 #[cfg(feature = "crd")]
 mod claims;
@@ -21,4 +21,6 @@ pub use parsed::{ParsedPool, PoolSpecError};
 pub use range::{PartError, Range, RangeError, parse_part, parse_subnet};
 #[cfg(feature = "crd")]
 pub use reservation::{LanReservation, LanReservationSpec, LanReservationStatus, ReservationOwner};
-pub use spec::{LanPool, LanPoolSpec, LanPoolStatus, PoolOrder, PoolRange, PoolSticky};
+#[cfg(feature = "crd")]
+pub use spec::LanPool;
+pub use spec::{LanPoolSpec, LanPoolStatus, PoolOrder, PoolRange, PoolSticky};
