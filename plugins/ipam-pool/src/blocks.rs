@@ -1,26 +1,163 @@
-use crate::store::{Store, StoreError};
-use crate::{AddrSet, RangeSet};
+//! Pools of the cluster: what this node may hand out of one, and how it gets more.
+//!
+//! The daemon's node part grants addresses in a file ([`Grants`]), which changes under the lock of the pool's store alone, and
+//! claims more when it is asked on its socket.
 
-/// Does `work` with the addresses that this node holds. Where they do not suffice and the store can claim more,
-/// claims them and does it again. `wanted` gives the addresses that an error is about.
-pub fn within_blocks<S: Store, T, E: From<StoreError>>(
-    store: &mut S,
-    sets: &[RangeSet],
-    wanted: impl Fn(&E) -> Option<AddrSet>,
-    mut work: impl FnMut(&mut S, &[RangeSet]) -> Result<T, E>,
-) -> Result<T, E> {
-    let mut sets = sets.to_vec();
-    loop {
-        for set in &mut sets {
-            let held = store.held(set.node_part())?;
-            set.restrict_to_blocks(&held);
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use net_types::{Addr, AddrSet, Family};
+use node::{ClusterPoolError, Grants, Paths, SafeDir};
+
+use crate::Millis;
+
+/// The socket of the daemon's node part, in the run folder.
+const SOCKET: &str = "agent.sock";
+/// How long an ADD waits for addresses, over all of its questions.
+const PATIENCE: Duration = Duration::from_secs(25);
+/// The longest answer, in bytes.
+const MAX_ANSWER: u64 = 64 << 10;
+
+/// The blocks of a pool of the cluster that this node has.
+#[derive(Clone, Debug)]
+pub struct Blocks {
+    pool: String,
+    grants: PathBuf,
+    socket: PathBuf,
+}
+
+/// What may be handed out now.
+#[derive(Clone, Debug, Default)]
+pub struct Held {
+    grants: Vec<node::Grant>,
+    all: AddrSet,
+}
+
+/// Why a pool of the cluster gives no address now. All end by themselves, or by what they say.
+#[derive(Debug, thiserror::Error)]
+#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
+pub enum BlockError {
+    #[error("pool {pool:?} of the cluster has no address for this pod now: {reason}")]
+    Refused { pool: String, reason: String },
+    #[error(
+        "this node has no free address of pool {pool:?} and cannot ask for more: the daemon does not answer on {socket:?}. It \
+         runs in the DaemonSet k8slan of the namespace k8slan-system"
+    )]
+    NoDaemon { pool: String, socket: PathBuf, source: std::io::Error },
+    #[error(
+        "pool {0:?} of the cluster: the daemon said that there are more addresses, and others had them first"
+    )]
+    Overtaken(String),
+    #[error(
+        "{address} of pool {pool:?} was not given out, since this node may use it no longer: it could not ask the API server for too \
+         long, or another node has the block"
+    )]
+    Expired { pool: String, address: Addr },
+    #[error("cannot tell what this node may hand out of pool {0:?}")]
+    Read(String, #[source] ClusterPoolError),
+    #[error("cannot tell which boot this is")]
+    BootId(#[source] std::io::Error),
+}
+
+impl Blocks {
+    pub(crate) fn new(paths: &Paths, pool: &str) -> Self {
+        Self { pool: pool.to_owned(), grants: paths.grants(), socket: paths.run().join(SOCKET) }
+    }
+
+    /// What may be handed out now. The caller has the lock of the pool's store.
+    pub(crate) fn held(&self) -> Result<Held, BlockError> {
+        let failed = |error| BlockError::Read(self.pool.clone(), error);
+        let folder = SafeDir::open(&self.grants).map_err(|error| failed(error.into()))?;
+        let Some(folder) = folder else { return Ok(Held::default()) };
+        let Some(read) = Grants::read(&folder, &self.pool).map_err(failed)? else {
+            return Ok(Held::default());
+        };
+        if read.boot_id != crate::store::boot_id().map_err(BlockError::BootId)? {
+            return Ok(Held::default());
         }
-        match work(store, &sets) {
-            Err(error) => match wanted(&error) {
-                Some(wanted) if store.claim(&wanted)? => {}
-                _ => return Err(error),
-            },
-            done => return done,
+        let now = Millis::now();
+        let grants: Vec<_> = read.grants.into_iter().filter(|grant| Millis(grant.until) > now).collect();
+        let all = AddrSet::union(grants.iter().flat_map(|grant| grant.addresses.iter()));
+        Ok(Held { grants, all })
+    }
+
+    /// That this address may not be given out any more.
+    pub(crate) fn expired(&self, address: Addr) -> BlockError {
+        BlockError::Expired { pool: self.pool.clone(), address }
+    }
+
+    /// Asks for more of a family, or for one address, until `deadline`. The caller has no lock.
+    ///
+    /// # Errors
+    /// There is no more.
+    pub(crate) fn claim(&self, wanted: &AddrSet, deadline: Deadline) -> Result<(), BlockError> {
+        let Some(range) = wanted.iter().next() else { return Err(BlockError::Overtaken(self.pool.clone())) };
+        let family = match range.family() {
+            Family::V4 => "v4",
+            Family::V6 => "v6",
+        };
+        let mut question = serde_json::json!({ "family": family });
+        if wanted.len() == 1 {
+            question["address"] = range.first().to_string().into();
         }
+        let left = deadline.left().ok_or_else(|| BlockError::Overtaken(self.pool.clone()))?;
+        let (status, text) = self.ask(&question.to_string(), left).map_err(|source| {
+            BlockError::NoDaemon { pool: self.pool.clone(), socket: self.socket.clone(), source }
+        })?;
+        match status {
+            200 => Ok(()),
+            _ => Err(BlockError::Refused {
+                pool: self.pool.clone(),
+                reason: node::one_line(text.trim()).into(),
+            }),
+        }
+    }
+
+    /// One request over HTTP/1.1: the status, and the body.
+    fn ask(&self, question: &str, timeout: Duration) -> std::io::Result<(u16, String)> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
+        let (pool, length) = (&self.pool, question.len());
+        let head = format!(
+            "POST /pools/{pool}/claim HTTP/1.1\r\nhost: k8slan\r\nconnection: close\r\ncontent-type: application/json\r\n\
+             content-length: {length}\r\n\r\n"
+        );
+        stream.write_all(format!("{head}{question}").as_bytes())?;
+        let mut answer = String::new();
+        stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
+        let invalid = || std::io::Error::other("the answer is not HTTP");
+        let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).ok_or_else(invalid)?;
+        let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(invalid)?;
+        Ok((status, body.to_owned()))
+    }
+}
+
+impl Held {
+    /// The addresses.
+    pub(crate) fn addresses(&self) -> &AddrSet {
+        &self.all
+    }
+
+    /// Whether an address may still be handed out.
+    pub(crate) fn is_valid(&self, address: Addr) -> bool {
+        let now = Millis::now();
+        self.grants.iter().any(|grant| grant.addresses.contains(address) && Millis(grant.until) > now)
+    }
+}
+
+/// Until when an ADD asks for addresses.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Deadline(Instant);
+
+impl Deadline {
+    pub(crate) fn new() -> Self {
+        Self(Instant::now() + PATIENCE)
+    }
+
+    fn left(self) -> Option<Duration> {
+        self.0.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 }

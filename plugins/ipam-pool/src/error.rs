@@ -3,7 +3,8 @@ use net_types::MacAddrError;
 
 use crate::store::StoreError;
 use crate::{
-    Addr, AddrSet, AllocError, NetworkError, PoolFileError, RangeError, RangeSetError, RequestedIpsError,
+    Addr, AddrSet, AllocError, BlockError, NetworkError, PoolFileError, RangeError, RangeSetError,
+    RequestedIpsError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -22,6 +23,8 @@ pub enum Error {
     Alloc(#[from] AllocError),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(transparent)]
+    Blocks(#[from] BlockError),
     /// The requested addresses cannot be given.
     #[error(transparent)]
     RequestedIps(#[from] RequestedIpsError),
@@ -108,6 +111,8 @@ impl PluginError for Error {
             Self::Policy(_) => Code::plugin(138),
             Self::Alloc(error) => alloc_code(error),
             Self::Store(error) => store_code(error),
+            Self::Blocks(BlockError::Read(..) | BlockError::BootId(_)) => Code::IO,
+            Self::Blocks(_) => Code::TRY_AGAIN,
             Self::RequestedIps(RequestedIpsError::NoRange { .. }) => Code::plugin(135),
             Self::RequestedIps(RequestedIpsError::OneEach { .. }) => Code::plugin(179),
             Self::NotAllowed { .. } => Code::plugin(178),
@@ -211,6 +216,7 @@ fn pool_code(error: &PoolFileError) -> Code {
         PoolFileError::NodesAndScope(_) => Code::plugin(173),
         PoolFileError::Scope { .. } => Code::plugin(174),
         PoolFileError::Read(..) => Code::plugin(129),
+        PoolFileError::Object(..) | PoolFileError::NamespaceSelector(_) => Code::INVALID_CONFIG,
         PoolFileError::RangeSet(_, error) => range_set_code(error),
     }
 }

@@ -1,7 +1,7 @@
 //! The IPAM plugin `ipam-pool`: gives addresses from pools.
 //!
 //! The allocator ([`Allocator`]) decides without I/O, within a transaction of a key-value table ([`store::KvTxn`]).
-//! It does not know whether this node holds the whole pool or blocks of it: that is the [`Store`]'s.
+//! What of a pool this node hands out, it gets as sets ([`RangeSet`]): all of it, the node's part, or the blocks that the node has.
 
 #![expect(
     missing_docs,
@@ -25,6 +25,7 @@ mod plugin;
 mod pool_file;
 mod pool_file_error;
 mod pool_folder;
+mod pool_object;
 mod pool_overlap;
 mod range;
 mod range_set;
@@ -34,7 +35,7 @@ mod verify;
 
 pub use address_state::{AddressState, Lease, StickyLease};
 pub use allocator::{AllocError, Allocator, ConflictOutcome, Grant, LeaseRequest, Order, Rules};
-pub use blocks::within_blocks;
+pub use blocks::BlockError;
 pub use error::Error;
 pub use identity::{Attachment, LeaseHolder, Millis, Owner};
 pub use lan::pool::{Range, RangeError};

@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use cni::{Dns, Request, Route};
 use net_types::{Probe, Timespan};
+use node::Paths;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::address_state::MAX_COOLDOWN;
+use crate::blocks::Blocks;
 use crate::network_scope;
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
 use crate::store::PoolKey;
@@ -117,6 +119,10 @@ pub struct Network {
     pub sticky: Option<Sticky>,
     /// Whether each node has all addresses for itself.
     pub host_scope: bool,
+    /// Whether the pool is an object of the cluster.
+    pub of_cluster: bool,
+    /// Where nodes share the pool in blocks: those of this node.
+    pub blocks: Option<Blocks>,
     /// How long an address is quarantined after another host answered a probe for it.
     pub quarantine: Duration,
     /// The namespaces whose pods may have addresses; `None`: all.
@@ -161,7 +167,7 @@ impl Config {
     pub fn network(
         &self,
         request: &Request<Self>,
-        pools: &std::path::Path,
+        paths: &Paths,
         node: Option<&str>,
     ) -> Result<Network, NetworkError> {
         let text = self.ipam.as_ref().map_or("{}", |ipam| ipam.get());
@@ -180,6 +186,8 @@ impl Config {
             rules: Rules { probing: ipam.probe.is_some(), ..Rules::default() },
             sticky: ipam.sticky,
             host_scope: true,
+            of_cluster: false,
+            blocks: None,
             quarantine: ipam.probe.and_then(|probe| probe.quarantine).unwrap_or(DEFAULT_QUARANTINE),
             allowed_namespaces: None,
             routes: Vec::new(),
@@ -187,7 +195,7 @@ impl Config {
             warnings,
         };
         match &ipam.pool {
-            Some(pool) => from_pool_file(network, ipam.restrictions(), &ipam, pool, request, (pools, node)),
+            Some(pool) => from_pool(network, ipam.restrictions(), &ipam, pool, request, (paths, node)),
             None => from_own_ranges(network, ipam, request),
         }
     }
@@ -210,13 +218,13 @@ impl Ipam {
     }
 }
 
-fn from_pool_file(
+fn from_pool(
     mut network: Network,
     restrictions: Restrictions,
     ipam: &Ipam,
     pool: &str,
     request: &Request<Config>,
-    (pools, node): (&std::path::Path, Option<&str>),
+    (paths, node): (&Paths, Option<&str>),
 ) -> Result<Network, NetworkError> {
     let own_ranges = ip_ranges(request)?.is_some();
     for (key, given) in [
@@ -236,9 +244,17 @@ fn from_pool_file(
             return Err(NetworkError::PoolAnd(key));
         }
     }
-    let file = PoolFile::load(pools, pool)?;
-    let spans_nodes =
-        if file.is_shared_explicitly() { None } else { network_scope::why_it_spans_nodes(request)? };
+    let (file, blocks) = match PoolFile::load(&paths.pools(), pool) {
+        Err(unknown @ crate::PoolFileError::Unknown { .. }) => {
+            let of_cluster = PoolFile::load_of_cluster(paths, pool)?.ok_or(unknown)?;
+            // Who has fixed parts needs no blocks.
+            let blocks = (!of_cluster.is_divided()).then(|| Blocks::new(paths, pool));
+            (of_cluster, blocks)
+        }
+        file => (file?, None),
+    };
+    let is_shared = file.is_shared_explicitly() || blocks.is_some();
+    let spans_nodes = if is_shared { None } else { network_scope::why_it_spans_nodes(request)? };
     network.sets =
         file.sets_for_node(node, spans_nodes.as_deref()).map_err(|error| inventory_error(error, request))?;
     if !restrictions.exclude.is_empty() {
@@ -258,7 +274,9 @@ fn from_pool_file(
         }
         asked => asked.or(file.sticky),
     };
-    network.host_scope = !file.is_divided();
+    network.host_scope = !file.is_divided() && blocks.is_none();
+    network.of_cluster = file.of_cluster;
+    network.blocks = blocks;
     network.quarantine = file.quarantine.get();
     network.allowed_namespaces.clone_from(&file.allowed_namespaces);
     network.routes.clone_from(&ipam.routes);

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -9,15 +10,16 @@ use cni::{
 };
 use ipnetwork::IpNetwork;
 use net_types::MacAddr;
-use node::{NodeConfig, Occupant, Pod, Resource};
+use node::{NodeConfig, Occupant, Paths, Pod, Resource};
 
-use crate::blocks::within_blocks;
+use crate::blocks::{Blocks, Deadline, Held};
+use crate::lease_table::LeaseTable;
 use crate::network::{self, Config, Network};
 use crate::network_scope;
 use crate::store::{CrashHandler, HostStore, KvTxn, PoolKey, Store, StoreDirs};
 use crate::{
     Addr, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseHolder, LeaseRequest,
-    Millis, Owner, Rules, Sticky, cli, pool_overlap, unused_stores,
+    Millis, Owner, RangeSet, Refusal, Rules, Sticky, cli, pool_overlap, unused_stores,
 };
 
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub struct IpamPool;
 struct NodeSettings {
     config: NodeConfig,
     dirs: StoreDirs,
-    pools: PathBuf,
+    paths: Paths,
 }
 
 impl NodeSettings {
@@ -35,7 +37,7 @@ impl NodeSettings {
         let mut config = NodeConfig::load()?;
         config.node_name = config.name()?;
         let paths = config.paths();
-        Ok(Self { dirs: StoreDirs::new(&paths), pools: paths.pools(), config })
+        Ok(Self { dirs: StoreDirs::new(&paths), paths, config })
     }
 }
 
@@ -50,7 +52,7 @@ impl Plugin for IpamPool {
     fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
         install_crash_handler(request.version);
         let node = NodeSettings::load()?;
-        let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
+        let network = request.config.network(request, &node.paths, node.config.node_name.as_deref())?;
         for warning in &network.warnings {
             eprintln!("ipam-pool: {warning}");
         }
@@ -59,9 +61,7 @@ impl Plugin for IpamPool {
         let asked: Vec<IpAddr> = request.requested_ips()?.into_iter().map(|ip| ip.address).collect();
         let asked = network.requested_per_set(&asked)?;
         let conflicts = parse_conflicts()?;
-        let mut store = HostStore::open(&node.dirs, &network.key)?;
-        let grants = allocate(&mut store, &node, &network, &lease_request, &asked, &conflicts);
-        let grants = grants.inspect_err(|_| store.give_back_reserve_if_idle())?;
+        let (store, grants) = allocate(&node, &network, &lease_request, &asked, &conflicts)?;
         warn_of_other_nodes(&network, &lease_request, &grants);
         store.leave_open_until_exit();
         let result = build_result(network, &grants);
@@ -97,9 +97,7 @@ impl Plugin for IpamPool {
         let pool = key.to_string();
         let attachment = attachment_of(request.network.as_str(), target);
         let held = match HostStore::open_existing(&node.dirs, &key)? {
-            Some(mut store) => {
-                store.dry_run(|txn| crate::lease_table::LeaseTable::new(txn).addresses_of(&attachment))?
-            }
+            Some(mut store) => store.dry_run(|txn| LeaseTable::new(txn).addresses_of(&attachment))?,
             None => Vec::new(),
         };
         if held.is_empty() {
@@ -107,7 +105,7 @@ impl Plugin for IpamPool {
         }
         // Another IPAM plugin in the chain may have given other addresses: only those of this pool must be held. All
         // held addresses must be in prevResult.
-        let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
+        let network = request.config.network(request, &node.paths, node.config.node_name.as_deref())?;
         let promised: Vec<Addr> = promised.ips.iter().map(|ip| ip.address.ip().into()).collect();
         for address in &promised {
             let ours = network.sets.iter().any(|set| set.pool().contains(*address));
@@ -150,7 +148,36 @@ impl Plugin for IpamPool {
     }
 }
 
+/// Gives the addresses. Where the node's blocks of the pool do not suffice, waits for more, without the lock.
 fn allocate(
+    node: &NodeSettings,
+    network: &Network,
+    lease_request: &LeaseRequest,
+    asked: &[Option<Addr>],
+    conflicts: &[(Addr, MacAddr)],
+) -> Result<(HostStore, Vec<Grant>), Error> {
+    let deadline = Deadline::new();
+    let mut conflicts = conflicts;
+    loop {
+        let mut store = HostStore::open(&node.dirs, &network.key)?;
+        let grants = allocate_held(&mut store, node, network, lease_request, asked, conflicts);
+        let error = match grants {
+            Ok(grants) => return Ok((store, grants)),
+            Err(error) => error,
+        };
+        store.give_back_reserve_if_idle();
+        drop(store);
+        match (&network.blocks, error.wanted()) {
+            (Some(blocks), Some(wanted)) => blocks.claim(&wanted, deadline)?,
+            _ => return Err(error),
+        }
+        // They are in the store by now.
+        conflicts = &[];
+    }
+}
+
+/// Gives the addresses from what this node has.
+fn allocate_held(
     store: &mut HostStore,
     node: &NodeSettings,
     network: &Network,
@@ -162,17 +189,52 @@ fn allocate(
     if !conflicts.is_empty() {
         report_conflicts(store, network, lease_request, asked, conflicts)?;
     }
-    let grants = within_blocks(store, &network.sets, Error::wanted, |store, sets| {
-        store.change(|txn| {
-            pool_overlap::check(txn, &network.key, &node.pools)?;
-            let mut allocator = Allocator::new(txn, sets, network.rules, Millis::now());
-            Ok(allocator.allocate(lease_request, asked)?)
-        })
+    let held = network.blocks.as_ref().map(Blocks::held).transpose()?;
+    let sets = sets_within(network, held.as_ref());
+    let attachment = &lease_request.holder.attachment;
+    let (before, grants) = store.change(|txn| {
+        if !network.of_cluster {
+            pool_overlap::check(txn, &network.key, &node.paths.pools())?;
+        }
+        let before = LeaseTable::new(txn).addresses_of(attachment)?;
+        let mut allocator = Allocator::new(txn, &sets, network.rules, Millis::now());
+        let grants = allocator.allocate(lease_request, asked)?;
+        if let Some(held) = &held {
+            check_held(held, &grants, &before)?;
+        }
+        Ok::<_, Error>((before, grants))
     })?;
     if lease_request.sticky {
         store.sync_kept()?;
     }
+    // Time went by, perhaps much, since the grant was read.
+    if let (Some(blocks), Some(held)) = (&network.blocks, &held)
+        && let Some(late) = new_addresses(&grants, &before).find(|address| !held.is_valid(*address))
+    {
+        store.change(|txn| releasing_allocator(txn).release(attachment))?;
+        return Err(blocks.expired(late).into());
+    }
     Ok(grants)
+}
+
+/// The network's sets, limited to what this node has of a pool of the cluster.
+fn sets_within<'a>(network: &'a Network, held: Option<&Held>) -> Cow<'a, [RangeSet]> {
+    let Some(held) = held else { return Cow::Borrowed(&network.sets) };
+    let mut sets = network.sets.clone();
+    sets.iter_mut().for_each(|set| set.restrict_to_blocks(held.addresses()));
+    Cow::Owned(sets)
+}
+
+/// Checks that what is given anew is in a block of this node: what is kept for an owner may be in none any more.
+fn check_held(held: &Held, grants: &[Grant], before: &[Addr]) -> Result<(), AllocError> {
+    match new_addresses(grants, before).find(|address| !held.addresses().contains(*address)) {
+        Some(address) => Err(AllocError::Refused { address, refusal: Refusal::BlockNotHeld }),
+        None => Ok(()),
+    }
+}
+
+fn new_addresses<'a>(grants: &'a [Grant], before: &'a [Addr]) -> impl Iterator<Item = Addr> + 'a {
+    grants.iter().map(|grant| grant.address).filter(|address| !before.contains(address))
 }
 
 /// GC: releases the addresses of this network's attachments that are not in the list.
@@ -208,13 +270,17 @@ fn release_stale(mut store: HostStore, network: &str, valid: &[ValidAttachment])
 /// Checks that ADD could give an address from every set now.
 fn check_ready(request: &Request<Config>) -> Result<(), Error> {
     let node = NodeSettings::load()?;
-    let network = request.config.network(request, &node.pools, node.config.node_name.as_deref())?;
+    let network = request.config.network(request, &node.paths, node.config.node_name.as_deref())?;
+    // Where nodes share the pool, a pod's ADD asks for what this node lacks.
+    if network.blocks.is_some() {
+        return Ok(());
+    }
     let mut store = HostStore::open(&node.dirs, &network.key)?;
-    within_blocks(&mut store, &network.sets, Error::wanted, |store, sets| {
-        store.dry_run(|txn| {
-            pool_overlap::check(txn, &network.key, &node.pools)?;
-            Ok(Allocator::new(txn, sets, network.rules, Millis::now()).check_capacity()?)
-        })
+    store.dry_run(|txn| {
+        if !network.of_cluster {
+            pool_overlap::check(txn, &network.key, &node.paths.pools())?;
+        }
+        Ok(Allocator::new(txn, &network.sets, network.rules, Millis::now()).check_capacity()?)
     })
 }
 

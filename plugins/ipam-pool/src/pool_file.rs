@@ -25,6 +25,8 @@ pub struct PoolFile {
     nodes: Option<BTreeMap<String, AddrSet>>,
     /// Whether every host has all of the pool for itself.
     pub host_scope: bool,
+    /// Whether it is an object of the cluster, and no file.
+    pub of_cluster: bool,
     /// Pools of different domains may overlap.
     pub routing_domain: String,
     /// Whether the pool only documents addresses and hands out none.
@@ -187,6 +189,7 @@ impl PoolFile {
             ranges,
             nodes,
             host_scope,
+            of_cluster: false,
             routing_domain: spec.routing_domain.unwrap_or_default(),
             inventory: spec.inventory,
             restrictions: Restrictions { exclude: spec.exclude, reservations: spec.reservations.0 },

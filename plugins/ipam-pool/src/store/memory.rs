@@ -26,14 +26,6 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn held(&self, wanted: &AddrSet) -> Result<AddrSet, StoreError> {
-        Ok(wanted.clone())
-    }
-
-    fn claim(&mut self, _wanted: &AddrSet) -> Result<bool, StoreError> {
-        Ok(false)
-    }
-
     fn change<T, E: From<StoreError>>(
         &mut self,
         work: impl FnOnce(&mut dyn KvTxn) -> Result<T, E>,

@@ -22,9 +22,8 @@ pub use dirs::{PoolKey, StoreDirs};
 pub use error::StoreError;
 pub(crate) use error::remedy;
 pub use host::HostStore;
+pub(crate) use host::boot_id;
 pub use memory::MemoryStore;
-
-use crate::AddrSet;
 
 /// A key and its value.
 pub type Entry = (Vec<u8>, Vec<u8>);
@@ -72,17 +71,7 @@ impl<E: From<StoreError>> Cause<E> {
 }
 
 /// The store of one pool's leases, as the allocator needs it.
-///
-/// Callers do not know whether the node holds the whole pool, as on a single host, or blocks of it that it claimed in
-/// a cluster.
 pub trait Store {
-    /// The part of `wanted` that this node holds.
-    fn held(&self, wanted: &AddrSet) -> Result<AddrSet, StoreError>;
-
-    /// Claims more of `wanted` and returns whether the node holds more now. A single host always holds the whole
-    /// pool.
-    fn claim(&mut self, wanted: &AddrSet) -> Result<bool, StoreError>;
-
     /// Does `work` in a transaction, with exclusive access to the pool. Commits if it succeeds, else rolls back.
     fn change<T, E: From<StoreError>>(
         &mut self,

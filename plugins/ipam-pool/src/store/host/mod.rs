@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 
+pub(crate) use reconcile::boot_id;
+
 use crate::StickyLease;
 use crate::lease_table::LeaseTable;
 use crate::store::dirs::{PoolKey, StoreDirs, ensure_lasting_folder};
@@ -16,7 +18,7 @@ use crate::store::lmdb::Lmdb;
 use crate::store::lock::PoolLock;
 use crate::store::regular_file::{remove_if_there, temporary_of};
 use crate::store::{KvTxn, Store, StoreError};
-use crate::{Addr, AddrSet, AddressState};
+use crate::{Addr, AddressState};
 
 /// The store of a pool: a journal of this boot, an LMDB file that is its index, and a journal of what sticky owners
 /// keep over a reboot.
@@ -228,14 +230,6 @@ impl std::fmt::Debug for Lmdb {
 }
 
 impl Store for HostStore {
-    fn held(&self, wanted: &AddrSet) -> Result<AddrSet, StoreError> {
-        Ok(wanted.clone())
-    }
-
-    fn claim(&mut self, _wanted: &AddrSet) -> Result<bool, StoreError> {
-        Ok(false)
-    }
-
     fn change<T, E: From<StoreError>>(
         &mut self,
         work: impl FnOnce(&mut dyn KvTxn) -> Result<T, E>,

@@ -16,10 +16,12 @@ use crate::store::regular_file::{remove_if_there, temporary_of};
 use crate::store::{CrashHandler, StoreError};
 use crate::{Addr, AddressState, StickyLease};
 
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
 impl HostStore {
     /// Makes index and journals agree.
     pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
-        let boot = boot_id()?;
+        let boot = boot_id().map_err(|source| StoreError::io("read", Path::new(BOOT_ID), source))?;
         CrashHandler::set_current_file(&self.files.index);
         let file = LmdbFile::find(&self.files.index)?;
         let origin = self.journal.as_ref().map(Journal::origin).transpose()?.flatten();
@@ -286,11 +288,10 @@ fn is_complete(journal: &Option<Journal>, journal_end: &Option<JournalEnd>) -> b
     is_same_journal(journal, journal_end) && fits
 }
 
-fn boot_id() -> Result<String, StoreError> {
-    let path = Path::new("/proc/sys/kernel/random/boot_id");
-    let failed = |source| StoreError::io("read", path, source);
+/// This boot, as Linux names it.
+pub(crate) fn boot_id() -> std::io::Result<String> {
     // One read returns all of it.
     let mut text = [0; 64];
-    let len = std::fs::File::open(path).and_then(|mut file| file.read(&mut text)).map_err(failed)?;
+    let len = std::fs::File::open(BOOT_ID).and_then(|mut file| file.read(&mut text))?;
     Ok(String::from_utf8_lossy(text.get(..len).unwrap_or_default()).trim().to_owned())
 }

@@ -1,0 +1,111 @@
+//! Pools of the cluster, which the daemon keeps on the node: the same as a pool's file.
+
+use lan::pool::{LanPoolSpec, ParsedPool, PoolOrder, PoolSticky};
+use net_types::Timespan;
+use node::{ClusterPool, Paths, SafeDir};
+
+use crate::node_parts::parse_node_parts;
+use crate::options::Sticky;
+use crate::{Order, PoolFile, PoolFileError, Restrictions};
+
+impl PoolFile {
+    /// Reads a pool of the cluster; `None` if there is none of this name.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn load_of_cluster(paths: &Paths, name: &str) -> Result<Option<Self>, PoolFileError> {
+        let failed = |error| PoolFileError::Read(name.to_owned(), error);
+        let Some(folder) = SafeDir::open(&paths.cluster_pools()).map_err(failed)? else { return Ok(None) };
+        let read = ClusterPool::read(&folder, name);
+        let Some(pool) = read.map_err(|error| PoolFileError::Object(name.to_owned(), error.to_string()))?
+        else {
+            return Ok(None);
+        };
+        Self::of_object(&pool).map(Some)
+    }
+
+    fn of_object(pool: &ClusterPool) -> Result<Self, PoolFileError> {
+        let invalid = |message: String| PoolFileError::Object(pool.name.clone(), message);
+        let spec: LanPoolSpec = serde_json::from_value(pool.spec.clone())
+            .map_err(|error| invalid(pool.refusal.clone().unwrap_or(error.to_string())))?;
+        let parsed = ParsedPool::parse(&spec).map_err(|error| invalid(error.to_string()))?;
+        // What this version cannot judge lets nobody in.
+        if spec.namespace_selector.is_some() {
+            return Err(PoolFileError::NamespaceSelector(pool.name.clone()));
+        }
+        let timespan = |field: &str, text: &str| {
+            text.parse::<Timespan>().map_err(|error| invalid(format!("{field}: {error}")))
+        };
+        let nodes = Some(spec.nodes).filter(|nodes| !nodes.is_empty());
+        let nodes = nodes.map(|nodes| parse_node_parts(&pool.name, parsed.parts(), nodes)).transpose()?;
+        let file = Self {
+            name: pool.name.clone(),
+            ranges: parsed.parts().to_vec(),
+            nodes,
+            host_scope: false,
+            of_cluster: true,
+            routing_domain: spec.routing_domain.unwrap_or_default(),
+            inventory: spec.inventory,
+            restrictions: Restrictions { exclude: spec.exclude, reservations: Vec::new() },
+            sticky: match spec.sticky {
+                PoolSticky::Auto => None,
+                PoolSticky::None => Some(Sticky::No),
+                PoolSticky::Pod => Some(Sticky::Pod),
+                PoolSticky::Vm => Some(Sticky::Vm),
+            },
+            cooldown: timespan("cooldown", &spec.cooldown)?,
+            order: match spec.order {
+                PoolOrder::Oldest => Order::Oldest,
+                PoolOrder::Lowest => Order::Lowest,
+            },
+            quarantine: timespan("quarantine", &spec.quarantine)?,
+            allowed_namespaces: spec.allowed_namespaces,
+        };
+        file.all_sets()?;
+        Ok(file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pool(spec: Value) -> ClusterPool {
+        ClusterPool {
+            name: "office".to_owned(),
+            spec,
+            generation: None,
+            blocks: None,
+            refusal: None,
+            exhausted: false,
+        }
+    }
+
+    #[test]
+    fn five_words_are_a_pool() {
+        let file = PoolFile::of_object(&pool(json!({ "subnets": ["192.168.1.0/24"] }))).unwrap();
+        assert_eq!(file.cooldown.millis(), 60_000);
+        assert_eq!((file.sticky, file.order, file.is_divided()), (None, Order::Oldest, false));
+        let sets = file.sets_for_node(None, None).unwrap();
+        assert_eq!(sets[0].allocatable().to_string(), "192.168.1.2-192.168.1.254");
+    }
+
+    #[test]
+    fn mistakes_are_told() {
+        for (spec, words) in [
+            (json!({ "subnets": ["192.168.1.7/24"] }), "host bits"),
+            (json!({ "subnets": ["192.168.1.0/24"], "cooldown": "soon" }), "cooldown"),
+            (json!({ "subnets": ["192.168.1.0/24"], "sticky": "Always" }), "Always"),
+            (
+                json!({ "subnets": ["192.168.1.0/24"], "namespaceSelector": { "a": "b" } }),
+                "namespaceSelector",
+            ),
+            (json!({}), "no addresses"),
+        ] {
+            let error = PoolFile::of_object(&pool(spec)).unwrap_err().to_string();
+            assert!(error.contains("office") && error.contains(words), "{error}");
+        }
+    }
+}
