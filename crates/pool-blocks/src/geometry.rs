@@ -48,6 +48,12 @@ impl Geometry {
         &self.pool
     }
 
+    /// How long its blocks are.
+    #[must_use]
+    pub fn lengths(&self) -> BlockLengths {
+        self.lengths
+    }
+
     /// The addresses that may be handed out.
     #[must_use]
     pub fn addresses(&self) -> &AddrSet {
@@ -64,6 +70,24 @@ impl Geometry {
     #[must_use]
     pub fn addresses_in(&self, block: Prefix) -> AddrSet {
         self.addresses.intersection(&AddrSet::union([block.range()]))
+    }
+
+    /// The blocks that addresses are in, in the pool's lengths, ascending.
+    #[must_use]
+    pub fn blocks_around(&self, addresses: &AddrSet) -> Vec<Prefix> {
+        let mut blocks: Vec<Prefix> = Vec::new();
+        for range in addresses.iter() {
+            let length = self.lengths.of(range.family());
+            let mut next = Some(range.first());
+            while let Some(address) = next.filter(|address| range.contains(*address)) {
+                let block = Prefix::containing(address, length);
+                if blocks.last() != Some(&block) {
+                    blocks.push(block);
+                }
+                next = block.range().last().next();
+            }
+        }
+        blocks
     }
 
     /// Whether this is a block of the pool.
@@ -205,6 +229,10 @@ mod tests {
         let first = pool.blocks(Family::V4).next().unwrap();
         assert_eq!(pool.addresses_in(first).to_string(), "10.0.0.10-10.0.0.15");
         assert_eq!(pool.block_count(Family::V6), 1);
+        let around = pool.blocks_around(&addresses(&["10.0.0.10-10.0.0.17", "10.0.0.20", "fd00::1"]));
+        let around: Vec<_> = around.into_iter().map(|b| Key::block(pool.pool(), b).to_string()).collect();
+        assert_eq!(around[..2], ["office.0a000000", "office.0a000010"]);
+        assert_eq!(around.len(), 3);
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub use disk::{Disk, DiskVersion, Phase, Record, Run};
 pub use geometry::Geometry;
 pub use leader::{Leader, PoolClaim, PoolSnapshot, PoolStage, PoolStep, decide_pools};
 pub use name::{Key, NodeName, Owner, Place, PoolName};
-pub use node::{Conflict, Input, Leases, Node, Output, Refusal, Want};
+pub use node::{Conflict, Input, Leases, Node, Output, Progress, Refusal, Want};
 pub use object::{Holder, NodeState, Object, ResourceVersion, Spec, Uid};
 pub use prefix::{Prefix, PrefixError};
 pub use request::{Answer, Request, RequestId};

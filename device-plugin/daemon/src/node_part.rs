@@ -114,7 +114,7 @@ impl Tasks {
         }
         let socket = RootSocket::bind(&paths.run().join(agent_socket::SOCKET))?;
         self.tasks.spawn(async move {
-            agent_socket::serve(socket, local).await;
+            agent_socket::serve(socket, local, Arc::new(agent_socket::NoCluster)).await;
             Ok(())
         });
         if let Some(address) = health {

@@ -23,7 +23,7 @@ impl Node {
             (About::Own, Answer::Own(node, objects)) => self.take_own(now, leases, id, sent, node, objects),
             (About::Own, _) => self.next_own = now.after(AGAIN),
             (About::Addresses(pool), Answer::Addresses(all)) => self.take_addresses(leases, id, &pool, &all),
-            (About::Addresses(_), _) => {}
+            (About::Addresses(pool), _) => self.list_later(now, &pool),
             (About::Holding(key, stage), answer) => self.take_about(now, leases, sent, &key, stage, answer),
         }
     }
@@ -129,6 +129,14 @@ impl Node {
                 holding.listed = true;
             }
         }
+    }
+
+    /// The list did not come.
+    fn list_later(&mut self, now: BootTime, pool: &PoolName) {
+        let waiting = self.holdings.iter_mut().filter(|(key, holding)| {
+            key.pool == *pool && holding.busy.is_none() && matches!(holding.stage, Stage::Check | Stage::Lost)
+        });
+        waiting.for_each(|(_, holding)| holding.not_before = holding.not_before.max(now.after(AGAIN)));
     }
 
     fn take_about(
@@ -269,11 +277,12 @@ impl Node {
         }
     }
 
-    /// Another was first: the next block in this node's order.
+    /// Another was first: the next block in this node's order, unless this one was asked for.
     fn claim_next(&mut self, now: BootTime, key: &Key) {
-        self.holdings.remove(key);
-        if let Place::Block(block) = key.place {
-            self.taken.insert(key.clone(), now.after(want::TAKEN));
+        let particular = self.holdings.remove(key).is_some_and(|holding| holding.particular);
+        let Place::Block(block) = key.place else { return };
+        self.taken.insert(key.clone(), now.after(want::TAKEN));
+        if !particular {
             self.want_block(now, &key.pool, block.first().family());
         }
     }

@@ -44,6 +44,8 @@ pub(super) struct Holding {
     pub(super) owner: Option<Owner>,
     /// Who is in the way.
     pub(super) told: Option<String>,
+    /// Whether no other block does in its place.
+    pub(super) particular: bool,
     /// Of a block that is lost: whether the addresses that float in it were read since its object was.
     pub(super) listed: bool,
 }
@@ -62,6 +64,7 @@ impl Holding {
             not_before: BootTime::default(),
             owner: None,
             told: None,
+            particular: false,
             listed: false,
         }
     }

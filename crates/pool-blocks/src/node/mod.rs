@@ -42,6 +42,8 @@ pub trait Leases {
 pub enum Want {
     /// One more block of a pool.
     Block(PoolName, Family),
+    /// The block that this address is in, and no other.
+    BlockOf(PoolName, Addr),
     /// The floating address of an owner who is to run here.
     Address(PoolName, Addr, Owner),
 }
@@ -87,6 +89,19 @@ enum About {
 struct Pending {
     about: About,
     sent: BootTime,
+}
+
+/// How far a node is with what it has or wants, for who drives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// It is being claimed, or taken again.
+    Claiming,
+    /// It is this node's; whether it may be used says [`Node::may_use`].
+    Held,
+    /// It goes back.
+    Leaving,
+    /// Another has it.
+    Lost,
 }
 
 /// The state machine of one node.
@@ -158,6 +173,7 @@ impl Node {
             Input::Tick => {}
             Input::Want(_) if !self.counted => {}
             Input::Want(Want::Block(pool, family)) => self.want_block(now, &pool, family),
+            Input::Want(Want::BlockOf(pool, address)) => self.want_block_of(now, &pool, address),
             Input::Want(Want::Address(pool, address, owner)) => self.want_address(&pool, address, owner),
             Input::Return(key) => self.give_back(&key, leases),
             Input::Floats(pool, address) => self.release_if_free(&pool, address, leases),
@@ -185,6 +201,42 @@ impl Node {
         waiting.map(|holding| holding.not_before).filter(|time| *time > now).fold(self.next_own, Ord::min)
     }
 
+    /// The pools as they are by now. What is held stays held, whatever became of its pool.
+    pub fn set_pools(&mut self, pools: Vec<Geometry>) {
+        self.pools = pools.into_iter().map(|pool| (pool.pool().clone(), pool)).collect();
+    }
+
+    /// Whether the leases can be believed: there was a disk, or they were counted.
+    #[must_use]
+    pub fn has_counted(&self) -> bool {
+        self.counted
+    }
+
+    /// Whether a read showed the own `Node` as in service.
+    #[must_use]
+    pub fn is_in_service(&self) -> bool {
+        self.own.is_some()
+    }
+
+    /// Whether another was found to have this lately.
+    #[must_use]
+    pub fn is_taken(&self, now: BootTime, key: &Key) -> bool {
+        self.taken.get(key).is_some_and(|until| *until > now)
+    }
+
+    /// All that it holds, wants or lost, and how far it is with it.
+    pub fn progress(&self) -> impl Iterator<Item = (&Key, Progress)> {
+        self.holdings.iter().map(|(key, holding)| {
+            let progress = match holding.stage {
+                Stage::Claim | Stage::Look | Stage::Take | Stage::Check => Progress::Claiming,
+                Stage::Held => Progress::Held,
+                Stage::Leaving => Progress::Leaving,
+                Stage::Lost | Stage::Withdraw => Progress::Lost,
+            };
+            (key, progress)
+        })
+    }
+
     /// What it holds, wants or lost.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.holdings.keys()
@@ -208,5 +260,89 @@ impl Node {
             }
         }
         out.push(Output::Write(self.disk, Disk { records }));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::geometry::addresses;
+    use crate::{Answer, BlockLengths};
+
+    struct Unused;
+
+    impl Leases for Unused {
+        fn used(&self, _: &Key) -> AddrSet {
+            AddrSet::default()
+        }
+
+        fn keys(&self) -> Vec<(Key, Option<Owner>)> {
+            Vec::new()
+        }
+    }
+
+    fn pool(texts: &[&str]) -> Geometry {
+        Geometry::new("office".into(), BlockLengths { v4: 32, v6: 128 }, addresses(texts))
+    }
+
+    #[test]
+    fn a_list_that_does_not_come_is_not_asked_for_at_once() {
+        let mut node = Node::start(
+            "a".into(),
+            Horizon::DEFAULT,
+            vec![pool(&["10.0.0.1"])],
+            Some(Disk::default()),
+            Run::default(),
+        );
+        let now = BootTime::from_millis(1_000);
+        node.own = Some((Uid::from_number(1), now));
+        node.next_own = now.after(Horizon::DEFAULT.between_reads());
+        let out = node.step(now, &Unused, Input::Want(Want::Block("office".into(), Family::V4)));
+        let [Output::Send(id, Request::Create(key, spec))] = &out[..] else { panic!("{out:?}") };
+        let object = crate::Object {
+            key: key.clone(),
+            uid: Uid::from_number(2),
+            version: crate::ResourceVersion(1),
+            spec: spec.clone(),
+        };
+        let out = node.step(now, &Unused, Input::Answered(*id, Answer::Written(object)));
+        let [Output::Send(id, Request::ListAddresses(_))] = &out[..] else { panic!("{out:?}") };
+        let out = node.step(now, &Unused, Input::Answered(*id, Answer::Unknown));
+        assert_eq!(out, []);
+        let later = node.wake_at(now);
+        assert!(later > now && matches!(node.step(later, &Unused, Input::Tick)[..], [Output::Send(..)]));
+    }
+
+    #[test]
+    fn a_block_that_was_asked_for_by_an_address_has_no_replacement_and_pools_change() {
+        let geometry = pool(&["10.0.0.1-10.0.0.9"]);
+        let mut node =
+            Node::start("a".into(), Horizon::DEFAULT, vec![geometry], Some(Disk::default()), Run::default());
+        let now = BootTime::from_millis(1_000);
+        node.own = Some((Uid::from_number(1), now));
+        node.next_own = now.after(Horizon::DEFAULT.between_reads());
+        let address = |text: &str| Addr::from(text.parse::<std::net::IpAddr>().unwrap());
+        let want = |node: &mut Node, text: &str| {
+            let want = Want::BlockOf("office".into(), address(text));
+            node.step(now, &Unused, Input::Want(want))
+        };
+        assert_eq!(want(&mut node, "10.0.0.10"), [], "it is not in the pool");
+        let out = want(&mut node, "10.0.0.5");
+        let [Output::Send(id, Request::Create(key, _))] = &out[..] else { panic!("{out:?}") };
+        assert_eq!(key.to_string(), "office.0a000005");
+        node.set_pools(Vec::new());
+        assert_eq!(node.progress().collect::<Vec<_>>(), [(key, Progress::Claiming)], "it is not dropped");
+        assert!(node.addresses(key).is_empty());
+        node.set_pools(vec![pool(&["10.0.0.1-10.0.0.9"])]);
+        let out = node.step(now, &Unused, Input::Answered(*id, Answer::AlreadyExists));
+        let [Output::Send(id, Request::Get(_))] = &out[..] else { panic!("{out:?}") };
+        let other = crate::Object {
+            key: key.clone(),
+            uid: Uid::from_number(2),
+            version: crate::ResourceVersion(1),
+            spec: crate::Spec::default(),
+        };
+        assert_eq!(node.step(now, &Unused, Input::Answered(*id, Answer::Object(Some(other)))), []);
+        assert!(node.is_taken(now, key) && node.keys().count() == 0);
     }
 }

@@ -40,6 +40,23 @@ impl Node {
         }
     }
 
+    /// Claims the block around an address, unless another is known to have it.
+    pub(super) fn want_block_of(&mut self, now: BootTime, pool: &PoolName, address: Addr) {
+        let Some(geometry) = self.pools.get(pool).filter(|pool| pool.addresses().contains(address)) else {
+            return;
+        };
+        let key = geometry.block_of(address);
+        self.taken.retain(|_, until| *until > now);
+        match self.holdings.get_mut(&key) {
+            Some(holding) if holding.stage == Stage::Leaving => holding.go_to(Stage::Take),
+            Some(_) => {}
+            None if self.taken.contains_key(&key) => {}
+            None => {
+                self.holdings.insert(key, Holding { particular: true, ..Holding::new(Stage::Claim) });
+            }
+        }
+    }
+
     /// Joins an owner's floating address.
     pub(super) fn want_address(&mut self, pool: &PoolName, address: Addr, owner: Owner) {
         let key = Key::address(pool, address);

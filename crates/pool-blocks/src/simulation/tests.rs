@@ -74,7 +74,7 @@ fn replay() {
 const FOUND_BY: &[(Weakness, u64)] = &[
     (Weakness::UsesBeforeSync, 0),
     (Weakness::DeletesBeforeSync, 18),
-    (Weakness::ReleasesBeforeSync, 121),
+    (Weakness::ReleasesBeforeSync, 11),
     (Weakness::DropsHeldAddresses, 84),
     (Weakness::AdoptsWithoutUpdate, 25),
     (Weakness::ClaimsWithoutReading, 0),

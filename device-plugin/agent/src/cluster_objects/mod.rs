@@ -345,6 +345,8 @@ impl ClusterObjects for NodeObjects {
 
     fn pool_answer(&mut self, _: RequestId, _: pool_blocks::Answer) {}
 
+    fn connected(&mut self) {}
+
     fn disconnected(&mut self) {
         Kind::ALL.into_iter().for_each(|kind| self.lost(kind));
         // Who is asked about a machine asks again; nobody else may free its addresses.

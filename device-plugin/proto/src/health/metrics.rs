@@ -1,7 +1,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use super::{HealthSummary, Histogram};
+use super::{HealthSummary, Histogram, PoolMetrics};
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -46,6 +46,8 @@ pub struct Metrics {
     pub swept_leases: Counter,
     /// Errors in reading or removing leftovers.
     pub sweep_errors: Counter,
+    /// Pools of the cluster.
+    pub pools: PoolMetrics,
 }
 
 /// The counters of the cluster's part.
@@ -63,7 +65,7 @@ pub struct ApiMetrics {
 
 /// Prometheus' text format, version 0.0.4.
 #[derive(Default)]
-struct Exposition(String);
+pub(super) struct Exposition(String);
 
 impl Exposition {
     fn one(&mut self, kind: &str, name: &str, help: &str, value: u64) {
@@ -75,11 +77,29 @@ impl Exposition {
         self.one("gauge", name, help, u64::try_from(value).unwrap_or(u64::MAX));
     }
 
-    fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
+    /// One number for each value of a label; nothing where there is none.
+    pub(super) fn labelled(
+        &mut self,
+        kind: &str,
+        name: &str,
+        help: &str,
+        label: &str,
+        values: impl Iterator<Item = (String, u64)>,
+    ) {
+        let mut values = values.peekable();
+        if values.peek().is_some() {
+            let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        }
+        for (value, number) in values {
+            let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {number}");
+        }
+    }
+
+    pub(super) fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
         self.one("counter", name, help, counter.get());
     }
 
-    fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
+    pub(super) fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
         let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} histogram");
         histogram.write(&mut self.0, name);
     }
@@ -132,6 +152,7 @@ impl Metrics {
             "How long it took to build a new or changed LAN, from the look at what is declared to the spokes' records.",
             &self.build,
         );
+        self.pools.write(&mut out);
         out.0
     }
 }

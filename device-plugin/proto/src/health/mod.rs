@@ -2,8 +2,11 @@
 
 mod histogram;
 mod metrics;
+mod pool_metrics;
 mod server;
 
 pub use histogram::Histogram;
 pub use metrics::{ApiMetrics, Counter, Metrics, node_up};
+pub use pool_metrics::{ApiVerb, PoolMetrics};
+pub(crate) use server::answer;
 pub use server::{HealthError, HealthSource, HealthSummary, VERSION, converse, serve};

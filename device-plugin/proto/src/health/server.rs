@@ -138,7 +138,8 @@ pub async fn converse(
     let _ = connection.await;
 }
 
-async fn answer(request: &Request<Incoming>, source: &impl HealthSource) -> Response<String> {
+/// Answers one request.
+pub(crate) async fn answer(request: &Request<Incoming>, source: &impl HealthSource) -> Response<String> {
     const TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
     let (code, kind, text) = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/metrics") => (StatusCode::OK, TEXT, source.metrics().await),

@@ -46,6 +46,9 @@ pub trait ClusterObjects: Send + 'static {
     /// The API server's answer to a request of this connection, or to none.
     fn pool_answer(&mut self, id: RequestId, answer: pool_blocks::Answer);
 
+    /// A connection began: what is in [`Published::pool_requests`] from now on is sent on it.
+    fn connected(&mut self);
+
     /// The connection ended: nothing is heard of the API server, and the next connection sends everything again.
     fn disconnected(&mut self);
 }
@@ -150,6 +153,7 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
                 *greeted = true;
                 let version = brief(&version, MAX_VERSION);
                 tracing::info!(version, "the cluster's part is connected");
+                self.with_objects(ClusterObjects::connected).await;
             }
             Some(_) => return Err(LinkError::Order),
             None => return Ok(()),

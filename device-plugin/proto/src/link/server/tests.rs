@@ -45,6 +45,8 @@ impl ClusterObjects for Applied {
         self.pool_answers.push((id, answer));
     }
 
+    fn connected(&mut self) {}
+
     fn disconnected(&mut self) {
         *self.connections.lock().unwrap() += 1;
     }
