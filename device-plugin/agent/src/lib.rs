@@ -7,6 +7,7 @@
 )]
 
 pub mod attachments;
+pub mod blocks;
 pub mod cluster_objects;
 pub mod device_catalog;
 mod events;

@@ -83,6 +83,11 @@ impl NodeLock {
         Ok(Self { run, paths, node, _daemon_lock })
     }
 
+    /// The node's name.
+    pub fn node(&self) -> &str {
+        &self.node
+    }
+
     /// The folders of this node.
     pub fn paths(&self) -> &Paths {
         &self.paths

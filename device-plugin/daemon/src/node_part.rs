@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use agent::blocks::{BlockManager, Claims, Pools};
 use agent::cluster_objects::{NodeObjects, Publishers};
 use agent::device_catalog::DeviceCatalog;
 use agent::handed_out::HandedOut;
@@ -98,23 +99,24 @@ impl Tasks {
         let paths = node_lock.paths();
         self.tasks.spawn(Sweep::new(paths.clone(), view, Arc::clone(&metrics)).run());
         let local = Arc::new(source(Some(self.status.subscribe())));
+        let mut claims = Claims::of_no_cluster();
         if !matches!(cluster, ClusterPart::None) {
-            let objects = NodeObjects::open(
-                &options.lan_dir,
-                paths,
-                Publishers { live_pods: pods, deleted_vms: vms, storage_error },
-            )?;
-            let published = Published {
-                status: self.status.subscribe(),
-                sticky_vms: kept,
-                pool_requests: Queue::default(),
-            };
+            let (pools, pool_requests) = (Pools::open(paths)?, Queue::default());
+            let node = node_lock.node();
+            let opened =
+                BlockManager::open(paths, node, pools.clone(), pool_requests.clone(), Arc::clone(&metrics))?;
+            let (block_manager, blocks);
+            (block_manager, blocks, claims) = opened;
+            self.tasks.spawn(block_manager.run());
+            let publishers = Publishers { live_pods: pods, deleted_vms: vms, storage_error, blocks };
+            let objects = NodeObjects::open(&options.lan_dir, paths, pools, publishers)?;
+            let published = Published { status: self.status.subscribe(), sticky_vms: kept, pool_requests };
             let server = LinkServer::new(published, Arc::clone(&local), objects);
             self.start_link(server, cluster, &paths.controller())?;
         }
         let socket = RootSocket::bind(&paths.run().join(agent_socket::SOCKET))?;
         self.tasks.spawn(async move {
-            agent_socket::serve(socket, local, Arc::new(agent_socket::NoCluster)).await;
+            agent_socket::serve(socket, local, Arc::new(claims)).await;
             Ok(())
         });
         if let Some(address) = health {

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context as _, Result, bail};
-use node::{Durability, NetnsRef, Paths, SafeDir};
+use net_types::AddrSet;
+use node::{Durability, Grants, NetnsRef, Paths, SafeDir};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -142,6 +143,40 @@ impl PluginPrograms {
             return Ok(());
         }
         self.ipam_pool([OsStr::new("sweep")]).map(drop)
+    }
+
+    /// What `ipam-pool blocks usage` prints: what the leases use of the cluster's pools.
+    ///
+    /// # Errors
+    /// `ipam-pool` cannot be run, or fails.
+    pub fn block_usage(&self) -> Result<Vec<u8>> {
+        Ok(self.ipam_pool([OsStr::new("blocks"), OsStr::new("usage")])?.stdout)
+    }
+
+    /// Tells `ipam-pool` what it may hand out of a pool of the cluster, under the lock of that pool. With `unless_used` nothing
+    /// is changed if something is used that was handed out and would not be any more; what it is is returned.
+    ///
+    /// # Errors
+    /// `ipam-pool` cannot be run, or fails.
+    pub fn grant_blocks(&self, pool: &str, grants: &Grants, unless_used: bool) -> Result<AddrSet> {
+        #[derive(Deserialize)]
+        struct Printed {
+            written: bool,
+            #[serde(default)]
+            used: AddrSet,
+        }
+        let arguments = ["blocks", "grant", pool].into_iter().chain(unless_used.then_some("--unless-used"));
+        let (_, program) = self.find("ipam-pool")?;
+        let mut command = Command::new(&program);
+        command.env_clear().args(arguments);
+        let text = serde_json::to_vec(grants).context("write grants as JSON")?;
+        let output = run(command, &text).context("ipam-pool blocks grant")?;
+        let printed: Printed =
+            serde_json::from_slice(&output.stdout).context("what ipam-pool blocks grant says")?;
+        if !printed.written && printed.used.is_empty() {
+            bail!("ipam-pool blocks grant neither wrote the grants nor says what is used");
+        }
+        Ok(if printed.written { AddrSet::default() } else { printed.used })
     }
 
     fn ipam_pool<'a>(&self, arguments: impl IntoIterator<Item = &'a OsStr>) -> Result<Output> {

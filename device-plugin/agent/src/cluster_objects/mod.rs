@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::blocks::{LinkEvent, LinkEvents, Pools};
 use anyhow::{Context as _, Result, bail};
 use lan::LanKey;
 use node::{Durability, Paths, SafeDir, SafeDirError, VmRecord, is_kubernetes_name};
@@ -45,12 +46,15 @@ pub struct Publishers {
     pub deleted_vms: watch::Sender<VmNames>,
     /// Why something cannot be stored, where that is the node's fault: its disk is full, above all.
     pub storage_error: watch::Sender<Option<String>>,
+    /// What the link says about blocks of pools.
+    pub blocks: LinkEvents,
 }
 
 /// The objects that this node has, of this connection and of earlier ones.
 pub struct NodeObjects {
     lans: SafeDir,
     owners: SafeDir,
+    pools: Pools,
     /// The second name of the node.
     hostname: Option<String>,
     /// Whether all files have it.
@@ -74,7 +78,7 @@ impl NodeObjects {
     ///
     /// # Errors
     /// A folder cannot be used.
-    pub fn open(lans: &Path, paths: &Paths, publishers: Publishers) -> Result<Self> {
+    pub fn open(lans: &Path, paths: &Paths, pools: Pools, publishers: Publishers) -> Result<Self> {
         let (lans, owners) = (SafeDir::create(lans)?, SafeDir::create(&paths.owners())?);
         for folder in [&lans, &owners] {
             folder.remove_temporaries(|_| true)?;
@@ -82,6 +86,7 @@ impl NodeObjects {
         let mut own = Self {
             lans,
             owners,
+            pools,
             hostname: None,
             hostname_stored: false,
             held: BTreeMap::new(),
@@ -110,6 +115,8 @@ impl NodeObjects {
                 own.hold(ObjectKey::Pod(uid.to_owned()), record.map_or(MAX_RECORD, |record| record.len()));
             }
         }
+        let pools = own.pools.folder().held();
+        pools.into_iter().for_each(|(name, len)| own.hold(ObjectKey::LanPool(name), len));
         own.disconnected();
         Ok(own)
     }
@@ -164,7 +171,13 @@ impl NodeObjects {
                 self.publishers.deleted_vms.send_if_modified(|vms| vms.insert(vm));
                 Ok(())
             }
-            Object::LanPool(_) => bail!("this node takes no pools yet"),
+            Object::LanPool(pool) => {
+                let len = self.pools.folder().check(&pool)?;
+                self.check_room(&key, len)?;
+                self.pools.folder().put(pool)?;
+                self.hold(key, len);
+                Ok(())
+            }
         }
     }
 
@@ -262,7 +275,7 @@ impl NodeObjects {
             ObjectKey::DeletedVm(vm) => {
                 self.publishers.deleted_vms.send_if_modified(|vms| vms.remove(vm));
             }
-            ObjectKey::LanPool(_) => {}
+            ObjectKey::LanPool(name) => self.pools.folder().remove(name)?,
         }
         self.unconfirmed.remove(key);
         self.let_go(key);
@@ -277,6 +290,9 @@ impl NodeObjects {
         if kind == Kind::Pod {
             self.pods_heard = true;
             self.publish_pods();
+        }
+        if kind == Kind::LanPool {
+            self.pools.folder().complete();
         }
         removed.into_iter().collect()
     }
@@ -300,6 +316,11 @@ impl NodeObjects {
             *before = now.cloned();
             changed
         });
+    }
+
+    fn tell_blocks(&self, event: LinkEvent) {
+        // At the daemon's end nobody hears it.
+        let _ = self.publishers.blocks.send(event);
     }
 
     fn lost(&mut self, kind: Kind) {
@@ -343,11 +364,16 @@ impl ClusterObjects for NodeObjects {
         done.map_err(|error| brief(&format!("{error:#}"), MAX_REASON))
     }
 
-    fn pool_answer(&mut self, _: RequestId, _: pool_blocks::Answer) {}
+    fn pool_answer(&mut self, id: RequestId, answer: pool_blocks::Answer) {
+        self.tell_blocks(LinkEvent::Answer(id, answer));
+    }
 
-    fn connected(&mut self) {}
+    fn connected(&mut self) {
+        self.tell_blocks(LinkEvent::Connected);
+    }
 
     fn disconnected(&mut self) {
+        self.tell_blocks(LinkEvent::Disconnected);
         Kind::ALL.into_iter().for_each(|kind| self.lost(kind));
         // Who is asked about a machine asks again; nobody else may free its addresses.
         let machines: Vec<ObjectKey> =

@@ -9,6 +9,8 @@ struct Site {
     pods: watch::Receiver<LivePods>,
     vms: watch::Receiver<VmNames>,
     storage: watch::Receiver<Option<String>>,
+    pools: Pools,
+    link: tokio::sync::mpsc::UnboundedReceiver<LinkEvent>,
     objects: NodeObjects,
 }
 
@@ -17,9 +19,12 @@ fn open(dir: tempfile::TempDir) -> Site {
     let config = format!("runDir: {0}/run\nstateDir: {0}/state\n", dir.path().display());
     let paths = node::NodeConfig::parse(&config).unwrap().paths();
     let (storage_error, storage) = watch::channel(None);
-    let publishers = Publishers { live_pods: pod_sender, deleted_vms: vm_sender, storage_error };
-    let objects = NodeObjects::open(&dir.path().join("state/lans"), &paths, publishers).unwrap();
-    Site { dir, pods, vms, storage, objects }
+    let (blocks, link) = tokio::sync::mpsc::unbounded_channel();
+    let publishers = Publishers { live_pods: pod_sender, deleted_vms: vm_sender, storage_error, blocks };
+    let pools = Pools::open(&paths).unwrap();
+    let objects =
+        NodeObjects::open(&dir.path().join("state/lans"), &paths, pools.clone(), publishers).unwrap();
+    Site { dir, pods, vms, storage, pools, link, objects }
 }
 
 fn lan(name: &str) -> Object {
@@ -286,4 +291,28 @@ fn there_is_a_limit_on_all() {
     // Also what an earlier process kept counts.
     let mut site = site.reopen();
     assert!(site.refused(large("another")).contains("33554432 bytes"));
+}
+
+#[test]
+fn pools_are_files_until_nothing_of_them_is_held() {
+    let pool = |name: &str, v4: u8| {
+        let blocks = json!({ "v4": v4, "v6": 128 });
+        let pool = json!({ "name": name, "spec": { "subnets": ["10.0.0.0/24"] }, "blocks": blocks });
+        Object::LanPool(serde_json::from_value(pool).unwrap())
+    };
+    let mut site = open(tempfile::tempdir().unwrap());
+    site.put(pool("office", 32));
+    site.refused(pool("../x", 32));
+    site.refused(pool(&"x".repeat(64), 32));
+    assert!(site.refused(pool("office", 28)).contains("does not change"));
+    let mut site = site.reopen();
+    site.objects.apply(Change::Complete(Kind::LanPool)).unwrap();
+    let known = site.pools.known().borrow().clone();
+    assert!(known.complete && known.pools["office"].refusal.as_ref().unwrap().contains("was deleted"));
+    assert_eq!(site.files("state/blocks/pools"), ["office.json"]);
+    site.pools.folder().set_in_use(BTreeSet::new());
+    assert_eq!(site.files("state/blocks/pools").len(), 0);
+    site.objects.connected();
+    assert!(matches!(site.link.try_recv(), Ok(LinkEvent::Disconnected)), "at the start");
+    assert!(matches!(site.link.try_recv(), Ok(LinkEvent::Connected)));
 }

@@ -94,7 +94,7 @@ impl Candidates {
 }
 
 /// Milliseconds since the boot, including suspended time, as leases count them.
-pub(super) fn boottime_ms() -> u64 {
+pub(crate) fn boottime_ms() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(std::time::Duration::from);
     now.map_or(0, |now| u64::try_from(now.as_millis()).unwrap_or(0))
 }

@@ -26,6 +26,7 @@ use proto::health::Metrics;
 use proto::published::VmNames;
 
 use candidates::Candidates;
+pub(crate) use candidates::boottime_ms;
 use suspects::Suspects;
 
 /// The grace period of a suspect. A runtime's own DEL comes within seconds.
@@ -152,7 +153,7 @@ impl Sweep {
             return Ok(None);
         };
         let deleted_vms = self.cluster.deleted_vms.borrow().clone();
-        let (as_of, now) = (candidates::boottime_ms(), Instant::now());
+        let (as_of, now) = (boottime_ms(), Instant::now());
         let due = self.leases_are_due(now, &pods, &deleted_vms);
         let leases = if due { self.programs.leases(&self.paths)? } else { Leases::default() };
         let candidates = Candidates::read(&self.paths, &leases.held)?;

@@ -1,0 +1,33 @@
+//! Answers of the API server come through the cluster's part, which may be in anybody's hands.
+
+use pool_blocks::{Answer, Key, Object, Place, Request};
+
+/// The answer, if it is one to this request; objects that nobody here knows are left out of lists.
+pub(crate) fn checked(request: &Request, answer: Answer, knows: impl Fn(&Key) -> bool) -> Answer {
+    let is_about = |object: &Object, key: &Key| object.key == *key;
+    let fits = match (request, answer) {
+        (Request::ReadOwn, Answer::Own(node, mut objects)) => {
+            objects.retain(|object| knows(&object.key));
+            Some(Answer::Own(node, objects))
+        }
+        (Request::ListAddresses(pool), Answer::Addresses(mut objects)) => {
+            let is_address = |key: &Key| key.pool == *pool && matches!(key.place, Place::Address(_));
+            objects.retain(|object| is_address(&object.key));
+            Some(Answer::Addresses(objects))
+        }
+        (Request::Get(key), Answer::Object(object)) => {
+            let same = object.as_ref().is_none_or(|object| is_about(object, key));
+            same.then_some(Answer::Object(object))
+        }
+        (Request::Create(key, _) | Request::Update(key, ..), Answer::Written(object)) => {
+            is_about(&object, key).then_some(Answer::Written(object))
+        }
+        (Request::Create(..), Answer::AlreadyExists) => Some(Answer::AlreadyExists),
+        (Request::Update(..) | Request::Delete(..), answer @ (Answer::Conflict | Answer::NotFound)) => {
+            Some(answer)
+        }
+        (Request::Delete(..), Answer::Deleted) => Some(Answer::Deleted),
+        _ => None,
+    };
+    fits.unwrap_or(Answer::Unknown)
+}

@@ -1,0 +1,246 @@
+//! Who waits for addresses.
+
+use std::time::Duration;
+
+use net_types::{Addr, AddrSet, Family};
+use pool_blocks::{BootTime, Input, Key, PoolName, Progress, Refusal, Want};
+use proto::agent_socket::{ClaimAnswer, PoolClaim};
+
+use super::grants::{addresses, count};
+use super::{ClaimId, Manager, USAGE_AFTER_CLAIM, family_of};
+
+/// How long a claim waits for a decision.
+const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
+
+pub(super) struct Waiter {
+    pool: PoolName,
+    family: Family,
+    address: Option<Addr>,
+    since: BootTime,
+    pub(super) deadline: BootTime,
+}
+
+impl Manager {
+    pub(super) fn take_claim(&mut self, now: BootTime, id: ClaimId, claim: PoolClaim) {
+        let PoolClaim { pool, family, address } = claim;
+        let waiter = Waiter {
+            pool: pool.as_str().into(),
+            family,
+            address,
+            since: now,
+            deadline: now.after(CLAIM_TIMEOUT),
+        };
+        let refusal = self.refusal(&waiter);
+        let granted =
+            address.is_some_and(|address| addresses(self.written.get(&waiter.pool)).contains(address));
+        self.waiters.insert(id, waiter);
+        match refusal {
+            _ if granted => self.reply(now, id, ClaimAnswer::Granted),
+            Some(reason) => self.reply(now, id, ClaimAnswer::Refused(reason)),
+            None if !self.connected => {
+                self.reply(now, id, ClaimAnswer::Later(self.what_is_missing()));
+            }
+            None => {}
+        }
+    }
+
+    /// Why a pool cannot give this, whatever the API server says.
+    fn refusal(&self, waiter: &Waiter) -> Option<String> {
+        let Waiter { pool, family, address, .. } = waiter;
+        let Some(known) = self.known.pools.get(pool.as_str()) else {
+            return Some(format!("there is no LANPool {pool} that this node was told of"));
+        };
+        if let Some(refusal) = &known.refusal {
+            return Some(refusal.clone());
+        }
+        if let Some(error) = self.errors.get(pool) {
+            return Some(error.to_string());
+        }
+        let geometry = self.geometries.get(pool)?;
+        match address {
+            Some(address) if !geometry.addresses().contains(*address) => {
+                Some(format!("the pool {pool} does not hand out {address}"))
+            }
+            _ if geometry.block_count(*family) == 0 => {
+                Some(format!("the pool {pool} has no {} addresses", family_name(*family)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Wants as many blocks as those need that wait.
+    pub(super) fn claim_for_waiters(&mut self, now: BootTime) {
+        if !self.node.has_counted() {
+            return;
+        }
+        let mut groups: Vec<(PoolName, Family)> = Vec::new();
+        let waiting: Vec<ClaimId> = self.waiters.keys().copied().collect();
+        for id in waiting {
+            let Some(waiter) = self.waiters.get(&id) else { continue };
+            if let Some(refusal) = self.refusal(waiter) {
+                self.reply(now, id, ClaimAnswer::Refused(refusal));
+                continue;
+            }
+            let (pool, family) = (waiter.pool.clone(), waiter.family);
+            match waiter.address {
+                Some(address) => self.claim_address(now, id, &pool, address),
+                None if !groups.contains(&(pool.clone(), family)) => groups.push((pool, family)),
+                None => {}
+            }
+        }
+        for (pool, family) in groups {
+            self.claim_blocks(now, &pool, family);
+        }
+    }
+
+    fn claim_blocks(&mut self, now: BootTime, pool: &PoolName, family: Family) {
+        let Some(size) = self.block_size(pool, family) else { return };
+        let waiting = self
+            .waiters
+            .values()
+            .filter(|waiter| waiter.pool == *pool && waiter.family == family && waiter.address.is_none())
+            .count() as u128;
+        let mut blocks = self.blocks_in_claim(now, pool, family);
+        while blocks.saturating_mul(size) < waiting {
+            let leaving = |(key, progress): (&Key, Progress)| {
+                key.pool == *pool && family_of(key) == family && progress == Progress::Leaving
+            };
+            let may_give = !self.is_exhausted(pool) || self.node.progress().any(leaving);
+            if may_give {
+                self.node_step(now, Input::Want(Want::Block(pool.clone(), family)));
+            }
+            let after = self.blocks_in_claim(now, pool, family);
+            if after <= blocks {
+                break;
+            }
+            blocks = after;
+        }
+        if blocks == 0 && waiting > 0 {
+            let reason = format!(
+                "no block of the pool {pool} is left for {}: other nodes hold all of them",
+                family_name(family)
+            );
+            self.refuse_waiters(now, pool, family, &reason);
+        }
+    }
+
+    fn refuse_waiters(&mut self, now: BootTime, pool: &PoolName, family: Family, reason: &str) {
+        let of_group =
+            |waiter: &Waiter| waiter.pool == *pool && waiter.family == family && waiter.address.is_none();
+        let all: Vec<ClaimId> =
+            self.waiters.iter().filter(|(_, waiter)| of_group(waiter)).map(|(id, _)| *id).collect();
+        for id in all {
+            self.reply(now, id, ClaimAnswer::Refused(reason.to_owned()));
+        }
+    }
+
+    fn claim_address(&mut self, now: BootTime, id: ClaimId, pool: &PoolName, address: Addr) {
+        let Some(key) = self.geometries.get(pool).map(|geometry| geometry.block_of(address)) else { return };
+        let progress = self.node.progress().find(|(own, _)| **own == key).map(|(_, progress)| progress);
+        if self.node.is_taken(now, &key) {
+            let reason = format!("another node holds {key}, the block of {address}");
+            return self.reply(now, id, ClaimAnswer::Refused(reason));
+        }
+        match progress {
+            None | Some(Progress::Leaving) => {
+                self.node_step(now, Input::Want(Want::BlockOf(pool.clone(), address)));
+            }
+            Some(Progress::Held) if self.is_granted(&key) && !self.node.addresses(&key).contains(address) => {
+                let reason = format!("{address} floats: it is an owner's, on whatever node that runs");
+                self.reply(now, id, ClaimAnswer::Refused(reason));
+            }
+            Some(Progress::Claiming | Progress::Held | Progress::Lost) => {}
+        }
+    }
+
+    /// The blocks of a family that are claimed, and not handed out yet.
+    pub(super) fn blocks_in_claim(&self, now: BootTime, pool: &PoolName, family: Family) -> u128 {
+        let own = self.node.progress().filter(|(key, _)| key.pool == *pool && family_of(key) == family);
+        own.filter(|(key, progress)| self.is_in_claim(now, key, *progress)).count() as u128
+    }
+
+    pub(super) fn block_size(&self, pool: &PoolName, family: Family) -> Option<u128> {
+        let length = self.geometries.get(pool)?.lengths().of(family);
+        Some(1u128.checked_shl(u32::from(family.bits() - length)).unwrap_or(u128::MAX))
+    }
+
+    /// More addresses of a pool may be handed out: as many as came are answered, the first first.
+    pub(super) fn answer_waiters(&mut self, now: BootTime, pool: &PoolName, grown: &AddrSet) {
+        for family in Family::BOTH {
+            let mut left = count(grown, family);
+            let of_pool = self.waiters.iter().filter(|(_, w)| w.pool == *pool && w.family == family);
+            let waiting: Vec<(ClaimId, Option<Addr>)> = of_pool.map(|(id, w)| (*id, w.address)).collect();
+            for (id, address) in waiting {
+                let answered = match address {
+                    Some(address) => grown.contains(address),
+                    None => left > 0,
+                };
+                if answered {
+                    left = left.saturating_sub(1);
+                    self.reply(now, id, ClaimAnswer::Granted);
+                }
+            }
+        }
+    }
+
+    /// Whether somebody waits for a pool.
+    pub(super) fn waiters_of(&self, pool: &PoolName) -> bool {
+        self.waiters.values().any(|waiter| waiter.pool == *pool)
+    }
+
+    /// Answers those that waited too long.
+    pub(super) fn answer_late(&mut self, now: BootTime) {
+        let late: Vec<ClaimId> =
+            self.waiters.iter().filter(|(_, waiter)| waiter.deadline <= now).map(|(id, _)| *id).collect();
+        for id in late {
+            self.reply(now, id, ClaimAnswer::Later(self.what_is_missing()));
+        }
+    }
+
+    /// Why nothing was decided.
+    pub(super) fn what_is_missing(&self) -> String {
+        if !self.connected {
+            return "the cluster's part of k8slan, which asks the API server for blocks, is away".to_owned();
+        }
+        if !self.usage_read {
+            return "the leases of this node could not be read yet; the log says why".to_owned();
+        }
+        if !self.node.has_counted() {
+            return Refusal::NotCounted.to_string();
+        }
+        if !self.node.is_in_service() {
+            return Refusal::NodeUnknown.to_string();
+        }
+        format!("the API server has not decided within {} s who has a block", CLAIM_TIMEOUT.as_secs())
+    }
+
+    pub(super) fn reply(&mut self, now: BootTime, id: ClaimId, answer: ClaimAnswer) {
+        let Some(waiter) = self.waiters.remove(&id) else { return };
+        let waited = Duration::from_millis(now.millis().saturating_sub(waiter.since.millis()));
+        self.metrics.pools.claim.observe(waited);
+        match &answer {
+            ClaimAnswer::Granted => {
+                self.metrics.pools.claims.increment();
+                self.refusals_told.remove(&waiter.pool);
+                self.next_usage = self.next_usage.min(now.after(USAGE_AFTER_CLAIM));
+            }
+            ClaimAnswer::Refused(reason) | ClaimAnswer::Later(reason) => {
+                self.metrics.pools.claims_refused.increment();
+                // Of pools that exist: anybody can name others.
+                let exists = self.known.pools.contains_key(waiter.pool.as_str());
+                let before = exists.then(|| self.refusals_told.insert(waiter.pool.clone(), reason.clone()));
+                if before.is_some_and(|before| before.as_ref() != Some(reason)) {
+                    tracing::warn!(pool = %waiter.pool, "no addresses for a pod: {reason}");
+                }
+            }
+        }
+        self.effects.push(super::Effect::Reply(id, answer));
+    }
+}
+
+fn family_name(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}

@@ -1,0 +1,134 @@
+//! What `ipam-pool` may hand out.
+
+use net_types::{AddrSet, Family};
+use node::{Grant, Grants};
+use pool_blocks::{BootTime, Input, Key, PoolName, Progress, Refusal};
+
+use super::{AGAIN, Effect, Event, GrantResult, Manager};
+
+/// The most reasons that are told of one pool.
+const MAX_REFUSALS: usize = 4;
+
+/// Grants on their way to `ipam-pool`.
+pub(super) struct Writing {
+    grants: Grants,
+    returning: Vec<Key>,
+}
+
+/// The addresses of grants.
+pub(super) fn addresses(grants: Option<&Grants>) -> AddrSet {
+    let all = grants.into_iter().flat_map(|grants| &grants.grants);
+    AddrSet::union(all.flat_map(|grant| grant.addresses.iter()))
+}
+
+/// How many addresses of a family there are.
+pub(super) fn count(addresses: &AddrSet, family: Family) -> u128 {
+    let own = addresses.iter().filter(|range| range.family() == family);
+    own.fold(0, |sum, range| sum.saturating_add(range.len()))
+}
+
+impl Manager {
+    /// Writes the grants of each pool for which they changed.
+    pub(super) fn decide_grants(&mut self, now: BootTime) {
+        let mut pools: Vec<PoolName> = self.node.keys().map(|key| key.pool.clone()).collect();
+        pools.extend(self.written.keys().cloned());
+        pools.sort_unstable();
+        pools.dedup();
+        for pool in pools {
+            let waits = self.retry_grants.get(&pool).is_some_and(|again| *again > now);
+            if waits || self.writing.contains_key(&pool) {
+                continue;
+            }
+            self.retry_grants.remove(&pool);
+            let grants = self.grants_of(now, &pool);
+            let same = |before: &Grants| before.boot_id == grants.boot_id && before.grants == grants.grants;
+            let returning: Vec<Key> = self.returning.iter().filter(|key| key.pool == pool).cloned().collect();
+            if self.written.get(&pool).map_or(grants.grants.is_empty(), same) && returning.is_empty() {
+                continue;
+            }
+            self.effects.push(Effect::WriteGrants {
+                pool: pool.clone(),
+                grants: grants.clone(),
+                unless_used: !returning.is_empty(),
+            });
+            self.writing.insert(pool, Writing { grants, returning });
+        }
+    }
+
+    fn grants_of(&self, now: BootTime, pool: &PoolName) -> Grants {
+        let mut grants = Grants { boot_id: self.boot_id.clone(), ..Grants::default() };
+        let own = self.node.progress().filter(|(key, _)| key.pool == *pool);
+        for (key, progress) in own.filter(|(key, _)| !self.returning.contains(key)) {
+            match self.node.may_use(now, key) {
+                Ok(until) => {
+                    let addresses = self.node.addresses(key);
+                    if !addresses.is_empty() {
+                        grants.grants.push(Grant { addresses, until: until.millis() });
+                    }
+                }
+                Err(refusal) if progress == Progress::Held && grants.refusals.len() < MAX_REFUSALS => {
+                    grants.refusals.push(refusal.to_string());
+                }
+                Err(_) => {}
+            }
+        }
+        grants.refusals.dedup();
+        grants
+    }
+
+    /// Whether addresses of this are handed out by now.
+    pub(super) fn is_granted(&self, key: &Key) -> bool {
+        let written = addresses(self.written.get(&key.pool));
+        self.node.addresses(key).shared_with(&written).is_some()
+    }
+
+    /// Whether this is claimed, but not yet handed out.
+    pub(super) fn is_in_claim(&self, now: BootTime, key: &Key, progress: Progress) -> bool {
+        match progress {
+            Progress::Claiming => true,
+            Progress::Held => match self.node.may_use(now, key) {
+                Ok(_) => !self.node.addresses(key).is_empty() && !self.is_granted(key),
+                Err(refusal) => matches!(refusal, Refusal::NotSynced(_)),
+            },
+            Progress::Leaving | Progress::Lost => false,
+        }
+    }
+
+    pub(super) fn take_granted(&mut self, now: BootTime, pool: &PoolName, result: GrantResult) {
+        let Some(Writing { grants, returning }) = self.writing.remove(pool) else { return };
+        for key in &returning {
+            self.returning.remove(key);
+        }
+        match result {
+            GrantResult::Written => {
+                let before = addresses(self.written.get(pool));
+                let grown = addresses(Some(&grants)).without(&before);
+                self.written.insert(pool.clone(), grants);
+                for key in returning {
+                    // Nothing of it can be allocated any more, and nothing was when it was taken away.
+                    self.node_step(now, Input::Return(key.clone()));
+                    self.idle.remove(&key);
+                }
+                self.answer_waiters(now, pool, &grown);
+            }
+            GrantResult::Used(used) => {
+                self.usage.add(pool, &used);
+                // It is looked at again when it has been idle.
+                self.idle.retain(|key, _| !returning.contains(key));
+            }
+            GrantResult::Failed => {
+                self.retry_grants.insert(pool.clone(), now.after(AGAIN));
+            }
+        }
+    }
+}
+
+impl Event {
+    /// The same where the leases could not be read: what is decided by them waits.
+    pub(crate) fn without_usage(self) -> Self {
+        match self {
+            Self::Answer(id, _) => Self::Answer(id, pool_blocks::Answer::Unknown),
+            other => other,
+        }
+    }
+}

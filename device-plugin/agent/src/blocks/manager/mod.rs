@@ -1,0 +1,396 @@
+//! What the node does about the cluster's pools: pure. Nothing here does I/O or reads a clock.
+//!
+//! The protocol is [`pool_blocks::Node`]; this decides when it wants and returns blocks, what `ipam-pool` may hand out
+//! ([`Grants`]), and who of those that wait for addresses is answered.
+
+mod claims;
+mod grants;
+mod spare;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use net_types::{AddrSet, Family};
+use node::Grants;
+use pool_blocks::{
+    Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Input, Key, Node, NodeName, Output, Place,
+    PoolName, Progress, Request, RequestId, Run,
+};
+use proto::agent_socket::{ClaimAnswer, PoolClaim};
+use proto::health::{ApiVerb, Metrics};
+
+use super::checks::checked;
+use super::geometry::{PoolError, geometry};
+use super::pool_folder::KnownPools;
+use super::usage::Usage;
+use claims::Waiter;
+use grants::Writing;
+
+/// How long the API server may take to answer.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a request waits for the cluster's part, and how soon what failed is tried again.
+const AGAIN: Duration = Duration::from_secs(5);
+/// How often the leases are looked at.
+const USAGE_INTERVAL: Duration = Duration::from_secs(60);
+/// How soon they are after a claim was granted.
+const USAGE_AFTER_CLAIM: Duration = Duration::from_secs(2);
+
+/// Names a claim that waits.
+pub(crate) type ClaimId = u64;
+
+/// What happens.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Tick,
+    /// The pools changed.
+    Pools(Arc<KnownPools>),
+    /// The leases, as they are now.
+    Usage(Usage),
+    /// The leases could not be read.
+    NoUsage,
+    Answer(RequestId, Answer),
+    Connected,
+    Disconnected,
+    Synced(DiskVersion),
+    Claim(ClaimId, PoolClaim),
+    /// Nobody waits for it any more.
+    Abandoned(ClaimId),
+    /// What became of [`Effect::WriteGrants`].
+    Granted(PoolName, GrantResult),
+}
+
+/// What became of grants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum GrantResult {
+    Written,
+    /// They were not written, since these addresses are used.
+    Used(AddrSet),
+    Failed,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    Send(RequestId, Request),
+    WriteDisk(DiskVersion, Disk),
+    /// `unless_used`: only if nothing is used that the grants before had and these have not.
+    WriteGrants {
+        pool: PoolName,
+        grants: Grants,
+        unless_used: bool,
+    },
+    Reply(ClaimId, ClaimAnswer),
+    /// The pools of which the node holds or uses something.
+    InUse(BTreeSet<String>),
+}
+
+/// What an earlier process left.
+#[derive(Debug, Default)]
+pub(crate) struct Stored {
+    /// `None`: there is none.
+    pub(crate) disk: Option<Disk>,
+    /// Of this boot.
+    pub(crate) run: Run,
+    pub(crate) grants: BTreeMap<PoolName, Grants>,
+}
+
+struct Pending {
+    request: Request,
+    /// Whether the cluster's part was told.
+    sent: bool,
+    /// When it counts as not answered.
+    due: BootTime,
+}
+
+/// The blocks of one node.
+pub(crate) struct Manager {
+    node: Node,
+    boot_id: String,
+    metrics: Arc<Metrics>,
+    known: Arc<KnownPools>,
+    geometries: BTreeMap<PoolName, Geometry>,
+    errors: BTreeMap<PoolName, PoolError>,
+    usage: Usage,
+    /// Whether the leases were read since the start.
+    usage_read: bool,
+    next_usage: BootTime,
+    connected: bool,
+    pending: BTreeMap<RequestId, Pending>,
+    unsynced: Option<(DiskVersion, Disk, BootTime)>,
+    /// The grants that `ipam-pool` goes by, and those on their way.
+    written: BTreeMap<PoolName, Grants>,
+    writing: BTreeMap<PoolName, Writing>,
+    retry_grants: BTreeMap<PoolName, BootTime>,
+    /// Blocks that are to go back, once the grants are without them.
+    returning: BTreeSet<Key>,
+    /// Since when nothing of a block is used.
+    idle: BTreeMap<Key, BootTime>,
+    waiters: BTreeMap<ClaimId, Waiter>,
+    refusals_told: BTreeMap<PoolName, String>,
+    conflicts_told: Vec<pool_blocks::Conflict>,
+    in_use: Option<BTreeSet<String>>,
+    effects: Vec<Effect>,
+}
+
+impl Manager {
+    pub(crate) fn new(
+        me: NodeName,
+        boot_id: String,
+        stored: Stored,
+        known: Arc<KnownPools>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let node = Node::start(me, Horizon::DEFAULT, Vec::new(), stored.disk, stored.run);
+        let mut own = Self {
+            node,
+            boot_id,
+            metrics,
+            known: Arc::default(),
+            geometries: BTreeMap::new(),
+            errors: BTreeMap::new(),
+            usage: Usage::default(),
+            usage_read: false,
+            next_usage: BootTime::default(),
+            connected: false,
+            pending: BTreeMap::new(),
+            unsynced: None,
+            written: stored.grants,
+            writing: BTreeMap::new(),
+            retry_grants: BTreeMap::new(),
+            returning: BTreeSet::new(),
+            idle: BTreeMap::new(),
+            waiters: BTreeMap::new(),
+            refusals_told: BTreeMap::new(),
+            conflicts_told: Vec::new(),
+            in_use: None,
+            effects: Vec::new(),
+        };
+        own.set_pools(known);
+        own
+    }
+
+    /// Takes an event in and says what is to be done.
+    pub(crate) fn step(&mut self, now: BootTime, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Tick => self.tick(now),
+            Event::Pools(known) => self.set_pools(known),
+            Event::Usage(usage) => self.take_usage(now, usage),
+            Event::NoUsage => self.next_usage = now.after(AGAIN),
+            Event::Answer(id, answer) => self.take_answer(now, id, answer),
+            Event::Connected => self.connect(now),
+            Event::Disconnected => self.disconnect(now),
+            Event::Synced(version) => {
+                if self.unsynced.as_ref().is_some_and(|(newest, ..)| *newest <= version) {
+                    self.unsynced = None;
+                }
+                self.node_step(now, Input::Synced(version));
+            }
+            Event::Claim(id, claim) => self.take_claim(now, id, claim),
+            Event::Abandoned(id) => drop(self.waiters.remove(&id)),
+            Event::Granted(pool, result) => self.take_granted(now, &pool, result),
+        }
+        if self.is_active() {
+            self.claim_for_waiters(now);
+            self.decide_grants(now);
+        }
+        self.answer_late(now);
+        self.tell_use();
+        std::mem::take(&mut self.effects)
+    }
+
+    /// What is to be kept for the next process of this boot.
+    pub(crate) fn run(&self) -> Run {
+        self.node.run()
+    }
+
+    /// Whether the leases are to be read before this event is taken in.
+    pub(crate) fn wants_usage(&self, now: BootTime, event: &Event) -> bool {
+        let by_leases = match event {
+            Event::Answer(id, Answer::Own(..) | Answer::Addresses(_)) => self.pending.contains_key(id),
+            _ => false,
+        };
+        self.has_pools() && (by_leases || now >= self.next_usage)
+    }
+
+    /// When something is due without an event; `None`: nothing will be.
+    pub(crate) fn wake_at(&self, now: BootTime) -> Option<BootTime> {
+        if !self.has_pools() {
+            return None;
+        }
+        let pending = self.pending.values().map(|pending| pending.due);
+        let waiters = self.waiters.values().map(|waiter| waiter.deadline);
+        let disk = self.unsynced.iter().map(|(.., again)| *again);
+        let grants = self.retry_grants.values().copied();
+        let node = self.is_active().then(|| self.node.wake_at(now));
+        let all = pending.chain(waiters).chain(disk).chain(grants).chain(node);
+        Some(all.fold(self.next_usage, Ord::min))
+    }
+
+    fn has_pools(&self) -> bool {
+        !self.known.pools.is_empty() || self.node.keys().next().is_some()
+    }
+
+    /// Whether the protocol runs: nothing is asked of the API server on a node without pools.
+    fn is_active(&self) -> bool {
+        self.has_pools() && self.usage_read
+    }
+
+    fn node_step(&mut self, now: BootTime, input: Input) {
+        let outputs = self.node.step(now, &self.usage.leases(&self.geometries), input);
+        for output in outputs {
+            match output {
+                Output::Send(id, request) => self.send(now, id, request),
+                Output::Write(version, disk) => {
+                    self.effects.push(Effect::WriteDisk(version, disk.clone()));
+                    self.unsynced = Some((version, disk, now.after(AGAIN)));
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, now: BootTime, id: RequestId, request: Request) {
+        self.metrics.pools.count_request(match request {
+            Request::ReadOwn | Request::Get(_) => ApiVerb::Get,
+            Request::ListAddresses(_) => ApiVerb::List,
+            Request::Create(..) => ApiVerb::Create,
+            Request::Update(..) => ApiVerb::Update,
+            Request::Delete(..) => ApiVerb::Delete,
+        });
+        let due = now.after(if self.connected { ANSWER_TIMEOUT } else { AGAIN });
+        if self.connected {
+            self.effects.push(Effect::Send(id, request.clone()));
+        }
+        self.pending.insert(id, Pending { request, sent: self.connected, due });
+    }
+
+    fn tick(&mut self, now: BootTime) {
+        let late: Vec<RequestId> =
+            self.pending.iter().filter(|(_, pending)| pending.due <= now).map(|(id, _)| *id).collect();
+        for id in late {
+            self.take_answer(now, id, Answer::Unknown);
+        }
+        if let Some((version, disk, again)) = &mut self.unsynced
+            && *again <= now
+        {
+            *again = now.after(AGAIN);
+            self.effects.push(Effect::WriteDisk(*version, disk.clone()));
+        }
+        if self.is_active() {
+            self.node_step(now, Input::Tick);
+        }
+    }
+
+    fn take_answer(&mut self, now: BootTime, id: RequestId, answer: Answer) {
+        let Some(pending) = self.pending.remove(&id) else { return };
+        let held: BTreeSet<Key> = self.node.keys().cloned().collect();
+        let knows = |key: &Key| held.contains(key) || self.has_place(key);
+        let answer = checked(&pending.request, answer, knows);
+        if answer == Answer::AlreadyExists {
+            self.metrics.pools.conflicts.increment();
+        }
+        self.node_step(now, Input::Answered(id, answer));
+    }
+
+    /// Whether this could be a block or an address of a pool here.
+    fn has_place(&self, key: &Key) -> bool {
+        self.geometries.get(&key.pool).is_some_and(|geometry| match key.place {
+            Place::Block(block) => block.length() == geometry.lengths().of(block.first().family()),
+            Place::Address(address) => geometry.addresses().contains(address),
+        })
+    }
+
+    fn connect(&mut self, now: BootTime) {
+        self.connected = true;
+        for (id, pending) in self.pending.iter_mut().filter(|(_, pending)| !pending.sent) {
+            (pending.sent, pending.due) = (true, now.after(ANSWER_TIMEOUT));
+            self.effects.push(Effect::Send(*id, pending.request.clone()));
+        }
+    }
+
+    fn disconnect(&mut self, now: BootTime) {
+        self.connected = false;
+        let sent: Vec<RequestId> =
+            self.pending.iter().filter(|(_, pending)| pending.sent).map(|(id, _)| *id).collect();
+        for id in sent {
+            self.take_answer(now, id, Answer::Unknown);
+        }
+        let waiting: Vec<ClaimId> = self.waiters.keys().copied().collect();
+        for id in waiting {
+            self.reply(now, id, ClaimAnswer::Later(self.what_is_missing()));
+        }
+    }
+
+    fn set_pools(&mut self, known: Arc<KnownPools>) {
+        self.known = known;
+        self.geometries.clear();
+        self.errors.clear();
+        for pool in self.known.pools.values() {
+            let name = PoolName::from(pool.name.as_str());
+            match geometry(pool) {
+                Ok(geometry) => drop(self.geometries.insert(name, geometry)),
+                Err(error) => drop(self.errors.insert(name, error)),
+            }
+        }
+        self.node.set_pools(self.geometries.values().cloned().collect());
+    }
+
+    fn take_usage(&mut self, now: BootTime, usage: Usage) {
+        self.usage = usage;
+        self.usage_read = true;
+        self.next_usage = now.after(USAGE_INTERVAL);
+        if !self.node.has_counted() {
+            // What is used of a pool that is not known cannot be looked for.
+            let all_known = self.usage.pools().all(|pool| self.geometries.contains_key(pool));
+            if all_known || self.known.complete {
+                self.node_step(now, Input::Counted);
+            }
+            return;
+        }
+        self.look_at_spare(now);
+        self.tell_conflicts();
+    }
+
+    fn tell_conflicts(&mut self) {
+        let conflicts = self.node.conflicts(&self.usage.leases(&self.geometries));
+        if conflicts != self.conflicts_told {
+            for conflict in &conflicts {
+                let (key, used, other) = (&conflict.key, &conflict.used, &conflict.other);
+                tracing::error!("{used} of {key} is used on this node, and {other} has it as well");
+            }
+            self.conflicts_told = conflicts;
+        }
+    }
+
+    fn tell_use(&mut self) {
+        let mut blocks = BTreeMap::<String, u64>::new();
+        for (key, progress) in self.node.progress() {
+            if progress == Progress::Held && matches!(key.place, Place::Block(_)) {
+                *blocks.entry(key.pool.to_string()).or_default() += 1;
+            }
+        }
+        self.metrics.pools.set_blocks(blocks);
+        if !self.usage_read {
+            return;
+        }
+        let pools = self.node.keys().map(|key| &key.pool).chain(self.usage.pools());
+        let in_use: BTreeSet<String> = pools.map(ToString::to_string).collect();
+        if self.in_use.as_ref() != Some(&in_use) {
+            self.effects.push(Effect::InUse(in_use.clone()));
+            self.in_use = Some(in_use);
+        }
+    }
+
+    fn is_exhausted(&self, pool: &PoolName) -> bool {
+        self.known.pools.get(pool.as_str()).is_some_and(|pool| pool.exhausted)
+    }
+}
+
+fn family_of(key: &Key) -> Family {
+    match key.place {
+        Place::Block(prefix) => prefix.first().family(),
+        Place::Address(address) => address.family(),
+    }
+}

@@ -1,0 +1,86 @@
+//! What is claimed ahead of need, and what goes back.
+
+use std::time::Duration;
+
+use net_types::Family;
+use pool_blocks::{BootTime, Input, Key, Place, PoolName, Progress, Want};
+
+use super::grants::count;
+use super::{Manager, family_of};
+
+/// How long a block is kept of which nothing is used.
+const IDLE: Duration = Duration::from_secs(600);
+/// The same where others wait for it, or the pool is to go: longer than a pod takes that was told of it.
+const IDLE_IN_DEMAND: Duration = Duration::from_secs(30);
+
+impl Manager {
+    /// Decides by leases that were just read.
+    pub(super) fn look_at_spare(&mut self, now: BootTime) {
+        let keys: Vec<(Key, Progress)> = self.node.progress().map(|(key, p)| (key.clone(), p)).collect();
+        self.idle.retain(|key, _| keys.iter().any(|(own, _)| own == key));
+        for (key, progress) in &keys {
+            if !self.usage.of(key).is_empty() {
+                self.idle.remove(key);
+            } else if *progress == Progress::Lost {
+                // Nothing of it is handed out any more, so that nothing of it can be used from now on.
+                if !self.is_granted(key) {
+                    self.node_step(now, Input::Return(key.clone()));
+                }
+            } else {
+                self.idle.entry(key.clone()).or_insert(now);
+            }
+        }
+        let mut pools: Vec<PoolName> = keys.into_iter().map(|(key, _)| key.pool).collect();
+        pools.dedup();
+        for pool in pools {
+            for family in Family::BOTH {
+                self.look_at_pool(now, &pool, family);
+            }
+        }
+    }
+
+    fn look_at_pool(&mut self, now: BootTime, pool: &PoolName, family: Family) {
+        let (mut free, mut used) = (0u128, 0u128);
+        let mut held = Vec::new();
+        for (key, progress) in self.node.progress() {
+            let is_block = matches!(key.place, Place::Block(_));
+            if key.pool == *pool && family_of(key) == family && progress == Progress::Held && is_block {
+                let in_use = self.usage.of(key);
+                used = used.saturating_add(count(&in_use, family));
+                free = free.saturating_add(count(&self.node.addresses(key).without(&in_use), family));
+                held.push(key.clone());
+            }
+        }
+        let Some(known) = self.known.pools.get(pool.as_str()) else { return };
+        let in_demand = known.exhausted || known.refusal.is_some();
+        let size = self.block_size(pool, family).unwrap_or(1);
+        let keeps_spare = size > 1 && used > 0 && !in_demand;
+        if keeps_spare
+            && self.connected
+            && free < size.div_ceil(4)
+            && self.blocks_in_claim(now, pool, family) == 0
+        {
+            self.node_step(now, Input::Want(Want::Block(pool.clone(), family)));
+            return;
+        }
+        if self.waiters_of(pool) {
+            return;
+        }
+        let spare = if keeps_spare { size } else { 0 };
+        let patience = if in_demand { IDLE_IN_DEMAND } else { IDLE };
+        for key in held {
+            let idle = self.idle.get(&key).is_some_and(|since| since.after(patience) <= now);
+            let left = free.saturating_sub(count(&self.node.addresses(&key), family));
+            if !idle || left < spare {
+                continue;
+            }
+            free = left;
+            if self.is_granted(&key) {
+                // First nothing more may be handed out of it.
+                self.returning.insert(key);
+            } else {
+                self.node_step(now, Input::Return(key));
+            }
+        }
+    }
+}

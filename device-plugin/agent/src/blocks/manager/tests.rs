@@ -1,0 +1,397 @@
+//! A node and an API server that a test plays.
+
+use node::{BlockLength, ClusterPool};
+use pool_blocks::{NodeState, Object, ResourceVersion, Spec, Uid};
+use serde_json::json;
+
+use super::*;
+
+struct Site {
+    manager: Manager,
+    known: KnownPools,
+    now: BootTime,
+    objects: BTreeMap<Key, Object>,
+    /// What others create just before this node's first create.
+    races: usize,
+    used: BTreeMap<String, Vec<String>>,
+    disk: Option<Disk>,
+    granted: BTreeMap<PoolName, Grants>,
+    replies: BTreeMap<ClaimId, ClaimAnswer>,
+    requests: Vec<Request>,
+    in_use: BTreeSet<String>,
+    /// Whether the API server answers.
+    answers: bool,
+    last: u64,
+}
+
+fn pool(spec: &str, v4: u8) -> ClusterPool {
+    ClusterPool {
+        name: "office".to_owned(),
+        spec: json!({ "ranges": [{ "subnet": "10.0.0.0/16", "gateway": "10.0.255.254", "rangeStart": spec.split('-').next(), "rangeEnd": spec.split('-').nth(1) }] }),
+        generation: None,
+        blocks: Some(BlockLength { v4, v6: 128 }),
+        refusal: None,
+        exhausted: false,
+    }
+}
+
+fn manager(stored: Stored, known: &KnownPools) -> Manager {
+    Manager::new("a".into(), "boot".to_owned(), stored, Arc::new(known.clone()), Arc::default())
+}
+
+impl Site {
+    fn with(pool: ClusterPool, disk: Option<Disk>) -> Self {
+        let known = KnownPools { pools: [(pool.name.clone(), pool)].into(), complete: true };
+        let stored = Stored { disk: disk.clone(), ..Stored::default() };
+        Self {
+            manager: manager(stored, &known),
+            known,
+            now: BootTime::from_millis(1_000),
+            objects: BTreeMap::new(),
+            races: 0,
+            used: BTreeMap::new(),
+            disk,
+            granted: BTreeMap::new(),
+            replies: BTreeMap::new(),
+            requests: Vec::new(),
+            in_use: BTreeSet::new(),
+            answers: true,
+            last: 0,
+        }
+    }
+
+    fn new(spec: &str, v4: u8) -> Self {
+        let mut own = Self::with(pool(spec, v4), None);
+        own.event(Event::Connected);
+        own.event(Event::Tick);
+        own
+    }
+
+    fn usage(&self) -> Usage {
+        let pools: serde_json::Map<_, _> =
+            self.used.iter().map(|(name, used)| (name.clone(), json!({ "used": used }))).collect();
+        Usage::parse(json!({ "pools": pools }).to_string().as_bytes()).unwrap()
+    }
+
+    /// Does everything that follows from an event.
+    fn event(&mut self, event: Event) {
+        let mut queue = std::collections::VecDeque::from([event]);
+        while let Some(event) = queue.pop_front() {
+            let mut effects = Vec::new();
+            if self.manager.wants_usage(self.now, &event) {
+                effects = self.manager.step(self.now, Event::Usage(self.usage()));
+            }
+            effects.extend(self.manager.step(self.now, event));
+            for effect in effects {
+                queue.extend(self.act(effect));
+            }
+        }
+    }
+
+    fn act(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::Send(id, request) => {
+                self.requests.push(request.clone());
+                self.answers.then(|| Event::Answer(id, self.answer(request)))
+            }
+            Effect::WriteDisk(version, disk) => {
+                self.disk = Some(disk);
+                Some(Event::Synced(version))
+            }
+            Effect::WriteGrants { pool, grants, unless_used } => {
+                let before = grants::addresses(self.granted.get(&pool));
+                let taken = before.without(&grants::addresses(Some(&grants)));
+                let used = self.used.get(pool.as_str()).into_iter().flatten();
+                let used = AddrSet::union(used.map(|text| text.parse().unwrap())).intersection(&taken);
+                let result = if unless_used && !used.is_empty() {
+                    GrantResult::Used(used)
+                } else {
+                    self.granted.insert(pool.clone(), grants);
+                    GrantResult::Written
+                };
+                Some(Event::Granted(pool, result))
+            }
+            Effect::Reply(id, answer) => {
+                self.replies.insert(id, answer);
+                None
+            }
+            Effect::InUse(pools) => {
+                self.in_use = pools;
+                None
+            }
+        }
+    }
+
+    fn write(&mut self, key: Key, spec: Spec, uid: Option<Uid>) -> Object {
+        self.last += 1;
+        let uid = uid.unwrap_or(Uid::from_number(u128::from(self.last)));
+        let object = Object { key: key.clone(), uid, version: ResourceVersion(self.last), spec };
+        self.objects.insert(key, object.clone());
+        object
+    }
+
+    fn answer(&mut self, request: Request) -> Answer {
+        match request {
+            Request::ReadOwn => {
+                let node = NodeState { uid: Uid::from_number(1 << 80), out_of_service: false };
+                let own = self.objects.values().filter(|object| object.spec.holder(&"a".into()).is_some());
+                Answer::Own(Some(node), own.cloned().collect())
+            }
+            Request::ListAddresses(_) => Answer::Addresses(Vec::new()),
+            Request::Get(key) => Answer::Object(self.objects.get(&key).cloned()),
+            Request::Create(key, spec) => {
+                if self.races > 0 {
+                    self.races -= 1;
+                    let mut other = spec.clone();
+                    other.holders[0].node = "b".into();
+                    self.write(key.clone(), other, None);
+                }
+                match self.objects.contains_key(&key) {
+                    true => Answer::AlreadyExists,
+                    false => Answer::Written(self.write(key, spec, None)),
+                }
+            }
+            Request::Update(key, uid, version, spec) => match self.objects.get(&key) {
+                None => Answer::NotFound,
+                Some(object) if (object.uid, object.version) != (uid, version) => Answer::Conflict,
+                Some(_) => Answer::Written(self.write(key, spec, Some(uid))),
+            },
+            Request::Delete(key, uid, version) => match self.objects.get(&key) {
+                None => Answer::NotFound,
+                Some(object) if (object.uid, object.version) != (uid, version) => Answer::Conflict,
+                Some(_) => {
+                    self.objects.remove(&key);
+                    Answer::Deleted
+                }
+            },
+        }
+    }
+
+    fn claim(&mut self, id: ClaimId, address: Option<&str>) {
+        let address = address.map(|text| text.parse().unwrap());
+        self.event(Event::Claim(id, PoolClaim { pool: "office".to_owned(), family: Family::V4, address }));
+    }
+
+    fn pass(&mut self, seconds: u64) {
+        let end = self.now.after(Duration::from_secs(seconds));
+        while let Some(next) = self.manager.wake_at(self.now).filter(|next| *next <= end) {
+            self.now = next.max(self.now.after(Duration::from_millis(1)));
+            self.event(Event::Tick);
+        }
+        self.now = end;
+        self.event(Event::Tick);
+    }
+
+    fn granted(&self) -> String {
+        grants::addresses(self.granted.get(&"office".into())).to_string()
+    }
+
+    fn change(&mut self, change: impl FnOnce(&mut ClusterPool)) {
+        change(self.known.pools.get_mut("office").unwrap());
+        self.event(Event::Pools(Arc::new(self.known.clone())));
+    }
+
+    fn use_all(&mut self) {
+        let granted = grants::addresses(self.granted.get(&"office".into()));
+        self.used.insert("office".to_owned(), granted.iter().map(|range| range.to_string()).collect());
+    }
+}
+
+#[test]
+fn who_waits_gets_an_address_each_whoever_was_first() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    site.races = 3;
+    for id in 0..5 {
+        site.claim(id, None);
+    }
+    assert_eq!(site.replies.len(), 5);
+    assert!(site.replies.values().all(|answer| *answer == ClaimAnswer::Granted), "{:?}", site.replies);
+    assert_eq!(grants::count(&grants::addresses(site.granted.get(&"office".into())), Family::V4), 5);
+    assert_eq!(site.manager.metrics.pools.conflicts.get(), 3);
+    // Three are another node's, and five are here.
+    site.claim(9, None);
+    assert!(matches!(&site.replies[&9], ClaimAnswer::Refused(reason) if reason.contains("is left")));
+    assert_eq!(site.in_use, ["office".to_owned()].into());
+}
+
+#[test]
+fn a_pod_that_needs_one_address_gets_it_or_is_told_who_has_it() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    site.claim(1, Some("10.0.0.5"));
+    assert_eq!((&site.replies[&1], site.granted().as_str()), (&ClaimAnswer::Granted, "10.0.0.5"));
+    site.races = 1;
+    site.claim(2, Some("10.0.0.6"));
+    assert!(matches!(&site.replies[&2], ClaimAnswer::Refused(reason) if reason.contains("another node")));
+    assert_eq!(site.granted(), "10.0.0.5", "no other in its place");
+    site.claim(3, Some("10.0.0.9"));
+    assert!(
+        matches!(&site.replies[&3], ClaimAnswer::Refused(reason) if reason.contains("does not hand out"))
+    );
+}
+
+#[test]
+fn a_restart_in_the_middle_of_a_claim_loses_no_block() {
+    let mut site = Site::new("10.0.0.1-10.0.0.1", 32);
+    // The create arrives, and its answer does not.
+    site.answers = false;
+    site.claim(1, None);
+    let Some(Request::Create(key, spec)) = site.requests.last().cloned() else { panic!() };
+    site.write(key, spec, None);
+    let stored = Stored { disk: site.disk.clone(), ..Stored::default() };
+    site.manager = manager(stored, &site.known);
+    site.answers = true;
+    site.event(Event::Connected);
+    site.event(Event::Tick);
+    // It was not used: it went back, and is there for who needs it.
+    assert!(site.objects.is_empty());
+    site.claim(2, None);
+    assert_eq!((&site.replies[&2], site.granted().as_str()), (&ClaimAnswer::Granted, "10.0.0.1"));
+    // And what is held stays, without a request, until permission ends.
+    site.use_all();
+    let stored = Stored { disk: site.disk.clone(), run: site.manager.run(), grants: site.granted.clone() };
+    site.manager = manager(stored, &site.known);
+    site.event(Event::Tick);
+    assert_eq!(site.granted(), "10.0.0.1");
+    site.pass(24 * 60);
+    assert_eq!(site.granted(), "", "nobody confirmed it");
+    site.event(Event::Connected);
+    site.pass(60);
+    assert_eq!(site.granted(), "10.0.0.1");
+}
+
+#[test]
+fn a_link_that_is_lost_is_told_and_a_claim_goes_on_after_it() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    site.answers = false;
+    site.claim(1, None);
+    site.event(Event::Disconnected);
+    let ClaimAnswer::Later(reason) = &site.replies[&1] else { panic!() };
+    assert!(reason.contains("is away"), "{reason}");
+    site.claim(2, None);
+    assert!(matches!(site.replies[&2], ClaimAnswer::Later(_)));
+    site.event(Event::Connected);
+    site.claim(3, None);
+    site.pass(14);
+    assert!(!site.replies.contains_key(&3));
+    site.pass(2);
+    let ClaimAnswer::Later(reason) = &site.replies[&3] else { panic!() };
+    assert!(reason.contains("API server"), "{reason}");
+    site.answers = true;
+    site.pass(120);
+    site.claim(4, None);
+    assert_eq!(site.replies[&4], ClaimAnswer::Granted);
+}
+
+#[test]
+fn larger_blocks_are_claimed_ahead_of_need_and_go_back_when_idle() {
+    let mut site = Site::new("10.0.0.16-10.0.0.95", 28);
+    site.claim(1, None);
+    assert_eq!(site.objects.len(), 1);
+    site.use_all();
+    site.pass(120);
+    assert_eq!(site.objects.len(), 2, "less than a quarter was free");
+    site.use_all();
+    site.pass(120);
+    assert_eq!(site.objects.len(), 3);
+    site.used.insert(
+        "office".to_owned(),
+        vec![
+            "10.0.0.16".to_owned(),
+            "10.0.0.32".to_owned(),
+            "10.0.0.48".to_owned(),
+            "10.0.0.64".to_owned(),
+            "10.0.0.80".to_owned(),
+        ],
+    );
+    site.pass(30 * 60);
+    assert_eq!(site.objects.len(), 3 - usize::from(site.objects.len() < 3), "all but an idle one are used");
+    site.used.clear();
+    site.pass(30 * 60);
+    assert!(site.objects.is_empty() && site.granted().is_empty(), "{:?}", site.objects);
+    assert!(site.in_use.is_empty());
+}
+
+#[test]
+fn what_others_wait_for_goes_back_soon_but_nothing_that_is_used() {
+    let mut site = Site::new("10.0.0.1-10.0.0.2", 32);
+    site.claim(1, None);
+    site.claim(2, None);
+    assert_eq!(site.granted(), "10.0.0.1-10.0.0.2");
+    site.used.insert("office".to_owned(), vec!["10.0.0.1".to_owned()]);
+    site.change(|pool| pool.exhausted = true);
+    site.pass(180);
+    assert_eq!((site.granted().as_str(), site.objects.len()), ("10.0.0.1", 1));
+    site.claim(3, None);
+    assert!(matches!(&site.replies[&3], ClaimAnswer::Refused(_)), "the leader says that nothing is left");
+    // The look says that nothing is used, and then a pod is given the address.
+    site.used.clear();
+    let usage = site.usage();
+    site.used.insert("office".to_owned(), vec!["10.0.0.1".to_owned()]);
+    for seconds in [1, 31] {
+        site.now = site.now.after(Duration::from_secs(seconds));
+        let effects = site.manager.step(site.now, Event::Usage(usage.clone()));
+        for effect in effects {
+            if let Some(event) = site.act(effect) {
+                site.event(event);
+            }
+        }
+    }
+    assert_eq!((site.granted().as_str(), site.objects.len()), ("10.0.0.1", 1));
+}
+
+#[test]
+fn a_pool_that_is_deleted_is_known_until_nothing_is_held() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    site.claim(1, None);
+    site.use_all();
+    site.change(|pool| pool.refusal = Some("the LANPool office was deleted".to_owned()));
+    site.claim(2, None);
+    assert!(matches!(&site.replies[&2], ClaimAnswer::Refused(reason) if reason.contains("was deleted")));
+    site.pass(600);
+    assert_eq!((site.objects.len(), site.in_use.len()), (1, 1), "a pod has it");
+    site.used.clear();
+    site.pass(180);
+    assert_eq!((site.objects.len(), site.in_use.len()), (0, 0));
+}
+
+#[test]
+fn a_lost_disk_counts_first_and_an_edit_drops_nothing() {
+    let mut site = Site::with(pool("10.0.0.1-10.0.0.8", 32), None);
+    site.used.insert("office".to_owned(), vec!["10.0.0.3".to_owned()]);
+    site.event(Event::Connected);
+    site.event(Event::Tick);
+    assert_eq!(site.granted(), "10.0.0.3", "created again");
+    let disk = site.disk.clone().unwrap();
+    assert_eq!(disk.records.len(), 1);
+    site.change(|pool| *pool = self::pool("10.0.0.5-10.0.0.8", 32));
+    assert_eq!((site.granted().as_str(), site.objects.len()), ("", 1), "held, and not handed out again");
+    site.change(|pool| *pool = self::pool("10.0.0.1-10.0.0.8", 32));
+    assert_eq!(site.granted(), "10.0.0.3");
+}
+
+#[test]
+fn what_is_no_answer_changes_nothing() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    let key =
+        Key::parse_block("other.0a000001", |_, _| Some(8)).or(Key::parse_address("x.10.0.0.1")).unwrap();
+    let object = Object { key, uid: Uid::from_number(5), version: ResourceVersion(5), spec: Spec::default() };
+    site.answers = false;
+    site.claim(1, None);
+    let id = *site.manager.pending.keys().next().unwrap();
+    site.answers = true;
+    site.event(Event::Answer(RequestId(77), Answer::Deleted));
+    site.event(Event::Answer(id, Answer::Written(object)));
+    assert_eq!(site.manager.node.keys().filter(|key| key.pool.as_str() != "office").count(), 0);
+    // It counts as not answered.
+    site.pass(10);
+    assert_eq!(site.replies[&1], ClaimAnswer::Granted);
+}
+
+#[test]
+fn a_node_without_pools_asks_nothing() {
+    let known = KnownPools::default();
+    let mut manager = manager(Stored::default(), &known);
+    assert!(manager.step(BootTime::default(), Event::Connected).is_empty());
+    assert!(manager.step(BootTime::default(), Event::Tick).is_empty());
+    assert_eq!(manager.wake_at(BootTime::default()), None);
+}

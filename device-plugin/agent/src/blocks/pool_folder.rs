@@ -1,0 +1,184 @@
+//! The cluster's pools as files, `<state>/blocks/pools/<name>.json`, for `ipam-pool` and for the next process.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Result, bail};
+use node::{ClusterPool, Paths, SafeDir, is_kubernetes_name};
+use proto::brief;
+use tokio::sync::watch;
+
+/// A pool is a label of its blocks' names.
+const MAX_NAME: usize = 63;
+/// More than any cluster has; each is a file.
+pub(crate) const MAX_POOLS: usize = 1_000;
+/// The longest pool, in bytes of JSON.
+const MAX_POOL: usize = 256 << 10;
+/// The longest reason that a node may claim nothing, in bytes.
+const MAX_REFUSAL: usize = 512;
+
+/// The pools that this node knows.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct KnownPools {
+    pub pools: BTreeMap<String, ClusterPool>,
+    /// Whether all pools that exist were heard of since the start.
+    pub complete: bool,
+}
+
+/// The folder, and what was read from it.
+pub struct PoolFolder {
+    folder: SafeDir,
+    /// Pools that were deleted, of which this node still has something.
+    deleted: BTreeSet<String>,
+    /// The pools of which this node has something; `None`: that is not known yet.
+    in_use: Option<BTreeSet<String>>,
+    sender: watch::Sender<Arc<KnownPools>>,
+}
+
+/// The folder, shared.
+#[derive(Clone)]
+pub struct Pools(Arc<Mutex<PoolFolder>>);
+
+impl Pools {
+    /// Reads what an earlier process kept.
+    ///
+    /// # Errors
+    /// The folder cannot be used.
+    pub fn open(paths: &Paths) -> Result<Self> {
+        Ok(Self(Arc::new(Mutex::new(PoolFolder::open(paths)?))))
+    }
+
+    pub(crate) fn folder(&self) -> MutexGuard<'_, PoolFolder> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The pools, and each change of them.
+    pub fn known(&self) -> watch::Receiver<Arc<KnownPools>> {
+        self.folder().sender.subscribe()
+    }
+}
+
+impl PoolFolder {
+    fn open(paths: &Paths) -> Result<Self> {
+        SafeDir::create(&paths.blocks())?;
+        let folder = SafeDir::create(&paths.cluster_pools())?;
+        folder.remove_temporaries(|_| true)?;
+        let mut known = KnownPools::default();
+        for file in folder.names()? {
+            let Some(name) = file.strip_suffix(".json") else { continue };
+            match ClusterPool::read(&folder, name) {
+                Ok(Some(pool)) if pool.name == name => drop(known.pools.insert(name.to_owned(), pool)),
+                Ok(_) => {}
+                Err(error) => tracing::warn!("a pool is left out until it is sent again: {error}"),
+            }
+        }
+        let sender = watch::channel(Arc::new(known)).0;
+        Ok(Self { folder, deleted: BTreeSet::new(), in_use: None, sender })
+    }
+
+    /// The names of the pools, with the length of each.
+    pub(crate) fn held(&self) -> Vec<(String, usize)> {
+        let known = self.sender.borrow();
+        known.pools.iter().map(|(name, pool)| (name.clone(), length(pool))).collect()
+    }
+
+    /// Checks a pool as if it came from an attacker, and says how long it is.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn check(&self, pool: &ClusterPool) -> Result<usize> {
+        if pool.name.len() > MAX_NAME || !is_kubernetes_name(&pool.name) {
+            bail!("{:?} is not the name of a pool", brief(&pool.name, MAX_NAME));
+        }
+        if pool.refusal.as_ref().is_some_and(|refusal| refusal.len() > MAX_REFUSAL) {
+            bail!("why nothing can be claimed of the pool {} takes more than {MAX_REFUSAL} bytes", pool.name);
+        }
+        let len = length(pool);
+        if len > MAX_POOL {
+            bail!("the pool {} has {len} bytes; at most {MAX_POOL} are taken", pool.name);
+        }
+        let known = self.sender.borrow();
+        let before = known.pools.get(&pool.name);
+        if before.is_none() && known.pools.len() >= MAX_POOLS {
+            bail!("a node takes {MAX_POOLS} pools at most");
+        }
+        let blocks = before.and_then(|before| before.blocks);
+        if blocks.is_some() && blocks != pool.blocks && self.is_in_use(&pool.name) {
+            bail!(
+                "this node holds blocks of the pool {} in another length, or has addresses of them in use; their length does \
+                 not change: make a pool of another name",
+                pool.name
+            );
+        }
+        Ok(len)
+    }
+
+    /// Keeps a pool that was checked.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub(crate) fn put(&mut self, pool: ClusterPool) -> Result<()> {
+        self.deleted.remove(&pool.name);
+        self.store(pool)
+    }
+
+    fn store(&mut self, pool: ClusterPool) -> Result<()> {
+        if self.sender.borrow().pools.get(&pool.name) == Some(&pool) {
+            return Ok(());
+        }
+        pool.write(&self.folder)?;
+        self.change(|known| drop(known.pools.insert(pool.name.clone(), pool)));
+        Ok(())
+    }
+
+    /// A pool was deleted. It stays known, and nothing is claimed of it, while this node has something of it.
+    ///
+    /// # Errors
+    /// Its file cannot be changed.
+    pub(crate) fn remove(&mut self, name: &str) -> Result<()> {
+        let Some(mut pool) = self.sender.borrow().pools.get(name).cloned() else { return Ok(()) };
+        if self.is_in_use(name) {
+            self.deleted.insert(name.to_owned());
+            pool.refusal = Some(format!("the LANPool {name} was deleted"));
+            return self.store(pool);
+        }
+        self.forget(name)
+    }
+
+    /// The API server has no other pools than those that were sent.
+    pub(crate) fn complete(&mut self) {
+        self.change(|known| known.complete = true);
+    }
+
+    /// What this node has something of; pools that were deleted and are not among them go.
+    pub(crate) fn set_in_use(&mut self, in_use: BTreeSet<String>) {
+        let gone: Vec<String> = self.deleted.difference(&in_use).cloned().collect();
+        self.in_use = Some(in_use);
+        for name in gone {
+            if let Err(error) = self.forget(&name) {
+                tracing::warn!(pool = name, "a pool that was deleted stays: {error:#}");
+            }
+        }
+    }
+
+    fn forget(&mut self, name: &str) -> Result<()> {
+        if let Some(file) = ClusterPool::file_name(name) {
+            self.folder.remove(&file)?;
+        }
+        self.deleted.remove(name);
+        self.change(|known| drop(known.pools.remove(name)));
+        Ok(())
+    }
+
+    fn is_in_use(&self, name: &str) -> bool {
+        self.in_use.as_ref().is_none_or(|in_use| in_use.contains(name))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut KnownPools)) {
+        self.sender.send_modify(|known| change(Arc::make_mut(known)));
+    }
+}
+
+fn length(pool: &ClusterPool) -> usize {
+    serde_json::to_vec(pool).map_or(usize::MAX, |text| text.len())
+}
