@@ -26,6 +26,7 @@ mod mtu;
 mod net_attach_defs;
 mod pending_pods;
 mod pods;
+mod pools;
 mod reports;
 mod stores;
 mod uninstall;
@@ -39,6 +40,7 @@ pub use leader::Leader;
 pub use list_lans::list_lan_files;
 pub use mirror::{MIRROR, Mirror, MirrorState};
 pub use pods::Pods;
+pub use pools::{NodeReader, PoolApi, PoolMirror, Rights, answer_pool_requests};
 pub use reports::reports;
 pub use uninstall::{ClusterUninstallOptions, UninstallError, uninstall};
 

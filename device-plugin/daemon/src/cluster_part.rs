@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use agent::sweep;
 use anyhow::{Context as _, Result};
-use controller::{DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, Timing};
+use controller::{
+    DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, PoolApi, PoolMirror, Rights, Timing,
+    answer_pool_requests,
+};
 use proto::health::ApiMetrics;
 use proto::link::{Kind, Link, Presence, SnapshotCache};
 use proto::published::NodeStatus;
@@ -37,12 +40,13 @@ impl Tasks {
     pub(crate) fn start_cluster(
         &mut self,
         cluster: Cluster,
-        link: &Link,
+        link: &Arc<Link>,
         cache: SnapshotCache,
         metrics: Arc<ApiMetrics>,
     ) {
         let Cluster { node_name: node, namespaces, lease_namespace, k8slan_go } = cluster;
         let (status, presence, sticky_vms) = (link.status(), link.presence(), link.sticky_vms());
+        let link = Arc::clone(link);
         let stopped = self.stopped();
         self.orderly.spawn(async move {
             let client = kube::Client::try_default().await.context("find the API server")?;
@@ -58,7 +62,11 @@ impl Tasks {
                 sweep::grace(),
                 Arc::clone(&metrics),
             );
+            let pools = PoolMirror::new(client.clone(), &node, cache.clone());
+            let pool_api = PoolApi::new(client.clone(), Rights::Node(node.as_str().into()));
             let pods = Pods::new(client.clone(), node.clone(), cache, metrics);
+            tasks.spawn(async move { match pools.run().await {} });
+            tasks.spawn(async move { match answer_pool_requests(link, pool_api).await {} });
             tasks.spawn(async move { match deleted_vms.run().await {} });
             tasks.spawn(async move { match pods.run().await {} });
             tasks.spawn(async move { match mirror.run().await {} });

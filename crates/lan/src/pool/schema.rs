@@ -49,6 +49,18 @@ pub(super) fn pool_rules() -> Vec<ValidationRule> {
     ]
 }
 
+/// The names of the blocks that nodes have depend on these.
+pub(super) fn pool_status_rules() -> Vec<ValidationRule> {
+    ["blockLengthV4", "blockLengthV6"]
+        .map(|field| {
+            rule(
+                &format!("!has(oldSelf.{field}) || (has(self.{field}) && self.{field} == oldSelf.{field})"),
+                &format!("{field} is chosen once: the blocks that nodes have are named by it"),
+            )
+        })
+        .into()
+}
+
 fn text(pattern: &str, longest: usize) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": longest, "pattern": pattern })
 }

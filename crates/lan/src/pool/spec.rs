@@ -142,7 +142,11 @@ pub enum PoolOrder {
 /// How a pool stands: counts and conditions only.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-#[cfg_attr(feature = "crd", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "crd",
+    derive(schemars::JsonSchema),
+    schemars(extend("x-kubernetes-validations" = schema::pool_status_rules()))
+)]
 pub struct LanPoolStatus {
     /// The generation of the specification that this speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -156,16 +160,16 @@ pub struct LanPoolStatus {
     /// How many addresses it has: a text, since a /64 has more than a number holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
-    /// How many are used or kept.
+    /// How many are in blocks that nodes have, or follow an owner, whether a pod has them or not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub used: Option<String>,
-    /// How many could be handed out now.
+    /// How many are in nobody's block and follow nobody: what nodes can still claim.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub free: Option<String>,
     /// How many nodes have blocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nodes: Option<i64>,
-    /// Accepted: it overlaps no other pool of its routing domain. Ready: nodes can claim blocks.
+    /// Accepted: it overlaps no other pool of its routing domain. Ready: nodes hand addresses out. Exhausted: no block is left to claim.
     #[serde(default)]
     #[cfg_attr(feature = "crd", schemars(schema_with = "crate::status::conditions"))]
     pub conditions: Vec<Condition>,

@@ -1,0 +1,189 @@
+//! A pool as a node is told of it. Pure.
+
+use std::collections::BTreeMap;
+
+use kube::core::{ApiResource, GroupVersionKind, Object};
+use lan::pool::LanPoolStatus;
+use lan::{ACCEPTED, find_condition};
+use node::{BlockLength, ClusterPool};
+use serde_json::Value;
+
+use crate::guarded::Guarded;
+
+/// The condition of a pool that says that all of its blocks are somebody's.
+pub(super) const EXHAUSTED: &str = "Exhausted";
+
+/// A pool at the API server: its specification as its author wrote it.
+pub(super) type StoredPool = Object<Value, Guarded<LanPoolStatus>>;
+
+/// The kind of [`StoredPool`].
+pub(super) fn pools() -> ApiResource {
+    let kind = GroupVersionKind::gvk("lan.k8slan.io", "v1beta1", "LANPool");
+    ApiResource::from_gvk_with_plural(&kind, "lanpools")
+}
+
+pub(super) type Labels = BTreeMap<String, String>;
+
+pub(super) fn status(pool: &StoredPool) -> Option<&LanPoolStatus> {
+    pool.status.as_ref().and_then(Guarded::valid)
+}
+
+/// Whether the leader has accepted the specification as it is now.
+pub(super) fn is_accepted(pool: &StoredPool) -> bool {
+    let accepted = status(pool).and_then(|status| find_condition(&status.conditions, ACCEPTED));
+    accepted.is_some_and(|found| {
+        found.is_true() && found.observed_generation == pool.metadata.generation
+    })
+}
+
+/// The pool for a node with these labels; `None`: they are not known.
+///
+/// What `before` says, the last that was accepted, stays until the leader has accepted the edit: the edit may overlap another
+/// pool.
+pub(super) fn for_node(
+    pool: &StoredPool,
+    labels: Option<&Labels>,
+    before: Option<&ClusterPool>,
+) -> ClusterPool {
+    if is_accepted(pool) {
+        let exhausted = status(pool).and_then(|status| find_condition(&status.conditions, EXHAUSTED));
+        return ClusterPool {
+            name: name(pool),
+            spec: pool.spec.clone(),
+            generation: pool.metadata.generation,
+            blocks: block_lengths(pool),
+            refusal: refusal(&pool.spec, labels),
+            exhausted: exhausted.is_some_and(lan::Condition::is_true),
+        };
+    }
+    let refusal = Some(not_accepted(pool));
+    match before {
+        Some(before) => ClusterPool { refusal, ..before.clone() },
+        None => ClusterPool {
+            name: name(pool),
+            spec: pool.spec.clone(),
+            generation: pool.metadata.generation,
+            blocks: None,
+            refusal,
+            exhausted: false,
+        },
+    }
+}
+
+pub(super) fn name(pool: &StoredPool) -> String {
+    pool.metadata.name.clone().unwrap_or_default()
+}
+
+fn not_accepted(pool: &StoredPool) -> String {
+    let accepted = status(pool).and_then(|status| find_condition(&status.conditions, ACCEPTED));
+    match accepted.filter(|found| found.observed_generation == pool.metadata.generation) {
+        Some(found) if !found.message.is_empty() => found.message.clone(),
+        _ => "the leader has not accepted the pool yet, as it is now".to_owned(),
+    }
+}
+
+/// The lengths of its blocks, if it has any.
+fn block_lengths(pool: &StoredPool) -> Option<BlockLength> {
+    if has_parts(&pool.spec) || pool.spec["inventory"] == true {
+        return None;
+    }
+    let status = status(pool)?;
+    let length = |length: Option<i64>, bits| u8::try_from(length?).ok().filter(|length| *length <= bits);
+    Some(BlockLength { v4: length(status.block_length_v4, 32)?, v6: length(status.block_length_v6, 128)? })
+}
+
+/// Whether nodes have fixed parts of it, and no blocks.
+pub(super) fn has_parts(spec: &Value) -> bool {
+    spec["nodes"].as_object().is_some_and(|nodes| !nodes.is_empty())
+}
+
+/// Why a node with these labels may claim nothing of an accepted pool.
+fn refusal(spec: &Value, labels: Option<&Labels>) -> Option<String> {
+    if spec["inventory"] == true {
+        return Some("the pool is an inventory, which hands out nothing: name another one".to_owned());
+    }
+    let selector = spec["nodeSelector"].as_object().filter(|_| !has_parts(spec))?;
+    let Some(labels) = labels else {
+        return Some("the pool has a nodeSelector, and the labels of this node cannot be read".to_owned());
+    };
+    let (key, value) = selector
+        .iter()
+        .find(|(key, value)| labels.get(*key).map(String::as_str) != value.as_str())?;
+    let value = value.as_str().unwrap_or_default();
+    Some(format!("the pool's nodeSelector asks for the label {key}={value}, which this node does not have"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pool(spec: Value, accepted: Option<(bool, i64, &str)>) -> StoredPool {
+        let conditions: Vec<Value> = accepted
+            .map(|(holds, generation, message)| {
+                json!({
+                    "type": "Accepted", "status": if holds { "True" } else { "False" }, "reason": "R",
+                    "message": message, "observedGeneration": generation,
+                    "lastTransitionTime": "2026-11-29T12:00:00Z",
+                })
+            })
+            .into_iter()
+            .collect();
+        serde_json::from_value(json!({
+            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool",
+            "metadata": { "name": "office", "generation": 2 }, "spec": spec,
+            "status": { "blockLengthV4": 28, "blockLengthV6": 128, "conditions": conditions },
+        }))
+        .unwrap()
+    }
+
+    fn refusal_of(pool: &StoredPool, labels: &[(&str, &str)]) -> String {
+        let labels = labels.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        for_node(pool, Some(&labels), None).refusal.unwrap_or_default()
+    }
+
+    #[test]
+    fn blocks_wait_for_the_leader() {
+        let spec = json!({ "subnets": ["10.0.0.0/16"] });
+        let accepted = for_node(&pool(spec.clone(), Some((true, 2, ""))), None, None);
+        assert_eq!((accepted.blocks, accepted.refusal.clone()), (Some(BlockLength { v4: 28, v6: 128 }), None));
+        for (status, why) in [
+            (None, "has not accepted the pool yet"),
+            (Some((true, 1, "of the version before")), "has not accepted the pool yet"),
+            (Some((false, 2, "it overlaps pool home")), "it overlaps pool home"),
+        ] {
+            let told = for_node(&pool(spec.clone(), status), None, None);
+            assert_eq!(told.blocks, None);
+            assert!(told.refusal.clone().unwrap().contains(why), "{:?}", told.refusal);
+            // What was accepted before stays until then.
+            let edited = pool(json!({ "subnets": ["10.0.0.0/8"] }), status);
+            let kept = for_node(&edited, None, Some(&accepted));
+            assert_eq!((&kept.spec, kept.blocks, &kept.refusal), (&spec, accepted.blocks, &told.refusal));
+        }
+    }
+
+    #[test]
+    fn a_node_is_told_why_it_gets_nothing() {
+        let selected = json!({ "subnets": ["10.0.0.0/16"], "nodeSelector": { "zone": "a", "disk": "x" } });
+        let selected = pool(selected, Some((true, 2, "")));
+        assert_eq!(refusal_of(&selected, &[("zone", "a"), ("disk", "x"), ("more", "")]), "");
+        let refused = refusal_of(&selected, &[("zone", "b"), ("disk", "x")]);
+        assert!(refused.contains("zone=a, which this node does not have"), "{refused}");
+        assert!(for_node(&selected, None, None).refusal.unwrap().contains("cannot be read"));
+        let inventory = pool(json!({ "subnets": ["10.0.0.0/8"], "inventory": true }), Some((true, 2, "")));
+        assert!(refusal_of(&inventory, &[]).contains("inventory"));
+        let parts = json!({ "subnets": ["10.0.0.0/24"], "nodes": { "worker1": ["10.0.0.0/26"] } });
+        let told = for_node(&pool(parts, Some((true, 2, ""))), None, None);
+        assert_eq!((told.blocks, told.refusal), (None, None));
+    }
+
+    #[test]
+    fn lengths_that_no_family_has_are_none() {
+        let mut pool = pool(json!({ "subnets": ["10.0.0.0/16"] }), Some((true, 2, "")));
+        if let Some(Guarded::Valid(status)) = &mut pool.status {
+            status.block_length_v4 = Some(33);
+        }
+        assert_eq!(for_node(&pool, None, None).blocks, None);
+    }
+}
