@@ -25,6 +25,7 @@ use super::lan_object::{self, StoredLan, uid};
 use super::mtu::{self, Rise};
 use super::net_attach_defs::{self, DefinitionKeeper};
 use super::pending_pods::PendingPods;
+use super::pools::{PoolApi, PoolLeader, Rights};
 use super::stores::{ObjectKey, StoreEvent, Stores};
 use super::{chain, ignore_not_found_or_conflict};
 
@@ -40,6 +41,7 @@ pub struct Leader {
     /// How long all nodes must have had room for more before a LAN's MTU rises.
     hold: Duration,
     definitions: DefinitionKeeper,
+    pools: PoolLeader<Client>,
 }
 
 /// What the leader remembers from one reconcile to the next.
@@ -100,7 +102,8 @@ impl Leader {
     pub fn new(client: Client, node: &str) -> Self {
         let publisher = EventPublisher::new(client.clone(), node);
         let definitions = DefinitionKeeper::new(client.clone());
-        Self { client, publisher, hold: mtu::RISE_DELAY, definitions }
+        let pools = PoolLeader::new(client.clone(), node, PoolApi::new(client.clone(), Rights::Leader));
+        Self { client, publisher, hold: mtu::RISE_DELAY, definitions, pools }
     }
 
     /// Shortens the ten minutes that a LAN's MTU waits before it rises.
@@ -119,7 +122,7 @@ impl Leader {
     /// Runs until it is dropped.
     pub async fn run(&self) {
         let unplaced = PendingPods::new(self.client.clone(), self.publisher.clone());
-        tokio::join!(self.watch_and_reconcile(), unplaced.run());
+        tokio::join!(self.watch_and_reconcile(), unplaced.run(), self.pools.run());
     }
 
     async fn watch_and_reconcile(&self) {

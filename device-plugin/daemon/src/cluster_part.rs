@@ -7,8 +7,8 @@ use std::time::Duration;
 use agent::sweep;
 use anyhow::{Context as _, Result};
 use controller::{
-    DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, PoolApi, PoolMirror, Rights, Timing,
-    answer_pool_requests,
+    DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, PoolApi, PoolMirror,
+    Rights, Timing, answer_pool_requests,
 };
 use proto::health::ApiMetrics;
 use proto::link::{Kind, Link, Presence, SnapshotCache};

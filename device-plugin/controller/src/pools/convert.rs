@@ -68,7 +68,8 @@ pub(super) fn claim_spec(key: &Key, spec: &Spec) -> Result<ClaimSpec, ClaimError
             }))
         }
         Place::Address(address) => {
-            let owner = spec.owner.as_ref().filter(|_| spec.released.is_empty()).ok_or(ClaimError::Address)?;
+            let owner =
+                spec.owner.as_ref().filter(|_| spec.released.is_empty()).ok_or(ClaimError::Address)?;
             Ok(ClaimSpec::Address(LanAddressSpec {
                 pool,
                 address: address.to_string(),
@@ -223,7 +224,9 @@ mod tests {
     fn what_a_person_makes_of_an_object_is_no_claim() {
         let holder = Holder { node: "w".into(), uid: Uid::from_number(1), term: 0, fenced: false };
         let object = object_of("10.0.0.16".parse().unwrap(), vec![holder], None);
-        let ClaimSpec::Block(good) = claim_spec(&object.key, &object.spec).unwrap() else { panic!("a block") };
+        let ClaimSpec::Block(good) = claim_spec(&object.key, &object.spec).unwrap() else {
+            panic!("a block")
+        };
         let edits: [fn(&mut LanBlockSpec); 5] = [
             |spec| spec.prefix = "10.0.0.17/28".into(),
             |spec| spec.prefix = "10.0.0.32/28".into(),
@@ -238,7 +241,9 @@ mod tests {
         }
         let two = Spec { holders: Vec::new(), ..object.spec.clone() };
         assert_eq!(claim_spec(&object.key, &two), Err(ClaimError::Block));
-        let ClaimSpec::Block(spec) = claim_spec(&object.key, &object.spec).unwrap() else { panic!("a block") };
+        let ClaimSpec::Block(spec) = claim_spec(&object.key, &object.spec).unwrap() else {
+            panic!("a block")
+        };
         let mut metadata = metadata(&object);
         metadata.resource_version = Some("x".into());
         assert!(block_object(&LanBlock { metadata, spec }).is_err());

@@ -31,9 +31,7 @@ pub(super) fn status(pool: &StoredPool) -> Option<&LanPoolStatus> {
 /// Whether the leader has accepted the specification as it is now.
 pub(super) fn is_accepted(pool: &StoredPool) -> bool {
     let accepted = status(pool).and_then(|status| find_condition(&status.conditions, ACCEPTED));
-    accepted.is_some_and(|found| {
-        found.is_true() && found.observed_generation == pool.metadata.generation
-    })
+    accepted.is_some_and(|found| found.is_true() && found.observed_generation == pool.metadata.generation)
 }
 
 /// The pool for a node with these labels; `None`: they are not known.
@@ -106,9 +104,8 @@ fn refusal(spec: &Value, labels: Option<&Labels>) -> Option<String> {
     let Some(labels) = labels else {
         return Some("the pool has a nodeSelector, and the labels of this node cannot be read".to_owned());
     };
-    let (key, value) = selector
-        .iter()
-        .find(|(key, value)| labels.get(*key).map(String::as_str) != value.as_str())?;
+    let (key, value) =
+        selector.iter().find(|(key, value)| labels.get(*key).map(String::as_str) != value.as_str())?;
     let value = value.as_str().unwrap_or_default();
     Some(format!("the pool's nodeSelector asks for the label {key}={value}, which this node does not have"))
 }
@@ -147,7 +144,10 @@ mod tests {
     fn blocks_wait_for_the_leader() {
         let spec = json!({ "subnets": ["10.0.0.0/16"] });
         let accepted = for_node(&pool(spec.clone(), Some((true, 2, ""))), None, None);
-        assert_eq!((accepted.blocks, accepted.refusal.clone()), (Some(BlockLength { v4: 28, v6: 128 }), None));
+        assert_eq!(
+            (accepted.blocks, accepted.refusal.clone()),
+            (Some(BlockLength { v4: 28, v6: 128 }), None)
+        );
         for (status, why) in [
             (None, "has not accepted the pool yet"),
             (Some((true, 1, "of the version before")), "has not accepted the pool yet"),

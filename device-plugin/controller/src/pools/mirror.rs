@@ -113,7 +113,9 @@ impl Known {
                 tracing::debug!(error = text, "the cluster has no LANPools");
                 self.is_complete = true;
             }
-            _ => tracing::warn!(error = text, "the API server is not heard about pools; they stay as they are"),
+            _ => {
+                tracing::warn!(error = text, "the API server is not heard about pools; they stay as they are")
+            }
         }
     }
 
@@ -149,7 +151,7 @@ impl Known {
 }
 
 /// What the server answered, where it refuses: another request would not help.
-fn refusal_code(error: &watcher::Error) -> Option<u16> {
+pub(super) fn refusal_code(error: &watcher::Error) -> Option<u16> {
     match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
         | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),

@@ -1,12 +1,17 @@
 //! Pools of the cluster at the API server: what the node asks about blocks is carried out ([`answer_pool_requests`]), and it is
-//! told of the pools ([`PoolMirror`]).
+//! told of the pools ([`PoolMirror`]). One node, the leader, accepts them and frees what nodes have that are gone ([`PoolLeader`]).
 
 mod api;
 mod convert;
 mod executor;
 mod for_node;
+mod leader;
 mod mirror;
+mod ranges;
+mod status;
+mod watched;
 
 pub use api::{NodeReader, PoolApi, Rights};
 pub use executor::answer_pool_requests;
+pub use leader::PoolLeader;
 pub use mirror::PoolMirror;

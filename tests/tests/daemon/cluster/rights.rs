@@ -146,7 +146,7 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
     Ok(())
 }
 
-/// What the protocol of blocks asks for: it is carried out against the real server (`real_server/pools.rs`).
+/// What the protocol of blocks asks for: it is carried out against the real server (`real_server/pool_requests.rs`).
 fn is_of_blocks((_, verb, _, resource, _): &Grant) -> bool {
     match resource.as_str() {
         "lanblocks" | "lanaddresses" => matches!(verb.as_str(), "get" | "create" | "patch" | "delete"),

@@ -9,6 +9,7 @@
 //! only what is different there is not run on a machine without it.
 
 mod launch;
+mod pool_requests;
 mod pools;
 mod whole;
 
@@ -38,6 +39,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         the_real_server_takes_the_crds_and_what_the_daemon_writes,
         the_whole_real_server_takes_the_crds_and_what_the_daemon_writes,
         the_real_server_takes_pools,
+        the_real_server_answers_what_nodes_ask_about_blocks,
+        of_pools_that_overlap_two_leaders_accept_one,
     ];
     trials.extend(whole::trials());
     trials
@@ -64,6 +67,14 @@ fn the_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
 
 fn the_whole_real_server_takes_the_crds_and_what_the_daemon_writes() -> Outcome {
     takes_the_crds_and_what_the_daemon_writes(&Program::whole()?)
+}
+
+fn the_real_server_answers_what_nodes_ask_about_blocks() -> Outcome {
+    pool_requests::answers_what_nodes_ask(&Program::extensions()?)
+}
+
+fn of_pools_that_overlap_two_leaders_accept_one() -> Outcome {
+    pool_requests::two_leaders_accept_one(&Program::extensions()?)
 }
 
 fn the_real_server_takes_pools() -> Outcome {

@@ -1,0 +1,262 @@
+//! The leader's work on pools: it accepts them, says how they stand, and takes back what nodes have that are gone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::stream::{self, BoxStream};
+use futures_util::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, Patch, PatchParams};
+use kube::core::DeserializeGuard;
+use kube::runtime::events::{Event as Note, EventType};
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt, watcher as watch_objects};
+use kube::{Api, Client, Resource};
+use lan::pool::{LanAddress, LanBlock, LanPoolStatus};
+use lan::{ACCEPTED, find_condition};
+use pool_blocks::{Answer, BootTime, Horizon, Key, NodeState, Object, Place, PoolSnapshot, Request, Uid};
+use serde::de::DeserializeOwned;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::api::{NodeReader, PoolApi, list, node_state, readable};
+use super::convert::{address_object, block_object};
+use super::for_node::{EXHAUSTED, StoredPool, name, pools, status};
+use super::mirror::refusal_code;
+use super::status::{OVERLAPS, changed_statuses};
+use super::watched::Watched;
+use crate::event_publisher::{self, EventPublisher};
+use crate::{chain, ignore_not_found_or_conflict};
+
+/// Changes come in bursts; this long they are collected.
+const DEBOUNCE: Duration = Duration::from_millis(300);
+/// How often everything is looked at although nothing changes: time passes for what is fenced.
+const INTERVAL: Duration = Duration::from_secs(60);
+const RETRY: Duration = Duration::from_secs(5);
+/// How many of the protocol's writes run at once.
+const AT_ONCE: usize = 16;
+
+/// The leader of the cluster's pools.
+pub struct PoolLeader<N> {
+    client: Client,
+    publisher: EventPublisher,
+    api: PoolApi<N>,
+}
+
+/// An event of one of the watches; the pools themselves are listed whenever something is decided.
+enum WatchEvent {
+    Pools(Event<StoredPool>),
+    Blocks(Event<DeserializeGuard<LanBlock>>),
+    Addresses(Event<DeserializeGuard<LanAddress>>),
+    Nodes(Event<DeserializeGuard<Node>>),
+}
+
+type WatchEvents = BoxStream<'static, Result<WatchEvent, watcher::Error>>;
+
+/// The cluster as its watches have it.
+#[derive(Default)]
+struct Cache {
+    /// A pool's version is all that is kept of it.
+    pools: Watched<Option<String>>,
+    blocks: Watched<Option<Object>>,
+    addresses: Watched<Option<Object>>,
+    nodes: Watched<Option<NodeState>>,
+}
+
+impl<N: NodeReader> PoolLeader<N> {
+    /// `node` is the one that the leader runs on; `api` has the leader's rights.
+    #[must_use]
+    pub fn new(client: Client, node: &str, api: PoolApi<N>) -> Self {
+        let publisher = EventPublisher::new(client.clone(), node);
+        Self { client, publisher, api }
+    }
+
+    /// Runs until it is dropped.
+    pub async fn run(&self) {
+        let mut events = stream::select_all(self.watches());
+        let mut cache = Cache::default();
+        let mut leader = pool_blocks::Leader::new(Horizon::DEFAULT);
+        let mut due = Instant::now() + INTERVAL;
+        loop {
+            tokio::select! {
+                Some(event) = events.next() => match event {
+                    Ok(event) => if cache.apply(event) && cache.is_listed() {
+                        due = due.min(Instant::now() + DEBOUNCE);
+                    },
+                    Err(error) if refusal_code(&error) == Some(404) => {
+                        tracing::debug!(error = chain(&error), "the cluster has no pools");
+                    }
+                    Err(error) => tracing::warn!(error = chain(&error), "a watch of the leader's for pools failed and is retried"),
+                },
+                () = tokio::time::sleep_until(due) => {
+                    due = Instant::now() + INTERVAL;
+                    if cache.is_listed() && let Err(error) = self.reconcile(&cache, &mut leader).await {
+                        tracing::warn!(error = chain(&error), "the pools' status cannot be written; retried in a few seconds");
+                        due = Instant::now() + RETRY;
+                    }
+                }
+                else => return,
+            }
+        }
+    }
+
+    fn watches(&self) -> [WatchEvents; 4] {
+        let client = || self.client.clone();
+        [
+            watch(Api::all_with(client(), &pools()), WatchEvent::Pools),
+            watch(Api::all(client()), WatchEvent::Blocks),
+            watch(Api::all(client()), WatchEvent::Addresses),
+            watch(Api::all(client()), WatchEvent::Nodes),
+        ]
+    }
+
+    async fn reconcile(&self, cache: &Cache, leader: &mut pool_blocks::Leader) -> Result<(), kube::Error> {
+        let snapshot = cache.snapshot();
+        let pools = self.write_statuses(&snapshot.objects).await?;
+        let requests = leader.reconcile(boot_time(), &snapshot);
+        let answers = stream::iter(&requests).map(async |request| (request, self.api.answer(request).await));
+        let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).collect().await;
+        let mut returned: BTreeMap<&str, usize> = BTreeMap::new();
+        for (request, answer) in &answers {
+            if let (Request::Delete(key @ Key { place: Place::Block(_), .. }, ..), Answer::Deleted) =
+                (request, answer)
+            {
+                *returned.entry(key.pool.as_str()).or_default() += 1;
+            }
+        }
+        for pool in &pools {
+            if let Some(count) = returned.get(&*name(pool)) {
+                let note =
+                    format!("{count} blocks of nodes that are gone or out of service can be claimed again");
+                self.publish(pool, EventType::Normal, "BlocksReturned", note).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Accepts and refuses pools by a consistent list of them, and writes how each stands, once. `objects` are their blocks and
+    /// floating addresses.
+    ///
+    /// # Errors
+    /// The API server does not answer; what was written before is written.
+    pub async fn accept(&self, objects: &[Object]) -> Result<(), kube::Error> {
+        self.write_statuses(objects).await.map(drop)
+    }
+
+    /// Returns the list.
+    async fn write_statuses(&self, objects: &[Object]) -> Result<Vec<StoredPool>, kube::Error> {
+        let api: Api<StoredPool> = Api::all_with(self.client.clone(), &pools());
+        let pools = list(&api, &ListParams::default()).await?;
+        let now = format!("{:.0}", Timestamp::now());
+        let changed = changed_statuses(&pools, objects, &now);
+        for pool in &pools {
+            let name = name(pool);
+            let Some(next) = changed.get(&name) else { continue };
+            // It holds for the version that was decided about alone.
+            let version = &pool.metadata.resource_version;
+            let patch = json!({ "metadata": { "resourceVersion": version }, "status": next });
+            let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+            let is_written = written.is_ok();
+            ignore_not_found_or_conflict(written)?;
+            if is_written {
+                self.tell(pool, next).await?;
+            }
+        }
+        Ok(pools)
+    }
+
+    /// Reports what a person must act on, when it begins.
+    async fn tell(&self, pool: &StoredPool, next: &LanPoolStatus) -> Result<(), kube::Error> {
+        let before = status(pool).cloned().unwrap_or_default();
+        for (kind, reason) in [(ACCEPTED, OVERLAPS), (ACCEPTED, "Invalid"), (EXHAUSTED, "NoBlockLeft")] {
+            let has = |status: &LanPoolStatus| {
+                find_condition(&status.conditions, kind).filter(|found| found.reason == reason).cloned()
+            };
+            if let (Some(now), None) = (has(next), has(&before)) {
+                self.publish(pool, EventType::Warning, reason, now.message).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn publish(
+        &self,
+        pool: &StoredPool,
+        type_: EventType,
+        reason: &str,
+        note: String,
+    ) -> Result<(), kube::Error> {
+        let event = Note {
+            type_,
+            reason: reason.to_owned(),
+            note: Some(proto::brief(&note, event_publisher::MAX_NOTE).to_string()),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        let of = event_publisher::reference("lan.k8slan.io/v1beta1", "LANPool", &pool.metadata);
+        self.publisher.publish(&of, &event).await
+    }
+}
+
+impl Cache {
+    fn is_listed(&self) -> bool {
+        self.pools.is_listed()
+            && self.blocks.is_listed()
+            && self.addresses.is_listed()
+            && self.nodes.is_listed()
+    }
+
+    /// Whether it changes anything.
+    fn apply(&mut self, event: WatchEvent) -> bool {
+        match event {
+            WatchEvent::Pools(event) => {
+                self.pools.apply(event, |pool| (name(pool), pool.metadata.resource_version.clone()))
+            }
+            WatchEvent::Blocks(event) => {
+                self.blocks.apply(event, |block| (object_name(block), readable(block, block_object)))
+            }
+            WatchEvent::Addresses(event) => self
+                .addresses
+                .apply(event, |address| (object_name(address), readable(address, address_object))),
+            WatchEvent::Nodes(event) => self.nodes.apply(event, |node| (object_name(node), state(node))),
+        }
+    }
+
+    fn snapshot(&self) -> PoolSnapshot {
+        let objects: Vec<Object> =
+            self.blocks.values().chain(self.addresses.values()).flatten().cloned().collect();
+        // Nobody looks yet whether owners are gone: every address has its own.
+        let owners: BTreeSet<_> = objects.iter().filter_map(|object| object.spec.owner.clone()).collect();
+        let nodes = self.nodes.iter().filter_map(|(name, state)| Some((name.as_str().into(), (*state)?)));
+        PoolSnapshot { nodes: nodes.collect(), objects, owners }
+    }
+}
+
+fn object_name(object: &impl Resource) -> String {
+    object.meta().name.clone().unwrap_or_default()
+}
+
+/// A `Node` with fields that this version cannot read is there, and in service.
+fn state(node: &DeserializeGuard<Node>) -> Option<NodeState> {
+    match &node.0 {
+        Ok(node) => node_state(node),
+        Err(invalid) => {
+            let uid = invalid.metadata.uid.as_deref().and_then(Uid::parse)?;
+            Some(NodeState { uid, out_of_service: false })
+        }
+    }
+}
+
+fn watch<K>(api: Api<K>, of: fn(Event<K>) -> WatchEvent) -> WatchEvents
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
+{
+    watch_objects(api, watcher::Config::default()).default_backoff().map_ok(of).boxed()
+}
+
+/// A clock that fails stands still, and then nothing is freed.
+fn boot_time() -> BootTime {
+    let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from);
+    BootTime::from_millis(now.ok().and_then(|now| u64::try_from(now.as_millis()).ok()).unwrap_or(0))
+}
