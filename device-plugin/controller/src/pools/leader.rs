@@ -115,7 +115,7 @@ impl<N: NodeReader> PoolLeader<N> {
         let snapshot = cache.snapshot();
         let pools = self.write_statuses(&snapshot.objects).await?;
         let requests = leader.reconcile(boot_time(), &snapshot);
-        let answers = stream::iter(&requests).map(async |request| (request, self.api.answer(request).await));
+        let answers = stream::iter(requests).map(|request| self.carry_out(request));
         let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).collect().await;
         let mut returned: BTreeMap<&str, usize> = BTreeMap::new();
         for (request, answer) in &answers {
@@ -133,6 +133,11 @@ impl<N: NodeReader> PoolLeader<N> {
             }
         }
         Ok(())
+    }
+
+    async fn carry_out(&self, request: Request) -> (Request, Answer) {
+        let answer = self.api.answer(&request).await;
+        (request, answer)
     }
 
     /// Accepts and refuses pools by a consistent list of them, and writes how each stands, once. `objects` are their blocks and

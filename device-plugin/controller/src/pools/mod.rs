@@ -7,7 +7,6 @@ mod executor;
 mod for_node;
 mod leader;
 mod mirror;
-mod ranges;
 mod status;
 mod watched;
 

@@ -2,13 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use lan::pool::{LanPoolSpec, LanPoolStatus};
+use lan::pool::{LanPoolSpec, LanPoolStatus, ParsedPool};
 use lan::{ACCEPTED, Condition, ConditionStatus, READY, find_condition, set_transition_times};
 use net_types::{AddrRange, AddrSet, Family};
 use pool_blocks::{BlockLengths, Object, Place, PoolClaim, PoolStage, PoolStep, decide_pools};
 
 use super::for_node::{EXHAUSTED, StoredPool, has_parts, name, status};
-use super::ranges::PoolAddresses;
 
 const PROPOSED: &str = "Proposed";
 pub(super) const OVERLAPS: &str = "Overlaps";
@@ -28,7 +27,7 @@ pub(super) fn changed_statuses(
     objects: &[Object],
     now: &str,
 ) -> BTreeMap<String, LanPoolStatus> {
-    let parsed: BTreeMap<String, Result<(LanPoolSpec, PoolAddresses), String>> =
+    let parsed: BTreeMap<String, Result<(LanPoolSpec, ParsedPool), String>> =
         pools.iter().map(|pool| (name(pool), parse(pool))).collect();
     let uses: BTreeMap<String, Use> =
         pools.iter().map(|pool| (name(pool), used(&name(pool), objects))).collect();
@@ -49,9 +48,9 @@ pub(super) fn changed_statuses(
     next.collect()
 }
 
-fn parse(pool: &StoredPool) -> Result<(LanPoolSpec, PoolAddresses), String> {
+fn parse(pool: &StoredPool) -> Result<(LanPoolSpec, ParsedPool), String> {
     let spec: LanPoolSpec = serde_json::from_value(pool.spec.clone()).map_err(|error| error.to_string())?;
-    let addresses = PoolAddresses::parse(&spec).map_err(|error| error.to_string())?;
+    let addresses = ParsedPool::parse(&spec).map_err(|error| error.to_string())?;
     Ok((spec, addresses))
 }
 
@@ -66,13 +65,15 @@ fn used(pool: &str, objects: &[Object]) -> Use {
     Use { claimed: AddrSet::union(claimed), nodes: nodes.len(), in_use: of_pool().next().is_some() }
 }
 
-fn claim(pool: &StoredPool, spec: &LanPoolSpec, addresses: &PoolAddresses, used: &Use) -> PoolClaim {
+fn claim(pool: &StoredPool, spec: &LanPoolSpec, addresses: &ParsedPool, used: &Use) -> PoolClaim {
     // What is claimed outside of the ranges, as they are now, is the pool's all the same.
-    let outside =
-        used.claimed.iter().filter(|range| AddrSet::union([*range]).shared_with(&addresses.ranges).is_none());
+    let outside = used
+        .claimed
+        .iter()
+        .filter(|range| AddrSet::union([*range]).shared_with(addresses.ranges()).is_none());
     PoolClaim {
         name: name(pool).as_str().into(),
-        addresses: AddrSet::union(addresses.ranges.iter().chain(outside)),
+        addresses: AddrSet::union(addresses.ranges().iter().chain(outside)),
         routing_domain: spec.routing_domain.clone().unwrap_or_default(),
         inventory: spec.inventory,
         stage: stage(pool),
@@ -99,7 +100,7 @@ fn step_name(step: &PoolStep) -> &str {
 
 fn next_status(
     pool: &StoredPool,
-    parsed: &Result<(LanPoolSpec, PoolAddresses), String>,
+    parsed: &Result<(LanPoolSpec, ParsedPool), String>,
     used: &Use,
     step: Option<&PoolStep>,
     now: &str,
@@ -113,18 +114,18 @@ fn next_status(
     ];
     if let Ok((spec, addresses)) = parsed {
         if accepted && !spec.inventory && !has_parts(&pool.spec) {
-            let lengths = block_lengths(spec, &addresses.handed_out);
+            let lengths = block_lengths(spec, addresses.handed_out());
             next.block_length_v4.get_or_insert(lengths.v4.into());
             next.block_length_v6.get_or_insert(lengths.v6.into());
         }
-        let free = addresses.handed_out.without(&used.claimed);
-        let size = addresses.handed_out.len();
+        let free = addresses.handed_out().without(&used.claimed);
+        let size = addresses.handed_out().len();
         next.size = Some(size.to_string());
         next.free = Some(free.len().to_string());
         next.used = Some(size.saturating_sub(free.len()).to_string());
         next.nodes = i64::try_from(used.nodes).ok();
         if accepted && !spec.inventory {
-            conditions.push(exhausted(&addresses.handed_out, &free));
+            conditions.push(exhausted(addresses.handed_out(), &free));
         }
     }
     conditions = conditions.into_iter().map(|found| found.observing(pool.metadata.generation)).collect();
@@ -136,7 +137,7 @@ fn next_status(
 /// Whether it is accepted, with the reason and the message.
 fn acceptance(
     pool: &StoredPool,
-    parsed: &Result<(LanPoolSpec, PoolAddresses), String>,
+    parsed: &Result<(LanPoolSpec, ParsedPool), String>,
     step: Option<&PoolStep>,
 ) -> (bool, &'static str, String) {
     let proposed = || {

@@ -82,12 +82,12 @@ impl Policy {
     }
 }
 
-fn program(text: &Value) -> Result<Program, Stop> {
+pub(crate) fn program(text: &Value) -> Result<Program, Stop> {
     let text = text.as_str().unwrap_or_default();
     Program::compile(text).map_err(|error| Stop::Failed(format!("{text}: {error}")))
 }
 
-fn evaluate(program: &Program, context: &Context<'_>) -> Result<Cel, Stop> {
+pub(crate) fn evaluate(program: &Program, context: &Context<'_>) -> Result<Cel, Stop> {
     program.execute(context).map_err(|error| Stop::Failed(error.to_string()))
 }
 

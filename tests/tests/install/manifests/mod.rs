@@ -16,6 +16,7 @@ mod network;
 mod overlays;
 mod pages;
 mod pod;
+mod pool_admission;
 mod rendered;
 mod types;
 mod uninstall;
@@ -29,6 +30,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         argocd::trials(),
         pod::trials(),
         admission::trials(),
+        pool_admission::trials(),
         uninstall::trials(),
         examples::trials(),
         pages::trials(),
