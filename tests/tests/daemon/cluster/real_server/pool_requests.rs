@@ -95,7 +95,7 @@ pub(super) fn answers_what_nodes_ask(program: &Program) -> Outcome {
     check!(one.ask(&Request::Get(block.clone())) == Answer::Object(Some(kept.clone())), "it is read");
     check!(one.ask(&Request::ReadOwn) == Answer::Own(Some(STATE), vec![kept.clone()]), "its own");
     check!(two.ask(&Request::ReadOwn) == Answer::Own(Some(STATE), Vec::new()), "nothing of its own");
-    check!(two.ask(&update(&kept, spec("worker2", 3))) == Answer::Unknown, "it takes nobody's block");
+    check!(two.ask(&update(&kept, spec("worker1", 3))) == Answer::Unknown, "another node's");
     let contested = Spec { contested: vec!["worker2".into()], ..kept.spec.clone() };
     let contested = two.write(&update(&kept, contested))?;
 
