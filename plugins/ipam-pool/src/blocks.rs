@@ -30,7 +30,7 @@ pub struct Blocks {
 
 /// What may be handed out now.
 #[derive(Clone, Debug, Default)]
-pub struct Held {
+pub(crate) struct Held {
     grants: Vec<node::Grant>,
     all: AddrSet,
 }

@@ -438,6 +438,8 @@ mod tests {
             rules: Rules::default(),
             sticky: None,
             host_scope: true,
+            of_cluster: false,
+            blocks: None,
             quarantine: DEFAULT_QUARANTINE,
             allowed_namespaces: None,
             routes: Vec::new(),

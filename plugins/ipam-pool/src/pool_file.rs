@@ -20,9 +20,9 @@ pub(crate) const SHORT_SUFFIX: &str = ".yml";
 pub struct PoolFile {
     /// The file's name without its suffix.
     pub name: String,
-    ranges: Vec<Range>,
+    pub(crate) ranges: Vec<Range>,
     /// Each node's part; `None`: the pool is not divided.
-    nodes: Option<BTreeMap<String, AddrSet>>,
+    pub(crate) nodes: Option<BTreeMap<String, AddrSet>>,
     /// Whether every host has all of the pool for itself.
     pub host_scope: bool,
     /// Whether it is an object of the cluster, and no file.

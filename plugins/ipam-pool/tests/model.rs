@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use ipam_pool::store::{HostStore, KvTxn, MemoryStore, PoolKey, StoreDirs, StoreError};
 use ipam_pool::{
-    Addr, AddrSet, AddressState, AllocError, Allocator, Attachment, ConflictOutcome, LeaseHolder,
-    LeaseRequest, Millis, Order, Owner, RangeSet, RangeSpec, Restrictions, Rules, StickyLease, Store,
-    list_addresses, restore_address, verify,
+    Addr, AddressState, AllocError, Allocator, Attachment, ConflictOutcome, LeaseHolder, LeaseRequest,
+    Millis, Order, Owner, RangeSet, RangeSpec, Restrictions, Rules, StickyLease, Store, list_addresses,
+    restore_address, verify,
 };
 use proptest::prelude::*;
 

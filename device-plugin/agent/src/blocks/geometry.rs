@@ -1,9 +1,9 @@
 //! A pool's specification as blocks.
 
-use lan::pool::{LanPoolSpec, PoolRange};
-use net_types::{Addr, AddrRange, AddrSet, Family};
+use lan::pool::{LanPoolSpec, ParsedPool};
+use net_types::Family;
 use node::ClusterPool;
-use pool_blocks::{BlockLengths, Geometry, Prefix};
+use pool_blocks::{BlockLengths, Geometry};
 
 /// Why blocks of a pool cannot be claimed, a sentence.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -26,61 +26,11 @@ pub(crate) fn geometry(pool: &ClusterPool) -> Result<Geometry, PoolError> {
         return Err(PoolError::Lengths(pool.name.clone(), blocks.v4, blocks.v6));
     }
     let wrong = |text: String| PoolError::Spec(pool.name.clone(), text);
-    let spec = serde_json::from_value(pool.spec.clone()).map_err(|error| wrong(error.to_string()))?;
+    let spec: LanPoolSpec =
+        serde_json::from_value(pool.spec.clone()).map_err(|error| wrong(error.to_string()))?;
+    let parsed = ParsedPool::parse(&spec).map_err(|error| wrong(error.to_string()))?;
     let lengths = BlockLengths { v4: blocks.v4, v6: blocks.v6 };
-    Ok(Geometry::new(pool.name.as_str().into(), lengths, handed_out(&spec).map_err(wrong)?))
-}
-
-/// The addresses that a pool hands out.
-fn handed_out(spec: &LanPoolSpec) -> Result<AddrSet, String> {
-    let whole =
-        spec.subnets.iter().map(|subnet| PoolRange { subnet: subnet.clone(), ..PoolRange::default() });
-    let (mut ranges, mut holes) = (Vec::new(), Vec::new());
-    for range in whole.chain(spec.ranges.iter().cloned()) {
-        let subnet = prefix(&range.subnet)?;
-        let (first, last) = usable(subnet);
-        let at = |text: Option<&str>, default: Addr| text.map_or(Ok(default), address);
-        let gateway = at(range.gateway.as_deref().filter(|text| !text.is_empty() && *text != "none"), first)?;
-        let from = at(range.range_start.as_deref(), first)?;
-        let to = at(range.range_end.as_deref(), last)?;
-        let own = AddrRange::new(from, to)
-            .filter(|own| subnet.range().covers(*own))
-            .ok_or_else(|| format!("{from} to {to} is no range in {}", range.subnet))?;
-        ranges.push(own);
-        if range.gateway.as_deref() != Some("none") {
-            holes.push(AddrRange::single(gateway));
-        }
-    }
-    for text in &spec.exclude {
-        holes.push(match text.contains('/') {
-            true => prefix(text)?.range(),
-            false => text.parse().map_err(|error: net_types::AddrRangeError| error.to_string())?,
-        });
-    }
-    Ok(AddrSet::union(ranges).without(&AddrSet::union(holes)))
-}
-
-fn address(text: &str) -> Result<Addr, String> {
-    text.parse().map_err(|_| format!("{text:?} is not an address"))
-}
-
-fn prefix(text: &str) -> Result<Prefix, String> {
-    let parsed = text.split_once('/').and_then(|(first, length)| {
-        let (first, length) = (first.parse().ok()?, length.parse().ok()?);
-        Prefix::new(first, length)
-    });
-    parsed.ok_or_else(|| format!("{text:?} is not a subnet, such as 10.0.0.0/24"))
-}
-
-/// The first and the last address that hosts of a subnet may have: neither its own nor the broadcast address.
-fn usable(subnet: Prefix) -> (Addr, Addr) {
-    let range = subnet.range();
-    let (first, last) = (range.first(), range.last());
-    match first.family() {
-        _ if range.len() <= 2 => (first, last),
-        Family::V4 => (first.next().unwrap_or(first), last.prev().unwrap_or(last)),
-        Family::V6 => (first.next().unwrap_or(first), last),
-    }
+    Ok(Geometry::new(pool.name.as_str().into(), lengths, parsed.handed_out().clone()))
 }
 
 #[cfg(test)]

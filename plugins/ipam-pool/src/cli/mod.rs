@@ -1,6 +1,7 @@
 //! The command line.
 
 mod backup;
+mod blocks;
 mod import;
 mod leases;
 mod pool_files;
@@ -84,6 +85,9 @@ enum Command {
         #[arg(long, value_name = "FILE")]
         live: Option<PathBuf>,
     },
+    /// For the daemon: pools of the cluster
+    #[command(subcommand, hide = true)]
+    Blocks(blocks::BlocksCommand),
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +127,10 @@ enum CommandError {
     Problems(usize),
     #[error(transparent)]
     Dir(#[from] SafeDirError),
+    #[error(transparent)]
+    ClusterPool(#[from] node::ClusterPoolError),
+    #[error("standard input is not what may be handed out of a pool: {0}")]
+    Grants(String),
     #[error("cannot write to standard output")]
     Output(#[source] std::io::Error),
 }
@@ -131,6 +139,7 @@ enum CommandError {
 struct CommandContext {
     dirs: StoreDirs,
     pools: PathBuf,
+    paths: node::Paths,
     node: Option<String>,
     json: bool,
 }
@@ -175,6 +184,7 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
         dirs: StoreDirs::new(&paths),
         pools: paths.pools(),
         node: config.name()?,
+        paths,
         json: arguments.json,
     };
     match arguments.command {
@@ -187,6 +197,7 @@ fn execute(arguments: Arguments) -> Result<(), CommandError> {
         Command::ImportHostLocal { dir, network, pool } => {
             import::import(&context, &dir, network.as_deref(), pool.as_deref())
         }
+        Command::Blocks(command) => blocks::run(&context, &command),
         Command::Sweep { live } => sweep::sweep(&context, live.as_deref()),
     }
 }

@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
+use crate::Addr;
 use crate::StickyLease;
 use crate::store::{Entry, KvTxn, Store, StoreError};
-use crate::{Addr, AddrSet};
 
 /// A store in memory, for tests.
 #[derive(Clone, Debug, Default)]

@@ -36,15 +36,18 @@ pub(crate) fn mirrored(
     dir: &Path,
 ) -> Result<(Mirror, impl Future<Output = ()> + Send + use<>), Stop> {
     let run = tempfile::tempdir()?;
-    let config = format!("runDir: {}\n", run.path().display());
+    let config = format!("runDir: {0}/run\nstateDir: {0}/state\n", run.path().display());
     let paths = node::NodeConfig::parse(&config).map_err(Stop::Failed)?.paths();
+    let pools = agent::blocks::Pools::open(&paths).map_err(|error| Stop::Failed(format!("{error:#}")))?;
     let objects = NodeObjects::open(
         dir,
         &paths,
+        pools,
         Publishers {
             live_pods: watch::channel(None).0,
             deleted_vms: watch::channel(VmNames::new()).0,
             storage_error: watch::channel(None).0,
+            blocks: tokio::sync::mpsc::unbounded_channel().0,
         },
     )
     .map_err(|error| Stop::Failed(format!("{error:#}")))?;

@@ -1,0 +1,90 @@
+//! For the daemon's node part: what is used of the cluster's pools, and what may be handed out of them.
+
+use std::collections::BTreeMap;
+
+use clap::Subcommand;
+use net_types::{AddrRange, AddrSet};
+use node::{ClusterPool, Grants, SafeDir};
+use serde_json::json;
+
+use super::leases::rests;
+use super::{CommandContext, CommandError};
+use crate::store::{HostStore, PoolKey, Store};
+use crate::{AddressState, PoolFile, list_addresses};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum BlocksCommand {
+    /// The addresses of the cluster's pools that are held, kept, resting or quarantined, as JSON
+    Usage,
+    /// Replace what may be handed out of a pool, which is JSON on standard input
+    Grant {
+        /// The pool
+        pool: String,
+        /// Change nothing if something is used that would not be granted any more
+        #[arg(long)]
+        unless_used: bool,
+    },
+}
+
+/// The longest text on standard input, in bytes.
+const MAX_INPUT: u64 = Grants::MAX_LEN;
+
+pub(super) fn run(context: &CommandContext, command: &BlocksCommand) -> Result<(), CommandError> {
+    let answer = match command {
+        BlocksCommand::Usage => usage(context)?,
+        BlocksCommand::Grant { pool, unless_used } => grant(context, pool, *unless_used)?,
+    };
+    node::print(&format!("{answer}\n")).map_err(CommandError::Output)
+}
+
+fn usage(context: &CommandContext) -> Result<serde_json::Value, CommandError> {
+    let mut pools = BTreeMap::new();
+    for name in pool_names(context)? {
+        let key = PoolKey::Named(name.clone());
+        if let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? {
+            pools.insert(name.clone(), json!({ "used": used(context, &name, &mut store)? }));
+        }
+    }
+    Ok(json!({ "pools": pools }))
+}
+
+fn pool_names(context: &CommandContext) -> Result<Vec<String>, CommandError> {
+    let Some(folder) = SafeDir::open(&context.paths.cluster_pools())? else { return Ok(Vec::new()) };
+    let names = folder.names()?;
+    Ok(names.iter().filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect())
+}
+
+fn used(context: &CommandContext, pool: &str, store: &mut HostStore) -> Result<AddrSet, CommandError> {
+    let states = store.dry_run(|txn| Ok::<_, CommandError>(list_addresses(txn)?))?;
+    let file = PoolFile::load_of_cluster(&context.paths, pool).ok().flatten();
+    let used = states.into_iter().filter(|(_, state)| match state {
+        AddressState::Leased(_) | AddressState::Quarantined { .. } => true,
+        AddressState::Resting { since, cooldown, .. } => rests(file.as_ref(), *since, *cooldown),
+    });
+    Ok(AddrSet::union(used.map(|(address, _)| AddrRange::single(address))))
+}
+
+fn grant(context: &CommandContext, pool: &str, unless_used: bool) -> Result<serde_json::Value, CommandError> {
+    let name = ClusterPool::file_name(pool).map(|_| pool.to_owned());
+    let name = name.ok_or_else(|| CommandError::NoPool(pool.to_owned()))?;
+    let mut text = Vec::new();
+    let read = std::io::Read::read_to_end(&mut std::io::Read::take(std::io::stdin(), MAX_INPUT), &mut text);
+    read.map_err(|source| CommandError::Read { path: "standard input".into(), source })?;
+    let grants: Grants =
+        serde_json::from_slice(&text).map_err(|error| CommandError::Grants(error.to_string()))?;
+    let folder = SafeDir::create(&context.paths.grants())?;
+    // Its lock is held until this process ends: no address is handed out meanwhile.
+    let mut store = HostStore::open(&context.dirs, &PoolKey::Named(name))?;
+    if unless_used {
+        let of =
+            |grants: &Grants| AddrSet::union(grants.grants.iter().flat_map(|grant| grant.addresses.iter()));
+        let before = Grants::read(&folder, pool)?.unwrap_or_default();
+        let gone = of(&before).without(&of(&grants));
+        let used = used(context, pool, &mut store)?.intersection(&gone);
+        if !used.is_empty() {
+            return Ok(json!({ "written": false, "used": used }));
+        }
+    }
+    grants.write(&folder, pool)?;
+    Ok(json!({ "written": true }))
+}
