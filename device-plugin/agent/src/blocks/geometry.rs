@@ -47,8 +47,8 @@ mod tests {
 
     #[test]
     fn what_is_handed_out() {
-        let spec = json!({ "subnets": ["10.0.0.0/29"], "exclude": ["10.0.0.4"],
-            "ranges": [{ "subnet": "fd00::/64", "rangeStart": "fd00::10", "rangeEnd": "fd00::1f" }] });
+        let spec = json!({ "exclude": ["10.0.0.4"],
+            "ranges": [{ "subnet": "10.0.0.0/29" }, { "subnet": "fd00::/64", "rangeStart": "fd00::10", "rangeEnd": "fd00::1f" }] });
         let pool = geometry(&pool(spec, Some((32, 124)))).unwrap();
         assert_eq!(pool.addresses().to_string(), "10.0.0.2-10.0.0.3, 10.0.0.5-10.0.0.6, fd00::10-fd00::1f");
         assert_eq!((pool.block_count(Family::V4), pool.block_count(Family::V6)), (4, 1));
