@@ -1,13 +1,14 @@
 //! Pools of addresses.
 
 mod bad_input;
+mod blocks;
 mod faults;
 mod pools;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    testnet::run_files(testnet::files![faults, pools, bad_input], LONG)
+    testnet::run_files(testnet::files![faults, pools, blocks, bad_input], LONG)
 }
 
 /// The trials that take longest.

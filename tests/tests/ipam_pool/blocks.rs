@@ -1,0 +1,179 @@
+//! Pools of the cluster: `ipam-pool` hands out what the daemon's node part granted, and asks it for more. The node part is played.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+use testnet::{Node, Outcome, Stop, program};
+
+pub(crate) fn trials() -> Vec<testnet::Trial> {
+    testnet::tests![
+        what_is_granted_is_handed_out,
+        what_is_used_is_not_withdrawn,
+        a_pod_waits_for_a_claim,
+        what_cannot_be_had_is_said,
+        a_file_wins,
+    ]
+}
+
+const SOCKET: &str = "/run/k8slan/agent.sock";
+const FAR: u64 = u64::MAX / 2;
+
+fn network() -> Value {
+    json!({ "cniVersion": "1.0.0", "name": "net", "type": "macvlan", "ipam": { "type": "ipam-pool", "pool": "office" } })
+}
+
+fn put_pool(node: &Node, spec: &Value) -> Outcome {
+    let pool = json!({ "name": "office", "spec": spec, "blocks": { "v4": 32, "v6": 128 } });
+    Ok(node.write("/var/lib/k8slan/blocks/pools/office.json", pool.to_string())?)
+}
+
+/// What `ipam-pool blocks grant` says.
+fn grant(node: &Node, addresses: &[&str], until: u64, more: &[&str]) -> Result<Value, Stop> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let grants = json!({ "bootId": boot.trim(), "grants": [{ "addresses": addresses, "until": until }] });
+    let mut command = node.command(program("ipam-pool"));
+    command.args(["blocks", "grant", "office"]).args(more).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    child.stdin.take().unwrap().write_all(grants.to_string().as_bytes())?;
+    let output = child.wait_with_output()?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn usage(node: &Node) -> Result<Value, Stop> {
+    Ok(serde_json::from_str(&node.exec(&[program("ipam-pool").to_str().unwrap(), "blocks", "usage"])?)?)
+}
+
+fn address(result: &Value) -> &str {
+    result["ips"][0]["address"].as_str().unwrap_or_default()
+}
+
+fn is_code(answer: Result<Value, testnet::CniError>, code: u64, words: &str) -> Outcome {
+    match answer {
+        Err(error) if error.code == code && error.text().contains(words) => Ok(()),
+        other => Err(Stop::Failed(format!("not code {code} with {words:?}: {other:?}"))),
+    }
+}
+
+fn what_is_granted_is_handed_out() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    let pod = node.pod("p")?;
+    is_code(pod.add("ipam-pool", "net1", &network()), 11, "the daemon does not answer")?;
+    assert_eq!(grant(&node, &["10.9.0.7-10.9.0.8"], FAR, &[])?["written"], true);
+    let first = pod.add("ipam-pool", "net1", &network())?;
+    assert_eq!((address(&first), &first["ips"][0]["gateway"]), ("10.9.0.7/24", &json!("10.9.0.1")));
+    assert_eq!(address(&pod.add("ipam-pool", "net2", &network())?), "10.9.0.8/24");
+    is_code(pod.add("ipam-pool", "net3", &network()), 11, "the daemon does not answer")?;
+    assert_eq!(usage(&node)?["pools"]["office"]["used"], json!(["10.9.0.7-10.9.0.8"]));
+    // The same again, whatever is granted by now.
+    grant(&node, &[], FAR, &[])?;
+    assert_eq!(address(&pod.add("ipam-pool", "net1", &network())?), "10.9.0.7/24");
+    // What was granted until a moment that has passed is not.
+    grant(&node, &["10.9.0.9"], 1, &[])?;
+    is_code(pod.add("ipam-pool", "net3", &network()), 11, "the daemon does not answer")?;
+    Ok(())
+}
+
+fn what_is_used_is_not_withdrawn() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"], "cooldown": "0s" }))?;
+    let pod = node.pod("p")?;
+    grant(&node, &["10.9.0.7-10.9.0.9"], FAR, &[])?;
+    pod.add("ipam-pool", "net1", &network())?;
+    let answer = grant(&node, &["10.9.0.9"], FAR, &["--unless-used"])?;
+    assert_eq!(answer, json!({ "written": false, "used": ["10.9.0.7"] }));
+    assert_eq!(address(&pod.add("ipam-pool", "net2", &network())?), "10.9.0.8/24", "nothing was changed");
+    for interface in ["net1", "net2"] {
+        pod.del("ipam-pool", interface, &network())?;
+    }
+    assert_eq!(usage(&node)?["pools"]["office"]["used"], json!([]));
+    assert_eq!(grant(&node, &["10.9.0.9"], FAR, &["--unless-used"])?["written"], true);
+    assert_eq!(address(&pod.add("ipam-pool", "net1", &network())?), "10.9.0.9/24");
+    Ok(())
+}
+
+/// One question, answered by `answer`: the request's text is returned.
+fn played(node: &Node, answer: impl FnOnce() -> String + Send) -> Result<String, Stop> {
+    let listener = node.run(|| UnixListener::bind(SOCKET))?;
+    let (mut stream, _) = listener.accept()?;
+    let mut asked = vec![0; 4096];
+    let length = stream.read(&mut asked)?;
+    stream.write_all(answer().as_bytes())?;
+    node.run(|| std::fs::remove_file(SOCKET))?;
+    Ok(String::from_utf8_lossy(&asked[..length]).into_owned())
+}
+
+fn http(status: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+}
+
+fn a_pod_waits_for_a_claim() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    grant(&node, &[], FAR, &[])?;
+    let pod = node.pod("p")?;
+    let (asked, result) = std::thread::scope(|scope| {
+        let answer = || {
+            // The pool's lock is free while the pod waits.
+            grant(&node, &["10.9.0.30"], FAR, &[])
+                .map_or_else(|error| format!("{error:?}"), |_| http("200 OK", ""))
+        };
+        let node = &node;
+        let agent = scope.spawn(move || played(node, answer));
+        testnet::eventually(std::time::Duration::from_secs(9), || {
+            if node.run(|| std::path::Path::new(SOCKET).exists()) {
+                Ok(())
+            } else {
+                Err("no socket".to_owned())
+            }
+        })?;
+        let result = pod.add("ipam-pool", "net1", &network())?;
+        Ok::<_, Stop>((agent.join().unwrap()?, result))
+    })?;
+    assert!(asked.starts_with("POST /pools/office/claim HTTP/1.1\r\n"), "{asked}");
+    assert!(asked.ends_with(r#"{"family":"v4"}"#), "{asked}");
+    assert_eq!(address(&result), "10.9.0.30/24");
+    Ok(())
+}
+
+fn what_cannot_be_had_is_said() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    grant(&node, &[], FAR, &[])?;
+    let pod = node.pod("p")?;
+    std::thread::scope(|scope| {
+        let agent =
+            scope.spawn(|| played(&node, || http("409 Conflict", "the pool office is full on all nodes")));
+        testnet::eventually(std::time::Duration::from_secs(9), || {
+            if node.run(|| std::path::Path::new(SOCKET).exists()) {
+                Ok(())
+            } else {
+                Err("no socket".to_owned())
+            }
+        })?;
+        is_code(pod.add("ipam-pool", "net1", &network()), 11, "the pool office is full on all nodes")?;
+        agent.join().unwrap().map(drop)
+    })?;
+    for (spec, words) in [
+        (json!({ "subnets": ["10.9.0.1/24"] }), "host bits"),
+        (json!({ "subnets": ["10.9.0.0/24"], "namespaceSelector": { "a": "b" } }), "namespaceSelector"),
+    ] {
+        put_pool(&node, &spec)?;
+        is_code(pod.add("ipam-pool", "net1", &network()), 7, words)?;
+    }
+    Ok(())
+}
+
+fn a_file_wins() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    let file = json!({
+        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "office" },
+        "spec": { "ranges": [{ "subnet": "10.8.0.0/24" }], "scope": "host" },
+    });
+    node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?;
+    assert_eq!(address(&node.pod("p")?.add("ipam-pool", "net1", &network())?), "10.8.0.2/24");
+    Ok(())
+}
