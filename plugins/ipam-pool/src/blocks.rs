@@ -108,10 +108,7 @@ impl Blocks {
         })?;
         match status {
             200 => Ok(()),
-            _ => Err(BlockError::Refused {
-                pool: self.pool.clone(),
-                reason: node::one_line(text.trim()).into(),
-            }),
+            _ => Err(BlockError::Refused { pool: self.pool.clone(), reason: node::one_line(text.trim()) }),
         }
     }
 

@@ -9,6 +9,7 @@
 )]
 
 mod address_state;
+mod allocate;
 mod allocator;
 mod blocks;
 mod cli;
@@ -20,6 +21,7 @@ mod network;
 mod network_error;
 mod network_scope;
 mod node_parts;
+mod node_settings;
 mod options;
 mod plugin;
 mod pool_file;

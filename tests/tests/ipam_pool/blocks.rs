@@ -1,5 +1,7 @@
 //! Pools of the cluster: `ipam-pool` hands out what the daemon's node part granted, and asks it for more. The node part is played.
 
+#![expect(clippy::unwrap_used, reason = "a test")]
+
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::process::Stdio;

@@ -19,11 +19,11 @@ pub enum PoolSpecError {
     #[error("the pool has subnets and ranges: write one of them")]
     SubnetsAndRanges,
     #[error(transparent)]
-    Range(#[from] RangeError),
+    Range(Box<RangeError>),
     #[error("the ranges {first} and {second} overlap at {at}")]
-    Overlap { first: AddrRange, second: AddrRange, at: Addr },
+    Overlap { first: Box<AddrRange>, second: Box<AddrRange>, at: Box<Addr> },
     #[error("exclude: {0}")]
-    Exclude(#[from] PartError),
+    Exclude(Box<PartError>),
     #[error("exclude: {0:?} is outside all subnets of the pool")]
     ExcludeOutside(String),
     #[error("nothing is left to hand out: exclude and the gateways take all addresses")]
@@ -44,13 +44,13 @@ impl ParsedPool {
             spec.subnets.iter().map(|subnet| PoolRange { subnet: subnet.clone(), ..PoolRange::default() });
         let parts = of_subnets
             .chain(spec.ranges.iter().cloned())
-            .map(|range| Range::parse(&range))
+            .map(|range| Range::parse(&range).map_err(|error| PoolSpecError::Range(error.into())))
             .collect::<Result<Vec<_>, _>>()?;
         check_overlap(&parts)?;
         let mut taken: Vec<AddrRange> =
             parts.iter().filter_map(Range::gateway).map(AddrRange::single).collect();
         for text in &spec.exclude {
-            let part = parse_part(text)?;
+            let part = parse_part(text).map_err(|error| PoolSpecError::Exclude(error.into()))?;
             if !parts.iter().any(|range| range.subnet().covers(part)) {
                 return Err(PoolSpecError::ExcludeOutside(text.clone()));
             }
@@ -91,7 +91,8 @@ fn check_overlap(parts: &[Range]) -> Result<(), PoolSpecError> {
         let second = range.addresses();
         let before = parts.iter().take(index).map(Range::addresses);
         if let Some(first) = before.into_iter().find(|first| first.overlaps(second)) {
-            return Err(PoolSpecError::Overlap { first, second, at: first.first().max(second.first()) });
+            let at = Box::new(first.first().max(second.first()));
+            return Err(PoolSpecError::Overlap { first: first.into(), second: second.into(), at });
         }
     }
     Ok(())

@@ -26,7 +26,7 @@ const QUEUED_CLAIMS: usize = 64;
 pub enum LinkEvent {
     Connected,
     Disconnected,
-    Answer(RequestId, Answer),
+    Answer(RequestId, Box<Answer>),
 }
 
 /// Where it says so.
@@ -282,7 +282,7 @@ fn link_event(event: LinkEvent) -> Event {
     match event {
         LinkEvent::Connected => Event::Connected,
         LinkEvent::Disconnected => Event::Disconnected,
-        LinkEvent::Answer(id, answer) => Event::Answer(id, answer),
+        LinkEvent::Answer(id, answer) => Event::Answer(id, *answer),
     }
 }
 

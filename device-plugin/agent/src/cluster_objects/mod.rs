@@ -365,7 +365,7 @@ impl ClusterObjects for NodeObjects {
     }
 
     fn pool_answer(&mut self, id: RequestId, answer: pool_blocks::Answer) {
-        self.tell_blocks(LinkEvent::Answer(id, answer));
+        self.tell_blocks(LinkEvent::Answer(id, answer.into()));
     }
 
     fn connected(&mut self) {

@@ -45,6 +45,7 @@ pub struct PoolLeader<N> {
 }
 
 /// An event of one of the watches; the pools themselves are listed whenever something is decided.
+#[expect(clippy::large_enum_variant, reason = "each is applied at once, and none is kept")]
 enum WatchEvent {
     Pools(Event<StoredPool>),
     Blocks(Event<DeserializeGuard<LanBlock>>),

@@ -115,8 +115,7 @@ async fn read<B: Body>(body: B) -> Result<Vec<u8>, String>
 where
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let read =
-        tokio::time::timeout(super::server::IDLE_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
+    let read = tokio::time::timeout(super::IDLE_TIMEOUT, Limited::new(body, MAX_BODY).collect()).await;
     let body = read.map_err(|_| "the claim did not arrive".to_owned())?;
     Ok(body.map_err(|error| format!("the claim cannot be read: {error}"))?.to_bytes().to_vec())
 }

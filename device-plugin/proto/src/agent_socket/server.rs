@@ -1,6 +1,5 @@
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use hyper::body::Incoming;
 use hyper::header::{CONNECTION, HeaderValue};
@@ -11,14 +10,13 @@ use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
+use super::IDLE_TIMEOUT;
 use super::claims::{self, MAX_CLAIMS, PoolClaims};
 use crate::health::{HealthSource, answer};
 use crate::root_socket::RootSocket;
 
 /// The number of connections that may be open at once, beside those whose claim waits.
 const CONNECTIONS: usize = 32;
-/// How long a client may be silent.
-pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Answers on the socket until the future is dropped.
 pub async fn serve(socket: RootSocket, source: Arc<impl HealthSource>, claims: Arc<impl PoolClaims>) {

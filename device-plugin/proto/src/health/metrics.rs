@@ -1,31 +1,7 @@
-use std::fmt::Write as _;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 
+use super::exposition::{Counter, Exposition};
 use super::{HealthSummary, Histogram, PoolMetrics};
-
-/// A number that only grows.
-#[derive(Debug, Default)]
-pub struct Counter(AtomicU64);
-
-impl Counter {
-    pub fn increment(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub fn add(&self, count: usize) {
-        self.0.fetch_add(u64::try_from(count).unwrap_or(u64::MAX), Ordering::Relaxed);
-    }
-
-    /// For a number that is counted elsewhere.
-    pub fn set(&self, value: u64) {
-        self.0.store(value, Ordering::Relaxed);
-    }
-
-    #[must_use]
-    pub fn get(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
-    }
-}
 
 /// What the node's part counts when it happens. Numbers that follow from the present state are in [`HealthSummary`].
 #[derive(Debug, Default)]
@@ -61,48 +37,6 @@ pub struct ApiMetrics {
     pub lan_errors: Counter,
     /// Requests about pods and virtual machines.
     pub pod_errors: Counter,
-}
-
-/// Prometheus' text format, version 0.0.4.
-#[derive(Default)]
-pub(super) struct Exposition(String);
-
-impl Exposition {
-    fn one(&mut self, kind: &str, name: &str, help: &str, value: u64) {
-        // Writing to a String does not fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}");
-    }
-
-    fn gauge(&mut self, name: &str, help: &str, value: usize) {
-        self.one("gauge", name, help, u64::try_from(value).unwrap_or(u64::MAX));
-    }
-
-    /// One number for each value of a label; nothing where there is none.
-    pub(super) fn labelled(
-        &mut self,
-        kind: &str,
-        name: &str,
-        help: &str,
-        label: &str,
-        values: impl Iterator<Item = (String, u64)>,
-    ) {
-        let mut values = values.peekable();
-        if values.peek().is_some() {
-            let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-        }
-        for (value, number) in values {
-            let _ = writeln!(self.0, "{name}{{{label}=\"{value}\"}} {number}");
-        }
-    }
-
-    pub(super) fn counter(&mut self, name: &str, help: &str, counter: &Counter) {
-        self.one("counter", name, help, counter.get());
-    }
-
-    pub(super) fn histogram(&mut self, name: &str, help: &str, histogram: &Histogram) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} histogram");
-        histogram.write(&mut self.0, name);
-    }
 }
 
 impl Metrics {
@@ -153,7 +87,7 @@ impl Metrics {
             &self.build,
         );
         self.pools.write(&mut out);
-        out.0
+        out.into_text()
     }
 }
 
@@ -164,7 +98,7 @@ impl ApiMetrics {
         let mut out = Exposition::default();
         let errors = self.lan_errors.get() + self.pod_errors.get();
         out.one("counter", "k8slan_api_errors_total", "Requests to the API server that failed.", errors);
-        out.0
+        out.into_text()
     }
 }
 
@@ -173,7 +107,7 @@ impl ApiMetrics {
 pub fn node_up(up: bool) -> String {
     let mut out = Exposition::default();
     out.gauge("k8slan_node_up", "Whether the node's part of k8slan answers.", usize::from(up));
-    out.0
+    out.into_text()
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-use super::metrics::Exposition;
-use super::{Counter, Histogram};
+use super::Histogram;
+use super::exposition::{Counter, Exposition};
 
 /// What is done at the API server for pools of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
