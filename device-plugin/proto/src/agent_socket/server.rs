@@ -182,7 +182,7 @@ mod tests {
             held.push(stream);
         }
         let mut stream = UnixStream::connect(&path).await.unwrap();
-        let answer = tokio::time::timeout(Duration::from_secs(9), ask(&mut stream)).await;
+        let answer = tokio::time::timeout(std::time::Duration::from_secs(9), ask(&mut stream)).await;
         assert!(answer.expect("an answer in time for a probe").starts_with("HTTP/1.1 200"));
     }
 }
