@@ -184,13 +184,19 @@ fn roles(account: &Account) -> Result<Vec<Value>, Stop> {
     if roles.len() == account.roles.len() { Ok(roles) } else { Err(failed(format!("{roles:#?}"))) }
 }
 
+/// A block is changed where its node was gone for longer than it may allocate without the API server, 24 minutes: no trial
+/// waits for that. The real server in `tests/tests/daemon/cluster` sees it.
+fn takes_long(right: &Right) -> bool {
+    right.resource == "lanblocks" && right.verb == "patch"
+}
+
 fn none_is_unused(account: &Account, audits: &[Vec<Value>]) -> Outcome {
     let requests = audits.iter().flatten().filter(|request| account.asks(request));
     let used: BTreeSet<Right> = requests.flat_map(used_by).collect();
     for role in roles(account)? {
         let rights = rights(&role);
         check!(!rights.is_empty(), "{role:#}");
-        let unused: Vec<&Right> = rights.difference(&used).collect();
+        let unused: Vec<&Right> = rights.difference(&used).filter(|right| !takes_long(right)).collect();
         check!(unused.is_empty(), "{}: nobody asked for {unused:#?}", role["metadata"]["name"]);
     }
     Ok(())
