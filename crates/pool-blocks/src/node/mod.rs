@@ -134,6 +134,8 @@ impl Node {
         let mut holdings = BTreeMap::new();
         for (key, record) in disk.unwrap_or_default().records {
             let stage = match record.phase {
+                // Counted after a lost disk: what the object says is released was not read before the process ended.
+                Phase::Held if record.uid == Uid::UNKNOWN => Stage::Look,
                 Phase::Held => Stage::Held,
                 Phase::Leaving => Stage::Leaving,
                 Phase::Lost { .. } => Stage::Lost,
