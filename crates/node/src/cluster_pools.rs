@@ -14,9 +14,6 @@ pub struct ClusterPool {
     pub name: String,
     /// The object's specification, as its author wrote it.
     pub spec: Value,
-    /// `metadata.generation` of the specification.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub generation: Option<i64>,
     /// The length of its blocks; absent until the leader accepts the pool, and blocks may be claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<BlockLength>,
@@ -46,9 +43,6 @@ pub struct Grants {
     pub boot_id: String,
     /// Blocks; they do not overlap.
     pub grants: Vec<Grant>,
-    /// Why there is not more, a sentence each.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub refusals: Vec<String>,
 }
 
 /// Addresses that this node may hand out for some time.
@@ -172,7 +166,6 @@ mod tests {
         let pool = ClusterPool {
             name: "office".to_owned(),
             spec: serde_json::json!({ "subnets": ["10.0.0.0/24"] }),
-            generation: Some(2),
             blocks: Some(BlockLength { v4: 32, v6: 128 }),
             refusal: None,
             exhausted: true,

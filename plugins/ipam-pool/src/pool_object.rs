@@ -73,14 +73,7 @@ mod tests {
     use super::*;
 
     fn pool(spec: Value) -> ClusterPool {
-        ClusterPool {
-            name: "office".to_owned(),
-            spec,
-            generation: None,
-            blocks: None,
-            refusal: None,
-            exhausted: false,
-        }
+        ClusterPool { name: "office".to_owned(), spec, blocks: None, refusal: None, exhausted: false }
     }
 
     #[test]

@@ -61,7 +61,8 @@ impl ParsedPool {
             return Err(PoolSpecError::Empty);
         }
         let handed_out = ranges.without(&AddrSet::union(taken));
-        if handed_out.is_empty() {
+        // An inventory hands out nothing anyhow.
+        if handed_out.is_empty() && !spec.inventory {
             return Err(PoolSpecError::NothingLeft);
         }
         Ok(Self { parts, ranges, handed_out })

@@ -48,7 +48,6 @@ pub(super) fn for_node(
         return ClusterPool {
             name: name(pool),
             spec: pool.spec.clone(),
-            generation: pool.metadata.generation,
             blocks: block_lengths(pool),
             refusal: refusal(&pool.spec, labels),
             exhausted: exhausted.is_some_and(lan::Condition::is_true),
@@ -57,14 +56,9 @@ pub(super) fn for_node(
     let refusal = Some(not_accepted(pool));
     match before {
         Some(before) => ClusterPool { refusal, ..before.clone() },
-        None => ClusterPool {
-            name: name(pool),
-            spec: pool.spec.clone(),
-            generation: pool.metadata.generation,
-            blocks: None,
-            refusal,
-            exhausted: false,
-        },
+        None => {
+            ClusterPool { name: name(pool), spec: pool.spec.clone(), blocks: None, refusal, exhausted: false }
+        }
     }
 }
 

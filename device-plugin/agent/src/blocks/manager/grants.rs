@@ -6,9 +6,6 @@ use pool_blocks::{BootTime, Input, Key, PoolName, Progress, Refusal};
 
 use super::{AGAIN, Effect, Event, GrantResult, Manager};
 
-/// The most reasons that are told of one pool.
-const MAX_REFUSALS: usize = 4;
-
 /// Grants on their way to `ipam-pool`.
 pub(super) struct Writing {
     grants: Grants,
@@ -57,22 +54,15 @@ impl Manager {
 
     fn grants_of(&self, now: BootTime, pool: &PoolName) -> Grants {
         let mut grants = Grants { boot_id: self.boot_id.clone(), ..Grants::default() };
-        let own = self.node.progress().filter(|(key, _)| key.pool == *pool);
-        for (key, progress) in own.filter(|(key, _)| !self.returning.contains(key)) {
-            match self.node.may_use(now, key) {
-                Ok(until) => {
-                    let addresses = self.node.addresses(key);
-                    if !addresses.is_empty() {
-                        grants.grants.push(Grant { addresses, until: until.millis() });
-                    }
+        let keys = self.node.keys().filter(|key| key.pool == *pool && !self.returning.contains(key));
+        for key in keys {
+            if let Ok(until) = self.node.may_use(now, key) {
+                let addresses = self.node.addresses(key);
+                if !addresses.is_empty() {
+                    grants.grants.push(Grant { addresses, until: until.millis() });
                 }
-                Err(refusal) if progress == Progress::Held && grants.refusals.len() < MAX_REFUSALS => {
-                    grants.refusals.push(refusal.to_string());
-                }
-                Err(_) => {}
             }
         }
-        grants.refusals.dedup();
         grants
     }
 
