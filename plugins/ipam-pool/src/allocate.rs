@@ -9,8 +9,8 @@ use crate::lease_table::LeaseTable;
 use crate::node_settings::NodeSettings;
 use crate::store::{HostStore, Store};
 use crate::{
-    Addr, AllocError, Allocator, ConflictOutcome, Error, Grant, LeaseRequest, Millis, Network, RangeSet,
-    Refusal, Rules, pool_overlap,
+    Addr, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseRequest, Millis, Network,
+    RangeSet, Refusal, Rules, pool_overlap,
 };
 
 /// Gives the addresses. Where the node's blocks of the pool do not suffice, waits for more, without the lock.
@@ -74,12 +74,37 @@ fn allocate_held(
     }
     // Time went by, perhaps much, since the grant was read.
     if let (Some(blocks), Some(held)) = (&network.blocks, &held)
-        && let Some(late) = new_addresses(&grants, &before).find(|address| !held.is_valid(*address))
+        && let Some(late) = take_back_late(store, attachment, held, &grants, &before)?
     {
-        store.change(|txn| Allocator::new(txn, &[], Rules::default(), Millis::now()).release(attachment))?;
         return Err(blocks.expired(late).into());
     }
     Ok(grants)
+}
+
+/// Takes back what was given anew, if any of it may not be handed out any more. Returns which. What the attachment had before
+/// stays its own, and what was kept for its owner stays kept.
+fn take_back_late(
+    store: &mut impl Store,
+    attachment: &Attachment,
+    held: &Held,
+    grants: &[Grant],
+    before: &[Addr],
+) -> Result<Option<Addr>, AllocError> {
+    let Some(late) = new_addresses(grants, before).find(|address| !held.is_valid(*address)) else {
+        return Ok(None);
+    };
+    store.change(|txn| {
+        let mut allocator = Allocator::new(txn, &[], Rules::default(), Millis::now());
+        for grant in grants.iter().filter(|grant| !before.contains(&grant.address)) {
+            if grant.picked {
+                allocator.revoke(grant.address)?;
+            } else {
+                allocator.detach(attachment, grant.address)?;
+            }
+        }
+        Ok::<_, AllocError>(())
+    })?;
+    Ok(Some(late))
 }
 
 /// The network's sets, limited to what this node has of a pool of the cluster.
@@ -136,4 +161,58 @@ fn report_conflicts(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use net_types::{AddrRange, AddrSet};
+
+    use super::*;
+    use crate::store::MemoryStore;
+    use crate::{LeaseHolder, RangeSpec, find_address};
+
+    fn at(text: &str) -> Addr {
+        text.parse().unwrap()
+    }
+
+    fn granted(until: u64) -> Held {
+        let range = AddrRange::new(at("10.9.0.7"), at("10.9.0.9")).unwrap();
+        Held::of(vec![node::Grant { addresses: AddrSet::union([range]), until }])
+    }
+
+    #[test]
+    fn what_may_not_be_handed_out_any_more_is_taken_back() {
+        let range = RangeSpec { subnet: "10.9.0.0/24".to_owned(), ..RangeSpec::default() }.parse().unwrap();
+        let mut sets = [RangeSet::new(0, vec![range]).unwrap()];
+        sets[0].restrict_to_blocks(granted(u64::MAX).addresses());
+        let attachment =
+            Attachment { container: "c".into(), interface: "net1".into(), network: "net".into() };
+        let holder = LeaseHolder {
+            attachment: attachment.clone(),
+            pod: None,
+            uid: None,
+            netns: None,
+            launcher: None,
+            since: Millis(0),
+        };
+        let request =
+            LeaseRequest { holder, owner: None, sticky: false, migrating: false, beside_source: false };
+        let mut store = MemoryStore::default();
+        let allocate = |store: &mut MemoryStore| {
+            let rules = Rules { cooldown: 0, ..Rules::default() };
+            store
+                .change(|txn| Allocator::new(txn, &sets, rules, Millis::now()).allocate(&request, &[]))
+                .unwrap()
+        };
+        let grants = allocate(&mut store);
+        let late = |store: &mut MemoryStore, held: &Held, before: &[Addr]| {
+            take_back_late(store, &attachment, held, &grants, before).unwrap()
+        };
+        assert_eq!(late(&mut store, &granted(u64::MAX), &[]), None);
+        assert_eq!(late(&mut store, &granted(1), &[at("10.9.0.7")]), None, "it had it before");
+        assert_eq!(allocate(&mut store), [Grant { picked: false, ..grants[0] }]);
+        assert_eq!(late(&mut store, &granted(1), &[]), Some(at("10.9.0.7")));
+        let state = store.change(|txn| find_address(txn, at("10.9.0.7"))).unwrap();
+        assert!(matches!(state, Some(crate::AddressState::Resting { .. })), "{state:?}");
+    }
 }

@@ -79,8 +79,7 @@ impl Blocks {
         }
         let now = Millis::now();
         let grants: Vec<_> = read.grants.into_iter().filter(|grant| Millis(grant.until) > now).collect();
-        let all = AddrSet::union(grants.iter().flat_map(|grant| grant.addresses.iter()));
-        Ok(Held { grants, all })
+        Ok(Held::of(grants))
     }
 
     /// That this address may not be given out any more.
@@ -133,6 +132,11 @@ impl Blocks {
 }
 
 impl Held {
+    pub(crate) fn of(grants: Vec<node::Grant>) -> Self {
+        let all = AddrSet::union(grants.iter().flat_map(|grant| grant.addresses.iter()));
+        Self { grants, all }
+    }
+
     /// The addresses.
     pub(crate) fn addresses(&self) -> &AddrSet {
         &self.all

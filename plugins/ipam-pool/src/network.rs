@@ -244,15 +244,8 @@ fn from_pool(
             return Err(NetworkError::PoolAnd(key));
         }
     }
-    let (file, blocks) = match PoolFile::load(&paths.pools(), pool) {
-        Err(unknown @ crate::PoolFileError::Unknown { .. }) => {
-            let of_cluster = PoolFile::load_of_cluster(paths, pool)?.ok_or(unknown)?;
-            // Who has fixed parts needs no blocks.
-            let blocks = (!of_cluster.is_divided()).then(|| Blocks::new(paths, pool));
-            (of_cluster, blocks)
-        }
-        file => (file?, None),
-    };
+    let file = PoolFile::find(paths, pool)?;
+    let blocks = file.blocks(paths);
     let is_shared = file.is_shared_explicitly() || blocks.is_some();
     let spans_nodes = if is_shared { None } else { network_scope::why_it_spans_nodes(request)? };
     network.sets =

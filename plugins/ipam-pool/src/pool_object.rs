@@ -1,19 +1,61 @@
 //! Pools of the cluster, which the daemon keeps on the node: the same as a pool's file.
 
+use std::collections::BTreeSet;
+
 use lan::pool::{LanPoolSpec, ParsedPool, PoolOrder, PoolSticky};
 use net_types::Timespan;
 use node::{ClusterPool, Paths, SafeDir};
 
+use crate::blocks::Blocks;
 use crate::node_parts::parse_node_parts;
 use crate::options::Sticky;
 use crate::{Order, PoolFile, PoolFileError, Restrictions};
 
 impl PoolFile {
+    /// The pool of this name: its file, or where it has none the cluster's.
+    ///
+    /// # Errors
+    /// There is neither, or what is wrong with it.
+    pub(crate) fn find(paths: &Paths, name: &str) -> Result<Self, PoolFileError> {
+        match Self::load(&paths.pools(), name) {
+            Err(unknown @ PoolFileError::Unknown { .. }) => {
+                Self::load_of_cluster(paths, name)?.ok_or(unknown)
+            }
+            file => file,
+        }
+    }
+
+    /// The names of all pools, of files and of the cluster.
+    ///
+    /// # Errors
+    /// A folder cannot be read, or is not trusted.
+    pub(crate) fn all_names(paths: &Paths) -> Result<BTreeSet<String>, PoolFileError> {
+        let mut names: BTreeSet<String> = Self::names(&paths.pools())?.into_iter().collect();
+        names.extend(Self::names_of_cluster(paths)?);
+        Ok(names)
+    }
+
+    /// The names of the cluster's pools.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or is not trusted.
+    pub(crate) fn names_of_cluster(paths: &Paths) -> Result<Vec<String>, PoolFileError> {
+        let names = SafeDir::open(&paths.cluster_pools())
+            .and_then(|dir| dir.map_or(Ok(Vec::new()), |dir| dir.names()));
+        let names = names.map_err(|error| PoolFileError::Read("*".to_owned(), error))?;
+        Ok(names.iter().filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect())
+    }
+
+    /// Where nodes share the pool in blocks: those of this node. A pool's file has none, and who has fixed parts needs none.
+    pub(crate) fn blocks(&self, paths: &Paths) -> Option<Blocks> {
+        (self.of_cluster && !self.is_divided()).then(|| Blocks::new(paths, &self.name))
+    }
+
     /// Reads a pool of the cluster; `None` if there is none of this name.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub(crate) fn load_of_cluster(paths: &Paths, name: &str) -> Result<Option<Self>, PoolFileError> {
+    fn load_of_cluster(paths: &Paths, name: &str) -> Result<Option<Self>, PoolFileError> {
         let failed = |error| PoolFileError::Read(name.to_owned(), error);
         let Some(folder) = SafeDir::open(&paths.cluster_pools()).map_err(failed)? else { return Ok(None) };
         let read = ClusterPool::read(&folder, name);

@@ -16,6 +16,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_pod_waits_for_a_claim,
         what_cannot_be_had_is_said,
         a_file_wins,
+        people_see_it,
     ]
 }
 
@@ -96,15 +97,25 @@ fn what_is_used_is_not_withdrawn() -> Outcome {
     Ok(())
 }
 
-/// One question, answered by `answer`: the request's text is returned.
-fn played(node: &Node, answer: impl FnOnce() -> String + Send) -> Result<String, Stop> {
+/// An ADD while the node part answers one question: what was asked, and what became of the ADD.
+fn add_while(
+    node: &Node,
+    pod: &testnet::Pod,
+    answer: impl FnOnce() -> Result<String, Stop> + Send,
+) -> Result<(String, Result<Value, testnet::CniError>), Stop> {
     let listener = node.run(|| UnixListener::bind(SOCKET))?;
-    let (mut stream, _) = listener.accept()?;
-    let mut asked = vec![0; 4096];
-    let length = stream.read(&mut asked)?;
-    stream.write_all(answer().as_bytes())?;
-    node.run(|| std::fs::remove_file(SOCKET))?;
-    Ok(String::from_utf8_lossy(&asked[..length]).into_owned())
+    std::thread::scope(|scope| {
+        let agent = scope.spawn(move || -> Result<String, Stop> {
+            let (mut stream, _) = listener.accept()?;
+            let mut asked = vec![0; 4096];
+            let length = stream.read(&mut asked)?;
+            stream.write_all(answer()?.as_bytes())?;
+            Ok(String::from_utf8_lossy(&asked[..length]).into_owned())
+        });
+        let added = pod.add("ipam-pool", "net1", &network());
+        node.run(|| std::fs::remove_file(SOCKET))?;
+        Ok((agent.join().unwrap()?, added))
+    })
 }
 
 fn http(status: &str, body: &str) -> String {
@@ -116,27 +127,15 @@ fn a_pod_waits_for_a_claim() -> Outcome {
     put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
     grant(&node, &[], FAR, &[])?;
     let pod = node.pod("p")?;
-    let (asked, result) = std::thread::scope(|scope| {
-        let answer = || {
-            // The pool's lock is free while the pod waits.
-            grant(&node, &["10.9.0.30"], FAR, &[])
-                .map_or_else(|error| format!("{error:?}"), |_| http("200 OK", ""))
-        };
-        let node = &node;
-        let agent = scope.spawn(move || played(node, answer));
-        testnet::eventually(std::time::Duration::from_secs(9), || {
-            if node.run(|| std::path::Path::new(SOCKET).exists()) {
-                Ok(())
-            } else {
-                Err("no socket".to_owned())
-            }
-        })?;
-        let result = pod.add("ipam-pool", "net1", &network())?;
-        Ok::<_, Stop>((agent.join().unwrap()?, result))
-    })?;
+    let answer = || {
+        // The pool's lock is free while the pod waits.
+        grant(&node, &["10.9.0.30"], FAR, &[])?;
+        Ok(http("200 OK", ""))
+    };
+    let (asked, added) = add_while(&node, &pod, answer)?;
     assert!(asked.starts_with("POST /pools/office/claim HTTP/1.1\r\n"), "{asked}");
     assert!(asked.ends_with(r#"{"family":"v4"}"#), "{asked}");
-    assert_eq!(address(&result), "10.9.0.30/24");
+    assert_eq!(address(&added?), "10.9.0.30/24");
     Ok(())
 }
 
@@ -145,19 +144,8 @@ fn what_cannot_be_had_is_said() -> Outcome {
     put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
     grant(&node, &[], FAR, &[])?;
     let pod = node.pod("p")?;
-    std::thread::scope(|scope| {
-        let agent =
-            scope.spawn(|| played(&node, || http("409 Conflict", "the pool office is full on all nodes")));
-        testnet::eventually(std::time::Duration::from_secs(9), || {
-            if node.run(|| std::path::Path::new(SOCKET).exists()) {
-                Ok(())
-            } else {
-                Err("no socket".to_owned())
-            }
-        })?;
-        is_code(pod.add("ipam-pool", "net1", &network()), 11, "the pool office is full on all nodes")?;
-        agent.join().unwrap().map(drop)
-    })?;
+    let answer = || Ok(http("409 Conflict", "the pool office is full on all nodes"));
+    is_code(add_while(&node, &pod, answer)?.1, 11, "the pool office is full on all nodes")?;
     for (spec, words) in [
         (json!({ "subnets": ["10.9.0.1/24"] }), "host bits"),
         (json!({ "subnets": ["10.9.0.0/24"], "namespaceSelector": { "a": "b" } }), "namespaceSelector"),
@@ -177,5 +165,30 @@ fn a_file_wins() -> Outcome {
     });
     node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?;
     assert_eq!(address(&node.pod("p")?.add("ipam-pool", "net1", &network())?), "10.8.0.2/24");
+    Ok(())
+}
+
+fn people_see_it() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    grant(&node, &["10.9.0.7-10.9.0.9"], FAR, &[])?;
+    node.pod("p")?.add("ipam-pool", "net1", &network())?;
+    let said = |arguments: &[&str]| -> Result<Value, Stop> {
+        let program = program("ipam-pool");
+        let line: Vec<&str> =
+            [program.to_str().unwrap(), "--json"].iter().chain(arguments).copied().collect();
+        Ok(serde_json::from_str(&node.exec(&line)?)?)
+    };
+    let pools = said(&["pools"])?;
+    assert_eq!(
+        (&pools[0]["ranges"], &pools[0]["free"]),
+        (&json!("10.9.0.1-10.9.0.254"), &json!(2)),
+        "{pools}"
+    );
+    let leases = said(&["leases", "office"])?;
+    assert_eq!((&leases[0]["address"], &leases[0]["note"]), (&json!("10.9.0.7"), &Value::Null), "{leases}");
+    let other = said(&["show", "10.9.0.50"])?;
+    assert!(other[0]["note"].as_str().is_some_and(|note| note.contains("block")), "{other}");
+    assert_eq!(said(&["check"])?, json!([]));
     Ok(())
 }

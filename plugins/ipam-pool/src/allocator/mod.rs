@@ -313,7 +313,8 @@ impl<'a> Allocator<'a> {
         Ok(held)
     }
 
-    fn detach(&mut self, attachment: &Attachment, address: Addr) -> Result<(), AllocError> {
+    /// Removes an attachment from the lease of one address.
+    pub fn detach(&mut self, attachment: &Attachment, address: Addr) -> Result<(), AllocError> {
         let mut lease = self.read_lease(address)?;
         lease.holders.retain(|holder| holder.attachment != *attachment);
         self.table.remove_from_index(attachment, address)?;

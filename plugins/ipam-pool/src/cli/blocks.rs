@@ -39,7 +39,7 @@ pub(super) fn run(context: &CommandContext, command: &BlocksCommand) -> Result<(
 
 fn usage(context: &CommandContext) -> Result<serde_json::Value, CommandError> {
     let mut pools = BTreeMap::new();
-    for name in pool_names(context)? {
+    for name in PoolFile::names_of_cluster(&context.paths)? {
         let key = PoolKey::Named(name.clone());
         if let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? {
             pools.insert(name.clone(), json!({ "used": used(context, &name, &mut store)? }));
@@ -48,15 +48,9 @@ fn usage(context: &CommandContext) -> Result<serde_json::Value, CommandError> {
     Ok(json!({ "pools": pools }))
 }
 
-fn pool_names(context: &CommandContext) -> Result<Vec<String>, CommandError> {
-    let Some(folder) = SafeDir::open(&context.paths.cluster_pools())? else { return Ok(Vec::new()) };
-    let names = folder.names()?;
-    Ok(names.iter().filter_map(|name| name.strip_suffix(".json").map(str::to_owned)).collect())
-}
-
 fn used(context: &CommandContext, pool: &str, store: &mut HostStore) -> Result<AddrSet, CommandError> {
     let states = store.dry_run(|txn| Ok::<_, CommandError>(list_addresses(txn)?))?;
-    let file = PoolFile::load_of_cluster(&context.paths, pool).ok().flatten();
+    let file = PoolFile::find(&context.paths, pool).ok();
     let used = states.into_iter().filter(|(_, state)| match state {
         AddressState::Leased(_) | AddressState::Quarantined { .. } => true,
         AddressState::Resting { since, cooldown, .. } => rests(file.as_ref(), *since, *cooldown),

@@ -40,7 +40,7 @@ pub(super) fn import(
     let network = network.ok_or_else(|| CommandError::NoNetwork(dir.to_owned()))?;
     let key = match pool {
         Some(pool) => {
-            PoolFile::load(&context.pools, pool)?;
+            PoolFile::find(&context.paths, pool)?;
             PoolKey::Named(pool.to_owned())
         }
         None => PoolKey::Network(network.clone()),

@@ -65,7 +65,7 @@ struct Pool<'a> {
 impl<'a> Pool<'a> {
     fn load(key: &'a PoolKey, context: &CommandContext) -> Self {
         let file = match key {
-            PoolKey::Named(name) => PoolFile::load(&context.pools, name).ok(),
+            PoolKey::Named(name) => PoolFile::find(&context.paths, name).ok(),
             PoolKey::Network(_) => None,
         };
         Self { key, file }
@@ -173,7 +173,7 @@ pub(super) fn leases(context: &CommandContext, name: Option<&str>) -> Result<(),
     let keys: Vec<_> = context.dirs.list()?.into_iter().filter(is_meant).collect();
     if let Some(name) = name
         && keys.is_empty()
-        && !PoolFile::names(&context.pools)?.iter().any(|pool| pool == name)
+        && !PoolFile::all_names(&context.paths)?.contains(name)
     {
         return Err(CommandError::NoPool(name.to_owned()));
     }
@@ -209,14 +209,15 @@ pub(super) fn show(context: &CommandContext, address: Addr) -> Result<(), Comman
         }
     }
     // An address without a state may still be in a pool.
-    for name in PoolFile::names(&context.pools)? {
+    for name in PoolFile::all_names(&context.paths)? {
         let key = PoolKey::Named(name.clone());
-        let Ok(file) = PoolFile::load(&context.pools, &name) else { continue };
+        let Ok(file) = PoolFile::find(&context.paths, &name) else { continue };
         if rows.iter().any(|row| row.of == PoolOrNetwork::from(&key)) {
             continue;
         }
         let refused = files.why_every_add_fails(&file);
-        let sets = file.sets_as_divided(context.node.as_deref())?;
+        let mut sets = file.sets_as_divided(context.node.as_deref())?;
+        context.limit_to_blocks(&file, &mut sets)?;
         for set in sets.iter().filter(|set| set.pool().contains(address)) {
             let (state, note) = match set.check_allowed(address, None) {
                 _ if file.inventory => ("inventory", "in an inventory".to_owned()),

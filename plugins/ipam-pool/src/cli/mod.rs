@@ -18,7 +18,7 @@ use cni::{Plugin, chain};
 use node::{NodeConfig, SafeDirError};
 
 use crate::store::{CrashHandler, StoreDirs, StoreError};
-use crate::{AllocError, Millis, PoolFileError};
+use crate::{AllocError, BlockError, Millis, PoolFile, PoolFileError, RangeSet};
 
 #[derive(Debug, clap::Args)]
 struct Arguments {
@@ -128,6 +128,8 @@ enum CommandError {
     #[error(transparent)]
     Dir(#[from] SafeDirError),
     #[error(transparent)]
+    Blocks(#[from] BlockError),
+    #[error(transparent)]
     ClusterPool(#[from] node::ClusterPoolError),
     #[error("standard input is not what may be handed out of a pool: {0}")]
     Grants(String),
@@ -142,6 +144,16 @@ struct CommandContext {
     paths: node::Paths,
     node: Option<String>,
     json: bool,
+}
+
+impl CommandContext {
+    /// Limits the sets of a pool of the cluster to what this node may hand out now. Returns whether it is one.
+    fn limit_to_blocks(&self, pool: &PoolFile, sets: &mut [RangeSet]) -> Result<bool, CommandError> {
+        let Some(blocks) = pool.blocks(&self.paths) else { return Ok(false) };
+        let held = blocks.held()?;
+        sets.iter_mut().for_each(|set| set.restrict_to_blocks(held.addresses()));
+        Ok(true)
+    }
 }
 
 pub(crate) fn command_line<P: Plugin>() -> clap::Command {

@@ -1,7 +1,7 @@
 use super::{CommandContext, CommandError, chain};
 use crate::{PoolFile, PoolFileError};
 
-/// The pool files of this node.
+/// The pools of this node: files, and the cluster's.
 pub(super) struct PoolFiles {
     pub(super) valid: Vec<PoolFile>,
     pub(super) invalid: Vec<(String, PoolFileError)>,
@@ -13,8 +13,8 @@ impl PoolFiles {
     pub(super) fn load(context: &CommandContext) -> Result<Self, CommandError> {
         let twice = PoolFile::find_duplicates(&context.pools)?;
         let (mut valid, mut invalid) = (Vec::new(), Vec::new());
-        for name in PoolFile::names(&context.pools)? {
-            match PoolFile::load(&context.pools, &name) {
+        for name in PoolFile::all_names(&context.paths)? {
+            match PoolFile::find(&context.paths, &name) {
                 Ok(file) => valid.push(file),
                 Err(error) => invalid.push((name, error)),
             }

@@ -26,7 +26,7 @@ struct Row {
 /// `ipam-pool pools`
 pub(super) fn pools(context: &CommandContext) -> Result<(), CommandError> {
     let mut keys: std::collections::BTreeSet<PoolKey> = context.dirs.list()?.into_iter().collect();
-    keys.extend(PoolFile::names(&context.pools)?.into_iter().map(PoolKey::Named));
+    keys.extend(PoolFile::all_names(&context.paths)?.into_iter().map(PoolKey::Named));
     let files = PoolFiles::load(context)?;
     let mut rows = Vec::new();
     for key in keys {
@@ -63,7 +63,7 @@ fn row(context: &CommandContext, key: &PoolKey, files: &PoolFiles) -> Result<Row
         None => Vec::new(),
     };
     let file = match key {
-        PoolKey::Named(name) => Some(PoolFile::load(&context.pools, name)),
+        PoolKey::Named(name) => Some(PoolFile::find(&context.paths, name)),
         PoolKey::Network(_) => None,
     };
     let pool_file = file.as_ref().and_then(|file| file.as_ref().ok());
@@ -90,7 +90,10 @@ fn row(context: &CommandContext, key: &PoolKey, files: &PoolFiles) -> Result<Row
     };
     row.ranges = file.addresses().to_string();
     match file.sets_for_node(context.node.as_deref(), None) {
-        Ok(sets) => {
+        Ok(mut sets) => {
+            if context.limit_to_blocks(&file, &mut sets)? {
+                row.notes.push("of the cluster: free is what this node may hand out now".to_owned());
+            }
             let open = sets.iter().fold(0u128, |sum, set| sum.saturating_add(set.allocatable().len()));
             let in_use = states.iter().filter(|(address, state)| {
                 !matches!(state, AddressState::Resting { .. })
