@@ -54,7 +54,7 @@ pub struct Config {
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Ipam {
-    /// A named pool in place of ranges: `/var/lib/k8slan/pools.d/<name>.yaml`. Many networks may name one.
+    /// A named pool in place of ranges: `/var/lib/k8slan/pools.d/<name>.yaml`, else the cluster's `LANPool` of that name. Many networks may name one.
     #[serde(deserialize_with = "cni::unless_empty")]
     pool: Option<String>,
     /// One address from each outer list; an inner list is one pool of ranges.
