@@ -134,8 +134,6 @@ impl Node {
         let mut holdings = BTreeMap::new();
         for (key, record) in disk.unwrap_or_default().records {
             let stage = match record.phase {
-                // Counted after a lost disk: what the object says is released was not read before the process ended.
-                Phase::Held if record.uid == Uid::UNKNOWN => Stage::Look,
                 Phase::Held => Stage::Held,
                 Phase::Leaving => Stage::Leaving,
                 Phase::Lost { .. } => Stage::Lost,
@@ -192,8 +190,12 @@ impl Node {
     /// What is to be kept for the next process of this boot.
     #[must_use]
     pub fn run(&self) -> Run {
-        let permits = self.holdings.iter().filter_map(|(key, holding)| Some((key.clone(), holding.permit?)));
-        Run { node: self.own, permits: permits.collect() }
+        // What is taken again is not checked yet, and what the disk lacks is not to be used: a record from before may be there.
+        let used = |holding: &&Holding| holding.stage == Stage::Held && self.is_synced(holding);
+        let permit = |(key, holding): (&Key, &Holding)| {
+            Some(holding).filter(used).and_then(|holding| Some((key.clone(), holding.permit?)))
+        };
+        Run { node: self.own, permits: self.holdings.iter().filter_map(permit).collect() }
     }
 
     /// When something is due without an input.
@@ -269,7 +271,7 @@ impl Node {
 mod tests {
     use super::*;
     use crate::geometry::addresses;
-    use crate::{Answer, BlockLengths};
+    use crate::{Answer, BlockLengths, Holder, NodeState, Object, ResourceVersion, Spec};
 
     struct Unused;
 
@@ -301,10 +303,10 @@ mod tests {
         node.next_own = now.after(Horizon::DEFAULT.between_reads());
         let out = node.step(now, &Unused, Input::Want(Want::Block("office".into(), Family::V4)));
         let [Output::Send(id, Request::Create(key, spec))] = &out[..] else { panic!("{out:?}") };
-        let object = crate::Object {
+        let object = Object {
             key: key.clone(),
             uid: Uid::from_number(2),
-            version: crate::ResourceVersion(1),
+            version: ResourceVersion(1),
             spec: spec.clone(),
         };
         let out = node.step(now, &Unused, Input::Answered(*id, Answer::Written(object)));
@@ -338,13 +340,81 @@ mod tests {
         node.set_pools(vec![pool(&["10.0.0.1-10.0.0.9"])]);
         let out = node.step(now, &Unused, Input::Answered(*id, Answer::AlreadyExists));
         let [Output::Send(id, Request::Get(_))] = &out[..] else { panic!("{out:?}") };
-        let other = crate::Object {
+        let other = Object {
             key: key.clone(),
             uid: Uid::from_number(2),
-            version: crate::ResourceVersion(1),
-            spec: crate::Spec::default(),
+            version: ResourceVersion(1),
+            spec: Spec::default(),
         };
         assert_eq!(node.step(now, &Unused, Input::Answered(*id, Answer::Object(Some(other)))), []);
         assert!(node.is_taken(now, key) && node.keys().count() == 0);
+    }
+
+    /// A pod has 10.0.0.9.
+    struct OnePod(Key);
+
+    impl Leases for OnePod {
+        fn used(&self, key: &Key) -> AddrSet {
+            if *key == self.0 { addresses(&["10.0.0.9"]) } else { AddrSet::default() }
+        }
+
+        fn keys(&self) -> Vec<(Key, Option<Owner>)> {
+            vec![(self.0.clone(), None)]
+        }
+    }
+
+    #[test]
+    fn what_is_taken_again_is_not_used_by_the_next_process_before_it_is_checked() {
+        let (name, now) = (NodeName::from("n1"), BootTime::from_millis(5));
+        let lengths = BlockLengths { v4: 30, v6: 128 };
+        let pool = || Geometry::new("p".into(), lengths, addresses(&["10.0.0.1-10.0.0.12"]));
+        let key = Key::parse_block("p.0a000008", |_, _| Some(30)).unwrap();
+        let leases = OnePod(key.clone());
+        let start = |disk, run| Node::start(name.clone(), Horizon::DEFAULT, vec![pool()], disk, run);
+        // Its disk was lost, and a pod has an address.
+        let mut node = start(None, Run::default());
+        let mut disk = None;
+        let mut sent = Vec::new();
+        let mut take = |outputs: Vec<Output>| {
+            let mut synced = DiskVersion(0);
+            for output in outputs {
+                match output {
+                    Output::Write(version, written) => (synced, disk) = (version, Some(written)),
+                    Output::Send(id, request) => sent.push((id, request)),
+                }
+            }
+            (synced, std::mem::take(&mut sent))
+        };
+        let (synced, mut asked) = take(node.step(now, &leases, Input::Counted));
+        asked.extend(take(node.step(now, &leases, Input::Synced(synced))).1);
+        let uid = Uid::from_number(1);
+        let holder = |term| Holder { node: name.clone(), uid, term, fenced: false };
+        let spec = Spec { holders: vec![holder(3)], released: addresses(&["10.0.0.8"]), ..Spec::default() };
+        let object = |version, spec| Object {
+            key: key.clone(),
+            uid: Uid::from_number(2),
+            version: ResourceVersion(version),
+            spec,
+        };
+        let mut is_listed = false;
+        while let Some((id, request)) = asked.pop() {
+            let answer = match request {
+                Request::ReadOwn => Answer::Own(Some(NodeState { uid, out_of_service: false }), Vec::new()),
+                Request::Get(_) => Answer::Object(Some(object(7, spec.clone()))),
+                Request::Update(_, _, _, taken) => Answer::Written(object(8, taken)),
+                // The process ends while it waits for this.
+                Request::ListAddresses(_) => {
+                    is_listed = true;
+                    continue;
+                }
+                other => panic!("{other:?}"),
+            };
+            let (synced, more) = take(node.step(now, &leases, Input::Answered(id, answer)));
+            asked.extend(more);
+            asked.extend(take(node.step(now, &leases, Input::Synced(synced))).1);
+        }
+        assert!(is_listed, "the block was taken and is to be checked");
+        let next = start(disk, node.run());
+        assert_eq!(next.may_use(now, &key), Err(Refusal::NotHeld(key)), "10.0.0.8 floats");
     }
 }
