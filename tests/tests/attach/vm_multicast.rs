@@ -11,7 +11,9 @@ use std::time::{Duration, Instant};
 
 use k8slan_tests::{LanFile, Worker, joined, on_spoke};
 use serde_json::{Value, json};
-use testnet::{Daemon, Guest, Namespaces, Node, Outcome, PacketSocket, Pod, Stop, Switch, eventually, needs};
+use testnet::{
+    Daemon, Guest, Namespaces, Node, Outcome, PacketSocket, Pod, Stop, Switch, eventually, needs, workspace,
+};
 
 pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
@@ -34,13 +36,17 @@ const GROUPS: &[(&str, &str)] = &[
     ("ff05::1:3", "DHCPv6 servers of the site"),
 ];
 
-/// keepalived speaks VRRP; the other joins groups, or asks whether somebody did.
-const KEEPALIVED: &str = "/usr/sbin/keepalived";
+/// Joins groups, or asks whether somebody did.
 const TOOL: &str = env!("CARGO_BIN_EXE_groups");
+
+/// It speaks VRRP; `make test` unpacks it.
+fn keepalived() -> String {
+    workspace().join("target/keepalived/usr/sbin/keepalived").display().to_string()
+}
 
 fn tools() -> Outcome {
     Guest::needs()?;
-    needs(KEEPALIVED)?;
+    needs(&keepalived())?;
     Ok(())
 }
 
@@ -66,7 +72,8 @@ fn vrrp(state: &str, priority: u8) -> String {
     );
     format!(
         "mkdir -p /etc/keepalived /var/run\ncat > /etc/keepalived/keepalived.conf <<'END'\n{config}END\n\
-         {KEEPALIVED} -n -l -D -P &\n"
+         {} -n -l -D -P &\n",
+        keepalived()
     )
 }
 
@@ -86,7 +93,7 @@ impl<'a> Launcher<'a> {
     }
 
     fn boot(&self, mac: &str, script: &str, qemu: &[&str]) -> Result<Daemon, Stop> {
-        let programs = &[TOOL, KEEPALIVED];
+        let programs = &[TOOL, &keepalived()];
         let guest = Guest { tap: &self.tap, mac, mtu: self.mtu, script, programs, qemu };
         Ok(guest.boot(&self.pod)?)
     }
