@@ -63,6 +63,8 @@ struct Resource {
     listener: Option<Listener>,
     streams: BTreeSet<u64>,
     stage: Stage,
+    /// The registration that was sent last.
+    attempt: u64,
     failures: u32,
     problem: Option<String>,
 }
@@ -81,6 +83,7 @@ enum Stage {
     Leaving,
 }
 
+/// The answer to a registration, with its number: a resource that went and came back may have been sent twice.
 pub(super) type Registered = (ResourceName, u64, Result<(), RegisterError>);
 
 /// All resources, and their registrations with the kubelet.
@@ -92,9 +95,11 @@ pub(super) struct Registrations {
     catalog: Arc<Catalog>,
     kubelet: KubeletSocket,
     registrar: Option<Registrar>,
-    /// The number of kubelets that were seen one after the other.
-    life: u64,
+    /// The number of registrations that were sent.
+    attempts: u64,
     pub(super) running: JoinSet<Registered>,
+    /// From when on each resource that went may be registered again: until then the kubelet may still mark it as gone.
+    settled: BTreeMap<ResourceName, Instant>,
     /// When to do something without another event.
     due: BTreeSet<(Instant, ResourceName)>,
     listed: usize,
@@ -115,8 +120,9 @@ impl Registrations {
             catalog: Arc::default(),
             kubelet: KubeletSocket::Absent,
             registrar: None,
-            life: 0,
+            attempts: 0,
             running: JoinSet::new(),
+            settled: BTreeMap::new(),
             due: BTreeSet::new(),
             listed: 0,
             last_logged: None,
@@ -160,7 +166,7 @@ impl Registrations {
                 }
                 // Added again when the kubelet has dropped the old one.
                 Some(_) => {}
-                None => self.add(name, Instant::now()),
+                None => self.add(name),
             }
         }
         let gone: Vec<_> =
@@ -170,8 +176,12 @@ impl Registrations {
         }
     }
 
-    fn add(&mut self, name: &ResourceName, when: Instant) {
+    /// Offers a resource to the kubelet, as soon as it has dropped one of that name that went.
+    fn add(&mut self, name: &ResourceName) {
         let Some(offer) = self.catalog.get(name) else { return };
+        let now = Instant::now();
+        self.settled.retain(|_, settled| *settled > now);
+        let when = self.settled.get(name).copied().unwrap_or(now);
         let (devices, receiver) = watch::channel(Advertised::Device(offer.health.clone()));
         let handed = offer.handed.clone();
         let endpoint = Arc::new(Endpoint { handed, devices: receiver, events: self.events.clone() });
@@ -181,6 +191,7 @@ impl Registrations {
             listener: None,
             streams: BTreeSet::new(),
             stage: Stage::Waiting(None),
+            attempt: 0,
             failures: 0,
             problem: None,
         };
@@ -195,9 +206,14 @@ impl Registrations {
         }
         resource.devices.send_replace(Advertised::Gone);
         let told = resource.streams.is_empty();
+        let is_known = matches!(resource.stage, Stage::Asked | Stage::Agreed(_));
         self.set_stage(name, Stage::Leaving);
         if told {
             self.resources.remove(name);
+            if is_known {
+                // The kubelet looks for the list, and finds none.
+                self.settled.insert(name.clone(), Instant::now() + DEBOUNCE);
+            }
         } else if let Some(resource) = self.resources.get_mut(name) {
             resource.listener = None;
         }
@@ -291,7 +307,6 @@ impl Registrations {
         if same_socket {
             return;
         }
-        self.life += 1;
         self.running.abort_all();
         self.registrar = match &self.kubelet {
             KubeletSocket::Present { .. } => {
@@ -307,6 +322,7 @@ impl Registrations {
                 None
             }
         };
+        self.settled.clear();
         let when = self.registrar.is_some().then(Instant::now);
         let spokes: Vec<_> = self.resources.keys().cloned().collect();
         for name in spokes {
@@ -316,7 +332,7 @@ impl Registrations {
             if resource.stage == Stage::Leaving {
                 // The kubelet that had to be told does not exist any more.
                 self.resources.remove(&name);
-                self.add(&name, Instant::now());
+                self.add(&name);
             } else {
                 // Open streams are the old kubelet's and do not count.
                 resource.streams.clear();
@@ -355,23 +371,22 @@ impl Registrations {
                 self.failed(&name, error);
                 continue;
             }
+            self.attempts += 1;
+            let (registrar, attempt) = (registrar.clone(), self.attempts);
+            resource.attempt = attempt;
             self.set_stage(&name, Stage::Asked);
-            let (registrar, life) = (registrar.clone(), self.life);
             self.running.spawn(async move {
                 let result = registrar.register(&name).await;
-                (name, life, result)
+                (name, attempt, result)
             });
         }
     }
 
     pub(super) fn registered(&mut self, done: Result<Registered, tokio::task::JoinError>) {
         // An error is about a registration with a kubelet that does not exist any more.
-        let Ok((name, life, result)) = done else { return };
-        if life != self.life {
-            return;
-        }
+        let Ok((name, attempt, result)) = done else { return };
         let Some(resource) = self.resources.get(&name) else { return };
-        if resource.stage != Stage::Asked {
+        if resource.stage != Stage::Asked || resource.attempt != attempt {
             return;
         }
         let listed = !resource.streams.is_empty();
@@ -421,7 +436,8 @@ impl Registrations {
         match resource.stage {
             Stage::Leaving => {
                 self.resources.remove(&event.resource);
-                self.add(&event.resource, settled);
+                self.settled.insert(event.resource.clone(), settled);
+                self.add(&event.resource);
             }
             Stage::Listed => self.set_stage(&event.resource, Stage::Waiting(Some(settled))),
             Stage::Waiting(_) | Stage::Asked | Stage::Agreed(_) => {}
