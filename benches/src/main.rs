@@ -5,6 +5,7 @@
 //! | `attachments` | ADD and DEL on a LAN's spoke beside macvlan's, and beside the floor |
 //! | `parallel` | 64 attachments at once |
 //! | `ipam` | addresses beside host-local's, few and many leases, many at once |
+//! | `pools` | a pool of the cluster beside a pool with a file |
 //! | `vlans` | ports of a VLAN-aware bridge beside Debian's bridge, in user-mode Linux |
 //! | `daemon` | the daemon with a thousand spokes, a hundred LANs, and a storm of events |
 //! | `footprint` | memory of one run, size of the executables |
@@ -24,6 +25,7 @@ mod footprint;
 mod ipam;
 mod lab;
 mod parallel;
+mod pools;
 mod process;
 mod report;
 mod rounds;
@@ -46,6 +48,7 @@ const SECTIONS: &[(&str, Compare)] = &[
     ("attachments", attachments::compare),
     ("parallel", parallel::compare),
     ("ipam", ipam::compare),
+    ("pools", pools::compare),
     ("vlans", vlans::compare),
     ("daemon", daemon::compare),
     ("footprint", footprint::compare),
