@@ -46,6 +46,8 @@ pub(crate) enum Weakness {
     FreesAnyVersion,
     /// A node in doubt about a claimed block forgets it.
     ForgetsWhatIsGone,
+    /// A process takes what the one before did not use, or used though another was in the way, for checked.
+    DoesNotCheckAgain,
 }
 
 impl Weakness {
@@ -72,6 +74,7 @@ impl Weakness {
         Self::DropsHeldAddresses,
         Self::FreesAnyVersion,
         Self::ForgetsWhatIsGone,
+        Self::DoesNotCheckAgain,
     ];
 }
 

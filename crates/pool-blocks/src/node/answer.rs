@@ -42,6 +42,8 @@ impl Node {
         self.next_own = now.after(if self.own.is_some() { self.horizon.between_reads() } else { UNFIT });
         let uid = self.own.map(|(uid, _)| uid);
         let ignores_fences = self.weakened.lacks(Weakness::IgnoresFences);
+        let checks_again = !self.weakened.lacks(Weakness::DoesNotCheckAgain);
+        let last_id = RequestId(self.last_id);
         let mut theirs: BTreeMap<Key, Object> =
             objects.into_iter().map(|object| (object.key.clone(), object)).collect();
         let mut gone = Vec::new();
@@ -57,7 +59,12 @@ impl Node {
                     let good =
                         same && holder.is_some_and(|h| Some(h.uid) == uid && (!h.fenced || ignores_fences));
                     if good {
-                        holding.permit = Some(sent);
+                        // What no process of this boot used is checked first: the one before may have ended before it was.
+                        if holding.permit.replace(sent).is_none() && checks_again {
+                            holding.stage = Stage::Check;
+                            holding.settled = last_id;
+                        }
+                        holding.listed = false;
                     } else {
                         holding.go_to(Stage::Take);
                     }
@@ -118,15 +125,16 @@ impl Node {
             if holding.stage == Stage::Check && after && holding.busy.is_none() {
                 finish_claim(holding, &leases.used(key), block.range(), all);
             }
-            if holding.stage == Stage::Lost {
-                let used = leases.used(key);
-                let floating = all.iter().filter(|object| match object.key.place {
-                    Place::Address(address) => used.contains(address),
-                    Place::Block(_) => false,
-                });
-                let owners: Vec<String> = floating.map(|object| object.spec.holder_text()).collect();
-                holding.told = (!owners.is_empty()).then(|| owners.join(", "));
-                holding.listed = true;
+            match holding.stage {
+                Stage::Lost => {
+                    holding.told = floating_in(&leases.used(key), all, |_| true);
+                    holding.listed = true;
+                }
+                Stage::Held if holding.told.is_some() => {
+                    holding.told = floating_in(&leases.used(key), all, is_joined);
+                    holding.listed = true;
+                }
+                _ => {}
             }
         }
     }
@@ -134,7 +142,9 @@ impl Node {
     /// The list did not come.
     fn list_later(&mut self, now: BootTime, pool: &PoolName) {
         let waiting = self.holdings.iter_mut().filter(|(key, holding)| {
-            key.pool == *pool && holding.busy.is_none() && matches!(holding.stage, Stage::Check | Stage::Lost)
+            key.pool == *pool
+                && holding.busy.is_none()
+                && matches!(holding.stage, Stage::Check | Stage::Held | Stage::Lost)
         });
         waiting.for_each(|(_, holding)| holding.not_before = holding.not_before.max(now.after(AGAIN)));
     }
@@ -297,23 +307,31 @@ fn finish_claim(holding: &mut Holding, used: &AddrSet, block: AddrRange, all: &[
     let Some(object) = &holding.seen else { return };
     let (uid, before) = (object.uid, object.spec.released.clone());
     let floating = all.iter().filter_map(|object| match object.key.place {
-        Place::Address(address) if block.contains(address) => Some((address, object)),
+        Place::Address(address) if block.contains(address) => Some(AddrRange::single(address)),
         _ => None,
     });
-    let mut released: Vec<AddrRange> = before.iter().collect();
-    holding.told = None;
-    for (address, object) in floating {
-        if !used.contains(address) {
-            released.push(AddrRange::single(address));
-        } else if !object.spec.holders.is_empty() {
-            holding.told = Some(object.spec.holder_text());
-        }
-    }
-    holding.record(uid, Phase::Held);
-    if let Some(record) = &mut holding.record {
-        record.released = AddrSet::union(record.released.iter().chain(released));
-    }
+    let floating = AddrSet::union(floating).without(used);
+    let own = holding.record.iter().flat_map(|record| record.released.iter());
+    let released = AddrSet::union(own.chain(before.iter()).chain(floating.iter()));
+    holding.record_releasing(uid, Phase::Held, released);
+    holding.told = floating_in(used, all, is_joined);
+    holding.listed = true;
     holding.stage = Stage::Held;
+}
+
+/// The owners of what is used here and floats.
+fn floating_in(used: &AddrSet, all: &[Object], tells: impl Fn(&Object) -> bool) -> Option<String> {
+    let in_use = all.iter().filter(|object| match object.key.place {
+        Place::Address(address) => used.contains(address) && tells(object),
+        Place::Block(_) => false,
+    });
+    let owners: Vec<String> = in_use.map(|object| object.spec.holder_text()).collect();
+    (!owners.is_empty()).then(|| owners.join(", "))
+}
+
+/// Whether its owner may run: before it does, its node asks who else has the address.
+fn is_joined(object: &Object) -> bool {
+    !object.spec.holders.is_empty()
 }
 
 fn finish_join(holding: &mut Holding) {

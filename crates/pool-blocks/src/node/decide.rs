@@ -85,9 +85,13 @@ impl Node {
             },
             Stage::Held => {
                 let (record, object) = (holding.record.as_ref()?, holding.seen.as_ref()?);
-                (record.released != object.spec.released).then(|| {
-                    update(object, Spec { released: record.released.clone(), ..object.spec.clone() })
-                })
+                if record.released != object.spec.released {
+                    let released = record.released.clone();
+                    return Some(update(object, Spec { released, ..object.spec.clone() }));
+                }
+                // Who was in the way may be gone.
+                let is_old = holding.told.is_some() && !holding.listed;
+                is_old.then(|| Request::ListAddresses(key.pool.clone()))
             }
             Stage::Leaving => {
                 if !self.is_synced(holding) && !self.weakened.lacks(Weakness::DeletesBeforeSync) {

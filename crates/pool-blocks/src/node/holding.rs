@@ -1,3 +1,5 @@
+use net_types::AddrSet;
+
 use crate::{BootTime, DiskVersion, Object, Owner, Phase, Record, RequestId, Uid};
 
 /// How far a node is with a block or floating address.
@@ -46,7 +48,8 @@ pub(super) struct Holding {
     pub(super) told: Option<String>,
     /// Whether no other block does in its place.
     pub(super) particular: bool,
-    /// Of a block that is lost: whether the addresses that float in it were read since its object was.
+    /// Of a block that is lost, or in which somebody is in the way: whether the addresses that float in it were read since its
+    /// object was.
     pub(super) listed: bool,
 }
 
@@ -71,11 +74,15 @@ impl Holding {
 
     /// Changes what the disk says.
     pub(super) fn record(&mut self, uid: Uid, phase: Phase) {
-        let before = self.record.take();
-        let owner = self.owner.clone().or_else(|| before.as_ref().and_then(|record| record.owner.clone()));
-        let released = before.map(|record| record.released).unwrap_or_default();
-        self.record = Some(Record { uid, phase, released, owner });
-        self.dirty = true;
+        let released = self.record.as_ref().map(|record| record.released.clone()).unwrap_or_default();
+        self.record_releasing(uid, phase, released);
+    }
+
+    /// The same with the addresses that are given up.
+    pub(super) fn record_releasing(&mut self, uid: Uid, phase: Phase, released: AddrSet) {
+        let record = Some(Record { uid, phase, released, owner: self.owner().cloned() });
+        self.dirty |= self.record != record;
+        self.record = record;
     }
 
     /// Whose floating address it is, as it was asked for or as the disk says.
@@ -86,5 +93,6 @@ impl Holding {
     pub(super) fn go_to(&mut self, stage: Stage) {
         self.stage = stage;
         self.permit = None;
+        self.listed = false;
     }
 }

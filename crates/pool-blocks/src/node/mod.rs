@@ -13,13 +13,15 @@ mod answer;
 mod decide;
 mod holding;
 mod permission;
+#[cfg(test)]
+mod tests;
 mod want;
 
 use std::collections::BTreeMap;
 
 use net_types::{Addr, AddrSet, Family};
 
-use crate::weakness::Weakened;
+use crate::weakness::{Weakened, Weakness};
 use crate::{
     Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Key, NodeName, Owner, Phase, PoolName, Record,
     Request, RequestId, Run, Uid,
@@ -161,7 +163,7 @@ impl Node {
 
     #[cfg(test)]
     pub(crate) fn weakened(mut self, weakened: Weakened) -> Self {
-        self.counted |= weakened.lacks(crate::weakness::Weakness::DoesNotCount);
+        self.counted |= weakened.lacks(Weakness::DoesNotCount);
         self.weakened = weakened;
         self
     }
@@ -190,8 +192,12 @@ impl Node {
     /// What is to be kept for the next process of this boot.
     #[must_use]
     pub fn run(&self) -> Run {
-        // What is taken again is not checked yet, and what the disk lacks is not to be used: a record from before may be there.
-        let used = |holding: &&Holding| holding.stage == Stage::Held && self.is_synced(holding);
+        // What is taken again is not checked yet, and what the disk lacks is not to be used: a record from before may be there. Who
+        // is in the way is told by the next process once it has checked that itself.
+        let used = |holding: &&Holding| {
+            let is_alone = holding.told.is_none() || self.weakened.lacks(Weakness::DoesNotCheckAgain);
+            holding.stage == Stage::Held && self.is_synced(holding) && is_alone
+        };
         let permit = |(key, holding): (&Key, &Holding)| {
             Some(holding).filter(used).and_then(|holding| Some((key.clone(), holding.permit?)))
         };
@@ -264,157 +270,5 @@ impl Node {
             }
         }
         out.push(Output::Write(self.disk, Disk { records }));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::geometry::addresses;
-    use crate::{Answer, BlockLengths, Holder, NodeState, Object, ResourceVersion, Spec};
-
-    struct Unused;
-
-    impl Leases for Unused {
-        fn used(&self, _: &Key) -> AddrSet {
-            AddrSet::default()
-        }
-
-        fn keys(&self) -> Vec<(Key, Option<Owner>)> {
-            Vec::new()
-        }
-    }
-
-    fn pool(texts: &[&str]) -> Geometry {
-        Geometry::new("office".into(), BlockLengths { v4: 32, v6: 128 }, addresses(texts))
-    }
-
-    #[test]
-    fn a_list_that_does_not_come_is_not_asked_for_at_once() {
-        let mut node = Node::start(
-            "a".into(),
-            Horizon::DEFAULT,
-            vec![pool(&["10.0.0.1"])],
-            Some(Disk::default()),
-            Run::default(),
-        );
-        let now = BootTime::from_millis(1_000);
-        node.own = Some((Uid::from_number(1), now));
-        node.next_own = now.after(Horizon::DEFAULT.between_reads());
-        let out = node.step(now, &Unused, Input::Want(Want::Block("office".into(), Family::V4)));
-        let [Output::Send(id, Request::Create(key, spec))] = &out[..] else { panic!("{out:?}") };
-        let object = Object {
-            key: key.clone(),
-            uid: Uid::from_number(2),
-            version: ResourceVersion(1),
-            spec: spec.clone(),
-        };
-        let out = node.step(now, &Unused, Input::Answered(*id, Answer::Written(object)));
-        let [Output::Send(id, Request::ListAddresses(_))] = &out[..] else { panic!("{out:?}") };
-        let out = node.step(now, &Unused, Input::Answered(*id, Answer::Unknown));
-        assert_eq!(out, []);
-        let later = node.wake_at(now);
-        assert!(later > now && matches!(node.step(later, &Unused, Input::Tick)[..], [Output::Send(..)]));
-    }
-
-    #[test]
-    fn a_block_that_was_asked_for_by_an_address_has_no_replacement_and_pools_change() {
-        let geometry = pool(&["10.0.0.1-10.0.0.9"]);
-        let mut node =
-            Node::start("a".into(), Horizon::DEFAULT, vec![geometry], Some(Disk::default()), Run::default());
-        let now = BootTime::from_millis(1_000);
-        node.own = Some((Uid::from_number(1), now));
-        node.next_own = now.after(Horizon::DEFAULT.between_reads());
-        let address = |text: &str| Addr::from(text.parse::<std::net::IpAddr>().unwrap());
-        let want = |node: &mut Node, text: &str| {
-            let want = Want::BlockOf("office".into(), address(text));
-            node.step(now, &Unused, Input::Want(want))
-        };
-        assert_eq!(want(&mut node, "10.0.0.10"), [], "it is not in the pool");
-        let out = want(&mut node, "10.0.0.5");
-        let [Output::Send(id, Request::Create(key, _))] = &out[..] else { panic!("{out:?}") };
-        assert_eq!(key.to_string(), "office.0a000005");
-        node.set_pools(Vec::new());
-        assert_eq!(node.progress().collect::<Vec<_>>(), [(key, Progress::Claiming)], "it is not dropped");
-        assert!(node.addresses(key).is_empty());
-        node.set_pools(vec![pool(&["10.0.0.1-10.0.0.9"])]);
-        let out = node.step(now, &Unused, Input::Answered(*id, Answer::AlreadyExists));
-        let [Output::Send(id, Request::Get(_))] = &out[..] else { panic!("{out:?}") };
-        let other = Object {
-            key: key.clone(),
-            uid: Uid::from_number(2),
-            version: ResourceVersion(1),
-            spec: Spec::default(),
-        };
-        assert_eq!(node.step(now, &Unused, Input::Answered(*id, Answer::Object(Some(other)))), []);
-        assert!(node.is_taken(now, key) && node.keys().count() == 0);
-    }
-
-    /// A pod has 10.0.0.9.
-    struct OnePod(Key);
-
-    impl Leases for OnePod {
-        fn used(&self, key: &Key) -> AddrSet {
-            if *key == self.0 { addresses(&["10.0.0.9"]) } else { AddrSet::default() }
-        }
-
-        fn keys(&self) -> Vec<(Key, Option<Owner>)> {
-            vec![(self.0.clone(), None)]
-        }
-    }
-
-    #[test]
-    fn what_is_taken_again_is_not_used_by_the_next_process_before_it_is_checked() {
-        let (name, now) = (NodeName::from("n1"), BootTime::from_millis(5));
-        let lengths = BlockLengths { v4: 30, v6: 128 };
-        let pool = || Geometry::new("p".into(), lengths, addresses(&["10.0.0.1-10.0.0.12"]));
-        let key = Key::parse_block("p.0a000008", |_, _| Some(30)).unwrap();
-        let leases = OnePod(key.clone());
-        let start = |disk, run| Node::start(name.clone(), Horizon::DEFAULT, vec![pool()], disk, run);
-        // Its disk was lost, and a pod has an address.
-        let mut node = start(None, Run::default());
-        let mut disk = None;
-        let mut sent = Vec::new();
-        let mut take = |outputs: Vec<Output>| {
-            let mut synced = DiskVersion(0);
-            for output in outputs {
-                match output {
-                    Output::Write(version, written) => (synced, disk) = (version, Some(written)),
-                    Output::Send(id, request) => sent.push((id, request)),
-                }
-            }
-            (synced, std::mem::take(&mut sent))
-        };
-        let (synced, mut asked) = take(node.step(now, &leases, Input::Counted));
-        asked.extend(take(node.step(now, &leases, Input::Synced(synced))).1);
-        let uid = Uid::from_number(1);
-        let holder = |term| Holder { node: name.clone(), uid, term, fenced: false };
-        let spec = Spec { holders: vec![holder(3)], released: addresses(&["10.0.0.8"]), ..Spec::default() };
-        let object = |version, spec| Object {
-            key: key.clone(),
-            uid: Uid::from_number(2),
-            version: ResourceVersion(version),
-            spec,
-        };
-        let mut is_listed = false;
-        while let Some((id, request)) = asked.pop() {
-            let answer = match request {
-                Request::ReadOwn => Answer::Own(Some(NodeState { uid, out_of_service: false }), Vec::new()),
-                Request::Get(_) => Answer::Object(Some(object(7, spec.clone()))),
-                Request::Update(_, _, _, taken) => Answer::Written(object(8, taken)),
-                // The process ends while it waits for this.
-                Request::ListAddresses(_) => {
-                    is_listed = true;
-                    continue;
-                }
-                other => panic!("{other:?}"),
-            };
-            let (synced, more) = take(node.step(now, &leases, Input::Answered(id, answer)));
-            asked.extend(more);
-            asked.extend(take(node.step(now, &leases, Input::Synced(synced))).1);
-        }
-        assert!(is_listed, "the block was taken and is to be checked");
-        let next = start(disk, node.run());
-        assert_eq!(next.may_use(now, &key), Err(Refusal::NotHeld(key)), "10.0.0.8 floats");
     }
 }

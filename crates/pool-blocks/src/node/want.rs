@@ -95,6 +95,12 @@ impl Node {
                 holding.record(uid, Phase::Leaving);
                 holding.go_to(Stage::Leaving);
             }
+            // Not used yet, and perhaps never: another is in the way.
+            (Stage::Check, _) => {
+                let Some(uid) = holding.seen.as_ref().map(|object| object.uid) else { return };
+                holding.record(uid, Phase::Leaving);
+                holding.go_to(Stage::Leaving);
+            }
             (Stage::Lost, _) if holding.busy.is_none() => {
                 holding.seen = None;
                 holding.go_to(Stage::Withdraw);

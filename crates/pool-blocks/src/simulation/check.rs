@@ -1,10 +1,10 @@
 //! Pods, and what must be so of their addresses.
 
-use net_types::{Addr, Family};
+use net_types::{Addr, AddrRange, AddrSet, Family};
 
-use super::machine::{LeasesOf, Pod, Power};
+use super::machine::{Pod, Power};
 use super::world::World;
-use crate::{Answer, Key, Leases as _, Owner, Phase, Place, Uid, Want};
+use crate::{Answer, Key, Owner, Phase, Place, Uid, Want};
 
 /// Who has an address: a pod, by its machine and place there, or an owner, wherever it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,8 +35,8 @@ impl World {
     pub(super) fn free_address(&self, machine: usize, key: &Key) -> Option<Addr> {
         let own = &self.machines[machine];
         own.node.may_use(self.clock(machine), key).ok()?;
-        let used = LeasesOf { pods: &own.pods, known: own.leases }.used(key);
-        own.node.addresses(key).without(&used).iter().next().map(net_types::AddrRange::first)
+        let used = AddrSet::union(own.pods.iter().map(|pod| AddrRange::single(pod.address)));
+        own.node.addresses(key).without(&used).iter().next().map(AddrRange::first)
     }
 
     /// An owner's pod wants its address.
@@ -51,9 +51,13 @@ impl World {
         }
         let Some(key) = self.address_of(&owner) else { return };
         let Place::Address(address) = key.place else { return };
-        if self.machines[machine].node.may_use(self.clock(machine), &key).is_ok()
-            && self.machines[machine].node.owner_of(&key) == Some(&owner)
-        {
+        let own = &self.machines[machine];
+        // The leases of a machine are in one place: nothing in it is handed out twice.
+        let other = own.pods.iter().any(|pod| pod.address == address && pod.owner.as_ref() != Some(&owner));
+        if own.node.may_use(self.clock(machine), &key).is_ok() && own.node.owner_of(&key) == Some(&owner) {
+            if other {
+                return;
+            }
             self.allocate(machine, Pod { address, key, owner: Some(owner) });
         } else {
             let pool = self.geometry.pool().clone();

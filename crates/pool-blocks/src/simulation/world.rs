@@ -66,7 +66,7 @@ pub(super) enum Event {
 struct Queued {
     time: u64,
     sequence: u64,
-    event: Event,
+    event: Box<Event>,
 }
 
 impl PartialEq for Queued {
@@ -215,7 +215,7 @@ impl World {
 
     pub(super) fn at(&mut self, time: u64, event: Event) {
         self.sequence += 1;
-        self.queue.push(Reverse(Queued { time, sequence: self.sequence, event }));
+        self.queue.push(Reverse(Queued { time, sequence: self.sequence, event: Box::new(event) }));
     }
 
     pub(super) fn note(&mut self, text: impl FnOnce(&Self) -> String) {
@@ -239,7 +239,7 @@ impl World {
             }
             let Some(Reverse(next)) = self.queue.pop() else { break };
             self.now = next.time;
-            self.happen(next.event);
+            self.happen(*next.event);
         }
         self.now = self.now.max(end);
     }
