@@ -96,8 +96,7 @@ fn give_blocks() -> Result<()> {
         name: OBJECT.to_owned(),
         spec: json!({ "subnets": ["10.3.0.0/16"] }),
         blocks: Some(BlockLength { v4: 26, v6: 122 }),
-        refusal: None,
-        exhausted: false,
+        ..ClusterPool::default()
     };
     pool.write(&SafeDir::create(&paths.cluster_pools())?)?;
     let blocks = (0..BLOCKS).map(|number| -> Result<Grant> {

@@ -321,8 +321,10 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Response<Bod
             let manager = query.get("fieldManager").cloned().unwrap_or_default();
             store.patch(&target, &body, apply.then_some(manager.as_str()))
         }
-        (Method::DELETE, true) => store.existing(&target).inspect(|_| {
+        (Method::DELETE, true) => store.existing(&target).and_then(|existing| {
+            is_meant(&existing, &body["preconditions"])?;
             store.delete(&target.collection, &target.key());
+            Ok(existing)
         }),
         _ => Err((405, "MethodNotAllowed", "not here".to_owned())),
     };
@@ -512,7 +514,10 @@ impl Store {
     /// A merge patch, or, with a manager, an apply.
     fn patch(&mut self, target: &Target, patch: &Value, manager: Option<&str>) -> Result<Value, Refused> {
         let mut next = match self.existing(target) {
-            Ok(object) => object,
+            Ok(object) => {
+                is_meant(&object, &patch["metadata"])?;
+                object
+            }
             Err(_) if manager.is_some() && !target.status => json!({
                 "apiVersion": patch["apiVersion"], "kind": patch["kind"],
                 "metadata": { "name": target.name, "namespace": target.namespace },
@@ -548,7 +553,7 @@ impl Store {
             Some(before) => metadata["resourceVersion"] = before["metadata"]["resourceVersion"].clone(),
             None => {
                 self.uids += 1;
-                metadata["uid"] = json!(format!("uid-{}", self.uids));
+                metadata["uid"] = json!(format!("00000000-0000-4000-8000-{:012x}", self.uids));
                 if metadata.get("creationTimestamp").is_none() {
                     metadata["creationTimestamp"] = json!("2026-11-21T07:00:00Z");
                 }
@@ -627,6 +632,16 @@ impl Store {
             self.delete(&collection, &key);
         }
     }
+}
+
+/// Whether an object is the one, in the version, that a change is meant for.
+fn is_meant(existing: &Value, wanted: &Value) -> Result<(), Refused> {
+    for field in ["uid", "resourceVersion"] {
+        if wanted[field].is_string() && wanted[field] != existing["metadata"][field] {
+            return Err((409, "Conflict", format!("the object has another {field} by now")));
+        }
+    }
+    Ok(())
 }
 
 fn in_namespace(object: &Value, namespace: Option<&str>) -> bool {

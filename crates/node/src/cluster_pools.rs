@@ -1,5 +1,7 @@
 //! Pools of the cluster on this node: what the daemon keeps of them, and what it lets `ipam-pool` hand out.
 
+use std::collections::BTreeSet;
+
 use net_types::AddrSet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -7,7 +9,7 @@ use serde_json::Value;
 use crate::{Durability, Paths, SafeDir, SafeDirError, is_kubernetes_name};
 
 /// A `LANPool` of the cluster, as the node keeps it: `<state>/blocks/pools/<name>.json`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClusterPool {
     /// The object's name.
@@ -23,6 +25,24 @@ pub struct ClusterPool {
     /// Whether nothing is free anywhere, so that a node gives back what it does not use.
     #[serde(default)]
     pub exhausted: bool,
+    /// Which namespaces its `namespaceSelector` selects; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespaces: Option<SelectedNamespaces>,
+}
+
+/// The namespaces that a selector selects, as the API server said last.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum SelectedNamespaces {
+    /// Their names.
+    Names(BTreeSet<String>),
+    /// Why they are not known, a sentence.
+    Unknown(String),
+}
+
+impl SelectedNamespaces {
+    /// How many are sent to a node; a name takes 66 bytes at most.
+    pub const MAX: usize = 10_000;
 }
 
 /// The length of a pool's blocks, in leading bits.
@@ -167,8 +187,9 @@ mod tests {
             name: "office".to_owned(),
             spec: serde_json::json!({ "subnets": ["10.0.0.0/24"] }),
             blocks: Some(BlockLength { v4: 32, v6: 128 }),
-            refusal: None,
             exhausted: true,
+            namespaces: Some(SelectedNamespaces::Names(["blue".to_owned()].into())),
+            ..ClusterPool::default()
         };
         pool.write(&folder).unwrap();
         assert_eq!(ClusterPool::read(&folder, "office").unwrap(), Some(pool.clone()));

@@ -3,8 +3,8 @@ use net_types::MacAddrError;
 
 use crate::store::StoreError;
 use crate::{
-    Addr, AddrSet, AllocError, BlockError, NetworkError, PoolFileError, RangeError, RangeSetError,
-    RequestedIpsError,
+    Addr, AddrSet, AllocError, BlockError, NamespaceError, NetworkError, PoolFileError, RangeError,
+    RangeSetError, RequestedIpsError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -28,18 +28,8 @@ pub enum Error {
     /// The requested addresses cannot be given.
     #[error(transparent)]
     RequestedIps(#[from] RequestedIpsError),
-    #[error(
-        "pool {pool:?} gives no addresses to {}: allowedNamespaces in its file does not list the namespace",
-        namespace.as_ref().map_or_else(
-            || "a pod whose namespace the runtime does not pass (K8S_POD_NAMESPACE)".to_owned(),
-            |namespace| format!("pods of namespace {namespace:?}")
-        )
-    )]
-    NotAllowed {
-        pool: String,
-        /// The pod's namespace, if it is known.
-        namespace: Option<String>,
-    },
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
     #[error(
         "sticky: pod needs the pod's namespace and name, and the runtime does not pass both (K8S_POD_NAMESPACE, \
          K8S_POD_NAME; podman passes no namespace): set sticky: none, and request an address by its IP"
@@ -115,7 +105,8 @@ impl PluginError for Error {
             Self::Blocks(_) => Code::TRY_AGAIN,
             Self::RequestedIps(RequestedIpsError::NoRange { .. }) => Code::plugin(135),
             Self::RequestedIps(RequestedIpsError::OneEach { .. }) => Code::plugin(179),
-            Self::NotAllowed { .. } => Code::plugin(178),
+            Self::Namespace(error) if error.is_temporary() => Code::TRY_AGAIN,
+            Self::Namespace(_) => Code::plugin(178),
             Self::NoPod => Code::plugin(136),
             Self::NoVm => Code::plugin(137),
             Self::VmNotYet => Code::TRY_AGAIN,
@@ -216,7 +207,7 @@ fn pool_code(error: &PoolFileError) -> Code {
         PoolFileError::NodesAndScope(_) => Code::plugin(173),
         PoolFileError::Scope { .. } => Code::plugin(174),
         PoolFileError::Read(..) => Code::plugin(129),
-        PoolFileError::Object(..) | PoolFileError::NamespaceSelector(_) => Code::INVALID_CONFIG,
+        PoolFileError::Object(..) => Code::INVALID_CONFIG,
         PoolFileError::RangeSet(_, error) => range_set_code(error),
     }
 }

@@ -18,8 +18,8 @@ use crate::network_scope;
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
 use crate::store::PoolKey;
 use crate::{
-    Addr, NetworkError, Order, PoolFile, RangeSet, RangeSetError, RangeSpec, RequestedIpsError, Restrictions,
-    Rules,
+    Addr, AllowedNamespaces, NetworkError, Order, PoolFile, RangeSet, RangeSetError, RangeSpec,
+    RequestedIpsError, Restrictions, Rules,
 };
 
 /// All keys in the `ipam` section, nested ones too, so that a key in another case is recognised.
@@ -125,8 +125,8 @@ pub struct Network {
     pub blocks: Option<Blocks>,
     /// How long an address is quarantined after another host answered a probe for it.
     pub quarantine: Duration,
-    /// The namespaces whose pods may have addresses; `None`: all.
-    pub allowed_namespaces: Option<Vec<String>>,
+    /// The namespaces whose pods may have addresses.
+    pub allowed_namespaces: AllowedNamespaces,
     pub routes: Vec<Route>,
     pub dns: Dns,
     /// Messages that are not errors.
@@ -189,7 +189,7 @@ impl Config {
             of_cluster: false,
             blocks: None,
             quarantine: ipam.probe.and_then(|probe| probe.quarantine).unwrap_or(DEFAULT_QUARANTINE),
-            allowed_namespaces: None,
+            allowed_namespaces: AllowedNamespaces::All,
             routes: Vec::new(),
             dns,
             warnings,
@@ -434,7 +434,7 @@ mod tests {
             of_cluster: false,
             blocks: None,
             quarantine: DEFAULT_QUARANTINE,
-            allowed_namespaces: None,
+            allowed_namespaces: AllowedNamespaces::All,
             routes: Vec::new(),
             dns: Dns::default(),
             warnings: Vec::new(),

@@ -217,13 +217,7 @@ fn check_namespace(node: &NodeConfig, network: &Network, request: &Request<Confi
     if let Some(policy) = &node.policy {
         policy.check(namespace, Resource::Pool(pool))?;
     }
-    match (&network.allowed_namespaces, namespace) {
-        (None, _) => Ok(()),
-        (Some(allowed), Some(namespace)) if allowed.iter().any(|name| name == namespace) => Ok(()),
-        (Some(_), namespace) => {
-            Err(Error::NotAllowed { pool: pool.clone(), namespace: namespace.map(str::to_owned) })
-        }
-    }
+    Ok(network.allowed_namespaces.check(pool, namespace)?)
 }
 
 fn build_lease_request(

@@ -10,7 +10,10 @@ use serde::Deserialize;
 use crate::node_parts::parse_node_parts;
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
 use crate::pool_file_error::{API_VERSION, KIND};
-use crate::{AddrSet, Family, Order, PoolFileError, Range, RangeSet, RangeSetError, RangeSpec, Restrictions};
+use crate::{
+    AddrSet, AllowedNamespaces, Family, Order, PoolFileError, Range, RangeSet, RangeSetError, RangeSpec,
+    Restrictions,
+};
 
 pub(crate) const SUFFIX: &str = ".yaml";
 pub(crate) const SHORT_SUFFIX: &str = ".yml";
@@ -38,8 +41,8 @@ pub struct PoolFile {
     pub order: Order,
     /// How long an address that another station answered for is left alone.
     pub quarantine: Timespan,
-    /// The namespaces whose pods may have addresses; `None`: all.
-    pub allowed_namespaces: Option<Vec<String>>,
+    /// The namespaces whose pods may have addresses.
+    pub allowed_namespaces: AllowedNamespaces,
 }
 
 #[derive(Deserialize)]
@@ -197,7 +200,7 @@ impl PoolFile {
             cooldown: spec.cooldown,
             order: spec.order,
             quarantine: spec.quarantine.unwrap_or(DEFAULT_QUARANTINE.into()),
-            allowed_namespaces: spec.allowed_namespaces,
+            allowed_namespaces: spec.allowed_namespaces.into(),
         };
         // An error must show on every node, not only on those that it affects.
         file.all_sets()?;
@@ -400,7 +403,7 @@ mod tests {
         // Empty is none: no namespace, and no node.
         assert_eq!(
             parsed(&format!("{subnet}allowedNamespaces: []")).unwrap().allowed_namespaces,
-            Some(Vec::new())
+            AllowedNamespaces::Listed(Vec::new())
         );
         for nodes in ["nodes: {}", "nodes: {worker1: []}", "nodes: {worker2: [10.0.20.9]}"] {
             let pool = parsed(&format!("{subnet}{nodes}")).unwrap();

@@ -78,11 +78,6 @@ pub enum PoolFileError {
     },
     #[error("pool {0:?} of the cluster (LANPool) cannot be used: {1}")]
     Object(String, String),
-    #[error(
-        "pool {0:?} of the cluster says by namespaceSelector who may have addresses, which ipam-pool cannot tell: list the \
-         namespaces in allowedNamespaces"
-    )]
-    NamespaceSelector(String),
     #[error("pool {0:?} is an inventory and hands out no addresses: name the pool that is a part of it")]
     Inventory(String),
     #[error(

@@ -9,7 +9,7 @@ use node::{ClusterPool, Paths, SafeDir};
 use crate::blocks::Blocks;
 use crate::node_parts::parse_node_parts;
 use crate::options::Sticky;
-use crate::{Order, PoolFile, PoolFileError, Restrictions};
+use crate::{AllowedNamespaces, Order, PoolFile, PoolFileError, Restrictions};
 
 impl PoolFile {
     /// The pool of this name: its file, or where it has none the cluster's.
@@ -71,10 +71,6 @@ impl PoolFile {
         let spec: LanPoolSpec = serde_json::from_value(pool.spec.clone())
             .map_err(|error| invalid(pool.refusal.clone().unwrap_or(error.to_string())))?;
         let parsed = ParsedPool::parse(&spec).map_err(|error| invalid(error.to_string()))?;
-        // What this version cannot judge lets nobody in.
-        if spec.namespace_selector.is_some() {
-            return Err(PoolFileError::NamespaceSelector(pool.name.clone()));
-        }
         let timespan = |field: &str, text: &str| {
             text.parse::<Timespan>().map_err(|error| invalid(format!("{field}: {error}")))
         };
@@ -101,7 +97,10 @@ impl PoolFile {
                 PoolOrder::Lowest => Order::Lowest,
             },
             quarantine: timespan("quarantine", &spec.quarantine)?,
-            allowed_namespaces: spec.allowed_namespaces,
+            allowed_namespaces: match &spec.namespace_selector {
+                Some(selector) => AllowedNamespaces::selected(selector, pool.namespaces.as_ref()),
+                None => spec.allowed_namespaces.into(),
+            },
         };
         file.all_sets()?;
         Ok(file)
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
 
     fn pool(spec: Value) -> ClusterPool {
-        ClusterPool { name: "office".to_owned(), spec, blocks: None, refusal: None, exhausted: false }
+        ClusterPool { name: "office".to_owned(), spec, ..ClusterPool::default() }
     }
 
     #[test]
@@ -133,10 +132,6 @@ mod tests {
             (json!({ "subnets": ["192.168.1.7/24"] }), "host bits"),
             (json!({ "subnets": ["192.168.1.0/24"], "cooldown": "soon" }), "cooldown"),
             (json!({ "subnets": ["192.168.1.0/24"], "sticky": "Always" }), "Always"),
-            (
-                json!({ "subnets": ["192.168.1.0/24"], "namespaceSelector": { "a": "b" } }),
-                "namespaceSelector",
-            ),
             (json!({}), "no addresses"),
         ] {
             let error = PoolFile::of_object(&pool(spec)).unwrap_err().to_string();

@@ -146,12 +146,16 @@ fn what_cannot_be_had_is_said() -> Outcome {
     let pod = node.pod("p")?;
     let answer = || Ok(http("409 Conflict", "the pool office is full on all nodes"));
     is_code(add_while(&node, &pod, answer)?.1, 11, "the pool office is full on all nodes")?;
-    for (spec, words) in [
-        (json!({ "subnets": ["10.9.0.1/24"] }), "host bits"),
-        (json!({ "subnets": ["10.9.0.0/24"], "namespaceSelector": { "a": "b" } }), "namespaceSelector"),
+    for (spec, code, words) in [
+        (json!({ "subnets": ["10.9.0.1/24"] }), 7, "host bits"),
+        (
+            json!({ "subnets": ["10.9.0.0/24"], "namespaceSelector": { "a": "b" } }),
+            11,
+            "it has a namespaceSelector, and this node has not been told yet",
+        ),
     ] {
         put_pool(&node, &spec)?;
-        is_code(pod.add("ipam-pool", "net1", &network()), 7, words)?;
+        is_code(pod.add("ipam-pool", "net1", &network()), code, words)?;
     }
     Ok(())
 }

@@ -42,7 +42,7 @@ mod tests {
 
     fn pool(spec: serde_json::Value, blocks: Option<(u8, u8)>) -> ClusterPool {
         let blocks = blocks.map(|(v4, v6)| BlockLength { v4, v6 });
-        ClusterPool { name: "office".into(), spec, blocks, refusal: None, exhausted: false }
+        ClusterPool { name: "office".into(), spec, blocks, ..ClusterPool::default() }
     }
 
     #[test]

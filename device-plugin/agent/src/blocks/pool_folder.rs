@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail};
-use node::{ClusterPool, Paths, SafeDir, is_kubernetes_name};
+use node::{ClusterPool, Paths, SafeDir, SelectedNamespaces, is_kubernetes_name};
 use proto::brief;
 use tokio::sync::watch;
 
 /// A pool is a label of its blocks' names.
 const MAX_NAME: usize = 63;
+/// The longest name of a namespace.
+const MAX_LABEL: usize = 63;
 /// More than any cluster has; each is a file.
 pub(crate) const MAX_POOLS: usize = 1_000;
-/// The longest pool, in bytes of JSON.
+/// The longest pool without the namespaces that it selects, in bytes of JSON.
 const MAX_POOL: usize = 256 << 10;
 /// The longest reason that a node may claim nothing, in bytes.
 const MAX_REFUSAL: usize = 512;
@@ -93,8 +95,9 @@ impl PoolFolder {
         if pool.refusal.as_ref().is_some_and(|refusal| refusal.len() > MAX_REFUSAL) {
             bail!("why nothing can be claimed of the pool {} takes more than {MAX_REFUSAL} bytes", pool.name);
         }
+        let namespaces = check_namespaces(pool)?;
         let len = length(pool);
-        if len > MAX_POOL {
+        if len - namespaces > MAX_POOL {
             bail!("the pool {} has {len} bytes; at most {MAX_POOL} are taken", pool.name);
         }
         let known = self.sender.borrow();
@@ -176,6 +179,29 @@ impl PoolFolder {
 
     fn change(&self, change: impl FnOnce(&mut KnownPools)) {
         self.sender.send_modify(|known| change(Arc::make_mut(known)));
+    }
+}
+
+/// Returns how long they are as JSON.
+fn check_namespaces(pool: &ClusterPool) -> Result<usize> {
+    match &pool.namespaces {
+        Some(SelectedNamespaces::Unknown(reason)) if reason.len() > MAX_REFUSAL => {
+            bail!(
+                "why the namespaces of the pool {} are not known takes more than {MAX_REFUSAL} bytes",
+                pool.name
+            )
+        }
+        Some(SelectedNamespaces::Names(names)) => {
+            if names.len() > SelectedNamespaces::MAX {
+                bail!("the pool {} selects more than {} namespaces", pool.name, SelectedNamespaces::MAX);
+            }
+            if let Some(name) = names.iter().find(|name| name.len() > MAX_LABEL || !is_kubernetes_name(name))
+            {
+                bail!("{:?} is not the name of a namespace", brief(name, MAX_LABEL));
+            }
+            Ok(serde_json::to_vec(names).map_or(0, |text| text.len()))
+        }
+        _ => Ok(0),
     }
 }
 

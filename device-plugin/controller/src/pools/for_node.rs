@@ -51,14 +51,13 @@ pub(super) fn for_node(
             blocks: block_lengths(pool),
             refusal: refusal(&pool.spec, labels),
             exhausted: exhausted.is_some_and(lan::Condition::is_true),
+            namespaces: None,
         };
     }
     let refusal = Some(not_accepted(pool));
     match before {
         Some(before) => ClusterPool { refusal, ..before.clone() },
-        None => {
-            ClusterPool { name: name(pool), spec: pool.spec.clone(), blocks: None, refusal, exhausted: false }
-        }
+        None => ClusterPool { name: name(pool), spec: pool.spec.clone(), refusal, ..ClusterPool::default() },
     }
 }
 

@@ -23,9 +23,8 @@ use tokio::time::Instant;
 use super::api::{NodeReader, PoolApi, list, node_state, readable};
 use super::convert::{address_object, block_object};
 use super::for_node::{EXHAUSTED, StoredPool, name, pools, status};
-use super::mirror::refusal_code;
 use super::status::{OVERLAPS, changed_statuses};
-use super::watched::Watched;
+use super::watched::{Watched, refusal_code};
 use crate::event_publisher::{self, EventPublisher};
 use crate::{chain, ignore_not_found_or_conflict};
 

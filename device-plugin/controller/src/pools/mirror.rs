@@ -13,14 +13,18 @@ use node::ClusterPool;
 use proto::link::{Kind, Object, ObjectKey, SnapshotCache};
 
 use super::for_node::{Labels, StoredPool, for_node, is_accepted, name, pools};
+use super::namespaces::{NamespaceEvent, NamespaceWatch, Namespaces, selector};
+use super::watched::refusal_code;
 use crate::chain;
 
-/// Watches pools and this node's labels, and puts each pool into the cache.
+/// Watches pools, this node's labels, and namespaces while a pool selects them by their labels, and puts each pool into the cache.
 pub struct PoolMirror {
     client: Client,
     node: String,
     cache: SnapshotCache,
     known: Known,
+    /// Whether the cache was told of the pools.
+    has_told: bool,
 }
 
 /// What was heard.
@@ -33,6 +37,7 @@ struct Known {
     accepted: BTreeMap<String, (Option<String>, ClusterPool)>,
     /// `None`: this node cannot be read.
     labels: Option<Labels>,
+    namespaces: Namespaces,
     /// Whether all pools, and the labels as well as they can be, are known.
     is_complete: bool,
     node_is_read: bool,
@@ -41,13 +46,14 @@ struct Known {
 enum WatchEvent {
     Pool(Box<Result<Event<StoredPool>, watcher::Error>>),
     Node(Box<Result<Event<PartialObjectMeta<Node>>, watcher::Error>>),
+    Namespace(Box<NamespaceEvent>),
 }
 
 impl PoolMirror {
     /// Puts the pools into `cache`, for the node of this name.
     #[must_use]
     pub fn new(client: Client, node: &str, cache: SnapshotCache) -> Self {
-        Self { client, node: node.to_owned(), cache, known: Known::default() }
+        Self { client, node: node.to_owned(), cache, known: Known::default(), has_told: false }
     }
 
     /// Follows the API server without end. While it does not answer, the cache stays as it is.
@@ -61,18 +67,31 @@ impl PoolMirror {
             pools.map(|event| WatchEvent::Pool(Box::new(event))).boxed(),
             node.map(|event| WatchEvent::Node(Box::new(event))).boxed(),
         );
-        while let Some(event) = events.next().await {
+        let mut namespaces = NamespaceWatch::default();
+        loop {
+            let event = tokio::select! {
+                event = events.next() => event,
+                event = namespaces.next() => Some(WatchEvent::Namespace(Box::new(event))),
+            };
+            // The watches repeat what fails, and have no end.
+            let Some(event) = event else { return std::future::pending().await };
             match event {
                 WatchEvent::Pool(event) => match *event {
                     Ok(event) => self.known.apply_pool(event),
                     Err(error) => self.known.apply_pool_error(&error),
                 },
                 WatchEvent::Node(event) => self.known.apply_node(*event),
+                WatchEvent::Namespace(event) => {
+                    if !self.known.namespaces.apply(*event) {
+                        continue;
+                    }
+                }
+            }
+            if namespaces.set(self.known.asks_for_namespaces(), &self.client) {
+                self.known.namespaces = Namespaces::default();
             }
             self.tell();
         }
-        // The watches repeat what fails, and have no end.
-        std::future::pending().await
     }
 
     /// Puts what is known into the cache, which sends what differs.
@@ -80,6 +99,11 @@ impl PoolMirror {
         if !self.known.node_is_read || !self.known.is_complete {
             return;
         }
+        // The node has what was selected before this process began, until more is known.
+        if !self.has_told && self.known.asks_for_namespaces() && !self.known.namespaces.are_read() {
+            return;
+        }
+        self.has_told = true;
         for pool in self.known.for_node() {
             self.cache.put(Object::LanPool(pool));
         }
@@ -136,26 +160,22 @@ impl Known {
         }
     }
 
+    /// Whether a pool selects namespaces by their labels.
+    fn asks_for_namespaces(&self) -> bool {
+        self.pools.values().any(|pool| selector(&pool.spec).is_some())
+    }
+
     fn for_node(&mut self) -> Vec<ClusterPool> {
-        let Self { pools, accepted, labels, .. } = self;
+        let Self { pools, accepted, labels, namespaces, .. } = self;
         accepted.retain(|name, (uid, _)| pools.get(name).is_some_and(|pool| pool.metadata.uid == *uid));
         let told = pools.iter().map(|(name, pool)| {
             let told = for_node(pool, labels.as_ref(), accepted.get(name).map(|(_, pool)| pool));
             if is_accepted(pool) {
                 accepted.insert(name.clone(), (pool.metadata.uid.clone(), told.clone()));
             }
-            told
+            ClusterPool { namespaces: namespaces.selected(&told.spec), ..told }
         });
         told.collect()
-    }
-}
-
-/// What the server answered, where it refuses: another request would not help.
-pub(super) fn refusal_code(error: &watcher::Error) -> Option<u16> {
-    match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
-        _ => None,
     }
 }
 

@@ -7,6 +7,7 @@ mod executor;
 mod for_node;
 mod leader;
 mod mirror;
+mod namespaces;
 mod status;
 mod watched;
 

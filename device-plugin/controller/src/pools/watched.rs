@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use kube::runtime::watcher::Event;
+use kube::runtime::watcher::{self, Event};
 
 /// What a watch said of each object of a kind, as far as it is kept, by name.
 #[derive(Debug)]
@@ -56,6 +56,15 @@ impl<T: PartialEq> Watched<T> {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = (&String, &T)> {
         self.objects.iter()
+    }
+}
+
+/// What the server answered, where it refuses: another request would not help.
+pub(super) fn refusal_code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status.code),
+        _ => None,
     }
 }
 

@@ -32,6 +32,5 @@ impl PoolFiles {
 }
 
 pub(super) fn for_nobody(file: &PoolFile) -> Option<String> {
-    let nobody = file.allowed_namespaces.as_ref().is_some_and(Vec::is_empty);
-    nobody.then(|| "allowedNamespaces is empty: no pod gets an address".to_owned())
+    file.allowed_namespaces.for_nobody()
 }

@@ -8,6 +8,7 @@ mod lans;
 mod link;
 mod mirror;
 mod mirrored;
+mod pools;
 mod real_server;
 mod rights;
 mod scale;
@@ -39,6 +40,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
     trials.extend(uninstall::trials());
     trials.extend(unreliable::trials());
     trials.extend(scale::trials());
+    trials.extend(pools::trials());
     trials.extend(real_server::trials());
     trials
 }

@@ -60,7 +60,7 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
     let rules = rules()?;
     server.enforce(rules.clone());
     server.put("nodes", kubernetes_node("worker2", "worker2"));
-    let pool = json!({ "subnets": ["10.8.0.0/24"] });
+    let pool = json!({ "subnets": ["10.8.0.0/24"], "namespaceSelector": { "team": "a" } });
     server.put(
         "lanpools",
         json!({ "apiVersion": GROUP, "kind": "LANPool", "metadata": { "name": "office" }, "spec": pool }),

@@ -29,8 +29,7 @@ fn pool(spec: &str, v4: u8) -> ClusterPool {
         name: "office".to_owned(),
         spec: json!({ "ranges": [{ "subnet": "10.0.0.0/16", "gateway": "10.0.255.254", "rangeStart": spec.split('-').next(), "rangeEnd": spec.split('-').nth(1) }] }),
         blocks: Some(BlockLength { v4, v6: 128 }),
-        refusal: None,
-        exhausted: false,
+        ..ClusterPool::default()
     }
 }
 
