@@ -17,6 +17,7 @@ mod metric;
 pub mod ndp;
 mod network;
 pub mod pcap;
+pub mod real_server;
 pub mod registry;
 mod responder;
 mod router;

@@ -8,7 +8,7 @@ const EXCEPTIONS: &[(&str, &str)] = &[
     ("apiextensions-apiserver", "a Go program, for machines that have Go and reach its modules"),
     (
         "kube-apiserver",
-        "in no package registry; the double does the same, but for what only a real one checks",
+        "make test-kubernetes builds it, in ten minutes; the double does the same, but for what only a real one checks",
     ),
     (
         "the version before",

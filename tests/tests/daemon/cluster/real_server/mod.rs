@@ -3,14 +3,14 @@
 //! | server | where it is looked for | what it knows |
 //! |---|---|---|
 //! | `apiextensions-apiserver` | `PATH`, and where `go install k8s.io/apiextensions-apiserver@v0.34.2` puts it | custom resources alone |
-//! | `kube-apiserver` | the folder that `KUBEBUILDER_ASSETS` names, as envtest has it, with an etcd beside it | everything |
+//! | `kube-apiserver` | the folder that `KUBEBUILDER_ASSETS` names, as envtest has it, with an etcd beside it; else what `make test-kubernetes` built | everything |
 //!
 //! Without them the tests are skipped by name. What is done with the whole one is also done with the double, so that
 //! only what is different there is not run on a machine without it.
 
-mod launch;
 mod pool_requests;
 mod pools;
+mod steady;
 mod whole;
 
 use std::collections::BTreeMap;
@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use controller::{LanNodeWriter, LanReport, Reports};
+use k8slan_tests::real_server::{ADMIN, Place, Program, RealServer};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::{Api, Client};
@@ -29,7 +30,6 @@ use tokio::sync::watch;
 
 use crate::cluster::status::says;
 use crate::cluster::{Background, check};
-use launch::{ADMIN, Program, RealServer};
 
 /// How long a server may take to start, and to take in what it was given.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -42,6 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         the_real_server_answers_what_nodes_ask_about_blocks,
         of_pools_that_overlap_two_leaders_accept_one,
     ];
+    trials.extend(steady::trials());
     trials.extend(whole::trials());
     trials
 }
@@ -92,7 +93,8 @@ struct Started {
 
 fn start(program: &Program, definitions: impl IntoIterator<Item = Value>) -> Result<Started, Stop> {
     let dir = tempfile::tempdir()?;
-    let server = RealServer::start(program, dir.path(), |program: &Path| Command::new(program))?;
+    let server =
+        RealServer::start(program, Place::on_loopback(dir.path()), |program: &Path| Command::new(program))?;
     let config = server.kubeconfig(ADMIN);
     let background = Background::new();
     let runtime = background.runtime();

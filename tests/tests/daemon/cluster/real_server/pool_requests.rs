@@ -1,6 +1,7 @@
 //! What the node asks about blocks, and what leaders write about pools, on the real server.
 
 use controller::{NodeReader, PoolApi, PoolLeader, Rights};
+use k8slan_tests::real_server::Program;
 use kube::api::{Patch, PatchParams};
 use kube::core::DynamicObject;
 use pool_blocks::{
@@ -10,7 +11,6 @@ use serde_json::{Value, json};
 use testnet::{Outcome, Stop, eventually};
 use tokio::runtime::Runtime;
 
-use super::launch::Program;
 use super::{LIMIT, Started, api, start};
 use crate::cluster::check;
 

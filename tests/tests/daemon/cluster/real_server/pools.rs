@@ -1,12 +1,12 @@
 //! The kinds of pools on the real server: defaults, what it refuses and in which words, and that the first to create a block has it.
 
+use k8slan_tests::real_server::Program;
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, eventually};
 
-use super::launch::Program;
 use super::{LIMIT, Started, api, start};
 use crate::cluster::check;
 

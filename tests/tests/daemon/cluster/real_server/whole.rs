@@ -4,15 +4,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use k8slan_tests::kubelet::Kubelet;
+use k8slan_tests::real_server::{ADMIN, ClusterClient, DAEMON, Place, Program, RealServer};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::config::KubeConfigOptions;
-use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
-use kube::{Api, Client};
+use kube::core::DynamicObject;
 use serde_json::{Value, json};
-use testnet::{Node, Outcome, Stop, Trial, eventually, tests};
+use testnet::{Outcome, Stop, Trial, eventually, tests};
 
 use super::LIMIT;
-use super::launch::{ADMIN, DAEMON, Program, RealServer};
 use crate::cluster::check;
 use crate::cluster::site::{SOON, Site, document, failed, kubernetes_node};
 
@@ -29,7 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// With the double, which checks nothing: so that all of this is run, wherever tests are.
 fn a_cluster_with_what_install_puts_there_has_lans() -> Outcome {
     let site = Site::new()?;
-    let cluster = Cluster::of(&site.node, site.kubeconfig())?;
+    let cluster = ClusterClient::of_file(&site.node, site.kubeconfig())?;
     has_lans(&site, &cluster, site.kubeconfig(), &[])
 }
 
@@ -38,82 +36,30 @@ fn a_real_cluster_with_what_install_puts_there_has_lans() -> Outcome {
     let program = Program::whole()?;
     let dir = tempfile::tempdir()?;
     let site = Site::new()?;
-    let server = RealServer::start(&program, dir.path(), |program| site.node.command(program))?;
+    let server =
+        RealServer::start(&program, Place::on_loopback(dir.path()), |program| site.node.command(program))?;
     let file = |name: &str, config: &Value| -> Result<PathBuf, Stop> {
         let path = dir.path().join(name);
         std::fs::write(&path, config.to_string())?;
         Ok(path)
     };
-    let admin = Cluster::of(&site.node, &file("kubeconfig.admin", &server.kubeconfig(ADMIN))?)?;
+    let admin = ClusterClient::of_file(&site.node, &file("kubeconfig.admin", &server.kubeconfig(ADMIN))?)?;
     let daemon = file("kubeconfig.daemon", &server.kubeconfig(DAEMON))?;
     has_lans(&site, &admin, &daemon, &[refuses_pods_of_other_namespaces])
 }
 
-/// A cluster as one user sees it, from its node.
-struct Cluster<'a> {
-    node: &'a Node,
-    runtime: tokio::runtime::Runtime,
-    client: Client,
-}
-
-impl<'a> Cluster<'a> {
-    fn of(node: &'a Node, kubeconfig: &Path) -> Result<Self, Stop> {
-        // A socket is of the namespace of the thread that opens it, so there is one.
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let config = serde_json::from_slice(&std::fs::read(kubeconfig)?)?;
-        let client = runtime.block_on(async {
-            let config = kube::Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await;
-            Ok::<_, Stop>(Client::try_from(config?)?)
-        })?;
-        Ok(Self { node, runtime, client })
-    }
-
-    fn ask<T: Send>(&self, question: impl Future<Output = T> + Send) -> T {
-        self.node.run(|| self.runtime.block_on(question))
-    }
-
-    /// The objects of a kind, as `<apiVersion> <Kind>`.
-    fn api(&self, kind: &str, namespace: Option<&str>) -> Api<DynamicObject> {
-        let (version, kind) = kind.split_once(' ').unwrap_or_default();
-        let (group, version) = version.split_once('/').unwrap_or(("", version));
-        let mut resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
-        // The one plural that is not made by rule.
-        if kind == "NetworkAttachmentDefinition" {
-            resource.plural = "network-attachment-definitions".to_owned();
-        }
-        match namespace {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &resource),
-            None => Api::all_with(self.client.clone(), &resource),
-        }
-    }
-
-    /// `kubectl apply --server-side --validate=strict`.
-    fn apply(&self, object: &Value) -> Result<(), String> {
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let kind = format!("{} {}", text(&object["apiVersion"]), text(&object["kind"]));
-        let api = self.api(&kind, object["metadata"]["namespace"].as_str());
-        let name = text(&object["metadata"]["name"]);
-        let params = PatchParams {
-            field_manager: Some("test".into()),
-            ..PatchParams::apply("test").validation_strict()
-        };
-        let answer = self.ask(async { api.patch(&name, &params, &Patch::Apply(object)).await });
-        answer.map(drop).map_err(|error| format!("{kind} {name}: {error}"))
-    }
-
-    fn get(&self, kind: &str, namespace: &str, name: &str) -> Result<Option<Value>, String> {
-        let api = self.api(kind, Some(namespace).filter(|namespace| !namespace.is_empty()));
-        let found = self.ask(async { api.get_opt(name).await }).map_err(|error| error.to_string())?;
-        found.map(|object| serde_json::to_value(object).map_err(|error| error.to_string())).transpose()
-    }
-
-    fn wait(&self, kind: &str, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value, Stop> {
-        let found = eventually(LATER, || match self.get(kind, "k8slan-system", name)? {
-            Some(object) if wanted(&object) => Ok(object),
-            other => Err(format!("{kind} {name}: {other:?}")),
-        })?;
-        Ok(found)
-    }
+/// Waits for an object of the daemon's namespace.
+fn wait(
+    cluster: &ClusterClient<'_>,
+    kind: &str,
+    name: &str,
+    wanted: impl Fn(&Value) -> bool,
+) -> Result<Value, Stop> {
+    let found = eventually(LATER, || match cluster.get(kind, "k8slan-system", name)? {
+        Some(object) if wanted(&object) => Ok(object),
+        other => Err(format!("{kind} {name}: {other:?}")),
+    })?;
+    Ok(found)
 }
 
 fn ready(lan: &Value, status: &str) -> bool {
@@ -121,22 +67,11 @@ fn ready(lan: &Value, status: &str) -> bool {
 }
 
 /// What only a real server does.
-type Further = fn(&Cluster<'_>) -> Outcome;
+type Further = fn(&ClusterClient<'_>) -> Outcome;
 
 /// `admin` installs, and looks; the daemon has `kubeconfig`.
-fn has_lans(site: &Site, admin: &Cluster<'_>, kubeconfig: &Path, further: &[Further]) -> Outcome {
-    let mut manifests = String::new();
-    for file in ["install/crds.yaml", "install/k8slan.yaml"] {
-        manifests.push_str(&std::fs::read_to_string(testnet::workspace().join(file))?);
-        manifests.push_str("\n---\n");
-    }
-    for document in manifests.split("\n---\n") {
-        let object: Value = serde_saphyr::from_str(document).map_err(failed)?;
-        if !object.is_null() {
-            // The first of them waits for the server to start, later ones for what earlier ones define.
-            eventually(LIMIT, || admin.apply(&object))?;
-        }
-    }
+fn has_lans(site: &Site, admin: &ClusterClient<'_>, kubeconfig: &Path, further: &[Further]) -> Outcome {
+    admin.install()?;
     eventually(LIMIT, || admin.apply(&definitions_of_multus()))?;
     let node = kubernetes_node("worker1", "worker1");
     let (mut without, mut status) = (node.clone(), node);
@@ -151,7 +86,7 @@ fn has_lans(site: &Site, admin: &Cluster<'_>, kubeconfig: &Path, further: &[Furt
     lan["spec"]["allowedNamespaces"] = json!(["blue", "k8slan-system"]);
     eventually(LIMIT, || admin.apply(&lan))?;
     // A role counts some moments after it was made.
-    let own = Cluster::of(&site.node, kubeconfig)?;
+    let own = ClusterClient::of_file(&site.node, kubeconfig)?;
     let lans = own.api(LANS, None);
     eventually(LIMIT, || {
         let list = own.ask(async { lans.list(&ListParams::default()).await });
@@ -161,16 +96,15 @@ fn has_lans(site: &Site, admin: &Cluster<'_>, kubeconfig: &Path, further: &[Furt
     let kubelet = Kubelet::start(&site.kubelet_dir)?;
     let daemon = site.whole_with(kubeconfig)?;
     kubelet.wait_allocatable(1, SOON).map_err(|what| failed(format!("{what}\n{}", daemon.log())))?;
-    admin.wait(LANS, "lan-test", |lan| {
+    wait(admin, LANS, "lan-test", |lan| {
         let free = lan["metadata"]["finalizers"].is_null();
         free && ready(lan, "True") && lan["status"]["nodes"] == "1/1"
     })?;
-    admin
-        .wait("lan.k8slan.io/v1beta1 LANNode", "lan-test.worker1", |report| report["spec"]["mtu"] == 1426)?;
-    admin.wait("coordination.k8s.io/v1 Lease", "k8slan-leader", |lease| {
+    wait(admin, "lan.k8slan.io/v1beta1 LANNode", "lan-test.worker1", |report| report["spec"]["mtu"] == 1426)?;
+    wait(admin, "coordination.k8s.io/v1 Lease", "k8slan-leader", |lease| {
         lease["spec"]["holderIdentity"].as_str().is_some_and(|holder| holder.starts_with("worker1"))
     })?;
-    admin.wait("k8s.cni.cncf.io/v1 NetworkAttachmentDefinition", "pod1", |definition| {
+    wait(admin, "k8s.cni.cncf.io/v1 NetworkAttachmentDefinition", "pod1", |definition| {
         definition["metadata"]["ownerReferences"][0]["name"] == "lan-test"
     })?;
     for further in further {
@@ -179,8 +113,7 @@ fn has_lans(site: &Site, admin: &Cluster<'_>, kubeconfig: &Path, further: &[Furt
     // Something for a person to act on is an event of the LAN.
     site.node.ip("link set eth1 down")?;
     site.node.ip("link set eth1 name away")?;
-    admin
-        .wait(LANS, "lan-test", |lan| ready(lan, "False") && lan["status"]["reason"] == "UnderlayMissing")?;
+    wait(admin, LANS, "lan-test", |lan| ready(lan, "False") && lan["status"]["reason"] == "UnderlayMissing")?;
     let events = admin.api("events.k8s.io/v1 Event", Some("k8slan-system"));
     eventually(LATER, || {
         let list =
@@ -206,7 +139,7 @@ fn has_lans(site: &Site, admin: &Cluster<'_>, kubeconfig: &Path, further: &[Furt
 }
 
 /// The policy of `install/` refuses a pod that its LAN does not admit, in its words, and lets the others pass.
-fn refuses_pods_of_other_namespaces(admin: &Cluster<'_>) -> Outcome {
+fn refuses_pods_of_other_namespaces(admin: &ClusterClient<'_>) -> Outcome {
     for name in ["red", "blue"] {
         let namespace = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } });
         admin.apply(&namespace).map_err(failed)?;
@@ -227,11 +160,11 @@ fn refuses_pods_of_other_namespaces(admin: &Cluster<'_>) -> Outcome {
             other => Err(format!("{other:?}")),
         }
     })?;
-    admin.apply(&pod("pod", "blue")).map_err(failed)
+    admin.apply(&pod("pod", "blue")).map(drop).map_err(failed)
 }
 
 /// As Multus' own, which knows its one field.
-fn definitions_of_multus() -> Value {
+pub(super) fn definitions_of_multus() -> Value {
     let spec = json!({ "type": "object", "properties": { "config": { "type": "string" } } });
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",

@@ -1,0 +1,7 @@
+//! Kubernetes' own API server for tests, and a client of it.
+
+mod client;
+mod server;
+
+pub use client::ClusterClient;
+pub use server::{ADMIN, DAEMON, Place, Program, RealServer, User};
