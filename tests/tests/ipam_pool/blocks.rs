@@ -192,7 +192,31 @@ fn people_see_it() -> Outcome {
     let leases = said(&["leases", "office"])?;
     assert_eq!((&leases[0]["address"], &leases[0]["note"]), (&json!("10.9.0.7"), &Value::Null), "{leases}");
     let other = said(&["show", "10.9.0.50"])?;
-    assert!(other[0]["note"].as_str().is_some_and(|note| note.contains("block")), "{other}");
+    let whose = other[0]["note"].as_str().unwrap_or_default();
+    assert!(whose.contains("'kubectl get lanblock office.0a090032' says which node does"), "{other}");
     assert_eq!(said(&["check"])?, json!([]));
+    let cluster = &pools[0]["cluster"];
+    assert_eq!(
+        (&cluster["addresses"], &cluster["elsewhere"]),
+        (&json!(["10.9.0.7-10.9.0.9"]), &json!("250")),
+        "{pools}"
+    );
+    let program = program("ipam-pool");
+    let shown = |arguments: &[&str]| {
+        let line: Vec<&str> = [program.to_str().unwrap()].iter().chain(arguments).copied().collect();
+        node.exec(&line)
+    };
+    for arguments in [&["leases"][..], &["leases", "office"], &["show", "10.9.0.7"], &["check"]] {
+        let text = shown(arguments)?;
+        let last = text.lines().last().unwrap_or_default();
+        assert!(
+            last.starts_with("pool office of the cluster: this node hands out 10.9.0.7-10.9.0.9 (3 addresses in 1 block) for ")
+                && last.ends_with("; 250 more are other nodes' or nobody's"),
+            "{arguments:?}: {text}"
+        );
+    }
+    grant(&node, &["10.9.0.7-10.9.0.9"], 1, &[])?;
+    let text = shown(&["show", "10.9.0.8"])?;
+    assert!(text.contains("the API server was not heard for too long"), "{text}");
     Ok(())
 }

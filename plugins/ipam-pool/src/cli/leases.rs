@@ -1,5 +1,6 @@
 use serde::Serialize;
 
+use super::cluster_part::{self, ClusterPart};
 use super::pool_files::PoolFiles;
 use super::pool_or_network::PoolOrNetwork;
 use super::{CommandContext, CommandError, format_age, seconds_since, table};
@@ -187,7 +188,8 @@ pub(super) fn leases(context: &CommandContext, name: Option<&str>) -> Result<(),
         // A released address without a cooldown is not a lease.
         rows.extend(of_pool.filter(|row| row.state != FREE));
     }
-    print(context, &rows)
+    print(context, &rows)?;
+    context.print_below(&cluster_part::lines(context, name)?)
 }
 
 /// `ipam-pool show ADDRESS`
@@ -218,12 +220,16 @@ pub(super) fn show(context: &CommandContext, address: Addr) -> Result<(), Comman
         let refused = files.why_every_add_fails(&file);
         let mut sets = file.sets_as_divided(context.node.as_deref())?;
         context.limit_to_blocks(&file, &mut sets)?;
+        let part = ClusterPart::read(context, &file)?;
         for set in sets.iter().filter(|set| set.pool().contains(address)) {
             let (state, note) = match set.check_allowed(address, None) {
                 _ if file.inventory => ("inventory", "in an inventory".to_owned()),
                 Ok(()) if !refused.is_empty() => (REFUSED, refused.join("; ")),
                 Ok(()) => (FREE, "never used".to_owned()),
-                Err(refusal) => (state(&refusal), describe_refusal(&refusal)),
+                Err(refusal) => (
+                    state(&refusal),
+                    describe_refusal(&refusal, part.as_ref().map(|part| part.elsewhere(address))),
+                ),
             };
             rows.push(Row {
                 address: address.to_string(),
@@ -242,7 +248,13 @@ pub(super) fn show(context: &CommandContext, address: Addr) -> Result<(), Comman
     if rows.is_empty() {
         return Err(CommandError::NothingThere(address.to_string()));
     }
-    print(context, &rows)
+    print(context, &rows)?;
+    for row in &rows {
+        if let PoolOrNetwork::Pool(name) = &row.of {
+            context.print_below(&cluster_part::lines(context, Some(name))?)?;
+        }
+    }
+    Ok(())
 }
 
 /// `ipam-pool release ADDRESS|OWNER`
@@ -290,14 +302,16 @@ pub(super) fn release(context: &CommandContext, what: &str, force: bool) -> Resu
     })
 }
 
-/// Describes a refusal in a few words, for tables.
-fn describe_refusal(refusal: &Refusal) -> String {
+/// Describes a refusal in a few words, for tables; `elsewhere`: where an address is that is in none of this node's blocks.
+fn describe_refusal(refusal: &Refusal, elsewhere: Option<String>) -> String {
     match refusal {
         Refusal::Gateway => "gateway".to_owned(),
         Refusal::Excluded => "excluded".to_owned(),
         Refusal::Reserved(owner) => format!("reserved for {owner}"),
         Refusal::OtherNode(node) => format!("handed out by {node}"),
         Refusal::NoNode => "in no node's part of the pool".to_owned(),
-        Refusal::BlockNotHeld => "in a block that this node does not hold".to_owned(),
+        Refusal::BlockNotHeld => {
+            elsewhere.unwrap_or_else(|| "in a block that this node does not hold".to_owned())
+        }
     }
 }

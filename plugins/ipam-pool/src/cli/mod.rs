@@ -2,6 +2,7 @@
 
 mod backup;
 mod blocks;
+mod cluster_part;
 mod import;
 mod leases;
 mod pool_files;
@@ -33,7 +34,8 @@ struct Arguments {
 enum Command {
     /// All pools: their ranges, and how many addresses are leased, resting, quarantined and free
     Pools,
-    /// All leases, of one pool or network or of all; `kept`: the sticky owner is away and keeps the address until `release`
+    /// All leases of this node, of one pool or network or of all; `kept`: the sticky owner is away and keeps the address until
+    /// `release`. Of pools of the cluster also what this node may hand out, and how much is left to the others
     Leases {
         /// Only this pool or network
         name: Option<String>,
@@ -153,6 +155,14 @@ impl CommandContext {
         let held = blocks.held()?;
         sets.iter_mut().for_each(|set| set.restrict_to_blocks(held.addresses()));
         Ok(true)
+    }
+
+    /// Prints lines below a table; JSON has none.
+    fn print_below(&self, lines: &str) -> Result<(), CommandError> {
+        match self.json {
+            true => Ok(()),
+            false => node::print(lines).map_err(CommandError::Output),
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 use serde::Serialize;
 
+use super::cluster_part::{self, ClusterPart};
 use super::leases::rests;
 use super::pool_files::{PoolFiles, for_nobody};
 use super::pool_or_network::PoolOrNetwork;
@@ -20,6 +21,8 @@ struct Row {
     quarantined: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     free: Option<u128>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterPart>,
     notes: Vec<String>,
 }
 
@@ -56,6 +59,7 @@ fn row(context: &CommandContext, key: &PoolKey, files: &PoolFiles) -> Result<Row
         resting: 0,
         quarantined: 0,
         free: None,
+        cluster: None,
         notes: Vec::new(),
     };
     let states = match HostStore::open_existing(&context.dirs, key)? {
@@ -89,6 +93,7 @@ fn row(context: &CommandContext, key: &PoolKey, files: &PoolFiles) -> Result<Row
         Some(Ok(file)) => file,
     };
     row.ranges = file.addresses().to_string();
+    row.cluster = ClusterPart::read(context, &file)?;
     match file.sets_for_node(context.node.as_deref(), None) {
         Ok(mut sets) => {
             if context.limit_to_blocks(&file, &mut sets)? {
@@ -195,18 +200,20 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
         }
     }
     if problems.is_empty() {
-        return table::write(if context.json {
+        table::write(if context.json {
             "[]".to_owned()
         } else {
             format!(
                 "{} and {} are in order",
-                format_count(files.valid.len(), "pool file"),
+                format_count(files.valid.len(), "pool"),
                 format_count(keys.len(), "store")
             )
-        });
+        })?;
+        return context.print_below(&cluster_part::lines(context, None)?);
     }
     table::print(context.json, &["POOL", "PROBLEM"], &problems, "", |row| {
         vec![row.of.to_string(), row.problem.clone()]
     })?;
+    context.print_below(&cluster_part::lines(context, None)?)?;
     Err(CommandError::Problems(problems.len()))
 }
