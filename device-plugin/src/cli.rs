@@ -14,7 +14,7 @@ use controller::ClusterUninstallOptions;
 use daemon::{Cluster, Node};
 use proto::agent_socket;
 
-use doctor::{capture, check_host, inspect, overview, why};
+use doctor::{capture, check_host, inspect, leases, overview, why};
 use installer::{InstallOptions, UninstallOptions, install, uninstall};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
@@ -163,6 +163,10 @@ enum Command {
     ///
     /// As inspect, it needs root and no daemon.
     Status(overview::Options),
+    /// Shows who has which addresses of pools, on this node: leased, kept, resting or in quarantine.
+    ///
+    /// As inspect, it needs root and no daemon. 'kubectl k8slan leases' asks all nodes.
+    Leases(leases::Options),
     /// Says why a pod does not run, or has no network.
     ///
     /// It reads what others know: the pod, its events, the definitions of its networks, what 'inspect --json' says of its
@@ -246,6 +250,7 @@ pub fn main() -> ExitCode {
     let result = match command {
         Command::Inspect(options) => return inspect::main(&options),
         Command::Status(options) => return overview::main(&options),
+        Command::Leases(options) => return leases::main(&options),
         Command::Why(options) => return why::main(&options),
         Command::Capture(options) => return capture::main(&options),
         Command::CheckHost(options) => return check_host::main(&options),

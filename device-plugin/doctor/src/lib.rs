@@ -1,4 +1,4 @@
-//! Diagnosis of a node and of a cluster: its state (`inspect`, `status`), whether a node can carry LANs
+//! Diagnosis of a node and of a cluster: its state (`inspect`, `status`, `leases`), whether a node can carry LANs
 //! (`check-host`), what is wrong with a pod (`why`), and its frames (`capture`). It changes nothing.
 
 #![expect(
@@ -9,6 +9,8 @@
 pub mod capture;
 pub mod check_host;
 pub mod inspect;
+mod ipam_pool;
+pub mod leases;
 mod output;
 pub mod overview;
 pub mod why;

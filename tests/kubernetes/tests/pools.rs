@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 
 use k8slan_kubernetes_tests::{Cluster, PodOf, condition, failed};
 use serde_json::{Value, json};
-use testnet::{Outcome, Stop, Trial};
+use testnet::{Outcome, Stop, Trial, finish};
 
 use crate::check;
 use crate::shared::beside;
@@ -101,6 +101,7 @@ fn a_pool_serves_every_node(cluster: &Cluster) -> Outcome {
     for to in &addresses[1..] {
         pings(cluster, &started[0], "net1", *to)?;
     }
+    leases_tell_who_has_them(cluster, LAN.name, &started, &addresses)?;
     // The node has room in its block: more pods cost no write.
     for _ in 0..3 {
         let more = start(cluster, &PodOf::on("pooled-more", "pooled4").at("worker2"))?;
@@ -116,6 +117,26 @@ fn a_pool_serves_every_node(cluster: &Cluster) -> Outcome {
     cluster.kubectl(&format!("delete pod {} --timeout=110s", names.join(" ")))?;
     LAN.remove(cluster)?;
     cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)
+}
+
+/// `kubectl k8slan leases` has a line for each pod, whatever its node.
+fn leases_tell_who_has_them(
+    cluster: &Cluster,
+    pool: &str,
+    pods: &[Value],
+    addresses: &[Ipv4Addr],
+) -> Outcome {
+    let output = finish(&mut cluster.plugin(&["leases", pool])?)?;
+    let table = String::from_utf8_lossy(&output.stdout);
+    check!(output.status.success(), "{table}{}", String::from_utf8_lossy(&output.stderr));
+    for (pod, address) in pods.iter().zip(addresses) {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        let wanted =
+            [&*address.to_string(), pool, node_of(pod), "default", &format!("pod/{name}"), "net1", "leased"];
+        let mut rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        check!(rows.any(|row| row == wanted), "{wanted:?} is not in\n{table}");
+    }
+    Ok(())
 }
 
 /// Two pools are on every address, and the pod that comes too late is told so and gets the first that is given back, from

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         who_calls_it_the_wrong_way_is_told,
         flags_are_kubectls_word_by_word,
         a_node_that_does_not_answer_is_told_and_the_others_shown,
+        a_node_that_takes_too_long_is_told_and_nothing_of_it_is_left,
+        whoever_ends_it_ends_what_it_waits_for,
+        leases_of_all_nodes_are_one_answer,
         nobody_to_ask_is_told,
         many_nodes_are_asked_together,
         why_goes_on_without_what_may_not_be_read,
@@ -147,6 +150,10 @@ fn who_calls_it_the_wrong_way_is_told() -> Outcome {
             (vec!["inspect", "--all", "--yaml"], "no flag --yaml"),
             (vec!["inspect", "--all", "--lan"], "--lan needs a name"),
             (vec!["inspect", "--all", "--json", "--svg"], "--json is all there is"),
+            (vec!["leases", "a", "b"], "takes one pool, and has 'b'"),
+            (vec!["leases", "-o", "yaml"], "there is no format 'yaml'"),
+            (vec!["leases", "-o"], "-o needs a format"),
+            (vec!["leases", "--all"], "leases has no flag --all"),
             (vec!["why"], "why needs a pod"),
             (vec!["why", "a", "b"], "and has 'b'"),
             (vec!["capture"], "capture needs a pod"),
@@ -207,6 +214,88 @@ fn a_node_that_does_not_answer_is_told_and_the_others_shown() -> Outcome {
         assert!(said.contains("worker3: the container of pod ds-worker3 does not run"), "{said}");
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), b"told\n".as_slice()));
         assert_eq!(cluster.file("input"), "{\"node\":\"worker1\"}\n");
+        Ok(())
+    })
+}
+
+/// A kubectl that never comes back for worker2, and says who it is.
+fn hanging(cluster: Cluster) -> Cluster {
+    cluster
+        .on("*'exec ds-worker2 '*", "echo $$ >hangs; exec sleep 1000")
+        .nodes(&["worker1", "worker2", "worker3"])
+}
+
+/// Whether a process runs; one that has ended may wait for somebody who reads its status.
+fn runs(process: &Path) -> bool {
+    fs::read(process.join("cmdline")).is_ok_and(|words| !words.is_empty())
+}
+
+/// Waits until the kubectl that never comes back is there: its process.
+fn hangs(cluster: &Cluster) -> Result<PathBuf, Stop> {
+    let found = eventually(Duration::from_secs(20), || match cluster.file("hangs").trim() {
+        "" => Err("nobody asked worker2".to_owned()),
+        pid => Ok(Path::new("/proc").join(pid)),
+    })?;
+    Ok(found)
+}
+
+fn a_node_that_takes_too_long_is_told_and_nothing_of_it_is_left() -> Outcome {
+    each(|cluster| {
+        let cluster = hanging(cluster);
+        let output = finish(cluster.command(&["status"])?.env("K8SLAN_PATIENCE", "1"))?;
+        let said = errors(&output);
+        assert!(said.contains("worker2: no answer in 1 seconds"), "{said}");
+        assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(1), b"told\n".as_slice()));
+        assert_eq!(cluster.file("input"), "{\"node\":\"worker1\"}\n{\"node\":\"worker3\"}\n");
+        assert!(!runs(&hangs(&cluster)?), "kubectl still runs");
+        Ok(())
+    })
+}
+
+fn whoever_ends_it_ends_what_it_waits_for() -> Outcome {
+    each(|cluster| {
+        let cluster = hanging(cluster);
+        let mut child = cluster.command(&["status"])?.stderr(Stdio::piped()).spawn()?;
+        let process = hangs(&cluster)?;
+        kill(Pid::from_raw(child.id().cast_signed()), Signal::SIGTERM)?;
+        assert_eq!(child.wait()?.code(), Some(143));
+        eventually(Duration::from_secs(20), || match runs(&process) {
+            true => Err("kubectl still runs".to_owned()),
+            false => Ok(()),
+        })?;
+        let left: Vec<_> = fs::read_dir(cluster.dir.path().join("tmp"))?.flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+        Ok(())
+    })
+}
+
+fn leases_of_all_nodes_are_one_answer() -> Outcome {
+    each(|cluster| {
+        let cluster = cluster
+            .on("*'exec ds-worker2 '*", "echo 'error: container not found' >&2; exit 1")
+            .on("*'leases -o json'", "echo '[]'")
+            .nodes(&["worker1", "worker2", "worker3"]);
+        for (arguments, words) in [
+            (&["leases"][..], "<leases><-o><table><--from><->"),
+            (&["leases", "office", "-o", "wide"], "<leases><-o><wide><office><--from><->"),
+            (&["leases", "-o=json"], "<leases><-o><json><--from><->"),
+            (&["leases", "--json", "office"], "<leases><-o><json><office><--from><->"),
+        ] {
+            fs::write(cluster.dir.path().join("calls"), "")?;
+            fs::write(cluster.dir.path().join("input"), "")?;
+            let output = cluster.run(arguments)?;
+            let (said, calls) = (errors(&output), cluster.calls());
+            assert_eq!(
+                (output.status.code(), output.stdout.as_slice()),
+                (Some(1), b"told\n".as_slice()),
+                "{said}"
+            );
+            assert_eq!(said, "kubectl k8slan: worker2: error: container not found\n");
+            let last = calls.last().unwrap();
+            assert!(last.contains("<-i><ds-worker3>") && last.ends_with(words), "{last}");
+            // The nodes that answered.
+            assert_eq!(cluster.file("input"), "[]\n[]\n");
+        }
         Ok(())
     })
 }

@@ -5,11 +5,15 @@ mod check_host;
 mod command_line;
 mod inspect;
 mod kubectl_plugin;
+mod leases;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    testnet::run_files(testnet::files![capture, check_host, command_line, inspect, kubectl_plugin], LONG)
+    testnet::run_files(
+        testnet::files![capture, check_host, command_line, inspect, kubectl_plugin, leases],
+        LONG,
+    )
 }
 
 /// The trials that take longest.

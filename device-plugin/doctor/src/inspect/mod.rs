@@ -122,7 +122,7 @@ impl NodeView {
 }
 
 /// The machine's name, by default the node's.
-fn host_name() -> String {
+pub(crate) fn host_name() -> String {
     let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     name.trim().to_owned()
 }
