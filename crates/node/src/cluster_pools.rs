@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use net_types::AddrSet;
+use net_types::{Addr, AddrSet};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,6 +28,21 @@ pub struct ClusterPool {
     /// Which namespaces its `namespaceSelector` selects; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<SelectedNamespaces>,
+    /// What is reserved of it, for owners on whatever node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reserved: Vec<Reserved>,
+}
+
+/// What a `LANReservation` reserves.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Reserved {
+    /// Whose it is: `vm:<namespace>/<name>` or `pod:<namespace>/<name>`; absent: nobody's yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The address, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<Addr>,
 }
 
 /// The namespaces that a selector selects, as the API server said last.
@@ -63,6 +78,9 @@ pub struct Grants {
     pub boot_id: String,
     /// Blocks; they do not overlap.
     pub grants: Vec<Grant>,
+    /// Addresses that follow their owners over nodes, and are handed out to them alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub floating: Vec<FloatingGrant>,
 }
 
 /// Addresses that this node may hand out for some time.
@@ -71,6 +89,17 @@ pub struct Grant {
     /// The addresses.
     pub addresses: AddrSet,
     /// Until when, in milliseconds of CLOCK_BOOTTIME.
+    pub until: u64,
+}
+
+/// A floating address that this node may hand out to its owner for some time.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+pub struct FloatingGrant {
+    /// The address.
+    pub address: Addr,
+    /// Whose it is: `vm:<namespace>/<name>` or `pod:<namespace>/<name>`, and `/<network>` where it is kept for one network.
+    pub owner: String,
+    /// As of [`Grant`]; 0: it is on its way to this node.
     pub until: u64,
 }
 
@@ -189,6 +218,7 @@ mod tests {
             blocks: Some(BlockLength { v4: 32, v6: 128 }),
             exhausted: true,
             namespaces: Some(SelectedNamespaces::Names(["blue".to_owned()].into())),
+            reserved: vec![Reserved { owner: Some("vm:a/b".to_owned()), address: None }],
             ..ClusterPool::default()
         };
         pool.write(&folder).unwrap();

@@ -26,7 +26,9 @@ pub use attachment::{
     parse_lan_tag,
 };
 pub use attachment_lock::AttachmentLock;
-pub use cluster_pools::{BlockLength, ClusterPool, ClusterPoolError, Grant, Grants, SelectedNamespaces};
+pub use cluster_pools::{
+    BlockLength, ClusterPool, ClusterPoolError, FloatingGrant, Grant, Grants, Reserved, SelectedNamespaces,
+};
 pub use columns::columns;
 pub use config::{ConfigError, NodeConfig, Paths};
 pub use guest::{Binding, GuestError, Occupant, Role, VmRecord, is_kubernetes_name};

@@ -173,7 +173,7 @@ fn gcd(a: u128, b: u128) -> u128 {
 }
 
 /// FNV-1a, mixed: the same on every node and in every version.
-fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
+pub(crate) fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
     mix(bytes
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
 }

@@ -8,6 +8,7 @@ use net_types::{Addr, Family};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Prefix;
+use crate::geometry::hash;
 
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {
@@ -62,6 +63,14 @@ name! {
 name! {
     /// Who has a floating address, over restarts and on every node: a virtual machine, or what a reservation names.
     Owner
+}
+
+impl Owner {
+    /// A number that depends on the name alone, the same on every node and in every version.
+    #[must_use]
+    pub fn choice(&self) -> u64 {
+        hash(self.0.bytes())
+    }
 }
 
 /// What of a pool an object claims.

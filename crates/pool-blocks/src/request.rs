@@ -1,8 +1,9 @@
 //! What is asked of the API server, and what it answers.
 
+use net_types::{Addr, Family};
 use serde::{Deserialize, Serialize};
 
-use crate::{Key, NodeState, Object, PoolName, ResourceVersion, Spec, Uid};
+use crate::{Key, NodeState, Object, Owner, PoolName, ResourceVersion, Spec, Uid};
 
 /// The number of a request: a read with a larger number than a write's answer was sent after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
@@ -24,6 +25,24 @@ pub enum Request {
     Update(Key, Uid, ResourceVersion, Spec),
     /// The same for its end.
     Delete(Key, Uid, ResourceVersion),
+    /// The floating address of an owner. [`crate::Node`] does not ask for it: who drives it does, and then joins the address.
+    Float(Float),
+}
+
+/// What floating address is looked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Float {
+    /// The pool.
+    pub pool: PoolName,
+    /// Its family.
+    pub family: Family,
+    /// Whose it is.
+    pub owner: Owner,
+    /// Whether the owner gets one if it has none. Somebody else gives what is reserved.
+    pub create: bool,
+    /// Where it is to be, if it is made.
+    pub address: Option<Addr>,
 }
 
 /// An answer.

@@ -71,6 +71,9 @@ pub struct Lease {
     /// Whether the owner keeps it while no attachment holds it, and over a reboot.
     #[serde(default, skip_serializing_if = "is_false")]
     pub sticky: bool,
+    /// Whose address it is on every node, as [`node::FloatingGrant`] says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floating: Option<String>,
     /// Whether it was imported from another IPAM plugin.
     #[serde(default, skip_serializing_if = "is_false")]
     pub imported: bool,

@@ -32,8 +32,8 @@ pub(crate) fn allocate(
         };
         store.give_back_reserve_if_idle();
         drop(store);
-        match (&network.blocks, error.wanted()) {
-            (Some(blocks), Some(wanted)) => blocks.claim(&wanted, deadline)?,
+        match (&network.blocks, error.question()) {
+            (Some(blocks), Some(question)) => blocks.claim(&question, deadline)?,
             _ => return Err(error),
         }
         // They are in the store by now.
@@ -55,13 +55,16 @@ fn allocate_held(
         report_conflicts(store, network, lease_request, asked, conflicts)?;
     }
     let held = network.blocks.as_ref().map(Blocks::held).transpose()?;
-    let sets = sets_within(network, held.as_ref());
+    let sets = sets_within(network, held.as_ref(), lease_request);
     let attachment = &lease_request.holder.attachment;
     let (before, grants) = store.change(|txn| {
         if !network.of_cluster {
             pool_overlap::check(txn, &network.key, &node.paths.pools())?;
         }
         let before = LeaseTable::new(txn).addresses_of(attachment)?;
+        if let (Some(blocks), Some(held)) = (&network.blocks, &held) {
+            check_joined(&LeaseTable::new(txn), (blocks, held), &sets, lease_request, (asked, &before))?;
+        }
         let mut allocator = Allocator::new(txn, &sets, network.rules, Millis::now());
         let grants = allocator.allocate(lease_request, asked)?;
         if let Some(held) = &held {
@@ -107,17 +110,61 @@ fn take_back_late(
     Ok(Some(late))
 }
 
-/// The network's sets, limited to what this node has of a pool of the cluster.
-fn sets_within<'a>(network: &'a Network, held: Option<&Held>) -> Cow<'a, [RangeSet]> {
+/// The network's sets, limited to what this node has of a pool of the cluster, with the owner's address as reserved for it.
+fn sets_within<'a>(
+    network: &'a Network,
+    held: Option<&Held>,
+    lease_request: &LeaseRequest,
+) -> Cow<'a, [RangeSet]> {
     let Some(held) = held else { return Cow::Borrowed(&network.sets) };
     let mut sets = network.sets.clone();
-    sets.iter_mut().for_each(|set| set.restrict_to_blocks(held.addresses()));
+    for set in &mut sets {
+        set.restrict_to_blocks(held.addresses());
+        if let (Some(floating), Some(owner)) = (&lease_request.floating, &lease_request.owner)
+            && let Some(address) = held.floating(floating, set.family())
+        {
+            set.reserve_floating(owner, address);
+        }
+    }
     Cow::Owned(sets)
+}
+
+/// Checks that what follows the owner is known here. `asked` and `before` are the addresses that are requested, and those that the
+/// attachment has.
+fn check_joined(
+    table: &LeaseTable<'_>,
+    (blocks, held): (&Blocks, &Held),
+    sets: &[RangeSet],
+    lease_request: &LeaseRequest,
+    (asked, before): (&[Option<Addr>], &[Addr]),
+) -> Result<(), Error> {
+    let (Some(floating), Some(owner)) = (&lease_request.floating, &lease_request.owner) else {
+        return Ok(());
+    };
+    for (index, set) in sets.iter().enumerate() {
+        let (requested, family) = (asked.get(index).copied().flatten(), set.family());
+        if before.iter().any(|address| address.family() == family) {
+            continue;
+        }
+        match (held.floating(floating, family), requested) {
+            (Some(current), Some(requested)) if current != requested => {
+                let holder = floating.name.clone();
+                return Err(AllocError::HoldsAnother { requested, holder, current }.into());
+            }
+            (Some(_), _) => {}
+            (None, requested) => {
+                // What this node alone kept for it until now.
+                let kept = table.addresses_of(owner)?.into_iter().find(|address| address.family() == family);
+                return Err(blocks.not_joined(floating, family, requested.or(kept)).into());
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Checks that what is given anew is in a block of this node: what is kept for an owner may be in none any more.
 fn check_held(held: &Held, grants: &[Grant], before: &[Addr]) -> Result<(), AllocError> {
-    match new_addresses(grants, before).find(|address| !held.addresses().contains(*address)) {
+    match new_addresses(grants, before).find(|address| !held.has(*address)) {
         Some(address) => Err(AllocError::Refused { address, refusal: Refusal::BlockNotHeld }),
         None => Ok(()),
     }
@@ -141,7 +188,7 @@ fn report_conflicts(
             .owner
             .as_ref()
             .is_some_and(|owner| network.sets.iter().any(|set| set.reservation_of(owner) == Some(*address)));
-        let fixed = reserved || asked.contains(&Some(*address));
+        let fixed = reserved || lease_request.floating.is_some() || asked.contains(&Some(*address));
         let mac = mac.to_string();
         let outcome = store.change(|txn| {
             Allocator::new(txn, &network.sets, network.rules, Millis::now()).report_conflict(
@@ -195,8 +242,14 @@ mod tests {
             launcher: None,
             since: Millis(0),
         };
-        let request =
-            LeaseRequest { holder, owner: None, sticky: false, migrating: false, beside_source: false };
+        let request = LeaseRequest {
+            holder,
+            owner: None,
+            floating: None,
+            sticky: false,
+            migrating: false,
+            beside_source: false,
+        };
         let mut store = MemoryStore::default();
         let allocate = |store: &mut MemoryStore| {
             let rules = Rules { cooldown: 0, ..Rules::default() };

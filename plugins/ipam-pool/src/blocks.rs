@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use net_types::{Addr, AddrSet, Family};
-use node::{ClusterPoolError, Grants, Paths, SafeDir};
+use node::{ClusterPoolError, FloatingGrant, Grants, Paths, SafeDir};
 
 use crate::Millis;
 
@@ -32,7 +32,29 @@ pub struct Blocks {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Held {
     grants: Vec<node::Grant>,
+    floating: Vec<FloatingGrant>,
     all: AddrSet,
+}
+
+/// Whose address follows it over nodes, and is nobody else's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FloatingOwner {
+    /// As in [`node::FloatingGrant`].
+    pub name: String,
+    /// Whether it gets one if it has none; what is reserved, the daemons make.
+    pub create: bool,
+    /// Whether it may be on another node as well: a virtual machine is while it migrates.
+    pub shared: bool,
+}
+
+/// What the daemon is asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    pub(crate) family: Family,
+    /// This address and no other.
+    pub(crate) address: Option<Addr>,
+    /// The address of this owner.
+    pub(crate) owner: Option<FloatingOwner>,
 }
 
 /// Why a pool of the cluster gives no address now. All end by themselves, or by what they say.
@@ -55,6 +77,8 @@ pub enum BlockError {
          long, or another node has the block"
     )]
     Expired { pool: String, address: Addr },
+    #[error("the address of {} in pool {pool:?} is not known on this node yet", owner.name)]
+    NotJoined { pool: String, owner: FloatingOwner, question: Box<Question> },
     #[error("cannot tell what this node may hand out of pool {0:?}")]
     Read(String, #[source] ClusterPoolError),
     #[error("cannot tell which boot this is")]
@@ -79,7 +103,19 @@ impl Blocks {
         }
         let now = Millis::now();
         let grants: Vec<_> = read.grants.into_iter().filter(|grant| Millis(grant.until) > now).collect();
-        Ok(Held::of(grants))
+        let floating = read.floating.into_iter().filter(|grant| Millis(grant.until) > now).collect();
+        Ok(Held { floating, ..Held::of(grants) })
+    }
+
+    /// That an owner's address is to be asked for.
+    pub(crate) fn not_joined(
+        &self,
+        owner: &FloatingOwner,
+        family: Family,
+        address: Option<Addr>,
+    ) -> BlockError {
+        let question = Question { family, address, owner: Some(owner.clone()) }.into();
+        BlockError::NotJoined { pool: self.pool.clone(), owner: owner.clone(), question }
     }
 
     /// That this address may not be given out any more.
@@ -87,19 +123,19 @@ impl Blocks {
         BlockError::Expired { pool: self.pool.clone(), address }
     }
 
-    /// Asks for more of a family, or for one address, until `deadline`. The caller has no lock.
+    /// Asks until `deadline`. The caller has no lock.
     ///
     /// # Errors
     /// There is no more.
-    pub(crate) fn claim(&self, wanted: &AddrSet, deadline: Deadline) -> Result<(), BlockError> {
-        let Some(range) = wanted.iter().next() else { return Err(BlockError::Overtaken(self.pool.clone())) };
-        let family = match range.family() {
-            Family::V4 => "v4",
-            Family::V6 => "v6",
-        };
-        let mut question = serde_json::json!({ "family": family });
-        if wanted.len() == 1 {
-            question["address"] = range.first().to_string().into();
+    pub(crate) fn claim(&self, asked: &Question, deadline: Deadline) -> Result<(), BlockError> {
+        let mut question = serde_json::json!({ "family": asked.family });
+        if let Some(address) = asked.address {
+            question["address"] = address.to_string().into();
+        }
+        if let Some(owner) = &asked.owner {
+            question["owner"] = owner.name.clone().into();
+            question["create"] = owner.create.into();
+            question["shared"] = owner.shared.into();
         }
         let left = deadline.left().ok_or_else(|| BlockError::Overtaken(self.pool.clone()))?;
         let (status, text) = self.ask(&question.to_string(), left).map_err(|source| {
@@ -134,18 +170,39 @@ impl Blocks {
 impl Held {
     pub(crate) fn of(grants: Vec<node::Grant>) -> Self {
         let all = AddrSet::union(grants.iter().flat_map(|grant| grant.addresses.iter()));
-        Self { grants, all }
+        Self { grants, floating: Vec::new(), all }
     }
 
-    /// The addresses.
+    /// The owner's address of a family.
+    pub(crate) fn floating(&self, owner: &FloatingOwner, family: Family) -> Option<Addr> {
+        let mut own = self.floating.iter().filter(|grant| grant.owner == owner.name);
+        own.find(|grant| grant.address.family() == family).map(|grant| grant.address)
+    }
+
+    /// The addresses that any pod may have.
     pub(crate) fn addresses(&self) -> &AddrSet {
         &self.all
+    }
+
+    /// Whether a pod may have this address: any, or its owner's.
+    pub(crate) fn has(&self, address: Addr) -> bool {
+        self.all.contains(address) || self.floating.iter().any(|grant| grant.address == address)
     }
 
     /// Whether an address may still be handed out.
     pub(crate) fn is_valid(&self, address: Addr) -> bool {
         let now = Millis::now();
         self.grants.iter().any(|grant| grant.addresses.contains(address) && Millis(grant.until) > now)
+            || self.floating.iter().any(|grant| grant.address == address && Millis(grant.until) > now)
+    }
+}
+
+impl Question {
+    /// For one of these addresses.
+    pub(crate) fn any_of(wanted: &AddrSet) -> Option<Self> {
+        let first = wanted.iter().next()?.first();
+        let address = (wanted.len() == 1).then_some(first);
+        Some(Self { family: first.family(), address, owner: None })
     }
 }
 

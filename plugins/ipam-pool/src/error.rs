@@ -1,10 +1,11 @@
 use cni::{Code, PluginError};
 use net_types::MacAddrError;
 
+use crate::blocks::Question;
 use crate::store::StoreError;
 use crate::{
-    Addr, AddrSet, AllocError, BlockError, NamespaceError, NetworkError, PoolFileError, RangeError,
-    RangeSetError, RequestedIpsError,
+    Addr, AllocError, BlockError, NamespaceError, NetworkError, PoolFileError, RangeError, RangeSetError,
+    RequestedIpsError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -82,10 +83,11 @@ pub enum Error {
 }
 
 impl Error {
-    /// As [`AllocError::wanted`].
-    pub(crate) fn wanted(&self) -> Option<AddrSet> {
+    /// What this node would have to have for the request to succeed.
+    pub(crate) fn question(&self) -> Option<Question> {
         match self {
-            Self::Alloc(error) => error.wanted(),
+            Self::Alloc(error) => Question::any_of(&error.wanted()?),
+            Self::Blocks(BlockError::NotJoined { question, .. }) => Some((**question).clone()),
             _ => None,
         }
     }

@@ -67,6 +67,12 @@ impl Owner {
         }
     }
 
+    /// The name by which the cluster keeps an address for it, as in [`node::FloatingGrant`].
+    #[must_use]
+    pub fn floating_name(&self) -> String {
+        if self.is_vm() { self.0.clone() } else { format!("pod:{}", self.0) }
+    }
+
     /// Whether `name`, of a reservation or a command line, means this owner.
     #[must_use]
     pub fn is_named(&self, name: &str) -> bool {

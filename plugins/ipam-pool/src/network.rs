@@ -1,6 +1,6 @@
 //! The `ipam` section of a network's configuration: host-local's keys, and more.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,12 +13,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::address_state::MAX_COOLDOWN;
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, FloatingOwner};
 use crate::network_scope;
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
 use crate::store::PoolKey;
 use crate::{
-    Addr, AllowedNamespaces, NetworkError, Order, PoolFile, RangeSet, RangeSetError, RangeSpec,
+    Addr, AllowedNamespaces, NetworkError, Order, Owner, PoolFile, RangeSet, RangeSetError, RangeSpec,
     RequestedIpsError, Restrictions, Rules,
 };
 
@@ -123,6 +123,8 @@ pub struct Network {
     pub of_cluster: bool,
     /// Where nodes share the pool in blocks: those of this node.
     pub blocks: Option<Blocks>,
+    /// The owners for whom addresses of it are reserved on every node, without a network.
+    pub reserved: BTreeSet<String>,
     /// How long an address is quarantined after another host answered a probe for it.
     pub quarantine: Duration,
     /// The namespaces whose pods may have addresses.
@@ -188,6 +190,7 @@ impl Config {
             host_scope: true,
             of_cluster: false,
             blocks: None,
+            reserved: BTreeSet::new(),
             quarantine: ipam.probe.and_then(|probe| probe.quarantine).unwrap_or(DEFAULT_QUARANTINE),
             allowed_namespaces: AllowedNamespaces::All,
             routes: Vec::new(),
@@ -270,6 +273,7 @@ fn from_pool(
     network.host_scope = !file.is_divided() && blocks.is_none();
     network.of_cluster = file.of_cluster;
     network.blocks = blocks;
+    network.reserved.clone_from(&file.reserved);
     network.quarantine = file.quarantine.get();
     network.allowed_namespaces.clone_from(&file.allowed_namespaces);
     network.routes.clone_from(&ipam.routes);
@@ -384,6 +388,22 @@ fn parse_resolv_conf(text: &str) -> Dns {
 }
 
 impl Network {
+    /// Whose address it is on every node, where nodes share the pool: what is reserved for the owner, or what it keeps.
+    /// `shared`: whether the owner may be on another node as well.
+    pub(crate) fn floating_owner(
+        &self,
+        owner: &Owner,
+        sticky: Sticky,
+        shared: bool,
+    ) -> Option<FloatingOwner> {
+        self.blocks.as_ref()?;
+        let in_any_network = Owner::from_text(owner.in_any_network()).floating_name();
+        if self.reserved.contains(&in_any_network) {
+            return Some(FloatingOwner { name: in_any_network, create: false, shared });
+        }
+        (sticky != Sticky::No).then(|| FloatingOwner { name: owner.floating_name(), create: true, shared })
+    }
+
     /// The address requested from each set. An address that is requested twice counts once.
     ///
     /// # Errors
@@ -433,6 +453,7 @@ mod tests {
             host_scope: true,
             of_cluster: false,
             blocks: None,
+            reserved: BTreeSet::new(),
             quarantine: DEFAULT_QUARANTINE,
             allowed_namespaces: AllowedNamespaces::All,
             routes: Vec::new(),

@@ -268,12 +268,17 @@ fn build_lease_request(
     };
     let migrating = occupant.migration_target;
     let beside_source = migrating || !occupant.recorded;
-    Ok(LeaseRequest { holder, owner, sticky: sticky != Sticky::No, migrating, beside_source })
+    let shared = holder.launcher == Some(true);
+    let floating = owner.as_ref().and_then(|owner| network.floating_owner(owner, sticky, shared));
+    let sticky = sticky != Sticky::No && floating.is_none();
+    Ok(LeaseRequest { holder, owner, floating, sticky, migrating, beside_source })
 }
 
 /// Warns that the VM may keep another address on another node, which this node cannot know.
 fn warn_of_other_nodes(network: &Network, lease_request: &LeaseRequest, grants: &[Grant]) {
-    let Some(owner) = lease_request.owner.as_ref().filter(|owner| owner.is_vm() && !network.host_scope)
+    let floats = lease_request.floating.is_some();
+    let Some(owner) =
+        lease_request.owner.as_ref().filter(|owner| owner.is_vm() && !network.host_scope && !floats)
     else {
         return;
     };

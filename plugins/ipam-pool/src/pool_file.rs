@@ -1,6 +1,6 @@
 //! Pool files: `/var/lib/k8slan/pools.d/<name>.yaml`, or `.yml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use net_types::Timespan;
@@ -43,6 +43,8 @@ pub struct PoolFile {
     pub quarantine: Timespan,
     /// The namespaces whose pods may have addresses.
     pub allowed_namespaces: AllowedNamespaces,
+    /// The owners for whom the cluster reserves addresses of it, without a network.
+    pub reserved: BTreeSet<String>,
 }
 
 #[derive(Deserialize)]
@@ -201,6 +203,7 @@ impl PoolFile {
             order: spec.order,
             quarantine: spec.quarantine.unwrap_or(DEFAULT_QUARANTINE.into()),
             allowed_namespaces: spec.allowed_namespaces.into(),
+            reserved: BTreeSet::new(),
         };
         // An error must show on every node, not only on those that it affects.
         file.all_sets()?;

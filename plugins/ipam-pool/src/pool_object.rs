@@ -101,6 +101,7 @@ impl PoolFile {
                 Some(selector) => AllowedNamespaces::selected(selector, pool.namespaces.as_ref()),
                 None => spec.allowed_namespaces.into(),
             },
+            reserved: pool.reserved.iter().filter_map(|reserved| reserved.owner.clone()).collect(),
         };
         file.all_sets()?;
         Ok(file)

@@ -184,6 +184,14 @@ impl RangeSet {
         }
     }
 
+    /// Reserves an address for an owner, which has it on whatever node it is. Not for anybody else, whatever else is said about it.
+    pub fn reserve_floating(&mut self, owner: &Owner, address: Addr) {
+        let name = owner.as_str().to_owned();
+        self.reserved.insert(address, name.clone());
+        self.reserved_for.insert(name, address);
+        self.update_allocatable();
+    }
+
     /// Limits the set to this node's part; `others` are the parts of other nodes.
     pub fn set_node_part(&mut self, held: &AddrSet, others: Vec<(String, AddrSet)>) {
         self.node_part = self.pool.intersection(held);

@@ -314,6 +314,7 @@ impl<M: Machine> World<M> {
             owner: Some(owner.clone()),
             sticky,
             migrating: false,
+            floating: None,
             beside_source: false,
         };
         let asked = asked.map(asked_address);

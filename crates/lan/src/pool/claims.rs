@@ -114,10 +114,10 @@ pub struct AddressOwner {
     /// Its name.
     #[schemars(schema_with = "schema::object_name")]
     pub name: String,
-    /// Its UID, as it was when the address was claimed.
+    /// The network in which it is its, the `name` of the definition's configuration. Absent: the first in which it asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::uid")]
-    pub uid: Option<String>,
+    #[schemars(schema_with = "schema::network_name")]
+    pub network: Option<String>,
 }
 
 fn holders(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -178,6 +178,11 @@ pub(super) fn fixed_pool(_: &mut SchemaGenerator) -> Schema {
     fixed(NAME, MAX_POOL_NAME, "pool")
 }
 
+/// The `name` of a CNI configuration.
+pub(super) fn network_name(_: &mut SchemaGenerator) -> Schema {
+    text("^[A-Za-z0-9][A-Za-z0-9_.-]*$", 253)
+}
+
 pub(super) fn uid(_: &mut SchemaGenerator) -> Schema {
     text(UID, 36)
 }

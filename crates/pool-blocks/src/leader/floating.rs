@@ -10,9 +10,16 @@ impl Leader {
     /// Creates a floating address for an owner who has none in this pool; `None`: no address is free for it.
     ///
     /// It is chosen where it is in nobody's way: in a block that has floating addresses and is no node's, in one that nobody has,
-    /// or in what a node gave up. Where the view is old and it is somebody's, it waits until that node gives it up.
+    /// or in what a node gave up. Where the view is old and it is somebody's, it waits until that node gives it up. Which of
+    /// those is `choice`'s: those who ask for one owner at once are to ask for one address, for several owners for several.
     #[must_use]
-    pub fn float(geometry: &Geometry, family: Family, view: &PoolSnapshot, owner: &Owner) -> Option<Request> {
+    pub fn float(
+        geometry: &Geometry,
+        family: Family,
+        view: &PoolSnapshot,
+        owner: &Owner,
+        choice: u64,
+    ) -> Option<Request> {
         let of_pool = || view.objects.iter().filter(|object| object.key.pool == *geometry.pool());
         let floating: BTreeSet<Addr> = of_pool()
             .filter_map(|object| match object.key.place {
@@ -34,11 +41,25 @@ impl Leader {
                 Place::Block(block) => Some(block.range()),
                 Place::Address(_) => None,
             }));
-        let first = |set: &AddrSet| set.iter().find(|range| range.family() == family).map(AddrRange::first);
-        let address = first(&free.intersection(&shared)).or_else(|| first(&free))?;
+        let address =
+            pick(&free.intersection(&shared), family, choice).or_else(|| pick(&free, family, choice))?;
         let spec = Spec { owner: Some(owner.clone()), ..Spec::default() };
         Some(Request::Create(Key::address(geometry.pool(), address), spec))
     }
+}
+
+/// One of the addresses of a family.
+fn pick(free: &AddrSet, family: Family, choice: u64) -> Option<Addr> {
+    let ranges = || free.iter().filter(|range| range.family() == family);
+    let count = ranges().fold(0u128, |sum, range| sum.saturating_add(range.len()));
+    let mut index = u128::from(choice).checked_rem(count)?;
+    for range in ranges() {
+        if index < range.len() {
+            return Addr::new(family, range.first().number().checked_add(index)?);
+        }
+        index -= range.len();
+    }
+    None
 }
 
 #[cfg(test)]
@@ -50,7 +71,7 @@ mod tests {
     fn chosen(view: &PoolSnapshot) -> Option<String> {
         let pool =
             Geometry::new("p".into(), BlockLengths { v4: 30, v6: 128 }, addresses(&["10.0.0.0-10.0.0.11"]));
-        match Leader::float(&pool, Family::V4, view, &"vm:default/web".into()) {
+        match Leader::float(&pool, Family::V4, view, &"vm:default/web".into(), 0) {
             Some(Request::Create(key, _)) => Some(key.to_string()),
             _ => None,
         }

@@ -2,12 +2,11 @@
 
 use super::{About, Holding, Node, Output, Pending, Stage};
 use crate::weakness::Weakness;
-use crate::{BootTime, Holder, Key, Object, Place, PoolName, Request, RequestId, ResourceVersion, Spec, Uid};
+use crate::{BootTime, Holder, Key, Object, Place, PoolName, Request, ResourceVersion, Spec, Uid};
 
 impl Node {
     pub(super) fn decide(&mut self, now: BootTime, out: &mut Vec<Output>) {
-        let reading = self.pending.values().any(|pending| matches!(pending.about, About::Own));
-        if now >= self.next_own && !reading {
+        if now >= self.next_own && !self.is_reading() {
             self.send(now, About::Own, Request::ReadOwn, out);
         }
         let waiting: Vec<Key> = self
@@ -31,8 +30,7 @@ impl Node {
     }
 
     fn send(&mut self, now: BootTime, about: About, request: Request, out: &mut Vec<Output>) {
-        self.last_id += 1;
-        let id = RequestId(self.last_id);
+        let id = self.next_id();
         if let About::Holding(key, _) = &about
             && let Some(holding) = self.holdings.get_mut(key)
         {

@@ -23,8 +23,8 @@ use net_types::{Addr, AddrSet, Family};
 
 use crate::weakness::{Weakened, Weakness};
 use crate::{
-    Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Key, NodeName, Owner, Phase, PoolName, Record,
-    Request, RequestId, Run, Uid,
+    Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Key, NodeName, Object, Owner, Phase, PoolName,
+    Record, Request, RequestId, Run, Uid,
 };
 
 use holding::{Holding, Stage};
@@ -207,8 +207,15 @@ impl Node {
     /// When something is due without an input.
     #[must_use]
     pub fn wake_at(&self, now: BootTime) -> BootTime {
+        // While one read is on its way, its answer is waited for.
+        let next_own = if self.is_reading() { BootTime::from_millis(u64::MAX) } else { self.next_own };
         let waiting = self.holdings.values().filter(|holding| holding.busy.is_none());
-        waiting.map(|holding| holding.not_before).filter(|time| *time > now).fold(self.next_own, Ord::min)
+        waiting.map(|holding| holding.not_before).filter(|time| *time > now).fold(next_own, Ord::min)
+    }
+
+    /// Whether a read of the own `Node` is on its way.
+    fn is_reading(&self) -> bool {
+        self.pending.values().any(|pending| matches!(pending.about, About::Own))
     }
 
     /// The pools as they are by now. What is held stays held, whatever became of its pool.
@@ -250,6 +257,24 @@ impl Node {
     /// What it holds, wants or lost.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.holdings.keys()
+    }
+
+    /// The node.
+    #[must_use]
+    pub const fn name(&self) -> &NodeName {
+        &self.me
+    }
+
+    /// The object of what it holds, as it was last seen.
+    #[must_use]
+    pub fn object(&self, key: &Key) -> Option<&Object> {
+        self.holdings.get(key)?.seen.as_ref()
+    }
+
+    /// The number of a request of who drives the node, which no other has.
+    pub fn next_id(&mut self) -> RequestId {
+        self.last_id += 1;
+        RequestId(self.last_id)
     }
 
     fn write_disk(&mut self, out: &mut Vec<Output>) {

@@ -351,7 +351,7 @@ impl World {
         for owner in &self.owners {
             let has = view.objects.iter().any(|object| object.spec.owner.as_ref() == Some(owner));
             if view.owners.contains(owner) && !has {
-                requests.extend(Leader::float(&self.geometry, Family::V4, &view, owner));
+                requests.extend(Leader::float(&self.geometry, Family::V4, &view, owner, 0));
             }
         }
         for request in requests {

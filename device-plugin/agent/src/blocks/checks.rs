@@ -1,5 +1,6 @@
 //! Answers of the API server come through the cluster's part, which may be in anybody's hands.
 
+use net_types::Addr;
 use pool_blocks::{Answer, Key, Object, Place, Request};
 
 /// The answer, if it is one to this request; objects that nobody here knows are left out of lists.
@@ -27,6 +28,14 @@ pub(crate) fn checked(request: &Request, answer: Answer, knows: impl Fn(&Key) ->
             Some(answer)
         }
         (Request::Delete(..), Answer::Deleted) => Some(Answer::Deleted),
+        (Request::Float(asked), Answer::Object(object)) => {
+            let fits = |object: &Object| {
+                let is_address = |address: &Addr| address.family() == asked.family;
+                let place = matches!(&object.key.place, Place::Address(address) if is_address(address));
+                place && object.key.pool == asked.pool && object.spec.owner.as_ref() == Some(&asked.owner)
+            };
+            object.as_ref().is_none_or(fits).then_some(Answer::Object(object))
+        }
         _ => None,
     };
     fits.unwrap_or(Answer::Unknown)

@@ -3,13 +3,22 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use net_types::AddrSet;
+use net_types::{Addr, AddrRange, AddrSet};
 use pool_blocks::{Geometry, Key, Leases, Owner, Place, PoolName};
 use serde::Deserialize;
 
-/// The addresses that are held, resting or quarantined, by pool.
+/// What is used, by pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Usage(BTreeMap<PoolName, AddrSet>);
+pub(crate) struct Usage(BTreeMap<PoolName, OfPool>);
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+struct OfPool {
+    /// The addresses that are held, resting or quarantined.
+    used: AddrSet,
+    /// Those of them that follow an owner over nodes, and whose they are.
+    #[serde(default)]
+    floating: BTreeMap<Addr, Owner>,
+}
 
 impl Usage {
     /// Parses what `ipam-pool blocks usage` prints.
@@ -18,13 +27,9 @@ impl Usage {
         struct Printed {
             pools: BTreeMap<String, OfPool>,
         }
-        #[derive(Deserialize)]
-        struct OfPool {
-            used: AddrSet,
-        }
         let printed: Printed = serde_json::from_slice(text).context("what ipam-pool blocks usage says")?;
         let pools = printed.pools.into_iter().filter(|(_, of)| !of.used.is_empty());
-        Ok(Self(pools.map(|(name, of)| (name.as_str().into(), of.used)).collect()))
+        Ok(Self(pools.map(|(name, of)| (name.as_str().into(), of)).collect()))
     }
 
     /// The pools of which something is used.
@@ -32,10 +37,22 @@ impl Usage {
         self.0.keys()
     }
 
+    /// Whether an address is used.
+    pub(crate) fn has(&self, pool: &PoolName, address: Addr) -> bool {
+        self.0.get(pool).is_some_and(|of| of.used.contains(address))
+    }
+
     /// These addresses are used, too.
     pub(crate) fn add(&mut self, pool: &PoolName, used: &AddrSet) {
-        let own = self.0.entry(pool.clone()).or_default();
+        let own = &mut self.0.entry(pool.clone()).or_default().used;
         *own = AddrSet::union(own.iter().chain(used.iter()));
+    }
+
+    /// An address is not used as one of a block any more, but as its owner's.
+    pub(crate) fn hand_over(&mut self, pool: &PoolName, address: Addr) {
+        if let Some(own) = self.0.get_mut(pool) {
+            own.used = own.used.without(&AddrSet::union([AddrRange::single(address)]));
+        }
     }
 
     /// As the protocol asks for it.
@@ -43,14 +60,16 @@ impl Usage {
         UsageOf { usage: self, geometries }
     }
 
-    /// The addresses of a block, or the floating address, that are used.
+    /// The addresses of a block, or the floating address, that are used. One that follows its owner is none of the block around it.
     pub(crate) fn of(&self, key: &Key) -> AddrSet {
-        let range = match key.place {
-            Place::Block(prefix) => prefix.range(),
-            Place::Address(address) => net_types::AddrRange::single(address),
-        };
-        let used = self.0.get(&key.pool);
-        used.map(|used| used.intersection(&AddrSet::union([range]))).unwrap_or_default()
+        let Some(OfPool { used, floating }) = self.0.get(&key.pool) else { return AddrSet::default() };
+        match key.place {
+            Place::Block(prefix) => {
+                let floating = AddrSet::union(floating.keys().copied().map(AddrRange::single));
+                used.intersection(&AddrSet::union([prefix.range()])).without(&floating)
+            }
+            Place::Address(address) => used.intersection(&AddrSet::union([AddrRange::single(address)])),
+        }
     }
 }
 
@@ -66,9 +85,12 @@ impl Leases for UsageOf<'_> {
 
     fn keys(&self) -> Vec<(Key, Option<Owner>)> {
         let mut keys = Vec::new();
-        for (pool, used) in &self.usage.0 {
-            let blocks = self.geometries.get(pool).map(|geometry| geometry.blocks_around(used));
+        for (pool, OfPool { used, floating }) in &self.usage.0 {
+            let of_blocks = used.without(&AddrSet::union(floating.keys().copied().map(AddrRange::single)));
+            let blocks = self.geometries.get(pool).map(|geometry| geometry.blocks_around(&of_blocks));
             keys.extend(blocks.into_iter().flatten().map(|block| (Key::block(pool, block), None)));
+            let owners = floating.iter();
+            keys.extend(owners.map(|(address, owner)| (Key::address(pool, *address), Some(owner.clone()))));
         }
         keys
     }
@@ -86,5 +108,14 @@ mod tests {
         let key = Key::parse_block("office.0a000008", |_, _| Some(29)).unwrap();
         assert_eq!(usage.of(&key).to_string(), "10.0.0.8-10.0.0.9");
         assert!(Usage::parse(b"[]").is_err());
+        let text = br#"{"pools":{"office":{"used":["10.0.0.8-10.0.0.9"],"floating":{"10.0.0.8":"vm:a/b"}}}}"#;
+        let mut usage = Usage::parse(text).unwrap();
+        let floating = Key::parse_address("office.10.0.0.8").unwrap();
+        assert_eq!(
+            [usage.of(&key), usage.of(&floating)].map(|set| set.to_string()),
+            ["10.0.0.9", "10.0.0.8"]
+        );
+        usage.hand_over(&"office".into(), "10.0.0.9".parse().unwrap());
+        assert!(usage.of(&key).is_empty());
     }
 }

@@ -5,7 +5,7 @@ use lan::pool::{AddressOwner, BlockHolder, LanAddress, LanAddressSpec, LanBlock,
 use net_types::AddrSet;
 use pool_blocks::{Holder, Key, NodeName, Object, Owner, Place, Prefix, ResourceVersion, Spec, Uid};
 
-/// The kinds of owners, and how each begins as a text: `vm:<namespace>/<name>`.
+/// The kinds of owners, and how each begins as a text: `vm:<namespace>/<name>`, with `/<network>` behind it or not.
 const OWNER_KINDS: [(&str, &str); 3] =
     [("VirtualMachine", "vm"), ("Pod", "pod"), ("LANReservation", "reservation")];
 
@@ -119,25 +119,27 @@ fn to_holder(holder: &Holder) -> Result<BlockHolder, ClaimError> {
     Ok(BlockHolder { node: node.to_string(), uid: uid.to_string(), term, fenced: *fenced })
 }
 
-fn owner_text(owner: &AddressOwner) -> Result<Owner, ClaimError> {
-    let AddressOwner { kind, namespace, name, .. } = owner;
+pub(super) fn owner_text(owner: &AddressOwner) -> Result<Owner, ClaimError> {
+    let AddressOwner { kind, namespace, name, network } = owner;
     let prefix = OWNER_KINDS.iter().find(|(of, _)| of == kind).map(|(_, prefix)| prefix);
     let prefix = prefix.ok_or_else(|| field("owner's kind", kind))?;
-    Ok(format!("{prefix}:{namespace}/{name}").as_str().into())
+    let network = network.as_ref().map(|network| format!("/{network}")).unwrap_or_default();
+    Ok(format!("{prefix}:{namespace}/{name}{network}").as_str().into())
 }
 
-fn parse_owner(owner: &Owner) -> Result<AddressOwner, ClaimError> {
+pub(super) fn parse_owner(owner: &Owner) -> Result<AddressOwner, ClaimError> {
     let text = owner.as_str();
     let parsed = text.split_once(':').and_then(|(prefix, rest)| {
         let (kind, _) = OWNER_KINDS.iter().find(|(_, of)| *of == prefix)?;
-        let (namespace, name) = rest.split_once('/')?;
-        let owner = AddressOwner {
+        let mut parts = rest.split('/');
+        let (namespace, name, network) = (parts.next()?, parts.next()?, parts.next());
+        let is_whole = parts.next().is_none() && [namespace, name].iter().all(|part| !part.is_empty());
+        is_whole.then(|| AddressOwner {
             kind: (*kind).to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
-            uid: None,
-        };
-        (!namespace.is_empty() && !name.is_empty() && !name.contains('/')).then_some(owner)
+            network: network.map(str::to_owned),
+        })
     });
     parsed.ok_or_else(|| field("owner", text))
 }
@@ -205,7 +207,7 @@ mod tests {
         fn addresses_read_back(
             ip: IpAddr,
             holders in prop::collection::vec(holder(), 0..4),
-            owner in "(vm|pod|reservation):[a-z]{1,5}/[a-z.-]{1,5}",
+            owner in "(vm|pod|reservation):[a-z]{1,5}/[a-z.-]{1,5}(/[a-z.-]{1,5})?",
         ) {
             let object = object_of(ip, holders, Some(&owner));
             let claim = claim_spec(&object.key, &object.spec).unwrap();
@@ -213,7 +215,7 @@ mod tests {
         }
 
         #[test]
-        fn texts_that_are_no_owner_are_refused(text in "[a-z:/]{0,12}") {
+        fn texts_that_are_no_owner_are_refused(text in "(vm:)?[a-z:/]{0,12}") {
             if let Ok(owner) = parse_owner(&text.as_str().into()) {
                 prop_assert_eq!(owner_text(&owner).unwrap().to_string(), text);
             }

@@ -52,6 +52,7 @@ pub(super) fn for_node(
             refusal: refusal(&pool.spec, labels),
             exhausted: exhausted.is_some_and(lan::Condition::is_true),
             namespaces: None,
+            reserved: Vec::new(),
         };
     }
     let refusal = Some(not_accepted(pool));

@@ -12,6 +12,8 @@ use tokio::sync::Semaphore;
 
 /// How many claims may wait at once.
 pub const MAX_CLAIMS: usize = 256;
+/// The longest name of an owner, in bytes: three names of Kubernetes.
+const MAX_OWNER: usize = 3 * 256;
 /// The longest body of a claim, in bytes.
 const MAX_BODY: usize = 4 << 10;
 
@@ -22,6 +24,19 @@ pub struct PoolClaim {
     pub family: Family,
     /// The address that is needed, and no other.
     pub address: Option<Addr>,
+    /// Who needs it, on whatever node it is.
+    pub owner: Option<FloatingOwner>,
+}
+
+/// Whose floating address is claimed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FloatingOwner {
+    /// As in [`node::FloatingGrant`].
+    pub name: String,
+    /// Whether one is made where it has none; what is reserved is made by somebody else.
+    pub create: bool,
+    /// Whether the owner may be on another node as well.
+    pub shared: bool,
 }
 
 /// What becomes of a claim.
@@ -54,15 +69,13 @@ impl PoolClaims for NoCluster {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ClaimBody {
-    family: FamilyName,
+    family: Family,
     address: Option<Addr>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum FamilyName {
-    V4,
-    V6,
+    owner: Option<String>,
+    #[serde(default)]
+    create: bool,
+    #[serde(default)]
+    shared: bool,
 }
 
 impl PoolClaim {
@@ -71,16 +84,17 @@ impl PoolClaim {
         if !is_kubernetes_name(pool) {
             return Err(format!("{:?} is not the name of a pool", crate::brief(pool, 63)));
         }
-        let ClaimBody { family, address } = serde_json::from_slice(body)
-            .map_err(|error| format!("expected {{\"family\": \"v4\" or \"v6\", \"address\"?}}: {error}"))?;
-        let family = match family {
-            FamilyName::V4 => Family::V4,
-            FamilyName::V6 => Family::V6,
-        };
+        let expected = r#"{"family": "v4" or "v6", "address"?, "owner"?, "create"?, "shared"?}"#;
+        let ClaimBody { family, address, owner, create, shared } =
+            serde_json::from_slice(body).map_err(|error| format!("expected {expected}: {error}"))?;
+        if let Some(owner) = owner.as_ref().filter(|owner| owner.len() > MAX_OWNER) {
+            return Err(format!("the owner {:?} is too long", crate::brief(owner, 63)));
+        }
+        let owner = owner.map(|name| FloatingOwner { name, create, shared });
         if let Some(address) = address.filter(|address| address.family() != family) {
             return Err(format!("{address} is not an address of the claim's family"));
         }
-        Ok(Self { pool: pool.to_owned(), family, address })
+        Ok(Self { pool: pool.to_owned(), family, address, owner })
     }
 }
 

@@ -7,7 +7,7 @@ mod claims;
 mod client;
 mod server;
 
-pub use claims::{ClaimAnswer, MAX_CLAIMS, NoCluster, PoolClaim, PoolClaims};
+pub use claims::{ClaimAnswer, FloatingOwner, MAX_CLAIMS, NoCluster, PoolClaim, PoolClaims};
 pub use client::get_once;
 pub use server::serve;
 

@@ -208,8 +208,14 @@ mod tests {
             launcher: None,
             since: now,
         };
-        let request =
-            LeaseRequest { holder, owner: None, sticky: false, migrating: false, beside_source: false };
+        let request = LeaseRequest {
+            holder,
+            owner: None,
+            floating: None,
+            sticky: false,
+            migrating: false,
+            beside_source: false,
+        };
         let given = Allocator::new(store, sets, rules, now).allocate(&request, &[None]).unwrap();
         Allocator::new(store, &[], Rules::default(), now.after(MINUTE / 2)).release(&attachment).unwrap();
         given[0].address

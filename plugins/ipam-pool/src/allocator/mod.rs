@@ -8,6 +8,7 @@ mod free_addresses;
 pub use conflict::ConflictOutcome;
 pub use error::AllocError;
 
+use crate::blocks::FloatingOwner;
 use crate::lease_table::LeaseTable;
 use crate::store::{KvTxn, StoreError};
 use crate::{Addr, AddressState, Attachment, Lease, LeaseHolder, Millis, Owner, RangeSet};
@@ -41,7 +42,9 @@ pub struct LeaseRequest {
     pub holder: LeaseHolder,
     /// The owner, if it is known.
     pub owner: Option<Owner>,
-    /// Whether the owner keeps the address after the attachment ends.
+    /// Whose address it is on every node, where the cluster keeps one for the owner.
+    pub floating: Option<FloatingOwner>,
+    /// Whether the owner keeps the address on this node after the attachment ends.
     pub sticky: bool,
     /// Whether the owner is a VM that is migrating to this pod and keeps the addresses that it has where it runs.
     pub migrating: bool,
@@ -271,6 +274,15 @@ impl<'a> Allocator<'a> {
         lease.sticky |= request.sticky && request.owner.is_some();
         lease.interface.clone_from(&request.holder.attachment.interface);
         lease.holders.push(request.holder.clone());
+        if let (Some(floating), Some(owner)) = (&request.floating, &request.owner)
+            && set.reservation_of(owner) == Some(address)
+        {
+            // From now on the cluster keeps it, not this node.
+            if std::mem::take(&mut lease.sticky) {
+                self.table.remove_from_index(owner, address)?;
+            }
+            lease.floating = Some(floating.name.clone());
+        }
         self.table.write_state(address, &AddressState::Leased(lease.clone()))?;
         self.table.add_to_index(&request.holder.attachment, address)?;
         if let (Some(owner), true) = (&lease.owner, lease.sticky) {
@@ -347,6 +359,10 @@ impl<'a> Allocator<'a> {
         }
         if let (Some(owner), true) = (&lease.owner, lease.sticky) {
             self.table.remove_from_index(owner, address)?;
+        }
+        if lease.floating.is_some() {
+            // Only its owner is given it again, on whatever node.
+            return Ok(self.table.remove_state(address)?);
         }
         let last = lease.owner.map(|owner| owner.to_string());
         let Lease { queue, cooldown, .. } = lease;

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use clap::Subcommand;
-use net_types::{AddrRange, AddrSet};
+use net_types::{Addr, AddrRange, AddrSet};
 use node::{ClusterPool, Grants, SafeDir};
 use serde_json::json;
 
 use super::leases::rests;
 use super::{CommandContext, CommandError};
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{AddressState, PoolFile, list_addresses};
+use crate::{AddressState, Owner, PoolFile, list_addresses};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BlocksCommand {
@@ -42,20 +42,44 @@ fn usage(context: &CommandContext) -> Result<serde_json::Value, CommandError> {
     for name in PoolFile::names_of_cluster(&context.paths)? {
         let key = PoolKey::Named(name.clone());
         if let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? {
-            pools.insert(name.clone(), json!({ "used": used(context, &name, &mut store)? }));
+            let states = store.dry_run(|txn| Ok::<_, CommandError>(list_addresses(txn)?))?;
+            let floating: BTreeMap<Addr, &String> =
+                states.iter().filter_map(|(address, state)| Some((*address, floating(state)?))).collect();
+            let used = used(context, &name, &states);
+            pools.insert(name.clone(), json!({ "used": used, "floating": floating }));
         }
     }
     Ok(json!({ "pools": pools }))
 }
 
-fn used(context: &CommandContext, pool: &str, store: &mut HostStore) -> Result<AddrSet, CommandError> {
-    let states = store.dry_run(|txn| Ok::<_, CommandError>(list_addresses(txn)?))?;
+fn used(context: &CommandContext, pool: &str, states: &[(Addr, AddressState)]) -> AddrSet {
     let file = PoolFile::find(&context.paths, pool).ok();
-    let used = states.into_iter().filter(|(_, state)| match state {
+    let used = states.iter().filter(|(_, state)| match state {
         AddressState::Leased(_) | AddressState::Quarantined { .. } => true,
         AddressState::Resting { since, cooldown, .. } => rests(file.as_ref(), *since, *cooldown),
     });
-    Ok(AddrSet::union(used.map(|(address, _)| AddrRange::single(address))))
+    AddrSet::union(used.map(|(address, _)| AddrRange::single(*address)))
+}
+
+/// Whose address it is on every node.
+fn floating(state: &AddressState) -> Option<&String> {
+    match state {
+        AddressState::Leased(lease) => lease.floating.as_ref(),
+        _ => None,
+    }
+}
+
+/// Whether an address that its block gives up is its owner's already, so that nothing is taken from it.
+fn becomes_floating(state: &AddressState, address: Addr, grants: &Grants) -> bool {
+    let AddressState::Leased(lease) = state else { return false };
+    let named = |name: &str| match (&lease.floating, &lease.owner) {
+        (Some(floating), _) => floating == name,
+        (None, Some(owner)) => {
+            name == owner.floating_name() || name == Owner::from_text(owner.in_any_network()).floating_name()
+        }
+        (None, None) => false,
+    };
+    grants.floating.iter().any(|grant| grant.address == address && named(&grant.owner))
 }
 
 fn grant(context: &CommandContext, pool: &str, unless_used: bool) -> Result<serde_json::Value, CommandError> {
@@ -70,11 +94,16 @@ fn grant(context: &CommandContext, pool: &str, unless_used: bool) -> Result<serd
     // Its lock is held until this process ends: no address is handed out meanwhile.
     let mut store = HostStore::open(&context.dirs, &PoolKey::Named(name))?;
     if unless_used {
-        let of =
-            |grants: &Grants| AddrSet::union(grants.grants.iter().flat_map(|grant| grant.addresses.iter()));
+        let of = |grants: &Grants| {
+            let floating = grants.floating.iter().filter(|grant| grant.until > 0);
+            let floating = floating.map(|grant| AddrRange::single(grant.address));
+            AddrSet::union(grants.grants.iter().flat_map(|grant| grant.addresses.iter()).chain(floating))
+        };
         let before = Grants::read(&folder, pool)?.unwrap_or_default();
         let gone = of(&before).without(&of(&grants));
-        let used = used(context, pool, &mut store)?.intersection(&gone);
+        let mut states = store.dry_run(|txn| Ok::<_, CommandError>(list_addresses(txn)?))?;
+        states.retain(|(address, state)| !becomes_floating(state, *address, &grants));
+        let used = used(context, pool, &states).intersection(&gone);
         if !used.is_empty() {
             return Ok(json!({ "written": false, "used": used }));
         }

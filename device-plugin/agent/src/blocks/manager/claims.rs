@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use net_types::{Addr, AddrSet, Family};
-use pool_blocks::{BootTime, Input, Key, PoolName, Progress, Refusal, Want};
-use proto::agent_socket::{ClaimAnswer, PoolClaim};
+use pool_blocks::{BootTime, Input, Key, Owner, PoolName, Progress, Refusal, Want};
+use proto::agent_socket::{ClaimAnswer, FloatingOwner, PoolClaim};
 
 use super::grants::{addresses, count};
 use super::{ClaimId, Manager, USAGE_AFTER_CLAIM, family_of};
@@ -16,23 +16,58 @@ pub(super) struct Waiter {
     pool: PoolName,
     family: Family,
     address: Option<Addr>,
+    owner: Option<FloatingOwner>,
     since: BootTime,
     pub(super) deadline: BootTime,
 }
 
+impl Waiter {
+    /// The owner's address that it waits for; `None`: any address does, or one of a block.
+    pub(super) fn wanted(&self) -> Option<super::floating::Wanted> {
+        let owner = self.owner.as_ref()?;
+        Some((self.pool.clone(), self.family, Owner::from(owner.name.as_str())))
+    }
+
+    /// Whether the owner gets an address if it has none.
+    pub(super) fn creates(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.create)
+    }
+
+    /// Whether the owner may be on another node as well.
+    pub(super) fn shares(&self) -> bool {
+        self.owner.as_ref().is_some_and(|owner| owner.shared)
+    }
+
+    /// The address that it needs, and no other.
+    pub(super) const fn address(&self) -> Option<Addr> {
+        self.address
+    }
+
+    /// Whether any address does.
+    const fn needs_any(&self) -> bool {
+        self.owner.is_none() && self.address.is_none()
+    }
+
+    /// Whether more blocks serve it.
+    const fn is_served_by_blocks(&self) -> bool {
+        self.owner.is_none()
+    }
+}
+
 impl Manager {
     pub(super) fn take_claim(&mut self, now: BootTime, id: ClaimId, claim: PoolClaim) {
-        let PoolClaim { pool, family, address } = claim;
+        let PoolClaim { pool, family, address, owner } = claim;
         let waiter = Waiter {
             pool: pool.as_str().into(),
             family,
             address,
+            owner,
             since: now,
             deadline: now.after(CLAIM_TIMEOUT),
         };
         let refusal = self.refusal(&waiter);
-        let granted =
-            address.is_some_and(|address| addresses(self.written.get(&waiter.pool)).contains(address));
+        let granted = waiter.is_served_by_blocks()
+            && address.is_some_and(|address| addresses(self.written.get(&waiter.pool)).contains(address));
         self.waiters.insert(id, waiter);
         match refusal {
             _ if granted => self.reply(now, id, ClaimAnswer::Granted),
@@ -82,6 +117,9 @@ impl Manager {
                 continue;
             }
             let (pool, family) = (waiter.pool.clone(), waiter.family);
+            if !waiter.is_served_by_blocks() {
+                continue;
+            }
             match waiter.address {
                 Some(address) => self.claim_address(now, id, &pool, address),
                 None if !groups.contains(&(pool.clone(), family)) => groups.push((pool, family)),
@@ -91,6 +129,7 @@ impl Manager {
         for (pool, family) in groups {
             self.claim_blocks(now, &pool, family);
         }
+        self.claim_floating(now);
     }
 
     fn claim_blocks(&mut self, now: BootTime, pool: &PoolName, family: Family) {
@@ -98,7 +137,7 @@ impl Manager {
         let waiting = self
             .waiters
             .values()
-            .filter(|waiter| waiter.pool == *pool && waiter.family == family && waiter.address.is_none())
+            .filter(|waiter| waiter.pool == *pool && waiter.family == family && waiter.needs_any())
             .count() as u128;
         let mut blocks = self.blocks_in_claim(now, pool, family);
         while blocks.saturating_mul(size) < waiting {
@@ -126,7 +165,7 @@ impl Manager {
 
     fn refuse_waiters(&mut self, now: BootTime, pool: &PoolName, family: Family, reason: &str) {
         let of_group =
-            |waiter: &Waiter| waiter.pool == *pool && waiter.family == family && waiter.address.is_none();
+            |waiter: &Waiter| waiter.pool == *pool && waiter.family == family && waiter.needs_any();
         let all: Vec<ClaimId> =
             self.waiters.iter().filter(|(_, waiter)| of_group(waiter)).map(|(id, _)| *id).collect();
         for id in all {
@@ -168,7 +207,10 @@ impl Manager {
     pub(super) fn answer_waiters(&mut self, now: BootTime, pool: &PoolName, grown: &AddrSet) {
         for family in Family::BOTH {
             let mut left = count(grown, family);
-            let of_pool = self.waiters.iter().filter(|(_, w)| w.pool == *pool && w.family == family);
+            let of_pool = self
+                .waiters
+                .iter()
+                .filter(|(_, w)| w.pool == *pool && w.family == family && w.is_served_by_blocks());
             let waiting: Vec<(ClaimId, Option<Addr>)> = of_pool.map(|(id, w)| (*id, w.address)).collect();
             for (id, address) in waiting {
                 let answered = match address {

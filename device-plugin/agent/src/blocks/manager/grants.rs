@@ -1,8 +1,8 @@
 //! What `ipam-pool` may hand out.
 
-use net_types::{AddrSet, Family};
+use net_types::{Addr, AddrRange, AddrSet, Family};
 use node::{Grant, Grants};
-use pool_blocks::{BootTime, Input, Key, PoolName, Progress, Refusal};
+use pool_blocks::{BootTime, Input, Key, Place, PoolName, Progress, Refusal};
 
 use super::{AGAIN, Effect, Event, GrantResult, Manager};
 
@@ -10,6 +10,7 @@ use super::{AGAIN, Effect, Event, GrantResult, Manager};
 pub(super) struct Writing {
     grants: Grants,
     returning: Vec<Key>,
+    releasing: Vec<Addr>,
 }
 
 /// The addresses of grants.
@@ -38,26 +39,30 @@ impl Manager {
             }
             self.retry_grants.remove(&pool);
             let grants = self.grants_of(now, &pool);
-            let same = |before: &Grants| before.boot_id == grants.boot_id && before.grants == grants.grants;
             let returning: Vec<Key> = self.returning.iter().filter(|key| key.pool == pool).cloned().collect();
-            if self.written.get(&pool).map_or(grants.grants.is_empty(), same) && returning.is_empty() {
+            let releasing = self.releasing_of(&pool);
+            let is_empty = grants.grants.is_empty() && grants.floating.is_empty();
+            let is_same = self.written.get(&pool).map_or(is_empty, |before| *before == grants);
+            if is_same && returning.is_empty() && releasing.is_empty() {
                 continue;
             }
             self.effects.push(Effect::WriteGrants {
                 pool: pool.clone(),
                 grants: grants.clone(),
-                unless_used: !returning.is_empty(),
+                unless_used: !returning.is_empty() || !releasing.is_empty(),
             });
-            self.writing.insert(pool, Writing { grants, returning });
+            self.writing.insert(pool, Writing { grants, returning, releasing });
         }
     }
 
     fn grants_of(&self, now: BootTime, pool: &PoolName) -> Grants {
-        let mut grants = Grants { boot_id: self.boot_id.clone(), ..Grants::default() };
+        let floating = self.floating_grants(now, pool);
+        let mut grants = Grants { boot_id: self.boot_id.clone(), grants: Vec::new(), floating };
+        let releasing = AddrSet::union(self.releasing_of(pool).into_iter().map(AddrRange::single));
         let keys = self.node.keys().filter(|key| key.pool == *pool && !self.returning.contains(key));
-        for key in keys {
+        for key in keys.filter(|key| matches!(key.place, Place::Block(_))) {
             if let Ok(until) = self.node.may_use(now, key) {
-                let addresses = self.node.addresses(key);
+                let addresses = self.node.addresses(key).without(&releasing);
                 if !addresses.is_empty() {
                     grants.grants.push(Grant { addresses, until: until.millis() });
                 }
@@ -68,8 +73,13 @@ impl Manager {
 
     /// Whether addresses of this are handed out by now.
     pub(super) fn is_granted(&self, key: &Key) -> bool {
-        let written = addresses(self.written.get(&key.pool));
-        self.node.addresses(key).shared_with(&written).is_some()
+        let Some(written) = self.written.get(&key.pool) else { return false };
+        match key.place {
+            Place::Block(_) => self.node.addresses(key).shared_with(&addresses(Some(written))).is_some(),
+            Place::Address(address) => {
+                written.floating.iter().any(|grant| grant.address == address && grant.until > 0)
+            }
+        }
     }
 
     /// Whether this is claimed, but not yet handed out.
@@ -85,7 +95,7 @@ impl Manager {
     }
 
     pub(super) fn take_granted(&mut self, now: BootTime, pool: &PoolName, result: GrantResult) {
-        let Some(Writing { grants, returning }) = self.writing.remove(pool) else { return };
+        let Some(Writing { grants, returning, releasing }) = self.writing.remove(pool) else { return };
         for key in &returning {
             self.returning.remove(key);
         }
@@ -99,10 +109,12 @@ impl Manager {
                     self.node_step(now, Input::Return(key.clone()));
                     self.idle.remove(&key);
                 }
+                self.release(now, pool, releasing);
                 self.answer_waiters(now, pool, &grown);
             }
             GrantResult::Used(used) => {
                 self.usage.add(pool, &used);
+                self.keep(pool, &used);
                 // It is looked at again when it has been idle.
                 self.idle.retain(|key, _| !returning.contains(key));
             }

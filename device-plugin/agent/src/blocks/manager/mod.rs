@@ -4,6 +4,7 @@
 //! ([`Grants`]), and who of those that wait for addresses is answered.
 
 mod claims;
+mod floating;
 mod grants;
 mod spare;
 #[cfg(test)]
@@ -13,10 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use net_types::{AddrSet, Family};
+use net_types::{Addr, AddrSet, Family};
 use node::Grants;
 use pool_blocks::{
-    Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Input, Key, Node, NodeName, Output, Place,
+    Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Input, Key, Node, NodeName, Output, Owner, Place,
     PoolName, Progress, Request, RequestId, Run,
 };
 use proto::agent_socket::{ClaimAnswer, PoolClaim};
@@ -128,7 +129,12 @@ pub(crate) struct Manager {
     returning: BTreeSet<Key>,
     /// Since when nothing of a block is used.
     idle: BTreeMap<Key, BootTime>,
+    /// Addresses that blocks are to give up, once the grants are without them; and who has them then.
+    releasing: BTreeMap<(PoolName, Addr), Option<Owner>>,
     waiters: BTreeMap<ClaimId, Waiter>,
+    searches: BTreeMap<floating::Wanted, floating::Search>,
+    /// Floating addresses whose owner is on one node at a time.
+    exclusive: BTreeSet<Key>,
     refusals_told: BTreeMap<PoolName, String>,
     conflicts_told: Vec<pool_blocks::Conflict>,
     in_use: Option<BTreeSet<String>>,
@@ -162,7 +168,10 @@ impl Manager {
             retry_grants: BTreeMap::new(),
             returning: BTreeSet::new(),
             idle: BTreeMap::new(),
+            releasing: BTreeMap::new(),
             waiters: BTreeMap::new(),
+            searches: BTreeMap::new(),
+            exclusive: BTreeSet::new(),
             refusals_told: BTreeMap::new(),
             conflicts_told: Vec::new(),
             in_use: None,
@@ -194,6 +203,7 @@ impl Manager {
         }
         if self.is_active() {
             self.claim_for_waiters(now);
+            self.release_reserved();
             self.decide_grants(now);
         }
         self.answer_late(now);
@@ -254,7 +264,7 @@ impl Manager {
     fn send(&mut self, now: BootTime, id: RequestId, request: Request) {
         self.metrics.pools.count_request(match request {
             Request::ReadOwn | Request::Get(_) => ApiVerb::Get,
-            Request::ListAddresses(_) => ApiVerb::List,
+            Request::ListAddresses(_) | Request::Float(_) => ApiVerb::List,
             Request::Create(..) => ApiVerb::Create,
             Request::Update(..) => ApiVerb::Update,
             Request::Delete(..) => ApiVerb::Delete,
@@ -291,6 +301,10 @@ impl Manager {
         if answer == Answer::AlreadyExists {
             self.metrics.pools.conflicts.increment();
         }
+        if let Request::Float(asked) = pending.request {
+            return self.take_float(now, asked, answer);
+        }
+        let answer = self.without_foreign(answer);
         self.node_step(now, Input::Answered(id, answer));
     }
 

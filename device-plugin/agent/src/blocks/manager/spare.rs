@@ -30,11 +30,31 @@ impl Manager {
                 self.idle.entry(key.clone()).or_insert(now);
             }
         }
+        self.return_floating(now, &keys);
         let mut pools: Vec<PoolName> = keys.into_iter().map(|(key, _)| key.pool).collect();
         pools.dedup();
         for pool in pools {
             for family in Family::BOTH {
                 self.look_at_pool(now, &pool, family);
+            }
+        }
+    }
+
+    /// An owner's address goes back some time after the owner has left this node: until then it starts here again without a
+    /// request. A pod's goes back at once, since it is on one node at a time.
+    fn return_floating(&mut self, now: BootTime, keys: &[(Key, Progress)]) {
+        for (key, progress) in keys {
+            let is_floating = matches!(key.place, Place::Address(_)) && *progress == Progress::Held;
+            let is_vms = self.node.owner_of(key).is_some_and(|owner| owner.as_str().starts_with("vm:"));
+            let patience = if is_vms { IDLE } else { Duration::ZERO };
+            let idle = self.idle.get(key).is_some_and(|since| since.after(patience) <= now);
+            if !is_floating || !idle || self.is_wanted(key) {
+                continue;
+            }
+            if self.is_granted(key) {
+                self.returning.insert(key.clone());
+            } else {
+                self.node_step(now, Input::Return(key.clone()));
             }
         }
     }

@@ -1,7 +1,8 @@
 //! A node and an API server that a test plays.
 
 use node::{BlockLength, ClusterPool};
-use pool_blocks::{NodeState, Object, ResourceVersion, Spec, Uid};
+use pool_blocks::{Float, Holder, NodeState, Object, ResourceVersion, Spec, Uid};
+use proto::agent_socket::FloatingOwner;
 use serde_json::json;
 
 use super::*;
@@ -14,6 +15,12 @@ struct Site {
     /// What others create just before this node's first create.
     races: usize,
     used: BTreeMap<String, Vec<String>>,
+    /// The owner of whom each used address is that floats.
+    floating: BTreeMap<String, String>,
+    /// What another writes just before this node's next update of it.
+    race: Option<(Key, Spec)>,
+    /// Where the cluster's part puts an owner that has no address; `None`: nothing is free.
+    room: Option<&'static str>,
     disk: Option<Disk>,
     granted: BTreeMap<PoolName, Grants>,
     replies: BTreeMap<ClaimId, ClaimAnswer>,
@@ -48,6 +55,9 @@ impl Site {
             objects: BTreeMap::new(),
             races: 0,
             used: BTreeMap::new(),
+            floating: BTreeMap::new(),
+            race: None,
+            room: None,
             disk,
             granted: BTreeMap::new(),
             replies: BTreeMap::new(),
@@ -66,15 +76,24 @@ impl Site {
     }
 
     fn usage(&self) -> Usage {
-        let pools: serde_json::Map<_, _> =
-            self.used.iter().map(|(name, used)| (name.clone(), json!({ "used": used }))).collect();
+        let pools: serde_json::Map<_, _> = self
+            .used
+            .iter()
+            .map(|(name, used)| (name.clone(), json!({ "used": used, "floating": self.floating })))
+            .collect();
         Usage::parse(json!({ "pools": pools }).to_string().as_bytes()).unwrap()
     }
 
     /// Does everything that follows from an event.
     fn event(&mut self, event: Event) {
         let mut queue = std::collections::VecDeque::from([event]);
+        let mut rounds = 0;
         while let Some(event) = queue.pop_front() {
+            rounds += 1;
+            if rounds > 1000 {
+                eprintln!("{event:?}");
+            }
+            assert!(rounds < 1010, "it does not settle");
             let mut effects = Vec::new();
             if self.manager.wants_usage(self.now, &event) {
                 effects = self.manager.step(self.now, Event::Usage(self.usage()));
@@ -100,7 +119,16 @@ impl Site {
                 let before = grants::addresses(self.granted.get(&pool));
                 let taken = before.without(&grants::addresses(Some(&grants)));
                 let used = self.used.get(pool.as_str()).into_iter().flatten();
-                let used = AddrSet::union(used.map(|text| text.parse().unwrap())).intersection(&taken);
+                // What is its owner's stays used, as its owner's.
+                let own = |text: &String| {
+                    let owner = self.floating.get(text);
+                    grants
+                        .floating
+                        .iter()
+                        .any(|one| one.address.to_string() == *text && Some(&one.owner) == owner)
+                };
+                let used = used.filter(|text| !own(text)).map(|text| text.parse().unwrap());
+                let used = AddrSet::union(used).intersection(&taken);
                 let result = if unless_used && !used.is_empty() {
                     GrantResult::Used(used)
                 } else {
@@ -128,11 +156,30 @@ impl Site {
         object
     }
 
+    /// The object, after what another was quicker with.
+    fn raced(&mut self, key: &Key) -> Option<&Object> {
+        if let Some((_, spec)) = self.race.take_if(|(raced, _)| raced == key) {
+            let uid = self.objects[key].uid;
+            self.write(key.clone(), spec, Some(uid));
+        }
+        self.objects.get(key)
+    }
+
     fn answer(&mut self, request: Request) -> Answer {
         match request {
+            Request::Float(Float { pool, owner, create, address, .. }) => {
+                let own = |object: &&Object| object.spec.owner.as_ref() == Some(&owner);
+                let found = self.objects.values().find(own).cloned();
+                let room = address.or(self.room.map(|text| text.parse().unwrap()));
+                let spec = Spec { owner: Some(owner.clone()), ..Spec::default() };
+                let make = |address| self.write(Key::address(&pool, address), spec, None);
+                Answer::Object(found.or_else(|| room.filter(|_| create).map(make)))
+            }
             Request::ReadOwn => {
                 let node = NodeState { uid: Uid::from_number(1 << 80), out_of_service: false };
-                let own = self.objects.values().filter(|object| object.spec.holder(&"a".into()).is_some());
+                let own = self.objects.values().filter(|object| {
+                    object.spec.holder(&"a".into()).is_some() || matches!(object.key.place, Place::Address(_))
+                });
                 Answer::Own(Some(node), own.cloned().collect())
             }
             Request::ListAddresses(_) => Answer::Addresses(Vec::new()),
@@ -149,7 +196,7 @@ impl Site {
                     false => Answer::Written(self.write(key, spec, None)),
                 }
             }
-            Request::Update(key, uid, version, spec) => match self.objects.get(&key) {
+            Request::Update(key, uid, version, spec) => match self.raced(&key) {
                 None => Answer::NotFound,
                 Some(object) if (object.uid, object.version) != (uid, version) => Answer::Conflict,
                 Some(_) => Answer::Written(self.write(key, spec, Some(uid))),
@@ -166,8 +213,23 @@ impl Site {
     }
 
     fn claim(&mut self, id: ClaimId, address: Option<&str>) {
+        self.claim_for(id, address, None);
+    }
+
+    /// `owner`: with `create`.
+    fn claim_for(&mut self, id: ClaimId, address: Option<&str>, owner: Option<(&str, bool)>) {
         let address = address.map(|text| text.parse().unwrap());
-        self.event(Event::Claim(id, PoolClaim { pool: "office".to_owned(), family: Family::V4, address }));
+        let shared = owner.is_some_and(|(name, _)| name.starts_with("vm:"));
+        let owner = owner.map(|(name, create)| FloatingOwner { name: name.to_owned(), create, shared });
+        let claim = PoolClaim { pool: "office".to_owned(), family: Family::V4, address, owner };
+        self.event(Event::Claim(id, claim));
+    }
+
+    /// Which floating addresses may be handed out, and to whom.
+    fn floats(&self) -> Vec<String> {
+        let grants = self.granted.get(&"office".into());
+        let valid = grants.into_iter().flat_map(|grants| &grants.floating).filter(|one| one.until > 0);
+        valid.map(|one| format!("{} {}", one.owner, one.address)).collect()
     }
 
     fn pass(&mut self, seconds: u64) {
@@ -392,4 +454,113 @@ fn a_node_without_pools_asks_nothing() {
     assert!(manager.step(BootTime::default(), Event::Connected).is_empty());
     assert!(manager.step(BootTime::default(), Event::Tick).is_empty());
     assert_eq!(manager.wake_at(BootTime::default()), None);
+}
+
+#[test]
+fn an_owner_gets_its_address_and_keeps_it_here_for_some_time() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    site.room = Some("10.0.0.7");
+    site.claim_for(1, None, Some(("vm:a/web/lan", true)));
+    assert_eq!(site.replies[&1], ClaimAnswer::Granted);
+    assert_eq!((site.floats(), site.granted().as_str()), (vec!["vm:a/web/lan 10.0.0.7".to_owned()], ""));
+    let asked = site.requests.len();
+    site.claim_for(2, None, Some(("vm:a/web/lan", true)));
+    assert_eq!((&site.replies[&2], site.requests.len()), (&ClaimAnswer::Granted, asked));
+    site.used.insert("office".to_owned(), vec!["10.0.0.7".to_owned()]);
+    site.floating.insert("10.0.0.7".to_owned(), "vm:a/web/lan".to_owned());
+    site.pass(30 * 60);
+    assert_eq!(site.floats().len(), 1, "its owner runs");
+    site.used.clear();
+    site.floating.clear();
+    site.pass(5 * 60);
+    assert_eq!(site.floats().len(), 1, "it may come back");
+    site.pass(8 * 60);
+    let object = &site.objects[&Key::parse_address("office.10.0.0.7").unwrap()];
+    assert!(site.floats().is_empty() && object.spec.holders.is_empty(), "{object:?}");
+    // What is reserved is made by somebody else.
+    site.claim_for(4, None, Some(("vm:a/db", false)));
+    assert!(matches!(&site.replies[&4], ClaimAnswer::Later(reason) if reason.contains("not made yet")));
+}
+
+#[test]
+fn where_nothing_else_is_free_a_block_gives_up_an_address() {
+    let mut site = Site::new("10.0.0.16-10.0.0.31", 28);
+    site.claim(1, None);
+    site.used.insert("office".to_owned(), vec!["10.0.0.16-10.0.0.30".to_owned()]);
+    site.pass(61);
+    site.claim_for(2, None, Some(("vm:a/web/lan", true)));
+    site.pass(10);
+    assert_eq!(site.replies[&2], ClaimAnswer::Granted);
+    assert_eq!(site.floats(), ["vm:a/web/lan 10.0.0.31"]);
+    assert_eq!(site.granted(), "10.0.0.16-10.0.0.30");
+    site.claim_for(3, None, Some(("vm:a/db/lan", true)));
+    assert!(matches!(&site.replies[&3], ClaimAnswer::Refused(reason) if reason.contains("is left")));
+}
+
+#[test]
+fn what_is_reserved_in_a_block_is_given_up_when_its_pod_is_gone() {
+    let mut site = Site::new("10.0.0.16-10.0.0.31", 28);
+    site.claim(1, None);
+    site.used.insert("office".to_owned(), vec!["10.0.0.20".to_owned()]);
+    let block = Key::parse_block("office.0a000010", |_, _| Some(28)).unwrap();
+    let released = |site: &Site| site.objects[&block].spec.released.to_string();
+    let reserve = |address: &str| node::Reserved { owner: None, address: Some(address.parse().unwrap()) };
+    site.change(|pool| {
+        pool.reserved = vec![reserve("10.0.0.20"), reserve("10.0.0.25"), reserve("10.0.0.99")]
+    });
+    site.pass(120);
+    assert_eq!(released(&site), "10.0.0.25", "a pod has the other one");
+    site.used.insert("office".to_owned(), vec!["10.0.0.30".to_owned()]);
+    site.pass(120);
+    assert_eq!(released(&site), "10.0.0.20, 10.0.0.25");
+    assert_eq!(site.granted(), "10.0.0.16-10.0.0.19, 10.0.0.21-10.0.0.24, 10.0.0.26-10.0.0.31");
+}
+
+#[test]
+fn what_a_machine_kept_on_this_node_follows_it_from_now_on() {
+    let mut site = Site::new("10.0.0.16-10.0.0.31", 28);
+    site.claim(1, None);
+    site.used.insert("office".to_owned(), vec!["10.0.0.20".to_owned()]);
+    site.floating.insert("10.0.0.20".to_owned(), "vm:a/web/lan".to_owned());
+    site.claim_for(2, Some("10.0.0.20"), Some(("vm:a/web/lan", true)));
+    site.pass(10);
+    assert_eq!(site.replies[&2], ClaimAnswer::Granted);
+    assert_eq!(site.floats(), ["vm:a/web/lan 10.0.0.20"]);
+    assert_eq!(site.granted(), "10.0.0.16-10.0.0.19, 10.0.0.21-10.0.0.31");
+}
+
+#[test]
+fn a_pods_address_is_on_one_node_and_a_machines_on_two_while_it_migrates() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    let other = Holder { node: "b".into(), uid: Uid::from_number(7), term: 0, fenced: false };
+    let on_b =
+        |owner: &str| Spec { owner: Some(owner.into()), holders: vec![other.clone()], ..Spec::default() };
+    for (id, owner, address) in
+        [(1, "vm:a/web/lan", "office.10.0.0.6"), (2, "pod:a/db-0/lan", "office.10.0.0.7")]
+    {
+        site.write(Key::parse_address(address).unwrap(), on_b(owner), None);
+        site.claim_for(id, None, Some((owner, true)));
+    }
+    assert_eq!(site.replies[&1], ClaimAnswer::Granted);
+    assert!(
+        matches!(&site.replies[&2], ClaimAnswer::Later(reason) if reason.contains("on node b")),
+        "{:?}",
+        site.replies
+    );
+    assert_eq!(site.floats(), ["vm:a/web/lan 10.0.0.6"]);
+    // The pod is gone there, and the other node joins again between the look and the update.
+    let key = Key::parse_address("office.10.0.0.7").unwrap();
+    let object = site.objects[&key].clone();
+    site.write(key.clone(), Spec { holders: Vec::new(), ..on_b("pod:a/db-0/lan") }, Some(object.uid));
+    site.pass(6);
+    site.race = Some((key.clone(), on_b("pod:a/db-0/lan")));
+    site.claim_for(3, None, Some(("pod:a/db-0/lan", true)));
+    site.pass(20);
+    assert!(matches!(site.replies[&3], ClaimAnswer::Later(_)), "{:?}", site.replies);
+    assert_eq!(site.objects[&key].spec.holders, [other.clone()]);
+    site.write(key.clone(), Spec { holders: Vec::new(), ..on_b("pod:a/db-0/lan") }, Some(object.uid));
+    site.claim_for(4, None, Some(("pod:a/db-0/lan", true)));
+    assert_eq!(site.replies[&4], ClaimAnswer::Granted);
+    site.pass(120);
+    assert_eq!(site.floats(), ["vm:a/web/lan 10.0.0.6"], "a pod's goes back at once");
 }
