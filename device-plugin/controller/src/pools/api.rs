@@ -13,6 +13,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::convert::{ClaimError, ClaimSpec, address_object, block_object, claim_spec};
+use super::for_node::{StoredPool, pools};
 use crate::chain;
 
 /// How many objects a list is read by.
@@ -63,11 +64,12 @@ pub struct PoolApi<N> {
     addresses: Api<LanAddress>,
     guarded_blocks: Api<DeserializeGuard<LanBlock>>,
     guarded_addresses: Api<DeserializeGuard<LanAddress>>,
+    pools: Api<StoredPool>,
 }
 
 /// Why a request has no certain answer.
 #[derive(Debug, thiserror::Error)]
-enum RequestError {
+pub(super) enum RequestError {
     #[error(transparent)]
     Api(#[from] kube::Error),
     #[error("the object {name} is none that k8slan writes: {error}")]
@@ -78,7 +80,7 @@ enum RequestError {
     Foreign(Key),
 }
 
-type Answered = Result<Answer, RequestError>;
+pub(super) type Answered = Result<Answer, RequestError>;
 
 impl PoolApi<Client> {
     /// With the API server's own nodes.
@@ -98,8 +100,21 @@ impl<N: NodeReader> PoolApi<N> {
             blocks: Api::all(client.clone()),
             addresses: Api::all(client.clone()),
             guarded_blocks: Api::all(client.clone()),
-            guarded_addresses: Api::all(client),
+            guarded_addresses: Api::all(client.clone()),
+            pools: Api::all_with(client, &pools()),
         }
+    }
+
+    pub(super) const fn guarded_blocks(&self) -> &Api<DeserializeGuard<LanBlock>> {
+        &self.guarded_blocks
+    }
+
+    pub(super) const fn guarded_addresses(&self) -> &Api<DeserializeGuard<LanAddress>> {
+        &self.guarded_addresses
+    }
+
+    pub(super) const fn pools(&self) -> &Api<StoredPool> {
+        &self.pools
     }
 
     /// Carries a request out. Whatever is not a certain answer is [`Answer::Unknown`], and the log says why.
@@ -130,6 +145,7 @@ impl<N: NodeReader> PoolApi<N> {
             Request::Update(key, uid, version, spec) => {
                 changed(self.update(key, *uid, &version.0.to_string(), spec).await)
             }
+            Request::Float(asked) => self.float(asked).await,
             Request::Delete(key, uid, version) => {
                 let preconditions = Preconditions {
                     uid: Some(uid.to_string()),
@@ -162,24 +178,42 @@ impl<N: NodeReader> PoolApi<N> {
         let label = format!("{NODE_LABEL}={}", label_value(own.as_str()));
         let blocks = list(&self.guarded_blocks, &ListParams::default().labels(&label)).await?;
         let addresses = list(&self.guarded_addresses, &ListParams::default()).await?;
-        let blocks = blocks.iter().filter_map(|block| readable(block, block_object));
-        let addresses = addresses.iter().filter_map(|address| readable(address, address_object));
         let is_own = |object: &Object| object.spec.holder(own).is_some();
-        Ok(Answer::Own(node, blocks.chain(addresses).filter(is_own).collect()))
+        let blocks = blocks.iter().filter_map(|block| readable(block, block_object)).filter(is_own);
+        let blocks: Vec<Object> = blocks.collect();
+        // Those in its blocks too, whoever has them: it is to give them up.
+        let around = |object: &Object| match object.key.place {
+            Place::Address(address) => blocks.iter().any(|block| {
+                block.key.pool == object.key.pool
+                    && matches!(block.key.place, Place::Block(prefix) if prefix.range().contains(address))
+                    && !block.spec.released.contains(address)
+            }),
+            Place::Block(_) => false,
+        };
+        let addresses = addresses.iter().filter_map(|address| readable(address, address_object));
+        let addresses: Vec<Object> = addresses.filter(|object| is_own(object) || around(object)).collect();
+        Ok(Answer::Own(node, blocks.into_iter().chain(addresses).collect()))
     }
 
     /// What cannot be read is somebody's all the same: its name alone keeps others off.
     async fn list_addresses(&self, pool: &PoolName) -> Answered {
         let all = list(&self.guarded_addresses, &ListParams::default()).await?;
-        let objects = all.iter().filter_map(|found| {
-            let of_name = || unreadable_address(found.meta());
-            let object = readable(found, address_object).or_else(of_name)?;
-            (object.key.pool == *pool).then_some(object)
-        });
+        let objects =
+            all.iter().filter_map(|found| Self::address(found).filter(|object| object.key.pool == *pool));
         Ok(Answer::Addresses(objects.collect()))
     }
 
+    /// The floating address; of one that cannot be read, what its name says.
+    pub(super) fn address(found: &DeserializeGuard<LanAddress>) -> Option<Object> {
+        readable(found, address_object).or_else(|| unreadable_address(found.meta()))
+    }
+
     async fn get(&self, key: &Key) -> Answered {
+        self.find(key).await.map(Answer::Object)
+    }
+
+    /// One object, if it is there.
+    pub(super) async fn find(&self, key: &Key) -> Result<Option<Object>, RequestError> {
         let name = key.to_string();
         let found = match key.place {
             Place::Block(_) => {
@@ -191,10 +225,10 @@ impl<N: NodeReader> PoolApi<N> {
                 address.map(|address| expect(key, address_object(&address))).transpose()?
             }
         };
-        Ok(Answer::Object(found))
+        Ok(found)
     }
 
-    async fn create(&self, key: &Key, spec: &Spec) -> Answered {
+    pub(super) async fn create(&self, key: &Key, spec: &Spec) -> Answered {
         let (name, parameters) = (key.to_string(), PostParams::default());
         let made = match expect(key, claim_spec(key, spec))? {
             ClaimSpec::Block(spec) => {

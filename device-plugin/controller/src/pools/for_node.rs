@@ -75,7 +75,7 @@ fn not_accepted(pool: &StoredPool) -> String {
 }
 
 /// The lengths of its blocks, if it has any.
-fn block_lengths(pool: &StoredPool) -> Option<BlockLength> {
+pub(super) fn block_lengths(pool: &StoredPool) -> Option<BlockLength> {
     if has_parts(&pool.spec) || pool.spec["inventory"] == true {
         return None;
     }

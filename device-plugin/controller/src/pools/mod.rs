@@ -4,6 +4,7 @@
 mod api;
 mod convert;
 mod executor;
+mod floating;
 mod for_node;
 mod leader;
 mod mirror;

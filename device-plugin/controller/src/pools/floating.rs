@@ -1,0 +1,116 @@
+//! Finds and makes the addresses that follow their owners over nodes.
+
+use kube::Api;
+use kube::api::ListParams;
+use kube::core::DeserializeGuard;
+use lan::pool::{LanAddress, LanPoolSpec, ParsedPool};
+use net_types::Family;
+use pool_blocks::{
+    Answer, BlockLengths, Float, Geometry, Key, Leader, Object, Owner, Place, PoolName, PoolSnapshot,
+    Request, Spec,
+};
+
+use super::api::{Answered, NodeReader, PoolApi, list, readable};
+use super::convert::block_object;
+use super::for_node::{StoredPool, block_lengths, is_accepted};
+
+/// How often an address is looked for that others take meanwhile.
+const ATTEMPTS: u64 = 8;
+
+impl<N: NodeReader> PoolApi<N> {
+    /// The owner's address; one is made if it has none and may. [`Answer::Object`] without one: it has none, or none is free.
+    ///
+    /// Two nodes that ask for one owner at once may make two addresses. After that both read the list, and take the same one of
+    /// them; the leader removes the other.
+    pub(super) async fn float(&self, asked: &Float) -> Answered {
+        if let (false, Some(address)) = (asked.create, asked.address) {
+            let found = self.find(&Key::address(&asked.pool, address)).await?;
+            return Ok(Answer::Object(
+                found.filter(|object| object.spec.owner.as_ref() == Some(&asked.owner)),
+            ));
+        }
+        for attempt in 0..ATTEMPTS {
+            let addresses = self.addresses_of(&asked.pool).await?;
+            if let Some(object) = best(&addresses, asked.family, &asked.owner) {
+                return Ok(Answer::Object(Some(object.clone())));
+            }
+            if !asked.create {
+                break;
+            }
+            let Some(geometry) = self.geometry(&asked.pool).await? else { return Ok(Answer::Unknown) };
+            let request = match asked.address {
+                Some(address) => {
+                    let key = Key::address(&asked.pool, address);
+                    let is_free = geometry.addresses().contains(address)
+                        && addresses.iter().all(|(object, _)| object.key != key);
+                    let spec = Spec { owner: Some(asked.owner.clone()), ..Spec::default() };
+                    is_free.then_some(Request::Create(key, spec))
+                }
+                None => {
+                    let mut objects: Vec<Object> = addresses.into_iter().map(|(object, _)| object).collect();
+                    objects.extend(self.blocks_of(&asked.pool).await?);
+                    let view = PoolSnapshot { objects, ..PoolSnapshot::default() };
+                    let choice = asked.owner.choice().wrapping_add(attempt);
+                    Leader::float(&geometry, asked.family, &view, &asked.owner, choice)
+                }
+            };
+            let Some(Request::Create(key, spec)) = request else { break };
+            // Whether it was made or somebody was first: what there is, the next list says.
+            self.create(&key, &spec).await?;
+        }
+        Ok(Answer::Object(None))
+    }
+
+    /// The floating addresses of a pool, with the times at which they were made. One that cannot be read is somebody's.
+    async fn addresses_of(&self, pool: &PoolName) -> Result<Vec<(Object, String)>, kube::Error> {
+        let all = list(self.guarded_addresses(), &ListParams::default()).await?;
+        let objects = all.iter().filter_map(|found| Some((Self::address(found)?, created(found))));
+        Ok(objects.filter(|(object, _)| object.key.pool == *pool).collect())
+    }
+
+    async fn blocks_of(&self, pool: &PoolName) -> Result<Vec<Object>, kube::Error> {
+        let all = list(self.guarded_blocks(), &ListParams::default()).await?;
+        let objects = all.iter().filter_map(|found| readable(found, block_object));
+        Ok(objects.filter(|object| object.key.pool == *pool).collect())
+    }
+
+    /// The pool as blocks; `None`: it is not there, or not accepted as it is now.
+    async fn geometry(&self, pool: &PoolName) -> Result<Option<Geometry>, kube::Error> {
+        let pools: &Api<StoredPool> = self.pools();
+        let found = pools.get_opt(pool.as_str()).await?;
+        Ok(found.as_ref().and_then(geometry))
+    }
+}
+
+/// An accepted pool as blocks.
+pub(super) fn geometry(pool: &StoredPool) -> Option<Geometry> {
+    let lengths = block_lengths(pool).filter(|_| is_accepted(pool))?;
+    let spec: LanPoolSpec = serde_json::from_value(pool.spec.clone()).ok()?;
+    let parsed = ParsedPool::parse(&spec).ok()?;
+    let lengths = BlockLengths { v4: lengths.v4, v6: lengths.v6 };
+    let name = pool.metadata.name.as_deref()?.into();
+    Some(Geometry::new(name, lengths, parsed.handed_out().clone()))
+}
+
+/// When an object was made, in a form whose order is that of time.
+pub(super) fn created(address: &DeserializeGuard<LanAddress>) -> String {
+    let time = kube::Resource::meta(address).creation_timestamp.as_ref();
+    time.map(|time| time.0.to_string()).unwrap_or_default()
+}
+
+/// Of the addresses that an owner has: one in which a node is, else the oldest. Everybody chooses the same, since a second one is
+/// made later only, and used only if the first is gone.
+pub(super) fn best<'a>(
+    addresses: &'a [(Object, String)],
+    family: Family,
+    owner: &Owner,
+) -> Option<&'a Object> {
+    let of_owner = addresses.iter().filter(|(object, _)| {
+        let is_of_family = matches!(object.key.place, Place::Address(address) if address.family() == family);
+        is_of_family && object.spec.owner.as_ref() == Some(owner)
+    });
+    // The API server counts versions up, and both may be of one second.
+    let first =
+        of_owner.min_by_key(|(object, created)| (object.spec.holders.is_empty(), created, object.version));
+    first.map(|(object, _)| object)
+}
