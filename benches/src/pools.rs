@@ -105,7 +105,7 @@ fn give_blocks() -> Result<()> {
         Ok(Grant { addresses, until: u64::MAX })
     });
     let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-    let grants = Grants { boot_id, grants: blocks.collect::<Result<_>>()? };
+    let grants = Grants { boot_id, grants: blocks.collect::<Result<_>>()?, ..Grants::default() };
     let program = testnet::program("ipam-pool");
     let mut grant = Command::new(program)
         .args(["blocks", "grant", OBJECT])

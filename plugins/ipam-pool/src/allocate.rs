@@ -154,7 +154,9 @@ fn check_joined(
             (Some(_), _) => {}
             (None, requested) => {
                 // What this node alone kept for it until now.
-                let kept = table.addresses_of(owner)?.into_iter().find(|address| address.family() == family);
+                let of_blocks =
+                    |address: &Addr| address.family() == family && held.addresses().contains(*address);
+                let kept = table.addresses_of(owner)?.into_iter().find(of_blocks);
                 return Err(blocks.not_joined(floating, family, requested.or(kept)).into());
             }
         }

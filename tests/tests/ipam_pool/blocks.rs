@@ -17,6 +17,8 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         what_cannot_be_had_is_said,
         a_file_wins,
         people_see_it,
+        an_owner_gets_its_own_address_and_nobody_else,
+        what_was_kept_on_the_node_goes_with_its_machine,
     ]
 }
 
@@ -36,12 +38,32 @@ fn put_pool(node: &Node, spec: &Value) -> Outcome {
 fn grant(node: &Node, addresses: &[&str], until: u64, more: &[&str]) -> Result<Value, Stop> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let grants = json!({ "bootId": boot.trim(), "grants": [{ "addresses": addresses, "until": until }] });
+    grant_json(node, &grants, more)
+}
+
+fn grant_json(node: &Node, grants: &Value, more: &[&str]) -> Result<Value, Stop> {
     let mut command = node.command(program("ipam-pool"));
     command.args(["blocks", "grant", "office"]).args(more).stdin(Stdio::piped()).stdout(Stdio::piped());
     let mut child = command.spawn()?;
     child.stdin.take().unwrap().write_all(grants.to_string().as_bytes())?;
     let output = child.wait_with_output()?;
     Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+/// The same for addresses that follow owners; `until` 0: they are on their way.
+fn grant_floating(
+    node: &Node,
+    blocks: &[&str],
+    floating: &[(&str, &str, u64)],
+    more: &[&str],
+) -> Result<Value, Stop> {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
+    let floating: Vec<Value> = floating
+        .iter()
+        .map(|(address, owner, until)| json!({ "address": address, "owner": owner, "until": until }))
+        .collect();
+    let blocks = json!([{ "addresses": blocks, "until": FAR }]);
+    grant_json(node, &json!({ "bootId": boot.trim(), "grants": blocks, "floating": floating }), more)
 }
 
 fn usage(node: &Node) -> Result<Value, Stop> {
@@ -218,5 +240,90 @@ fn people_see_it() -> Outcome {
     grant(&node, &["10.9.0.7-10.9.0.9"], 1, &[])?;
     let text = shown(&["show", "10.9.0.8"])?;
     assert!(text.contains("the API server was not heard for too long"), "{text}");
+    Ok(())
+}
+
+/// A launcher pod of the machine `v`, as the daemon knows it.
+fn launcher<'a>(node: &'a Node, name: &str) -> Result<testnet::Pod<'a>, Stop> {
+    let pod = node.pod(name)?;
+    node.write(&format!("/run/k8slan/owners/uid-{}.json", pod.container()), r#"{"vm":"v"}"#)?;
+    Ok(pod)
+}
+
+fn an_owner_gets_its_own_address_and_nobody_else() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    grant(&node, &["10.9.0.5"], FAR, &[])?;
+    let of_vm = launcher(&node, "virt-launcher-v-aaaaa")?;
+    let answer = || {
+        grant_floating(&node, &["10.9.0.5"], &[("10.9.0.40", "vm:default/v/net", FAR)], &[])?;
+        Ok(http("200 OK", ""))
+    };
+    let (asked, added) = add_while(&node, &of_vm, answer)?;
+    assert!(
+        asked.ends_with(r#"{"create":true,"family":"v4","owner":"vm:default/v/net","shared":true}"#),
+        "{asked}"
+    );
+    assert_eq!(address(&added?), "10.9.0.40/24");
+    assert_eq!(usage(&node)?["pools"]["office"]["floating"], json!({ "10.9.0.40": "vm:default/v/net" }));
+    // A pod gets what is anybody's, and is not given the machine's.
+    let pod = node.pod("p")?;
+    assert_eq!(address(&pod.add("ipam-pool", "net1", &network())?), "10.9.0.5/24");
+    let mut asks = network();
+    asks["runtimeConfig"] = json!({ "ips": ["10.9.0.40"] });
+    is_code(pod.add("ipam-pool", "net2", &asks), 11, "the daemon does not answer")?;
+    // Nothing is kept here: the cluster keeps it.
+    of_vm.del("ipam-pool", "net1", &network())?;
+    assert_eq!(usage(&node)?["pools"]["office"], json!({ "used": ["10.9.0.5"], "floating": {} }));
+    let next = launcher(&node, "virt-launcher-v-bbbbb")?;
+    assert_eq!(address(&next.add("ipam-pool", "net1", &network())?), "10.9.0.40/24");
+    asks["runtimeConfig"] = json!({ "ips": ["10.9.0.41"] });
+    is_code(next.add("ipam-pool", "net2", &asks), 134, "already holds 10.9.0.40")?;
+    // What is reserved for the machine has precedence, and is made by the leader.
+    let pool = json!({ "name": "office", "spec": { "subnets": ["10.9.0.0/24"] }, "blocks": { "v4": 32, "v6": 128 },
+        "reserved": [{ "owner": "vm:default/v", "address": "10.9.0.60" }] });
+    node.write("/var/lib/k8slan/blocks/pools/office.json", pool.to_string())?;
+    next.del("ipam-pool", "net1", &network())?;
+    let answer = || Ok(http("503 Service Unavailable", "the address is not made yet"));
+    let (asked, added) = add_while(&node, &next, answer)?;
+    assert!(asked.contains(r#"{"create":false,"family":"v4","owner":"vm:default/v","#), "{asked}");
+    is_code(added, 11, "the address is not made yet")?;
+    grant_floating(&node, &["10.9.0.5"], &[("10.9.0.60", "vm:default/v", FAR)], &[])?;
+    assert_eq!(address(&next.add("ipam-pool", "net1", &network())?), "10.9.0.60/24");
+    Ok(())
+}
+
+/// A file became an object: the machine has an address that this node alone kept for it.
+fn what_was_kept_on_the_node_goes_with_its_machine() -> Outcome {
+    let node = Node::new("n")?;
+    let file = json!({
+        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "office" },
+        "spec": { "ranges": [{ "subnet": "10.9.0.0/24" }], "scope": "host", "sticky": "vm" },
+    });
+    node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?;
+    let of_vm = launcher(&node, "virt-launcher-v-aaaaa")?;
+    let kept = address(&of_vm.add("ipam-pool", "net1", &network())?).to_owned();
+    of_vm.del("ipam-pool", "net1", &network())?;
+    node.exec(&["rm", "/var/lib/k8slan/pools.d/office.yaml"])?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    grant(&node, &["10.9.0.2-10.9.0.9"], FAR, &[])?;
+    let bare = kept.trim_end_matches("/24");
+    let owner = "vm:default/v/net";
+    let answer = || {
+        let rest = "10.9.0.3-10.9.0.9";
+        assert_eq!(grant_floating(&node, &[rest], &[], &["--unless-used"])?["written"], false, "it is kept");
+        let other = [(bare, "vm:default/w/net", 0)];
+        assert_eq!(grant_floating(&node, &[rest], &other, &["--unless-used"])?["written"], false);
+        let own = [(bare, owner, 0)];
+        assert_eq!(grant_floating(&node, &[rest], &own, &["--unless-used"])?["written"], true);
+        grant_floating(&node, &[rest], &[(bare, owner, FAR)], &[])?;
+        Ok(http("200 OK", ""))
+    };
+    assert_eq!(bare, "10.9.0.2");
+    let (asked, added) = add_while(&node, &of_vm, answer)?;
+    assert!(asked.contains(r#"{"address":"10.9.0.2","create":true"#), "{asked}");
+    assert_eq!(address(&added?), kept);
+    of_vm.del("ipam-pool", "net1", &network())?;
+    assert_eq!(usage(&node)?["pools"]["office"]["used"], json!([]));
     Ok(())
 }

@@ -167,7 +167,7 @@ mod tests {
     fn part(grants: &[(&[&str], u64)], object: ClusterPool) -> ClusterPart {
         let grants =
             grants.iter().map(|(addresses, until)| Grant { addresses: set(addresses), until: *until });
-        let grants = Grants { boot_id: String::new(), grants: grants.collect() };
+        let grants = Grants { grants: grants.collect(), ..Grants::default() };
         ClusterPart::new("office", &set(&["10.9.0.2-10.9.0.254"]), &grants, Some(object), Millis(1_000_000))
     }
 
@@ -176,9 +176,7 @@ mod tests {
             name: "office".to_owned(),
             spec: serde_json::Value::Null,
             blocks: Some(BlockLength { v4: 29, v6: 120 }),
-            refusal: None,
-            exhausted: false,
-            namespaces: None,
+            ..ClusterPool::default()
         }
     }
 

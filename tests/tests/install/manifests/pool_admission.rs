@@ -8,12 +8,17 @@ use serde_json::{Value, json};
 use testnet::{Outcome, Stop, Trial, tests};
 
 use crate::manifests::admission::{evaluate, program};
-use crate::manifests::{of_kind, read};
+use crate::manifests::read;
 
 const ACCOUNT: &str = "system:serviceaccount:k8slan-system:k8slan";
 
 pub(crate) fn trials() -> Vec<Trial> {
-    tests![each_daemon_writes_its_own_nodes_blocks, people_are_left_to_their_roles]
+    tests![
+        each_daemon_writes_its_own_nodes_blocks,
+        each_daemon_writes_its_own_node_in_addresses,
+        what_others_act_on_is_not_a_daemons,
+        people_are_left_to_their_roles,
+    ]
 }
 
 /// What of the policy says about a request.
@@ -23,9 +28,26 @@ struct Said {
     message: String,
 }
 
+/// `before` and `after` are specifications.
 fn ask(operation: &str, user: &Value, before: &Value, after: &Value) -> Result<Said, Stop> {
+    let object =
+        |spec: &Value| if spec.is_null() { Value::Null } else { json!({ "metadata": {}, "spec": spec }) };
+    ask_policy("k8slan-blocks", operation, user, &object(before), &object(after))
+}
+
+fn ask_policy(
+    policy: &str,
+    operation: &str,
+    user: &Value,
+    before: &Value,
+    after: &Value,
+) -> Result<Said, Stop> {
     let documents = read("base/pool-admission.yaml")?;
-    let spec = &of_kind(&documents, "ValidatingAdmissionPolicy")?["spec"];
+    let is_it = |document: &&Value| {
+        document["kind"] == "ValidatingAdmissionPolicy" && document["metadata"]["name"] == policy
+    };
+    let found = documents.iter().find(is_it);
+    let spec = &found.ok_or_else(|| Stop::Failed(format!("no policy {policy}")))?["spec"];
     let mut context = Context::default();
     context.register_all();
     let mut put = |name: &str, value: &Value| -> Outcome {
@@ -33,9 +55,8 @@ fn ask(operation: &str, user: &Value, before: &Value, after: &Value) -> Result<S
         context.add_variable_from_value(name, value);
         Ok(())
     };
-    let object = |spec: &Value| if spec.is_null() { Value::Null } else { json!({ "spec": spec }) };
-    put("object", &object(after))?;
-    put("oldObject", &object(before))?;
+    put("object", after)?;
+    put("oldObject", before)?;
     put("request", &json!({ "operation": operation, "userInfo": user }))?;
     let bool = |text: &Value, context: &Context<'_>| match evaluate(&program(text)?, context)? {
         Cel::Bool(holds) => Ok(holds),
@@ -127,6 +148,77 @@ fn each_daemon_writes_its_own_nodes_blocks() -> Outcome {
             "{}",
             said.message
         );
+    }
+    Ok(())
+}
+
+fn each_daemon_writes_its_own_node_in_addresses() -> Outcome {
+    let of = |owner: &str, holders: &[(&str, u64, bool)], contested: &[&str]| {
+        let holders: Vec<Value> = holders
+            .iter()
+            .map(|(node, term, fenced)| json!({ "node": node, "uid": "u", "term": term, "fenced": fenced }))
+            .collect();
+        let owner = json!({ "kind": "VirtualMachine", "namespace": "a", "name": owner });
+        json!({ "metadata": {}, "spec": {
+            "pool": "office", "address": "10.0.0.5", "owner": owner, "holders": holders, "contested": contested } })
+    };
+    let none = Value::Null;
+    let free = of("web", &[], &[]);
+    let other = of("web", &[("worker2", 3, false)], &[]);
+    let fenced = of("web", &[("worker2", 3, true)], &[]);
+    let both = of("web", &[("worker2", 3, false), ("worker1", 1, false)], &[]);
+    for (what, operation, before, after, admitted) in [
+        ("one is made", "CREATE", &none, &free, true),
+        ("its node is in it at once", "CREATE", &none, &of("web", &[("worker1", 0, false)], &[]), true),
+        ("another's is", "CREATE", &none, &other, false),
+        ("it joins", "UPDATE", &other, &both, true),
+        (
+            "it takes it again",
+            "UPDATE",
+            &both,
+            &of("web", &[("worker2", 3, false), ("worker1", 2, false)], &[]),
+            true,
+        ),
+        ("it leaves", "UPDATE", &both, &other, true),
+        ("another leaves", "UPDATE", &both, &of("web", &[("worker1", 1, false)], &[]), false),
+        ("another joins", "UPDATE", &free, &other, false),
+        ("another's term", "UPDATE", &other, &of("web", &[("worker2", 4, false)], &[]), false),
+        ("the leader fences", "UPDATE", &other, &fenced, true),
+        ("nobody takes that back", "UPDATE", &fenced, &other, false),
+        ("the leader frees", "UPDATE", &fenced, &free, true),
+        ("it goes to another owner", "UPDATE", &other, &of("db", &[("worker2", 3, false)], &[]), false),
+        ("what nobody has does", "UPDATE", &free, &of("db", &[], &[]), true),
+        ("it contests", "UPDATE", &other, &of("web", &[("worker2", 3, false)], &["worker1"]), true),
+        ("for another", "UPDATE", &other, &of("web", &[("worker2", 3, false)], &["worker3"]), false),
+        ("what nobody has is deleted", "DELETE", &free, &none, true),
+        ("what somebody has is", "DELETE", &fenced, &none, false),
+    ] {
+        let said = ask_policy("k8slan-addresses", operation, &daemon("worker1"), before, after)?;
+        assert!(said.matches, "{what}");
+        assert_eq!(said.admitted, admitted, "{what}: {}", said.message);
+    }
+    Ok(())
+}
+
+/// A reference to an owner that is not there would let the garbage collector delete the object.
+fn what_others_act_on_is_not_a_daemons() -> Outcome {
+    let address = json!({
+        "pool": "office", "address": "10.0.0.5",
+        "owner": { "kind": "VirtualMachine", "namespace": "a", "name": "web" } });
+    for (policy, spec) in [("k8slan-blocks", block("worker2", json!({}))), ("k8slan-addresses", address)] {
+        let with = |metadata: Value| json!({ "metadata": metadata, "spec": spec });
+        for metadata in [
+            json!({ "ownerReferences": [{ "apiVersion": "v1", "kind": "Pod", "name": "x", "uid": "u" }] }),
+            json!({ "finalizers": ["example.org/x"] }),
+            json!({ "labels": { "lan.k8slan.io/node": "worker3" } }),
+            json!({ "annotations": { "a": "b" } }),
+        ] {
+            let user = daemon("worker1");
+            for (before, after) in [(json!({}), metadata.clone()), (metadata, json!({}))] {
+                let said = ask_policy(policy, "UPDATE", &user, &with(before), &with(after.clone()))?;
+                assert!(!said.admitted, "{policy} {after}");
+            }
+        }
     }
     Ok(())
 }

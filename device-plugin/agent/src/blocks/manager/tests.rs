@@ -557,7 +557,7 @@ fn a_pods_address_is_on_one_node_and_a_machines_on_two_while_it_migrates() {
     site.claim_for(3, None, Some(("pod:a/db-0/lan", true)));
     site.pass(20);
     assert!(matches!(site.replies[&3], ClaimAnswer::Later(_)), "{:?}", site.replies);
-    assert_eq!(site.objects[&key].spec.holders, [other.clone()]);
+    assert_eq!(site.objects[&key].spec.holders, vec![other.clone()]);
     site.write(key.clone(), Spec { holders: Vec::new(), ..on_b("pod:a/db-0/lan") }, Some(object.uid));
     site.claim_for(4, None, Some(("pod:a/db-0/lan", true)));
     assert_eq!(site.replies[&4], ClaimAnswer::Granted);
