@@ -14,6 +14,9 @@ use crate::{Durability, Paths, SafeDir, SafeDirError, is_kubernetes_name};
 pub struct ClusterPool {
     /// The object's name.
     pub name: String,
+    /// Its UID: one that is created again under its name is another one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub uid: String,
     /// The object's specification, as its author wrote it.
     pub spec: Value,
     /// The length of its blocks; absent until the leader accepts the pool, and blocks may be claimed.
@@ -22,6 +25,9 @@ pub struct ClusterPool {
     /// Why this node may claim nothing, a sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<String>,
+    /// Whether it was deleted: what is held stays, and nothing new is handed out.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
     /// Whether nothing is free anywhere, so that a node gives back what it does not use.
     #[serde(default)]
     pub exhausted: bool,

@@ -23,8 +23,8 @@ use net_types::{Addr, AddrSet, Family};
 
 use crate::weakness::{Weakened, Weakness};
 use crate::{
-    Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Key, NodeName, Object, Owner, Phase, PoolName,
-    Record, Request, RequestId, Run, Uid,
+    Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Key, NodeName, Object, Owner, Phase, Place,
+    PoolName, Record, Request, RequestId, Run, Uid,
 };
 
 use holding::{Holding, Stage};
@@ -218,9 +218,17 @@ impl Node {
         self.pending.values().any(|pending| matches!(pending.about, About::Own))
     }
 
-    /// The pools as they are by now. What is held stays held, whatever became of its pool.
+    /// The pools as they are by now. What is held stays held, whatever became of its pool; a block that its pool does not have any
+    /// more is not asked for.
     pub fn set_pools(&mut self, pools: Vec<Geometry>) {
         self.pools = pools.into_iter().map(|pool| (pool.pool().clone(), pool)).collect();
+        let pools = &self.pools;
+        self.holdings.retain(|key, holding| {
+            let is_asked_for =
+                holding.stage == Stage::Claim && holding.busy.is_none() && holding.record.is_none();
+            let is_gone = |block| pools.get(&key.pool).is_some_and(|pool| !pool.has_block(block));
+            !(is_asked_for && matches!(key.place, Place::Block(block) if is_gone(block)))
+        });
     }
 
     /// Whether the leases can be believed: there was a disk, or they were counted.

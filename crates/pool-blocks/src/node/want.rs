@@ -6,19 +6,21 @@ use net_types::{Addr, AddrSet, Family};
 
 use super::{Holding, Leases, Node, Stage};
 use crate::weakness::Weakness;
-use crate::{BootTime, Key, Owner, Phase, Place, PoolName, Uid};
+use crate::{BootTime, Key, Owner, Phase, Place, PoolName, Prefix, Uid};
 
 /// For how long a block that another had is passed over.
 pub(super) const TAKEN: Duration = Duration::from_secs(60);
 
 impl Node {
-    /// Claims one more block: one that is leaving, or else the first in this node's order that nobody is known to have. One
+    /// Claims one more block: one that is leaving and that the pool still has, or else the first in this node's order that nobody is known to have. One
     /// claim of a pool and family is under way at a time for each that is wanted.
     pub(super) fn want_block(&mut self, now: BootTime, pool: &PoolName, family: Family) {
         let reuses_without_update = self.weakened.lacks(Weakness::ReusesWithoutUpdate);
+        let Some(geometry) = self.pools.get(pool) else { return };
         let leaving = self.holdings.iter_mut().find(|(key, holding)| {
-            let of_family = matches!(key.place, Place::Block(prefix) if prefix.first().family() == family);
-            key.pool == *pool && of_family && holding.stage == Stage::Leaving
+            let fits = |prefix: Prefix| prefix.first().family() == family && geometry.has_block(prefix);
+            let is_block = matches!(key.place, Place::Block(prefix) if fits(prefix));
+            key.pool == *pool && is_block && holding.stage == Stage::Leaving
         });
         if let Some((_, holding)) = leaving {
             if reuses_without_update && let Some(uid) = holding.record.as_ref().map(|record| record.uid) {
@@ -29,7 +31,6 @@ impl Node {
             }
             return;
         }
-        let Some(geometry) = self.pools.get(pool) else { return };
         self.taken.retain(|_, until| *until > now);
         let free = geometry
             .claim_order(family, &self.me)

@@ -12,6 +12,8 @@ use tokio::sync::watch;
 const MAX_NAME: usize = 63;
 /// The longest name of a namespace.
 const MAX_LABEL: usize = 63;
+/// The longest UID, in bytes; Kubernetes' have 36.
+const MAX_UID: usize = 128;
 /// More than any cluster has; each is a file.
 pub(crate) const MAX_POOLS: usize = 1_000;
 /// The longest pool without the namespaces that it selects, in bytes of JSON.
@@ -92,6 +94,9 @@ impl PoolFolder {
         if pool.name.len() > MAX_NAME || !is_kubernetes_name(&pool.name) {
             bail!("{:?} is not the name of a pool", brief(&pool.name, MAX_NAME));
         }
+        if pool.uid.len() > MAX_UID {
+            bail!("the UID of the pool {} takes more than {MAX_UID} bytes", pool.name);
+        }
         if pool.refusal.as_ref().is_some_and(|refusal| refusal.len() > MAX_REFUSAL) {
             bail!("why nothing can be claimed of the pool {} takes more than {MAX_REFUSAL} bytes", pool.name);
         }
@@ -105,24 +110,37 @@ impl PoolFolder {
         if before.is_none() && known.pools.len() >= MAX_POOLS {
             bail!("a node takes {MAX_POOLS} pools at most");
         }
-        let blocks = before.and_then(|before| before.blocks);
-        if blocks.is_some() && blocks != pool.blocks && self.is_in_use(&pool.name) {
-            bail!(
-                "this node holds blocks of the pool {} in another length, or has addresses of them in use; their length does \
-                 not change: make a pool of another name",
-                pool.name
-            );
-        }
         Ok(len)
     }
 
-    /// Keeps a pool that was checked.
+    /// Keeps a pool that was checked. Where this node has something of one that was there before, and what is new has no blocks yet
+    /// or other ones, that one stays.
     ///
     /// # Errors
-    /// It cannot be written.
+    /// It cannot be written, or its blocks are of another length than those here.
     pub(crate) fn put(&mut self, pool: ClusterPool) -> Result<()> {
-        self.deleted.remove(&pool.name);
-        self.store(pool)
+        let name = pool.name.clone();
+        let before = self.sender.borrow().pools.get(&name).cloned();
+        let before = before.filter(|before| before.blocks.is_some() && self.is_in_use(&name));
+        let is_accepted = pool.blocks.is_some();
+        let Some(before) = before.filter(|before| before.blocks != pool.blocks) else {
+            self.deleted.remove(&name);
+            return self.store(pool);
+        };
+        let told = |reason: &str| Some(brief(reason, MAX_REFUSAL));
+        let other_length = format!(
+            "this node holds blocks of the pool {name} in another length, or has addresses of them in use; their length does not \
+             change: make a pool of another name"
+        );
+        // Of one that was created again nothing is handed out before it is accepted.
+        let deleted = before.deleted || before.uid != pool.uid;
+        let refusal = if is_accepted { told(&other_length) } else { pool.refusal };
+        self.store(ClusterPool { refusal, deleted, ..before })?;
+        if is_accepted {
+            bail!("{other_length}");
+        }
+        self.deleted.remove(&name);
+        Ok(())
     }
 
     fn store(&mut self, pool: ClusterPool) -> Result<()> {
@@ -134,7 +152,7 @@ impl PoolFolder {
         Ok(())
     }
 
-    /// A pool was deleted. It stays known, and nothing is claimed of it, while this node has something of it.
+    /// A pool was deleted. It stays known, and nothing is claimed of it or handed out, while this node has something of it.
     ///
     /// # Errors
     /// Its file cannot be changed.
@@ -143,6 +161,7 @@ impl PoolFolder {
         if self.is_in_use(name) {
             self.deleted.insert(name.to_owned());
             pool.refusal = Some(format!("the LANPool {name} was deleted"));
+            pool.deleted = true;
             return self.store(pool);
         }
         self.forget(name)

@@ -316,3 +316,39 @@ fn pools_are_files_until_nothing_of_them_is_held() {
     assert!(matches!(site.link.try_recv(), Ok(LinkEvent::Disconnected)), "at the start");
     assert!(matches!(site.link.try_recv(), Ok(LinkEvent::Connected)));
 }
+
+#[test]
+fn a_pool_that_is_created_again_hands_nothing_out_before_it_is_accepted() {
+    let pool = |uid: &str, subnet: &str, v4: Option<u8>| {
+        let mut pool = json!({ "name": "office", "uid": uid, "spec": { "subnets": [subnet] } });
+        match v4 {
+            Some(v4) => pool["blocks"] = json!({ "v4": v4, "v6": 128 }),
+            None => pool["refusal"] = json!("it is not accepted"),
+        }
+        Object::LanPool(serde_json::from_value(pool).unwrap())
+    };
+    let mut site = open(tempfile::tempdir().unwrap());
+    let known = |site: &Site| site.pools.known().borrow().pools["office"].clone();
+    site.put(pool("one", "10.0.0.0/24", Some(32)));
+    // An edit that is not accepted yet, told by a process that does not know what was accepted before.
+    site.put(pool("one", "10.0.1.0/24", None));
+    let now = known(&site);
+    assert!(!now.deleted && now.blocks.is_some() && now.spec["subnets"][0] == "10.0.0.0/24", "{now:?}");
+    assert_eq!(now.refusal.as_deref(), Some("it is not accepted"));
+    site.put(pool("two", "10.0.1.0/24", None));
+    let now = known(&site);
+    assert!(now.deleted && now.blocks.is_some() && now.spec["subnets"][0] == "10.0.0.0/24", "{now:?}");
+    // Accepted, with blocks that do not fit what is held.
+    assert!(site.refused(pool("two", "10.0.1.0/24", Some(28))).contains("in another length"));
+    let now = known(&site);
+    assert!(now.deleted && now.refusal.is_some_and(|refusal| refusal.contains("in another length")));
+    site.put(pool("two", "10.0.1.0/24", Some(32)));
+    let now = known(&site);
+    assert!(!now.deleted && now.spec["subnets"][0] == "10.0.1.0/24", "{now:?}");
+    // Nothing of it is here any more.
+    site.pools.folder().set_in_use(BTreeSet::new());
+    site.put(pool("three", "10.0.2.0/24", None));
+    assert_eq!(known(&site).blocks, None);
+    site.put(pool("three", "10.0.2.0/24", Some(28)));
+    assert_eq!(known(&site).blocks.map(|blocks| blocks.v4), Some(28));
+}

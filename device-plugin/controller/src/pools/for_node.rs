@@ -47,6 +47,8 @@ pub(super) fn for_node(
         let exhausted = status(pool).and_then(|status| find_condition(&status.conditions, EXHAUSTED));
         return ClusterPool {
             name: name(pool),
+            uid: uid(pool),
+            deleted: false,
             spec: pool.spec.clone(),
             blocks: block_lengths(pool),
             refusal: refusal(&pool.spec, labels),
@@ -58,12 +60,19 @@ pub(super) fn for_node(
     let refusal = Some(not_accepted(pool));
     match before {
         Some(before) => ClusterPool { refusal, ..before.clone() },
-        None => ClusterPool { name: name(pool), spec: pool.spec.clone(), refusal, ..ClusterPool::default() },
+        None => {
+            let (name, uid, spec) = (name(pool), uid(pool), pool.spec.clone());
+            ClusterPool { name, uid, spec, refusal, ..ClusterPool::default() }
+        }
     }
 }
 
 pub(super) fn name(pool: &StoredPool) -> String {
     pool.metadata.name.clone().unwrap_or_default()
+}
+
+fn uid(pool: &StoredPool) -> String {
+    pool.metadata.uid.clone().unwrap_or_default()
 }
 
 fn not_accepted(pool: &StoredPool) -> String {

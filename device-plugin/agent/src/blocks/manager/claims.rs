@@ -142,7 +142,10 @@ impl Manager {
         let mut blocks = self.blocks_in_claim(now, pool, family);
         while blocks.saturating_mul(size) < waiting {
             let leaving = |(key, progress): (&Key, Progress)| {
-                key.pool == *pool && family_of(key) == family && progress == Progress::Leaving
+                key.pool == *pool
+                    && family_of(key) == family
+                    && progress == Progress::Leaving
+                    && !self.is_outside(key)
             };
             let may_give = !self.is_exhausted(pool) || self.node.progress().any(leaving);
             if may_give {

@@ -58,6 +58,10 @@ impl Manager {
     fn grants_of(&self, now: BootTime, pool: &PoolName) -> Grants {
         let floating = self.floating_grants(now, pool);
         let mut grants = Grants { boot_id: self.boot_id.clone(), grants: Vec::new(), floating };
+        // An owner has its own address still.
+        if self.known.pools.get(pool.as_str()).is_some_and(|pool| pool.deleted) {
+            return grants;
+        }
         let releasing = AddrSet::union(self.releasing_of(pool).into_iter().map(AddrRange::single));
         let keys = self.node.keys().filter(|key| key.pool == *pool && !self.returning.contains(key));
         for key in keys.filter(|key| matches!(key.place, Place::Block(_))) {

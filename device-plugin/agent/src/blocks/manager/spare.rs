@@ -10,10 +10,16 @@ use super::{Manager, family_of};
 
 /// How long a block is kept of which nothing is used.
 const IDLE: Duration = Duration::from_secs(600);
-/// The same where others wait for it, or the pool is to go: longer than a pod takes that was told of it.
+/// The same where others wait for it, the pool is to go, or does not have it any more: longer than a pod takes that was told of it.
 const IDLE_IN_DEMAND: Duration = Duration::from_secs(30);
 
 impl Manager {
+    /// Whether a block is one that its pool does not have any more.
+    pub(super) fn is_outside(&self, key: &Key) -> bool {
+        let Place::Block(block) = key.place else { return false };
+        self.geometries.get(&key.pool).is_some_and(|pool| !pool.has_block(block))
+    }
+
     /// Decides by leases that were just read.
     pub(super) fn look_at_spare(&mut self, now: BootTime) {
         let keys: Vec<(Key, Progress)> = self.node.progress().map(|(key, p)| (key.clone(), p)).collect();
@@ -89,9 +95,11 @@ impl Manager {
         let spare = if keeps_spare { size } else { 0 };
         let patience = if in_demand { IDLE_IN_DEMAND } else { IDLE };
         for key in held {
+            let is_outside = self.is_outside(&key);
+            let patience = if is_outside { IDLE_IN_DEMAND } else { patience };
             let idle = self.idle.get(&key).is_some_and(|since| since.after(patience) <= now);
             let left = free.saturating_sub(count(&self.node.addresses(&key), family));
-            if !idle || left < spare {
+            if !idle || (left < spare && !is_outside) {
                 continue;
             }
             free = left;

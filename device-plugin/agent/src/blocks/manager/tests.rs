@@ -1,5 +1,7 @@
 //! A node and an API server that a test plays.
 
+mod edits;
+
 use node::{BlockLength, ClusterPool};
 use pool_blocks::{Float, Holder, NodeState, Object, ResourceVersion, Spec, Uid};
 use proto::agent_socket::FloatingOwner;

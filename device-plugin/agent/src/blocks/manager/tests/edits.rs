@@ -1,0 +1,105 @@
+//! A pool is changed while pods have addresses of it.
+
+use super::*;
+
+fn use_only(site: &mut Site, addresses: &[&str]) {
+    let addresses = addresses.iter().map(|text| (*text).to_owned()).collect();
+    site.used.insert("office".to_owned(), addresses);
+}
+
+fn blocks(site: &Site) -> Vec<String> {
+    site.objects.keys().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_is_held_outside_stays_and_goes_back_when_it_is_empty() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    site.claim(1, None);
+    site.use_all();
+    let held = site.granted();
+    site.change(|pool| *pool = self::pool("10.0.0.100-10.0.0.103", 32));
+    assert_eq!(site.granted(), "", "nothing of it is handed out");
+    site.pass(3600);
+    assert_eq!((site.objects.len(), site.in_use.len()), (1, 1), "a pod has it");
+    site.claim(2, None);
+    assert_eq!(site.replies[&2], ClaimAnswer::Granted);
+    let granted = site.granted();
+    assert!(granted.starts_with("10.0.0.10"), "{granted}");
+    // The pod ends.
+    use_only(&mut site, &[&granted]);
+    site.pass(120);
+    assert_eq!(site.objects.len(), 1, "{:?}", blocks(&site));
+    // It is as it was, and its blocks have their names.
+    site.change(|pool| *pool = self::pool("10.0.0.1-10.0.0.103", 32));
+    site.claim(3, Some(&held));
+    assert_eq!(site.replies[&3], ClaimAnswer::Granted);
+    let named = format!("office.{:08x}", held.parse::<std::net::Ipv4Addr>().unwrap().to_bits());
+    assert!(blocks(&site).contains(&named), "{:?}", blocks(&site));
+}
+
+#[test]
+fn an_empty_block_outside_is_no_spare_one() {
+    let mut site = Site::new("10.0.0.16-10.0.0.63", 28);
+    site.claim(1, Some("10.0.0.17"));
+    site.claim(2, Some("10.0.0.33"));
+    use_only(&mut site, &["10.0.0.17", "10.0.0.33"]);
+    site.change(|pool| *pool = self::pool("10.0.0.16-10.0.0.31", 28));
+    site.pass(120);
+    assert_eq!(blocks(&site), ["office.0a000010", "office.0a000020"]);
+    use_only(&mut site, &["10.0.0.17"]);
+    site.pass(180);
+    assert_eq!(blocks(&site), ["office.0a000010"], "long before an idle block would go");
+}
+
+#[test]
+fn a_block_outside_that_goes_back_is_not_taken_again() {
+    let mut site = Site::new("10.0.0.1-10.0.0.1", 32);
+    site.claim(1, None);
+    site.pass(5);
+    site.change(|pool| *pool = self::pool("10.0.0.9-10.0.0.9", 32));
+    // The delete does not arrive.
+    site.answers = false;
+    site.pass(120);
+    let is_delete = |request: &&Request| matches!(request, Request::Delete(..));
+    assert!(site.requests.iter().any(|request| is_delete(&request)));
+    site.answers = true;
+    site.claim(2, None);
+    assert_eq!((&site.replies[&2], site.granted().as_str()), (&ClaimAnswer::Granted, "10.0.0.9"));
+    site.pass(120);
+    assert_eq!(blocks(&site), ["office.0a000009"]);
+}
+
+#[test]
+fn an_excluded_address_is_not_handed_out_and_stays_who_has_it() {
+    let mut site = Site::new("10.0.0.16-10.0.0.31", 28);
+    site.claim(1, None);
+    use_only(&mut site, &["10.0.0.20"]);
+    site.change(|pool| pool.spec["exclude"] = json!(["10.0.0.20-10.0.0.29"]));
+    assert_eq!(site.granted(), "10.0.0.16-10.0.0.19, 10.0.0.30-10.0.0.31");
+    site.pass(3600);
+    assert_eq!(blocks(&site), ["office.0a000010"]);
+}
+
+#[test]
+fn of_a_deleted_pool_nothing_is_handed_out() {
+    let mut site = Site::new("10.0.0.16-10.0.0.31", 28);
+    site.claim(1, None);
+    use_only(&mut site, &["10.0.0.16"]);
+    assert_eq!(site.granted(), "10.0.0.16-10.0.0.31");
+    site.change(|pool| {
+        pool.refusal = Some("the LANPool office was deleted".to_owned());
+        pool.deleted = true;
+    });
+    assert_eq!(site.granted(), "");
+    site.claim(2, None);
+    assert!(matches!(&site.replies[&2], ClaimAnswer::Refused(reason) if reason.contains("was deleted")));
+    site.pass(3600);
+    assert_eq!(blocks(&site), ["office.0a000010"], "a pod has an address of it");
+    // One of its name has other ranges: the block is the node's still.
+    site.change(|pool| *pool = self::pool("10.0.0.30-10.0.0.47", 28));
+    assert_eq!(site.granted(), "10.0.0.30-10.0.0.31");
+    site.change(|pool| *pool = self::pool("10.0.0.32-10.0.0.47", 28));
+    use_only(&mut site, &[]);
+    site.pass(180);
+    assert!(site.objects.is_empty() && site.in_use.is_empty());
+}
