@@ -135,6 +135,18 @@ fn what_blocks_are_named_by_stays() {
             "{before:?} {after:?}: {found:?}"
         );
     }
+    let good = json!({ "subnets": ["10.0.0.0/16"] });
+    let parts = json!({ "subnets": ["10.0.0.0/16"], "nodes": { "worker1": ["10.0.0.0/24"] } });
+    let inventory = json!({ "subnets": ["10.0.0.0/16"], "inventory": true });
+    for (other, message) in
+        [(parts, "nodes can neither be added nor"), (inventory, "inventory cannot be changed")]
+    {
+        let pools = [with_defaults(good.clone()), with_defaults(other)];
+        for [before, after] in [[&pools[0], &pools[1]], [&pools[1], &pools[0]]] {
+            let found = broken("LANPool", after, Some(before));
+            assert!(found.len() == 1 && found[0].contains(message), "{found:?}");
+        }
+    }
     let wider = with_defaults(json!({ "subnets": ["10.0.0.0/15"], "blockSize": 16 }));
     assert_eq!(broken("LANPool", &wider, Some(&of_size(Some(16)))), [""; 0]);
     let block = |pool: &str, prefix: &str| {

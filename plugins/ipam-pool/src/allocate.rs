@@ -13,32 +13,29 @@ use crate::{
     RangeSet, Refusal, Rules, pool_overlap,
 };
 
-/// Gives the addresses. Where the node's blocks of the pool do not suffice, waits for more, without the lock.
+/// Gives the addresses. Where the node's blocks of the pool do not suffice, waits for more, without the lock, and returns `None`:
+/// the conflicts are in the store by then, and the pool may be another one.
 pub(crate) fn allocate(
     node: &NodeSettings,
     network: &Network,
     lease_request: &LeaseRequest,
     asked: &[Option<Addr>],
     conflicts: &[(Addr, MacAddr)],
-) -> Result<(HostStore, Vec<Grant>), Error> {
-    let deadline = Deadline::new();
-    let mut conflicts = conflicts;
-    loop {
-        let mut store = HostStore::open(&node.dirs, &network.key)?;
-        let grants = allocate_held(&mut store, node, network, lease_request, asked, conflicts);
-        let error = match grants {
-            Ok(grants) => return Ok((store, grants)),
-            Err(error) => error,
-        };
-        store.give_back_reserve_if_idle();
-        drop(store);
-        match (&network.blocks, error.question()) {
-            (Some(blocks), Some(question)) => blocks.claim(&question, deadline)?,
-            _ => return Err(error),
-        }
-        // They are in the store by now.
-        conflicts = &[];
+    deadline: Deadline,
+) -> Result<Option<(HostStore, Vec<Grant>)>, Error> {
+    let mut store = HostStore::open(&node.dirs, &network.key)?;
+    let grants = allocate_held(&mut store, node, network, lease_request, asked, conflicts);
+    let error = match grants {
+        Ok(grants) => return Ok(Some((store, grants))),
+        Err(error) => error,
+    };
+    store.give_back_reserve_if_idle();
+    drop(store);
+    match (&network.blocks, error.question()) {
+        (Some(blocks), Some(question)) => blocks.claim(&question, deadline)?,
+        _ => return Err(error),
     }
+    Ok(None)
 }
 
 /// Gives the addresses from what this node has.

@@ -12,6 +12,7 @@ use net_types::MacAddr;
 use node::{NodeConfig, Occupant, Pod, Resource};
 
 use crate::allocate::allocate;
+use crate::blocks::Deadline;
 use crate::lease_table::LeaseTable;
 use crate::network::{self, Config, Network};
 use crate::network_scope;
@@ -36,18 +37,27 @@ impl Plugin for IpamPool {
     fn add(&self, request: &Request<Config>, target: &Target) -> Result<AddResult, Error> {
         install_crash_handler(request.version);
         let node = NodeSettings::load()?;
-        let network = request.config.network(request, &node.paths, node.config.node_name.as_deref())?;
-        for warning in &network.warnings {
-            eprintln!("ipam-pool: {warning}");
-        }
-        check_namespace(&node.config, &network, request)?;
-        let lease_request = build_lease_request(request, target, &network, &node)?;
-        let asked: Vec<IpAddr> = request.requested_ips()?.into_iter().map(|ip| ip.address).collect();
-        let asked = network.requested_per_set(&asked)?;
-        let conflicts = parse_conflicts()?;
-        let (store, grants) = allocate(&node, &network, &lease_request, &asked, &conflicts)?;
-        warn_of_other_nodes(&network, &lease_request, &grants);
-        store.leave_open_until_exit();
+        let ips: Vec<IpAddr> = request.requested_ips()?.into_iter().map(|ip| ip.address).collect();
+        let mut conflicts = parse_conflicts()?;
+        let deadline = Deadline::new();
+        let mut warned = false;
+        let (network, grants) = loop {
+            let network = request.config.network(request, &node.paths, node.config.node_name.as_deref())?;
+            if !std::mem::replace(&mut warned, true) {
+                network.warnings.iter().for_each(|warning| eprintln!("ipam-pool: {warning}"));
+            }
+            check_namespace(&node.config, &network, request)?;
+            let lease_request = build_lease_request(request, target, &network, &node)?;
+            let asked = network.requested_per_set(&ips)?;
+            let allocated = allocate(&node, &network, &lease_request, &asked, &conflicts, deadline)?;
+            let Some((store, grants)) = allocated else {
+                conflicts.clear();
+                continue;
+            };
+            warn_of_other_nodes(&network, &lease_request, &grants);
+            store.leave_open_until_exit();
+            break (network, grants);
+        };
         let result = build_result(network, &grants);
         // A main plugin merges this result with earlier ones; without a main plugin, this plugin does.
         let is_delegate = request.plugin_type.as_deref() != Some(Self::NAME);

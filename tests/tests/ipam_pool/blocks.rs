@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         what_is_granted_is_handed_out,
         what_is_used_is_not_withdrawn,
         a_pod_waits_for_a_claim,
+        a_pool_that_changes_while_a_pod_waits_is_read_again,
         what_cannot_be_had_is_said,
         a_file_wins,
         people_see_it,
@@ -158,6 +159,21 @@ fn a_pod_waits_for_a_claim() -> Outcome {
     assert!(asked.starts_with("POST /pools/office/claim HTTP/1.1\r\n"), "{asked}");
     assert!(asked.ends_with(r#"{"family":"v4"}"#), "{asked}");
     assert_eq!(address(&added?), "10.9.0.30/24");
+    Ok(())
+}
+
+fn a_pool_that_changes_while_a_pod_waits_is_read_again() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    grant(&node, &[], FAR, &[])?;
+    let pod = node.pod("p")?;
+    let answer = || {
+        put_pool(&node, &json!({ "subnets": ["10.8.0.0/24"] }))?;
+        grant(&node, &["10.8.0.30"], FAR, &[])?;
+        Ok(http("200 OK", ""))
+    };
+    let (_, added) = add_while(&node, &pod, answer)?;
+    assert_eq!(address(&added?), "10.8.0.30/24", "one question was enough");
     Ok(())
 }
 

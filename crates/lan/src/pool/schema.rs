@@ -46,6 +46,14 @@ pub(super) fn pool_rules() -> Vec<ValidationRule> {
             "has(self.blockSize) == has(oldSelf.blockSize) && (!has(self.blockSize) || self.blockSize == oldSelf.blockSize)",
             "blockSize cannot be changed, since the blocks that nodes have are named by it: make another pool",
         ),
+        rule(
+            "has(self.nodes) == has(oldSelf.nodes)",
+            "nodes can neither be added nor removed, since pods have addresses of parts or of blocks: make another pool",
+        ),
+        rule(
+            "self.inventory == oldSelf.inventory",
+            "inventory cannot be changed, since pods have addresses of the pool: make another one",
+        ),
     ]
 }
 

@@ -182,7 +182,8 @@ fn spokes_removed(cut_off_users: &[String]) -> Option<Condition> {
     (!cut_off_users.is_empty()).then(|| Condition::new(SPOKES_REMOVED, true, "RemovedInUse", what))
 }
 
-fn join_some(texts: &[String]) -> String {
+/// The first of these.
+pub(crate) fn join_some(texts: &[String]) -> String {
     let mut text = texts.iter().take(NAMED).cloned().collect::<Vec<_>>().join("; ");
     if texts.len() > NAMED {
         text.push_str(&format!("; and {} more", texts.len() - NAMED));

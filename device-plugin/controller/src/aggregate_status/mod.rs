@@ -11,7 +11,9 @@ use lan::{ACCEPTED, LanNode, LanNodeSpec, LanStatus, MtuRise, READY, set_transit
 
 use conditions::{cut_off_users, not_true};
 
-pub(super) use conditions::{DELETING, MTU_UNIFORM, NETWORK_ATTACHMENTS, SPOKES_REMOVED, is_bad_when_true};
+pub(super) use conditions::{
+    DELETING, MTU_UNIFORM, NETWORK_ATTACHMENTS, SPOKES_REMOVED, is_bad_when_true, join_some,
+};
 
 /// Keeps a deleted LAN until its last attachment is gone. It is set only while something is attached, so that the
 /// deletion of an unused LAN waits for no daemon.

@@ -23,7 +23,8 @@ use tokio::time::Instant;
 use super::api::{NodeReader, PoolApi, list, node_state, readable};
 use super::convert::{address_object, block_object};
 use super::for_node::{EXHAUSTED, StoredPool, name, pools, status};
-use super::status::{OVERLAPS, changed_statuses};
+use super::held::Held;
+use super::status::{OLD_BLOCKS, OVERLAPS, changed_statuses, is_about_to_be_accepted};
 use super::watched::{Watched, refusal_code};
 use crate::event_publisher::{self, EventPublisher};
 use crate::{chain, ignore_not_found_or_conflict};
@@ -81,9 +82,14 @@ impl<N: NodeReader> PoolLeader<N> {
         loop {
             tokio::select! {
                 Some(event) = events.next() => match event {
-                    Ok(event) => if cache.apply(event) && cache.is_listed() {
-                        due = due.min(Instant::now() + DEBOUNCE);
-                    },
+                    Ok(event) => {
+                        if let WatchEvent::Pools(Event::Delete(pool)) = &event {
+                            self.tell_of_deletion(pool, &cache).await;
+                        }
+                        if cache.apply(event) && cache.is_listed() {
+                            due = due.min(Instant::now() + DEBOUNCE);
+                        }
+                    }
                     Err(error) if refusal_code(&error) == Some(404) => {
                         tracing::debug!(error = chain(&error), "the cluster has no pools");
                     }
@@ -154,6 +160,13 @@ impl<N: NodeReader> PoolLeader<N> {
         let api: Api<StoredPool> = Api::all_with(self.client.clone(), &pools());
         let pools = list(&api, &ListParams::default()).await?;
         let now = format!("{:.0}", Timestamp::now());
+        let read;
+        let objects = if pools.iter().any(is_about_to_be_accepted) {
+            read = self.list_objects().await?;
+            &read
+        } else {
+            objects
+        };
         let changed = changed_statuses(&pools, objects, &now);
         for pool in &pools {
             let name = name(pool);
@@ -171,10 +184,23 @@ impl<N: NodeReader> PoolLeader<N> {
         Ok(pools)
     }
 
+    /// A consistent list of all blocks and floating addresses.
+    async fn list_objects(&self) -> Result<Vec<Object>, kube::Error> {
+        let blocks: Api<DeserializeGuard<LanBlock>> = Api::all(self.client.clone());
+        let addresses: Api<DeserializeGuard<LanAddress>> = Api::all(self.client.clone());
+        let blocks = list(&blocks, &ListParams::default()).await?;
+        let addresses = list(&addresses, &ListParams::default()).await?;
+        let blocks = blocks.iter().filter_map(|block| readable(block, block_object));
+        let addresses = addresses.iter().filter_map(|address| readable(address, address_object));
+        Ok(blocks.chain(addresses).collect())
+    }
+
     /// Reports what a person must act on, when it begins.
     async fn tell(&self, pool: &StoredPool, next: &LanPoolStatus) -> Result<(), kube::Error> {
         let before = status(pool).cloned().unwrap_or_default();
-        for (kind, reason) in [(ACCEPTED, OVERLAPS), (ACCEPTED, "Invalid"), (EXHAUSTED, "NoBlockLeft")] {
+        let told =
+            [(ACCEPTED, OVERLAPS), (ACCEPTED, OLD_BLOCKS), (ACCEPTED, "Invalid"), (EXHAUSTED, "NoBlockLeft")];
+        for (kind, reason) in told {
             let has = |status: &LanPoolStatus| {
                 find_condition(&status.conditions, kind).filter(|found| found.reason == reason).cloned()
             };
@@ -183,6 +209,14 @@ impl<N: NodeReader> PoolLeader<N> {
             }
         }
         Ok(())
+    }
+
+    /// The object is gone, and has no condition any more.
+    async fn tell_of_deletion(&self, pool: &StoredPool, cache: &Cache) {
+        let Some(note) = Held::of(&name(pool), &cache.objects()).when_deleted() else { return };
+        if let Err(error) = self.publish(pool, EventType::Warning, "DeletedInUse", note).await {
+            tracing::warn!(error = chain(&error), "who has addresses of a deleted pool cannot be published");
+        }
     }
 
     async fn publish(
@@ -228,9 +262,12 @@ impl Cache {
         }
     }
 
+    fn objects(&self) -> Vec<Object> {
+        self.blocks.values().chain(self.addresses.values()).flatten().cloned().collect()
+    }
+
     fn snapshot(&self) -> PoolSnapshot {
-        let objects: Vec<Object> =
-            self.blocks.values().chain(self.addresses.values()).flatten().cloned().collect();
+        let objects = self.objects();
         // Nobody looks yet whether owners are gone: every address has its own.
         let owners: BTreeSet<_> = objects.iter().filter_map(|object| object.spec.owner.clone()).collect();
         let nodes = self.nodes.iter().filter_map(|(name, state)| Some((name.as_str().into(), (*state)?)));

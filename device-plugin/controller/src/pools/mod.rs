@@ -6,6 +6,7 @@ mod convert;
 mod executor;
 mod floating;
 mod for_node;
+mod held;
 mod leader;
 mod mirror;
 mod namespaces;

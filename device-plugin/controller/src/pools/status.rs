@@ -1,24 +1,21 @@
 //! How pools stand: which are accepted, and what is left of each. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use lan::pool::{LanPoolSpec, LanPoolStatus, ParsedPool};
 use lan::{ACCEPTED, Condition, ConditionStatus, READY, find_condition, set_transition_times};
-use net_types::{AddrRange, AddrSet, Family};
-use pool_blocks::{BlockLengths, Object, Place, PoolClaim, PoolStage, PoolStep, decide_pools};
+use net_types::{AddrSet, Family};
+use pool_blocks::{Object, PoolClaim, PoolStage, PoolStep, decide_pools};
 
 use super::for_node::{EXHAUSTED, StoredPool, has_parts, name, status};
+use super::held::{Held, OtherLength};
+use crate::aggregate_status::join_some;
 
 const PROPOSED: &str = "Proposed";
 pub(super) const OVERLAPS: &str = "Overlaps";
-
-/// What is left of a pool.
-struct Use {
-    /// What is in blocks, and what follows owners.
-    claimed: AddrSet,
-    nodes: usize,
-    in_use: bool,
-}
+pub(super) const OLD_BLOCKS: &str = "OldBlocks";
+/// The condition of a pool of which nodes have what it does not hand out any more.
+const DRAINING: &str = "Draining";
 
 /// The statuses that differ from those that pools have, by the pools' names. `pools` is a consistent list of all; `objects` are
 /// their blocks and floating addresses, and may be behind.
@@ -29,20 +26,28 @@ pub(super) fn changed_statuses(
 ) -> BTreeMap<String, LanPoolStatus> {
     let parsed: BTreeMap<String, Result<(LanPoolSpec, ParsedPool), String>> =
         pools.iter().map(|pool| (name(pool), parse(pool))).collect();
-    let uses: BTreeMap<String, Use> =
-        pools.iter().map(|pool| (name(pool), used(&name(pool), objects))).collect();
+    let held: BTreeMap<String, Held> =
+        pools.iter().map(|pool| (name(pool), Held::of(&name(pool), objects))).collect();
+    let accepted: Vec<(String, &AddrSet)> = pools
+        .iter()
+        .filter(|pool| stage(pool) == PoolStage::Accepted)
+        .filter_map(|pool| Some((name(pool), parsed.get(&name(pool))?.as_ref().ok()?.1.ranges())))
+        .collect();
     let claims: Vec<PoolClaim> = pools
         .iter()
         .filter_map(|pool| {
-            let (spec, addresses) = parsed.get(&name(pool))?.as_ref().ok()?;
-            Some(claim(pool, spec, addresses, uses.get(&name(pool))?))
+            let name = name(pool);
+            let (spec, addresses) = parsed.get(&name)?.as_ref().ok()?;
+            let others = accepted.iter().filter(|(other, _)| *other != name);
+            let taken = AddrSet::union(others.flat_map(|(_, ranges)| ranges.iter()));
+            Some(claim(pool, spec, addresses, held.get(&name)?, &taken))
         })
         .collect();
     let steps: BTreeMap<String, PoolStep> =
         decide_pools(&claims).into_iter().map(|step| (step_name(&step).to_owned(), step)).collect();
     let next = pools.iter().filter_map(|pool| {
         let name = name(pool);
-        let next = next_status(pool, parsed.get(&name)?, uses.get(&name)?, steps.get(&name), now);
+        let next = next_status(pool, parsed.get(&name)?, held.get(&name)?, steps.get(&name), now);
         (status(pool) != Some(&next)).then_some((name, next))
     });
     next.collect()
@@ -54,30 +59,23 @@ fn parse(pool: &StoredPool) -> Result<(LanPoolSpec, ParsedPool), String> {
     Ok((spec, addresses))
 }
 
-fn used(pool: &str, objects: &[Object]) -> Use {
-    let of_pool = || objects.iter().filter(|object| object.key.pool.as_str() == pool);
-    let claimed = of_pool().map(|object| match object.key.place {
-        Place::Block(prefix) => prefix.range(),
-        Place::Address(address) => AddrRange::single(address),
-    });
-    let holders = of_pool().flat_map(|object| &object.spec.holders);
-    let nodes: BTreeSet<_> = holders.map(|holder| &holder.node).collect();
-    Use { claimed: AddrSet::union(claimed), nodes: nodes.len(), in_use: of_pool().next().is_some() }
-}
-
-fn claim(pool: &StoredPool, spec: &LanPoolSpec, addresses: &ParsedPool, used: &Use) -> PoolClaim {
-    // What is claimed outside of the ranges, as they are now, is the pool's all the same.
-    let outside = used
-        .claimed
-        .iter()
-        .filter(|range| AddrSet::union([*range]).shared_with(addresses.ranges()).is_none());
+/// `taken`: the ranges of other pools that are accepted.
+fn claim(
+    pool: &StoredPool,
+    spec: &LanPoolSpec,
+    addresses: &ParsedPool,
+    held: &Held,
+    taken: &AddrSet,
+) -> PoolClaim {
+    // What is claimed outside of the ranges, as they are now, is the pool's all the same: pods may have it.
+    let outside = held.addresses().without(taken);
     PoolClaim {
         name: name(pool).as_str().into(),
-        addresses: AddrSet::union(addresses.ranges().iter().chain(outside)),
+        addresses: AddrSet::union(addresses.ranges().iter().chain(outside.iter())),
         routing_domain: spec.routing_domain.clone().unwrap_or_default(),
         inventory: spec.inventory,
         stage: stage(pool),
-        in_use: used.in_use,
+        in_use: !held.is_empty(),
         created: pool.metadata.creation_timestamp.as_ref().map(|time| time.0.to_string()).unwrap_or_default(),
     }
 }
@@ -101,32 +99,42 @@ fn step_name(step: &PoolStep) -> &str {
 fn next_status(
     pool: &StoredPool,
     parsed: &Result<(LanPoolSpec, ParsedPool), String>,
-    used: &Use,
+    held: &Held,
     step: Option<&PoolStep>,
     now: &str,
 ) -> LanPoolStatus {
     let before = status(pool).cloned().unwrap_or_default();
     let mut next = LanPoolStatus { observed_generation: pool.metadata.generation, ..before.clone() };
-    let (accepted, reason, message) = acceptance(pool, parsed, step);
+    let mut acceptance = acceptance(pool, parsed, step);
+    if let Ok((spec, addresses)) = parsed
+        && needs_lengths(pool)
+        && (acceptance.holds || acceptance.reason == PROPOSED)
+    {
+        match held.block_lengths(spec, addresses.handed_out()) {
+            Ok(lengths) if acceptance.holds => {
+                next.block_length_v4.get_or_insert(lengths.v4.into());
+                next.block_length_v6.get_or_insert(lengths.v6.into());
+            }
+            Ok(_) => {}
+            Err(other) => acceptance = Acceptance::of_old_blocks(&other),
+        }
+    }
+    let Acceptance { holds, reason, message } = acceptance;
     let mut conditions = vec![
-        Condition::new(ACCEPTED, accepted, reason, message.clone()),
-        Condition::new(READY, accepted, reason, message),
+        Condition::new(ACCEPTED, holds, reason, message.clone()),
+        Condition::new(READY, holds, reason, message),
     ];
     if let Ok((spec, addresses)) = parsed {
-        if accepted && !spec.inventory && !has_parts(&pool.spec) {
-            let lengths = block_lengths(spec, addresses.handed_out());
-            next.block_length_v4.get_or_insert(lengths.v4.into());
-            next.block_length_v6.get_or_insert(lengths.v6.into());
-        }
-        let free = addresses.handed_out().without(&used.claimed);
+        let free = addresses.handed_out().without(&held.addresses());
         let size = addresses.handed_out().len();
         next.size = Some(size.to_string());
         next.free = Some(free.len().to_string());
         next.used = Some(size.saturating_sub(free.len()).to_string());
-        next.nodes = i64::try_from(used.nodes).ok();
-        if accepted && !spec.inventory {
+        next.nodes = i64::try_from(held.nodes().len()).ok();
+        if holds && !spec.inventory {
             conditions.push(exhausted(addresses.handed_out(), &free));
         }
+        conditions.extend(draining(held, addresses.handed_out()));
     }
     conditions = conditions.into_iter().map(|found| found.observing(pool.metadata.generation)).collect();
     set_transition_times(&mut conditions, &before.conditions, now);
@@ -134,29 +142,80 @@ fn next_status(
     next
 }
 
-/// Whether it is accepted, with the reason and the message.
+/// Whether the lengths of its blocks are to be chosen when it is accepted.
+fn needs_lengths(pool: &StoredPool) -> bool {
+    let chosen = status(pool).is_some_and(|status| status.block_length_v4.is_some());
+    !chosen && !has_parts(&pool.spec) && pool.spec["inventory"] != true
+}
+
+/// Whether a pool is about to be accepted for the first time: which blocks are there is to be read before.
+pub(super) fn is_about_to_be_accepted(pool: &StoredPool) -> bool {
+    stage(pool) == PoolStage::Proposed && needs_lengths(pool)
+}
+
+/// Whether a pool is accepted.
+struct Acceptance {
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Acceptance {
+    fn no(reason: &'static str, message: String) -> Self {
+        Self { holds: false, reason, message }
+    }
+
+    fn of_old_blocks(other: &OtherLength) -> Self {
+        let nodes = &other.nodes;
+        let message = format!(
+            "{nodes} still hold blocks of a pool of this name that was deleted, in another size: leave blockSize out, use \
+             another name, or wait until they have gone back, which they do when no pod has an address of them"
+        );
+        Self::no(OLD_BLOCKS, message)
+    }
+}
+
 fn acceptance(
     pool: &StoredPool,
     parsed: &Result<(LanPoolSpec, ParsedPool), String>,
     step: Option<&PoolStep>,
-) -> (bool, &'static str, String) {
+) -> Acceptance {
     let proposed = || {
-        (false, PROPOSED, "it is accepted as soon as no other pool that overlaps it is proposed".to_owned())
+        let message = "it is accepted as soon as no other pool that overlaps it is proposed";
+        Acceptance::no(PROPOSED, message.to_owned())
     };
+    let accepted = || Acceptance { holds: true, reason: "Accepted", message: String::new() };
     match (parsed, step) {
-        (Err(error), _) => (false, "Invalid", error.clone()),
-        (_, Some(PoolStep::Refuse(_, other))) => (
-            false,
+        (Err(error), _) => Acceptance::no("Invalid", error.clone()),
+        (_, Some(PoolStep::Refuse(_, other))) => Acceptance::no(
             OVERLAPS,
             format!(
-                "it has addresses of pool {other}: change or delete one of them, or give them two values of routingDomain"
+                "it has addresses of pool {other}, or of blocks of it that nodes still hold: change or delete one of them, or give \
+                 them two values of routingDomain"
             ),
         ),
-        (_, Some(PoolStep::Accept(_))) => (true, "Accepted", String::new()),
+        (_, Some(PoolStep::Accept(_))) => accepted(),
         (_, Some(PoolStep::Propose(_))) => proposed(),
-        (_, None) if stage(pool) == PoolStage::Accepted => (true, "Accepted", String::new()),
+        (_, None) if stage(pool) == PoolStage::Accepted => accepted(),
         (_, None) => proposed(),
     }
+}
+
+/// Nodes have what the pool does not hand out any more, or never did.
+fn draining(held: &Held, handed_out: &AddrSet) -> Option<Condition> {
+    let outside = held.outside(handed_out);
+    let told: Vec<String> = outside
+        .into_iter()
+        .map(|(node, count)| match count {
+            1 => format!("{node} holds one block"),
+            count => format!("{node} holds {count} blocks"),
+        })
+        .collect();
+    let message = format!(
+        "{}, of which the pool hands nothing out any more: each goes back when no pod has an address of it",
+        join_some(&told)
+    );
+    (!told.is_empty()).then(|| Condition::new(DRAINING, true, "OutsideRanges", message))
 }
 
 fn exhausted(all: &AddrSet, free: &AddrSet) -> Condition {
@@ -173,20 +232,6 @@ fn exhausted(all: &AddrSet, free: &AddrSet) -> Condition {
             ),
         ),
         None => Condition::new(EXHAUSTED, ConditionStatus::False, "BlocksLeft", ""),
-    }
-}
-
-fn block_lengths(spec: &LanPoolSpec, handed_out: &AddrSet) -> BlockLengths {
-    let count = |family| {
-        let ranges = handed_out.iter().filter(|range| range.family() == family);
-        ranges.fold(0_u128, |sum, range| sum.saturating_add(range.len()))
-    };
-    match spec.block_size.and_then(|size| u32::try_from(size).ok()).and_then(u32::checked_ilog2) {
-        Some(bits) => {
-            let bits = u8::try_from(bits).unwrap_or(0);
-            BlockLengths { v4: 32_u8.saturating_sub(bits), v6: 128 - bits }
-        }
-        None => BlockLengths::for_pool(count(Family::V4), count(Family::V6)),
     }
 }
 
@@ -298,5 +343,61 @@ mod tests {
         settle(&mut pools, &[]);
         let found = status(&pools[0]).unwrap();
         assert_eq!((found.block_length_v4, found.block_length_v6), (Some(28), Some(124)));
+    }
+
+    #[test]
+    fn who_has_what_a_pool_has_shrunk_away_from_is_told() {
+        let mut pools = [pool("office", json!({ "subnets": ["10.0.0.0/24"] }))];
+        let blocks = [block("office", "10.0.0.9/32", "a"), block("office", "10.0.0.200/32", "b")];
+        settle(&mut pools, &blocks);
+        let draining =
+            |pool: &StoredPool| find_condition(&status(pool).unwrap().conditions, DRAINING).cloned();
+        assert_eq!(draining(&pools[0]), None);
+        pools[0].metadata.generation = Some(2);
+        pools[0].spec = json!({ "subnets": ["10.0.0.0/25"] });
+        settle(&mut pools, &blocks);
+        let told = draining(&pools[0]).unwrap().message;
+        assert!(told.starts_with("b holds one block, of which the pool hands nothing out"), "{told}");
+        assert_eq!(reason(&pools[0], ACCEPTED), "Accepted");
+        settle(&mut pools, &blocks[..1]);
+        assert_eq!(draining(&pools[0]), None);
+    }
+
+    #[test]
+    fn what_a_shrunk_pools_block_has_is_nobody_elses() {
+        let spec = |last: &str| json!({ "ranges": [{ "subnet": "10.0.0.0/16", "rangeEnd": last }], "blockSize": 16 });
+        let rest =
+            json!({ "ranges": [{ "subnet": "10.0.0.0/16", "rangeStart": "10.0.1.6", "gateway": "none" }] });
+        let mut pools = [pool("a", spec("10.0.1.200")), pool("b", rest)];
+        pools[1].metadata.generation = Some(7);
+        let blocks = [block("a", "10.0.1.0/28", "w")];
+        let [a, _] = &mut pools;
+        settle(std::slice::from_mut(a), &blocks);
+        pools[0].metadata.generation = Some(2);
+        pools[0].spec = spec("10.0.1.5");
+        settle(&mut pools, &blocks);
+        assert_eq!([reason(&pools[0], ACCEPTED), reason(&pools[1], ACCEPTED)], ["Accepted", "Overlaps"]);
+        settle(&mut pools, &[]);
+        assert_eq!(reason(&pools[1], ACCEPTED), "Accepted");
+        // Two that were accepted and have parts of one block do not stand in each other's way.
+        pools[0].metadata.generation = Some(3);
+        pools[0].spec = spec("10.0.1.4");
+        settle(&mut pools, &blocks);
+        assert_eq!([reason(&pools[0], ACCEPTED), reason(&pools[1], ACCEPTED)], ["Accepted", "Accepted"]);
+    }
+
+    #[test]
+    fn a_pool_that_is_created_again_has_the_blocks_of_its_name() {
+        let mut pools = [pool("office", json!({ "subnets": ["10.0.0.0/16"], "blockSize": 16 }))];
+        let old = [block("office", "10.9.0.0/32", "a")];
+        settle(&mut pools, &old);
+        assert_eq!(reason(&pools[0], ACCEPTED), "OldBlocks");
+        let found = status(&pools[0]).unwrap();
+        assert!(found.block_length_v4.is_none() && found.conditions[0].message.starts_with("a still hold"));
+        pools[0].spec = json!({ "subnets": ["10.0.0.0/16"] });
+        settle(&mut pools, &old);
+        let found = status(&pools[0]).unwrap();
+        assert_eq!((reason(&pools[0], ACCEPTED), found.block_length_v4), ("Accepted".to_owned(), Some(32)));
+        assert_eq!(reason(&pools[0], DRAINING), "OutsideRanges");
     }
 }

@@ -7,7 +7,10 @@ use crate::cluster::check;
 use crate::cluster::site::{GROUP, SOON, Site};
 
 pub(crate) fn trials() -> Vec<Trial> {
-    tests![a_selector_lets_in_the_namespaces_that_have_its_labels]
+    tests![
+        a_selector_lets_in_the_namespaces_that_have_its_labels,
+        a_pool_that_changes_takes_nothing_from_pods,
+    ]
 }
 
 fn put_pool(site: &Site, name: &str, spec: &Value) {
@@ -19,6 +22,39 @@ fn put_namespace(site: &Site, name: &str, labels: &Value) {
     let namespace =
         json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name, "labels": labels } });
     site.server.put("namespaces", namespace);
+}
+
+/// Waits for a pool's condition to have this status, and these words in its message.
+fn condition(site: &Site, daemon: &Daemon, pool: &str, kind: &str, status: &str, words: &str) -> Outcome {
+    eventually(4 * SOON, || {
+        let pool = site.server.get("lanpools", GROUP, &format!("/{pool}")).unwrap_or_default();
+        let found = crate::cluster::status::condition(&pool["status"], kind);
+        let message = found["message"].as_str().unwrap_or_default();
+        match found["status"] == status && message.contains(words) {
+            true => Ok(()),
+            false => Err(format!("{}\n{}", pool["status"], daemon.log())),
+        }
+    })?;
+    Ok(())
+}
+
+/// Waits for an event with this reason and these words.
+fn event(site: &Site, reason: &str, words: &str) -> Outcome {
+    const EVENTS: &str = "events.k8s.io/v1";
+    eventually(2 * SOON, || {
+        let all = site.server.keys("events", EVENTS);
+        let all: Vec<Value> = all.iter().filter_map(|key| site.server.get("events", EVENTS, key)).collect();
+        let has = |event: &Value| event["note"].as_str().is_some_and(|note| note.contains(words));
+        match all.iter().any(|event| event["reason"] == reason && has(event)) {
+            true => Ok(()),
+            false => Err(format!("{all:?}")),
+        }
+    })?;
+    Ok(())
+}
+
+fn address(result: &Value) -> String {
+    result["ips"][0]["address"].as_str().unwrap_or_default().to_owned()
 }
 
 fn network(pool: &str) -> Value {
@@ -78,6 +114,51 @@ fn a_selector_lets_in_the_namespaces_that_have_its_labels() -> Outcome {
     refused(&site, &pod, "blue", 178, "team=a")?;
     for (namespace, interface) in [("red", "net1"), ("blue", "net2"), ("red", "net3"), ("new", "net4")] {
         call(&site, "DEL", &pod, namespace, interface).map_err(|error| Stop::Failed(error.to_string()))?;
+    }
+    check!(daemon.terminate()?.success(), "it ends well");
+    Ok(())
+}
+
+fn a_pool_that_changes_takes_nothing_from_pods() -> Outcome {
+    let site = Site::without_kubelet()?;
+    let put = |first: &str, last: &str| {
+        let range =
+            json!({ "subnet": "10.8.0.0/16", "rangeStart": first, "rangeEnd": last, "gateway": "none" });
+        put_pool(&site, "office", &json!({ "ranges": [range] }));
+    };
+    put("10.8.0.1", "10.8.0.254");
+    let daemon = site.whole()?;
+    let pod = site.node.pod("p")?;
+    let add =
+        |interface: &str| added(&site, &daemon, &pod, "default", interface).map(|result| address(&result));
+    let first = add("net1")?;
+    check!(first.starts_with("10.8.0."), "{first}");
+
+    put("10.8.1.1", "10.8.1.254");
+    condition(&site, &daemon, "office", "Draining", "True", "worker1 holds one block")?;
+    // The node may be told a moment later.
+    let second = eventually(SOON, || match add("net2") {
+        Ok(second) if second.starts_with("10.8.1.") => Ok(second),
+        other => {
+            let _ = call(&site, "DEL", &pod, "default", "net2");
+            Err(format!("{other:?}"))
+        }
+    })?;
+    check!(add("net1")? == first, "the sandbox has its address still");
+
+    site.server.delete("lanpools", GROUP, "/office");
+    event(&site, "DeletedInUse", "held by worker1")?;
+    refused(&site, &pod, "default", 11, "the LANPool office was deleted")?;
+    check!(add("net1")? == first && add("net2")? == second, "what is there stays");
+
+    // Another one of its name.
+    put("10.8.2.1", "10.8.2.254");
+    condition(&site, &daemon, "office", "Draining", "True", "worker1 holds 2 blocks")?;
+    let third = add("net3")?;
+    check!(third.starts_with("10.8.2."), "{third}");
+    check!(add("net1")? == first && add("net2")? == second, "what is there stays");
+    for interface in ["net1", "net2", "net3"] {
+        call(&site, "DEL", &pod, "default", interface).map_err(|error| Stop::Failed(error.to_string()))?;
     }
     check!(daemon.terminate()?.success(), "it ends well");
     Ok(())
