@@ -10,9 +10,7 @@ use serde_json::{Value, json};
 fn the_checked_in_crds_are_current() {
     let head =
         "# Made from crates/lan by its test 'crd'; UPDATE=1 cargo test -p lan --test crd writes it anew.\n";
-    // Reservations are not served yet: an object that the cluster takes and nobody reads would be a promise.
-    let pools = lan::pool::crds().into_iter().filter(|crd| crd.spec.names.kind != "LANReservation");
-    for crd in [lan::crd::crd(), lan::crd::node_crd()].into_iter().chain(pools) {
+    for crd in [lan::crd::crd(), lan::crd::node_crd()].into_iter().chain(lan::pool::crds()) {
         let file = format!("lan.k8slan.io_{}.yaml", crd.spec.names.plural);
         let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "../../install/crds", &file].iter().collect();
         let text = format!("{head}{}", serde_saphyr::to_string(&crd).unwrap());

@@ -23,7 +23,7 @@ use crate::Condition;
     printcolumn = r#"{"name": "Ready", "type": "string", "jsonPath": ".status.conditions[?(@.type==\"Ready\")].status"}"#,
     printcolumn = r#"{"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"}"#
 )]
-#[schemars(description = "What is reserved, and for whom.")]
+#[schemars(description = "What is reserved, and for whom.", extend("x-kubernetes-validations" = schema::reservation_rules()))]
 pub struct LanReservationSpec {
     /// The pool.
     #[schemars(schema_with = "schema::fixed_pool")]

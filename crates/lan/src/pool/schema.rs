@@ -69,6 +69,18 @@ pub(super) fn pool_status_rules() -> Vec<ValidationRule> {
         .into()
 }
 
+/// Another address or owner is another reservation: what was made for this one may be in use.
+pub(super) fn reservation_rules() -> Vec<ValidationRule> {
+    ["address", "owner"]
+        .map(|field| {
+            rule(
+                &format!("!has(oldSelf.{field}) || (has(self.{field}) && self.{field} == oldSelf.{field})"),
+                &format!("{field} can be said later, and then not changed: delete the reservation and create it with the other"),
+            )
+        })
+        .into()
+}
+
 fn text(pattern: &str, longest: usize) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": longest, "pattern": pattern })
 }

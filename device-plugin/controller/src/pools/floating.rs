@@ -7,7 +7,7 @@ use lan::pool::{LanAddress, LanPoolSpec, ParsedPool};
 use net_types::Family;
 use pool_blocks::{
     Answer, BlockLengths, Float, Geometry, Key, Leader, Object, Owner, Place, PoolName, PoolSnapshot,
-    Request, Spec,
+    Request, ResourceVersion, Spec,
 };
 
 use super::api::{Answered, NodeReader, PoolApi, list, readable};
@@ -109,8 +109,10 @@ pub(super) fn best<'a>(
         let is_of_family = matches!(object.key.place, Place::Address(address) if address.family() == family);
         is_of_family && object.spec.owner.as_ref() == Some(owner)
     });
-    // The API server counts versions up, and both may be of one second.
-    let first =
-        of_owner.min_by_key(|(object, created)| (object.spec.holders.is_empty(), created, object.version));
-    first.map(|(object, _)| object)
+    of_owner.min_by_key(|found| rank(found)).map(|(object, _)| object)
+}
+
+/// What [`best`] goes by: the least is chosen. The API server counts versions up, and both may be of one second.
+pub(super) fn rank((object, created): &(Object, String)) -> (bool, &str, ResourceVersion) {
+    (object.spec.holders.is_empty(), created, object.version)
 }

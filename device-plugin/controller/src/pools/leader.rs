@@ -5,25 +5,31 @@ use std::time::Duration;
 
 use futures_util::stream::{self, BoxStream};
 use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, Patch, PatchParams};
-use kube::core::DeserializeGuard;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::events::{Event as Note, EventType};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
-use kube::{Api, Client, Resource};
-use lan::pool::{LanAddress, LanBlock, LanPoolStatus};
+use kube::{Api, Client, Resource, ResourceExt};
+use lan::pool::{LanAddress, LanBlock, LanPoolStatus, LanReservation};
 use lan::{ACCEPTED, find_condition};
-use pool_blocks::{Answer, BootTime, Horizon, Key, NodeState, Object, Place, PoolSnapshot, Request, Uid};
+use pool_blocks::{
+    Answer, BootTime, Horizon, Key, NodeState, Object, Owner, Place, PoolSnapshot, Request, Uid,
+};
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use tokio::time::Instant;
 
 use super::api::{NodeReader, PoolApi, list, node_state, readable};
 use super::convert::{address_object, block_object};
+use super::floating::created;
 use super::for_node::{EXHAUSTED, StoredPool, name, pools, status};
 use super::held::Held;
+use super::namespaces::selector;
+use super::owners;
+use super::reservations::{self, Decision, Scene};
 use super::status::{OLD_BLOCKS, OVERLAPS, changed_statuses, is_about_to_be_accepted};
 use super::watched::{Watched, refusal_code};
 use crate::event_publisher::{self, EventPublisher};
@@ -34,6 +40,8 @@ const DEBOUNCE: Duration = Duration::from_millis(300);
 /// How often everything is looked at although nothing changes: time passes for what is fenced.
 const INTERVAL: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(5);
+/// How often it is asked whether owners exist whose addresses nobody uses.
+const OWNERS_INTERVAL: Duration = Duration::from_secs(300);
 /// How many of the protocol's writes run at once.
 const AT_ONCE: usize = 16;
 
@@ -51,6 +59,7 @@ enum WatchEvent {
     Blocks(Event<DeserializeGuard<LanBlock>>),
     Addresses(Event<DeserializeGuard<LanAddress>>),
     Nodes(Event<DeserializeGuard<Node>>),
+    Reservations(Event<DeserializeGuard<LanReservation>>),
 }
 
 type WatchEvents = BoxStream<'static, Result<WatchEvent, watcher::Error>>;
@@ -61,8 +70,24 @@ struct Cache {
     /// A pool's version is all that is kept of it.
     pools: Watched<Option<String>>,
     blocks: Watched<Option<Object>>,
-    addresses: Watched<Option<Object>>,
+    /// With the times at which they were made.
+    addresses: Watched<Option<(Object, String)>>,
     nodes: Watched<Option<NodeState>>,
+    reservations: Watched<Option<LanReservation>>,
+}
+
+/// The objects of a pool.
+#[derive(Default)]
+struct OfPool {
+    addresses: Vec<(Object, String)>,
+    blocks: Vec<Object>,
+}
+
+/// What the leader remembers from one look to the next.
+struct Memory {
+    leader: pool_blocks::Leader,
+    /// The owners of addresses that nobody uses, as far as they exist, and when that was asked last.
+    owners: Option<(BTreeSet<Owner>, Instant)>,
 }
 
 impl<N: NodeReader> PoolLeader<N> {
@@ -77,7 +102,8 @@ impl<N: NodeReader> PoolLeader<N> {
     pub async fn run(&self) {
         let mut events = stream::select_all(self.watches());
         let mut cache = Cache::default();
-        let mut leader = pool_blocks::Leader::new(Horizon::DEFAULT);
+        let leader = pool_blocks::Leader::new(Horizon::DEFAULT);
+        let mut memory = Memory { leader, owners: None };
         let mut due = Instant::now() + INTERVAL;
         loop {
             tokio::select! {
@@ -97,7 +123,7 @@ impl<N: NodeReader> PoolLeader<N> {
                 },
                 () = tokio::time::sleep_until(due) => {
                     due = Instant::now() + INTERVAL;
-                    if cache.is_listed() && let Err(error) = self.reconcile(&cache, &mut leader).await {
+                    if cache.is_listed() && let Err(error) = self.reconcile(&cache, &mut memory).await {
                         tracing::warn!(error = chain(&error), "the pools' status cannot be written; retried in a few seconds");
                         due = Instant::now() + RETRY;
                     }
@@ -107,20 +133,27 @@ impl<N: NodeReader> PoolLeader<N> {
         }
     }
 
-    fn watches(&self) -> [WatchEvents; 4] {
+    fn watches(&self) -> [WatchEvents; 5] {
         let client = || self.client.clone();
         [
             watch(Api::all_with(client(), &pools()), WatchEvent::Pools),
             watch(Api::all(client()), WatchEvent::Blocks),
             watch(Api::all(client()), WatchEvent::Addresses),
             watch(Api::all(client()), WatchEvent::Nodes),
+            watch(Api::all(client()), WatchEvent::Reservations),
         ]
     }
 
-    async fn reconcile(&self, cache: &Cache, leader: &mut pool_blocks::Leader) -> Result<(), kube::Error> {
-        let snapshot = cache.snapshot();
+    async fn reconcile(&self, cache: &Cache, memory: &mut Memory) -> Result<(), kube::Error> {
+        let mut snapshot = cache.snapshot();
         let pools = self.write_statuses(&snapshot.objects).await?;
-        let requests = leader.reconcile(boot_time(), &snapshot);
+        self.reserve(cache, &pools).await?;
+        snapshot.owners = self.owners(cache, &snapshot.objects, memory).await;
+        let requests = memory.leader.reconcile(boot_time(), &snapshot);
+        let addresses = cache.addresses();
+        let surplus = owners::surplus(&addresses).into_iter();
+        let surplus = surplus.map(|one| Request::Delete(one.key.clone(), one.uid, one.version));
+        let requests: Vec<Request> = requests.into_iter().chain(surplus).collect();
         let answers = stream::iter(requests).map(|request| self.carry_out(request));
         let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).collect().await;
         let mut returned: BTreeMap<&str, usize> = BTreeMap::new();
@@ -139,6 +172,89 @@ impl<N: NodeReader> PoolLeader<N> {
             }
         }
         Ok(())
+    }
+
+    /// The owners of addresses that exist. Whether those do whose addresses nobody uses is asked now and then; until it is known,
+    /// they exist.
+    async fn owners(&self, cache: &Cache, objects: &[Object], memory: &mut Memory) -> BTreeSet<Owner> {
+        let mut owners: BTreeSet<Owner> =
+            objects.iter().filter_map(|object| object.spec.owner.clone()).collect();
+        let unused = owners::of_unused(objects);
+        // Without the kind, which a cluster gets with its definitions, nobody knows who has reserved what.
+        if !cache.reservations.is_listed() {
+            return owners;
+        }
+        let is_old = memory.owners.as_ref().is_none_or(|(_, asked)| asked.elapsed() >= OWNERS_INTERVAL);
+        if !unused.is_empty() && is_old {
+            match owners::existing(&self.client, &unused, &cache.reservations()).await {
+                Ok(existing) => {
+                    let gone = unused.difference(&existing).cloned().collect();
+                    memory.owners = Some((gone, Instant::now()));
+                }
+                Err(error) => {
+                    tracing::warn!(error = chain(&error), "cannot ask whether the owners of addresses exist");
+                    memory.owners = None;
+                }
+            }
+        }
+        if let Some((gone, _)) = &memory.owners {
+            owners.retain(|owner| !(gone.contains(owner) && unused.contains(owner)));
+        }
+        owners
+    }
+
+    /// Makes the addresses that are reserved, and says how each reservation stands.
+    async fn reserve(&self, cache: &Cache, pools: &[StoredPool]) -> Result<(), kube::Error> {
+        let reservations = cache.reservations();
+        let named: BTreeSet<&str> = reservations.iter().map(|one| one.spec.pool.as_str()).collect();
+        let mut in_pools: BTreeMap<String, OfPool> = BTreeMap::new();
+        for found in cache.addresses().into_iter().filter(|(one, _)| named.contains(one.key.pool.as_str())) {
+            in_pools.entry(found.0.key.pool.to_string()).or_default().addresses.push(found);
+        }
+        for found in cache.blocks().into_iter().filter(|one| named.contains(one.key.pool.as_str())) {
+            in_pools.entry(found.key.pool.to_string()).or_default().blocks.push(found);
+        }
+        let now = format!("{:.0}", Timestamp::now());
+        for (index, reservation) in reservations.iter().enumerate() {
+            let of_pool = |name: &str| name == reservation.spec.pool;
+            let pool = pools.iter().find(|pool| of_pool(&name(pool)));
+            let namespace = reservation.namespace().unwrap_or_default();
+            let is_allowed = match pool {
+                Some(pool) => self.is_allowed(pool, &namespace).await?,
+                None => false,
+            };
+            let older: Vec<&LanReservation> =
+                reservations.iter().take(index).copied().filter(|older| of_pool(&older.spec.pool)).collect();
+            let OfPool { addresses, blocks } = in_pools.entry(reservation.spec.pool.clone()).or_default();
+            let scene = Scene { pool, is_allowed, addresses, blocks, older: &older };
+            let Decision { request, status } = reservations::decide(reservation, &scene, &now);
+            if let Some(request) = request {
+                self.api.answer(&request).await;
+            }
+            if reservation.status.as_ref() != Some(&status) {
+                let api: Api<LanReservation> = Api::namespaced(self.client.clone(), &namespace);
+                let version = &reservation.metadata.resource_version;
+                let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
+                let name = reservation.name_any();
+                let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
+                ignore_not_found_or_conflict(written)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether a pool gives addresses to a namespace.
+    async fn is_allowed(&self, pool: &StoredPool, namespace: &str) -> Result<bool, kube::Error> {
+        if let Some(allowed) = pool.spec["allowedNamespaces"].as_array() {
+            return Ok(allowed.iter().any(|name| name == namespace));
+        }
+        let Some(selector) = selector(&pool.spec) else { return Ok(true) };
+        let selector: Vec<String> = selector.iter().map(|(key, value)| format!("{key}={value}")).collect();
+        let parameters =
+            ListParams::default().labels(&selector.join(",")).fields(&format!("metadata.name={namespace}"));
+        let found: Vec<PartialObjectMeta<Namespace>> =
+            list(&Api::all(self.client.clone()), &parameters).await?;
+        Ok(!found.is_empty())
     }
 
     async fn carry_out(&self, request: Request) -> (Request, Answer) {
@@ -246,6 +362,24 @@ impl Cache {
             && self.nodes.is_listed()
     }
 
+    fn blocks(&self) -> Vec<Object> {
+        self.blocks.values().flatten().cloned().collect()
+    }
+
+    fn addresses(&self) -> Vec<(Object, String)> {
+        self.addresses.values().flatten().cloned().collect()
+    }
+
+    /// The oldest first.
+    fn reservations(&self) -> Vec<&LanReservation> {
+        let mut all: Vec<&LanReservation> = self.reservations.values().flatten().collect();
+        all.sort_by_key(|one| {
+            let created = one.metadata.creation_timestamp.as_ref().map(|time| time.0);
+            (created, one.metadata.namespace.clone(), one.metadata.name.clone())
+        });
+        all
+    }
+
     /// Whether it changes anything.
     fn apply(&mut self, event: WatchEvent) -> bool {
         match event {
@@ -255,23 +389,31 @@ impl Cache {
             WatchEvent::Blocks(event) => {
                 self.blocks.apply(event, |block| (object_name(block), readable(block, block_object)))
             }
-            WatchEvent::Addresses(event) => self
-                .addresses
-                .apply(event, |address| (object_name(address), readable(address, address_object))),
+            WatchEvent::Addresses(event) => self.addresses.apply(event, |address| {
+                let object = readable(address, address_object);
+                (object_name(address), object.map(|object| (object, created(address))))
+            }),
+            WatchEvent::Reservations(event) => self.reservations.apply(event, |reservation| {
+                let metadata = reservation.meta();
+                let key = format!(
+                    "{}/{}",
+                    metadata.namespace.as_deref().unwrap_or_default(),
+                    object_name(reservation)
+                );
+                (key, reservation.0.clone().ok())
+            }),
             WatchEvent::Nodes(event) => self.nodes.apply(event, |node| (object_name(node), state(node))),
         }
     }
 
     fn objects(&self) -> Vec<Object> {
-        self.blocks.values().chain(self.addresses.values()).flatten().cloned().collect()
+        self.blocks().into_iter().chain(self.addresses().into_iter().map(|(object, _)| object)).collect()
     }
 
     fn snapshot(&self) -> PoolSnapshot {
         let objects = self.objects();
-        // Nobody looks yet whether owners are gone: every address has its own.
-        let owners: BTreeSet<_> = objects.iter().filter_map(|object| object.spec.owner.clone()).collect();
         let nodes = self.nodes.iter().filter_map(|(name, state)| Some((name.as_str().into(), (*state)?)));
-        PoolSnapshot { nodes: nodes.collect(), objects, owners }
+        PoolSnapshot { nodes: nodes.collect(), objects, owners: BTreeSet::new() }
     }
 }
 

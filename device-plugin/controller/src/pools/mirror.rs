@@ -5,19 +5,21 @@ use std::convert::Infallible;
 
 use futures_util::{StreamExt, stream};
 use k8s_openapi::api::core::v1::Node;
-use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::core::{DeserializeGuard, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
-use kube::{Api, Client};
-use node::ClusterPool;
+use kube::{Api, Client, Resource};
+use lan::pool::LanReservation;
+use node::{ClusterPool, Reserved};
 use proto::link::{Kind, Object, ObjectKey, SnapshotCache};
 
 use super::for_node::{Labels, StoredPool, for_node, is_accepted, name, pools};
 use super::namespaces::{NamespaceEvent, NamespaceWatch, Namespaces, selector};
-use super::watched::refusal_code;
+use super::reservations::reserved;
+use super::watched::{Watched, refusal_code};
 use crate::chain;
 
-/// Watches pools, this node's labels, and namespaces while a pool selects them by their labels, and puts each pool into the cache.
+/// Watches pools, reservations, this node's labels, and namespaces while a pool selects them by their labels, and puts each pool into the cache.
 pub struct PoolMirror {
     client: Client,
     node: String,
@@ -38,6 +40,7 @@ struct Known {
     /// `None`: this node cannot be read.
     labels: Option<Labels>,
     namespaces: Namespaces,
+    reservations: Watched<Option<(String, Reserved)>>,
     /// Whether all pools, and the labels as well as they can be, are known.
     is_complete: bool,
     node_is_read: bool,
@@ -47,6 +50,7 @@ enum WatchEvent {
     Pool(Box<Result<Event<StoredPool>, watcher::Error>>),
     Node(Box<Result<Event<PartialObjectMeta<Node>>, watcher::Error>>),
     Namespace(Box<NamespaceEvent>),
+    Reservation(Box<Result<Event<DeserializeGuard<LanReservation>>, watcher::Error>>),
 }
 
 impl PoolMirror {
@@ -63,10 +67,13 @@ impl PoolMirror {
         let config = watcher::Config::default().fields(&format!("metadata.name={}", self.node));
         let node: Api<PartialObjectMeta<Node>> = Api::all(self.client.clone());
         let node = watch_objects(node, config).default_backoff();
-        let mut events = stream::select(
+        let reservations: Api<DeserializeGuard<LanReservation>> = Api::all(self.client.clone());
+        let reservations = watch_objects(reservations, watcher::Config::default()).default_backoff();
+        let mut events = stream::select_all([
             pools.map(|event| WatchEvent::Pool(Box::new(event))).boxed(),
             node.map(|event| WatchEvent::Node(Box::new(event))).boxed(),
-        );
+            reservations.map(|event| WatchEvent::Reservation(Box::new(event))).boxed(),
+        ]);
         let mut namespaces = NamespaceWatch::default();
         loop {
             let event = tokio::select! {
@@ -81,6 +88,11 @@ impl PoolMirror {
                     Err(error) => self.known.apply_pool_error(&error),
                 },
                 WatchEvent::Node(event) => self.known.apply_node(*event),
+                WatchEvent::Reservation(event) => {
+                    if !self.known.apply_reservation(*event) {
+                        continue;
+                    }
+                }
                 WatchEvent::Namespace(event) => {
                     if !self.known.namespaces.apply(*event) {
                         continue;
@@ -96,7 +108,8 @@ impl PoolMirror {
 
     /// Puts what is known into the cache, which sends what differs.
     fn tell(&mut self) {
-        if !self.known.node_is_read || !self.known.is_complete {
+        let is_known = self.known.node_is_read && self.known.reservations.is_listed();
+        if !is_known || !self.known.is_complete {
             return;
         }
         // The node has what was selected before this process began, until more is known.
@@ -143,6 +156,28 @@ impl Known {
         }
     }
 
+    /// Returns whether it changes anything. A cluster without the kind has no reservations.
+    fn apply_reservation(
+        &mut self,
+        event: Result<Event<DeserializeGuard<LanReservation>>, watcher::Error>,
+    ) -> bool {
+        let keep = |found: &DeserializeGuard<LanReservation>| {
+            let metadata = found.meta();
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            let key = format!("{}/{}", text(&metadata.namespace), text(&metadata.name));
+            let valid = found.0.as_ref().ok();
+            (key, valid.and_then(|one| Some((one.spec.pool.clone(), reserved(one)?))))
+        };
+        match event {
+            Ok(event) => self.reservations.apply(event, keep),
+            Err(error) => {
+                tracing::debug!(error = chain(&error), "the API server is not heard about reservations");
+                let is_first = !self.reservations.is_listed() && refusal_code(&error) == Some(404);
+                is_first && self.reservations.apply(Event::InitDone, keep)
+            }
+        }
+    }
+
     fn apply_node(&mut self, event: Result<Event<PartialObjectMeta<Node>>, watcher::Error>) {
         match event {
             Ok(Event::InitApply(node) | Event::Apply(node)) => {
@@ -166,14 +201,19 @@ impl Known {
     }
 
     fn for_node(&mut self) -> Vec<ClusterPool> {
-        let Self { pools, accepted, labels, namespaces, .. } = self;
+        let Self { pools, accepted, labels, namespaces, reservations, .. } = self;
+        let mut reserved: BTreeMap<&str, Vec<Reserved>> = BTreeMap::new();
+        for (pool, one) in reservations.values().flatten() {
+            reserved.entry(pool).or_default().push(one.clone());
+        }
         accepted.retain(|name, (uid, _)| pools.get(name).is_some_and(|pool| pool.metadata.uid == *uid));
         let told = pools.iter().map(|(name, pool)| {
             let told = for_node(pool, labels.as_ref(), accepted.get(name).map(|(_, pool)| pool));
             if is_accepted(pool) {
                 accepted.insert(name.clone(), (pool.metadata.uid.clone(), told.clone()));
             }
-            ClusterPool { namespaces: namespaces.selected(&told.spec), ..told }
+            let reserved = reserved.remove(&**name).unwrap_or_default();
+            ClusterPool { namespaces: namespaces.selected(&told.spec), reserved, ..told }
         });
         told.collect()
     }

@@ -10,6 +10,8 @@ mod held;
 mod leader;
 mod mirror;
 mod namespaces;
+mod owners;
+mod reservations;
 mod status;
 mod watched;
 

@@ -33,9 +33,10 @@ impl Manager {
         self.searches.retain(|one, search| wanted.contains(one) || search.request.is_some());
         for (pool, family, owner) in wanted {
             match self.held_by(&pool, family, &owner) {
-                Some((key, Progress::Leaving)) if !self.is_shared_wrongly(&key) => {
+                Some((key, Progress::Leaving)) if !self.exclusive.contains(&key) => {
                     self.join(now, &key, owner)
                 }
+                // Another may be first: once it is left, it is looked for again.
                 Some((_, Progress::Leaving)) => {}
                 Some((key, Progress::Lost)) => {
                     let reason = format!("another than {owner} has {key}");
@@ -57,7 +58,11 @@ impl Manager {
         }
         let waiter = self.waiters.values().find(|waiter| waiter.wanted().as_ref() == Some(&wanted));
         let Some(waiter) = waiter else { return };
-        let (create, address) = (waiter.creates(), waiter.address());
+        let (create, asked) = (waiter.creates(), waiter.address());
+        let address = if create { asked } else { self.reserved_for(&wanted) };
+        if !create && address.is_none() {
+            return self.take_float_answer(now, wanted, false, None, Answer::Object(None));
+        }
         self.ask(now, wanted, create, address);
     }
 
@@ -71,7 +76,24 @@ impl Manager {
     /// What the cluster's part found or made.
     pub(super) fn take_float(&mut self, now: BootTime, asked: Float, answer: Answer) {
         let Float { pool, family, owner, create, address } = asked;
-        let wanted = (pool, family, owner);
+        self.take_float_answer(now, (pool, family, owner), create, address, answer);
+    }
+
+    /// The address that is reserved for an owner, once the leader has made it.
+    fn reserved_for(&self, (pool, family, owner): &Wanted) -> Option<Addr> {
+        let reserved = &self.known.pools.get(pool.as_str())?.reserved;
+        let mut of_owner = reserved.iter().filter(|one| one.owner.as_deref() == Some(owner.as_str()));
+        of_owner.find_map(|one| one.address.filter(|address| address.family() == *family))
+    }
+
+    fn take_float_answer(
+        &mut self,
+        now: BootTime,
+        wanted: Wanted,
+        create: bool,
+        address: Option<Addr>,
+        answer: Answer,
+    ) {
         let Some(search) = self.searches.get_mut(&wanted) else { return };
         search.request = None;
         match answer {
