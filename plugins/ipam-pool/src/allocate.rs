@@ -21,7 +21,7 @@ pub(crate) fn allocate(
     lease_request: &LeaseRequest,
     asked: &[Option<Addr>],
     conflicts: &[(Addr, MacAddr)],
-    deadline: Deadline,
+    deadline: &mut Deadline,
 ) -> Result<Option<(HostStore, Vec<Grant>)>, Error> {
     let mut store = HostStore::open(&node.dirs, &network.key)?;
     let grants = allocate_held(&mut store, node, network, lease_request, asked, conflicts);

@@ -17,6 +17,8 @@ use crate::Millis;
 const SOCKET: &str = "agent.sock";
 /// How long an ADD waits for addresses, over all of its questions.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// How often an ADD asks the same: each time others may have been quicker, and each time the node may claim a block for it.
+const MAX_ASKED: usize = 4;
 /// The longest answer, in bytes.
 const MAX_ANSWER: u64 = 64 << 10;
 
@@ -127,7 +129,7 @@ impl Blocks {
     ///
     /// # Errors
     /// There is no more.
-    pub(crate) fn claim(&self, asked: &Question, deadline: Deadline) -> Result<(), BlockError> {
+    pub(crate) fn claim(&self, asked: &Question, deadline: &mut Deadline) -> Result<(), BlockError> {
         let mut question = serde_json::json!({ "family": asked.family });
         if let Some(address) = asked.address {
             question["address"] = address.to_string().into();
@@ -137,7 +139,7 @@ impl Blocks {
             question["create"] = owner.create.into();
             question["shared"] = owner.shared.into();
         }
-        let left = deadline.left().ok_or_else(|| BlockError::Overtaken(self.pool.clone()))?;
+        let left = deadline.ask(asked).ok_or_else(|| BlockError::Overtaken(self.pool.clone()))?;
         let (status, text) = self.ask(&question.to_string(), left).map_err(|source| {
             BlockError::NoDaemon { pool: self.pool.clone(), socket: self.socket.clone(), source }
         })?;
@@ -206,16 +208,24 @@ impl Question {
     }
 }
 
-/// Until when an ADD asks for addresses.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Deadline(Instant);
+/// Until when an ADD asks for addresses, and what it asked.
+#[derive(Debug)]
+pub(crate) struct Deadline {
+    end: Instant,
+    asked: Vec<Question>,
+}
 
 impl Deadline {
     pub(crate) fn new() -> Self {
-        Self(Instant::now() + PATIENCE)
+        Self { end: Instant::now() + PATIENCE, asked: Vec::new() }
     }
 
-    fn left(self) -> Option<Duration> {
-        self.0.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    /// How long the answer may take; `None`: it is not to be asked any more.
+    fn ask(&mut self, question: &Question) -> Option<Duration> {
+        if self.asked.iter().filter(|asked| *asked == question).count() >= MAX_ASKED {
+            return None;
+        }
+        self.asked.push(question.clone());
+        self.end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
     }
 }

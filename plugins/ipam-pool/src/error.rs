@@ -130,7 +130,7 @@ fn network_code(error: &NetworkError) -> Code {
         NetworkError::Syntax(_) => Code::INVALID_CONFIG,
         NetworkError::Value { key, .. } => value_code(key),
         NetworkError::NoRanges => Code::plugin(115),
-        NetworkError::PoolAnd(_) => Code::plugin(116),
+        NetworkError::PoolAnd(_) | NetworkError::ExcludeOfCluster(_) => Code::plugin(116),
         NetworkError::RangeSet(error) => range_set_code(error),
         NetworkError::ListsOverlap { .. } => Code::plugin(108),
         NetworkError::TooMany(_) => Code::plugin(167),

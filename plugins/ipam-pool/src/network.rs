@@ -80,7 +80,7 @@ struct Ipam {
     resolv_conf: Option<String>,
     /// The resolver's settings.
     dns: Option<Dns>,
-    /// Addresses, ranges (`10.0.0.5-10.0.0.9`) and subnets that are not handed out.
+    /// Addresses, ranges (`10.0.0.5-10.0.0.9`) and subnets that are not handed out. Beside a pool of the cluster it is refused (116): the `LANPool` has its own.
     exclude: Vec<String>,
     /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
     reservations: Reservations,
@@ -248,6 +248,10 @@ fn from_pool(
         }
     }
     let file = PoolFile::find(paths, pool)?;
+    // Blocks would be claimed of which the network can have nothing.
+    if file.of_cluster && !restrictions.exclude.is_empty() {
+        return Err(NetworkError::ExcludeOfCluster(pool.to_owned()));
+    }
     let blocks = file.blocks(paths);
     let is_shared = file.is_shared_explicitly() || blocks.is_some();
     let spans_nodes = if is_shared { None } else { network_scope::why_it_spans_nodes(request)? };

@@ -39,6 +39,11 @@ pub enum NetworkError {
     NoRanges,
     #[error("the ipam section has both pool and {0}, which the pool's file sets: remove one of the two")]
     PoolAnd(&'static str),
+    #[error(
+        "the ipam section has both pool and exclude, but {0:?} is a pool of the cluster: set exclude in the \
+         LANPool, or name another pool"
+    )]
+    ExcludeOfCluster(String),
     #[error("invalid ipam section")]
     RangeSet(#[from] RangeSetError),
     #[error(

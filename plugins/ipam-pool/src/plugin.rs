@@ -39,7 +39,7 @@ impl Plugin for IpamPool {
         let node = NodeSettings::load()?;
         let ips: Vec<IpAddr> = request.requested_ips()?.into_iter().map(|ip| ip.address).collect();
         let mut conflicts = parse_conflicts()?;
-        let deadline = Deadline::new();
+        let mut deadline = Deadline::new();
         let mut warned = false;
         let (network, grants) = loop {
             let network = request.config.network(request, &node.paths, node.config.node_name.as_deref())?;
@@ -49,7 +49,7 @@ impl Plugin for IpamPool {
             check_namespace(&node.config, &network, request)?;
             let lease_request = build_lease_request(request, target, &network, &node)?;
             let asked = network.requested_per_set(&ips)?;
-            let allocated = allocate(&node, &network, &lease_request, &asked, &conflicts, deadline)?;
+            let allocated = allocate(&node, &network, &lease_request, &asked, &conflicts, &mut deadline)?;
             let Some((store, grants)) = allocated else {
                 conflicts.clear();
                 continue;

@@ -16,6 +16,8 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_pod_waits_for_a_claim,
         a_pool_that_changes_while_a_pod_waits_is_read_again,
         what_cannot_be_had_is_said,
+        who_gets_nothing_asks_a_few_times,
+        a_network_excludes_nothing_of_the_clusters_pools,
         a_file_wins,
         people_see_it,
         an_owner_gets_its_own_address_and_nobody_else,
@@ -196,6 +198,45 @@ fn what_cannot_be_had_is_said() -> Outcome {
         is_code(pod.add("ipam-pool", "net1", &network()), code, words)?;
     }
     Ok(())
+}
+
+/// The node part says each time that there is something, and there is not.
+fn who_gets_nothing_asks_a_few_times() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    grant(&node, &[], FAR, &[])?;
+    let pod = node.pod("p")?;
+    let listener = node.run(|| UnixListener::bind(SOCKET))?;
+    let asked = std::thread::scope(|scope| -> Result<usize, Stop> {
+        let agent = scope.spawn(move || -> Result<usize, Stop> {
+            for questions in 0.. {
+                let (mut stream, _) = listener.accept()?;
+                let mut asked = vec![0; 4096];
+                // The last one is no question.
+                if stream.read(&mut asked)? == 0 {
+                    return Ok(questions);
+                }
+                stream.write_all(http("200 OK", "").as_bytes())?;
+            }
+            unreachable!()
+        });
+        let added = pod.add("ipam-pool", "net1", &network());
+        node.run(|| std::os::unix::net::UnixStream::connect(SOCKET))?;
+        let asked = agent.join().unwrap()?;
+        is_code(added, 11, "others had them first")?;
+        Ok(asked)
+    })?;
+    assert_eq!(asked, 4);
+    Ok(())
+}
+
+fn a_network_excludes_nothing_of_the_clusters_pools() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    grant(&node, &["10.9.0.7-10.9.0.8"], FAR, &[])?;
+    let mut network = network();
+    network["ipam"]["exclude"] = json!(["10.9.0.0/24"]);
+    is_code(node.pod("p")?.add("ipam-pool", "net1", &network), 116, "set exclude in the LANPool")
 }
 
 fn a_file_wins() -> Outcome {

@@ -42,6 +42,11 @@ impl Usage {
         self.0.get(pool).is_some_and(|of| of.used.contains(address))
     }
 
+    /// The addresses of a pool that are used.
+    pub(crate) fn used(&self, pool: &PoolName) -> AddrSet {
+        self.0.get(pool).map(|of| of.used.clone()).unwrap_or_default()
+    }
+
     /// These addresses are used, too.
     pub(crate) fn add(&mut self, pool: &PoolName, used: &AddrSet) {
         let own = &mut self.0.entry(pool.clone()).or_default().used;

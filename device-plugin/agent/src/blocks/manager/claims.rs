@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use net_types::{Addr, AddrSet, Family};
-use pool_blocks::{BootTime, Input, Key, Owner, PoolName, Progress, Refusal, Want};
+use pool_blocks::{BootTime, Input, Key, Owner, Place, PoolName, Progress, Refusal, Want};
 use proto::agent_socket::{ClaimAnswer, FloatingOwner, PoolClaim};
 
-use super::grants::{addresses, count};
+use super::grants::count;
 use super::{ClaimId, Manager, USAGE_AFTER_CLAIM, family_of};
 
 /// How long a claim waits for a decision.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an address is kept for who was told of it: longer than an ADD takes from there to its lease.
+const PROMISED: Duration = USAGE_AFTER_CLAIM;
 
 pub(super) struct Waiter {
     pool: PoolName,
@@ -19,6 +21,15 @@ pub(super) struct Waiter {
     owner: Option<FloatingOwner>,
     since: BootTime,
     pub(super) deadline: BootTime,
+    /// As [`Manager::usage_reads`], when it came.
+    usage_reads: u64,
+}
+
+/// An address that is handed out is for somebody.
+pub(super) struct Promise {
+    pool: PoolName,
+    family: Family,
+    until: BootTime,
 }
 
 impl Waiter {
@@ -64,10 +75,15 @@ impl Manager {
             owner,
             since: now,
             deadline: now.after(CLAIM_TIMEOUT),
+            usage_reads: self.usage_reads,
         };
         let refusal = self.refusal(&waiter);
         let granted = waiter.is_served_by_blocks()
-            && address.is_some_and(|address| addresses(self.written.get(&waiter.pool)).contains(address));
+            && address.is_some_and(|address| self.handed_out(now, &waiter.pool).contains(address));
+        if refusal.is_none() && waiter.needs_any() && self.unused(now, &waiter.pool, family) > 0 {
+            // Pods may have it by now.
+            self.next_usage = self.next_usage.min(now);
+        }
         self.waiters.insert(id, waiter);
         match refusal {
             _ if granted => self.reply(now, id, ClaimAnswer::Granted),
@@ -134,13 +150,14 @@ impl Manager {
 
     fn claim_blocks(&mut self, now: BootTime, pool: &PoolName, family: Family) {
         let Some(size) = self.block_size(pool, family) else { return };
-        let waiting = self
-            .waiters
-            .values()
-            .filter(|waiter| waiter.pool == *pool && waiter.family == family && waiter.needs_any())
-            .count() as u128;
+        let of_group =
+            |waiter: &Waiter| waiter.pool == *pool && waiter.family == family && waiter.needs_any();
+        let mut waiting: Vec<ClaimId> =
+            self.waiters.iter().filter(|(_, waiter)| of_group(waiter)).map(|(id, _)| *id).collect();
+        self.promise_unused(now, pool, family, &mut waiting);
+        let needed = waiting.len() as u128;
         let mut blocks = self.blocks_in_claim(now, pool, family);
-        while blocks.saturating_mul(size) < waiting {
+        while blocks.saturating_mul(size) < needed {
             let leaving = |(key, progress): (&Key, Progress)| {
                 key.pool == *pool
                     && family_of(key) == family
@@ -157,23 +174,43 @@ impl Manager {
             }
             blocks = after;
         }
-        if blocks == 0 && waiting > 0 {
+        if blocks == 0 {
             let reason = format!(
                 "no block of the pool {pool} is left for {}: other nodes hold all of them",
                 family_name(family)
             );
-            self.refuse_waiters(now, pool, family, &reason);
+            for id in waiting {
+                self.reply(now, id, ClaimAnswer::Refused(reason.clone()));
+            }
         }
     }
 
-    fn refuse_waiters(&mut self, now: BootTime, pool: &PoolName, family: Family, reason: &str) {
-        let of_group =
-            |waiter: &Waiter| waiter.pool == *pool && waiter.family == family && waiter.needs_any();
-        let all: Vec<ClaimId> =
-            self.waiters.iter().filter(|(_, waiter)| of_group(waiter)).map(|(id, _)| *id).collect();
-        for id in all {
-            self.reply(now, id, ClaimAnswer::Refused(reason.to_owned()));
+    /// What is handed out and not used is for the first that wait: no block is claimed for them, since whoever cannot use what
+    /// is there would have one claimed after the other. They are told when the leases were read after they came.
+    fn promise_unused(&mut self, now: BootTime, pool: &PoolName, family: Family, waiting: &mut Vec<ClaimId>) {
+        let unused = self.unused(now, pool, family).min(waiting.len());
+        for id in waiting.drain(..unused) {
+            let is_current =
+                self.waiters.get(&id).is_some_and(|waiter| waiter.usage_reads < self.usage_reads);
+            if is_current {
+                self.reply(now, id, ClaimAnswer::Granted);
+            }
         }
+    }
+
+    /// How many addresses of a family are handed out that no lease used when the leases were read last, and that nobody was told
+    /// of since.
+    fn unused(&self, now: BootTime, pool: &PoolName, family: Family) -> usize {
+        let returning = self.returning.iter().filter(|key| key.pool == *pool);
+        let returning = AddrSet::union(returning.flat_map(|key| match key.place {
+            Place::Block(block) => Some(block.range()),
+            Place::Address(_) => None,
+        }));
+        let unused = self.handed_out(now, pool).without(&returning).without(&self.usage.used(pool));
+        let is_for_it =
+            |promise: &&Promise| promise.pool == *pool && promise.family == family && promise.until > now;
+        let promised = self.promises.iter().filter(is_for_it).count();
+        usize::try_from(count(&unused, family)).unwrap_or(usize::MAX).saturating_sub(promised)
     }
 
     fn claim_address(&mut self, now: BootTime, id: ClaimId, pool: &PoolName, address: Addr) {
@@ -247,7 +284,7 @@ impl Manager {
         if !self.connected {
             return "the cluster's part of k8slan, which asks the API server for blocks, is away".to_owned();
         }
-        if !self.usage_read {
+        if self.usage_reads == 0 {
             return "the leases of this node could not be read yet; the log says why".to_owned();
         }
         if !self.node.has_counted() {
@@ -265,6 +302,11 @@ impl Manager {
         self.metrics.pools.claim.observe(waited);
         match &answer {
             ClaimAnswer::Granted => {
+                if waiter.is_served_by_blocks() {
+                    self.promises.retain(|promise| promise.until > now);
+                    let (pool, until) = (waiter.pool.clone(), now.after(PROMISED));
+                    self.promises.push(Promise { pool, family: waiter.family, until });
+                }
                 self.metrics.pools.claims.increment();
                 self.refusals_told.remove(&waiter.pool);
                 self.next_usage = self.next_usage.min(now.after(USAGE_AFTER_CLAIM));

@@ -75,6 +75,13 @@ impl Manager {
         grants
     }
 
+    /// What is handed out of a pool by now.
+    pub(super) fn handed_out(&self, now: BootTime, pool: &PoolName) -> AddrSet {
+        let all = self.written.get(pool).into_iter().flat_map(|grants| &grants.grants);
+        let valid = all.filter(|grant| grant.until > now.millis());
+        AddrSet::union(valid.flat_map(|grant| grant.addresses.iter()))
+    }
+
     /// Whether addresses of this are handed out by now.
     pub(super) fn is_granted(&self, key: &Key) -> bool {
         let Some(written) = self.written.get(&key.pool) else { return false };

@@ -27,7 +27,7 @@ use super::checks::checked;
 use super::geometry::{PoolError, geometry};
 use super::pool_folder::KnownPools;
 use super::usage::Usage;
-use claims::Waiter;
+use claims::{Promise, Waiter};
 use grants::Writing;
 
 /// How long the API server may take to answer.
@@ -115,8 +115,8 @@ pub(crate) struct Manager {
     geometries: BTreeMap<PoolName, Geometry>,
     errors: BTreeMap<PoolName, PoolError>,
     usage: Usage,
-    /// Whether the leases were read since the start.
-    usage_read: bool,
+    /// How often the leases were read since the start.
+    usage_reads: u64,
     next_usage: BootTime,
     connected: bool,
     pending: BTreeMap<RequestId, Pending>,
@@ -132,6 +132,8 @@ pub(crate) struct Manager {
     /// Addresses that blocks are to give up, once the grants are without them; and who has them then.
     releasing: BTreeMap<(PoolName, Addr), Option<Owner>>,
     waiters: BTreeMap<ClaimId, Waiter>,
+    /// Who was told lately that there is an address for it, which it may not have taken yet.
+    promises: Vec<Promise>,
     searches: BTreeMap<floating::Wanted, floating::Search>,
     /// Floating addresses whose owner is on one node at a time.
     exclusive: BTreeSet<Key>,
@@ -158,7 +160,7 @@ impl Manager {
             geometries: BTreeMap::new(),
             errors: BTreeMap::new(),
             usage: Usage::default(),
-            usage_read: false,
+            usage_reads: 0,
             next_usage: BootTime::default(),
             connected: false,
             pending: BTreeMap::new(),
@@ -170,6 +172,7 @@ impl Manager {
             idle: BTreeMap::new(),
             releasing: BTreeMap::new(),
             waiters: BTreeMap::new(),
+            promises: Vec::new(),
             searches: BTreeMap::new(),
             exclusive: BTreeSet::new(),
             refusals_told: BTreeMap::new(),
@@ -245,7 +248,7 @@ impl Manager {
 
     /// Whether the protocol runs: nothing is asked of the API server on a node without pools.
     fn is_active(&self) -> bool {
-        self.has_pools() && self.usage_read
+        self.has_pools() && self.usage_reads > 0
     }
 
     fn node_step(&mut self, now: BootTime, input: Input) {
@@ -353,7 +356,7 @@ impl Manager {
 
     fn take_usage(&mut self, now: BootTime, usage: Usage) {
         self.usage = usage;
-        self.usage_read = true;
+        self.usage_reads += 1;
         self.next_usage = now.after(USAGE_INTERVAL);
         if !self.node.has_counted() {
             // What is used of a pool that is not known cannot be looked for.
@@ -386,7 +389,7 @@ impl Manager {
             }
         }
         self.metrics.pools.set_blocks(blocks);
-        if !self.usage_read {
+        if self.usage_reads == 0 {
             return;
         }
         let pools = self.node.keys().map(|key| &key.pool).chain(self.usage.pools());

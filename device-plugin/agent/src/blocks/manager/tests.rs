@@ -1,6 +1,7 @@
 //! A node and an API server that a test plays.
 
 mod edits;
+mod unused;
 
 use node::{BlockLength, ClusterPool};
 use pool_blocks::{Float, Holder, NodeState, Object, ResourceVersion, Spec, Uid};
@@ -341,6 +342,7 @@ fn a_link_that_is_lost_is_told_and_a_claim_goes_on_after_it() {
     site.answers = true;
     site.pass(120);
     site.claim(4, None);
+    site.pass(1);
     assert_eq!(site.replies[&4], ClaimAnswer::Granted);
 }
 
