@@ -14,7 +14,7 @@ use controller::ClusterUninstallOptions;
 use daemon::{Cluster, Node};
 use proto::agent_socket;
 
-use doctor::{capture, check_host, inspect, leases, overview, why};
+use doctor::{capture, check_host, import, inspect, leases, overview, why};
 use installer::{InstallOptions, UninstallOptions, install, uninstall};
 
 /// The node daemon of k8slan: builds this node's part of every LAN, repairs what drifts, and tells the
@@ -167,6 +167,15 @@ enum Command {
     ///
     /// As inspect, it needs root and no daemon. 'kubectl k8slan leases' asks all nodes.
     Leases(leases::Options),
+    /// Says which LANPool takes the place of whereabouts or host-local, and what it must exclude while pods have their addresses.
+    ///
+    /// It reads what others know, as JSON, one after the other: NetworkAttachmentDefinitions, LANPools, whereabouts' objects,
+    /// the nodes' leases of host-local. It changes nothing: 'kubectl k8slan import' collects all that, and has kubectl do what
+    /// is said here.
+    Import(import::Options),
+    /// Prints the leases that host-local has on this node, as JSON, for 'import'.
+    #[command(hide = true)]
+    HostLocalLeases(import::FileOptions),
     /// Says why a pod does not run, or has no network.
     ///
     /// It reads what others know: the pod, its events, the definitions of its networks, what 'inspect --json' says of its
@@ -251,6 +260,8 @@ pub fn main() -> ExitCode {
         Command::Inspect(options) => return inspect::main(&options),
         Command::Status(options) => return overview::main(&options),
         Command::Leases(options) => return leases::main(&options),
+        Command::Import(options) => return import::main(&options),
+        Command::HostLocalLeases(options) => return import::host_local_leases(&options),
         Command::Why(options) => return why::main(&options),
         Command::Capture(options) => return capture::main(&options),
         Command::CheckHost(options) => return check_host::main(&options),

@@ -78,6 +78,21 @@ impl Program {
         Ok(Self { server, part, etcd, whole: true })
     }
 
+    /// The kubectl of its version, in words of a shell: of the same folder, or a part of the same program.
+    ///
+    /// # Errors
+    /// It is not here: the test is skipped by name.
+    pub fn kubectl(&self) -> Result<Vec<String>, Stop> {
+        const NAME: &str = "kubectl";
+        if self.part.is_some() {
+            return Ok(vec![self.server.display().to_string(), NAME.to_owned()]);
+        }
+        match self.server.with_file_name(NAME) {
+            beside if beside.is_file() => Ok(vec![beside.display().to_string()]),
+            _ => needs(NAME).map(|()| vec![NAME.to_owned()]),
+        }
+    }
+
     /// Whether it has namespaces, nodes, pods and the rest.
     #[must_use]
     pub fn knows_the_core(&self) -> bool {

@@ -44,14 +44,14 @@ const APPLETS: [&str; 10] =
     ["cat", "date", "grep", "mkdir", "mkfifo", "mktemp", "rm", "sed", "sleep", "sort"];
 
 /// A cluster as kubectl shows it: patterns of `case`, and what is run for them. The first that fits counts.
-struct Cluster {
-    dir: tempfile::TempDir,
-    shell: &'static [&'static str],
+pub(crate) struct Cluster {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) shell: &'static [&'static str],
     answers: Vec<(String, String)>,
 }
 
 impl Cluster {
-    fn new(shell: &'static [&'static str]) -> Result<Self, Stop> {
+    pub(crate) fn new(shell: &'static [&'static str]) -> Result<Self, Stop> {
         let dir = tempfile::tempdir()?;
         for program in ["dash", "busybox"] {
             let path = Path::new("/bin").join(program);
@@ -65,13 +65,13 @@ impl Cluster {
     }
 
     /// For calls that look like this, this script; its words are in `$*`.
-    fn on(mut self, pattern: &str, script: &str) -> Self {
+    pub(crate) fn on(mut self, pattern: &str, script: &str) -> Self {
         self.answers.push((pattern.to_owned(), script.to_owned()));
         self
     }
 
     /// With a daemon's pod `ds-<node>` on each of these nodes, whose views are what `inspect --json` says there.
-    fn nodes(self, names: &[&str]) -> Self {
+    pub(crate) fn nodes(self, names: &[&str]) -> Self {
         let rows: String =
             names.iter().map(|name| format!("echo {name} ds-{name} 2026-11-29T12:00:00Z; ")).collect();
         self.on("*'get pods -l app.kubernetes.io/name=k8slan'*", &rows)
@@ -108,27 +108,27 @@ impl Cluster {
         Ok(command)
     }
 
-    fn run(&self, arguments: &[&str]) -> Result<Output, Stop> {
+    pub(crate) fn run(&self, arguments: &[&str]) -> Result<Output, Stop> {
         let output = finish(&mut self.command(arguments)?)?;
         let left: Vec<_> = fs::read_dir(self.dir.path().join("tmp"))?.flatten().collect();
         assert!(left.is_empty(), "{left:?}");
         Ok(output)
     }
 
-    fn file(&self, name: &str) -> String {
+    pub(crate) fn file(&self, name: &str) -> String {
         fs::read_to_string(self.dir.path().join(name)).unwrap_or_default()
     }
 
-    fn calls(&self) -> Vec<String> {
+    pub(crate) fn calls(&self) -> Vec<String> {
         self.file("calls").lines().map(str::to_owned).collect()
     }
 }
 
-fn errors(output: &Output) -> String {
+pub(crate) fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-fn each(body: impl Fn(Cluster) -> Outcome) -> Outcome {
+pub(crate) fn each(body: impl Fn(Cluster) -> Outcome) -> Outcome {
     SHELLS.iter().try_for_each(|shell| body(Cluster::new(shell)?))
 }
 
@@ -154,6 +154,13 @@ fn who_calls_it_the_wrong_way_is_told() -> Outcome {
             (vec!["leases", "-o", "yaml"], "there is no format 'yaml'"),
             (vec!["leases", "-o"], "-o needs a format"),
             (vec!["leases", "--all"], "leases has no flag --all"),
+            (vec!["import"], "whereabouts or host-local"),
+            (vec!["import", "calico"], "not 'calico'"),
+            (vec!["import", "whereabouts", "host-local"], "takes one plugin, and has 'host-local'"),
+            (vec!["import", "whereabouts", "-o", "yaml"], "-o yaml goes with --dry-run"),
+            (vec!["import", "whereabouts", "--dry-run", "-o", "wide"], "there is no format 'wide'"),
+            (vec!["import", "whereabouts", "--pool"], "--pool needs a word"),
+            (vec!["import", "whereabouts", "--force"], "import has no flag --force"),
             (vec!["why"], "why needs a pod"),
             (vec!["why", "a", "b"], "and has 'b'"),
             (vec!["capture"], "capture needs a pod"),

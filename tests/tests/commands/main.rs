@@ -4,6 +4,7 @@ mod capture;
 mod check_host;
 mod command_line;
 mod inspect;
+mod kubectl_import;
 mod kubectl_plugin;
 mod leases;
 
@@ -11,7 +12,7 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     testnet::run_files(
-        testnet::files![capture, check_host, command_line, inspect, kubectl_plugin, leases],
+        testnet::files![capture, check_host, command_line, inspect, kubectl_import, kubectl_plugin, leases],
         LONG,
     )
 }

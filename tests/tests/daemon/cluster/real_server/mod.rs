@@ -8,6 +8,7 @@
 //! Without them the tests are skipped by name. What is done with the whole one is also done with the double, so that
 //! only what is different there is not run on a machine without it.
 
+mod import;
 mod pool_requests;
 mod pools;
 mod steady;
@@ -41,6 +42,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         the_real_server_takes_pools,
         the_real_server_answers_what_nodes_ask_about_blocks,
         of_pools_that_overlap_two_leaders_accept_one,
+        a_pool_takes_the_place_of_whereabouts,
     ];
     trials.extend(steady::trials());
     trials.extend(whole::trials());
@@ -76,6 +78,10 @@ fn the_real_server_answers_what_nodes_ask_about_blocks() -> Outcome {
 
 fn of_pools_that_overlap_two_leaders_accept_one() -> Outcome {
     pool_requests::two_leaders_accept_one(&Program::extensions()?)
+}
+
+fn a_pool_takes_the_place_of_whereabouts() -> Outcome {
+    import::takes_the_place_of_whereabouts(&Program::whole()?)
 }
 
 fn the_real_server_takes_pools() -> Outcome {
