@@ -83,7 +83,7 @@ struct Owner<'a> {
 fn owner(text: &str) -> Option<Owner<'_>> {
     let (kind, rest) = match text.strip_prefix("vm:") {
         Some(rest) => ("vm", rest),
-        None => ("pod", text),
+        None => ("pod", text.strip_prefix("pod:").unwrap_or(text)),
     };
     let mut parts = rest.split('/');
     let (namespace, name) = (parts.next()?, parts.next()?);

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write as _};
 
-use net_types::AddrSet;
+use net_types::{AddrRange, AddrSet};
 use node::{BlockLength, ClusterPool, Grants, SafeDir, one_line};
 use serde::Serialize;
 
@@ -26,6 +26,9 @@ pub(super) struct ClusterPart {
     /// What it had, and may not hand out any more, since the API server was not heard.
     #[serde(skip_serializing_if = "AddrSet::is_empty")]
     ended: AddrSet,
+    /// What this node hands out to their owners alone, whom they follow over nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    floating: Vec<Floating>,
     /// How many addresses of the pool are other nodes' or nobody's; a text, as in the status of a `LANPool`.
     #[serde(serialize_with = "as_text")]
     elsewhere: u128,
@@ -37,6 +40,16 @@ pub(super) struct ClusterPart {
     #[serde(skip_serializing_if = "Option::is_none")]
     refusal: Option<String>,
 }
+
+/// An address that follows its owner.
+#[derive(Clone, Debug, Serialize)]
+struct Floating {
+    address: Addr,
+    owner: String,
+}
+
+/// As many of them are named in a line.
+const NAMED: usize = 8;
 
 impl ClusterPart {
     /// Reads it; `None` where the pool is none of the cluster's, or has no blocks.
@@ -62,13 +75,23 @@ impl ClusterPart {
             AddrSet::union(grants.iter().flat_map(|grant| grant.addresses.iter())).intersection(all)
         };
         let addresses = of(&valid);
+        let floating: Vec<Floating> = grants
+            .floating
+            .iter()
+            .filter(|grant| Millis(grant.until) > now)
+            .map(|grant| Floating { address: grant.address, owner: grant.owner.clone() })
+            .collect();
+        let ours = AddrSet::union(
+            addresses.iter().chain(floating.iter().map(|floating| AddrRange::single(floating.address))),
+        );
         Self {
             pool: pool.to_owned(),
             blocks: valid.len(),
             seconds: valid.iter().map(|grant| grant.until.saturating_sub(now.0) / 1000).min(),
             ended: of(&ended),
-            elsewhere: all.without(&addresses).len(),
+            elsewhere: all.without(&ours).len(),
             addresses,
+            floating,
             lengths: object.as_ref().and_then(|object| object.blocks),
             exhausted: object.as_ref().is_some_and(|object| object.exhausted),
             refusal: object.and_then(|object| object.refusal),
@@ -80,6 +103,9 @@ impl ClusterPart {
         if self.ended.contains(address) {
             return "in a block of this node, which may not hand it out now: the API server was not heard for too long"
                 .to_owned();
+        }
+        if let Some(floating) = self.floating.iter().find(|floating| floating.address == address) {
+            return format!("follows {} over nodes, and is handed out to it alone", floating.owner);
         }
         let mut text = "in a block that this node does not hold".to_owned();
         if let Some(block) = self.block(address) {
@@ -114,6 +140,13 @@ impl fmt::Display for ClusterPart {
                 format_age(seconds)
             )?,
             None => f.write_str("nothing")?,
+        }
+        for (index, floating) in self.floating.iter().take(NAMED).enumerate() {
+            let before = if index == 0 { "; to their owners alone" } else { "," };
+            write!(f, "{before} {} ({})", floating.address, one_line(&floating.owner))?;
+        }
+        if let Some(more) = self.floating.len().checked_sub(NAMED).filter(|more| *more > 0) {
+            write!(f, " and {more} more")?;
         }
         if !self.ended.is_empty() {
             write!(f, "; no longer {}, since the API server was not heard", self.ended)?;
@@ -167,8 +200,17 @@ mod tests {
     fn part(grants: &[(&[&str], u64)], object: ClusterPool) -> ClusterPart {
         let grants =
             grants.iter().map(|(addresses, until)| Grant { addresses: set(addresses), until: *until });
-        let grants = Grants { grants: grants.collect(), ..Grants::default() };
+        let grants = Grants { grants: grants.collect(), floating: follows(), ..Grants::default() };
         ClusterPart::new("office", &set(&["10.9.0.2-10.9.0.254"]), &grants, Some(object), Millis(1_000_000))
+    }
+
+    fn follows() -> Vec<node::FloatingGrant> {
+        let grant = |address: &str, until| node::FloatingGrant {
+            address: address.parse().unwrap(),
+            owner: "vm:default/vyos".to_owned(),
+            until,
+        };
+        vec![grant("10.9.0.40", u64::MAX), grant("10.9.0.41", 0)]
     }
 
     fn object() -> ClusterPool {
@@ -185,18 +227,18 @@ mod tests {
         let both: &[(&[&str], u64)] = &[(&["10.9.0.8-10.9.0.15"], 2_200_000), (&["10.9.0.17"], 3_000_000)];
         assert_eq!(
             part(both, object()).to_string(),
-            "pool office of the cluster: this node hands out 10.9.0.8-10.9.0.15, 10.9.0.17 (9 addresses in 2 blocks) for another 20m; \
-             244 more are other nodes' or nobody's"
+            "pool office of the cluster: this node hands out 10.9.0.8-10.9.0.15, 10.9.0.17 (9 addresses in 2 blocks) for another 20m; to \
+             their owners alone 10.9.0.40 (vm:default/vyos); 243 more are other nodes' or nobody's"
         );
         let deleted = ClusterPool { refusal: Some("the LANPool office\nwas deleted".into()), ..object() };
         assert_eq!(
             part(&[(&["10.9.0.9"], 1)], deleted).to_string(),
-            "pool office of the cluster: this node hands out nothing; no longer 10.9.0.9, since the API server was not heard; 253 more \
-             are other nodes' or nobody's; it claims no more: the LANPool office was deleted"
+            "pool office of the cluster: this node hands out nothing; to their owners alone 10.9.0.40 (vm:default/vyos); no longer \
+             10.9.0.9, since the API server was not heard; 252 more are other nodes' or nobody's; it claims no more: the LANPool office was deleted"
         );
         let full = part(&[(&["10.9.0.9"], 2_000_000)], ClusterPool { exhausted: true, ..object() });
         assert!(full.to_string().ends_with(
-            "(1 address in 1 block) for another 16m; 252 more are other nodes', and none is left to claim"
+            "(1 address in 1 block) for another 16m; to their owners alone 10.9.0.40 (vm:default/vyos); 251 more are other nodes', and none is left to claim"
         ));
     }
 
@@ -207,6 +249,7 @@ mod tests {
         assert_eq!(part.block(at("10.9.0.50")).unwrap(), "office.0a090030");
         assert_eq!(part.block(at("fd00::1:2")).unwrap(), "office.fd000000000000000000000000010000");
         assert!(part.elsewhere(at("10.9.0.50")).contains("kubectl get lanblock office.0a090030"));
+        assert!(part.elsewhere(at("10.9.0.40")).contains("follows vm:default/vyos"));
         assert!(part.elsewhere(at("10.9.0.9")).contains("was not heard for too long"));
     }
 }
