@@ -94,6 +94,19 @@ const PARTS: &[Part] = &[
         name: "Spec",
     },
     Part {
+        heading: "`LANPool`, the object: `spec`",
+        text: "`apiVersion: lan.k8slan.io/v1beta1`, `kind: LANPool`: a [pool of the cluster](../plugins/ipam-pool/README.md#a-pool-of-the-cluster). Either `subnets` or `ranges`. \
+               In the annotation `lan.k8slan.io/imported` stands what `kubectl k8slan import` added to `exclude` ([migration](migration.md#whereabouts)).",
+        file: "crates/lan/src/pool/spec.rs",
+        name: "LanPoolSpec",
+    },
+    Part {
+        heading: "`LANPool`: `spec.ranges[]`",
+        text: "",
+        file: "crates/lan/src/pool/spec.rs",
+        name: "PoolRange",
+    },
+    Part {
         heading: "What a runtime or Multus fills in: `runtimeConfig`",
         text: "For the capabilities that the network configuration declares. What counts more: `runtimeConfig`, then `args.cni`, then `CNI_ARGS`.",
         file: "crates/cni/src/document.rs",
@@ -139,6 +152,9 @@ const WORDS: &[(&str, &str)] = &[
     ("Order", "`oldest` or `lowest`"),
     ("PathBuf", "absolute path"),
     ("Policy", "object"),
+    ("PoolOrder", "`Oldest` or `Lowest`"),
+    ("PoolRange", "object"),
+    ("PoolSticky", "`Auto`, `None`, `Pod` or `VM`"),
     ("Probe", "`true`, or `count`, `interval`, `wait`, `quarantine`"),
     ("RangeSpec", "object"),
     ("RawValue", "JSON"),
