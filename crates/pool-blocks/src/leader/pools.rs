@@ -22,8 +22,8 @@ pub struct PoolClaim {
     pub name: PoolName,
     /// The addresses of its ranges.
     pub addresses: AddrSet,
-    /// Pools of different domains may overlap.
-    pub routing_domain: String,
+    /// Pools of different domains may overlap. `None`: it is not known, so that it may be any.
+    pub routing_domain: Option<String>,
     /// Whether it only documents addresses.
     pub inventory: bool,
     /// How far it is.
@@ -82,10 +82,11 @@ fn overlap(a: &PoolClaim, b: &PoolClaim) -> bool {
     let holds = |large: &PoolClaim, small: &PoolClaim| {
         large.inventory && small.addresses.without(&large.addresses).is_empty()
     };
-    a.routing_domain == b.routing_domain
-        && a.addresses.shared_with(&b.addresses).is_some()
-        && !holds(a, b)
-        && !holds(b, a)
+    let one_domain = match (&a.routing_domain, &b.routing_domain) {
+        (Some(a), Some(b)) => a == b,
+        _ => true,
+    };
+    one_domain && a.addresses.shared_with(&b.addresses).is_some() && !holds(a, b) && !holds(b, a)
 }
 
 #[cfg(test)]
@@ -99,7 +100,7 @@ mod tests {
         PoolClaim {
             name: name.into(),
             addresses: addresses(&[range]),
-            routing_domain: String::new(),
+            routing_domain: Some(String::new()),
             inventory: false,
             stage: PoolStage::New,
             in_use: false,
@@ -129,9 +130,11 @@ mod tests {
             [PoolStep::Refuse("a".into(), "b".into())],
             "what is accepted stays"
         );
-        pools[1].routing_domain = "dmz".to_owned();
+        pools[1].routing_domain = None;
+        assert_eq!(decide_pools(&pools), [PoolStep::Refuse("a".into(), "b".into())]);
+        pools[1].routing_domain = Some("dmz".to_owned());
         assert_eq!(decide_pools(&pools), [PoolStep::Propose("a".into())]);
-        pools[1].routing_domain.clear();
+        pools[1].routing_domain = Some(String::new());
         pools[1].inventory = true;
         pools[1].addresses = addresses(&["10.0.0.0-10.0.0.255"]);
         assert_eq!(decide_pools(&pools), [PoolStep::Propose("a".into())], "an inventory of it");

@@ -1,6 +1,6 @@
 //! How pools stand: which are accepted, and what is left of each. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use lan::pool::{LanPoolSpec, LanPoolStatus, ParsedPool};
 use lan::{ACCEPTED, Condition, ConditionStatus, READY, find_condition, set_transition_times};
@@ -17,6 +17,9 @@ pub(super) const OLD_BLOCKS: &str = "OldBlocks";
 /// The condition of a pool of which nodes have what it does not hand out any more.
 const DRAINING: &str = "Draining";
 
+/// All pools by name; of those that are invalid, why.
+type Parsed = BTreeMap<String, Result<(LanPoolSpec, ParsedPool), String>>;
+
 /// The statuses that differ from those that pools have, by the pools' names. `pools` is a consistent list of all; `objects` are
 /// their blocks and floating addresses, and may be behind.
 pub(super) fn changed_statuses(
@@ -24,30 +27,22 @@ pub(super) fn changed_statuses(
     objects: &[Object],
     now: &str,
 ) -> BTreeMap<String, LanPoolStatus> {
-    let parsed: BTreeMap<String, Result<(LanPoolSpec, ParsedPool), String>> =
-        pools.iter().map(|pool| (name(pool), parse(pool))).collect();
-    let held: BTreeMap<String, Held> =
-        pools.iter().map(|pool| (name(pool), Held::of(&name(pool), objects))).collect();
-    let accepted: Vec<(String, &AddrSet)> = pools
-        .iter()
-        .filter(|pool| stage(pool) == PoolStage::Accepted)
-        .filter_map(|pool| Some((name(pool), parsed.get(&name(pool))?.as_ref().ok()?.1.ranges())))
-        .collect();
-    let claims: Vec<PoolClaim> = pools
-        .iter()
-        .filter_map(|pool| {
-            let name = name(pool);
-            let (spec, addresses) = parsed.get(&name)?.as_ref().ok()?;
-            let others = accepted.iter().filter(|(other, _)| *other != name);
-            let taken = AddrSet::union(others.flat_map(|(_, ranges)| ranges.iter()));
-            Some(claim(pool, spec, addresses, held.get(&name)?, &taken))
+    let parsed: Parsed = pools.iter().map(|pool| (name(pool), parse(pool))).collect();
+    let names = pools.iter().map(name).chain(objects.iter().map(|object| object.key.pool.to_string()));
+    let names: BTreeSet<String> = names.collect();
+    let held: BTreeMap<String, Held> = names
+        .into_iter()
+        .map(|name| {
+            let held = Held::of(&name, objects);
+            (name, held)
         })
         .collect();
+    let claims = claims(pools, &parsed, &held);
     let steps: BTreeMap<String, PoolStep> =
         decide_pools(&claims).into_iter().map(|step| (step_name(&step).to_owned(), step)).collect();
     let next = pools.iter().filter_map(|pool| {
         let name = name(pool);
-        let next = next_status(pool, parsed.get(&name)?, held.get(&name)?, steps.get(&name), now);
+        let next = next_status(pool, &parsed, held.get(&name)?, steps.get(&name), now);
         (status(pool) != Some(&next)).then_some((name, next))
     });
     next.collect()
@@ -57,6 +52,39 @@ fn parse(pool: &StoredPool) -> Result<(LanPoolSpec, ParsedPool), String> {
     let spec: LanPoolSpec = serde_json::from_value(pool.spec.clone()).map_err(|error| error.to_string())?;
     let addresses = ParsedPool::parse(&spec).map_err(|error| error.to_string())?;
     Ok((spec, addresses))
+}
+
+/// What each pool claims. Those that are gone or invalid, too: pods have addresses of what is held of them.
+fn claims(pools: &[StoredPool], parsed: &Parsed, held: &BTreeMap<String, Held>) -> Vec<PoolClaim> {
+    let existing: BTreeMap<String, &StoredPool> = pools.iter().map(|pool| (name(pool), pool)).collect();
+    let valid = |name: &str| Some((*existing.get(name)?, parsed.get(name)?.as_ref().ok()?));
+    let claim = |(name, held): (&String, &Held)| match valid(name) {
+        Some((pool, (spec, addresses))) => {
+            let others = existing.keys().filter(|other| *other != name).filter_map(|other| valid(other));
+            let others = others.filter(|(other, (of, _))| {
+                stage(other) == PoolStage::Accepted && !of.inventory && domain(of) == domain(spec)
+            });
+            let taken = AddrSet::union(others.flat_map(|(_, (_, addresses))| addresses.ranges().iter()));
+            Some(claim(pool, spec, addresses, held, &taken))
+        }
+        None if held.is_empty() => None,
+        None => Some(PoolClaim {
+            name: name.as_str().into(),
+            addresses: held.addresses(),
+            routing_domain: existing
+                .get(name)
+                .map(|pool| pool.spec["routingDomain"].as_str().unwrap_or_default().to_owned()),
+            inventory: false,
+            stage: PoolStage::Accepted,
+            in_use: true,
+            created: String::new(),
+        }),
+    };
+    held.iter().filter_map(claim).collect()
+}
+
+fn domain(spec: &LanPoolSpec) -> &str {
+    spec.routing_domain.as_deref().unwrap_or_default()
 }
 
 /// `taken`: the ranges of other pools that are accepted.
@@ -72,7 +100,7 @@ fn claim(
     PoolClaim {
         name: name(pool).as_str().into(),
         addresses: AddrSet::union(addresses.ranges().iter().chain(outside.iter())),
-        routing_domain: spec.routing_domain.clone().unwrap_or_default(),
+        routing_domain: Some(domain(spec).to_owned()),
         inventory: spec.inventory,
         stage: stage(pool),
         in_use: !held.is_empty(),
@@ -98,15 +126,16 @@ fn step_name(step: &PoolStep) -> &str {
 
 fn next_status(
     pool: &StoredPool,
-    parsed: &Result<(LanPoolSpec, ParsedPool), String>,
+    all: &Parsed,
     held: &Held,
     step: Option<&PoolStep>,
     now: &str,
 ) -> LanPoolStatus {
     let before = status(pool).cloned().unwrap_or_default();
     let mut next = LanPoolStatus { observed_generation: pool.metadata.generation, ..before.clone() };
-    let mut acceptance = acceptance(pool, parsed, step);
-    if let Ok((spec, addresses)) = parsed
+    let parsed = all.get(&name(pool));
+    let mut acceptance = acceptance(pool, all, step);
+    if let Some(Ok((spec, addresses))) = parsed
         && needs_lengths(pool)
         && (acceptance.holds || acceptance.reason == PROPOSED)
     {
@@ -124,7 +153,7 @@ fn next_status(
         Condition::new(ACCEPTED, holds, reason, message.clone()),
         Condition::new(READY, holds, reason, message),
     ];
-    if let Ok((spec, addresses)) = parsed {
+    if let Some(Ok((spec, addresses))) = parsed {
         let free = addresses.handed_out().without(&held.addresses());
         let size = addresses.handed_out().len();
         next.size = Some(size.to_string());
@@ -148,9 +177,9 @@ fn needs_lengths(pool: &StoredPool) -> bool {
     !chosen && !has_parts(&pool.spec) && pool.spec["inventory"] != true
 }
 
-/// Whether a pool is about to be accepted for the first time: which blocks are there is to be read before.
+/// Whether a pool is about to be accepted: which blocks are there is to be read before.
 pub(super) fn is_about_to_be_accepted(pool: &StoredPool) -> bool {
-    stage(pool) == PoolStage::Proposed && needs_lengths(pool)
+    stage(pool) == PoolStage::Proposed
 }
 
 /// Whether a pool is accepted.
@@ -175,18 +204,21 @@ impl Acceptance {
     }
 }
 
-fn acceptance(
-    pool: &StoredPool,
-    parsed: &Result<(LanPoolSpec, ParsedPool), String>,
-    step: Option<&PoolStep>,
-) -> Acceptance {
+fn acceptance(pool: &StoredPool, all: &Parsed, step: Option<&PoolStep>) -> Acceptance {
     let proposed = || {
         let message = "it is accepted as soon as no other pool that overlaps it is proposed";
         Acceptance::no(PROPOSED, message.to_owned())
     };
     let accepted = || Acceptance { holds: true, reason: "Accepted", message: String::new() };
-    match (parsed, step) {
-        (Err(error), _) => Acceptance::no("Invalid", error.clone()),
+    match (all.get(&name(pool)), step) {
+        (Some(Err(error)), _) => Acceptance::no("Invalid", error.clone()),
+        (_, Some(PoolStep::Refuse(_, other))) if !all.contains_key(other.as_str()) => Acceptance::no(
+            OVERLAPS,
+            format!(
+                "it has addresses of blocks of pool {other}, which was deleted: they go back when no pod has an address of them, and \
+                 'kubectl get lanblocks' shows who holds them"
+            ),
+        ),
         (_, Some(PoolStep::Refuse(_, other))) => Acceptance::no(
             OVERLAPS,
             format!(
@@ -384,6 +416,45 @@ mod tests {
         pools[0].spec = spec("10.0.1.4");
         settle(&mut pools, &blocks);
         assert_eq!([reason(&pools[0], ACCEPTED), reason(&pools[1], ACCEPTED)], ["Accepted", "Accepted"]);
+    }
+
+    #[test]
+    fn what_is_held_of_a_pool_that_is_gone_is_nobody_elses() {
+        let spec = json!({ "subnets": ["10.0.1.0/24"], "routingDomain": "dmz" });
+        let mut pools = [pool("b", spec.clone())];
+        let blocks = [block("a", "10.0.1.16/28", "w")];
+        settle(&mut pools, &blocks);
+        assert_eq!(reason(&pools[0], ACCEPTED), OVERLAPS);
+        let message = &status(&pools[0]).unwrap().conditions[0].message;
+        assert!(message.contains("blocks of pool a, which was deleted"), "{message}");
+        settle(&mut pools, &[]);
+        assert_eq!(reason(&pools[0], ACCEPTED), "Accepted");
+        // One that was edited so that nobody can read it.
+        let wrong = json!({ "subnets": ["10.0.1.7/24"], "routingDomain": "dmz" });
+        let mut pools = [pool("a", wrong.clone()), pool("b", spec.clone())];
+        settle(&mut pools, &blocks);
+        assert_eq!([reason(&pools[0], ACCEPTED), reason(&pools[1], ACCEPTED)], ["Invalid", OVERLAPS]);
+        let mut pools = [pool("a", json!({ "subnets": ["10.0.1.7/24"] })), pool("b", spec)];
+        settle(&mut pools, &blocks);
+        assert_eq!(reason(&pools[1], ACCEPTED), "Accepted", "in another domain");
+    }
+
+    #[test]
+    fn what_is_held_outside_is_given_by_no_pool_that_hands_out_nothing_here() {
+        for other in [
+            json!({ "subnets": ["10.0.0.0/16"], "inventory": true }),
+            json!({ "subnets": ["10.0.1.0/24"], "routingDomain": "dmz" }),
+        ] {
+            let rest = json!({ "subnets": ["10.0.1.0/24"] });
+            let mut pools = [pool("a", json!({ "subnets": ["10.0.0.0/24"] })), pool("c", other)];
+            let blocks = [block("a", "10.0.0.240/28", "v"), block("a", "10.0.1.0/28", "w")];
+            settle(&mut pools[1..], &[]);
+            settle(&mut pools[..1], &blocks);
+            let [a, c] = pools;
+            let mut pools = [a, c, pool("b", rest)];
+            settle(&mut pools, &blocks);
+            assert_eq!(reason(&pools[2], ACCEPTED), OVERLAPS, "{:?}", pools[1].spec);
+        }
     }
 
     #[test]
