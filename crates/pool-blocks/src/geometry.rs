@@ -2,6 +2,7 @@
 
 use net_types::{Addr, AddrSet, Family};
 
+use crate::hash::{hash, mix};
 use crate::{BlockLengths, Key, NodeName, PoolName, Prefix};
 
 /// A pool cut into blocks: aligned prefixes of one length per family, cut down to the addresses that may be handed out.
@@ -170,20 +171,6 @@ fn step_through(count: u128, seed: u128) -> u128 {
 
 fn gcd(a: u128, b: u128) -> u128 {
     if b == 0 { a } else { gcd(b, a % b) }
-}
-
-/// FNV-1a, mixed: the same on every node and in every version.
-pub(crate) fn hash(bytes: impl Iterator<Item = u8>) -> u64 {
-    mix(bytes
-        .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)))
-}
-
-/// The finalizer of SplitMix64.
-pub(crate) fn mix(number: u64) -> u64 {
-    let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let number = (number ^ (number >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    number ^ (number >> 31)
 }
 
 /// Parses `10.0.0.5-10.0.0.9`, for tests.

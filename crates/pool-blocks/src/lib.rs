@@ -13,6 +13,7 @@ mod block_length;
 mod clock;
 mod disk;
 mod geometry;
+mod hash;
 mod leader;
 mod name;
 mod node;

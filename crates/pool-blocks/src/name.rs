@@ -8,7 +8,7 @@ use net_types::{Addr, Family};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Prefix;
-use crate::geometry::hash;
+use crate::hash::hash;
 
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident) => {

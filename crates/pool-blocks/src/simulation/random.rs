@@ -1,6 +1,6 @@
 //! Numbers from a seed, the same on every machine.
 
-use crate::geometry::mix;
+use crate::hash::mix;
 
 pub(super) struct Random(u64);
 

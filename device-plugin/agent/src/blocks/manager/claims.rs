@@ -1,69 +1,19 @@
-//! Who waits for addresses.
+//! What is claimed for those that wait for addresses.
 
 use std::time::Duration;
 
 use net_types::{Addr, AddrSet, Family};
-use pool_blocks::{BootTime, Input, Key, Owner, Place, PoolName, Progress, Refusal, Want};
-use proto::agent_socket::{ClaimAnswer, FloatingOwner, PoolClaim};
+use pool_blocks::{BootTime, Input, Key, Place, PoolName, Progress, Refusal, Want};
+use proto::agent_socket::{ClaimAnswer, PoolClaim};
 
 use super::grants::count;
+use super::waiter::{Promise, Waiter};
 use super::{ClaimId, Manager, USAGE_AFTER_CLAIM, family_of};
 
 /// How long a claim waits for a decision.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long an address is kept for who was told of it: longer than an ADD takes from there to its lease.
 const PROMISED: Duration = USAGE_AFTER_CLAIM;
-
-pub(super) struct Waiter {
-    pool: PoolName,
-    family: Family,
-    address: Option<Addr>,
-    owner: Option<FloatingOwner>,
-    since: BootTime,
-    pub(super) deadline: BootTime,
-    /// As [`Manager::usage_reads`], when it came.
-    usage_reads: u64,
-}
-
-/// An address that is handed out is for somebody.
-pub(super) struct Promise {
-    pool: PoolName,
-    family: Family,
-    until: BootTime,
-}
-
-impl Waiter {
-    /// The owner's address that it waits for; `None`: any address does, or one of a block.
-    pub(super) fn wanted(&self) -> Option<super::floating::Wanted> {
-        let owner = self.owner.as_ref()?;
-        Some((self.pool.clone(), self.family, Owner::from(owner.name.as_str())))
-    }
-
-    /// Whether the owner gets an address if it has none.
-    pub(super) fn creates(&self) -> bool {
-        self.owner.as_ref().is_some_and(|owner| owner.create)
-    }
-
-    /// Whether the owner may be on another node as well.
-    pub(super) fn shares(&self) -> bool {
-        self.owner.as_ref().is_some_and(|owner| owner.shared)
-    }
-
-    /// The address that it needs, and no other.
-    pub(super) const fn address(&self) -> Option<Addr> {
-        self.address
-    }
-
-    /// Whether any address does.
-    const fn needs_any(&self) -> bool {
-        self.owner.is_none() && self.address.is_none()
-    }
-
-    /// Whether more blocks serve it.
-    const fn is_served_by_blocks(&self) -> bool {
-        self.owner.is_none()
-    }
-}
 
 impl Manager {
     pub(super) fn take_claim(&mut self, now: BootTime, id: ClaimId, claim: PoolClaim) {

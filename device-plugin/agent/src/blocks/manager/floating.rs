@@ -10,6 +10,7 @@ use pool_blocks::{
 };
 use proto::agent_socket::ClaimAnswer;
 
+use super::waiter::{Waiter, Wanted};
 use super::{AGAIN, ClaimId, Manager};
 
 /// What is looked for, for the first that waits for it.
@@ -21,15 +22,11 @@ pub(super) struct Search {
     tried_own: bool,
 }
 
-/// An owner of a pool's address, of one family.
-pub(super) type Wanted = (PoolName, Family, Owner);
-
 impl Manager {
     /// Asks for the addresses that owners wait for, and joins them.
     pub(super) fn claim_floating(&mut self, now: BootTime) {
         self.leave_shared(now);
-        let wanted: BTreeSet<Wanted> =
-            self.waiters.values().filter_map(super::claims::Waiter::wanted).collect();
+        let wanted: BTreeSet<Wanted> = self.waiters.values().filter_map(Waiter::wanted).collect();
         self.searches.retain(|one, search| wanted.contains(one) || search.request.is_some());
         for (pool, family, owner) in wanted {
             match self.held_by(&pool, family, &owner) {
@@ -58,7 +55,7 @@ impl Manager {
         }
         let waiter = self.waiters.values().find(|waiter| waiter.wanted().as_ref() == Some(&wanted));
         let Some(waiter) = waiter else { return };
-        let (create, asked) = (waiter.creates(), waiter.address());
+        let (create, asked) = (waiter.creates(), waiter.address);
         let address = if create { asked } else { self.reserved_for(&wanted) };
         if !create && address.is_none() {
             return self.take_float_answer(now, wanted, false, None, Answer::Object(None));
@@ -129,7 +126,7 @@ impl Manager {
             .waiters
             .iter()
             .filter(|(_, waiter)| waiter.wanted().as_ref() == Some(&wanted))
-            .filter(|(_, waiter)| waiter.address().is_some_and(|asked| asked != address))
+            .filter(|(_, waiter)| waiter.address.is_some_and(|asked| asked != address))
             .map(|(id, _)| *id)
             .collect();
         for id in other {
@@ -140,7 +137,7 @@ impl Manager {
             self.reply(now, id, ClaimAnswer::Refused(reason));
         }
         let of_owner = || self.waiters.values().filter(|waiter| waiter.wanted().as_ref() == Some(&wanted));
-        let shared = of_owner().any(super::claims::Waiter::shares);
+        let shared = of_owner().any(Waiter::shares);
         let me = self.node.name();
         if let Some(other) = object.spec.holders.iter().find(|holder| holder.node != *me).filter(|_| !shared)
         {
@@ -192,7 +189,7 @@ impl Manager {
     /// Whether its owner waits for it.
     pub(super) fn is_wanted(&self, key: &Key) -> bool {
         let owner = self.node.owner_of(key);
-        let mut wanted = self.waiters.values().filter_map(super::claims::Waiter::wanted);
+        let mut wanted = self.waiters.values().filter_map(Waiter::wanted);
         wanted.any(|(pool, _, of)| pool == key.pool && Some(&of) == owner)
     }
 

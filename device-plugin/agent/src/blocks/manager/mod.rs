@@ -9,6 +9,7 @@ mod grants;
 mod spare;
 #[cfg(test)]
 mod tests;
+mod waiter;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,8 +28,8 @@ use super::checks::checked;
 use super::geometry::{PoolError, geometry};
 use super::pool_folder::KnownPools;
 use super::usage::Usage;
-use claims::{Promise, Waiter};
 use grants::Writing;
+use waiter::{Promise, Waiter, Wanted};
 
 /// How long the API server may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -134,7 +135,7 @@ pub(crate) struct Manager {
     waiters: BTreeMap<ClaimId, Waiter>,
     /// Who was told lately that there is an address for it, which it may not have taken yet.
     promises: Vec<Promise>,
-    searches: BTreeMap<floating::Wanted, floating::Search>,
+    searches: BTreeMap<Wanted, floating::Search>,
     /// Floating addresses whose owner is on one node at a time.
     exclusive: BTreeSet<Key>,
     refusals_told: BTreeMap<PoolName, String>,
