@@ -69,6 +69,8 @@ pub enum Input {
     Synced(DiskVersion),
     /// The leases say all that live attachments have; until then, a node that lost its disk allocates nothing.
     Counted,
+    /// The leases were read.
+    LeasesRead,
 }
 
 /// What a node does.
@@ -183,6 +185,8 @@ impl Node {
             Input::Answered(id, answer) => self.take_answer(now, leases, id, answer),
             Input::Synced(version) => self.synced = self.synced.max(version),
             Input::Counted => self.count(leases),
+            Input::LeasesRead if !self.counted => {}
+            Input::LeasesRead => self.look_for_used(leases),
         }
         self.write_disk(&mut out);
         self.decide(now, &mut out);

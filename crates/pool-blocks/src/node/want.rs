@@ -76,12 +76,30 @@ impl Node {
     pub(super) fn count(&mut self, leases: &dyn Leases) {
         self.counted = true;
         for (key, owner) in leases.keys() {
-            self.holdings.entry(key).or_insert_with(|| {
-                let mut holding = Holding { owner, ..Holding::new(Stage::Look) };
-                holding.record(Uid::UNKNOWN, Phase::Held);
-                holding
-            });
+            self.look_for(key, owner);
         }
+    }
+
+    /// The same for what is used of the pools and was never claimed: by pods that had it before the pool had blocks, or that
+    /// somebody brought here by hand.
+    pub(super) fn look_for_used(&mut self, leases: &dyn Leases) {
+        for (key, owner) in leases.keys() {
+            let is_of_pool = self.pools.get(&key.pool).is_some_and(|pool| match key.place {
+                Place::Block(block) => pool.has_block(block),
+                Place::Address(address) => pool.addresses().contains(address),
+            });
+            if is_of_pool {
+                self.look_for(key, owner);
+            }
+        }
+    }
+
+    fn look_for(&mut self, key: Key, owner: Option<Owner>) {
+        self.holdings.entry(key).or_insert_with(|| {
+            let mut holding = Holding { owner, ..Holding::new(Stage::Look) };
+            holding.record(Uid::UNKNOWN, Phase::Held);
+            holding
+        });
     }
 
     /// Leaves what nothing uses.

@@ -367,6 +367,7 @@ impl Manager {
             }
             return;
         }
+        self.node_step(now, Input::LeasesRead);
         self.look_at_spare(now);
         self.tell_conflicts();
     }
