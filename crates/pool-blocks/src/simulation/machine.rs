@@ -87,7 +87,7 @@ impl Machine {
 
     /// How long it takes until its clock shows this.
     pub(super) fn until(&self, now: u64, time: BootTime) -> u64 {
-        time.millis().saturating_sub(self.clock(now).millis()) * 1_000 / self.rate + 1
+        time.millis().saturating_sub(self.clock(now).millis()).saturating_mul(1_000) / self.rate + 1
     }
 
     pub(super) fn boot(&mut self, now: u64) {
