@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 
 use k8slan_tests::real_server::{ADMIN, Program};
 use kube::Api;
-use kube::api::{DeleteParams, PostParams};
+use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, eventually, finish, needs, program, workspace};
@@ -29,12 +29,16 @@ impl<'a> Cluster<'a> {
         let (dir, kubectl) = (started.dir.path(), started.dir.path().join("kubectl"));
         let config = dir.join("admin.json");
         fs::write(&config, started._server.kubeconfig(ADMIN).to_string())?;
-        // exec -i POD -c node -- PROGRAM ARGUMENT…
+        // exec -i POD -c node -- PROGRAM ARGUMENT…; a Job's pod has come to its end, and has a folder here.
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in\n\
              *'get pods -l app.kubernetes.io/name=k8slan'*) echo worker1 ds-worker1 now; exit ;;\n\
+             *'get pods -l k8slan.io/import='*) echo worker1 job-worker1 Succeeded; exit ;;\n\
+             *' logs job-worker1'*) exec {} host-local-leases --dir={} --node-name=worker1 ;;\n\
              *' exec -i '*) while [ \"$1\" != -- ]; do shift; done; shift 2; exec {} \"$@\" ;;\nesac\n\
              exec {} --kubeconfig={} --cache-dir={} \"$@\"\n",
+            program("k8slan-device-plugin").display(),
+            dir.join("networks").display(),
             program("k8slan-device-plugin").display(),
             server.kubectl()?.join(" "),
             config.display(),
@@ -73,7 +77,7 @@ impl<'a> Cluster<'a> {
     fn api(&self, object: &Value) -> Api<DynamicObject> {
         let text = |field: &str| object[field].as_str().unwrap().to_owned();
         let (version, kind) = (text("apiVersion"), text("kind"));
-        let (group, version) = version.split_once('/').unwrap();
+        let (group, version) = version.split_once('/').unwrap_or(("", &version));
         let plural = match kind.as_str() {
             "NetworkAttachmentDefinition" => "network-attachment-definitions".to_owned(),
             kind => format!("{}s", kind.to_lowercase()),
@@ -135,8 +139,8 @@ fn given(name: &str, range: &str, allocations: &[(&str, &str)]) -> Value {
     })
 }
 
-pub(super) fn takes_the_place_of_whereabouts(server: &Program) -> Outcome {
-    needs("/bin/sh")?;
+/// The kinds that an import reads and writes.
+fn definitions() -> Result<Vec<Value>, Stop> {
     let mut definitions =
         lan::pool::crds().into_iter().map(serde_json::to_value).collect::<Result<Vec<_>, _>>()?;
     definitions.push(definitions_of_multus());
@@ -145,7 +149,50 @@ pub(super) fn takes_the_place_of_whereabouts(server: &Program) -> Outcome {
         let text = fs::read_to_string(workspace().join(path))?;
         definitions.push(serde_saphyr::from_str(&text).map_err(|error| Stop::Failed(error.to_string()))?);
     }
-    let started = start(server, definitions)?;
+    Ok(definitions)
+}
+
+/// The server takes the Jobs that read the leases, and nothing is left of them.
+pub(super) fn takes_the_place_of_host_local(server: &Program) -> Outcome {
+    needs("/bin/sh")?;
+    let started = start(server, definitions()?)?;
+    let cluster = Cluster::of(&started, server)?;
+    cluster
+        .put(&json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "k8slan-system" } }))?;
+    let labels = json!({ "app.kubernetes.io/name": "k8slan" });
+    let container = json!({ "name": "install", "image": "localhost/k8slan:0.1.0" });
+    cluster.put(&json!({
+        "apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": { "namespace": "k8slan-system", "name": "k8slan-ds" },
+        "spec": { "selector": { "matchLabels": labels }, "template": {
+            "metadata": { "labels": labels }, "spec": { "initContainers": [container], "containers": [{ "name": "node", "image": "a" }] },
+        } },
+    }))?;
+    cluster.put(&definition(&json!({
+        "type": "host-local", "ranges": [[{ "subnet": "10.7.0.0/24", "gateway": "10.7.0.254" }], [{ "subnet": "fd07::/64" }]],
+    })))?;
+    let network = started.dir.path().join("networks/iot");
+    fs::create_dir_all(&network)?;
+    for address in ["10.7.0.5", "10.7.0.6", "fd07::5"] {
+        fs::write(network.join(address), "0123456789abcdef\r\nnet1")?;
+    }
+    cluster.says(&["host-local"], &["LANPool iot: made; of host-local pods have 3 addresses"])?;
+    let made = cluster.pool("iot")?.unwrap_or_default();
+    check!(made["spec"]["exclude"] == json!(["10.7.0.5-10.7.0.6", "fd07::5"]), "{made}");
+    let jobs = api(&started.client, "batch", "v1", "Job", "jobs", Some("k8slan-system"));
+    let left = started.background.runtime().block_on(jobs.list(&ListParams::default()))?;
+    // What deletes their pods, and so them, is a controller.
+    check!(left.items.iter().all(|job| job.metadata.deletion_timestamp.is_some()), "{left:?}");
+    cluster.put(&definition(&json!({ "type": "ipam-pool", "pool": "iot" })))?;
+    cluster.says(&["host-local"], &["LANPool iot: opened", "10.7.0.6 container 0123456789abc on worker1"])?;
+    fs::remove_file(network.join("10.7.0.5"))?;
+    cluster.says(&["host-local", "--finish"], &["1 address (10.7.0.5) free again", "10.7.0.6 container"])?;
+    check!(cluster.excludes("iot")? == json!(["10.7.0.6", "fd07::5"]), "{}", cluster.excludes("iot")?);
+    Ok(())
+}
+
+pub(super) fn takes_the_place_of_whereabouts(server: &Program) -> Outcome {
+    needs("/bin/sh")?;
+    let started = start(server, definitions()?)?;
     let cluster = Cluster::of(&started, server)?;
     cluster.put(&definition(&json!({
         "type": "whereabouts", "gateway": "192.168.2.1",

@@ -43,6 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         the_real_server_answers_what_nodes_ask_about_blocks,
         of_pools_that_overlap_two_leaders_accept_one,
         a_pool_takes_the_place_of_whereabouts,
+        a_pool_takes_the_place_of_host_local,
     ];
     trials.extend(steady::trials());
     trials.extend(whole::trials());
@@ -82,6 +83,10 @@ fn of_pools_that_overlap_two_leaders_accept_one() -> Outcome {
 
 fn a_pool_takes_the_place_of_whereabouts() -> Outcome {
     import::takes_the_place_of_whereabouts(&Program::whole()?)
+}
+
+fn a_pool_takes_the_place_of_host_local() -> Outcome {
+    import::takes_the_place_of_host_local(&Program::whole()?)
 }
 
 fn the_real_server_takes_pools() -> Outcome {
