@@ -12,7 +12,7 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use lan::Lan;
 use lan::manifest::{self, Document};
-use lan::pool::{LanPool, ParsedPool};
+use lan::pool::{LanPool, LanReservation, ParsedPool};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -142,6 +142,7 @@ pub(crate) fn check(document: &Value) -> Result<(), String> {
             let pool: LanPool = serde_json::from_value(document.clone()).map_err(|e| e.to_string())?;
             ParsedPool::parse(&pool.spec).map(drop).map_err(|e| chain(&e))
         }
+        ("lan.k8slan.io/v1beta1", "LANReservation") => typed::<LanReservation>(document),
         // A file of a node: nobody but our own parser reads it.
         ("lan.k8slan.io/v1beta1", "IPPool") => {
             let name = document["metadata"]["name"].as_str().unwrap_or_default();
