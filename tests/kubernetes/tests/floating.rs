@@ -76,7 +76,10 @@ fn a_machines_address_follows_it(cluster: &Cluster) -> Outcome {
 
 fn what_is_reserved_is_its_owners_on_every_node(cluster: &Cluster) -> Outcome {
     const LAN: Lan = Lan { name: "eips", vni: 1158, spokes: &["eips1", "eips2"] };
-    make_pool(cluster, LAN.name, &json!({ "subnets": ["10.158.0.0/24"], "cooldown": "0s" }))?;
+    let spec = json!({
+        "subnets": ["10.158.0.0/24"], "cooldown": "0s", "namespaceSelector": { "kubernetes.io/metadata.name": "default" },
+    });
+    make_pool(cluster, LAN.name, &spec)?;
     make_lan(cluster, &LAN)?;
     let reserve = |name: &str, more: Value| -> Outcome {
         let mut spec = more;
