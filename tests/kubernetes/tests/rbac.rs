@@ -185,12 +185,19 @@ fn roles(account: &Account) -> Result<Vec<Value>, Stop> {
 }
 
 /// A block is changed where its node was gone for longer than it may allocate without the API server, 24 minutes; an address is
-/// deleted, and its machine asked for, when no node has had it for an hour. No trial waits for that. The real server in
-/// `tests/tests/daemon/cluster` sees the requests.
+/// deleted, and its machine asked for, when no node has had it for an hour. No trial waits for that. No trial yet has an address
+/// that follows its owner, a reservation, or a pool that selects namespaces: the trials in `tests/tests` do.
 fn takes_long(right: &Right) -> bool {
     let waits = [
         ("lanblocks", "patch"),
+        ("lanaddresses", "get"),
+        ("lanaddresses", "create"),
+        ("lanaddresses", "patch"),
         ("lanaddresses", "delete"),
+        ("lanpools", "get"),
+        ("lanreservations/status", "patch"),
+        ("namespaces", "list"),
+        ("namespaces", "watch"),
         ("virtualmachines", "list"),
         ("virtualmachineinstances", "list"),
     ];
