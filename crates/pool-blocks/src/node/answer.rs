@@ -226,11 +226,15 @@ impl Node {
     fn looked(&mut self, now: BootTime, key: &Key, object: Option<Object>) {
         let me = self.me.clone();
         let forgets = self.weakened.lacks(Weakness::ForgetsWhatIsGone);
+        // A pool may have changed since one of its blocks was wanted.
+        let is_pools_block = match key.place {
+            Place::Block(block) => self.pools.get(&key.pool).is_some_and(|pool| pool.has_block(block)),
+            Place::Address(_) => false,
+        };
         let Some(holding) = self.holdings.get_mut(key) else { return };
         match (holding.stage, object) {
             (Stage::Look | Stage::Take, None) => {
-                let is_block = matches!(key.place, Place::Block(_));
-                if (is_block || holding.record.is_some()) && !(forgets && holding.record.is_some()) {
+                if (is_pools_block || holding.record.is_some()) && !(forgets && holding.record.is_some()) {
                     holding.stage = Stage::Claim;
                 } else {
                     self.drop_holding(key);

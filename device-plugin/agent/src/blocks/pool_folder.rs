@@ -25,7 +25,7 @@ const MAX_REFUSAL: usize = 512;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KnownPools {
     pub pools: BTreeMap<String, ClusterPool>,
-    /// Whether all pools that exist were heard of since the start.
+    /// Whether the cluster's part has said on this connection which pools there are.
     pub complete: bool,
 }
 
@@ -170,6 +170,11 @@ impl PoolFolder {
     /// The API server has no other pools than those that were sent.
     pub(crate) fn complete(&mut self) {
         self.change(|known| known.complete = true);
+    }
+
+    /// The cluster's part is away: what it said may have changed meanwhile.
+    pub(crate) fn disconnected(&mut self) {
+        self.change(|known| known.complete = false);
     }
 
     /// What this node has something of; pools that were deleted and are not among them go.

@@ -166,6 +166,11 @@ impl BlockManager {
             if matches!(event, Event::Disconnected) {
                 self.requests.retain(|_| false);
             }
+            if matches!(event, Event::Disconnected | Event::Connected) {
+                // What was said on another connection is no confirmation on this one.
+                let known = self.known.borrow_and_update().clone();
+                self.step(Event::Pools(known), &mut usage);
+            }
             self.step(event, &mut usage);
             next = self.link.try_recv().ok().map(link_event);
             if next.is_none()

@@ -373,6 +373,8 @@ impl ClusterObjects for NodeObjects {
     }
 
     fn disconnected(&mut self) {
+        // Before who claims blocks hears of the next connection.
+        self.pools.folder().disconnected();
         self.tell_blocks(LinkEvent::Disconnected);
         Kind::ALL.into_iter().for_each(|kind| self.lost(kind));
         // Who is asked about a machine asks again; nobody else may free its addresses.

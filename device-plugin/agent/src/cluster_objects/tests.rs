@@ -315,6 +315,8 @@ fn pools_are_files_until_nothing_of_them_is_held() {
     site.objects.connected();
     assert!(matches!(site.link.try_recv(), Ok(LinkEvent::Disconnected)), "at the start");
     assert!(matches!(site.link.try_recv(), Ok(LinkEvent::Connected)));
+    site.objects.disconnected();
+    assert!(!site.pools.known().borrow().complete);
 }
 
 #[test]

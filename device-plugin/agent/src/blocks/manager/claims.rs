@@ -105,6 +105,9 @@ impl Manager {
         let mut waiting: Vec<ClaimId> =
             self.waiters.iter().filter(|(_, waiter)| of_group(waiter)).map(|(id, _)| *id).collect();
         self.promise_unused(now, pool, family, &mut waiting);
+        if !self.known.complete {
+            return;
+        }
         let needed = waiting.len() as u128;
         let mut blocks = self.blocks_in_claim(now, pool, family);
         while blocks.saturating_mul(size) < needed {
@@ -171,6 +174,7 @@ impl Manager {
             return self.reply(now, id, ClaimAnswer::Refused(reason));
         }
         match progress {
+            None | Some(Progress::Leaving) if !self.known.complete => {}
             None | Some(Progress::Leaving) => {
                 self.node_step(now, Input::Want(Want::BlockOf(pool.clone(), address)));
             }
@@ -233,6 +237,10 @@ impl Manager {
     pub(super) fn what_is_missing(&self) -> String {
         if !self.connected {
             return "the cluster's part of k8slan, which asks the API server for blocks, is away".to_owned();
+        }
+        if !self.known.complete {
+            return "the cluster's part of k8slan has not said yet which pools there are; its log says why"
+                .to_owned();
         }
         if self.usage_reads == 0 {
             return "the leases of this node could not be read yet; the log says why".to_owned();

@@ -189,7 +189,10 @@ impl Manager {
     pub(crate) fn step(&mut self, now: BootTime, event: Event) -> Vec<Effect> {
         match event {
             Event::Tick => self.tick(now),
-            Event::Pools(known) => self.set_pools(known),
+            Event::Pools(known) => {
+                self.set_pools(known);
+                self.send_waiting(now);
+            }
             Event::Usage(usage) => self.take_usage(now, usage),
             Event::NoUsage => self.next_usage = now.after(AGAIN),
             Event::Answer(id, answer) => self.take_answer(now, id, answer),
@@ -273,11 +276,43 @@ impl Manager {
             Request::Update(..) => ApiVerb::Update,
             Request::Delete(..) => ApiVerb::Delete,
         });
-        let due = now.after(if self.connected { ANSWER_TIMEOUT } else { AGAIN });
-        if self.connected {
+        let sent = self.may_send(&request);
+        let due = now.after(if sent { ANSWER_TIMEOUT } else { AGAIN });
+        if sent {
             self.effects.push(Effect::Send(id, request.clone()));
         }
-        self.pending.insert(id, Pending { request, sent: self.connected, due });
+        self.pending.insert(id, Pending { request, sent, due });
+    }
+
+    /// Nothing is created by pools that may have changed since they were told.
+    fn may_send(&self, request: &Request) -> bool {
+        self.connected && (self.known.complete || !matches!(request, Request::Create(..)))
+    }
+
+    /// Sends what could not be sent before.
+    fn send_waiting(&mut self, now: BootTime) {
+        let waiting =
+            self.pending.iter().filter(|(_, pending)| !pending.sent && self.may_send(&pending.request));
+        let waiting: Vec<RequestId> = waiting.map(|(id, _)| *id).collect();
+        for id in waiting {
+            let Some(pending) = self.pending.get_mut(&id) else { continue };
+            let is_outside = match &pending.request {
+                Request::Create(key, _) => {
+                    !self.geometries.get(&key.pool).is_some_and(|pool| match key.place {
+                        Place::Block(block) => pool.has_block(block),
+                        Place::Address(address) => pool.addresses().contains(address),
+                    })
+                }
+                _ => false,
+            };
+            if is_outside {
+                // Who wanted it looks at what there is by now.
+                self.take_answer(now, id, Answer::Unknown);
+                continue;
+            }
+            (pending.sent, pending.due) = (true, now.after(ANSWER_TIMEOUT));
+            self.effects.push(Effect::Send(id, pending.request.clone()));
+        }
     }
 
     fn tick(&mut self, now: BootTime) {
@@ -322,10 +357,7 @@ impl Manager {
 
     fn connect(&mut self, now: BootTime) {
         self.connected = true;
-        for (id, pending) in self.pending.iter_mut().filter(|(_, pending)| !pending.sent) {
-            (pending.sent, pending.due) = (true, now.after(ANSWER_TIMEOUT));
-            self.effects.push(Effect::Send(*id, pending.request.clone()));
-        }
+        self.send_waiting(now);
     }
 
     fn disconnect(&mut self, now: BootTime) {

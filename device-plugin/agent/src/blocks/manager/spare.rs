@@ -83,6 +83,7 @@ impl Manager {
         let keeps_spare = size > 1 && used > 0 && !in_demand;
         if keeps_spare
             && self.connected
+            && self.known.complete
             && free < size.div_ceil(4)
             && self.blocks_in_claim(now, pool, family) == 0
         {

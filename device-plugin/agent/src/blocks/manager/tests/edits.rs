@@ -103,3 +103,62 @@ fn of_a_deleted_pool_nothing_is_handed_out() {
     site.pass(180);
     assert!(site.objects.is_empty() && site.in_use.is_empty());
 }
+
+/// The link is lost and comes back: nobody has said by then which pools there are.
+fn reconnect(site: &mut Site) {
+    site.known.complete = false;
+    site.event(Event::Pools(Arc::new(site.known.clone())));
+    site.event(Event::Disconnected);
+    site.event(Event::Connected);
+}
+
+fn created(site: &Site) -> Vec<String> {
+    let created = site.requests.iter().filter_map(|request| match request {
+        Request::Create(key, _) => Some(key.to_string()),
+        _ => None,
+    });
+    created.collect()
+}
+
+#[test]
+fn nothing_is_claimed_by_what_another_connection_said() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    // One claim is on its way, and did not arrive.
+    site.answers = false;
+    site.claim(1, None);
+    site.answers = true;
+    let before = created(&site);
+    assert_eq!(before.len(), 1);
+    reconnect(&mut site);
+    site.claim(2, None);
+    site.claim(3, Some("10.0.0.5"));
+    site.pass(16);
+    assert_eq!(created(&site), before, "the pool may have changed");
+    for id in [2, 3] {
+        let answer = &site.replies[&id];
+        assert!(
+            matches!(answer, ClaimAnswer::Later(reason) if reason.contains("has not said yet")),
+            "{answer:?}"
+        );
+    }
+    // It has.
+    site.known.complete = true;
+    site.change(|pool| *pool = self::pool("10.0.0.100-10.0.0.103", 32));
+    site.pass(20);
+    assert_eq!(created(&site), before);
+    site.claim(4, None);
+    assert_eq!(site.replies[&4], ClaimAnswer::Granted);
+    assert!(site.granted().starts_with("10.0.0.10"), "{}", site.granted());
+    assert_eq!(site.objects.len(), 1);
+}
+
+#[test]
+fn what_is_held_is_confirmed_on_a_new_connection_at_once() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    site.claim(1, None);
+    let granted = site.granted();
+    site.use_all();
+    reconnect(&mut site);
+    site.pass(60 * 60);
+    assert_eq!(site.granted(), granted);
+}
