@@ -1,9 +1,9 @@
 //! What is asked of the API server, and what it answers.
 
-use net_types::{Addr, Family};
+use net_types::{Addr, AddrSet, Family};
 use serde::{Deserialize, Serialize};
 
-use crate::{Key, NodeState, Object, Owner, PoolName, ResourceVersion, Spec, Uid};
+use crate::{BlockLengths, Key, NodeState, Object, Owner, PoolName, ResourceVersion, Spec, Uid};
 
 /// The number of a request: a read with a larger number than a write's answer was sent after it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
@@ -27,6 +27,8 @@ pub enum Request {
     Delete(Key, Uid, ResourceVersion),
     /// The floating address of an owner. [`crate::Node`] does not ask for it: who drives it does, and then joins the address.
     Float(Float),
+    /// What a pool is by now, which a block that was just created may be none of. Who drives [`crate::Node`] asks for it as well.
+    Pool(PoolName),
 }
 
 /// What floating address is looked for.
@@ -45,6 +47,16 @@ pub struct Float {
     pub address: Option<Addr>,
 }
 
+/// A pool that is accepted as it is now.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CurrentPool {
+    /// The lengths of its blocks.
+    pub lengths: BlockLengths,
+    /// The addresses that may be handed out.
+    pub addresses: AddrSet,
+}
+
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -55,6 +67,8 @@ pub enum Answer {
     Addresses(Vec<Object>),
     /// To [`Request::Get`].
     Object(Option<Object>),
+    /// To [`Request::Pool`]; `None`: it is not there, has no blocks, or is not accepted as it is now.
+    Pool(Option<CurrentPool>),
     /// A create or an update was done.
     Written(Object),
     /// A delete was done.
@@ -94,12 +108,18 @@ mod tests {
         let object =
             Object { key: block.clone(), uid: Uid::from_number(9), version: ResourceVersion(4), spec };
         let update = Request::Update(block.clone(), object.uid, object.version, object.spec.clone());
-        for request in [Request::ReadOwn, Request::Get(address.clone()), update] {
+        for request in
+            [Request::ReadOwn, Request::Get(address.clone()), update, Request::Pool("office".into())]
+        {
             let text = serde_json::to_string(&request).unwrap();
             assert_eq!(serde_json::from_str::<Request>(&text).unwrap(), request, "{text}");
         }
         let state = NodeState { uid: Uid::from_number(7), out_of_service: true };
-        for answer in [Answer::Own(Some(state), vec![object.clone()]), Answer::Conflict] {
+        let lengths = BlockLengths { v4: 28, v6: 128 };
+        let pool = CurrentPool { lengths, addresses: addresses(&["10.0.0.17"]) };
+        for answer in
+            [Answer::Own(Some(state), vec![object.clone()]), Answer::Conflict, Answer::Pool(Some(pool))]
+        {
             let text = serde_json::to_string(&answer).unwrap();
             assert_eq!(serde_json::from_str::<Answer>(&text).unwrap(), answer, "{text}");
         }

@@ -189,7 +189,7 @@ impl Node {
                     Stage::Look | Stage::Check => {}
                 }
             }
-            Answer::Deleted | Answer::Own(..) | Answer::Addresses(_) => {}
+            Answer::Deleted | Answer::Own(..) | Answer::Addresses(_) | Answer::Pool(_) => {}
         }
     }
 

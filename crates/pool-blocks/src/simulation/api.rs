@@ -32,7 +32,7 @@ impl Api {
                 Answer::Addresses(self.objects.values().filter(of_pool).cloned().collect())
             }
             // Here the leader makes them.
-            Request::Float(_) => Answer::Unknown,
+            Request::Float(_) | Request::Pool(_) => Answer::Unknown,
             Request::Get(key) => Answer::Object(self.objects.get(&key).cloned()),
             Request::Create(key, spec) => {
                 if self.objects.contains_key(&key) {

@@ -28,6 +28,7 @@ pub(crate) fn checked(request: &Request, answer: Answer, knows: impl Fn(&Key) ->
             Some(answer)
         }
         (Request::Delete(..), Answer::Deleted) => Some(Answer::Deleted),
+        (Request::Pool(_), answer @ Answer::Pool(_)) => Some(answer),
         (Request::Float(asked), Answer::Object(object)) => {
             let fits = |object: &Object| {
                 let is_address = |address: &Addr| address.family() == asked.family;

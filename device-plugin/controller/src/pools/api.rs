@@ -146,6 +146,7 @@ impl<N: NodeReader> PoolApi<N> {
                 changed(self.update(key, *uid, &version.0.to_string(), spec).await)
             }
             Request::Float(asked) => self.float(asked).await,
+            Request::Pool(pool) => self.current(pool).await,
             Request::Delete(key, uid, version) => {
                 let preconditions = Preconditions {
                     uid: Some(uid.to_string()),

@@ -6,8 +6,8 @@ use kube::core::DeserializeGuard;
 use lan::pool::{LanAddress, LanPoolSpec, ParsedPool};
 use net_types::Family;
 use pool_blocks::{
-    Answer, BlockLengths, Float, Geometry, Key, Leader, Object, Owner, Place, PoolName, PoolSnapshot,
-    Request, ResourceVersion, Spec,
+    Answer, BlockLengths, CurrentPool, Float, Geometry, Key, Leader, Object, Owner, Place, PoolName,
+    PoolSnapshot, Request, ResourceVersion, Spec,
 };
 
 use super::api::{Answered, NodeReader, PoolApi, list, readable};
@@ -72,6 +72,15 @@ impl<N: NodeReader> PoolApi<N> {
         let all = list(self.guarded_blocks(), &ListParams::default()).await?;
         let objects = all.iter().filter_map(|found| readable(found, block_object));
         Ok(objects.filter(|object| object.key.pool == *pool).collect())
+    }
+
+    /// How a pool is cut into blocks by now.
+    pub(super) async fn current(&self, pool: &PoolName) -> Answered {
+        let current = self.geometry(pool).await?.map(|geometry| CurrentPool {
+            lengths: geometry.lengths(),
+            addresses: geometry.addresses().clone(),
+        });
+        Ok(Answer::Pool(current))
     }
 
     /// The pool as blocks; `None`: it is not there, or not accepted as it is now.

@@ -83,6 +83,11 @@ impl Manager {
                 continue;
             }
             let (pool, family) = (waiter.pool.clone(), waiter.family);
+            if self.reads.is_outdated(now, &pool) {
+                let reason = format!("the pool {pool} was changed, and this node was not told of that yet");
+                self.reply(now, id, ClaimAnswer::Later(reason));
+                continue;
+            }
             if !waiter.is_served_by_blocks() {
                 continue;
             }

@@ -64,6 +64,7 @@ impl Manager {
         }
         let releasing = AddrSet::union(self.releasing_of(pool).into_iter().map(AddrRange::single));
         let keys = self.node.keys().filter(|key| key.pool == *pool && !self.returning.contains(key));
+        let keys = keys.filter(|key| !self.reads.is_awaited(key));
         for key in keys.filter(|key| matches!(key.place, Place::Block(_))) {
             if let Ok(until) = self.node.may_use(now, key) {
                 let addresses = self.node.addresses(key).without(&releasing);

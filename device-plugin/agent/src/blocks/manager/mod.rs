@@ -4,6 +4,7 @@
 //! ([`Grants`]), and who of those that wait for addresses is answered.
 
 mod claims;
+mod current;
 mod floating;
 mod grants;
 mod spare;
@@ -140,6 +141,7 @@ pub(crate) struct Manager {
     exclusive: BTreeSet<Key>,
     refusals_told: BTreeMap<PoolName, String>,
     conflicts_told: Vec<pool_blocks::Conflict>,
+    reads: current::Reads,
     in_use: Option<BTreeSet<String>>,
     effects: Vec<Effect>,
 }
@@ -152,6 +154,7 @@ impl Manager {
         known: Arc<KnownPools>,
         metrics: Arc<Metrics>,
     ) -> Self {
+        let reads = current::Reads::after(stored.disk.as_ref(), &stored.run);
         let node = Node::start(me, Horizon::DEFAULT, Vec::new(), stored.disk, stored.run);
         let mut own = Self {
             node,
@@ -178,6 +181,7 @@ impl Manager {
             exclusive: BTreeSet::new(),
             refusals_told: BTreeMap::new(),
             conflicts_told: Vec::new(),
+            reads,
             in_use: None,
             effects: Vec::new(),
         };
@@ -209,6 +213,7 @@ impl Manager {
             Event::Granted(pool, result) => self.take_granted(now, &pool, result),
         }
         if self.is_active() {
+            self.read_pools(now);
             self.claim_for_waiters(now);
             self.release_reserved();
             self.decide_grants(now);
@@ -220,7 +225,7 @@ impl Manager {
 
     /// What is to be kept for the next process of this boot.
     pub(crate) fn run(&self) -> Run {
-        self.node.run()
+        self.reads.without_unread(self.node.run())
     }
 
     /// Whether the leases are to be read before this event is taken in.
@@ -242,7 +247,8 @@ impl Manager {
         let disk = self.unsynced.iter().map(|(.., again)| *again);
         let grants = self.retry_grants.values().copied();
         let node = self.is_active().then(|| self.node.wake_at(now));
-        let all = pending.chain(waiters).chain(disk).chain(grants).chain(node);
+        let reads = self.reads.wake_at();
+        let all = pending.chain(waiters).chain(disk).chain(grants).chain(reads).chain(node);
         Some(all.fold(self.next_usage, Ord::min))
     }
 
@@ -270,7 +276,7 @@ impl Manager {
 
     fn send(&mut self, now: BootTime, id: RequestId, request: Request) {
         self.metrics.pools.count_request(match request {
-            Request::ReadOwn | Request::Get(_) => ApiVerb::Get,
+            Request::ReadOwn | Request::Get(_) | Request::Pool(_) => ApiVerb::Get,
             Request::ListAddresses(_) | Request::Float(_) => ApiVerb::List,
             Request::Create(..) => ApiVerb::Create,
             Request::Update(..) => ApiVerb::Update,
@@ -343,6 +349,16 @@ impl Manager {
         if let Request::Float(asked) = pending.request {
             return self.take_float(now, asked, answer);
         }
+        if let Request::Pool(pool) = &pending.request {
+            return self.take_pool(now, id, pool, answer);
+        }
+        if let (Request::Create(key, _) | Request::Update(key, ..), Answer::Written(_)) =
+            (&pending.request, &answer)
+            && matches!(key.place, Place::Block(_))
+            && !self.is_granted(key)
+        {
+            self.note_taken(key);
+        }
         let answer = self.without_foreign(answer);
         self.node_step(now, Input::Answered(id, answer));
     }
@@ -374,6 +390,11 @@ impl Manager {
     }
 
     fn set_pools(&mut self, known: Arc<KnownPools>) {
+        for (name, pool) in &known.pools {
+            if self.known.pools.get(name) != Some(pool) {
+                self.reads.told(name);
+            }
+        }
         self.known = known;
         self.geometries.clear();
         self.errors.clear();

@@ -84,6 +84,7 @@ impl Manager {
         if keeps_spare
             && self.connected
             && self.known.complete
+            && !self.reads.is_outdated(now, pool)
             && free < size.div_ceil(4)
             && self.blocks_in_claim(now, pool, family) == 0
         {

@@ -162,3 +162,34 @@ fn what_is_held_is_confirmed_on_a_new_connection_at_once() {
     site.pass(60 * 60);
     assert_eq!(site.granted(), granted);
 }
+
+#[test]
+fn what_is_not_the_pools_by_now_goes_back_before_anything_of_it_is_handed_out() {
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    site.current = Some(pool("10.0.0.100-10.0.0.103", 32));
+    site.claim(1, None);
+    site.claim(2, Some("10.0.0.5"));
+    site.pass(10);
+    assert_eq!((created(&site).len(), site.objects.len()), (1, 0), "one was enough to hear of it");
+    assert!(site.granted.values().all(|grants| grants.grants.is_empty()));
+    for id in [1, 2] {
+        let answer = &site.replies[&id];
+        assert!(matches!(answer, ClaimAnswer::Later(reason) if reason.contains("was changed")), "{answer:?}");
+    }
+    // It is told.
+    let now = site.current.take().unwrap();
+    site.change(|pool| *pool = now);
+    site.claim(3, None);
+    assert_eq!(site.replies[&3], ClaimAnswer::Granted);
+    // What pods have when the daemon starts on another boot stays, whatever became of the pool.
+    site.use_all();
+    let granted = site.granted();
+    site.claim(4, None);
+    site.pass(1);
+    site.current = Some(ClusterPool { blocks: None, ..pool("10.0.0.100-10.0.0.103", 32) });
+    let stored = Stored { disk: site.disk.clone(), ..Stored::default() };
+    (site.manager, site.granted) = (manager(stored, &site.known), BTreeMap::new());
+    site.event(Event::Connected);
+    site.pass(60);
+    assert_eq!((site.objects.len(), site.granted()), (1, granted));
+}

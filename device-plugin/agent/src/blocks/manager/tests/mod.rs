@@ -31,6 +31,8 @@ struct Site {
     replies: BTreeMap<ClaimId, ClaimAnswer>,
     requests: Vec<Request>,
     in_use: BTreeSet<String>,
+    /// The pool as it is by now, where the node was not told of that.
+    current: Option<ClusterPool>,
     /// Whether the API server answers.
     answers: bool,
     last: u64,
@@ -68,6 +70,7 @@ impl Site {
             replies: BTreeMap::new(),
             requests: Vec::new(),
             in_use: BTreeSet::new(),
+            current: None,
             answers: true,
             last: 0,
         }
@@ -179,6 +182,14 @@ impl Site {
                 let spec = Spec { owner: Some(owner.clone()), ..Spec::default() };
                 let make = |address| self.write(Key::address(&pool, address), spec, None);
                 Answer::Object(found.or_else(|| room.filter(|_| create).map(make)))
+            }
+            Request::Pool(name) => {
+                let pool = self.current.as_ref().or_else(|| self.known.pools.get(name.as_str()));
+                let current = pool.and_then(|pool| geometry(pool).ok());
+                Answer::Pool(current.map(|geometry| pool_blocks::CurrentPool {
+                    lengths: geometry.lengths(),
+                    addresses: geometry.addresses().clone(),
+                }))
             }
             Request::ReadOwn => {
                 let node = NodeState { uid: Uid::from_number(1 << 80), out_of_service: false };
