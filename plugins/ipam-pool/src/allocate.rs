@@ -48,11 +48,11 @@ fn allocate_held(
     conflicts: &[(Addr, MacAddr)],
 ) -> Result<Vec<Grant>, Error> {
     store.reserve()?;
-    if !conflicts.is_empty() {
-        report_conflicts(store, network, lease_request, asked, conflicts)?;
-    }
     let held = network.blocks.as_ref().map(Blocks::held).transpose()?;
     let sets = sets_within(network, held.as_ref(), lease_request);
+    if !conflicts.is_empty() {
+        report_conflicts(store, (network, &sets), lease_request, asked, conflicts)?;
+    }
     let attachment = &lease_request.holder.attachment;
     let (before, grants) = store.change(|txn| {
         if !network.of_cluster {
@@ -173,10 +173,11 @@ fn new_addresses<'a>(grants: &'a [Grant], before: &'a [Addr]) -> impl Iterator<I
     grants.iter().map(|grant| grant.address).filter(|address| !before.contains(address))
 }
 
-/// Quarantines addresses with conflicts; a conflict of an address that cannot be replaced ends ADD.
+/// Quarantines addresses with conflicts; a conflict of an address that cannot be replaced ends ADD. `sets` are those of the network
+/// as far as this node hands them out, since so much of that may be quarantined.
 fn report_conflicts(
     store: &mut HostStore,
-    network: &Network,
+    (network, sets): (&Network, &[RangeSet]),
     lease_request: &LeaseRequest,
     asked: &[Option<Addr>],
     conflicts: &[(Addr, MacAddr)],
@@ -186,11 +187,11 @@ fn report_conflicts(
         let reserved = lease_request
             .owner
             .as_ref()
-            .is_some_and(|owner| network.sets.iter().any(|set| set.reservation_of(owner) == Some(*address)));
+            .is_some_and(|owner| sets.iter().any(|set| set.reservation_of(owner) == Some(*address)));
         let fixed = reserved || lease_request.floating.is_some() || asked.contains(&Some(*address));
         let mac = mac.to_string();
         let outcome = store.change(|txn| {
-            Allocator::new(txn, &network.sets, network.rules, Millis::now()).report_conflict(
+            Allocator::new(txn, sets, network.rules, Millis::now()).report_conflict(
                 &lease_request.holder.attachment,
                 *address,
                 &mac,
