@@ -7,7 +7,7 @@ use std::os::unix::net::UnixListener;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
-use testnet::{Node, Outcome, Stop, program};
+use testnet::{CniCall, Node, Outcome, Stop, program};
 
 pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
@@ -17,6 +17,9 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_pool_that_changes_while_a_pod_waits_is_read_again,
         what_cannot_be_had_is_said,
         who_gets_nothing_asks_a_few_times,
+        half_of_what_this_node_hands_out_is_quarantined_at_most,
+        a_quarantine_that_is_over_keeps_nothing,
+        a_store_that_cannot_be_read_hides_no_other_pool,
         a_network_excludes_nothing_of_the_clusters_pools,
         a_file_wins,
         people_see_it,
@@ -227,6 +230,67 @@ fn who_gets_nothing_asks_a_few_times() -> Outcome {
         Ok(asked)
     })?;
     assert_eq!(asked, 4);
+    Ok(())
+}
+
+/// A station on the LAN answers the probe of the pod's address, which gets another one.
+fn conflict(node: &Node, pod: &testnet::Pod, found: &str) -> Result<String, Stop> {
+    let found = found.trim_end_matches("/16");
+    let under = vec!["env".to_owned(), format!("K8SLAN_IPAM_CONFLICTS={found}=02:00:00:00:00:99")];
+    let call = CniCall { under, ..pod.call("net1", &network()) };
+    Ok(address(&node.cni("ipam-pool", "ADD", &call)?).to_owned())
+}
+
+fn half_of_what_this_node_hands_out_is_quarantined_at_most() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/16"], "cooldown": "0s" }))?;
+    grant(&node, &["10.9.0.16-10.9.0.31"], FAR, &[])?;
+    let pod = node.pod("p")?;
+    let mut mine = address(&pod.add("ipam-pool", "net1", &network())?).to_owned();
+    for _ in 0..40 {
+        mine = conflict(&node, &pod, &mine)?;
+    }
+    let used = usage(&node)?["pools"]["office"]["used"].to_string();
+    let used: net_types::AddrSet = serde_json::from_str(&used).unwrap();
+    assert_eq!(used.len(), 9, "eight and the pod's: {used}");
+    Ok(())
+}
+
+fn a_quarantine_that_is_over_keeps_nothing() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/16"], "cooldown": "0s", "quarantine": "100ms" }))?;
+    grant(&node, &["10.9.0.16-10.9.0.31"], FAR, &[])?;
+    let pod = node.pod("p")?;
+    let first = address(&pod.add("ipam-pool", "net1", &network())?).to_owned();
+    conflict(&node, &pod, &first)?;
+    pod.del("ipam-pool", "net1", &network())?;
+    // No other ADD comes.
+    testnet::eventually(std::time::Duration::from_secs(10), || {
+        let used = usage(&node).map_err(|error| format!("{error:?}"))?["pools"]["office"]["used"].clone();
+        if used == json!([]) { Ok(()) } else { Err(used.to_string()) }
+    })?;
+    assert_eq!(grant(&node, &[], FAR, &["--unless-used"])?["written"], true);
+    Ok(())
+}
+
+fn a_store_that_cannot_be_read_hides_no_other_pool() -> Outcome {
+    let node = Node::new("n")?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    let other =
+        json!({ "name": "x", "spec": { "subnets": ["10.8.0.0/24"] }, "blocks": { "v4": 32, "v6": 128 } });
+    node.write("/var/lib/k8slan/blocks/pools/x.json", other.to_string())?;
+    grant(&node, &["10.9.0.7"], FAR, &[])?;
+    let pod = node.pod("p")?;
+    pod.add("ipam-pool", "net1", &network())?;
+    // Of a pool that this node has not been told of, as after a lost disk.
+    node.exec(&["rm", "/var/lib/k8slan/blocks/pools/office.json"])?;
+    for damage in [vec![7_u8; 64], vec![0; 16 << 10]] {
+        node.write("/run/k8slan/ipam/pools/x.mdb", damage)?;
+        let usage = usage(&node)?;
+        assert_eq!(usage["pools"]["office"]["used"], json!(["10.9.0.7"]), "{usage}");
+        let why = usage["unreadable"]["x"].as_str().unwrap_or_default();
+        assert!(why.contains("damaged"), "{usage}");
+    }
     Ok(())
 }
 

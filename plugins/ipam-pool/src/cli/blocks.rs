@@ -1,6 +1,6 @@
 //! For the daemon's node part: what is used of the cluster's pools, and what may be handed out of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use clap::Subcommand;
 use net_types::{Addr, AddrRange, AddrSet};
@@ -10,7 +10,7 @@ use serde_json::json;
 use super::leases::rests;
 use super::{CommandContext, CommandError};
 use crate::store::{HostStore, PoolKey, Store};
-use crate::{AddressState, Owner, PoolFile, list_addresses};
+use crate::{AddressState, Millis, Owner, PoolFile, list_addresses};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum BlocksCommand {
@@ -37,25 +37,51 @@ pub(super) fn run(context: &CommandContext, command: &BlocksCommand) -> Result<(
     node::print(&format!("{answer}\n")).map_err(CommandError::Output)
 }
 
+/// `unreadable`: pools of which it is not known, and why. The others are told.
 fn usage(context: &CommandContext) -> Result<serde_json::Value, CommandError> {
-    let mut pools = BTreeMap::new();
-    for name in PoolFile::names_of_cluster(&context.paths)? {
-        let key = PoolKey::Named(name.clone());
-        if let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? {
-            let states = store.dry_run(|txn| Ok::<_, CommandError>(list_addresses(txn)?))?;
-            let floating: BTreeMap<Addr, &String> =
-                states.iter().filter_map(|(address, state)| Some((*address, floating(state)?))).collect();
-            let used = used(context, &name, &states);
-            pools.insert(name.clone(), json!({ "used": used, "floating": floating }));
+    let (mut pools, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
+    for name in names(context)? {
+        match usage_of(context, &name) {
+            Ok(Some(found)) => drop(pools.insert(name, found)),
+            Ok(None) => {}
+            Err(error) => drop(unreadable.insert(name, cni::chain(&error))),
         }
     }
-    Ok(json!({ "pools": pools }))
+    Ok(json!({ "pools": pools, "unreadable": unreadable }))
+}
+
+/// The pools of the cluster, and those that this node does not know any more, or not yet: all that are not a file's.
+fn names(context: &CommandContext) -> Result<BTreeSet<String>, CommandError> {
+    let mut names: BTreeSet<String> = PoolFile::names_of_cluster(&context.paths)?.into_iter().collect();
+    let files = PoolFile::names(&context.paths.pools()).unwrap_or_default();
+    for key in context.dirs.list()? {
+        if let PoolKey::Named(name) = key
+            && !files.contains(&name)
+            && ClusterPool::file_name(&name).is_some()
+        {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
+fn usage_of(context: &CommandContext, pool: &str) -> Result<Option<serde_json::Value>, CommandError> {
+    let key = PoolKey::Named(pool.to_owned());
+    let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { return Ok(None) };
+    let states = store.dry_run(|txn| Ok::<_, CommandError>(list_addresses(txn)?))?;
+    let floating: BTreeMap<Addr, &String> =
+        states.iter().filter_map(|(address, state)| Some((*address, floating(state)?))).collect();
+    Ok(Some(json!({ "used": used(context, pool, &states), "floating": floating })))
 }
 
 fn used(context: &CommandContext, pool: &str, states: &[(Addr, AddressState)]) -> AddrSet {
     let file = PoolFile::find(&context.paths, pool).ok();
     let used = states.iter().filter(|(_, state)| match state {
-        AddressState::Leased(_) | AddressState::Quarantined { .. } => true,
+        AddressState::Leased(_) => true,
+        // It ends by itself, though no ADD comes that says so.
+        AddressState::Quarantined { since, until, cooldown, .. } => {
+            *until > Millis::now() || rests(file.as_ref(), *since, *cooldown)
+        }
         AddressState::Resting { since, cooldown, .. } => rests(file.as_ref(), *since, *cooldown),
     });
     AddrSet::union(used.map(|(address, _)| AddrRange::single(*address)))
