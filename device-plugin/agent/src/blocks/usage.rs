@@ -7,9 +7,13 @@ use net_types::{Addr, AddrRange, AddrSet};
 use pool_blocks::{Geometry, Key, Leases, Owner, Place, PoolName};
 use serde::Deserialize;
 
-/// What is used, by pool.
+/// What is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Usage(BTreeMap<PoolName, OfPool>);
+pub(crate) struct Usage {
+    pools: BTreeMap<PoolName, OfPool>,
+    /// The pools whose leases cannot be read, and why: all of them may be used.
+    unreadable: BTreeMap<PoolName, String>,
+}
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 struct OfPool {
@@ -26,36 +30,52 @@ impl Usage {
         #[derive(Deserialize)]
         struct Printed {
             pools: BTreeMap<String, OfPool>,
+            #[serde(default)]
+            unreadable: BTreeMap<String, String>,
         }
         let printed: Printed = serde_json::from_slice(text).context("what ipam-pool blocks usage says")?;
         let pools = printed.pools.into_iter().filter(|(_, of)| !of.used.is_empty());
-        Ok(Self(pools.map(|(name, of)| (name.as_str().into(), of)).collect()))
+        let unreadable = printed.unreadable.into_iter().map(|(name, why)| (name.as_str().into(), why));
+        Ok(Self {
+            pools: pools.map(|(name, of)| (name.as_str().into(), of)).collect(),
+            unreadable: unreadable.collect(),
+        })
     }
 
-    /// The pools of which something is used.
+    /// The pools of which something is used, as far as is known.
     pub(crate) fn pools(&self) -> impl Iterator<Item = &PoolName> {
-        self.0.keys()
+        self.pools.keys().chain(self.unreadable.keys())
+    }
+
+    /// Why the leases of pools cannot be read.
+    pub(crate) const fn unreadable(&self) -> &BTreeMap<PoolName, String> {
+        &self.unreadable
+    }
+
+    /// Whether it is known what is used of a pool.
+    pub(crate) fn is_readable(&self, pool: &PoolName) -> bool {
+        !self.unreadable.contains_key(pool)
     }
 
     /// Whether an address is used.
     pub(crate) fn has(&self, pool: &PoolName, address: Addr) -> bool {
-        self.0.get(pool).is_some_and(|of| of.used.contains(address))
+        !self.is_readable(pool) || self.pools.get(pool).is_some_and(|of| of.used.contains(address))
     }
 
     /// The addresses of a pool that are used.
     pub(crate) fn used(&self, pool: &PoolName) -> AddrSet {
-        self.0.get(pool).map(|of| of.used.clone()).unwrap_or_default()
+        self.pools.get(pool).map(|of| of.used.clone()).unwrap_or_default()
     }
 
     /// These addresses are used, too.
     pub(crate) fn add(&mut self, pool: &PoolName, used: &AddrSet) {
-        let own = &mut self.0.entry(pool.clone()).or_default().used;
+        let own = &mut self.pools.entry(pool.clone()).or_default().used;
         *own = AddrSet::union(own.iter().chain(used.iter()));
     }
 
     /// An address is not used as one of a block any more, but as its owner's.
     pub(crate) fn hand_over(&mut self, pool: &PoolName, address: Addr) {
-        if let Some(own) = self.0.get_mut(pool) {
+        if let Some(own) = self.pools.get_mut(pool) {
             own.used = own.used.without(&AddrSet::union([AddrRange::single(address)]));
         }
     }
@@ -67,7 +87,13 @@ impl Usage {
 
     /// The addresses of a block, or the floating address, that are used. One that follows its owner is none of the block around it.
     pub(crate) fn of(&self, key: &Key) -> AddrSet {
-        let Some(OfPool { used, floating }) = self.0.get(&key.pool) else { return AddrSet::default() };
+        if !self.is_readable(&key.pool) {
+            return AddrSet::union([match key.place {
+                Place::Block(prefix) => prefix.range(),
+                Place::Address(address) => AddrRange::single(address),
+            }]);
+        }
+        let Some(OfPool { used, floating }) = self.pools.get(&key.pool) else { return AddrSet::default() };
         match key.place {
             Place::Block(prefix) => {
                 let floating = AddrSet::union(floating.keys().copied().map(AddrRange::single));
@@ -90,7 +116,7 @@ impl Leases for UsageOf<'_> {
 
     fn keys(&self) -> Vec<(Key, Option<Owner>)> {
         let mut keys = Vec::new();
-        for (pool, OfPool { used, floating }) in &self.usage.0 {
+        for (pool, OfPool { used, floating }) in &self.usage.pools {
             let of_blocks = used.without(&AddrSet::union(floating.keys().copied().map(AddrRange::single)));
             let blocks = self.geometries.get(pool).map(|geometry| geometry.blocks_around(&of_blocks));
             keys.extend(blocks.into_iter().flatten().map(|block| (Key::block(pool, block), None)));

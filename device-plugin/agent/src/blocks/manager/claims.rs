@@ -159,6 +159,9 @@ impl Manager {
     /// How many addresses of a family are handed out that no lease used when the leases were read last, and that nobody was told
     /// of since.
     fn unused(&self, now: BootTime, pool: &PoolName, family: Family) -> usize {
+        if !self.usage.is_readable(pool) {
+            return 0;
+        }
         let returning = self.returning.iter().filter(|key| key.pool == *pool);
         let returning = AddrSet::union(returning.flat_map(|key| match key.place {
             Place::Block(block) => Some(block.range()),

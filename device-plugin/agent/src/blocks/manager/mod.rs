@@ -359,7 +359,11 @@ impl Manager {
         {
             self.note_taken(key);
         }
-        let answer = self.without_foreign(answer);
+        let answer = match &pending.request {
+            // By the list, a block gives up what floats in it and no pod has.
+            Request::ListAddresses(pool) if !self.usage.is_readable(pool) => Answer::Unknown,
+            _ => self.without_foreign(answer),
+        };
         self.node_step(now, Input::Answered(id, answer));
     }
 
@@ -409,13 +413,13 @@ impl Manager {
     }
 
     fn take_usage(&mut self, now: BootTime, usage: Usage) {
+        self.tell_unreadable(&usage);
         self.usage = usage;
         self.usage_reads += 1;
         self.next_usage = now.after(USAGE_INTERVAL);
         if !self.node.has_counted() {
-            // What is used of a pool that is not known cannot be looked for.
-            let all_known = self.usage.pools().all(|pool| self.geometries.contains_key(pool));
-            if all_known || self.known.complete {
+            // What is used of a pool that is not known yet, or that cannot be read, cannot be looked for.
+            if self.known.complete && self.usage.unreadable().is_empty() {
                 self.node_step(now, Input::Counted);
             }
             return;
@@ -423,6 +427,14 @@ impl Manager {
         self.node_step(now, Input::LeasesRead);
         self.look_at_spare(now);
         self.tell_conflicts();
+    }
+
+    fn tell_unreadable(&self, usage: &Usage) {
+        for (pool, why) in usage.unreadable() {
+            if self.usage.unreadable().get(pool) != Some(why) {
+                tracing::warn!(%pool, "what this node uses of a pool cannot be read, so that nothing of it goes back: {why}");
+            }
+        }
     }
 
     fn tell_conflicts(&mut self) {

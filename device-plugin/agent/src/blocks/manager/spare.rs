@@ -66,6 +66,9 @@ impl Manager {
     }
 
     fn look_at_pool(&mut self, now: BootTime, pool: &PoolName, family: Family) {
+        if !self.usage.is_readable(pool) {
+            return;
+        }
         let (mut free, mut used) = (0u128, 0u128);
         let mut held = Vec::new();
         for (key, progress) in self.node.progress() {

@@ -20,6 +20,8 @@ struct Site {
     /// What others create just before this node's first create.
     races: usize,
     used: BTreeMap<String, Vec<String>>,
+    /// The pools whose leases cannot be read.
+    unreadable: Vec<&'static str>,
     /// The owner of whom each used address is that floats.
     floating: BTreeMap<String, String>,
     /// What another writes just before this node's next update of it.
@@ -62,6 +64,7 @@ impl Site {
             objects: BTreeMap::new(),
             races: 0,
             used: BTreeMap::new(),
+            unreadable: Vec::new(),
             floating: BTreeMap::new(),
             race: None,
             room: None,
@@ -89,7 +92,9 @@ impl Site {
             .iter()
             .map(|(name, used)| (name.clone(), json!({ "used": used, "floating": self.floating })))
             .collect();
-        Usage::parse(json!({ "pools": pools }).to_string().as_bytes()).unwrap()
+        let unreadable: BTreeMap<_, _> = self.unreadable.iter().map(|pool| (pool, "damaged")).collect();
+        let printed = json!({ "pools": pools, "unreadable": unreadable });
+        Usage::parse(printed.to_string().as_bytes()).unwrap()
     }
 
     /// Does everything that follows from an event.
@@ -440,6 +445,34 @@ fn a_lost_disk_counts_first_and_an_edit_drops_nothing() {
     assert_eq!((site.granted().as_str(), site.objects.len()), ("", 1), "held, and not handed out again");
     site.change(|pool| *pool = self::pool("10.0.0.1-10.0.0.8", 32));
     assert_eq!(site.granted(), "10.0.0.3");
+}
+
+#[test]
+fn what_cannot_be_read_of_one_pool_stops_no_other() {
+    let mut site = Site::new("10.0.0.16-10.0.0.95", 28);
+    let lab = ClusterPool {
+        name: "lab".to_owned(),
+        spec: json!({ "subnets": ["10.1.0.0/16"] }),
+        ..pool("10.0.0.16-10.0.0.95", 28)
+    };
+    site.known.pools.insert("lab".to_owned(), lab);
+    site.event(Event::Pools(Arc::new(site.known.clone())));
+    site.claim(1, None);
+    site.use_all();
+    let claim = PoolClaim { pool: "lab".to_owned(), family: Family::V4, address: None, owner: None };
+    site.event(Event::Claim(2, claim));
+    assert_eq!(site.replies[&2], ClaimAnswer::Granted);
+    let granted_of = |site: &Site, pool: &str| grants::addresses(site.granted.get(&pool.into())).to_string();
+    let lab = granted_of(&site, "lab");
+    site.unreadable.push("lab");
+    site.pass(60 * 60);
+    assert_eq!(granted_of(&site, "lab"), lab, "it is confirmed, and stays");
+    assert!(granted_of(&site, "office").contains("10.0.0."), "{:?}", site.granted);
+    let of_lab = site.objects.keys().filter(|key| key.pool.as_str() == "lab").count();
+    assert_eq!((of_lab, site.objects.len()), (1, 3), "{:?}", site.objects);
+    site.unreadable.clear();
+    site.pass(60 * 60);
+    assert_eq!(granted_of(&site, "lab"), "");
 }
 
 #[test]
