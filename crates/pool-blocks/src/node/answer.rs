@@ -89,11 +89,22 @@ impl Node {
             self.holdings.remove(&key);
         }
         if self.counted {
-            for (key, object) in theirs.into_iter().filter(|(key, _)| self.pools.contains_key(&key.pool)) {
-                let stray = self.stray(leases, object);
-                self.holdings.insert(key, stray);
+            for (key, object) in theirs {
+                // What pods have of a pool that is gone stays theirs as long as the object does.
+                if self.is_of_pool(&key) || leases.used(&key).is_empty() {
+                    let stray = self.stray(leases, object);
+                    self.holdings.insert(key, stray);
+                }
             }
         }
+    }
+
+    /// Whether something is of a pool that is known, and a block in its length.
+    fn is_of_pool(&self, key: &Key) -> bool {
+        self.pools.get(&key.pool).is_some_and(|pool| match key.place {
+            Place::Block(block) => block.length() == pool.lengths().of(block.first().family()),
+            Place::Address(_) => true,
+        })
     }
 
     /// An object that names this node and that the disk does not know: a create whose answer was lost, a lost disk, a restored

@@ -4,11 +4,11 @@ use net_types::Addr;
 use pool_blocks::{Answer, Key, Object, Place, Request};
 
 /// The answer, if it is one to this request; objects that nobody here knows are left out of lists.
-pub(crate) fn checked(request: &Request, answer: Answer, knows: impl Fn(&Key) -> bool) -> Answer {
+pub(crate) fn checked(request: &Request, answer: Answer, knows: impl Fn(&Object) -> bool) -> Answer {
     let is_about = |object: &Object, key: &Key| object.key == *key;
     let fits = match (request, answer) {
         (Request::ReadOwn, Answer::Own(node, mut objects)) => {
-            objects.retain(|object| knows(&object.key));
+            objects.retain(&knows);
             Some(Answer::Own(node, objects))
         }
         (Request::ListAddresses(pool), Answer::Addresses(mut objects)) => {

@@ -341,7 +341,10 @@ impl Manager {
     fn take_answer(&mut self, now: BootTime, id: RequestId, answer: Answer) {
         let Some(pending) = self.pending.remove(&id) else { return };
         let held: BTreeSet<Key> = self.node.keys().cloned().collect();
-        let knows = |key: &Key| held.contains(key) || self.has_place(key);
+        let me = self.node.name();
+        let knows = |object: &pool_blocks::Object| {
+            held.contains(&object.key) || object.spec.holder(me).is_some() || self.has_place(&object.key)
+        };
         let answer = checked(&pending.request, answer, knows);
         if answer == Answer::AlreadyExists {
             self.metrics.pools.conflicts.increment();

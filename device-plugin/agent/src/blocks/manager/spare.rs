@@ -80,8 +80,9 @@ impl Manager {
                 held.push(key.clone());
             }
         }
-        let Some(known) = self.known.pools.get(pool.as_str()) else { return };
-        let in_demand = known.exhausted || known.refusal.is_some();
+        // Of a pool that is gone nothing is needed any more.
+        let known = self.known.pools.get(pool.as_str());
+        let in_demand = known.is_none_or(|known| known.exhausted || known.refusal.is_some());
         let size = self.block_size(pool, family).unwrap_or(1);
         let keeps_spare = size > 1 && used > 0 && !in_demand;
         if keeps_spare

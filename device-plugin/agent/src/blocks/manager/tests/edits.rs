@@ -193,3 +193,41 @@ fn what_is_not_the_pools_by_now_goes_back_before_anything_of_it_is_handed_out() 
     site.pass(60);
     assert_eq!((site.objects.len(), site.granted()), (1, granted));
 }
+
+#[test]
+fn what_is_claimed_of_a_pool_that_goes_meanwhile_goes_back() {
+    let mut site = Site::new("10.0.0.16-10.0.0.95", 28);
+    site.answers = false;
+    site.claim(1, None);
+    let (id, request) = {
+        let (id, pending) = site.manager.pending.iter().next_back().unwrap();
+        (*id, pending.request.clone())
+    };
+    site.answers = true;
+    site.known.pools.clear();
+    site.event(Event::Pools(Arc::new(site.known.clone())));
+    let answer = site.answer(request);
+    assert_eq!(site.objects.len(), 1);
+    site.event(Event::Answer(id, answer));
+    site.pass(300);
+    assert_eq!((site.objects.len(), site.in_use.len()), (0, 0));
+}
+
+#[test]
+fn an_unused_object_that_names_this_node_goes_back_whatever_its_pool_is() {
+    let mut site = Site::new("10.0.0.16-10.0.0.95", 28);
+    let holder = Holder { node: "a".into(), uid: Uid::from_number(1 << 80), term: 0, fenced: false };
+    let mine = || Spec { holders: vec![holder.clone()], ..Spec::default() };
+    for name in ["gone.0a000010", "gone.0a000020"] {
+        site.write(Key::parse_block(name, |_, _| Some(28)).unwrap(), mine(), None);
+    }
+    // In another length than the pool's.
+    site.write(Key::parse_block("office.0a000044", |_, _| Some(30)).unwrap(), mine(), None);
+    site.used.insert("gone".to_owned(), vec!["10.0.0.17".to_owned()]);
+    site.pass(30 * 60);
+    assert_eq!(blocks(&site), ["gone.0a000010"], "a pod has an address of it");
+    assert_eq!(site.granted(), "");
+    site.used.clear();
+    site.pass(30 * 60);
+    assert!(site.objects.is_empty(), "{:?}", blocks(&site));
+}
