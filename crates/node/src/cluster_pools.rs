@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use net_types::{Addr, AddrSet};
+use net_types::{Addr, AddrSet, Family};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -28,9 +28,10 @@ pub struct ClusterPool {
     /// Whether it was deleted: what is held stays, and nothing new is handed out.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
-    /// Whether nothing is free anywhere, so that a node gives back what it does not use.
-    #[serde(default)]
-    pub exhausted: bool,
+    /// The families of which nothing is free anywhere, so that a node gives back what it does not use; both where the pool has no
+    /// other.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exhausted: Vec<Family>,
     /// Which namespaces its `namespaceSelector` selects; absent where it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespaces: Option<SelectedNamespaces>,
@@ -222,7 +223,7 @@ mod tests {
             name: "office".to_owned(),
             spec: serde_json::json!({ "subnets": ["10.0.0.0/24"] }),
             blocks: Some(BlockLength { v4: 32, v6: 128 }),
-            exhausted: true,
+            exhausted: vec![Family::V6],
             namespaces: Some(SelectedNamespaces::Names(["blue".to_owned()].into())),
             reserved: vec![Reserved { owner: Some("vm:a/b".to_owned()), address: None }],
             ..ClusterPool::default()

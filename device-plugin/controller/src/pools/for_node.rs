@@ -5,13 +5,17 @@ use std::collections::BTreeMap;
 use kube::core::{ApiResource, GroupVersionKind, Object};
 use lan::pool::LanPoolStatus;
 use lan::{ACCEPTED, find_condition};
+use net_types::Family;
 use node::{BlockLength, ClusterPool};
 use serde_json::Value;
 
 use crate::guarded::Guarded;
 
-/// The condition of a pool that says that all of its blocks are somebody's.
+/// The condition of a pool that says that all of its blocks are somebody's, and its reasons: of both families, or of one.
 pub(super) const EXHAUSTED: &str = "Exhausted";
+pub(super) const NO_BLOCK: &str = "NoBlockLeft";
+pub(super) const NO_IPV4_BLOCK: &str = "NoIPv4BlockLeft";
+pub(super) const NO_IPV6_BLOCK: &str = "NoIPv6BlockLeft";
 
 /// A pool at the API server: its specification as its author wrote it.
 pub(super) type StoredPool = Object<Value, Guarded<LanPoolStatus>>;
@@ -44,7 +48,6 @@ pub(super) fn for_node(
     before: Option<&ClusterPool>,
 ) -> ClusterPool {
     if is_accepted(pool) {
-        let exhausted = status(pool).and_then(|status| find_condition(&status.conditions, EXHAUSTED));
         return ClusterPool {
             name: name(pool),
             uid: uid(pool),
@@ -52,7 +55,7 @@ pub(super) fn for_node(
             spec: pool.spec.clone(),
             blocks: block_lengths(pool),
             refusal: refusal(&pool.spec, labels),
-            exhausted: exhausted.is_some_and(lan::Condition::is_true),
+            exhausted: exhausted_families(pool),
             namespaces: None,
             reserved: Vec::new(),
         };
@@ -64,6 +67,17 @@ pub(super) fn for_node(
             let (name, uid, spec) = (name(pool), uid(pool), pool.spec.clone());
             ClusterPool { name, uid, spec, refusal, ..ClusterPool::default() }
         }
+    }
+}
+
+/// The families of which every block is somebody's.
+fn exhausted_families(pool: &StoredPool) -> Vec<Family> {
+    let exhausted = status(pool).and_then(|status| find_condition(&status.conditions, EXHAUSTED));
+    match exhausted.filter(|found| found.is_true()).map(|found| found.reason.as_str()) {
+        None => Vec::new(),
+        Some(NO_IPV4_BLOCK) => vec![Family::V4],
+        Some(NO_IPV6_BLOCK) => vec![Family::V6],
+        Some(_) => Family::BOTH.to_vec(),
     }
 }
 
@@ -179,6 +193,24 @@ mod tests {
         let parts = json!({ "subnets": ["10.0.0.0/24"], "nodes": { "worker1": ["10.0.0.0/26"] } });
         let told = for_node(&pool(parts, Some((true, 2, ""))), None, None);
         assert_eq!((told.blocks, told.refusal), (None, None));
+    }
+
+    #[test]
+    fn a_family_of_which_nothing_is_left_is_told() {
+        let mut pool = pool(json!({ "subnets": ["10.0.0.0/16"] }), Some((true, 2, "")));
+        for (reason, families) in [
+            (NO_IPV4_BLOCK, &[Family::V4][..]),
+            (NO_IPV6_BLOCK, &[Family::V6]),
+            (NO_BLOCK, &Family::BOTH),
+            ("BlocksLeft", &[]),
+        ] {
+            if let Some(Guarded::Valid(status)) = &mut pool.status {
+                status.conditions.truncate(1);
+                let holds = reason != "BlocksLeft";
+                status.conditions.push(lan::Condition::new(EXHAUSTED, holds, reason, ""));
+            }
+            assert_eq!(for_node(&pool, None, None).exhausted, families, "{reason}");
+        }
     }
 
     #[test]

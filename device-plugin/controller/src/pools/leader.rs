@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::api::{NodeReader, PoolApi, list, node_state, readable};
 use super::convert::{address_object, block_object};
 use super::floating::created;
-use super::for_node::{EXHAUSTED, StoredPool, name, pools, status};
+use super::for_node::{EXHAUSTED, NO_BLOCK, NO_IPV4_BLOCK, NO_IPV6_BLOCK, StoredPool, name, pools, status};
 use super::held::Held;
 use super::namespaces::selector;
 use super::owners;
@@ -314,8 +314,14 @@ impl<N: NodeReader> PoolLeader<N> {
     /// Reports what a person must act on, when it begins.
     async fn tell(&self, pool: &StoredPool, next: &LanPoolStatus) -> Result<(), kube::Error> {
         let before = status(pool).cloned().unwrap_or_default();
-        let told =
-            [(ACCEPTED, OVERLAPS), (ACCEPTED, OLD_BLOCKS), (ACCEPTED, "Invalid"), (EXHAUSTED, "NoBlockLeft")];
+        let told = [
+            (ACCEPTED, OVERLAPS),
+            (ACCEPTED, OLD_BLOCKS),
+            (ACCEPTED, "Invalid"),
+            (EXHAUSTED, NO_BLOCK),
+            (EXHAUSTED, NO_IPV4_BLOCK),
+            (EXHAUSTED, NO_IPV6_BLOCK),
+        ];
         for (kind, reason) in told {
             let has = |status: &LanPoolStatus| {
                 find_condition(&status.conditions, kind).filter(|found| found.reason == reason).cloned()

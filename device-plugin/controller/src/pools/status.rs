@@ -7,7 +7,9 @@ use lan::{ACCEPTED, Condition, ConditionStatus, READY, find_condition, set_trans
 use net_types::{AddrSet, Family};
 use pool_blocks::{Object, PoolClaim, PoolStage, PoolStep, decide_pools};
 
-use super::for_node::{EXHAUSTED, StoredPool, has_parts, name, status};
+use super::for_node::{
+    EXHAUSTED, NO_BLOCK, NO_IPV4_BLOCK, NO_IPV6_BLOCK, StoredPool, has_parts, name, status,
+};
 use super::held::{Held, OtherLength};
 use crate::aggregate_status::join_some;
 
@@ -252,19 +254,18 @@ fn draining(held: &Held, handed_out: &AddrSet) -> Option<Condition> {
 
 fn exhausted(all: &AddrSet, free: &AddrSet) -> Condition {
     let has = |set: &AddrSet, family| set.iter().any(|range| range.family() == family);
-    let full = [(Family::V4, "IPv4"), (Family::V6, "IPv6")];
-    let full = full.iter().find(|(family, _)| has(all, *family) && !has(free, *family));
-    match full {
-        Some((_, family)) => Condition::new(
-            EXHAUSTED,
-            ConditionStatus::True,
-            "NoBlockLeft",
-            format!(
-                "all {family} addresses are in blocks of nodes or follow an owner: nodes give back what they do not use"
-            ),
-        ),
-        None => Condition::new(EXHAUSTED, ConditionStatus::False, "BlocksLeft", ""),
-    }
+    let of_pool = Family::BOTH.into_iter().filter(|family| has(all, *family));
+    let (left, full): (Vec<Family>, Vec<Family>) = of_pool.partition(|family| has(free, *family));
+    let (reason, families) = match (&full[..], &left[..]) {
+        ([], _) => return Condition::new(EXHAUSTED, ConditionStatus::False, "BlocksLeft", ""),
+        ([Family::V4], [_, ..]) => (NO_IPV4_BLOCK, "IPv4 "),
+        ([Family::V6], [_, ..]) => (NO_IPV6_BLOCK, "IPv6 "),
+        (_, _) => (NO_BLOCK, ""),
+    };
+    let message = format!(
+        "all {families}addresses are in blocks of nodes or follow an owner: nodes give back what they do not use"
+    );
+    Condition::new(EXHAUSTED, ConditionStatus::True, reason, message)
 }
 
 #[cfg(test)]
@@ -367,6 +368,9 @@ mod tests {
         let mut pools = [pool("small", json!({ "subnets": ["10.0.0.0/30"] }))];
         settle(&mut pools, &[block("small", "10.0.0.2/32", "a")]);
         assert_eq!(reason(&pools[0], EXHAUSTED), "NoBlockLeft");
+        let mut pools = [pool("dual", json!({ "subnets": ["10.0.0.0/30", "fd00::/64"] }))];
+        settle(&mut pools, &[block("dual", "10.0.0.2/32", "a")]);
+        assert_eq!(reason(&pools[0], EXHAUSTED), "NoIPv4BlockLeft");
     }
 
     #[test]

@@ -93,7 +93,9 @@ impl ClusterPart {
             addresses,
             floating,
             lengths: object.as_ref().and_then(|object| object.blocks),
-            exhausted: object.as_ref().is_some_and(|object| object.exhausted),
+            exhausted: object
+                .as_ref()
+                .is_some_and(|object| Family::BOTH.iter().all(|family| object.exhausted.contains(family))),
             refusal: object.and_then(|object| object.refusal),
         }
     }
@@ -236,7 +238,8 @@ mod tests {
             "pool office of the cluster: this node hands out nothing; to their owners alone 10.9.0.40 (vm:default/vyos); no longer \
              10.9.0.9, since the API server was not heard; 252 more are other nodes' or nobody's; it claims no more: the LANPool office was deleted"
         );
-        let full = part(&[(&["10.9.0.9"], 2_000_000)], ClusterPool { exhausted: true, ..object() });
+        let full =
+            part(&[(&["10.9.0.9"], 2_000_000)], ClusterPool { exhausted: Family::BOTH.to_vec(), ..object() });
         assert!(full.to_string().ends_with(
             "(1 address in 1 block) for another 16m; to their owners alone 10.9.0.40 (vm:default/vyos); 251 more are other nodes', and none is left to claim"
         ));

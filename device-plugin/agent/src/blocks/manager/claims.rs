@@ -122,7 +122,7 @@ impl Manager {
                     && progress == Progress::Leaving
                     && !self.is_outside(key)
             };
-            let may_give = !self.is_exhausted(pool) || self.node.progress().any(leaving);
+            let may_give = !self.is_exhausted(pool, family) || self.node.progress().any(leaving);
             if may_give {
                 self.node_step(now, Input::Want(Want::Block(pool.clone(), family)));
             }

@@ -470,8 +470,8 @@ impl Manager {
         }
     }
 
-    fn is_exhausted(&self, pool: &PoolName) -> bool {
-        self.known.pools.get(pool.as_str()).is_some_and(|pool| pool.exhausted)
+    fn is_exhausted(&self, pool: &PoolName, family: Family) -> bool {
+        self.known.pools.get(pool.as_str()).is_some_and(|pool| pool.exhausted.contains(&family))
     }
 }
 

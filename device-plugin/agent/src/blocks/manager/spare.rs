@@ -82,7 +82,8 @@ impl Manager {
         }
         // Of a pool that is gone nothing is needed any more.
         let known = self.known.pools.get(pool.as_str());
-        let in_demand = known.is_none_or(|known| known.exhausted || known.refusal.is_some());
+        let in_demand =
+            known.is_none_or(|known| known.exhausted.contains(&family) || known.refusal.is_some());
         let size = self.block_size(pool, family).unwrap_or(1);
         let keeps_spare = size > 1 && used > 0 && !in_demand;
         if keeps_spare

@@ -396,7 +396,7 @@ fn what_others_wait_for_goes_back_soon_but_nothing_that_is_used() {
     site.claim(2, None);
     assert_eq!(site.granted(), "10.0.0.1-10.0.0.2");
     site.used.insert("office".to_owned(), vec!["10.0.0.1".to_owned()]);
-    site.change(|pool| pool.exhausted = true);
+    site.change(|pool| pool.exhausted = vec![Family::V4]);
     site.pass(180);
     assert_eq!((site.granted().as_str(), site.objects.len()), ("10.0.0.1", 1));
     site.claim(3, None);
@@ -415,6 +415,20 @@ fn what_others_wait_for_goes_back_soon_but_nothing_that_is_used() {
         }
     }
     assert_eq!((site.granted().as_str(), site.objects.len()), ("10.0.0.1", 1));
+}
+
+#[test]
+fn a_family_that_is_full_refuses_no_other() {
+    let mut site = Site::new("10.0.0.1-10.0.0.2", 32);
+    site.change(|pool| {
+        pool.spec = json!({ "subnets": ["10.0.0.0/29", "fd00::/64"] });
+        pool.exhausted = vec![Family::V4];
+    });
+    site.claim(1, None);
+    assert!(matches!(&site.replies[&1], ClaimAnswer::Refused(reason) if reason.contains("for IPv4")));
+    let claim = PoolClaim { pool: "office".to_owned(), family: Family::V6, address: None, owner: None };
+    site.event(Event::Claim(2, claim));
+    assert_eq!(site.replies[&2], ClaimAnswer::Granted);
 }
 
 #[test]
