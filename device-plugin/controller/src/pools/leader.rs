@@ -144,10 +144,24 @@ impl<N: NodeReader> PoolLeader<N> {
         ]
     }
 
+    /// What fails about one pool or reservation keeps nothing from the others.
     async fn reconcile(&self, cache: &Cache, memory: &mut Memory) -> Result<(), kube::Error> {
-        let mut snapshot = cache.snapshot();
-        let pools = self.write_statuses(&snapshot.objects).await?;
-        self.reserve(cache, &pools).await?;
+        let snapshot = cache.snapshot();
+        let objects = snapshot.objects.clone();
+        let returned = self.free(cache, memory, snapshot).await;
+        let (pools, written) = self.write_statuses(&objects).await?;
+        let reserved = self.reserve(cache, &pools).await;
+        let told = self.tell_returned(&pools, &returned).await;
+        written.and(reserved).and(told)
+    }
+
+    /// Takes back what nodes and owners have that are gone. Returns how many blocks of each pool.
+    async fn free(
+        &self,
+        cache: &Cache,
+        memory: &mut Memory,
+        mut snapshot: PoolSnapshot,
+    ) -> BTreeMap<String, usize> {
         snapshot.owners = self.owners(cache, &snapshot.objects, memory).await;
         let requests = memory.leader.reconcile(boot_time(), &snapshot);
         let addresses = cache.addresses();
@@ -156,16 +170,24 @@ impl<N: NodeReader> PoolLeader<N> {
         let requests: Vec<Request> = requests.into_iter().chain(surplus).collect();
         let answers = stream::iter(requests).map(|request| self.carry_out(request));
         let answers: Vec<_> = answers.buffer_unordered(AT_ONCE).collect().await;
-        let mut returned: BTreeMap<&str, usize> = BTreeMap::new();
-        for (request, answer) in &answers {
+        let mut returned = BTreeMap::new();
+        for (request, answer) in answers {
             if let (Request::Delete(key @ Key { place: Place::Block(_), .. }, ..), Answer::Deleted) =
                 (request, answer)
             {
-                *returned.entry(key.pool.as_str()).or_default() += 1;
+                *returned.entry(key.pool.to_string()).or_default() += 1;
             }
         }
-        for pool in &pools {
-            if let Some(count) = returned.get(&*name(pool)) {
+        returned
+    }
+
+    async fn tell_returned(
+        &self,
+        pools: &[StoredPool],
+        returned: &BTreeMap<String, usize>,
+    ) -> Result<(), kube::Error> {
+        for pool in pools {
+            if let Some(count) = returned.get(&name(pool)) {
                 let note =
                     format!("{count} blocks of nodes that are gone or out of service can be claimed again");
                 self.publish(pool, EventType::Normal, "BlocksReturned", note).await?;
@@ -215,12 +237,19 @@ impl<N: NodeReader> PoolLeader<N> {
             in_pools.entry(found.key.pool.to_string()).or_default().blocks.push(found);
         }
         let now = format!("{:.0}", Timestamp::now());
+        let mut done = Ok(());
         for (index, reservation) in reservations.iter().enumerate() {
             let of_pool = |name: &str| name == reservation.spec.pool;
             let pool = pools.iter().find(|pool| of_pool(&name(pool)));
             let namespace = reservation.namespace().unwrap_or_default();
             let is_allowed = match pool {
-                Some(pool) => self.is_allowed(pool, &namespace).await?,
+                Some(pool) => match self.is_allowed(pool, &namespace).await {
+                    Ok(is_allowed) => is_allowed,
+                    Err(error) => {
+                        done = done.and(Err(error));
+                        continue;
+                    }
+                },
                 None => false,
             };
             let older: Vec<&LanReservation> =
@@ -237,10 +266,10 @@ impl<N: NodeReader> PoolLeader<N> {
                 let patch = json!({ "metadata": { "resourceVersion": version }, "status": status });
                 let name = reservation.name_any();
                 let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-                ignore_not_found_or_conflict(written)?;
+                done = done.and(ignore_not_found_or_conflict(written));
             }
         }
-        Ok(())
+        done
     }
 
     /// Whether a pool gives addresses to a namespace.
@@ -268,11 +297,14 @@ impl<N: NodeReader> PoolLeader<N> {
     /// # Errors
     /// The API server does not answer; what was written before is written.
     pub async fn accept(&self, objects: &[Object]) -> Result<(), kube::Error> {
-        self.write_statuses(objects).await.map(drop)
+        self.write_statuses(objects).await?.1
     }
 
-    /// Returns the list.
-    async fn write_statuses(&self, objects: &[Object]) -> Result<Vec<StoredPool>, kube::Error> {
+    /// Returns the list, and the first of what failed about one of them.
+    async fn write_statuses(
+        &self,
+        objects: &[Object],
+    ) -> Result<(Vec<StoredPool>, Result<(), kube::Error>), kube::Error> {
         let api: Api<StoredPool> = Api::all_with(self.client.clone(), &pools());
         let pools = list(&api, &ListParams::default()).await?;
         let now = format!("{:.0}", Timestamp::now());
@@ -284,20 +316,31 @@ impl<N: NodeReader> PoolLeader<N> {
             objects
         };
         let changed = changed_statuses(&pools, objects, &now);
+        let mut done = Ok(());
         for pool in &pools {
-            let name = name(pool);
-            let Some(next) = changed.get(&name) else { continue };
-            // It holds for the version that was decided about alone.
-            let version = &pool.metadata.resource_version;
-            let patch = json!({ "metadata": { "resourceVersion": version }, "status": next });
-            let written = api.patch_status(&name, &PatchParams::default(), &Patch::Merge(&patch)).await;
-            let is_written = written.is_ok();
-            ignore_not_found_or_conflict(written)?;
-            if is_written {
-                self.tell(pool, next).await?;
+            if let Some(next) = changed.get(&name(pool)) {
+                done = done.and(self.write_status(&api, pool, next).await);
             }
         }
-        Ok(pools)
+        Ok((pools, done))
+    }
+
+    async fn write_status(
+        &self,
+        api: &Api<StoredPool>,
+        pool: &StoredPool,
+        next: &LanPoolStatus,
+    ) -> Result<(), kube::Error> {
+        // It holds for the version that was decided about alone.
+        let version = &pool.metadata.resource_version;
+        let patch = json!({ "metadata": { "resourceVersion": version }, "status": next });
+        let written = api.patch_status(&name(pool), &PatchParams::default(), &Patch::Merge(&patch)).await;
+        let is_written = written.is_ok();
+        ignore_not_found_or_conflict(written)?;
+        if is_written {
+            self.tell(pool, next).await?;
+        }
+        Ok(())
     }
 
     /// A consistent list of all blocks and floating addresses.

@@ -10,6 +10,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     tests![
         a_selector_lets_in_the_namespaces_that_have_its_labels,
         a_pool_that_changes_takes_nothing_from_pods,
+        a_pool_whose_status_cannot_be_written_stops_no_other,
     ]
 }
 
@@ -160,6 +161,31 @@ fn a_pool_that_changes_takes_nothing_from_pods() -> Outcome {
     for interface in ["net1", "net2", "net3"] {
         call(&site, "DEL", &pod, "default", interface).map_err(|error| Stop::Failed(error.to_string()))?;
     }
+    check!(daemon.terminate()?.success(), "it ends well");
+    Ok(())
+}
+
+fn a_pool_whose_status_cannot_be_written_stops_no_other() -> Outcome {
+    let site = Site::without_kubelet()?;
+    site.server.fault(|faults| {
+        faults.errors.push(("PATCH /apis/lan.k8slan.io/v1beta1/lanpools/aaa".to_owned(), 422))
+    });
+    put_pool(&site, "aaa", &json!({ "subnets": ["10.7.0.0/24"] }));
+    put_pool(&site, "office", &json!({ "subnets": ["10.8.0.0/24"] }));
+    // A node that is gone has a block.
+    let holder =
+        json!({ "node": "gone", "uid": "0e4f1a2b-3c4d-4e5f-8a9b-0c1d2e3f4a5b", "term": 0, "fenced": false });
+    let block = json!({
+        "apiVersion": GROUP, "kind": "LANBlock", "metadata": { "name": "office.0a080050" },
+        "spec": { "pool": "office", "prefix": "10.8.0.80/32", "holder": holder },
+    });
+    site.server.put("lanblocks", block);
+    let daemon = site.whole()?;
+    condition(&site, &daemon, "office", "Accepted", "True", "")?;
+    eventually(4 * SOON, || {
+        let block = site.server.get("lanblocks", GROUP, "/office.0a080050").unwrap_or_default();
+        if block["spec"]["holder"]["fenced"] == true { Ok(()) } else { Err(block.to_string()) }
+    })?;
     check!(daemon.terminate()?.success(), "it ends well");
     Ok(())
 }
