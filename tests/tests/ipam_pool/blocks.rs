@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         people_see_it,
         an_owner_gets_its_own_address_and_nobody_else,
         what_was_kept_on_the_node_goes_with_its_machine,
+        what_another_node_has_by_now_is_not_kept,
     ]
 }
 
@@ -446,5 +447,25 @@ fn what_was_kept_on_the_node_goes_with_its_machine() -> Outcome {
     assert_eq!(address(&added?), kept);
     of_vm.del("ipam-pool", "net1", &network())?;
     assert_eq!(usage(&node)?["pools"]["office"]["used"], json!([]));
+    Ok(())
+}
+
+/// The block of what this node kept is another node's, and the machine gets another address.
+fn what_another_node_has_by_now_is_not_kept() -> Outcome {
+    let node = Node::new("n")?;
+    let file = json!({
+        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "office" },
+        "spec": { "ranges": [{ "subnet": "10.9.0.0/24" }], "scope": "host", "sticky": "vm" },
+    });
+    node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?;
+    let of_vm = launcher(&node, "virt-launcher-v-aaaaa")?;
+    assert_eq!(address(&of_vm.add("ipam-pool", "net1", &network())?), "10.9.0.2/24");
+    of_vm.del("ipam-pool", "net1", &network())?;
+    node.exec(&["rm", "/var/lib/k8slan/pools.d/office.yaml"])?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"], "cooldown": "0s" }))?;
+    assert_eq!(usage(&node)?["pools"]["office"]["used"], json!(["10.9.0.2"]));
+    grant_floating(&node, &["10.9.0.5"], &[("10.9.0.40", "vm:default/v/net", FAR)], &[])?;
+    assert_eq!(address(&of_vm.add("ipam-pool", "net1", &network())?), "10.9.0.40/24");
+    assert_eq!(usage(&node)?["pools"]["office"]["used"], json!(["10.9.0.40"]));
     Ok(())
 }

@@ -281,12 +281,27 @@ impl<'a> Allocator<'a> {
             if std::mem::take(&mut lease.sticky) {
                 self.table.remove_from_index(owner, address)?;
             }
+            self.end_kept(owner, address, request)?;
             lease.floating = Some(floating.name.clone());
         }
         self.table.write_state(address, &AddressState::Leased(lease.clone()))?;
         self.table.add_to_index(&request.holder.attachment, address)?;
         if let (Some(owner), true) = (&lease.owner, lease.sticky) {
             self.table.add_to_index(owner, address)?;
+        }
+        Ok(())
+    }
+
+    /// Ends what this node kept for an owner whose address in the cluster is another one: it may be in another node's block by now.
+    fn end_kept(&mut self, owner: &Owner, current: Addr, request: &LeaseRequest) -> Result<(), AllocError> {
+        for address in self.table.addresses_of(owner)? {
+            if address == current || address.family() != current.family() {
+                continue;
+            }
+            let lease = self.read_lease(address)?;
+            if lease.holders.is_empty() && lease.interface == request.holder.attachment.interface {
+                self.end_lease(address, lease)?;
+            }
         }
         Ok(())
     }

@@ -190,7 +190,15 @@ impl Manager {
                 let reason = format!("{address} floats: it is an owner's, on whatever node that runs");
                 self.reply(now, id, ClaimAnswer::Refused(reason));
             }
-            Some(Progress::Claiming | Progress::Held | Progress::Lost) => {}
+            Some(Progress::Lost) => {
+                let other = self.node.object(&key).map(|object| object.spec.holder_text());
+                let reason = format!(
+                    "{} has {key}, the block of {address}: 'ipam-pool release {address}' on this node gives up what is kept of it here",
+                    other.unwrap_or_else(|| "another node".to_owned())
+                );
+                self.reply(now, id, ClaimAnswer::Refused(reason));
+            }
+            Some(Progress::Claiming | Progress::Held) => {}
         }
     }
 

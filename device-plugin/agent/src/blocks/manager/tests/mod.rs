@@ -506,6 +506,12 @@ fn what_pods_had_before_the_pool_had_blocks_is_claimed_or_told() {
     assert_eq!(site.granted(), "10.0.0.16-10.0.0.31");
     let told = &site.manager.conflicts_told;
     assert!(matches!(&told[..], [one] if one.key == key("office.0a000020") && one.other == "b"), "{told:?}");
+    site.claim(1, Some("10.0.0.33"));
+    assert!(
+        matches!(&site.replies[&1], ClaimAnswer::Refused(reason) if reason.starts_with("b has office.0a000020")),
+        "{:?}",
+        site.replies
+    );
 }
 
 #[test]
