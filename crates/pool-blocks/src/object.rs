@@ -100,7 +100,22 @@ pub struct Spec {
     pub contested: Vec<NodeName>,
 }
 
+/// Whose an object is that cannot be read.
+const UNREADABLE: &str = "somebody whose object cannot be read";
+
 impl Spec {
+    /// That of an object which is there and cannot be read: its name alone keeps others off.
+    #[must_use]
+    pub fn unreadable() -> Self {
+        Self { owner: Some(UNREADABLE.into()), ..Self::default() }
+    }
+
+    /// Whether it can be read, and so be written.
+    #[must_use]
+    pub fn is_readable(&self) -> bool {
+        self.owner.as_ref().is_none_or(|owner| owner.as_str() != UNREADABLE)
+    }
+
     /// What it says about this node.
     #[must_use]
     pub fn holder(&self, node: &NodeName) -> Option<&Holder> {

@@ -111,8 +111,9 @@ impl Node {
             }
             Stage::Lost => {
                 let Some(object) = &holding.seen else { return Some(Request::Get(key.clone())) };
-                let contests =
-                    object.spec.contested.contains(&self.me) || self.weakened.lacks(Weakness::DoesNotContest);
+                let contests = object.spec.contested.contains(&self.me)
+                    || !object.spec.is_readable()
+                    || self.weakened.lacks(Weakness::DoesNotContest);
                 if !contests {
                     let mut spec = object.spec.clone();
                     spec.contested.push(self.me.clone());

@@ -12,7 +12,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::convert::{ClaimError, ClaimSpec, address_object, block_object, claim_spec};
+use super::convert::{ClaimError, ClaimSpec, address_object, block_object, claim_spec, object};
 use super::for_node::{StoredPool, pools};
 use crate::chain;
 
@@ -213,20 +213,19 @@ impl<N: NodeReader> PoolApi<N> {
         self.find(key).await.map(Answer::Object)
     }
 
-    /// One object, if it is there.
+    /// One object, if it is there. What cannot be read is somebody's all the same, and its name keeps others off.
     pub(super) async fn find(&self, key: &Key) -> Result<Option<Object>, RequestError> {
         let name = key.to_string();
-        let found = match key.place {
+        match key.place {
             Place::Block(_) => {
-                let block = self.blocks.get_opt(&name).await?;
-                block.map(|block| expect(key, block_object(&block))).transpose()?
+                let found = self.guarded_blocks.get_opt(&name).await?;
+                found.map(|found| named(key, readable(&found, block_object), found.meta())).transpose()
             }
             Place::Address(_) => {
-                let address = self.addresses.get_opt(&name).await?;
-                address.map(|address| expect(key, address_object(&address))).transpose()?
+                let found = self.guarded_addresses.get_opt(&name).await?;
+                found.map(|found| named(key, readable(&found, address_object), found.meta())).transpose()
             }
-        };
-        Ok(found)
+        }
     }
 
     pub(super) async fn create(&self, key: &Key, spec: &Spec) -> Answered {
@@ -342,15 +341,20 @@ where
 }
 
 fn unreadable_address(metadata: &ObjectMeta) -> Option<Object> {
-    let key = Key::parse_address(metadata.name.as_deref()?)?;
-    let spec = Spec { owner: Some("somebody whose LANAddress cannot be read".into()), ..Spec::default() };
-    let version = metadata.resource_version.as_deref()?.parse().ok()?;
-    Some(Object {
-        key,
-        uid: metadata.uid.as_deref().and_then(Uid::parse)?,
-        version: pool_blocks::ResourceVersion(version),
-        spec,
-    })
+    unreadable(Key::parse_address(metadata.name.as_deref()?)?, metadata).ok()
+}
+
+/// The object of this key: one that says something else, such as another length of the block, is none that can be read.
+fn named(key: &Key, read: Option<Object>, metadata: &ObjectMeta) -> Result<Object, RequestError> {
+    match read.filter(|object| object.key == *key) {
+        Some(object) => Ok(object),
+        None => expect(key, unreadable(key.clone(), metadata)),
+    }
+}
+
+fn unreadable(key: Key, metadata: &ObjectMeta) -> Result<Object, ClaimError> {
+    let name = key.to_string();
+    object(key, &ObjectMeta { name: Some(name), ..metadata.clone() }, Spec::unreadable())
 }
 
 fn expect<T>(key: &Key, result: Result<T, ClaimError>) -> Result<T, RequestError> {
@@ -364,4 +368,29 @@ fn label_value(node: &str) -> String {
         return node.to_owned();
     }
     sha2::Sha256::digest(node.as_bytes()).iter().take(20).map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_says_something_else_than_its_name_is_somebodys() {
+        let key = Key::parse_block("office.0a000010", |_, _| Some(28)).unwrap();
+        let metadata = ObjectMeta {
+            name: Some("office.0a000010".to_owned()),
+            uid: Some("0e4f1a2b-3c4d-4e5f-8a9b-0c1d2e3f4a5b".to_owned()),
+            resource_version: Some("7".to_owned()),
+            ..ObjectMeta::default()
+        };
+        let other = Key::parse_block("office.0a000010", |_, _| Some(32)).unwrap();
+        let other = object(other, &metadata, Spec::default()).unwrap();
+        for read in [None, Some(other)] {
+            let found = named(&key, read, &metadata).unwrap();
+            assert!(found.key == key && !found.spec.is_readable(), "{found:?}");
+        }
+        let good = object(key.clone(), &metadata, Spec::default()).unwrap();
+        assert_eq!(named(&key, Some(good.clone()), &metadata).unwrap(), good);
+        assert!(named(&key, None, &ObjectMeta::default()).is_err());
+    }
 }

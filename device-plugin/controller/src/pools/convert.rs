@@ -82,7 +82,7 @@ pub(super) fn claim_spec(key: &Key, spec: &Spec) -> Result<ClaimSpec, ClaimError
 }
 
 /// An object whose name and specification say the same, so that its name is the only one that there can be.
-fn object(key: Key, metadata: &ObjectMeta, spec: Spec) -> Result<Object, ClaimError> {
+pub(super) fn object(key: Key, metadata: &ObjectMeta, spec: Spec) -> Result<Object, ClaimError> {
     let name = metadata.name.as_deref().unwrap_or_default();
     if key.to_string() != name {
         return Err(ClaimError::Name);

@@ -490,6 +490,31 @@ fn what_cannot_be_read_of_one_pool_stops_no_other() {
 }
 
 #[test]
+fn an_object_that_cannot_be_read_is_passed_over() {
+    let mut site = Site::new("10.0.0.16-10.0.0.63", 28);
+    let order = site.manager.geometries[&"office".into()].clone();
+    let order: Vec<Key> =
+        order.claim_order(Family::V4, &"a".into()).map(|block| Key::block(&"office".into(), block)).collect();
+    site.write(order[0].clone(), Spec::unreadable(), None);
+    site.claim(1, None);
+    assert_eq!(site.replies[&1], ClaimAnswer::Granted);
+    assert!(site.objects.contains_key(&order[1]), "{:?}", site.objects);
+    let Place::Block(block) = order[0].place else { panic!() };
+    site.claim(2, Some(&block.first().to_string()));
+    assert!(
+        matches!(&site.replies[&2], ClaimAnswer::Refused(reason) if reason.contains("another node holds"))
+    );
+    // A pod has an address of it.
+    site.used.insert("office".to_owned(), vec![block.first().to_string()]);
+    site.pass(120);
+    let told = &site.manager.conflicts_told;
+    assert!(matches!(&told[..], [one] if one.other.contains("cannot be read")), "{told:?}");
+    let before = site.requests.len();
+    site.pass(120);
+    assert!(site.requests.len() < before + 5, "{:?}", &site.requests[before..]);
+}
+
+#[test]
 fn what_pods_had_before_the_pool_had_blocks_is_claimed_or_told() {
     let mut site = Site::with(pool("10.0.0.16-10.0.0.95", 28), Some(Disk::default()));
     site.event(Event::Connected);
