@@ -181,7 +181,7 @@ impl Node {
         match answer {
             Answer::Written(object) => {
                 holding.settled = last_id;
-                self.written(leases, sent, key, object);
+                self.written(now, leases, sent, key, object);
             }
             Answer::Deleted | Answer::NotFound if holding.stage == Stage::Leaving => self.drop_holding(key),
             Answer::Object(object) => self.looked(now, key, object),
@@ -205,10 +205,17 @@ impl Node {
     }
 
     /// A create or an update was done.
-    fn written(&mut self, leases: &dyn Leases, sent: BootTime, key: &Key, object: Object) {
+    fn written(&mut self, now: BootTime, leases: &dyn Leases, sent: BootTime, key: &Key, object: Object) {
         let weakened = self.weakened;
+        // It cannot be unfenced: it is being deleted, and somebody's finalizer keeps it for some time.
+        let goes = object.spec.holder(&self.me).is_some_and(|holder| holder.fenced);
         let Some(holding) = self.holdings.get_mut(key) else { return };
         match holding.stage {
+            Stage::Claim | Stage::Take if goes && leases.used(key).is_empty() => self.claim_next(now, key),
+            Stage::Claim | Stage::Take if goes => {
+                holding.go_to(Stage::Look);
+                holding.not_before = now.after(AGAIN);
+            }
             Stage::Claim | Stage::Take => {
                 holding.permit = Some(sent);
                 holding.seen = Some(object);

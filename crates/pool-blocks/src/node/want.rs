@@ -20,7 +20,12 @@ impl Node {
         let leaving = self.holdings.iter_mut().find(|(key, holding)| {
             let fits = |prefix: Prefix| prefix.first().family() == family && geometry.has_block(prefix);
             let is_block = matches!(key.place, Place::Block(prefix) if fits(prefix));
-            key.pool == *pool && is_block && holding.stage == Stage::Leaving
+            // What is fenced may be on its way out whatever is written.
+            let is_fenced = holding
+                .seen
+                .as_ref()
+                .is_some_and(|object| object.spec.holders.iter().any(|holder| holder.fenced));
+            key.pool == *pool && is_block && holding.stage == Stage::Leaving && !is_fenced
         });
         if let Some((_, holding)) = leaving {
             if reuses_without_update && let Some(uid) = holding.record.as_ref().map(|record| record.uid) {

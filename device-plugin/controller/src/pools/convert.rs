@@ -82,7 +82,7 @@ pub(super) fn claim_spec(key: &Key, spec: &Spec) -> Result<ClaimSpec, ClaimError
 }
 
 /// An object whose name and specification say the same, so that its name is the only one that there can be.
-pub(super) fn object(key: Key, metadata: &ObjectMeta, spec: Spec) -> Result<Object, ClaimError> {
+pub(super) fn object(key: Key, metadata: &ObjectMeta, mut spec: Spec) -> Result<Object, ClaimError> {
     let name = metadata.name.as_deref().unwrap_or_default();
     if key.to_string() != name {
         return Err(ClaimError::Name);
@@ -92,6 +92,9 @@ pub(super) fn object(key: Key, metadata: &ObjectMeta, spec: Spec) -> Result<Obje
     let version = version
         .and_then(|text| text.parse().ok())
         .ok_or_else(|| field("resourceVersion", version.unwrap_or_default()))?;
+    // What somebody's finalizer keeps is on its way out: no node may use it, whatever it says, and when it is gone another may have it.
+    let is_deleted = metadata.deletion_timestamp.is_some();
+    spec.holders.iter_mut().for_each(|holder| holder.fenced |= is_deleted);
     Ok(Object { key, uid, version: ResourceVersion(version), spec })
 }
 
@@ -148,6 +151,7 @@ pub(super) fn parse_owner(owner: &Owner) -> Result<AddressOwner, ClaimError> {
 mod tests {
     use std::net::IpAddr;
 
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
     use net_types::{Addr, AddrRange};
     use proptest::prelude::*;
 
@@ -220,6 +224,19 @@ mod tests {
                 prop_assert_eq!(owner_text(&owner).unwrap().to_string(), text);
             }
         }
+    }
+
+    #[test]
+    fn what_is_being_deleted_is_nobodys_to_use() {
+        let holder = Holder { node: "w".into(), uid: Uid::from_number(1), term: 0, fenced: false };
+        let object = object_of("10.0.0.16".parse().unwrap(), vec![holder], None);
+        let ClaimSpec::Block(spec) = claim_spec(&object.key, &object.spec).unwrap() else {
+            panic!("a block")
+        };
+        let mut block = LanBlock { metadata: metadata(&object), spec };
+        assert!(!block_object(&block).unwrap().spec.holders[0].fenced);
+        block.metadata.deletion_timestamp = Some(Time("2026-11-29T12:00:00Z".parse().unwrap()));
+        assert!(block_object(&block).unwrap().spec.holders[0].fenced);
     }
 
     #[test]

@@ -35,6 +35,8 @@ struct Site {
     in_use: BTreeSet<String>,
     /// The pool as it is by now, where the node was not told of that.
     current: Option<ClusterPool>,
+    /// What somebody's finalizer keeps when it is deleted.
+    kept: BTreeSet<Key>,
     /// Whether the API server answers.
     answers: bool,
     last: u64,
@@ -74,6 +76,7 @@ impl Site {
             requests: Vec::new(),
             in_use: BTreeSet::new(),
             current: None,
+            kept: BTreeSet::new(),
             answers: true,
             last: 0,
         }
@@ -164,7 +167,9 @@ impl Site {
     fn write(&mut self, key: Key, spec: Spec, uid: Option<Uid>) -> Object {
         self.last += 1;
         let uid = uid.unwrap_or(Uid::from_number(u128::from(self.last)));
-        let object = Object { key: key.clone(), uid, version: ResourceVersion(self.last), spec };
+        let mut object = Object { key: key.clone(), uid, version: ResourceVersion(self.last), spec };
+        let is_deleted = self.kept.contains(&key);
+        object.spec.holders.iter_mut().for_each(|holder| holder.fenced |= is_deleted);
         self.objects.insert(key, object.clone());
         object
     }
@@ -225,6 +230,11 @@ impl Site {
             Request::Delete(key, uid, version) => match self.objects.get(&key) {
                 None => Answer::NotFound,
                 Some(object) if (object.uid, object.version) != (uid, version) => Answer::Conflict,
+                Some(_) if self.kept.contains(&key) => {
+                    let object = self.objects[&key].clone();
+                    self.write(key, object.spec, Some(uid));
+                    Answer::Unknown
+                }
                 Some(_) => {
                     self.objects.remove(&key);
                     Answer::Deleted
@@ -512,6 +522,40 @@ fn an_object_that_cannot_be_read_is_passed_over() {
     let before = site.requests.len();
     site.pass(120);
     assert!(site.requests.len() < before + 5, "{:?}", &site.requests[before..]);
+}
+
+#[test]
+fn a_block_that_is_being_deleted_is_not_taken_again() {
+    let mut site = Site::new("10.0.0.16-10.0.0.63", 28);
+    site.claim(1, None);
+    let first = site.objects.keys().next().unwrap().clone();
+    // It goes back, and a finalizer keeps it.
+    site.kept.insert(first.clone());
+    site.pass(20 * 60);
+    assert_eq!((site.granted().as_str(), site.objects.len()), ("", 1));
+    site.claim(2, None);
+    site.pass(5);
+    assert_eq!(site.replies[&2], ClaimAnswer::Granted);
+    let hands_out = |site: &Site, key: &Key| {
+        let Place::Block(block) = key.place else { panic!() };
+        let granted = grants::addresses(site.granted.get(&"office".into()));
+        granted.shared_with(&AddrSet::union([block.range()])).is_some()
+    };
+    assert!(!hands_out(&site, &first), "{}", site.granted());
+    // One that somebody deletes while pods have addresses of it: they keep them, and no others get any.
+    site.use_all();
+    let second = site.objects.keys().find(|key| **key != first).unwrap().clone();
+    site.kept.insert(second.clone());
+    let spec = site.objects[&second].spec.clone();
+    let uid = site.objects[&second].uid;
+    site.write(second.clone(), spec, Some(uid));
+    site.pass(10 * 60);
+    assert!(!hands_out(&site, &second), "{}", site.granted());
+    site.kept.clear();
+    site.objects.clear();
+    site.pass(10 * 60);
+    assert!(site.objects.contains_key(&second), "it is made again: {:?}", site.objects);
+    assert!(hands_out(&site, &second), "{}", site.granted());
 }
 
 #[test]
