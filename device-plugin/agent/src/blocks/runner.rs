@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use node::{Grants, Paths};
-use pool_blocks::{Answer, BootTime, Disk, PoolName, Request, RequestId};
+use pool_blocks::{Answer, BootTime, Disk, NodeName, PoolName, Request, RequestId};
 use proto::agent_socket::{ClaimAnswer, PoolClaim, PoolClaims};
 use proto::health::Metrics;
 use proto::link::Queue;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::manager::{ClaimId, Effect, Event, GrantResult, Manager};
+use super::manager::{ClaimId, Effect, Event, GrantResult, Manager, Stored};
 use super::pool_folder::{KnownPools, Pools};
 use super::stored::NodeFiles;
 use super::usage::Usage;
@@ -20,6 +20,8 @@ use crate::attachments::PluginPrograms;
 
 /// Claims that wait to be taken in; more wait in their connections.
 const QUEUED_CLAIMS: usize = 64;
+/// How soon what this node holds is read again, if it cannot be.
+const READ_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the link says.
 #[derive(Debug)]
@@ -63,7 +65,11 @@ impl PoolClaims for Claims {
 
 /// The task that holds blocks of the cluster's pools for this node.
 pub struct BlockManager {
+    node: NodeName,
+    metrics: Arc<Metrics>,
     manager: Manager,
+    /// Why it is not known what this node holds.
+    unread: Option<anyhow::Error>,
     io: Io,
     pools: Pools,
     known: watch::Receiver<Arc<KnownPools>>,
@@ -82,10 +88,10 @@ struct Io {
 }
 
 impl BlockManager {
-    /// Reads what an earlier process kept.
+    /// Reads what an earlier process kept. If that cannot be read, nothing is handed out until it can.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// A folder cannot be used.
     pub fn open(
         paths: &Paths,
         node: &str,
@@ -94,15 +100,23 @@ impl BlockManager {
         metrics: Arc<Metrics>,
     ) -> Result<(Self, LinkEvents, Claims)> {
         let files = NodeFiles::open(paths)?;
-        let stored = files.read()?;
+        let (stored, unread) = match files.read() {
+            Ok(stored) => (stored, None),
+            Err(error) => (Stored::default(), Some(error)),
+        };
         let mut known = pools.known();
         let now = known.borrow_and_update().clone();
-        let manager = Manager::new(node.into(), files.boot_id().to_owned(), stored, now, metrics);
+        let node = NodeName::from(node);
+        let boot_id = files.boot_id().to_owned();
+        let manager = Manager::new(node.clone(), boot_id, stored, now, Arc::clone(&metrics));
         let (events, link) = mpsc::unbounded_channel();
         let (claim, claims) = mpsc::channel(QUEUED_CLAIMS);
         let io = Io { files, programs: PluginPrograms::new(paths.run().to_owned()) };
         let own = Self {
+            node,
+            metrics,
             manager,
+            unread,
             io,
             pools,
             known,
@@ -121,6 +135,9 @@ impl BlockManager {
     /// # Errors
     /// Another part of the daemon ended.
     pub async fn run(mut self) -> Result<()> {
+        if let Some(error) = self.unread.take() {
+            self = self.wait_until_read(&error).await?;
+        }
         loop {
             let first = self.next_event().await?;
             // Files are synced and programs run, on a thread where nothing else waits for them.
@@ -130,6 +147,55 @@ impl BlockManager {
             })
             .await
             .context("what the node holds of pools")?;
+        }
+    }
+
+    /// Nothing is handed out until it is known what this node holds: a person has to do something about that.
+    async fn wait_until_read(mut self, error: &anyhow::Error) -> Result<Self> {
+        let reason = format!("{error:#}");
+        tracing::error!("nothing of the cluster's pools is handed out: {reason}");
+        self = tokio::task::spawn_blocking(move || {
+            self.withdraw();
+            self
+        })
+        .await
+        .context("what the node may hand out")?;
+        let mut connected = false;
+        let mut again = tokio::time::interval(READ_AGAIN);
+        loop {
+            tokio::select! {
+                event = self.link.recv() => match event.context("the link ended")? {
+                    LinkEvent::Connected => connected = true,
+                    LinkEvent::Disconnected => connected = false,
+                    LinkEvent::Answer(..) => {}
+                },
+                claim = self.claims.recv() => {
+                    let claim = claim.context("the agent socket ended")?;
+                    // Who has gone does not need it.
+                    let _ = claim.answer.send(ClaimAnswer::Later(reason.clone()));
+                }
+                _ = again.tick() => if let Ok(stored) = self.io.files.read() {
+                    let (known, boot_id) = (self.known.borrow_and_update().clone(), self.io.files.boot_id());
+                    let (node, metrics) = (self.node.clone(), Arc::clone(&self.metrics));
+                    self.manager = Manager::new(node, boot_id.to_owned(), stored, known, metrics);
+                    if connected {
+                        let effects = self.manager.step(boot_time(), Event::Connected);
+                        self.act(effects);
+                    }
+                    return Ok(self);
+                },
+            }
+        }
+    }
+
+    fn withdraw(&self) {
+        let grants = self.io.files.read_grants().unwrap_or_else(|error| {
+            tracing::warn!("what may be handed out of pools cannot be read: {error:#}");
+            BTreeMap::new()
+        });
+        let nothing = Grants { boot_id: self.io.files.boot_id().to_owned(), ..Grants::default() };
+        for pool in grants.keys() {
+            self.io.write_grants(pool, &nothing, false);
         }
     }
 

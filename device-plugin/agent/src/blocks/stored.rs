@@ -1,6 +1,7 @@
 //! What the protocol keeps on disk: `<state>/blocks/node.json` for good, and `<run>/blocks/_node.json` for this boot. The
 //! latter stands among the grants of pools, and no pool has that name.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
@@ -59,19 +60,24 @@ impl NodeFiles {
             }
             None => None,
         };
-        let mut stored = Stored { disk, ..Stored::default() };
         let run = self.run.read_up_to(RUN, MAX_LEN).ok().flatten();
         let run = run.and_then(|text| serde_json::from_slice::<RunFile>(&text).ok());
-        stored.run = run.filter(|run| run.boot_id == self.boot_id).map(|run| run.run).unwrap_or_default();
+        let run = run.filter(|run| run.boot_id == self.boot_id).map(|run| run.run).unwrap_or_default();
+        Ok(Stored { disk, run, grants: self.read_grants()? })
+    }
+
+    /// What may be handed out.
+    pub(crate) fn read_grants(&self) -> Result<BTreeMap<PoolName, Grants>> {
+        let mut all = BTreeMap::new();
         for file in self.run.names()? {
             let pool = file.strip_suffix(".json").filter(|pool| ClusterPool::file_name(pool).is_some());
             if let Some(pool) = pool
                 && let Ok(Some(grants)) = Grants::read(&self.run, pool)
             {
-                stored.grants.insert(PoolName::from(pool), grants);
+                all.insert(PoolName::from(pool), grants);
             }
         }
-        Ok(stored)
+        Ok(all)
     }
 
     pub(crate) fn write_disk(&self, disk: &Disk) -> Result<()> {

@@ -11,6 +11,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_selector_lets_in_the_namespaces_that_have_its_labels,
         a_pool_that_changes_takes_nothing_from_pods,
         a_pool_whose_status_cannot_be_written_stops_no_other,
+        a_node_that_does_not_know_what_it_holds_hands_out_nothing_and_does_the_rest,
     ]
 }
 
@@ -186,6 +187,26 @@ fn a_pool_whose_status_cannot_be_written_stops_no_other() -> Outcome {
         let block = site.server.get("lanblocks", GROUP, "/office.0a080050").unwrap_or_default();
         if block["spec"]["holder"]["fenced"] == true { Ok(()) } else { Err(block.to_string()) }
     })?;
+    check!(daemon.terminate()?.success(), "it ends well");
+    Ok(())
+}
+
+fn a_node_that_does_not_know_what_it_holds_hands_out_nothing_and_does_the_rest() -> Outcome {
+    let site = Site::without_kubelet()?;
+    put_pool(&site, "office", &json!({ "subnets": ["10.8.0.0/24"] }));
+    let daemon = site.whole()?;
+    let pod = site.node.pod("p")?;
+    let first = address(&added(&site, &daemon, &pod, "default", "net1")?);
+    check!(daemon.terminate()?.success(), "it ends well");
+    // As a newer version wrote it.
+    site.node.write("/var/lib/k8slan/blocks/node.json", r#"{"records":[["x",{"phase":"resting"}]]}"#)?;
+    let daemon = site.whole()?;
+    refused(&site, &pod, "default", 11, "remove it, and the daemon counts what the pods have")?;
+    let again = address(&added(&site, &daemon, &pod, "default", "net1")?);
+    check!(again == first, "the sandbox has its address still");
+    site.node.exec(&["rm", "/var/lib/k8slan/blocks/node.json"])?;
+    let second = address(&added(&site, &daemon, &pod, "default", "net2")?);
+    check!(second != first, "{second}");
     check!(daemon.terminate()?.success(), "it ends well");
     Ok(())
 }
