@@ -12,6 +12,8 @@ use super::{ClaimId, Manager, USAGE_AFTER_CLAIM, family_of};
 
 /// How long a claim waits for a decision.
 const CLAIM_TIMEOUT: Duration = Duration::from_secs(15);
+/// How far apart the log says of a pool why pods get no addresses.
+const REFUSALS_APART: Duration = Duration::from_secs(60);
 /// How long an address is kept for who was told of it: longer than an ADD takes from there to its lease.
 const PROMISED: Duration = USAGE_AFTER_CLAIM;
 
@@ -270,6 +272,16 @@ impl Manager {
         format!("the API server has not decided within {} s who has a block", CLAIM_TIMEOUT.as_secs())
     }
 
+    /// Once for each reason, and not more often than pods come that ask for one address after the other.
+    fn warn_of_refusal(&mut self, now: BootTime, pool: &PoolName, reason: &str) {
+        let is_told = |(told, quiet): &(String, BootTime)| told == reason || *quiet > now;
+        if self.refusals_told.get(pool).is_some_and(is_told) {
+            return;
+        }
+        tracing::warn!(%pool, "no addresses for a pod: {reason}");
+        self.refusals_told.insert(pool.clone(), (reason.to_owned(), now.after(REFUSALS_APART)));
+    }
+
     pub(super) fn reply(&mut self, now: BootTime, id: ClaimId, answer: ClaimAnswer) {
         let Some(waiter) = self.waiters.remove(&id) else { return };
         let waited = Duration::from_millis(now.millis().saturating_sub(waiter.since.millis()));
@@ -282,16 +294,16 @@ impl Manager {
                     self.promises.push(Promise { pool, family: waiter.family, until });
                 }
                 self.metrics.pools.claims.increment();
-                self.refusals_told.remove(&waiter.pool);
+                if let Some((told, _)) = self.refusals_told.get_mut(&waiter.pool) {
+                    told.clear();
+                }
                 self.next_usage = self.next_usage.min(now.after(USAGE_AFTER_CLAIM));
             }
             ClaimAnswer::Refused(reason) | ClaimAnswer::Later(reason) => {
                 self.metrics.pools.claims_refused.increment();
                 // Of pools that exist: anybody can name others.
-                let exists = self.known.pools.contains_key(waiter.pool.as_str());
-                let before = exists.then(|| self.refusals_told.insert(waiter.pool.clone(), reason.clone()));
-                if before.is_some_and(|before| before.as_ref() != Some(reason)) {
-                    tracing::warn!(pool = %waiter.pool, "no addresses for a pod: {reason}");
+                if self.known.pools.contains_key(waiter.pool.as_str()) {
+                    self.warn_of_refusal(now, &waiter.pool, reason);
                 }
             }
         }

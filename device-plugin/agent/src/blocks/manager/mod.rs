@@ -139,7 +139,8 @@ pub(crate) struct Manager {
     searches: BTreeMap<Wanted, floating::Search>,
     /// Floating addresses whose owner is on one node at a time.
     exclusive: BTreeSet<Key>,
-    refusals_told: BTreeMap<PoolName, String>,
+    /// Why pods got no addresses, as it was told last, and until when no other reason is.
+    refusals_told: BTreeMap<PoolName, (String, BootTime)>,
     conflicts_told: Vec<pool_blocks::Conflict>,
     reads: current::Reads,
     in_use: Option<BTreeSet<String>>,
