@@ -4,11 +4,14 @@
 //! claims more when it is asked on its socket.
 
 use std::io::{Read as _, Write as _};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use net_types::{Addr, AddrSet, Family};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::time::TimeVal;
 use node::{ClusterPoolError, FloatingGrant, Grants, Paths, SafeDir};
 
 use crate::Millis;
@@ -151,9 +154,8 @@ impl Blocks {
 
     /// One request over HTTP/1.1: the status, and the body.
     fn ask(&self, question: &str, timeout: Duration) -> std::io::Result<(u16, String)> {
-        let mut stream = UnixStream::connect(&self.socket)?;
+        let mut stream = connect(&self.socket, timeout)?;
         stream.set_read_timeout(Some(timeout))?;
-        stream.set_write_timeout(Some(timeout))?;
         let (pool, length) = (&self.pool, question.len());
         let head = format!(
             "POST /pools/{pool}/claim HTTP/1.1\r\nhost: k8slan\r\nconnection: close\r\ncontent-type: application/json\r\n\
@@ -167,6 +169,16 @@ impl Blocks {
         let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(invalid)?;
         Ok((status, body.to_owned()))
     }
+}
+
+/// Connects within a time limit, which holds for writing as well: where the other side accepts nothing, its queue gets full.
+fn connect(path: &Path, timeout: Duration) -> std::io::Result<UnixStream> {
+    let socket = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None)?;
+    let timeout =
+        TimeVal::new(i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX), timeout.subsec_micros().into());
+    socket::setsockopt(&socket, sockopt::SendTimeout, &timeout)?;
+    socket::connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(socket.into())
 }
 
 impl Held {
@@ -227,5 +239,24 @@ impl Deadline {
         }
         self.asked.push(question.clone());
         self.end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_accepts_nothing_is_not_waited_for_without_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.sock");
+        let listener =
+            socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        socket::bind(listener.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        socket::listen(&listener, socket::Backlog::new(0).unwrap()).unwrap();
+        let limit = Duration::from_millis(20);
+        let full = (0..10).map(|_| connect(&path, limit)).collect::<Vec<_>>();
+        let kinds: Vec<_> = full.into_iter().filter_map(Result::err).map(|error| error.kind()).collect();
+        assert!(kinds.contains(&std::io::ErrorKind::WouldBlock), "{kinds:?}");
     }
 }
