@@ -79,6 +79,8 @@ pub enum Answer {
     Conflict,
     /// An update or a delete was not done: there is none of this name.
     NotFound,
+    /// A create, an update or a delete was not done, and will not be: the API server does not take it, for this reason.
+    Forbidden(String),
     /// No answer came, or one that says nothing: it was done, was not, or will be.
     Unknown,
 }

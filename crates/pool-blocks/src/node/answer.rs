@@ -12,7 +12,7 @@ use crate::{Answer, BootTime, Key, NodeName, NodeState, Object, Phase, Place, Po
 /// How soon what failed or is in another's way is tried again.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// How soon a node reads again that may not allocate.
+/// How soon a node reads again that may not allocate, and asks again for what the API server does not take.
 const UNFIT: Duration = Duration::from_secs(30);
 
 impl Node {
@@ -185,9 +185,19 @@ impl Node {
             }
             Answer::Deleted | Answer::NotFound if holding.stage == Stage::Leaving => self.drop_holding(key),
             Answer::Object(object) => self.looked(now, key, object),
-            Answer::Unknown | Answer::Conflict | Answer::NotFound | Answer::AlreadyExists => {
-                if answer == Answer::Unknown {
-                    holding.not_before = now.after(AGAIN);
+            // Nobody waits for what cannot be had. What is used is tried again: somebody may mend it.
+            Answer::Forbidden(_) if holding.stage == Stage::Claim && holding.record.is_none() => {
+                self.drop_holding(key);
+            }
+            Answer::Unknown
+            | Answer::Conflict
+            | Answer::NotFound
+            | Answer::AlreadyExists
+            | Answer::Forbidden(_) => {
+                match answer {
+                    Answer::Unknown => holding.not_before = now.after(AGAIN),
+                    Answer::Forbidden(_) => holding.not_before = now.after(UNFIT),
+                    _ => {}
                 }
                 holding.settled = last_id;
                 match holding.stage {

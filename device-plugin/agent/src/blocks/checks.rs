@@ -3,6 +3,9 @@
 use net_types::Addr;
 use pool_blocks::{Answer, Key, Object, Place, Request};
 
+/// The longest reason why something is not taken, in bytes.
+const MAX_REASON: usize = 512;
+
 /// The answer, if it is one to this request; objects that nobody here knows are left out of lists.
 pub(crate) fn checked(request: &Request, answer: Answer, knows: impl Fn(&Object) -> bool) -> Answer {
     let is_about = |object: &Object, key: &Key| object.key == *key;
@@ -28,6 +31,10 @@ pub(crate) fn checked(request: &Request, answer: Answer, knows: impl Fn(&Object)
             Some(answer)
         }
         (Request::Delete(..), Answer::Deleted) => Some(Answer::Deleted),
+        (
+            Request::Create(..) | Request::Update(..) | Request::Delete(..) | Request::Float(_),
+            Answer::Forbidden(reason),
+        ) => Some(Answer::Forbidden(node::one_line(&proto::brief(&reason, MAX_REASON)))),
         (Request::Pool(_), answer @ Answer::Pool(_)) => Some(answer),
         (Request::Float(asked), Answer::Object(object)) => {
             let fits = |object: &Object| {

@@ -25,6 +25,9 @@ const TIMEOUT: Duration = Duration::from_secs(20);
 const NODE_LABEL: &str = "lan.k8slan.io/node";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
+/// The longest reason why something is not taken, in bytes.
+const MAX_REASON: usize = 512;
+
 /// Whose objects may be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rights {
@@ -121,7 +124,16 @@ impl<N: NodeReader> PoolApi<N> {
     pub async fn answer(&self, request: &Request) -> Answer {
         let answered = tokio::time::timeout(TIMEOUT, self.carry_out(request)).await;
         match answered.unwrap_or(Err(RequestError::Timeout)) {
-            Ok(answer) => answer,
+            Ok(answer) => {
+                if let Answer::Forbidden(reason) = &answer {
+                    tracing::warn!(
+                        ?request,
+                        reason,
+                        "the API server does not take a request about a pool's block"
+                    );
+                }
+                answer
+            }
             Err(error) => {
                 tracing::warn!(
                     ?request,
@@ -245,7 +257,7 @@ impl<N: NodeReader> PoolApi<N> {
         match made {
             Ok(object) => Ok(Answer::Written(expect(key, object)?)),
             Err(error) if is(&error, 409, "AlreadyExists") => Ok(Answer::AlreadyExists),
-            Err(error) => Err(error.into()),
+            Err(error) => forbidden(error.into()),
         }
     }
 
@@ -284,7 +296,18 @@ fn changed(answered: Answered) -> Answered {
     match answered {
         Err(RequestError::Api(error)) if is(&error, 409, "Conflict") => Ok(Answer::Conflict),
         Err(RequestError::Api(error)) if is(&error, 404, "NotFound") => Ok(Answer::NotFound),
+        Err(error) => forbidden(error),
         answered => answered,
+    }
+}
+
+/// What the API server does not take is not done, now or later.
+fn forbidden(error: RequestError) -> Answered {
+    match error {
+        RequestError::Api(kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+            Ok(Answer::Forbidden(proto::brief(&status.message, MAX_REASON)))
+        }
+        error => Err(error),
     }
 }
 

@@ -56,7 +56,9 @@ impl<N: NodeReader> PoolApi<N> {
             };
             let Some(Request::Create(key, spec)) = request else { break };
             // Whether it was made or somebody was first: what there is, the next list says.
-            self.create(&key, &spec).await?;
+            if let forbidden @ Answer::Forbidden(_) = self.create(&key, &spec).await? {
+                return Ok(forbidden);
+            }
         }
         Ok(Answer::Object(None))
     }

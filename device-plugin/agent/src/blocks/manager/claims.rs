@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use net_types::{Addr, AddrSet, Family};
-use pool_blocks::{BootTime, Input, Key, Place, PoolName, Progress, Refusal, Want};
+use pool_blocks::{BootTime, Input, Key, Place, PoolName, Progress, Refusal, Request, Want};
 use proto::agent_socket::{ClaimAnswer, PoolClaim};
 
 use super::grants::count;
@@ -234,6 +234,25 @@ impl Manager {
                     self.reply(now, id, ClaimAnswer::Granted);
                 }
             }
+        }
+    }
+
+    /// Who waits for a block or an owner's address of the pool is told that none can be had.
+    pub(super) fn tell_forbidden(&mut self, now: BootTime, request: &Request, reason: &str) {
+        let (pool, owner) = match request {
+            Request::Create(key, _) => (&key.pool, None),
+            Request::Float(asked) => (&asked.pool, Some(asked.owner.as_str())),
+            _ => return,
+        };
+        let waits = |waiter: &Waiter| {
+            let of = waiter.owner.as_ref().map(|owner| owner.name.as_str());
+            waiter.pool == *pool && of == owner
+        };
+        let waiting: Vec<ClaimId> =
+            self.waiters.iter().filter(|(_, waiter)| waits(waiter)).map(|(id, _)| *id).collect();
+        for id in waiting {
+            let reason = format!("the API server does not let this node have anything of {pool}: {reason}");
+            self.reply(now, id, ClaimAnswer::Later(reason));
         }
     }
 

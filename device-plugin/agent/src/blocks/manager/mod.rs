@@ -350,6 +350,9 @@ impl Manager {
         if answer == Answer::AlreadyExists {
             self.metrics.pools.conflicts.increment();
         }
+        if let Answer::Forbidden(reason) = &answer {
+            self.tell_forbidden(now, &pending.request, reason);
+        }
         if let Request::Float(asked) = pending.request {
             return self.take_float(now, asked, answer);
         }

@@ -35,6 +35,8 @@ struct Site {
     in_use: BTreeSet<String>,
     /// The pool as it is by now, where the node was not told of that.
     current: Option<ClusterPool>,
+    /// Why nothing may be created.
+    forbidden: Option<&'static str>,
     /// What somebody's finalizer keeps when it is deleted.
     kept: BTreeSet<Key>,
     /// Whether the API server answers.
@@ -76,6 +78,7 @@ impl Site {
             requests: Vec::new(),
             in_use: BTreeSet::new(),
             current: None,
+            forbidden: None,
             kept: BTreeSet::new(),
             answers: true,
             last: 0,
@@ -210,6 +213,9 @@ impl Site {
             }
             Request::ListAddresses(_) => Answer::Addresses(Vec::new()),
             Request::Get(key) => Answer::Object(self.objects.get(&key).cloned()),
+            Request::Create(..) if self.forbidden.is_some() => {
+                Answer::Forbidden(self.forbidden.unwrap().to_owned())
+            }
             Request::Create(key, spec) => {
                 if self.races > 0 {
                     self.races -= 1;
@@ -556,6 +562,27 @@ fn a_block_that_is_being_deleted_is_not_taken_again() {
     site.pass(10 * 60);
     assert!(site.objects.contains_key(&second), "it is made again: {:?}", site.objects);
     assert!(hands_out(&site, &second), "{}", site.granted());
+}
+
+#[test]
+fn what_the_api_server_does_not_take_is_told_and_not_asked_again() {
+    let mut site = Site::new("10.0.0.16-10.0.0.63", 28);
+    site.forbidden = Some("the token has no node name");
+    site.claim(1, None);
+    site.claim(2, Some("10.0.0.17"));
+    for id in [1, 2] {
+        let answer = &site.replies[&id];
+        assert!(
+            matches!(answer, ClaimAnswer::Later(reason) if reason.contains("no node name")),
+            "{answer:?}"
+        );
+    }
+    let before = site.requests.len();
+    site.pass(300);
+    assert!(site.requests.len() <= before + 1, "{:?}", &site.requests[before..]);
+    site.forbidden = None;
+    site.claim(3, None);
+    assert_eq!(site.replies[&3], ClaimAnswer::Granted);
 }
 
 #[test]
