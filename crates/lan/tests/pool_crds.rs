@@ -43,6 +43,7 @@ fn kinds_are_in_one_category_and_have_no_short_name() {
     let expected = [
         ("lanaddresses", "Cluster"),
         ("lanblocks", "Cluster"),
+        ("lanpoolnodes", "Cluster"),
         ("lanpools", "Cluster"),
         ("lanreservations", "Namespaced"),
     ];
@@ -69,7 +70,7 @@ fn every_spec_is_bounded_and_told() {
             walk(&schema[inner], &format!("{path}[]"));
         }
     }
-    for kind in ["LANPool", "LANReservation", "LANBlock", "LANAddress"] {
+    for kind in ["LANPool", "LANReservation", "LANBlock", "LANAddress", "LANPoolNode"] {
         walk(&schema(kind)["properties"]["spec"], kind);
     }
 }

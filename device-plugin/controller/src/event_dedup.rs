@@ -1,4 +1,4 @@
-//! Which changes of a LAN's conditions are published as events. Pure.
+//! Which changes of an object's conditions are published as events. Pure.
 //!
 //! An event informs a person that something is to be done, or no longer has to be done. So there is one per change,
 //! not one per node, and for a condition that changes all the time there is one a minute: the condition itself is
@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use lan::{ACCEPTED, Condition, ConditionStatus, LanStatus, READY, find_condition};
+use lan::{ACCEPTED, Condition, ConditionStatus, READY, find_condition};
 use tokio::time::Instant;
 
 use super::aggregate_status::{DELETING, MTU_UNIFORM, NETWORK_ATTACHMENTS, SPOKES_REMOVED, is_bad_when_true};
@@ -31,9 +31,11 @@ pub(super) struct DueEvent {
     pub(super) note: String,
 }
 
-/// The last event, by the LAN's UID and the kind of the condition.
-#[derive(Debug, Default)]
+/// The last event, by the object's UID and the kind of the condition.
+#[derive(Debug)]
 pub(super) struct EventDedup {
+    /// Whether a condition of this kind is a problem when it is true; of all others, when it is false.
+    is_bad_when_true: fn(&str) -> bool,
     last_events: BTreeMap<(String, String), LastEvent>,
 }
 
@@ -46,35 +48,49 @@ struct LastEvent {
     at: Option<Instant>,
 }
 
+impl Default for EventDedup {
+    /// Of LANs.
+    fn default() -> Self {
+        Self::new(is_bad_when_true)
+    }
+}
+
 impl EventDedup {
-    /// The events to publish for a LAN whose status was `before` and is now `status`; `details` contains by condition
+    pub(super) fn new(is_bad_when_true: fn(&str) -> bool) -> Self {
+        Self { is_bad_when_true, last_events: BTreeMap::new() }
+    }
+
+    /// The events to publish for an object whose conditions were `before` and are now `conditions`; `details` contains by condition
     /// what it is about, for example which nodes. The caller reports a published event by [`Self::mark_published`].
     ///
     /// The second value is when to call this again although nothing changes.
     pub(super) fn due(
         &mut self,
-        lan: &str,
-        before: Option<&LanStatus>,
-        status: &LanStatus,
+        object: &str,
+        before: Option<&[Condition]>,
+        conditions: &[Condition],
         details: &BTreeMap<&'static str, BTreeSet<String>>,
         now: Instant,
     ) -> (Vec<DueEvent>, Option<Instant>) {
         let (mut due, mut later) = (Vec::new(), None);
-        let refused = find_condition(&status.conditions, ACCEPTED).is_some_and(is_false);
-        for condition in &status.conditions {
+        let refused = find_condition(conditions, ACCEPTED).is_some_and(is_false);
+        for condition in conditions {
             // The LAN is refused: that it is not built either is not news.
             if refused && condition.kind != ACCEPTED && condition.kind != DELETING {
                 continue;
             }
             let details = details.get(condition.kind.as_str()).cloned().unwrap_or_default();
             let next = LastEvent { condition: Some(condition.clone()), details, at: None };
-            let key = (lan.to_owned(), condition.kind.clone());
+            let key = (object.to_owned(), condition.kind.clone());
             let last = self.last_events.entry(key).or_insert_with(|| baseline(before, &next, condition));
-            let bad = is_bad(condition);
+            let bad = is_bad(condition, self.is_bad_when_true);
             let same = last.condition.as_ref().is_some_and(|last| is_same(last, condition));
             // It is not news that fewer nodes have the problem, or that a condition is good which never was bad.
-            let news =
-                if bad { !same || !next.details.is_subset(&last.details) } else { was_bad(condition, last) };
+            let news = if bad {
+                !same || !next.details.is_subset(&last.details)
+            } else {
+                was_bad(condition, last, self.is_bad_when_true)
+            };
             if !news {
                 if same || !bad {
                     *last = LastEvent { at: last.at, ..next };
@@ -93,37 +109,36 @@ impl EventDedup {
             }
         }
         // A problem that is over and comes back is a new one.
-        self.last_events
-            .retain(|(of, kind), _| of != lan || find_condition(&status.conditions, kind).is_some());
+        self.last_events.retain(|(of, kind), _| of != object || find_condition(conditions, kind).is_some());
         (due, later)
     }
 
     pub(super) fn mark_published(
         &mut self,
-        lan: &str,
+        object: &str,
         due_event: &DueEvent,
-        status: &LanStatus,
+        conditions: &[Condition],
         details: &BTreeMap<&'static str, BTreeSet<String>>,
         now: Instant,
     ) {
-        let Some(condition) = find_condition(&status.conditions, &due_event.kind) else { return };
+        let Some(condition) = find_condition(conditions, &due_event.kind) else { return };
         let last = LastEvent {
             condition: Some(condition.clone()),
             details: details.get(condition.kind.as_str()).cloned().unwrap_or_default(),
             at: Some(now),
         };
-        self.last_events.insert((lan.to_owned(), due_event.kind.clone()), last);
+        self.last_events.insert((object.to_owned(), due_event.kind.clone()), last);
     }
 
-    /// Removes the LANs that no longer exist.
+    /// Removes the objects that no longer exist.
     pub(super) fn retain(&mut self, is_there: impl Fn(&str) -> bool) {
-        self.last_events.retain(|(lan, _), _| is_there(lan));
+        self.last_events.retain(|(object, _), _| is_there(object));
     }
 }
 
 /// The last event of an earlier leader, as the status that it wrote tells.
-fn baseline(before: Option<&LanStatus>, next: &LastEvent, condition: &Condition) -> LastEvent {
-    match before.and_then(|status| find_condition(&status.conditions, &condition.kind)) {
+fn baseline(before: Option<&[Condition]>, next: &LastEvent, condition: &Condition) -> LastEvent {
+    match before.and_then(|conditions| find_condition(conditions, &condition.kind)) {
         Some(last) if is_same(last, condition) => next.clone(),
         last => LastEvent { condition: last.cloned(), details: BTreeSet::new(), at: None },
     }
@@ -139,7 +154,7 @@ fn is_false(condition: &Condition) -> bool {
 }
 
 /// Whether a person has to act. `Deleting` is `True` while a deleted LAN still exists.
-fn is_bad(condition: &Condition) -> bool {
+fn is_bad(condition: &Condition, is_bad_when_true: fn(&str) -> bool) -> bool {
     match condition.kind.as_str() {
         DELETING => condition.reason != "Unused",
         kind if is_bad_when_true(kind) => condition.is_true(),
@@ -149,7 +164,7 @@ fn is_bad(condition: &Condition) -> bool {
 
 /// Whether the end of a problem is to be published. That a LAN is accepted again is not: whether it is built says
 /// more.
-fn was_bad(condition: &Condition, last: &LastEvent) -> bool {
+fn was_bad(condition: &Condition, last: &LastEvent, is_bad_when_true: fn(&str) -> bool) -> bool {
     !is_bad_when_true(&condition.kind)
         && condition.kind != ACCEPTED
         && condition.is_true()
@@ -177,6 +192,8 @@ fn note(condition: &Condition) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lan::LanStatus;
+
     use super::*;
 
     fn status(kind: &str, state: &str, reason: &str) -> LanStatus {
@@ -209,9 +226,10 @@ mod tests {
             let now = self.start + Duration::from_secs(seconds);
             let nodes: BTreeSet<String> = nodes.iter().map(|&node| node.to_owned()).collect();
             let details = BTreeMap::from([("Ready", nodes)]);
-            let (due, later) = self.event_dedup.due("uid", before, status, &details, now);
+            let before = before.map(|status| &*status.conditions);
+            let (due, later) = self.event_dedup.due("uid", before, &status.conditions, &details, now);
             for due_event in &due {
-                self.event_dedup.mark_published("uid", due_event, status, &details, now);
+                self.event_dedup.mark_published("uid", due_event, &status.conditions, &details, now);
             }
             let later = later.map(|later| (later - self.start).as_secs());
             (due.into_iter().map(|due_event| due_event.reason).collect(), later)

@@ -286,15 +286,17 @@ impl Leader {
             let params = PatchParams::apply(MANAGER).force();
             ignore_not_found_or_conflict(api.patch_status(name, &params, &Patch::Apply(&patch)).await)?;
         }
+        let before = status.map(|status| &*status.conditions);
+        let conditions = &aggregated.status.conditions;
         let (due, later) =
-            state.event_dedup.due(lan_uid, status, &aggregated.status, &aggregated.details, Instant::now());
+            state.event_dedup.due(lan_uid, before, conditions, &aggregated.details, Instant::now());
         state.recheck_at(later);
         for due_event in due {
             self.publish(lan, &due_event).await?;
             state.event_dedup.mark_published(
                 lan_uid,
                 &due_event,
-                &aggregated.status,
+                conditions,
                 &aggregated.details,
                 Instant::now(),
             );

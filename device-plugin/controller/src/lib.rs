@@ -40,7 +40,7 @@ pub use leader::Leader;
 pub use list_lans::list_lan_files;
 pub use mirror::{MIRROR, Mirror, MirrorState};
 pub use pods::Pods;
-pub use pools::{NodeReader, PoolApi, PoolLeader, PoolMirror, Rights, answer_pool_requests};
+pub use pools::{NodeReader, PoolApi, PoolLeader, PoolMirror, PoolNodeWriter, Rights, answer_pool_requests};
 pub use reports::reports;
 pub use uninstall::{ClusterUninstallOptions, UninstallError, uninstall};
 

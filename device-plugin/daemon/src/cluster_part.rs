@@ -8,7 +8,7 @@ use agent::sweep;
 use anyhow::{Context as _, Result};
 use controller::{
     DeletedVms, Election, LEASE, LanNodeWriter, Leader, Mirror, MirrorState, Pods, PoolApi, PoolMirror,
-    Rights, Timing, answer_pool_requests,
+    PoolNodeWriter, Rights, Timing, answer_pool_requests,
 };
 use proto::health::ApiMetrics;
 use proto::link::{Kind, Link, Presence, SnapshotCache};
@@ -46,6 +46,7 @@ impl Tasks {
     ) {
         let Cluster { node_name: node, namespaces, lease_namespace, k8slan_go } = cluster;
         let (status, presence, sticky_vms) = (link.status(), link.presence(), link.sticky_vms());
+        let pool_notes = link.pool_notes();
         let link = Arc::clone(link);
         let stopped = self.stopped();
         self.orderly.spawn(async move {
@@ -63,9 +64,11 @@ impl Tasks {
                 Arc::clone(&metrics),
             );
             let pools = PoolMirror::new(client.clone(), &node, cache.clone());
+            let pool_nodes = PoolNodeWriter::new(client.clone(), &node, pool_notes, cache.clone());
             let pool_api = PoolApi::new(client.clone(), Rights::Node(node.as_str().into()));
             let pods = Pods::new(client.clone(), node.clone(), cache, metrics);
             tasks.spawn(async move { match pools.run().await {} });
+            tasks.spawn(async move { match pool_nodes.run().await {} });
             tasks.spawn(async move { match answer_pool_requests(link, pool_api).await {} });
             tasks.spawn(async move { match deleted_vms.run().await {} });
             tasks.spawn(async move { match pods.run().await {} });

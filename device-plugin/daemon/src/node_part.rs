@@ -107,10 +107,12 @@ impl Tasks {
                 BlockManager::open(paths, node, pools.clone(), pool_requests.clone(), Arc::clone(&metrics))?;
             let (block_manager, blocks);
             (block_manager, blocks, claims) = opened;
+            let pool_notes = block_manager.notes();
             self.tasks.spawn(block_manager.run());
             let publishers = Publishers { live_pods: pods, deleted_vms: vms, storage_error, blocks };
             let objects = NodeObjects::open(&options.lan_dir, paths, pools, publishers)?;
-            let published = Published { status: self.status.subscribe(), sticky_vms: kept, pool_requests };
+            let status = self.status.subscribe();
+            let published = Published { status, sticky_vms: kept, pool_notes, pool_requests };
             let server = LinkServer::new(published, Arc::clone(&local), objects);
             self.start_link(server, cluster, &paths.controller())?;
         }

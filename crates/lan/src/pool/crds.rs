@@ -2,12 +2,12 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::core::CustomResourceExt as _;
 
 use super::schema::MAX_POOL_NAME;
-use super::{LanAddress, LanBlock, LanPool, LanReservation};
+use super::{LanAddress, LanBlock, LanPool, LanPoolNode, LanReservation};
 use crate::schema::rule;
 
-/// The custom resource definitions of pools: `LANPool`, `LANReservation`, `LANBlock`, `LANAddress`.
+/// The custom resource definitions of pools: `LANPool`, `LANReservation`, `LANBlock`, `LANAddress`, `LANPoolNode`.
 #[must_use]
-pub fn crds() -> [CustomResourceDefinition; 4] {
+pub fn crds() -> [CustomResourceDefinition; 5] {
     let mut pool = LanPool::crd();
     for version in &mut pool.spec.versions {
         if let Some(schema) = version.schema.as_mut().and_then(|schema| schema.open_api_v3_schema.as_mut()) {
@@ -17,5 +17,5 @@ pub fn crds() -> [CustomResourceDefinition; 4] {
             ));
         }
     }
-    [pool, LanReservation::crd(), LanBlock::crd(), LanAddress::crd()]
+    [pool, LanReservation::crd(), LanBlock::crd(), LanAddress::crd(), LanPoolNode::crd()]
 }

@@ -5,6 +5,8 @@
 mod claims;
 #[cfg(feature = "crd")]
 mod crds;
+#[cfg(feature = "crd")]
+mod node;
 mod parsed;
 mod range;
 #[cfg(feature = "crd")]
@@ -17,6 +19,8 @@ mod spec;
 pub use claims::{AddressOwner, BlockHolder, LanAddress, LanAddressSpec, LanBlock, LanBlockSpec};
 #[cfg(feature = "crd")]
 pub use crds::crds;
+#[cfg(feature = "crd")]
+pub use node::{LanPoolNode, LanPoolNodeSpec};
 pub use parsed::{ParsedPool, PoolSpecError};
 pub use range::{PartError, Range, RangeError, parse_part, parse_subnet};
 #[cfg(feature = "crd")]

@@ -163,6 +163,18 @@ pub(super) fn term(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_EXACT })
 }
 
+pub(super) fn count(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_EXACT })
+}
+
+pub(super) fn sentence(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "minLength": 1, "maxLength": 1024 })
+}
+
+pub(super) fn sentences(generator: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic", "items": sentence(generator) })
+}
+
 pub(super) fn block_size(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "integer", "format": "int64", "minimum": 1, "maximum": 4096,

@@ -1,7 +1,7 @@
 //! A pool's specification as blocks.
 
 use lan::pool::{LanPoolSpec, ParsedPool};
-use net_types::Family;
+use net_types::{AddrSet, Family};
 use node::ClusterPool;
 use pool_blocks::{BlockLengths, Geometry};
 
@@ -25,12 +25,20 @@ pub(crate) fn geometry(pool: &ClusterPool) -> Result<Geometry, PoolError> {
     if blocks.v4 > Family::V4.bits() || blocks.v6 > Family::V6.bits() {
         return Err(PoolError::Lengths(pool.name.clone(), blocks.v4, blocks.v6));
     }
+    let lengths = BlockLengths { v4: blocks.v4, v6: blocks.v6 };
+    Ok(Geometry::new(pool.name.as_str().into(), lengths, handed_out(pool)?))
+}
+
+/// What a pool hands out.
+///
+/// # Errors
+/// Its specification cannot be read.
+pub(crate) fn handed_out(pool: &ClusterPool) -> Result<AddrSet, PoolError> {
     let wrong = |text: String| PoolError::Spec(pool.name.clone(), text);
     let spec: LanPoolSpec =
         serde_json::from_value(pool.spec.clone()).map_err(|error| wrong(error.to_string()))?;
     let parsed = ParsedPool::parse(&spec).map_err(|error| wrong(error.to_string()))?;
-    let lengths = BlockLengths { v4: blocks.v4, v6: blocks.v6 };
-    Ok(Geometry::new(pool.name.as_str().into(), lengths, parsed.handed_out().clone()))
+    Ok(parsed.handed_out().clone())
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use pool_blocks::{Answer, BootTime, Disk, NodeName, PoolName, Request, RequestId
 use proto::agent_socket::{ClaimAnswer, PoolClaim, PoolClaims};
 use proto::health::Metrics;
 use proto::link::Queue;
+use proto::published::PoolNotes;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::manager::{ClaimId, Effect, Event, GrantResult, Manager, Stored};
@@ -79,6 +80,7 @@ pub struct BlockManager {
     waiting: BTreeMap<ClaimId, oneshot::Sender<ClaimAnswer>>,
     last_claim: ClaimId,
     usage_error: Option<String>,
+    notes: watch::Sender<Option<PoolNotes>>,
 }
 
 /// What may block.
@@ -126,8 +128,14 @@ impl BlockManager {
             waiting: BTreeMap::new(),
             last_claim: 0,
             usage_error: None,
+            notes: watch::channel(None).0,
         };
         Ok((own, events, Claims(Some(claim))))
+    }
+
+    /// What the cluster is to be told; `None` until it is known.
+    pub fn notes(&self) -> watch::Receiver<Option<PoolNotes>> {
+        self.notes.subscribe()
     }
 
     /// Holds blocks until the daemon ends.
@@ -322,6 +330,10 @@ impl BlockManager {
             }
             Effect::InUse(pools) => {
                 self.pools.folder().set_in_use(pools);
+                None
+            }
+            Effect::Notes(notes) => {
+                self.notes.send_replace(Some(notes));
                 None
             }
         }

@@ -22,7 +22,7 @@ const PAGE: u32 = 500;
 const TIMEOUT: Duration = Duration::from_secs(20);
 /// The label of a block by which its node finds it. It only makes a list shorter: what the list holds is compared with the
 /// holder, and a block whose label somebody took away is missed, which can only take a permission away. Each write sets it again.
-const NODE_LABEL: &str = "lan.k8slan.io/node";
+pub(super) const NODE_LABEL: &str = "lan.k8slan.io/node";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The longest reason why something is not taken, in bytes.
@@ -385,7 +385,7 @@ fn expect<T>(key: &Key, result: Result<T, ClaimError>) -> Result<T, RequestError
 }
 
 /// A node's name as a label's value, which is shorter: a long one as its hash.
-fn label_value(node: &str) -> String {
+pub(super) fn label_value(node: &str) -> String {
     use sha2::Digest as _;
     if node.len() <= 63 {
         return node.to_owned();

@@ -3,36 +3,33 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use futures_util::stream::{self, BoxStream};
-use futures_util::{StreamExt, TryStreamExt};
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use futures_util::StreamExt;
+use futures_util::stream;
+use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::jiff::Timestamp;
-use kube::api::{ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::events::{Event as Note, EventType};
-use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt, watcher as watch_objects};
-use kube::{Api, Client, Resource, ResourceExt};
-use lan::pool::{LanAddress, LanBlock, LanPoolStatus, LanReservation};
-use lan::{ACCEPTED, find_condition};
-use pool_blocks::{
-    Answer, BootTime, Horizon, Key, NodeState, Object, Owner, Place, PoolSnapshot, Request, Uid,
-};
-use serde::de::DeserializeOwned;
+use kube::runtime::events::EventType;
+use kube::runtime::watcher::Event;
+use kube::{Api, Client, ResourceExt};
+use lan::pool::{LanAddress, LanBlock, LanPoolNode, LanPoolStatus, LanReservation};
+use pool_blocks::{Answer, BootTime, Horizon, Key, Object, Owner, Place, PoolSnapshot, Request};
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::api::{NodeReader, PoolApi, list, node_state, readable};
+use super::api::{NodeReader, PoolApi, list, readable};
+use super::conditions::NodeNotes;
 use super::convert::{address_object, block_object};
-use super::floating::created;
-use super::for_node::{EXHAUSTED, NO_BLOCK, NO_IPV4_BLOCK, NO_IPV6_BLOCK, StoredPool, name, pools, status};
+use super::events::PoolEvents;
+use super::for_node::{StoredPool, name, pools, status};
 use super::held::Held;
+use super::leader_cache::{Cache, WatchEvent, watches};
 use super::namespaces::selector;
 use super::owners;
 use super::reservations::{self, Decision, Scene};
-use super::status::{OLD_BLOCKS, OVERLAPS, changed_statuses, is_about_to_be_accepted};
-use super::watched::{Watched, refusal_code};
-use crate::event_publisher::{self, EventPublisher};
+use super::status::{changed_statuses, is_about_to_be_accepted};
+use super::watched::refusal_code;
+use crate::event_publisher::EventPublisher;
 use crate::{chain, ignore_not_found_or_conflict};
 
 /// Changes come in bursts; this long they are collected.
@@ -52,30 +49,6 @@ pub struct PoolLeader<N> {
     api: PoolApi<N>,
 }
 
-/// An event of one of the watches; the pools themselves are listed whenever something is decided.
-#[expect(clippy::large_enum_variant, reason = "each is applied at once, and none is kept")]
-enum WatchEvent {
-    Pools(Event<StoredPool>),
-    Blocks(Event<DeserializeGuard<LanBlock>>),
-    Addresses(Event<DeserializeGuard<LanAddress>>),
-    Nodes(Event<DeserializeGuard<Node>>),
-    Reservations(Event<DeserializeGuard<LanReservation>>),
-}
-
-type WatchEvents = BoxStream<'static, Result<WatchEvent, watcher::Error>>;
-
-/// The cluster as its watches have it.
-#[derive(Default)]
-struct Cache {
-    /// A pool's version is all that is kept of it.
-    pools: Watched<Option<String>>,
-    blocks: Watched<Option<Object>>,
-    /// With the times at which they were made.
-    addresses: Watched<Option<(Object, String)>>,
-    nodes: Watched<Option<NodeState>>,
-    reservations: Watched<Option<LanReservation>>,
-}
-
 /// The objects of a pool.
 #[derive(Default)]
 struct OfPool {
@@ -88,6 +61,7 @@ struct Memory {
     leader: pool_blocks::Leader,
     /// The owners of addresses that nobody uses, as far as they exist, and when that was asked last.
     owners: Option<(BTreeSet<Owner>, Instant)>,
+    events: PoolEvents,
 }
 
 impl<N: NodeReader> PoolLeader<N> {
@@ -100,17 +74,17 @@ impl<N: NodeReader> PoolLeader<N> {
 
     /// Runs until it is dropped.
     pub async fn run(&self) {
-        let mut events = stream::select_all(self.watches());
+        let mut events = stream::select_all(watches(&self.client));
         let mut cache = Cache::default();
         let leader = pool_blocks::Leader::new(Horizon::DEFAULT);
-        let mut memory = Memory { leader, owners: None };
+        let mut memory = Memory { leader, owners: None, events: PoolEvents::new(self.publisher.clone()) };
         let mut due = Instant::now() + INTERVAL;
         loop {
             tokio::select! {
                 Some(event) = events.next() => match event {
                     Ok(event) => {
                         if let WatchEvent::Pools(Event::Delete(pool)) = &event {
-                            self.tell_of_deletion(pool, &cache).await;
+                            self.tell_of_deletion(pool, &cache, &memory.events).await;
                         }
                         if cache.apply(event) && cache.is_listed() {
                             due = due.min(Instant::now() + DEBOUNCE);
@@ -133,26 +107,16 @@ impl<N: NodeReader> PoolLeader<N> {
         }
     }
 
-    fn watches(&self) -> [WatchEvents; 5] {
-        let client = || self.client.clone();
-        [
-            watch(Api::all_with(client(), &pools()), WatchEvent::Pools),
-            watch(Api::all(client()), WatchEvent::Blocks),
-            watch(Api::all(client()), WatchEvent::Addresses),
-            watch(Api::all(client()), WatchEvent::Nodes),
-            watch(Api::all(client()), WatchEvent::Reservations),
-        ]
-    }
-
     /// What fails about one pool or reservation keeps nothing from the others.
     async fn reconcile(&self, cache: &Cache, memory: &mut Memory) -> Result<(), kube::Error> {
         let snapshot = cache.snapshot();
         let objects = snapshot.objects.clone();
         let returned = self.free(cache, memory, snapshot).await;
-        let (pools, written) = self.write_statuses(&objects).await?;
+        let (pools, written) = self.write_statuses(&objects, &cache.notes(), &mut memory.events).await?;
         let reserved = self.reserve(cache, &pools).await;
-        let told = self.tell_returned(&pools, &returned).await;
-        written.and(reserved).and(told)
+        let told = tell_returned(&pools, &returned, &memory.events).await;
+        let deleted = self.delete_notes(cache).await;
+        written.and(reserved).and(told).and(deleted)
     }
 
     /// Takes back what nodes and owners have that are gone. Returns how many blocks of each pool.
@@ -179,21 +143,6 @@ impl<N: NodeReader> PoolLeader<N> {
             }
         }
         returned
-    }
-
-    async fn tell_returned(
-        &self,
-        pools: &[StoredPool],
-        returned: &BTreeMap<String, usize>,
-    ) -> Result<(), kube::Error> {
-        for pool in pools {
-            if let Some(count) = returned.get(&name(pool)) {
-                let note =
-                    format!("{count} blocks of nodes that are gone or out of service can be claimed again");
-                self.publish(pool, EventType::Normal, "BlocksReturned", note).await?;
-            }
-        }
-        Ok(())
     }
 
     /// The owners of addresses that exist. Whether those do whose addresses nobody uses is asked now and then; until it is known,
@@ -297,13 +246,16 @@ impl<N: NodeReader> PoolLeader<N> {
     /// # Errors
     /// The API server does not answer; what was written before is written.
     pub async fn accept(&self, objects: &[Object]) -> Result<(), kube::Error> {
-        self.write_statuses(objects).await?.1
+        let mut events = PoolEvents::new(self.publisher.clone());
+        self.write_statuses(objects, &BTreeMap::new(), &mut events).await?.1
     }
 
     /// Returns the list, and the first of what failed about one of them.
     async fn write_statuses(
         &self,
         objects: &[Object],
+        notes: &BTreeMap<String, NodeNotes>,
+        events: &mut PoolEvents,
     ) -> Result<(Vec<StoredPool>, Result<(), kube::Error>), kube::Error> {
         let api: Api<StoredPool> = Api::all_with(self.client.clone(), &pools());
         let pools = list(&api, &ListParams::default()).await?;
@@ -315,32 +267,26 @@ impl<N: NodeReader> PoolLeader<N> {
         } else {
             objects
         };
-        let changed = changed_statuses(&pools, objects, &now);
+        let changed = changed_statuses(&pools, objects, notes, &now);
+        events.retain(&pools);
+        let nothing = NodeNotes::new();
         let mut done = Ok(());
         for pool in &pools {
-            if let Some(next) = changed.get(&name(pool)) {
-                done = done.and(self.write_status(&api, pool, next).await);
-            }
+            let name = name(pool);
+            let next = changed.get(&name);
+            let written = match next {
+                Some(next) => write_status(&api, pool, next).await,
+                None => Ok(true),
+            };
+            let told = match (&written, next.or(status(pool))) {
+                (Ok(true), Some(now)) => {
+                    events.tell(pool, &now.conditions, notes.get(&name).unwrap_or(&nothing)).await
+                }
+                _ => Ok(()),
+            };
+            done = done.and(written.map(drop)).and(told);
         }
         Ok((pools, done))
-    }
-
-    async fn write_status(
-        &self,
-        api: &Api<StoredPool>,
-        pool: &StoredPool,
-        next: &LanPoolStatus,
-    ) -> Result<(), kube::Error> {
-        // It holds for the version that was decided about alone.
-        let version = &pool.metadata.resource_version;
-        let patch = json!({ "metadata": { "resourceVersion": version }, "status": next });
-        let written = api.patch_status(&name(pool), &PatchParams::default(), &Patch::Merge(&patch)).await;
-        let is_written = written.is_ok();
-        ignore_not_found_or_conflict(written)?;
-        if is_written {
-            self.tell(pool, next).await?;
-        }
-        Ok(())
     }
 
     /// A consistent list of all blocks and floating addresses.
@@ -354,142 +300,58 @@ impl<N: NodeReader> PoolLeader<N> {
         Ok(blocks.chain(addresses).collect())
     }
 
-    /// Reports what a person must act on, when it begins.
-    async fn tell(&self, pool: &StoredPool, next: &LanPoolStatus) -> Result<(), kube::Error> {
-        let before = status(pool).cloned().unwrap_or_default();
-        let told = [
-            (ACCEPTED, OVERLAPS),
-            (ACCEPTED, OLD_BLOCKS),
-            (ACCEPTED, "Invalid"),
-            (EXHAUSTED, NO_BLOCK),
-            (EXHAUSTED, NO_IPV4_BLOCK),
-            (EXHAUSTED, NO_IPV6_BLOCK),
-        ];
-        for (kind, reason) in told {
-            let has = |status: &LanPoolStatus| {
-                find_condition(&status.conditions, kind).filter(|found| found.reason == reason).cloned()
-            };
-            if let (Some(now), None) = (has(next), has(&before)) {
-                self.publish(pool, EventType::Warning, reason, now.message).await?;
-            }
-        }
-        Ok(())
-    }
-
     /// The object is gone, and has no condition any more.
-    async fn tell_of_deletion(&self, pool: &StoredPool, cache: &Cache) {
+    async fn tell_of_deletion(&self, pool: &StoredPool, cache: &Cache, events: &PoolEvents) {
         let Some(note) = Held::of(&name(pool), &cache.objects()).when_deleted() else { return };
-        if let Err(error) = self.publish(pool, EventType::Warning, "DeletedInUse", note).await {
+        if let Err(error) = events.publish(pool, EventType::Warning, "DeletedInUse", &note).await {
             tracing::warn!(error = chain(&error), "who has addresses of a deleted pool cannot be published");
         }
     }
 
-    async fn publish(
-        &self,
-        pool: &StoredPool,
-        type_: EventType,
-        reason: &str,
-        note: String,
-    ) -> Result<(), kube::Error> {
-        let event = Note {
-            type_,
-            reason: reason.to_owned(),
-            note: Some(proto::brief(&note, event_publisher::MAX_NOTE).to_string()),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
-        let of = event_publisher::reference("lan.k8slan.io/v1beta1", "LANPool", &pool.metadata);
-        self.publisher.publish(&of, &event).await
-    }
-}
-
-impl Cache {
-    fn is_listed(&self) -> bool {
-        self.pools.is_listed()
-            && self.blocks.is_listed()
-            && self.addresses.is_listed()
-            && self.nodes.is_listed()
-    }
-
-    fn blocks(&self) -> Vec<Object> {
-        self.blocks.values().flatten().cloned().collect()
-    }
-
-    fn addresses(&self) -> Vec<(Object, String)> {
-        self.addresses.values().flatten().cloned().collect()
-    }
-
-    /// The oldest first.
-    fn reservations(&self) -> Vec<&LanReservation> {
-        let mut all: Vec<&LanReservation> = self.reservations.values().flatten().collect();
-        all.sort_by_key(|one| {
-            let created = one.metadata.creation_timestamp.as_ref().map(|time| time.0);
-            (created, one.metadata.namespace.clone(), one.metadata.name.clone())
-        });
-        all
-    }
-
-    /// Whether it changes anything.
-    fn apply(&mut self, event: WatchEvent) -> bool {
-        match event {
-            WatchEvent::Pools(event) => {
-                self.pools.apply(event, |pool| (name(pool), pool.metadata.resource_version.clone()))
+    /// Deletes what nodes said that were removed.
+    async fn delete_notes(&self, cache: &Cache) -> Result<(), kube::Error> {
+        let api: Api<LanPoolNode> = Api::all(self.client.clone());
+        for (name, (_, node, _)) in cache.notes.iter().filter_map(|(name, note)| Some((name, note.as_ref()?)))
+        {
+            if cache.nodes.iter().all(|(known, _)| known != node) {
+                ignore_not_found_or_conflict(api.delete(name, &DeleteParams::default()).await)?;
             }
-            WatchEvent::Blocks(event) => {
-                self.blocks.apply(event, |block| (object_name(block), readable(block, block_object)))
-            }
-            WatchEvent::Addresses(event) => self.addresses.apply(event, |address| {
-                let object = readable(address, address_object);
-                (object_name(address), object.map(|object| (object, created(address))))
-            }),
-            WatchEvent::Reservations(event) => self.reservations.apply(event, |reservation| {
-                let metadata = reservation.meta();
-                let key = format!(
-                    "{}/{}",
-                    metadata.namespace.as_deref().unwrap_or_default(),
-                    object_name(reservation)
-                );
-                (key, reservation.0.clone().ok())
-            }),
-            WatchEvent::Nodes(event) => self.nodes.apply(event, |node| (object_name(node), state(node))),
         }
+        Ok(())
     }
-
-    fn objects(&self) -> Vec<Object> {
-        self.blocks().into_iter().chain(self.addresses().into_iter().map(|(object, _)| object)).collect()
-    }
-
-    fn snapshot(&self) -> PoolSnapshot {
-        let objects = self.objects();
-        let nodes = self.nodes.iter().filter_map(|(name, state)| Some((name.as_str().into(), (*state)?)));
-        PoolSnapshot { nodes: nodes.collect(), objects, owners: BTreeSet::new() }
-    }
-}
-
-fn object_name(object: &impl Resource) -> String {
-    object.meta().name.clone().unwrap_or_default()
-}
-
-/// A `Node` with fields that this version cannot read is there, and in service.
-fn state(node: &DeserializeGuard<Node>) -> Option<NodeState> {
-    match &node.0 {
-        Ok(node) => node_state(node),
-        Err(invalid) => {
-            let uid = invalid.metadata.uid.as_deref().and_then(Uid::parse)?;
-            Some(NodeState { uid, out_of_service: false })
-        }
-    }
-}
-
-fn watch<K>(api: Api<K>, of: fn(Event<K>) -> WatchEvent) -> WatchEvents
-where
-    K: Resource + Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
-{
-    watch_objects(api, watcher::Config::default()).default_backoff().map_ok(of).boxed()
 }
 
 /// A clock that fails stands still, and then nothing is freed.
 fn boot_time() -> BootTime {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_BOOTTIME).map(Duration::from);
     BootTime::from_millis(now.ok().and_then(|now| u64::try_from(now.as_millis()).ok()).unwrap_or(0))
+}
+
+/// Returns whether it was written: what was decided about a version holds for that version alone.
+async fn write_status(
+    api: &Api<StoredPool>,
+    pool: &StoredPool,
+    next: &LanPoolStatus,
+) -> Result<bool, kube::Error> {
+    let version = &pool.metadata.resource_version;
+    let patch = json!({ "metadata": { "resourceVersion": version }, "status": next });
+    let written = api.patch_status(&name(pool), &PatchParams::default(), &Patch::Merge(&patch)).await;
+    let is_written = written.is_ok();
+    ignore_not_found_or_conflict(written)?;
+    Ok(is_written)
+}
+
+async fn tell_returned(
+    pools: &[StoredPool],
+    returned: &BTreeMap<String, usize>,
+    events: &PoolEvents,
+) -> Result<(), kube::Error> {
+    for pool in pools {
+        if let Some(count) = returned.get(&name(pool)) {
+            let note =
+                format!("{count} blocks of nodes that are gone or out of service can be claimed again");
+            events.publish(pool, EventType::Normal, "BlocksReturned", &note).await?;
+        }
+    }
+    Ok(())
 }

@@ -2,14 +2,18 @@
 //! told of the pools ([`PoolMirror`]). One node, the leader, accepts them and frees what nodes have that are gone ([`PoolLeader`]).
 
 mod api;
+mod conditions;
 mod convert;
+mod events;
 mod executor;
 mod floating;
 mod for_node;
 mod held;
 mod leader;
+mod leader_cache;
 mod mirror;
 mod namespaces;
+mod node_writer;
 mod owners;
 mod reservations;
 mod status;
@@ -19,3 +23,4 @@ pub use api::{NodeReader, PoolApi, Rights};
 pub use executor::answer_pool_requests;
 pub use leader::PoolLeader;
 pub use mirror::PoolMirror;
+pub use node_writer::PoolNodeWriter;

@@ -3,30 +3,27 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lan::pool::{LanPoolSpec, LanPoolStatus, ParsedPool};
-use lan::{ACCEPTED, Condition, ConditionStatus, READY, find_condition, set_transition_times};
-use net_types::{AddrSet, Family};
+use lan::{ACCEPTED, Condition, READY, find_condition, set_transition_times};
+use net_types::AddrSet;
 use pool_blocks::{Object, PoolClaim, PoolStage, PoolStep, decide_pools};
 
-use super::for_node::{
-    EXHAUSTED, NO_BLOCK, NO_IPV4_BLOCK, NO_IPV6_BLOCK, StoredPool, has_parts, name, status,
-};
+use super::conditions::{NEARLY_FULL, NodeNotes, draining, exhausted, nearly_full, of_nodes};
+use super::for_node::{StoredPool, has_parts, name, status};
 use super::held::{Held, OtherLength};
-use crate::aggregate_status::join_some;
 
-const PROPOSED: &str = "Proposed";
-pub(super) const OVERLAPS: &str = "Overlaps";
-pub(super) const OLD_BLOCKS: &str = "OldBlocks";
-/// The condition of a pool of which nodes have what it does not hand out any more.
-const DRAINING: &str = "Draining";
+pub(super) const PROPOSED: &str = "Proposed";
+const OVERLAPS: &str = "Overlaps";
+const OLD_BLOCKS: &str = "OldBlocks";
 
 /// All pools by name; of those that are invalid, why.
 type Parsed = BTreeMap<String, Result<(LanPoolSpec, ParsedPool), String>>;
 
 /// The statuses that differ from those that pools have, by the pools' names. `pools` is a consistent list of all; `objects` are
-/// their blocks and floating addresses, and may be behind.
+/// their blocks and floating addresses, and may be behind; `notes` is what nodes say of each.
 pub(super) fn changed_statuses(
     pools: &[StoredPool],
     objects: &[Object],
+    notes: &BTreeMap<String, NodeNotes>,
     now: &str,
 ) -> BTreeMap<String, LanPoolStatus> {
     let parsed: Parsed = pools.iter().map(|pool| (name(pool), parse(pool))).collect();
@@ -42,9 +39,11 @@ pub(super) fn changed_statuses(
     let claims = claims(pools, &parsed, &held);
     let steps: BTreeMap<String, PoolStep> =
         decide_pools(&claims).into_iter().map(|step| (step_name(&step).to_owned(), step)).collect();
+    let nothing = NodeNotes::new();
     let next = pools.iter().filter_map(|pool| {
         let name = name(pool);
-        let next = next_status(pool, &parsed, held.get(&name)?, steps.get(&name), now);
+        let notes = notes.get(&name).unwrap_or(&nothing);
+        let next = next_status(pool, &parsed, held.get(&name)?, steps.get(&name), notes, now);
         (status(pool) != Some(&next)).then_some((name, next))
     });
     next.collect()
@@ -131,6 +130,7 @@ fn next_status(
     all: &Parsed,
     held: &Held,
     step: Option<&PoolStep>,
+    notes: &NodeNotes,
     now: &str,
 ) -> LanPoolStatus {
     let before = status(pool).cloned().unwrap_or_default();
@@ -162,11 +162,14 @@ fn next_status(
         next.free = Some(free.len().to_string());
         next.used = Some(size.saturating_sub(free.len()).to_string());
         next.nodes = i64::try_from(held.nodes().len()).ok();
-        if holds && !spec.inventory {
+        if holds && !spec.inventory && !has_parts(&pool.spec) {
+            let was = find_condition(&before.conditions, NEARLY_FULL).is_some();
             conditions.push(exhausted(addresses.handed_out(), &free));
+            conditions.extend(nearly_full(addresses.handed_out(), &free, was));
         }
-        conditions.extend(draining(held, addresses.handed_out()));
+        conditions.extend(draining(held, addresses.handed_out(), notes));
     }
+    conditions.extend(of_nodes(notes));
     conditions = conditions.into_iter().map(|found| found.observing(pool.metadata.generation)).collect();
     set_transition_times(&mut conditions, &before.conditions, now);
     next.conditions = conditions;
@@ -235,44 +238,13 @@ fn acceptance(pool: &StoredPool, all: &Parsed, step: Option<&PoolStep>) -> Accep
     }
 }
 
-/// Nodes have what the pool does not hand out any more, or never did.
-fn draining(held: &Held, handed_out: &AddrSet) -> Option<Condition> {
-    let outside = held.outside(handed_out);
-    let told: Vec<String> = outside
-        .into_iter()
-        .map(|(node, count)| match count {
-            1 => format!("{node} holds one block"),
-            count => format!("{node} holds {count} blocks"),
-        })
-        .collect();
-    let message = format!(
-        "{}, of which the pool hands nothing out any more: each goes back when no pod has an address of it",
-        join_some(&told)
-    );
-    (!told.is_empty()).then(|| Condition::new(DRAINING, true, "OutsideRanges", message))
-}
-
-fn exhausted(all: &AddrSet, free: &AddrSet) -> Condition {
-    let has = |set: &AddrSet, family| set.iter().any(|range| range.family() == family);
-    let of_pool = Family::BOTH.into_iter().filter(|family| has(all, *family));
-    let (left, full): (Vec<Family>, Vec<Family>) = of_pool.partition(|family| has(free, *family));
-    let (reason, families) = match (&full[..], &left[..]) {
-        ([], _) => return Condition::new(EXHAUSTED, ConditionStatus::False, "BlocksLeft", ""),
-        ([Family::V4], [_, ..]) => (NO_IPV4_BLOCK, "IPv4 "),
-        ([Family::V6], [_, ..]) => (NO_IPV6_BLOCK, "IPv6 "),
-        (_, _) => (NO_BLOCK, ""),
-    };
-    let message = format!(
-        "all {families}addresses are in blocks of nodes or follow an owner: nodes give back what they do not use"
-    );
-    Condition::new(EXHAUSTED, ConditionStatus::True, reason, message)
-}
-
 #[cfg(test)]
 mod tests {
     use pool_blocks::{Holder, Key, Prefix, ResourceVersion, Spec, Uid};
     use serde_json::{Value, json};
 
+    use super::super::conditions::DRAINING;
+    use super::super::for_node::EXHAUSTED;
     use super::*;
     use crate::guarded::Guarded;
 
@@ -299,7 +271,7 @@ mod tests {
     /// Writes what there is to write, until there is nothing more. Returns how often that was.
     fn settle(pools: &mut [StoredPool], objects: &[Object]) -> usize {
         for round in 0..10 {
-            let changed = changed_statuses(pools, objects, "2026-11-29T12:00:00Z");
+            let changed = changed_statuses(pools, objects, &BTreeMap::new(), "2026-11-29T12:00:00Z");
             if changed.is_empty() {
                 return round;
             }
@@ -319,7 +291,7 @@ mod tests {
     #[test]
     fn a_pool_is_proposed_and_then_accepted() {
         let mut pools = [pool("office", json!({ "subnets": ["10.0.0.0/24"] }))];
-        let first = changed_statuses(&pools, &[], "2026-11-29T12:00:00Z");
+        let first = changed_statuses(&pools, &[], &BTreeMap::new(), "2026-11-29T12:00:00Z");
         assert_eq!(first["office"].conditions[0].reason, "Proposed");
         assert_eq!(first["office"].block_length_v4, None);
         assert_eq!(settle(&mut pools, &[]), 2);
@@ -393,7 +365,7 @@ mod tests {
         pools[0].spec = json!({ "subnets": ["10.0.0.0/25"] });
         settle(&mut pools, &blocks);
         let told = draining(&pools[0]).unwrap().message;
-        assert!(told.starts_with("b holds one block, of which the pool hands nothing out"), "{told}");
+        assert!(told.starts_with("b has one block, of which the pool hands nothing out"), "{told}");
         assert_eq!(reason(&pools[0], ACCEPTED), "Accepted");
         settle(&mut pools, &blocks[..1]);
         assert_eq!(draining(&pools[0]), None);

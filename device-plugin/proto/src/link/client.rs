@@ -18,7 +18,7 @@ use super::message::{Change, FromCluster, FromNode, Object};
 use super::queue::Queue;
 use super::snapshot_cache::{SnapshotCache, Subject};
 use crate::brief;
-use crate::published::{NodeStatus, VmNames};
+use crate::published::{NodeStatus, PoolNotes, VmNames};
 use crate::root_socket;
 
 /// The time limit of a question. The node's part answers from memory.
@@ -63,6 +63,7 @@ pub struct Link {
     presence: watch::Sender<Presence>,
     status: watch::Sender<Arc<NodeStatus>>,
     sticky_vms: watch::Sender<VmNames>,
+    pool_notes: watch::Sender<Option<PoolNotes>>,
     asked: watch::Sender<u64>,
     answer: watch::Sender<Answer>,
     connection: AtomicU64,
@@ -88,6 +89,7 @@ impl Link {
             presence: watch::channel(nothing).0,
             status: watch::channel(Arc::default()).0,
             sticky_vms: watch::channel(VmNames::new()).0,
+            pool_notes: watch::channel(None).0,
             asked: watch::channel(0).0,
             answer: watch::channel(Answer::default()).0,
             connection: AtomicU64::new(0),
@@ -121,6 +123,11 @@ impl Link {
     /// The virtual machines that the node keeps addresses for; the last that was heard.
     pub fn sticky_vms(&self) -> watch::Receiver<VmNames> {
         self.sticky_vms.subscribe()
+    }
+
+    /// What the node has to say of pools; the last that was heard, if anything was.
+    pub fn pool_notes(&self) -> watch::Receiver<Option<PoolNotes>> {
+        self.pool_notes.subscribe()
     }
 
     /// Asks whether the node is ready, and for its metrics.
@@ -243,6 +250,13 @@ impl Link {
                     self.sticky_vms.send_if_modified(|before| {
                         let changed = *before != vms;
                         *before = vms;
+                        changed
+                    });
+                }
+                FromNode::Pools(notes) => {
+                    self.pool_notes.send_if_modified(|before| {
+                        let changed = before.as_ref() != Some(&notes);
+                        *before = Some(notes);
                         changed
                     });
                 }

@@ -5,7 +5,7 @@ use pool_blocks::{Request, RequestId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::published::{NodeStatus, VmNames};
+use crate::published::{NodeStatus, PoolNotes, VmNames};
 
 /// From the cluster's part to the node's part.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -40,6 +40,8 @@ pub enum FromNode {
     Status(Box<NodeStatus>),
     /// The virtual machines that addresses are kept for while no pod runs them here.
     StickyVms(VmNames),
+    /// What this node has to say of pools.
+    Pools(PoolNotes),
     /// Is to be asked of the API server.
     PoolRequest { id: RequestId, request: Request },
     Answer {

@@ -4,8 +4,8 @@
 //! both send when something changes. The cluster's part sends objects of the API server: first all that it has, one after
 //! the other, and when a kind is complete [`Change::Complete`], after which the node's part removes what it has of that
 //! kind and was not sent; then changes. Each is acknowledged when it is on disk where it belongs there, or refused with a
-//! reason. The node's part sends its status and the virtual machines that it keeps addresses for, and what is to be asked
-//! of the API server about blocks of pools ([`FromNode::PoolRequest`]).
+//! reason. The node's part sends its status, the virtual machines that it keeps addresses for and what it has to say of
+//! pools, and what is to be asked of the API server about blocks of pools ([`FromNode::PoolRequest`]).
 //!
 //! A message is its length (four bytes, big-endian) and the JSON of a Rust type; the types' own parsers check what
 //! arrives. The node's part is privileged and its peer is not: it takes one connection, limits the length of messages,

@@ -4,6 +4,7 @@
 mod mirror_annotations;
 mod node_status;
 mod note;
+mod pool_note;
 mod queries;
 pub mod status_file;
 
@@ -12,6 +13,7 @@ use std::collections::BTreeSet;
 pub use mirror_annotations::MirrorAnnotations;
 pub use node_status::{LanStatus, NodeStatus, RemovedSpoke, STATUS_FILE, SpokeStatus};
 pub use note::Note;
+pub use pool_note::{PoolNote, PoolNotes};
 pub use queries::{condition, holds, users};
 
 /// Virtual machines, each `<namespace>/<name>`.

@@ -53,7 +53,12 @@ pub(crate) fn mirrored(
     .map_err(|error| Stop::Failed(format!("{error:#}")))?;
     let (status, sticky_vms) =
         (watch::channel(Arc::new(NodeStatus::default())), watch::channel(VmNames::new()));
-    let published = Published { status: status.1, sticky_vms: sticky_vms.1, pool_requests: Queue::default() };
+    let published = Published {
+        status: status.1,
+        sticky_vms: sticky_vms.1,
+        pool_notes: watch::channel(None).1,
+        pool_requests: Queue::default(),
+    };
     let mut server = LinkServer::new(published, Arc::new(Ready), objects);
     let cache = SnapshotCache::default();
     let link = Link::new(cache.clone());

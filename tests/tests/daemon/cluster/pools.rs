@@ -12,6 +12,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_pool_that_changes_takes_nothing_from_pods,
         a_pool_whose_status_cannot_be_written_stops_no_other,
         a_node_that_does_not_know_what_it_holds_hands_out_nothing_and_does_the_rest,
+        who_waits_is_told_to_pod_and_pool,
     ]
 }
 
@@ -137,7 +138,7 @@ fn a_pool_that_changes_takes_nothing_from_pods() -> Outcome {
     check!(first.starts_with("10.8.0."), "{first}");
 
     put("10.8.1.1", "10.8.1.254");
-    condition(&site, &daemon, "office", "Draining", "True", "worker1 holds one block")?;
+    condition(&site, &daemon, "office", "Draining", "True", "worker1 has one block, one address in use")?;
     // The node may be told a moment later.
     let second = eventually(SOON, || match add("net2") {
         Ok(second) if second.starts_with("10.8.1.") => Ok(second),
@@ -155,7 +156,7 @@ fn a_pool_that_changes_takes_nothing_from_pods() -> Outcome {
 
     // Another one of its name.
     put("10.8.2.1", "10.8.2.254");
-    condition(&site, &daemon, "office", "Draining", "True", "worker1 holds 2 blocks")?;
+    condition(&site, &daemon, "office", "Draining", "True", "worker1 has 2 blocks")?;
     let third = add("net3")?;
     check!(third.starts_with("10.8.2."), "{third}");
     check!(add("net1")? == first && add("net2")? == second, "what is there stays");
@@ -207,6 +208,41 @@ fn a_node_that_does_not_know_what_it_holds_hands_out_nothing_and_does_the_rest()
     site.node.exec(&["rm", "/var/lib/k8slan/blocks/node.json"])?;
     let second = address(&added(&site, &daemon, &pod, "default", "net2")?);
     check!(second != first, "{second}");
+    check!(daemon.terminate()?.success(), "it ends well");
+    Ok(())
+}
+
+fn who_waits_is_told_to_pod_and_pool() -> Outcome {
+    let site = Site::without_kubelet()?;
+    put_pool(
+        &site,
+        "office",
+        &json!({ "subnets": ["10.8.0.0/29"], "exclude": ["10.8.0.4-10.8.0.6"], "cooldown": "0s" }),
+    );
+    let daemon = site.whole()?;
+    let pod = site.node.pod("p")?;
+    for interface in ["net1", "net2"] {
+        added(&site, &daemon, &pod, "default", interface)?;
+    }
+    event(&site, "NoBlockLeft", "all IPv4 addresses are in blocks")?;
+    let told = "pool \"office\" of the cluster has no address for this pod now: no block of the pool office is left for IPv4: other nodes \
+                hold all of them, and give back what they do not use; add ranges to the LANPool if this lasts";
+    refused(&site, &pod, "default", 11, told)?;
+    // As the kubelet does, until that has lasted for a while.
+    eventually(8 * SOON, || {
+        let _ = call(&site, "ADD", &pod, "default", "other");
+        let pool = site.server.get("lanpools", GROUP, "/office").unwrap_or_default();
+        let waiting = crate::cluster::status::condition(&pool["status"], "PodsWaiting");
+        match waiting["message"].as_str() {
+            Some(message) if message.starts_with("worker1: no block of the pool office is left") => Ok(()),
+            _ => Err(pool["status"].to_string()),
+        }
+    })?;
+    event(&site, "NoAddress", "worker1")?;
+    call(&site, "DEL", &pod, "default", "net1").map_err(|error| Stop::Failed(error.to_string()))?;
+    added(&site, &daemon, &pod, "default", "other")?;
+    let events = site.server.keys("events", "events.k8s.io/v1").len();
+    check!(events == 2, "{events} events");
     check!(daemon.terminate()?.success(), "it ends well");
     Ok(())
 }

@@ -65,6 +65,8 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
         "lanpools",
         json!({ "apiVersion": GROUP, "kind": "LANPool", "metadata": { "name": "office" }, "spec": pool }),
     );
+    let labelled = json!({ "name": "a", "labels": { "team": "a" } });
+    server.put("namespaces", json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": labelled }));
     // Nothing is attached: the finalizer that it has goes.
     let mut held = object(&["p", "q"]);
     held["metadata"]["finalizers"] = json!(["lan.k8slan.io/in-use"]);
@@ -130,6 +132,7 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
         true => Ok(()),
         false => Err("nobody asks about the machine".into()),
     })?;
+    has_something_to_say_of_a_pool(&site)?;
     server.delete("lans", GROUP, "a/one");
     is_there(server, "lans", GROUP, "a/one", false)?;
     let renewed = |access: &Access| access.verb == "update" && access.resource == "leases";
@@ -143,6 +146,28 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
     let mut unused = rules.unused(&server.accesses());
     unused.retain(|grant| !is_of_blocks(grant));
     check!(unused.is_empty(), "the role is not minimal: {unused:#?}");
+    Ok(())
+}
+
+/// A pod has an address that its pool hands out no more, and then again.
+fn has_something_to_say_of_a_pool(site: &Site) -> Outcome {
+    let network = json!({
+        "cniVersion": "1.0.0", "name": "pooled", "type": "macvlan",
+        "ipam": { "type": "ipam-pool", "pool": "office" },
+    });
+    let pod = site.node.pod("pooled")?;
+    let mut call = pod.call("net1", &network);
+    call.args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=pooled".to_owned();
+    let added = eventually(6 * SOON, || site.node.cni("ipam-pool", "ADD", &call).map_err(|e| e.to_string()))?;
+    let address =
+        added["ips"][0]["address"].as_str().and_then(|text| text.split_once('/')).unwrap_or_default().0;
+    let pool = site.server.get("lanpools", GROUP, "/office").unwrap_or_default();
+    let mut excluded = pool.clone();
+    excluded["spec"]["exclude"] = json!([address]);
+    site.server.put("lanpools", excluded);
+    is_there(&site.server, "lanpoolnodes", GROUP, "/office.worker1", true)?;
+    site.server.put("lanpools", pool);
+    is_there(&site.server, "lanpoolnodes", GROUP, "/office.worker1", false)?;
     Ok(())
 }
 

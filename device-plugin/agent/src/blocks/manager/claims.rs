@@ -136,7 +136,8 @@ impl Manager {
         }
         if blocks == 0 {
             let reason = format!(
-                "no block of the pool {pool} is left for {}: other nodes hold all of them",
+                "no block of the pool {pool} is left for {}: other nodes hold all of them, and give back what they do not use; add \
+                 ranges to the LANPool if this lasts",
                 family_name(family)
             );
             for id in waiting {
@@ -316,12 +317,14 @@ impl Manager {
                 if let Some((told, _)) = self.refusals_told.get_mut(&waiter.pool) {
                     told.clear();
                 }
+                self.notes.granted(&waiter.pool);
                 self.next_usage = self.next_usage.min(now.after(USAGE_AFTER_CLAIM));
             }
             ClaimAnswer::Refused(reason) | ClaimAnswer::Later(reason) => {
                 self.metrics.pools.claims_refused.increment();
                 // Of pools that exist: anybody can name others.
                 if self.known.pools.contains_key(waiter.pool.as_str()) {
+                    self.notes.refused(now, &waiter.pool, reason);
                     self.warn_of_refusal(now, &waiter.pool, reason);
                 }
             }

@@ -7,6 +7,7 @@ mod claims;
 mod current;
 mod floating;
 mod grants;
+mod notes;
 mod spare;
 #[cfg(test)]
 mod tests;
@@ -24,12 +25,14 @@ use pool_blocks::{
 };
 use proto::agent_socket::{ClaimAnswer, PoolClaim};
 use proto::health::{ApiVerb, Metrics};
+use proto::published::PoolNotes;
 
 use super::checks::checked;
-use super::geometry::{PoolError, geometry};
+use super::geometry::{PoolError, geometry, handed_out};
 use super::pool_folder::KnownPools;
 use super::usage::Usage;
 use grants::Writing;
+use notes::Notes;
 use waiter::{Promise, Waiter, Wanted};
 
 /// How long the API server may take to answer.
@@ -88,6 +91,8 @@ pub(crate) enum Effect {
     Reply(ClaimId, ClaimAnswer),
     /// The pools of which the node holds or uses something.
     InUse(BTreeSet<String>),
+    /// What the cluster is to be told.
+    Notes(PoolNotes),
 }
 
 /// What an earlier process left.
@@ -116,6 +121,8 @@ pub(crate) struct Manager {
     known: Arc<KnownPools>,
     geometries: BTreeMap<PoolName, Geometry>,
     errors: BTreeMap<PoolName, PoolError>,
+    /// What each pool hands out, whether in blocks or not.
+    handed_out: BTreeMap<PoolName, AddrSet>,
     usage: Usage,
     /// How often the leases were read since the start.
     usage_reads: u64,
@@ -144,6 +151,7 @@ pub(crate) struct Manager {
     conflicts_told: Vec<pool_blocks::Conflict>,
     reads: current::Reads,
     in_use: Option<BTreeSet<String>>,
+    notes: Notes,
     effects: Vec<Effect>,
 }
 
@@ -164,6 +172,7 @@ impl Manager {
             known: Arc::default(),
             geometries: BTreeMap::new(),
             errors: BTreeMap::new(),
+            handed_out: BTreeMap::new(),
             usage: Usage::default(),
             usage_reads: 0,
             next_usage: BootTime::default(),
@@ -184,6 +193,7 @@ impl Manager {
             conflicts_told: Vec::new(),
             reads,
             in_use: None,
+            notes: Notes::default(),
             effects: Vec::new(),
         };
         own.set_pools(known);
@@ -221,6 +231,7 @@ impl Manager {
         }
         self.answer_late(now);
         self.tell_use();
+        self.tell_notes(now);
         std::mem::take(&mut self.effects)
     }
 
@@ -249,7 +260,8 @@ impl Manager {
         let grants = self.retry_grants.values().copied();
         let node = self.is_active().then(|| self.node.wake_at(now));
         let reads = self.reads.wake_at();
-        let all = pending.chain(waiters).chain(disk).chain(grants).chain(reads).chain(node);
+        let notes = self.notes.wake_at(now);
+        let all = pending.chain(waiters).chain(disk).chain(grants).chain(reads).chain(node).chain(notes);
         Some(all.fold(self.next_usage, Ord::min))
     }
 
@@ -409,11 +421,15 @@ impl Manager {
         self.known = known;
         self.geometries.clear();
         self.errors.clear();
+        self.handed_out.clear();
         for pool in self.known.pools.values() {
             let name = PoolName::from(pool.name.as_str());
             match geometry(pool) {
                 Ok(geometry) => drop(self.geometries.insert(name, geometry)),
                 Err(error) => drop(self.errors.insert(name, error)),
+            }
+            if let Ok(all) = handed_out(pool) {
+                self.handed_out.insert(pool.name.as_str().into(), all);
             }
         }
         self.node.set_pools(self.geometries.values().cloned().collect());

@@ -19,7 +19,7 @@ use super::queue::Queue;
 use super::rate::Bucket;
 use crate::brief;
 use crate::health::HealthSource;
-use crate::published::{NodeStatus, VmNames};
+use crate::published::{NodeStatus, PoolNotes, VmNames};
 use crate::root_socket::RootSocket;
 
 /// How long a new connection may take to say the first word, and how long it may leave what it is told unread.
@@ -58,6 +58,8 @@ pub trait ClusterObjects: Send + 'static {
 pub struct Published {
     pub status: watch::Receiver<Arc<NodeStatus>>,
     pub sticky_vms: watch::Receiver<VmNames>,
+    /// `None`: it is not known yet.
+    pub pool_notes: watch::Receiver<Option<PoolNotes>>,
     /// What is to be asked of the API server. Who fills it empties it when the connection ends.
     pub pool_requests: Queue<(RequestId, Request)>,
 }
@@ -224,7 +226,8 @@ async fn send<T: AsyncRead + AsyncWrite>(
 ) -> Result<(), LinkError> {
     published.status.mark_changed();
     published.sticky_vms.mark_changed();
-    let Published { status, sticky_vms, pool_requests } = &mut published;
+    published.pool_notes.mark_changed();
+    let Published { status, sticky_vms, pool_notes, pool_requests } = &mut published;
     loop {
         let message = tokio::select! {
             answer = answers.recv() => match answer {
@@ -239,6 +242,10 @@ async fn send<T: AsyncRead + AsyncWrite>(
                 FromNode::Status(Box::new((*now).clone()))
             }
             (id, request) = pool_requests.pop() => FromNode::PoolRequest { id, request },
+            Ok(()) = pool_notes.changed() => match pool_notes.borrow_and_update().clone() {
+                Some(notes) => FromNode::Pools(notes),
+                None => continue,
+            },
             Ok(()) = sticky_vms.changed() => FromNode::StickyVms(sticky_vms.borrow_and_update().clone()),
         };
         write(&mut writer, &message).await?;

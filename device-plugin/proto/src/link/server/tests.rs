@@ -68,6 +68,7 @@ fn site() -> Site {
     let published = Published {
         status: status.subscribe(),
         sticky_vms: sticky_vms.subscribe(),
+        pool_notes: watch::channel(None).1,
         pool_requests: pool_requests.clone(),
     };
     let server = LinkServer::new(published, Arc::new(Ready), applied.clone());

@@ -1,5 +1,7 @@
 //! A pool is changed while pods have addresses of it.
 
+use proto::published::PoolNote;
+
 use super::*;
 
 fn use_only(site: &mut Site, addresses: &[&str]) {
@@ -230,4 +232,54 @@ fn an_unused_object_that_names_this_node_goes_back_whatever_its_pool_is() {
     site.used.clear();
     site.pass(30 * 60);
     assert!(site.objects.is_empty(), "{:?}", blocks(&site));
+}
+
+fn note(site: &Site) -> PoolNote {
+    site.notes.get("office").cloned().unwrap_or_default()
+}
+
+#[test]
+fn who_waits_is_told_when_it_lasts() {
+    let mut site = Site::new("10.0.0.1-10.0.0.1", 32);
+    site.claim(1, None);
+    site.use_all();
+    for id in 2..5 {
+        assert_eq!(note(&site).waiting, None);
+        site.claim(id, None);
+        site.pass(8);
+    }
+    let waiting = note(&site).waiting.unwrap();
+    assert!(
+        waiting.contains("no block of the pool office is left") && waiting.contains("add ranges"),
+        "{waiting}"
+    );
+    site.pass(60);
+    assert!(note(&site).waiting.is_some(), "the kubelet tries again later and later");
+    site.pass(60);
+    assert_eq!(note(&site), PoolNote::default());
+    // One gets an address.
+    for id in 5..8 {
+        site.claim(id, None);
+        site.pass(15);
+    }
+    assert!(note(&site).waiting.is_some());
+    site.change(|pool| *pool = self::pool("10.0.0.1-10.0.0.2", 32));
+    site.claim(9, None);
+    assert_eq!((&site.replies[&9], note(&site).waiting), (&ClaimAnswer::Granted, None));
+}
+
+#[test]
+fn what_is_used_outside_is_counted() {
+    let mut site = Site::new("10.0.0.16-10.0.0.31", 28);
+    site.claim(1, None);
+    use_only(&mut site, &["10.0.0.16", "10.0.0.20", "10.0.0.21"]);
+    site.pass(70);
+    assert_eq!(note(&site).outside, 0);
+    site.change(|pool| pool.spec["exclude"] = json!(["10.0.0.20-10.0.0.29"]));
+    assert_eq!(note(&site).outside, 2);
+    use_only(&mut site, &["10.0.0.16", "10.0.0.20"]);
+    site.pass(70);
+    assert_eq!(note(&site).outside, 1);
+    site.change(|pool| pool.deleted = true);
+    assert!(site.notes.is_empty(), "nothing is there by which it could be told");
 }

@@ -39,6 +39,7 @@ struct Site {
     forbidden: Option<&'static str>,
     /// What somebody's finalizer keeps when it is deleted.
     kept: BTreeSet<Key>,
+    notes: PoolNotes,
     /// Whether the API server answers.
     answers: bool,
     last: u64,
@@ -80,6 +81,7 @@ impl Site {
             current: None,
             forbidden: None,
             kept: BTreeSet::new(),
+            notes: PoolNotes::new(),
             answers: true,
             last: 0,
         }
@@ -162,6 +164,10 @@ impl Site {
             }
             Effect::InUse(pools) => {
                 self.in_use = pools;
+                None
+            }
+            Effect::Notes(notes) => {
+                self.notes = notes;
                 None
             }
         }

@@ -1,0 +1,105 @@
+//! What the cluster is told of pools on this node.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use pool_blocks::{BootTime, PoolName};
+use proto::brief;
+use proto::published::{PoolNote, PoolNotes};
+
+use super::{Effect, Manager};
+
+/// How long pods wait before that is told: most get an address meanwhile.
+const TOLD_AFTER: Duration = Duration::from_secs(20);
+/// How long after it was refused last a pod counts as waiting: the kubelet tries again more often.
+const WAITS_FOR: Duration = Duration::from_secs(120);
+/// The longest sentence, in bytes, and how many there are of one pool.
+const MAX_SENTENCE: usize = 500;
+const MAX_SENTENCES: usize = 16;
+
+/// Pods that wait for addresses of a pool.
+#[derive(Clone, Debug)]
+pub(super) struct Waiting {
+    since: BootTime,
+    last: BootTime,
+    reason: String,
+}
+
+impl Waiting {
+    fn is_over(&self, now: BootTime) -> bool {
+        self.last.after(WAITS_FOR) <= now
+    }
+}
+
+/// What was told, and what is to be.
+#[derive(Debug, Default)]
+pub(super) struct Notes {
+    waiting: BTreeMap<PoolName, Waiting>,
+    told: Option<PoolNotes>,
+}
+
+impl Notes {
+    /// A pod was refused.
+    pub(super) fn refused(&mut self, now: BootTime, pool: &PoolName, reason: &str) {
+        let reason = reason.to_owned();
+        match self.waiting.get_mut(pool).filter(|waiting| !waiting.is_over(now)) {
+            Some(waiting) => (waiting.last, waiting.reason) = (now, reason),
+            None => drop(self.waiting.insert(pool.clone(), Waiting { since: now, last: now, reason })),
+        }
+    }
+
+    /// A pod got an address.
+    pub(super) fn granted(&mut self, pool: &PoolName) {
+        self.waiting.remove(pool);
+    }
+
+    /// When there may be something else to tell.
+    pub(super) fn wake_at(&self, now: BootTime) -> Option<BootTime> {
+        let times =
+            self.waiting.values().flat_map(|one| [one.since.after(TOLD_AFTER), one.last.after(WAITS_FOR)]);
+        times.filter(|time| *time > now).min()
+    }
+}
+
+impl Manager {
+    pub(super) fn tell_notes(&mut self, now: BootTime) {
+        if self.usage_reads == 0 {
+            return;
+        }
+        self.notes.waiting.retain(|_, waiting| !waiting.is_over(now));
+        let notes = self.notes_now(now);
+        if self.notes.told.as_ref() != Some(&notes) {
+            self.effects.push(Effect::Notes(notes.clone()));
+            self.notes.told = Some(notes);
+        }
+    }
+
+    fn notes_now(&self, now: BootTime) -> PoolNotes {
+        let mut notes = PoolNotes::new();
+        // Of one that was deleted, the cluster has nothing by which it could be told.
+        for pool in self.known.pools.values().filter(|pool| !pool.deleted) {
+            let name = PoolName::from(pool.name.as_str());
+            let used = self.usage.used(&name);
+            let outside = self.handed_out.get(&name).map_or(0, |all| used.without(all).len());
+            let waiting =
+                self.notes.waiting.get(&name).filter(|waiting| waiting.since.after(TOLD_AFTER) <= now);
+            let conflicts =
+                self.conflicts_told.iter().filter(|conflict| conflict.key.pool == name).map(|conflict| {
+                    brief(
+                        &format!("{} is used here, and {} has it as well", conflict.used, conflict.other),
+                        MAX_SENTENCE,
+                    )
+                });
+            let note = PoolNote {
+                outside: u64::try_from(outside).unwrap_or(u64::MAX),
+                waiting: waiting.map(|waiting| brief(&waiting.reason, MAX_SENTENCE)),
+                file: None,
+                conflicts: conflicts.take(MAX_SENTENCES).collect(),
+            };
+            if note != PoolNote::default() {
+                notes.insert(pool.name.clone(), note);
+            }
+        }
+        notes
+    }
+}
