@@ -452,25 +452,6 @@ impl Manager {
         self.tell_conflicts();
     }
 
-    fn tell_unreadable(&self, usage: &Usage) {
-        for (pool, why) in usage.unreadable() {
-            if self.usage.unreadable().get(pool) != Some(why) {
-                tracing::warn!(%pool, "what this node uses of a pool cannot be read, so that nothing of it goes back: {why}");
-            }
-        }
-    }
-
-    fn tell_conflicts(&mut self) {
-        let conflicts = self.node.conflicts(&self.usage.leases(&self.geometries));
-        if conflicts != self.conflicts_told {
-            for conflict in &conflicts {
-                let (key, used, other) = (&conflict.key, &conflict.used, &conflict.other);
-                tracing::error!("{used} of {key} is used on this node, and {other} has it as well");
-            }
-            self.conflicts_told = conflicts;
-        }
-    }
-
     fn tell_use(&mut self) {
         let mut blocks = BTreeMap::<String, u64>::new();
         for (key, progress) in self.node.progress() {

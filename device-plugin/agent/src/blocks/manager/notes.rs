@@ -7,6 +7,7 @@ use pool_blocks::{BootTime, PoolName};
 use proto::brief;
 use proto::published::{PoolNote, PoolNotes};
 
+use super::super::usage::Usage;
 use super::{Effect, Manager};
 
 /// How long pods wait before that is told: most get an address meanwhile.
@@ -101,5 +102,24 @@ impl Manager {
             }
         }
         notes
+    }
+
+    pub(super) fn tell_unreadable(&self, usage: &Usage) {
+        for (pool, why) in usage.unreadable() {
+            if self.usage.unreadable().get(pool) != Some(why) {
+                tracing::warn!(%pool, "what this node uses of a pool cannot be read, so that nothing of it goes back: {why}");
+            }
+        }
+    }
+
+    pub(super) fn tell_conflicts(&mut self) {
+        let conflicts = self.node.conflicts(&self.usage.leases(&self.geometries));
+        if conflicts != self.conflicts_told {
+            for conflict in &conflicts {
+                let (key, used, other) = (&conflict.key, &conflict.used, &conflict.other);
+                tracing::error!("{used} of {key} is used on this node, and {other} has it as well");
+            }
+            self.conflicts_told = conflicts;
+        }
     }
 }
