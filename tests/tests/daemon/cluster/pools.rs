@@ -224,7 +224,7 @@ fn who_waits_is_told_to_pod_and_pool() -> Outcome {
     for interface in ["net1", "net2"] {
         added(&site, &daemon, &pod, "default", interface)?;
     }
-    event(&site, "NoBlockLeft", "all IPv4 addresses are in blocks")?;
+    event(&site, "NoBlockLeft", "all addresses are in blocks")?;
     let told = "pool \"office\" of the cluster has no address for this pod now: no block of the pool office is left for IPv4: other nodes \
                 hold all of them, and give back what they do not use; add ranges to the LANPool if this lasts";
     refused(&site, &pod, "default", 11, told)?;

@@ -133,6 +133,7 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
         false => Err("nobody asks about the machine".into()),
     })?;
     has_something_to_say_of_a_pool(&site)?;
+    has_addresses_with_owners(&site)?;
     server.delete("lans", GROUP, "a/one");
     is_there(server, "lans", GROUP, "a/one", false)?;
     let renewed = |access: &Access| access.verb == "update" && access.resource == "leases";
@@ -168,6 +169,30 @@ fn has_something_to_say_of_a_pool(site: &Site) -> Outcome {
     is_there(&site.server, "lanpoolnodes", GROUP, "/office.worker1", true)?;
     site.server.put("lanpools", pool);
     is_there(&site.server, "lanpoolnodes", GROUP, "/office.worker1", false)?;
+    Ok(())
+}
+
+/// An address is reserved, and another one follows a machine that nobody knows any more.
+fn has_addresses_with_owners(site: &Site) -> Outcome {
+    let metadata = json!({ "namespace": "a", "name": "web" });
+    let spec = json!({ "pool": "office" });
+    let object = json!({ "apiVersion": GROUP, "kind": "LANReservation", "metadata": metadata, "spec": spec });
+    site.server.put("lanreservations", object);
+    let owner = json!({ "kind": "VirtualMachine", "namespace": "a", "name": "gone" });
+    let spec = json!({ "pool": "gone", "address": "10.77.0.9", "owner": owner, "holders": [] });
+    let metadata = json!({ "name": "gone.10.77.0.9" });
+    let object = json!({ "apiVersion": GROUP, "kind": "LANAddress", "metadata": metadata, "spec": spec });
+    site.server.put("lanaddresses", object);
+    let did = |verb: &str, resource: &str| {
+        site.server.accesses().iter().any(|access| access.verb == verb && access.resource == resource)
+    };
+    eventually(4 * SOON, || {
+        let missing = [("patch", "lanreservations/status"), ("list", "virtualmachines")];
+        match missing.iter().find(|(verb, resource)| !did(verb, resource)) {
+            None => Ok(()),
+            Some(missing) => Err(format!("{missing:?}")),
+        }
+    })?;
     Ok(())
 }
 
