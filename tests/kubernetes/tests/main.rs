@@ -6,6 +6,7 @@
 
 mod changes;
 mod chart;
+mod floating;
 mod install;
 mod lans;
 mod migration;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         pods::trials(),
         lans::trials(),
         pools::trials(),
+        floating::trials(),
     ];
     let beside = modules.into_iter().flatten().collect();
     let modules = [

@@ -22,7 +22,7 @@ const POOLS: &str = "/apis/lan.k8slan.io/v1beta1/lanpools";
 const BLOCKS: &str = "/apis/lan.k8slan.io/v1beta1/lanblocks";
 
 /// Makes a pool and waits until nodes may claim blocks of it.
-fn make_pool(cluster: &Cluster, name: &str, spec: &Value) -> Outcome {
+pub(crate) fn make_pool(cluster: &Cluster, name: &str, spec: &Value) -> Outcome {
     let pool = json!({
         "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool", "metadata": { "name": name }, "spec": spec,
     });
@@ -31,7 +31,7 @@ fn make_pool(cluster: &Cluster, name: &str, spec: &Value) -> Outcome {
 }
 
 /// The LAN's pods get addresses of the pool of its name.
-fn make_lan(cluster: &Cluster, lan: &Lan) -> Outcome {
+pub(crate) fn make_lan(cluster: &Cluster, lan: &Lan) -> Outcome {
     let mut manifest = lan.manifest();
     manifest["spec"]["networkAttachments"]["ipam"] = json!({ "type": "ipam-pool", "pool": lan.name });
     lan.apply_as(cluster, &manifest)

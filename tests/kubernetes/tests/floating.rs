@@ -1,0 +1,125 @@
+//! Addresses that follow their owners over nodes: a virtual machine's, and what a `LANReservation` reserves.
+
+use k8slan_kubernetes_tests::{Cluster, PodOf, condition, failed};
+use serde_json::{Value, json};
+use testnet::{Outcome, Stop, Trial};
+
+use crate::check;
+use crate::pools::{make_lan, make_pool};
+use crate::shared::beside;
+use crate::site::{Lan, delete, ready, start};
+use crate::vm::{launcher, machine};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        beside("a_machines_address_follows_it", a_machines_address_follows_it),
+        beside("what_is_reserved_is_its_owners_on_every_node", what_is_reserved_is_its_owners_on_every_node),
+    ]
+}
+
+const ADDRESSES: &str = "/apis/lan.k8slan.io/v1beta1/lanaddresses";
+const RESERVATIONS: &str = "/apis/lan.k8slan.io/v1beta1/namespaces/default/lanreservations";
+
+/// The pod's address on its second network, as Multus tells it.
+fn address(pod: &Value) -> Result<String, Stop> {
+    let status = &pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"];
+    let networks: Vec<Value> = serde_json::from_str(status.as_str().unwrap_or_default())?;
+    let own = networks.iter().find(|network| network["interface"] != "eth0");
+    let address = own.and_then(|network| network["ips"][0].as_str());
+    address.map(str::to_owned).ok_or_else(|| failed(format!("no address: {networks:?}")))
+}
+
+/// On which nodes an owner's address is.
+fn holders(found: &Value) -> Vec<&str> {
+    let holders = found["spec"]["holders"].as_array().map_or(&[][..], Vec::as_slice);
+    let mut nodes: Vec<&str> = holders.iter().filter_map(|holder| holder["node"].as_str()).collect();
+    nodes.sort_unstable();
+    nodes
+}
+
+fn a_machines_address_follows_it(cluster: &Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "moves", vni: 1157, spokes: &["moves1", "moves2"] };
+    make_pool(cluster, LAN.name, &json!({ "subnets": ["10.157.0.0/24"], "cooldown": "0s" }))?;
+    make_lan(cluster, &LAN)?;
+    let vm =
+        machine(cluster, "moves", &json!({ "domain": { "devices": { "interfaces": [] } }, "networks": [] }))?;
+    let run = |name: &str, node: &str, migrates: bool| -> Result<Value, Stop> {
+        let mut pod = launcher(&PodOf::on(name, "moves1").at(node), &vm)?;
+        if migrates {
+            pod["metadata"]["labels"]["kubevirt.io/migrationJobUID"] = json!("6b1c");
+        }
+        cluster.apply(&pod.to_string())?;
+        ready(cluster, name)
+    };
+    let own = address(&run("virt-launcher-moves-aaaaa", "worker1", false)?)?;
+    let path = format!("{ADDRESSES}/moves.{own}");
+    let object = cluster.until(&path, |found| holders(found) == ["worker1"])?;
+    let owner = &object["spec"]["owner"];
+    check!(owner["kind"] == "VirtualMachine" && owner["name"] == "moves", "{owner}");
+    // While it migrates, both launchers have it.
+    let target = run("virt-launcher-moves-bbbbb", "worker2", true)?;
+    check!(address(&target)? == own, "{} and {own}", address(&target)?);
+    cluster.until(&path, |found| holders(found) == ["worker1", "worker2"])?;
+    delete(cluster, "virt-launcher-moves-aaaaa")?;
+    // It stops, and starts again anywhere.
+    delete(cluster, "virt-launcher-moves-bbbbb")?;
+    let again = run("virt-launcher-moves-ccccc", "worker3", false)?;
+    check!(address(&again)? == own, "{} and {own}", address(&again)?);
+    // A pod gets another one.
+    let pod = start(cluster, &PodOf::on("moves-pod", "moves2").at("worker1"))?;
+    check!(address(&pod)? != own, "{own} twice");
+    cluster.kubectl("delete pod moves-pod virt-launcher-moves-ccccc --timeout=110s")?;
+    LAN.remove(cluster)?;
+    cluster.kubectl("delete virtualmachineinstance moves")?;
+    cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)
+}
+
+fn what_is_reserved_is_its_owners_on_every_node(cluster: &Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "eips", vni: 1158, spokes: &["eips1", "eips2"] };
+    let spec = json!({
+        "subnets": ["10.158.0.0/24"], "cooldown": "0s", "namespaceSelector": { "kubernetes.io/metadata.name": "default" },
+    });
+    make_pool(cluster, LAN.name, &spec)?;
+    make_lan(cluster, &LAN)?;
+    let reserve = |name: &str, more: Value| -> Outcome {
+        let mut spec = more;
+        spec["pool"] = LAN.name.into();
+        let object = json!({
+            "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANReservation",
+            "metadata": { "name": name, "namespace": "default" }, "spec": spec,
+        });
+        cluster.apply(&object.to_string()).map(drop)
+    };
+    let owner = json!({ "kind": "Pod", "name": "eips-web" });
+    reserve("eips-web", json!({ "address": "10.158.0.50", "owner": owner }))?;
+    reserve("eips-any", json!({}))?;
+    let is_ready = |found: &Value| condition(found, "Ready") == Some("True");
+    for name in ["eips-web", "eips-any"] {
+        cluster.until(&format!("{RESERVATIONS}/{name}"), is_ready)?;
+    }
+    let any = cluster.kubectl("get lanreservation eips-any -o jsonpath={.status.address}")?;
+    check!(any.starts_with("10.158.0.") && any != "10.158.0.50", "{any}");
+    for (name, spec, reason) in [
+        ("eips-taken", json!({ "address": "10.158.0.50" }), "Taken"),
+        ("eips-outside", json!({ "address": "10.159.0.50" }), "Outside"),
+        ("eips-gateway", json!({ "address": "10.158.0.1" }), "Outside"),
+    ] {
+        reserve(name, spec)?;
+        cluster.until(&format!("{RESERVATIONS}/{name}"), |found| {
+            found["status"]["conditions"][0]["reason"] == reason
+        })?;
+    }
+    // The same address on one node and then on another, for the pod of that name alone.
+    for (spoke, node) in [("eips1", "worker1"), ("eips2", "worker2")] {
+        let pod = start(cluster, &PodOf::on("eips-web", spoke).at(node))?;
+        check!(address(&pod)? == "10.158.0.50", "{}", address(&pod)?);
+        cluster.until(&format!("{ADDRESSES}/eips.10.158.0.50"), |found| holders(found) == [node])?;
+        delete(cluster, "eips-web")?;
+    }
+    let other = start(cluster, &PodOf::on("eips-other", "eips1").at("worker3"))?;
+    check!(!["10.158.0.50", &any].contains(&&*address(&other)?), "{}", address(&other)?);
+    delete(cluster, "eips-other")?;
+    LAN.remove(cluster)?;
+    cluster.kubectl("delete lanreservation --all")?;
+    cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)
+}
