@@ -94,13 +94,16 @@ impl Manager {
         }
     }
 
-    /// Whether this is claimed, but not yet handed out.
+    /// Whether this is claimed, but not yet handed out. What is held and waits for a read of the API server is, too: after a boot
+    /// each node would claim one block more than it has.
     pub(super) fn is_in_claim(&self, now: BootTime, key: &Key, progress: Progress) -> bool {
         match progress {
             Progress::Claiming => true,
             Progress::Held => match self.node.may_use(now, key) {
                 Ok(_) => !self.node.addresses(key).is_empty() && !self.is_granted(key),
-                Err(refusal) => matches!(refusal, Refusal::NotSynced(_)),
+                Err(refusal) => {
+                    matches!(refusal, Refusal::NotSynced(_) | Refusal::NodeUnknown | Refusal::Horizon { .. })
+                }
             },
             Progress::Leaving | Progress::Lost => false,
         }

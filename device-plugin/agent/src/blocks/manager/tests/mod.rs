@@ -42,6 +42,7 @@ struct Site {
     notes: PoolNotes,
     /// Whether the API server answers.
     answers: bool,
+    unanswered: Vec<(RequestId, Request)>,
     last: u64,
 }
 
@@ -83,6 +84,7 @@ impl Site {
             kept: BTreeSet::new(),
             notes: PoolNotes::new(),
             answers: true,
+            unanswered: Vec::new(),
             last: 0,
         }
     }
@@ -130,7 +132,11 @@ impl Site {
         match effect {
             Effect::Send(id, request) => {
                 self.requests.push(request.clone());
-                self.answers.then(|| Event::Answer(id, self.answer(request)))
+                if !self.answers {
+                    self.unanswered.push((id, request));
+                    return None;
+                }
+                Some(Event::Answer(id, self.answer(request)))
             }
             Effect::WriteDisk(version, disk) => {
                 self.disk = Some(disk);

@@ -64,3 +64,27 @@ fn what_is_granted_no_longer_is_not_promised() {
     site.claim(2, Some("10.0.0.1"));
     assert!(!site.replies.contains_key(&2), "{:?}", site.replies);
 }
+
+#[test]
+fn after_a_boot_pods_wait_for_the_block_that_is_there() {
+    let mut site = Site::new("10.0.0.0-10.0.0.255", 28);
+    site.claim(1, None);
+    let stored = Stored { disk: site.disk.clone(), ..Stored::default() };
+    site.manager = manager(stored, &site.known);
+    site.granted.clear();
+    // Pods start before the API server has said that the node may go on.
+    site.answers = false;
+    site.event(Event::Connected);
+    site.event(Event::Tick);
+    site.claim(2, None);
+    site.claim(3, None);
+    assert!(!site.replies.contains_key(&2));
+    site.answers = true;
+    for (id, request) in std::mem::take(&mut site.unanswered) {
+        let answer = site.answer(request);
+        site.event(Event::Answer(id, answer));
+    }
+    site.pass(1);
+    assert_eq!((&site.replies[&2], &site.replies[&3]), (&ClaimAnswer::Granted, &ClaimAnswer::Granted));
+    assert_eq!(site.objects.len(), 1, "{:?}", site.requests);
+}
