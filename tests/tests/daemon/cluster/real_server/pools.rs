@@ -62,6 +62,7 @@ pub(super) fn takes_pools(program: &Program) -> Outcome {
     );
     let error = error.err().unwrap_or_default();
     check!(error.contains("blockSize cannot be changed"), "{error}");
+    what_hands_out_stays(runtime, &pools)?;
     let long = apply(runtime, &pools, "LANPool", &"p".repeat(64), json!({ "subnets": ["10.0.0.0/24"] }));
     let error = long.err().unwrap_or_default();
     check!(error.contains("63 characters"), "{error}");
@@ -77,6 +78,26 @@ pub(super) fn takes_pools(program: &Program) -> Outcome {
         apply(runtime, &addresses, "LANAddress", "office.192.168.1.50", moved).err().unwrap_or_default();
     check!(error.contains("address cannot be changed"), "{error}");
     claims(runtime, &blocks)
+}
+
+/// A pool in blocks, one of fixed parts and an inventory stay what they are: pods would have addresses of both.
+fn what_hands_out_stays(runtime: &tokio::runtime::Runtime, pools: &Api<DynamicObject>) -> Outcome {
+    let blocks = json!({ "subnets": ["10.1.0.0/24"] });
+    let parts = |part: &str| json!({ "subnets": ["10.1.0.0/24"], "nodes": { "worker1": [part] } });
+    let inventory = json!({ "subnets": ["10.1.0.0/24"], "inventory": true });
+    for (name, first, other, message) in [
+        ("blocks", &blocks, &parts("10.1.0.0/25"), "nodes can neither be added nor removed"),
+        ("parts", &parts("10.1.0.0/25"), &blocks, "nodes can neither be added nor removed"),
+        ("blocks", &blocks, &inventory, "inventory cannot be changed"),
+        ("inventory", &inventory, &blocks, "inventory cannot be changed"),
+    ] {
+        eventually(LIMIT, || apply(runtime, pools, "LANPool", name, first.clone()))?;
+        let error = apply(runtime, pools, "LANPool", name, other.clone()).err().unwrap_or_default();
+        check!(error.contains(message) && error.contains("make another"), "{name}: {error}");
+    }
+    // Which part a node has can be changed.
+    eventually(LIMIT, || apply(runtime, pools, "LANPool", "parts", parts("10.1.0.0/26")))?;
+    Ok(())
 }
 
 /// To create is to claim; what is deleted is the version that was meant.
