@@ -12,6 +12,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::answer_parts;
 use super::frame;
 use super::limits::{FROM_CLUSTER, FROM_NODE};
 use super::message::{Change, FromCluster, FromNode, Object};
@@ -68,7 +69,8 @@ pub struct Link {
     answer: watch::Sender<Answer>,
     connection: AtomicU64,
     pool_requests: Queue<PoolRequest>,
-    pool_answers: Queue<(RequestId, pool_blocks::Answer)>,
+    /// With the connection that each is for.
+    pool_answers: Queue<(u64, RequestId, pool_blocks::Answer)>,
 }
 
 /// The changes of a connection that wait for an answer.
@@ -103,11 +105,9 @@ impl Link {
         self.pool_requests.clone()
     }
 
-    /// Answers a request, if it is of the connection that is there.
+    /// Answers a request, if the connection that it came on is there still.
     pub fn answer_pool_request(&self, request: &PoolRequest, answer: pool_blocks::Answer) {
-        if request.connection == self.connection.load(Ordering::SeqCst) {
-            self.pool_answers.push((request.id, answer));
-        }
+        self.pool_answers.push((request.connection, request.id, answer));
     }
 
     /// Whether the node's part answers, now and at each change.
@@ -197,7 +197,7 @@ impl Link {
         }
         frame::write(&mut writer, &FromCluster::Hello { version: own.to_owned() }, &FROM_CLUSTER).await?;
         // Nothing of an earlier connection is answered on this one.
-        self.connection.fetch_add(1, Ordering::SeqCst);
+        let connection = self.connection.fetch_add(1, Ordering::SeqCst) + 1;
         self.pool_requests.retain(|_| false);
         self.pool_answers.retain(|_| false);
         self.cache.begin();
@@ -210,7 +210,7 @@ impl Link {
         let in_flight = InFlight::default();
         tokio::select! {
             ended = self.receive(reader, &in_flight) => ended,
-            ended = self.send(writer, asked, &in_flight) => ended,
+            ended = self.send(writer, connection, asked, &in_flight) => ended,
         }
     }
 
@@ -275,6 +275,7 @@ impl Link {
     async fn send<T: AsyncWrite>(
         &self,
         mut writer: WriteHalf<T>,
+        connection: u64,
         mut asked: watch::Receiver<u64>,
         in_flight: &InFlight,
     ) -> Result<()> {
@@ -301,10 +302,11 @@ impl Link {
             };
             tokio::select! {
                 _ = asked.changed() => asked.mark_changed(),
-                (id, answer) = self.pool_answers.pop() => {
-                    let message = acceptable_answer(id, answer);
-                    frame::write(&mut writer, &message, &FROM_CLUSTER).await?;
-                }
+                (of, id, answer) = self.pool_answers.pop() => if of == connection {
+                    for message in answer_parts::split(id, answer) {
+                        frame::write(&mut writer, &message, &FROM_CLUSTER).await?;
+                    }
+                },
                 () = self.cache.wait(), if !full => {}
                 () = in_flight.fewer.notified() => {}
                 () = due => in_flight.take_due(Instant::now()).into_iter().for_each(|subject| self.cache.requeue(subject)),
@@ -394,20 +396,6 @@ fn acceptable(number: u64, change: Change) -> FromCluster {
             FromCluster::Change { number, change: Change::Put(Object::LanPool(pool)) }
         }
         other => other,
-    }
-}
-
-/// An answer that is too long for a message is none: the node asks again.
-fn acceptable_answer(id: RequestId, answer: pool_blocks::Answer) -> FromCluster {
-    let message = FromCluster::PoolAnswer { id, answer };
-    match frame::encode(&message, &FROM_CLUSTER) {
-        Err(frame::FrameError::Excess(excess)) => {
-            tracing::warn!(
-                "what the API server says of this node's blocks cannot be sent to the node: {excess}"
-            );
-            FromCluster::PoolAnswer { id, answer: pool_blocks::Answer::Unknown }
-        }
-        _ => message,
     }
 }
 

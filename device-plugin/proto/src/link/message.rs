@@ -20,6 +20,8 @@ pub enum FromCluster {
     },
     /// Asks for an [`FromNode::Answer`].
     Ask { number: u64 },
+    /// Objects of an answer that is too long for one message; the others, and the rest of it, come next.
+    PoolAnswerPart { id: RequestId, objects: Vec<pool_blocks::Object> },
     /// What the API server says to a [`FromNode::PoolRequest`].
     PoolAnswer { id: RequestId, answer: pool_blocks::Answer },
 }

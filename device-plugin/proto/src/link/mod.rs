@@ -5,7 +5,8 @@
 //! the other, and when a kind is complete [`Change::Complete`], after which the node's part removes what it has of that
 //! kind and was not sent; then changes. Each is acknowledged when it is on disk where it belongs there, or refused with a
 //! reason. The node's part sends its status, the virtual machines that it keeps addresses for and what it has to say of
-//! pools, and what is to be asked of the API server about blocks of pools ([`FromNode::PoolRequest`]).
+//! pools, and what is to be asked of the API server about blocks of pools ([`FromNode::PoolRequest`]). An answer of many
+//! objects comes in several messages.
 //!
 //! A message is its length (four bytes, big-endian) and the JSON of a Rust type; the types' own parsers check what
 //! arrives. The node's part is privileged and its peer is not: it takes one connection, limits the length of messages,
@@ -13,6 +14,7 @@
 //!
 //! Where both parts are one process, the same code runs over a pair of streams in memory.
 
+mod answer_parts;
 mod client;
 mod frame;
 mod lan_file;

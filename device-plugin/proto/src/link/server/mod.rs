@@ -12,6 +12,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::answer_parts::{OutOfOrder, Parts};
 use super::frame::{self, FrameError};
 use super::limits::{FROM_CLUSTER, FROM_NODE};
 use super::message::{Change, FromCluster, FromNode};
@@ -82,6 +83,12 @@ enum LinkError {
     Unread,
     #[error("a message out of order")]
     Order,
+}
+
+impl From<OutOfOrder> for LinkError {
+    fn from(_: OutOfOrder) -> Self {
+        Self::Order
+    }
 }
 
 impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
@@ -174,6 +181,7 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
         mut reader: ReadHalf<T>,
         answers: mpsc::Sender<FromNode>,
     ) -> Result<(), LinkError> {
+        let mut parts = Parts::default();
         while let Some((message, len)) = frame::read(&mut reader, &FROM_CLUSTER).await? {
             let pause = self.bucket.take(Instant::now(), len);
             if !pause.is_zero() {
@@ -181,7 +189,12 @@ impl<S: HealthSource, O: ClusterObjects> LinkServer<S, O> {
             }
             let answer = match message {
                 FromCluster::Hello { .. } => return Err(LinkError::Order),
+                FromCluster::PoolAnswerPart { id, objects } => {
+                    parts.take(id, objects)?;
+                    continue;
+                }
                 FromCluster::PoolAnswer { id, answer } => {
+                    let answer = parts.complete(id, answer)?;
                     self.with_objects(move |objects| objects.pool_answer(id, answer)).await;
                     continue;
                 }
