@@ -23,7 +23,7 @@ use tokio::sync::watch;
 
 /// Limits on each kind: as many LANs as a cluster may have, and several times more than a node can build.
 pub(crate) const MAX_OBJECTS: usize = 10_000;
-/// A limit on all objects together, in bytes.
+/// A limit on all objects of a kind together, in bytes: who may write the one keeps no other off the nodes.
 pub(crate) const MAX_BYTES: usize = 32 << 20;
 /// The longest UID, in bytes; Kubernetes' have 36.
 const MAX_UID: usize = 128;
@@ -50,6 +50,13 @@ pub struct Publishers {
     pub blocks: LinkEvents,
 }
 
+/// How much there is of a kind.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    objects: usize,
+    bytes: usize,
+}
+
 /// The objects that this node has, of this connection and of earlier ones.
 pub struct NodeObjects {
     lans: SafeDir,
@@ -61,8 +68,7 @@ pub struct NodeObjects {
     hostname_stored: bool,
     /// Everything, and its length in bytes.
     held: BTreeMap<ObjectKey, usize>,
-    counts: BTreeMap<Option<Kind>, usize>,
-    bytes: usize,
+    sizes: BTreeMap<Option<Kind>, Size>,
     /// What was there when the connection began, and was not sent yet.
     unconfirmed: BTreeSet<ObjectKey>,
     /// The UIDs of each pod, by that of its object.
@@ -90,8 +96,7 @@ impl NodeObjects {
             hostname: None,
             hostname_stored: false,
             held: BTreeMap::new(),
-            counts: BTreeMap::new(),
-            bytes: 0,
+            sizes: BTreeMap::new(),
             unconfirmed: BTreeSet::new(),
             pods: BTreeMap::new(),
             pods_heard: false,
@@ -127,29 +132,31 @@ impl NodeObjects {
     }
 
     fn hold(&mut self, key: ObjectKey, len: usize) {
-        let kind = key.kind();
-        self.bytes += len;
+        let size = self.sizes.entry(key.kind()).or_default();
+        size.bytes += len;
         match self.held.insert(key, len) {
-            Some(before) => self.bytes -= before,
-            None => *self.counts.entry(kind).or_default() += 1,
+            Some(before) => size.bytes -= before,
+            None => size.objects += 1,
         }
     }
 
     fn let_go(&mut self, key: &ObjectKey) {
         if let Some(before) = self.held.remove(key) {
-            self.bytes -= before;
-            *self.counts.entry(key.kind()).or_default() -= 1;
+            let size = self.sizes.entry(key.kind()).or_default();
+            size.bytes -= before;
+            size.objects -= 1;
         }
     }
 
     /// Whether there is room for an object of that length.
     fn check_room(&self, key: &ObjectKey, len: usize) -> Result<()> {
         let before = self.held.get(key);
-        if before.is_none() && self.counts.get(&key.kind()).is_some_and(|count| *count >= MAX_OBJECTS) {
+        let size = self.sizes.get(&key.kind()).copied().unwrap_or_default();
+        if before.is_none() && size.objects >= MAX_OBJECTS {
             bail!("a node takes {MAX_OBJECTS} objects of a kind at most");
         }
-        if self.bytes - before.copied().unwrap_or(0) + len > MAX_BYTES {
-            bail!("a node takes {MAX_BYTES} bytes of objects at most");
+        if size.bytes - before.copied().unwrap_or(0) + len > MAX_BYTES {
+            bail!("a node takes {MAX_BYTES} bytes of objects of a kind at most");
         }
         Ok(())
     }
