@@ -89,7 +89,8 @@ impl SafeDir {
         Ok(Some(Self { fd: file.into(), path: path.to_owned() }))
     }
 
-    /// Opens a folder, and creates it with its parents (mode 0755) if it is missing.
+    /// Opens a folder, and creates it with its parents (mode 0755) if it is missing. What is new is synced: a file in it that
+    /// is kept must not be lost with its folder.
     ///
     /// # Errors
     /// As [`SafeDir::open`].
@@ -97,11 +98,16 @@ impl SafeDir {
         if let Some(dir) = Self::open(path)? {
             return Ok(dir);
         }
+        let parents = parents_of_missing(path);
         std::fs::DirBuilder::new()
             .recursive(true)
             .mode(0o755)
             .create(path)
             .map_err(|e| io("make the folder", path, e))?;
+        for parent in parents {
+            let synced = File::open(parent).and_then(|parent| parent.sync_all());
+            synced.map_err(|e| io("sync the folder", parent, e))?;
+        }
         Self::open(path)?.ok_or_else(|| io("open the folder", path, Errno::ENOENT))
     }
 
@@ -336,6 +342,13 @@ fn read_at<P: ?Sized + NixPath>(
     }
 }
 
+/// The folders that get a new entry when `path` is created with its parents.
+fn parents_of_missing(path: &Path) -> Vec<&Path> {
+    let missing = path.ancestors().take_while(|folder| !folder.as_os_str().is_empty() && !folder.exists());
+    let named = |parent: &&Path| !parent.as_os_str().is_empty();
+    missing.map(|folder| folder.parent().filter(named).unwrap_or(Path::new("."))).collect()
+}
+
 /// Refuses a file that is not root's, or that others may write.
 fn trusted(path: &Path, meta: &std::fs::Metadata) -> Result<(), SafeDirError> {
     let mode = meta.mode() & 0o7777;
@@ -377,6 +390,16 @@ mod tests {
         dir.remove_with_leftovers("x").unwrap();
         assert_eq!(dir.list(|_| true).unwrap(), ["y"]);
         assert!(dir.create_new("x", b"three").unwrap());
+    }
+
+    #[test]
+    fn a_new_folder_is_an_entry_of_its_parent() {
+        let (temp, dir) = folder();
+        let path = dir.path().join("c/d");
+        assert_eq!(parents_of_missing(&path), [dir.path().join("c"), dir.path().to_owned()]);
+        SafeDir::create(&path).unwrap();
+        assert_eq!(parents_of_missing(&path), [temp.path(); 0]);
+        assert_eq!(parents_of_missing(Path::new("not/here")), [Path::new("not"), Path::new(".")]);
     }
 
     #[test]
