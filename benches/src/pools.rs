@@ -84,7 +84,7 @@ pub(crate) fn compare(options: &Options) -> Result<Section> {
 /// JSON is YAML.
 fn file_pool() -> Value {
     json!({
-        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": FILE },
+        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool", "metadata": { "name": FILE },
         "spec": { "ranges": [{ "subnet": "10.4.0.0/16" }], "scope": "host", "cooldown": "1m" },
     })
 }

@@ -1,10 +1,10 @@
 //! What the API server takes of pools, by the schemas and rules that it gets.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kube::core::cel::Validator;
-use lan::pool::{LanPoolSpec, LanReservationSpec, PoolOrder, PoolSticky, crds};
+use lan::pool::{LanPoolSpec, LanReservationSpec, PoolOrder, PoolRange, PoolSticky, crds};
 use serde_json::{Value, json};
 
 /// The schema of a kind.
@@ -192,4 +192,14 @@ fn patterns_know_the_forms() {
             assert!(!matches(schema, text), "{text}");
         }
     }
+}
+
+#[test]
+fn a_file_knows_all_fields() {
+    let spec = &schema("LANPool")["properties"]["spec"]["properties"];
+    let names = |value: &Value| -> BTreeSet<String> { value.as_object().unwrap().keys().cloned().collect() };
+    let known =
+        |fields: &[&str]| -> BTreeSet<String> { fields.iter().map(|&field| field.to_owned()).collect() };
+    assert_eq!(names(spec), known(&LanPoolSpec::FIELDS));
+    assert_eq!(names(&spec["ranges"]["items"]["properties"]), known(&PoolRange::FIELDS));
 }

@@ -1,4 +1,5 @@
 use cni::{Code, PluginError};
+use lan::pool::PoolSpecError;
 use net_types::MacAddrError;
 
 use crate::blocks::Question;
@@ -191,6 +192,18 @@ fn range_code(error: &RangeError) -> Code {
     }
 }
 
+/// As [`range_set_code`] has it of the older kind of file.
+fn spec_code(error: &PoolSpecError) -> Code {
+    match error {
+        PoolSpecError::Range(error) => range_code(error),
+        PoolSpecError::Empty | PoolSpecError::NothingLeft => Code::plugin(168),
+        PoolSpecError::SubnetsAndRanges => Code::plugin(170),
+        PoolSpecError::Overlap { .. } => Code::plugin(108),
+        PoolSpecError::Exclude(_) => Code::plugin(109),
+        PoolSpecError::ExcludeOutside(_) => Code::plugin(110),
+    }
+}
+
 fn pool_code(error: &PoolFileError) -> Code {
     match error {
         PoolFileError::Unknown { .. } => Code::plugin(120),
@@ -199,6 +212,7 @@ fn pool_code(error: &PoolFileError) -> Code {
         PoolFileError::UnknownKey { .. } => Code::plugin(122),
         PoolFileError::Syntax { .. } => Code::plugin(170),
         PoolFileError::Kind { .. } => Code::plugin(171),
+        PoolFileError::OfCluster { .. } => Code::plugin(122),
         PoolFileError::Misnamed { .. } => Code::plugin(123),
         PoolFileError::Overlap { .. } => Code::plugin(124),
         PoolFileError::NoPart { .. } => Code::plugin(125),
@@ -210,6 +224,7 @@ fn pool_code(error: &PoolFileError) -> Code {
         PoolFileError::Scope { .. } => Code::plugin(174),
         PoolFileError::Read(..) => Code::plugin(129),
         PoolFileError::Object(..) => Code::INVALID_CONFIG,
+        PoolFileError::Spec(_, error) => spec_code(error),
         PoolFileError::RangeSet(_, error) => range_set_code(error),
     }
 }

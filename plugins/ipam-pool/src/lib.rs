@@ -25,6 +25,7 @@ mod node_parts;
 mod node_settings;
 mod options;
 mod plugin;
+mod pool_document;
 mod pool_file;
 mod pool_file_error;
 mod pool_folder;

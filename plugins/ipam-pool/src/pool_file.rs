@@ -4,15 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use net_types::Timespan;
-use node::{KeysWithoutValue, SafeDir, yaml_message};
-use serde::Deserialize;
+use node::SafeDir;
 
-use crate::node_parts::parse_node_parts;
-use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
-use crate::pool_file_error::{API_VERSION, KIND};
+use crate::options::Sticky;
 use crate::{
-    AddrSet, AllowedNamespaces, Family, Order, PoolFileError, Range, RangeSet, RangeSetError, RangeSpec,
-    Restrictions,
+    AddrSet, AllowedNamespaces, Family, Order, PoolFileError, Range, RangeSet, RangeSetError, Restrictions,
 };
 
 pub(crate) const SUFFIX: &str = ".yaml";
@@ -30,6 +26,8 @@ pub struct PoolFile {
     pub host_scope: bool,
     /// Whether it is an object of the cluster, and no file.
     pub of_cluster: bool,
+    /// Whether its file has the kind `IPPool`, which `LANPool` took the place of.
+    pub is_old_kind: bool,
     /// Pools of different domains may overlap.
     pub routing_domain: String,
     /// Whether the pool only documents addresses and hands out none.
@@ -45,65 +43,6 @@ pub struct PoolFile {
     pub allowed_namespaces: AllowedNamespaces,
     /// The owners for whom the cluster reserves addresses of it, without a network.
     pub reserved: BTreeSet<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Document {
-    api_version: String,
-    kind: String,
-    metadata: Metadata,
-    spec: Spec,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Metadata {
-    name: String,
-    #[serde(default, rename = "labels")]
-    _labels: BTreeMap<String, String>,
-    #[serde(default, rename = "annotations")]
-    _annotations: BTreeMap<String, String>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Spec {
-    /// The ranges of the pool, of one or both families.
-    ranges: Vec<RangeSpec>,
-    /// Each node's own part, by node name: addresses, ranges and subnets. The file is the same on every node.
-    nodes: Option<BTreeMap<String, Vec<String>>>,
-    /// `host`: every host has the whole pool for itself, since the networks that use it end at the host.
-    scope: Option<String>,
-    /// Pools of different domains may overlap.
-    routing_domain: Option<String>,
-    /// The pool documents addresses and hands out none; parts of it may be pools.
-    #[serde(default)]
-    inventory: bool,
-    /// Addresses, ranges (`10.0.0.5-10.0.0.9`) and subnets that are not handed out.
-    #[serde(default)]
-    exclude: Vec<String>,
-    /// Addresses for one owner each: `default/web-0`, `default/web-0/net`, `vm:default/vyos`.
-    #[serde(default)]
-    reservations: Reservations,
-    /// Who keeps an address over restarts: nobody (the default), the pod of that name, or the virtual machine. A network may only set the same, or `none`.
-    sticky: Option<Sticky>,
-    /// The namespaces whose pods may have addresses; all if it is absent, none if it is empty.
-    allowed_namespaces: Option<Vec<String>>,
-    /// How long an address that another host has is not handed out; `10m` by default.
-    quarantine: Option<Timespan>,
-    /// How long a released address rests before it is handed out again; `0s` by default.
-    #[serde(default)]
-    cooldown: Timespan,
-    /// Which address is next: `oldest` (the default: never used ones, range by range as they are listed; then the one that rests longest) or `lowest`.
-    #[serde(default)]
-    order: Order,
-}
-
-/// The keys of a pool file that decide something.
-#[derive(Deserialize)]
-struct OnlySpec {
-    spec: KeysWithoutValue,
 }
 
 impl PoolFile {
@@ -139,75 +78,6 @@ impl PoolFile {
         let text = String::from_utf8(bytes)
             .map_err(|e| PoolFileError::Syntax { name: name.to_owned(), message: e.to_string() })?;
         Self::parse(name, &text)
-    }
-
-    /// Parses a file's text.
-    ///
-    /// # Errors
-    /// What is wrong with it.
-    pub fn parse(name: &str, text: &str) -> Result<Self, PoolFileError> {
-        let pool = || name.to_owned();
-        let syntax = |message| PoolFileError::Syntax { name: pool(), message };
-        let keys = serde_saphyr::from_str::<OnlySpec>(text).map(|OnlySpec { spec }| spec.message(None));
-        let document: Document = match (serde_saphyr::from_str(text), keys) {
-            (Ok(document), Ok(None)) => document,
-            (Err(error), keys) => {
-                return Err(match (error.without_snippet(), keys) {
-                    (serde_saphyr::Error::SerdeUnknownField { .. }, _) => {
-                        PoolFileError::UnknownKey { name: pool(), message: yaml_message(&error) }
-                    }
-                    (_, Ok(Some(message))) => syntax(message),
-                    _ => syntax(yaml_message(&error)),
-                });
-            }
-            (Ok(_), Ok(Some(message))) => return Err(syntax(message)),
-            (Ok(_), Err(error)) => return Err(syntax(yaml_message(&error))),
-        };
-        if document.api_version != API_VERSION || document.kind != KIND {
-            let found = format!("{} in {}", document.kind, document.api_version);
-            return Err(PoolFileError::Kind { name: pool(), found });
-        }
-        if document.metadata.name != name {
-            let file = format!("{name}{SUFFIX}");
-            return Err(PoolFileError::Misnamed { file, name: document.metadata.name });
-        }
-        let spec = document.spec;
-        let set_error = |error: RangeSetError| PoolFileError::RangeSet(pool(), error.into());
-        let mut ranges = Vec::with_capacity(spec.ranges.len());
-        for range in &spec.ranges {
-            let parsed = range
-                .parse()
-                .map_err(|error| set_error(RangeSetError::Range(range.subnet.clone(), error.into())))?;
-            ranges.push(parsed);
-        }
-        let host_scope = match spec.scope.as_deref() {
-            None => false,
-            Some("host") => true,
-            Some(scope) => return Err(PoolFileError::Scope { name: pool(), scope: scope.to_owned() }),
-        };
-        if host_scope && spec.nodes.is_some() {
-            return Err(PoolFileError::NodesAndScope(pool()));
-        }
-        let nodes = spec.nodes.map(|nodes| parse_node_parts(name, &ranges, nodes)).transpose()?;
-        let file = Self {
-            name: pool(),
-            ranges,
-            nodes,
-            host_scope,
-            of_cluster: false,
-            routing_domain: spec.routing_domain.unwrap_or_default(),
-            inventory: spec.inventory,
-            restrictions: Restrictions { exclude: spec.exclude, reservations: spec.reservations.0 },
-            sticky: spec.sticky,
-            cooldown: spec.cooldown,
-            order: spec.order,
-            quarantine: spec.quarantine.unwrap_or(DEFAULT_QUARANTINE.into()),
-            allowed_namespaces: spec.allowed_namespaces.into(),
-            reserved: BTreeSet::new(),
-        };
-        // An error must show on every node, not only on those that it affects.
-        file.all_sets()?;
-        Ok(file)
     }
 
     /// One set for each family that the pool has, undivided.
@@ -331,14 +201,25 @@ mod tests {
     use cni::chain;
 
     use super::*;
+    use crate::pool_file_error::{API_VERSION, KIND, OLD_KIND};
+
+    fn file_of(kind: &str, spec: &str) -> String {
+        let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
+        format!("apiVersion: {API_VERSION}\nkind: {kind}\nmetadata:\n  name: iot\nspec:\n{spec}")
+    }
 
     fn file(spec: &str) -> String {
-        let spec: String = spec.lines().map(|line| format!("  {line}\n")).collect();
-        format!("apiVersion: {API_VERSION}\nkind: {KIND}\nmetadata:\n  name: iot\nspec:\n{spec}")
+        file_of(KIND, spec)
     }
 
     fn parsed(spec: &str) -> Result<PoolFile, PoolFileError> {
-        PoolFile::parse("iot", &file(spec))
+        let (new, old) = [KIND, OLD_KIND].map(|kind| PoolFile::parse("iot", &file_of(kind, spec))).into();
+        if let (Ok(new), Ok(old)) = (&new, &old) {
+            // Where neither says how long, an object's addresses rest for a minute.
+            let old = PoolFile { is_old_kind: false, cooldown: new.cooldown, ..old.clone() };
+            assert_eq!(*new, old, "{spec}");
+        }
+        new
     }
 
     #[test]
@@ -416,7 +297,7 @@ mod tests {
                 assert!(matches!(answer, Err(PoolFileError::NoPart { .. })), "{nodes}: {answer:?}");
             }
         }
-        for good in ["exclude: []", "reservations: {}", "sticky: none", "quarantine: 0s", "routingDomain: ''"]
+        for good in ["exclude: []", "reservations: {}", "sticky: None", "quarantine: 0s", "routingDomain: ''"]
         {
             parsed(&format!("{subnet}{good}")).unwrap();
         }
@@ -448,12 +329,12 @@ mod tests {
     fn every_mistake_has_its_own_words() {
         let subnet = "ranges: [{subnet: 10.0.20.0/24}]\n";
         for (spec, part) in [
-            ("ranges: []".to_owned(), "a list of ranges is empty"),
+            ("ranges: []".to_owned(), " ranges"),
             (format!("{subnet}cooldwn: 5m"), "cooldwn"),
             ("ranges: [{subnet: 10.0.20.0/24, rangeStrt: 10.0.20.5}]".to_owned(), "rangeStrt"),
             (format!("{subnet}cooldown: soon"), "not a duration"),
-            (format!("{subnet}sticky: yes please"), "unknown sticky"),
-            (format!("{subnet}order: random"), "unknown order"),
+            (format!("{subnet}sticky: yes please"), "unknown "),
+            (format!("{subnet}order: random"), "unknown "),
             (format!("{subnet}scope: cluster"), "unknown scope"),
             (format!("{subnet}scope: host\nnodes: {{a: [10.0.20.0/25]}}"), "both nodes and scope"),
             (format!("{subnet}nodes: {{a: [10.0.21.0/25]}}"), "outside the pool's ranges"),
@@ -467,8 +348,10 @@ mod tests {
             (format!("{subnet}reservations: {{a/b: 10.0.21.1}}"), "outside the pool's ranges"),
             (format!("{subnet}reservations: {{a/b: 10.0.20.9, c/d: 10.0.20.9}}"), "reserved twice"),
         ] {
-            let error = parsed(&spec).unwrap_err();
-            assert!(chain(&error).contains(part), "{spec}: {}", chain(&error));
+            for kind in [KIND, OLD_KIND] {
+                let error = PoolFile::parse("iot", &file_of(kind, &spec)).unwrap_err();
+                assert!(chain(&error).contains(part), "{kind} {spec}: {}", chain(&error));
+            }
         }
         let error = PoolFile::parse("lan", &file(subnet)).unwrap_err().to_string();
         assert!(error.contains("\"lan.yaml\" has metadata.name \"iot\""), "{error}");
@@ -481,5 +364,27 @@ mod tests {
             );
         }
         assert!(matches!(PoolFile::load(Path::new("/nowhere"), "x"), Err(PoolFileError::Unknown { .. })));
+    }
+
+    #[test]
+    fn an_object_is_also_a_file() {
+        let pool = parsed("subnets: [10.0.20.0/24]\nsticky: VM\norder: Lowest\nblockSize: 16").unwrap();
+        assert_eq!(pool.all_sets().unwrap()[0].allocatable().to_string(), "10.0.20.2-10.0.20.254");
+        assert_eq!(
+            (pool.cooldown.millis(), pool.sticky, pool.is_old_kind),
+            (60_000, Some(Sticky::Vm), false)
+        );
+        let old = PoolFile::parse("iot", &file_of(OLD_KIND, "ranges: [{subnet: 10.0.20.0/24}]\nsticky: vm"))
+            .unwrap();
+        assert_eq!((old.cooldown.millis(), old.sticky, old.is_old_kind), (0, Some(Sticky::Vm), true));
+        for (spec, part) in [
+            ("subnets: [10.0.20.0/24]\nnamespaceSelector: {a: b}", "write allowedNamespaces"),
+            ("subnets: [10.0.20.0/24]\nnodeSelector: {a: b}", "write nodes"),
+            ("subnets: [10.0.20.0/24]\nsticky: vm", "sticky: unknown variant `vm`"),
+            ("sticky: VM", "subnets"),
+        ] {
+            let error = chain(&parsed(spec).unwrap_err());
+            assert!(error.contains(part), "{spec}: {error}");
+        }
     }
 }

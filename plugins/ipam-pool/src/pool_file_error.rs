@@ -1,11 +1,15 @@
 use std::path::PathBuf;
 
+use lan::pool::PoolSpecError;
 use node::SafeDirError;
 
 use crate::{Addr, RangeSetError};
 
 pub(crate) const API_VERSION: &str = "lan.k8slan.io/v1beta1";
-pub(crate) const KIND: &str = "IPPool";
+/// The kind of a pool's file.
+pub(crate) const KIND: &str = "LANPool";
+/// What the kind was called before it was one of the cluster's.
+pub(crate) const OLD_KIND: &str = "IPPool";
 
 /// An error in a pool's file, or between pool files.
 #[derive(Debug, thiserror::Error)]
@@ -33,12 +37,22 @@ pub enum PoolFileError {
     Syntax { name: String, message: String },
     #[error("the file of pool {name:?} is {found}, it must be {KIND} in {API_VERSION}")]
     Kind { name: String, found: String },
+    #[error("the file of pool {pool:?} has {key}, and a host knows no labels: write {instead}")]
+    OfCluster {
+        pool: String,
+        key: &'static str,
+        /// What to write in a file.
+        instead: &'static str,
+    },
     #[error("the file {file:?} has metadata.name {name:?}: rename the file or the pool")]
     Misnamed {
         file: String,
         /// `metadata.name`
         name: String,
     },
+    /// What a `LANPool` says of its addresses.
+    #[error("invalid pool {0:?}")]
+    Spec(String, #[source] Box<PoolSpecError>),
     #[error("invalid pool {0:?}")]
     RangeSet(String, #[source] Box<RangeSetError>),
     #[error("pool {pool:?}: {part:?}, the part of node {node}, {what}")]

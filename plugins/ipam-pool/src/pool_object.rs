@@ -71,17 +71,42 @@ impl PoolFile {
         let spec: LanPoolSpec = serde_json::from_value(pool.spec.clone())
             .map_err(|error| invalid(pool.refusal.clone().unwrap_or(error.to_string())))?;
         let parsed = ParsedPool::parse(&spec).map_err(|error| invalid(error.to_string()))?;
+        let allowed_namespaces = match &spec.namespace_selector {
+            Some(selector) => AllowedNamespaces::selected(selector, pool.namespaces.as_ref()),
+            None => spec.allowed_namespaces.clone().into(),
+        };
+        let file = Self {
+            of_cluster: true,
+            allowed_namespaces,
+            reserved: pool.reserved.iter().filter_map(|reserved| reserved.owner.clone()).collect(),
+            ..Self::of_spec(&pool.name, spec, &parsed, invalid)?
+        };
+        file.all_sets()?;
+        Ok(file)
+    }
+
+    /// The pool that a `LANPool`'s specification says, whose addresses are `parsed`. `invalid` makes an error of what is wrong with it.
+    ///
+    /// # Errors
+    /// It is not valid. Whether its ranges, exclusions and reservations fit together, [`Self::all_sets`] says.
+    pub(crate) fn of_spec(
+        name: &str,
+        spec: LanPoolSpec,
+        parsed: &ParsedPool,
+        invalid: impl Fn(String) -> PoolFileError,
+    ) -> Result<Self, PoolFileError> {
         let timespan = |field: &str, text: &str| {
             text.parse::<Timespan>().map_err(|error| invalid(format!("{field}: {error}")))
         };
         let nodes = Some(spec.nodes).filter(|nodes| !nodes.is_empty());
-        let nodes = nodes.map(|nodes| parse_node_parts(&pool.name, parsed.parts(), nodes)).transpose()?;
-        let file = Self {
-            name: pool.name.clone(),
+        let nodes = nodes.map(|nodes| parse_node_parts(name, parsed.parts(), nodes)).transpose()?;
+        Ok(Self {
+            name: name.to_owned(),
             ranges: parsed.parts().to_vec(),
             nodes,
             host_scope: false,
-            of_cluster: true,
+            of_cluster: false,
+            is_old_kind: false,
             routing_domain: spec.routing_domain.unwrap_or_default(),
             inventory: spec.inventory,
             restrictions: Restrictions { exclude: spec.exclude, reservations: Vec::new() },
@@ -97,46 +122,8 @@ impl PoolFile {
                 PoolOrder::Lowest => Order::Lowest,
             },
             quarantine: timespan("quarantine", &spec.quarantine)?,
-            allowed_namespaces: match &spec.namespace_selector {
-                Some(selector) => AllowedNamespaces::selected(selector, pool.namespaces.as_ref()),
-                None => spec.allowed_namespaces.into(),
-            },
-            reserved: pool.reserved.iter().filter_map(|reserved| reserved.owner.clone()).collect(),
-        };
-        file.all_sets()?;
-        Ok(file)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    fn pool(spec: Value) -> ClusterPool {
-        ClusterPool { name: "office".to_owned(), spec, ..ClusterPool::default() }
-    }
-
-    #[test]
-    fn five_words_are_a_pool() {
-        let file = PoolFile::of_object(&pool(json!({ "subnets": ["192.168.1.0/24"] }))).unwrap();
-        assert_eq!(file.cooldown.millis(), 60_000);
-        assert_eq!((file.sticky, file.order, file.is_divided()), (None, Order::Oldest, false));
-        let sets = file.sets_for_node(None, None).unwrap();
-        assert_eq!(sets[0].allocatable().to_string(), "192.168.1.2-192.168.1.254");
-    }
-
-    #[test]
-    fn mistakes_are_told() {
-        for (spec, words) in [
-            (json!({ "subnets": ["192.168.1.7/24"] }), "host bits"),
-            (json!({ "subnets": ["192.168.1.0/24"], "cooldown": "soon" }), "cooldown"),
-            (json!({ "subnets": ["192.168.1.0/24"], "sticky": "Always" }), "Always"),
-            (json!({}), "no addresses"),
-        ] {
-            let error = PoolFile::of_object(&pool(spec)).unwrap_err().to_string();
-            assert!(error.contains("office") && error.contains(words), "{error}");
-        }
+            allowed_namespaces: spec.allowed_namespaces.into(),
+            reserved: BTreeSet::new(),
+        })
     }
 }

@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         beside("a_machines_address_follows_it", a_machines_address_follows_it),
         beside("what_is_reserved_is_its_owners_on_every_node", what_is_reserved_is_its_owners_on_every_node),
+        beside("the_documents_plans_of_addresses_are_ready", the_documents_plans_of_addresses_are_ready),
     ]
 }
 
@@ -122,4 +123,35 @@ fn what_is_reserved_is_its_owners_on_every_node(cluster: &Cluster) -> Outcome {
     LAN.remove(cluster)?;
     cluster.kubectl("delete lanreservation --all")?;
     cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)
+}
+
+/// The pools and reservations of `nad-examples/`, each folder's by `kubectl apply`.
+fn the_documents_plans_of_addresses_are_ready(cluster: &Cluster) -> Outcome {
+    for namespace in ["service", "project-a", "project-b", "shalb-demo"] {
+        cluster.kubectl(&format!("create namespace {namespace}"))?;
+    }
+    for (folder, files) in [
+        ("zones", &["pools.yaml"][..]),
+        ("kube-vip", &["pools.yaml"]),
+        ("homelab", &["pools.yaml", "services.yaml"]),
+        ("kube-dc", &["pools.yaml", "eips.yaml"]),
+    ] {
+        let files: String = files.iter().map(|file| format!(" -f nad-examples/{folder}/{file}")).collect();
+        cluster.kubectl(&format!("apply{files}"))?;
+        cluster.kubectl(&format!("wait --for=condition=Ready --timeout=60s{files}"))?;
+        if folder == "kube-dc" {
+            let eips = "get lanreservations -A -o jsonpath={range.items[*]}{.metadata.namespace}/{.metadata.name}={.status.address},{end}";
+            let eips = cluster.kubectl(eips)?;
+            check!(eips.contains("project-a/router=100.65.0.102,"), "{eips}");
+            check!(eips.contains("shalb-demo/ssh-arti=168.119.17.62,"), "{eips}");
+            let owner =
+                "get lanaddress project-demo.10.0.10.171 -o jsonpath={.spec.owner.kind}/{.spec.owner.name}";
+            check!(cluster.kubectl(owner)? == "VirtualMachine/fedora-arti", "{}", cluster.kubectl(owner)?);
+        }
+        cluster.kubectl(&format!("delete --timeout=60s{files}"))?;
+    }
+    for namespace in ["service", "project-a", "project-b", "shalb-demo"] {
+        cluster.kubectl(&format!("delete namespace {namespace} --timeout=110s"))?;
+    }
+    Ok(())
 }

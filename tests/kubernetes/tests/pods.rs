@@ -118,10 +118,10 @@ fn a_deployment_of_more_pods_than_spokes(cluster: &Cluster) -> Outcome {
 fn a_stateful_set_keeps_its_address(cluster: &Cluster) -> Outcome {
     const LAN: Lan = Lan { name: "sticky", vni: 1004, spokes: &["sticky1", "sticky2"] };
     let pool = json!({
-        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "sticky" },
+        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool", "metadata": { "name": "sticky" },
         "spec": {
             "ranges": [{ "subnet": "10.104.0.0/24", "gateway": "none" }],
-            "sticky": "pod",
+            "sticky": "Pod",
             "nodes": {
                 "worker1": ["10.104.0.1-10.104.0.63"], "worker2": ["10.104.0.64-10.104.0.127"],
                 "worker3": ["10.104.0.128-10.104.0.191"],

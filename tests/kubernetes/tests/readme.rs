@@ -65,14 +65,10 @@ fn the_first_lan_of_the_readme(cluster: &Cluster) -> Outcome {
     Ok(())
 }
 
-/// `nad-examples/k8slan/`: `lab.yaml`, the pool on each node, a pod with an address on each of two nodes.
+/// `nad-examples/k8slan/`: `lab.yaml` and its pool, a pod with an address on each of two nodes.
 fn the_documents_second_lan_and_its_pool(cluster: &Cluster) -> Outcome {
-    let folder = workspace().join("nad-examples/k8slan");
-    let pool = std::fs::read(folder.join("pools/lab.yaml"))?;
-    for worker in &cluster.workers {
-        worker.write("/var/lib/k8slan/pools.d/lab.yaml", &pool)?;
-    }
-    cluster.kubectl("apply -f nad-examples/k8slan/lab.yaml")?;
+    cluster.kubectl("apply -f nad-examples/k8slan/pools.yaml -f nad-examples/k8slan/lab.yaml")?;
+    cluster.kubectl("wait --for=condition=Ready --timeout=60s lanpool/lab")?;
     spoke_is(cluster, "lab1", "1")?;
     spoke_is(cluster, "lab4", "1")?;
     cluster.kubectl("apply -f nad-examples/k8slan/pod-lab.yaml")?;
@@ -87,14 +83,14 @@ fn the_documents_second_lan_and_its_pool(cluster: &Cluster) -> Outcome {
         let text = links[0]["addr_info"][0]["local"].as_str().unwrap_or_default().to_owned();
         text.parse().map_err(|_| failed(format!("no address: {links:?}")))
     };
-    let part = |pod: &serde_json::Value, address: Ipv4Addr| match pod["spec"]["nodeName"].as_str() {
-        Some("worker1") => (1..=63).contains(&address.octets()[3]),
-        Some("worker2") => (64..=127).contains(&address.octets()[3]),
-        _ => (128..=254).contains(&address.octets()[3]),
+    let block = |pod: &serde_json::Value, address: Ipv4Addr| -> Outcome {
+        let name = format!("lab.{:08x}", u32::from(address));
+        let node = cluster.kubectl(&format!("get lanblock {name} -o jsonpath={{.spec.holder.node}}"))?;
+        check!(pod["spec"]["nodeName"] == *node, "{name} is of {node}: {}", pod["spec"]["nodeName"]);
+        Ok(())
     };
     for pod in [&shell, &other] {
-        let address = address(pod)?;
-        check!(part(pod, address), "{address} is not of the part of {}", pod["spec"]["nodeName"]);
+        block(pod, address(pod)?)?;
     }
     pings(cluster, &shell, "net1", address(&other)?)?;
     pings(cluster, &other, "net1", address(&shell)?)?;

@@ -115,10 +115,10 @@ fn a_guest_without_capabilities_on_the_granted_device(cluster: &Cluster) -> Outc
     let folder = Path::new("/tmp/kubernetes-guest");
     guest.write(folder)?;
     let pool = json!({
-        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "guest" },
+        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool", "metadata": { "name": "guest" },
         "spec": {
             "ranges": [{ "subnet": "10.145.0.0/24", "gateway": "none" }],
-            "sticky": "vm", "nodes": { "worker2": ["10.145.0.64-10.145.0.127"] },
+            "sticky": "VM", "nodes": { "worker2": ["10.145.0.64-10.145.0.127"] },
         },
     });
     cluster.worker("worker2")?.write("/var/lib/k8slan/pools.d/guest.yaml", pool.to_string())?;

@@ -88,10 +88,11 @@ const PARTS: &[Part] = &[
     },
     Part { heading: "Routes: `ipam.routes[]`", text: "", file: "crates/cni/src/result.rs", name: "Route" },
     Part {
-        heading: "`IPPool`, a pool's file: `spec`",
-        text: "`/var/lib/k8slan/pools.d/<name>.yaml`, `apiVersion: lan.k8slan.io/v1beta1`, `kind: IPPool`.",
-        file: "plugins/ipam-pool/src/pool_file.rs",
-        name: "Spec",
+        heading: "`LANPool`, a file of a host: `spec`",
+        text: "`/var/lib/k8slan/pools.d/<name>.yaml`, `apiVersion: lan.k8slan.io/v1beta1`, `kind: LANPool`: the fields of the object below, without its selectors, and these. \
+               (`kind: IPPool`, the older form, is read with a warning.)",
+        file: "plugins/ipam-pool/src/pool_document.rs",
+        name: "OfFile",
     },
     Part {
         heading: "`LANPool`, the object: `spec`",

@@ -128,7 +128,7 @@ fn vpn_tenants_span_the_sites_and_do_not_see_each_other() -> Outcome {
         let (vpn, gateway) = pod(server, (tenant, on_vpn), (file, on_vpn))?;
         let (near, first) = pod(server, (tenant, on_near), (file, on_near))?;
         let (far, second) = pod(remote, (tenant, on_far), (file, on_far))?;
-        let expected = [1, 2, 128].map(|last| IpAddr::from([10, 8, net, last]));
+        let expected = [1, 2, 86].map(|last| IpAddr::from([10, 8, net, last]));
         check([gateway, first, second] == expected, format!("{tenant}: {gateway}, {first}, {second}"))?;
         // The tenant's network is one, over both sites.
         hears(&far, on_far, (gateway, PORT), Some((on_vpn, second)))?;

@@ -97,9 +97,9 @@ fn a_second_lan_gives_addresses_and_a_veth() -> Outcome {
     let mut members: Vec<(Pod<'_>, Value, IpAddr)> = Vec::new();
     for (worker, spoke, config, first) in [
         (worker1, "lab1", files().network("lab.yaml", "lab1")?, 1),
-        (worker2, "lab2", files().network("lab.yaml", "lab2")?, 64),
-        (worker3, "lab3", files().network("lab.yaml", "lab3")?, 128),
-        (worker3, "lab4", shell, 129),
+        (worker2, "lab2", files().network("lab.yaml", "lab2")?, 85),
+        (worker3, "lab3", files().network("lab.yaml", "lab3")?, 169),
+        (worker3, "lab4", shell, 170),
     ] {
         let pod = worker.pod(spoke)?;
         let result = pod.add("macvtap", "net1", &config)?;

@@ -143,7 +143,7 @@ fn attachments_stay_while_the_virtual_address_moves() -> Outcome {
     let (on_vmbr0, second) = pod(cp2, "home-vmbr0")?;
     check(second == ip("192.168.1.215"), format!("the pod on vmbr0 has {second}"))?;
     let (in_lab, third) = pod(cp2, "lab")?;
-    check(third == ip("192.168.40.128"), format!("the pod in the lab has {third}"))?;
+    check(third == ip("192.168.40.95"), format!("the pod in the lab has {third}"))?;
 
     // All are where they should be: on one wire, and VLAN 40 apart from it.
     for (from, to, expected) in [

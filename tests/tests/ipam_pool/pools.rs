@@ -4,8 +4,9 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use k8slan_tests::Example;
 use serde_json::{Value, json};
-use testnet::{CniCall, CniError, Node, Outcome, Pod, Stop, Switch, needs, program, workspace};
+use testnet::{CniCall, CniError, Node, Outcome, Pod, Stop, Switch, needs, program};
 
 pub(crate) fn trials() -> Vec<testnet::Trial> {
     testnet::tests![
@@ -20,7 +21,6 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_list_is_used_in_the_order_in_which_it_is_written,
         what_is_shared_is_not_used_up_by_one_network,
         the_documents_pools_are_read_and_lie_beside_one_another,
-        fixed_service_addresses_stay_their_owners,
         sticky_pods_keep_their_address_over_a_reboot,
         sticky_vms_migrate,
         two_living_pods_never_have_one_address,
@@ -615,20 +615,6 @@ fn what_is_shared_is_not_used_up_by_one_network() -> Outcome {
     in_order(&node)
 }
 
-/// Copies the pool files of one example to a node.
-fn example(node: &Node, name: &str) -> Result<Vec<String>, Stop> {
-    let folder = workspace().join("nad-examples").join(name).join("pools");
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder)? {
-        let path = entry?.path();
-        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-        node.write(&format!("{POOLS}/{stem}.yaml"), std::fs::read(&path)?)?;
-        names.push(stem);
-    }
-    names.sort();
-    Ok(names)
-}
-
 fn the_documents_pools_are_read_and_lie_beside_one_another() -> Outcome {
     for (folder, node_name, expected) in [
         (
@@ -656,7 +642,7 @@ fn the_documents_pools_are_read_and_lie_beside_one_another() -> Outcome {
             "kube-dc",
             "node1",
             vec![
-                ("ext-cloud", "100.65.64.0/16"),
+                ("ext-cloud", "100.65.0.2/16"),
                 ("ext-public", "168.119.17.52/28"),
                 ("project-a", "10.0.10.2/24"),
                 ("project-demo", "10.0.10.2/24"),
@@ -664,49 +650,25 @@ fn the_documents_pools_are_read_and_lie_beside_one_another() -> Outcome {
             ],
         ),
     ] {
-        let node = Node::new("n")?;
-        node.write("/etc/k8slan/node.yaml", format!("nodeName: {node_name}\n"))?;
-        let names = example(&node, folder)?;
+        let node = Node::new(node_name)?;
+        let example = Example::named(folder);
+        example.pools_to(&node)?;
         in_order(&node)?;
         for (pool, address) in &expected {
             let mut config = network(&json!({ "pool": pool }));
             config["name"] = json!(format!("net-{pool}"));
             assert_eq!(add(&node.pod(&format!("pod-{pool}"))?, &config)?, [*address], "{folder}/{pool}");
         }
-        for pool in names.iter().filter(|name| !expected.iter().any(|(pool, _)| pool == name)) {
+        for object in example.objects("LANPool")? {
+            let pool = object["metadata"]["name"].as_str().unwrap_or_default();
+            if expected.iter().any(|(other, _)| *other == pool) {
+                continue;
+            }
             refused(add(&node.pod("p")?, &network(&json!({ "pool": pool }))), 127, "inventory")?;
         }
         in_order(&node)?;
     }
     Ok(())
-}
-
-fn fixed_service_addresses_stay_their_owners() -> Outcome {
-    let node = Node::new("n")?;
-    example(&node, "homelab")?;
-    // Some of these pools give each node a part.
-    node.write("/etc/k8slan/node.yaml", "nodeName: server\n")?;
-    // 126 addresses less 8 fixed ones; none of the fixed is ever handed out by accident.
-    let config = network(&json!({ "pool": "lan-services", "sticky": "none" }));
-    let pod = node.pod("p")?;
-    let mut seen = BTreeSet::new();
-    loop {
-        let call = CniCall { ifname: format!("n{}", seen.len()), ..pod.call("net1", &config) };
-        match node.cni("ipam-pool", "ADD", &call) {
-            Ok(result) => assert!(seen.insert(ips(&result).concat())),
-            Err(error) => {
-                refused(Err::<(), _>(error), 130, "no address is free")?;
-                break;
-            }
-        }
-    }
-    assert_eq!(seen.len(), 127 - 9);
-    for fixed in ["1", "60", "65", "71", "77", "88", "90", "91", "99"] {
-        assert!(!seen.contains(&format!("192.168.6.{fixed}/24")), "{fixed}");
-    }
-    let shown = by_hand(&node, "show 192.168.6.99")?;
-    assert!(shown.contains("free") || shown.contains("reserved for service/pihole"), "{shown}");
-    in_order(&node)
 }
 
 fn sticky_pods_keep_their_address_over_a_reboot() -> Outcome {

@@ -92,6 +92,31 @@ pub struct LanPoolSpec {
     pub nodes: BTreeMap<String, Vec<String>>,
 }
 
+impl LanPoolSpec {
+    /// The names of its fields, as people write them.
+    pub const FIELDS: [&'static str; 14] = [
+        "subnets",
+        "ranges",
+        "exclude",
+        "sticky",
+        "cooldown",
+        "quarantine",
+        "order",
+        "routingDomain",
+        "inventory",
+        "allowedNamespaces",
+        "namespaceSelector",
+        "nodeSelector",
+        "blockSize",
+        "nodes",
+    ];
+}
+
+impl PoolRange {
+    /// The names of its fields, as people write them.
+    pub const FIELDS: [&'static str; 4] = ["subnet", "rangeStart", "rangeEnd", "gateway"];
+}
+
 /// A range, in host-local's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

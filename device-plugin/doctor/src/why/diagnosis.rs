@@ -234,7 +234,7 @@ impl Diagnosis<'_> {
                     self.add_line(line);
                 }
                 None => self.causes.push(format!(
-                    "there is no pool {name} on {}: its file is to be in /var/lib/k8slan/pools.d there",
+                    "there is no pool {name} on {}: neither a LANPool of that name, nor a file in /var/lib/k8slan/pools.d there",
                     node.node
                 )),
             }

@@ -8,6 +8,10 @@ use super::{CommandContext, CommandError, chain, format_count, table};
 use crate::store::{HostStore, PoolKey, Store};
 use crate::{AddressState, PoolFile, PoolFileError, list_addresses};
 
+/// What to do about a file whose kind is read for those that have it.
+const OLD_KIND_NOTE: &str = "its file has the old kind IPPool: write kind: LANPool, with sticky and order in its words (None, Pod, VM; Oldest, \
+                             Lowest) and cooldown where 1m is not meant";
+
 /// One line of `pools`.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -93,6 +97,7 @@ fn row(context: &CommandContext, key: &PoolKey, files: &PoolFiles) -> Result<Row
         Some(Ok(file)) => file,
     };
     row.ranges = file.addresses().to_string();
+    row.notes.extend(file.is_old_kind.then(|| OLD_KIND_NOTE.to_owned()));
     row.cluster = ClusterPart::read(context, &file)?;
     match file.sets_for_node(context.node.as_deref(), None) {
         Ok(mut sets) => {
@@ -152,6 +157,9 @@ pub(super) fn check(context: &CommandContext) -> Result<(), CommandError> {
             "ipam-pool: {:?} is ignored: the name of a pool's file ends in .yaml or .yml",
             context.pools.join(other)
         );
+    }
+    for file in files.valid.iter().filter(|file| file.is_old_kind) {
+        eprintln!("ipam-pool: warning: pool {:?}: {OLD_KIND_NOTE}", file.name);
     }
     // A valid file may still give this node no address.
     for file in files.valid.iter().filter(|file| !file.inventory) {

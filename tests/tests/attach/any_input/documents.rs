@@ -87,12 +87,16 @@ fn read_pool(text: &str) -> Result<(), TestCaseError> {
 }
 
 fn lan_files() -> Outcome {
-    let texts = examples().into_iter().filter(|text| text.contains("kind: LAN")).collect();
+    let texts = examples().into_iter().filter(|text| text.contains("kind: LAN\n")).collect();
     hold(1500, &mutated(texts), |bytes| read_lans(&String::from_utf8_lossy(&bytes)))
 }
 
 fn pool_files() -> Outcome {
-    let texts = examples().into_iter().filter(|text| text.contains("kind: IPPool")).collect();
+    let texts = examples().into_iter().filter(|text| text.contains("kind: LANPool"));
+    let of_one = |text: String| text.split("\n---\n").map(str::to_owned).collect::<Vec<_>>();
+    let texts: Vec<String> = texts.flat_map(of_one).collect();
+    let old = |text: &String| text.replace("kind: LANPool", "kind: IPPool");
+    let texts = texts.iter().cloned().chain(texts.iter().map(old)).collect();
     hold(1500, &mutated(texts), |bytes| read_pool(&String::from_utf8_lossy(&bytes)))
 }
 

@@ -3,9 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ipam_pool::PoolFile;
+use lan::pool::{LanPool, ParsedPool};
 use serde_json::Value;
 use testnet::{Outcome, Stop, Trial, tests};
 
@@ -60,18 +61,27 @@ fn every_object_is_read_by_its_type() -> Outcome {
         check(&object).map_err(|what| Stop::Failed(format!("{}: {what}", path.display())))?;
         kinds.insert(object["kind"].as_str().unwrap_or_default().to_owned());
     }
-    for kind in ["IPPool", "LAN", "NetworkAttachmentDefinition", "Pod", "StatefulSet", "VirtualMachine"] {
+    for kind in [
+        "LAN",
+        "LANPool",
+        "LANReservation",
+        "NetworkAttachmentDefinition",
+        "Pod",
+        "StatefulSet",
+        "VirtualMachine",
+    ] {
         assert!(kinds.contains(kind), "no {kind} among the examples");
     }
     Ok(())
 }
 
-/// Each is read as on a node: under its file's name.
+/// By the parser of the plugin, as a file of each.
 fn pools_of_a_folder_lie_beside_one_another() -> Outcome {
     let mut pools: BTreeMap<PathBuf, Vec<PoolFile>> = BTreeMap::new();
-    for (path, text) in examples().into_iter().filter(|(path, _)| path.parent().unwrap().ends_with("pools")) {
-        let name = path.file_stem().unwrap().to_str().unwrap();
-        let pool = PoolFile::parse(name, &text).unwrap_or_else(|e| panic!("{}: {e:?}", path.display()));
+    for (path, object) in objects().into_iter().filter(|(_, object)| object["kind"] == "LANPool") {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let pool = PoolFile::parse(name, &object.to_string())
+            .unwrap_or_else(|e| panic!("{} {name}: {e:?}", path.display()));
         pools.entry(path.parent().unwrap().to_owned()).or_default().push(pool);
     }
     for (folder, pools) in &pools {
@@ -85,16 +95,24 @@ fn pools_of_a_folder_lie_beside_one_another() -> Outcome {
     Ok(())
 }
 
-/// A network that names a pool names one of its folder.
+/// A network or a reservation that names a pool names one of its folder.
 fn every_pool_that_is_named_is_there() -> Outcome {
     for (path, object) in objects() {
         let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap_or("{}")).unwrap();
-        if let Some(pool) = config["ipam"]["pool"].as_str() {
-            let file = path.parent().unwrap().join(format!("pools/{pool}.yaml"));
-            assert!(file.exists(), "{}: no {}", path.display(), file.display());
+        for named in [&config["ipam"]["pool"], &object["spec"]["pool"]] {
+            if let Some(pool) = named.as_str() {
+                assert!(pool_of(path.parent().unwrap(), pool).is_some(), "{}: no {pool}", path.display());
+            }
         }
     }
     Ok(())
+}
+
+/// The pool of this name in a folder.
+fn pool_of(folder: &Path, name: &str) -> Option<Value> {
+    let of_folder = objects().into_iter().filter(|(path, _)| path.parent() == Some(folder));
+    let mut pools = of_folder.map(|(_, object)| object).filter(|object| object["kind"] == "LANPool");
+    pools.find(|object| object["metadata"]["name"] == name)
 }
 
 fn every_namespace_is_made_as_the_readme_says() -> Outcome {
@@ -127,9 +145,12 @@ pub(crate) fn selected(text: &str) -> Result<(), String> {
         let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap_or_default())
             .map_err(|error| error.to_string())?;
         let Some(gateway) = one["default-route"][0].as_str() else { continue };
-        let pool = folder.join(format!("pools/{}.yaml", config["ipam"]["pool"].as_str().unwrap_or_default()));
-        let pool = fs::read_to_string(&pool).map_err(|error| format!("{}: {error}", pool.display()))?;
-        if !pool.lines().any(|line| line.trim() == format!("gateway: {gateway}")) {
+        let pool = pool_of(&folder, config["ipam"]["pool"].as_str().unwrap_or_default())
+            .ok_or_else(|| format!("{}: no such pool", one["name"]))?;
+        let pool: LanPool = serde_json::from_value(pool).map_err(|error| error.to_string())?;
+        let addresses = ParsedPool::parse(&pool.spec).map_err(|error| error.to_string())?;
+        let gateways = addresses.parts().iter().filter_map(|part| part.gateway());
+        if !gateways.into_iter().any(|own| own.to_string() == gateway) {
             return Err(format!("{gateway} is not the gateway of {}", one["name"]));
         }
     }

@@ -76,8 +76,8 @@ fn a_field_that_no_type_has_is_found() -> Outcome {
             "spec": {"config": r#"{"cniVersion": "1.0.0", "type": "macvtap", "master": "eth0"}"#}}),
         json!({"apiVersion": "lan.k8slan.io/v1beta1", "kind": "LAN", "metadata": {"name": "a"},
             "spec": {"ns": "n", "bridge": "b", "vxlan": "v", "vni": 1, "defaultVxlanDevice": "eth0"}}),
-        json!({"apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": {"name": "a"},
-            "spec": {"scope": "host", "ranges": [{"subnet": "10.0.0.1/24"}]}}),
+        json!({"apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool", "metadata": {"name": "a"},
+            "spec": {"ranges": [{"subnet": "10.0.0.1/24"}]}}),
     ];
     for mistake in mistakes {
         assert!(check(&mistake).is_err(), "{mistake}");
@@ -143,11 +143,6 @@ pub(crate) fn check(document: &Value) -> Result<(), String> {
             ParsedPool::parse(&pool.spec).map(drop).map_err(|e| chain(&e))
         }
         ("lan.k8slan.io/v1beta1", "LANReservation") => typed::<LanReservation>(document),
-        // A file of a node: nobody but our own parser reads it.
-        ("lan.k8slan.io/v1beta1", "IPPool") => {
-            let name = document["metadata"]["name"].as_str().unwrap_or_default();
-            ipam_pool::PoolFile::parse(name, &document.to_string()).map(drop).map_err(|e| chain(&e))
-        }
         ("k8s.cni.cncf.io/v1", "NetworkAttachmentDefinition") => {
             only(document, &["apiVersion", "kind", "metadata", "spec"])?;
             typed::<ObjectMeta>(&document["metadata"])?;
