@@ -140,10 +140,15 @@ fn the_documents_plans_of_addresses_are_ready(cluster: &Cluster) -> Outcome {
         cluster.kubectl(&format!("apply{files}"))?;
         cluster.kubectl(&format!("wait --for=condition=Ready --timeout=60s{files}"))?;
         if folder == "kube-dc" {
-            let eips = "get lanreservations -A -o jsonpath={range.items[*]}{.metadata.namespace}/{.metadata.name}={.status.address},{end}";
-            let eips = cluster.kubectl(eips)?;
-            check!(eips.contains("project-a/router=100.65.0.102,"), "{eips}");
-            check!(eips.contains("shalb-demo/ssh-arti=168.119.17.62,"), "{eips}");
+            let eips = cluster.list("/apis/lan.k8slan.io/v1beta1/lanreservations").map_err(failed)?;
+            let address = |namespace: &str, name: &str| {
+                let is_it = |one: &&Value| {
+                    one["metadata"]["namespace"] == namespace && one["metadata"]["name"] == name
+                };
+                eips.iter().find(is_it).map(|one| one["status"]["address"].clone()).unwrap_or_default()
+            };
+            check!(address("project-a", "router") == "100.65.0.102", "{eips:#?}");
+            check!(address("shalb-demo", "ssh-arti") == "168.119.17.62", "{eips:#?}");
             let owner =
                 "get lanaddress project-demo.10.0.10.171 -o jsonpath={.spec.owner.kind}/{.spec.owner.name}";
             check!(cluster.kubectl(owner)? == "VirtualMachine/fedora-arti", "{}", cluster.kubectl(owner)?);

@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use k8slan_tests::Example;
+use k8slan_tests::{Example, call_in};
 use serde_json::{Value, json};
 use testnet::{CniCall, CniError, Node, Outcome, Pod, Stop, Switch, needs, program};
 
@@ -657,7 +657,14 @@ fn the_documents_pools_are_read_and_lie_beside_one_another() -> Outcome {
         for (pool, address) in &expected {
             let mut config = network(&json!({ "pool": pool }));
             config["name"] = json!(format!("net-{pool}"));
-            assert_eq!(add(&node.pod(&format!("pod-{pool}"))?, &config)?, [*address], "{folder}/{pool}");
+            let namespace = match *pool {
+                "project-a" | "project-b" => pool,
+                "project-demo" => "shalb-demo",
+                _ => "default",
+            };
+            let pod = node.pod(&format!("pod-{pool}"))?;
+            let added = node.cni("ipam-pool", "ADD", &call_in(namespace, &pod, "net1", &config))?;
+            assert_eq!(ips(&added), [*address], "{folder}/{pool}");
         }
         for object in example.objects("LANPool")? {
             let pool = object["metadata"]["name"].as_str().unwrap_or_default();
