@@ -9,6 +9,6 @@ mod server;
 pub use exposition::Counter;
 pub use histogram::Histogram;
 pub use metrics::{ApiMetrics, Metrics, node_up};
-pub use pool_metrics::{ApiVerb, PoolMetrics};
+pub use pool_metrics::{ApiVerb, PoolCounts, PoolMetrics};
 pub(crate) use server::answer;
 pub use server::{HealthError, HealthSource, HealthSummary, VERSION, converse, serve};

@@ -14,11 +14,21 @@ pub enum ApiVerb {
     Delete,
 }
 
+/// What this node has of a pool of the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolCounts {
+    /// Blocks that it holds.
+    pub blocks: u64,
+    /// Addresses in these blocks.
+    pub addresses: u64,
+    /// Addresses that are leased, kept, resting or in quarantine here.
+    pub used: u64,
+}
+
 /// What the node counts of the cluster's pools.
 #[derive(Debug, Default)]
 pub struct PoolMetrics {
-    /// Blocks that this node holds, by pool.
-    blocks: Mutex<BTreeMap<String, u64>>,
+    counts: Mutex<BTreeMap<String, PoolCounts>>,
     /// Claims of the plugin that were granted.
     pub claims: Counter,
     /// The same that were refused, or not decided in time.
@@ -35,9 +45,9 @@ pub struct PoolMetrics {
 }
 
 impl PoolMetrics {
-    /// Tells how many blocks the node holds by now.
-    pub fn set_blocks(&self, blocks: BTreeMap<String, u64>) {
-        *self.blocks.lock().unwrap_or_else(PoisonError::into_inner) = blocks;
+    /// Tells what the node has of each pool by now.
+    pub fn set_counts(&self, counts: BTreeMap<String, PoolCounts>) {
+        *self.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
     }
 
     /// Counts a request to the API server.
@@ -53,14 +63,20 @@ impl PoolMetrics {
     }
 
     pub(super) fn write(&self, out: &mut Exposition) {
-        let blocks = self.blocks.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        out.labelled(
-            "gauge",
-            "k8slan_pool_blocks",
-            "Blocks of the cluster's pools that this node holds.",
-            "pool",
-            blocks.into_iter(),
-        );
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let gauges: [(_, _, fn(&PoolCounts) -> u64); 3] = [
+            ("k8slan_pool_blocks", "Blocks of the cluster's pools that this node holds.", |of| of.blocks),
+            ("k8slan_pool_addresses", "Addresses in these blocks.", |of| of.addresses),
+            (
+                "k8slan_pool_addresses_used",
+                "Addresses of the cluster's pools that are leased, kept, resting or in quarantine on this node.",
+                |of| of.used,
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let values = counts.iter().map(|(pool, of)| (pool.clone(), value(of)));
+            out.labelled("gauge", name, help, "pool", values);
+        }
         out.counter(
             "k8slan_pool_claims_total",
             "Claims for addresses of the cluster's pools that were granted.",

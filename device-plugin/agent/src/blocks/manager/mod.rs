@@ -21,7 +21,7 @@ use net_types::{Addr, AddrSet, Family};
 use node::Grants;
 use pool_blocks::{
     Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Input, Key, Node, NodeName, Output, Owner, Place,
-    PoolName, Progress, Request, RequestId, Run,
+    PoolName, Request, RequestId, Run,
 };
 use proto::agent_socket::{ClaimAnswer, PoolClaim};
 use proto::health::{ApiVerb, Metrics};
@@ -453,13 +453,7 @@ impl Manager {
     }
 
     fn tell_use(&mut self) {
-        let mut blocks = BTreeMap::<String, u64>::new();
-        for (key, progress) in self.node.progress() {
-            if progress == Progress::Held && matches!(key.place, Place::Block(_)) {
-                *blocks.entry(key.pool.to_string()).or_default() += 1;
-            }
-        }
-        self.metrics.pools.set_blocks(blocks);
+        self.metrics.pools.set_counts(self.counts());
         if self.usage_reads == 0 {
             return;
         }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pool_blocks::{BootTime, PoolName};
+use net_types::AddrSet;
+use pool_blocks::{BootTime, Place, PoolName, Progress};
 use proto::brief;
+use proto::health::PoolCounts;
 use proto::published::{PoolNote, PoolNotes};
 
 use super::super::usage::Usage;
@@ -73,6 +75,25 @@ impl Manager {
             self.effects.push(Effect::Notes(notes.clone()));
             self.notes.told = Some(notes);
         }
+    }
+
+    /// What this node has of each pool.
+    pub(super) fn counts(&self) -> BTreeMap<String, PoolCounts> {
+        let number = |count: u128| u64::try_from(count).unwrap_or(u64::MAX);
+        let mut counts = BTreeMap::<String, PoolCounts>::new();
+        for (key, progress) in self.node.progress() {
+            if let (Progress::Held, Place::Block(prefix)) = (progress, key.place) {
+                let of = counts.entry(key.pool.to_string()).or_default();
+                let block = AddrSet::union([prefix.range()]);
+                let all = self.handed_out.get(&key.pool).map(|all| all.intersection(&block));
+                of.blocks += 1;
+                of.addresses = of.addresses.saturating_add(number(all.unwrap_or_default().len()));
+            }
+        }
+        for pool in self.usage.pools() {
+            counts.entry(pool.to_string()).or_default().used = number(self.usage.used(pool).len());
+        }
+        counts
     }
 
     fn notes_now(&self, now: BootTime) -> PoolNotes {

@@ -13,6 +13,11 @@ fn who_waits_gets_an_address_each_whoever_was_first() {
     assert!(site.replies.values().all(|answer| *answer == ClaimAnswer::Granted), "{:?}", site.replies);
     assert_eq!(grants::count(&grants::addresses(site.granted.get(&"office".into())), Family::V4), 5);
     assert_eq!(site.manager.metrics.pools.conflicts.get(), 3);
+    let counts = site.manager.counts();
+    assert!(
+        counts["office"].blocks > 0 && counts["office"].addresses == counts["office"].blocks,
+        "{counts:?}"
+    );
     // Three are another node's, and five are here.
     site.claim(9, None);
     assert!(matches!(&site.replies[&9], ClaimAnswer::Refused(reason) if reason.contains("is left")));
