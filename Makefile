@@ -97,9 +97,9 @@ test-kubernetes: image ## the image on a real Kubernetes, which is built once fr
 	@tests/version-before.sh
 	@tests/run.sh "$(TARGET_DIR)/test-kubernetes.log" -p k8slan-kubernetes-tests
 
-bench: build ## our plugins beside Debian's, in one run
-	@tests/packages.sh bench
-	@cargo run --locked --profile measure --quiet -p k8slan-benches
+bench: build ## our plugins beside Debian's, in one run; ONLY=storm|objects|scale: pools of large clusters
+	@tests/packages.sh $(if $(filter storm objects,$(ONLY)),scale,bench)
+	@cargo run --locked --profile measure --quiet -p k8slan-benches -- $(ONLY:%=--only %)
 
 lint: ## formatting and clippy, warnings are errors
 	@cargo fmt --all --check

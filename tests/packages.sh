@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# packages.sh build|image|push|release|demo|bench|test|kubernetes: installs the Debian packages that this step needs and the machine lacks.
+# packages.sh build|image|push|release|demo|bench|scale|test|kubernetes: installs the Debian packages that this step needs and the machine lacks.
 # It removes no package: where apt would have to, it says so and stops. What would be started as a service on this
 # machine, or would take the place of a package of another origin (containerd of Docker's containerd.io), is unpacked
 # into target/ instead, and so is what only a virtual machine runs.
@@ -23,10 +23,10 @@ image) wanted=("${image[@]}") ;;
 push) wanted=("${push[@]}") ;;
 release) wanted=("${release[@]}") ;;
 demo) wanted=("${demo[@]}") ;;
-bench) wanted=("${bench[@]}") ;;
+bench | scale) wanted=("${bench[@]}") ;;
 test) wanted=("${test[@]}") ;;
 kubernetes) wanted=("${kubernetes[@]}") ;;
-*) echo "usage: $0 build|image|push|release|demo|bench|test|kubernetes" >&2; exit 2 ;;
+*) echo "usage: $0 build|image|push|release|demo|bench|scale|test|kubernetes" >&2; exit 2 ;;
 esac
 
 as_root() {
@@ -58,7 +58,7 @@ if [ "${#missing[@]}" -gt 0 ]; then
         exit 1
     fi
 fi
-[[ $1 =~ ^(test|kubernetes)$ ]] || exit 0
+[[ $1 =~ ^(scale|test|kubernetes)$ ]] || exit 0
 
 # unpack FOLDER FILE PACKAGE…: the packages' files into target/FOLDER, unless FILE is there already.
 unpack() {
@@ -76,12 +76,12 @@ unpack() {
     mv "$folder.new" "$folder"
 }
 
-if [ ! -e target/vm/kernel/boot ]; then
+if [ "$1" != scale ] && [ ! -e target/vm/kernel/boot ]; then
     refresh
     meta="linux-image-cloud-$(dpkg --print-architecture)"
     unpack vm/kernel boot "$(apt-cache depends "$meta" | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)/\1/p')"
 fi
-unpack containerd usr/bin/containerd containerd runc
+[ "$1" = scale ] || unpack containerd usr/bin/containerd containerd runc
 
 # Kubernetes and its own server of custom resources are Go programs that keep their objects in etcd. Where there is no
 # Go, their tests are skipped by name.
@@ -89,10 +89,22 @@ if command -v go >/dev/null; then
     unpack etcd usr/bin/etcd etcd-server
     bin=$(go env GOBIN)
     bin=${bin:-$(go env GOPATH)/bin}
-    if ! command -v helm >/dev/null && [ ! -x "$bin/helm" ]; then
+    if [ "$1" != scale ] && ! command -v helm >/dev/null && [ ! -x "$bin/helm" ]; then
         echo "building helm into $bin: minutes, once"
         CGO_ENABLED=0 go install helm.sh/helm/v3/cmd/helm@v3.22.0 </dev/null || echo "helm cannot be had: its tests are skipped"
     fi
+fi
+
+if [ "$1" = scale ]; then
+    if command -v go >/dev/null; then
+        tests/kubernetes/kube/build.sh target/kube/kube
+        if [ ! -x target/whereabouts/whereabouts ]; then
+            echo "building whereabouts into target/whereabouts"
+            sources=$(go mod download -json github.com/k8snetworkplumbingwg/whereabouts@v0.9.2 | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+            CGO_ENABLED=0 go build -C "$sources" -trimpath -ldflags '-s -w' -o "$PWD/target/whereabouts/whereabouts" ./cmd
+        fi
+    fi
+    exit 0
 fi
 
 if [ "$1" = kubernetes ]; then

@@ -106,7 +106,7 @@ impl Row {
         self.aim().is_some_and(|(found, wanted)| found > wanted)
     }
 
-    fn print(&self) {
+    pub(crate) fn print(&self) {
         let figure = |value: f64| format!("{value:.2} {}", self.unit);
         print!("  {:<44} {:>12}", self.what, figure(self.ours));
         if let (Some(whose), Some(theirs), Some(ratio)) = (&self.beside, self.theirs, self.ratio) {
@@ -128,6 +128,11 @@ fn times(ratio: f64) -> String {
 }
 
 impl Section {
+    /// What this machine lacks something for.
+    pub(crate) fn left_out(title: &str, why: &str) -> Self {
+        Self { title: format!("{title}: left out, {why}"), rows: Vec::new(), spreads: BTreeMap::new() }
+    }
+
     /// Prints the section's part of the table.
     pub(crate) fn print(&self) {
         println!("\n{}", self.title);

@@ -37,6 +37,12 @@ pub fn helm() -> Result<PathBuf, Stop> {
     find("helm").ok_or_else(|| Stop::Skipped("needs helm, which go installs (tests/packages.sh)".to_owned()))
 }
 
+/// whereabouts, which benches compare `ipam-pool` with; `None`: `tests/packages.sh scale` has not built it.
+#[must_use]
+pub fn whereabouts() -> Option<PathBuf> {
+    Some(workspace().join("target/whereabouts/whereabouts")).filter(|path| path.is_file())
+}
+
 fn find(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let below =

@@ -99,8 +99,8 @@ impl<'a> ClusterClient<'a> {
         found.map(|object| serde_json::to_value(object).map_err(|error| error.to_string())).transpose()
     }
 
-    /// Applies what `install/` has: the definitions, the daemon's account and rights, the policies. Waits for the server to
-    /// start.
+    /// Applies what `install/` has: the definitions, the daemon's account and rights, the policies; and what Multus defines.
+    /// Waits for the server to start.
     ///
     /// # Errors
     /// The server refuses some of it.
@@ -118,6 +118,7 @@ impl<'a> ClusterClient<'a> {
                 eventually(LIMIT, || self.apply(&object).map(drop))?;
             }
         }
+        eventually(LIMIT, || self.apply(&definitions_of_multus()).map(drop))?;
         Ok(())
     }
 
@@ -143,4 +144,25 @@ impl<'a> ClusterClient<'a> {
         let made: Value = self.ask(async { self.client.request(request).await })?;
         Ok(made["status"]["token"].as_str().unwrap_or_default().to_owned())
     }
+}
+
+/// As Multus' own, which knows its one field.
+#[must_use]
+pub fn definitions_of_multus() -> Value {
+    let spec = json!({ "type": "object", "properties": { "config": { "type": "string" } } });
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "network-attachment-definitions.k8s.cni.cncf.io" },
+        "spec": {
+            "group": "k8s.cni.cncf.io", "scope": "Namespaced",
+            "names": {
+                "plural": "network-attachment-definitions", "singular": "network-attachment-definition",
+                "kind": "NetworkAttachmentDefinition", "shortNames": ["net-attach-def"],
+            },
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": { "type": "object", "properties": { "spec": spec } } },
+            }],
+        },
+    })
 }

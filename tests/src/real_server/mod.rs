@@ -3,5 +3,5 @@
 mod client;
 mod server;
 
-pub use client::ClusterClient;
+pub use client::{ClusterClient, definitions_of_multus};
 pub use server::{ADMIN, DAEMON, Place, Program, RealServer, User};

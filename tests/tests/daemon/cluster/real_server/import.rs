@@ -7,14 +7,13 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use k8slan_tests::real_server::{ADMIN, Program};
+use k8slan_tests::real_server::{ADMIN, Program, definitions_of_multus};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use kube::core::DynamicObject;
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, eventually, finish, needs, program, workspace};
 
-use super::whole::definitions_of_multus;
 use super::{LIMIT, Started, api, start};
 use crate::cluster::check;
 

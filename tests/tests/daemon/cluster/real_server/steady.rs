@@ -6,7 +6,6 @@ use k8slan_tests::real_server::{ADMIN, ClusterClient, Place, Program, RealServer
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, Trial, eventually, stays, tests};
 
-use super::whole::definitions_of_multus;
 use crate::cluster::check;
 use crate::cluster::site::{Site, failed, kubernetes_node};
 
@@ -39,8 +38,6 @@ fn pods_come_and_go_without_a_request_by_its_audit_log() -> Outcome {
     let server = RealServer::start(&program, place, |program| site.node.command(program))?;
     let admin = ClusterClient::new(&site.node, &server.kubeconfig(ADMIN))?;
     admin.install()?;
-    // Without them, the leader looks for them again and again.
-    admin.apply(&definitions_of_multus()).map_err(failed)?;
     let mut node = kubernetes_node("worker1", "worker1");
     node.as_object_mut().unwrap().remove("status");
     admin.apply(&node).map_err(failed)?;

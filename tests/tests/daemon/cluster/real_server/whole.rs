@@ -72,7 +72,6 @@ type Further = fn(&ClusterClient<'_>) -> Outcome;
 /// `admin` installs, and looks; the daemon has `kubeconfig`.
 fn has_lans(site: &Site, admin: &ClusterClient<'_>, kubeconfig: &Path, further: &[Further]) -> Outcome {
     admin.install()?;
-    eventually(LIMIT, || admin.apply(&definitions_of_multus()))?;
     let node = kubernetes_node("worker1", "worker1");
     let (mut without, mut status) = (node.clone(), node);
     without.as_object_mut().unwrap().remove("status");
@@ -161,24 +160,4 @@ fn refuses_pods_of_other_namespaces(admin: &ClusterClient<'_>) -> Outcome {
         }
     })?;
     admin.apply(&pod("pod", "blue")).map(drop).map_err(failed)
-}
-
-/// As Multus' own, which knows its one field.
-pub(super) fn definitions_of_multus() -> Value {
-    let spec = json!({ "type": "object", "properties": { "config": { "type": "string" } } });
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": { "name": "network-attachment-definitions.k8s.cni.cncf.io" },
-        "spec": {
-            "group": "k8s.cni.cncf.io", "scope": "Namespaced",
-            "names": {
-                "plural": "network-attachment-definitions", "singular": "network-attachment-definition",
-                "kind": "NetworkAttachmentDefinition", "shortNames": ["net-attach-def"],
-            },
-            "versions": [{
-                "name": "v1", "served": true, "storage": true,
-                "schema": { "openAPIV3Schema": { "type": "object", "properties": { "spec": spec } } },
-            }],
-        },
-    })
 }
