@@ -21,12 +21,16 @@ pub(super) const CONTESTED: &str = "Contested";
 /// Nodes have what the pool does not hand out any more.
 pub(super) const DRAINING: &str = "Draining";
 
+/// A node or a Service's load balancer has an address of it.
+pub(super) const USED_BY_CLUSTER: &str = "UsedByCluster";
+
 /// What nodes say of one pool, by their names.
 pub(super) type NodeNotes = BTreeMap<String, PoolNote>;
 
 /// Whether a condition of this kind is a problem when it is true; of all others, when it is false.
 pub(super) fn is_bad_when_true(kind: &str) -> bool {
-    [EXHAUSTED, NEARLY_FULL, PODS_WAITING, FILE_ON_NODES, CONTESTED, DRAINING].contains(&kind)
+    [EXHAUSTED, NEARLY_FULL, PODS_WAITING, FILE_ON_NODES, CONTESTED, DRAINING, USED_BY_CLUSTER]
+        .contains(&kind)
 }
 
 /// Which nodes a condition is about, by its kind.

@@ -22,6 +22,7 @@ use super::conditions::NodeNotes;
 use super::convert::{address_object, block_object};
 use super::events::PoolEvents;
 use super::for_node::{StoredPool, name, pools, status};
+use super::foreign::{self, Foreign};
 use super::held::Held;
 use super::leader_cache::{Cache, WatchEvent, watches};
 use super::namespaces::selector;
@@ -39,6 +40,8 @@ const INTERVAL: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(5);
 /// How often it is asked whether owners exist whose addresses nobody uses.
 const OWNERS_INTERVAL: Duration = Duration::from_secs(300);
+/// How often the Services are looked at whose load balancers may have addresses of pools.
+const SERVICES_INTERVAL: Duration = Duration::from_secs(300);
 /// How many of the protocol's writes run at once.
 const AT_ONCE: usize = 16;
 
@@ -61,6 +64,8 @@ struct Memory {
     leader: pool_blocks::Leader,
     /// The owners of addresses that nobody uses, as far as they exist, and when that was asked last.
     owners: Option<(BTreeSet<Owner>, Instant)>,
+    /// The addresses of load balancers, and when they were asked for last.
+    balancers: Option<(Foreign, Instant)>,
     events: PoolEvents,
 }
 
@@ -77,7 +82,8 @@ impl<N: NodeReader> PoolLeader<N> {
         let mut events = stream::select_all(watches(&self.client));
         let mut cache = Cache::default();
         let leader = pool_blocks::Leader::new(Horizon::DEFAULT);
-        let mut memory = Memory { leader, owners: None, events: PoolEvents::new(self.publisher.clone()) };
+        let events_of_pools = PoolEvents::new(self.publisher.clone());
+        let mut memory = Memory { leader, owners: None, balancers: None, events: events_of_pools };
         let mut due = Instant::now() + INTERVAL;
         loop {
             tokio::select! {
@@ -112,11 +118,28 @@ impl<N: NodeReader> PoolLeader<N> {
         let snapshot = cache.snapshot();
         let objects = snapshot.objects.clone();
         let returned = self.free(cache, memory, snapshot).await;
-        let (pools, written) = self.write_statuses(&objects, &cache.notes(), &mut memory.events).await?;
+        let foreign = self.foreign(cache, memory).await;
+        let (pools, written) =
+            self.write_statuses(&objects, &cache.notes(), &foreign, &mut memory.events).await?;
         let reserved = self.reserve(cache, &pools).await;
         let told = tell_returned(&pools, &returned, &memory.events).await;
         let deleted = self.delete_notes(cache).await;
         written.and(reserved).and(told).and(deleted)
+    }
+
+    /// Who has addresses beside pods. What cannot be asked is as it was.
+    async fn foreign(&self, cache: &Cache, memory: &mut Memory) -> Foreign {
+        let is_old = memory.balancers.as_ref().is_none_or(|(_, asked)| asked.elapsed() >= SERVICES_INTERVAL);
+        if cache.has_pools() && is_old {
+            let found = foreign::of_load_balancers(&self.client).await.unwrap_or_else(|error| {
+                tracing::debug!(error = chain(&error), "cannot list the Services that have load balancers");
+                memory.balancers.take().map(|(before, _)| before).unwrap_or_default()
+            });
+            memory.balancers = Some((found, Instant::now()));
+        }
+        let mut foreign = cache.node_addresses();
+        foreign.extend(memory.balancers.iter().flat_map(|(balancers, _)| balancers.clone()));
+        foreign
     }
 
     /// Takes back what nodes and owners have that are gone. Returns how many blocks of each pool.
@@ -247,7 +270,7 @@ impl<N: NodeReader> PoolLeader<N> {
     /// The API server does not answer; what was written before is written.
     pub async fn accept(&self, objects: &[Object]) -> Result<(), kube::Error> {
         let mut events = PoolEvents::new(self.publisher.clone());
-        self.write_statuses(objects, &BTreeMap::new(), &mut events).await?.1
+        self.write_statuses(objects, &BTreeMap::new(), &Foreign::new(), &mut events).await?.1
     }
 
     /// Returns the list, and the first of what failed about one of them.
@@ -255,6 +278,7 @@ impl<N: NodeReader> PoolLeader<N> {
         &self,
         objects: &[Object],
         notes: &BTreeMap<String, NodeNotes>,
+        foreign: &Foreign,
         events: &mut PoolEvents,
     ) -> Result<(Vec<StoredPool>, Result<(), kube::Error>), kube::Error> {
         let api: Api<StoredPool> = Api::all_with(self.client.clone(), &pools());
@@ -267,7 +291,7 @@ impl<N: NodeReader> PoolLeader<N> {
         } else {
             objects
         };
-        let changed = changed_statuses(&pools, objects, notes, &now);
+        let changed = changed_statuses(&pools, objects, notes, foreign, &now);
         events.retain(&pools);
         let nothing = NodeNotes::new();
         let mut done = Ok(());

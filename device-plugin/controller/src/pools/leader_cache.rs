@@ -10,6 +10,7 @@ use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch_objects};
 use kube::{Api, Client, Resource};
 use lan::pool::{LanAddress, LanBlock, LanPoolNode, LanReservation};
+use net_types::Addr;
 use pool_blocks::{NodeState, Object, PoolSnapshot, Uid};
 use proto::published::PoolNote;
 use serde::de::DeserializeOwned;
@@ -19,6 +20,7 @@ use super::conditions::NodeNotes;
 use super::convert::{address_object, block_object};
 use super::floating::created;
 use super::for_node::{StoredPool, name, pools};
+use super::foreign::{self, Foreign};
 use super::node_writer::note;
 use super::watched::{Watched, refusal_code};
 use crate::chain;
@@ -44,10 +46,17 @@ pub(super) struct Cache {
     blocks: Watched<Option<Object>>,
     /// With the times at which they were made.
     addresses: Watched<Option<(Object, String)>>,
-    pub(super) nodes: Watched<Option<NodeState>>,
+    pub(super) nodes: Watched<SeenNode>,
     pub(super) reservations: Watched<Option<LanReservation>>,
     /// The pool, the node, and what it says.
     pub(super) notes: Watched<Option<(String, String, PoolNote)>>,
+}
+
+/// What is kept of a node.
+#[derive(Debug, PartialEq)]
+pub(super) struct SeenNode {
+    state: Option<NodeState>,
+    addresses: Vec<Addr>,
 }
 
 /// All that the leader watches.
@@ -112,13 +121,27 @@ impl Cache {
                 );
                 (key, reservation.0.clone().ok())
             }),
-            WatchEvent::Nodes(event) => self.nodes.apply(event, |node| (object_name(node), state(node))),
+            WatchEvent::Nodes(event) => self.nodes.apply(event, |node| (object_name(node), seen(node))),
             WatchEvent::Notes(event) => self.notes.apply(event, |note| (object_name(note), of_node(note))),
         }
     }
 
     pub(super) fn objects(&self) -> Vec<Object> {
         self.blocks().into_iter().chain(self.addresses().into_iter().map(|(object, _)| object)).collect()
+    }
+
+    /// Which node has which address.
+    pub(super) fn node_addresses(&self) -> Foreign {
+        let each = |(name, seen): (&String, &SeenNode)| {
+            let who = format!("node {name}");
+            seen.addresses.iter().map(|address| (*address, who.clone())).collect::<Vec<_>>()
+        };
+        self.nodes.iter().flat_map(each).collect()
+    }
+
+    /// Whether there is any pool.
+    pub(super) fn has_pools(&self) -> bool {
+        self.pools.values().next().is_some()
     }
 
     /// What nodes say, by pool.
@@ -132,13 +155,18 @@ impl Cache {
 
     pub(super) fn snapshot(&self) -> PoolSnapshot {
         let objects = self.objects();
-        let nodes = self.nodes.iter().filter_map(|(name, state)| Some((name.as_str().into(), (*state)?)));
+        let nodes = self.nodes.iter().filter_map(|(name, seen)| Some((name.as_str().into(), seen.state?)));
         PoolSnapshot { nodes: nodes.collect(), objects, owners: BTreeSet::new() }
     }
 }
 
 fn object_name(object: &impl Resource) -> String {
     object.meta().name.clone().unwrap_or_default()
+}
+
+fn seen(node: &DeserializeGuard<Node>) -> SeenNode {
+    let addresses = node.0.as_ref().map(foreign::of_node).unwrap_or_default();
+    SeenNode { state: state(node), addresses }
 }
 
 /// A `Node` with fields that this version cannot read is there, and in service.

@@ -8,6 +8,7 @@ mod events;
 mod executor;
 mod floating;
 mod for_node;
+mod foreign;
 mod held;
 mod leader;
 mod leader_cache;

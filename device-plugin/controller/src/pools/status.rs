@@ -9,6 +9,7 @@ use pool_blocks::{Object, PoolClaim, PoolStage, PoolStep, decide_pools};
 
 use super::conditions::{NEARLY_FULL, NodeNotes, draining, exhausted, nearly_full, of_nodes};
 use super::for_node::{StoredPool, has_parts, name, status};
+use super::foreign::{Foreign, used_by_cluster};
 use super::held::{Held, OtherLength};
 
 pub(super) const PROPOSED: &str = "Proposed";
@@ -19,11 +20,13 @@ const OLD_BLOCKS: &str = "OldBlocks";
 type Parsed = BTreeMap<String, Result<(LanPoolSpec, ParsedPool), String>>;
 
 /// The statuses that differ from those that pools have, by the pools' names. `pools` is a consistent list of all; `objects` are
-/// their blocks and floating addresses, and may be behind; `notes` is what nodes say of each.
+/// their blocks and floating addresses, and may be behind; `notes` is what nodes say of each; `foreign` who has addresses beside
+/// pods.
 pub(super) fn changed_statuses(
     pools: &[StoredPool],
     objects: &[Object],
     notes: &BTreeMap<String, NodeNotes>,
+    foreign: &Foreign,
     now: &str,
 ) -> BTreeMap<String, LanPoolStatus> {
     let parsed: Parsed = pools.iter().map(|pool| (name(pool), parse(pool))).collect();
@@ -43,7 +46,7 @@ pub(super) fn changed_statuses(
     let next = pools.iter().filter_map(|pool| {
         let name = name(pool);
         let notes = notes.get(&name).unwrap_or(&nothing);
-        let next = next_status(pool, &parsed, held.get(&name)?, steps.get(&name), notes, now);
+        let next = next_status(pool, &parsed, held.get(&name)?, steps.get(&name), (notes, foreign), now);
         (status(pool) != Some(&next)).then_some((name, next))
     });
     next.collect()
@@ -130,7 +133,7 @@ fn next_status(
     all: &Parsed,
     held: &Held,
     step: Option<&PoolStep>,
-    notes: &NodeNotes,
+    (notes, foreign): (&NodeNotes, &Foreign),
     now: &str,
 ) -> LanPoolStatus {
     let before = status(pool).cloned().unwrap_or_default();
@@ -162,6 +165,9 @@ fn next_status(
         next.free = Some(free.len().to_string());
         next.used = Some(size.saturating_sub(free.len()).to_string());
         next.nodes = i64::try_from(held.nodes().len()).ok();
+        if holds && !spec.inventory {
+            conditions.extend(used_by_cluster(spec, addresses.handed_out(), foreign));
+        }
         if holds && !spec.inventory && !has_parts(&pool.spec) {
             let was = find_condition(&before.conditions, NEARLY_FULL).is_some();
             conditions.push(exhausted(addresses.handed_out(), &free));
@@ -271,7 +277,8 @@ mod tests {
     /// Writes what there is to write, until there is nothing more. Returns how often that was.
     fn settle(pools: &mut [StoredPool], objects: &[Object]) -> usize {
         for round in 0..10 {
-            let changed = changed_statuses(pools, objects, &BTreeMap::new(), "2026-11-29T12:00:00Z");
+            let changed =
+                changed_statuses(pools, objects, &BTreeMap::new(), &Foreign::new(), "2026-11-29T12:00:00Z");
             if changed.is_empty() {
                 return round;
             }
@@ -291,7 +298,7 @@ mod tests {
     #[test]
     fn a_pool_is_proposed_and_then_accepted() {
         let mut pools = [pool("office", json!({ "subnets": ["10.0.0.0/24"] }))];
-        let first = changed_statuses(&pools, &[], &BTreeMap::new(), "2026-11-29T12:00:00Z");
+        let first = changed_statuses(&pools, &[], &BTreeMap::new(), &Foreign::new(), "2026-11-29T12:00:00Z");
         assert_eq!(first["office"].conditions[0].reason, "Proposed");
         assert_eq!(first["office"].block_length_v4, None);
         assert_eq!(settle(&mut pools, &[]), 2);

@@ -187,7 +187,8 @@ fn has_addresses_with_owners(site: &Site) -> Outcome {
         site.server.accesses().iter().any(|access| access.verb == verb && access.resource == resource)
     };
     eventually(4 * SOON, || {
-        let missing = [("patch", "lanreservations/status"), ("list", "virtualmachines")];
+        let missing =
+            [("patch", "lanreservations/status"), ("list", "virtualmachines"), ("list", "services")];
         match missing.iter().find(|(verb, resource)| !did(verb, resource)) {
             None => Ok(()),
             Some(missing) => Err(format!("{missing:?}")),
