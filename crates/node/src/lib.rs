@@ -1,6 +1,6 @@
 //! What every k8slan program on a node shares, without network calls: the folders ([`Paths`], [`NodeConfig`]), how
 //! records are read and written ([`SafeDir`]), the owner of links and leases and whether it exists ([`Attachment`]),
-//! whether a VM's guest uses an interface ([`Occupant`]), and locks between programs ([`Lock`]).
+//! whether a VM's guest uses an interface ([`Occupant`]) or a StatefulSet made the pod ([`SetMembership`]), and locks between programs ([`Lock`]).
 
 mod attachment;
 mod attachment_lock;
@@ -17,6 +17,7 @@ mod policy;
 mod room;
 mod root;
 mod safe_dir;
+mod stateful_set;
 mod underlays;
 mod without_value;
 mod yaml_message;
@@ -40,6 +41,7 @@ pub use policy::{Policy, PolicyError, Resource};
 pub use room::{NoRoom, check_room};
 pub use root::is_root;
 pub use safe_dir::{Durability, SafeDir, SafeDirError, read_regular, read_through_links};
+pub use stateful_set::{SetError, SetMembership, SetRecord, has_ordinal};
 pub use underlays::{Underlay, Underlays, UnderlaysError};
 pub use without_value::KeysWithoutValue;
 pub use yaml_message::yaml_message;

@@ -1,4 +1,4 @@
-//! The pods of this node, for the sweep, and the virtual machine of each launcher pod, for `ipam-pool`.
+//! The pods of this node, for the sweep, and for `ipam-pool` the virtual machine of each launcher pod, and which pods a StatefulSet made.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -9,7 +9,7 @@ use kube::core::{ApiResource, GroupVersionKind, ObjectMeta, PartialObjectMeta};
 use kube::runtime::watcher as watch_objects;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client};
-use node::VmRecord;
+use node::{SetRecord, VmRecord};
 
 use super::chain;
 use super::guest_bindings::GuestBindings;
@@ -79,7 +79,7 @@ impl Pods {
                 _ => self.bindings.find(pod, &vm.vm).await,
             };
         }
-        self.cache.put(Object::Pod { uid, static_uid: static_uid(pod), vm });
+        self.cache.put(Object::Pod { uid, static_uid: static_uid(pod), vm, set: set(pod) });
     }
 }
 
@@ -98,6 +98,15 @@ fn vm(pod: &ObjectMeta) -> Option<String> {
             && owner.controller == Some(true)
     });
     instances.next().map(|owner| owner.name.clone())
+}
+
+/// Whether a StatefulSet made the pod, where its name is such a one. Its controller writes the name of each pod into this label,
+/// also OpenKruise's, and it stays when the set is deleted without its pods.
+fn set(pod: &ObjectMeta) -> Option<SetRecord> {
+    const POD_NAME: &str = "statefulset.kubernetes.io/pod-name";
+    let name = pod.name.as_ref().filter(|name| node::has_ordinal(name))?;
+    let label = pod.labels.as_ref().and_then(|labels| labels.get(POD_NAME));
+    Some(SetRecord { stateful_set: label == Some(name) })
 }
 
 /// What plugins need to know about a launcher pod, if the pod says it.
@@ -174,6 +183,18 @@ mod tests {
         };
         assert!(labels(json!({ "kubevirt.io/migrationJobUID": "6b1c" })));
         assert!(!labels(json!({})));
+    }
+
+    #[test]
+    fn a_pod_of_a_stateful_set_is_labelled_with_its_name() {
+        let of = |name: &str, label: Option<&str>| {
+            let labels = json!({ "statefulset.kubernetes.io/pod-name": label });
+            set(&pod(json!({ "name": name, "labels": if label.is_some() { labels } else { json!({}) } })))
+        };
+        let record = |stateful_set| Some(SetRecord { stateful_set });
+        assert_eq!(of("web-0", Some("web-0")), record(true));
+        assert_eq!([of("web-0", None), of("web-0", Some("web-1"))], [record(false), record(false)]);
+        assert_eq!(of("web-x7k2p", Some("web-x7k2p")), None);
     }
 
     #[test]

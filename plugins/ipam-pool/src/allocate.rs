@@ -9,8 +9,8 @@ use crate::lease_table::LeaseTable;
 use crate::node_settings::NodeSettings;
 use crate::store::{HostStore, Store};
 use crate::{
-    Addr, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseRequest, Millis, Network,
-    RangeSet, Refusal, Rules, pool_overlap,
+    Addr, AddressState, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseHolder,
+    LeaseRequest, Millis, Network, RangeSet, Refusal, Rules, pool_overlap,
 };
 
 /// Gives the addresses. Where the node's blocks of the pool do not suffice, waits for more, without the lock, and returns `None`:
@@ -49,6 +49,11 @@ fn allocate_held(
 ) -> Result<Vec<Grant>, Error> {
     store.reserve()?;
     let held = network.blocks.as_ref().map(Blocks::held).transpose()?;
+    let further = match &held {
+        Some(held) => of_further_interface(store, network, held, lease_request)?,
+        None => None,
+    };
+    let lease_request = further.as_ref().unwrap_or(lease_request);
     let sets = sets_within(network, held.as_ref(), lease_request);
     if !conflicts.is_empty() {
         report_conflicts(store, (network, &sets), lease_request, asked, conflicts)?;
@@ -105,6 +110,43 @@ fn take_back_late(
         Ok::<_, AllocError>(())
     })?;
     Ok(Some(late))
+}
+
+/// The request of a further interface, if another one of the container has the owner's address: it gets one that follows the
+/// owner as well, by the interface's name. Which of two is the first, the order of ADDs says.
+fn of_further_interface(
+    store: &mut impl Store,
+    network: &Network,
+    held: &Held,
+    lease_request: &LeaseRequest,
+) -> Result<Option<LeaseRequest>, AllocError> {
+    let (Some(first), Some((owner, floating))) = (&lease_request.floating, &lease_request.further) else {
+        return Ok(None);
+    };
+    let attachment = &lease_request.holder.attachment;
+    let is_other = |holder: &LeaseHolder| {
+        let Attachment { container, interface, .. } = &holder.attachment;
+        *container == attachment.container && *interface != attachment.interface
+    };
+    let of_owner: Vec<Addr> =
+        network.sets.iter().filter_map(|set| held.floating(first, set.family())).collect();
+    let is_taken = store.dry_run(|txn| {
+        let table = LeaseTable::new(txn);
+        for address in of_owner {
+            if let Some(AddressState::Leased(lease)) = table.read_state(address)?
+                && lease.holders.iter().any(is_other)
+            {
+                return Ok(true);
+            }
+        }
+        Ok::<_, AllocError>(false)
+    })?;
+    let of_interface = || LeaseRequest {
+        owner: Some(owner.clone()),
+        floating: Some(floating.clone()),
+        ..lease_request.clone()
+    };
+    Ok(is_taken.then(of_interface))
 }
 
 /// The network's sets, limited to what this node has of a pool of the cluster, with the owner's address as reserved for it.
@@ -246,6 +288,7 @@ mod tests {
             holder,
             owner: None,
             floating: None,
+            further: None,
             sticky: false,
             migrating: false,
             beside_source: false,
@@ -266,6 +309,6 @@ mod tests {
         assert_eq!(allocate(&mut store), [Grant { picked: false, ..grants[0] }]);
         assert_eq!(late(&mut store, &granted(1), &[]), Some(at("10.9.0.7")));
         let state = store.change(|txn| find_address(txn, at("10.9.0.7"))).unwrap();
-        assert!(matches!(state, Some(crate::AddressState::Resting { .. })), "{state:?}");
+        assert!(matches!(state, Some(AddressState::Resting { .. })), "{state:?}");
     }
 }

@@ -51,9 +51,17 @@ pub enum Error {
          one this launcher pod runs: try again"
     )]
     VmNotYet,
+    /// The node daemon may record soon that a StatefulSet made the pod.
+    #[error(
+        "a StatefulSet's pod keeps its address (sticky: Auto), and the node daemon has not recorded yet whether this is one: try \
+         again"
+    )]
+    PodNotYet,
     /// The VM's name is invalid, or its record cannot be used.
     #[error("cannot tell which virtual machine the pod runs")]
     Guest(#[from] node::GuestError),
+    #[error("cannot tell whether a StatefulSet made the pod")]
+    Set(#[from] node::SetError),
     /// The caller's list of conflicts is malformed.
     #[error("{variable} is {value:?}: expected <address>=<MAC>, separated by commas")]
     Conflicts {
@@ -112,9 +120,9 @@ impl PluginError for Error {
             Self::Namespace(_) => Code::plugin(178),
             Self::NoPod => Code::plugin(136),
             Self::NoVm => Code::plugin(137),
-            Self::VmNotYet => Code::TRY_AGAIN,
+            Self::VmNotYet | Self::PodNotYet => Code::TRY_AGAIN,
             Self::Guest(node::GuestError::Name(_)) => Code::plugin(175),
-            Self::Guest(_) => Code::plugin(176),
+            Self::Guest(_) | Self::Set(_) => Code::plugin(176),
             Self::Conflicts { .. } => Code::ENVIRONMENT,
             Self::NotHeld { .. } => Code::plugin(150),
             Self::NotPromised { .. } => Code::plugin(151),

@@ -24,7 +24,8 @@ impl fmt::Display for Attachment {
 /// The owner of an address, which outlives containers.
 ///
 /// As text `<namespace>/<pod>/<network>`, or `vm:<namespace>/<name>/<network>` for a KubeVirt VM.
-/// Reservations may leave the network out.
+/// Reservations may leave the network out. What a further interface of it in that network has is that of
+/// `<owner>/<interface>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Owner(String);
@@ -40,6 +41,12 @@ impl Owner {
     #[must_use]
     pub fn vm(namespace: &str, name: &str, network: &str) -> Self {
         Self(format!("vm:{namespace}/{name}/{network}"))
+    }
+
+    /// The same for a further interface in that network.
+    #[must_use]
+    pub fn on_interface(&self, interface: &str) -> Self {
+        Self(format!("{self}/{interface}"))
     }
 
     /// Parses an owner from a store or a command line.
@@ -174,6 +181,9 @@ mod tests {
         );
         let vm = Owner::vm("default", "vyos", "trunk");
         assert!(vm.is_named("vm:default/vyos") && !vm.is_named("default/vyos"));
+        let second = vm.on_interface("net2");
+        assert_eq!(second.floating_name(), "vm:default/vyos/trunk/net2");
+        assert!(second.is_named("vm:default/vyos") && !vm.is_named(second.as_str()));
         assert_eq!(Owner::from_text("router").in_any_network(), "router");
     }
 }

@@ -14,6 +14,7 @@ mod allocator;
 mod blocks;
 mod cli;
 mod error;
+mod floating_owner;
 mod identity;
 mod lease_table;
 mod listing;

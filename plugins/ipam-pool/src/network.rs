@@ -13,12 +13,12 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::address_state::MAX_COOLDOWN;
-use crate::blocks::{Blocks, FloatingOwner};
+use crate::blocks::Blocks;
 use crate::network_scope;
 use crate::options::{DEFAULT_QUARANTINE, Reservations, Sticky};
 use crate::store::PoolKey;
 use crate::{
-    Addr, AllowedNamespaces, NetworkError, Order, Owner, PoolFile, RangeSet, RangeSetError, RangeSpec,
+    Addr, AllowedNamespaces, NetworkError, Order, PoolFile, RangeSet, RangeSetError, RangeSpec,
     RequestedIpsError, Restrictions, Rules,
 };
 
@@ -392,22 +392,6 @@ fn parse_resolv_conf(text: &str) -> Dns {
 }
 
 impl Network {
-    /// Whose address it is on every node, where nodes share the pool: what is reserved for the owner, or what it keeps.
-    /// `shared`: whether the owner may be on another node as well.
-    pub(crate) fn floating_owner(
-        &self,
-        owner: &Owner,
-        sticky: Sticky,
-        shared: bool,
-    ) -> Option<FloatingOwner> {
-        self.blocks.as_ref()?;
-        let in_any_network = Owner::from_text(owner.in_any_network()).floating_name();
-        if self.reserved.contains(&in_any_network) {
-            return Some(FloatingOwner { name: in_any_network, create: false, shared });
-        }
-        (sticky != Sticky::No).then(|| FloatingOwner { name: owner.floating_name(), create: true, shared })
-    }
-
     /// The address requested from each set. An address that is requested twice counts once.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use cni::{
 };
 use ipnetwork::IpNetwork;
 use net_types::MacAddr;
-use node::{NodeConfig, Occupant, Pod, Resource};
+use node::{NodeConfig, Occupant, Pod, Resource, SetMembership};
 
 use crate::allocate::allocate;
 use crate::blocks::Deadline;
@@ -248,7 +248,23 @@ fn build_lease_request(
     let of_guest = pod.is_some() && occupant.may_be_guest();
     // Whoever writes a network could invent machines until a shared pool is exhausted.
     let invented = request.stated_vm().is_some() && matches!(network.key, PoolKey::Named(_));
-    let sticky = network.sticky.unwrap_or(if of_guest && !invented { Sticky::Vm } else { Sticky::No });
+    let sticky = match network.sticky {
+        Some(sticky) => sticky,
+        None if of_guest => {
+            if invented {
+                Sticky::No
+            } else {
+                Sticky::Vm
+            }
+        }
+        // What one node alone kept, nobody would free; and on another node, the pod would have another one.
+        None if network.blocks.is_some() => match SetMembership::find(&node.config.paths(), pod.as_ref())? {
+            SetMembership::Member => Sticky::Pod,
+            SetMembership::Other => Sticky::No,
+            SetMembership::NotYet => return Err(Error::PodNotYet),
+        },
+        None => Sticky::No,
+    };
     let by_vm = |pod: &Pod| sticky == Sticky::Vm || pod.name.starts_with(Occupant::LAUNCHER);
     let owner = match (&pod, &occupant.vm) {
         (Some(pod), Some(vm)) if by_vm(pod) => Some(Owner::vm(&pod.namespace, vm, network_name)),
@@ -280,8 +296,13 @@ fn build_lease_request(
     let beside_source = migrating || !occupant.recorded;
     let shared = holder.launcher == Some(true);
     let floating = owner.as_ref().and_then(|owner| network.floating_owner(owner, sticky, shared));
+    let further = owner.as_ref().map(|owner| owner.on_interface(&holder.attachment.interface));
+    let further = further.and_then(|owner| {
+        let floating = network.kept_for(&owner, sticky, shared)?;
+        Some((owner, floating))
+    });
     let sticky = sticky != Sticky::No && floating.is_none();
-    Ok(LeaseRequest { holder, owner, floating, sticky, migrating, beside_source })
+    Ok(LeaseRequest { holder, owner, floating, further, sticky, migrating, beside_source })
 }
 
 /// Warns that the VM may keep another address on another node, which this node cannot know.

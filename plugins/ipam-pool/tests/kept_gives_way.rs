@@ -35,7 +35,15 @@ fn lease_request(pod: u8, sticky: bool, now: u64) -> LeaseRequest {
     let holder =
         LeaseHolder { attachment, pod: None, uid: None, netns: None, launcher: None, since: Millis(now) };
     let owner = Some(Owner::pod("ns", &format!("pod-{pod}"), "lan"));
-    LeaseRequest { holder, owner, floating: None, sticky, migrating: false, beside_source: false }
+    LeaseRequest {
+        holder,
+        owner,
+        floating: None,
+        further: None,
+        sticky,
+        migrating: false,
+        beside_source: false,
+    }
 }
 
 /// Each step: which pod starts, or stops if it runs; whether it keeps its address; how much later the next one is.

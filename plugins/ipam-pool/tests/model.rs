@@ -315,6 +315,7 @@ impl<M: Machine> World<M> {
             sticky,
             migrating: false,
             floating: None,
+            further: None,
             beside_source: false,
         };
         let asked = asked.map(asked_address);

@@ -23,26 +23,23 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_network_excludes_nothing_of_the_clusters_pools,
         a_file_wins,
         people_see_it,
-        an_owner_gets_its_own_address_and_nobody_else,
-        what_was_kept_on_the_node_goes_with_its_machine,
-        what_another_node_has_by_now_is_not_kept,
     ]
 }
 
 const SOCKET: &str = "/run/k8slan/agent.sock";
-const FAR: u64 = u64::MAX / 2;
+pub(crate) const FAR: u64 = u64::MAX / 2;
 
-fn network() -> Value {
+pub(crate) fn network() -> Value {
     json!({ "cniVersion": "1.0.0", "name": "net", "type": "macvlan", "ipam": { "type": "ipam-pool", "pool": "office" } })
 }
 
-fn put_pool(node: &Node, spec: &Value) -> Outcome {
+pub(crate) fn put_pool(node: &Node, spec: &Value) -> Outcome {
     let pool = json!({ "name": "office", "spec": spec, "blocks": { "v4": 32, "v6": 128 } });
     Ok(node.write("/var/lib/k8slan/blocks/pools/office.json", pool.to_string())?)
 }
 
 /// What `ipam-pool blocks grant` says.
-fn grant(node: &Node, addresses: &[&str], until: u64, more: &[&str]) -> Result<Value, Stop> {
+pub(crate) fn grant(node: &Node, addresses: &[&str], until: u64, more: &[&str]) -> Result<Value, Stop> {
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?;
     let grants = json!({ "bootId": boot.trim(), "grants": [{ "addresses": addresses, "until": until }] });
     grant_json(node, &grants, more)
@@ -58,7 +55,7 @@ fn grant_json(node: &Node, grants: &Value, more: &[&str]) -> Result<Value, Stop>
 }
 
 /// The same for addresses that follow owners; `until` 0: they are on their way.
-fn grant_floating(
+pub(crate) fn grant_floating(
     node: &Node,
     blocks: &[&str],
     floating: &[(&str, &str, u64)],
@@ -73,15 +70,15 @@ fn grant_floating(
     grant_json(node, &json!({ "bootId": boot.trim(), "grants": blocks, "floating": floating }), more)
 }
 
-fn usage(node: &Node) -> Result<Value, Stop> {
+pub(crate) fn usage(node: &Node) -> Result<Value, Stop> {
     Ok(serde_json::from_str(&node.exec(&[program("ipam-pool").to_str().unwrap(), "blocks", "usage"])?)?)
 }
 
-fn address(result: &Value) -> &str {
+pub(crate) fn address(result: &Value) -> &str {
     result["ips"][0]["address"].as_str().unwrap_or_default()
 }
 
-fn is_code(answer: Result<Value, testnet::CniError>, code: u64, words: &str) -> Outcome {
+pub(crate) fn is_code(answer: Result<Value, testnet::CniError>, code: u64, words: &str) -> Outcome {
     match answer {
         Err(error) if error.code == code && error.text().contains(words) => Ok(()),
         other => Err(Stop::Failed(format!("not code {code} with {words:?}: {other:?}"))),
@@ -127,9 +124,20 @@ fn what_is_used_is_not_withdrawn() -> Outcome {
 }
 
 /// An ADD while the node part answers one question: what was asked, and what became of the ADD.
-fn add_while(
+pub(crate) fn add_while(
     node: &Node,
     pod: &testnet::Pod,
+    answer: impl FnOnce() -> Result<String, Stop> + Send,
+) -> Result<(String, Result<Value, testnet::CniError>), Stop> {
+    add_interface_while(node, pod, "net1", &network(), answer)
+}
+
+/// The same of another interface or network.
+pub(crate) fn add_interface_while(
+    node: &Node,
+    pod: &testnet::Pod,
+    interface: &str,
+    network: &Value,
     answer: impl FnOnce() -> Result<String, Stop> + Send,
 ) -> Result<(String, Result<Value, testnet::CniError>), Stop> {
     let listener = node.run(|| UnixListener::bind(SOCKET))?;
@@ -141,13 +149,13 @@ fn add_while(
             stream.write_all(answer()?.as_bytes())?;
             Ok(String::from_utf8_lossy(&asked[..length]).into_owned())
         });
-        let added = pod.add("ipam-pool", "net1", &network());
+        let added = pod.add("ipam-pool", interface, network);
         node.run(|| std::fs::remove_file(SOCKET))?;
         Ok((agent.join().unwrap()?, added))
     })
 }
 
-fn http(status: &str, body: &str) -> String {
+pub(crate) fn http(status: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{body}", body.len())
 }
 
@@ -362,110 +370,5 @@ fn people_see_it() -> Outcome {
     grant(&node, &["10.9.0.7-10.9.0.9"], 1, &[])?;
     let text = shown(&["show", "10.9.0.8"])?;
     assert!(text.contains("the API server was not heard for too long"), "{text}");
-    Ok(())
-}
-
-/// A launcher pod of the machine `v`, as the daemon knows it.
-fn launcher<'a>(node: &'a Node, name: &str) -> Result<testnet::Pod<'a>, Stop> {
-    let pod = node.pod(name)?;
-    node.write(&format!("/run/k8slan/owners/uid-{}.json", pod.container()), r#"{"vm":"v"}"#)?;
-    Ok(pod)
-}
-
-fn an_owner_gets_its_own_address_and_nobody_else() -> Outcome {
-    let node = Node::new("n")?;
-    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
-    grant(&node, &["10.9.0.5"], FAR, &[])?;
-    let of_vm = launcher(&node, "virt-launcher-v-aaaaa")?;
-    let answer = || {
-        grant_floating(&node, &["10.9.0.5"], &[("10.9.0.40", "vm:default/v/net", FAR)], &[])?;
-        Ok(http("200 OK", ""))
-    };
-    let (asked, added) = add_while(&node, &of_vm, answer)?;
-    assert!(
-        asked.ends_with(r#"{"create":true,"family":"v4","owner":"vm:default/v/net","shared":true}"#),
-        "{asked}"
-    );
-    assert_eq!(address(&added?), "10.9.0.40/24");
-    assert_eq!(usage(&node)?["pools"]["office"]["floating"], json!({ "10.9.0.40": "vm:default/v/net" }));
-    // A pod gets what is anybody's, and is not given the machine's.
-    let pod = node.pod("p")?;
-    assert_eq!(address(&pod.add("ipam-pool", "net1", &network())?), "10.9.0.5/24");
-    let mut asks = network();
-    asks["runtimeConfig"] = json!({ "ips": ["10.9.0.40"] });
-    is_code(pod.add("ipam-pool", "net2", &asks), 11, "the daemon does not answer")?;
-    // Nothing is kept here: the cluster keeps it.
-    of_vm.del("ipam-pool", "net1", &network())?;
-    assert_eq!(usage(&node)?["pools"]["office"], json!({ "used": ["10.9.0.5"], "floating": {} }));
-    let next = launcher(&node, "virt-launcher-v-bbbbb")?;
-    assert_eq!(address(&next.add("ipam-pool", "net1", &network())?), "10.9.0.40/24");
-    asks["runtimeConfig"] = json!({ "ips": ["10.9.0.41"] });
-    is_code(next.add("ipam-pool", "net2", &asks), 134, "already holds 10.9.0.40")?;
-    // What is reserved for the machine has precedence, and is made by the leader.
-    let pool = json!({ "name": "office", "spec": { "subnets": ["10.9.0.0/24"] }, "blocks": { "v4": 32, "v6": 128 },
-        "reserved": [{ "owner": "vm:default/v", "address": "10.9.0.60" }] });
-    node.write("/var/lib/k8slan/blocks/pools/office.json", pool.to_string())?;
-    next.del("ipam-pool", "net1", &network())?;
-    let answer = || Ok(http("503 Service Unavailable", "the address is not made yet"));
-    let (asked, added) = add_while(&node, &next, answer)?;
-    assert!(asked.contains(r#"{"create":false,"family":"v4","owner":"vm:default/v","#), "{asked}");
-    is_code(added, 11, "the address is not made yet")?;
-    grant_floating(&node, &["10.9.0.5"], &[("10.9.0.60", "vm:default/v", FAR)], &[])?;
-    assert_eq!(address(&next.add("ipam-pool", "net1", &network())?), "10.9.0.60/24");
-    Ok(())
-}
-
-/// A file became an object: the machine has an address that this node alone kept for it.
-fn what_was_kept_on_the_node_goes_with_its_machine() -> Outcome {
-    let node = Node::new("n")?;
-    let file = json!({
-        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "office" },
-        "spec": { "ranges": [{ "subnet": "10.9.0.0/24" }], "scope": "host", "sticky": "vm" },
-    });
-    node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?;
-    let of_vm = launcher(&node, "virt-launcher-v-aaaaa")?;
-    let kept = address(&of_vm.add("ipam-pool", "net1", &network())?).to_owned();
-    of_vm.del("ipam-pool", "net1", &network())?;
-    node.exec(&["rm", "/var/lib/k8slan/pools.d/office.yaml"])?;
-    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
-    grant(&node, &["10.9.0.2-10.9.0.9"], FAR, &[])?;
-    let bare = kept.trim_end_matches("/24");
-    let owner = "vm:default/v/net";
-    let answer = || {
-        let rest = "10.9.0.3-10.9.0.9";
-        assert_eq!(grant_floating(&node, &[rest], &[], &["--unless-used"])?["written"], false, "it is kept");
-        let other = [(bare, "vm:default/w/net", 0)];
-        assert_eq!(grant_floating(&node, &[rest], &other, &["--unless-used"])?["written"], false);
-        let own = [(bare, owner, 0)];
-        assert_eq!(grant_floating(&node, &[rest], &own, &["--unless-used"])?["written"], true);
-        grant_floating(&node, &[rest], &[(bare, owner, FAR)], &[])?;
-        Ok(http("200 OK", ""))
-    };
-    assert_eq!(bare, "10.9.0.2");
-    let (asked, added) = add_while(&node, &of_vm, answer)?;
-    assert!(asked.contains(r#"{"address":"10.9.0.2","create":true"#), "{asked}");
-    assert_eq!(address(&added?), kept);
-    of_vm.del("ipam-pool", "net1", &network())?;
-    assert_eq!(usage(&node)?["pools"]["office"]["used"], json!([]));
-    Ok(())
-}
-
-/// The block of what this node kept is another node's, and the machine gets another address.
-fn what_another_node_has_by_now_is_not_kept() -> Outcome {
-    let node = Node::new("n")?;
-    let file = json!({
-        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "office" },
-        "spec": { "ranges": [{ "subnet": "10.9.0.0/24" }], "scope": "host", "sticky": "vm" },
-    });
-    node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?;
-    let of_vm = launcher(&node, "virt-launcher-v-aaaaa")?;
-    assert_eq!(address(&of_vm.add("ipam-pool", "net1", &network())?), "10.9.0.2/24");
-    of_vm.del("ipam-pool", "net1", &network())?;
-    node.exec(&["rm", "/var/lib/k8slan/pools.d/office.yaml"])?;
-    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"], "cooldown": "0s" }))?;
-    assert_eq!(usage(&node)?["pools"]["office"]["used"], json!(["10.9.0.2"]));
-    grant_floating(&node, &["10.9.0.5"], &[("10.9.0.40", "vm:default/v/net", FAR)], &[])?;
-    assert_eq!(address(&of_vm.add("ipam-pool", "net1", &network())?), "10.9.0.40/24");
-    assert_eq!(usage(&node)?["pools"]["office"]["used"], json!(["10.9.0.40"]));
     Ok(())
 }

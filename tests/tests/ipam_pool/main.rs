@@ -3,12 +3,13 @@
 mod bad_input;
 mod blocks;
 mod faults;
+mod owners;
 mod pools;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    testnet::run_files(testnet::files![faults, pools, blocks, bad_input], LONG)
+    testnet::run_files(testnet::files![faults, pools, blocks, owners, bad_input], LONG)
 }
 
 /// The trials that take longest.

@@ -118,6 +118,10 @@ pub struct AddressOwner {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::network_name")]
     pub network: Option<String>,
+    /// The interface in its pods, of a further one in that network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::interface")]
+    pub interface: Option<String>,
 }
 
 fn holders(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {

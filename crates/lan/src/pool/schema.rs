@@ -215,6 +215,11 @@ pub(super) fn network_name(_: &mut SchemaGenerator) -> Schema {
     text("^[A-Za-z0-9][A-Za-z0-9_.-]*$", 253)
 }
 
+/// A link's name.
+pub(super) fn interface(_: &mut SchemaGenerator) -> Schema {
+    text(r"^[^/:\s]+$", 15)
+}
+
 pub(super) fn uid(_: &mut SchemaGenerator) -> Schema {
     text(UID, 36)
 }

@@ -45,7 +45,7 @@ pub struct LanPoolSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "crd", schemars(schema_with = "schema::exclude"))]
     pub exclude: Vec<String>,
-    /// Who keeps an address over restarts. Auto: a virtual machine its own, a StatefulSet's pod its own, nobody else.
+    /// Who keeps an address over restarts. Auto: a virtual machine its own, a StatefulSet's pod its own (not with nodes), nobody else.
     #[serde(default)]
     #[cfg_attr(feature = "crd", schemars(schema_with = "schema::sticky"))]
     pub sticky: PoolSticky,

@@ -1,5 +1,5 @@
 //! What the cluster's part says that the API server has: LANs as files that outlive the daemon, records of launcher pods
-//! for the plugins, and for the sweep which pods live and which virtual machines were deleted.
+//! and of StatefulSets' for the plugins, and for the sweep which pods live and which virtual machines were deleted.
 //!
 //! The cluster's part may be in anybody's hands. Names become file names only as [`LanKey`] or a checked UID, every kind
 //! has a limit, and what is refused changes nothing.
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::blocks::{LinkEvent, LinkEvents, Pools};
 use anyhow::{Context as _, Result, bail};
 use lan::LanKey;
-use node::{Durability, Paths, SafeDir, SafeDirError, VmRecord, is_kubernetes_name};
+use node::{Durability, Paths, SafeDir, SafeDirError, SetRecord, VmRecord, is_kubernetes_name};
 use pool_blocks::RequestId;
 use proto::brief;
 use proto::link::{self, Change, ClusterObjects, Kind, LanObject, MAX_LAN_FILE, Object, ObjectKey};
@@ -113,11 +113,14 @@ impl NodeObjects {
             own.hold(ObjectKey::Lan(key), text.len());
         }
         for name in own.owners.names()? {
-            if let Some(uid) = name.strip_suffix(".json")
+            if let Some(uid) = name.strip_suffix(".json").or_else(|| SetRecord::uid_of(&name))
                 && record_name(uid).is_ok()
             {
                 let record = own.owners.read_up_to(&name, MAX_RECORD as u64).ok().flatten();
-                own.hold(ObjectKey::Pod(uid.to_owned()), record.map_or(MAX_RECORD, |record| record.len()));
+                let len = record.map_or(MAX_RECORD, |record| record.len());
+                let key = ObjectKey::Pod(uid.to_owned());
+                let other = own.held.get(&key).copied().unwrap_or(0);
+                own.hold(key, other + len);
             }
         }
         let pools = own.pools.folder().held();
@@ -167,7 +170,7 @@ impl NodeObjects {
         match object {
             Object::HostName(hostname) => self.put_hostname(hostname),
             Object::Lan(lan) => self.put_lan(key, &lan),
-            Object::Pod { uid, static_uid, vm } => self.put_pod(key, uid, static_uid, vm.as_ref()),
+            Object::Pod { uid, static_uid, vm, set } => self.put_pod(key, uid, static_uid, vm.as_ref(), set),
             Object::DeletedVm(vm) => {
                 let (namespace, name) = vm.split_once('/').unwrap_or_default();
                 if vm.len() > MAX_VM || ![namespace, name].into_iter().all(is_kubernetes_name) {
@@ -242,6 +245,7 @@ impl NodeObjects {
         uid: String,
         static_uid: Option<String>,
         vm: Option<&VmRecord>,
+        set: Option<SetRecord>,
     ) -> Result<()> {
         let record = record_name(&uid)?;
         // A pod's author can write it; a static pod's is the kubelet's.
@@ -261,6 +265,10 @@ impl NodeObjects {
             Some(vm) => vm.write(&self.owners, &uid)?,
             None => self.owners.remove(&record)?,
         }
+        match set {
+            Some(set) => set.write(&self.owners, &uid)?,
+            None => self.remove_set_record(&uid)?,
+        }
         self.hold(key, len + uid.len());
         if self.pods.get(&uid) != Some(&static_uid) {
             self.pods.insert(uid, static_uid);
@@ -269,12 +277,17 @@ impl NodeObjects {
         Ok(())
     }
 
+    fn remove_set_record(&self, uid: &str) -> Result<()> {
+        SetRecord::file_name(uid).map_or(Ok(()), |name| Ok(self.owners.remove(&name)?))
+    }
+
     fn remove(&mut self, key: &ObjectKey) -> Result<()> {
         match key {
             ObjectKey::HostName => {}
             ObjectKey::Lan(lan) => self.lans.remove(&link::lan_file_name(lan))?,
             ObjectKey::Pod(uid) => {
                 self.owners.remove(&record_name(uid)?)?;
+                self.remove_set_record(uid)?;
                 if self.pods.remove(uid).is_some() {
                     self.publish_pods();
                 }

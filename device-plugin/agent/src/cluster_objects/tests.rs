@@ -34,7 +34,7 @@ fn lan(name: &str) -> Object {
 
 fn pod(uid: &str, vm: Option<&str>) -> Object {
     let vm = vm.map(|vm| serde_json::from_value(json!({ "vm": vm })).unwrap());
-    Object::Pod { uid: uid.to_owned(), static_uid: None, vm }
+    Object::Pod { uid: uid.to_owned(), static_uid: None, vm, set: None }
 }
 
 impl Site {
@@ -123,7 +123,7 @@ fn pods_count_while_they_are_heard_of() {
     site.put(pod("u1", Some("vyos")));
     assert_eq!(*site.pods.borrow(), None, "not all of them");
     site.complete(Kind::Pod);
-    site.put(Object::Pod { uid: "u2".into(), static_uid: Some("h2".into()), vm: None });
+    site.put(Object::Pod { uid: "u2".into(), static_uid: Some("h2".into()), vm: None, set: None });
     let uids =
         |site: &Site| site.pods.borrow().as_deref().map(|uids| uids.iter().cloned().collect::<Vec<_>>());
     assert_eq!(uids(&site).unwrap(), ["h2", "u1", "u2"]);
@@ -251,7 +251,7 @@ fn a_pod_is_published_when_it_changes() {
     site.pods.mark_unchanged();
     // What a pod's author wrote instead of a UID is no UID, and keeps the pod from nothing.
     let wrong = Some("../x".to_owned());
-    site.put(Object::Pod { uid: "u1".into(), static_uid: wrong, vm: None });
+    site.put(Object::Pod { uid: "u1".into(), static_uid: wrong, vm: None, set: None });
     assert!(!site.pods.has_changed().unwrap());
     assert_eq!(site.pods.borrow().as_deref().unwrap().len(), 1);
 }
@@ -266,6 +266,27 @@ fn records_count_in_the_next_process_too() {
     assert!(bytes - site.bytes() <= "u1".len() && site.bytes() > 0);
     site.complete(Kind::Pod);
     assert_eq!(site.bytes(), 0);
+}
+
+#[test]
+fn who_is_of_a_set_is_recorded_while_the_pod_lives() {
+    let mut site = open(tempfile::tempdir().unwrap());
+    let of_set = |uid: &str, stateful_set| {
+        let set = Some(SetRecord { stateful_set });
+        Object::Pod { uid: uid.to_owned(), static_uid: None, vm: None, set }
+    };
+    site.put(of_set("u1", true));
+    site.put(of_set("u2", false));
+    site.put(pod("u3", None));
+    assert_eq!(site.files("run/owners"), ["u1.set", "u2.set"]);
+    let text = std::fs::read_to_string(site.dir.path().join("run/owners/u1.set")).unwrap();
+    assert_eq!(text, r#"{"statefulSet":true}"#);
+    let mut site = site.reopen();
+    site.put(of_set("u2", false));
+    site.complete(Kind::Pod);
+    assert_eq!(site.files("run/owners"), ["u2.set"], "what went meanwhile is recorded no more");
+    site.put(pod("u2", None));
+    assert!(site.files("run/owners").is_empty());
 }
 
 #[test]

@@ -5,7 +5,8 @@ use lan::pool::{AddressOwner, BlockHolder, LanAddress, LanAddressSpec, LanBlock,
 use net_types::AddrSet;
 use pool_blocks::{Holder, Key, NodeName, Object, Owner, Place, Prefix, ResourceVersion, Spec, Uid};
 
-/// The kinds of owners, and how each begins as a text: `vm:<namespace>/<name>`, with `/<network>` behind it or not.
+/// The kinds of owners, and how each begins as a text: `vm:<namespace>/<name>`, with `/<network>` behind it or
+/// not, and behind that `/<interface>` or not.
 const OWNER_KINDS: [(&str, &str); 3] =
     [("VirtualMachine", "vm"), ("Pod", "pod"), ("LANReservation", "reservation")];
 
@@ -123,10 +124,15 @@ fn to_holder(holder: &Holder) -> Result<BlockHolder, ClaimError> {
 }
 
 pub(super) fn owner_text(owner: &AddressOwner) -> Result<Owner, ClaimError> {
-    let AddressOwner { kind, namespace, name, network } = owner;
+    let AddressOwner { kind, namespace, name, network, interface } = owner;
     let prefix = OWNER_KINDS.iter().find(|(of, _)| of == kind).map(|(_, prefix)| prefix);
     let prefix = prefix.ok_or_else(|| field("owner's kind", kind))?;
-    let network = network.as_ref().map(|network| format!("/{network}")).unwrap_or_default();
+    let interface = interface.as_ref().map(|interface| format!("/{interface}")).unwrap_or_default();
+    let network = match network {
+        Some(network) => format!("/{network}{interface}"),
+        None if interface.is_empty() => String::new(),
+        None => return Err(field("owner's interface", &interface)),
+    };
     Ok(format!("{prefix}:{namespace}/{name}{network}").as_str().into())
 }
 
@@ -135,13 +141,15 @@ pub(super) fn parse_owner(owner: &Owner) -> Result<AddressOwner, ClaimError> {
     let parsed = text.split_once(':').and_then(|(prefix, rest)| {
         let (kind, _) = OWNER_KINDS.iter().find(|(_, of)| *of == prefix)?;
         let mut parts = rest.split('/');
-        let (namespace, name, network) = (parts.next()?, parts.next()?, parts.next());
+        let (namespace, name) = (parts.next()?, parts.next()?);
+        let (network, interface) = (parts.next(), parts.next());
         let is_whole = parts.next().is_none() && [namespace, name].iter().all(|part| !part.is_empty());
         is_whole.then(|| AddressOwner {
             kind: (*kind).to_owned(),
             namespace: namespace.to_owned(),
             name: name.to_owned(),
             network: network.map(str::to_owned),
+            interface: interface.map(str::to_owned),
         })
     });
     parsed.ok_or_else(|| field("owner", text))
@@ -211,7 +219,7 @@ mod tests {
         fn addresses_read_back(
             ip: IpAddr,
             holders in prop::collection::vec(holder(), 0..4),
-            owner in "(vm|pod|reservation):[a-z]{1,5}/[a-z.-]{1,5}(/[a-z.-]{1,5})?",
+            owner in "(vm|pod|reservation):[a-z]{1,5}/[a-z.-]{1,5}(/[a-z.-]{1,5}(/[a-z0-9.]{1,5})?)?",
         ) {
             let object = object_of(ip, holders, Some(&owner));
             let claim = claim_spec(&object.key, &object.spec).unwrap();

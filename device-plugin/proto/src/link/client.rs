@@ -381,14 +381,15 @@ fn acceptable(number: u64, change: Change) -> FromCluster {
         }
         FromCluster::Change {
             number,
-            change: Change::Put(Object::Pod { uid, static_uid, vm: Some(mut vm) }),
+            change: Change::Put(Object::Pod { uid, static_uid, vm: Some(mut vm), set }),
         } => {
             tracing::warn!(
                 uid,
                 "how the interfaces of this pod's virtual machine are bound is left out: {excess}"
             );
             vm.bindings.clear();
-            FromCluster::Change { number, change: Change::Put(Object::Pod { uid, static_uid, vm: Some(vm) }) }
+            let pod = Object::Pod { uid, static_uid, vm: Some(vm), set };
+            FromCluster::Change { number, change: Change::Put(pod) }
         }
         FromCluster::Change { number, change: Change::Put(Object::LanPool(mut pool)) } => {
             pool.spec = serde_json::Value::Null;
@@ -439,7 +440,7 @@ mod tests {
         let bindings: serde_json::Map<String, Value> =
             (0..60_000).map(|number| (format!("net{number}"), json!("bridge"))).collect();
         let vm = serde_json::from_value(json!({ "vm": "vyos", "bindings": bindings })).unwrap();
-        let pod = Object::Pod { uid: "u".to_owned(), static_uid: None, vm: Some(vm) };
+        let pod = Object::Pod { uid: "u".to_owned(), static_uid: None, vm: Some(vm), set: None };
         let message = acceptable(1, Change::Put(pod));
         frame::encode(&message, &FROM_CLUSTER).unwrap();
         assert!(format!("{message:?}").contains("vyos"));

@@ -1,6 +1,6 @@
 use lan::LanKey;
 use net_types::Mtu;
-use node::{ClusterPool, VmRecord};
+use node::{ClusterPool, SetRecord, VmRecord};
 use pool_blocks::{Request, RequestId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -96,6 +96,9 @@ pub enum Object {
         static_uid: Option<String>,
         /// What plugins need to know about it, if it runs a virtual machine.
         vm: Option<VmRecord>,
+        /// Whether a StatefulSet made it, where its name is such a one ([`node::has_ordinal`]).
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        set: Option<SetRecord>,
     },
     /// A virtual machine, `<namespace>/<name>`, that addresses are kept for and that was deleted.
     DeletedVm(String),

@@ -212,6 +212,7 @@ mod tests {
             holder,
             owner: None,
             floating: None,
+            further: None,
             sticky: false,
             migrating: false,
             beside_source: false,

@@ -44,6 +44,8 @@ pub struct LeaseRequest {
     pub owner: Option<Owner>,
     /// Whose address it is on every node, where the cluster keeps one for the owner.
     pub floating: Option<FloatingOwner>,
+    /// The same where another interface of the pod has the owner's address: a further one that it keeps.
+    pub further: Option<(Owner, FloatingOwner)>,
     /// Whether the owner keeps the address on this node after the attachment ends.
     pub sticky: bool,
     /// Whether the owner is a VM that is migrating to this pod and keeps the addresses that it has where it runs.

@@ -170,8 +170,15 @@ mod tests {
         let attachment = attachment(name);
         let holder = LeaseHolder { attachment, pod: None, uid: None, netns: None, launcher: None, since };
         let owner = Some(Owner::pod("default", "db-0", name));
-        let request =
-            LeaseRequest { holder, owner, floating: None, sticky, migrating: false, beside_source: false };
+        let request = LeaseRequest {
+            holder,
+            owner,
+            floating: None,
+            further: None,
+            sticky,
+            migrating: false,
+            beside_source: false,
+        };
         let mut store = HostStore::open(dirs, key).unwrap();
         store.reserve().unwrap();
         store.change(|txn| Allocator::new(txn, &sets, rules, since).allocate(&request, &[None])).unwrap();

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use testnet::{CniError, Daemon, Outcome, Pod, Stop, Trial, eventually, tests};
 
 use crate::cluster::check;
-use crate::cluster::site::{GROUP, SOON, Site};
+use crate::cluster::site::{GROUP, SOON, Site, kubernetes_node};
 
 pub(crate) fn trials() -> Vec<Trial> {
     tests![
@@ -13,6 +13,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         a_pool_whose_status_cannot_be_written_stops_no_other,
         a_node_that_does_not_know_what_it_holds_hands_out_nothing_and_does_the_rest,
         who_waits_is_told_to_pod_and_pool,
+        what_nodes_and_load_balancers_have_of_a_pool_is_told,
+        a_stateful_sets_pod_has_its_address_again,
     ]
 }
 
@@ -243,6 +245,103 @@ fn who_waits_is_told_to_pod_and_pool() -> Outcome {
     added(&site, &daemon, &pod, "default", "other")?;
     let events = site.server.keys("events", "events.k8s.io/v1").len();
     check!(events == 2, "{events} events");
+    check!(daemon.terminate()?.success(), "it ends well");
+    Ok(())
+}
+
+fn what_nodes_and_load_balancers_have_of_a_pool_is_told() -> Outcome {
+    let site = Site::without_kubelet()?;
+    let service = |name: &str, kind: &str, address: &str| {
+        let status = json!({ "loadBalancer": { "ingress": [{ "ip": address }] } });
+        let metadata = json!({ "namespace": "default", "name": name });
+        let spec = json!({ "type": kind });
+        site.server.put(
+            "services",
+            json!({ "apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec, "status": status }),
+        );
+    };
+    service("web", "LoadBalancer", "10.8.0.200");
+    service("apart", "LoadBalancer", "10.9.0.200");
+    service("inner", "ClusterIP", "10.8.0.201");
+    let with_address = |address: &str| {
+        let mut worker = kubernetes_node("worker7", "worker7");
+        worker["status"] = json!({ "addresses": [{ "type": "InternalIP", "address": address }] });
+        site.server.put("nodes", worker);
+    };
+    with_address("10.8.0.7");
+    put_pool(&site, "office", &json!({ "subnets": ["10.8.0.0/24"] }));
+    put_pool(&site, "dmz", &json!({ "subnets": ["10.8.0.0/16"], "routingDomain": "dmz" }));
+    let daemon = site.whole()?;
+    let told = "10.8.0.7 is node worker7's; 10.8.0.200 is Service default/web's, and pods";
+    condition(&site, &daemon, "office", "UsedByCluster", "True", told)?;
+    event(&site, "NodeOrLoadBalancer", "10.8.0.200 is Service default/web's")?;
+    condition(&site, &daemon, "dmz", "Accepted", "True", "")?;
+    let dmz = site.server.get("lanpools", GROUP, "/dmz").unwrap_or_default();
+    check!(!dmz["status"].to_string().contains("UsedByCluster"), "{dmz}");
+    // A node's address is followed, and what is excluded is nobody's trouble.
+    with_address("10.7.0.7");
+    condition(&site, &daemon, "office", "UsedByCluster", "True", "10.8.0.200")?;
+    put_pool(&site, "office", &json!({ "subnets": ["10.8.0.0/24"], "exclude": ["10.8.0.200"] }));
+    eventually(2 * SOON, || {
+        let office = site.server.get("lanpools", GROUP, "/office").unwrap_or_default();
+        match office["status"].to_string().contains("UsedByCluster") {
+            true => Err(office["status"].to_string()),
+            false => Ok(()),
+        }
+    })?;
+    check!(daemon.terminate()?.success(), "it ends well");
+    Ok(())
+}
+
+fn a_stateful_sets_pod_has_its_address_again() -> Outcome {
+    let site = Site::without_kubelet()?;
+    put_pool(&site, "office", &json!({ "subnets": ["10.8.0.0/24"] }));
+    let daemon = site.whole()?;
+    let labels = json!({ "statefulset.kubernetes.io/pod-name": "web-0" });
+    let put = |name: &str, labels: &Value| {
+        let metadata = json!({ "namespace": "default", "name": name, "labels": labels });
+        let spec = json!({ "nodeName": "worker1" });
+        let pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec });
+        site.server.put("pods", pod);
+        let made = site.server.get("pods", "v1", &format!("default/{name}")).unwrap_or_default();
+        made["metadata"]["uid"].as_str().unwrap_or_default().to_owned()
+    };
+    let pod = site.node.pod("p")?;
+    let run = |verb: &str, name: &str, uid: &str, interface: &str| {
+        let mut call = pod.call(interface, &network("office"));
+        let of = format!("K8S_POD_NAMESPACE=default;K8S_POD_NAME={name};K8S_POD_UID={uid}");
+        call.args = format!("IgnoreUnknown=1;{of}");
+        site.node.cni("ipam-pool", verb, &call)
+    };
+    let add = |name: &str, uid: &str, interface: &str| {
+        let add = || run("ADD", name, uid, interface).map_err(|error| format!("{error}\n{}", daemon.log()));
+        eventually(6 * SOON, add).map(|added| address(&added))
+    };
+    let uid = put("web-0", &labels);
+    let first = add("web-0", &uid, "net1")?;
+    let bare = first.split('/').next().unwrap_or_default();
+    let follows = |address: &str| site.server.get("lanaddresses", GROUP, &format!("/office.{address}"));
+    let owner = json!({ "kind": "Pod", "namespace": "default", "name": "web-0", "network": "net" });
+    check!(follows(bare).unwrap_or_default()["spec"]["owner"] == owner, "{:?}", follows(bare));
+    let second = add("web-0", &uid, "net2")?;
+    let other = second.split('/').next().unwrap_or_default();
+    check!(
+        follows(other).unwrap_or_default()["spec"]["owner"]["interface"] == "net2",
+        "{:?}",
+        follows(other)
+    );
+
+    for interface in ["net1", "net2"] {
+        run("DEL", "web-0", &uid, interface).map_err(|error| Stop::Failed(error.to_string()))?;
+    }
+    site.server.delete("pods", "v1", "default/web-0");
+    let uid = put("one-0", &json!({}));
+    let any = add("one-0", &uid, "net3")?;
+    let any = any.split('/').next().unwrap_or_default();
+    check!(any != bare && any != other && follows(any).is_none(), "{any}");
+    let uid = put("web-0", &labels);
+    let again = [add("web-0", &uid, "net1")?, add("web-0", &uid, "net2")?];
+    check!(again == [first.clone(), second.clone()], "{again:?} {first} {second}");
     check!(daemon.terminate()?.success(), "it ends well");
     Ok(())
 }
