@@ -46,6 +46,10 @@ pub(crate) enum Weakness {
     FreesAnyVersion,
     /// A node in doubt about a claimed block forgets it.
     ForgetsWhatIsGone,
+    /// The leader knows a fence by the node's `term`, not by the object's version.
+    KnowsFencesByTerm,
+    /// Who lost an address is not named, and names nobody but who has its object.
+    NamesHoldersAlone,
     /// A process takes what the one before did not use, or used though another was in the way, for checked.
     DoesNotCheckAgain,
 }
@@ -74,6 +78,8 @@ impl Weakness {
         Self::DropsHeldAddresses,
         Self::FreesAnyVersion,
         Self::ForgetsWhatIsGone,
+        Self::KnowsFencesByTerm,
+        Self::NamesHoldersAlone,
         Self::DoesNotCheckAgain,
     ];
 }

@@ -67,7 +67,9 @@ impl Leader {
                     to_fence = true;
                     continue;
                 }
-                let key = (object.key.clone(), object.uid, object.version);
+                let by_term = self.weakened.lacks(Weakness::KnowsFencesByTerm);
+                let version = if by_term { ResourceVersion(holder.term) } else { object.version };
+                let key = (object.key.clone(), object.uid, version);
                 let since = self.fenced.get(&key).copied().unwrap_or(now);
                 fenced.insert(key, since);
                 if now >= since.after(self.horizon.for_leader()) || self.weakened.lacks(Weakness::FreesAtOnce)

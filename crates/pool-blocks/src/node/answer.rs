@@ -22,8 +22,9 @@ impl Node {
         match (pending.about, answer) {
             (About::Own, Answer::Own(node, objects)) => self.take_own(now, leases, id, sent, node, objects),
             (About::Own, _) => self.next_own = now.after(AGAIN),
-            (About::Addresses(pool), Answer::Addresses(all)) => self.take_addresses(leases, id, &pool, &all),
+            (About::Addresses(pool), Answer::Addresses(all)) => self.take_addresses(leases, id, &pool, all),
             (About::Addresses(pool), _) => self.list_later(now, &pool),
+            (About::Around(key), answer) => self.take_around(now, &key, answer),
             (About::Holding(key, stage), answer) => self.take_about(now, leases, sent, &key, stage, answer),
         }
     }
@@ -128,21 +129,24 @@ impl Node {
     }
 
     /// The floating addresses of a pool: those in blocks that were claimed before the list was sent are not used.
-    fn take_addresses(&mut self, leases: &dyn Leases, id: RequestId, pool: &PoolName, all: &[Object]) {
+    fn take_addresses(&mut self, leases: &dyn Leases, id: RequestId, pool: &PoolName, mut all: Vec<Object>) {
+        if self.weakened.lacks(Weakness::NamesHoldersAlone) {
+            all.iter_mut().for_each(|object| object.spec.contested.clear());
+        }
         let before_writing = self.weakened.lacks(Weakness::ReadsBeforeWriting);
         for (key, holding) in self.holdings.iter_mut().filter(|(key, _)| key.pool == *pool) {
             let Place::Block(block) = key.place else { continue };
             let after = holding.settled < id || before_writing;
             if holding.stage == Stage::Check && after && holding.busy.is_none() {
-                finish_claim(holding, &leases.used(key), block.range(), all);
+                finish_claim(holding, &leases.used(key), block.range(), &all);
             }
             match holding.stage {
                 Stage::Lost => {
-                    holding.told = floating_in(&leases.used(key), all, |_| true);
+                    holding.told = floating_in(&leases.used(key), &all, |_| true);
                     holding.listed = true;
                 }
                 Stage::Held if holding.told.is_some() => {
-                    holding.told = floating_in(&leases.used(key), all, is_joined);
+                    holding.told = floating_in(&leases.used(key), &all, is_joined);
                     holding.listed = true;
                 }
                 _ => {}
@@ -281,19 +285,6 @@ impl Node {
                     self.claim_next(now, key);
                 }
             }
-            (Stage::Check, around) => {
-                let Place::Address(address) = key.place else { return };
-                // Where another node contests the block, its pods may have the address.
-                let is_free =
-                    |block: &Object| block.spec.released.contains(address) && block.spec.contested.is_empty();
-                match around.filter(|block| !is_free(block)) {
-                    None => finish_join(holding),
-                    Some(block) => {
-                        holding.told = Some(block.spec.users_text());
-                        holding.not_before = now.after(AGAIN);
-                    }
-                }
-            }
             (Stage::Leaving, Some(object)) if object.spec.holder(&me).is_some() => leave(holding, object),
             (Stage::Leaving | Stage::Withdraw, None) => self.drop_holding(key),
             (Stage::Leaving, Some(_)) => self.drop_holding(key),
@@ -315,7 +306,35 @@ impl Node {
             }
             (Stage::Withdraw, Some(object)) if !object.spec.contested.contains(&me) => self.drop_holding(key),
             (Stage::Withdraw, Some(object)) => holding.seen = Some(object),
-            (Stage::Claim | Stage::Held, _) => {}
+            (Stage::Claim | Stage::Check | Stage::Held, _) => {}
+        }
+    }
+
+    /// The block around a floating address was read.
+    fn take_around(&mut self, now: BootTime, key: &Key, answer: Answer) {
+        let (Some(holding), Place::Address(address)) = (self.holdings.get_mut(key), key.place) else {
+            return;
+        };
+        holding.busy = None;
+        let Answer::Object(around) = answer else {
+            holding.not_before = now.after(AGAIN);
+            return;
+        };
+        // Where another node contests the block, its pods may have the address.
+        let is_free =
+            |block: &Object| block.spec.released.contains(address) && block.spec.contested.is_empty();
+        let told = around.filter(|block| !is_free(block)).map(|block| block.spec.users_text());
+        match holding.stage {
+            Stage::Check if told.is_none() => finish_join(holding),
+            Stage::Check => {
+                holding.told = told;
+                holding.not_before = now.after(AGAIN);
+            }
+            Stage::Lost => {
+                holding.told = told;
+                holding.listed = true;
+            }
+            _ => {}
         }
     }
 
@@ -357,13 +376,13 @@ fn floating_in(used: &AddrSet, all: &[Object], tells: impl Fn(&Object) -> bool) 
         Place::Address(address) => used.contains(address) && tells(object),
         Place::Block(_) => false,
     });
-    let owners: Vec<String> = in_use.map(|object| object.spec.holder_text()).collect();
+    let owners: Vec<String> = in_use.map(|object| object.spec.users_text()).collect();
     (!owners.is_empty()).then(|| owners.join(", "))
 }
 
-/// Whether its owner may run: before it does, its node asks who else has the address.
+/// Whether somebody may use it: before its owner does, its node asks who else has the address.
 fn is_joined(object: &Object) -> bool {
-    !object.spec.holders.is_empty()
+    !object.spec.holders.is_empty() || !object.spec.contested.is_empty()
 }
 
 fn finish_join(holding: &mut Holding) {

@@ -21,8 +21,10 @@ impl Node {
                 match request {
                     Request::ListAddresses(pool) => self.list_addresses(now, pool, out),
                     request => {
+                        let is_around = matches!(&request, Request::Get(of) if *of != key);
                         let stage = holding.stage;
-                        self.send(now, About::Holding(key, stage), request, out);
+                        let about = if is_around { About::Around(key) } else { About::Holding(key, stage) };
+                        self.send(now, about, request, out);
                     }
                 }
             }
@@ -31,7 +33,7 @@ impl Node {
 
     fn send(&mut self, now: BootTime, about: About, request: Request, out: &mut Vec<Output>) {
         let id = self.next_id();
-        if let About::Holding(key, _) = &about
+        if let About::Holding(key, _) | About::Around(key) = &about
             && let Some(holding) = self.holdings.get_mut(key)
         {
             holding.busy = Some(id);
@@ -77,10 +79,7 @@ impl Node {
                     None => Some(Request::Get(key.clone())),
                 }
             }
-            Stage::Check => match key.place {
-                Place::Block(_) => Some(Request::ListAddresses(key.pool.clone())),
-                Place::Address(address) => Some(Request::Get(self.pools.get(&key.pool)?.block_of(address))),
-            },
+            Stage::Check => self.other_kind(key),
             Stage::Held => {
                 let (record, object) = (holding.record.as_ref()?, holding.seen.as_ref()?);
                 if record.released != object.spec.released {
@@ -119,9 +118,12 @@ impl Node {
                     spec.contested.push(self.me.clone());
                     return Some(update(object, spec));
                 }
-                // What that node released may be a third one's.
-                let floats = !holding.listed && !object.spec.released.is_empty();
-                floats.then(|| Request::ListAddresses(key.pool.clone()))
+                // A third one may have it: what that node released, or what a block around that address has.
+                let can_be = match key.place {
+                    Place::Block(_) => !object.spec.released.is_empty(),
+                    Place::Address(_) => !self.weakened.lacks(Weakness::NamesHoldersAlone),
+                };
+                if can_be && !holding.listed { self.other_kind(key) } else { None }
             }
             Stage::Withdraw => {
                 let Some(object) = &holding.seen else { return Some(Request::Get(key.clone())) };
@@ -129,6 +131,14 @@ impl Node {
                 spec.contested.retain(|node| *node != self.me);
                 Some(update(object, spec))
             }
+        }
+    }
+
+    /// Asks who else may have it: the addresses that float in a block, or the block around an address.
+    fn other_kind(&self, key: &Key) -> Option<Request> {
+        match key.place {
+            Place::Block(_) => Some(Request::ListAddresses(key.pool.clone())),
+            Place::Address(address) => Some(Request::Get(self.pools.get(&key.pool)?.block_of(address))),
         }
     }
 

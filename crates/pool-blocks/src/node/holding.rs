@@ -48,8 +48,8 @@ pub(super) struct Holding {
     pub(super) told: Option<String>,
     /// Whether no other block does in its place.
     pub(super) particular: bool,
-    /// Of a block that is lost, or in which somebody is in the way: whether the addresses that float in it were read since its
-    /// object was.
+    /// Of what is lost, and of a block in which somebody is in the way: whether objects of the other kind were read since its own
+    /// was.
     pub(super) listed: bool,
 }
 

@@ -32,7 +32,8 @@ pub use permission::{Conflict, Refusal};
 
 /// What the node's leases say. They are asked under the lock of the pool, which no allocation of that pool passes meanwhile.
 pub trait Leases {
-    /// The addresses of this block, or the floating address, that are held, resting or quarantined.
+    /// The addresses that were given out as this block's, or the floating address, and are held, resting or quarantined. One that
+    /// an owner has as its floating address is not used as an address of the block around it.
     fn used(&self, key: &Key) -> AddrSet;
 
     /// All blocks and floating addresses of which something is used, and whose the floating ones are.
@@ -59,7 +60,8 @@ pub enum Input {
     Want(Want),
     /// Nothing in this is used; it goes back. The caller holds the pool's lock.
     Return(Key),
-    /// A floating address was seen in a block of this node, perhaps some time ago.
+    /// A floating address was seen in a block of this node, perhaps some time ago. The caller holds the pool's lock, and hands this
+    /// address out of the block no more unless [`Node::addresses`] still has it.
     Floats(PoolName, Addr),
     /// What this node holds may have changed, as a watch says.
     Changed,
@@ -88,6 +90,8 @@ enum About {
     Addresses(PoolName),
     /// A holding, at the stage that asked: it may be at another when the answer comes.
     Holding(Key, Stage),
+    /// The block around a floating address.
+    Around(Key),
 }
 
 struct Pending {

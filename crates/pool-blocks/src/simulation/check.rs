@@ -1,10 +1,10 @@
-//! Pods, and what must be so of their addresses.
+//! What must be so of addresses.
 
-use net_types::{Addr, AddrRange, AddrSet, Family};
+use net_types::Addr;
 
 use super::machine::{Pod, Power};
 use super::world::World;
-use crate::{Answer, Key, Owner, Phase, Place, Uid, Want};
+use crate::{Answer, Key, Owner, Phase, Spec, Uid};
 
 /// Who has an address: a pod, by its machine and place there, or an owner, wherever it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,78 +14,7 @@ pub(super) enum HolderOf {
 }
 
 impl World {
-    /// A pod wants any address.
-    pub(super) fn start_pod(&mut self, machine: usize) {
-        self.count(machine);
-        if self.machines[machine].power != Power::On {
-            return;
-        }
-        let keys: Vec<Key> = self.machines[machine].node.keys().cloned().collect();
-        for key in keys.iter().filter(|key| matches!(key.place, Place::Block(_))) {
-            if let Some(address) = self.free_address(machine, key) {
-                self.allocate(machine, Pod { address, key: key.clone(), owner: None });
-                return;
-            }
-        }
-        let pool = self.geometry.pool().clone();
-        self.want(machine, Want::Block(pool, Family::V4));
-    }
-
-    /// What the node would give to a pod from this block.
-    pub(super) fn free_address(&self, machine: usize, key: &Key) -> Option<Addr> {
-        let own = &self.machines[machine];
-        own.node.may_use(self.clock(machine), key).ok()?;
-        let used = AddrSet::union(own.pods.iter().map(|pod| AddrRange::single(pod.address)));
-        own.node.addresses(key).without(&used).iter().next().map(AddrRange::first)
-    }
-
-    /// An owner's pod wants its address.
-    pub(super) fn start_launcher(&mut self, machine: usize) {
-        self.count(machine);
-        if self.machines[machine].power != Power::On {
-            return;
-        }
-        let owner = self.owners[self.random.index(self.owners.len())].clone();
-        if !self.api.owners.contains(&owner) && !self.random.percent(10) {
-            return;
-        }
-        let Some(key) = self.address_of(&owner) else { return };
-        let Place::Address(address) = key.place else { return };
-        let own = &self.machines[machine];
-        // The leases of a machine are in one place: nothing in it is handed out twice.
-        let other = own.pods.iter().any(|pod| pod.address == address && pod.owner.as_ref() != Some(&owner));
-        if own.node.may_use(self.clock(machine), &key).is_ok() && own.node.owner_of(&key) == Some(&owner) {
-            if other {
-                return;
-            }
-            self.allocate(machine, Pod { address, key, owner: Some(owner) });
-        } else {
-            let pool = self.geometry.pool().clone();
-            self.want(machine, Want::Address(pool, address, owner));
-        }
-    }
-
-    pub(super) fn stop_pod(&mut self, machine: usize) {
-        self.count(machine);
-        if self.machines[machine].power != Power::On || self.machines[machine].pods.is_empty() {
-            return;
-        }
-        let index = self.random.index(self.machines[machine].pods.len());
-        let pod = self.machines[machine].pods.remove(index);
-        self.note(|w| format!("{}: {} is free", w.machines[machine].name, pod.address));
-    }
-
-    /// A node that lost its disk learns what its pods have.
-    pub(super) fn count(&mut self, machine: usize) {
-        if self.machines[machine].runs() && self.machines[machine].counts_at <= self.now {
-            self.machines[machine].counts_at = u64::MAX;
-            self.machines[machine].leases = true;
-            self.note(|w| format!("{}: has counted", w.machines[machine].name));
-            self.step(machine, crate::Input::Counted);
-        }
-    }
-
-    fn allocate(&mut self, machine: usize, pod: Pod) {
+    pub(super) fn allocate(&mut self, machine: usize, pod: Pod) {
         self.allocations += 1;
         self.note(|w| format!("{}: {} to {:?}", w.machines[machine].name, pod.address, pod.owner));
         let name = self.machines[machine].name.clone();
@@ -103,6 +32,8 @@ impl World {
             self.fail(format!("{name} allocates from {}, of which its disk says {record:?}", pod.key));
         }
         let address = pod.address;
+        self.check_rests(machine, &pod);
+        self.machines[machine].rests.retain(|rest| rest.address != address);
         self.machines[machine].pods.push(pod);
         let holders = self.holders(address);
         if holders.len() > 1 {
@@ -110,6 +41,23 @@ impl World {
             if self.excuses.double.is_none() {
                 self.fail(format!("{address} has two holders: {holders:?}"));
             }
+        }
+    }
+
+    /// What rests on a node or is kept there, another one does not hand out, until the leader has freed it.
+    fn check_rests(&mut self, machine: usize, pod: &Pod) {
+        if self.excuses.double.is_some() {
+            return;
+        }
+        let others = self.machines.iter().enumerate().filter(|(number, _)| *number != machine);
+        let resting = others.filter(|(_, other)| {
+            let mut rests = other.rests.iter().filter(|rest| rest.lasts(self.now) && !rest.freed);
+            rests.any(|rest| rest.address == pod.address && (rest.owner != pod.owner || pod.owner.is_none()))
+        });
+        let names: Vec<String> = resting.map(|(_, other)| other.name.to_string()).collect();
+        if let Some(other) = names.first() {
+            let name = &self.machines[machine].name;
+            self.fail(format!("{name} allocates {}, which rests on {other}", pod.address));
         }
     }
 
@@ -136,12 +84,37 @@ impl World {
         }
     }
 
+    /// What a node leaves, it does not use.
+    pub(super) fn check_left(&mut self, machine: usize, left: Option<&Key>) {
+        let own = &self.machines[machine];
+        let pod = own.pods.iter().find(|pod| Some(&pod.key) == left);
+        let text = pod.map(|pod| format!("{} leaves {}, and {} is used", own.name, pod.key, pod.address));
+        if let Some(text) = text {
+            self.fail(text);
+        }
+    }
+
     /// What the leader frees, nobody uses.
     pub(super) fn check_freed(&mut self, key: &Key) {
         let alive = self.machines.iter().filter(|machine| machine.power != Power::Off);
-        let user = alive.into_iter().find(|machine| machine.pods.iter().any(|pod| pod.key == *key));
+        let user = alive.into_iter().find(|machine| {
+            // What is kept may be from before a reboot, and the node have been gone since.
+            let rests = machine.rests.iter().any(|rest| rest.key == *key && rest.until > Some(self.now));
+            rests || machine.pods.iter().any(|pod| pod.key == *key)
+        });
         if let Some(name) = user.map(|machine| machine.name.clone()) {
             self.fail(format!("the leader frees {key}, which {name} uses"));
+        }
+    }
+
+    /// What rests on a node that the leader took out of this is not expected to be nobody else's any more.
+    pub(super) fn end_rests(&mut self, key: &Key, before: &Spec, after: Option<&Spec>) {
+        for machine in &mut self.machines {
+            let was = before.holder(&machine.name).is_some();
+            if was && after.is_none_or(|spec| spec.holder(&machine.name).is_none()) {
+                let rests = machine.rests.iter_mut().filter(|rest| rest.key == *key);
+                rests.for_each(|rest| rest.freed = true);
+            }
         }
     }
 

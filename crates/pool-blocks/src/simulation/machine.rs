@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use net_types::{Addr, AddrRange, AddrSet};
 
-use crate::{BootTime, Disk, DiskVersion, Key, Leases, Node, NodeName, Owner};
+use crate::{BootTime, Disk, DiskVersion, Geometry, Key, Leases, Node, NodeName, Owner, Run};
 
 /// A pod, or a launcher of the owner's virtual machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,24 @@ pub(super) struct Pod {
     /// What the address was allocated from.
     pub(super) key: Key,
     pub(super) owner: Option<Owner>,
+}
+
+/// An address that is not handed out though nobody has it: it rests, is quarantined, or is kept for who had it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Rest {
+    pub(super) address: Addr,
+    pub(super) key: Key,
+    pub(super) owner: Option<Owner>,
+    /// `None`: it is kept, over reboots as well.
+    pub(super) until: Option<u64>,
+    /// Whether the leader took it from this node.
+    pub(super) freed: bool,
+}
+
+impl Rest {
+    pub(super) fn lasts(&self, now: u64) -> bool {
+        self.until.is_none_or(|until| until > now)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,15 +49,22 @@ pub(super) struct Machine {
     pub(super) daemon: bool,
     /// Grows with every start of the daemon: answers to the one before reach nobody.
     pub(super) incarnation: u64,
+    /// What it has heard of the pool; it is on its disk, too.
+    pub(super) pools: Vec<Geometry>,
     pub(super) node: Node,
     pub(super) disk: Option<Disk>,
+    /// What the next process of this boot finds.
+    pub(super) run: Run,
     /// Writes that were begun.
     pub(super) writes: VecDeque<(DiskVersion, Disk)>,
     pub(super) pods: Vec<Pod>,
+    pub(super) rests: Vec<Rest>,
     /// Whether the leases say what the pods have.
     pub(super) leases: bool,
     /// When a node that lost its disk has counted.
     pub(super) counts_at: u64,
+    /// When it was last said to be off though it ran.
+    pub(super) said_off: Option<u64>,
     /// How fast its clock goes, in thousandths.
     rate: u64,
     /// The true time of its boot, and for how long it was paused since.
@@ -52,19 +77,23 @@ pub(super) struct Machine {
 }
 
 impl Machine {
-    pub(super) fn new(name: NodeName, rate: u64, node: Node) -> Self {
+    pub(super) fn new(name: NodeName, rate: u64, pools: Vec<Geometry>, node: Node) -> Self {
         Self {
             name,
             power: Power::On,
             partitioned: false,
             daemon: true,
             incarnation: 0,
+            pools,
             node,
             disk: Some(Disk::default()),
+            run: Run::default(),
             writes: VecDeque::new(),
             pods: Vec::new(),
+            rests: Vec::new(),
             leases: true,
             counts_at: u64::MAX,
+            said_off: None,
             rate,
             booted: 0,
             paused: 0,
@@ -108,25 +137,27 @@ impl Machine {
     pub(super) fn runs(&self) -> bool {
         self.power == Power::On && self.daemon
     }
+
+    /// What its leases say.
+    pub(super) fn leases(&self, now: u64) -> LeasesOf {
+        let pods = self.pods.iter().map(|pod| (&pod.key, pod.address, &pod.owner));
+        let rests = self.rests.iter().filter(|rest| rest.lasts(now));
+        let all = pods.chain(rests.map(|rest| (&rest.key, rest.address, &rest.owner)));
+        let known = all.filter(|_| self.leases);
+        LeasesOf(known.map(|(key, address, owner)| (key.clone(), address, owner.clone())).collect())
+    }
 }
 
-/// The leases of a machine, if it has any.
-pub(super) struct LeasesOf<'a> {
-    pub(super) pods: &'a [Pod],
-    pub(super) known: bool,
-}
+/// What a machine uses: of what, and for whom.
+pub(super) struct LeasesOf(Vec<(Key, Addr, Option<Owner>)>);
 
-impl Leases for LeasesOf<'_> {
+impl Leases for LeasesOf {
     fn used(&self, key: &Key) -> AddrSet {
-        if !self.known {
-            return AddrSet::default();
-        }
-        let own = self.pods.iter().filter(|pod| pod.key == *key);
-        AddrSet::union(own.map(|pod| AddrRange::single(pod.address)))
+        let own = self.0.iter().filter(|(of, ..)| of == key);
+        AddrSet::union(own.map(|(_, address, _)| AddrRange::single(*address)))
     }
 
     fn keys(&self) -> Vec<(Key, Option<Owner>)> {
-        let known = self.pods.iter().filter(|_| self.known);
-        known.map(|pod| (pod.key.clone(), pod.owner.clone())).collect()
+        self.0.iter().map(|(key, _, owner)| (key.clone(), owner.clone())).collect()
     }
 }

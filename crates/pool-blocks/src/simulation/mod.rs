@@ -6,9 +6,14 @@
 
 mod api;
 mod check;
+mod daemons;
 mod faults;
 mod machine;
 mod network;
+mod owners;
+mod people;
+mod pods;
+mod pools;
 mod random;
 mod settle;
 mod tests;

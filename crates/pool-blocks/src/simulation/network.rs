@@ -1,7 +1,7 @@
 //! Messages: delayed, lost, repeated.
 
 use super::world::{Event, MINUTE, SECOND, World};
-use crate::{Answer, NodeName, Request, RequestId};
+use crate::{Answer, Key, NodeName, Request, RequestId};
 
 impl World {
     pub(super) fn delay(&mut self) -> u64 {
@@ -56,10 +56,18 @@ impl World {
             Request::Delete(key, uid, _) => Some((key.clone(), *uid)),
             _ => None,
         };
+        let left = match &request {
+            Request::Delete(key, ..) => Some(key),
+            Request::Update(key, _, _, spec) => Some(key).filter(|_| spec.holder(&from).is_none()),
+            _ => None,
+        };
+        let is_own = |key: &&Key| self.api.objects.get(*key).is_some_and(|o| o.spec.holder(&from).is_some());
+        let left = left.filter(is_own).cloned();
         let answer = self.api.answer(&from, request);
         if matches!(answer, Answer::Written(_) | Answer::Deleted) {
             self.note(|_| format!("api: done for {from}: {text}"));
             self.check_disk(machine, deleted.as_ref(), &answer);
+            self.check_left(machine, left.as_ref());
         }
         if self.machines[machine].partitioned || (!self.calm && self.random.percent(3)) {
             return;
@@ -74,8 +82,18 @@ impl World {
             Request::Delete(key, ..) => Some(key.clone()),
             _ => None,
         };
-        let before = deletes.as_ref().and_then(|key| self.api.objects.get(key)).cloned();
+        let before = match &request {
+            Request::Delete(key, ..) | Request::Update(key, ..) => self.api.objects.get(key).cloned(),
+            _ => None,
+        };
         let answer = self.api.answer(&NodeName::from("leader"), request);
+        match (&answer, &before) {
+            (Answer::Deleted, Some(before)) => self.end_rests(&before.key, &before.spec, None),
+            (Answer::Written(after), Some(before)) => {
+                self.end_rests(&before.key, &before.spec, Some(&after.spec))
+            }
+            _ => {}
+        }
         if let (Some(key), Answer::Deleted) = (deletes, &answer) {
             if before.is_some_and(|object| object.spec.holders.iter().any(|holder| !holder.fenced)) {
                 self.fail(format!("the leader frees {key}, which is not fenced"));

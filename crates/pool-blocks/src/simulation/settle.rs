@@ -3,9 +3,9 @@
 use net_types::Addr;
 
 use super::check::HolderOf;
-use super::machine::{LeasesOf, Power};
+use super::machine::Power;
 use super::world::{MINUTE, SECOND, World};
-use crate::{Input, Place};
+use crate::{Conflict, Input, Key, Place, Progress};
 
 impl World {
     pub(super) fn settle(&mut self) {
@@ -24,9 +24,11 @@ impl World {
                 node.out_of_service = false;
             }
             if !self.machines[machine].daemon {
-                let run = self.machines[machine].node.run();
-                self.start_daemon(machine, run);
+                self.start_daemon(machine);
             }
+        }
+        self.restore_pool();
+        for machine in 0..self.machines.len() {
             self.machines[machine].counts_at = self.machines[machine].counts_at.min(self.now);
             self.count(machine);
         }
@@ -37,7 +39,33 @@ impl World {
             self.run_until(self.now + 2 * MINUTE);
         }
         self.check_that_doubles_are_told();
-        self.check_that_all_can_go_on();
+        self.check_that_nothing_else_is_told();
+        if self.violation.is_none() {
+            self.check_that_all_can_go_on();
+        }
+    }
+
+    /// Who is told to be in the way of what a node holds may be there.
+    fn check_that_nothing_else_is_told(&mut self) {
+        for machine in 0..self.machines.len() {
+            let own = &self.machines[machine];
+            let held = |key: &Key| own.node.progress().any(|(one, far)| one == key && far == Progress::Held);
+            let is_there = |conflict: &Conflict| {
+                self.api.objects.values().any(|object| match object.key.place {
+                    Place::Address(address) => {
+                        conflict.used.contains(address)
+                            && !(object.spec.holders.is_empty() && object.spec.contested.is_empty())
+                    }
+                    Place::Block(_) => false,
+                })
+            };
+            let told = own.node.conflicts(&own.leases(self.now));
+            let wrong = told.into_iter().find(|conflict| held(&conflict.key) && !is_there(conflict));
+            if let Some(wrong) = wrong {
+                let name = self.machines[machine].name.clone();
+                self.fail(format!("{name} tells of somebody who is not there: {wrong:?}"));
+            }
+        }
     }
 
     fn check_that_doubles_are_told(&mut self) {
@@ -76,7 +104,7 @@ impl World {
             }
         }
         self.machines.iter().any(|machine| {
-            let leases = LeasesOf { pods: &machine.pods, known: machine.leases };
+            let leases = machine.leases(self.now);
             machine.node.conflicts(&leases).iter().any(|conflict| {
                 conflict.used.contains(address)
                     && names.iter().any(|name| conflict.other.contains(name.as_str()))
@@ -84,39 +112,45 @@ impl World {
         })
     }
 
-    /// No pod, no conflict: every node gets an address as long as there are enough.
+    /// No pod, no conflict: all goes back, and every node and owner gets an address as long as there are enough.
     fn check_that_all_can_go_on(&mut self) {
-        if self.violation.is_some() {
-            return;
-        }
         for machine in &mut self.machines {
             machine.pods.clear();
+            machine.rests.clear();
         }
-        for owner in self.owners.clone() {
-            self.api.owners.remove(&owner);
-        }
+        let owners = std::mem::take(&mut self.api.owners);
         for _ in 0..3 {
-            for machine in 0..self.machines.len() {
-                let keys: Vec<_> = self.machines[machine].node.keys().cloned().collect();
-                for key in keys {
-                    self.step(machine, Input::Return(key));
-                }
-                self.step(machine, Input::Changed);
-            }
+            self.return_all();
             self.run_until(self.now + MINUTE);
         }
-        let blocks: Vec<String> = self
-            .api
-            .objects
-            .keys()
-            .filter(|key| matches!(key.place, Place::Block(_)))
-            .map(ToString::to_string)
-            .collect();
-        if !blocks.is_empty() {
-            self.fail(format!("nothing is used, and these are not returned: {blocks:?}"));
-        }
+        self.check_that_nothing_is_left("nothing is used", |key| matches!(key.place, Place::Block(_)));
         // Addresses without owners go.
         self.run_until(self.now + 75 * MINUTE);
+        self.check_that_nothing_is_left("no owner is there", |_| true);
+        self.check_that_nodes_get_addresses();
+        // A node may have claimed one block more than it needs.
+        self.return_all();
+        self.run_until(self.now + MINUTE);
+        self.api.owners = owners;
+        self.check_that_owners_get_addresses();
+    }
+
+    fn return_all(&mut self) {
+        for machine in 0..self.machines.len() {
+            self.give_all_back(machine);
+            self.step(machine, Input::Changed);
+        }
+    }
+
+    fn check_that_nothing_is_left(&mut self, why: &str, is_meant: impl Fn(&Key) -> bool) {
+        let left: Vec<String> =
+            self.api.objects.keys().filter(|key| is_meant(key)).map(ToString::to_string).collect();
+        if !left.is_empty() {
+            self.fail(format!("{why}, and these are not returned: {left:?}"));
+        }
+    }
+
+    fn check_that_nodes_get_addresses(&mut self) {
         for machine in 0..self.machines.len() {
             for _ in 0..4 {
                 if !self.machines[machine].pods.is_empty() {
@@ -128,6 +162,31 @@ impl World {
             if self.machines[machine].pods.is_empty() {
                 let name = self.machines[machine].name.clone();
                 self.fail(format!("{name} gets no address though there are"));
+            }
+        }
+    }
+
+    /// Each owner runs on all nodes, one after the other.
+    fn check_that_owners_get_addresses(&mut self) {
+        for owner in self.api.owners.clone() {
+            for machine in 0..self.machines.len() {
+                let runs = |world: &Self| {
+                    world.machines[machine].pods.iter().any(|pod| pod.owner.as_ref() == Some(&owner))
+                };
+                for _ in 0..10 {
+                    if runs(self) {
+                        break;
+                    }
+                    (0..self.machines.len()).for_each(|machine| self.watch(machine));
+                    self.start_launcher_of(machine, &owner);
+                    self.run_until(self.now + MINUTE);
+                }
+                if !runs(self) {
+                    let name = self.machines[machine].name.clone();
+                    self.fail(format!("{owner} gets no address on {name} though there are"));
+                }
+                self.machines[machine].pods.retain(|pod| pod.owner.is_none());
+                self.give_all_back(machine);
             }
         }
     }

@@ -3,16 +3,17 @@
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-use net_types::Family;
+use net_types::{Addr, Family};
 
 use super::api::Api;
-use super::machine::{LeasesOf, Machine, Power};
+use super::faults::{self, Fault};
+use super::machine::{Machine, Power};
+use super::pools::Pool;
 use super::random::Random;
-use crate::geometry::addresses;
 use crate::weakness::{Weakened, Weakness};
 use crate::{
-    Answer, BlockLengths, BootTime, Disk, DiskVersion, Geometry, Horizon, Input, Key, Leader, Node,
-    NodeState, Output, Owner, Place, PoolSnapshot, Request, RequestId, Run,
+    Answer, BootTime, Disk, DiskVersion, Geometry, Horizon, Input, Key, Leader, Node, NodeState, Output,
+    Owner, Place, PoolSnapshot, Request, RequestId, Run,
 };
 
 pub(super) const SECOND: u64 = 1_000;
@@ -56,6 +57,14 @@ pub(super) enum Event {
     Fault,
     /// A pod goes where one is, and another comes.
     Churn(usize),
+    LearnPool(usize),
+    /// What a watch saw reaches a node.
+    Floats(usize, Vec<Addr>),
+    StartPod(usize),
+    StartLauncher(usize, Owner),
+    StopLauncher(usize, Owner),
+    /// An owner is made or deleted.
+    Exists(Owner, bool),
     /// What is not used goes back.
     GiveBack(usize),
     /// A machine is said to be in service, or not to be.
@@ -94,6 +103,7 @@ pub(super) struct LeaderProcess {
     pub(super) leader: Leader,
     pub(super) rate: u64,
     pub(super) view: PoolSnapshot,
+    pub(super) pool: Option<Geometry>,
 }
 
 /// The reason why two may have one address in this history, and whether nodes can know what they hold.
@@ -110,13 +120,14 @@ pub(super) struct World {
     pub(super) backups: Vec<Api>,
     pub(super) machines: Vec<Machine>,
     pub(super) leaders: Vec<LeaderProcess>,
-    pub(super) geometry: Geometry,
+    pub(super) pool: Pool,
     pub(super) owners: Vec<Owner>,
     pub(super) allowed: Allowed,
     pub(super) excuses: Excuses,
     pub(super) weakness: Option<Weakness>,
     pub(super) calm: bool,
     pub(super) last_fault: u64,
+    pub(super) shares: Vec<(Fault, u64)>,
     /// How long a node waits for an answer.
     pub(super) patience: u64,
     /// Whether messages are late more often than not, and disks take their time.
@@ -132,9 +143,7 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64, weakness: Option<Weakness>, trace: bool) -> Self {
         let mut random = Random::new(seed);
-        let single = random.percent(40);
-        let (length, ranges) = if single { (32, "10.0.0.1-10.0.0.5") } else { (30, "10.0.0.1-10.0.0.14") };
-        let geometry = Geometry::new("p".into(), BlockLengths { v4: length, v6: 128 }, addresses(&[ranges]));
+        let pool = Pool::new(&mut random);
         let allowed = match random.below(10) {
             0..=4 => Allowed::default(),
             5 | 6 => Allowed { false_statements: true, ..Allowed::default() },
@@ -143,6 +152,7 @@ impl World {
         };
         let patience = if random.percent(60) { 10 * SECOND } else { random.between(MINUTE, 60 * MINUTE) };
         let slow = random.percent(25);
+        let shares = faults::shares(&mut random);
         let mut world = Self {
             random,
             now: 0,
@@ -150,13 +160,14 @@ impl World {
             backups: Vec::new(),
             machines: Vec::new(),
             leaders: Vec::new(),
-            geometry,
+            pool,
             owners: vec!["vm:default/a".into(), "vm:default/b".into()],
             allowed,
             excuses: Excuses::default(),
             weakness,
             calm: false,
             last_fault: 0,
+            shares,
             patience,
             slow,
             violation: None,
@@ -168,15 +179,16 @@ impl World {
         };
         for name in ["node1", "node2", "node3"] {
             let rate = world.rate();
-            let node = world.new_node(name, Some(Disk::default()), Run::default());
-            world.machines.push(Machine::new(name.into(), rate, node));
+            let pools: Vec<Geometry> = world.pool.now.iter().cloned().collect();
+            let node = world.new_node(name, pools.clone(), Some(Disk::default()), Run::default());
+            world.machines.push(Machine::new(name.into(), rate, pools, node));
             let uid = world.api.new_uid();
             world.api.nodes.insert(name.into(), NodeState { uid, out_of_service: false });
         }
         for number in 0..2 {
             let rate = world.rate();
             let leader = world.new_leader();
-            world.leaders.push(LeaderProcess { leader, rate, view: PoolSnapshot::default() });
+            world.leaders.push(LeaderProcess { leader, rate, view: PoolSnapshot::default(), pool: None });
             world.at(MINUTE + number, Event::Lead(usize::try_from(number).unwrap_or(0)));
         }
         world.api.owners.extend(world.owners.iter().cloned());
@@ -200,13 +212,13 @@ impl World {
         Horizon::DEFAULT
     }
 
-    pub(super) fn new_node(&self, name: &str, disk: Option<Disk>, run: Run) -> Node {
+    pub(super) fn new_node(&self, name: &str, pools: Vec<Geometry>, disk: Option<Disk>, run: Run) -> Node {
         let horizon = match self.weakness {
             Some(Weakness::UsesTheWholeHorizon) => self.horizon().with_node_percent(100),
             _ => self.horizon(),
         };
         let weakened = Weakened::by(self.weakness);
-        Node::start(name.into(), horizon, vec![self.geometry.clone()], disk, run).weakened(weakened)
+        Node::start(name.into(), horizon, pools, disk, run).weakened(weakened)
     }
 
     pub(super) fn new_leader(&self) -> Leader {
@@ -279,6 +291,12 @@ impl World {
             }
             Event::Lead(leader) => self.lead(leader),
             Event::Fault => self.fault(),
+            Event::Floats(machine, addresses) => self.see_floating(machine, &addresses),
+            Event::StartPod(machine) => self.start_pod(machine),
+            Event::StartLauncher(machine, owner) => self.start_launcher_of(machine, &owner),
+            Event::StopLauncher(machine, owner) => self.stop_launcher_of(machine, &owner),
+            Event::Exists(owner, exists) => self.set_existing(owner, exists),
+            Event::LearnPool(machine) => self.learn_pool(machine),
             Event::GiveBack(machine) => self.give_all_back(machine),
             Event::Service(machine, works) => self.say_service(machine, works),
             Event::Churn(machine) => {
@@ -305,7 +323,7 @@ impl World {
     pub(super) fn step(&mut self, machine: usize, input: Input) {
         let clock = self.clock(machine);
         let own = &mut self.machines[machine];
-        let leases = LeasesOf { pods: &own.pods, known: own.leases };
+        let leases = own.leases(self.now);
         let outputs = own.node.step(clock, &leases, input);
         for output in outputs {
             match output {
@@ -321,6 +339,10 @@ impl World {
                     self.at(self.now + takes, Event::Synced { machine, incarnation, version });
                 }
             }
+        }
+        // What the next process of this boot may use is written after a while.
+        if self.random.percent(80) {
+            self.machines[machine].run = self.machines[machine].node.run();
         }
         let own = &self.machines[machine];
         let wake = self.now + own.until(self.now, own.node.wake_at(clock)).clamp(SECOND, 10 * MINUTE) + 5;
@@ -344,14 +366,18 @@ impl World {
         self.at(self.now + pause, Event::Lead(number));
         // What the watch cache has is now and then what it had before.
         let is_stale = !self.calm && self.random.percent(30);
-        let view = if is_stale { self.leaders[number].view.clone() } else { self.api.view() };
-        self.leaders[number].view = view.clone();
+        if !is_stale {
+            self.leaders[number].view = self.api.view();
+            self.leaders[number].pool = self.pool.now.clone();
+        }
+        let view = self.leaders[number].view.clone();
         let clock = BootTime::from_millis(self.now * self.leaders[number].rate / 1_000);
         let mut requests = self.leaders[number].leader.reconcile(clock, &view);
         for owner in &self.owners {
             let has = view.objects.iter().any(|object| object.spec.owner.as_ref() == Some(owner));
             if view.owners.contains(owner) && !has {
-                requests.extend(Leader::float(&self.geometry, Family::V4, &view, owner, 0));
+                let pool = self.leaders[number].pool.as_ref();
+                requests.extend(pool.and_then(|pool| Leader::float(pool, Family::V4, &view, owner, 0)));
             }
         }
         for request in requests {
