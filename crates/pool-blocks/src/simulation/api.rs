@@ -89,9 +89,10 @@ impl Api {
         }
     }
 
-    /// Becomes what it was. Versions are given out again; UIDs, which are random, are not.
-    pub(super) fn restore(&mut self, backup: &Self) {
-        let uids = self.uids;
-        *self = Self { uids, ..backup.clone() };
+    /// Becomes what it was. Versions are given out again unless they are raised, as `etcdutl snapshot restore --bump-revision`
+    /// does; UIDs, which are random, are not.
+    pub(super) fn restore(&mut self, backup: &Self, raises: bool) {
+        let version = if raises { self.version } else { backup.version };
+        *self = Self { uids: self.uids, version, ..backup.clone() };
     }
 }

@@ -1,7 +1,7 @@
 //! Messages: delayed, lost, repeated.
 
 use super::world::{Event, MINUTE, SECOND, World};
-use crate::{Answer, Key, NodeName, Request, RequestId};
+use crate::{Answer, Key, NodeName, Object, Request, RequestId};
 
 impl World {
     pub(super) fn delay(&mut self) -> u64 {
@@ -63,7 +63,12 @@ impl World {
         };
         let is_own = |key: &&Key| self.api.objects.get(*key).is_some_and(|o| o.spec.holder(&from).is_some());
         let left = left.filter(is_own).cloned();
-        let answer = self.api.answer(&from, request);
+        let is_write = matches!(request, Request::Create(..) | Request::Update(..) | Request::Delete(..));
+        let answer = if is_write && !self.calm && self.random.percent(2) {
+            Answer::Forbidden("no".to_owned())
+        } else {
+            self.api.answer(&from, request)
+        };
         if matches!(answer, Answer::Written(_) | Answer::Deleted) {
             self.note(|_| format!("api: done for {from}: {text}"));
             self.check_disk(machine, deleted.as_ref(), &answer);
@@ -95,7 +100,8 @@ impl World {
             _ => {}
         }
         if let (Some(key), Answer::Deleted) = (deletes, &answer) {
-            if before.is_some_and(|object| object.spec.holders.iter().any(|holder| !holder.fenced)) {
+            let is_unfenced = |object: &Object| object.spec.holders.iter().any(|holder| !holder.fenced);
+            if before.as_ref().is_some_and(is_unfenced) && !self.excuses.versions_again {
                 self.fail(format!("the leader frees {key}, which is not fenced"));
             } else if self.excuses.double.is_none() {
                 self.check_freed(&key);

@@ -68,9 +68,11 @@ impl World {
         } else {
             self.excuses.double = Some("a backup was restored");
             let backup = self.random.index(self.backups.len());
-            self.note(|_| format!("backup {backup} is restored"));
+            let raises = self.random.percent(50);
+            self.excuses.versions_again |= !raises;
+            self.note(|_| format!("backup {backup} is restored, versions raised {raises}"));
             let backup = self.backups[backup].clone();
-            self.api.restore(&backup);
+            self.api.restore(&backup, raises);
         }
     }
 

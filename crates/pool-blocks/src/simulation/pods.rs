@@ -145,7 +145,7 @@ impl World {
         rests.retain(|rest| rest.lasts(now));
     }
 
-    /// A node that lost its disk learns what its pods have.
+    /// A node that lost its disk learns what its pods have; the others look at it now and then.
     pub(super) fn count(&mut self, machine: usize) {
         let is_due = self.machines[machine].counts_at <= self.now;
         if self.machines[machine].runs() && is_due && self.knows_pool(machine) {
@@ -153,6 +153,8 @@ impl World {
             self.machines[machine].leases = true;
             self.note(|w| format!("{}: has counted", w.machines[machine].name));
             self.step(machine, Input::Counted);
+        } else if self.machines[machine].runs() && self.random.percent(20) {
+            self.step(machine, Input::LeasesRead);
         }
     }
 

@@ -111,6 +111,8 @@ pub(super) struct LeaderProcess {
 pub(super) struct Excuses {
     pub(super) double: Option<&'static str>,
     pub(super) unseen: bool,
+    /// Whether a restored backup has the API server give out versions again: what was sent before can fit what is there now.
+    pub(super) versions_again: bool,
 }
 
 pub(super) struct World {
