@@ -86,6 +86,9 @@ impl World {
 
     /// What a node leaves, it does not use.
     pub(super) fn check_left(&mut self, machine: usize, left: Option<&Key>) {
+        if self.excuses.restored {
+            return;
+        }
         let own = &self.machines[machine];
         let pod = own.pods.iter().find(|pod| Some(&pod.key) == left);
         let text = pod.map(|pod| format!("{} leaves {}, and {} is used", own.name, pod.key, pod.address));

@@ -69,6 +69,7 @@ impl World {
             self.excuses.double = Some("a backup was restored");
             let backup = self.random.index(self.backups.len());
             let raises = self.random.percent(50);
+            self.excuses.restored = true;
             self.excuses.versions_again |= !raises;
             self.note(|_| format!("backup {backup} is restored, versions raised {raises}"));
             let backup = self.backups[backup].clone();

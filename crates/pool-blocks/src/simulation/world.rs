@@ -111,7 +111,9 @@ pub(super) struct LeaderProcess {
 pub(super) struct Excuses {
     pub(super) double: Option<&'static str>,
     pub(super) unseen: bool,
-    /// Whether a restored backup has the API server give out versions again: what was sent before can fit what is there now.
+    /// Whether a backup was restored: what was sent before fits what it brought back.
+    pub(super) restored: bool,
+    /// Whether the API server gives out versions again since: what was sent before can fit what was written since.
     pub(super) versions_again: bool,
 }
 
