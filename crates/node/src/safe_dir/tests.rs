@@ -32,7 +32,7 @@ fn a_new_folder_is_an_entry_of_its_parent() {
     let path = dir.path().join("c/d");
     assert_eq!(parents_of_missing(&path), [dir.path().join("c"), dir.path().to_owned()]);
     SafeDir::create(&path).unwrap();
-    assert_eq!(parents_of_missing(&path), [temp.path(); 0]);
+    assert!(parents_of_missing(&path).is_empty());
     assert_eq!(parents_of_missing(Path::new("not/here")), [Path::new("not"), Path::new(".")]);
 }
 
