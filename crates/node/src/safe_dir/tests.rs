@@ -28,7 +28,7 @@ fn writes_whole_files_and_reads_them() {
 
 #[test]
 fn a_new_folder_is_an_entry_of_its_parent() {
-    let (temp, dir) = folder();
+    let (_temp, dir) = folder();
     let path = dir.path().join("c/d");
     assert_eq!(parents_of_missing(&path), [dir.path().join("c"), dir.path().to_owned()]);
     SafeDir::create(&path).unwrap();
