@@ -25,6 +25,8 @@ pub struct PoolCounts {
     pub used: u64,
 }
 
+type CountOf = fn(&PoolCounts) -> u64;
+
 /// What the node counts of the cluster's pools.
 #[derive(Debug, Default)]
 pub struct PoolMetrics {
@@ -64,7 +66,7 @@ impl PoolMetrics {
 
     pub(super) fn write(&self, out: &mut Exposition) {
         let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let gauges: [(_, _, fn(&PoolCounts) -> u64); 3] = [
+        let gauges: [(&str, &str, CountOf); 3] = [
             ("k8slan_pool_blocks", "Blocks of the cluster's pools that this node holds.", |of| of.blocks),
             ("k8slan_pool_addresses", "Addresses in these blocks.", |of| of.addresses),
             (

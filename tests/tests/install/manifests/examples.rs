@@ -145,7 +145,7 @@ pub(crate) fn selected(text: &str) -> Result<(), String> {
         let config: Value = serde_json::from_str(object["spec"]["config"].as_str().unwrap_or_default())
             .map_err(|error| error.to_string())?;
         let Some(gateway) = one["default-route"][0].as_str() else { continue };
-        let pool = pool_of(&folder, config["ipam"]["pool"].as_str().unwrap_or_default())
+        let pool = pool_of(folder, config["ipam"]["pool"].as_str().unwrap_or_default())
             .ok_or_else(|| format!("{}: no such pool", one["name"]))?;
         let pool: LanPool = serde_json::from_value(pool).map_err(|error| error.to_string())?;
         let addresses = ParsedPool::parse(&pool.spec).map_err(|error| error.to_string())?;
