@@ -1,7 +1,5 @@
 //! Addresses that follow their owners over nodes, as `ipam-pool` hands them out. The daemon's node part is played.
 
-#![expect(clippy::unwrap_used, reason = "a test")]
-
 use serde_json::json;
 use testnet::{CniCall, Node, Outcome, Stop};
 
