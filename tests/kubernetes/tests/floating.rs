@@ -15,6 +15,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         beside("a_machines_address_follows_it", a_machines_address_follows_it),
         beside("what_is_reserved_is_its_owners_on_every_node", what_is_reserved_is_its_owners_on_every_node),
         beside("the_documents_plans_of_addresses_are_ready", the_documents_plans_of_addresses_are_ready),
+        beside(
+            "a_stateful_sets_pod_keeps_its_address_on_another_node",
+            a_stateful_sets_pod_keeps_its_address_on_another_node,
+        ),
     ]
 }
 
@@ -159,4 +163,47 @@ fn the_documents_plans_of_addresses_are_ready(cluster: &Cluster) -> Outcome {
         cluster.kubectl(&format!("delete namespace {namespace} --timeout=110s"))?;
     }
     Ok(())
+}
+
+/// `sticky: Auto`, which is the default.
+fn a_stateful_sets_pod_keeps_its_address_on_another_node(cluster: &Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "sets", vni: 1159, spokes: &["sets1", "sets2"] };
+    make_pool(cluster, LAN.name, &json!({ "subnets": ["10.159.0.0/24"], "cooldown": "0s" }))?;
+    make_lan(cluster, &LAN)?;
+    let run_on = |node: &str| -> Result<Value, Stop> {
+        let mut template = PodOf::on("sets", "sets1").at(node).template();
+        template["metadata"]["labels"] = json!({ "app": "sets" });
+        let set = json!({
+            "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": { "name": "sets", "namespace": "default" },
+            "spec": {
+                "serviceName": "sets", "replicas": 1, "selector": { "matchLabels": { "app": "sets" } },
+                "template": template,
+            },
+        });
+        cluster.apply(&set.to_string())?;
+        cluster.kubectl("rollout status statefulset sets --timeout=110s")?;
+        let pod = ready(cluster, "sets-0")?;
+        check!(pod["spec"]["nodeName"] == node, "it is on {}", pod["spec"]["nodeName"]);
+        Ok(pod)
+    };
+    let own = address(&run_on("worker1")?)?;
+    let path = format!("{ADDRESSES}/sets.{own}");
+    let object = cluster.until(&path, |found| holders(found) == ["worker1"])?;
+    let owner = &object["spec"]["owner"];
+    check!(owner["kind"] == "Pod" && owner["name"] == "sets-0", "{owner}");
+    let moved = run_on("worker2")?;
+    check!(address(&moved)? == own, "{} and {own}", address(&moved)?);
+    cluster.until(&path, |found| holders(found) == ["worker2"])?;
+    // Scaled down it keeps the address, and another pod gets another one.
+    cluster.kubectl("scale statefulset sets --replicas=0")?;
+    cluster.until_gone("/api/v1/namespaces/default/pods/sets-0")?;
+    let other = start(cluster, &PodOf::on("sets-other", "sets2").at("worker2"))?;
+    check!(address(&other)? != own, "{own} twice");
+    cluster.kubectl("scale statefulset sets --replicas=1")?;
+    let again = ready(cluster, "sets-0")?;
+    check!(address(&again)? == own, "{} and {own}", address(&again)?);
+    delete(cluster, "sets-other")?;
+    cluster.kubectl("delete statefulset sets --cascade=foreground --timeout=90s")?;
+    LAN.remove(cluster)?;
+    cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)
 }
