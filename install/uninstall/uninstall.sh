@@ -124,7 +124,7 @@ fi
 
 say "the LANs with their definitions, and the namespaces"
 k delete validatingadmissionpolicybinding,validatingadmissionpolicy k8slan-allowed-namespaces k8slan-blocks k8slan-addresses --ignore-not-found
-k delete --ignore-not-found --timeout="$timeout" customresourcedefinition {lans,lannodes,lanpools,lanpoolnodes,lanblocks,lanaddresses}.lan.k8slan.io
+k delete --ignore-not-found --timeout="$timeout" customresourcedefinition {lans,lannodes,lanpools,lanreservations,lanpoolnodes,lanblocks,lanaddresses}.lan.k8slan.io
 k delete --ignore-not-found clusterrolebinding,clusterrole k8slan
 k delete --ignore-not-found clusterrole k8slan-view k8slan-edit
 k delete --ignore-not-found --timeout="$timeout" namespace $ns $own

@@ -127,6 +127,23 @@ fn a_cluster_is_taken_off_with_the_folders_of_its_daemonset() -> Outcome {
     assert_eq!(pod["containers"][0]["image"], IMAGE);
     assert_eq!(pod["securityContext"]["runAsNonRoot"], true, "{pod}");
     assert_eq!(pod["containers"][0]["securityContext"]["capabilities"], json!({"drop": ["ALL"]}), "{pod}");
+    // Each definition and each object without a namespace that the manifests make.
+    for file in ["crds.yaml", "k8slan.yaml"] {
+        for object in
+            crate::manifests::documents(&fs::read_to_string(install().join(file))?, &install().join(file))?
+        {
+            let name = object["metadata"]["name"].as_str().unwrap_or_default();
+            let deleted = cluster.calls().iter().any(|call| {
+                let mut words = call.split([' ', ',']);
+                words.any(|word| word == "delete") && words.any(|word| word == name)
+            });
+            assert!(
+                deleted || object["metadata"]["namespace"].is_string(),
+                "nobody deletes {} {name}",
+                object["kind"]
+            );
+        }
+    }
     // Nodes before objects, and what the leader made while it cannot make it again; the Job's rights end with it.
     let order = [
         SET,
