@@ -250,13 +250,8 @@ fn build_lease_request(
     let invented = request.stated_vm().is_some() && matches!(network.key, PoolKey::Named(_));
     let sticky = match network.sticky {
         Some(sticky) => sticky,
-        None if of_guest => {
-            if invented {
-                Sticky::No
-            } else {
-                Sticky::Vm
-            }
-        }
+        None if of_guest && invented => Sticky::No,
+        None if of_guest => Sticky::Vm,
         // What one node alone kept, nobody would free; and on another node, the pod would have another one.
         None if network.blocks.is_some() => match SetMembership::find(&node.config.paths(), pod.as_ref())? {
             SetMembership::Member => Sticky::Pod,

@@ -82,14 +82,20 @@ fn an_owner_gets_its_own_address_and_nobody_else() -> Outcome {
     Ok(())
 }
 
-/// A file became an object: the machine has an address that this node alone kept for it.
-fn what_was_kept_on_the_node_goes_with_its_machine() -> Outcome {
+/// A node whose pool is a file, in the older form, that keeps addresses for machines.
+fn with_a_file() -> Result<Node, Stop> {
     let node = Node::new("n")?;
     let file = json!({
         "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "office" },
         "spec": { "ranges": [{ "subnet": "10.9.0.0/24" }], "scope": "host", "sticky": "vm" },
     });
     node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?;
+    Ok(node)
+}
+
+/// A file became an object: the machine has an address that this node alone kept for it.
+fn what_was_kept_on_the_node_goes_with_its_machine() -> Outcome {
+    let node = with_a_file()?;
     let of_vm = launcher(&node, "virt-launcher-v-aaaaa")?;
     let kept = address(&of_vm.add("ipam-pool", "net1", &network())?).to_owned();
     of_vm.del("ipam-pool", "net1", &network())?;
@@ -119,12 +125,7 @@ fn what_was_kept_on_the_node_goes_with_its_machine() -> Outcome {
 
 /// The block of what this node kept is another node's, and the machine gets another address.
 fn what_another_node_has_by_now_is_not_kept() -> Outcome {
-    let node = Node::new("n")?;
-    let file = json!({
-        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "office" },
-        "spec": { "ranges": [{ "subnet": "10.9.0.0/24" }], "scope": "host", "sticky": "vm" },
-    });
-    node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?;
+    let node = with_a_file()?;
     let of_vm = launcher(&node, "virt-launcher-v-aaaaa")?;
     assert_eq!(address(&of_vm.add("ipam-pool", "net1", &network())?), "10.9.0.2/24");
     of_vm.del("ipam-pool", "net1", &network())?;

@@ -1,5 +1,5 @@
 //! Pools of the cluster, as objects: what people write (`LanPool`, `LanReservation`) and what the daemons do (`LanBlock`,
-//! `LanAddress`). The protocol is the crate `pool-blocks`; nothing reads reservations yet.
+//! `LanAddress`). The protocol is the crate `pool-blocks`.
 
 #[cfg(feature = "crd")]
 mod claims;
