@@ -52,6 +52,8 @@ pub(crate) enum Weakness {
     NamesHoldersAlone,
     /// A process takes what the one before did not use, or used though another was in the way, for checked.
     DoesNotCheckAgain,
+    /// A pod gets an address that another pod of the node had while its owner had it, too.
+    GivesWhatFloats,
 }
 
 impl Weakness {
@@ -81,6 +83,7 @@ impl Weakness {
         Self::KnowsFencesByTerm,
         Self::NamesHoldersAlone,
         Self::DoesNotCheckAgain,
+        Self::GivesWhatFloats,
     ];
 }
 

@@ -134,6 +134,7 @@ impl Node {
             all.iter_mut().for_each(|object| object.spec.contested.clear());
         }
         let before_writing = self.weakened.lacks(Weakness::ReadsBeforeWriting);
+        let gives_what_floats = self.weakened.lacks(Weakness::GivesWhatFloats);
         for (key, holding) in self.holdings.iter_mut().filter(|(key, _)| key.pool == *pool) {
             let Place::Block(block) = key.place else { continue };
             let after = holding.settled < id || before_writing;
@@ -145,11 +146,13 @@ impl Node {
                     holding.told = floating_in(&leases.used(key), &all, |_| true);
                     holding.listed = true;
                 }
-                Stage::Held if holding.told.is_some() => {
-                    holding.told = floating_in(&leases.used(key), &all, is_joined);
-                    holding.listed = true;
+                Stage::Held if !holding.is_alone() => {
+                    tell_floating(holding, &leases.used(key), &all);
                 }
                 _ => {}
+            }
+            if gives_what_floats {
+                holding.in_the_way = AddrSet::default();
             }
         }
     }
@@ -365,9 +368,21 @@ fn finish_claim(holding: &mut Holding, used: &AddrSet, block: AddrRange, all: &[
     let own = holding.record.iter().flat_map(|record| record.released.iter());
     let released = AddrSet::union(own.chain(before.iter()).chain(floating.iter()));
     holding.record_releasing(uid, Phase::Held, released);
-    holding.told = floating_in(used, all, is_joined);
-    holding.listed = true;
+    tell_floating(holding, used, all);
     holding.stage = Stage::Held;
+}
+
+/// What pods have and floats is told, and no other pod gets it once they are gone: whose it is may have it still.
+fn tell_floating(holding: &mut Holding, used: &AddrSet, all: &[Object]) {
+    holding.told = floating_in(used, all, is_joined);
+    let joined = all.iter().filter(|object| is_joined(object)).filter_map(|object| match object.key.place {
+        Place::Address(address) => Some(AddrRange::single(address)),
+        Place::Block(_) => None,
+    });
+    let before = AddrSet::union(holding.in_the_way.iter().chain(used.iter()));
+    let released = holding.record.as_ref().map(|record| record.released.clone()).unwrap_or_default();
+    holding.in_the_way = AddrSet::union(joined).intersection(&before).without(&released);
+    holding.listed = true;
 }
 
 /// The owners of what is used here and floats.

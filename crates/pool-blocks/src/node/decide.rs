@@ -87,7 +87,7 @@ impl Node {
                     return Some(update(object, Spec { released, ..object.spec.clone() }));
                 }
                 // Who was in the way may be gone.
-                let is_old = holding.told.is_some() && !holding.listed;
+                let is_old = !holding.is_alone() && !holding.listed;
                 is_old.then(|| Request::ListAddresses(key.pool.clone()))
             }
             Stage::Leaving => {

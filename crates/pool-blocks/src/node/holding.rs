@@ -46,6 +46,8 @@ pub(super) struct Holding {
     pub(super) owner: Option<Owner>,
     /// Who is in the way.
     pub(super) told: Option<String>,
+    /// As [`super::Node::kept_back`].
+    pub(super) in_the_way: AddrSet,
     /// Whether no other block does in its place.
     pub(super) particular: bool,
     /// Of what is lost, and of a block in which somebody is in the way: whether objects of the other kind were read since its own
@@ -67,6 +69,7 @@ impl Holding {
             not_before: BootTime::default(),
             owner: None,
             told: None,
+            in_the_way: AddrSet::default(),
             particular: false,
             listed: false,
         }
@@ -88,6 +91,11 @@ impl Holding {
     /// Whose floating address it is, as it was asked for or as the disk says.
     pub(super) fn owner(&self) -> Option<&Owner> {
         self.owner.as_ref().or_else(|| self.record.as_ref()?.owner.as_ref())
+    }
+
+    /// Whether nobody is known to be in the way.
+    pub(super) fn is_alone(&self) -> bool {
+        self.told.is_none() && self.in_the_way.is_empty()
     }
 
     pub(super) fn go_to(&mut self, stage: Stage) {

@@ -203,7 +203,7 @@ impl Node {
         // What is taken again is not checked yet, and what the disk lacks is not to be used: a record from before may be there. Who
         // is in the way is told by the next process once it has checked that itself.
         let used = |holding: &&Holding| {
-            let is_alone = holding.told.is_none() || self.weakened.lacks(Weakness::DoesNotCheckAgain);
+            let is_alone = holding.is_alone() || self.weakened.lacks(Weakness::DoesNotCheckAgain);
             holding.stage == Stage::Held && self.is_synced(holding) && is_alone
         };
         let permit = |(key, holding): (&Key, &Holding)| {

@@ -85,14 +85,24 @@ impl Node {
     /// The addresses of a block, or the floating address, as far as they are this node's to give.
     #[must_use]
     pub fn addresses(&self, key: &Key) -> AddrSet {
-        let released =
-            self.holdings.get(key).and_then(|holding| Some(holding.record.as_ref()?.released.clone()));
         match key.place {
             Place::Block(block) => self.pools.get(&key.pool).map_or_else(AddrSet::default, |geometry| {
-                geometry.addresses_in(block).without(&released.unwrap_or_default())
+                geometry.addresses_in(block).without(&self.released(key)).without(&self.kept_back(key))
             }),
             Place::Address(address) => AddrSet::union([net_types::AddrRange::single(address)]),
         }
+    }
+
+    /// The addresses of a block that float though pods have them, or had them when that was read: nobody gets them of the block.
+    #[must_use]
+    pub fn kept_back(&self, key: &Key) -> AddrSet {
+        let in_the_way = self.holdings.get(key).map(|holding| holding.in_the_way.clone());
+        in_the_way.unwrap_or_default().without(&self.released(key))
+    }
+
+    fn released(&self, key: &Key) -> AddrSet {
+        let record = self.holdings.get(key).and_then(|holding| holding.record.as_ref());
+        record.map(|record| record.released.clone()).unwrap_or_default()
     }
 
     /// Whose floating address it is.

@@ -148,7 +148,7 @@ fn what_is_taken_again_is_not_used_by_the_next_process_before_it_is_checked() {
 }
 
 /// Steps a node until it asks for a list of the addresses: writes are synced at once, and the API server has this block.
-fn step_to_the_list(node: &mut Node, leases: &OnePod, block: &Object, input: Input) -> Option<RequestId> {
+fn step_to_the_list(node: &mut Node, leases: &dyn Leases, block: &Object, input: Input) -> Option<RequestId> {
     let now = BootTime::from_millis(5);
     let mut listed = None;
     let mut next = vec![input];
@@ -209,7 +209,7 @@ fn each_process_tells_who_is_in_the_way_until_nobody_is() {
         let answer = Input::Answered(list, Answer::Addresses(all));
         step_to_the_list(&mut node, &leases, &block, answer);
         assert!(node.may_use(now, &key).is_ok());
-        assert_eq!(node.addresses(&key).to_string(), "10.0.0.8-10.0.0.9, 10.0.0.11");
+        assert_eq!(node.addresses(&key).to_string(), "10.0.0.8, 10.0.0.11");
         assert_eq!(node.conflicts(&leases)[0].other, "vm:default/a on n2");
         run = node.run();
     }
@@ -220,6 +220,56 @@ fn each_process_tells_who_is_in_the_way_until_nobody_is() {
     let mut node = start(node.run());
     assert!(node.may_use(now, &key).is_ok(), "it was used by the process before");
     assert_eq!(step_to_the_list(&mut node, &leases, &block, Input::Tick), None);
+}
+
+/// That the backup was restored which lacked the block, and that the owner got the address meanwhile, is over when this begins.
+#[test]
+fn what_a_pod_and_an_owner_had_is_given_to_no_other_pod() {
+    let now = BootTime::from_millis(5);
+    let pool =
+        Geometry::new("p".into(), BlockLengths { v4: 30, v6: 128 }, addresses(&["10.0.0.1-10.0.0.12"]));
+    let key = Key::parse_block("p.0a000008", |_, _| Some(30)).unwrap();
+    let holder = |node: &str| Holder { node: node.into(), uid: Uid::from_number(1), term: 0, fenced: false };
+    let object = |key: &Key, holders| Object {
+        key: key.clone(),
+        uid: Uid::from_number(2),
+        version: ResourceVersion(1),
+        spec: Spec { holders, ..Spec::default() },
+    };
+    let block = object(&key, vec![holder("n1")]);
+    let floating = || {
+        let mut floating = object(&Key::parse_address("p.10.0.0.9").unwrap(), vec![holder("n2")]);
+        floating.spec.owner = Some("vm:default/a".into());
+        vec![floating]
+    };
+    let record = Record { uid: block.uid, phase: Phase::Held, released: AddrSet::default(), owner: None };
+    let disk = Some(Disk { records: [(key.clone(), record)].into() });
+    let mut node = Node::start("n1".into(), Horizon::DEFAULT, vec![pool], disk, Run::default());
+    let has = |node: &Node| {
+        assert!(node.may_use(now, &key).is_ok());
+        node.addresses(&key).to_string()
+    };
+
+    let pod = OnePod(key.clone());
+    let list = step_to_the_list(&mut node, &pod, &block, Input::Tick).expect("a list");
+    step_to_the_list(&mut node, &pod, &block, Input::Answered(list, Answer::Addresses(floating())));
+    assert_eq!((node.conflicts(&pod).len(), has(&node).as_str()), (1, "10.0.0.8, 10.0.0.10-10.0.0.11"));
+
+    // The pod goes.
+    for _ in 0..2 {
+        let list = step_to_the_list(&mut node, &Unused, &block, Input::Changed).expect("a list");
+        step_to_the_list(&mut node, &Unused, &block, Input::Answered(list, Answer::Addresses(floating())));
+        assert_eq!(
+            (node.conflicts(&Unused).len(), has(&node).as_str()),
+            (0, "10.0.0.8, 10.0.0.10-10.0.0.11")
+        );
+        assert!(node.run().permits.is_empty(), "the next process looks for itself");
+    }
+    // The owner has it no more; one list says so, and there is no other.
+    let list = step_to_the_list(&mut node, &Unused, &block, Input::Changed).expect("a list");
+    step_to_the_list(&mut node, &Unused, &block, Input::Answered(list, Answer::Addresses(Vec::new())));
+    assert_eq!(has(&node), "10.0.0.8-10.0.0.11");
+    assert_eq!(step_to_the_list(&mut node, &Unused, &block, Input::Changed), None);
 }
 
 #[test]

@@ -92,6 +92,7 @@ const FOUND_BY: &[(Weakness, u64)] = &[
     (Weakness::NamesHoldersAlone, 23_656),
     (Weakness::UsesTheWholeHorizon, 30_469),
     (Weakness::KnowsFencesByTerm, 99_435),
+    (Weakness::GivesWhatFloats, 713_365),
 ];
 
 #[test]

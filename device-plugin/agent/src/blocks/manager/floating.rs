@@ -216,7 +216,9 @@ impl Manager {
     pub(super) fn release_later(&mut self, pool: &PoolName, address: Addr, owner: Option<Owner>) {
         let Some(key) = self.geometries.get(pool).map(|geometry| geometry.block_of(address)) else { return };
         let is_held = self.node.progress().any(|(own, progress)| *own == key && progress == Progress::Held);
-        if is_held && self.node.addresses(&key).contains(address) {
+        // What a pod has that is told to have it together with its owner is not handed out, and is given up once the pod is gone.
+        let is_kept_back = self.node.kept_back(&key).contains(address) && !self.usage.has(pool, address);
+        if is_held && (is_kept_back || self.node.addresses(&key).contains(address)) {
             self.releasing.insert((pool.clone(), address), owner);
         }
     }

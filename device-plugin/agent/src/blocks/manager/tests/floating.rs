@@ -110,3 +110,24 @@ fn a_pods_address_is_on_one_node_and_a_machines_on_two_while_it_migrates() {
     site.pass(120);
     assert_eq!(site.floats(), ["vm:a/web/lan 10.0.0.6"], "a pod's goes back at once");
 }
+
+#[test]
+fn what_a_pod_and_an_owner_have_is_handed_out_no_more_and_the_owners_when_the_pod_is_gone() {
+    let mut site = Site::new("10.0.0.16-10.0.0.31", 28);
+    site.used.insert("office".to_owned(), vec!["10.0.0.20".to_owned(), "10.0.0.30".to_owned()]);
+    let holder = Holder { node: "b".into(), uid: Uid::from_number(9), term: 0, fenced: false };
+    let spec = Spec { owner: Some("vm:a/web/lan".into()), holders: vec![holder], ..Spec::default() };
+    site.write(Key::parse_address("office.10.0.0.20").unwrap(), spec, None);
+    site.claim(1, None);
+    site.pass(10);
+    let others = "10.0.0.16-10.0.0.19, 10.0.0.21-10.0.0.31";
+    let block = Key::parse_block("office.0a000010", |_, _| Some(28)).unwrap();
+    let released = |site: &Site| site.objects[&block].spec.released.to_string();
+    site.pass(20 * 60);
+    assert_eq!((site.granted().as_str(), released(&site).as_str()), (others, ""), "the pod is there");
+    site.used.insert("office".to_owned(), vec!["10.0.0.30".to_owned()]);
+    site.pass(60);
+    assert_eq!((site.granted().as_str(), released(&site).as_str()), (others, ""));
+    site.pass(10 * 60);
+    assert_eq!((site.granted().as_str(), released(&site).as_str()), (others, "10.0.0.20"));
+}

@@ -223,7 +223,11 @@ impl Site {
                 });
                 Answer::Own(Some(node), own.cloned().collect())
             }
-            Request::ListAddresses(_) => Answer::Addresses(Vec::new()),
+            Request::ListAddresses(_) => {
+                let floating =
+                    self.objects.values().filter(|object| matches!(object.key.place, Place::Address(_)));
+                Answer::Addresses(floating.cloned().collect())
+            }
             Request::Get(key) => Answer::Object(self.objects.get(&key).cloned()),
             Request::Create(..) if self.forbidden.is_some() => {
                 Answer::Forbidden(self.forbidden.unwrap().to_owned())
