@@ -19,7 +19,16 @@ pub struct ClusterPool {
     pub uid: String,
     /// The object's specification, as its author wrote it.
     pub spec: Value,
-    /// The length of its blocks; absent until the leader accepts the pool, and blocks may be claimed.
+    /// Whether the leader has accepted it, in this form or an earlier one: from then on it hands out, and no file of its name does.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub accepted: bool,
+    /// Whether it is to take the place of files of its name that say the same; nothing else may be claimed of it yet.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub replacing: bool,
+    /// What this node's file of its name handed out, in whose place it is since before it was accepted. The node writes it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_place_of: Option<AddrSet>,
+    /// The length of its blocks; absent until blocks may be claimed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub blocks: Option<BlockLength>,
     /// Why this node may claim nothing, a sentence.
@@ -148,6 +157,18 @@ impl ClusterPool {
     #[must_use]
     pub fn file_name(pool: &str) -> Option<String> {
         is_kubernetes_name(pool).then(|| format!("{pool}.json"))
+    }
+
+    /// Whether addresses are handed out by it, and not by a file of its name.
+    #[must_use]
+    pub const fn is_in_charge(&self) -> bool {
+        self.is_accepted() || self.in_place_of.is_some()
+    }
+
+    /// Whether the leader has accepted it. What was written before `accepted` was there had blocks only then.
+    #[must_use]
+    pub const fn is_accepted(&self) -> bool {
+        self.accepted || (self.blocks.is_some() && !self.replacing)
     }
 
     /// Reads a pool of the folder [`Paths::cluster_pools`].

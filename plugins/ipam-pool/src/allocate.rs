@@ -7,14 +7,25 @@ use net_types::MacAddr;
 use crate::blocks::{Blocks, Deadline, Held};
 use crate::lease_table::LeaseTable;
 use crate::node_settings::NodeSettings;
-use crate::store::{HostStore, Store};
+use crate::store::{HostStore, PoolKey, Store};
 use crate::{
     Addr, AddressState, AllocError, Allocator, Attachment, ConflictOutcome, Error, Grant, LeaseHolder,
-    LeaseRequest, Millis, Network, RangeSet, Refusal, Rules, pool_overlap,
+    LeaseRequest, Millis, Network, PoolFile, RangeSet, Refusal, Rules, pool_overlap,
 };
 
-/// Gives the addresses. Where the node's blocks of the pool do not suffice, waits for more, without the lock, and returns `None`:
-/// the conflicts are in the store by then, and the pool may be another one.
+/// What became of an attempt.
+pub(crate) enum Allocated {
+    /// The store is to be closed by who has told of them.
+    Given(Box<HostStore>, Vec<Grant>),
+    /// The pool is to be read again.
+    Again,
+    /// The same, and nothing was written.
+    Replaced,
+}
+
+/// Gives the addresses. Where the node's blocks of the pool do not suffice, waits for more, without the lock, and returns
+/// [`Allocated::Again`]: the conflicts are in the store by then, and the pool may be another one. The same where the cluster's pool has
+/// taken the place of the file, but for the conflicts.
 pub(crate) fn allocate(
     node: &NodeSettings,
     network: &Network,
@@ -22,11 +33,17 @@ pub(crate) fn allocate(
     asked: &[Option<Addr>],
     conflicts: &[(Addr, MacAddr)],
     deadline: &mut Deadline,
-) -> Result<Option<(HostStore, Vec<Grant>)>, Error> {
+) -> Result<Allocated, Error> {
     let mut store = HostStore::open(&node.dirs, &network.key)?;
+    // The daemon reads the leases under this lock, after it has put the cluster's pool in charge.
+    if let (PoolKey::Named(pool), false) = (&network.key, network.of_cluster)
+        && PoolFile::is_the_clusters(&node.paths, pool)?
+    {
+        return Ok(Allocated::Replaced);
+    }
     let grants = allocate_held(&mut store, node, network, lease_request, asked, conflicts);
     let error = match grants {
-        Ok(grants) => return Ok(Some((store, grants))),
+        Ok(grants) => return Ok(Allocated::Given(Box::new(store), grants)),
         Err(error) => error,
     };
     store.give_back_reserve_if_idle();
@@ -35,7 +52,7 @@ pub(crate) fn allocate(
         (Some(blocks), Some(question)) => blocks.claim(&question, deadline)?,
         _ => return Err(error),
     }
-    Ok(None)
+    Ok(Allocated::Again)
 }
 
 /// Gives the addresses from what this node has.
@@ -61,7 +78,7 @@ fn allocate_held(
     let attachment = &lease_request.holder.attachment;
     let (before, grants) = store.change(|txn| {
         if !network.of_cluster {
-            pool_overlap::check(txn, &network.key, &node.paths.pools())?;
+            pool_overlap::check(txn, &network.key, &node.paths)?;
         }
         let before = LeaseTable::new(txn).addresses_of(attachment)?;
         if let (Some(blocks), Some(held)) = (&network.blocks, &held) {

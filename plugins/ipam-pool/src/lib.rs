@@ -34,6 +34,7 @@ mod pool_object;
 mod pool_overlap;
 mod range;
 mod range_set;
+mod replacement;
 pub mod store;
 mod unused_stores;
 mod verify;

@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 use net_types::MacAddr;
 use node::{NodeConfig, Occupant, Pod, Resource, SetMembership};
 
-use crate::allocate::allocate;
+use crate::allocate::{Allocated, allocate};
 use crate::blocks::Deadline;
 use crate::lease_table::LeaseTable;
 use crate::network::{self, Config, Network};
@@ -50,9 +50,13 @@ impl Plugin for IpamPool {
             let lease_request = build_lease_request(request, target, &network, &node)?;
             let asked = network.requested_per_set(&ips)?;
             let allocated = allocate(&node, &network, &lease_request, &asked, &conflicts, &mut deadline)?;
-            let Some((store, grants)) = allocated else {
-                conflicts.clear();
-                continue;
+            let (store, grants) = match allocated {
+                Allocated::Given(store, grants) => (store, grants),
+                Allocated::Again => {
+                    conflicts.clear();
+                    continue;
+                }
+                Allocated::Replaced => continue,
             };
             warn_of_other_nodes(&network, &lease_request, &grants);
             store.leave_open_until_exit();
@@ -183,7 +187,7 @@ fn check_ready(request: &Request<Config>) -> Result<(), Error> {
     let mut store = HostStore::open(&node.dirs, &network.key)?;
     store.dry_run(|txn| {
         if !network.of_cluster {
-            pool_overlap::check(txn, &network.key, &node.paths.pools())?;
+            pool_overlap::check(txn, &network.key, &node.paths)?;
         }
         Ok(Allocator::new(txn, &network.sets, network.rules, Millis::now()).check_capacity()?)
     })

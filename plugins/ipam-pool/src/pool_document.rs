@@ -156,6 +156,7 @@ impl PoolFile {
             host_scope,
             of_cluster: false,
             is_old_kind: true,
+            in_charge: true,
             routing_domain: spec.routing_domain.unwrap_or_default(),
             inventory: spec.inventory,
             restrictions: Restrictions { exclude: spec.exclude, reservations: spec.reservations.0 },

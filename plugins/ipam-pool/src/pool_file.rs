@@ -28,6 +28,8 @@ pub struct PoolFile {
     pub of_cluster: bool,
     /// Whether its file has the kind `IPPool`, which `LANPool` took the place of.
     pub is_old_kind: bool,
+    /// Whether it hands out addresses. One of the cluster that was never accepted does not.
+    pub in_charge: bool,
     /// Pools of different domains may overlap.
     pub routing_domain: String,
     /// Whether the pool only documents addresses and hands out none.
@@ -181,7 +183,7 @@ impl PoolFile {
     /// # Errors
     /// They overlap in the same routing domain, and neither is an inventory that contains the other.
     pub fn check_overlap(&self, other: &Self) -> Result<(), PoolFileError> {
-        if self.routing_domain != other.routing_domain {
+        if self.routing_domain != other.routing_domain || !self.in_charge || !other.in_charge {
             return Ok(());
         }
         let (own, others) = (self.addresses(), other.addresses());

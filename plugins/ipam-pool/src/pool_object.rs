@@ -12,17 +12,28 @@ use crate::options::Sticky;
 use crate::{AllowedNamespaces, Order, PoolFile, PoolFileError, Restrictions};
 
 impl PoolFile {
-    /// The pool of this name: its file, or where it has none the cluster's.
+    /// The pool of this name: the cluster's, if it is in charge or there is no file, else the file.
     ///
     /// # Errors
     /// There is neither, or what is wrong with it.
     pub(crate) fn find(paths: &Paths, name: &str) -> Result<Self, PoolFileError> {
-        match Self::load(&paths.pools(), name) {
-            Err(unknown @ PoolFileError::Unknown { .. }) => {
-                Self::load_of_cluster(paths, name)?.ok_or(unknown)
-            }
-            file => file,
+        Self::check_name(name)?;
+        let object = Self::object(paths, name)?;
+        if let Some(object) = object.as_ref().filter(|object| object.is_in_charge()) {
+            return Self::of_object(object);
         }
+        match (Self::load(&paths.pools(), name), object) {
+            (Err(PoolFileError::Unknown { .. }), Some(object)) => Self::of_object(&object),
+            (file, _) => file,
+        }
+    }
+
+    /// Whether the cluster's pool of this name is in charge.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub(crate) fn is_the_clusters(paths: &Paths, name: &str) -> Result<bool, PoolFileError> {
+        Ok(Self::object(paths, name)?.is_some_and(|object| object.is_in_charge()))
     }
 
     /// The names of all pools, of files and of the cluster.
@@ -51,22 +62,20 @@ impl PoolFile {
         (self.of_cluster && !self.is_divided()).then(|| Blocks::new(paths, &self.name))
     }
 
-    /// Reads a pool of the cluster; `None` if there is none of this name.
+    /// The pool of the cluster as the daemon keeps it; `None` if there is none of this name.
     ///
     /// # Errors
-    /// What is wrong with it.
-    fn load_of_cluster(paths: &Paths, name: &str) -> Result<Option<Self>, PoolFileError> {
+    /// It cannot be read.
+    pub(crate) fn object(paths: &Paths, name: &str) -> Result<Option<ClusterPool>, PoolFileError> {
         let failed = |error| PoolFileError::Read(name.to_owned(), error);
         let Some(folder) = SafeDir::open(&paths.cluster_pools()).map_err(failed)? else { return Ok(None) };
         let read = ClusterPool::read(&folder, name);
-        let Some(pool) = read.map_err(|error| PoolFileError::Object(name.to_owned(), error.to_string()))?
-        else {
-            return Ok(None);
-        };
-        Self::of_object(&pool).map(Some)
+        read.map_err(|error| PoolFileError::Object(name.to_owned(), error.to_string()))
     }
 
-    fn of_object(pool: &ClusterPool) -> Result<Self, PoolFileError> {
+    /// # Errors
+    /// What is wrong with it.
+    pub(crate) fn of_object(pool: &ClusterPool) -> Result<Self, PoolFileError> {
         let invalid = |message: String| PoolFileError::Object(pool.name.clone(), message);
         let spec: LanPoolSpec = serde_json::from_value(pool.spec.clone())
             .map_err(|error| invalid(pool.refusal.clone().unwrap_or(error.to_string())))?;
@@ -77,6 +86,7 @@ impl PoolFile {
         };
         let file = Self {
             of_cluster: true,
+            in_charge: pool.is_in_charge(),
             allowed_namespaces,
             reserved: pool.reserved.iter().filter_map(|reserved| reserved.owner.clone()).collect(),
             ..Self::of_spec(&pool.name, spec, &parsed, invalid)?
@@ -107,6 +117,7 @@ impl PoolFile {
             host_scope: false,
             of_cluster: false,
             is_old_kind: false,
+            in_charge: true,
             routing_domain: spec.routing_domain.unwrap_or_default(),
             inventory: spec.inventory,
             restrictions: Restrictions { exclude: spec.exclude, reservations: Vec::new() },

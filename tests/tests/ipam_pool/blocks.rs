@@ -21,7 +21,8 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         a_quarantine_that_is_over_keeps_nothing,
         a_store_that_cannot_be_read_hides_no_other_pool,
         a_network_excludes_nothing_of_the_clusters_pools,
-        a_file_wins,
+        a_file_is_in_charge_until_the_object_is,
+        a_file_that_overlaps_a_pool_of_the_cluster_gives_nothing,
         people_see_it,
     ]
 }
@@ -312,15 +313,112 @@ fn a_network_excludes_nothing_of_the_clusters_pools() -> Outcome {
     is_code(node.pod("p")?.add("ipam-pool", "net1", &network), 116, "set exclude in the LANPool")
 }
 
-fn a_file_wins() -> Outcome {
-    let node = Node::new("n")?;
-    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+fn put_file(node: &Node, name: &str, spec: &Value) -> Outcome {
     let file = json!({
-        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": "office" },
-        "spec": { "ranges": [{ "subnet": "10.8.0.0/24" }], "scope": "host" },
+        "apiVersion": "lan.k8slan.io/v1beta1", "kind": "IPPool", "metadata": { "name": name }, "spec": spec,
     });
-    node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?;
-    assert_eq!(address(&node.pod("p")?.add("ipam-pool", "net1", &network())?), "10.8.0.2/24");
+    Ok(node.write(&format!("/var/lib/k8slan/pools.d/{name}.yaml"), file.to_string())?)
+}
+
+/// The pool as the daemon keeps it, with more than its name and its addresses.
+fn put_object(node: &Node, subnet: &str, more: Value) -> Outcome {
+    let mut pool = json!({ "name": "office", "spec": { "subnets": [subnet] } });
+    let (Some(pool_keys), Value::Object(more)) = (pool.as_object_mut(), more) else {
+        return Err(Stop::Failed("no object".to_owned()));
+    };
+    pool_keys.extend(more);
+    Ok(node.write("/var/lib/k8slan/blocks/pools/office.json", pool.to_string())?)
+}
+
+fn by_hand(node: &Node, arguments: &[&str]) -> Result<String, Stop> {
+    let mut command = vec![program("ipam-pool").to_str().unwrap().to_owned()];
+    command.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+    Ok(node.exec(&command.iter().map(String::as_str).collect::<Vec<_>>())?)
+}
+
+fn a_file_is_in_charge_until_the_object_is() -> Outcome {
+    let node = Node::new("n")?;
+    let (pod, other) = (node.pod("p")?, node.pod("other")?);
+    put_file(
+        &node,
+        "office",
+        &json!({ "ranges": [{ "subnet": "10.9.0.0/24", "rangeStart": "10.9.0.20", "rangeEnd": "10.9.0.29" }], "scope": "host" }),
+    )?;
+    assert_eq!(address(&pod.add("ipam-pool", "net1", &network())?), "10.9.0.20/24");
+    assert_eq!(
+        usage(&node)?["files"]["office"],
+        json!({ "addresses": ["10.9.0.20-10.9.0.29"], "differs": null })
+    );
+    // The object waits, since it differs.
+    put_object(&node, "10.8.0.0/24", json!({ "refusal": "it waits" }))?;
+    let told = usage(&node)?["files"]["office"]["differs"].to_string();
+    assert!(told.contains("hands out 10.9.0.20-10.9.0.29"), "{told}");
+    assert_eq!(address(&pod.add("ipam-pool", "net2", &network())?), "10.9.0.21/24");
+    let pools = by_hand(&node, &["pools"])?;
+    assert!(
+        pools.contains("by the file: the LANPool of this name waits, since the file hands out"),
+        "{pools}"
+    );
+    // It says the same, and takes the file's place.
+    let blocks = json!({ "v4": 32, "v6": 128 });
+    put_object(&node, "10.9.0.0/24", json!({ "refusal": "it waits", "replacing": true, "blocks": blocks }))?;
+    assert_eq!(usage(&node)?["files"]["office"]["differs"], Value::Null);
+    assert_eq!(address(&pod.add("ipam-pool", "net3", &network())?), "10.9.0.22/24");
+    let in_place = json!({ "replacing": true, "blocks": blocks, "inPlaceOf": ["10.9.0.20-10.9.0.29"] });
+    put_object(&node, "10.9.0.0/24", in_place)?;
+    is_code(other.add("ipam-pool", "net1", &network()), 11, "the daemon does not answer")?;
+    grant(&node, &["10.9.0.20-10.9.0.23"], FAR, &[])?;
+    assert_eq!(address(&pod.add("ipam-pool", "net1", &network())?), "10.9.0.20/24", "it has it still");
+    assert_eq!(address(&other.add("ipam-pool", "net1", &network())?), "10.9.0.23/24");
+    assert_eq!(usage(&node)?["pools"]["office"]["used"], json!(["10.9.0.20-10.9.0.23"]));
+    let pools = by_hand(&node, &["pools"])?;
+    assert!(
+        pools.contains("by the LANPool: the file of this name is not read any more, and can be removed"),
+        "{pools}"
+    );
+    // Whatever the file says by now.
+    put_file(&node, "office", &json!({ "ranges": [{ "subnet": "10.7.0.0/24" }], "scope": "host" }))?;
+    pod.del("ipam-pool", "net2", &network())?;
+    assert_eq!(
+        usage(&node)?["pools"]["office"]["used"],
+        json!(["10.9.0.20-10.9.0.23"]),
+        "it rests for a minute"
+    );
+    // A pool of a version before that said it has blocks is accepted, too.
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    assert_eq!(address(&other.add("ipam-pool", "net1", &network())?), "10.9.0.23/24");
+    Ok(())
+}
+
+fn a_file_that_overlaps_a_pool_of_the_cluster_gives_nothing() -> Outcome {
+    let node = Node::new("n")?;
+    let pod = node.pod("p")?;
+    let mut plant = network();
+    plant["ipam"]["pool"] = json!("plant");
+    put_file(&node, "plant", &json!({ "ranges": [{ "subnet": "10.9.0.0/16" }], "scope": "host" }))?;
+    assert_eq!(address(&pod.add("ipam-pool", "net1", &plant)?), "10.9.0.2/16");
+    // One that was never accepted hands out nothing.
+    put_object(&node, "10.9.0.0/24", json!({ "refusal": "it overlaps pool home" }))?;
+    assert_eq!(address(&pod.add("ipam-pool", "net2", &plant)?), "10.9.0.3/16");
+    for command in [&["check"][..], &["pools"], &["show", "10.9.0.9"]] {
+        let said = by_hand(&node, command)?;
+        assert!(!said.contains("overlap at"), "{said}");
+    }
+    // The daemon writes by rename.
+    let written_anew = || node.exec(&["rm", "/var/lib/k8slan/blocks/pools/office.json"]);
+    written_anew()?;
+    put_pool(&node, &json!({ "subnets": ["10.9.0.0/24"] }))?;
+    is_code(pod.add("ipam-pool", "net3", &plant), 124, "\"office\" and \"plant\" overlap at 10.9.0.1")?;
+    assert!(by_hand(&node, &["pools"])?.contains("overlap at 10.9.0.1"));
+    written_anew()?;
+    put_object(&node, "10.8.0.0/24", json!({ "accepted": true, "blocks": { "v4": 32, "v6": 128 } }))?;
+    assert_eq!(address(&pod.add("ipam-pool", "net3", &plant)?), "10.9.0.4/16");
+    // Leases of host-local are imported on all nodes, or on none.
+    node.write("/var/lib/cni/networks/old/10.8.0.9", "abc\neth0")?;
+    let refused = by_hand(&node, &["import-host-local", "/var/lib/cni/networks/old", "--pool", "office"]);
+    let refused = refused.map_err(|stop| format!("{stop:?}")).unwrap_err();
+    assert!(refused.contains("kubectl k8slan import host-local"), "{refused}");
+    by_hand(&node, &["import-host-local", "/var/lib/cni/networks/old", "--pool", "plant"])?;
     Ok(())
 }
 

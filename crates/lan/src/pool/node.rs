@@ -41,6 +41,14 @@ pub struct LanPoolNodeSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::sentence")]
     pub file: Option<String>,
+    /// What it hands out by the file, or pods have of it; the pool is not accepted before that is in blocks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "schema::file_ranges")]
+    pub file_ranges: Option<Vec<String>>,
+    /// Whether the pool says the same as the file, and may take its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    #[schemars(schema_with = "schema::flag")]
+    pub file_fits: bool,
     /// What its pods have and another has as well.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "schema::sentences")]

@@ -175,6 +175,13 @@ pub(super) fn sentences(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic", "items": sentence(generator) })
 }
 
+pub(super) fn file_ranges(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic",
+        "items": { "type": "string", "minLength": 2, "maxLength": 80, "pattern": PART },
+    })
+}
+
 pub(super) fn block_size(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "integer", "format": "int64", "minimum": 1, "maximum": 4096,

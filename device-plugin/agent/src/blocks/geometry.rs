@@ -26,7 +26,14 @@ pub(crate) fn geometry(pool: &ClusterPool) -> Result<Geometry, PoolError> {
         return Err(PoolError::Lengths(pool.name.clone(), blocks.v4, blocks.v6));
     }
     let lengths = BlockLengths { v4: blocks.v4, v6: blocks.v6 };
-    Ok(Geometry::new(pool.name.as_str().into(), lengths, handed_out(pool)?))
+    let all = handed_out(pool)?;
+    let addresses = match &pool.in_place_of {
+        _ if pool.is_accepted() => all,
+        // What other nodes hand out by their files may not be in blocks yet.
+        Some(part) => all.intersection(part),
+        None => return Err(PoolError::NotAccepted(pool.name.clone())),
+    };
+    Ok(Geometry::new(pool.name.as_str().into(), lengths, addresses))
 }
 
 /// What a pool hands out.
@@ -60,6 +67,18 @@ mod tests {
         let pool = geometry(&pool(spec, Some((32, 124)))).unwrap();
         assert_eq!(pool.addresses().to_string(), "10.0.0.2-10.0.0.3, 10.0.0.5-10.0.0.6, fd00::10-fd00::1f");
         assert_eq!((pool.block_count(Family::V4), pool.block_count(Family::V6)), (4, 1));
+    }
+
+    #[test]
+    fn until_it_is_accepted_a_pool_is_what_the_file_was() {
+        let mut pool = pool(json!({ "subnets": ["10.0.0.0/24"] }), Some((30, 128)));
+        pool.replacing = true;
+        assert!(matches!(geometry(&pool), Err(PoolError::NotAccepted(_))));
+        pool.in_place_of =
+            Some(AddrSet::union(["10.0.0.8-10.0.0.40".parse().unwrap(), "10.9.0.1".parse().unwrap()]));
+        assert_eq!(geometry(&pool).unwrap().addresses().to_string(), "10.0.0.8-10.0.0.40");
+        (pool.accepted, pool.replacing) = (true, false);
+        assert_eq!(geometry(&pool).unwrap().addresses().to_string(), "10.0.0.2-10.0.0.254");
     }
 
     #[test]

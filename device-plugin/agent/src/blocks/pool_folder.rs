@@ -1,15 +1,17 @@
 //! The cluster's pools as files, `<state>/blocks/pools/<name>.json`, for `ipam-pool` and for the next process.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Result, bail};
+use net_types::AddrSet;
 use node::{ClusterPool, Paths, SafeDir, SelectedNamespaces, is_kubernetes_name};
 use proto::brief;
 use tokio::sync::watch;
 
 /// A pool is a label of its blocks' names.
-const MAX_NAME: usize = 63;
+pub(super) const MAX_NAME: usize = 63;
 /// The longest name of a namespace.
 const MAX_LABEL: usize = 63;
 /// The longest UID, in bytes; Kubernetes' have 36.
@@ -32,6 +34,8 @@ pub struct KnownPools {
 /// The folder, and what was read from it.
 pub struct PoolFolder {
     folder: SafeDir,
+    /// Where files of pools are.
+    files: PathBuf,
     /// Pools that were deleted, of which this node still has something.
     deleted: BTreeSet<String>,
     /// The pools of which this node has something; `None`: that is not known yet.
@@ -77,7 +81,7 @@ impl PoolFolder {
             }
         }
         let sender = watch::channel(Arc::new(known)).0;
-        Ok(Self { folder, deleted: BTreeSet::new(), in_use: None, sender })
+        Ok(Self { folder, files: paths.pools(), deleted: BTreeSet::new(), in_use: None, sender })
     }
 
     /// The names of the pools, with the length of each.
@@ -118,9 +122,16 @@ impl PoolFolder {
     ///
     /// # Errors
     /// It cannot be written, or its blocks are of another length than those here.
-    pub(crate) fn put(&mut self, pool: ClusterPool) -> Result<()> {
+    pub(crate) fn put(&mut self, mut pool: ClusterPool) -> Result<()> {
         let name = pool.name.clone();
         let before = self.sender.borrow().pools.get(&name).cloned();
+        if let Some(before) = before.as_ref().filter(|before| before.is_in_charge() && !pool.is_accepted()) {
+            // A file does not come back into its place.
+            pool.in_place_of = Some(before.in_place_of.clone().unwrap_or_default());
+            if pool.replacing {
+                pool.refusal = None;
+            }
+        }
         let before = before.filter(|before| before.blocks.is_some() && self.is_in_use(&name));
         let is_accepted = pool.blocks.is_some();
         let Some(before) = before.filter(|before| before.blocks != pool.blocks) else {
@@ -152,13 +163,36 @@ impl PoolFolder {
         Ok(())
     }
 
-    /// A pool was deleted. It stays known, and nothing is claimed of it or handed out, while this node has something of it.
+    /// A pool takes the place of this node's file, unless it is another one than in `spec` by now. ADD goes by it from then on.
+    ///
+    /// # Errors
+    /// Its file cannot be changed.
+    pub(crate) fn replace_file(
+        &mut self,
+        name: &str,
+        spec: &serde_json::Value,
+        addresses: AddrSet,
+    ) -> Result<()> {
+        let Some(mut pool) = self.sender.borrow().pools.get(name).cloned() else { return Ok(()) };
+        if !pool.replacing || pool.deleted || pool.is_in_charge() || pool.spec != *spec {
+            return Ok(());
+        }
+        tracing::info!(
+            pool = name,
+            "the LANPool takes the place of this node's file, which handed out {addresses}"
+        );
+        (pool.in_place_of, pool.refusal) = (Some(addresses), None);
+        self.store(pool)
+    }
+
+    /// A pool was deleted. It stays known, and nothing is claimed of it or handed out, while this node has something of it, or a file in whose
+    /// place it was: other nodes may have something of it still.
     ///
     /// # Errors
     /// Its file cannot be changed.
     pub(crate) fn remove(&mut self, name: &str) -> Result<()> {
         let Some(mut pool) = self.sender.borrow().pools.get(name).cloned() else { return Ok(()) };
-        if self.is_in_use(name) {
+        if pool.is_in_charge() && (self.is_in_use(name) || self.has_file(name)) {
             self.deleted.insert(name.to_owned());
             pool.refusal = Some(format!("the LANPool {name} was deleted"));
             pool.deleted = true;
@@ -179,7 +213,8 @@ impl PoolFolder {
 
     /// What this node has something of; pools that were deleted and are not among them go.
     pub(crate) fn set_in_use(&mut self, in_use: BTreeSet<String>) {
-        let gone: Vec<String> = self.deleted.difference(&in_use).cloned().collect();
+        let gone: Vec<String> =
+            self.deleted.difference(&in_use).filter(|name| !self.has_file(name)).cloned().collect();
         self.in_use = Some(in_use);
         for name in gone {
             if let Err(error) = self.forget(&name) {
@@ -195,6 +230,11 @@ impl PoolFolder {
         self.deleted.remove(name);
         self.change(|known| drop(known.pools.remove(name)));
         Ok(())
+    }
+
+    fn has_file(&self, name: &str) -> bool {
+        let is_there = |suffix: &str| self.files.join(format!("{name}.{suffix}")).symlink_metadata().is_ok();
+        is_there("yaml") || is_there("yml")
     }
 
     fn is_in_use(&self, name: &str) -> bool {

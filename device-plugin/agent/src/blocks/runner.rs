@@ -332,6 +332,12 @@ impl BlockManager {
                 self.pools.folder().set_in_use(pools);
                 None
             }
+            Effect::Replace(pool, spec, addresses) => {
+                if let Err(error) = self.pools.folder().replace_file(&pool, &spec, addresses) {
+                    tracing::warn!(pool, "a pool cannot take the place of its file: {error:#}");
+                }
+                None
+            }
             Effect::Notes(notes) => {
                 self.notes.send_replace(Some(notes));
                 None

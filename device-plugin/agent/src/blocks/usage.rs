@@ -13,6 +13,18 @@ pub(crate) struct Usage {
     pools: BTreeMap<PoolName, OfPool>,
     /// The pools whose leases cannot be read, and why: all of them may be used.
     unreadable: BTreeMap<PoolName, String>,
+    /// Files of this node whose names a pool of the cluster can have.
+    files: BTreeMap<PoolName, FileBeside>,
+}
+
+/// A pool's file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(crate) struct FileBeside {
+    /// What this node hands out by it, or pods have of it.
+    pub(crate) addresses: AddrSet,
+    /// Why the pool of the cluster of its name does not say the same; `None` as well where there is none.
+    #[serde(default)]
+    pub(crate) differs: Option<String>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -32,6 +44,8 @@ impl Usage {
             pools: BTreeMap<String, OfPool>,
             #[serde(default)]
             unreadable: BTreeMap<String, String>,
+            #[serde(default)]
+            files: BTreeMap<String, FileBeside>,
         }
         let printed: Printed = serde_json::from_slice(text).context("what ipam-pool blocks usage says")?;
         let pools = printed.pools.into_iter().filter(|(_, of)| !of.used.is_empty());
@@ -39,6 +53,7 @@ impl Usage {
         Ok(Self {
             pools: pools.map(|(name, of)| (name.as_str().into(), of)).collect(),
             unreadable: unreadable.collect(),
+            files: printed.files.into_iter().map(|(name, file)| (name.as_str().into(), file)).collect(),
         })
     }
 
@@ -50,6 +65,11 @@ impl Usage {
     /// Why the leases of pools cannot be read.
     pub(crate) const fn unreadable(&self) -> &BTreeMap<PoolName, String> {
         &self.unreadable
+    }
+
+    /// The pool files of this node.
+    pub(crate) const fn files(&self) -> &BTreeMap<PoolName, FileBeside> {
+        &self.files
     }
 
     /// Whether it is known what is used of a pool.

@@ -6,11 +6,11 @@ use kube::runtime::events::{Event, EventType};
 use lan::{ACCEPTED, Condition, READY, find_condition};
 use tokio::time::Instant;
 
+use super::acceptance::PROPOSED;
 use super::conditions::{
     CONTESTED, DRAINING, FILE_ON_NODES, NEARLY_FULL, NodeNotes, PODS_WAITING, is_bad_when_true, nodes_of,
 };
 use super::for_node::{EXHAUSTED, StoredPool, status};
-use super::status::PROPOSED;
 use crate::event_dedup::EventDedup;
 use crate::event_publisher::{self, EventPublisher};
 

@@ -12,7 +12,7 @@ use pool_blocks::{
 
 use super::api::{Answered, NodeReader, PoolApi, list, readable};
 use super::convert::block_object;
-use super::for_node::{StoredPool, block_lengths, is_accepted};
+use super::for_node::{StoredPool, block_lengths, is_accepted, is_replacing};
 
 /// How often an address is looked for that others take meanwhile.
 const ATTEMPTS: u64 = 8;
@@ -78,7 +78,7 @@ impl<N: NodeReader> PoolApi<N> {
 
     /// How a pool is cut into blocks by now.
     pub(super) async fn current(&self, pool: &PoolName) -> Answered {
-        let current = self.geometry(pool).await?.map(|geometry| CurrentPool {
+        let current = self.claimed(pool).await?.map(|geometry| CurrentPool {
             lengths: geometry.lengths(),
             addresses: geometry.addresses().clone(),
         });
@@ -91,11 +91,21 @@ impl<N: NodeReader> PoolApi<N> {
         let found = pools.get_opt(pool.as_str()).await?;
         Ok(found.as_ref().and_then(geometry))
     }
+
+    async fn claimed(&self, pool: &PoolName) -> Result<Option<Geometry>, kube::Error> {
+        let pools: &Api<StoredPool> = self.pools();
+        let found = pools.get_opt(pool.as_str()).await?;
+        Ok(found.as_ref().filter(|pool| is_accepted(pool) || is_replacing(pool)).and_then(cut))
+    }
 }
 
 /// An accepted pool as blocks.
 pub(super) fn geometry(pool: &StoredPool) -> Option<Geometry> {
-    let lengths = block_lengths(pool).filter(|_| is_accepted(pool))?;
+    if is_accepted(pool) { cut(pool) } else { None }
+}
+
+fn cut(pool: &StoredPool) -> Option<Geometry> {
+    let lengths = block_lengths(pool)?;
     let spec: LanPoolSpec = serde_json::from_value(pool.spec.clone()).ok()?;
     let parsed = ParsedPool::parse(&spec).ok()?;
     let lengths = BlockLengths { v4: lengths.v4, v6: lengths.v6 };

@@ -17,6 +17,9 @@ pub(super) const NO_BLOCK: &str = "NoBlockLeft";
 pub(super) const NO_IPV4_BLOCK: &str = "NoIPv4BlockLeft";
 pub(super) const NO_IPV6_BLOCK: &str = "NoIPv6BlockLeft";
 
+/// Why a pool is not accepted: it takes the place of files.
+pub(super) const REPLACING: &str = "ReplacingFiles";
+
 /// A pool at the API server: its specification as its author wrote it.
 pub(super) type StoredPool = Object<Value, Guarded<LanPoolStatus>>;
 
@@ -38,6 +41,14 @@ pub(super) fn is_accepted(pool: &StoredPool) -> bool {
     accepted.is_some_and(|found| found.is_true() && found.observed_generation == pool.metadata.generation)
 }
 
+/// Whether files of its name give way to it; what is to be in blocks before it is accepted is claimed.
+pub(super) fn is_replacing(pool: &StoredPool) -> bool {
+    let accepted = status(pool).and_then(|status| find_condition(&status.conditions, ACCEPTED));
+    accepted.is_some_and(|found| {
+        found.reason == REPLACING && found.observed_generation == pool.metadata.generation
+    })
+}
+
 /// The pool for a node with these labels; `None`: they are not known.
 ///
 /// What `before` says, the last that was accepted, stays until the leader has accepted the edit: the edit may overlap another
@@ -51,6 +62,9 @@ pub(super) fn for_node(
         return ClusterPool {
             name: name(pool),
             uid: uid(pool),
+            accepted: true,
+            replacing: false,
+            in_place_of: None,
             deleted: false,
             spec: pool.spec.clone(),
             blocks: block_lengths(pool),
@@ -61,7 +75,15 @@ pub(super) fn for_node(
         };
     }
     let refusal = Some(not_accepted(pool));
+    // A node that is not selected keeps its file.
+    let replacing =
+        is_replacing(pool) && (pool.spec["inventory"] == true || self::refusal(&pool.spec, labels).is_none());
     match before {
+        None if replacing => {
+            let (name, uid, spec) = (name(pool), uid(pool), pool.spec.clone());
+            let blocks = block_lengths(pool);
+            ClusterPool { name, uid, spec, blocks, refusal, replacing, ..ClusterPool::default() }
+        }
         Some(before) => ClusterPool { refusal, ..before.clone() },
         None => {
             let (name, uid, spec) = (name(pool), uid(pool), pool.spec.clone());
@@ -99,7 +121,7 @@ fn not_accepted(pool: &StoredPool) -> String {
 
 /// The lengths of its blocks, if it has any.
 pub(super) fn block_lengths(pool: &StoredPool) -> Option<BlockLength> {
-    if has_parts(&pool.spec) || pool.spec["inventory"] == true {
+    if !has_blocks(&pool.spec) {
         return None;
     }
     let status = status(pool)?;
@@ -107,8 +129,13 @@ pub(super) fn block_lengths(pool: &StoredPool) -> Option<BlockLength> {
     Some(BlockLength { v4: length(status.block_length_v4, 32)?, v6: length(status.block_length_v6, 128)? })
 }
 
+/// Whether nodes share it in blocks.
+pub(super) fn has_blocks(spec: &Value) -> bool {
+    !has_parts(spec) && spec["inventory"] != true
+}
+
 /// Whether nodes have fixed parts of it, and no blocks.
-pub(super) fn has_parts(spec: &Value) -> bool {
+fn has_parts(spec: &Value) -> bool {
     spec["nodes"].as_object().is_some_and(|nodes| !nodes.is_empty())
 }
 
@@ -211,6 +238,24 @@ mod tests {
             }
             assert_eq!(for_node(&pool, None, None).exhausted, families, "{reason}");
         }
+    }
+
+    #[test]
+    fn a_pool_that_replaces_files_is_none_for_nodes_without_them() {
+        let spec = json!({ "subnets": ["10.0.0.0/16"], "nodeSelector": { "zone": "a" } });
+        let mut pool = pool(spec, Some((false, 2, "it waits for worker2")));
+        if let Some(Guarded::Valid(status)) = &mut pool.status {
+            status.conditions[0].reason = REPLACING.to_owned();
+        }
+        let labels = |zone: &str| [("zone".to_owned(), zone.to_owned())].into();
+        let told = for_node(&pool, Some(&labels("a")), None);
+        assert_eq!(
+            (told.accepted, told.replacing, told.blocks),
+            (false, true, Some(BlockLength { v4: 28, v6: 128 }))
+        );
+        assert_eq!(told.refusal.as_deref(), Some("it waits for worker2"));
+        assert!(!told.is_in_charge(), "a node with a file takes it itself");
+        assert!(!for_node(&pool, Some(&labels("b")), None).replacing);
     }
 
     #[test]

@@ -24,7 +24,7 @@ use super::events::PoolEvents;
 use super::for_node::{StoredPool, name, pools, status};
 use super::foreign::{self, Foreign};
 use super::held::Held;
-use super::leader_cache::{Cache, WatchEvent, watches};
+use super::leader_cache::{Cache, WatchEvent, of_node, watches};
 use super::namespaces::selector;
 use super::owners;
 use super::reservations::{self, Decision, Scene};
@@ -284,12 +284,13 @@ impl<N: NodeReader> PoolLeader<N> {
         let api: Api<StoredPool> = Api::all_with(self.client.clone(), &pools());
         let pools = list(&api, &ListParams::default()).await?;
         let now = format!("{:.0}", Timestamp::now());
-        let read;
-        let objects = if pools.iter().any(is_about_to_be_accepted) {
+        let (read, read_notes);
+        let (objects, notes) = if pools.iter().any(is_about_to_be_accepted) {
             read = self.list_objects().await?;
-            &read
+            read_notes = self.list_notes().await?;
+            (&*read, &read_notes)
         } else {
-            objects
+            (objects, notes)
         };
         let changed = changed_statuses(&pools, objects, notes, foreign, &now);
         events.retain(&pools);
@@ -322,6 +323,20 @@ impl<N: NodeReader> PoolLeader<N> {
         let blocks = blocks.iter().filter_map(|block| readable(block, block_object));
         let addresses = addresses.iter().filter_map(|address| readable(address, address_object));
         Ok(blocks.chain(addresses).collect())
+    }
+
+    /// A consistent list of what nodes say of pools. A server without the kind has none.
+    async fn list_notes(&self) -> Result<BTreeMap<String, NodeNotes>, kube::Error> {
+        let api: Api<DeserializeGuard<LanPoolNode>> = Api::all(self.client.clone());
+        let all = match list(&api, &ListParams::default()).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Vec::new(),
+            answer => answer?,
+        };
+        let mut notes: BTreeMap<String, NodeNotes> = BTreeMap::new();
+        for (pool, node, note) in all.iter().filter_map(of_node) {
+            notes.entry(pool).or_default().insert(node, note);
+        }
+        Ok(notes)
     }
 
     /// The object is gone, and has no condition any more.

@@ -180,7 +180,7 @@ fn state(node: &DeserializeGuard<Node>) -> Option<NodeState> {
     }
 }
 
-fn of_node(object: &DeserializeGuard<LanPoolNode>) -> Option<(String, String, PoolNote)> {
+pub(super) fn of_node(object: &DeserializeGuard<LanPoolNode>) -> Option<(String, String, PoolNote)> {
     let LanPoolNode { spec, .. } = object.0.as_ref().ok()?;
     Some((spec.pool.clone(), spec.node.clone(), note(spec)))
 }

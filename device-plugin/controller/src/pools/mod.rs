@@ -1,11 +1,13 @@
 //! Pools of the cluster at the API server: what the node asks about blocks is carried out ([`answer_pool_requests`]), and it is
 //! told of the pools ([`PoolMirror`]). One node, the leader, accepts them and frees what nodes have that are gone ([`PoolLeader`]).
 
+mod acceptance;
 mod api;
 mod conditions;
 mod convert;
 mod events;
 mod executor;
+mod files;
 mod floating;
 mod for_node;
 mod foreign;

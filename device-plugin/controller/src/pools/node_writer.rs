@@ -8,6 +8,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Client};
 use lan::pool::{LanPoolNode, LanPoolNodeSpec};
+use net_types::AddrSet;
 use proto::link::{Object, ObjectKey, SnapshotCache};
 use proto::published::{PoolNote, PoolNotes};
 use serde_json::{Value, json};
@@ -117,23 +118,33 @@ impl PoolNodeWriter {
     /// The object and its name; `None`: the pool is not known.
     fn object(&self, pool: &str, note: &PoolNote) -> Option<(String, Value)> {
         let Some(Object::LanPool(known)) = self.cache.get(&ObjectKey::LanPool(pool.to_owned())) else {
-            return None;
+            // Of files it is told before there is an object of their name, to which it does not belong.
+            note.file_ranges.as_ref()?;
+            return Some(self.object_of(pool, note, None));
         };
+        let owner = note.file_ranges.is_none().then_some(known.uid);
+        Some(self.object_of(pool, note, owner))
+    }
+
+    /// `owner`: the UID of the pool with which it goes.
+    fn object_of(&self, pool: &str, note: &PoolNote, owner: Option<String>) -> (String, Value) {
         let name = object_name(pool, &self.node);
         let spec = spec(pool, &self.node, note);
-        let object = json!({
+        let mut object = json!({
             "apiVersion": "lan.k8slan.io/v1beta1",
             "kind": "LANPoolNode",
             "metadata": {
                 "name": name,
                 "labels": { NODE_LABEL: label_value(&self.node) },
-                "ownerReferences": [{
-                    "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool", "name": pool, "uid": known.uid,
-                }],
             },
             "spec": spec,
         });
-        Some((name, object))
+        if let Some(uid) = owner {
+            object["metadata"]["ownerReferences"] = json!([
+                { "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool", "name": pool, "uid": uid },
+            ]);
+        }
+        (name, object)
     }
 }
 
@@ -144,6 +155,8 @@ fn spec(pool: &str, node: &str, note: &PoolNote) -> LanPoolNodeSpec {
         outside: i64::try_from(note.outside).ok().filter(|count| *count > 0),
         waiting: note.waiting.clone(),
         file: note.file.clone(),
+        file_ranges: note.file_ranges.as_ref().map(|all| all.iter().map(|range| range.to_string()).collect()),
+        file_fits: note.file_fits,
         conflicts: note.conflicts.clone(),
     }
 }
@@ -154,6 +167,12 @@ pub(super) fn note(spec: &LanPoolNodeSpec) -> PoolNote {
         outside: spec.outside.and_then(|count| u64::try_from(count).ok()).unwrap_or(0),
         waiting: spec.waiting.clone(),
         file: spec.file.clone(),
+        // What nobody can read is not taken for nothing.
+        file_ranges: spec
+            .file_ranges
+            .as_ref()
+            .map(|all| AddrSet::union(all.iter().filter_map(|one| one.parse().ok()))),
+        file_fits: spec.file_fits,
         conflicts: spec.conflicts.clone(),
     }
 }
@@ -167,7 +186,9 @@ mod tests {
         let said = PoolNote {
             outside: 3,
             waiting: Some("no block is left".to_owned()),
-            file: None,
+            file: Some("hands out by its file".to_owned()),
+            file_ranges: Some(AddrSet::union(["10.0.0.2-10.0.0.9".parse().unwrap()])),
+            file_fits: true,
             conflicts: vec!["10.0.0.5".to_owned()],
         };
         for said in [said, PoolNote::default()] {

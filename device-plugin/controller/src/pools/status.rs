@@ -7,17 +7,12 @@ use lan::{ACCEPTED, Condition, READY, find_condition, set_transition_times};
 use net_types::AddrSet;
 use pool_blocks::{Object, PoolClaim, PoolStage, PoolStep, decide_pools};
 
+use super::acceptance::{Acceptance, PROPOSED, Parsed, acceptance, stage};
 use super::conditions::{NEARLY_FULL, NodeNotes, draining, exhausted, nearly_full, of_nodes};
-use super::for_node::{StoredPool, has_parts, name, status};
+use super::files;
+use super::for_node::{REPLACING, StoredPool, has_blocks, is_replacing, name, status};
 use super::foreign::{Foreign, used_by_cluster};
-use super::held::{Held, OtherLength};
-
-pub(super) const PROPOSED: &str = "Proposed";
-const OVERLAPS: &str = "Overlaps";
-const OLD_BLOCKS: &str = "OldBlocks";
-
-/// All pools by name; of those that are invalid, why.
-type Parsed = BTreeMap<String, Result<(LanPoolSpec, ParsedPool), String>>;
+use super::held::Held;
 
 /// The statuses that differ from those that pools have, by the pools' names. `pools` is a consistent list of all; `objects` are
 /// their blocks and floating addresses, and may be behind; `notes` is what nodes say of each; `foreign` who has addresses beside
@@ -112,16 +107,6 @@ fn claim(
     }
 }
 
-/// Of the specification as it is now: an edit is accepted like a new pool, since it may overlap.
-fn stage(pool: &StoredPool) -> PoolStage {
-    let accepted = status(pool).and_then(|status| find_condition(&status.conditions, ACCEPTED));
-    match accepted.filter(|found| found.observed_generation == pool.metadata.generation) {
-        Some(found) if found.is_true() => PoolStage::Accepted,
-        Some(found) if found.reason == PROPOSED => PoolStage::Proposed,
-        _ => PoolStage::New,
-    }
-}
-
 fn step_name(step: &PoolStep) -> &str {
     match step {
         PoolStep::Propose(name) | PoolStep::Accept(name) | PoolStep::Refuse(name, _) => name.as_str(),
@@ -140,12 +125,20 @@ fn next_status(
     let mut next = LanPoolStatus { observed_generation: pool.metadata.generation, ..before.clone() };
     let parsed = all.get(&name(pool));
     let mut acceptance = acceptance(pool, all, step);
+    let is_first = needs_lengths(pool) || is_replacing(pool) || !has_blocks(&pool.spec);
+    if acceptance.holds
+        && is_first
+        && let Some((reason, message)) = files::why_it_waits(notes, is_replacing(pool))
+    {
+        acceptance = Acceptance::no(reason, message);
+    }
     if let Some(Ok((spec, addresses))) = parsed
         && needs_lengths(pool)
-        && (acceptance.holds || acceptance.reason == PROPOSED)
+        && (acceptance.holds || [PROPOSED, REPLACING].contains(&acceptance.reason))
     {
         match held.block_lengths(spec, addresses.handed_out()) {
-            Ok(lengths) if acceptance.holds => {
+            Ok(lengths) if acceptance.holds || acceptance.reason == REPLACING => {
+                let lengths = files::uncut(lengths, spec, notes);
                 next.block_length_v4.get_or_insert(lengths.v4.into());
                 next.block_length_v6.get_or_insert(lengths.v6.into());
             }
@@ -168,7 +161,7 @@ fn next_status(
         if holds && !spec.inventory {
             conditions.extend(used_by_cluster(spec, addresses.handed_out(), foreign));
         }
-        if holds && !spec.inventory && !has_parts(&pool.spec) {
+        if holds && has_blocks(&pool.spec) {
             let was = find_condition(&before.conditions, NEARLY_FULL).is_some();
             conditions.push(exhausted(addresses.handed_out(), &free));
             conditions.extend(nearly_full(addresses.handed_out(), &free, was));
@@ -185,70 +178,21 @@ fn next_status(
 /// Whether the lengths of its blocks are to be chosen when it is accepted.
 fn needs_lengths(pool: &StoredPool) -> bool {
     let chosen = status(pool).is_some_and(|status| status.block_length_v4.is_some());
-    !chosen && !has_parts(&pool.spec) && pool.spec["inventory"] != true
+    !chosen && has_blocks(&pool.spec)
 }
 
-/// Whether a pool is about to be accepted: which blocks are there is to be read before.
+/// Whether a pool is about to be accepted: which blocks are there, and which files, is to be read before.
 pub(super) fn is_about_to_be_accepted(pool: &StoredPool) -> bool {
-    stage(pool) == PoolStage::Proposed
-}
-
-/// Whether a pool is accepted.
-struct Acceptance {
-    holds: bool,
-    reason: &'static str,
-    message: String,
-}
-
-impl Acceptance {
-    fn no(reason: &'static str, message: String) -> Self {
-        Self { holds: false, reason, message }
-    }
-
-    fn of_old_blocks(other: &OtherLength) -> Self {
-        let nodes = &other.nodes;
-        let message = format!(
-            "{nodes} still hold blocks of a pool of this name that was deleted, in another size: leave blockSize out, use \
-             another name, or wait until they have gone back, which they do when no pod has an address of them"
-        );
-        Self::no(OLD_BLOCKS, message)
-    }
-}
-
-fn acceptance(pool: &StoredPool, all: &Parsed, step: Option<&PoolStep>) -> Acceptance {
-    let proposed = || {
-        let message = "it is accepted as soon as no other pool that overlaps it is proposed";
-        Acceptance::no(PROPOSED, message.to_owned())
-    };
-    let accepted = || Acceptance { holds: true, reason: "Accepted", message: String::new() };
-    match (all.get(&name(pool)), step) {
-        (Some(Err(error)), _) => Acceptance::no("Invalid", error.clone()),
-        (_, Some(PoolStep::Refuse(_, other))) if !all.contains_key(other.as_str()) => Acceptance::no(
-            OVERLAPS,
-            format!(
-                "it has addresses of blocks of pool {other}, which was deleted: they go back when no pod has an address of them, and \
-                 'kubectl get lanblocks' shows who holds them"
-            ),
-        ),
-        (_, Some(PoolStep::Refuse(_, other))) => Acceptance::no(
-            OVERLAPS,
-            format!(
-                "it has addresses of pool {other}, or of blocks of it that nodes still hold: change or delete one of them, or give \
-                 them two values of routingDomain"
-            ),
-        ),
-        (_, Some(PoolStep::Accept(_))) => accepted(),
-        (_, Some(PoolStep::Propose(_))) => proposed(),
-        (_, None) if stage(pool) == PoolStage::Accepted => accepted(),
-        (_, None) => proposed(),
-    }
+    stage(pool) == PoolStage::Proposed || is_replacing(pool)
 }
 
 #[cfg(test)]
 mod tests {
     use pool_blocks::{Holder, Key, Prefix, ResourceVersion, Spec, Uid};
+    use proto::published::PoolNote;
     use serde_json::{Value, json};
 
+    use super::super::acceptance::OVERLAPS;
     use super::super::conditions::DRAINING;
     use super::super::for_node::EXHAUSTED;
     use super::*;
@@ -315,6 +259,45 @@ mod tests {
         pools[0].spec = json!({ "subnets": ["10.0.0.0/16"] });
         assert_eq!(settle(&mut pools, &blocks), 2);
         assert_eq!(status(&pools[0]).unwrap().block_length_v4, Some(32));
+    }
+
+    #[test]
+    fn a_pool_waits_for_the_files_of_its_name() {
+        let note = |ranges: &str, file_fits| PoolNote {
+            file_ranges: Some(AddrSet::union([ranges.parse().unwrap()])),
+            file_fits,
+            ..PoolNote::default()
+        };
+        let mut pools = [pool("office", json!({ "subnets": ["10.0.0.0/16"] }))];
+        let settle = |pools: &mut [StoredPool], notes: &[(&str, PoolNote)]| {
+            let notes: NodeNotes =
+                notes.iter().map(|(node, note)| ((*node).to_owned(), note.clone())).collect();
+            let notes = [("office".to_owned(), notes)].into();
+            for _ in 0..4 {
+                if let Some(next) =
+                    changed_statuses(pools, &[], &notes, &Foreign::default(), "2026-11-29T12:00:00Z")
+                        .remove("office")
+                {
+                    pools[0].status = Some(Guarded::Valid(next));
+                }
+            }
+            let found = status(&pools[0]).unwrap();
+            (reason(&pools[0], ACCEPTED), found.block_length_v4)
+        };
+        let differs = [("a", note("10.0.0.2-10.0.0.99", false)), ("b", note("10.0.0.100-10.0.0.199", true))];
+        assert_eq!(settle(&mut pools, &differs), ("FilesOnNodes".to_owned(), None));
+        let fits = [("a", note("10.0.0.2-10.0.0.99", true)), differs[1].clone()];
+        assert_eq!(settle(&mut pools, &fits), ("ReplacingFiles".to_owned(), Some(30)));
+        assert!(is_replacing(&pools[0]) && is_about_to_be_accepted(&pools[0]));
+        // What has begun goes on, whatever a file says by now, and is nobody else's.
+        assert_eq!(settle(&mut pools, &differs), ("ReplacingFiles".to_owned(), Some(30)));
+        assert_eq!(stage(&pools[0]), PoolStage::Accepted);
+        assert_eq!(settle(&mut pools, &fits[1..]).0, "ReplacingFiles");
+        assert_eq!(settle(&mut pools, &[("a", PoolNote::default())]), ("Accepted".to_owned(), Some(30)));
+        // Later files are not asked.
+        assert_eq!(settle(&mut pools, &fits).0, "Accepted");
+        pools[0].metadata.generation = Some(2);
+        assert_eq!(settle(&mut pools, &fits).0, "Accepted");
     }
 
     #[test]

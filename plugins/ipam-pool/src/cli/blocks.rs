@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::leases::rests;
 use super::{CommandContext, CommandError};
+use crate::replacement::FileBeside;
 use crate::store::{HostStore, PoolKey, Store};
 use crate::{AddressState, Millis, Owner, PoolFile, list_addresses};
 
@@ -37,7 +38,7 @@ pub(super) fn run(context: &CommandContext, command: &BlocksCommand) -> Result<(
     node::print(&format!("{answer}\n")).map_err(CommandError::Output)
 }
 
-/// `unreadable`: pools of which it is not known, and why. The others are told.
+/// `unreadable`: pools of which it is not known, and why. The others are told. `files`: the files that pools of the cluster may replace.
 fn usage(context: &CommandContext) -> Result<serde_json::Value, CommandError> {
     let (mut pools, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
     for name in names(context)? {
@@ -47,7 +48,38 @@ fn usage(context: &CommandContext) -> Result<serde_json::Value, CommandError> {
             Err(error) => drop(unreadable.insert(name, cni::chain(&error))),
         }
     }
-    Ok(json!({ "pools": pools, "unreadable": unreadable }))
+    let files: BTreeMap<String, serde_json::Value> = file_names(context)
+        .into_iter()
+        .filter_map(|name| Some((name.clone(), file(context, &name)?)))
+        .collect();
+    Ok(json!({ "pools": pools, "unreadable": unreadable, "files": files }))
+}
+
+/// The pool files whose names an object can have.
+fn file_names(context: &CommandContext) -> Vec<String> {
+    let mut names = PoolFile::names(&context.pools).unwrap_or_else(|error| {
+        eprintln!("ipam-pool: {}", cni::chain(&error));
+        Vec::new()
+    });
+    names.retain(|name| ClusterPool::file_name(name).is_some());
+    names
+}
+
+/// What this node hands out by a file, or pods have of it, and how the cluster's pool of its name differs.
+fn file(context: &CommandContext, name: &str) -> Option<serde_json::Value> {
+    let FileBeside { addresses, differs } = FileBeside::read(&context.paths, name, context.node.as_deref())?;
+    let in_use = usage_of(context, name).and_then(|found| match found {
+        Some(found) => serde_json::from_value::<AddrSet>(found["used"].clone())
+            .map_err(|error| CommandError::Grants(error.to_string())),
+        None => Ok(AddrSet::default()),
+    });
+    Some(match in_use {
+        Ok(in_use) => {
+            let addresses = AddrSet::union(addresses.iter().chain(in_use.iter()));
+            json!({ "addresses": addresses, "differs": differs })
+        }
+        Err(error) => json!({ "addresses": addresses, "differs": cni::chain(&error) }),
+    })
 }
 
 /// The pools of the cluster, and those that this node does not know any more, or not yet: all that are not a file's.
@@ -65,6 +97,7 @@ fn names(context: &CommandContext) -> Result<BTreeSet<String>, CommandError> {
     Ok(names)
 }
 
+/// How much of a pool is used; `None`: it has no store.
 fn usage_of(context: &CommandContext, pool: &str) -> Result<Option<serde_json::Value>, CommandError> {
     let key = PoolKey::Named(pool.to_owned());
     let Some(mut store) = HostStore::open_existing(&context.dirs, &key)? else { return Ok(None) };

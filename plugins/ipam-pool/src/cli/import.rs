@@ -40,7 +40,9 @@ pub(super) fn import(
     let network = network.ok_or_else(|| CommandError::NoNetwork(dir.to_owned()))?;
     let key = match pool {
         Some(pool) => {
-            PoolFile::find(&context.paths, pool)?;
+            if PoolFile::find(&context.paths, pool)?.of_cluster {
+                return Err(CommandError::ImportIntoCluster(pool.to_owned()));
+            }
             PoolKey::Named(pool.to_owned())
         }
         None => PoolKey::Network(network.clone()),

@@ -123,6 +123,11 @@ enum CommandError {
     InUse { address: crate::Addr, holder: String },
     #[error("the name of host-local's folder {0:?} is not a valid network name: use --network")]
     NoNetwork(PathBuf),
+    #[error(
+        "pool {0:?} is the cluster's: host-local's addresses are imported on all nodes at once, by 'kubectl k8slan import \
+         host-local'. Nothing was changed"
+    )]
+    ImportIntoCluster(String),
     #[error("only root may read pools and leases: run it as root, for example with sudo")]
     NotRoot,
     #[error("{}", format_count(*.0, "problem"))]

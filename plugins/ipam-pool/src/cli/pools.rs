@@ -5,6 +5,7 @@ use super::leases::rests;
 use super::pool_files::{PoolFiles, for_nobody};
 use super::pool_or_network::PoolOrNetwork;
 use super::{CommandContext, CommandError, chain, format_count, table};
+use crate::replacement::FileBeside;
 use crate::store::{HostStore, PoolKey, Store};
 use crate::{AddressState, PoolFile, PoolFileError, list_addresses};
 
@@ -113,6 +114,7 @@ fn row(context: &CommandContext, key: &PoolKey, files: &PoolFiles) -> Result<Row
         }
         Err(error) => row.notes.push(chain(&error)),
     }
+    row.notes.extend(beside(context, &file));
     let refused = files.why_every_add_fails(&file);
     if !refused.is_empty() {
         row.free = Some(0);
@@ -120,6 +122,26 @@ fn row(context: &CommandContext, key: &PoolKey, files: &PoolFiles) -> Result<Row
     }
     row.notes.extend(outside(&file, &states));
     Ok(row)
+}
+
+/// How a file and the cluster's pool of its name stand to one another; `None`: there is one of them.
+fn beside(context: &CommandContext, file: &PoolFile) -> Option<String> {
+    let found = FileBeside::read(&context.paths, &file.name, context.node.as_deref())?;
+    let object = PoolFile::object(&context.paths, &file.name).ok()??;
+    Some(match (object.is_in_charge(), found.differs) {
+        (true, None) => {
+            "by the LANPool: the file of this name is not read any more, and can be removed".to_owned()
+        }
+        (true, Some(differs)) => {
+            format!(
+                "by the LANPool: the file of this name is not read any more: remove it; it differs: {differs}"
+            )
+        }
+        (false, None) => {
+            "by the file: the LANPool of this name says the same, and is to take its place".to_owned()
+        }
+        (false, Some(differs)) => format!("by the file: the LANPool of this name waits, since {differs}"),
+    })
 }
 
 fn outside(file: &PoolFile, states: &[(crate::Addr, AddressState)]) -> Option<String> {

@@ -15,6 +15,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         who_waits_is_told_to_pod_and_pool,
         what_nodes_and_load_balancers_have_of_a_pool_is_told,
         a_stateful_sets_pod_has_its_address_again,
+        a_pool_takes_the_place_of_the_file_of_its_name,
+        a_file_that_differs_goes_on_until_it_goes,
     ]
 }
 
@@ -342,6 +344,135 @@ fn a_stateful_sets_pod_has_its_address_again() -> Outcome {
     let uid = put("web-0", &labels);
     let again = [add("web-0", &uid, "net1")?, add("web-0", &uid, "net2")?];
     check!(again == [first.clone(), second.clone()], "{again:?} {first} {second}");
+    check!(daemon.terminate()?.success(), "it ends well");
+    Ok(())
+}
+
+fn put_file(site: &Site, spec: &Value) -> Outcome {
+    let file =
+        json!({ "apiVersion": GROUP, "kind": "IPPool", "metadata": { "name": "office" }, "spec": spec });
+    Ok(site.node.write("/var/lib/k8slan/pools.d/office.yaml", file.to_string())?)
+}
+
+/// Waits for what a node says of the pool's file.
+fn file_told(site: &Site, daemon: &Daemon, told: impl Fn(&Value) -> bool) -> Outcome {
+    eventually(4 * SOON, || {
+        let note = site.server.get("lanpoolnodes", GROUP, "/office.worker1").unwrap_or_default();
+        if told(&note["spec"]) { Ok(()) } else { Err(format!("{note}\n{}", daemon.log())) }
+    })?;
+    Ok(())
+}
+
+fn blocks(site: &Site) -> Vec<String> {
+    let names = site.server.keys("lanblocks", GROUP);
+    names.into_iter().map(|name| name.trim_start_matches('/').to_owned()).collect()
+}
+
+fn a_pool_takes_the_place_of_the_file_of_its_name() -> Outcome {
+    let site = Site::without_kubelet()?;
+    // As it was cut by hand: what blocks of 16 would cut through.
+    let range = json!({ "subnet": "10.8.0.0/16", "rangeStart": "10.8.0.20", "rangeEnd": "10.8.0.37" });
+    put_file(&site, &json!({ "ranges": [range], "scope": "host" }))?;
+    let pod = site.node.pod("p")?;
+    let first = address(
+        &call(&site, "ADD", &pod, "default", "net1").map_err(|error| Stop::Failed(error.to_string()))?,
+    );
+    check!(first == "10.8.0.20/16", "{first}");
+    let daemon = site.whole()?;
+    file_told(&site, &daemon, |told| told["fileRanges"] == json!(["10.8.0.20-10.8.0.37"]))?;
+    // A node that is off has said so before.
+    site.server.put("nodes", kubernetes_node("worker2", "worker2"));
+    let note = json!({
+        "apiVersion": GROUP, "kind": "LANPoolNode", "metadata": { "name": "office.worker2" },
+        "spec": { "pool": "office", "node": "worker2", "fileRanges": ["10.8.0.38-10.8.0.50"], "fileFits": true, "file": "hands out by its file" },
+    });
+    site.server.put("lanpoolnodes", note);
+    put_pool(&site, "office", &json!({ "subnets": ["10.8.0.0/16"] }));
+    condition(
+        &site,
+        &daemon,
+        "office",
+        "Accepted",
+        "False",
+        "waits for worker2: what pods have by them is claimed first",
+    )?;
+    condition(&site, &daemon, "office", "FileOnNodes", "True", "worker2: hands out by its file")?;
+    check!(blocks(&site).contains(&"office.0a080014".to_owned()), "{:?}", blocks(&site));
+    // The node's own addresses go on, in blocks, and no others.
+    let mut given = vec![first.clone()];
+    for interface in ["net2", "net3"] {
+        given.push(address(&added(&site, &daemon, &pod, "default", interface)?));
+    }
+    let of_file = |text: &String| {
+        let last = text.strip_prefix("10.8.0.").and_then(|rest| rest.strip_suffix("/16")?.parse::<u8>().ok());
+        last.is_some_and(|last| (20..=37).contains(&last))
+    };
+    check!(given.iter().all(of_file) && given[1] != given[2] && !given[1..].contains(&first), "{given:?}");
+    check!(address(&added(&site, &daemon, &pod, "default", "net1")?) == first, "it has its address still");
+
+    site.server.delete("lanpoolnodes", GROUP, "/office.worker2");
+    condition(&site, &daemon, "office", "Accepted", "True", "")?;
+    let own = site.server.get("lanpoolnodes", GROUP, "/office.worker1");
+    check!(own.is_none(), "it has nothing to say: {own:?}");
+    // The file is not read any more, and can go.
+    put_file(&site, &json!({ "ranges": [{ "subnet": "10.9.0.0/24" }], "scope": "host" }))?;
+    let fourth = address(&added(&site, &daemon, &pod, "default", "net4")?);
+    check!(fourth.starts_with("10.8.0.") && !given.contains(&fourth), "{fourth}");
+    site.node.exec(&["rm", "/var/lib/k8slan/pools.d/office.yaml"])?;
+    check!(address(&added(&site, &daemon, &pod, "default", "net1")?) == first, "it has its address still");
+    for interface in ["net1", "net2", "net3", "net4"] {
+        call(&site, "DEL", &pod, "default", interface).map_err(|error| Stop::Failed(error.to_string()))?;
+    }
+    check!(daemon.terminate()?.success(), "it ends well");
+    Ok(())
+}
+
+fn a_file_that_differs_goes_on_until_it_goes() -> Outcome {
+    let site = Site::without_kubelet()?;
+    let range = json!({ "subnet": "10.8.0.0/24", "rangeStart": "10.8.0.20", "rangeEnd": "10.8.0.37", "gateway": "none" });
+    put_file(&site, &json!({ "ranges": [range], "scope": "host" }))?;
+    let daemon = site.whole()?;
+    let pod = site.node.pod("p")?;
+    let first = address(&added(&site, &daemon, &pod, "default", "net1")?);
+    file_told(&site, &daemon, |told| {
+        told["file"].as_str().is_some_and(|text| text.contains("there is no LANPool"))
+    })?;
+    put_pool(&site, "office", &json!({ "subnets": ["10.8.0.0/24"] }));
+    let differs = "the gateway of 10.8.0.20-10.8.0.37 is none in the file, and 10.8.0.1 in the LANPool";
+    condition(
+        &site,
+        &daemon,
+        "office",
+        "FileOnNodes",
+        "True",
+        &format!("worker1: hands out by its file, since it differs: {differs}"),
+    )?;
+    condition(
+        &site,
+        &daemon,
+        "office",
+        "Accepted",
+        "False",
+        "worker1 hand out by a file of its name that does not say the same",
+    )?;
+    event(&site, "FileOnNode", "worker1")?;
+    let second = address(&added(&site, &daemon, &pod, "default", "net2")?);
+    check!((first.as_str(), second.as_str()) == ("10.8.0.20/24", "10.8.0.21/24"), "{first} {second}");
+    check!(blocks(&site).is_empty(), "{:?}", blocks(&site));
+
+    site.node.exec(&["rm", "/var/lib/k8slan/pools.d/office.yaml"])?;
+    condition(&site, &daemon, "office", "Accepted", "True", "")?;
+    let held = blocks(&site);
+    check!(
+        held.contains(&"office.0a080014".to_owned()) && held.contains(&"office.0a080015".to_owned()),
+        "{held:?}"
+    );
+    check!(address(&added(&site, &daemon, &pod, "default", "net1")?) == first, "it has its address still");
+    let third = address(&added(&site, &daemon, &pod, "default", "net3")?);
+    check!(third != first && third != second, "{third}");
+    for interface in ["net1", "net2", "net3"] {
+        call(&site, "DEL", &pod, "default", interface).map_err(|error| Stop::Failed(error.to_string()))?;
+    }
     check!(daemon.terminate()?.success(), "it ends well");
     Ok(())
 }

@@ -110,7 +110,10 @@ impl Manager {
         else {
             return false;
         };
-        let addresses = current.addresses.intersection(&net_types::AddrSet::union([block.range()]));
-        told.lengths() == current.lengths && told.addresses_in(block) == addresses
+        // As a whole: what this node may claim of it yet is less where it takes the place of a file.
+        let of_block = net_types::AddrSet::union([block.range()]);
+        let in_block = |all: &net_types::AddrSet| all.intersection(&of_block);
+        let all = self.handed_out.get(&key.pool).map(in_block);
+        told.lengths() == current.lengths && all == Some(in_block(&current.addresses))
     }
 }

@@ -5,6 +5,7 @@
 
 mod claims;
 mod current;
+mod files;
 mod floating;
 mod grants;
 mod notes;
@@ -91,6 +92,8 @@ pub(crate) enum Effect {
     Reply(ClaimId, ClaimAnswer),
     /// The pools of which the node holds or uses something.
     InUse(BTreeSet<String>),
+    /// A pool, as it is in this specification, takes the place of this node's file, which hands out these addresses.
+    Replace(String, serde_json::Value, AddrSet),
     /// What the cluster is to be told.
     Notes(PoolNotes),
 }
@@ -150,6 +153,8 @@ pub(crate) struct Manager {
     refusals_told: BTreeMap<PoolName, (String, BootTime)>,
     conflicts_told: Vec<pool_blocks::Conflict>,
     reads: current::Reads,
+    /// Pools in the place of files that are not accepted yet, and how often the leases had been read when that was so first.
+    replaced: BTreeMap<PoolName, u64>,
     in_use: Option<BTreeSet<String>>,
     notes: Notes,
     effects: Vec<Effect>,
@@ -192,6 +197,7 @@ impl Manager {
             refusals_told: BTreeMap::new(),
             conflicts_told: Vec::new(),
             reads,
+            replaced: BTreeMap::new(),
             in_use: None,
             notes: Notes::default(),
             effects: Vec::new(),
@@ -207,6 +213,7 @@ impl Manager {
             Event::Pools(known) => {
                 self.set_pools(known);
                 self.send_waiting(now);
+                self.look_at_files_soon(now);
             }
             Event::Usage(usage) => self.take_usage(now, usage),
             Event::NoUsage => self.next_usage = now.after(AGAIN),
@@ -246,13 +253,14 @@ impl Manager {
             Event::Answer(id, Answer::Own(..) | Answer::Addresses(_)) => self.pending.contains_key(id),
             _ => false,
         };
-        self.has_pools() && (by_leases || now >= self.next_usage)
+        (self.has_pools() && by_leases) || now >= self.next_usage
     }
 
     /// When something is due without an event; `None`: nothing will be.
     pub(crate) fn wake_at(&self, now: BootTime) -> Option<BootTime> {
         if !self.has_pools() {
-            return None;
+            // Files are told before there is a pool of their name.
+            return Some(self.next_usage);
         }
         let pending = self.pending.values().map(|pending| pending.due);
         let waiters = self.waiters.values().map(|waiter| waiter.deadline);
@@ -433,13 +441,18 @@ impl Manager {
             }
         }
         self.node.set_pools(self.geometries.values().cloned().collect());
+        self.note_replaced();
     }
 
     fn take_usage(&mut self, now: BootTime, usage: Usage) {
         self.tell_unreadable(&usage);
         self.usage = usage;
         self.usage_reads += 1;
-        self.next_usage = now.after(USAGE_INTERVAL);
+        self.next_usage = now.after(if self.waits_for_files() { AGAIN } else { USAGE_INTERVAL });
+        if !self.has_pools() {
+            return;
+        }
+        self.replace_files();
         if !self.node.has_counted() {
             // What is used of a pool that is not known yet, or that cannot be read, cannot be looked for.
             if self.known.complete && self.usage.unreadable().is_empty() {

@@ -17,7 +17,7 @@ const TOLD_AFTER: Duration = Duration::from_secs(20);
 /// How long after it was refused last a pod counts as waiting: the kubelet tries again more often.
 const WAITS_FOR: Duration = Duration::from_secs(120);
 /// The longest sentence, in bytes, and how many there are of one pool.
-const MAX_SENTENCE: usize = 500;
+pub(super) const MAX_SENTENCE: usize = 500;
 const MAX_SENTENCES: usize = 16;
 
 /// Pods that wait for addresses of a pool.
@@ -71,6 +71,10 @@ impl Manager {
         }
         self.notes.waiting.retain(|_, waiting| !waiting.is_over(now));
         let notes = self.notes_now(now);
+        // On a cluster without pools nothing is asked.
+        if notes.is_empty() && self.notes.told.is_none() && !self.has_pools() {
+            return;
+        }
         if self.notes.told.as_ref() != Some(&notes) {
             self.effects.push(Effect::Notes(notes.clone()));
             self.notes.told = Some(notes);
@@ -112,15 +116,21 @@ impl Manager {
                         MAX_SENTENCE,
                     )
                 });
-            let note = PoolNote {
+            let mut note = PoolNote {
                 outside: u64::try_from(outside).unwrap_or(u64::MAX),
                 waiting: waiting.map(|waiting| brief(&waiting.reason, MAX_SENTENCE)),
-                file: None,
                 conflicts: conflicts.take(MAX_SENTENCES).collect(),
+                ..PoolNote::default()
             };
+            self.note_file(&name, &mut note);
             if note != PoolNote::default() {
                 notes.insert(pool.name.clone(), note);
             }
+        }
+        for name in self.files_beside().iter().filter(|name| !self.known.pools.contains_key(name.as_str())) {
+            let mut note = PoolNote::default();
+            self.note_file(name, &mut note);
+            notes.insert(name.to_string(), note);
         }
         notes
     }

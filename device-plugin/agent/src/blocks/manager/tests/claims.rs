@@ -347,5 +347,12 @@ fn a_node_without_pools_asks_nothing() {
     let mut manager = manager(Stored::default(), &known);
     assert!(manager.step(BootTime::default(), Event::Connected).is_empty());
     assert!(manager.step(BootTime::default(), Event::Tick).is_empty());
-    assert_eq!(manager.wake_at(BootTime::default()), None);
+    // It looks for files.
+    let nothing = Usage::parse(br#"{"pools":{},"files":{}}"#).unwrap();
+    let effects = manager.step(BootTime::default(), Event::Usage(nothing));
+    assert!(
+        effects.iter().all(|effect| matches!(effect, Effect::InUse(pools) if pools.is_empty())),
+        "{effects:?}"
+    );
+    assert_eq!(manager.wake_at(BootTime::default()), Some(BootTime::default().after(USAGE_INTERVAL)));
 }

@@ -9,6 +9,7 @@ use super::*;
 
 mod claims;
 mod edits;
+mod files;
 mod floating;
 mod unused;
 
@@ -40,6 +41,8 @@ struct Site {
     /// What somebody's finalizer keeps when it is deleted.
     kept: BTreeSet<Key>,
     notes: PoolNotes,
+    /// What the pool's file hands out, and how the pool differs.
+    file: Option<(&'static str, Option<&'static str>)>,
     /// Whether the API server answers.
     answers: bool,
     unanswered: Vec<(RequestId, Request)>,
@@ -83,6 +86,7 @@ impl Site {
             forbidden: None,
             kept: BTreeSet::new(),
             notes: PoolNotes::new(),
+            file: None,
             answers: true,
             unanswered: Vec::new(),
             last: 0,
@@ -103,7 +107,10 @@ impl Site {
             .map(|(name, used)| (name.clone(), json!({ "used": used, "floating": self.floating })))
             .collect();
         let unreadable: BTreeMap<_, _> = self.unreadable.iter().map(|pool| (pool, "damaged")).collect();
-        let printed = json!({ "pools": pools, "unreadable": unreadable });
+        let file =
+            self.file.map(|(addresses, differs)| json!({ "addresses": [addresses], "differs": differs }));
+        let files: BTreeMap<_, _> = file.into_iter().map(|file| ("office", file)).collect();
+        let printed = json!({ "pools": pools, "unreadable": unreadable, "files": files });
         Usage::parse(printed.to_string().as_bytes()).unwrap()
     }
 
@@ -172,6 +179,12 @@ impl Site {
                 self.in_use = pools;
                 None
             }
+            Effect::Replace(name, spec, addresses) => {
+                let pool = self.known.pools.get_mut(&name).unwrap();
+                assert_eq!(pool.spec, spec);
+                (pool.in_place_of, pool.refusal) = (Some(addresses), None);
+                Some(Event::Pools(Arc::new(self.known.clone())))
+            }
             Effect::Notes(notes) => {
                 self.notes = notes;
                 None
@@ -210,7 +223,9 @@ impl Site {
             }
             Request::Pool(name) => {
                 let pool = self.current.as_ref().or_else(|| self.known.pools.get(name.as_str()));
-                let current = pool.and_then(|pool| geometry(pool).ok());
+                // Without what only this node knows.
+                let pool = pool.map(|pool| ClusterPool { accepted: true, ..pool.clone() });
+                let current = pool.and_then(|pool| geometry(&pool).ok());
                 Answer::Pool(current.map(|geometry| pool_blocks::CurrentPool {
                     lengths: geometry.lengths(),
                     addresses: geometry.addresses().clone(),
