@@ -1,6 +1,7 @@
 //! Does what [`Manager`] decides.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use anyhow::{Context as _, Result};
 use node::{Grants, Paths};
 use pool_blocks::{Answer, BootTime, Disk, NodeName, PoolName, Request, RequestId};
 use proto::agent_socket::{ClaimAnswer, PoolClaim, PoolClaims};
+use proto::events::{Dirty, FileWatch, Wake, WatchedFolder};
 use proto::health::Metrics;
 use proto::link::Queue;
 use proto::published::PoolNotes;
@@ -23,6 +25,8 @@ use crate::attachments::PluginPrograms;
 const QUEUED_CLAIMS: usize = 64;
 /// How soon what this node holds is read again, if it cannot be.
 const READ_AGAIN: Duration = Duration::from_secs(5);
+/// How long a change of a pool's file may be followed by others, before it is looked at.
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
 /// What the link says.
 #[derive(Debug)]
@@ -81,6 +85,8 @@ pub struct BlockManager {
     last_claim: ClaimId,
     usage_error: Option<String>,
     notes: watch::Sender<Option<PoolNotes>>,
+    /// The folder of pools that are files.
+    pool_files: PathBuf,
 }
 
 /// What may block.
@@ -129,6 +135,7 @@ impl BlockManager {
             last_claim: 0,
             usage_error: None,
             notes: watch::channel(None).0,
+            pool_files: paths.pools(),
         };
         Ok((own, events, Claims(Some(claim))))
     }
@@ -146,8 +153,13 @@ impl BlockManager {
         if let Some(error) = self.unread.take() {
             self = self.wait_until_read(&error).await?;
         }
+        let changed = Wake::default();
+        let everything = Dirty { everything: true, ..Dirty::default() };
+        let folder = WatchedFolder::new(self.pool_files.clone(), |_| true, everything);
+        let files = FileWatch::start(vec![folder], changed.clone())?;
         loop {
-            let first = self.next_event().await?;
+            files.add_missing_watches();
+            let first = self.next_event(&changed).await?;
             // Files are synced and programs run, on a thread where nothing else waits for them.
             self = tokio::task::spawn_blocking(move || {
                 self.take(first);
@@ -207,7 +219,7 @@ impl BlockManager {
         }
     }
 
-    async fn next_event(&mut self) -> Result<Event> {
+    async fn next_event(&mut self, changed_files: &Wake) -> Result<Event> {
         let now = boot_time();
         let due = async {
             match self.manager.wake_at(now) {
@@ -227,6 +239,10 @@ impl BlockManager {
             changed = self.known.changed() => {
                 changed.context("the folder of pools")?;
                 Event::Pools(self.known.borrow_and_update().clone())
+            }
+            () = settle(changed_files) => {
+                changed_files.take_changes();
+                Event::Files
             }
             () = due => Event::Tick,
         })
@@ -365,6 +381,12 @@ impl Io {
             }
         }
     }
+}
+
+/// Waits until files changed, and for those that change with them. Cancelling it loses nothing.
+async fn settle(changed_files: &Wake) {
+    changed_files.wait().await;
+    tokio::time::sleep(DEBOUNCE).await;
 }
 
 fn link_event(event: LinkEvent) -> Event {

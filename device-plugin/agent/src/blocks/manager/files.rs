@@ -4,6 +4,7 @@
 //! node claims of what was its file's alone, so that nobody gets what another node's file gave.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use net_types::AddrSet;
 use node::ClusterPool;
@@ -14,7 +15,10 @@ use proto::published::PoolNote;
 use super::super::pool_folder::MAX_NAME;
 use super::super::usage::FileBeside;
 use super::notes::MAX_SENTENCE;
-use super::{Effect, Manager};
+use super::{AGAIN, Effect, Manager, USAGE_INTERVAL};
+
+/// How often the leases are read where there is no pool.
+pub(super) const USAGE_INTERVAL_WITHOUT_POOLS: Duration = Duration::from_secs(3600);
 
 /// As many ranges of a file are told.
 const MAX_RANGES: usize = 64;
@@ -44,9 +48,18 @@ impl Manager {
         names.filter(|name| name.as_str().len() <= MAX_NAME).cloned().collect()
     }
 
-    /// The leases are read again where a pool is to take the place of a file, or has taken it.
-    pub(super) fn look_at_files_soon(&mut self, now: BootTime) {
-        if self.waits_for_files() {
+    /// How often the leases are read although nothing asks for it. Changes of pools' files are told.
+    pub(super) fn usage_interval(&self) -> Duration {
+        match self.has_pools() {
+            true if self.waits_for_files() => AGAIN,
+            true => USAGE_INTERVAL,
+            false => USAGE_INTERVAL_WITHOUT_POOLS,
+        }
+    }
+
+    /// Pools changed: the leases are read again where one is to take the place of a file, or has taken it, and with the first pool.
+    pub(super) fn read_leases_soon(&mut self, now: BootTime, had_pools: bool) {
+        if self.waits_for_files() || (!had_pools && self.has_pools()) {
             self.next_usage = self.next_usage.min(now);
         }
     }

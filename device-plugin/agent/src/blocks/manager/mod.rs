@@ -54,6 +54,8 @@ pub(crate) enum Event {
     Tick,
     /// The pools changed.
     Pools(Arc<KnownPools>),
+    /// Files of pools changed.
+    Files,
     /// The leases, as they are now.
     Usage(Usage),
     /// The leases could not be read.
@@ -209,11 +211,12 @@ impl Manager {
     /// Takes an event in and says what is to be done.
     pub(crate) fn step(&mut self, now: BootTime, event: Event) -> Vec<Effect> {
         match event {
-            Event::Tick => self.tick(now),
+            Event::Tick | Event::Files => self.tick(now),
             Event::Pools(known) => {
+                let had_pools = self.has_pools();
                 self.set_pools(known);
                 self.send_waiting(now);
-                self.look_at_files_soon(now);
+                self.read_leases_soon(now, had_pools);
             }
             Event::Usage(usage) => self.take_usage(now, usage),
             Event::NoUsage => self.next_usage = now.after(AGAIN),
@@ -250,16 +253,18 @@ impl Manager {
     /// Whether the leases are to be read before this event is taken in.
     pub(crate) fn wants_usage(&self, now: BootTime, event: &Event) -> bool {
         let by_leases = match event {
-            Event::Answer(id, Answer::Own(..) | Answer::Addresses(_)) => self.pending.contains_key(id),
+            Event::Answer(id, Answer::Own(..) | Answer::Addresses(_)) => {
+                self.has_pools() && self.pending.contains_key(id)
+            }
+            Event::Files => true,
             _ => false,
         };
-        (self.has_pools() && by_leases) || now >= self.next_usage
+        by_leases || now >= self.next_usage
     }
 
     /// When something is due without an event; `None`: nothing will be.
     pub(crate) fn wake_at(&self, now: BootTime) -> Option<BootTime> {
         if !self.has_pools() {
-            // Files are told before there is a pool of their name.
             return Some(self.next_usage);
         }
         let pending = self.pending.values().map(|pending| pending.due);
@@ -448,7 +453,7 @@ impl Manager {
         self.tell_unreadable(&usage);
         self.usage = usage;
         self.usage_reads += 1;
-        self.next_usage = now.after(if self.waits_for_files() { AGAIN } else { USAGE_INTERVAL });
+        self.next_usage = now.after(self.usage_interval());
         if !self.has_pools() {
             return;
         }

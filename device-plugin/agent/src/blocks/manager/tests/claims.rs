@@ -1,6 +1,7 @@
 //! Who waits, and what the node claims and gives back for them.
 
 use super::*;
+use crate::blocks::manager::files::USAGE_INTERVAL_WITHOUT_POOLS;
 
 #[test]
 fn who_waits_gets_an_address_each_whoever_was_first() {
@@ -347,12 +348,19 @@ fn a_node_without_pools_asks_nothing() {
     let mut manager = manager(Stored::default(), &known);
     assert!(manager.step(BootTime::default(), Event::Connected).is_empty());
     assert!(manager.step(BootTime::default(), Event::Tick).is_empty());
-    // It looks for files.
+    // It looks for files when they change.
     let nothing = Usage::parse(br#"{"pools":{},"files":{}}"#).unwrap();
     let effects = manager.step(BootTime::default(), Event::Usage(nothing));
     assert!(
         effects.iter().all(|effect| matches!(effect, Effect::InUse(pools) if pools.is_empty())),
         "{effects:?}"
     );
-    assert_eq!(manager.wake_at(BootTime::default()), Some(BootTime::default().after(USAGE_INTERVAL)));
+    assert_eq!(
+        manager.wake_at(BootTime::default()),
+        Some(BootTime::default().after(USAGE_INTERVAL_WITHOUT_POOLS))
+    );
+    assert!(
+        !manager.wants_usage(BootTime::default(), &Event::Tick)
+            && manager.wants_usage(BootTime::default(), &Event::Files)
+    );
 }
