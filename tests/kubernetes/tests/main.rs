@@ -14,6 +14,7 @@ mod mistakes;
 mod nodes;
 mod plugin;
 mod pods;
+mod pool_files;
 mod pools;
 mod rbac;
 mod readme;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         pods::trials(),
         lans::trials(),
         pools::trials(),
+        pool_files::trials(),
         floating::trials(),
     ];
     let beside = modules.into_iter().flatten().collect();

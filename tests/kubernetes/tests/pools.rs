@@ -18,7 +18,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     ]
 }
 
-const POOLS: &str = "/apis/lan.k8slan.io/v1beta1/lanpools";
+pub(crate) const POOLS: &str = "/apis/lan.k8slan.io/v1beta1/lanpools";
 const BLOCKS: &str = "/apis/lan.k8slan.io/v1beta1/lanblocks";
 
 /// Makes a pool and waits until nodes may claim blocks of it.
@@ -37,7 +37,7 @@ pub(crate) fn make_lan(cluster: &Cluster, lan: &Lan) -> Outcome {
     lan.apply_as(cluster, &manifest)
 }
 
-fn address(cluster: &Cluster, pod: &Value) -> Result<Ipv4Addr, Stop> {
+pub(crate) fn address(cluster: &Cluster, pod: &Value) -> Result<Ipv4Addr, Stop> {
     let links = cluster.netns(pod)?.ip_json("-4 addr show dev net1")?;
     let found = links[0]["addr_info"][0]["local"].as_str();
     Ok(found.ok_or_else(|| failed(format!("no address: {links:?}")))?.parse()?)
@@ -45,14 +45,14 @@ fn address(cluster: &Cluster, pod: &Value) -> Result<Ipv4Addr, Stop> {
 
 /// A block, as it was seen last.
 #[derive(Debug, PartialEq, Eq)]
-struct Block {
-    prefix: String,
-    node: String,
+pub(crate) struct Block {
+    pub(crate) prefix: String,
+    pub(crate) node: String,
     /// Another one after each write.
     version: String,
 }
 
-fn blocks(cluster: &Cluster, pool: &str) -> Result<Vec<Block>, String> {
+pub(crate) fn blocks(cluster: &Cluster, pool: &str) -> Result<Vec<Block>, String> {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let all = cluster.list(BLOCKS)?;
     let of_pool = all.iter().filter(|block| block["spec"]["pool"] == pool);
@@ -65,7 +65,7 @@ fn blocks(cluster: &Cluster, pool: &str) -> Result<Vec<Block>, String> {
         .collect())
 }
 
-fn contains(prefix: &str, address: Ipv4Addr) -> bool {
+pub(crate) fn contains(prefix: &str, address: Ipv4Addr) -> bool {
     let parsed = prefix
         .split_once('/')
         .and_then(|(first, length)| Some((first.parse::<Ipv4Addr>().ok()?, length.parse::<u32>().ok()?)));

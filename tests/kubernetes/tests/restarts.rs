@@ -1,18 +1,17 @@
 //! Parts of the cluster end, by themselves or by force, while pods talk.
 
 use std::net::Ipv4Addr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8slan_kubernetes_tests::{CONTAINERD, Cluster, KUBELET, PodOf, failed};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use testnet::{Outcome, Ping, Stop, Trial};
+use testnet::{Outcome, Stop, Trial};
 
 use crate::check;
 use crate::shared::alone;
-use crate::site::{Lan, delete, give, pings, pod_path, ready, sandbox, spoke_is, start};
+use crate::site::{Lan, delete, give, pings, pod_path, ready, sandbox, spoke_is, start, under_pings};
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
@@ -53,27 +52,9 @@ impl Pair {
         Ok(Self { lan, one, two })
     }
 
-    /// Runs something while one pod pings the other, fifty times a second and some more afterwards: not one answer may be
-    /// missing or come twice.
+    /// Runs something while one pod pings the other.
     pub(crate) fn under_traffic(&self, cluster: &Cluster, what: impl FnOnce() -> Outcome) -> Outcome {
-        let netns = cluster.netns(&self.one)?;
-        let done = AtomicBool::new(false);
-        std::thread::scope(|scope| {
-            let traffic = scope.spawn(|| -> Outcome {
-                let ping = Ping::new(TWO).on("net1").repeated(100, Duration::from_millis(20));
-                loop {
-                    let last = done.load(Ordering::Acquire);
-                    ping.run(&netns)?.perfect().map_err(failed)?;
-                    if last {
-                        return Ok(());
-                    }
-                }
-            });
-            let outcome = what();
-            done.store(true, Ordering::Release);
-            let lost = traffic.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            outcome.and(lost)
-        })
+        under_pings(cluster, &self.one, TWO, what)
     }
 
     /// The pods are the same and were not restarted.

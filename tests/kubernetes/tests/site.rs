@@ -1,6 +1,7 @@
 //! LANs and pods of the trials.
 
 use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use k8slan_kubernetes_tests::{Cluster, PodOf, condition, failed};
@@ -181,4 +182,32 @@ pub(crate) fn pings(cluster: &Cluster, from: &Value, link: &str, to: Ipv4Addr) -
         report.perfect()
     })?;
     Ping::new(to).on(link).repeated(10, Duration::from_millis(5)).run(&netns)?.perfect().map_err(failed)
+}
+
+/// Runs something while a pod pings an address fifty times a second, and some more afterwards: not one answer may be missing or
+/// come twice.
+pub(crate) fn under_pings(
+    cluster: &Cluster,
+    from: &Value,
+    to: Ipv4Addr,
+    what: impl FnOnce() -> Outcome,
+) -> Outcome {
+    let netns = cluster.netns(from)?;
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let traffic = scope.spawn(|| -> Outcome {
+            let ping = Ping::new(to).on("net1").repeated(100, Duration::from_millis(20));
+            loop {
+                let last = done.load(Ordering::Acquire);
+                ping.run(&netns)?.perfect().map_err(failed)?;
+                if last {
+                    return Ok(());
+                }
+            }
+        });
+        let outcome = what();
+        done.store(true, Ordering::Release);
+        let lost = traffic.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        outcome.and(lost)
+    })
 }
