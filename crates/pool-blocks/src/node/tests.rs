@@ -1,5 +1,6 @@
 use super::*;
 use crate::geometry::addresses;
+use crate::weakness::{Weakened, Weakness};
 use crate::{Answer, BlockLengths, Holder, NodeState, Object, ResourceVersion, Spec};
 
 struct Unused;
@@ -294,4 +295,64 @@ fn who_was_in_the_way_is_told_until_a_read_says_that_it_is_gone() {
     assert!(node.may_use(BootTime::from_millis(5), &key).is_ok());
     step_to_the_list(&mut node, &leases, &block, Input::Answered(list, Answer::Addresses(Vec::new())));
     assert_eq!(node.conflicts(&leases), []);
+}
+
+#[test]
+fn a_fence_ends_what_was_permitted() {
+    let now = BootTime::from_millis(5);
+    let key = Key::parse_block("office.0a000001", |_, _| Some(32)).unwrap();
+    let (own, uid) = (Uid::from_number(1), Uid::from_number(2));
+    let record = Record { uid, phase: Phase::Held, released: AddrSet::default(), owner: None };
+    let disk = || Some(Disk { records: [(key.clone(), record.clone())].into() });
+    let run = || Run { node: Some((own, now)), permits: [(key.clone(), now)].into() };
+    for missing in [None, Some(Weakness::IgnoresFences)] {
+        let pools = vec![pool(&["10.0.0.1"])];
+        let mut node =
+            Node::start("n1".into(), Horizon::DEFAULT, pools, disk(), run()).weakened(Weakened::by(missing));
+        assert!(node.may_use(now, &key).is_ok());
+        let out = node.step(now, &Unused, Input::Tick);
+        let [Output::Send(id, Request::ReadOwn)] = &out[..] else { panic!("{out:?}") };
+        let holder = Holder { node: "n1".into(), uid: own, term: 3, fenced: true };
+        let spec = Spec { holders: vec![holder], ..Spec::default() };
+        let block = Object { key: key.clone(), uid, version: ResourceVersion(7), spec };
+        // The `Node` is in service again: what was said of it is over, and the leader waits to free the block all the same.
+        let answer = Answer::Own(Some(NodeState { uid: own, out_of_service: false }), vec![block]);
+        let out = node.step(now, &Unused, Input::Answered(*id, answer));
+        assert_eq!(node.may_use(now, &key).is_ok(), missing.is_some());
+        let takes_again = matches!(&out[..], [Output::Send(_, Request::Update(_, _, _, spec))]
+            if !spec.holders[0].fenced && spec.holders[0].term == 4);
+        assert_eq!(takes_again, missing.is_none(), "{out:?}");
+    }
+}
+
+#[test]
+fn a_list_from_before_a_claim_does_not_finish_it() {
+    let now = BootTime::from_millis(5);
+    let geometry =
+        Geometry::new("p".into(), BlockLengths { v4: 30, v6: 128 }, addresses(&["10.0.0.0-10.0.0.7"]));
+    for missing in [None, Some(Weakness::ReadsBeforeWriting)] {
+        let disk = Some(Disk::default());
+        let mut node =
+            Node::start("n1".into(), Horizon::DEFAULT, vec![geometry.clone()], disk, Run::default())
+                .weakened(Weakened::by(missing));
+        node.own = Some((Uid::from_number(1), now));
+        node.next_own = now.after(Horizon::DEFAULT.between_reads());
+        let claim = |node: &mut Node| {
+            let out = node.step(now, &Unused, Input::Want(Want::Block("p".into(), Family::V4)));
+            let [Output::Send(id, Request::Create(key, spec))] = &out[..] else { panic!("{out:?}") };
+            let (uid, version) = (Uid::from_number(2), ResourceVersion(1));
+            let object = Object { key: key.clone(), uid, version, spec: spec.clone() };
+            (key.clone(), node.step(now, &Unused, Input::Answered(*id, Answer::Written(object))))
+        };
+        let (first, out) = claim(&mut node);
+        let [Output::Send(list, Request::ListAddresses(_))] = &out[..] else { panic!("{out:?}") };
+        // The list is read. Then an owner gets an address in what is claimed next, and its node sees no block around it.
+        let (second, out) = claim(&mut node);
+        assert_eq!(out, [], "one list is on its way");
+        node.step(now, &Unused, Input::Answered(*list, Answer::Addresses(Vec::new())));
+        let stages: BTreeMap<&Key, Progress> = node.progress().collect();
+        assert_eq!(stages[&first], Progress::Held);
+        let expected = if missing.is_some() { Progress::Held } else { Progress::Claiming };
+        assert_eq!(stages[&second], expected);
+    }
 }
