@@ -1,5 +1,6 @@
 //! Messages: delayed, lost, repeated.
 
+use super::bias::Bias;
 use super::world::{Event, MINUTE, SECOND, World};
 use crate::{Answer, Key, NodeName, Object, Request, RequestId};
 
@@ -63,6 +64,7 @@ impl World {
         };
         let is_own = |key: &&Key| self.api.objects.get(*key).is_some_and(|o| o.spec.holder(&from).is_some());
         let left = left.filter(is_own).cloned();
+        let is_list = matches!(request, Request::ListAddresses(_));
         let is_write = matches!(request, Request::Create(..) | Request::Update(..) | Request::Delete(..));
         let answer = if is_write && !self.calm && self.random.percent(2) {
             Answer::Forbidden("no".to_owned())
@@ -77,7 +79,8 @@ impl World {
         if self.machines[machine].partitioned || (!self.calm && self.random.percent(3)) {
             return;
         }
-        let delay = self.delay();
+        let takes_time = is_list && self.bias == Some(Bias::LateLists) && !self.calm;
+        let delay = if takes_time { self.random.between(SECOND, 2 * MINUTE) } else { self.delay() };
         self.at(self.now + delay, Event::Answer { machine, incarnation, id, answer });
     }
 

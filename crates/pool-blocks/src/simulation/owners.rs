@@ -2,6 +2,7 @@
 
 use net_types::{Addr, AddrRange};
 
+use super::bias::Bias;
 use super::machine::Machine;
 use super::world::{Event, MINUTE, SECOND, World};
 use crate::{Input, Key, Owner, Place, Request, Spec};
@@ -33,11 +34,31 @@ impl World {
         self.api.objects.retain(|_, object| object.spec.owner.as_ref() != Some(&owner));
         let key = Key::address(&self.pool.name, address);
         self.note(|_| format!("{address} is reserved for {owner}"));
+        if self.bias == Some(Bias::LateLists) {
+            self.run_soon(&owner);
+        }
         let spec = Spec { owner: Some(owner), ..Spec::default() };
         self.api.answer(&"somebody".into(), Request::Create(key, spec));
         for machine in 0..self.machines.len() {
             self.watch(machine);
         }
+    }
+
+    /// Starts an owner while every node starts pods, and ends it.
+    fn run_soon(&mut self, owner: &Owner) {
+        let (now, end) = (self.now, self.now + 5 * MINUTE);
+        let machine = self.random.index(self.machines.len());
+        for _ in 0..4 {
+            self.later(now, 10 * SECOND, Event::StartLauncher(machine, owner.clone()));
+        }
+        for machine in 0..self.machines.len() {
+            self.later(now, 20 * SECOND, Event::StartPod(machine));
+            self.later(now, MINUTE, Event::StartPod(machine));
+            self.later(now, 4 * MINUTE, Event::StartPod(machine));
+        }
+        self.at(end, Event::StopLauncher(machine, owner.clone()));
+        self.later(end, MINUTE, Event::GiveBack(machine));
+        self.last_fault = self.last_fault.max(end + MINUTE);
     }
 
     pub(super) fn watch(&mut self, machine: usize) {

@@ -1,5 +1,6 @@
 //! What people say and do, true or not.
 
+use super::bias::Bias;
 use super::machine::Power;
 use super::world::{Event, MINUTE, SECOND, World};
 use crate::{Input, Key, NodeState};
@@ -104,6 +105,10 @@ impl World {
             time += self.random.between(MINUTE, 12 * MINUTE);
             self.at(time, Event::Service(machine, true));
             self.later(time, 10 * SECOND, Event::Service(machine, false));
+            if self.bias == Some(Bias::Flaps) {
+                self.at(time + 900, Event::Partition(machine, true));
+                self.at(time + 8 * MINUTE, Event::Partition(machine, false));
+            }
             for _ in 0..3 {
                 let one = self.random.index(self.machines.len());
                 self.later(time, 4 * MINUTE, Event::Churn(one));

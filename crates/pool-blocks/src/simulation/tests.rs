@@ -1,6 +1,7 @@
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
+use super::bias;
 use super::world::World;
 use crate::weakness::Weakness;
 
@@ -105,6 +106,9 @@ const FOUND_BY: &[(Weakness, u64)] = &[
     (Weakness::UsesTheWholeHorizon, 30_469),
     (Weakness::KnowsFencesByTerm, 99_435),
     (Weakness::GivesWhatFloats, 713_365),
+    (Weakness::IgnoresFences, bias::FIRST + 891),
+    (Weakness::ReadsBeforeWriting, bias::FIRST + 1_990),
+    (Weakness::DoesNotCheckAgain, bias::FIRST + 1_871),
 ];
 
 #[test]

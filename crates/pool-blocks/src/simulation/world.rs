@@ -6,6 +6,7 @@ use std::collections::BinaryHeap;
 use net_types::{Addr, Family};
 
 use super::api::Api;
+use super::bias::Bias;
 use super::faults::{self, Fault};
 use super::machine::{Machine, Power};
 use super::pools::Pool;
@@ -69,6 +70,8 @@ pub(super) enum Event {
     GiveBack(usize),
     /// A machine is said to be in service, or not to be.
     Service(usize, bool),
+    /// Nobody hears a machine, or it is heard again.
+    Partition(usize, bool),
 }
 
 /// An event and its place in the order: by time, then as they were thought of.
@@ -136,6 +139,7 @@ pub(super) struct World {
     pub(super) patience: u64,
     /// Whether messages are late more often than not, and disks take their time.
     pub(super) slow: bool,
+    pub(super) bias: Option<Bias>,
     pub(super) violation: Option<String>,
     pub(super) doubles: u64,
     pub(super) allocations: u64,
@@ -148,15 +152,20 @@ impl World {
     pub(super) fn new(seed: u64, weakness: Option<Weakness>, trace: bool) -> Self {
         let mut random = Random::new(seed);
         let pool = Pool::new(&mut random);
-        let allowed = match random.below(10) {
+        let mut allowed = match random.below(10) {
             0..=4 => Allowed::default(),
             5 | 6 => Allowed { false_statements: true, ..Allowed::default() },
             7 | 8 => Allowed { people: true, ..Allowed::default() },
             _ => Allowed { people: true, false_statements: true },
         };
-        let patience = if random.percent(60) { 10 * SECOND } else { random.between(MINUTE, 60 * MINUTE) };
+        let mut patience = if random.percent(60) { 10 * SECOND } else { random.between(MINUTE, 60 * MINUTE) };
         let slow = random.percent(25);
-        let shares = faults::shares(&mut random);
+        let mut shares = faults::shares(&mut random);
+        let bias = Bias::of(seed);
+        if let Some(bias) = bias {
+            (allowed, shares) = (bias.allowed(), bias.shares());
+            patience = if bias == Bias::LateLists { 10 * MINUTE } else { patience };
+        }
         let mut world = Self {
             random,
             now: 0,
@@ -174,6 +183,7 @@ impl World {
             shares,
             patience,
             slow,
+            bias,
             violation: None,
             doubles: 0,
             allocations: 0,
@@ -302,6 +312,7 @@ impl World {
             Event::Exists(owner, exists) => self.set_existing(owner, exists),
             Event::LearnPool(machine) => self.learn_pool(machine),
             Event::GiveBack(machine) => self.give_all_back(machine),
+            Event::Partition(machine, begins) => self.machines[machine].partitioned = begins && !self.calm,
             Event::Service(machine, works) => self.say_service(machine, works),
             Event::Churn(machine) => {
                 self.stop_pod(machine);
