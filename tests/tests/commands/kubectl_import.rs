@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         what_is_said_is_done,
         a_dry_run_does_nothing,
         what_kubectl_refuses_ends_it,
+        a_pool_that_was_changed_meanwhile_is_read_again,
         what_may_not_be_read_ends_it,
         host_locals_leases_come_from_a_pod_on_each_node,
         a_node_whose_leases_are_not_known_ends_it,
@@ -78,7 +79,7 @@ fn what_is_said_is_done() -> Outcome {
         let kinds: Vec<Value> = given(&cluster)?.iter().map(|list| list["of"].clone()).collect();
         assert_eq!(
             kinds,
-            ["network-attachment-definitions", "lanpools", "ippools", "overlappingrangeipreservations"]
+            ["network-attachment-definitions", "ippools", "overlappingrangeipreservations", "lanpools"]
         );
         Ok(())
     })
@@ -128,6 +129,24 @@ fn what_kubectl_refuses_ends_it() -> Outcome {
     })
 }
 
+/// The leader writes a pool's status whenever its counts change.
+fn a_pool_that_was_changed_meanwhile_is_read_again() -> Outcome {
+    each(|cluster| {
+        let once = "[ ! -e modified ] && touch modified && echo 'Error: the object has been modified' >&2 && exit 1; cat >>done";
+        let cluster = readable(cluster).on("*'replace -f -'", once);
+        let cluster =
+            told(cluster, &["replace {}", "say LANPool one: opened", "create {}"])?.nodes(&["worker1"]);
+        let output = cluster.run(&["import", "whereabouts"])?;
+        assert_eq!((output.status.code(), errors(&output).as_str()), (Some(0), ""));
+        assert_eq!(output.stdout, b"LANPool one: opened\n");
+        assert_eq!(cluster.file("done"), "{}\n{}\n");
+        let calls = cluster.calls();
+        let reads = calls.iter().filter(|call| call.contains("<lanpools.lan.k8slan.io>")).count();
+        assert_eq!(reads, 2, "{calls:#?}");
+        Ok(())
+    })
+}
+
 fn what_may_not_be_read_ends_it() -> Outcome {
     each(|cluster| {
         let cluster = cluster.on("*'get ippools.'*", "echo 'Error: forbidden' >&2; exit 1");
@@ -166,7 +185,7 @@ fn host_locals_leases_come_from_a_pod_on_each_node() -> Outcome {
             .iter()
             .map(|document| if document["of"].is_null() { &document["node"] } else { &document["of"] })
             .collect();
-        assert_eq!(kinds, ["network-attachment-definitions", "lanpools", "import-1", "import-2"]);
+        assert_eq!(kinds, ["network-attachment-definitions", "import-1", "import-2", "lanpools"]);
         let jobs: Vec<Value> = cluster
             .file("jobs")
             .split("---\n")
