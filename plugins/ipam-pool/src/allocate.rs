@@ -49,7 +49,9 @@ pub(crate) fn allocate(
     store.give_back_reserve_if_idle();
     drop(store);
     match (&network.blocks, error.question()) {
-        (Some(blocks), Some(question)) => blocks.claim(&question, deadline)?,
+        (Some(blocks), Some(question)) => {
+            blocks.claim(&question, lease_request.holder.pod.as_deref(), deadline)?;
+        }
         _ => return Err(error),
     }
     Ok(Allocated::Again)

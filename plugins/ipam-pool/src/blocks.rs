@@ -128,12 +128,20 @@ impl Blocks {
         BlockError::Expired { pool: self.pool.clone(), address }
     }
 
-    /// Asks until `deadline`. The caller has no lock.
+    /// Asks for a pod, `<namespace>/<name>` as far as it is known, until `deadline`. The caller has no lock.
     ///
     /// # Errors
     /// There is no more.
-    pub(crate) fn claim(&self, asked: &Question, deadline: &mut Deadline) -> Result<(), BlockError> {
+    pub(crate) fn claim(
+        &self,
+        asked: &Question,
+        pod: Option<&str>,
+        deadline: &mut Deadline,
+    ) -> Result<(), BlockError> {
         let mut question = serde_json::json!({ "family": asked.family });
+        if let Some(pod) = pod {
+            question["pod"] = pod.into();
+        }
         if let Some(address) = asked.address {
             question["address"] = address.to_string().into();
         }

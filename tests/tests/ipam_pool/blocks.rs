@@ -172,7 +172,7 @@ fn a_pod_waits_for_a_claim() -> Outcome {
     };
     let (asked, added) = add_while(&node, &pod, answer)?;
     assert!(asked.starts_with("POST /pools/office/claim HTTP/1.1\r\n"), "{asked}");
-    assert!(asked.ends_with(r#"{"family":"v4"}"#), "{asked}");
+    assert!(asked.ends_with(r#"{"family":"v4","pod":"default/p"}"#), "{asked}");
     assert_eq!(address(&added?), "10.9.0.30/24");
     Ok(())
 }

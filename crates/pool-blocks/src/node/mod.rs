@@ -270,6 +270,13 @@ impl Node {
         })
     }
 
+    /// Whether the disk says that this is held, whatever the API server has: created now, it is created again.
+    #[must_use]
+    pub fn held_before(&self, key: &Key) -> bool {
+        let record = self.holdings.get(key).and_then(|holding| holding.record.as_ref());
+        record.is_some_and(|record| record.phase == Phase::Held)
+    }
+
     /// What it holds, wants or lost.
     pub fn keys(&self) -> impl Iterator<Item = &Key> {
         self.holdings.keys()

@@ -14,6 +14,8 @@ use tokio::sync::Semaphore;
 pub const MAX_CLAIMS: usize = 256;
 /// The longest name of an owner, in bytes: three names of Kubernetes.
 const MAX_OWNER: usize = 3 * 256;
+/// The longest name of a pod with its namespace, in bytes.
+const MAX_POD: usize = 2 * 256;
 /// The longest body of a claim, in bytes.
 const MAX_BODY: usize = 4 << 10;
 
@@ -26,6 +28,8 @@ pub struct PoolClaim {
     pub address: Option<Addr>,
     /// Who needs it, on whatever node it is.
     pub owner: Option<FloatingOwner>,
+    /// The pod, `<namespace>/<name>`, where it is known: for messages.
+    pub pod: Option<String>,
 }
 
 /// Whose floating address is claimed.
@@ -76,6 +80,7 @@ struct ClaimBody {
     create: bool,
     #[serde(default)]
     shared: bool,
+    pod: Option<String>,
 }
 
 impl PoolClaim {
@@ -84,8 +89,8 @@ impl PoolClaim {
         if !is_kubernetes_name(pool) {
             return Err(format!("{:?} is not the name of a pool", crate::brief(pool, 63)));
         }
-        let expected = r#"{"family": "v4" or "v6", "address"?, "owner"?, "create"?, "shared"?}"#;
-        let ClaimBody { family, address, owner, create, shared } =
+        let expected = r#"{"family": "v4" or "v6", "address"?, "owner"?, "create"?, "shared"?, "pod"?}"#;
+        let ClaimBody { family, address, owner, create, shared, pod } =
             serde_json::from_slice(body).map_err(|error| format!("expected {expected}: {error}"))?;
         if let Some(owner) = owner.as_ref().filter(|owner| owner.len() > MAX_OWNER) {
             return Err(format!("the owner {:?} is too long", crate::brief(owner, 63)));
@@ -94,7 +99,8 @@ impl PoolClaim {
         if let Some(address) = address.filter(|address| address.family() != family) {
             return Err(format!("{address} is not an address of the claim's family"));
         }
-        Ok(Self { pool: pool.to_owned(), family, address, owner })
+        let pod = pod.map(|pod| crate::brief(&pod, MAX_POD));
+        Ok(Self { pool: pool.to_owned(), family, address, owner, pod })
     }
 }
 
@@ -143,6 +149,8 @@ mod tests {
         let claim = PoolClaim::parse("office", br#"{"family":"v4","address":"10.0.0.5"}"#).unwrap();
         assert_eq!((claim.family, claim.address.unwrap().to_string()), (Family::V4, "10.0.0.5".to_owned()));
         assert_eq!(PoolClaim::parse("office", br#"{"family":"v6"}"#).unwrap().address, None);
+        let of_pod = PoolClaim::parse("office", br#"{"family":"v6","pod":"default/web"}"#).unwrap();
+        assert_eq!(of_pod.pod.as_deref(), Some("default/web"));
         for (pool, body) in [
             ("..", r#"{"family":"v4"}"#),
             ("office", ""),

@@ -19,12 +19,13 @@ const PROMISED: Duration = USAGE_AFTER_CLAIM;
 
 impl Manager {
     pub(super) fn take_claim(&mut self, now: BootTime, id: ClaimId, claim: PoolClaim) {
-        let PoolClaim { pool, family, address, owner } = claim;
+        let PoolClaim { pool, family, address, owner, pod } = claim;
         let waiter = Waiter {
             pool: pool.as_str().into(),
             family,
             address,
             owner,
+            pod,
             since: now,
             deadline: now.after(CLAIM_TIMEOUT),
             usage_reads: self.usage_reads,
@@ -317,14 +318,14 @@ impl Manager {
                 if let Some((told, _)) = self.refusals_told.get_mut(&waiter.pool) {
                     told.clear();
                 }
-                self.notes.granted(&waiter.pool);
+                self.notes.granted(&waiter.pool, waiter.pod.as_deref());
                 self.next_usage = self.next_usage.min(now.after(USAGE_AFTER_CLAIM));
             }
             ClaimAnswer::Refused(reason) | ClaimAnswer::Later(reason) => {
                 self.metrics.pools.claims_refused.increment();
                 // Of pools that exist: anybody can name others.
                 if self.known.pools.contains_key(waiter.pool.as_str()) {
-                    self.notes.refused(now, &waiter.pool, reason);
+                    self.notes.refused(now, &waiter.pool, waiter.pod.as_deref(), reason);
                     self.warn_of_refusal(now, &waiter.pool, reason);
                 }
             }

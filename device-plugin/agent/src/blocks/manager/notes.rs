@@ -19,10 +19,16 @@ const WAITS_FOR: Duration = Duration::from_secs(120);
 /// The longest sentence, in bytes, and how many there are of one pool.
 pub(super) const MAX_SENTENCE: usize = 500;
 const MAX_SENTENCES: usize = 16;
+/// How many pods of those that wait for a pool are remembered, and how many of them are named: what is told does not change with
+/// each of hundreds.
+const MAX_WAITING: usize = 256;
+const MAX_NAMED: usize = 3;
 
-/// Pods that wait for addresses of a pool.
+/// A pod that waits for an address of a pool.
 #[derive(Clone, Debug)]
 pub(super) struct Waiting {
+    /// `None`: it is not known which one.
+    pod: Option<String>,
     since: BootTime,
     last: BootTime,
     reason: String,
@@ -32,34 +38,62 @@ impl Waiting {
     fn is_over(&self, now: BootTime) -> bool {
         self.last.after(WAITS_FOR) <= now
     }
+
+    fn is_told(&self, now: BootTime) -> bool {
+        self.since.after(TOLD_AFTER) <= now
+    }
+}
+
+/// Which pods have waited long, and why the last of them does.
+fn sentence(all: &[Waiting], now: BootTime) -> Option<String> {
+    let told = || all.iter().filter(|waiting| waiting.is_told(now));
+    let reason = &told().max_by_key(|waiting| waiting.last)?.reason;
+    let names: Vec<&str> = told().filter_map(|waiting| waiting.pod.as_deref()).collect();
+    let named = names.iter().take(MAX_NAMED).copied().collect::<Vec<_>>().join(", ");
+    Some(match names.len() {
+        0 => reason.clone(),
+        1 => format!("{named} waits: {reason}"),
+        2..=MAX_NAMED => format!("{named} wait: {reason}"),
+        _ => format!("{named} and others wait: {reason}"),
+    })
 }
 
 /// What was told, and what is to be.
 #[derive(Debug, Default)]
 pub(super) struct Notes {
-    waiting: BTreeMap<PoolName, Waiting>,
+    /// Those that came first are first.
+    waiting: BTreeMap<PoolName, Vec<Waiting>>,
     told: Option<PoolNotes>,
 }
 
 impl Notes {
     /// A pod was refused.
-    pub(super) fn refused(&mut self, now: BootTime, pool: &PoolName, reason: &str) {
+    pub(super) fn refused(&mut self, now: BootTime, pool: &PoolName, pod: Option<&str>, reason: &str) {
         let reason = reason.to_owned();
-        match self.waiting.get_mut(pool).filter(|waiting| !waiting.is_over(now)) {
+        let all = self.waiting.entry(pool.clone()).or_default();
+        all.retain(|waiting| !waiting.is_over(now));
+        let has_room = all.len() < MAX_WAITING;
+        match all.iter_mut().find(|waiting| waiting.pod.as_deref() == pod) {
             Some(waiting) => (waiting.last, waiting.reason) = (now, reason),
-            None => drop(self.waiting.insert(pool.clone(), Waiting { since: now, last: now, reason })),
+            None if !has_room => {}
+            None => all.push(Waiting { pod: pod.map(str::to_owned), since: now, last: now, reason }),
         }
     }
 
     /// A pod got an address.
-    pub(super) fn granted(&mut self, pool: &PoolName) {
-        self.waiting.remove(pool);
+    pub(super) fn granted(&mut self, pool: &PoolName, pod: Option<&str>) {
+        if let Some(all) = self.waiting.get_mut(pool) {
+            all.retain(|waiting| waiting.pod.as_deref() != pod);
+        }
     }
 
     /// When there may be something else to tell.
     pub(super) fn wake_at(&self, now: BootTime) -> Option<BootTime> {
-        let times =
-            self.waiting.values().flat_map(|one| [one.since.after(TOLD_AFTER), one.last.after(WAITS_FOR)]);
+        let times = self
+            .waiting
+            .values()
+            .flatten()
+            .flat_map(|one| [one.since.after(TOLD_AFTER), one.last.after(WAITS_FOR)]);
         times.filter(|time| *time > now).min()
     }
 }
@@ -69,7 +103,10 @@ impl Manager {
         if self.usage_reads == 0 {
             return;
         }
-        self.notes.waiting.retain(|_, waiting| !waiting.is_over(now));
+        self.notes.waiting.retain(|_, all| {
+            all.retain(|waiting| !waiting.is_over(now));
+            !all.is_empty()
+        });
         let notes = self.notes_now(now);
         // On a cluster without pools nothing is asked.
         if notes.is_empty() && self.notes.told.is_none() && !self.has_pools() {
@@ -107,8 +144,7 @@ impl Manager {
             let name = PoolName::from(pool.name.as_str());
             let used = self.usage.used(&name);
             let outside = self.handed_out.get(&name).map_or(0, |all| used.without(all).len());
-            let waiting =
-                self.notes.waiting.get(&name).filter(|waiting| waiting.since.after(TOLD_AFTER) <= now);
+            let waiting = self.notes.waiting.get(&name).and_then(|all| sentence(all, now));
             let conflicts =
                 self.conflicts_told.iter().filter(|conflict| conflict.key.pool == name).map(|conflict| {
                     brief(
@@ -118,7 +154,7 @@ impl Manager {
                 });
             let mut note = PoolNote {
                 outside: u64::try_from(outside).unwrap_or(u64::MAX),
-                waiting: waiting.map(|waiting| brief(&waiting.reason, MAX_SENTENCE)),
+                waiting: waiting.map(|waiting| brief(&waiting, MAX_SENTENCE)),
                 conflicts: conflicts.take(MAX_SENTENCES).collect(),
                 ..PoolNote::default()
             };

@@ -13,6 +13,7 @@ pub(super) struct Waiter {
     pub(super) family: Family,
     pub(super) address: Option<Addr>,
     pub(super) owner: Option<FloatingOwner>,
+    pub(super) pod: Option<String>,
     pub(super) since: BootTime,
     pub(super) deadline: BootTime,
     /// As [`super::Manager::usage_reads`], when it came.

@@ -156,7 +156,8 @@ fn a_family_that_is_full_refuses_no_other() {
     });
     site.claim(1, None);
     assert!(matches!(&site.replies[&1], ClaimAnswer::Refused(reason) if reason.contains("for IPv4")));
-    let claim = PoolClaim { pool: "office".to_owned(), family: Family::V6, address: None, owner: None };
+    let claim =
+        PoolClaim { pool: "office".to_owned(), family: Family::V6, address: None, owner: None, pod: None };
     site.event(Event::Claim(2, claim));
     assert_eq!(site.replies[&2], ClaimAnswer::Granted);
 }
@@ -203,7 +204,8 @@ fn what_cannot_be_read_of_one_pool_stops_no_other() {
     site.event(Event::Pools(Arc::new(site.known.clone())));
     site.claim(1, None);
     site.use_all();
-    let claim = PoolClaim { pool: "lab".to_owned(), family: Family::V4, address: None, owner: None };
+    let claim =
+        PoolClaim { pool: "lab".to_owned(), family: Family::V4, address: None, owner: None, pod: None };
     site.event(Event::Claim(2, claim));
     assert_eq!(site.replies[&2], ClaimAnswer::Granted);
     let granted_of = |site: &Site, pool: &str| grants::addresses(site.granted.get(&pool.into())).to_string();

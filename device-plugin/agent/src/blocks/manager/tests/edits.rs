@@ -269,6 +269,31 @@ fn who_waits_is_told_when_it_lasts() {
 }
 
 #[test]
+fn pods_that_wait_are_named() {
+    let mut site = Site::new("10.0.0.1-10.0.0.1", 32);
+    site.claim(1, None);
+    site.use_all();
+    let told = |site: &Site| note(site).waiting.unwrap_or_default();
+    site.claim_by(2, "a/web");
+    site.pass(15);
+    for (id, pod) in [(3, "a/db"), (4, "a/web")] {
+        site.claim_by(id, pod);
+        site.pass(9);
+    }
+    assert!(told(&site).starts_with("a/web waits: no block of the pool office is left"), "{}", told(&site));
+    for (id, pod) in [(5, "b/one"), (6, "b/two")] {
+        site.claim_by(id, pod);
+    }
+    site.pass(20);
+    assert!(told(&site).starts_with("a/web, a/db, b/one and others wait: "), "{}", told(&site));
+    // The one that gets an address waits no more.
+    site.change(|pool| *pool = self::pool("10.0.0.1-10.0.0.2", 32));
+    site.claim_by(7, "a/web");
+    assert_eq!(site.replies[&7], ClaimAnswer::Granted);
+    assert!(told(&site).starts_with("a/db, b/one, b/two wait: "), "{}", told(&site));
+}
+
+#[test]
 fn what_is_used_outside_is_counted() {
     let mut site = Site::new("10.0.0.16-10.0.0.31", 28);
     site.claim(1, None);

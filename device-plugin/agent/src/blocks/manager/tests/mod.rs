@@ -289,8 +289,13 @@ impl Site {
         let address = address.map(|text| text.parse().unwrap());
         let shared = owner.is_some_and(|(name, _)| name.starts_with("vm:"));
         let owner = owner.map(|(name, create)| FloatingOwner { name: name.to_owned(), create, shared });
-        let claim = PoolClaim { pool: "office".to_owned(), family: Family::V4, address, owner };
-        self.event(Event::Claim(id, claim));
+        let (pool, family) = ("office".to_owned(), Family::V4);
+        self.event(Event::Claim(id, PoolClaim { pool, family, address, owner, pod: None }));
+    }
+
+    fn claim_by(&mut self, id: ClaimId, pod: &str) {
+        let (pool, family, pod) = ("office".to_owned(), Family::V4, Some(pod.to_owned()));
+        self.event(Event::Claim(id, PoolClaim { pool, family, address: None, owner: None, pod }));
     }
 
     /// Which floating addresses may be handed out, and to whom.
