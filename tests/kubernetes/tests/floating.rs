@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use testnet::{Outcome, Stop, Trial};
 
 use crate::check;
+use crate::mistakes::definition;
 use crate::pools::{make_lan, make_pool};
 use crate::shared::beside;
 use crate::site::{Lan, delete, ready, start};
@@ -13,6 +14,10 @@ use crate::vm::{launcher, machine};
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         beside("a_machines_address_follows_it", a_machines_address_follows_it),
+        beside(
+            "a_machine_keeps_both_addresses_in_one_network",
+            a_machine_keeps_both_addresses_in_one_network,
+        ),
         beside("what_is_reserved_is_its_owners_on_every_node", what_is_reserved_is_its_owners_on_every_node),
         beside("the_documents_plans_of_addresses_are_ready", the_documents_plans_of_addresses_are_ready),
         beside(
@@ -26,7 +31,7 @@ const ADDRESSES: &str = "/apis/lan.k8slan.io/v1beta1/lanaddresses";
 const RESERVATIONS: &str = "/apis/lan.k8slan.io/v1beta1/namespaces/default/lanreservations";
 
 /// The pod's address on its second network, as Multus tells it.
-fn address(pod: &Value) -> Result<String, Stop> {
+pub(crate) fn address(pod: &Value) -> Result<String, Stop> {
     let status = &pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"];
     let networks: Vec<Value> = serde_json::from_str(status.as_str().unwrap_or_default())?;
     let own = networks.iter().find(|network| network["interface"] != "eth0");
@@ -76,6 +81,57 @@ fn a_machines_address_follows_it(cluster: &Cluster) -> Outcome {
     cluster.kubectl("delete pod moves-pod virt-launcher-moves-ccccc --timeout=110s")?;
     LAN.remove(cluster)?;
     cluster.kubectl("delete virtualmachineinstance moves")?;
+    cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)
+}
+
+/// The addresses of a pod's further interfaces, by their names.
+fn addresses(pod: &Value) -> Result<Vec<(String, String)>, Stop> {
+    let status = &pod["metadata"]["annotations"]["k8s.v1.cni.cncf.io/network-status"];
+    let networks: Vec<Value> = serde_json::from_str(status.as_str().unwrap_or_default())?;
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let own = networks.iter().filter(|network| network["interface"] != "eth0");
+    Ok(own.map(|network| (text(&network["interface"]), text(&network["ips"][0]))).collect())
+}
+
+/// Two interfaces in one network: it stops and starts again on another node, where each has the address that it had.
+fn a_machine_keeps_both_addresses_in_one_network(cluster: &Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "twice-in", vni: 1163, spokes: &["twicein1", "twicein2", "twicein3"] };
+    make_pool(cluster, LAN.name, &json!({ "subnets": ["10.170.0.0/24"], "cooldown": "0s" }))?;
+    make_lan(cluster, &LAN)?;
+    let ipam = json!({ "type": "ipam-pool", "pool": LAN.name });
+    let config = json!({ "name": LAN.name, "type": "macvtap", "ipam": ipam });
+    for (name, spoke) in [("twice-in-a", "twicein1"), ("twice-in-b", "twicein2")] {
+        cluster.apply(&definition(name, &config, &[spoke]))?;
+    }
+    let spec = json!({ "domain": { "devices": { "interfaces": [] } }, "networks": [] });
+    let vm = machine(cluster, "twice-in", &spec)?;
+    let run = |name: &str, node: &str| -> Result<Vec<(String, String)>, Stop> {
+        let mut pod = PodOf::on(name, "twicein1").at(node);
+        pod.networks = "twice-in-a@pod1a2b3c4d5e6,twice-in-b@pod2a2b3c4d5e6".to_owned();
+        pod.spokes.push("twicein2".to_owned());
+        cluster.apply(&launcher(&pod, &vm)?.to_string())?;
+        addresses(&ready(cluster, name)?)
+    };
+    let own = run("virt-launcher-twice-in-aaaaa", "worker1")?;
+    let [(first, one), (second, two)] = &own[..] else { return Err(failed(format!("{own:?}"))) };
+    check!(first != second && one != two && one.starts_with("10.170.0."), "{own:?}");
+    let owner = |address: &str| -> Result<Value, Stop> {
+        let path = format!("{ADDRESSES}/{}.{address}", LAN.name);
+        Ok(cluster.until(&path, |found| holders(found) == ["worker1"])?["spec"]["owner"].clone())
+    };
+    let (of_first, of_second) = (owner(one)?, owner(two)?);
+    check!(of_first["name"] == "twice-in" && of_first["interface"].is_null(), "{of_first}");
+    check!(of_second["name"] == "twice-in" && of_second["interface"] == second.as_str(), "{of_second}");
+    delete(cluster, "virt-launcher-twice-in-aaaaa")?;
+    // Both are its own while it is off.
+    let pod = start(cluster, &PodOf::on("twice-in-pod", "twicein3").at("worker1"))?;
+    check!(![one, two].contains(&&address(&pod)?), "{} twice", address(&pod)?);
+    let moved = run("virt-launcher-twice-in-bbbbb", "worker2")?;
+    check!(moved == own, "{own:?} and {moved:?}");
+    cluster.kubectl("delete pod twice-in-pod virt-launcher-twice-in-bbbbb --timeout=110s")?;
+    cluster.kubectl("delete net-attach-def twice-in-a twice-in-b")?;
+    LAN.remove(cluster)?;
+    cluster.kubectl("delete virtualmachineinstance twice-in")?;
     cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)
 }
 

@@ -4,9 +4,12 @@
 //! have it for themselves.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+mod by_hand;
 mod changes;
 mod chart;
+mod clocks;
 mod floating;
+mod import;
 mod install;
 mod lans;
 mod migration;
@@ -54,11 +57,15 @@ fn main() -> ExitCode {
         pools::trials(),
         pool_files::trials(),
         floating::trials(),
+        import::trials(),
+        by_hand::trials(),
     ];
     let beside = modules.into_iter().flatten().collect();
     let modules = [
+        by_hand::alone_trials(),
         mistakes::alone_trials(),
         reports::trials(),
+        clocks::trials(),
         restarts::trials(),
         upgrade::trials(),
         nodes::trials(),

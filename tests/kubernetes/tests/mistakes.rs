@@ -135,7 +135,7 @@ fn held() -> Value {
 }
 
 /// A definition in the namespace `default`; its resource is that of the spoke.
-fn definition(name: &str, config: &Value, spokes: &[&str]) -> String {
+pub(crate) fn definition(name: &str, config: &Value, spokes: &[&str]) -> String {
     let mut config = config.clone();
     config["cniVersion"] = json!("1.0.0");
     let mut definition = json!({

@@ -171,7 +171,7 @@ fn all_nodes_are_switched_off_and_on_at_once(cluster: &mut Cluster) -> Outcome {
 }
 
 /// The node that leads, by the lease.
-fn leader(cluster: &Cluster) -> Result<String, Stop> {
+pub(crate) fn leader(cluster: &Cluster) -> Result<String, Stop> {
     let path = "/apis/coordination.k8s.io/v1/namespaces/k8slan-system/leases/k8slan-leader";
     let lease = cluster.until(path, |lease| lease["spec"]["holderIdentity"].is_string())?;
     Ok(lease["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned())

@@ -7,6 +7,7 @@ use k8slan_kubernetes_tests::{Cluster, PodOf, condition, failed};
 use serde_json::{Value, json};
 use testnet::{Outcome, Stop, Trial, finish};
 
+use crate::by_hand::told;
 use crate::check;
 use crate::shared::beside;
 use crate::site::{Lan, delete, event, node_of, pings, ready, start};
@@ -158,11 +159,16 @@ fn a_small_pool_is_used_to_its_last_address(cluster: &Cluster) -> Outcome {
     let (spoke, node) = place(5);
     cluster.apply(&PodOf::on("small-late", spoke).at(node).manifest())?;
     event(cluster, "small-late", &["FailedCreatePodSandBox", "pool", "small"])?;
+    // It is told when it has waited for a while.
+    let waits = format!("{node}: default/small-late waits: no block of the pool small is left");
+    told(cluster, LAN.name, "PodsWaiting", "True", &[&waits])?;
+    event(cluster, LAN.name, &["NoAddress", &waits])?;
     // On another node than the one that waits.
     delete(cluster, "small-0")?;
     let late = ready(cluster, "small-late")?;
     let own = address(cluster, &late)?;
     check!(all.contains(&own), "{own}");
+    cluster.until(&format!("{POOLS}/{}", LAN.name), |pool| condition(pool, "PodsWaiting").is_none())?;
     cluster.kubectl("delete pod small-1 small-2 small-3 small-4 small-late --timeout=110s")?;
     LAN.remove(cluster)?;
     cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)

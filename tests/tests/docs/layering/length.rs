@@ -17,7 +17,7 @@ fn is_fine(text: &str) -> bool {
     text.lines().count() <= LONGEST || head.into_iter().any(|line| line.starts_with(REASON))
 }
 
-fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(super) fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {

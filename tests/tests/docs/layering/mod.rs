@@ -3,6 +3,7 @@
 
 mod length;
 mod modules;
+mod wall_time;
 
 use std::collections::BTreeMap;
 use std::path::Path;
