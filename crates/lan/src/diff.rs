@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 
 use net_types::{Mtu, SpokeName};
 
+use crate::MAX_LEARNED;
 use crate::desired::{Desired, GROUP_FWD_MASK, SETTINGS};
 use crate::observed::{Alias, Link, LinkKind, NetnsOwner, NetnsState, Observed, Vxlan};
 use crate::plan::{Obstacle, Plan, Role};
@@ -146,10 +147,13 @@ impl<'a> Build<'a> {
     /// The bridge as later steps find it; `None` if a foreign link has its name.
     fn bridge(&mut self) -> Option<Target> {
         let name = self.desired.bridge.as_str();
-        let Some((link, stp, mcast_snooping)) = self.own(name, Role::Bridge, |link| match link.kind {
-            LinkKind::Bridge { stp, mcast_snooping } => Some((link, stp, mcast_snooping)),
-            _ => None,
-        })?
+        let Some((link, stp, mcast_snooping, max_learned)) =
+            self.own(name, Role::Bridge, |link| match link.kind {
+                LinkKind::Bridge { stp, mcast_snooping, max_learned } => {
+                    Some((link, stp, mcast_snooping, max_learned))
+                }
+                _ => None,
+            })?
         else {
             let bridge = made(name);
             self.plan.steps.push(Step::CreateBridge { name: name.to_owned(), mtu: self.desired.mtu });
@@ -162,6 +166,7 @@ impl<'a> Build<'a> {
             mtu: self.mtu(link),
             stp: stp.then_some(false),
             mcast_snooping: mcast_snooping.then_some(false),
+            max_learned: max_learned.and_then(|max| (max != MAX_LEARNED).then_some(MAX_LEARNED)),
             up: (!link.up).then_some(true),
             ..Change::default()
         };

@@ -19,7 +19,8 @@ impl Step {
             Self::Change(link, change) if link.index.is_some() => (link, change),
             Self::Change(..) => return None,
         };
-        let Change { mark, master, mtu, stp, mcast_snooping, group_fwd_mask, up } = change;
+        // A limit of learned addresses is new on a bridge of a version before.
+        let Change { mark, master, mtu, stp, mcast_snooping, max_learned: _, group_fwd_mask, up } = change;
         let on_off = |on: bool| if on { "off" } else { "on" };
         let was = [
             mark.is_some().then(|| "had lost its mark".to_owned()),

@@ -43,7 +43,7 @@ pub use diff::diff;
 pub use drift::drift;
 pub use key::{LanKey, LanKeyError};
 pub use lan::{Lan, MtuTooLarge, Spoke};
-pub use limits::MAX_SPOKES;
+pub use limits::{MAX_LEARNED, MAX_SPOKES};
 pub use names::{Group, GroupError, NetnsName, NetnsNameError};
 pub use observed::Observed;
 pub use older_condition::OlderCondition;

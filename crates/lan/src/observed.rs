@@ -88,6 +88,8 @@ pub enum LinkKind {
         stp: bool,
         /// Whether IGMP and MLD snooping is on.
         mcast_snooping: bool,
+        /// How many addresses it learns at most, 0: without a limit; `None`: this kernel has no limit.
+        max_learned: Option<u32>,
     },
     /// A VXLAN device with its attributes.
     Vxlan(Vxlan),

@@ -26,13 +26,13 @@ pub enum Step {
     RemoveLink(Target),
     /// Removes an attachment's links, under the spoke's lock, and only if they are still as observed.
     RemoveSpoke(Target),
-    /// Creates the bridge, with our group, without spanning tree and snooping, up.
+    /// Creates the bridge, with our group, without spanning tree and snooping, with a limit of addresses, up.
     CreateBridge {
         name: String,
         /// `None`: the kernel's default, since the LAN's is not known yet.
         mtu: Option<Mtu>,
     },
-    /// Creates the VXLAN device, with our group, learning, as a port of the bridge, down.
+    /// Creates the VXLAN device, with our group, learning, with a limit of addresses, as a port of the bridge, down.
     CreateVxlan {
         name: String,
         vni: Vni,
@@ -69,6 +69,8 @@ pub struct Change {
     pub stp: Option<bool>,
     /// Whether IGMP and MLD snooping is on, for a bridge.
     pub mcast_snooping: Option<bool>,
+    /// How many addresses a bridge learns at most.
+    pub max_learned: Option<u32>,
     /// The link-local groups that a port forwards.
     pub group_fwd_mask: Option<u16>,
     /// Sets it up or down.
@@ -102,7 +104,8 @@ impl fmt::Display for Step {
             Self::CreateVxlan { name, vni, .. } => write!(f, "make VXLAN device {name} with VNI {vni}"),
             Self::Change(link, change) => {
                 write!(f, "change {link}:")?;
-                let Change { mark, master, mtu, stp, mcast_snooping, group_fwd_mask, up } = change;
+                let Change { mark, master, mtu, stp, mcast_snooping, max_learned, group_fwd_mask, up } =
+                    change;
                 if mark.is_some() {
                     f.write_str(" mark")?;
                 }
@@ -116,6 +119,9 @@ impl fmt::Display for Step {
                     if let Some(on) = on {
                         write!(f, " {name} {}", if *on { "on" } else { "off" })?;
                     }
+                }
+                if let Some(max) = max_learned {
+                    write!(f, " at most {max} learned addresses")?;
                 }
                 if let Some(mask) = group_fwd_mask {
                     write!(f, " group_fwd_mask {mask:#06x}")?;

@@ -14,6 +14,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
         the_node_takes_in_no_broadcast,
         the_lans_namespace_has_no_addresses,
         no_firewall_sees_bridged_frames,
+        no_pod_fills_the_nodes_tables,
     ]
 }
 
@@ -142,4 +143,46 @@ fn no_firewall_sees_bridged_frames() -> Outcome {
     Ping::new(ip("10.0.0.2")).run(&a)?.perfect().map_err(Stop::Failed)?;
     drop(b);
     Ok(())
+}
+
+/// The kernel limits the table of a bridge from Linux 6.7 on, and that of a VXLAN device always.
+fn bridges_have_a_limit() -> bool {
+    let release = nix::sys::utsname::uname().unwrap().release().to_string_lossy().into_owned();
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
+    (numbers.next(), numbers.next()) >= (Some(6), Some(7))
+}
+
+fn no_pod_fills_the_nodes_tables() -> Outcome {
+    const SENDERS: u32 = 20_000;
+    const LIMIT: usize = 16_384;
+    let switch = Switch::new()?;
+    let (one, two) = (Worker::new("worker1", &switch, 1500)?, Worker::new("worker2", &switch, 1500)?);
+    let lan = LanFile::new("lan1", 1, &["a", "b", "c"]);
+    one.put(&lan)?;
+    two.put(&lan)?;
+    let (a, b) = (joined(&one, "a", "10.0.0.1/24")?, joined(&one, "b", "10.0.0.2/24")?);
+    let c = joined(&two, "c", "10.0.0.3/24")?;
+    Ping::new(ip("10.0.0.3")).run(&b)?.perfect().map_err(Stop::Failed)?;
+    let socket = PacketSocket::open(&a, "net1")?;
+    for sender in 0..SENDERS {
+        let mut frame = vec![0xff; 6];
+        frame.extend_from_slice(&[2, 0x99]);
+        frame.extend_from_slice(&sender.to_be_bytes());
+        frame.extend_from_slice(&[0x88, 0xb5]);
+        frame.extend_from_slice(&[0x42; 46]);
+        socket.send(&frame)?;
+    }
+    let learned = |worker: &Worker, flags: &str| -> Result<usize, Stop> {
+        let table = worker.netns(&lan.netns())?.tool("bridge", "fdb show")?;
+        Ok(table.lines().filter(|line| line.starts_with("02:99:") && line.contains(flags)).count())
+    };
+    let by_bridge = learned(&one, "master")?;
+    let limit = if bridges_have_a_limit() { LIMIT } else { SENDERS as usize };
+    assert!((16_000..=limit).contains(&by_bridge), "{by_bridge} addresses on the bridge");
+    // The other node's VXLAN device has them with the first node's address.
+    let by_vxlan = learned(&two, "dst")?;
+    assert!((1000..=LIMIT).contains(&by_vxlan), "{by_vxlan} addresses on the VXLAN device");
+    // Who is not in a table is reached all the same.
+    Ping::new(ip("10.0.0.3")).run(&b)?.perfect().map_err(Stop::Failed)?;
+    Ping::new(ip("10.0.0.1")).run(&c)?.perfect().map_err(Stop::Failed)
 }

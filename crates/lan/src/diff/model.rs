@@ -39,7 +39,8 @@ fn one(state: &mut Observed, step: &Step) {
             remove(state, index);
         }
         Step::CreateBridge { name, mtu } => {
-            let kind = LinkKind::Bridge { stp: false, mcast_snooping: false };
+            let kind =
+                LinkKind::Bridge { stp: false, mcast_snooping: false, max_learned: Some(crate::MAX_LEARNED) };
             let mut bridge = link(next(state), name, kind, mtu.map_or(1500, net_types::Mtu::get));
             bridge.group = true;
             bridge.up = true;
@@ -74,7 +75,7 @@ fn one(state: &mut Observed, step: &Step) {
 }
 
 fn change_link(link: &mut Link, change: &Change, master: Option<u32>) {
-    let Change { mark, master: _, mtu, stp, mcast_snooping, group_fwd_mask, up } = change;
+    let Change { mark, master: _, mtu, stp, mcast_snooping, max_learned, group_fwd_mask, up } = change;
     if let Some(lan) = mark {
         link.group = true;
         link.alias = Alias::Lan(lan.clone());
@@ -94,11 +95,16 @@ fn change_link(link: &mut Link, change: &Change, master: Option<u32>) {
     }
     link.up = up.unwrap_or(link.up);
     match &mut link.kind {
-        LinkKind::Bridge { stp: has_stp, mcast_snooping: has_snooping } => {
+        LinkKind::Bridge { stp: has_stp, mcast_snooping: has_snooping, max_learned: has_max } => {
+            *has_max = max_learned.or(*has_max);
             *has_stp = stp.unwrap_or(*has_stp);
             *has_snooping = mcast_snooping.unwrap_or(*has_snooping);
         }
-        _ => assert!(stp.is_none() && mcast_snooping.is_none(), "{} is not a bridge", link.name),
+        _ => assert!(
+            stp.is_none() && mcast_snooping.is_none() && max_learned.is_none(),
+            "{} is not a bridge",
+            link.name
+        ),
     }
 }
 

@@ -62,7 +62,9 @@ fn kind() -> impl Strategy<Value = LinkKind> {
             })
         });
     let bridge =
-        any::<(bool, bool)>().prop_map(|(stp, mcast_snooping)| LinkKind::Bridge { stp, mcast_snooping });
+        (any::<(bool, bool)>(), prop_oneof![Just(Some(0)), Just(Some(crate::MAX_LEARNED))]).prop_map(
+            |((stp, mcast_snooping), max_learned)| LinkKind::Bridge { stp, mcast_snooping, max_learned },
+        );
     prop_oneof![vxlan, bridge, Just(LinkKind::Other("dummy".into()))]
 }
 

@@ -59,7 +59,7 @@ fn drift_is_repaired_in_place() {
     let mut lan = attached(true);
     edit(&mut lan, "br2").up = false;
     edit(&mut lan, "br2").mtu = 1500;
-    edit(&mut lan, "br2").kind = LinkKind::Bridge { stp: true, mcast_snooping: true };
+    edit(&mut lan, "br2").kind = LinkKind::Bridge { stp: true, mcast_snooping: true, max_learned: Some(0) };
     edit(&mut lan, "vx2").master = None;
     edit(&mut lan, "+40000001").group_fwd_mask = Some(0);
     edit(&mut lan, "+40000001").up = false;
@@ -71,7 +71,7 @@ fn drift_is_repaired_in_place() {
         [
             "set ipv4/ip_forward to 0",
             "change lo: up",
-            "change br2: MTU 1426 spanning tree off multicast snooping off up",
+            "change br2: MTU 1426 spanning tree off multicast snooping off at most 16384 learned addresses up",
             "change vx2: port of br2 group_fwd_mask 0xfffd",
             "change pod1: MTU 1426",
             "change +40000001: group_fwd_mask 0xfffd up",

@@ -72,6 +72,8 @@ pub struct BridgeChange {
     pub vlan_filtering: Option<bool>,
     /// How long a learned address is kept, in hundredths of a second.
     pub ageing_time: Option<u32>,
+    /// How many addresses it learns at most, 0: without a limit (Linux 6.7; ignored before).
+    pub fdb_max_learned: Option<u32>,
 }
 
 /// A change of a bridge port; `None` leaves an attribute as it is.
@@ -227,6 +229,7 @@ fn bridge_data(change: &BridgeChange) -> Vec<InfoBridge> {
         change.mcast_snooping.map(InfoBridge::MulticastSnooping),
         change.vlan_filtering.map(InfoBridge::VlanFiltering),
         change.ageing_time.map(InfoBridge::AgeingTime),
+        change.fdb_max_learned.map(InfoBridge::FdbMaxLearned),
     ]
     .into_iter()
     .flatten()

@@ -53,6 +53,8 @@ pub struct Bridge {
     pub group_fwd_mask: Option<u16>,
     /// How long a learned address is kept, in hundredths of a second.
     pub ageing_time: Option<u32>,
+    /// How many addresses it learns at most (Linux 6.7; ignored before); `None`: without a limit.
+    pub fdb_max_learned: Option<u32>,
 }
 
 /// A VXLAN device to create.
@@ -72,6 +74,8 @@ pub struct Vxlan {
     pub ttl: u8,
     /// Whether it learns addresses from received frames.
     pub learning: bool,
+    /// How many addresses its table has at most (`IFLA_VXLAN_LIMIT`); `None`: without a limit.
+    pub limit: Option<u32>,
     /// Index of the bridge that it becomes a port of, in its own namespace.
     pub master: Option<u32>,
 }
@@ -106,6 +110,7 @@ impl Bridge {
             vlan_filtering: None,
             group_fwd_mask: None,
             ageing_time: None,
+            fdb_max_learned: None,
         }
     }
 }
@@ -123,6 +128,7 @@ impl Vxlan {
             port: UdpPort::try_from(PORT).unwrap_or(UdpPort::MAX),
             ttl: 0,
             learning: true,
+            limit: None,
             master: None,
         }
     }
@@ -203,6 +209,7 @@ impl Netlink {
         }
         data.extend(bridge.group_fwd_mask.map(InfoBridge::GroupFwdMask));
         data.extend(bridge.ageing_time.map(InfoBridge::AgeingTime));
+        data.extend(bridge.fdb_max_learned.map(InfoBridge::FdbMaxLearned));
         let message =
             bridge.link.builder(Some(InfoKind::Bridge)).set_info_data(InfoData::Bridge(data)).build();
         let echo = self.create("create bridge", &bridge.link, &message)?;
@@ -216,7 +223,7 @@ impl Netlink {
     /// The kernel refuses: EEXIST also for a VNI and port that another device has, EADDRINUSE for a port that a
     /// collect-metadata device has.
     pub fn create_vxlan(&self, vxlan: &Vxlan) -> Result<u32> {
-        let data = vec![
+        let mut data = vec![
             InfoVxlan::Id(vxlan.vni.get()),
             match vxlan.remote {
                 IpAddr::V4(ip) => InfoVxlan::Group(ip),
@@ -227,6 +234,7 @@ impl Netlink {
             InfoVxlan::Ttl(vxlan.ttl),
             InfoVxlan::Learning(vxlan.learning),
         ];
+        data.extend(vxlan.limit.map(InfoVxlan::Limit));
         let mut builder = vxlan.link.builder(Some(InfoKind::Vxlan)).set_info_data(InfoData::Vxlan(data));
         if let Some(master) = vxlan.master {
             builder = builder.controller(master);

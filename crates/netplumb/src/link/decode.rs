@@ -35,6 +35,7 @@ const IFLA_BR_VLAN_PROTOCOL: u16 = 8;
 const IFLA_BR_GROUP_FWD_MASK: u16 = 9;
 const IFLA_BR_MCAST_SNOOPING: u16 = 23;
 const IFLA_BR_VLAN_DEFAULT_PVID: u16 = 39;
+const IFLA_BR_FDB_MAX_LEARNED: u16 = 49;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
 
@@ -174,6 +175,7 @@ fn bridge(data: Attrs<'_>) -> BridgeInfo {
                 bridge.vlan_default_pvid = attr.u16().and_then(|id| VlanId::try_from(u64::from(id)).ok());
             }
             IFLA_BR_GROUP_FWD_MASK => bridge.group_fwd_mask = attr.u16().unwrap_or_default(),
+            IFLA_BR_FDB_MAX_LEARNED => bridge.fdb_max_learned = attr.u32(),
             IFLA_BR_MCAST_SNOOPING => bridge.mcast_snooping = attr.flag().unwrap_or_default(),
             _ => {}
         }

@@ -120,6 +120,8 @@ pub struct BridgeInfo {
     pub group_fwd_mask: u16,
     /// How long a learned address is kept, in hundredths of a second.
     pub ageing_time: u32,
+    /// How many addresses it learns at most, 0: without a limit; `None`: the kernel has none (before Linux 6.7).
+    pub fdb_max_learned: Option<u32>,
 }
 
 /// A VXLAN device's attributes (`IFLA_VXLAN_*`).

@@ -91,7 +91,8 @@ fn a_peer_is_made_in_another_namespace() {
 #[test]
 fn a_bridge_and_its_ports_are_changed() {
     let (_netns, netlink) = netns();
-    let bridge = netlink.create_bridge(&Bridge::new(name("br2"))).unwrap();
+    let bridge = Bridge { fdb_max_learned: Some(100), ..Bridge::new(name("br2")) };
+    let bridge = netlink.create_bridge(&bridge).unwrap();
     let port = netlink.create_veth(&veth("a", "b")).unwrap().main;
     let info = |link: Option<netplumb::Link>| match link.unwrap().kind {
         LinkKind::Bridge(info) => info,
@@ -99,6 +100,8 @@ fn a_bridge_and_its_ports_are_changed() {
     };
     let before = info(netlink.link_by_index(bridge).unwrap());
     assert!(!before.stp && !before.mcast_snooping && !before.vlan_filtering);
+    // Kernels before Linux 6.7 have no limit, and take no notice of one.
+    assert!(before.fdb_max_learned.is_none_or(|max| max == 100), "{before:?}");
 
     let change = LinkChange {
         up: Some(true),
@@ -107,6 +110,7 @@ fn a_bridge_and_its_ports_are_changed() {
             stp: Some(true),
             mcast_snooping: Some(true),
             ageing_time: Some(100),
+            fdb_max_learned: Some(200),
             ..BridgeChange::default()
         }),
         ..LinkChange::default()
@@ -115,6 +119,7 @@ fn a_bridge_and_its_ports_are_changed() {
     let link = netlink.link_by_index(bridge).unwrap();
     assert_eq!(link.as_ref().unwrap().alias.as_deref(), Some("k8slan:lan default/lan2"));
     let after = info(link);
+    assert_eq!(after.fdb_max_learned, before.fdb_max_learned.map(|_| 200));
     assert!(after.stp && after.mcast_snooping && after.ageing_time == 100);
 
     let change = LinkChange {

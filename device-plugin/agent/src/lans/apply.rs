@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
-use lan::{Change, Step, Target};
+use lan::{Change, MAX_LEARNED, Step, Target};
 use net_types::{IfName, SpokeName};
 use netplumb::{
     Bridge, BridgeChange, LinkChange, Master, Netlink, Netns, PortChange, Sysctl, SysctlSet, Vxlan,
@@ -94,11 +94,13 @@ impl Apply<'_> {
             Step::CreateBridge { name, mtu } => {
                 let mut bridge = Bridge::new(link_name(name)?);
                 (bridge.link.mtu, bridge.link.group, bridge.link.up) = (*mtu, LINK_GROUP, true);
+                bridge.fdb_max_learned = Some(MAX_LEARNED);
                 indexes.insert(name.clone(), netlink.create_bridge(&bridge)?);
             }
             Step::CreateVxlan { name, vni, group, port, underlay, mtu, bridge } => {
                 let mut vxlan = Vxlan::new(link_name(name)?, *vni, *underlay, *group);
                 (vxlan.port, vxlan.link.mtu, vxlan.link.group) = (*port, Some(*mtu), LINK_GROUP);
+                vxlan.limit = Some(MAX_LEARNED);
                 vxlan.master = Some(resolve(netlink, bridge, indexes)?);
                 vxlan.link.netns = Some(there.netns.clone());
                 // From the node's namespace, where the underlay is and stays.
@@ -145,10 +147,15 @@ fn mark(lan: &LanKey) -> LinkChange {
 }
 
 fn link_change(netlink: &Netlink, change: &Change, indexes: &BTreeMap<String, u32>) -> Result<LinkChange> {
-    let Change { mark: lan, master, mtu, stp, mcast_snooping, group_fwd_mask, up } = change;
+    let Change { mark: lan, master, mtu, stp, mcast_snooping, max_learned, group_fwd_mask, up } = change;
     let marked = lan.as_ref().map(mark).unwrap_or_default();
     let master = master.as_ref().map(|master| resolve(netlink, master, indexes)).transpose()?;
-    let bridge = BridgeChange { stp: *stp, mcast_snooping: *mcast_snooping, ..BridgeChange::default() };
+    let bridge = BridgeChange {
+        stp: *stp,
+        mcast_snooping: *mcast_snooping,
+        fdb_max_learned: *max_learned,
+        ..BridgeChange::default()
+    };
     let port = PortChange { group_fwd_mask: *group_fwd_mask, ..PortChange::default() };
     Ok(LinkChange {
         up: *up,

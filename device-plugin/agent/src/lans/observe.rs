@@ -39,9 +39,11 @@ pub(super) fn settings(netns: &Netns) -> Result<BTreeMap<&'static str, String>> 
 /// A link in the form that `lan::diff` needs.
 pub fn link(link: netplumb::Link) -> Link {
     let kind = match link.kind {
-        netplumb::LinkKind::Bridge(bridge) => {
-            LinkKind::Bridge { stp: bridge.stp, mcast_snooping: bridge.mcast_snooping }
-        }
+        netplumb::LinkKind::Bridge(bridge) => LinkKind::Bridge {
+            stp: bridge.stp,
+            mcast_snooping: bridge.mcast_snooping,
+            max_learned: bridge.fdb_max_learned,
+        },
         netplumb::LinkKind::Vxlan(vxlan) => LinkKind::Vxlan(Vxlan {
             vni: vxlan.vni,
             group: vxlan.remote,

@@ -5,10 +5,11 @@
 
 use std::net::IpAddr;
 
+use lan::MAX_LEARNED;
 use net_types::{IfName, MacvtapMode, VlanId, Vni};
 use netplumb::{
-    Bridge, Macvtap, Netlink, Netns, NewLink, Nftables, PortGuard, Result, Veth, VlanFiltering, VlanLink,
-    VlanProtocol, Vxlan,
+    Bridge, BridgeInfo, LinkKind, Macvtap, Netlink, Netns, NewLink, Nftables, PortGuard, Result, Veth,
+    VlanFiltering, VlanLink, VlanProtocol, Vxlan,
 };
 
 use super::finding::Finding;
@@ -83,7 +84,25 @@ pub(super) fn check(_: &HostSnapshot<'_>) -> Vec<Finding> {
             return vec![Finding::failure("kernel: network namespaces", error.to_string(), advice)];
         }
     };
-    ABILITIES.iter().map(|ability| ability.finding(&trial)).collect()
+    ABILITIES.iter().map(|ability| ability.finding(&trial)).chain([limit_of_addresses(&trial)]).collect()
+}
+
+/// Kernels without it take no notice of it.
+fn limit_of_addresses(trial: &Trial) -> Finding {
+    const CHECK: &str = "kernel: limit of a bridge's addresses";
+    let bridge = Bridge { fdb_max_learned: Some(MAX_LEARNED), ..Bridge::new(name("brl")) };
+    let made = trial.netlink.create_bridge(&bridge).and_then(|index| trial.netlink.link_by_index(index));
+    match made.map(|link| link.map(|link| link.kind)) {
+        Ok(Some(LinkKind::Bridge(BridgeInfo { fdb_max_learned: Some(MAX_LEARNED), .. }))) => {
+            Finding::fine(CHECK, "works, tried")
+        }
+        Ok(_) => Finding::warning(
+            CHECK,
+            "this kernel has none",
+            "boot Linux 6.7 or later, if pods are not trusted: one that sends from ever new addresses takes the node's memory",
+        ),
+        Err(error) => Finding::not_looked_at(CHECK, error.to_string()),
+    }
 }
 
 impl Ability {
