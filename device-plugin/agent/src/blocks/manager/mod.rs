@@ -378,15 +378,7 @@ impl Manager {
         if let Answer::Forbidden(reason) = &answer {
             self.tell_forbidden(now, &pending.request, reason);
         }
-        if let (Request::Create(key, _), Answer::Written(_)) = (&pending.request, &answer)
-            && self.node.held_before(key)
-        {
-            tracing::warn!(
-                "{} {key} was deleted while this node had it, by hand or by a restored backup, and is made again: pods keep their \
-                 addresses of it",
-                if matches!(key.place, Place::Block(_)) { "LANBlock" } else { "LANAddress" }
-            );
-        }
+        self.tell_made_again(&pending.request, &answer);
         if let Request::Float(asked) = pending.request {
             return self.take_float(now, asked, answer);
         }

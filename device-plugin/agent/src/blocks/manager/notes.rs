@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use net_types::AddrSet;
-use pool_blocks::{BootTime, Place, PoolName, Progress};
+use pool_blocks::{Answer, BootTime, Place, PoolName, Progress, Request};
 use proto::brief;
 use proto::health::PoolCounts;
 use proto::published::{PoolNote, PoolNotes};
@@ -176,6 +176,19 @@ impl Manager {
             if self.usage.unreadable().get(pool) != Some(why) {
                 tracing::warn!(%pool, "what this node uses of a pool cannot be read, so that nothing of it goes back: {why}");
             }
+        }
+    }
+
+    /// What somebody deleted, or a backup did not have.
+    pub(super) fn tell_made_again(&self, request: &Request, answer: &Answer) {
+        if let (Request::Create(key, _), Answer::Written(_)) = (request, answer)
+            && self.node.held_before(key)
+        {
+            let kind = if matches!(key.place, Place::Block(_)) { "LANBlock" } else { "LANAddress" };
+            tracing::warn!(
+                "{kind} {key} was deleted while this node had it, by hand or by a restored backup, and is made again: pods keep \
+                 their addresses of it"
+            );
         }
     }
 
