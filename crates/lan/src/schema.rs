@@ -165,6 +165,10 @@ pub(crate) fn deletion_policy(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "enum": ["WhenUnused", "Force"] })
 }
 
+pub(crate) fn flag(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "boolean" })
+}
+
 pub(crate) fn ipam(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "maxProperties": 32, "x-kubernetes-preserve-unknown-fields": true })
 }

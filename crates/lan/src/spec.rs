@@ -125,6 +125,10 @@ pub struct NetworkAttachments {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crd", schemars(schema_with = "schema::ipam"))]
     pub ipam: Option<serde_json::Map<String, serde_json::Value>>,
+    /// Whether an IPAMClaim that a pod names for its interface owns the address: KubeVirt's persistent IPs. Absent: no.
+    #[serde(rename = "allowPersistentIPs", default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "crd", schemars(schema_with = "schema::flag"))]
+    pub allow_persistent_ips: Option<bool>,
 }
 
 /// What is different for one spoke.

@@ -54,6 +54,7 @@ fn everything_in_the_spec_is_bounded_and_told() {
             "array" => schema["maxItems"].is_u64(),
             "object" => schema["properties"].is_object() || schema["maxProperties"].is_u64(),
             "integer" => schema["minimum"].is_number() && schema["maximum"].is_number(),
+            "boolean" => true,
             other => panic!("{path} is a {other}"),
         };
         assert!(bound, "{path} has no bound, so no CEL rule may walk it");

@@ -1,9 +1,11 @@
 //! What every k8slan program on a node shares, without network calls: the folders ([`Paths`], [`NodeConfig`]), how
 //! records are read and written ([`SafeDir`]), the owner of links and leases and whether it exists ([`Attachment`]),
-//! whether a VM's guest uses an interface ([`Occupant`]) or a StatefulSet made the pod ([`SetMembership`]), and locks between programs ([`Lock`]).
+//! whether a VM's guest uses an interface ([`Occupant`]) or a StatefulSet made the pod ([`SetMembership`]), which `IPAMClaim` it names
+//! ([`NamedClaim`]), and locks between programs ([`Lock`]).
 
 mod attachment;
 mod attachment_lock;
+mod claim_record;
 mod cluster_pools;
 mod columns;
 mod config;
@@ -27,6 +29,7 @@ pub use attachment::{
     parse_lan_tag,
 };
 pub use attachment_lock::AttachmentLock;
+pub use claim_record::{ClaimRecord, ClaimRecordError, NamedClaim};
 pub use cluster_pools::{
     BlockLength, ClusterPool, ClusterPoolError, FloatingGrant, Grant, Grants, Reserved, SelectedNamespaces,
 };

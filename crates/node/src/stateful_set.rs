@@ -108,7 +108,7 @@ impl SetMembership {
 }
 
 /// Whether the API server gives such UIDs: a static pod's is a hash.
-fn is_of_api_server(uid: &str) -> bool {
+pub(crate) fn is_of_api_server(uid: &str) -> bool {
     uid.len() == 36 && uid.bytes().filter(|b| *b == b'-').count() == 4
 }
 

@@ -33,4 +33,4 @@ pub use name::{Key, NodeName, Owner, Place, PoolName};
 pub use node::{Conflict, Input, Leases, Node, Output, Progress, Refusal, Want};
 pub use object::{Holder, NodeState, Object, ResourceVersion, Spec, Uid};
 pub use prefix::{Prefix, PrefixError};
-pub use request::{Answer, CurrentPool, Float, Request, RequestId};
+pub use request::{Answer, ClaimUser, CurrentPool, Float, Request, RequestId};

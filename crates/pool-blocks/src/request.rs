@@ -45,6 +45,20 @@ pub struct Float {
     pub create: bool,
     /// Where it is to be, if it is made.
     pub address: Option<Addr>,
+    /// Where an `IPAMClaim` is the owner: who asks by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<ClaimUser>,
+}
+
+/// The pod that asks for the address of an `IPAMClaim`, which names it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimUser {
+    /// The interface in the pod.
+    pub interface: String,
+    /// The virtual machine that it runs, if it may be on two nodes at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
 }
 
 /// A pool that is accepted as it is now.
@@ -79,7 +93,8 @@ pub enum Answer {
     Conflict,
     /// An update or a delete was not done: there is none of this name.
     NotFound,
-    /// A create, an update or a delete was not done, and will not be: the API server does not take it, for this reason.
+    /// A create, an update or a delete was not done, and will not be: the API server does not take it, for this reason. To
+    /// [`Request::Float`] also: why its owner has no address now.
     Forbidden(String),
     /// No answer came, or one that says nothing: it was done, was not, or will be.
     Unknown,

@@ -11,6 +11,7 @@
 )]
 
 mod aggregate_status;
+mod claim_references;
 mod deleted_vms;
 mod election;
 mod event_dedup;

@@ -1,4 +1,4 @@
-//! The pods of this node, for the sweep, and for `ipam-pool` the virtual machine of each launcher pod, and which pods a StatefulSet made.
+//! The pods of this node, for the sweep, and for `ipam-pool` the virtual machine of each launcher pod, which pods a StatefulSet made, and which claims they name.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
@@ -12,6 +12,7 @@ use kube::{Api, Client};
 use node::{SetRecord, VmRecord};
 
 use super::chain;
+use super::claim_references::claims;
 use super::guest_bindings::GuestBindings;
 use proto::health::ApiMetrics;
 use proto::link::{Kind, Object, ObjectKey, SnapshotCache};
@@ -79,7 +80,13 @@ impl Pods {
                 _ => self.bindings.find(pod, &vm.vm).await,
             };
         }
-        self.cache.put(Object::Pod { uid, static_uid: static_uid(pod), vm, set: set(pod) });
+        self.cache.put(Object::Pod {
+            uid,
+            static_uid: static_uid(pod),
+            vm,
+            set: set(pod),
+            claims: claims(pod),
+        });
     }
 }
 

@@ -13,6 +13,7 @@ use net_types::{Addr, AddrSet, Family};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::TimeVal;
 use node::{ClusterPoolError, FloatingGrant, Grants, Paths, SafeDir};
+use serde::Serialize;
 
 use crate::Millis;
 
@@ -50,6 +51,18 @@ pub struct FloatingOwner {
     pub create: bool,
     /// Whether it may be on another node as well: a virtual machine is while it migrates.
     pub shared: bool,
+    /// Where it is an `IPAMClaim`: the pod that names it.
+    pub user: Option<ClaimUser>,
+}
+
+/// The pod that names an `IPAMClaim`, which the cluster's part compares with what the claim says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClaimUser {
+    pub interface: String,
+    /// The virtual machine that it runs, as the daemon's record says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub machine: Option<String>,
 }
 
 /// What the daemon is asked for.
@@ -149,6 +162,9 @@ impl Blocks {
             question["owner"] = owner.name.clone().into();
             question["create"] = owner.create.into();
             question["shared"] = owner.shared.into();
+            if let Some(user) = &owner.user {
+                question["user"] = serde_json::json!(user);
+            }
         }
         let left = deadline.ask(asked).ok_or_else(|| BlockError::Overtaken(self.pool.clone()))?;
         let (status, text) = self.ask(&question.to_string(), left).map_err(|source| {

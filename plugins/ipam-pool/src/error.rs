@@ -5,8 +5,8 @@ use net_types::MacAddrError;
 use crate::blocks::Question;
 use crate::store::StoreError;
 use crate::{
-    Addr, AllocError, BlockError, NamespaceError, NetworkError, PoolFileError, RangeError, RangeSetError,
-    RequestedIpsError,
+    Addr, AllocError, BlockError, ClaimError, NamespaceError, NetworkError, PoolFileError, RangeError,
+    RangeSetError, RequestedIpsError,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -57,6 +57,8 @@ pub enum Error {
          again"
     )]
     PodNotYet,
+    #[error(transparent)]
+    Claim(#[from] ClaimError),
     /// The VM's name is invalid, or its record cannot be used.
     #[error("cannot tell which virtual machine the pod runs")]
     Guest(#[from] node::GuestError),
@@ -121,6 +123,11 @@ impl PluginError for Error {
             Self::NoPod => Code::plugin(136),
             Self::NoVm => Code::plugin(137),
             Self::VmNotYet | Self::PodNotYet => Code::TRY_AGAIN,
+            Self::Claim(ClaimError::NotYet | ClaimError::VmNotYet) => Code::TRY_AGAIN,
+            Self::Claim(ClaimError::Record(_)) => Code::plugin(176),
+            Self::Claim(ClaimError::Name(_)) => Code::plugin(183),
+            Self::Claim(ClaimError::NotShared { .. }) => Code::plugin(184),
+            Self::Claim(ClaimError::NotKept { .. }) => Code::plugin(185),
             Self::Guest(node::GuestError::Name(_)) => Code::plugin(175),
             Self::Guest(_) | Self::Set(_) => Code::plugin(176),
             Self::Conflicts { .. } => Code::ENVIRONMENT,

@@ -15,16 +15,25 @@ impl Network {
         shared: bool,
     ) -> Option<FloatingOwner> {
         self.blocks.as_ref()?;
-        let in_any_network = Owner::from_text(owner.in_any_network()).floating_name();
-        if self.reserved.contains(&in_any_network) {
-            return Some(FloatingOwner { name: in_any_network, create: false, shared });
+        if self.is_reserved_for(owner) {
+            let name = in_any_network(owner);
+            return Some(FloatingOwner { name, create: false, shared, user: None });
         }
         self.kept_for(owner, sticky, shared)
+    }
+
+    /// Whether an address is reserved for the owner on every node.
+    pub(crate) fn is_reserved_for(&self, owner: &Owner) -> bool {
+        self.blocks.is_some() && self.reserved.contains(&in_any_network(owner))
     }
 
     /// Whose address it is on every node, where nodes share the pool and nothing is reserved.
     pub(crate) fn kept_for(&self, owner: &Owner, sticky: Sticky, shared: bool) -> Option<FloatingOwner> {
         let keeps = self.blocks.is_some() && sticky != Sticky::No;
-        keeps.then(|| FloatingOwner { name: owner.floating_name(), create: true, shared })
+        keeps.then(|| FloatingOwner { name: owner.floating_name(), create: true, shared, user: None })
     }
+}
+
+fn in_any_network(owner: &Owner) -> String {
+    Owner::from_text(owner.in_any_network()).floating_name()
 }

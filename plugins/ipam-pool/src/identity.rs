@@ -23,7 +23,8 @@ impl fmt::Display for Attachment {
 
 /// The owner of an address, which outlives containers.
 ///
-/// As text `<namespace>/<pod>/<network>`, or `vm:<namespace>/<name>/<network>` for a KubeVirt VM.
+/// As text `<namespace>/<pod>/<network>`, `vm:<namespace>/<name>/<network>` for a KubeVirt VM, or `claim:<namespace>/<name>/<network>`
+/// for an `IPAMClaim`.
 /// Reservations may leave the network out. What a further interface of it in that network has is that of
 /// `<owner>/<interface>`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -41,6 +42,12 @@ impl Owner {
     #[must_use]
     pub fn vm(namespace: &str, name: &str, network: &str) -> Self {
         Self(format!("vm:{namespace}/{name}/{network}"))
+    }
+
+    /// The owner "this `IPAMClaim` in this network".
+    #[must_use]
+    pub fn claim(namespace: &str, name: &str, network: &str) -> Self {
+        Self(format!("claim:{namespace}/{name}/{network}"))
     }
 
     /// The same for a further interface in that network.
@@ -65,6 +72,11 @@ impl Owner {
         self.0.starts_with("vm:")
     }
 
+    #[must_use]
+    pub fn is_claim(&self) -> bool {
+        self.0.starts_with("claim:")
+    }
+
     /// The owner without its network, the form that reservations may use.
     #[must_use]
     pub fn in_any_network(&self) -> &str {
@@ -77,7 +89,7 @@ impl Owner {
     /// The name by which the cluster keeps an address for it, as in [`node::FloatingGrant`].
     #[must_use]
     pub fn floating_name(&self) -> String {
-        if self.is_vm() { self.0.clone() } else { format!("pod:{}", self.0) }
+        if self.is_vm() || self.is_claim() { self.0.clone() } else { format!("pod:{}", self.0) }
     }
 
     /// Whether `name`, of a reservation or a command line, means this owner.
@@ -106,8 +118,8 @@ pub struct LeaseHolder {
     /// The path and inode of the network namespace, if it could be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub netns: Option<(String, u64)>,
-    /// Whether the pod runs the virtual machine that owns the address, as the daemon's record or the pod's name says;
-    /// absent where no machine does.
+    /// Whether the pod runs the virtual machine that owns the address, or has the claim that does, as the daemon's record or the
+    /// pod's name says; absent where no machine does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub launcher: Option<bool>,
     /// When the address was given to it.
@@ -184,6 +196,9 @@ mod tests {
         let second = vm.on_interface("net2");
         assert_eq!(second.floating_name(), "vm:default/vyos/trunk/net2");
         assert!(second.is_named("vm:default/vyos") && !vm.is_named(second.as_str()));
+        let claim = Owner::claim("default", "web.lan", "lan");
+        assert!(claim.is_claim() && !claim.is_vm() && claim.floating_name() == claim.as_str());
+        assert_eq!(claim.in_any_network(), "claim:default/web.lan");
         assert_eq!(Owner::from_text("router").in_any_network(), "router");
     }
 }

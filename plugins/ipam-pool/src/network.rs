@@ -22,8 +22,9 @@ use crate::{
     RequestedIpsError, Restrictions, Rules,
 };
 
-/// All keys in the `ipam` section, nested ones too, so that a key in another case is recognised.
+/// All keys in the `ipam` section, nested ones too, and `allowPersistentIPs` beside it, so that a key in another case is recognised.
 pub(crate) const NAMES: &[&str] = &[
+    "allowPersistentIPs",
     "cooldown",
     "count",
     "dataDir",
@@ -49,6 +50,9 @@ pub(crate) const NAMES: &[&str] = &[
 #[derive(Debug, Deserialize)]
 pub struct Config {
     ipam: Option<Box<RawValue>>,
+    /// Whether an `IPAMClaim` that the pod names owns the address.
+    #[serde(rename = "allowPersistentIPs", default)]
+    allow_persistent_ips: Option<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -123,6 +127,8 @@ pub struct Network {
     pub of_cluster: bool,
     /// Where nodes share the pool in blocks: those of this node.
     pub blocks: Option<Blocks>,
+    /// Whether an `IPAMClaim` that a pod names owns its address.
+    pub allows_claims: bool,
     /// The owners for whom addresses of it are reserved on every node, without a network.
     pub reserved: BTreeSet<String>,
     /// How long an address is quarantined after another host answered a probe for it.
@@ -143,7 +149,7 @@ impl Config {
             ipam: Option<Box<RawValue>>,
         }
         let IpamOnly { ipam } = serde_json::from_slice(stdin).ok()?;
-        Some(Self { ipam })
+        Some(Self { ipam, allow_persistent_ips: None })
     }
 
     /// The store of this network's leases; other errors in the section are ignored.
@@ -190,6 +196,7 @@ impl Config {
             host_scope: true,
             of_cluster: false,
             blocks: None,
+            allows_claims: self.allow_persistent_ips.unwrap_or_default(),
             reserved: BTreeSet::new(),
             quarantine: ipam.probe.and_then(|probe| probe.quarantine).unwrap_or(DEFAULT_QUARANTINE),
             allowed_namespaces: AllowedNamespaces::All,
@@ -441,6 +448,7 @@ mod tests {
             host_scope: true,
             of_cluster: false,
             blocks: None,
+            allows_claims: false,
             reserved: BTreeSet::new(),
             quarantine: DEFAULT_QUARANTINE,
             allowed_namespaces: AllowedNamespaces::All,

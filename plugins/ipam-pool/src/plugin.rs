@@ -17,6 +17,7 @@ use crate::lease_table::LeaseTable;
 use crate::network::{self, Config, Network};
 use crate::network_scope;
 use crate::node_settings::NodeSettings;
+use crate::pod_claim::PodClaim;
 use crate::store::{CrashHandler, HostStore, KvTxn, PoolKey, Store, StoreDirs};
 use crate::{
     Addr, Allocator, Attachment, Error, Grant, LeaseHolder, LeaseRequest, Millis, Owner, Rules, Sticky, cli,
@@ -248,11 +249,14 @@ fn build_lease_request(
         name: name.clone(),
     });
     let occupant = Occupant::find(&node.config.paths(), pod.as_ref(), &target.ifname, request.stated_vm())?;
+    let of_occupant = (pod.as_ref(), &occupant);
+    let claim = PodClaim::find(&node.config.paths(), network, network_name, of_occupant, &target.ifname)?;
     // A guest's address belongs to its VM, which keeps it when it migrates.
     let of_guest = pod.is_some() && occupant.may_be_guest();
     // Whoever writes a network could invent machines until a shared pool is exhausted.
     let invented = request.stated_vm().is_some() && matches!(network.key, PoolKey::Named(_));
     let sticky = match network.sticky {
+        _ if claim.is_some() => Sticky::No,
         Some(sticky) => sticky,
         None if of_guest && invented => Sticky::No,
         None if of_guest => Sticky::Vm,
@@ -266,6 +270,7 @@ fn build_lease_request(
     };
     let by_vm = |pod: &Pod| sticky == Sticky::Vm || pod.name.starts_with(Occupant::LAUNCHER);
     let owner = match (&pod, &occupant.vm) {
+        _ if claim.is_some() => claim.as_ref().map(|claim| claim.owner.clone()),
         (Some(pod), Some(vm)) if by_vm(pod) => Some(Owner::vm(&pod.namespace, vm, network_name)),
         (Some(pod), _) => Some(Owner::pod(&pod.namespace, &pod.name, network_name)),
         (None, _) => None,
@@ -282,7 +287,10 @@ fn build_lease_request(
         return Err(if occupant.soon { Error::VmNotYet } else { Error::NoVm });
     }
     let netns = std::fs::metadata(&target.netns).ok();
-    let launcher = owner.as_ref().filter(|owner| owner.is_vm()).map(|_| occupant.attested);
+    let launcher = match &claim {
+        Some(claim) => claim.launcher(),
+        None => owner.as_ref().filter(|owner| owner.is_vm()).map(|_| occupant.attested),
+    };
     let holder = LeaseHolder {
         attachment: attachment_of(network_name, target),
         pod: pod.map(|pod| pod.to_string()),
@@ -294,10 +302,16 @@ fn build_lease_request(
     let migrating = occupant.migration_target;
     let beside_source = migrating || !occupant.recorded;
     let shared = holder.launcher == Some(true);
-    let floating = owner.as_ref().and_then(|owner| network.floating_owner(owner, sticky, shared));
+    let floating = owner.as_ref().and_then(|owner| match &claim {
+        Some(claim) => Some(claim.floating(owner)),
+        None => network.floating_owner(owner, sticky, shared),
+    });
     let further = owner.as_ref().map(|owner| owner.on_interface(&holder.attachment.interface));
     let further = further.and_then(|owner| {
-        let floating = network.kept_for(&owner, sticky, shared)?;
+        let floating = match &claim {
+            Some(claim) => claim.floating(&owner),
+            None => network.kept_for(&owner, sticky, shared)?,
+        };
         Some((owner, floating))
     });
     let sticky = sticky != Sticky::No && floating.is_none();

@@ -105,7 +105,7 @@ pub struct LanAddressSpec {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct AddressOwner {
-    /// VirtualMachine, Pod or LANReservation.
+    /// VirtualMachine, Pod, LANReservation or IPAMClaim.
     #[schemars(schema_with = "schema::owner_kind_of_address")]
     pub kind: String,
     /// Its namespace.

@@ -144,7 +144,7 @@ pub(super) fn owner_kind(_: &mut SchemaGenerator) -> Schema {
 }
 
 pub(super) fn owner_kind_of_address(_: &mut SchemaGenerator) -> Schema {
-    choice(&["VirtualMachine", "Pod", "LANReservation"])
+    choice(&["VirtualMachine", "Pod", "LANReservation", "IPAMClaim"])
 }
 
 pub(super) fn timespan(_: &mut SchemaGenerator) -> Schema {

@@ -1,9 +1,10 @@
-//! What the cluster's part says that the API server has: LANs as files that outlive the daemon, records of launcher pods
-//! and of StatefulSets' for the plugins, and for the sweep which pods live and which virtual machines were deleted.
+//! What the cluster's part says that the API server has: LANs as files that outlive the daemon, records of launcher pods,
+//! of StatefulSets' and of what claims pods name for the plugins, and for the sweep which pods live and which virtual machines were deleted.
 //!
 //! The cluster's part may be in anybody's hands. Names become file names only as [`LanKey`] or a checked UID, every kind
 //! has a limit, and what is refused changes nothing.
 
+mod pod_records;
 #[cfg(test)]
 mod tests;
 
@@ -12,9 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::blocks::{LinkEvent, LinkEvents, Pools};
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use lan::LanKey;
-use node::{Durability, Paths, SafeDir, SafeDirError, SetRecord, VmRecord, is_kubernetes_name};
+use node::{Durability, Paths, SafeDir, SafeDirError, VmRecord, is_kubernetes_name};
+use pod_records::{PodRecords, uid_of};
 use pool_blocks::RequestId;
 use proto::brief;
 use proto::link::{self, Change, ClusterObjects, Kind, LanObject, MAX_LAN_FILE, Object, ObjectKey};
@@ -113,7 +115,7 @@ impl NodeObjects {
             own.hold(ObjectKey::Lan(key), text.len());
         }
         for name in own.owners.names()? {
-            if let Some(uid) = name.strip_suffix(".json").or_else(|| SetRecord::uid_of(&name))
+            if let Some(uid) = uid_of(&name)
                 && record_name(uid).is_ok()
             {
                 let record = own.owners.read_up_to(&name, MAX_RECORD as u64).ok().flatten();
@@ -170,7 +172,9 @@ impl NodeObjects {
         match object {
             Object::HostName(hostname) => self.put_hostname(hostname),
             Object::Lan(lan) => self.put_lan(key, &lan),
-            Object::Pod { uid, static_uid, vm, set } => self.put_pod(key, uid, static_uid, vm.as_ref(), set),
+            Object::Pod { uid, static_uid, vm, set, claims } => {
+                self.put_pod(key, uid, static_uid, &PodRecords { vm, set, claims })
+            }
             Object::DeletedVm(vm) => {
                 let (namespace, name) = vm.split_once('/').unwrap_or_default();
                 if vm.len() > MAX_VM || ![namespace, name].into_iter().all(is_kubernetes_name) {
@@ -244,31 +248,14 @@ impl NodeObjects {
         key: ObjectKey,
         uid: String,
         static_uid: Option<String>,
-        vm: Option<&VmRecord>,
-        set: Option<SetRecord>,
+        records: &PodRecords,
     ) -> Result<()> {
-        let record = record_name(&uid)?;
+        record_name(&uid)?;
         // A pod's author can write it; a static pod's is the kubelet's.
         let static_uid = static_uid.filter(|uid| record_name(uid).is_ok());
-        let len = match vm {
-            Some(vm) if !is_kubernetes_name(&vm.vm) => {
-                bail!("{:?} is not the name of a virtual machine", brief(&vm.vm, MAX_VM))
-            }
-            Some(vm) => serde_json::to_vec(vm).context("write a record as JSON")?.len(),
-            None => 0,
-        };
-        if len > MAX_RECORD {
-            bail!("a record of {len} bytes; at most {MAX_RECORD} are taken");
-        }
+        let len = records.check()?;
         self.check_room(&key, len + uid.len())?;
-        match vm {
-            Some(vm) => vm.write(&self.owners, &uid)?,
-            None => self.owners.remove(&record)?,
-        }
-        match set {
-            Some(set) => set.write(&self.owners, &uid)?,
-            None => self.remove_set_record(&uid)?,
-        }
+        records.write(&self.owners, &uid)?;
         self.hold(key, len + uid.len());
         if self.pods.get(&uid) != Some(&static_uid) {
             self.pods.insert(uid, static_uid);
@@ -277,17 +264,13 @@ impl NodeObjects {
         Ok(())
     }
 
-    fn remove_set_record(&self, uid: &str) -> Result<()> {
-        SetRecord::file_name(uid).map_or(Ok(()), |name| Ok(self.owners.remove(&name)?))
-    }
-
     fn remove(&mut self, key: &ObjectKey) -> Result<()> {
         match key {
             ObjectKey::HostName => {}
             ObjectKey::Lan(lan) => self.lans.remove(&link::lan_file_name(lan))?,
             ObjectKey::Pod(uid) => {
-                self.owners.remove(&record_name(uid)?)?;
-                self.remove_set_record(uid)?;
+                record_name(uid)?;
+                PodRecords::default().write(&self.owners, uid)?;
                 if self.pods.remove(uid).is_some() {
                     self.publish_pods();
                 }

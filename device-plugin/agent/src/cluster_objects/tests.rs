@@ -2,6 +2,8 @@ use std::os::unix::fs::MetadataExt as _;
 
 use serde_json::json;
 
+use node::{ClaimRecord, SetRecord};
+
 use super::*;
 
 struct Site {
@@ -34,7 +36,7 @@ fn lan(name: &str) -> Object {
 
 fn pod(uid: &str, vm: Option<&str>) -> Object {
     let vm = vm.map(|vm| serde_json::from_value(json!({ "vm": vm })).unwrap());
-    Object::Pod { uid: uid.to_owned(), static_uid: None, vm, set: None }
+    Object::Pod { uid: uid.to_owned(), static_uid: None, vm, set: None, claims: None }
 }
 
 impl Site {
@@ -123,7 +125,13 @@ fn pods_count_while_they_are_heard_of() {
     site.put(pod("u1", Some("vyos")));
     assert_eq!(*site.pods.borrow(), None, "not all of them");
     site.complete(Kind::Pod);
-    site.put(Object::Pod { uid: "u2".into(), static_uid: Some("h2".into()), vm: None, set: None });
+    site.put(Object::Pod {
+        uid: "u2".into(),
+        static_uid: Some("h2".into()),
+        vm: None,
+        set: None,
+        claims: None,
+    });
     let uids =
         |site: &Site| site.pods.borrow().as_deref().map(|uids| uids.iter().cloned().collect::<Vec<_>>());
     assert_eq!(uids(&site).unwrap(), ["h2", "u1", "u2"]);
@@ -251,7 +259,7 @@ fn a_pod_is_published_when_it_changes() {
     site.pods.mark_unchanged();
     // What a pod's author wrote instead of a UID is no UID, and keeps the pod from nothing.
     let wrong = Some("../x".to_owned());
-    site.put(Object::Pod { uid: "u1".into(), static_uid: wrong, vm: None, set: None });
+    site.put(Object::Pod { uid: "u1".into(), static_uid: wrong, vm: None, set: None, claims: None });
     assert!(!site.pods.has_changed().unwrap());
     assert_eq!(site.pods.borrow().as_deref().unwrap().len(), 1);
 }
@@ -273,7 +281,7 @@ fn who_is_of_a_set_is_recorded_while_the_pod_lives() {
     let mut site = open(tempfile::tempdir().unwrap());
     let of_set = |uid: &str, stateful_set| {
         let set = Some(SetRecord { stateful_set });
-        Object::Pod { uid: uid.to_owned(), static_uid: None, vm: None, set }
+        Object::Pod { uid: uid.to_owned(), static_uid: None, vm: None, set, claims: None }
     };
     site.put(of_set("u1", true));
     site.put(of_set("u2", false));
@@ -285,6 +293,31 @@ fn who_is_of_a_set_is_recorded_while_the_pod_lives() {
     site.put(of_set("u2", false));
     site.complete(Kind::Pod);
     assert_eq!(site.files("run/owners"), ["u2.set"], "what went meanwhile is recorded no more");
+    site.put(pod("u2", None));
+    assert!(site.files("run/owners").is_empty());
+}
+
+#[test]
+fn the_claims_that_a_pod_names_are_recorded_while_it_lives() {
+    let mut site = open(tempfile::tempdir().unwrap());
+    let of = |uid: &str, claims: &[(&str, &str)]| {
+        let claims =
+            claims.iter().map(|(ifname, name)| (ifname.parse().unwrap(), (*name).to_owned())).collect();
+        let claims = Some(ClaimRecord { claims });
+        Object::Pod { uid: uid.to_owned(), static_uid: None, vm: None, set: None, claims }
+    };
+    site.put(of("u1", &[("net1", "web.lan")]));
+    site.put(of("u2", &[]));
+    site.put(pod("u3", None));
+    assert_eq!(site.files("run/owners"), ["u1.claims", "u2.claims"]);
+    let text = std::fs::read_to_string(site.dir.path().join("run/owners/u1.claims")).unwrap();
+    assert_eq!(text, r#"{"claims":{"net1":"web.lan"}}"#);
+    let refused = site.refused(of("u4", &[("net1", &"x".repeat(MAX_RECORD))]));
+    assert!(refused.contains("at most"), "{refused}");
+    let mut site = site.reopen();
+    site.put(of("u2", &[]));
+    site.complete(Kind::Pod);
+    assert_eq!(site.files("run/owners"), ["u2.claims"], "what went meanwhile is recorded no more");
     site.put(pod("u2", None));
     assert!(site.files("run/owners").is_empty());
 }

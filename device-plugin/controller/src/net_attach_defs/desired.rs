@@ -65,6 +65,9 @@ fn definition(request: &DefinitionRequest<'_>, spoke: &SpokeName, namespace: &st
     if let Some(ipam) = &request.asked.ipam {
         config.insert("ipam".to_owned(), Value::Object(ipam.clone()));
     }
+    if request.asked.allow_persistent_ips == Some(true) {
+        config.insert("allowPersistentIPs".to_owned(), Value::Bool(true));
+    }
     super::definition((request.key, request.uid), spoke.as_str(), namespace, &config)
 }
 
@@ -118,6 +121,11 @@ mod tests {
         assert_eq!(written["kind"], "NetworkAttachmentDefinition");
         let config: Value = serde_json::from_str(written["spec"]["config"].as_str().unwrap()).unwrap();
         assert_eq!((&config["type"], &config["ipam"]["pool"]), (&json!("macvtap"), &json!("lan")));
+        assert_eq!(config.get("allowPersistentIPs"), None);
+        let wanted = build(&["pod1"], None, json!({ "allowPersistentIPs": true }));
+        let text = serde_json::to_value(wanted.objects.values().next().unwrap()).unwrap();
+        let config: Value = serde_json::from_str(text["spec"]["config"].as_str().unwrap()).unwrap();
+        assert_eq!(config["allowPersistentIPs"], true);
         let elsewhere = build(&["pod1"], Some(&["web"]), json!({}));
         let object = elsewhere.objects.values().next().unwrap();
         assert!(object.metadata.owner_references.is_none(), "{object:?}");

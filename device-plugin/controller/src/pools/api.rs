@@ -26,7 +26,7 @@ pub(super) const NODE_LABEL: &str = "lan.k8slan.io/node";
 const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The longest reason why something is not taken, in bytes.
-const MAX_REASON: usize = 512;
+pub(super) const MAX_REASON: usize = 512;
 
 /// Whose objects may be written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,7 @@ pub(super) fn node_state(node: &Node) -> Option<NodeState> {
 pub struct PoolApi<N> {
     rights: Rights,
     nodes: N,
+    client: Client,
     blocks: Api<LanBlock>,
     addresses: Api<LanAddress>,
     guarded_blocks: Api<DeserializeGuard<LanBlock>>,
@@ -100,6 +101,7 @@ impl<N: NodeReader> PoolApi<N> {
         Self {
             rights,
             nodes,
+            client: client.clone(),
             blocks: Api::all(client.clone()),
             addresses: Api::all(client.clone()),
             guarded_blocks: Api::all(client.clone()),
@@ -114,6 +116,10 @@ impl<N: NodeReader> PoolApi<N> {
 
     pub(super) const fn guarded_addresses(&self) -> &Api<DeserializeGuard<LanAddress>> {
         &self.guarded_addresses
+    }
+
+    pub(super) const fn client(&self) -> &Client {
+        &self.client
     }
 
     pub(super) const fn pools(&self) -> &Api<StoredPool> {

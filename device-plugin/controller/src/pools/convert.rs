@@ -5,10 +5,12 @@ use lan::pool::{AddressOwner, BlockHolder, LanAddress, LanAddressSpec, LanBlock,
 use net_types::AddrSet;
 use pool_blocks::{Holder, Key, NodeName, Object, Owner, Place, Prefix, ResourceVersion, Spec, Uid};
 
+use super::ip_claims;
+
 /// The kinds of owners, and how each begins as a text: `vm:<namespace>/<name>`, with `/<network>` behind it or
 /// not, and behind that `/<interface>` or not.
-const OWNER_KINDS: [(&str, &str); 3] =
-    [("VirtualMachine", "vm"), ("Pod", "pod"), ("LANReservation", "reservation")];
+const OWNER_KINDS: [(&str, &str); 4] =
+    [("VirtualMachine", "vm"), ("Pod", "pod"), ("LANReservation", "reservation"), (ip_claims::KIND, "claim")];
 
 /// The specification of the object that a key names.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -4,13 +4,14 @@ use kube::Api;
 use kube::api::ListParams;
 use kube::core::DeserializeGuard;
 use lan::pool::{LanAddress, LanPoolSpec, ParsedPool};
-use net_types::Family;
+use net_types::{Addr, Family};
 use pool_blocks::{
     Answer, BlockLengths, CurrentPool, Float, Geometry, Key, Leader, Object, Owner, Place, PoolName,
     PoolSnapshot, Request, ResourceVersion, Spec,
 };
 
-use super::api::{Answered, NodeReader, PoolApi, list, readable};
+use super::api::{Answered, MAX_REASON, NodeReader, PoolApi, list, readable};
+use super::claim_api::Claim;
 use super::convert::block_object;
 use super::for_node::{StoredPool, block_lengths, is_accepted, is_replacing};
 
@@ -22,7 +23,25 @@ impl<N: NodeReader> PoolApi<N> {
     ///
     /// Two nodes that ask for one owner at once may make two addresses. After that both read the list, and take the same one of
     /// them; the leader removes the other.
+    ///
+    /// That of a claim, only if the claim is there, and is the pod's to use.
     pub(super) async fn float(&self, asked: &Float) -> Answered {
+        let claim = match self.claim(asked).await? {
+            Claim::Refused(reason) => return Ok(Answer::Forbidden(proto::brief(&reason, MAX_REASON))),
+            Claim::Valid(claim) => Some(claim),
+            Claim::Unneeded => None,
+        };
+        let answer = self.find_or_make(asked).await?;
+        if let (Some(claim), Answer::Object(Some(_))) = (claim, &answer) {
+            let found = self.addresses_of(&asked.pool).await?;
+            let of = |family| best(&found, family, &asked.owner).and_then(address_of);
+            let addresses: Vec<Addr> = Family::BOTH.into_iter().filter_map(of).collect();
+            self.tell_claim(&claim, &asked.pool, &addresses).await?;
+        }
+        Ok(answer)
+    }
+
+    async fn find_or_make(&self, asked: &Float) -> Answered {
         if let (false, Some(address)) = (asked.create, asked.address) {
             let found = self.find(&Key::address(&asked.pool, address)).await?;
             return Ok(Answer::Object(
@@ -111,6 +130,13 @@ fn cut(pool: &StoredPool) -> Option<Geometry> {
     let lengths = BlockLengths { v4: lengths.v4, v6: lengths.v6 };
     let name = pool.metadata.name.as_deref()?.into();
     Some(Geometry::new(name, lengths, parsed.handed_out().clone()))
+}
+
+fn address_of(object: &Object) -> Option<Addr> {
+    match object.key.place {
+        Place::Address(address) => Some(address),
+        Place::Block(_) => None,
+    }
 }
 
 /// When an object was made, in a form whose order is that of time.

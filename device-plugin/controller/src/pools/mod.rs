@@ -3,6 +3,7 @@
 
 mod acceptance;
 mod api;
+mod claim_api;
 mod conditions;
 mod convert;
 mod events;
@@ -12,6 +13,7 @@ mod floating;
 mod for_node;
 mod foreign;
 mod held;
+mod ip_claims;
 mod leader;
 mod leader_cache;
 mod mirror;

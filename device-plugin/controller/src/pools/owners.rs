@@ -12,14 +12,16 @@ use pool_blocks::{Object, Owner, Place};
 use super::api::list;
 use super::convert::parse_owner;
 use super::floating::rank;
+use super::ip_claims;
 use super::reservations;
 
 /// The kinds that may own an address beside a reservation: the group, the version, the kind and its plural. An owner of the first
 /// column exists while there is an object of any of its rows with its name.
-const KINDS: [(&str, &str, &str, &str, &str); 3] = [
+const KINDS: [(&str, &str, &str, &str, &str); 4] = [
     ("VirtualMachine", "kubevirt.io", "v1", "VirtualMachine", "virtualmachines"),
     ("VirtualMachine", "kubevirt.io", "v1", "VirtualMachineInstance", "virtualmachineinstances"),
     ("Pod", "", "v1", "Pod", "pods"),
+    (ip_claims::KIND, ip_claims::GROUP, ip_claims::VERSION, ip_claims::KIND, ip_claims::PLURAL),
 ];
 
 /// The owners of addresses in which no node is: of others nobody asks whether they exist.

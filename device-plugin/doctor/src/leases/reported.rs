@@ -81,9 +81,11 @@ struct Owner<'a> {
 }
 
 fn owner(text: &str) -> Option<Owner<'_>> {
-    let (kind, rest) = match text.strip_prefix("vm:") {
-        Some(rest) => ("vm", rest),
-        None => ("pod", text.strip_prefix("pod:").unwrap_or(text)),
+    let (kind, rest) = match text.split_once(':') {
+        Some(("vm", rest)) => ("vm", rest),
+        Some(("claim", rest)) => ("claim", rest),
+        Some(("pod", rest)) => ("pod", rest),
+        _ => ("pod", text),
     };
     let mut parts = rest.split('/');
     let (namespace, name) = (parts.next()?, parts.next()?);

@@ -7,6 +7,7 @@ use hyper::body::{Body, Incoming};
 use hyper::{Request, StatusCode};
 use net_types::{Addr, Family};
 use node::is_kubernetes_name;
+use pool_blocks::ClaimUser;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
@@ -41,6 +42,8 @@ pub struct FloatingOwner {
     pub create: bool,
     /// Whether the owner may be on another node as well.
     pub shared: bool,
+    /// Where it is an `IPAMClaim`: who asks by it.
+    pub user: Option<ClaimUser>,
 }
 
 /// What becomes of a claim.
@@ -81,6 +84,7 @@ struct ClaimBody {
     #[serde(default)]
     shared: bool,
     pod: Option<String>,
+    user: Option<ClaimUser>,
 }
 
 impl PoolClaim {
@@ -89,13 +93,14 @@ impl PoolClaim {
         if !is_kubernetes_name(pool) {
             return Err(format!("{:?} is not the name of a pool", crate::brief(pool, 63)));
         }
-        let expected = r#"{"family": "v4" or "v6", "address"?, "owner"?, "create"?, "shared"?, "pod"?}"#;
-        let ClaimBody { family, address, owner, create, shared, pod } =
+        let expected =
+            r#"{"family": "v4" or "v6", "address"?, "owner"?, "create"?, "shared"?, "user"?, "pod"?}"#;
+        let ClaimBody { family, address, owner, create, shared, user, pod } =
             serde_json::from_slice(body).map_err(|error| format!("expected {expected}: {error}"))?;
         if let Some(owner) = owner.as_ref().filter(|owner| owner.len() > MAX_OWNER) {
             return Err(format!("the owner {:?} is too long", crate::brief(owner, 63)));
         }
-        let owner = owner.map(|name| FloatingOwner { name, create, shared });
+        let owner = owner.map(|name| FloatingOwner { name, create, shared, user });
         if let Some(address) = address.filter(|address| address.family() != family) {
             return Err(format!("{address} is not an address of the claim's family"));
         }
@@ -151,6 +156,10 @@ mod tests {
         assert_eq!(PoolClaim::parse("office", br#"{"family":"v6"}"#).unwrap().address, None);
         let of_pod = PoolClaim::parse("office", br#"{"family":"v6","pod":"default/web"}"#).unwrap();
         assert_eq!(of_pod.pod.as_deref(), Some("default/web"));
+        let user =
+            r#"{"family":"v4","owner":"claim:a/web.lan/lan","create":true,"user":{"interface":"net1"}}"#;
+        let owner = PoolClaim::parse("office", user.as_bytes()).unwrap().owner.unwrap();
+        assert_eq!(owner.user.unwrap(), ClaimUser { interface: "net1".to_owned(), machine: None });
         for (pool, body) in [
             ("..", r#"{"family":"v4"}"#),
             ("office", ""),

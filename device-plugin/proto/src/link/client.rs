@@ -381,14 +381,14 @@ fn acceptable(number: u64, change: Change) -> FromCluster {
         }
         FromCluster::Change {
             number,
-            change: Change::Put(Object::Pod { uid, static_uid, vm: Some(mut vm), set }),
+            change: Change::Put(Object::Pod { uid, static_uid, vm: Some(mut vm), set, claims }),
         } => {
             tracing::warn!(
                 uid,
                 "how the interfaces of this pod's virtual machine are bound is left out: {excess}"
             );
             vm.bindings.clear();
-            let pod = Object::Pod { uid, static_uid, vm: Some(vm), set };
+            let pod = Object::Pod { uid, static_uid, vm: Some(vm), set, claims };
             FromCluster::Change { number, change: Change::Put(pod) }
         }
         FromCluster::Change { number, change: Change::Put(Object::LanPool(mut pool)) } => {
@@ -440,7 +440,8 @@ mod tests {
         let bindings: serde_json::Map<String, Value> =
             (0..60_000).map(|number| (format!("net{number}"), json!("bridge"))).collect();
         let vm = serde_json::from_value(json!({ "vm": "vyos", "bindings": bindings })).unwrap();
-        let pod = Object::Pod { uid: "u".to_owned(), static_uid: None, vm: Some(vm), set: None };
+        let pod =
+            Object::Pod { uid: "u".to_owned(), static_uid: None, vm: Some(vm), set: None, claims: None };
         let message = acceptable(1, Change::Put(pod));
         frame::encode(&message, &FROM_CLUSTER).unwrap();
         assert!(format!("{message:?}").contains("vyos"));

@@ -1,6 +1,6 @@
 use lan::LanKey;
 use net_types::Mtu;
-use node::{ClusterPool, SetRecord, VmRecord};
+use node::{ClaimRecord, ClusterPool, SetRecord, VmRecord};
 use pool_blocks::{Request, RequestId};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -99,6 +99,9 @@ pub enum Object {
         /// Whether a StatefulSet made it, where its name is such a one ([`node::has_ordinal`]).
         #[serde(default, skip_serializing_if = "Option::is_none")]
         set: Option<SetRecord>,
+        /// Which `IPAMClaim`s it names, where it names networks.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        claims: Option<ClaimRecord>,
     },
     /// A virtual machine, `<namespace>/<name>`, that addresses are kept for and that was deleted.
     DeletedVm(String),

@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     fn pod(name: &str) -> Object {
-        Object::Pod { uid: name.to_owned(), static_uid: None, vm: None, set: None }
+        Object::Pod { uid: name.to_owned(), static_uid: None, vm: None, set: None, claims: None }
     }
 
     fn key(name: &str) -> ObjectKey {

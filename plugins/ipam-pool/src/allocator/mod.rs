@@ -468,10 +468,11 @@ fn check_sharing(address: Addr, lease: &Lease, request: &LeaseRequest) -> Result
     let others = lease.holders.iter().filter(|holder| !request.holder.is_of_same_pod(holder));
     for holder in others.filter(|holder| holder.netns.is_none() || holder.is_live()) {
         let (owner, holder_text) = (owner.clone(), holder.to_string());
-        if owner.is_vm() && !request.holder.is_launcher_as(holder) {
+        let are_launchers = request.holder.is_launcher_as(holder);
+        if owner.is_vm() && !are_launchers {
             return Err(AllocError::VmInUse { address, owner, holder: holder_text });
         }
-        if holder.is_live() && !(owner.is_vm() && request.beside_source) {
+        if holder.is_live() && !(are_launchers && request.beside_source) {
             return Err(AllocError::StillInUse { address, owner, holder: holder_text });
         }
     }

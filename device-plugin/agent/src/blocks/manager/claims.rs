@@ -241,10 +241,16 @@ impl Manager {
 
     /// Who waits for a block or an owner's address of the pool is told that none can be had.
     pub(super) fn tell_forbidden(&mut self, now: BootTime, request: &Request, reason: &str) {
-        let (pool, owner) = match request {
-            Request::Create(key, _) => (&key.pool, None),
-            Request::Float(asked) => (&asked.pool, Some(asked.owner.as_str())),
+        let (pool, owner, is_by_claim) = match request {
+            Request::Create(key, _) => (&key.pool, None, false),
+            Request::Float(asked) => (&asked.pool, Some(asked.owner.as_str()), asked.user.is_some()),
             _ => return,
+        };
+        // What is wrong with the claim, perhaps.
+        let reason = if is_by_claim {
+            reason.to_owned()
+        } else {
+            format!("the API server does not let this node have anything of {pool}: {reason}")
         };
         let waits = |waiter: &Waiter| {
             let of = waiter.owner.as_ref().map(|owner| owner.name.as_str());
@@ -253,8 +259,7 @@ impl Manager {
         let waiting: Vec<ClaimId> =
             self.waiters.iter().filter(|(_, waiter)| waits(waiter)).map(|(id, _)| *id).collect();
         for id in waiting {
-            let reason = format!("the API server does not let this node have anything of {pool}: {reason}");
-            self.reply(now, id, ClaimAnswer::Later(reason));
+            self.reply(now, id, ClaimAnswer::Later(reason.clone()));
         }
     }
 

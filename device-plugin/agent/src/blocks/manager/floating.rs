@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use net_types::{Addr, AddrSet, Family};
 use node::FloatingGrant;
 use pool_blocks::{
-    Answer, BootTime, Float, Input, Key, NodeName, Object, Owner, Place, PoolName, Progress, Request,
-    RequestId, Want,
+    Answer, BootTime, ClaimUser, Float, Input, Key, NodeName, Object, Owner, Place, PoolName, Progress,
+    Request, RequestId, Want,
 };
 use proto::agent_socket::ClaimAnswer;
 
@@ -58,22 +58,30 @@ impl Manager {
         let (create, asked) = (waiter.creates(), waiter.address);
         let address = if create { asked } else { self.reserved_for(&wanted) };
         if !create && address.is_none() {
-            return self.take_float_answer(now, wanted, false, None, Answer::Object(None));
+            return self.answer_not_made(now, &wanted);
         }
-        self.ask(now, wanted, create, address);
+        let user = waiter.user();
+        self.ask(now, wanted, create, address, user);
     }
 
-    fn ask(&mut self, now: BootTime, wanted: Wanted, create: bool, address: Option<Addr>) {
+    fn ask(
+        &mut self,
+        now: BootTime,
+        wanted: Wanted,
+        create: bool,
+        address: Option<Addr>,
+        user: Option<ClaimUser>,
+    ) {
         let id = self.node.next_id();
         let (pool, family, owner) = wanted.clone();
         self.searches.entry(wanted).or_default().request = Some(id);
-        self.send(now, id, Request::Float(Float { pool, family, owner, create, address }));
+        self.send(now, id, Request::Float(Float { pool, family, owner, create, address, user }));
     }
 
     /// What the cluster's part found or made.
     pub(super) fn take_float(&mut self, now: BootTime, asked: Float, answer: Answer) {
-        let Float { pool, family, owner, create, address } = asked;
-        self.take_float_answer(now, (pool, family, owner), create, address, answer);
+        let wanted = (asked.pool.clone(), asked.family, asked.owner.clone());
+        self.take_float_answer(now, wanted, &asked, answer);
     }
 
     /// The address that is reserved for an owner, once the leader has made it.
@@ -83,28 +91,18 @@ impl Manager {
         of_owner.find_map(|one| one.address.filter(|address| address.family() == *family))
     }
 
-    fn take_float_answer(
-        &mut self,
-        now: BootTime,
-        wanted: Wanted,
-        create: bool,
-        address: Option<Addr>,
-        answer: Answer,
-    ) {
+    fn take_float_answer(&mut self, now: BootTime, wanted: Wanted, asked: &Float, answer: Answer) {
+        let (create, address) = (asked.create, asked.address);
         let Some(search) = self.searches.get_mut(&wanted) else { return };
         search.request = None;
         match answer {
             Answer::Object(Some(object)) => self.take_found(now, wanted, &object),
-            Answer::Object(None) if !create => {
-                search.not_before = now.after(AGAIN);
-                let reason = format!("the address that is reserved for {} is not made yet", wanted.2);
-                self.reply_to_owner(now, &wanted, &ClaimAnswer::Later(reason));
-            }
+            Answer::Object(None) if !create => self.answer_not_made(now, &wanted),
             Answer::Object(None) => {
                 let first = !std::mem::replace(&mut search.tried_own, true);
                 let own = self.unused_of(&wanted.0, wanted.1).filter(|_| first && address.is_none());
                 if own.is_some() {
-                    return self.ask(now, wanted, create, own);
+                    return self.ask(now, wanted, create, own, asked.user.clone());
                 }
                 let reason = match address {
                     Some(address) => format!("{address} of the pool {} is somebody else's", wanted.0),
@@ -117,6 +115,12 @@ impl Manager {
             }
             _ => search.not_before = now.after(AGAIN),
         }
+    }
+
+    fn answer_not_made(&mut self, now: BootTime, wanted: &Wanted) {
+        self.searches.entry(wanted.clone()).or_default().not_before = now.after(AGAIN);
+        let reason = format!("the address that is reserved for {} is not made yet", wanted.2);
+        self.reply_to_owner(now, wanted, &ClaimAnswer::Later(reason));
     }
 
     fn take_found(&mut self, now: BootTime, wanted: Wanted, object: &Object) {

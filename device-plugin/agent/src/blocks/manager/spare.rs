@@ -47,12 +47,11 @@ impl Manager {
     }
 
     /// An owner's address goes back some time after the owner has left this node: until then it starts here again without a
-    /// request. A pod's goes back at once, since it is on one node at a time.
+    /// request. That of an owner that is on one node at a time goes back at once.
     fn return_floating(&mut self, now: BootTime, keys: &[(Key, Progress)]) {
         for (key, progress) in keys {
             let is_floating = matches!(key.place, Place::Address(_)) && *progress == Progress::Held;
-            let is_vms = self.node.owner_of(key).is_some_and(|owner| owner.as_str().starts_with("vm:"));
-            let patience = if is_vms { IDLE } else { Duration::ZERO };
+            let patience = if self.comes_back(key) { IDLE } else { Duration::ZERO };
             let idle = self.idle.get(key).is_some_and(|since| since.after(patience) <= now);
             if !is_floating || !idle || self.is_wanted(key) {
                 continue;
@@ -63,6 +62,13 @@ impl Manager {
                 self.node_step(now, Input::Return(key.clone()));
             }
         }
+    }
+
+    /// Whether its owner is a machine, or a claim that a machine uses, of which nobody on another node waits for it to go back.
+    fn comes_back(&self, key: &Key) -> bool {
+        let is_of =
+            |prefix: &str| self.node.owner_of(key).is_some_and(|owner| owner.as_str().starts_with(prefix));
+        is_of("vm:") || (is_of("claim:") && !self.exclusive.contains(key))
     }
 
     fn look_at_pool(&mut self, now: BootTime, pool: &PoolName, family: Family) {

@@ -1,7 +1,7 @@
 //! Who waits for addresses.
 
 use net_types::{Addr, Family};
-use pool_blocks::{BootTime, Owner, PoolName};
+use pool_blocks::{BootTime, ClaimUser, Owner, PoolName};
 use proto::agent_socket::FloatingOwner;
 
 /// An owner of a pool's address, of one family.
@@ -42,6 +42,11 @@ impl Waiter {
     /// Whether the owner may be on another node as well.
     pub(super) fn shares(&self) -> bool {
         self.owner.as_ref().is_some_and(|owner| owner.shared)
+    }
+
+    /// Who asks by a claim.
+    pub(super) fn user(&self) -> Option<ClaimUser> {
+        self.owner.as_ref().and_then(|owner| owner.user.clone())
     }
 
     /// Whether any address does.

@@ -84,7 +84,7 @@ fn hello() -> FromCluster {
 }
 
 fn pod(name: &str) -> Object {
-    Object::Pod { uid: name.to_owned(), static_uid: None, vm: None, set: None }
+    Object::Pod { uid: name.to_owned(), static_uid: None, vm: None, set: None, claims: None }
 }
 
 #[tokio::test]

@@ -131,3 +131,27 @@ fn what_a_pod_and_an_owner_have_is_handed_out_no_more_and_the_owners_when_the_po
     site.pass(10 * 60);
     assert_eq!((site.granted().as_str(), released(&site).as_str()), (others, "10.0.0.20"));
 }
+
+#[test]
+fn a_claims_address_waits_for_its_claim_and_is_on_one_node_where_no_machine_uses_it() {
+    const OWNER: Option<(&str, bool)> = Some(("claim:a/web.lan/lan", true));
+    let mut site = Site::new("10.0.0.1-10.0.0.8", 32);
+    site.room = Some("10.0.0.7");
+    site.no_claim = Some("the IPAMClaim a/web.lan that the pod names does not exist");
+    site.claim_for(1, None, OWNER);
+    assert_eq!(site.replies[&1], ClaimAnswer::Later(site.no_claim.unwrap().to_owned()));
+    assert!(site.objects.is_empty() && site.floats().is_empty());
+    site.no_claim = None;
+    site.claim_for(2, None, OWNER);
+    site.pass(10);
+    assert_eq!(site.replies[&2], ClaimAnswer::Granted);
+    assert_eq!(site.floats(), ["claim:a/web.lan/lan 10.0.0.7"]);
+    let user = ClaimUser { interface: "net1".to_owned(), machine: None };
+    let is_of_user =
+        |request: &Request| matches!(request, Request::Float(asked) if asked.user.as_ref() == Some(&user));
+    assert!(site.requests.iter().any(is_of_user), "{:?}", site.requests);
+    // Nobody uses it: another node gets it at once.
+    site.pass(4 * 60);
+    let object = &site.objects[&Key::parse_address("office.10.0.0.7").unwrap()];
+    assert!(site.floats().is_empty() && object.spec.holders.is_empty(), "{object:?}");
+}

@@ -1,7 +1,7 @@
 //! A node and an API server that a test plays.
 
 use node::{BlockLength, ClusterPool};
-use pool_blocks::{Float, Holder, NodeState, Object, ResourceVersion, Spec, Uid};
+use pool_blocks::{ClaimUser, Float, Holder, NodeState, Object, ResourceVersion, Spec, Uid};
 use proto::agent_socket::FloatingOwner;
 use serde_json::json;
 
@@ -38,6 +38,8 @@ struct Site {
     current: Option<ClusterPool>,
     /// Why nothing may be created.
     forbidden: Option<&'static str>,
+    /// Why a claim owns no address.
+    no_claim: Option<&'static str>,
     /// What somebody's finalizer keeps when it is deleted.
     kept: BTreeSet<Key>,
     notes: PoolNotes,
@@ -84,6 +86,7 @@ impl Site {
             in_use: BTreeSet::new(),
             current: None,
             forbidden: None,
+            no_claim: None,
             kept: BTreeSet::new(),
             notes: PoolNotes::new(),
             file: None,
@@ -213,6 +216,9 @@ impl Site {
 
     fn answer(&mut self, request: Request) -> Answer {
         match request {
+            Request::Float(Float { user: Some(_), .. }) if self.no_claim.is_some() => {
+                Answer::Forbidden(self.no_claim.unwrap().to_owned())
+            }
             Request::Float(Float { pool, owner, create, address, .. }) => {
                 let own = |object: &&Object| object.spec.owner.as_ref() == Some(&owner);
                 let found = self.objects.values().find(own).cloned();
@@ -288,7 +294,14 @@ impl Site {
     fn claim_for(&mut self, id: ClaimId, address: Option<&str>, owner: Option<(&str, bool)>) {
         let address = address.map(|text| text.parse().unwrap());
         let shared = owner.is_some_and(|(name, _)| name.starts_with("vm:"));
-        let owner = owner.map(|(name, create)| FloatingOwner { name: name.to_owned(), create, shared });
+        let owner = owner.map(|(name, create)| FloatingOwner {
+            name: name.to_owned(),
+            create,
+            shared,
+            user: name
+                .strip_prefix("claim:")
+                .map(|_| ClaimUser { interface: "net1".to_owned(), machine: None }),
+        });
         let (pool, family) = ("office".to_owned(), Family::V4);
         self.event(Event::Claim(id, PoolClaim { pool, family, address, owner, pod: None }));
     }
