@@ -1,4 +1,4 @@
-//! Addresses that follow their owners over nodes: a virtual machine's, and what a `LANReservation` reserves.
+//! Addresses that follow their owners over nodes: a virtual machine's, what a `LANReservation` reserves, and an `IPAMClaim`'s.
 
 use k8slan_kubernetes_tests::{Cluster, PodOf, condition, failed};
 use serde_json::{Value, json};
@@ -24,6 +24,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             "a_stateful_sets_pod_keeps_its_address_on_another_node",
             a_stateful_sets_pod_keeps_its_address_on_another_node,
         ),
+        beside("a_claim_owns_the_address_of_a_machine", a_claim_owns_the_address_of_a_machine),
     ]
 }
 
@@ -261,5 +262,108 @@ fn a_stateful_sets_pod_keeps_its_address_on_another_node(cluster: &Cluster) -> O
     delete(cluster, "sets-other")?;
     cluster.kubectl("delete statefulset sets --cascade=foreground --timeout=90s")?;
     LAN.remove(cluster)?;
+    cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)
+}
+
+const CLAIMS: &str = "/apis/k8s.cni.cncf.io/v1alpha1/namespaces/default/ipamclaims";
+
+/// The definition of `IPAMClaim`, as far as the API server judges by it.
+fn define_claims(cluster: &Cluster) -> Outcome {
+    let text = || json!({ "type": "string" });
+    let texts = json!({ "type": "array", "items": text() });
+    let conditions = json!({
+        "type": "array", "items": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
+    });
+    let schema = json!({ "type": "object", "properties": {
+        "spec": {
+            "type": "object", "required": ["interface", "network"],
+            "properties": { "interface": text(), "network": text() },
+        },
+        "status": {
+            "type": "object", "required": ["ips"],
+            "properties": {
+                "ips": texts, "conditions": conditions,
+                "ownerPod": { "type": "object", "properties": { "name": text() } },
+            },
+        },
+    }});
+    let version = json!({
+        "name": "v1alpha1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema },
+        "subresources": { "status": {} },
+    });
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": { "name": "ipamclaims.k8s.cni.cncf.io" },
+        "spec": {
+            "group": "k8s.cni.cncf.io", "scope": "Namespaced", "versions": [version],
+            "names": { "kind": "IPAMClaim", "listKind": "IPAMClaimList", "singular": "ipamclaim", "plural": "ipamclaims" },
+        },
+    });
+    cluster.apply(&definition.to_string())?;
+    cluster.eventually(|| cluster.list(CLAIMS)).map(drop)
+}
+
+/// As kubevirt/ipam-extensions does it: a claim of the machine, of its network, and launchers that name it.
+fn a_claim_owns_the_address_of_a_machine(cluster: &Cluster) -> Outcome {
+    const LAN: Lan = Lan { name: "claims", vni: 1161, spokes: &["claims1", "claims2"] };
+    make_pool(cluster, LAN.name, &json!({ "subnets": ["10.161.0.0/24"], "cooldown": "0s" }))?;
+    let mut manifest = LAN.manifest();
+    manifest["spec"]["networkAttachments"] = json!({
+        "ipam": { "type": "ipam-pool", "pool": LAN.name }, "allowPersistentIPs": true,
+    });
+    LAN.apply_as(cluster, &manifest)?;
+    let spec = json!({ "domain": { "devices": { "interfaces": [] } }, "networks": [] });
+    let vm = machine(cluster, "claims", &spec)?;
+    define_claims(cluster)?;
+    let apply = |name: &str, node: &str, migrates: bool| -> Outcome {
+        let mut pod = PodOf::on(name, "claims1").at(node);
+        pod.networks = json!([{ "name": "claims1", "ipam-claim-reference": "claims.lan" }]).to_string();
+        let mut pod = launcher(&pod, &vm)?;
+        if migrates {
+            pod["metadata"]["labels"]["kubevirt.io/migrationJobUID"] = json!("6b1c");
+        }
+        cluster.apply(&pod.to_string()).map(drop)
+    };
+    // The claim comes after its pod: that waits, and the pool says for what.
+    apply("virt-launcher-claims-aaaaa", "worker1", false)?;
+    cluster.until("/apis/lan.k8slan.io/v1beta1/lanpools/claims", |pool| {
+        pool["status"]
+            .to_string()
+            .contains("the IPAMClaim default/claims.lan that the pod names does not exist")
+    })?;
+    let claim = json!({
+        "apiVersion": "k8s.cni.cncf.io/v1alpha1", "kind": "IPAMClaim",
+        "metadata": {
+            "name": "claims.lan", "namespace": "default", "ownerReferences": [{
+                "apiVersion": "kubevirt.io/v1", "kind": "VirtualMachineInstance", "name": "claims",
+                "uid": vm["metadata"]["uid"], "controller": true,
+            }],
+        },
+        "spec": { "network": "claims1", "interface": "" },
+    });
+    cluster.apply(&claim.to_string())?;
+    let own = address(&ready(cluster, "virt-launcher-claims-aaaaa")?)?;
+    let path = format!("{ADDRESSES}/claims.{own}");
+    let object = cluster.until(&path, |found| holders(found) == ["worker1"])?;
+    let owner = &object["spec"]["owner"];
+    check!(owner["kind"] == "IPAMClaim" && owner["name"] == "claims.lan", "{owner}");
+    let told = json!([format!("{own}/24")]);
+    let claim = cluster.until(&format!("{CLAIMS}/claims.lan"), |claim| claim["status"]["ips"] == told)?;
+    // Both launchers have it while it migrates, and it starts anywhere.
+    apply("virt-launcher-claims-bbbbb", "worker2", true)?;
+    let target = ready(cluster, "virt-launcher-claims-bbbbb")?;
+    check!(address(&target)? == own, "{} and {own}", address(&target)?);
+    cluster.until(&path, |found| holders(found) == ["worker1", "worker2"])?;
+    cluster.kubectl("delete pod virt-launcher-claims-aaaaa virt-launcher-claims-bbbbb --timeout=110s")?;
+    apply("virt-launcher-claims-ccccc", "worker3", false)?;
+    let again = ready(cluster, "virt-launcher-claims-ccccc")?;
+    check!(address(&again)? == own, "{} and {own}", address(&again)?);
+    let now = cluster.until(&format!("{CLAIMS}/claims.lan"), |_| true)?;
+    let version = &now["metadata"]["resourceVersion"];
+    check!(*version == claim["metadata"]["resourceVersion"], "the claim was written again: {now:#}");
+    delete(cluster, "virt-launcher-claims-ccccc")?;
+    LAN.remove(cluster)?;
+    cluster.kubectl("delete virtualmachineinstance claims")?;
+    cluster.kubectl("delete crd ipamclaims.k8s.cni.cncf.io --timeout=60s")?;
     cluster.kubectl(&format!("delete lanpool {}", LAN.name)).map(drop)
 }

@@ -185,7 +185,7 @@ fn roles(account: &Account) -> Result<Vec<Value>, Stop> {
 }
 
 /// A block is changed where its node was gone for longer than it may allocate without the API server, 24 minutes; an address is
-/// deleted, and its machine asked for, when no node has had it for an hour. No trial waits for that. No trial yet has an address
+/// deleted, and its machine or claim asked for, when no node has had it for an hour. No trial waits for that. No trial yet has an address
 /// that follows its owner, a reservation, or a pool that selects namespaces: the trials in `tests/tests` do.
 fn takes_long(right: &Right) -> bool {
     let waits = [
@@ -198,6 +198,7 @@ fn takes_long(right: &Right) -> bool {
         ("lanreservations/status", "patch"),
         ("namespaces", "list"),
         ("namespaces", "watch"),
+        ("ipamclaims", "list"),
         ("virtualmachines", "list"),
         ("virtualmachineinstances", "list"),
     ];

@@ -1,6 +1,7 @@
 //! The cluster's side of the daemon against an API server over real HTTP.
 #![expect(clippy::unwrap_used, reason = "a test binary")]
 
+mod claims;
 mod daemon;
 mod definitions;
 mod events;
@@ -41,6 +42,7 @@ pub(crate) fn trials() -> Vec<testnet::Trial> {
     trials.extend(unreliable::trials());
     trials.extend(scale::trials());
     trials.extend(pools::trials());
+    trials.extend(claims::trials());
     trials.extend(real_server::trials());
     trials
 }

@@ -134,6 +134,7 @@ fn the_daemon_does_with_its_role_all_that_it_does_and_needs_all_of_it() -> Outco
     })?;
     has_something_to_say_of_a_pool(&site)?;
     has_addresses_with_owners(&site)?;
+    has_an_address_by_a_claim(&site)?;
     server.delete("lans", GROUP, "a/one");
     is_there(server, "lans", GROUP, "a/one", false)?;
     let renewed = |access: &Access| access.verb == "update" && access.resource == "leases";
@@ -182,18 +183,56 @@ fn has_addresses_with_owners(site: &Site) -> Outcome {
     let spec = json!({ "pool": "gone", "address": "10.77.0.9", "owner": owner, "holders": [] });
     let metadata = json!({ "name": "gone.10.77.0.9" });
     let object = json!({ "apiVersion": GROUP, "kind": "LANAddress", "metadata": metadata, "spec": spec });
-    site.server.put("lanaddresses", object);
+    site.server.put("lanaddresses", object.clone());
+    let mut of_claim = object;
+    of_claim["metadata"]["name"] = json!("gone.10.77.0.10");
+    of_claim["spec"]["address"] = json!("10.77.0.10");
+    of_claim["spec"]["owner"]["kind"] = json!("IPAMClaim");
+    site.server.put("lanaddresses", of_claim);
     let did = |verb: &str, resource: &str| {
         site.server.accesses().iter().any(|access| access.verb == verb && access.resource == resource)
     };
     eventually(4 * SOON, || {
-        let missing =
-            [("patch", "lanreservations/status"), ("list", "virtualmachines"), ("list", "services")];
+        let missing = [
+            ("patch", "lanreservations/status"),
+            ("list", "virtualmachines"),
+            ("list", "ipamclaims"),
+            ("list", "services"),
+        ];
         match missing.iter().find(|(verb, resource)| !did(verb, resource)) {
             None => Ok(()),
             Some(missing) => Err(format!("{missing:?}")),
         }
     })?;
+    Ok(())
+}
+
+/// A pod names a claim; the one of another address is gone (the address is in `has_addresses_with_owners`).
+fn has_an_address_by_a_claim(site: &Site) -> Outcome {
+    let metadata = json!({ "namespace": "a", "name": "web.lan" });
+    let spec = json!({ "network": "lan", "interface": "" });
+    let claim = json!({
+        "apiVersion": "k8s.cni.cncf.io/v1alpha1", "kind": "IPAMClaim", "metadata": metadata, "spec": spec,
+    });
+    site.server.put("ipamclaims", claim);
+    let networks = json!([{ "name": "lan", "ipam-claim-reference": "web.lan" }]).to_string();
+    let metadata = json!({
+        "namespace": "a", "name": "claiming", "annotations": { "k8s.v1.cni.cncf.io/networks": networks },
+    });
+    let spec = json!({ "nodeName": "worker1" });
+    site.server.put("pods", json!({ "apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec }));
+    let made = site.server.get("pods", "v1", "a/claiming").unwrap_or_default();
+    let uid = made["metadata"]["uid"].as_str().unwrap_or_default();
+    let network = json!({
+        "cniVersion": "1.0.0", "name": "lan", "type": "macvlan", "allowPersistentIPs": true,
+        "ipam": { "type": "ipam-pool", "pool": "office" },
+    });
+    let pod = site.node.pod("claiming")?;
+    let mut call = pod.call("net1", &network);
+    call.args = format!("IgnoreUnknown=1;K8S_POD_NAMESPACE=a;K8S_POD_NAME=claiming;K8S_POD_UID={uid}");
+    eventually(6 * SOON, || site.node.cni("ipam-pool", "ADD", &call).map_err(|e| e.to_string()))?;
+    let claim = site.server.get("ipamclaims", "k8s.cni.cncf.io/v1alpha1", "a/web.lan").unwrap_or_default();
+    check!(claim["status"]["ips"][0].is_string(), "{claim}");
     Ok(())
 }
 
