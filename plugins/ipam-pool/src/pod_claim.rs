@@ -106,3 +106,97 @@ impl PodClaim {
         FloatingOwner { name: owner.floating_name(), create: true, shared, user: Some(self.user.clone()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
+    use node::{ClaimRecord, NodeConfig, SafeDir};
+
+    use super::*;
+    use crate::blocks::Blocks;
+    use crate::store::PoolKey;
+    use crate::{AllowedNamespaces, Rules};
+
+    const UID: &str = "0e4f1a2b-3c4d-4e5f-8a9b-0c1d2e3f4a5b";
+
+    /// A node whose daemon has recorded that the pod names this claim for net1.
+    fn node(claim: &str) -> (tempfile::TempDir, Paths) {
+        let dir = tempfile::tempdir().unwrap();
+        let config = format!("runDir: {0}/run\nstateDir: {0}/state\n", dir.path().display());
+        let paths = NodeConfig::parse(&config).unwrap().paths();
+        let claims = [("net1".parse().unwrap(), claim.to_owned())].into();
+        ClaimRecord { claims }.write(&SafeDir::create(&paths.owners()).unwrap(), UID).unwrap();
+        (dir, paths)
+    }
+
+    fn network(paths: &Paths) -> Network {
+        Network {
+            key: PoolKey::Named("office".to_owned()),
+            sets: Vec::new(),
+            rules: Rules::default(),
+            sticky: None,
+            host_scope: false,
+            of_cluster: true,
+            blocks: Some(Blocks::new(paths, "office")),
+            allows_claims: true,
+            reserved: BTreeSet::new(),
+            quarantine: Duration::ZERO,
+            allowed_namespaces: AllowedNamespaces::All,
+            routes: Vec::new(),
+            dns: cni::Dns::default(),
+            warnings: Vec::new(),
+        }
+    }
+
+    fn found(paths: &Paths, network: &Network, occupant: &Occupant, ifname: &str) -> String {
+        let pod = Pod { namespace: "default".into(), name: "web".into(), uid: Some(UID.to_owned()) };
+        match PodClaim::find(paths, network, "lan", (Some(&pod), occupant), &ifname.parse().unwrap()) {
+            Ok(Some(claim)) => {
+                let floating = claim.floating(&claim.owner);
+                format!("{} {}", floating.name, if floating.shared { "shared" } else { "alone" })
+            }
+            Ok(None) => "none".to_owned(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_claim_owns_what_its_network_lets_it() {
+        let (_dir, paths) = node("web.lan");
+        let (pod, with) = (Occupant::default(), || network(&paths));
+        assert_eq!(found(&paths, &with(), &pod, "net1"), "claim:default/web.lan/lan alone");
+        for ifname in ["net2", "eth0"] {
+            assert_eq!(found(&paths, &with(), &pod, ifname), "none");
+        }
+        let without = Network { allows_claims: false, ..with() };
+        assert_eq!(found(&paths, &without, &pod, "net1"), "none");
+        let reserved = Network { reserved: ["pod:default/web".to_owned()].into(), ..with() };
+        assert_eq!(found(&paths, &reserved, &pod, "net1"), "none", "it has what is reserved");
+        let file = Network { blocks: None, ..with() };
+        assert!(found(&paths, &file, &pod, "net1").contains("no LANPool that nodes share in blocks"));
+        let none = Network { sticky: Some(Sticky::No), ..with() };
+        assert!(found(&paths, &none, &pod, "net1").contains("keeps no addresses"));
+        let (_dir, paths) = node("Web/lan");
+        assert!(found(&paths, &network(&paths), &pod, "net1").contains("no name of an object"));
+    }
+
+    #[test]
+    fn only_a_recorded_machine_is_on_two_nodes() {
+        let (_dir, paths) = node("web.lan");
+        let vm = |recorded, attested| Occupant {
+            vm: Some("web".to_owned()),
+            recorded,
+            attested,
+            ..Occupant::default()
+        };
+        let of = |occupant: &Occupant| found(&paths, &network(&paths), occupant, "net1");
+        assert_eq!(of(&vm(true, true)), "claim:default/web.lan/lan shared");
+        for occupant in [vm(false, true), vm(true, false)] {
+            assert_eq!(of(&occupant), "claim:default/web.lan/lan alone");
+        }
+        let soon = Occupant { launcher: true, soon: true, ..Occupant::default() };
+        assert!(of(&soon).contains("has not recorded yet which virtual machine"));
+    }
+}
