@@ -7,7 +7,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Precon
 use kube::core::{DeserializeGuard, ObjectMeta};
 use kube::{Api, Client, Resource};
 use lan::pool::{LanAddress, LanBlock};
-use pool_blocks::{Answer, Key, NodeName, NodeState, Object, Place, PoolName, Request, Spec, Uid};
+use pool_blocks::{Answer, Float, Key, NodeName, NodeState, Object, Place, PoolName, Request, Spec, Uid};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -131,12 +131,16 @@ impl<N: NodeReader> PoolApi<N> {
         let answered = tokio::time::timeout(TIMEOUT, self.carry_out(request)).await;
         match answered.unwrap_or(Err(RequestError::Timeout)) {
             Ok(answer) => {
-                if let Answer::Forbidden(reason) = &answer {
-                    tracing::warn!(
+                match (&answer, request) {
+                    (Answer::Forbidden(reason), Request::Float(Float { owner, user: Some(_), .. })) => {
+                        tracing::warn!(%owner, reason, "a pod gets no address by the claim that it names");
+                    }
+                    (Answer::Forbidden(reason), _) => tracing::warn!(
                         ?request,
                         reason,
                         "the API server does not take a request about a pool's block"
-                    );
+                    ),
+                    _ => {}
                 }
                 answer
             }
