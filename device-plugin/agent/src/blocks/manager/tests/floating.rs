@@ -143,7 +143,6 @@ fn a_claims_address_waits_for_its_claim_and_is_on_one_node_where_no_machine_uses
     assert!(site.objects.is_empty() && site.floats().is_empty());
     site.no_claim = None;
     site.claim_for(2, None, OWNER);
-    site.pass(10);
     assert_eq!(site.replies[&2], ClaimAnswer::Granted);
     assert_eq!(site.floats(), ["claim:a/web.lan/lan 10.0.0.7"]);
     let user = ClaimUser { interface: "net1".to_owned(), machine: None };
