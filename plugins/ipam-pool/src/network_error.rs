@@ -59,8 +59,9 @@ pub enum NetworkError {
     },
     #[error(
         "the network spans nodes ({network}) and has its ranges in its own configuration, so each node \
-         would hand out the same addresses: name a pool whose file gives each node its part (nodes), or \
-         set \"scope\": \"host\" if the network ends at this host"
+         would hand out the same addresses: name a pool (\"pool\") that all nodes share, which is a LANPool, \
+         or one whose file gives each node its part (nodes), or set \"scope\": \"host\" if the network \
+         ends at this host"
     )]
     Spanning {
         /// The network, and why it spans nodes.

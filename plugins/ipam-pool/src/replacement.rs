@@ -11,6 +11,8 @@ use crate::{AllowedNamespaces, PoolFile, PoolFileError, Range, RangeSet};
 pub(crate) struct FileBeside {
     /// What this node hands out by it.
     pub(crate) addresses: AddrSet,
+    /// Its routing domain; `None`: it cannot be read.
+    pub(crate) domain: Option<String>,
     /// Why the pool does not say the same, a sentence; `None` as well where there is no pool of the name.
     pub(crate) differs: Option<String>,
 }
@@ -48,7 +50,7 @@ impl FileBeside {
                 .unwrap_or_else(|error| Some(format!("the LANPool cannot be used: {}", cni::chain(&error)))),
             Err(error) => Some(cni::chain(&error)),
         };
-        Some(Self { addresses, differs })
+        Some(Self { addresses, domain: Some(file.routing_domain.clone()), differs })
     }
 }
 

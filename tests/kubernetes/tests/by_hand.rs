@@ -270,17 +270,17 @@ fn blocks_and_addresses_by_hand(cluster: &mut Cluster) -> Outcome {
     // A block is deleted, one is made for a node that did not ask, and one for a node that there is not.
     cluster.kubectl(&format!("delete lanblock {}", block_of(LAN.name, &first)?))?;
     let node = cluster.until("/api/v1/nodes/worker3", |_| true)?;
-    let block = |address: &str, node: &str, uid: &Value| -> Result<String, Stop> {
+    let block = |address: &str, node: &str, uid: &Value, label: &str| -> Result<String, Stop> {
         let holder = json!({ "node": node, "uid": uid, "term": 0, "fenced": false });
         let spec = json!({ "pool": LAN.name, "prefix": format!("{address}/32"), "holder": holder });
         let mut block: Value =
             serde_json::from_str(&object("LANBlock", &block_of(LAN.name, address)?, &spec))?;
         // By it, a node finds its own.
-        block["metadata"]["labels"] = json!({ "lan.k8slan.io/node": node });
+        block["metadata"]["labels"] = json!({ "lan.k8slan.io/node": label });
         Ok(block.to_string())
     };
-    cluster.apply(&block(given, "worker3", &node["metadata"]["uid"])?)?;
-    cluster.apply(&block(dead, "worker9", &json!("0e4f1a2b-3c4d-4e5f-8a9b-0c1d2e3f4a5b"))?)?;
+    cluster.apply(&block(given, "worker3", &node["metadata"]["uid"], "worker3")?)?;
+    cluster.apply(&block(dead, "worker9", &json!("0e4f1a2b-3c4d-4e5f-8a9b-0c1d2e3f4a5b"), "worker8")?)?;
     // What a pod has, and what nobody has, is somebody's who is not there.
     for address in [&second, false_] {
         // One owner's second address would go at once.

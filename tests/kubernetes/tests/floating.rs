@@ -300,16 +300,16 @@ fn define_claims(cluster: &Cluster) -> Outcome {
         },
     });
     cluster.apply(&definition.to_string())?;
-    cluster.eventually(|| cluster.list(CLAIMS)).map(drop)
+    Ok(cluster.eventually(|| cluster.list(CLAIMS)).map(drop)?)
 }
 
 /// As kubevirt/ipam-extensions does it: a claim of the machine, of its network, and launchers that name it.
 fn a_claim_owns_the_address_of_a_machine(cluster: &Cluster) -> Outcome {
-    const LAN: Lan = Lan { name: "claims", vni: 1161, spokes: &["claims1", "claims2"] };
-    make_pool(cluster, LAN.name, &json!({ "subnets": ["10.161.0.0/24"], "cooldown": "0s" }))?;
+    const LAN: Lan = Lan { name: "claims", vni: 1169, spokes: &["claims1", "claims2"] };
+    make_pool(cluster, LAN.name, &json!({ "subnets": ["10.166.0.0/24"], "cooldown": "0s" }))?;
     let mut manifest = LAN.manifest();
     manifest["spec"]["networkAttachments"] = json!({
-        "ipam": { "type": "ipam-pool", "pool": LAN.name }, "allowPersistentIPs": true,
+        "namespaces": ["default"], "ipam": { "type": "ipam-pool", "pool": LAN.name }, "allowPersistentIPs": true,
     });
     LAN.apply_as(cluster, &manifest)?;
     let spec = json!({ "domain": { "devices": { "interfaces": [] } }, "networks": [] });

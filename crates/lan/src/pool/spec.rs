@@ -176,6 +176,9 @@ pub struct LanPoolStatus {
     /// The generation of the specification that this speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
+    /// The generation that was accepted last. Absent: none was, and it waits for files of its name on nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accepted_generation: Option<i64>,
     /// The length of an IPv4 block, chosen once.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub block_length_v4: Option<i64>,

@@ -7,6 +7,9 @@ use net_types::{Addr, AddrRange, AddrSet};
 use pool_blocks::{Geometry, Key, Leases, Owner, Place, PoolName};
 use serde::Deserialize;
 
+/// The longest routing domain that is told, in bytes.
+const MAX_DOMAIN: usize = 253;
+
 /// What is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Usage {
@@ -22,9 +25,19 @@ pub(crate) struct Usage {
 pub(crate) struct FileBeside {
     /// What this node hands out by it, or pods have of it.
     pub(crate) addresses: AddrSet,
+    /// Its routing domain; `None`: it is not known.
+    #[serde(default)]
+    pub(crate) domain: Option<String>,
     /// Why the pool of the cluster of its name does not say the same; `None` as well where there is none.
     #[serde(default)]
     pub(crate) differs: Option<String>,
+}
+
+impl FileBeside {
+    /// The routing domain, if it can be told.
+    pub(crate) fn known_domain(&self) -> Option<String> {
+        self.domain.clone().filter(|domain| domain.len() <= MAX_DOMAIN)
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]

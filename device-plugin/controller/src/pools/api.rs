@@ -276,9 +276,11 @@ impl<N: NodeReader> PoolApi<N> {
         let metadata = json!({ "uid": uid, "resourceVersion": version });
         let object = match expect(key, claim_spec(key, spec))? {
             ClaimSpec::Block(spec) => {
-                let labels = json!({ NODE_LABEL: label_value(&spec.holder.node) });
                 let mut patch = patch(metadata, &spec, &["released", "contested"]);
-                patch["metadata"]["labels"] = labels;
+                // The labels of another node's block stay, right or wrong: the policy holds others to its specification.
+                if matches!(&self.rights, Rights::Node(own) if own.as_str() == spec.holder.node) {
+                    patch["metadata"]["labels"] = json!({ NODE_LABEL: label_value(&spec.holder.node) });
+                }
                 block_object(&self.blocks.patch(&name, &parameters, &Patch::Merge(&patch)).await?)
             }
             ClaimSpec::Address(spec) => {

@@ -1,7 +1,9 @@
 //! Files of nodes beside a pool of their name: it is accepted when none of them hands out any more. Pure.
 
+use std::collections::BTreeMap;
+
 use lan::pool::LanPoolSpec;
-use net_types::{Addr, Family};
+use net_types::{Addr, AddrSet, Family};
 use pool_blocks::BlockLengths;
 
 use super::conditions::NodeNotes;
@@ -61,6 +63,30 @@ pub(super) fn why_it_waits(notes: &NodeNotes, is_replacing: bool) -> Option<(&'s
     }
 }
 
+/// Why a pool that could be accepted waits for a file of another name, which hands out addresses of it: a sentence.
+pub(super) fn other_file(
+    name: &str,
+    spec: &LanPoolSpec,
+    addresses: &AddrSet,
+    notes: &BTreeMap<String, NodeNotes>,
+) -> Option<String> {
+    if spec.inventory {
+        return None;
+    }
+    let domain = spec.routing_domain.as_deref().unwrap_or_default();
+    let others = notes.iter().filter(|(other, _)| *other != name);
+    let mut others =
+        others.flat_map(|(other, notes)| notes.iter().map(move |(node, note)| (other, node, note)));
+    others.find_map(|(other, node, note)| {
+        let is_apart = note.file_domain.as_deref().is_some_and(|of_file| of_file != domain);
+        let shared = note.file_ranges.as_ref().filter(|_| !is_apart)?.shared_with(addresses)?;
+        Some(format!(
+            "{node} hands out {shared} by its file {other}, or pods there have it: remove the file, or give it another routingDomain; it \
+             is waited for until no pod has an address by it"
+        ))
+    })
+}
+
 /// The lengths of blocks that no two files have parts of: a node claims what its file handed out, and nothing of another's.
 pub(super) fn uncut(lengths: BlockLengths, spec: &LanPoolSpec, notes: &NodeNotes) -> BlockLengths {
     if spec.block_size.is_some() {
@@ -99,7 +125,6 @@ fn shared_bits(a: Addr, b: Addr) -> u8 {
 
 #[cfg(test)]
 mod tests {
-    use net_types::AddrSet;
     use proto::published::PoolNote;
 
     use super::*;

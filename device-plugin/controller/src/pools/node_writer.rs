@@ -13,7 +13,6 @@ use proto::link::{Object, ObjectKey, SnapshotCache};
 use proto::published::{PoolNote, PoolNotes};
 use serde_json::{Value, json};
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::api::{NODE_LABEL, label_value, list};
 use crate::lan_node_writer::object_name;
@@ -21,6 +20,8 @@ use crate::{chain, ignore_not_found_or_conflict};
 
 /// The field manager of the node's objects.
 const MANAGER: &str = "k8slan-node";
+/// How often it is looked whether what was written is still there.
+const READ_INTERVAL: Duration = Duration::from_secs(120);
 /// Changes come in bursts; each object is written once per burst.
 const DEBOUNCE: Duration = Duration::from_millis(500);
 const FIRST_RETRY: Duration = Duration::from_secs(1);
@@ -54,6 +55,7 @@ impl PoolNodeWriter {
         let mut retry = FIRST_RETRY;
         loop {
             let notes = self.notes.borrow_and_update().clone();
+            let has_notes = notes.as_ref().is_some_and(|notes| !notes.is_empty());
             let done = match notes {
                 Some(notes) => self.write(&notes, &mut written).await,
                 None => Ok(true),
@@ -62,17 +64,23 @@ impl PoolNodeWriter {
                 tracing::warn!(error = chain(&error), "cannot write what this node has to say of pools");
                 false
             });
-            let again = (!is_done).then(|| Instant::now() + retry);
+            let again = match is_done {
+                true => has_notes.then_some(READ_INTERVAL),
+                false => Some(retry),
+            };
             retry = if is_done { FIRST_RETRY } else { (retry * 2).min(LAST_RETRY) };
             let due = async {
                 match again {
-                    Some(due) => tokio::time::sleep_until(due).await,
+                    Some(pause) => tokio::time::sleep(pause).await,
                     None => std::future::pending().await,
                 }
             };
             tokio::select! {
                 changed = self.notes.changed() => if changed.is_err() { return std::future::pending().await },
-                () = due => {}
+                // What somebody deleted is written again: files that nobody knows of would not be waited for.
+                () = due => if let (Some(written), Ok(there)) = (&mut written, self.read_own().await) {
+                    written.retain(|name, _| there.contains_key(name));
+                }
             }
             tokio::time::sleep(DEBOUNCE).await;
         }
@@ -156,6 +164,7 @@ fn spec(pool: &str, node: &str, note: &PoolNote) -> LanPoolNodeSpec {
         waiting: note.waiting.clone(),
         file: note.file.clone(),
         file_ranges: note.file_ranges.as_ref().map(|all| all.iter().map(|range| range.to_string()).collect()),
+        file_domain: note.file_domain.clone(),
         file_fits: note.file_fits,
         conflicts: note.conflicts.clone(),
     }
@@ -172,6 +181,7 @@ pub(super) fn note(spec: &LanPoolNodeSpec) -> PoolNote {
             .file_ranges
             .as_ref()
             .map(|all| AddrSet::union(all.iter().filter_map(|one| one.parse().ok()))),
+        file_domain: spec.file_domain.clone(),
         file_fits: spec.file_fits,
         conflicts: spec.conflicts.clone(),
     }
@@ -188,6 +198,7 @@ mod tests {
             waiting: Some("no block is left".to_owned()),
             file: Some("hands out by its file".to_owned()),
             file_ranges: Some(AddrSet::union(["10.0.0.2-10.0.0.9".parse().unwrap()])),
+            file_domain: Some("lab".to_owned()),
             file_fits: true,
             conflicts: vec!["10.0.0.5".to_owned()],
         };

@@ -40,8 +40,8 @@ pub(super) fn changed_statuses(
     let nothing = NodeNotes::new();
     let next = pools.iter().filter_map(|pool| {
         let name = name(pool);
-        let notes = notes.get(&name).unwrap_or(&nothing);
-        let next = next_status(pool, &parsed, held.get(&name)?, steps.get(&name), (notes, foreign), now);
+        let own = notes.get(&name).unwrap_or(&nothing);
+        let next = next_status(pool, &parsed, held.get(&name)?, steps.get(&name), (own, notes, foreign), now);
         (status(pool) != Some(&next)).then_some((name, next))
     });
     next.collect()
@@ -118,19 +118,25 @@ fn next_status(
     all: &Parsed,
     held: &Held,
     step: Option<&PoolStep>,
-    (notes, foreign): (&NodeNotes, &Foreign),
+    (notes, all_notes, foreign): (&NodeNotes, &BTreeMap<String, NodeNotes>, &Foreign),
     now: &str,
 ) -> LanPoolStatus {
     let before = status(pool).cloned().unwrap_or_default();
     let mut next = LanPoolStatus { observed_generation: pool.metadata.generation, ..before.clone() };
     let parsed = all.get(&name(pool));
     let mut acceptance = acceptance(pool, all, step);
-    let is_first = needs_lengths(pool) || is_replacing(pool) || !has_blocks(&pool.spec);
     if acceptance.holds
-        && is_first
+        && !was_accepted(pool)
         && let Some((reason, message)) = files::why_it_waits(notes, is_replacing(pool))
     {
         acceptance = Acceptance::no(reason, message);
+    }
+    if acceptance.holds
+        && before.accepted_generation != pool.metadata.generation
+        && let Some(Ok((spec, addresses))) = parsed
+        && let Some(message) = files::other_file(&name(pool), spec, addresses.handed_out(), all_notes)
+    {
+        acceptance = Acceptance::no(files::FILES, message);
     }
     if let Some(Ok((spec, addresses))) = parsed
         && needs_lengths(pool)
@@ -147,6 +153,9 @@ fn next_status(
         }
     }
     let Acceptance { holds, reason, message } = acceptance;
+    if holds {
+        next.accepted_generation = pool.metadata.generation;
+    }
     let mut conditions = vec![
         Condition::new(ACCEPTED, holds, reason, message.clone()),
         Condition::new(READY, holds, reason, message),
@@ -173,6 +182,11 @@ fn next_status(
     set_transition_times(&mut conditions, &before.conditions, now);
     next.conditions = conditions;
     next
+}
+
+/// Whether it was accepted, in this form or an earlier one: no file of its name hands out any more.
+fn was_accepted(pool: &StoredPool) -> bool {
+    status(pool).is_some_and(|status| status.accepted_generation.is_some())
 }
 
 /// Whether the lengths of its blocks are to be chosen when it is accepted.
@@ -293,11 +307,49 @@ mod tests {
         assert_eq!(settle(&mut pools, &differs), ("ReplacingFiles".to_owned(), Some(30)));
         assert_eq!(stage(&pools[0]), PoolStage::Accepted);
         assert_eq!(settle(&mut pools, &fits[1..]).0, "ReplacingFiles");
+        // An edit meanwhile does not take it past the files.
+        pools[0].metadata.generation = Some(7);
+        assert_eq!(settle(&mut pools, &fits[1..]).0, "ReplacingFiles");
         assert_eq!(settle(&mut pools, &[("a", PoolNote::default())]), ("Accepted".to_owned(), Some(30)));
         // Later files are not asked.
         assert_eq!(settle(&mut pools, &fits).0, "Accepted");
-        pools[0].metadata.generation = Some(2);
+        pools[0].metadata.generation = Some(8);
         assert_eq!(settle(&mut pools, &fits).0, "Accepted");
+    }
+
+    #[test]
+    fn a_pool_waits_for_files_of_other_names_that_hand_out_the_same() {
+        let note = |domain: Option<&str>| PoolNote {
+            file_ranges: Some(AddrSet::union(["10.0.0.2-10.0.0.9".parse().unwrap()])),
+            file_domain: domain.map(str::to_owned),
+            ..PoolNote::default()
+        };
+        let settle = |pools: &mut [StoredPool], note: PoolNote| {
+            let notes = [("plant".to_owned(), [("worker1".to_owned(), note)].into())].into();
+            for _ in 0..4 {
+                let changed =
+                    changed_statuses(pools, &[], &notes, &Foreign::default(), "2026-11-30T12:00:00Z");
+                if let Some(next) = changed.into_values().next() {
+                    pools[0].status = Some(Guarded::Valid(next));
+                }
+            }
+            let found = status(&pools[0]).unwrap();
+            let accepted = find_condition(&found.conditions, ACCEPTED).unwrap();
+            (accepted.reason.clone(), accepted.message.clone())
+        };
+        let new = || [pool("office", json!({ "subnets": ["10.0.0.0/24"] }))];
+        for domain in [Some(""), None] {
+            let (reason, message) = settle(&mut new(), note(domain));
+            assert_eq!(reason, "FilesOnNodes");
+            assert!(message.starts_with("worker1 hands out 10.0.0.2 by its file plant"), "{message}");
+        }
+        assert_eq!(settle(&mut new(), note(Some("lab"))).0, "Accepted");
+        // What was accepted stays, and an edit waits.
+        let mut pools = new();
+        assert_eq!(settle(&mut pools, PoolNote::default()).0, "Accepted");
+        assert_eq!(settle(&mut pools, note(Some(""))).0, "Accepted");
+        pools[0].metadata.generation = Some(2);
+        assert_eq!(settle(&mut pools, note(Some(""))).0, "FilesOnNodes");
     }
 
     #[test]

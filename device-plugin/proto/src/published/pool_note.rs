@@ -21,6 +21,9 @@ pub struct PoolNote {
     /// What this node hands out by the file, or pods have of it, until the pool is in charge here and has that in blocks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub file_ranges: Option<AddrSet>,
+    /// The routing domain of the file; `None`: it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file_domain: Option<String>,
     /// Whether the pool says the same as the file, and may take its place.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub file_fits: bool,

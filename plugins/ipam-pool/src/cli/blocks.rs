@@ -67,7 +67,8 @@ fn file_names(context: &CommandContext) -> Vec<String> {
 
 /// What this node hands out by a file, or pods have of it, and how the cluster's pool of its name differs.
 fn file(context: &CommandContext, name: &str) -> Option<serde_json::Value> {
-    let FileBeside { addresses, differs } = FileBeside::read(&context.paths, name, context.node.as_deref())?;
+    let FileBeside { addresses, domain, differs } =
+        FileBeside::read(&context.paths, name, context.node.as_deref())?;
     let in_use = usage_of(context, name).and_then(|found| match found {
         Some(found) => serde_json::from_value::<AddrSet>(found["used"].clone())
             .map_err(|error| CommandError::Grants(error.to_string())),
@@ -76,9 +77,9 @@ fn file(context: &CommandContext, name: &str) -> Option<serde_json::Value> {
     Some(match in_use {
         Ok(in_use) => {
             let addresses = AddrSet::union(addresses.iter().chain(in_use.iter()));
-            json!({ "addresses": addresses, "differs": differs })
+            json!({ "addresses": addresses, "domain": domain, "differs": differs })
         }
-        Err(error) => json!({ "addresses": addresses, "differs": cni::chain(&error) }),
+        Err(error) => json!({ "addresses": addresses, "domain": domain, "differs": cni::chain(&error) }),
     })
 }
 

@@ -33,7 +33,7 @@ impl Manager {
 
     /// This node's file, or what pods have of one that is gone.
     fn beside(&self, name: &PoolName) -> Option<FileBeside> {
-        let of_gone = || FileBeside { addresses: self.usage.used(name), differs: None };
+        let of_gone = || FileBeside { addresses: self.usage.used(name), ..FileBeside::default() };
         self.usage
             .files()
             .get(name)
@@ -130,6 +130,7 @@ impl Manager {
                     return;
                 }
                 note.file_fits = true;
+                note.file_domain = file.as_ref().and_then(FileBeside::known_domain);
                 note.file_ranges = Some(part.clone());
                 "the pool is in the place of its file, and what pods have is not all in blocks yet".to_owned()
             }
@@ -137,6 +138,7 @@ impl Manager {
             (pool, Some(file)) => {
                 let many = file.addresses.iter().count() > MAX_RANGES;
                 note.file_fits = pool.is_some() && differs.is_none() && !many;
+                note.file_domain = file.known_domain();
                 note.file_ranges = Some(if many { hull(&file.addresses) } else { file.addresses.clone() });
                 match (pool, differs) {
                     (_, Some(differs)) => format!("hands out by its file, since it differs: {differs}"),
