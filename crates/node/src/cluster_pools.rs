@@ -25,6 +25,9 @@ pub struct ClusterPool {
     /// Whether it is to take the place of files of its name that say the same; nothing else may be claimed of it yet.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replacing: bool,
+    /// Whether its `nodeSelector` leaves this node out. Told while it is not accepted.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub elsewhere: bool,
     /// What this node's file of its name handed out, in whose place it is since before it was accepted. The node writes it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_place_of: Option<AddrSet>,

@@ -158,10 +158,12 @@ fn what_may_not_be_read_ends_it() -> Outcome {
     })
 }
 
-/// host-local's leases of two nodes, of which pods come to this end.
+/// host-local's leases of two nodes, of which one has no daemon at the moment; the second's pod comes to this end.
 fn on_nodes(cluster: Cluster, end: &str) -> Cluster {
     let pods = format!("echo worker1 import-1 Succeeded; echo worker2 import-2 {end}");
     readable(cluster)
+        .nodes(&["worker1"])
+        .on("*'get nodes '*", "echo worker1; echo worker2")
         .on("*'get daemonset'*", "echo r/k8slan@sha256:01")
         .on("*'create -f -'", "cat >>jobs")
         .on("*'get pods -l k8slan.io/import='*", &pods)
@@ -177,7 +179,7 @@ fn deleted(cluster: &Cluster) -> usize {
 
 fn host_locals_leases_come_from_a_pod_on_each_node() -> Outcome {
     each(|cluster| {
-        let cluster = told(on_nodes(cluster, "Succeeded"), &["say done"])?.nodes(&["worker1", "worker2"]);
+        let cluster = told(on_nodes(cluster, "Succeeded"), &["say done"])?;
         let output = cluster.run(&["import", "host-local"])?;
         assert!(output.status.success(), "{}", errors(&output));
         let seen = given(&cluster)?;
@@ -222,7 +224,7 @@ fn host_locals_leases_come_from_a_pod_on_each_node() -> Outcome {
 
 fn a_node_whose_leases_are_not_known_ends_it() -> Outcome {
     each(|cluster| {
-        let cluster = told(on_nodes(cluster, "Failed"), &["create {}"])?.nodes(&["worker1", "worker2"]);
+        let cluster = told(on_nodes(cluster, "Failed"), &["create {}"])?;
         let output = cluster.run(&["import", "host-local"])?;
         let said = errors(&output);
         assert!(

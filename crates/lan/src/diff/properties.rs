@@ -61,10 +61,9 @@ fn kind() -> impl Strategy<Value = LinkKind> {
                 learning,
             })
         });
-    let bridge =
-        (any::<(bool, bool)>(), prop_oneof![Just(Some(0)), Just(Some(MAX_LEARNED))]).prop_map(
-            |((stp, mcast_snooping), max_learned)| LinkKind::Bridge { stp, mcast_snooping, max_learned },
-        );
+    let bridge = (any::<(bool, bool)>(), prop_oneof![Just(Some(0)), Just(Some(MAX_LEARNED))]).prop_map(
+        |((stp, mcast_snooping), max_learned)| LinkKind::Bridge { stp, mcast_snooping, max_learned },
+    );
     prop_oneof![vxlan, bridge, Just(LinkKind::Other("dummy".into()))]
 }
 

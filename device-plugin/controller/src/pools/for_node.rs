@@ -64,6 +64,7 @@ pub(super) fn for_node(
             uid: uid(pool),
             accepted: true,
             replacing: false,
+            elsewhere: false,
             in_place_of: None,
             deleted: false,
             spec: pool.spec.clone(),
@@ -75,9 +76,9 @@ pub(super) fn for_node(
         };
     }
     let refusal = Some(not_accepted(pool));
-    // A node that is not selected keeps its file.
-    let replacing =
-        is_replacing(pool) && (pool.spec["inventory"] == true || self::refusal(&pool.spec, labels).is_none());
+    // A node that is not selected keeps its file, and the pool waits for that.
+    let is_refused = pool.spec["inventory"] != true && self::refusal(&pool.spec, labels).is_some();
+    let (replacing, elsewhere) = (is_replacing(pool) && !is_refused, is_refused && labels.is_some());
     match before {
         None if replacing => {
             let (name, uid, spec) = (name(pool), uid(pool), pool.spec.clone());
@@ -87,7 +88,7 @@ pub(super) fn for_node(
         Some(before) => ClusterPool { refusal, ..before.clone() },
         None => {
             let (name, uid, spec) = (name(pool), uid(pool), pool.spec.clone());
-            ClusterPool { name, uid, spec, refusal, ..ClusterPool::default() }
+            ClusterPool { name, uid, spec, refusal, elsewhere, ..ClusterPool::default() }
         }
     }
 }
@@ -255,7 +256,9 @@ mod tests {
         );
         assert_eq!(told.refusal.as_deref(), Some("it waits for worker2"));
         assert!(!told.is_in_charge(), "a node with a file takes it itself");
-        assert!(!for_node(&pool, Some(&labels("b")), None).replacing);
+        let told = for_node(&pool, Some(&labels("b")), None);
+        assert!(!told.replacing && told.elsewhere);
+        assert!(!for_node(&pool, None, None).elsewhere, "that is not known");
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub(super) struct Old {
     pub(super) live: Vec<Live>,
     /// What of it was not understood.
     pub(super) notes: Vec<String>,
+    /// The same of what says which addresses pods have: without it nothing is changed.
+    pub(super) unreadable: Vec<String>,
 }
 
 /// A NetworkAttachmentDefinition that uses the plugin.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use net_types::{AddrRange, AddrSet};
 use node::is_kubernetes_name;
 use serde_json::{Value, json};
@@ -62,6 +62,13 @@ pub(super) fn plan(documents: &Documents, question: &Question) -> Result<Plan> {
         Plugin::HostLocal => host_local::read(documents),
     };
     notes.extend(old.notes.iter().cloned());
+    if !old.unreadable.is_empty() {
+        bail!(
+            "which addresses pods have is not known, and nothing was changed: {}. Repair that, or delete it where no pod has an address \
+             by it",
+            old.unreadable.join("; ")
+        );
+    }
     let targets = targets(question, groups(&old.definitions), &pools)?;
     let steps = targets.iter().map(|target| step(question, target, &old, &pools)).collect();
     Ok(Plan { steps, notes })

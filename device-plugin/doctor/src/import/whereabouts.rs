@@ -65,7 +65,7 @@ pub(super) fn read(documents: &Documents, networks: &BTreeSet<String>) -> Old {
     for object in &documents.ip_pools {
         match allocated(object, &known) {
             Ok(live) => old.live.extend(live),
-            Err(error) => old.notes.push(format!("IPPool {}: {error}", name_of(object))),
+            Err(error) => old.unreadable.push(format!("IPPool {}: {error}", name_of(object))),
         }
     }
     for object in &documents.reservations {

@@ -137,11 +137,17 @@ impl Manager {
             (_, None) => return,
             (pool, Some(file)) => {
                 let many = file.addresses.iter().count() > MAX_RANGES;
-                note.file_fits = pool.is_some() && differs.is_none() && !many;
+                let is_elsewhere = pool.is_some_and(|pool| pool.elsewhere);
+                note.file_fits = pool.is_some() && !is_elsewhere && differs.is_none() && !many;
                 note.file_domain = file.known_domain();
                 note.file_ranges = Some(if many { hull(&file.addresses) } else { file.addresses.clone() });
                 match (pool, differs) {
                     (_, Some(differs)) => format!("hands out by its file, since it differs: {differs}"),
+                    (_, None) if is_elsewhere => {
+                        "addresses are handed out by its file, or pods have them, and nodeSelector of the pool leaves this node out: let it \
+                         have the node, or remove the file, and wait until the pods have ended"
+                            .to_owned()
+                    }
                     (_, None) if is_gone => "pods have addresses by a file that is gone".to_owned(),
                     (_, None) if many => format!("hands out by its file, since that has more than {MAX_RANGES} ranges"),
                     (Some(_), None) => "hands out by its file, which says the same: the pool takes its place when all nodes' do".to_owned(),

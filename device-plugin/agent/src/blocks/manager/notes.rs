@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use net_types::AddrSet;
+use node::ClusterPool;
 use pool_blocks::{Answer, BootTime, Place, PoolName, Progress, Request};
 use proto::brief;
 use proto::health::PoolCounts;
@@ -139,8 +140,10 @@ impl Manager {
 
     fn notes_now(&self, now: BootTime) -> PoolNotes {
         let mut notes = PoolNotes::new();
-        // Of one that was deleted, the cluster has nothing by which it could be told.
-        for pool in self.known.pools.values().filter(|pool| !pool.deleted) {
+        // Of one that was deleted, the cluster has nothing by which it could be told, but that it was in the place of a file.
+        let is_told =
+            |pool: &&ClusterPool| !pool.deleted || (pool.in_place_of.is_some() && !pool.is_accepted());
+        for pool in self.known.pools.values().filter(is_told) {
             let name = PoolName::from(pool.name.as_str());
             let used = self.usage.used(&name);
             let outside = self.handed_out.get(&name).map_or(0, |all| used.without(all).len());

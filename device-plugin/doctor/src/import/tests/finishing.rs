@@ -62,6 +62,20 @@ fn what_is_free_is_free_again_and_the_rest_stays() {
 }
 
 #[test]
+fn what_cannot_be_read_is_not_taken_for_free() {
+    let cluster = open(&[("5", "default/web-0"), ("6", "default/web-1")]);
+    let broken = given(cluster, &[("5", "default/web-0"), ("six", "default/web-1")]);
+    for finish in [false, true] {
+        let question = Question { plugin: Plugin::Whereabouts, pool: None, finish };
+        let error = plan(&broken.documents(), &question).unwrap_err().to_string();
+        assert!(
+            error.contains(r#""six" is no distance from"#) && error.contains("nothing was changed"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn it_is_refused_while_more_may_come() {
     let cluster = net(&[("5", "a/x")]);
     let cluster = cluster.clone().after(&cluster.import(Plugin::Whereabouts));

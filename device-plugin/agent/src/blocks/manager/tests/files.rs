@@ -104,6 +104,27 @@ fn a_block_that_another_has_is_waited_for() {
 }
 
 #[test]
+fn a_node_that_the_pool_leaves_out_is_waited_for_and_says_why() {
+    let mut site = site(&["10.0.0.10"], None);
+    site.change(|pool| pool.elsewhere = true);
+    site.pass(61);
+    let told = note(&site);
+    assert!(told.file_ranges.is_some() && !told.file_fits, "{told:?}");
+    assert!(told.file.unwrap().contains("nodeSelector of the pool leaves this node out"));
+}
+
+#[test]
+fn a_pool_that_is_deleted_while_it_replaces_a_file_is_told_still() {
+    let mut site = site(&["10.0.0.10"], None);
+    site.answers = false;
+    replace(&mut site);
+    assert!(site.known.pools["office"].is_in_charge());
+    site.change(|pool| (pool.deleted, pool.refusal) = (true, Some("it was deleted".to_owned())));
+    site.pass(61);
+    assert_eq!(note(&site).file_ranges.unwrap().to_string(), "10.0.0.10-10.0.0.30");
+}
+
+#[test]
 fn a_file_is_told_before_there_is_a_pool() {
     let mut site = Site::with(pool("10.0.0.1-10.0.3.254", 30), None);
     site.known.pools.clear();
