@@ -306,7 +306,7 @@ fn define_claims(cluster: &Cluster) -> Outcome {
 /// As kubevirt/ipam-extensions does it: a claim of the machine, of its network, and launchers that name it.
 fn a_claim_owns_the_address_of_a_machine(cluster: &Cluster) -> Outcome {
     const LAN: Lan = Lan { name: "claims", vni: 1169, spokes: &["claims1", "claims2"] };
-    make_pool(cluster, LAN.name, &json!({ "subnets": ["10.166.0.0/24"], "cooldown": "0s" }))?;
+    make_pool(cluster, LAN.name, &json!({ "subnets": ["10.173.0.0/24"], "cooldown": "0s" }))?;
     let mut manifest = LAN.manifest();
     manifest["spec"]["networkAttachments"] = json!({
         "namespaces": ["default"], "ipam": { "type": "ipam-pool", "pool": LAN.name }, "allowPersistentIPs": true,

@@ -23,7 +23,7 @@ fn part(first: u8, last: u8, gateway: &str) -> String {
         "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool", "metadata": { "name": "filed" },
         "spec": {
             "ranges": [{
-                "subnet": "10.168.0.0/22", "rangeStart": format!("10.168.0.{first}"), "rangeEnd": format!("10.168.0.{last}"),
+                "subnet": "10.172.0.0/22", "rangeStart": format!("10.172.0.{first}"), "rangeEnd": format!("10.172.0.{last}"),
                 "gateway": gateway,
             }],
             "scope": "host",
@@ -41,7 +41,7 @@ fn reason(pool: &Value, kind: &str) -> String {
 fn a_pool_takes_the_place_of_the_nodes_files(cluster: &Cluster) -> Outcome {
     const LAN: Lan = Lan { name: "filed", vni: 1165, spokes: &["filed1", "filed2", "filed3"] };
     // Where blocks of 16 would cut through, and on the third node with a mistake.
-    let parts = [(2, 20, "10.168.0.1"), (21, 70, "10.168.0.1"), (71, 99, "none")];
+    let parts = [(2, 20, "10.172.0.1"), (21, 70, "10.172.0.1"), (71, 99, "none")];
     for (worker, (first, last, gateway)) in cluster.workers.iter().zip(parts) {
         worker.write(FILE, part(first, last, gateway))?;
     }
@@ -58,7 +58,7 @@ fn a_pool_takes_the_place_of_the_nodes_files(cluster: &Cluster) -> Outcome {
     under_pings(cluster, &pods[0], own[2], || {
         let pool = json!({
             "apiVersion": "lan.k8slan.io/v1beta1", "kind": "LANPool", "metadata": { "name": LAN.name },
-            "spec": { "subnets": ["10.168.0.0/22"] },
+            "spec": { "subnets": ["10.172.0.0/22"] },
         });
         cluster.apply(&pool.to_string())?;
         let waiting = cluster.until(&format!("{POOLS}/{}", LAN.name), |pool| {
@@ -70,10 +70,10 @@ fn a_pool_takes_the_place_of_the_nodes_files(cluster: &Cluster) -> Outcome {
         check!(blocks(cluster, LAN.name).map_err(failed)?.is_empty(), "blocks beside files");
         // All nodes go on with their files.
         let fourth = start(cluster, &on("filed2", "worker2"))?;
-        check!(address(cluster, &fourth)? == Ipv4Addr::new(10, 168, 0, 22), "{}", address(cluster, &fourth)?);
+        check!(address(cluster, &fourth)? == Ipv4Addr::new(10, 172, 0, 22), "{}", address(cluster, &fourth)?);
         delete(cluster, "filed2-worker2")?;
         // The mistake is mended.
-        cluster.worker("worker3")?.write(FILE, part(71, 99, "10.168.0.1"))?;
+        cluster.worker("worker3")?.write(FILE, part(71, 99, "10.172.0.1"))?;
         cluster.until(&format!("{POOLS}/{}", LAN.name), |pool| condition(pool, "Ready") == Some("True"))?;
         let files = cluster.list(NODES).map_err(failed)?;
         let left: Vec<_> = files.iter().filter(|file| file["spec"]["pool"] == LAN.name).collect();
