@@ -47,7 +47,7 @@ pub struct LanPoolNodeSpec {
     pub file_ranges: Option<Vec<String>>,
     /// The routing domain of the file; absent: it is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "schema::sentence")]
+    #[schemars(schema_with = "schema::file_domain")]
     pub file_domain: Option<String>,
     /// Whether the pool says the same as the file, and may take its place.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

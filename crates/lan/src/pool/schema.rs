@@ -175,6 +175,11 @@ pub(super) fn sentences(generator: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "array", "maxItems": 16, "x-kubernetes-list-type": "atomic", "items": sentence(generator) })
 }
 
+/// As a file has it; the common one is empty.
+pub(super) fn file_domain(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "maxLength": 253 })
+}
+
 pub(super) fn file_ranges(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "array", "maxItems": 64, "x-kubernetes-list-type": "atomic",
