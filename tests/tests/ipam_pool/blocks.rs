@@ -347,7 +347,7 @@ fn a_file_is_in_charge_until_the_object_is() -> Outcome {
     assert_eq!(address(&pod.add("ipam-pool", "net1", &network())?), "10.9.0.20/24");
     assert_eq!(
         usage(&node)?["files"]["office"],
-        json!({ "addresses": ["10.9.0.20-10.9.0.29"], "differs": null })
+        json!({ "addresses": ["10.9.0.20-10.9.0.29"], "domain": "", "differs": null })
     );
     // The object waits, since it differs.
     put_object(&node, "10.8.0.0/24", json!({ "refusal": "it waits" }))?;

@@ -238,7 +238,11 @@ fn who_waits_is_told_to_pod_and_pool() -> Outcome {
         let pool = site.server.get("lanpools", GROUP, "/office").unwrap_or_default();
         let waiting = crate::cluster::status::condition(&pool["status"], "PodsWaiting");
         match waiting["message"].as_str() {
-            Some(message) if message.starts_with("worker1: no block of the pool office is left") => Ok(()),
+            Some(message)
+                if message.starts_with("worker1: default/p waits: no block of the pool office is left") =>
+            {
+                Ok(())
+            }
             _ => Err(pool["status"].to_string()),
         }
     })?;
