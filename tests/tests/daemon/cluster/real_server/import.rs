@@ -32,6 +32,7 @@ impl<'a> Cluster<'a> {
         let script = format!(
             "#!/bin/sh\ncase \"$*\" in\n\
              *'get pods -l app.kubernetes.io/name=k8slan'*) echo worker1 ds-worker1 now; exit ;;\n\
+             *'get nodes '*) echo worker1; exit ;;\n\
              *'get pods -l k8slan.io/import='*) echo worker1 job-worker1 Succeeded; exit ;;\n\
              *' logs job-worker1'*) exec {} host-local-leases --dir={} --node-name=worker1 ;;\n\
              *' exec -i '*) while [ \"$1\" != -- ]; do shift; done; shift 2; exec {} \"$@\" ;;\nesac\n\
