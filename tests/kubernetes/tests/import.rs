@@ -73,8 +73,7 @@ fn a_pool_takes_the_place_of_host_local(cluster: &Cluster) -> Outcome {
     for (name, node) in [("newlocal-a", "worker1"), ("newlocal-b", "worker2")] {
         new.push(address(&start(cluster, &pod(name, "oldlocal", node))?)?);
     }
-    let first =
-        new[0] != new[1] && new.iter().all(|own| own.starts_with("10.167.0.") && !old.contains(own));
+    let first = new[0] != new[1] && new.iter().all(|own| own.starts_with("10.167.0.") && !old.contains(own));
     check!(first, "{new:?} beside {old:?}");
 
     cluster.kubectl("delete pod oldlocal-a oldlocal-c --timeout=110s")?;
