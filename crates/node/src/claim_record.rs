@@ -1,13 +1,12 @@
 //! Which `IPAMClaim`s a pod names for its interfaces, so that a claim may own an address.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 
 use net_types::IfName;
 use serde::{Deserialize, Serialize};
 
-use crate::stateful_set::is_of_api_server;
-use crate::{Durability, Paths, Pod, SafeDir, SafeDirError};
+use crate::pod_record::is_of_api_server;
+use crate::{Paths, Pod, PodRecord, PodRecordError, SafeDir};
 
 /// The node daemon's record of a pod that names networks in its annotation, `<run>/owners/<pod UID>.claims`. Every such pod has one:
 /// where there is none, the daemon has not heard of the pod yet.
@@ -29,57 +28,9 @@ pub enum NamedClaim {
     NotYet,
 }
 
-/// Why it is not known which claim a pod names.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
-pub enum ClaimRecordError {
-    /// The record cannot be read, or others than root may write it.
-    #[error(transparent)]
-    Read(#[from] SafeDirError),
-    #[error(
-        "{path:?} is not {{\"claims\": {{\"<interface>\": \"<name>\"}}}}: {message}; are the daemon and the plugins of one version?"
-    )]
-    Syntax {
-        path: PathBuf,
-        /// What is wrong, with line and column.
-        message: String,
-    },
-}
-
-impl ClaimRecord {
+impl PodRecord for ClaimRecord {
     const SUFFIX: &str = ".claims";
-
-    /// The file name of the record of the pod with this UID; `None` for an invalid UID.
-    #[must_use]
-    pub fn file_name(uid: &str) -> Option<String> {
-        let good = !uid.is_empty() && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        good.then(|| format!("{uid}{}", Self::SUFFIX))
-    }
-
-    /// The UID of whose record a file of this name is.
-    #[must_use]
-    pub fn uid_of(file: &str) -> Option<&str> {
-        file.strip_suffix(Self::SUFFIX)
-    }
-
-    /// Writes the record; a UID that is not a path component has none.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn write(&self, owners: &SafeDir, uid: &str) -> Result<(), SafeDirError> {
-        let Some(name) = Self::file_name(uid) else { return Ok(()) };
-        let text = serde_json::to_vec(self).unwrap_or_default();
-        owners.write(&name, &text, Durability::UntilReboot)
-    }
-
-    fn read(owners: &SafeDir, uid: &str) -> Result<Option<Self>, ClaimRecordError> {
-        let Some(name) = Self::file_name(uid) else { return Ok(None) };
-        let Some(text) = owners.read(&name)? else { return Ok(None) };
-        serde_json::from_slice(&text).map(Some).map_err(|error| ClaimRecordError::Syntax {
-            path: owners.path().join(name),
-            message: error.to_string(),
-        })
-    }
+    const SHAPE: &str = "{\"claims\": {\"<interface>\": \"<name>\"}}";
 }
 
 impl NamedClaim {
@@ -87,7 +38,7 @@ impl NamedClaim {
     ///
     /// # Errors
     /// Others than root may write the record, or it is not one of the daemon's.
-    pub fn find(paths: &Paths, pod: Option<&Pod>, ifname: &IfName) -> Result<Self, ClaimRecordError> {
+    pub fn find(paths: &Paths, pod: Option<&Pod>, ifname: &IfName) -> Result<Self, PodRecordError> {
         // A static pod's UID is a hash, and it cannot name a claim.
         let uid = pod.and_then(|pod| pod.uid.as_deref()).filter(|uid| is_of_api_server(uid));
         let Some(uid) = uid else { return Ok(Self::None) };
@@ -103,7 +54,7 @@ impl NamedClaim {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NodeConfig;
+    use crate::{Durability, NodeConfig};
 
     #[test]
     fn the_daemon_tells_and_is_waited_for() {

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use net_types::IfName;
 use serde::{Deserialize, Serialize};
 
-use crate::{Durability, Paths, Pod, SafeDir, SafeDirError};
+use crate::{Paths, Pod, PodRecord, PodRecordError, SafeDir};
 
 /// The node daemon's record of a launcher pod, from the pod's owner, labels and annotations.
 /// Fields of a newer daemon are ignored: on a rollback the older plugins are installed before the older daemon has written the
@@ -43,19 +43,10 @@ pub enum Binding {
 
 /// Why it is not known what an interface is for.
 #[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
 pub enum GuestError {
-    /// A record cannot be read, or others than root may write it.
+    /// The daemon's record is not known.
     #[error(transparent)]
-    Read(#[from] SafeDirError),
-    #[error(
-        "{path:?} is not {{\"vm\": \"<name>\"}}: {message}; are the daemon and the plugins of one version?"
-    )]
-    Syntax {
-        path: PathBuf,
-        /// What is wrong, with line and column.
-        message: String,
-    },
+    Record(#[from] PodRecordError),
     /// The name of the virtual machine is not valid.
     #[error(
         "the virtual machine's name {0:?} (args.cni.vm, or the node daemon's record) is not a Kubernetes name"
@@ -97,36 +88,9 @@ pub struct Occupant {
     pub soon: bool,
 }
 
-impl VmRecord {
-    /// Reads the record of the pod with this UID, in the folder of [`Paths::owners`].
-    ///
-    /// # Errors
-    /// Others than root may write the record, or it is not one of the daemon's.
-    pub fn read(owners: &SafeDir, uid: &str) -> Result<Option<Self>, GuestError> {
-        let Some(name) = Self::file_name(uid) else { return Ok(None) };
-        let Some(text) = owners.read(&name)? else { return Ok(None) };
-        serde_json::from_slice(&text).map(Some).map_err(|error| GuestError::Syntax {
-            path: owners.path().join(name),
-            message: error.to_string(),
-        })
-    }
-
-    /// Writes the record; a UID that is not a path component has none.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn write(&self, owners: &SafeDir, uid: &str) -> Result<(), SafeDirError> {
-        let Some(name) = Self::file_name(uid) else { return Ok(()) };
-        let text = serde_json::to_vec(self).unwrap_or_default();
-        owners.write(&name, &text, Durability::UntilReboot)
-    }
-
-    /// The file name of the record of the pod with this UID; `None` for an invalid UID.
-    #[must_use]
-    pub fn file_name(uid: &str) -> Option<String> {
-        let good = !uid.is_empty() && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        good.then(|| format!("{uid}.json"))
-    }
+impl PodRecord for VmRecord {
+    const SUFFIX: &str = ".json";
+    const SHAPE: &str = "{\"vm\": \"<name>\"}";
 }
 
 impl Occupant {
@@ -156,7 +120,8 @@ impl Occupant {
     ) -> Result<Self, GuestError> {
         let uid = pod.and_then(|pod| pod.uid.as_deref());
         // Without a UID there is no record to read.
-        let owners = uid.map(|_| SafeDir::open(&paths.owners())).transpose()?.flatten();
+        let owners =
+            uid.map(|_| SafeDir::open(&paths.owners())).transpose().map_err(PodRecordError::from)?.flatten();
         let record = match (&owners, uid) {
             (Some(owners), Some(uid)) => VmRecord::read(owners, uid)?,
             _ => None,
@@ -247,6 +212,7 @@ const OWNERS: &str = "owners";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Durability;
 
     const HASH: &str = "pod16477688c0e";
     const POD: Option<&str> = Some("virt-launcher-web-x7k2p");
@@ -373,7 +339,7 @@ mod tests {
         assert_eq!(VmRecord::read(&owners, "u-1").unwrap(), record(None));
         for bad in [r#"{"name":"web"}"#, "", r#"{"vm":null}"#] {
             owners.write("u-1.json", bad.as_bytes(), Durability::UntilReboot).unwrap();
-            assert!(matches!(VmRecord::read(&owners, "u-1"), Err(GuestError::Syntax { .. })), "{bad}");
+            assert!(matches!(VmRecord::read(&owners, "u-1"), Err(PodRecordError::Syntax { .. })), "{bad}");
         }
     }
 

@@ -15,6 +15,7 @@ mod lock;
 mod name;
 mod one_line;
 mod output;
+mod pod_record;
 mod policy;
 mod room;
 mod root;
@@ -29,7 +30,7 @@ pub use attachment::{
     parse_lan_tag,
 };
 pub use attachment_lock::AttachmentLock;
-pub use claim_record::{ClaimRecord, ClaimRecordError, NamedClaim};
+pub use claim_record::{ClaimRecord, NamedClaim};
 pub use cluster_pools::{
     BlockLength, ClusterPool, ClusterPoolError, FloatingGrant, Grant, Grants, Reserved, SelectedNamespaces,
 };
@@ -40,11 +41,12 @@ pub use lock::{Lock, LockError};
 pub use name::tell_name;
 pub use one_line::one_line;
 pub use output::print;
+pub use pod_record::{PodRecord, PodRecordError};
 pub use policy::{Policy, PolicyError, Resource};
 pub use room::{NoRoom, check_room};
 pub use root::is_root;
 pub use safe_dir::{Durability, SafeDir, SafeDirError, read_regular, read_through_links};
-pub use stateful_set::{SetError, SetMembership, SetRecord, has_ordinal};
+pub use stateful_set::{SetMembership, SetRecord, has_ordinal};
 pub use underlays::{Underlay, Underlays, UnderlaysError};
 pub use without_value::KeysWithoutValue;
 pub use yaml_message::yaml_message;

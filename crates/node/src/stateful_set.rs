@@ -1,10 +1,9 @@
 //! Whether a pod is one that a StatefulSet makes again under its name, so that the name may own an address.
 
-use std::path::PathBuf;
-
 use serde::{Deserialize, Serialize};
 
-use crate::{Durability, Paths, Pod, SafeDir, SafeDirError};
+use crate::pod_record::is_of_api_server;
+use crate::{Paths, Pod, PodRecord, PodRecordError, SafeDir};
 
 /// The node daemon's record of a pod whose name a StatefulSet could have given, `<run>/owners/<pod UID>.set`. Every such pod has
 /// one: where there is none, the daemon has not heard of the pod yet.
@@ -26,23 +25,6 @@ pub enum SetMembership {
     NotYet,
 }
 
-/// Why it is not known whether a StatefulSet made a pod.
-#[derive(Debug, thiserror::Error)]
-#[expect(missing_docs, reason = "each message says what its variant and its fields are")]
-pub enum SetError {
-    /// The record cannot be read, or others than root may write it.
-    #[error(transparent)]
-    Read(#[from] SafeDirError),
-    #[error(
-        "{path:?} is neither {{\"statefulSet\": true}} nor false: {message}; are the daemon and the plugins of one version?"
-    )]
-    Syntax {
-        path: PathBuf,
-        /// What is wrong, with line and column.
-        message: String,
-    },
-}
-
 /// Whether a StatefulSet gives such names: its own, and the pod's number.
 #[must_use]
 pub fn has_ordinal(pod: &str) -> bool {
@@ -52,39 +34,9 @@ pub fn has_ordinal(pod: &str) -> bool {
     })
 }
 
-impl SetRecord {
+impl PodRecord for SetRecord {
     const SUFFIX: &str = ".set";
-
-    /// The file name of the record of the pod with this UID; `None` for an invalid UID.
-    #[must_use]
-    pub fn file_name(uid: &str) -> Option<String> {
-        let good = !uid.is_empty() && uid.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-        good.then(|| format!("{uid}{}", Self::SUFFIX))
-    }
-
-    /// The UID of whose record a file of this name is.
-    #[must_use]
-    pub fn uid_of(file: &str) -> Option<&str> {
-        file.strip_suffix(Self::SUFFIX)
-    }
-
-    /// Writes the record; a UID that is not a path component has none.
-    ///
-    /// # Errors
-    /// The file cannot be written.
-    pub fn write(self, owners: &SafeDir, uid: &str) -> Result<(), SafeDirError> {
-        let Some(name) = Self::file_name(uid) else { return Ok(()) };
-        let text = serde_json::to_vec(&self).unwrap_or_default();
-        owners.write(&name, &text, Durability::UntilReboot)
-    }
-
-    fn read(owners: &SafeDir, uid: &str) -> Result<Option<Self>, SetError> {
-        let Some(name) = Self::file_name(uid) else { return Ok(None) };
-        let Some(text) = owners.read(&name)? else { return Ok(None) };
-        serde_json::from_slice(&text)
-            .map(Some)
-            .map_err(|error| SetError::Syntax { path: owners.path().join(name), message: error.to_string() })
-    }
+    const SHAPE: &str = "{\"statefulSet\": true} or false";
 }
 
 impl SetMembership {
@@ -92,7 +44,7 @@ impl SetMembership {
     ///
     /// # Errors
     /// Others than root may write the record, or it is not one of the daemon's.
-    pub fn find(paths: &Paths, pod: Option<&Pod>) -> Result<Self, SetError> {
+    pub fn find(paths: &Paths, pod: Option<&Pod>) -> Result<Self, PodRecordError> {
         let Some(pod) = pod.filter(|pod| has_ordinal(&pod.name)) else { return Ok(Self::Other) };
         let Some(uid) = &pod.uid else { return Ok(Self::Other) };
         // Without a daemon nobody knows, and nobody will.
@@ -107,15 +59,10 @@ impl SetMembership {
     }
 }
 
-/// Whether the API server gives such UIDs: a static pod's is a hash.
-pub(crate) fn is_of_api_server(uid: &str) -> bool {
-    uid.len() == 36 && uid.bytes().filter(|b| *b == b'-').count() == 4
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::NodeConfig;
+    use crate::{Durability, NodeConfig};
 
     #[test]
     fn only_names_with_a_number_can_be_of_a_set() {

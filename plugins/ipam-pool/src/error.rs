@@ -63,7 +63,7 @@ pub enum Error {
     #[error("cannot tell which virtual machine the pod runs")]
     Guest(#[from] node::GuestError),
     #[error("cannot tell whether a StatefulSet made the pod")]
-    Set(#[from] node::SetError),
+    Set(#[from] node::PodRecordError),
     /// The caller's list of conflicts is malformed.
     #[error("{variable} is {value:?}: expected <address>=<MAC>, separated by commas")]
     Conflicts {

@@ -1,7 +1,7 @@
 //! The `IPAMClaim` that a pod names for an interface, as KubeVirt's persistent IPs have it: it owns the address.
 
 use net_types::IfName;
-use node::{ClaimRecordError, NamedClaim, Occupant, Paths, Pod, is_kubernetes_name};
+use node::{NamedClaim, Occupant, Paths, Pod, PodRecordError, is_kubernetes_name};
 
 use crate::Owner;
 use crate::blocks::{ClaimUser, FloatingOwner};
@@ -33,7 +33,7 @@ pub enum ClaimError {
     )]
     VmNotYet,
     #[error("cannot tell which IPAMClaim the pod names")]
-    Record(#[from] ClaimRecordError),
+    Record(#[from] PodRecordError),
     #[error(
         "the pod names an IPAMClaim {0:?} (ipam-claim-reference), which is no name of an object of Kubernetes"
     )]
@@ -112,7 +112,7 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    use node::{ClaimRecord, NodeConfig, SafeDir};
+    use node::{ClaimRecord, NodeConfig, PodRecord, SafeDir};
 
     use super::*;
     use crate::blocks::Blocks;

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use crate::blocks::{LinkEvent, LinkEvents, Pools};
 use anyhow::{Result, bail};
 use lan::LanKey;
-use node::{Durability, Paths, SafeDir, SafeDirError, VmRecord, is_kubernetes_name};
+use node::{Durability, Paths, PodRecord, SafeDir, SafeDirError, VmRecord, is_kubernetes_name};
 use pod_records::{PodRecords, uid_of};
 use pool_blocks::RequestId;
 use proto::brief;
@@ -116,7 +116,7 @@ impl NodeObjects {
         }
         for name in own.owners.names()? {
             if let Some(uid) = uid_of(&name)
-                && record_name(uid).is_ok()
+                && check_uid(uid).is_ok()
             {
                 let record = own.owners.read_up_to(&name, MAX_RECORD as u64).ok().flatten();
                 let len = record.map_or(MAX_RECORD, |record| record.len());
@@ -250,9 +250,9 @@ impl NodeObjects {
         static_uid: Option<String>,
         records: &PodRecords,
     ) -> Result<()> {
-        record_name(&uid)?;
+        check_uid(&uid)?;
         // A pod's author can write it; a static pod's is the kubelet's.
-        let static_uid = static_uid.filter(|uid| record_name(uid).is_ok());
+        let static_uid = static_uid.filter(|uid| check_uid(uid).is_ok());
         let len = records.check()?;
         self.check_room(&key, len + uid.len())?;
         records.write(&self.owners, &uid)?;
@@ -269,7 +269,7 @@ impl NodeObjects {
             ObjectKey::HostName => {}
             ObjectKey::Lan(lan) => self.lans.remove(&link::lan_file_name(lan))?,
             ObjectKey::Pod(uid) => {
-                record_name(uid)?;
+                check_uid(uid)?;
                 PodRecords::default().write(&self.owners, uid)?;
                 if self.pods.remove(uid).is_some() {
                     self.publish_pods();
@@ -392,10 +392,10 @@ impl ClusterObjects for NodeObjects {
     }
 }
 
-/// The name of a pod's record, which is also what a UID must be to be one.
-fn record_name(uid: &str) -> Result<String> {
+/// A UID becomes a part of a file's name.
+fn check_uid(uid: &str) -> Result<()> {
     match VmRecord::file_name(uid) {
-        Some(name) if uid.len() <= MAX_UID => Ok(name),
+        Some(_) if uid.len() <= MAX_UID => Ok(()),
         _ => bail!("{:?} is not a pod's UID", brief(uid, MAX_UID)),
     }
 }

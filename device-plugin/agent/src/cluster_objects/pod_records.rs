@@ -1,10 +1,10 @@
 //! What is recorded of a pod for the plugins, a file each.
 
 use anyhow::{Context as _, Result, bail};
-use node::{ClaimRecord, SafeDir, SetRecord, VmRecord, is_kubernetes_name};
+use node::{ClaimRecord, PodRecord, SafeDir, SafeDirError, SetRecord, VmRecord, is_kubernetes_name};
 use proto::brief;
 
-use super::{MAX_RECORD, MAX_VM, record_name};
+use super::{MAX_RECORD, MAX_VM};
 
 /// The records of a pod; of what is absent there is no file.
 #[derive(Debug, Default)]
@@ -38,27 +38,21 @@ impl PodRecords {
 
     /// Writes them, and removes what is recorded no more.
     pub(super) fn write(&self, owners: &SafeDir, uid: &str) -> Result<()> {
-        match &self.vm {
-            Some(vm) => vm.write(owners, uid)?,
-            None => owners.remove(&record_name(uid)?)?,
-        }
-        match self.set {
-            Some(set) => set.write(owners, uid)?,
-            None => remove(owners, SetRecord::file_name(uid))?,
-        }
-        match &self.claims {
-            Some(claims) => claims.write(owners, uid)?,
-            None => remove(owners, ClaimRecord::file_name(uid))?,
-        }
+        put(self.vm.as_ref(), owners, uid)?;
+        put(self.set.as_ref(), owners, uid)?;
+        put(self.claims.as_ref(), owners, uid)?;
         Ok(())
     }
 }
 
 /// Whose record a file of this name is.
 pub(super) fn uid_of(file: &str) -> Option<&str> {
-    file.strip_suffix(".json").or_else(|| SetRecord::uid_of(file)).or_else(|| ClaimRecord::uid_of(file))
+    VmRecord::uid_of(file).or_else(|| SetRecord::uid_of(file)).or_else(|| ClaimRecord::uid_of(file))
 }
 
-fn remove(owners: &SafeDir, file: Option<String>) -> Result<()> {
-    file.map_or(Ok(()), |name| Ok(owners.remove(&name)?))
+fn put<R: PodRecord>(record: Option<&R>, owners: &SafeDir, uid: &str) -> Result<(), SafeDirError> {
+    match record {
+        Some(record) => record.write(owners, uid),
+        None => R::remove(owners, uid),
+    }
 }
